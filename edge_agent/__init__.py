@@ -1,0 +1,22 @@
+"""edge-agent: models as a dependable service on small devices.
+
+A Sample comes from a source, goes through a chain of tasks, and what is left at the end goes out.
+
+The map of the house; imports run one way, top to bottom::
+
+    cli.py          argv -> one function per verb; the only place that prints
+    agent.py        Config -> sources, tasks, threads; supervises and stops in order
+    sources/        "camera:0", "files:photos", "lines:-", ... -> Frame, Text, Audio
+    backends/       a model file -> a function from tensors to tensors (ONNX Runtime, LiteRT)
+    tasks/          a sample -> what was found in it (detect, embed, classify)
+    registry/       what a model is, where its files come from, which of them may serve
+    workshop/       train, quantize and the like: for a workstation, never imported by the running agent
+    pipeline.py     one sample through its tasks: the one loop
+    mailbox.py      between two threads: newest-only for frames, lossless for words
+    lane.py         whose turn on the processor it is
+    outbox.py       every Event waits on disk until the broker acknowledges it (segments.py: the log below)
+    link.py         the one MQTT connection
+    types.py errors.py config.py    the floor: import nothing of ours
+"""
+
+__version__ = "0.1.0"

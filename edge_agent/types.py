@@ -1,0 +1,279 @@
+"""What moves through the house, and the four seams it moves across.
+
+Values are frozen and slotted. Arrays are columns whose shapes are checked at birth. A Frame is owned by
+whoever holds it and never written to. Two clocks: `at` is wall time (seconds since 1970, UTC) and only ever
+shown; `mono` is the monotonic clock and the only one that ages and deadlines are computed from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Ints: TypeAlias = npt.NDArray[np.int32]
+Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+
+# ── samples: what a source yields ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture: `image` is (height, width, 3) uint8 BGR, never written to."""
+
+    image: Pixels
+    at: float
+    """capture, seconds since 1970 UTC"""
+    mono: float
+    """capture, seconds of the monotonic clock"""
+    name: str = ""
+    """the file it came from, if it came from one"""
+    decode_ms: float = 0.0
+    """time spent to get pixels out of the file or stream"""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"a Frame is (h, w, 3) uint8 BGR, not {self.image.shape} {self.image.dtype}")
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return int(self.image.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return int(self.image.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A line of text, NFC, without its line end, never empty."""
+
+    text: str
+    at: float
+    mono: float
+    mark: int | None = None
+    """where the next line begins in the followed file, bytes; None when the source has no place to resume at"""
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Sound: `samples` is (n,) float32 in -1..1, one channel."""
+
+    samples: Floats
+    rate: int
+    """samples a second"""
+    at: float
+    mono: float
+
+
+Sample: TypeAlias = Frame | Text | Audio
+
+StreamCondition = Literal["ok", "stalled", "dark", "frozen", "reconnecting", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a source says about itself, in between its samples."""
+
+    condition: StreamCondition
+    why: str = ""
+    """one line for people; empty when all is well"""
+
+
+# ── findings: what a task yields ─────────────────────────────────────────────────────────────────────────
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """Which model answered, to the bit."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """n boxes in the pixels of the Frame given; columns of one length, best score first."""
+
+    xyxy: Floats
+    """(n, 4) float32: left, top, right, bottom"""
+    score: Floats
+    """(n,) float32 in 0..1"""
+    label: Ints
+    """(n,) int32 class ids as reported (COCO-80 ids for COCO models)"""
+    names: Mapping[int, str]
+    """class id -> name"""
+
+    def __post_init__(self) -> None:
+        n = len(self.score)
+        if self.xyxy.shape != (n, 4) or self.score.shape != (n,) or self.label.shape != (n,):
+            raise ValueError(f"columns differ: {self.xyxy.shape} {self.score.shape} {self.label.shape}")
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One text's label; `label` is "unknown" when it fits none well enough."""
+
+    label: str
+    score: float
+    """calibrated probability of `label` in 0..1"""
+    scores: Mapping[str, float]
+    """label -> probability; sums to 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Marked pieces of one text: start and end in characters, end exclusive."""
+
+    start: Ints
+    end: Ints
+    label: tuple[str, ...]
+    score: Floats
+
+    def __post_init__(self) -> None:
+        n = len(self.label)
+        if self.start.shape != (n,) or self.end.shape != (n,) or self.score.shape != (n,):
+            raise ValueError(f"columns differ: {self.start.shape} {self.end.shape} {n} {self.score.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One text as a vector: (d,) float32 of length 1."""
+
+    vector: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found in which sample, by which model, at what cost."""
+
+    of: Sample
+    what: Detections | Scores | Spans | Embedding
+    model: ModelRef
+    spent_ms: Mapping[str, float] = field(default_factory=dict)
+    """stage -> milliseconds: decode, prepare, wait, infer, finish"""
+
+
+# ── the seams: each is a single call, so a fake is a list or a lambda ────────────────────────────────────
+
+
+class Source(Protocol):
+    """Yields samples until it ends or `stop` is set; says how it fares in between; never sleeps past `stop`."""
+
+    def __call__(self, uri: Uri, stop: threading.Event) -> Iterator[Sample | StreamState]: ...
+
+
+Backend: TypeAlias = Callable[[Tensors], "dict[str, npt.NDArray[Any]]"]
+"""Input tensors by name -> output tensors by name."""
+
+
+class Task(Protocol):
+    """Takes samples (or findings) of the types it names and yields what becomes of each."""
+
+    takes: tuple[type, ...]
+
+    def __call__(self, item: Any) -> Iterable[Sample | Finding]: ...
+
+
+Sink: TypeAlias = Callable[["Finding | Sample"], None]
+"""Where a pipeline's findings go."""
+
+
+# ── what goes out ────────────────────────────────────────────────────────────────────────────────────────
+
+EVENT_VERSION = 1
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """One box of an event."""
+
+    label: str
+    class_id: int
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    box: Annotated[
+        tuple[float, float, float, float],
+        msgspec.Meta(description="left, top, right, bottom in pixels of the frame"),
+    ]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What leaves the device. Its JSON is version 1 of the schema in deploy/event.schema.json."""
+
+    v: Literal[1] = 1
+    id: Annotated[str, msgspec.Meta(description="DEVICE/EPOCH/SEQ; a duplicate carries the same one")] = ""
+    epoch: Annotated[int, msgspec.Meta(ge=0, description="grows only when the store began anew")] = 0
+    seq: Annotated[int, msgspec.Meta(ge=0, description="1, 2, 3, ... within an epoch, never repeated")] = 0
+    device: str = ""
+    pipeline: str
+    at: Annotated[str, msgspec.Meta(description="capture of the sample, RFC 3339 UTC")]
+    age_ms: Annotated[
+        float | None, msgspec.Meta(description="age of the sample when the result was ready; null for a gap")
+    ] = None
+    model: ModelRef | None = None
+    spent_ms: Annotated[dict[str, float], msgspec.Meta(description="stage -> milliseconds")] = {}
+
+
+class DetectionsEvent(Event, frozen=True, kw_only=True, tag="detections"):
+    """What a detector saw in one frame."""
+
+    width: Annotated[int, msgspec.Meta(description="of the frame, pixels")]
+    height: int
+    name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""
+    detections: list[Detection]
+
+
+class TextEvent(Event, frozen=True, kw_only=True, tag="text"):
+    """A line of text as it was read, with its vector where the pipeline embeds."""
+
+    text: str
+    embedding: list[float] | None = None
+
+
+class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):
+    """The label of one line of text."""
+
+    text: str
+    label: Annotated[str, msgspec.Meta(description='"unknown" for what fits no label')]
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    scores: dict[str, float]
+
+
+class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
+    """Numbers that will never come: `count` of those from `first` to `last`, and why."""
+
+    first: int
+    last: int
+    count: int
+    why: str
+
+
+AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | GapEvent
+
+
+# ── the address of a source or a task ────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """``scheme:rest?option=value&option=value``, as sources and tasks are written in the config."""
+
+    scheme: str
+    rest: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        tail = "&".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.scheme}:{self.rest}" + (f"?{tail}" if tail else "")
