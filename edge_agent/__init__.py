@@ -16,7 +16,7 @@ The map of the house; imports run one way, top to bottom::
     lane.py         whose turn on the processor it is
     outbox.py       every Event waits on disk until the broker acknowledges it (segments.py: the log below)
     link.py         the one MQTT connection
-    types.py errors.py config.py    the floor: import nothing of ours
+    types.py errors.py config.py manifest.py    the floor: import nothing of the floors above
 """
 
 __version__ = "0.1.0"

@@ -82,7 +82,7 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tasks: list[str] = []
     """in order, e.g. "detect:detector"; none: the sample itself goes out"""
     report: Annotated[str, msgspec.Meta(pattern=REPORT)] = "changes"
-    """changes: when the labels in view differ from those last reported; every: each result; summary:10s: one each 10 s"""
+    """changes: when the labels in view differ from those last reported; every result; or one each 10 s"""
     cls: Literal["alert", "telemetry"] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second"""
 
@@ -123,7 +123,7 @@ def parse(text: str, base: Path | None = None) -> Config:
     try:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error))) from None
+        raise ConfigError(explain(str(error), FIELDS)) from None
     return _checked(config, base or Path.cwd(), table)
 
 
@@ -237,7 +237,7 @@ def secret(where: str) -> str:
         raise ConfigError(f"{path}: secret cannot be read ({error}); check the path and its owner") from None
 
 
-_FIELDS: dict[str, type[msgspec.Struct]] = {
+FIELDS: dict[str, type[msgspec.Struct]] = {
     "$": Config,
     "$.device": Device,
     "$.mqtt": Mqtt,
@@ -253,14 +253,14 @@ _PATTERNS = {
 }
 
 
-def _explain(message: str) -> str:
+def explain(message: str, fields: dict[str, type[msgspec.Struct]]) -> str:
     """msgspec's ``... - at `$.pipeline[0].name` `` as ``pipeline[0].name: ...``, with the nearest known key."""
     what, _, where = message.partition(" - at `")
     where = where.rstrip("`") or "$"
     unknown = re.match(r"Object contains unknown field `(.*)`", what)
     place = where.removeprefix("$").lstrip(".")
     if unknown:
-        struct = _FIELDS.get(re.sub(r"\[.*?\]", "", where), Config)
+        struct = fields.get(re.sub(r"\[.*?\]", "", where), fields["$"])
         known = {f.encode_name: "" for f in msgspec.structs.fields(struct)}
         at = f"{place}." if place else ""
         return f'unknown key "{at}{unknown[1]}"{_nearest(unknown[1], known)}'

@@ -180,6 +180,34 @@ Backend: TypeAlias = Callable[[Tensors], "dict[str, npt.NDArray[Any]]"]
 """Input tensors by name -> output tensors by name."""
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a network as its file declares it."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    """None where the axis is dynamic"""
+    dtype: str
+    """numpy's name, e.g. float32"""
+    scale: float = 0.0
+    """of a quantized tensor: real = (q - zero_point) * scale; 0 when it is not quantized"""
+    zero_point: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """A network that is loaded and warm."""
+
+    run: Backend
+    """takes and gives tensors of the declared dtypes, but float32 stands for every quantized one on the way out"""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    engine: str
+    """e.g. onnxruntime 1.32.0 CPUExecutionProvider"""
+    reasons: tuple[str, ...] = ()
+    """why this engine and not another, in the order in which they were tried"""
+
+
 class Task(Protocol):
     """Takes samples (or findings) of the types it names and yields what becomes of each."""
 

