@@ -1,0 +1,322 @@
+"""The store: numbers, order, kills, power cuts, damage, full disks, quota."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from edge_agent import outbox as outbox_module
+from edge_agent import segments
+from edge_agent.errors import StoreError
+from edge_agent.outbox import Outbox, Record
+from edge_agent.types import TextEvent
+
+
+def event(text: str = "x") -> TextEvent:
+    return TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text=text)
+
+
+def drain(box: Outbox) -> list[Record]:
+    """Take and acknowledge all that is there."""
+    got: list[Record] = []
+    while records := box.take(50):
+        got += records
+        for record in records:
+            box.done(record)
+    return got
+
+
+def settle(box: Outbox) -> None:
+    """Wait until the committer has written what was put."""
+    with box._state:
+        assert box._state.wait_for(lambda: not box._pending, 20)
+
+
+def test_numbers_order_and_contents(tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "store", "cam1")
+    sent = [box.put(event(f"line {i}"), "telemetry" if i % 3 else "alert") for i in range(30)]
+    settle(box)
+    assert [e.seq for e in sent] == list(range(1, 31))
+    got = drain(box)
+    alerts = [r.seq for r in got if r.kind == "alert"]
+    assert [r.seq for r in got[: len(alerts)]] == alerts == sorted(alerts)
+    assert sorted(r.seq for r in got) == list(range(1, 31))
+    body = json.loads(got[0].payload)
+    assert body["id"] == f"cam1/{box.epoch}/1" and body["device"] == "cam1" and body["kind"] == "text"
+    assert box.empty
+    box.close()
+
+
+def test_nothing_leaves_the_disk_before_it_is_done(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    for i in range(10):
+        box.put(event(str(i)))
+    first = box.take(4)
+    box.done(first[0])
+    box.close()
+    box = Outbox(tmp_path, "d")
+    assert [r.seq for r in drain(box)] == list(range(2, 11))
+    assert box.put(event()).seq == 11
+    epoch = box.epoch
+    box.close()
+    again = Outbox(tmp_path, "d")
+    assert again.epoch == epoch and again.put(event()).seq == 12
+    again.close()
+
+
+def test_again_gives_back_what_was_in_flight_in_order(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    for _ in range(5):
+        box.put(event())
+    flying = box.take(3)
+    box.done(flying[1])
+    box.again()
+    assert [r.seq for r in drain(box)] == [1, 3, 4, 5]
+    assert box.empty
+    box.close()
+
+
+def test_finished_segments_are_deleted(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    for i in range(3000):
+        box.put(event("some words " * 8 + str(i)), "telemetry")
+    settle(box)
+    assert len(list(tmp_path.glob("telemetry-*.log"))) > 3
+    assert len(drain(box)) == 3000
+    box.put(event())
+    assert len(drain(box)) == 1
+    box.close()
+    assert len(list(tmp_path.glob("telemetry-*.log"))) <= 1
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from edge_agent.outbox import Outbox
+from edge_agent.types import TextEvent
+box = Outbox(Path(sys.argv[1]), "d")
+kinds = sys.argv[2].split(",")
+for i in range(10**9):
+    e = box.put(TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text="t" * 200), kinds[i % len(kinds)])
+    if kinds[i % len(kinds)] == "alert":
+        print(e.seq, flush=True)
+    for record in box.take(3):
+        if record.seq % 2:
+            box.done(record)
+            print(-record.seq, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kinds", ["alert", "alert,telemetry,telemetry"])
+def test_kill_nine_loses_no_alert_and_leaves_no_hole(tmp_path: Path, kinds: str) -> None:
+    done: set[int] = set()
+    durable: set[int] = set()
+    for turn in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path), kinds], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        for n, line in enumerate(child.stdout):
+            number = int(line)
+            assert number not in durable, "a number was given out twice"
+            (durable if number > 0 else done).add(abs(number))
+            if n == 60 + 37 * turn:
+                child.send_signal(signal.SIGKILL)
+        child.wait()
+    box = Outbox(tmp_path, "d")
+    box.put(event())
+    settle(box)
+    got = drain(box)
+    declared: set[int] = set()
+    for record in got:
+        body = json.loads(record.payload)
+        if body["kind"] == "gap":
+            declared |= set(range(body["first"], body["last"] + 1))
+    seqs = [r.seq for r in got]
+    assert len(seqs) == len(set(seqs))
+    assert durable - done <= set(seqs), "an alert that the disk had confirmed is gone"
+    assert set(range(1, box.last + 1)) <= set(seqs) | done | declared
+    box.close()
+
+
+def test_power_cut_never_reuses_a_number_and_declares_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the store without what the disk had not confirmed, opened under another boot id."""
+    box = Outbox(tmp_path / "a", "d")
+    alerts = [box.put(event("keep"), "alert").seq for _ in range(3)]
+    shutil.copytree(tmp_path / "a", tmp_path / "image")
+    later = [box.put(event("gone with the power"), "telemetry").seq for _ in range(5)]
+    settle(box)
+    box.close()
+    monkeypatch.setattr(segments, "boot_id", lambda: b"another boot id!")
+    after = Outbox(tmp_path / "image", "d")
+    new = after.put(event("new")).seq
+    assert new > max(later)
+    settle(after)
+    bodies = [json.loads(r.payload) for r in drain(after)]
+    gap = next(b for b in bodies if b["kind"] == "gap")
+    seen = {b["seq"] for b in bodies}
+    assert set(alerts) <= seen
+    assert set(range(1, new + 1)) == seen | set(range(gap["first"], gap["last"] + 1))
+    assert gap["count"] == gap["last"] - gap["first"] + 1 and "power cut" in gap["why"]
+    after.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_costs_what_was_hit_and_is_declared(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    for i in range(600):
+        box.put(event(f"{i} " + "w" * rng.randrange(300)), "telemetry" if i % 2 else "alert")
+    settle(box)
+    last = box.last
+    box.close()
+    path = rng.choice(sorted(tmp_path.glob("*-*.log")))
+    raw = bytearray(path.read_bytes())
+    at = rng.randrange(len(raw))
+    how = seed % 4
+    if how == 0:
+        raw[at] ^= 0xFF
+    elif how == 1:
+        raw[at : at + 4096] = bytes(len(raw[at : at + 4096]))
+    elif how == 2:
+        del raw[at:]
+    else:
+        raw[at:at] = rng.randbytes(50)
+    path.write_bytes(raw)
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    next_seq = box.put(event()).seq
+    settle(box)
+    got = drain(box)
+    settle(box)
+    got += drain(box)
+    bodies = [json.loads(r.payload) for r in got]
+    declared = {n for b in bodies if b["kind"] == "gap" for n in range(b["first"], b["last"] + 1)}
+    seen = {r.seq for r in got}
+    assert next_seq > last
+    assert set(range(1, box.last + 1)) <= seen | declared
+    assert len(seen & set(range(1, last + 1))) > 450
+    box.close()
+
+
+@pytest.mark.parametrize("what", [b"", b"\0" * 5000, os.urandom(9000)])
+def test_damaged_mark_never_reuses_a_number(tmp_path: Path, what: bytes) -> None:
+    box = Outbox(tmp_path, "d")
+    for _ in range(20):
+        box.put(event())
+    epoch = box.epoch
+    box.close()
+    (tmp_path / "mark").write_bytes(what)
+    box = Outbox(tmp_path, "d")
+    assert box.epoch == epoch and box.put(event()).seq > 20
+    assert {r.seq for r in drain(box)} >= set(range(1, 21))
+    box.close()
+
+
+def test_full_disk_keeps_events_and_writes_them_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Outbox(tmp_path, "d")
+    box.put(event("before"))
+    full = threading.Event()
+    full.set()
+    real = segments.write_all
+
+    def write_all(fd: int, data: bytes) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd, data)
+
+    monkeypatch.setattr(segments, "write_all", write_all)
+    for _ in range(10):
+        box.put(event("while full"))
+    assert box.trouble == "No space left on device"
+    flying = box.take(3)
+    assert [r.seq for r in flying] == [1, 2, 3]
+    full.clear()
+    box.put(event("after"))
+    box.again()
+    box.close()
+    box = Outbox(tmp_path, "d")
+    assert {r.seq for r in drain(box)} == set(range(1, 13))
+    box.close()
+
+
+def test_memory_full_too_declares_exactly_what_it_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Outbox(tmp_path, "d")
+    monkeypatch.setattr(outbox_module, "RAM_BYTES", 20_000)
+
+    def write_all(fd: int, data: bytes) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(segments, "write_all", write_all)
+    for _ in range(90):
+        box.put(event("y" * 200), "telemetry")
+        settle(box)
+    settle(box)
+    bodies = [json.loads(r.payload) for r in drain(box)]
+    seen = {b["seq"] for b in bodies}
+    declared = sum(b["count"] for b in bodies if b["kind"] == "gap")
+    assert declared == box.last - len(seen) == box.counts.dropped > 0
+    monkeypatch.undo()
+    box.close()
+
+
+def test_quota_drops_oldest_telemetry_first_and_says_so(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    for i in range(6000):
+        box.put(event("keep" if i % 100 == 0 else "z" * 150), "alert" if i % 100 == 0 else "telemetry")
+    settle(box)
+    assert box.size <= 1_100_000
+    bodies = [json.loads(r.payload) for r in drain(box)]
+    settle(box)
+    bodies += [json.loads(r.payload) for r in drain(box)]
+    seen = {b["seq"] for b in bodies}
+    gaps = [b for b in bodies if b["kind"] == "gap"]
+    assert gaps and all("full" in b["why"] for b in gaps)
+    missing = set(range(1, box.last + 1)) - seen
+    assert sum(b["count"] for b in gaps) == len(missing) == box.counts.dropped
+    assert all(any(b["first"] <= n <= b["last"] for b in gaps) for n in missing)
+    assert sum(b.get("text") == "keep" for b in bodies) == 60
+    box.close()
+
+
+def test_refused_event_is_set_aside_and_declared(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    box.put(event("poison"))
+    (record,) = box.take(1)
+    box.refuse(record, "the broker takes no packet of this size")
+    settle(box)
+    (gap,) = [json.loads(r.payload) for r in drain(box)]
+    assert (gap["kind"], gap["first"], gap["last"], gap["count"]) == ("gap", 1, 1, 1)
+    assert json.loads((tmp_path / "refused.jsonl").read_text())["text"] == "poison"
+    box.close()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    with pytest.raises(StoreError, match="another edge-agent"):
+        Outbox(tmp_path, "d")
+    box.close()
+    Outbox(tmp_path, "d").close()
+
+
+def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(StoreError, match=r"no store can stand here"):
+        Outbox(tmp_path / "x", "d")
+
+
+def test_parse_resyncs_inside_random_bytes() -> None:
+    rng = random.Random(1)
+    records = [(i, rng.randbytes(rng.randrange(1, 200))) for i in range(1, 40)]
+    blob = b"".join(rng.randbytes(rng.randrange(30)) + segments.pack(seq, body) for seq, body in records)
+    found = [(r.seq, r.body) for r in segments.parse(blob, final=True) if r.body is not None]
+    assert found == records
