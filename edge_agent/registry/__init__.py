@@ -1,0 +1,283 @@
+"""What models there are here, and where their files lie.
+
+A model is a folder with a manifest: in HOME/models (added by the user) or in the carried ``models/`` (the
+catalogue). Files are carried beside the manifest, or lie in HOME/blobs by their hash once they were fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edge_agent.config import NAME
+from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
+from edge_agent.manifest import File, Manifest, load
+from edge_agent.registry import store
+from edge_agent.types import Net
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+ALIASES = {"detector": ("yolox-nano", "edge-yolo"), "encoder": ("minilm-l6-int8", "edge-bert")}
+"""A name that means the best that this device has: (fetched, our own, which is always here)."""
+
+SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
+
+Say = Callable[[int, int], None]
+OpenNet = Callable[[Path, str], Net]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model that was found; its files may still be missing (see `file_path`)."""
+
+    manifest: Manifest
+    folder: Path
+    why: str
+    """why this model, one line"""
+
+
+def home() -> Path:
+    """Folder for what this program keeps: $EDGE_AGENT_HOME, $STATE_DIRECTORY of systemd, ~/.local/share/edge-agent."""
+    given = os.environ.get("EDGE_AGENT_HOME") or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return Path(given).expanduser().absolute() if given else Path("~/.local/share/edge-agent").expanduser()
+
+
+def carried(*parts: str) -> Path:
+    """A path below models/, deploy/ or systemd/ as the checkout or the installed wheel carries it."""
+    inside = PACKAGE / "carried"
+    return (inside if inside.is_dir() else PACKAGE.parent).joinpath(*parts)
+
+
+# ── finding a model ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def locate(name: str, *, pull: bool = False, say: Say | None = None, open_net: OpenNet | None = None) -> Located:
+    """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
+
+    `pull`: an alias may fetch its first choice. `open_net` reads a bare file's shapes (backends.open_net).
+    Raises ManifestError, RefusedError (a bare file of no known family) or FetchError.
+    """
+    if name in ALIASES:
+        return _best(name, pull, say)
+    if re.fullmatch(NAME, name):
+        for root, where in _roots():
+            if (root / name / "manifest.toml").is_file():
+                return Located(load(root / name / "manifest.toml"), root / name, f"{name}: {where}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return _bare(path, open_net)
+    if os.sep in name or path.suffix.lower() in SUFFIXES:
+        raise ManifestError(f"{name}: no such file or folder; give a model's name, folder, .onnx or .tflite file")
+    if path.is_file():
+        raise RefusedError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
+    known = ", ".join([*ALIASES, *sorted({folder.name for folder in _folders()})])
+    raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
+
+
+def _best(alias: str, pull_it: bool, say: Say | None) -> Located:
+    """The first of an alias's models that can serve (or can be had), with the reason."""
+    first, own = ALIASES[alias]
+    found = locate(first)
+    why = f"not fetched yet, `edge-agent models pull {first}`"
+    if pull_it and not _serves(found):
+        try:
+            pull(first, say)
+        except FetchError as error:
+            why = f"not to be had ({error})"
+    if _serves(found):
+        return Located(found.manifest, found.folder, f"{alias} is {first}: it is here")
+    if state(found) == "corrupt":
+        why = f"damaged, `edge-agent models pull {first}`"
+    try:
+        located = locate(own)
+    except ManifestError:
+        raise FetchError(f"{alias}: {own} did not come with the program, and {first} is {why}") from None
+    return Located(located.manifest, located.folder, f"{alias} is {own}: {first} is {why}")
+
+
+def _serves(located: Located) -> bool:
+    """Whether a network and all parts that are none (vocabulary) are here and right."""
+    conditions = {row.name: _look(located, row)[1] for row in located.manifest.file}
+    networks = {row.name for row in located.manifest.networks()}
+    parts = {row.name for row in located.manifest.file if row.format == "text"}
+    return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
+
+
+def _bare(path: Path, open_net: OpenNet | None) -> Located:
+    """A manifest for a file that has none, with the reasons as `why`."""
+    from edge_agent.registry.inspect import inspect
+
+    if open_net is None:
+        raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
+    format = SUFFIXES[path.suffix.lower()]
+    seen = inspect(path, open_net(path, format))
+    rows = [_row(path, format, "model")]
+    if seen.text:
+        part = seen.text.tokenizer or seen.text.vocab or ""
+        rows.append(_row(path.with_name(part), "text", "tokenizer" if seen.text.tokenizer else "vocab"))
+    manifest = Manifest(
+        name=re.sub(r"[^A-Za-z0-9_.\-]", "-", path.stem).lstrip("_.-")[:64] or "model",
+        version=rows[0].sha256[:12],
+        task=seen.task,
+        family=seen.family,
+        licence="unknown",
+        trained_by="unknown",
+        file=rows,
+        labels=seen.labels,
+        class_ids=seen.class_ids,
+        input=seen.input,
+        text=seen.text,
+    )
+    return Located(manifest, path.parent, "; ".join(seen.reasons))
+
+
+def _row(path: Path, format: str, role: str) -> File:
+    return File(path.name, format, store.digest(path), path.stat().st_size, precision="unknown", role=role)  # type: ignore[arg-type]
+
+
+def _roots() -> tuple[tuple[Path, str], tuple[Path, str]]:
+    return (home() / "models", "added here"), (carried("models"), "of the catalogue")
+
+
+def _folders() -> Iterator[Path]:
+    """Folders of all models; one that was added hides the catalogue's of the same name."""
+    seen = set()
+    for root, _ in _roots():
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            if (folder / "manifest.toml").is_file() and folder.name not in seen:
+                seen.add(folder.name)
+                yield folder
+
+
+# ── its files ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def file_path(located: Located, row: File, *, pull: bool = False, say: Say | None = None) -> Path:
+    """Path of one file of a model, its hash computed now. `pull` fetches what is missing or wrong.
+
+    Raises FetchError: which file, both hashes shortened, and what to do.
+    """
+    path, condition, problem = _look(located, row)
+    if condition == "right":
+        return path
+    if pull and row.sources:
+        return _fetch(located, row, say or _quiet)
+    raise FetchError(problem)
+
+
+def _look(located: Located, row: File) -> tuple[Path, Literal["right", "absent", "corrupt"], str]:
+    """Where a file is, how it is, and what to tell people when it is not right."""
+    name = located.manifest.name
+    mend = f"run `edge-agent models pull {name}`" if row.sources else "put the right one there, or install anew"
+    beside, blob = located.folder / row.name, store.blob(home(), row.sha256)
+    path = beside if beside.is_file() else blob
+    try:
+        found = store.digest(path)
+    except FileNotFoundError:
+        where = "is not here yet" if row.sources else f"is missing in {located.folder}"
+        return path, "absent", f"{name}: {row.name} {where}; {mend}"
+    except OSError as error:
+        return path, "corrupt", f"{name}: {path} cannot be read ({error.strerror}); {mend}"
+    if found == row.sha256:
+        return path, "right", ""
+    if path == beside and row.sources:
+        mend = f"delete it and {mend}"
+    wrong = f"{row.name} is damaged: sha256 {found[:12]}…, not {row.sha256[:12]}…"
+    return path, "corrupt", f"{name}: {wrong}; {mend} ({path})"
+
+
+def _fetch(located: Located, row: File, say: Say) -> Path:
+    from edge_agent.registry import fetch
+
+    mirror = os.environ.get(fetch.MIRROR)
+    return fetch.fetch(home(), located.manifest.name, located.folder, row, mirror, say)
+
+
+def _quiet(done: int, total: int) -> None:
+    """Progress for nobody."""
+
+
+def state(located: Located) -> Literal["carried", "ready", "absent", "corrupt"]:
+    """carried: all of it came with the program; ready: it can serve; absent; corrupt: the hash of a file is wrong."""
+    conditions = {_look(located, row)[1] for row in located.manifest.file}
+    if "corrupt" in conditions:
+        return "corrupt"
+    own = located.folder.parent == carried("models") and not any(row.sources for row in located.manifest.file)
+    if own and conditions == {"right"}:
+        return "carried"
+    return "ready" if _serves(located) else "absent"
+
+
+# ── what the command line does with them ─────────────────────────────────────────────────────────────────
+
+
+def listing() -> list[dict[str, Any]]:
+    """One dict a model, by name; format, sha256 and bytes are those of the network that is preferred."""
+    rows = []
+    for folder in _folders():
+        try:
+            located = Located(load(folder / "manifest.toml"), folder, "")
+        except ModelError as error:
+            blank = dict.fromkeys(("task", "family", "format", "version", "sha256", "licence", "trained_by"), "")
+            rows.append({"name": folder.name, **blank, "bytes": 0, "state": "corrupt", "why": str(error)})
+            continue
+        m, net = located.manifest, located.manifest.networks()[0]
+        rows.append(
+            {
+                "name": m.name,
+                "task": m.task,
+                "family": m.family,
+                "format": net.format,
+                "version": m.version,
+                "sha256": net.sha256,
+                "licence": m.licence,
+                "trained_by": m.trained_by,
+                "bytes": net.bytes,
+                "state": state(located),
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def pull(name: str, say: Say | None = None) -> Located:
+    """Bring all files of a model here. `say` hears of bytes done and bytes in all. Raises FetchError."""
+    located = locate(ALIASES[name][0] if name in ALIASES else name)
+    total, before = sum(row.bytes for row in located.manifest.file), 0
+    for row in located.manifest.file:
+
+        def tell(done: int, _: int, before: int = before) -> None:
+            (say or _quiet)(before + done, total)
+
+        file_path(located, row, pull=True, say=tell)
+        before += row.bytes
+        tell(0, 0, before)
+    return located
+
+
+def verify(name: str | None = None) -> list[str]:
+    """Compute the hashes of one model's files, or of all that are here; each problem as one line.
+
+    Raises ManifestError where there is no model of that name.
+    """
+    if name:
+        looks = [_look(located, row) for located in [locate(name)] for row in located.manifest.file]
+        return [problem for _, condition, problem in looks if condition != "right"]
+    problems = []
+    for folder in _folders():
+        try:
+            located = Located(load(folder / "manifest.toml"), folder, "")
+        except ModelError as error:
+            problems.append(str(error))
+            continue
+        looks = [_look(located, row) for row in located.manifest.file]
+        # of the catalogue, what nobody fetched is no problem
+        untouched = all(condition == "absent" for _, condition, _ in looks)
+        if not (untouched and all(row.sources for row in located.manifest.file)):
+            problems += [problem for _, condition, problem in looks if condition != "right"]
+    return problems

