@@ -1,0 +1,74 @@
+"""Sources: an address becomes samples.
+
+A new source is one file with one function ``NAME(uri, here) -> Opened`` and one row of SCHEMES; somebody else's
+is written ``theirpkg.module:attr:rest`` in the config.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from edge_agent.errors import ConfigError
+from edge_agent.types import Sample, StreamState, Uri
+
+Subscribe: TypeAlias = Callable[[str, Callable[[str, bytes], None]], Callable[[], None]]
+"""(topic filter, on_message(topic, payload)) -> unsubscribe. on_message is called on the link's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What the agent lends to a source."""
+
+    subscribe: Subscribe | None = None
+    """None when no broker is configured"""
+    resume_at: int | None = None
+    """the last Text.mark that was dealt with, to go on from"""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source bound to its address. Nothing is read before `run` is iterated."""
+
+    run: Callable[[threading.Event], Iterator[Sample | StreamState]]
+    """yields until the source ends or the event is set; raises SourceError when it ended for good"""
+    yields: type
+    """Frame or Text: lets the chain of tasks be checked before anything starts"""
+    live: bool
+    """True: the newest sample wins; False: every sample is to be answered"""
+
+
+SCHEMES: dict[str, str] = {
+    "files": "edge_agent.sources.files:files",
+    "camera": "edge_agent.sources.camera:camera",
+    "rtsp": "edge_agent.sources.camera:rtsp",
+    "rtsps": "edge_agent.sources.camera:rtsp",
+    "http": "edge_agent.sources.mjpeg:http",
+    "https": "edge_agent.sources.mjpeg:http",
+    "pipe": "edge_agent.sources.pipe:pipe",
+    "lines": "edge_agent.sources.lines:lines",
+    "mqtt": "edge_agent.sources.mqtt:mqtt",
+}
+
+
+def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int | None = None) -> Opened:
+    """Check an address and bind it to its source.
+
+    Raises ConfigError for an unknown scheme or a wrong option, SourceError for what can never be read (a missing
+    path, a folder without pictures). A camera that is not there yet is no error: it is waited for.
+    """
+    where = uri.scheme if ":" in uri.scheme else SCHEMES.get(uri.scheme)
+    if where is None:
+        near = difflib.get_close_matches(uri.scheme, SCHEMES, n=1, cutoff=0.5)
+        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SCHEMES)}"
+        raise ConfigError(f'there is no source "{uri.scheme}"; {hint}')
+    module, _, attr = where.partition(":")
+    try:
+        bind: Callable[[Uri, Here], Opened] = getattr(importlib.import_module(module), attr)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f'source "{uri.scheme}" cannot be loaded ({error}); install what it needs') from None
+    return bind(uri, Here(subscribe, resume_at))

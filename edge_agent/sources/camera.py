@@ -1,0 +1,138 @@
+"""``camera:N``, ``camera:/dev/videoN``, ``rtsp://…`` and ``rtsps://…``: what cv2.VideoCapture reads, under watch.
+
+Options: those of watch.RULES; ``fps=N`` keeps about N frames a second; ``width=``, ``height=``, ``fps=`` and
+``fourcc=MJPG`` are asked of a V4L2 camera, which may do otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from edge_agent.config import option
+from edge_agent.errors import ConfigError, InputError, SourceError
+from edge_agent.sources import Here, Opened
+from edge_agent.sources.options import number, whole
+from edge_agent.sources.pictures import bgr, cv2
+from edge_agent.sources.watch import RULES, Reader, Rules, rules, thinner, watch
+from edge_agent.types import Frame, Uri
+
+DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
+STREAM = {"fps": "", **RULES}
+BAD_IN_A_ROW = 100
+"""frames that cannot be decoded before the stream is given up"""
+
+
+def camera(uri: Uri, here: Here) -> Opened:
+    """Bind a V4L2 camera; yields Frames. ConfigError for the address; a camera that is not there is waited for."""
+    if not (uri.rest.isdecimal() or uri.rest.startswith("/")):
+        raise ConfigError(f'"{uri}": give the number of a camera (camera:0) or its path (camera:/dev/video0)')
+    path = uri.rest if uri.rest.startswith("/") else f"/dev/video{int(uri.rest)}"
+    fourcc = option(uri, DEVICE, "fourcc")
+    if fourcc and not (len(fourcc) == 4 and fourcc.isascii()):
+        raise ConfigError(f'"{uri}": fourcc={fourcc}: give the four letters of a pixel format, e.g. MJPG or YUYV')
+    fps = number(uri, DEVICE, "fps", 0.001, 1000)
+    asked = [(cv2.CAP_PROP_BUFFERSIZE, 1.0)]
+    if fourcc:
+        asked.append((cv2.CAP_PROP_FOURCC, float(cv2.VideoWriter.fourcc(*fourcc))))
+    for prop, value in (
+        (cv2.CAP_PROP_FRAME_WIDTH, whole(uri, DEVICE, "width", 1, 32768)),
+        (cv2.CAP_PROP_FRAME_HEIGHT, whole(uri, DEVICE, "height", 1, 32768)),
+        (cv2.CAP_PROP_FPS, fps),
+    ):
+        if value:
+            asked.append((prop, float(value)))
+    believed = rules(uri, DEVICE)
+
+    def open_() -> Reader:
+        if not Path(path).exists():
+            raise SourceError(f"no camera at {path}")
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise SourceError(f"{path} may not be opened; add this user to the group video")
+        capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
+        if not capture.isOpened():
+            capture.release()
+            raise SourceError(f"{path} is in use elsewhere, or is no camera")
+        for prop, value in asked:
+            capture.set(prop, value)
+        return reader_of(capture, path, fps)
+
+    return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
+
+
+def rtsp(uri: Uri, here: Here) -> Opened:
+    """Bind an RTSP address (over TCP); yields Frames. ConfigError for the address; a dead one is waited for."""
+    parts, safe = address(uri)
+    believed = rules(safe, STREAM)
+    fps = number(safe, STREAM, "fps", 0.001, 1000)
+
+    def open_() -> Reader:
+        return open_stream(parts, believed, fps)
+
+    return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
+
+
+def address(uri: Uri) -> tuple[SplitResult, Uri]:
+    """The address in its parts, and the same Uri fit to be shown: no password, no query (which may hold one)."""
+    try:
+        parts = urlsplit(f"{uri.scheme}:{uri.rest}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise ConfigError(f"{uri.scheme}: the address is not {uri.scheme}://host[:port]/path") from None
+    if not parts.hostname:
+        raise ConfigError(f'"{uri.scheme}:{uri.rest}": has no host; write {uri.scheme}://host[:port]/path')
+    return parts, Uri(uri.scheme, f"//{parts.hostname}{port}{parts.path}", uri.options)
+
+
+def shown(parts: SplitResult) -> str:
+    """Host and port, for messages that leave the device."""
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def open_stream(parts: SplitResult, believed: Rules, fps: float) -> Reader:
+    """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it."""
+    limit = int(1500 * believed.stall)
+    capture = cv2.VideoCapture(
+        parts.geturl(),
+        cv2.CAP_FFMPEG,
+        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit],
+    )
+    if not capture.isOpened():
+        capture.release()
+        raise SourceError(f"{shown(parts)}: {_why_not(parts, believed.stall)}")
+    return reader_of(capture, shown(parts), fps)
+
+
+def _why_not(parts: SplitResult, limit: float) -> str:
+    """What a plain connection to the same place says; cv2 says nothing."""
+    port = parts.port or {"rtsp": 554, "rtsps": 322, "https": 443}.get(parts.scheme, 80)
+    try:
+        socket.create_connection((str(parts.hostname), port), timeout=limit).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "answers, but gives no video; check the path, the user and the password"
+
+
+def reader_of(capture: cv2.VideoCapture, what: str, fps: float) -> Reader:
+    """A Reader of an open capture; a frame is stamped when it has arrived, before it is converted."""
+    wanted = thinner(fps)
+
+    def read() -> Frame | None:
+        for _ in range(BAD_IN_A_ROW):
+            if not capture.grab():
+                raise SourceError(f"{what}: the stream ended")
+            at, mono = time.time(), time.monotonic()
+            if not wanted(mono):
+                return None
+            try:
+                good, image = capture.retrieve()
+                if good:
+                    return Frame(bgr(image), at, mono, decode_ms=1000 * (time.monotonic() - mono))
+            except (cv2.error, InputError):
+                continue
+        raise SourceError(f"{what}: {BAD_IN_A_ROW} frames in a row could not be decoded")
+
+    return Reader(read, capture.release)

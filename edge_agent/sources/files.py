@@ -1,0 +1,244 @@
+"""``files:PATH``: a picture, a folder of pictures, a glob, or a video.
+
+Options: ``fps=N`` plays at N a second and ``pace=own`` a video at its own rate: both are live, and their dark and
+frozen frames are held back (``dark=off``, ``frozen=off``, ``frozen=SECONDS``; a folder of pictures is never frozen).
+Otherwise it goes as fast as the answers come, and every frame is answered. ``loop=true`` begins again at the end.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_agent.errors import ConfigError, InputError, SourceError
+from edge_agent.sources import Here, Opened
+from edge_agent.sources.options import choice, number, switch
+from edge_agent.sources.pictures import bgr, cv2, decode
+from edge_agent.sources.watch import Judge, Rules
+from edge_agent.types import Frame, StreamState, Uri
+
+KNOWN = {"fps": "", "pace": "", "loop": "false", "dark": "on", "frozen": "3"}
+
+PICTURES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jp2",
+    ".png",
+    ".bmp",
+    ".dib",
+    ".webp",
+    ".avif",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".pbm",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".ras",
+}
+VIDEOS = {
+    ".avi",
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".mjpg",
+    ".mjpeg",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".flv",
+    ".wmv",
+    ".h264",
+    ".h265",
+    ".264",
+}
+BIGGEST = 1 << 29
+"""bytes of a picture file that are read"""
+ODD_FPS = 25.0
+"""frames a second of a video that states none"""
+NOT_TO_THE_END = 0.98
+"""share of its stated frames below which a video is said to have broken off; the statement may be an estimate"""
+
+log = logging.getLogger("edge_agent")
+
+Tick = Callable[[], bool]
+"""Waits until the next frame is due; False: stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was asked for."""
+
+    path: str
+    fps: float
+    own: bool
+    loop: bool
+    rules: Rules
+
+
+def files(uri: Uri, here: Here) -> Opened:
+    """Bind ``files:PATH?options``; yields Frames.
+
+    SourceError when nothing is there, a folder holds no picture, or a video cannot be opened; ConfigError for an
+    option. A picture that cannot be read later on is logged and skipped.
+    """
+    if not uri.rest:
+        raise ConfigError(f'"{uri}": give the path of a picture, a folder, a glob or a video')
+    plan = _Plan(
+        path=str(Path(uri.rest).expanduser()),
+        fps=number(uri, KNOWN, "fps", 0.001, 1000),
+        own=choice(uri, KNOWN, "pace", ("", "own")) == "own",
+        loop=switch(uri, KNOWN, "loop"),
+        rules=Rules(dark=switch(uri, KNOWN, "dark"), frozen=number(uri, KNOWN, "frozen", 0.1, 3600)),
+    )
+    if plan.fps and plan.own:
+        raise ConfigError(f'"{uri}": give either fps or pace=own')
+    found = _listed(plan.path)
+    videos = [path for path in found if _is_video(path)]
+    for path in videos:
+        _opened(path).release()
+    if not videos:
+        if plan.own:
+            raise ConfigError(f'"{uri}": pictures have no pace of their own; give fps=N')
+        # one picture shown twice is no camera that hangs
+        plan = replace(plan, rules=replace(plan.rules, frozen=0.0))
+    live = bool(plan.fps) or plan.own
+    return Opened(run=lambda stop: _run(plan, live, stop), yields=Frame, live=live)
+
+
+def _run(plan: _Plan, live: bool, stop: threading.Event) -> Iterator[Frame | StreamState]:
+    """The whole walk: each file in turn, judged when live, once or again and again."""
+    judge = Judge(plan.rules)
+    skipped: set[Path] = set()
+    paced = _ticker(plan.fps, stop)
+    while True:
+        count = 0
+        for path in _listed(plan.path):
+            for frame in _video(path, plan.own, paced, stop) if _is_video(path) else _picture(path, paced, skipped):
+                count += 1
+                if live:
+                    yield from judge.see(frame)
+                else:
+                    yield from judge.say("ok")
+                    yield frame
+            if stop.is_set():
+                return
+        if not plan.loop:
+            yield StreamState("ended", f"{len(skipped)} unreadable skipped" if skipped else "")
+            return
+        if not count:
+            raise SourceError(f"{plan.path}: not one picture in it can be read; see the log for each")
+
+
+def _listed(path: str) -> list[Path]:
+    """The files meant by `path`, by name. SourceError when there is none."""
+    here = Path(path)
+    if here.is_dir():
+        try:
+            found = sorted(p for p in here.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be listed ({error.strerror}); check its owner and mode") from None
+        if not found:
+            raise SourceError(f"{path}: no picture in this folder; for videos name one, or give a glob such as *.mp4")
+        return found
+    if here.is_file():
+        return [here]
+    if here.exists():
+        raise SourceError(f"{path}: neither a file nor a folder")
+    if glob.has_magic(path):
+        names = (Path(name) for name in glob.iglob(path, recursive=True))  # noqa: PTH207, Path.glob takes no absolute pattern
+        found = sorted(p for p in names if p.suffix.lower() in PICTURES | VIDEOS and p.is_file())
+        if not found:
+            raise SourceError(f"{path}: no picture or video matches")
+        return found
+    raise SourceError(f"{path}: no such file or folder")
+
+
+def _is_video(path: Path) -> bool:
+    """By its name, else by its first bytes."""
+    suffix = path.suffix.lower()
+    if suffix in PICTURES or suffix in VIDEOS:
+        return suffix in VIDEOS
+    return not cv2.haveImageReader(str(path))
+
+
+def _ticker(fps: float, stop: threading.Event) -> Tick:
+    """Ticks `fps` times a second on the monotonic clock, or at once when it is 0. Who comes late shifts the rest."""
+    due = time.monotonic()
+
+    def tick() -> bool:
+        nonlocal due
+        if fps:
+            now = time.monotonic()
+            stop.wait(max(0.0, due - now))
+            due = max(due, now) + 1 / fps
+        return not stop.is_set()
+
+    return tick
+
+
+def _picture(path: Path, tick: Tick, skipped: set[Path]) -> Iterator[Frame]:
+    """The one frame of a picture file, or none when it cannot be read, which is logged the first time."""
+    if not tick():
+        return
+    at, mono = time.time(), time.monotonic()
+    try:
+        if path.stat().st_size > BIGGEST:
+            raise InputError(f"is larger than {BIGGEST >> 20} MiB")
+        image = decode(path.read_bytes())
+    except (InputError, OSError) as error:
+        if path not in skipped:
+            skipped.add(path)
+            why = error.strerror if isinstance(error, OSError) else error
+            log.warning("%s: skipped, %s (%d skipped so far)", path, why, len(skipped))
+        return
+    yield Frame(image, at, mono, path.name, 1000 * (time.monotonic() - mono))
+
+
+def _opened(path: Path) -> cv2.VideoCapture:
+    """A video file, open. FFmpeg alone: other readers of cv2 take a % in a name for a pattern."""
+    video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    if not video.isOpened():
+        video.release()
+        raise SourceError(f"{path}: is neither a picture nor a video that can be read")
+    return video
+
+
+def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterator[Frame]:
+    """Each frame of a video; one that breaks off ends, with the reason in the log."""
+    try:
+        video = _opened(path)
+    except SourceError as error:
+        # it could be opened at first: the next of a glob, or the next round, may do better
+        log.warning("%s; skipped", error)
+        return
+    try:
+        if own:
+            fps = video.get(cv2.CAP_PROP_FPS)
+            paced = _ticker(fps if 0 < fps <= 1000 else ODD_FPS, stop)
+        index = 0
+        while paced():
+            at, mono = time.time(), time.monotonic()
+            try:
+                good, image = video.read()
+                if not good:
+                    break
+                yield Frame(bgr(image), at, mono, f"{path.name}#{index}", 1000 * (time.monotonic() - mono))
+            except (cv2.error, InputError) as error:
+                log.warning("%s: frame %d skipped, %s", path, index, str(error).splitlines()[0])
+            index += 1
+        stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
+        if not stop.is_set() and index < NOT_TO_THE_END * stated:
+            log.warning("%s: breaks off after %d of %d frames", path, index, stated)
+    finally:
+        video.release()

@@ -1,0 +1,174 @@
+"""``pipe:COMMAND?width=W&height=H&format=F``: raw frames from the standard output of a program.
+
+For what cv2 cannot open: CSI cameras (rpicam-vid), GStreamer (gst-launch-1.0 … ! fdsink), ffmpeg. No shell: the
+command is split as a shell would split it, and quotes work. Further options: those of watch.RULES, ``fps=N``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from typing import IO
+
+import numpy as np
+
+from edge_agent.errors import ConfigError, SourceError
+from edge_agent.sources import Here, Opened
+from edge_agent.sources.options import choice, number, whole
+from edge_agent.sources.pictures import bgr, cv2
+from edge_agent.sources.watch import RULES, TICK, Reader, rules, thinner, watch
+from edge_agent.types import Frame, Pixels, Uri
+
+KNOWN = {"width": "", "height": "", "format": "bgr24", "fps": "", **RULES}
+
+FORMATS: dict[str, tuple[int, int, int | None]] = {
+    "bgr24": (3, 1, None),
+    "rgb24": (3, 1, cv2.COLOR_RGB2BGR),
+    "gray": (1, 1, cv2.COLOR_GRAY2BGR),
+    "yuv420p": (3, 2, cv2.COLOR_YUV2BGR_I420),
+    "nv12": (3, 2, cv2.COLOR_YUV2BGR_NV12),
+    "yuyv422": (2, 1, cv2.COLOR_YUV2BGR_YUY2),
+}
+"""ffmpeg's name -> bytes a pixel as a fraction, cv2's conversion."""
+
+FAREWELL = 1.0
+"""seconds that a program is given to end by itself"""
+
+
+def pipe(uri: Uri, here: Here) -> Opened:
+    """Bind a program; yields Frames. It is started again when it ends.
+
+    ConfigError for the options, SourceError when the program is not installed.
+    """
+    width, height = whole(uri, KNOWN, "width", 1, 32768), whole(uri, KNOWN, "height", 1, 32768)
+    if not (width and height):
+        raise ConfigError(f'"{uri}": raw frames state no size; give width=W&height=H')
+    layout = choice(uri, KNOWN, "format", tuple(FORMATS))
+    if (layout in ("yuv420p", "nv12", "yuyv422") and width % 2) or (layout in ("yuv420p", "nv12") and height % 2):
+        raise ConfigError(f'"{uri}": {layout} needs an even width and height')
+    try:
+        command = shlex.split(uri.rest)
+    except ValueError as error:
+        raise ConfigError(f'"{uri}": the command cannot be split ({error}); close each quote') from None
+    if not command:
+        raise ConfigError(f'"{uri}": give a command')
+    if shutil.which(command[0]) is None:
+        raise SourceError(f"pipe: {command[0]} is not installed, or not on the PATH")
+    believed = rules(uri, KNOWN)
+    fps = number(uri, KNOWN, "fps", 0.001, 1000)
+
+    def open_() -> Reader:
+        return _start(command, width, height, layout, fps)
+
+    return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
+
+
+def _start(command: list[str], width: int, height: int, layout: str, fps: float) -> Reader:
+    """Start the program in a process group of its own; the Reader ends that whole group."""
+    try:
+        program = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SourceError(f"{command[0]}: cannot be started ({error.strerror})") from None
+    assert program.stdout is not None and program.stderr is not None
+    stdout = program.stdout
+    out = stdout.fileno()
+    # a frame is megabytes, a pipe 64 KiB; the system may allow no more to this user
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, 1 << 20)
+    gone = threading.Event()
+    last_words = bytearray()
+    listener = threading.Thread(target=_listen, args=(program.stderr, last_words), daemon=True, name="stderr")
+    listener.start()
+    wanted = thinner(fps)
+    over, under, _ = FORMATS[layout]
+    size = width * height * over // under
+
+    def read() -> Frame | None:
+        buffer = bytearray(size)
+        if not _fill(out, buffer, gone):
+            raise SourceError(f"{command[0]}: {_obituary(program, listener, last_words)}")
+        at, mono = time.time(), time.monotonic()
+        if not wanted(mono):
+            return None
+        image = _pixels(buffer, width, height, layout)
+        return Frame(image, at, mono, decode_ms=1000 * (time.monotonic() - mono))
+
+    def abort() -> None:
+        gone.set()
+        _end(program, signal.SIGTERM)
+
+    def close() -> None:
+        _end(program, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(FAREWELL)
+        # also for what the program itself has started
+        _end(program, signal.SIGKILL)
+        program.wait()
+        stdout.close()
+
+    return Reader(read, close, abort)
+
+
+def _pixels(buffer: bytearray, width: int, height: int, layout: str) -> Pixels:
+    """One raw frame as (height, width, 3) BGR; bgr24 shares the buffer, which is not used again."""
+    over, under, code = FORMATS[layout]
+    raw = np.frombuffer(buffer, np.uint8)
+    if code is None:
+        return raw.reshape(height, width, 3)
+    shape = (height * over // under, width) if under > 1 else (height, width, over)
+    return bgr(cv2.cvtColor(raw.reshape(shape), code))
+
+
+def _fill(fd: int, buffer: bytearray, gone: threading.Event) -> bool:
+    """Fill the buffer; False when the program closed its end or nobody wants more."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    view, got = memoryview(buffer), 0
+    while got < len(buffer):
+        if gone.is_set():
+            return False
+        if poller.poll(1000 * TICK):
+            count = os.readv(fd, [view[got:]])
+            if not count:
+                return False
+            got += count
+    return True
+
+
+def _listen(stream: IO[bytes], last_words: bytearray) -> None:
+    """Keep the end of what the program complains about; unread, it would block the program."""
+    with stream:
+        while chunk := os.read(stream.fileno(), 4096):
+            last_words += chunk
+            del last_words[:-500]
+
+
+def _obituary(program: subprocess.Popen[bytes], listener: threading.Thread, last_words: bytearray) -> str:
+    try:
+        code = program.wait(FAREWELL)
+    except subprocess.TimeoutExpired:
+        return "closed its output"
+    listener.join(FAREWELL)
+    said = [line.strip() for line in bytes(last_words).decode(errors="replace").splitlines() if line.strip()]
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
+    return how + (f": {said[-1][-200:]}" if said else "")
+
+
+def _end(program: subprocess.Popen[bytes], number: int) -> None:
+    """Signal the program's whole group, if there is one left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(program.pid, number)

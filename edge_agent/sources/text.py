@@ -1,0 +1,61 @@
+"""Bytes from outside become a line of text."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+
+LONGEST = 32 * 1024
+"""bytes of a line that are kept"""
+
+CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
+"""C0 and C1 controls but the tab, for str.translate"""
+
+log = logging.getLogger("edge_agent")
+
+
+def cleaner(name: str) -> Callable[[bytes, int], str]:
+    """-> clean(raw, lost): raw bytes (at most LONGEST are used; `lost` more were dropped before) as NFC text.
+
+    Invalid UTF-8 becomes U+FFFD; control characters but the tab and a leading byte order mark are taken out; what is
+    only white space comes back as "". The 1st, 10th, 100th, ... long or invalid line of `name` is logged.
+    """
+    seen: Counter[str] = Counter()
+
+    def complain(what: str) -> None:
+        seen[what] += 1
+        if tenfold(seen[what]):
+            log.warning("%s: %s (%d so far)", name, what, seen[what])
+
+    def clean(raw: bytes, lost: int = 0) -> str:
+        if lost or len(raw) > LONGEST:
+            complain(f"a line of more than {LONGEST} bytes was cut")
+            raw = _whole_characters(raw[:LONGEST])
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            complain("a line is not UTF-8; U+FFFD stands for what could not be read")
+            text = raw.decode(errors="replace")
+        text = unicodedata.normalize("NFC", text.translate(CONTROLS)).removeprefix("\ufeff")
+        return "" if text.isspace() else text
+
+    return clean
+
+
+def tenfold(count: int) -> bool:
+    """Whether `count` is 1, 10, 100, ...: what happens often is said seldom."""
+    return str(count).rstrip("0") == "1"
+
+
+def _whole_characters(raw: bytes) -> bytes:
+    """Without the first bytes of a UTF-8 character that was cut off at the end (RFC 3629, section 3)."""
+    for back in range(1, min(4, len(raw)) + 1):
+        byte = raw[-back]
+        if byte < 0x80:
+            break
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return raw if back >= length else raw[:-back]
+    return raw

@@ -1,0 +1,263 @@
+"""No answer about a fake or stale frame: the rules for honest frames, and the supervisor of reads that hang."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import SourceError
+from edge_agent.sources.options import number, switch
+from edge_agent.types import Frame, Pixels, StreamCondition, StreamState, Uri
+
+RULES = {"stall": "5", "dark": "on", "frozen": "3"}
+"""Options that every live source of pictures knows, with their defaults."""
+
+DARK, LIGHT = 16, 20
+"""luma in 0..255: a frame is dark below the first, and light again from the second on, so that it does not flicker"""
+BRIGHT_SHARE = 0.005
+"""of the points: what may be brighter in a dark frame (hot pixels)"""
+SIDE = 64
+"""points a side that a frame is judged by"""
+LUMA = np.array([0.114, 0.587, 0.299], np.float32)
+"""BGR; ITU-R BT.601"""
+
+TOO_OLD = 1.0
+"""seconds: a frame that waited longer than this for its consumer is dropped"""
+TICK = 0.1
+"""seconds between looks at `stop`"""
+FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
+"""seconds before a stream is opened again: doubled each time, a quarter more or less by chance"""
+MOST_HUNG = 4
+"""threads that may hang in reads that never return before no more are started"""
+
+log = logging.getLogger("edge_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a stream is no longer believed."""
+
+    stall: float = 5.0
+    """seconds without a frame; twice that for the first one"""
+    dark: bool = True
+    frozen: float = 3.0
+    """seconds of one and the same picture; 0: never"""
+
+
+def rules(uri: Uri, known: dict[str, str]) -> Rules:
+    """The options of RULES as values. ConfigError when one is wrong."""
+    return Rules(
+        stall=number(uri, known, "stall", 0.1, 3600) or 5.0,
+        dark=switch(uri, known, "dark"),
+        frozen=number(uri, known, "frozen", 0.1, 3600),
+    )
+
+
+class Judge:
+    """Remembers what a stream's consumer was told last and the last picture that was new."""
+
+    __slots__ = ("_image", "_points", "_rules", "_since", "said")
+
+    def __init__(self, believed: Rules) -> None:
+        self._rules = believed
+        self._points = b""
+        self._image: Pixels | None = None
+        self._since = 0.0
+        self.said: tuple[StreamCondition, str] | None = None
+
+    def say(self, condition: StreamCondition, why: str = "") -> list[StreamState]:
+        """The state, when it is news."""
+        if self.said == (condition, why):
+            return []
+        self.said = (condition, why)
+        return [StreamState(condition, why)]
+
+    def see(self, frame: Frame) -> list[Frame | StreamState]:
+        """The frame when it is honest, behind the news that all is well; else the news why not, or nothing yet.
+
+        Dark: almost no point of a 64×64 grid is brighter than DARK, or all have one colour, as a decoder without data
+        gives. Frozen: equal to the frame before it, to the bit; such a frame is never given.
+        """
+        points = frame.image[:: -(-frame.height // SIDE), :: -(-frame.width // SIDE)].reshape(-1, 3)
+        if self._rules.dark:
+            why = _nothing(points, LIGHT if self.said and self.said[0] == "dark" else DARK)
+            if why:
+                return [*self.say("dark", why)]
+        if self._rules.frozen:
+            key = points.tobytes()
+            # the whole picture is compared only when the grid is the same: that is the rare case
+            if key == self._points and np.array_equal(frame.image, self._image):  # type: ignore[arg-type]
+                if frame.mono - self._since < self._rules.frozen:
+                    return []
+                return [*self.say("frozen", f"the same picture for {self._rules.frozen:g} s and more")]
+            self._points, self._image, self._since = key, frame.image, frame.mono
+        return [*self.say("ok"), frame]
+
+
+def _nothing(points: npt.NDArray[np.uint8], dark: int) -> str:
+    """Why (n, 3) BGR points are no picture, or ""."""
+    luma = points @ LUMA
+    if np.count_nonzero(luma >= dark) <= BRIGHT_SHARE * len(luma):
+        return "the picture is black"
+    if luma.max() - luma.min() < 1 and int(np.ptp(points, axis=0).max()) <= 1:
+        return "the picture is one flat colour"
+    return ""
+
+
+def thinner(fps: float) -> Callable[[float], bool]:
+    """-> due(mono): whether a frame captured then is wanted, so that about `fps` a second are; 0: all of them."""
+    due = 0.0
+
+    def wanted(mono: float) -> bool:
+        nonlocal due
+        if not fps:
+            return True
+        if mono < due:
+            return False
+        due = max(due + 1 / fps, mono)
+        return True
+
+    return wanted
+
+
+# ── the supervisor ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _nothing_to_abort() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """An open stream."""
+
+    read: Callable[[], Frame | None]
+    """blocks for the next frame; None: one came and was not wanted; SourceError: the stream is over"""
+    close: Callable[[], None]
+    """called once, by the thread that reads"""
+    abort: Callable[[], None] = _nothing_to_abort
+    """called by another thread: makes a read that blocks return soon, where that can be done"""
+
+
+class _Feed:
+    """Between the thread that reads and the generator: the newest frame, and why there will be no more."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._frame: Frame | None = None
+        self._reader: Reader | None = None
+        self.over: str | None = None
+        self.left = False
+        self.alive = 0.0
+        """monotonic time of the last frame, wanted or not; 0 before the first"""
+
+    def pump(self, open_: Callable[[], Reader]) -> None:
+        """The reading thread: open, read until nobody wants more or it ends, close."""
+        why = "the reader failed; its error is in the log"
+        try:
+            reader = open_()
+            try:
+                with self._changed:
+                    self._reader = reader
+                while not self.left:
+                    frame = reader.read()
+                    with self._changed:
+                        self.alive = time.monotonic()
+                        self._frame = frame or self._frame
+                        self._changed.notify()
+            finally:
+                with self._changed:
+                    self._reader = None
+                reader.close()
+        except SourceError as error:
+            why = str(error)
+        finally:
+            with self._changed:
+                self.over = why
+                self._changed.notify()
+
+    def take(self) -> Frame | None:
+        """The newest frame, waited for TICK seconds at most."""
+        with self._changed:
+            if self._frame is None and self.over is None:
+                self._changed.wait(TICK)
+            frame, self._frame = self._frame, None
+            return frame
+
+    def leave(self) -> None:
+        """No more frames are wanted."""
+        with self._changed:
+            self.left = True
+            if self._reader is not None:
+                self._reader.abort()
+
+
+def watch(open_: Callable[[], Reader], believed: Rules, stop: threading.Event) -> Iterator[Frame | StreamState]:
+    """Honest frames of a live stream, newest first, for ever: opened again with growing pauses whenever it dies.
+
+    `open_` runs on the reading thread; it and `read` raise SourceError and may hang for ever: a thread that hangs is
+    left behind. `stop` is obeyed within about 0.2 s whatever hangs.
+    """
+    judge = Judge(believed)
+    pause = FIRST_PAUSE
+    threads: list[threading.Thread] = []
+    while not stop.is_set():
+        threads = [thread for thread in threads if thread.is_alive()]
+        if len(threads) >= MOST_HUNG:
+            yield from judge.say("stalled", f"{len(threads)} reads never returned; unplug the camera or restart it")
+            stop.wait(TICK)
+            continue
+        feed = _Feed()
+        thread = threading.Thread(target=feed.pump, args=(open_,), daemon=True, name="reader")
+        thread.start()
+        threads.append(thread)
+        began = time.monotonic()
+        try:
+            why = yield from _believed(feed, judge, believed, stop)
+        finally:
+            feed.leave()
+            # most readers return within a frame's time, and a closed camera can be opened again at once
+            thread.join(TICK)
+        if stop.is_set():
+            return
+        yield from judge.say("reconnecting", why)
+        if feed.alive - began > LAST_PAUSE / 3:
+            pause = FIRST_PAUSE
+        stop.wait(pause * random.uniform(0.75, 1.25))
+        pause = min(2 * pause, LAST_PAUSE)
+
+
+def _believed(
+    feed: _Feed, judge: Judge, believed: Rules, stop: threading.Event
+) -> Generator[Frame | StreamState, None, str]:
+    """Frames until the stream ends, stalls or is to stop; returns why it ended."""
+    since = time.monotonic()
+    dropped = 0
+    while not stop.is_set():
+        frame = feed.take()
+        now = time.monotonic()
+        if frame is not None:
+            if now - frame.mono > TOO_OLD:
+                dropped += 1
+                log.debug("a frame waited %.1f s and was dropped (%d so far)", now - frame.mono, dropped)
+            else:
+                yield from judge.see(frame)
+            # the consumer may have taken long; that is no fault of the stream
+            since = time.monotonic()
+        elif feed.over is not None:
+            return feed.over
+        else:
+            patience = believed.stall if feed.alive else 2 * believed.stall
+            if now - max(since, feed.alive) > patience:
+                why = f"no frame for {patience:g} s"
+                if judge.said is None or judge.said[0] != "reconnecting":
+                    yield from judge.say("stalled", why)
+                return why
+    return "stopped"
