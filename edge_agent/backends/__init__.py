@@ -1,0 +1,41 @@
+"""Backends: a model file -> a Net, a function from named tensors to named tensors.
+
+One row a format; the module behind it, and the heavy library behind that, are imported when the first file of
+the format is opened.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from pathlib import Path
+
+from edge_agent.errors import RefusedError
+from edge_agent.types import Net
+
+FORMATS = {
+    "onnx": "edge_agent.backends.onnx:load",
+    "tflite": "edge_agent.backends.tflite:load",
+}
+"""format -> "module:attr" of a function (path, threads) -> Net"""
+
+
+def open_net(path: Path, format: str, threads: int = 0) -> Net:
+    """Load the network in `path`, which is of `format` ("onnx" or "tflite").
+
+    `threads` is how many work on one run; 0 means as many as this process may use. The Net may be run from several
+    threads at once. Its first run may be slower than the next ones: warming up is the caller's business.
+    Raises RefusedError, one line, for a file that is missing, truncated, corrupt or beyond what the runtime can do.
+    """
+    if format not in FORMATS:
+        near = difflib.get_close_matches(format, FORMATS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(FORMATS)}"
+        raise RefusedError(f'{path}: unknown format "{format}"; {hint}')
+    if not path.is_file():
+        raise RefusedError(f"{path}: no such file; fetch it with `edge-agent models pull` or check the path")
+    if not os.access(path, os.R_OK):
+        raise RefusedError(f"{path}: may not be read by this user; check its owner and mode")
+    module, _, attr = FORMATS[format].partition(":")
+    net: Net = getattr(importlib.import_module(module), attr)(path, threads or len(os.sched_getaffinity(0)))
+    return net

@@ -1,0 +1,222 @@
+"""ONNX models through ONNX Runtime; the only file of the agent that imports it.
+
+The session is set for a machine that does other work too. A default one spins its worker threads for tens of
+milliseconds after each run, slows down threefold beside one busy process, and ignores the process's CPU affinity.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ModelError, RefusedError
+from edge_agent.types import Net, Tensors, TensorSpec
+
+PROVIDERS = "EDGE_AGENT_PROVIDERS"
+"""Environment: execution providers to try before the CPU, comma separated, e.g. CUDAExecutionProvider."""
+
+CPU = "CPUExecutionProvider"
+
+SPIN_DURATION_SINCE = (1, 26)
+"""ONNX Runtime that first knows session.intra_op.spin_duration_us; older ones accept any key and ignore it."""
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+}
+
+
+def load(path: Path, threads: int) -> Net:
+    """Open `path` with `threads` threads. RefusedError for what cannot be loaded.
+
+    The CPU serves, unless $EDGE_AGENT_PROVIDERS names others: each is tried in turn with a real run, and what speaks
+    against it stands in the Net's reasons. float16 outputs come as float32; inputs of another width are cast.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RefusedError(f"{path}: ONNX Runtime cannot be imported ({error}); pip install onnxruntime") from None
+    _refuse_external(path)
+    reasons: list[str] = []
+    for provider in [p.strip() for p in os.environ.get(PROVIDERS, "").split(",") if p.strip() not in ("", CPU)]:
+        try:
+            net = _net(ort, path, threads, provider)
+            _try_out(net)
+        except ModelError as error:
+            reasons.append(f"{provider}: {str(error).removeprefix(f'{path}: ')}")
+            continue
+        return replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
+    return replace(_net(ort, path, threads, CPU), reasons=(*reasons, f"{CPU}: threads={threads}"))
+
+
+def _net(ort: ModuleType, path: Path, threads: int, provider: str) -> Net:
+    """One session on one provider (the CPU takes what that cannot do). RefusedError when it cannot be built."""
+    if provider not in ort.get_available_providers():
+        raise RefusedError(f"{path}: this ONNX Runtime was built without it")
+    failures = _failures(ort)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session = ort.InferenceSession(
+                str(path), _options(ort, threads), providers=[provider] if provider == CPU else [provider, CPU]
+            )
+    except failures as error:
+        raise RefusedError(f"{path}: not a readable ONNX model ({_first_sentence(error, path)})") from None
+    if session.get_providers()[0] != provider:
+        raise RefusedError(f"{path}: the session fell back to {session.get_providers()[0]} by itself")
+    inputs = tuple(_spec(path, arg) for arg in session.get_inputs())
+    outputs = tuple(_spec(path, arg) for arg in session.get_outputs())
+    names = [spec.name for spec in outputs]
+    wanted = {spec.name: np.dtype(spec.dtype) for spec in inputs}
+
+    def run(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+        feed = {name: _cast(path, name, array, wanted[name]) for name, array in tensors.items() if name in wanted}
+        try:
+            results = session.run(names, feed)
+        except failures as error:
+            raise ModelError(f"{path}: the run failed ({_first_sentence(error, path)})") from None
+        wide = [r.astype(np.float32) if r.dtype == np.float16 else r for r in results]
+        return dict(zip(names, wide, strict=True))
+
+    return Net(run, inputs, outputs, f"onnxruntime {ort.__version__} {provider}")
+
+
+def _options(ort: ModuleType, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = True
+    version = tuple(int(n) for n in re.findall(r"\d+", ort.__version__)[:2])
+    if version >= SPIN_DURATION_SINCE:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    else:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _spec(path: Path, arg: Any) -> TensorSpec:
+    if arg.type not in DTYPES:
+        raise RefusedError(f'{path}: "{arg.name}" is a {arg.type}, not a plain tensor of numbers; export it without')
+    shape = tuple(axis if isinstance(axis, int) else None for axis in arg.shape)
+    return TensorSpec(arg.name, shape, DTYPES[arg.type])
+
+
+def _cast(path: Path, name: str, array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """`array` as `dtype`; itself when it is one. Only the width may change; ModelError for another kind of number."""
+    if array.dtype == dtype:
+        return array
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise ModelError(f'{path}: input "{name}" takes {dtype}, not {array.dtype}')
+    return array.astype(dtype)
+
+
+def _try_out(net: Net) -> None:
+    """One run on zeros, dynamic axes of length 1: a provider that is listed may still be unable to run."""
+    net.run({spec.name: np.zeros([axis or 1 for axis in spec.shape], spec.dtype) for spec in net.inputs})
+
+
+def _failures(ort: ModuleType) -> tuple[type[Exception], ...]:
+    """All that ONNX Runtime raises: its own exceptions have no common base but Exception."""
+    state = ort.capi.onnxruntime_pybind11_state
+    own = [e for e in vars(state).values() if isinstance(e, type) and issubclass(e, Exception)]
+    return (*own, RuntimeError, ValueError)
+
+
+def _first_sentence(error: Exception, path: Path) -> str:
+    """The first line of an ONNX Runtime message without its code, the path and the source file it arose in."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+    text = re.sub(rf"^Load model from {re.escape(str(path))} failed:\s*", "", text)
+    text = re.sub(r"\S+\.(cc|h):\d+ \S+ ", "", text)
+    text = re.sub(r"\s+", " ", text.partition("\n\n")[0]).strip().rstrip(".")
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+# ── external data ────────────────────────────────────────────────────────────────────────────────────────
+# A model may name files that hold its weights. Older ONNX Runtimes read whatever path it names, so that a model
+# from outside could pull any file of the device into a tensor.
+
+NESTED: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {2: "value"},
+}
+"""Where onnx.proto (IR version 4 and later) can hold TensorProto.external_data: message -> field number -> message"""
+
+
+def _refuse_external(path: Path) -> None:
+    """RefusedError if `path` names a data file outside its own folder, links followed; or is no protobuf at all."""
+    if path.stat().st_size == 0:
+        raise RefusedError(f"{path}: not a readable ONNX model (the file is empty)")
+    folder = path.parent.resolve()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"location") < 0:
+            return
+        try:
+            # every value of an external_data entry is judged, whatever its key: offsets and lengths are no paths
+            outside = [v for v in _values(data) if folder not in (folder / v).resolve().parents]
+        except (IndexError, ValueError) as error:
+            raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
+    if outside:
+        raise RefusedError(
+            f'{path}: its data file "{outside[0][:80]}" lies outside the model\'s folder; put it beside the model'
+        )
+
+
+def _values(data: mmap.mmap) -> Iterator[str]:
+    """The values of all external_data entries in an ONNX protobuf; IndexError or ValueError if it is broken."""
+    stack = [("model", 0, len(data))]
+    while stack:
+        message, at, end = stack.pop()
+        while at < end:
+            key, at = _varint(data, at)
+            field, wire = key >> 3, key & 7
+            if wire == 0:
+                _, at = _varint(data, at)
+            elif wire in (1, 5):
+                at += 8 if wire == 1 else 4
+            elif wire == 2:
+                size, at = _varint(data, at)
+                inner = NESTED[message].get(field)
+                if inner == "value":
+                    yield data[at : at + size].decode()
+                elif inner:
+                    stack.append((inner, at, at + size))
+                at += size
+            else:
+                raise ValueError(f"protobuf wire type {wire} at byte {at}")
+        if at > end:
+            raise ValueError(f"protobuf message ends at byte {end} within a field")
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    """Value and the place behind it of the variable-length integer at `at`."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError(f"protobuf integer too long at byte {at}")

@@ -1,0 +1,150 @@
+"""TFLite models through LiteRT, or the older tflite-runtime; the only file of the agent that imports either."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ModelError, RefusedError
+from edge_agent.types import Net, Tensors, TensorSpec
+
+ENGINES = (
+    ("ai-edge-litert", "ai_edge_litert.interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter"),
+)
+"""distribution and module with an Interpreter class, in the order in which they are tried"""
+
+FAILURES = (ValueError, RuntimeError, SystemError, TypeError, OSError)
+"""what an Interpreter raises; SystemError is tflite-runtime 2.14 beside NumPy 2, which only dies when it is built"""
+
+
+def load(path: Path, threads: int) -> Net:
+    """Open `path` with `threads` threads. RefusedError for what cannot be loaded.
+
+    The first engine that can build an interpreter of this file serves: one that can be imported may still be unable
+    to. A quantized input takes its own integers, or float32 which is then quantized here; quantized outputs come as
+    float32. Inputs of a declared dynamic axis are resized to what is given. Runs wait for each other: an Interpreter
+    is one set of buffers.
+    """
+    reasons: list[str] = []
+    model_faults: list[str] = []
+    for distribution, module in ENGINES:
+        try:
+            build = importlib.import_module(module).Interpreter
+        except (ImportError, AttributeError) as error:
+            reasons.append(f"{distribution}: cannot be imported ({_first_sentence(error)})")
+            continue
+        try:
+            interpreter = build(model_path=str(path), num_threads=threads)
+            interpreter.allocate_tensors()
+        except FAILURES as error:
+            model_faults.append(f"{distribution}: {_first_sentence(error)}")
+            reasons.append(model_faults[-1])
+            continue
+        version = getattr(importlib.import_module(module.partition(".")[0]), "__version__", "of unknown version")
+        return _net(path, interpreter, f"{distribution} {version}", (*reasons, f"{distribution}: threads={threads}"))
+    if model_faults:
+        raise RefusedError(f"{path}: not a readable TFLite model ({'; '.join(model_faults)})")
+    raise RefusedError(f"{path}: no TFLite runtime ({'; '.join(reasons)}); pip install ai-edge-litert")
+
+
+def _net(path: Path, interpreter: Any, engine: str, reasons: tuple[str, ...]) -> Net:
+    sources = interpreter.get_input_details()
+    sinks = interpreter.get_output_details()
+    inputs = _specs(path, sources)
+    outputs = _specs(path, sinks)
+    lock = threading.Lock()
+    shapes: dict[str, tuple[int, ...]] = {
+        spec.name: tuple(int(n) for n in detail["shape"]) for spec, detail in zip(inputs, sources, strict=True)
+    }
+
+    def resize(tensors: Tensors) -> None:
+        changed = [(i, spec) for i, spec in enumerate(inputs) if shapes[spec.name] != tensors[spec.name].shape]
+        if not changed:
+            return
+        for i, spec in changed:
+            shape = tensors[spec.name].shape
+            if len(shape) != len(spec.shape) or any(a not in (None, b) for a, b in zip(spec.shape, shape, strict=True)):
+                raise ModelError(f'{path}: input "{spec.name}" takes {list(spec.shape)}, not {list(shape)}')
+            shapes[spec.name] = ()
+            interpreter.resize_tensor_input(sources[i]["index"], shape)
+        interpreter.allocate_tensors()
+        for _, spec in changed:
+            shapes[spec.name] = tensors[spec.name].shape
+
+    def run(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+        missing = [spec.name for spec in inputs if spec.name not in tensors]
+        if missing:
+            raise ModelError(f'{path}: input "{missing[0]}" is missing')
+        feed = [_quantize(path, spec, tensors[spec.name]) for spec in inputs]
+        with lock:
+            try:
+                resize(tensors)
+                for detail, array in zip(sources, feed, strict=True):
+                    interpreter.set_tensor(detail["index"], array)
+                interpreter.invoke()
+                results = [interpreter.get_tensor(detail["index"]) for detail in sinks]
+            except FAILURES as error:
+                raise ModelError(f"{path}: the run failed ({_first_sentence(error)})") from None
+        return {spec.name: _dequantize(spec, r) for spec, r in zip(outputs, results, strict=True)}
+
+    return Net(run, inputs, outputs, engine, reasons)
+
+
+def _specs(path: Path, details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    """What the file declares; a name that stands twice gets #2, #3, ... behind it."""
+    specs: list[TensorSpec] = []
+    for detail in details:
+        name = str(detail["name"])
+        twins = sum(1 for spec in specs if spec.name.partition("#")[0] == name)
+        quantization = detail["quantization_parameters"]
+        if len(quantization["scales"]) > 1:
+            raise RefusedError(f'{path}: "{name}" is quantized per channel; inputs and outputs need one scale each')
+        # shape_signature has -1 where shape has the 1 that stands in for a dynamic axis
+        signature = detail.get("shape_signature", detail["shape"])
+        specs.append(
+            TensorSpec(
+                name=f"{name}#{twins + 1}" if twins else name,
+                shape=tuple(None if n < 0 else int(n) for n in signature),
+                dtype=np.dtype(detail["dtype"]).name,
+                scale=float(quantization["scales"][0]) if len(quantization["scales"]) else 0.0,
+                zero_point=int(quantization["zero_points"][0]) if len(quantization["scales"]) else 0,
+            )
+        )
+    return tuple(specs)
+
+
+def _quantize(path: Path, spec: TensorSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`array` in the tensor's own dtype: q = round(real / scale) + zero_point, saturated (TFLite quantization spec)."""
+    dtype = np.dtype(spec.dtype)
+    if array.dtype == dtype:
+        return array
+    if spec.scale and array.dtype.kind == "f":
+        span = np.iinfo(dtype)
+        q = np.rint(array / np.float32(spec.scale)) + spec.zero_point
+        quantized: npt.NDArray[Any] = np.clip(q, span.min, span.max).astype(dtype)
+        return quantized
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise ModelError(f'{path}: input "{spec.name}" takes {dtype}, not {array.dtype}')
+    return array.astype(dtype)
+
+
+def _dequantize(spec: TensorSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """real = (q - zero_point) * scale as float32; other tensors as they are, float16 widened."""
+    if spec.scale and array.dtype.kind in "iu":
+        real: npt.NDArray[np.float32] = (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(
+            spec.scale
+        )
+        return real
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _first_sentence(error: BaseException) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
+    return text if len(text) <= 200 else text[:197] + "..."

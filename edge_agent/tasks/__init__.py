@@ -1,0 +1,60 @@
+"""Tasks: a sample -> what was found in it.
+
+One row a task; the module behind it is imported when a config first names it. Somebody else's task is written as
+``theirpkg.module:attr:MODEL`` and made by a function of the same signature.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import ConfigError
+from edge_agent.manifest import Served
+from edge_agent.types import Finding, Task, Uri
+
+TASKS = {
+    "detect": "edge_agent.tasks.detect:detect",
+    "embed": "edge_agent.tasks.understand:embed",
+    "classify": "edge_agent.tasks.understand:classify",
+}
+"""task -> "module:attr" of a function (uri, model, home) -> Task"""
+
+MODELS = {"detect": "detector", "embed": "encoder", "classify": "encoder"}
+"""the model of a task that names none"""
+
+
+def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
+    """Make the task that `uri` names (scheme) on the model that it names (rest), which `serve` gives.
+
+    `home` is the folder for what a task stores. Somebody else's task that names no model is given None for it.
+    Raises ConfigError for an unknown task or option, and what `serve` and the task raise about the model.
+    """
+    theirs = ":" in uri.scheme
+    if not theirs and uri.scheme not in TASKS:
+        near = difflib.get_close_matches(uri.scheme, TASKS, n=1, cutoff=0.5)
+        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(TASKS)}"
+        raise ConfigError(f'"{uri}": unknown task "{uri.scheme}"; {hint}')
+    module, _, attr = (uri.scheme if theirs else TASKS[uri.scheme]).partition(":")
+    try:
+        make: Callable[[Uri, Any, Path], Task] = getattr(importlib.import_module(module), attr)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f'"{uri}": task {module}:{attr} cannot be imported ({error}); is it installed?') from None
+    name = uri.rest or MODELS.get(uri.scheme, "")
+    return make(uri, serve(name) if name else None, home)
+
+
+def check_chain(yields: type, chain: Sequence[tuple[str, Task]]) -> None:
+    """ConfigError unless each (name, task) takes what comes to it: `yields` from the source, then findings.
+
+    A task that gives something else than a Finding says so in an attribute `gives`.
+    """
+    comes = yields
+    for name, task in chain:
+        if not any(issubclass(comes, kind) for kind in task.takes):
+            takes = " or ".join(kind.__name__ for kind in task.takes)
+            raise ConfigError(f'task "{name}" takes {takes}, but {comes.__name__} comes to it; change source or order')
+        comes = getattr(task, "gives", Finding)

@@ -1,0 +1,262 @@
+"""Pictures and boxes: letterbox, the input tensor, back into the frame, non-maximum suppression, drawing.
+
+The only file of the tasks that uses cv2. Coordinates are continuous: a picture w pixels wide spans 0..w, and the
+first pixel covers 0..1, so that scaling a picture and scaling its boxes are one multiplication.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import InputError, RefusedError, UsageError
+from edge_agent.manifest import Input
+from edge_agent.types import Detections, Floats, Ints, Pixels, TensorSpec
+
+NMS_CANDIDATES = 5000
+"""the best-scored boxes that enter NMS: bounds its time where a threshold lets everything through"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where a frame lies on the canvas of the network, all in whole pixels."""
+
+    frame_width: int
+    frame_height: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def fit(frame_width: int, frame_height: int, spec: Input) -> Fit:
+    """Place a frame on the canvas as `spec.letterbox` says, keeping its aspect ratio except for "stretch".
+
+    The picture is at least one pixel wide and high. "center" rounds as Ultralytics does (LetterBox: left and top take
+    round(pad - 0.1)), so that an odd pad puts its extra pixel to the right and below.
+    """
+    if spec.letterbox == "stretch":
+        return Fit(frame_width, frame_height, 0, 0, spec.width, spec.height)
+    ratio = min(spec.width / frame_width, spec.height / frame_height)
+    width = min(spec.width, max(1, round(frame_width * ratio)))
+    height = min(spec.height, max(1, round(frame_height * ratio)))
+    if spec.letterbox == "top-left":
+        return Fit(frame_width, frame_height, 0, 0, width, height)
+    left = round((spec.width - width) / 2 - 0.1)
+    top = round((spec.height - height) / 2 - 0.1)
+    return Fit(frame_width, frame_height, left, top, width, height)
+
+
+def letterbox(image: Pixels, spec: Input, canvas: Pixels) -> Fit:
+    """Resize `image` (h, w, 3) into `canvas` (spec.height, spec.width, 3), grey around it. `image` is only read."""
+    height, width = image.shape[:2]
+    if not height or not width:
+        raise InputError(f"a picture of {width}x{height} pixels has nothing to look at; it is skipped")
+    place = fit(width, height, spec)
+    bottom, right = place.top + place.height, place.left + place.width
+    canvas[: place.top] = spec.pad
+    canvas[bottom:] = spec.pad
+    canvas[place.top : bottom, : place.left] = spec.pad
+    canvas[place.top : bottom, right:] = spec.pad
+    inside = canvas[place.top : bottom, place.left : right]
+    if (place.width, place.height) == (width, height):
+        np.copyto(inside, image)
+    else:
+        cv2.resize(image, (place.width, place.height), dst=inside, interpolation=cv2.INTER_LINEAR)
+    return place
+
+
+def to_frame(xyxy: Floats, place: Fit) -> Floats:
+    """Boxes (n, 4) in canvas pixels -> boxes (n, 4) float32 in frame pixels, clipped to the frame.
+
+    Each axis has its own scale, the one that the resize really had: after rounding to whole pixels they differ.
+    """
+    scale = np.array([place.frame_width / place.width, place.frame_height / place.height] * 2)
+    shift = np.array([place.left, place.top] * 2)
+    limit = np.array([place.frame_width, place.frame_height] * 2)
+    clipped: Floats = np.clip((xyxy - shift) * scale, 0, limit).astype(np.float32)
+    return clipped
+
+
+def preparer(spec: Input, tensor: TensorSpec) -> Callable[[Pixels], tuple[npt.NDArray[Any], Fit]]:
+    """A function from a frame's image to the network's input tensor and the Fit that leads back.
+
+    All buffers are allocated here, once: the tensor given is overwritten by the next call, and one thread at a time
+    may call. A float tensor holds (x * scale - mean) / std. An integer tensor holds the same, quantized with its own
+    scale and zero point by way of a table of the 256 values a pixel can have; when that table changes nothing, the
+    pixels themselves. RefusedError when the tensor is no picture of `spec`'s size and layout.
+    """
+    dtype = _dtype(spec, tensor)
+    canvas: Pixels = np.empty((spec.height, spec.width, 3), np.uint8)
+    std = np.asarray(spec.std, np.float64)
+    gain, offset = spec.scale / std, -np.asarray(spec.mean, np.float64) / std
+    convert = _floats if dtype == np.float32 else _integers
+    fill, out = convert(canvas, spec, gain, offset, tensor, dtype)
+
+    def prepare(image: Pixels) -> tuple[npt.NDArray[Any], Fit]:
+        place = letterbox(image, spec, canvas)
+        fill()
+        return out, place
+
+    return prepare
+
+
+def _dtype(spec: Input, tensor: TensorSpec) -> np.dtype[Any]:
+    """The dtype to fill; a float16 tensor is filled as float32, which the backend narrows."""
+    want = (1, 3, spec.height, spec.width) if spec.layout == "NCHW" else (1, spec.height, spec.width, 3)
+    if len(tensor.shape) != 4 or any(a not in (None, b) for a, b in zip(tensor.shape, want, strict=True)):
+        shape = ["?" if axis is None else axis for axis in tensor.shape]
+        raise RefusedError(
+            f'input "{tensor.name}" is {shape}, not {list(want)}; correct width, height or layout under [input]'
+        )
+    if tensor.dtype in ("float32", "float16"):
+        return np.dtype(np.float32)
+    if tensor.dtype in ("uint8", "int8"):
+        return np.dtype(tensor.dtype)
+    raise RefusedError(f'input "{tensor.name}" holds {tensor.dtype}; pictures go in as float32, float16, uint8 or int8')
+
+
+Reals = npt.NDArray[np.float64]
+Fill = tuple[Callable[[], None], npt.NDArray[Any]]
+
+
+def _floats(canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: TensorSpec, dtype: np.dtype[Any]) -> Fill:
+    """canvas * gain + offset per channel. NHWC works on whole rows (w * 3): numpy is slow on an axis of three."""
+    height, width = canvas.shape[:2]
+    rgb = spec.channels == "RGB"
+    if spec.layout == "NCHW":
+        out = np.empty((1, 3, height, width), dtype)
+        split = [np.empty((height, width), np.uint8) for _ in range(3)]
+        pairs = list(zip(reversed(split) if rgb else split, out[0], strict=True))
+        steps = [
+            (plane, target, np.float32(g), np.float32(o))
+            for (plane, target), g, o in zip(pairs, gain, offset, strict=True)
+        ]
+
+        def fill() -> None:
+            cv2.split(canvas, split)
+            for step in steps:
+                _scale(*step)
+
+        return fill, out
+    out = np.empty((1, height, width, 3), dtype)
+    source = np.empty_like(canvas) if rgb else canvas
+    rows = np.tile(gain, width).astype(np.float32), np.tile(offset, width).astype(np.float32)
+
+    def fill_rows() -> None:
+        if rgb:
+            cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB, dst=source)
+        _scale(source.reshape(height, -1), out.reshape(height, -1), *rows)
+
+    return fill_rows, out
+
+
+def _scale(source: npt.NDArray[np.uint8], target: Floats, gain: Any, offset: Any) -> None:
+    """target = source * gain + offset, and no more arithmetic than that needs."""
+    if np.all(gain == 1):
+        np.copyto(target, source)
+    else:
+        np.multiply(source, gain, out=target)
+    if np.any(offset):
+        np.add(target, offset, out=target)
+
+
+def _integers(
+    canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: TensorSpec, dtype: np.dtype[Any]
+) -> Fill:
+    """canvas through a table per channel: q = round((x * gain + offset) / scale) + zero_point, saturated."""
+    real = np.arange(256)[:, None] * gain + offset
+    span = np.iinfo(dtype)
+    table = np.clip(np.rint(real / (tensor.scale or 1.0)) + tensor.zero_point, span.min, span.max).astype(dtype)
+    same = dtype == np.uint8 and bool((table == np.arange(256)[:, None]).all())
+    ordered = np.empty_like(canvas) if spec.channels == "RGB" else canvas
+    pixels = ordered if same else np.empty(canvas.shape, dtype)
+    nchw = spec.layout == "NCHW"
+    out = np.empty((1, 3, *canvas.shape[:2]), dtype) if nchw else pixels[None]
+
+    def fill() -> None:
+        if spec.channels == "RGB":
+            cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB, dst=ordered)
+        if not same:
+            cv2.LUT(ordered, table[None], dst=pixels)
+        if nchw:
+            np.copyto(out[0], pixels.transpose(2, 0, 1))
+
+    return fill, out
+
+
+def nms(xyxy: Floats, score: Floats, label: Ints, iou: float) -> Ints:
+    """Class-aware non-maximum suppression: (n, 4), (n,), (n,) -> indices of the boxes that stay, best score first.
+
+    A box goes when a better-scored one of its own class overlaps it by more than `iou` (intersection over union).
+    """
+    if len(score) > NMS_CANDIDATES:
+        best = np.argpartition(-score, NMS_CANDIDATES)[:NMS_CANDIDATES]
+        return best[nms(xyxy[best], score[best], label[best], iou)].astype(np.int32)
+    # cv2 keeps classes apart by shifting each by the largest coordinate: that holds for coordinates >= 0 only, and
+    # as long as float64 still tells pixels apart. It drops a score of 0. Lists cost it less than arrays.
+    near = np.clip(xyxy, -1e5, 1e5).astype(np.float64)
+    boxes = np.concatenate([near[:, :2] + 1e5, near[:, 2:] - near[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), (score + 1.0).tolist(), label.tolist(), 0.0, iou)
+    indices: Ints = np.asarray(kept, np.int32).reshape(-1)
+    return indices[np.argsort(-score[indices], kind="stable")]
+
+
+# ── pictures for people ──────────────────────────────────────────────────────────────────────────────────
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """A BGR colour of its own for each class id: hues stepped by the golden angle, which never repeat."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.85 if label % 2 else 0.65, 0.95)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def draw(image: Pixels, found: Detections) -> Pixels:
+    """A copy of `image` (h, w, 3 BGR) with the boxes of `found`, each with its name and score on a filled tag.
+
+    Line and letters grow with the picture. The best-scored box is drawn last, on top.
+    """
+    picture: Pixels = image.copy()
+    height, width = picture.shape[:2]
+    line = max(1, round((width + height) / 600))
+    size = max(0.4, (width + height) / 2400)
+    for box, score, label in reversed(list(zip(found.xyxy, found.score, found.label, strict=True))):
+        left, top, right, bottom = (round(float(v)) for v in box)
+        paint = colour(int(label))
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), paint, line)
+        name = found.names.get(int(label), str(label)).encode("ascii", "replace").decode()
+        text = f"{name} {score:.2f}"
+        (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, line)
+        x = max(0, min(left, width - text_width))
+        y = top - below if top >= text_height + 2 * below else top + text_height + below
+        cv2.rectangle(picture, (x, y - text_height - below), (x + text_width, y + below), paint, cv2.FILLED)
+        dark = 0.114 * paint[0] + 0.587 * paint[1] + 0.299 * paint[2] < 128
+        ink = (255, 255, 255) if dark else (0, 0, 0)
+        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, ink, max(1, line // 2), cv2.LINE_AA)
+    return picture
+
+
+def jpeg(image: Pixels, quality: int = 90) -> bytes:
+    """`image` (h, w, 3 BGR) as the bytes of a JPEG file."""
+    try:
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        raise InputError(f"a picture of {image.shape[1]}x{image.shape[0]} pixels does not fit into a JPEG") from None
+    return bytes(data)
+
+
+def save_jpeg(image: Pixels, path: Path) -> None:
+    """Write `image` to `path`. UsageError when that cannot be written."""
+    try:
+        path.write_bytes(jpeg(image))
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror}); give a file in a folder you may write"
+        ) from None

@@ -1,0 +1,296 @@
+"""Decoders: what the output tensors of a detector mean, one function and one row a family.
+
+A decoder takes the outputs by name, the Head they belong to and the score threshold, and gives the candidates that
+reach it: boxes in pixels of the canvas (left, top, right, bottom), scores in 0..1, class indices of the head; one
+class a box, the best one. Nothing is decoded before it has passed the threshold. A head that does not look like its
+family raises RefusedError, numbers that are not finite raise InputError.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import InputError, RefusedError
+from edge_agent.types import Floats, Ints
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a decoder knows of the network besides its outputs."""
+
+    width: int
+    """of the canvas, pixels"""
+    height: int
+    classes: int
+    """how many the head tells apart"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """n boxes that reach the threshold, in no order."""
+
+    xyxy: Floats
+    """(n, 4) float32, pixels of the canvas, not clipped"""
+    score: Floats
+    """(n,) float32"""
+    label: Ints
+    """(n,) class index of the head"""
+
+
+Decoder = Callable[[Outputs, Head, float], Candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A row of FAMILIES."""
+
+    decode: Decoder
+    nms: bool
+    """whether overlapping boxes are still to be suppressed: the last two kinds do that in the graph"""
+
+
+def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Raw grid head [1, N, 5+C] or [1, 5+C, N]: dx, dy, log w, log h, objectness, class scores (both sigmoided).
+
+    Anchor-free, one point a cell, cells row-major, strides 8, 16, 32 (and 64) one after the other:
+    centre = (cell + d) * stride, size = exp(log) * stride, score = objectness * class
+    (Ge et al., YOLOX, arXiv 2107.08430; `demo_postprocess` of the reference implementation).
+    """
+    rows = _rows(_volume(outputs), 5 + head.classes)
+    cells, stride = grid(head.width, head.height, _strides(len(rows), head))
+    keep, score, label = _objects(rows, threshold)
+    at = rows[keep, :4]
+    step = stride[keep]
+    with np.errstate(over="ignore"):
+        size = np.exp(at[:, 2:]) * step
+    return _candidates(_corners((at[:, :2] + cells[keep]) * step, size), score, label)
+
+
+def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Decoded head [1, N, 5+C] or [1, 5+C, N]: centre x, centre y, width, height, objectness, class scores.
+
+    score = objectness * class (YOLOv5, v7, and YOLOX exported with its decoding). Coordinates are pixels of the
+    canvas (ONNX exports) or 0..1 of it (TFLite exports): see `_pixels`.
+    """
+    rows = _rows(_volume(outputs), 5 + head.classes)
+    keep, score, label = _objects(rows, threshold)
+    at = rows[keep, :4] * _pixels(rows[:, :4], head)
+    return _candidates(_corners(at[:, :2], at[:, 2:]), score, label)
+
+
+def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Decoded head [1, 4+C, N] or [1, N, 4+C]: centre x, centre y, width, height, class scores (sigmoided).
+
+    No objectness: score = the best class (YOLOv8, v9, 11, 12). Coordinates as in `yolov5`.
+    """
+    columns = _rows(_volume(outputs), 4 + head.classes).T
+    best = columns[4:].max(axis=0)
+    _finite(best)
+    keep = np.flatnonzero(best >= threshold)
+    at = columns[:4, keep].T * _pixels(columns[:4].T, head)
+    label = columns[4:, keep].argmax(axis=0)
+    return _candidates(_corners(at[:, :2], at[:, 2:]), best[keep], label)
+
+
+def end2end(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Finished boxes [1, N, 6]: left, top, right, bottom, score, class index (YOLOv10, YOLO26, exports with NMS).
+
+    Coordinates as in `yolov5`; rows beyond the last box are zeros.
+    """
+    rows = _rows(_volume(outputs), 6)
+    _finite(rows)
+    found = rows[rows[:, 4] >= threshold]
+    return _candidates(found[:, :4] * _pixels(rows[:, :4], head), found[:, 4], _whole(found[:, 5], head))
+
+
+def ssd(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Four outputs of the TFLite_Detection_PostProcess op, or of the TensorFlow detection API:
+
+    boxes [1, N, 4] as top, left, bottom, right in 0..1, class indices [1, N], scores [1, N], count [1] (may be
+    missing). They are told apart by shape and name, not by place, which differs between exporters.
+    """
+    boxes, label, score = _ssd_outputs(outputs)
+    count = next((int(a.reshape(-1)[0]) for a in outputs.values() if a.size == 1 and a.ndim < 2), len(score))
+    boxes, label, score = boxes[:count], label[:count], score[:count]
+    for array in (boxes, label, score):
+        _finite(array)
+    keep = score >= threshold
+    scale = np.array([head.width, head.height] * 2, np.float32)
+    return _candidates(boxes[keep][:, [1, 0, 3, 2]] * scale, score[keep], _whole(label[keep], head))
+
+
+def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """This project's own head: `boxes` [1, N, 4] and `logits` [1, N, C], cells ordered as in `yolox`.
+
+    boxes are the distances left, top, right, bottom from the cell's centre, in strides; score = sigmoid(logit),
+    compared as a logit so that only what passes is ever put through the sigmoid (FCOS's form, arXiv 1904.01355).
+    """
+    if "boxes" not in outputs or "logits" not in outputs:
+        raise RefusedError(f'this head has outputs {", ".join(outputs)}; edge-yolo has "boxes" and "logits"')
+    distances = _rows(outputs["boxes"], 4)
+    logits = _rows(outputs["logits"], head.classes)
+    cells, stride = grid(head.width, head.height, _strides(len(logits), head))
+    _finite(logits)
+    bar = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf * (threshold - 0.5)
+    keep = np.unique(np.flatnonzero(logits >= bar) // head.classes)
+    scores = logits[keep]
+    label = scores.argmax(axis=1)
+    best = scores[np.arange(len(keep)), label].astype(np.float32)
+    centre, reach = (cells[keep] + 0.5) * stride[keep], distances[keep] * stride[keep]
+    xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
+    with np.errstate(over="ignore"):
+        score = 1 / (1 + np.exp(-best))
+    return _candidates(xyxy, score, label)
+
+
+FAMILIES: dict[str, Family] = {
+    "yolox": Family(yolox, nms=True),
+    "yolov5": Family(yolov5, nms=True),
+    "yolov8": Family(yolov8, nms=True),
+    "edge-yolo": Family(edge_yolo, nms=True),
+    "end2end": Family(end2end, nms=False),
+    "ssd": Family(ssd, nms=False),
+}
+
+
+# ── what they share ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@functools.lru_cache(maxsize=8)
+def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Cell column and row (N, 2) and stride (N, 1) of each point: levels in order, cells row-major."""
+    cells, steps = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[: height // stride, : width // stride].astype(np.float32)
+        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        steps.append(np.full((rows.size, 1), stride, np.float32))
+    return np.concatenate(cells), np.concatenate(steps)
+
+
+def _strides(n: int, head: Head) -> tuple[int, ...]:
+    """The strides whose grids have n points together."""
+    for strides in ((8, 16, 32), (8, 16, 32, 64)):
+        if n == sum((head.width // s) * (head.height // s) for s in strides):
+            return strides
+    raise RefusedError(
+        f"the head has {n} points, which a {head.width}x{head.height} input with strides 8, 16, 32 does not give; "
+        "correct width, height or family in the manifest"
+    )
+
+
+def _volume(outputs: Outputs) -> Array:
+    """The one output of three axes (exports may carry raw feature maps beside it)."""
+    found = [array for array in outputs.values() if array.ndim == 3]
+    if len(found) != 1:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise RefusedError(
+            f"the head needs one output [1, N, M], but there is {shapes}; correct family in the manifest"
+        )
+    return found[0]
+
+
+def _rows(array: Array, columns: int) -> Array:
+    """[1, N, columns] or [1, columns, N] -> (N, columns), a view."""
+    if array.ndim != 3 or array.shape[0] != 1 or columns not in array.shape[1:]:
+        raise RefusedError(
+            f"the head gives {list(array.shape)}, but its family and its labels ask for [1, N, {columns}]; "
+            "correct family or labels in the manifest"
+        )
+    rows: Array = array[0] if array.shape[2] == columns else array[0].T
+    return rows
+
+
+def _objects(rows: Array, threshold: float) -> tuple[Array, Floats, Array]:
+    """Rows whose objectness * best class reaches the threshold: indices, scores, class indices.
+
+    No class score exceeds 1, so objectness alone rules most rows out before their classes are looked at.
+    """
+    objectness = np.ascontiguousarray(rows[:, 4])
+    _finite(objectness)
+    keep = np.flatnonzero(objectness >= threshold)
+    classes = rows[keep, 5:]
+    _finite(classes)
+    label = classes.argmax(axis=1)
+    score = objectness[keep] * classes[np.arange(len(keep)), label]
+    passed = score >= threshold
+    return keep[passed], score[passed], label[passed]
+
+
+def _pixels(coordinates: Array, head: Head) -> Floats:
+    """What (n, 4) x, y, width, height have to be multiplied by to be pixels: 1, or the canvas.
+
+    A head gives a box for every cell of its grid, so in pixels the largest coordinate is near the canvas's size,
+    and in 0..1 it never reaches 2. A look at some hundred rows is enough.
+    """
+    if coordinates[:: max(1, len(coordinates) // 256)].max(initial=0.0) > 2:
+        return np.ones(4, np.float32)
+    return np.array([head.width, head.height] * 2, np.float32)
+
+
+def _corners(centre: Array, size: Array) -> Array:
+    """Centre and size (n, 2) -> left, top, right, bottom (n, 4)."""
+    half = size / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
+    """Columns of the right type. RefusedError for scores that are no probabilities; a quantized one may exceed 1."""
+    _finite(xyxy)
+    if score.max(initial=0.0) > 1.5:
+        raise RefusedError(
+            f"the head gives scores up to {score.max():.3g} where 0..1 is meant: it is of another family, "
+            "or was exported without its sigmoid"
+        )
+    return Candidates(xyxy.astype(np.float32), np.clip(score, 0, 1).astype(np.float32), label.astype(np.int32))
+
+
+def _finite(array: Array) -> None:
+    """InputError if a number in it is NaN or infinite; one pass, as a sum of such is not finite either."""
+    with np.errstate(all="ignore"):
+        suspect = not np.isfinite(array.sum())
+    if suspect and not np.isfinite(array).all():
+        raise InputError("the network gave numbers that are not finite (NaN or infinity); the result is refused")
+
+
+def _whole(label: Array, head: Head) -> Array:
+    """Class indices that come as floats."""
+    index = np.rint(label).astype(np.int32)
+    if len(index) and not 0 <= index.min() <= index.max() < head.classes:
+        raise RefusedError(
+            f"the head gives class {index.max()}, but there are {head.classes} labels; correct labels in the manifest"
+        )
+    return index
+
+
+def _ssd_outputs(outputs: Outputs) -> tuple[Array, Array, Array]:
+    """Boxes (N, 4), class indices (N,) and scores (N,) among the outputs.
+
+    By shape; of the two [1, N], by a name that says "score" or "class"; else the classes are the ones that are
+    all whole numbers; else, as the op documents its order, the classes come first.
+    """
+    boxes = [array for array in outputs.values() if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] == 4]
+    if len(boxes) != 1:
+        names = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise RefusedError(f"an ssd head has boxes [1, N, 4], classes, scores and a count, but there is {names}")
+    pair = {name: array[0] for name, array in outputs.items() if array.shape == (1, boxes[0].shape[1])}
+    named = {word: array for word in ("score", "class") for name, array in pair.items() if word in name.lower()}
+    if len(named) == 2:
+        return boxes[0][0], named["class"], named["score"]
+    if len(pair) != 2:
+        raise RefusedError(
+            f"an ssd head has classes and scores [1, N] beside its boxes, but there is {', '.join(pair)}"
+        )
+    first, second = pair.values()
+    if (second == np.rint(second)).all() and not (first == np.rint(first)).all():
+        first, second = second, first
+    return boxes[0][0], first, second
