@@ -29,7 +29,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -37,7 +36,7 @@ import msgspec
 from edge_agent import segments
 from edge_agent.errors import StoreError
 from edge_agent.segments import CLOSED, HOMELESS, OPEN, Mark, Segment
-from edge_agent.types import Event, GapEvent
+from edge_agent.types import Event, GapEvent, rfc3339
 
 log = logging.getLogger("edge_agent")
 
@@ -69,6 +68,7 @@ class Record:
     pipeline: str
     payload: bytes
     """the event's JSON"""
+    mark: int | None
     kind: str
     segment: Segment | None
     """where it lies; None while it waits in RAM only"""
@@ -83,6 +83,13 @@ class Counts:
     dropped: int = 0
     damaged: int = 0
     """stretches of bytes that could not be read"""
+
+
+class _Marks(msgspec.Struct, frozen=True):
+    """marks.json: the marks of all events up to `seq`."""
+
+    seq: int
+    marks: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,9 @@ class Outbox:
         """the last number given out"""
         self._confirmed = 0
         """the disk confirmed (or has refused) every alert up to this one"""
+        self._marks: dict[str, int] = {}
+        self._marks_saved = 0
+        """seq up to which the marks are in the file of marks"""
         self._closing = False
         self._synced_at = time.monotonic()
         try:
@@ -149,6 +159,7 @@ class Outbox:
             raise StoreError(f"{path}: another edge-agent uses this store; stop it or set [store] path") from None
         self._queues = {kind: _Queue(kind, segments.listed(path, kind)) for kind in KINDS}
         gap = self._recover()
+        self._read_marks()
         self._committer = threading.Thread(target=self._commit, name="outbox", daemon=True)
         self._committer.start()
         if gap:
@@ -156,8 +167,10 @@ class Outbox:
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def put(self, event: Event, kind: str = "alert") -> Event:
+    def put(self, event: Event, kind: str = "alert", mark: int | None = None) -> Event:
         """Number the event and keep it; an alert is confirmed by the disk (or known to be refused) on return.
+
+        `mark` is where the pipeline's source is to resume once this event is kept: see `marks`.
 
         Returns the event as it will be sent. Never raises for the disk's sake; StoreError after `close`.
         """
@@ -166,19 +179,18 @@ class Outbox:
                 self._state.wait_for(lambda: self._pending_bytes <= RAM_BYTES or self._closing, PATIENCE)
             if self._closing:
                 raise StoreError(f"{self.path}: the store is closed")
-            event = self._number(event, kind)
+            event = self._number(event, kind, mark)
             self._state.notify_all()
             if kind == "alert":
                 self._state.wait_for(lambda: self._confirmed >= event.seq or self._closing, PATIENCE)
         return event
 
-    def _number(self, event: Event, kind: str) -> Event:
+    def _number(self, event: Event, kind: str, mark: int | None = None) -> Event:
         self._given = seq = self._given + 1
         stamped = msgspec.structs.replace(
             event, device=self.device, epoch=self.epoch, seq=seq, id=f"{self.device}/{self.epoch}/{seq}"
         )
-        name = event.pipeline.encode()
-        body = bytes([len(name)]) + name + msgspec.json.encode(stamped)
+        body = _body(event.pipeline, mark, msgspec.json.encode(stamped))
         self._pending.append(_Pending(seq, kind, body))
         self._pending_bytes += len(body)
         self.counts.put += 1
@@ -186,8 +198,7 @@ class Outbox:
 
     def _declare(self, first: int, last: int, count: int, why: str) -> None:
         """Put a gap event."""
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        gap = GapEvent(pipeline=AGENT, at=now, first=first, last=last, count=count, why=why)
+        gap = GapEvent(pipeline=AGENT, at=rfc3339(time.time()), first=first, last=last, count=count, why=why)
         with self._state:
             self._number(gap, "alert")
             self._state.notify_all()
@@ -327,6 +338,12 @@ class Outbox:
             for segment in queue.segments:
                 segment.close()
 
+    @property
+    def marks(self) -> dict[str, int]:
+        """Pipeline -> the mark of its last event that is kept: where its source resumes, nothing lost or doubled."""
+        with self._state:
+            return dict(self._marks)
+
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _recover(self) -> tuple[int, int, int, str] | None:
@@ -373,6 +390,36 @@ class Outbox:
                     epoch = max(epoch, segments.HEADER.unpack(head)[1])
                     break
         return newest, epoch or max(1, int(time.time()))
+
+    def _read_marks(self) -> None:
+        """The marks as saved, and then those of the events written since."""
+        try:
+            saved = msgspec.json.decode((self.path / "marks.json").read_bytes(), type=_Marks)
+        except (OSError, msgspec.MsgspecError):
+            saved = _Marks(0, {})
+        self._marks, self._marks_saved = dict(saved.marks), saved.seq
+        newest = dict.fromkeys(self._marks, saved.seq)
+        for queue in self._queues.values():
+            bounds = [s.first for s in queue.segments[1:]] + [self._given + 1]
+            for segment, following in zip(queue.segments, bounds, strict=False):
+                for item in _readable(segment) if following > saved.seq else ():
+                    record = _record(item.seq, item.body or b"", queue.kind, None)
+                    if record.mark is not None and item.seq > newest.get(record.pipeline, 0):
+                        newest[record.pipeline], self._marks[record.pipeline] = item.seq, record.mark
+
+    def _save_marks(self) -> None:
+        """Keep the marks of events whose segments are about to go."""
+        with self._state:
+            marks = _Marks(self._mark.last, dict(self._marks))
+        if not marks.marks or marks.seq == self._marks_saved:
+            return
+        fresh = self.path / "marks.new"
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.encode(marks))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path / "marks.json")
+        self._marks_saved = marks.seq
 
     # ── the committer ────────────────────────────────────────────────────────────────────────────────────
 
@@ -432,6 +479,9 @@ class Outbox:
                     for item in mine:
                         self._pending.remove(item)
                         self._pending_bytes -= len(item.body)
+                        record = _record(item.seq, item.body, kind, None)
+                        if record.mark is not None:
+                            self._marks[record.pipeline] = record.mark
         if batch:
             homeless = any(q.ram for q in self._queues.values())
             self._write_mark(last=batch[-1].seq, state=HOMELESS if homeless else OPEN)
@@ -460,7 +510,7 @@ class Outbox:
         with self._state:
             waiting = list(queue.ram)
         for record in waiting:
-            body = bytes([len(record.pipeline.encode())]) + record.pipeline.encode() + record.payload
+            body = _body(record.pipeline, record.mark, record.payload)
             self._append(queue, record.seq, segments.pack(record.seq, body))
             with self._state:
                 if queue.ram and queue.ram[0] is record:
@@ -520,6 +570,8 @@ class Outbox:
                 queue.dirty = False
             finished = [s for s in queue.segments if s.finished]
             queue.segments = [s for s in queue.segments if not s.finished]
+        if finished:
+            self._save_marks()
         for segment in finished:
             segment.remove()
 
@@ -542,6 +594,7 @@ class Outbox:
                 held = {r.seq for r in (*self._again, *self._taken)}
                 lost = [r.seq for r in _unsent(segment) if r.seq not in held]
                 queue.segments.remove(segment)
+            self._save_marks()
             segment.remove()
             if lost:
                 self.counts.dropped += len(lost)
@@ -588,6 +641,7 @@ class Outbox:
         if homeless:
             log.error("outbox: %s: %d events could not be written before the end", self.path, len(homeless))
         try:
+            self._save_marks()
             if homeless:
                 self._write_mark(state=HOMELESS)
             else:
@@ -597,9 +651,16 @@ class Outbox:
             log.error("outbox: %s: %s; closed without a clean mark", self.path, error.strerror)
 
 
+def _body(pipeline: str, mark: int | None, payload: bytes) -> bytes:
+    """What a record holds: u8 length and name of the pipeline, i64 mark (-1: none), the event's JSON."""
+    name = pipeline.encode()
+    return bytes([len(name)]) + name + (-1 if mark is None else mark).to_bytes(8, "little", signed=True) + payload
+
+
 def _record(seq: int, body: bytes, kind: str, segment: Segment | None) -> Record:
-    n = body[0]
-    return Record(seq, body[1 : 1 + n].decode(), body[1 + n :], kind, segment)
+    n = 1 + body[0]
+    mark = int.from_bytes(body[n : n + 8], "little", signed=True)
+    return Record(seq, body[1:n].decode(), body[n + 8 :], None if mark < 0 else mark, kind, segment)
 
 
 def _readable(segment: Segment) -> list[segments.Read]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -223,6 +224,11 @@ Sink: TypeAlias = Callable[["Finding | Sample"], None]
 # ── what goes out ────────────────────────────────────────────────────────────────────────────────────────
 
 EVENT_VERSION = 1
+
+
+def rfc3339(at: float) -> str:
+    """Seconds since 1970 as 2026-01-31T12:00:00.123Z."""
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Detection(msgspec.Struct, frozen=True):

@@ -100,7 +100,7 @@ def test_finished_segments_are_deleted(tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys
+import json, sys
 from pathlib import Path
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
@@ -112,6 +112,9 @@ for i in range(10**9):
         print(e.seq, flush=True)
     for record in box.take(3):
         if record.seq % 2:
+            body = json.loads(record.payload)
+            if body["kind"] == "gap":
+                print("gap", body["first"], body["last"], flush=True)
             box.done(record)
             print(-record.seq, flush=True)
 """
@@ -121,12 +124,15 @@ for i in range(10**9):
 def test_kill_nine_loses_no_alert_and_leaves_no_hole(tmp_path: Path, kinds: str) -> None:
     done: set[int] = set()
     durable: set[int] = set()
+    declared: set[int] = set()
     for turn in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path), kinds], stdout=subprocess.PIPE, text=True
-        )
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), kinds], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         for n, line in enumerate(child.stdout):
+            if line.startswith("gap"):
+                first, last = map(int, line.split()[1:])
+                declared |= set(range(first, last + 1))
+                continue
             number = int(line)
             assert number not in durable, "a number was given out twice"
             (durable if number > 0 else done).add(abs(number))
@@ -137,7 +143,6 @@ def test_kill_nine_loses_no_alert_and_leaves_no_hole(tmp_path: Path, kinds: str)
     box.put(event())
     settle(box)
     got = drain(box)
-    declared: set[int] = set()
     for record in got:
         body = json.loads(record.payload)
         if body["kind"] == "gap":
@@ -320,3 +325,29 @@ def test_parse_resyncs_inside_random_bytes() -> None:
     blob = b"".join(rng.randbytes(rng.randrange(30)) + segments.pack(seq, body) for seq, body in records)
     found = [(r.seq, r.body) for r in segments.parse(blob, final=True) if r.body is not None]
     assert found == records
+
+
+def test_marks_tell_where_each_source_resumes(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    for i in range(1, 2000):
+        box.put(event("q" * 100), "telemetry", mark=i * 10)
+    settle(box)
+    assert box.marks == {"words": 19990}
+    drain(box)  # the segments go, the marks stay
+    box.put(event(), "telemetry", mark=20000)
+    box.close()
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    assert box.marks == {"words": 20000}
+    box.close()
+
+
+def test_marks_survive_a_kill(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from edge_agent.outbox import Outbox; "
+        "from edge_agent.types import TextEvent; box = Outbox(Path(sys.argv[1]), 'd'); "
+        "[box.put(TextEvent(pipeline='words', at='', text='x'), 'alert', mark=i) for i in range(50)]; os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    box = Outbox(tmp_path, "d")
+    assert box.marks == {"words": 49} and box.last == 50
+    box.close()

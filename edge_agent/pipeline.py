@@ -1,0 +1,218 @@
+"""One sample through its tasks: the one loop.
+
+A task names the types it takes; what it does not take flows on past it, so a finding of the first task leaves the
+chain unless a later task asks for findings.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from edge_agent.errors import InputError, ModelError
+from edge_agent.types import (
+    Detection,
+    Detections,
+    DetectionsEvent,
+    Embedding,
+    Event,
+    Finding,
+    Frame,
+    Sample,
+    Scores,
+    ScoresEvent,
+    Sink,
+    Task,
+    Text,
+    TextEvent,
+    rfc3339,
+)
+
+log = logging.getLogger("edge_agent")
+
+Found: TypeAlias = Sample | Finding
+Report: TypeAlias = Callable[["Iterable[Found] | None"], "Iterable[Found]"]
+"""Findings of one sample -> those to report; None when the samples have ended."""
+
+KEEP = 1000
+"""samples that the times of each stage are remembered for"""
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a pipeline did so far."""
+
+    samples: int = 0
+    """answered"""
+    bad: int = 0
+    """samples that could not be answered: corrupt, empty, or the model failed on them"""
+    findings: int = 0
+    """handed to the sink"""
+    stages: dict[str, deque[float]] = field(default_factory=dict)
+    """stage -> milliseconds of the last samples"""
+    trouble: str = ""
+    """why the last sample could not be answered, one line; empty when it could"""
+
+    def spent(self, stage: str, ms: float) -> None:
+        """Remember one stage's time."""
+        self.stages.setdefault(stage, deque(maxlen=KEEP)).append(ms)
+
+    def timed(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Pass findings on and remember what each stage of them cost, reported or not."""
+        for item in found:
+            if isinstance(item, Finding):
+                for stage, ms in item.spent_ms.items():
+                    self.spent(stage, ms)
+            yield item
+
+
+def run(samples: Iterable[Sample], tasks: Sequence[Task], report: Report, sink: Sink, stats: Stats) -> None:
+    """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
+
+    A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken.
+    """
+    for sample in samples:
+        try:
+            for found in report(stats.timed(walk(sample, tasks))):
+                sink(found)
+                stats.findings += 1
+            stats.trouble = ""
+        except (InputError, ModelError) as error:
+            stats.bad += 1
+            if stats.trouble != str(error):
+                log.warning("skipped a sample: %s", error)
+            stats.trouble = str(error)
+        stats.samples += 1
+        stats.spent("age", (time.monotonic() - sample.mono) * 1000)
+    for found in report(None):
+        sink(found)
+        stats.findings += 1
+
+
+def walk(item: Sample | Finding, tasks: Sequence[Task]) -> Iterator[Sample | Finding]:
+    """What is left of one item at the end of the chain, depth first, in order."""
+    if not tasks:
+        yield item
+    elif isinstance(item, tasks[0].takes):
+        for out in tasks[0](item):
+            yield from walk(out, tasks[1:])
+    else:
+        yield from walk(item, tasks[1:])
+
+
+# ── which findings are worth an event ────────────────────────────────────────────────────────────────────
+
+
+def reporter(how: str) -> Report:
+    """The report that a config asks for: "every", "changes" or "summary:10s"."""
+    if how == "every":
+        return lambda found: found or ()
+    if how == "changes":
+        return _changes()
+    return _summary(float(how.removeprefix("summary:").removesuffix("s")))
+
+
+def _labels(item: Found) -> Counter[int] | None:
+    if isinstance(item, Finding) and isinstance(item.what, Detections):
+        return Counter(item.what.label.tolist())
+    return None
+
+
+def _changes() -> Report:
+    """Detections when how many of each label are in view differs from the last reported; all else always."""
+    last: Counter[int] = Counter()
+
+    def report(found: Iterable[Found] | None) -> Iterator[Found]:
+        nonlocal last
+        for item in found or ():
+            labels = _labels(item)
+            if labels is None or labels != last:
+                if labels is not None:
+                    last = labels
+                yield item
+
+    return report
+
+
+def _summary(seconds: float) -> Report:
+    """Of each `seconds`, the detections with the most boxes; all else always."""
+    best: Found | None = None
+    most = -1
+    until = 0.0
+
+    def report(found: Iterable[Found] | None) -> Iterator[Found]:
+        nonlocal best, most, until
+        now = time.monotonic()
+        if best is not None and (found is None or now >= until):
+            yield best
+            best, most = None, -1
+        for item in found or ():
+            labels = _labels(item)
+            if labels is None:
+                yield item
+            elif sum(labels.values()) > most:
+                if best is None:
+                    until = now + seconds
+                best, most = item, sum(labels.values())
+
+    return report
+
+
+# ── from a finding to the event that leaves the device ───────────────────────────────────────────────────
+
+
+def to_event(found: Found, pipeline: str) -> Event:
+    """The event of one finding, not yet numbered; `age_ms` is the sample's age now."""
+    sample = found.of if isinstance(found, Finding) else found
+    age = round((time.monotonic() - sample.mono) * 1000, 1)
+    at = rfc3339(sample.at)
+    if not isinstance(found, Finding):
+        if isinstance(found, Text):
+            return TextEvent(pipeline=pipeline, at=at, age_ms=age, text=found.text)
+        raise ModelError(f"{pipeline}: a {type(found).__name__} has no event of its own; give the pipeline a task")
+    spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
+    text = sample.text if isinstance(sample, Text) else ""
+    what = found.what
+    if isinstance(what, Detections):
+        assert isinstance(sample, Frame)
+        return DetectionsEvent(
+            pipeline=pipeline,
+            at=at,
+            age_ms=age,
+            model=found.model,
+            spent_ms=spent,
+            width=sample.width,
+            height=sample.height,
+            name=sample.name,
+            detections=detections(what),
+        )
+    if isinstance(what, Scores):
+        return ScoresEvent(
+            pipeline=pipeline,
+            at=at,
+            age_ms=age,
+            model=found.model,
+            spent_ms=spent,
+            text=text,
+            label=what.label,
+            score=round(what.score, 4),
+            scores={name: round(score, 4) for name, score in what.scores.items()},
+        )
+    if isinstance(what, Embedding):
+        vector = [round(float(x), 6) for x in what.vector]
+        return TextEvent(
+            pipeline=pipeline, at=at, age_ms=age, model=found.model, spent_ms=spent, text=text, embedding=vector
+        )
+    raise ModelError(f"{pipeline}: no event holds {type(what).__name__} yet")
+
+
+def detections(what: Detections) -> list[Detection]:
+    """Columns as rows, rounded to what the numbers are worth: scores to 4 digits, pixels to 2."""
+    return [
+        Detection(what.names.get(label, str(label)), label, round(score, 4), tuple(round(x, 2) for x in box))
+        for box, score, label in zip(what.xyxy.tolist(), what.score.tolist(), what.label.tolist(), strict=True)
+    ]
