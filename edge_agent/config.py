@@ -81,8 +81,9 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """scheme:rest?option=value, see the README's table"""
     tasks: list[str] = []
     """in order, e.g. "detect:detector"; none: the sample itself goes out"""
-    report: Annotated[str, msgspec.Meta(pattern=REPORT)] = "changes"
-    """changes: when the labels in view differ from those last reported; every result; or one each 10 s"""
+    report: Annotated[str, msgspec.Meta(pattern=REPORT)] | None = None
+    """changes: when the labels in view differ from those last reported; every: each result; summary:10s: the fullest
+    of each 10 s; when absent, changes for live sources and every for others"""
     cls: Literal["alert", "telemetry"] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second"""
 

@@ -1,0 +1,280 @@
+"""Opens every door: a Config becomes sources, tasks and threads; watches over them; stops in order.
+
+Threads: for each pipeline one that captures and one that works; the outbox's committer; the link's; and this one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edge_agent import __version__, registry
+from edge_agent.config import Config, Pipeline, parse_uri
+from edge_agent.errors import ConfigError, EdgeAgentError, SourceError
+from edge_agent.link import Link
+from edge_agent.mailbox import Mailbox
+from edge_agent.manifest import Served
+from edge_agent.outbox import Outbox
+from edge_agent.pipeline import Found, Stats, reporter, run, to_event
+from edge_agent.serving import Models
+from edge_agent.sources import Opened, open_source
+from edge_agent.tasks import check_chain, make_task
+from edge_agent.types import Event, Finding, Sample, StreamState, Task, Text, rfc3339
+
+log = logging.getLogger("edge_agent")
+
+WORDS = 64
+"""samples that wait for a task where none may be dropped; then the source waits"""
+STATE_S = 10.0
+"""seconds between two states of a pipeline while nothing changes"""
+HEALTH_S = 30.0
+"""seconds between two reports on the device itself"""
+REOPEN_S = (1.0, 60.0)
+"""seconds, first and longest wait before a source that failed is opened again"""
+
+
+@dataclass(slots=True)
+class Line:
+    """One pipeline at work."""
+
+    config: Pipeline
+    opened: Opened
+    tasks: list[Task]
+    models: list[str]
+    """name and reason of each model that serves here"""
+    box: Mailbox[Sample]
+    stats: Stats = field(default_factory=Stats)
+    stream: StreamState = field(default_factory=lambda: StreamState("ok", "starting"))
+    since: float = field(default_factory=time.time)
+    taken: int = 0
+    """samples that the source gave"""
+    ended: bool = False
+    threads: list[threading.Thread] = field(default_factory=list)
+
+
+class Agent:
+    """One device's agent; make it, `run` it, and it is done."""
+
+    def __init__(self, config: Config, *, pull: bool = False, say: Callable[[int, int], None] | None = None) -> None:
+        """Check everything that can be checked before a thread starts: sources, models, tasks, store, broker.
+
+        Raises an EdgeAgentError, one line that names the pipeline.
+        """
+        self.config, self.device = config, config.device.id
+        self.started = time.monotonic()
+        self.on_event: Callable[[Event], None] = lambda event: None
+        """told of each event once it is kept"""
+        self.models = Models(pull=pull, say=say)
+        self._changed = threading.Event()
+        self._failed: EdgeAgentError | None = None
+        self.outbox = Outbox(store_path(config), self.device, config.store.max_bytes)
+        try:
+            self.link = Link(config.mqtt, self.device, self.outbox) if config.mqtt.url else None
+            marks = self.outbox.marks
+            self.lines = [self._line(pipe, marks.get(pipe.name)) for pipe in config.pipeline]
+        except BaseException:
+            self.outbox.close()
+            raise
+
+    def _line(self, pipe: Pipeline, resume_at: int | None) -> Line:
+        try:
+            opened = open_source(
+                parse_uri(pipe.source), subscribe=self.link.subscribe if self.link else None, resume_at=resume_at
+            )
+            uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
+            models: list[str] = []
+
+            def serve(name: str) -> Served:
+                served = self.models.serve(name)
+                models.append(f"{served.ref.name} {served.ref.version}: {served.why}")
+                return served
+
+            tasks = [make_task(uri, serve, registry.home()) for uri in uris]
+            check_chain(opened.yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
+        except EdgeAgentError as error:
+            raise type(error)(f"pipeline {pipe.name}: {error}") from None
+        if not tasks and opened.yields is not Text:
+            raise ConfigError(f'pipeline {pipe.name}: pictures need a task; add tasks = ["detect:detector"]')
+        box: Mailbox[Sample] = Mailbox(1 if opened.live else WORDS, newest=opened.live)
+        return Line(pipe, opened, tasks, models, box)
+
+    # ── the walk ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set, or until every source has ended and what it brought is acknowledged.
+
+        Raises what a source or a task failed on, when the failure was for good.
+        """
+        if self.link is not None:
+            self.link.start()
+        for line in self.lines:
+            for work in (self._capture, self._work):
+                thread = threading.Thread(target=self._guarded, args=(work, line, stop), daemon=True)
+                thread.name = f"{line.config.name}-{work.__name__.strip('_')}"
+                line.threads.append(thread)
+                thread.start()
+        try:
+            self._watch(stop)
+        finally:
+            self._stop_in_order(stop)
+        if self._failed is not None:
+            raise self._failed
+
+    def _guarded(self, work: Callable[[Line, threading.Event], None], line: Line, stop: threading.Event) -> None:
+        """A thread's outermost frame: an error ends the agent with its reason instead of a silent pipeline."""
+        try:
+            work(line, stop)
+        except EdgeAgentError as error:
+            self._failed = type(error)(f"pipeline {line.config.name}: {error}")
+        except Exception as error:  # a bug: told with its traceback, and the service is started anew
+            log.exception("pipeline %s failed", line.config.name)
+            self._failed = EdgeAgentError(f"pipeline {line.config.name}: {type(error).__name__}: {error}")
+        if self._failed is not None:
+            stop.set()
+            self._changed.set()
+
+    def _capture(self, line: Line, stop: threading.Event) -> None:
+        """From the source into the mailbox; a live source that fails is opened again."""
+        wait = REOPEN_S[0]
+        try:
+            while not stop.is_set():
+                try:
+                    for item in line.opened.run(stop):
+                        if isinstance(item, StreamState):
+                            self._stream(line, item)
+                            continue
+                        line.taken += 1
+                        wait = REOPEN_S[0]
+                        if not line.box.put(item):
+                            return
+                    break
+                except SourceError as error:
+                    if not line.opened.live:
+                        raise
+                    self._stream(line, StreamState("reconnecting", str(error)))
+                    stop.wait(wait * random.uniform(0.5, 1.0))
+                    wait = min(REOPEN_S[1], wait * 2)
+            self._stream(line, StreamState("ended", "the source has ended"))
+        finally:
+            line.box.close()
+
+    def _stream(self, line: Line, state: StreamState) -> None:
+        if state.condition != line.stream.condition:
+            level = logging.INFO if state.condition in ("ok", "ended") else logging.WARNING
+            log.log(level, "%s: stream is %s%s", line.config.name, state.condition, state.why and f": {state.why}")
+            line.since = time.time()
+        line.stream = state
+        self._changed.set()
+
+    def _work(self, line: Line, stop: threading.Event) -> None:
+        """From the mailbox through the tasks to the outbox."""
+        how = line.config.report or ("changes" if line.opened.live else "every")
+
+        def keep(found: Found) -> None:
+            sample = found.of if isinstance(found, Finding) else found
+            mark = sample.mark if isinstance(sample, Text) else None
+            self.on_event(self.outbox.put(to_event(found, line.config.name), line.config.cls, mark))
+
+        try:
+            run(line.box, line.tasks, reporter(how), keep, line.stats)
+        finally:
+            line.box.close()
+            line.ended = True
+            self._changed.set()
+
+    # ── watching and stopping ────────────────────────────────────────────────────────────────────────────
+
+    def _watch(self, stop: threading.Event) -> None:
+        state_at = health_at = 0.0
+        while not stop.is_set():
+            now = time.monotonic()
+            if self._changed.is_set() or now >= state_at:
+                self._changed.clear()
+                state_at = now + STATE_S
+                self._say_states()
+            if now >= health_at:
+                health_at = now + HEALTH_S
+                self._say("health", self.health())
+            if all(line.ended for line in self.lines) and (self.link is None or self.outbox.empty):
+                return
+            busy = any(line.ended for line in self.lines)
+            self._changed.wait(0.05 if busy else 0.5)
+
+    def _stop_in_order(self, stop: threading.Event) -> None:
+        """Sources, then what they brought, then the outbox, then the link: nothing that was accepted is lost."""
+        stop.set()
+        for line in self.lines:
+            for thread in line.threads:
+                thread.join(10)
+                if thread.is_alive():
+                    log.warning("%s did not stop within 10 s", thread.name)
+        self._say_states()
+        if self.link is not None:
+            self.link.stop()
+        self.outbox.close()
+
+    def _say(self, tail: str, body: object) -> None:
+        if self.link is not None:
+            self.link.say(tail, msgspec.json.encode(body))
+
+    def _say_states(self) -> None:
+        for line in self.lines:
+            self._say(f"{line.config.name}/state", self.state(line))
+
+    def state(self, line: Line) -> dict[str, object]:
+        """What is retained under PIPELINE/state."""
+        return {
+            "v": 1,
+            "stream": line.stream.condition,
+            "why": line.stream.why,
+            "since": rfc3339(line.since),
+            "samples": line.taken,
+            "dropped": line.box.dropped,
+            "answered": line.stats.samples,
+            "bad": line.stats.bad,
+            "trouble": line.stats.trouble,
+            "events": line.stats.findings,
+            "models": line.models,
+        }
+
+    def health(self) -> dict[str, object]:
+        """What is retained under health."""
+        return {
+            "v": 1,
+            "at": rfc3339(time.time()),
+            "version": __version__,
+            "uptime_s": round(time.monotonic() - self.started, 1),
+            "rss_bytes": rss_bytes(),
+            "store_bytes": self.outbox.size,
+            "events": self.outbox.counts.put,
+            "acknowledged": self.outbox.counts.done,
+            "lost": self.outbox.counts.dropped,
+            "disk": self.outbox.trouble or "ok",
+        }
+
+
+def store_path(config: Config) -> Path:
+    """Where the events wait: as configured, else under systemd's state folder, else under the user's."""
+    if config.store.path:
+        return Path(config.store.path)
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "outbox"
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "edge-agent" / config.device.id
+
+
+def rss_bytes(peak: bool = False) -> int:
+    """Resident memory of this process now, or at its highest; from /proc/self/status."""
+    key = "VmHWM:" if peak else "VmRSS:"
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    return 0

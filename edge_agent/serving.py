@@ -1,0 +1,94 @@
+"""A model's name becomes a model that answers: found, verified, loaded, warm.
+
+The one place that joins the rooms: the registry finds it, a backend loads it, a lane takes turns on the processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge_agent import registry
+from edge_agent.backends import open_net
+from edge_agent.errors import ModelError, RefusedError
+from edge_agent.lane import Lane
+from edge_agent.manifest import File, Input, Served
+from edge_agent.types import ModelRef, Net, Tensors
+
+Say = Callable[[int, int], None]
+
+
+class Models:
+    """Opens each model once; the nets share one lane."""
+
+    def __init__(
+        self, *, threads: int = 0, lane: Lane | None = None, pull: bool = False, say: Say | None = None
+    ) -> None:
+        """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes."""
+        self.threads, self.lane, self.pull, self.say = threads, lane or Lane(), pull, say
+        self._served: dict[str, Served] = {}
+
+    def serve(self, name: str) -> Served:
+        """The model of that name, alias, folder or file, ready to run.
+
+        Of its variants the first that can be had and loaded serves; `why` says which and what was wrong with those
+        before it. Raises ModelError, one line.
+        """
+        if name not in self._served:
+            self._served[name] = self._open(name)
+        return self._served[name]
+
+    def _open(self, name: str) -> Served:
+        located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_net)
+        manifest = located.manifest
+        parts = {
+            row.role: registry.file_path(located, row, pull=self.pull, say=self.say)
+            for row in manifest.file
+            if row.format == "text"
+        }
+        passed_over: list[str] = []
+        for row in manifest.networks():
+            try:
+                path = registry.file_path(located, row, pull=self.pull, say=self.say)
+                net = open_net(path, row.format, self.threads)
+                warm(net)
+            except ModelError as error:
+                passed_over.append(str(error))
+                continue
+            return Served(
+                manifest=manifest,
+                ref=ModelRef(manifest.name, manifest.version, row.sha256),
+                net=replace(net, run=self._taking_turns(net.run)),
+                parts=parts,
+                input=_input(manifest.input, row),
+                why="; ".join([located.why, f"{row.name} ({row.precision}) on {net.engine}", *passed_over]),
+            )
+        raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
+
+    def _taking_turns(self, run: Callable[[Tensors], dict[str, Any]]) -> Callable[[Tensors], dict[str, Any]]:
+        def turn(tensors: Tensors) -> dict[str, Any]:
+            with self.lane.turn():
+                return run(tensors)
+
+        return turn
+
+
+def _input(given: Input | None, row: File) -> Input | None:
+    """[input] with the layout of the file that serves."""
+    return msgspec.structs.replace(given, layout=row.layout) if given is not None and row.layout else given
+
+
+def warm(net: Net) -> None:
+    """Run once on zeros, so that the first sample does not pay for it and a file that cannot run is found out.
+
+    Dynamic axes are taken as 8 (a short text). Raises RefusedError when the run fails.
+    """
+    tensors = {spec.name: np.zeros([d or 8 for d in spec.shape], spec.dtype) for spec in net.inputs}
+    for spec in net.inputs:
+        if spec.dtype.startswith("int") and "mask" in spec.name:
+            tensors[spec.name][...] = 1
+    net.run(tensors)
