@@ -134,11 +134,8 @@ def _floats(canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: Ten
     if spec.layout == "NCHW":
         out = np.empty((1, 3, height, width), dtype)
         split = [np.empty((height, width), np.uint8) for _ in range(3)]
-        pairs = list(zip(reversed(split) if rgb else split, out[0], strict=True))
-        steps = [
-            (plane, target, np.float32(g), np.float32(o))
-            for (plane, target), g, o in zip(pairs, gain, offset, strict=True)
-        ]
+        planes = zip(reversed(split) if rgb else split, out[0], gain, offset, strict=True)
+        steps = [(plane, target, _factor(g), _term(o)) for plane, target, g, o in planes]
 
         def fill() -> None:
             cv2.split(canvas, split)
@@ -148,24 +145,35 @@ def _floats(canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: Ten
         return fill, out
     out = np.empty((1, height, width, 3), dtype)
     source = np.empty_like(canvas) if rgb else canvas
-    rows = np.tile(gain, width).astype(np.float32), np.tile(offset, width).astype(np.float32)
+    rows = source.reshape(height, -1), out.reshape(height, -1)
+    factor, term = _factor(np.tile(gain, width)), _term(np.tile(offset, width))
 
     def fill_rows() -> None:
         if rgb:
             cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB, dst=source)
-        _scale(source.reshape(height, -1), out.reshape(height, -1), *rows)
+        _scale(*rows, factor, term)
 
     return fill_rows, out
 
 
-def _scale(source: npt.NDArray[np.uint8], target: Floats, gain: Any, offset: Any) -> None:
-    """target = source * gain + offset, and no more arithmetic than that needs."""
-    if np.all(gain == 1):
-        np.copyto(target, source)
-    else:
-        np.multiply(source, gain, out=target)
-    if np.any(offset):
-        np.add(target, offset, out=target)
+def _factor(gain: Any) -> Floats | None:
+    """The gain as float32, one number where all are the same; None where it changes nothing."""
+    first = np.float32(np.ravel(gain)[0])
+    return None if np.all(gain == 1) else np.asarray(first if np.all(np.float32(gain) == first) else gain, np.float32)
+
+
+def _term(offset: Any) -> Floats | None:
+    """The offset as float32; None where it changes nothing."""
+    return np.asarray(offset, np.float32) if np.any(offset) else None
+
+
+def _scale(source: npt.NDArray[np.uint8], target: Floats, factor: Floats | None, term: Floats | None) -> None:
+    """target = source * factor + term; to widen first and then multiply in place is the faster order in numpy."""
+    np.copyto(target, source)
+    if factor is not None:
+        np.multiply(target, factor, out=target)
+    if term is not None:
+        np.add(target, term, out=target)
 
 
 def _integers(

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from edge_agent.backends import onnx as backend
+from edge_agent.backends import open_net
+from edge_agent.errors import RefusedError
+from tests.tiny import doubling_onnx, one, write_onnx
+
+
+def test_dynamic_axes_are_none_and_take_any_length(tmp_path: Path) -> None:
+    net = open_net(doubling_onnx(tmp_path / "m.onnx", shape=("batch", 3)), "onnx", 1)
+    assert net.inputs[0].shape == (None, 3)
+    for n in (1, 5, 2):
+        assert one(net.run({"x": np.ones((n, 3), np.float32)})).shape == (n, 3)
+
+
+def test_half_floats_are_cast_at_the_seam(tmp_path: Path) -> None:
+    net = open_net(doubling_onnx(tmp_path / "m.onnx", TensorProto.FLOAT16), "onnx", 1)
+    assert net.inputs[0].dtype == "float16"
+    x = np.array([[0.5, 1, 2], [3, 4, 5]], np.float32)
+    y = one(net.run({"x": x}))
+    assert y.dtype == np.float32 and (y == 2 * x).all()
+
+
+def test_other_element_types_keep_theirs(tmp_path: Path) -> None:
+    net = open_net(doubling_onnx(tmp_path / "m.onnx", TensorProto.INT64), "onnx", 1)
+    assert net.outputs[0].dtype == "int64"
+    y = one(net.run({"x": np.ones((2, 3), np.int32)}))
+    assert y.dtype == np.int64 and (y == 2).all()
+
+
+def test_outputs_come_by_name(tmp_path: Path) -> None:
+    spec = (TensorProto.FLOAT, [2])
+    nodes = [helper.make_node("Neg", ["x"], ["minus"]), helper.make_node("Abs", ["x"], ["size"])]
+    net = open_net(write_onnx(tmp_path / "m.onnx", nodes, {"x": spec}, {"size": spec, "minus": spec}), "onnx", 1)
+    y = net.run({"x": np.array([-1, 2], np.float32)})
+    assert y["minus"].tolist() == [1, -2] and y["size"].tolist() == [1, 2]
+
+
+def test_what_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("SequenceConstruct", ["x"], ["y"])
+    graph = helper.make_graph(
+        [node],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(RefusedError, match='"y" is a seq'):
+        open_net(tmp_path / "m.onnx", "onnx", 1)
+
+
+def test_an_operator_the_runtime_lacks_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Nonsense", ["x"], ["y"], domain="my.own")
+    spec = (TensorProto.FLOAT, [2])
+    with pytest.raises(RefusedError, match=r"not a readable ONNX model .*my\.own"):
+        open_net(write_onnx(tmp_path / "m.onnx", [node], {"x": spec}, {"y": spec}), "onnx", 1)
+
+
+# ── session options ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_spinning_in_the_words_of_each_version() -> None:
+    def entry(version: str, key: str) -> str:
+        runtime = SimpleNamespace(SessionOptions=onnxruntime.SessionOptions, __version__=version)
+        return str(backend._options(runtime, 3).get_session_config_entry(key))  # type: ignore[arg-type]
+
+    assert entry("1.32.0", "session.intra_op.spin_duration_us") == "20"
+    assert entry("1.26.0", "session.intra_op.spin_duration_us") == "20"
+    assert entry("1.25.1", "session.intra_op.allow_spinning") == "0"
+    options = backend._options(onnxruntime, 3)
+    assert (options.intra_op_num_threads, options.enable_mem_pattern, options.enable_cpu_mem_arena) == (3, False, True)
+
+
+def test_the_cpu_serves_unless_asked_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = doubling_onnx(tmp_path / "m.onnx")
+    monkeypatch.delenv(backend.PROVIDERS, raising=False)
+    assert open_net(path, "onnx", 1).reasons == ("CPUExecutionProvider: threads=1",)
+    absent = "NoSuchExecutionProvider"
+    monkeypatch.setenv(backend.PROVIDERS, f" {absent}, ")
+    net = open_net(path, "onnx", 1)
+    assert net.engine.endswith(" CPUExecutionProvider")
+    assert net.reasons[0] == f"{absent}: this ONNX Runtime was built without it"
+
+
+def test_a_provider_that_works_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [p for p in onnxruntime.get_available_providers() if p == "AzureExecutionProvider"]
+    if not others:
+        pytest.skip("this onnxruntime lists no provider but the CPU")
+    monkeypatch.setenv(backend.PROVIDERS, others[0])
+    net = open_net(doubling_onnx(tmp_path / "m.onnx"), "onnx", 1)
+    assert net.engine.endswith(others[0]) and net.reasons == (f"{others[0]}: asked for, and its run works",)
+
+
+def test_a_provider_whose_run_fails_is_fallen_back_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that fails on an axis of length 1, whoever runs it: no provider's own device is at hand to fail."""
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime lists no provider but the CPU")
+    spec = (TensorProto.FLOAT, ["n"])
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    path = write_onnx(tmp_path / "m.onnx", [node], {"x": spec}, {"y": spec}, {"shape": np.array([7], np.int64)})
+    monkeypatch.setenv(backend.PROVIDERS, "AzureExecutionProvider")
+    net = open_net(path, "onnx", 1)
+    assert net.engine.endswith(" CPUExecutionProvider")
+    assert net.reasons[0].startswith("AzureExecutionProvider: the run failed (")
+    assert one(net.run({"x": np.ones(7, np.float32)})).shape == (7,)
+
+
+# ── external data ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_external(path: Path, location: str, where: str = "initializer") -> Path:
+    """y = x + w with w in a file of its own, named by an initializer, or by a Constant node inside an If."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, "offset": "0", "length": "16"}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")
+    add = helper.make_node("Add", ["x", "w"], ["y"])
+    if where == "initializer":
+        graph = helper.make_graph([add], "g", [x], [y], [tensor])
+    else:
+        constant = helper.make_node("Constant", [], ["w"], value=tensor)
+        branch = helper.make_graph([constant, add], "then", [], [y])
+        c = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+        graph = helper.make_graph(
+            [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)], "g", [x, c], [y]
+        )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder with weights inside, and the same file outside it."""
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    for place in (tmp_path, folder, folder / "sub"):
+        (place / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    return folder
+
+
+@pytest.mark.parametrize("location", ["w.bin", "sub/w.bin"])
+def test_external_data_beside_the_model_is_read(weights: Path, location: str) -> None:
+    net = open_net(with_external(weights / "m.onnx", location), "onnx", 1)
+    assert one(net.run({"x": np.ones(4, np.float32)})).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("where", ["initializer", "nested node"])
+@pytest.mark.parametrize("location", ["../w.bin", "sub/../../w.bin", "ABSOLUTE", "link.bin"])
+def test_external_data_outside_the_models_folder_is_refused(weights: Path, location: str, where: str) -> None:
+    location = str(weights.parent / "w.bin") if location == "ABSOLUTE" else location
+    path = with_external(weights / "m.onnx", location, where)
+    with pytest.raises(RefusedError, match=r"m\.onnx: its data file .* lies outside the model's folder"):
+        open_net(path, "onnx", 1)
+
+
+def test_external_data_that_is_missing_is_refused(weights: Path) -> None:
+    with pytest.raises(RefusedError, match=r"not a readable ONNX model .*gone"):
+        open_net(with_external(weights / "m.onnx", "gone.bin"), "onnx", 1)
+
+
+def test_a_model_that_only_speaks_of_locations_is_read(tmp_path: Path) -> None:
+    spec = (TensorProto.FLOAT, [2])
+    node = helper.make_node("Neg", ["location"], ["y"])
+    net = open_net(write_onnx(tmp_path / "m.onnx", [node], {"location": spec}, {"y": spec}), "onnx", 1)
+    assert net.inputs[0].name == "location"
+
+
+# ── the real one ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_yolox_truncated_anywhere_is_refused(data: Path, tmp_path: Path) -> None:
+    good = (data / "models/yolox_nano.onnx").read_bytes()
+    for size in (1000, len(good) // 2, len(good) - 1):
+        (tmp_path / "m.onnx").write_bytes(good[:size])
+        with pytest.raises(RefusedError, match=r"m\.onnx: not a readable ONNX model \(Protobuf parsing failed\)"):
+            open_net(tmp_path / "m.onnx", "onnx", 1)
