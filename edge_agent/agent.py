@@ -25,7 +25,7 @@ from edge_agent.manifest import Served
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Found, Stats, reporter, run, to_event
 from edge_agent.serving import Models
-from edge_agent.sources import Opened, open_source
+from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import check_chain, make_task
 from edge_agent.types import Event, Finding, Sample, StreamState, Task, Text, rfc3339
 
@@ -60,6 +60,31 @@ class Line:
     threads: list[threading.Thread] = field(default_factory=list)
 
 
+def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resume_at: int | None = None) -> Line:
+    """Check one pipeline and make ready what it needs; nothing is read and no thread starts.
+
+    Raises an EdgeAgentError, one line that names the pipeline.
+    """
+    serving: list[str] = []
+
+    def serve(name: str) -> Served:
+        served = models.serve(name)
+        serving.append(f"{served.ref.name} {served.ref.version}: {served.why}")
+        return served
+
+    try:
+        opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
+        uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
+        tasks = [make_task(uri, serve, registry.home()) for uri in uris]
+        check_chain(opened.yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
+        if not tasks and opened.yields is not Text:
+            raise ConfigError('pictures need a task; add tasks = ["detect:detector"]')
+    except EdgeAgentError as error:
+        raise type(error)(f"pipeline {pipe.name}: {error}") from None
+    box: Mailbox[Sample] = Mailbox(1 if opened.live else WORDS, newest=opened.live)
+    return Line(pipe, opened, tasks, serving, box)
+
+
 class Agent:
     """One device's agent; make it, `run` it, and it is done."""
 
@@ -79,32 +104,11 @@ class Agent:
         try:
             self.link = Link(config.mqtt, self.device, self.outbox) if config.mqtt.url else None
             marks = self.outbox.marks
-            self.lines = [self._line(pipe, marks.get(pipe.name)) for pipe in config.pipeline]
+            subscribe = self.link.subscribe if self.link else None
+            self.lines = [make_line(pipe, self.models, subscribe, marks.get(pipe.name)) for pipe in config.pipeline]
         except BaseException:
             self.outbox.close()
             raise
-
-    def _line(self, pipe: Pipeline, resume_at: int | None) -> Line:
-        try:
-            opened = open_source(
-                parse_uri(pipe.source), subscribe=self.link.subscribe if self.link else None, resume_at=resume_at
-            )
-            uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
-            models: list[str] = []
-
-            def serve(name: str) -> Served:
-                served = self.models.serve(name)
-                models.append(f"{served.ref.name} {served.ref.version}: {served.why}")
-                return served
-
-            tasks = [make_task(uri, serve, registry.home()) for uri in uris]
-            check_chain(opened.yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
-        except EdgeAgentError as error:
-            raise type(error)(f"pipeline {pipe.name}: {error}") from None
-        if not tasks and opened.yields is not Text:
-            raise ConfigError(f'pipeline {pipe.name}: pictures need a task; add tasks = ["detect:detector"]')
-        box: Mailbox[Sample] = Mailbox(1 if opened.live else WORDS, newest=opened.live)
-        return Line(pipe, opened, tasks, models, box)
 
     # ── the walk ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,43 +25,13 @@ from edge_agent.types import Frame, StreamState, Uri
 KNOWN = {"fps": "", "pace": "", "loop": "false", "dark": "on", "frozen": "3"}
 
 PICTURES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jp2",
-    ".png",
-    ".bmp",
-    ".dib",
-    ".webp",
-    ".avif",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".pbm",
-    ".pgm",
-    ".ppm",
-    ".pnm",
-    ".ras",
-}
+    ".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".webp",
+    ".avif", ".gif", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm", ".ras",
+}  # fmt: skip
 VIDEOS = {
-    ".avi",
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".mjpg",
-    ".mjpeg",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".mts",
-    ".flv",
-    ".wmv",
-    ".h264",
-    ".h265",
-    ".264",
-}
+    ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mjpg", ".mjpeg",
+    ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".h264", ".h265", ".264",
+}  # fmt: skip
 BIGGEST = 1 << 29
 """bytes of a picture file that are read"""
 ODD_FPS = 25.0
@@ -165,8 +135,14 @@ def _listed(path: str) -> list[Path]:
 
 
 def _is_video(path: Path) -> bool:
-    """By its name, else by its first bytes."""
+    """By its name, else by its first bytes. A GIF that moves is one."""
     suffix = path.suffix.lower()
+    if suffix == ".gif":
+        try:
+            with path.open("rb") as file:
+                return b"NETSCAPE2.0" in file.read(2048)
+        except OSError:
+            return False
     if suffix in PICTURES or suffix in VIDEOS:
         return suffix in VIDEOS
     return not cv2.haveImageReader(str(path))
@@ -191,18 +167,24 @@ def _picture(path: Path, tick: Tick, skipped: set[Path]) -> Iterator[Frame]:
     """The one frame of a picture file, or none when it cannot be read, which is logged the first time."""
     if not tick():
         return
+    try:
+        yield read_picture(path)
+    except InputError as error:
+        if path not in skipped:
+            skipped.add(path)
+            log.warning("%s: skipped, it %s (%d skipped so far)", path, error, len(skipped))
+
+
+def read_picture(path: Path) -> Frame:
+    """One picture file as a Frame. InputError, without the path, when it cannot be read."""
     at, mono = time.time(), time.monotonic()
     try:
         if path.stat().st_size > BIGGEST:
             raise InputError(f"is larger than {BIGGEST >> 20} MiB")
-        image = decode(path.read_bytes())
-    except (InputError, OSError) as error:
-        if path not in skipped:
-            skipped.add(path)
-            why = error.strerror if isinstance(error, OSError) else error
-            log.warning("%s: skipped, %s (%d skipped so far)", path, why, len(skipped))
-        return
-    yield Frame(image, at, mono, path.name, 1000 * (time.monotonic() - mono))
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from None
+    return Frame(decode(data), at, mono, path.name, 1000 * (time.monotonic() - mono))
 
 
 def _opened(path: Path) -> cv2.VideoCapture:

@@ -28,14 +28,14 @@ __all__ = ["MOST_PIXELS", "bgr", "cv2", "decode"]
 def decode(data: bytes) -> Pixels:
     """A whole picture file as (height, width, 3) uint8 BGR, turned upright as its EXIF orientation says.
 
-    Grey becomes BGR, alpha is left out, 16 bits become 8. Raises InputError when the data is no picture, is cut off,
-    or claims more than MOST_PIXELS (known before anything is decoded).
+    Grey becomes BGR, alpha is left out, 16 bits become 8. Raises InputError, to be read behind the picture's name, when
+    the data is no picture, is cut off, or claims more than MOST_PIXELS (known before anything is decoded).
     """
     size = claimed_size(data)
     if size is not None and size[0] * size[1] > MOST_PIXELS:
         raise InputError(f"claims {size[0]}×{size[1]} pixels, more than {MOST_PIXELS // 10**6} million")
     if data.startswith(b"\xff\xd8") and not _jpeg_ends(data):
-        raise InputError("the JPEG is cut off before its end")
+        raise InputError("is cut off before its end")
     try:
         # None for what cannot be decoded, whatever cv2's stubs say
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None

@@ -1,0 +1,83 @@
+"""What of this machine fits, and what is missing: one row each, with what to do."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+from edge_agent import registry
+
+Row = tuple[str, bool, str]
+"""what, whether it is good, what was found and the mend"""
+
+FREE = 500_000_000
+"""bytes that should be free where models and events are kept"""
+
+
+def examine() -> list[Row]:
+    """Look at everything the agent needs; nothing raises."""
+    return [_python(), _machine(), *(_library(*row) for row in LIBRARIES), _home(), _clock()]
+
+
+LIBRARIES = (
+    ("numpy", "numpy", "pip install numpy"),
+    ("ONNX", "onnxruntime", "pip install onnxruntime"),
+    ("TFLite", "ai_edge_litert.interpreter", "pip install ai-edge-litert"),
+    ("pictures", "cv2", "pip install opencv-python-headless"),
+    ("MQTT", "paho.mqtt.client", "pip install paho-mqtt"),
+    ("sound", "sounddevice", "apt install libportaudio2"),
+    ("demo broker", "iotcore", 'pip install "edge-agent[demo]"'),
+)
+OPTIONAL = {"sounddevice", "iotcore"}
+
+
+def _python() -> Row:
+    version = platform.python_version()
+    return "python", sys.version_info >= (3, 10), f"{version} (3.10 or later is needed)"
+
+
+def _machine() -> Row:
+    bits = struct.calcsize("P") * 8
+    cores = len(os.sched_getaffinity(0))
+    good = bits == 64
+    mend = "" if good else "; there are no 32-bit wheels of the runtimes: install a 64-bit system"
+    return "machine", good, f"{platform.machine()}, {bits} bit, {cores} cores{mend}"
+
+
+def _library(what: str, module: str, mend: str) -> Row:
+    try:
+        found = importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        optional = module in OPTIONAL
+        reason = str(error).splitlines()[0][:80]
+        return what, optional, f"{'optional, ' if optional else ''}not there ({reason}); {mend}"
+    package = importlib.import_module(module.split(".")[0])
+    version = getattr(found, "__version__", None) or getattr(package, "__version__", "")
+    return what, True, f"{module.split('.')[0]} {version}".strip()
+
+
+def _home() -> Row:
+    home = registry.home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=home):
+            pass
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        return "store", False, f"{home}: {error.strerror}; set EDGE_AGENT_HOME to a writable folder"
+    return "store", free > FREE, f"{home}, {free / 1e9:.1f} GB free"
+
+
+def _clock() -> Row:
+    """A board without a battery starts in 1970 or at its last shutdown; certificates and times are wrong until NTP."""
+    import time
+
+    built = Path(__file__).stat().st_mtime
+    good = time.time() >= built - 86400
+    return "clock", good, time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()) + ("" if good else "; wait for NTP")

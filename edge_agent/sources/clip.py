@@ -1,0 +1,60 @@
+"""A clip as a camera would give it, made of still pictures: for the demo and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edge_agent.errors import SourceError
+from edge_agent.sources.pictures import cv2, decode
+from edge_agent.types import Pixels
+
+WIDTH, HEIGHT, FPS = 640, 480, 10
+
+SCENES = (
+    ("astronaut.png", 40, "pan"),
+    ("", 15, "black"),
+    ("chelsea.png", 40, "zoom"),
+    ("chelsea.png", 30, "freeze"),
+    ("coffee.png", 35, "pan"),
+)
+"""picture, frames, what the camera does"""
+
+
+def make_clip(pictures: Path, out: Path) -> None:
+    """Write the clip of SCENES as Motion JPEG (AVI), WIDTH × HEIGHT at FPS. SourceError when it cannot be written."""
+    writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"MJPG"), FPS, (WIDTH, HEIGHT))
+    if not writer.isOpened():
+        raise SourceError(f"{out}: a clip cannot be written there; free the disk or set TMPDIR")
+    try:
+        for name, count, move in SCENES:
+            picture = decode((pictures / name).read_bytes()) if name else np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            for frame in _scene(picture, count, move):
+                writer.write(frame)
+    finally:
+        writer.release()
+
+
+def _scene(picture: Pixels, count: int, move: str) -> Iterator[Pixels]:
+    """`count` frames of one picture."""
+    height, width = picture.shape[:2]
+    noise = np.random.default_rng(0)
+    for i in range(count):
+        part = 0.0 if move == "freeze" else i / max(1, count - 1)
+        if move == "black":
+            yield picture
+            continue
+        # the window that the camera sees: 4:3, from 100 % down to 75 % of the height for a zoom, else 90 % and panning
+        high = height * (1 - 0.25 * part if move != "pan" else 0.9)
+        wide = min(width, high * WIDTH / HEIGHT)
+        high = wide * HEIGHT / WIDTH
+        x = (width - wide) * (part if move == "pan" else 0.5)
+        y = (height - high) * 0.3
+        matrix = np.array([[WIDTH / wide, 0, -x * WIDTH / wide], [0, HEIGHT / high, -y * HEIGHT / high]])
+        frame = cv2.warpAffine(
+            picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        grain = noise.integers(-4, 5, frame.shape, np.int16) if move != "freeze" else 0
+        yield np.clip(frame + np.int16(1) * grain, 0, 255).astype(np.uint8)
