@@ -138,11 +138,10 @@ def _is_video(path: Path) -> bool:
     """By its name, else by its first bytes. A GIF that moves is one."""
     suffix = path.suffix.lower()
     if suffix == ".gif":
-        try:
-            with path.open("rb") as file:
-                return b"NETSCAPE2.0" in file.read(2048)
-        except OSError:
-            return False
+        video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        moves = video.isOpened() and video.get(cv2.CAP_PROP_FRAME_COUNT) > 1
+        video.release()
+        return moves
     if suffix in PICTURES or suffix in VIDEOS:
         return suffix in VIDEOS
     return not cv2.haveImageReader(str(path))

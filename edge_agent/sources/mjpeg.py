@@ -43,7 +43,8 @@ def http(uri: Uri, here: Here) -> Opened:
 
 
 def _open(parts: SplitResult, believed: Rules, fps: float) -> Reader:
-    limit = 1.5 * believed.stall
+    # a little more than the watch waits for the first frame, so that it is the watch that judges
+    limit = 2.5 * believed.stall
     answer = _get(parts, limit)
     kind = answer.headers.get_content_type()
     if kind.startswith("multipart/"):

@@ -29,7 +29,7 @@ def cleaner(name: str) -> Callable[[bytes, int], str]:
         if tenfold(seen[what]):
             log.warning("%s: %s (%d so far)", name, what, seen[what])
 
-    def clean(raw: bytes, lost: int = 0) -> str:
+    def clean(raw: bytes, lost: int) -> str:
         if lost or len(raw) > LONGEST:
             complain(f"a line of more than {LONGEST} bytes was cut")
             raw = _whole_characters(raw[:LONGEST])

@@ -1,0 +1,12 @@
+"""Reconnecting at once, so that the tests do not wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.sources import watch
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.05)

@@ -1,0 +1,273 @@
+"""Pictures, folders, globs and videos, good and bad."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent.config import parse_uri
+from edge_agent.errors import ConfigError, InputError, SourceError
+from edge_agent.sources import open_source
+from edge_agent.sources.pictures import claimed_size, decode
+from edge_agent.types import Frame, Pixels, StreamState
+
+from .servers import Seen, everything, running
+
+rng = np.random.default_rng(11)
+
+
+def noise(width: int, height: int) -> Pixels:
+    return rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, image: object) -> Path:
+    assert cv2.imwrite(str(path), image)  # type: ignore[call-overload]
+    return path
+
+
+def play(address: str) -> Seen:
+    return everything(open_source(parse_uri(address)))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 frames of noise at 20 a second as Motion JPEG."""
+    path = tmp_path_factory.mktemp("clip") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 20.0, (64, 48))
+    for _ in range(40):
+        writer.write(noise(64, 48))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tiff", "gif"])
+def test_a_picture_of_each_format(tmp_path: Path, suffix: str) -> None:
+    image = cv2.resize(noise(4, 3), (64, 48), interpolation=cv2.INTER_CUBIC)
+    path = save(tmp_path / f"a.{suffix}", image)
+    seen = play(f"files:{path}")
+    (frame,) = seen.frames
+    assert (frame.name, frame.width, frame.height) == (f"a.{suffix}", 64, 48)
+    assert np.abs(frame.image.astype(int) - image).mean() < (25 if suffix == "gif" else 12)
+    assert frame.decode_ms > 0
+    assert seen.states == ["ok", "ended"]
+    assert claimed_size(path.read_bytes()) == (64, 48)
+
+
+def test_grey_rgba_16_bit_and_one_pixel(tmp_path: Path) -> None:
+    grey = noise(9, 7)[..., 0]
+    rgba = np.dstack([noise(9, 7), np.zeros((7, 9), np.uint8)])
+    deep = rng.integers(0, 65535, (7, 9), dtype=np.uint16)
+    for name, image in {"1": noise(1, 1), "grey": grey, "rgba": rgba, "deep": deep}.items():
+        save(tmp_path / f"{name}.png", image)
+    one, deep_, grey_, rgba_ = play(f"files:{tmp_path}").frames
+    assert (one.width, one.height) == (1, 1)
+    assert (deep_.image == (deep // 256)[..., None]).all()
+    assert (grey_.image == grey[..., None]).all()
+    assert (rgba_.image == rgba[..., :3]).all()
+
+
+def test_an_8000x6000_picture(tmp_path: Path) -> None:
+    image = np.zeros((6000, 8000, 3), np.uint8)
+    image[3000:, 4000:] = (10, 120, 240)
+    (frame,) = play(f"files:{save(tmp_path / 'big.jpg', image)}").frames
+    assert (frame.width, frame.height) == (8000, 6000)
+    assert np.abs(frame.image[-1, -1].astype(int) - (10, 120, 240)).max() < 4
+
+
+def exif(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG with an EXIF segment that states an orientation; TIFF 6.0, tag 274."""
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:16, :16] = 255
+    _, data = cv2.imencode(".jpg", image)
+    (tmp_path / "turned.jpg").write_bytes(exif(data.tobytes(), 6))
+    (frame,) = play(f"files:{tmp_path}/turned.jpg").frames
+    assert (frame.width, frame.height) == (48, 64)
+    assert frame.image[4, 44].min() > 200, "6: the camera's top left is the picture's top right"
+    assert frame.image[4, 4].max() < 50
+
+
+def test_a_folder_goes_by_name_and_skips_what_is_corrupt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "b.png", noise(8, 8)).rename(tmp_path / "B.PNG")
+    for name in ("c.png", "a.png"):
+        save(tmp_path / name, noise(8, 8))
+    whole = save(tmp_path / "whole.jpg", noise(64, 64)).read_bytes()
+    (tmp_path / "b-cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b-empty.jpg").write_bytes(b"")
+    (tmp_path / "b-junk.png").write_bytes(os.urandom(500))
+    (tmp_path / "b-short.jpg").write_bytes(whole[:11])
+    (tmp_path / "note.txt").write_text("not a picture")
+    (tmp_path / "folder.png").mkdir()
+    with caplog.at_level(logging.WARNING, "edge_agent"):
+        seen = play(f"files:{tmp_path}")
+    assert [frame.name for frame in seen.frames] == ["B.PNG", "a.png", "c.png", "whole.jpg"]
+    assert seen.items[-1] == StreamState("ended", "4 unreadable skipped")
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+        "skipped, it is cut off before its end (1 skipped so far)",
+        "skipped, it is empty (2 skipped so far)",
+        "skipped, it is no picture that can be decoded (3 skipped so far)",
+        "skipped, it is cut off before its end (4 skipped so far)",
+    ]
+
+
+def test_a_glob(tmp_path: Path, clip: Path) -> None:
+    for name in ("1.png", "2.jpg", "3.txt"):
+        save(tmp_path / f"{name}.png", noise(8, 8)).rename(tmp_path / name)
+    (tmp_path / "9.avi").write_bytes(clip.read_bytes())
+    assert [frame.name for frame in play(f"files:{tmp_path}/?.*").frames] == [
+        "1.png",
+        "2.jpg",
+        *[f"9.avi#{index}" for index in range(40)],
+    ]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims a size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+
+
+def test_a_bomb_is_skipped_before_it_is_decoded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.png").write_bytes(bomb(60_000, 60_000))
+    save(tmp_path / "b.png", noise(8, 8))
+    with caplog.at_level(logging.WARNING, "edge_agent"):
+        assert [frame.name for frame in play(f"files:{tmp_path}").frames] == ["b.png"]
+    assert "it claims 60000×60000 pixels, more than 200 million" in caplog.text
+
+
+def test_sizes_that_headers_claim() -> None:
+    assert claimed_size(b"RIFF\0\0\0\0WEBPVP8X" + bytes(8) + b"\xff\xff\0\x0f\x27\0") == (65536, 10000)
+    lossless = (70 - 1) | (90 - 1) << 14
+    assert claimed_size(b"RIFF\0\0\0\0WEBPVP8L" + bytes(4) + b"\x2f" + struct.pack("<I", lossless)) == (70, 90)
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHHHII", 8, 2, 256, 3, 1, 70, 0, 257, 4, 1, 90)
+    assert claimed_size(tiff) == (70, 90)
+    assert claimed_size(b"BM" + bytes(16) + struct.pack("<ii", 70, -90)) == (70, 90)
+    for data in (b"", b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n12", b"GIF89a", b"II*\0\xff\xff\xff\xff", b"BM"):
+        assert claimed_size(data) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_bytes_never_raise_anything_else(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    for suffix in (".jpg", ".png", ".webp", ".gif", ".bmp", ".tiff"):
+        data = bytearray(cv2.imencode(suffix, noise(24, 24))[1].tobytes())
+        for _ in range(4):
+            data[int(chance.integers(len(data)))] = int(chance.integers(256))
+        try:
+            image = decode(bytes(data[: int(chance.integers(len(data))) or None]))
+        except InputError as error:
+            assert str(error).isprintable()
+        else:
+            assert image.dtype == np.uint8 and image.ndim == 3
+
+
+def test_a_video_gives_each_frame_once(clip: Path) -> None:
+    seen = play(f"files:{clip}")
+    assert [frame.name for frame in seen.frames] == [f"clip.avi#{index}" for index in range(40)]
+    assert len({id(frame.image) for frame in seen.frames}) == 40
+    assert all(frame.image.flags.owndata for frame in seen.frames)
+    assert len({frame.image.tobytes() for frame in seen.frames}) == 40
+    assert seen.states == ["ok", "ended"]
+
+
+def test_the_street_video_has_795_frames(data: Path) -> None:
+    run = open_source(parse_uri(f"files:{data / 'video' / 'vtest.avi'}")).run(threading.Event())
+    names = [item.name for item in run if isinstance(item, Frame)]
+    assert names == [f"vtest.avi#{index}" for index in range(795)]
+
+
+def test_a_video_that_breaks_off_ends_with_the_reason(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = clip.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    with caplog.at_level(logging.WARNING, "edge_agent"):
+        seen = play(f"files:{tmp_path}/cut.avi")
+    assert 10 < len(seen.frames) < 30
+    assert seen.states == ["ok", "ended"]
+    assert f"breaks off after {len(seen.frames)} of 40 frames" in caplog.text
+
+
+def test_a_moving_gif_is_a_video(data: Path) -> None:
+    seen = play(f"files:{data / 'video' / 'intel_store-aisle-detection.gif'}")
+    assert len(seen.frames) == 67
+
+
+def test_looped_and_paced_it_goes_on_until_stopped(tmp_path: Path, clip: Path) -> None:
+    save(tmp_path / "a.png", noise(8, 8))
+    with running(open_source(parse_uri(f"files:{tmp_path}?loop=true&fps=200"))) as seen:
+        seen.until_frames(20)
+        assert seen.states == ["ok"], "one picture again and again is not frozen"
+    with running(open_source(parse_uri(f"files:{clip}?loop=true&fps=400"))) as seen:
+        seen.until_frames(100)
+        assert {frame.name for frame in seen.frames} == {f"clip.avi#{index}" for index in range(40)}
+    with running(open_source(parse_uri(f"files:{clip}?loop=true"))) as seen:
+        seen.until_frames(100)
+
+
+def test_pace_is_kept(clip: Path) -> None:
+    for options, seconds in (("pace=own", 39 / 20), ("fps=40", 39 / 40)):
+        frames = play(f"files:{clip}?{options}").frames
+        assert len(frames) == 40
+        assert frames[-1].mono - frames[0].mono > seconds * 0.95
+
+
+def test_live_videos_hold_back_what_is_dark_or_frozen(tmp_path: Path) -> None:
+    path = tmp_path / "faulty.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 100.0, (64, 48))
+    still = noise(64, 48)
+    black = np.zeros((48, 64, 3), np.uint8)
+    for image in [*[noise(64, 48) for _ in range(5)], *[black] * 5, *[still] * 40, noise(64, 48)]:
+        writer.write(image)
+    writer.release()
+    seen = play(f"files:{path}?fps=100&frozen=0.1")
+    assert seen.states == ["ok", "dark", "ok", "frozen", "ok", "ended"]
+    assert [frame.name.split("#")[1] for frame in seen.frames] == ["0", "1", "2", "3", "4", "10", "50"]
+    assert len(play(f"files:{path}?fps=1000&dark=off&frozen=off").frames) == 51
+    assert len(play(f"files:{path}").frames) == 51, "unpaced, every frame is answered"
+
+
+def test_a_loop_without_one_readable_picture_ends(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"junk")
+    with pytest.raises(SourceError, match="not one picture in it can be read"):
+        play(f"files:{tmp_path}?loop=true")
+    assert play(f"files:{tmp_path}").states == ["ended"]
+
+
+def test_pictures_have_no_pace_of_their_own(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", noise(8, 8))
+    with pytest.raises(ConfigError, match="give fps=N"):
+        play(f"files:{tmp_path}?pace=own")
+
+
+def test_a_name_with_signs_in_it(tmp_path: Path, clip: Path) -> None:
+    save(tmp_path / "a.png", noise(8, 8)).rename(tmp_path / "100%d [1]?.png")
+    (tmp_path / "100%02d.avi").write_bytes(clip.read_bytes())
+    assert len(play(f"files:{tmp_path}/100%d [1]?.png").frames) == 1
+    assert len(play(f"files:{tmp_path}/100%02d.avi").frames) == 40
+
+
+def test_a_picture_without_a_suffix(tmp_path: Path, clip: Path) -> None:
+    save(tmp_path / "a.png", noise(8, 8)).rename(tmp_path / "picture")
+    (tmp_path / "video").write_bytes(clip.read_bytes())
+    assert len(play(f"files:{tmp_path}/picture").frames) == 1
+    assert len(play(f"files:{tmp_path}/video").frames) == 40

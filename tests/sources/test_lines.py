@@ -1,0 +1,281 @@
+"""Files that grow, rotate and are cut; FIFOs; standard input."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.config import parse_uri
+from edge_agent.sources import Opened, open_source
+from edge_agent.sources.lines import Splitter
+from edge_agent.sources.text import LONGEST, cleaner
+from edge_agent.types import Text
+
+from .servers import Seen, everything, running
+
+
+def opened(path: Path | str, options: str = "", resume_at: int | None = None) -> Opened:
+    return open_source(parse_uri(f"lines:{path}{'?' if options else ''}{options}"), resume_at=resume_at)
+
+
+def marks(seen: Seen) -> list[int | None]:
+    return [item.mark for item in seen.items if isinstance(item, Text)]
+
+
+def append(path: Path, text: str | bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def test_a_file_is_read_once_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\r\n\n  \t\ntwo\x00\x07\x1b[0m\tx\n\xef\xbb\xbfthree e\xcc\x81\nlast")
+    seen = everything(opened(path, "follow=false"))
+    assert seen.texts == ["one", "two[0m\tx", "three é", "last"]
+    assert marks(seen) == [5, 22, 35, 39]
+    assert seen.states == ["ok", "ended"]
+
+
+def test_a_growing_file_is_followed_and_half_a_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\nhal")
+    with running(opened(path)) as seen:
+        seen.until(lambda: seen.texts == ["one"])
+        append(path, "f a l")
+        time.sleep(0.25)
+        assert seen.texts == ["one"]
+        append(path, "ine\nnext\n")
+        seen.until(lambda: seen.texts == ["one", "half a line", "next"])
+        assert marks(seen) == [4, 16, 21]
+
+
+def test_only_what_comes_after_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old\nhalf of an old")
+    with running(opened(path, "from=end")) as seen:
+        seen.until_state("ok")
+        time.sleep(0.25)
+        append(path, " line\nnew\n")
+        seen.until(lambda: seen.texts == ["new"])
+        assert marks(seen) == [path.stat().st_size]
+
+
+def test_a_missing_file_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "later.txt"
+    with running(opened(path)) as seen:
+        seen.until_state("reconnecting")
+        assert seen.whys == [f"waiting for {path}: No such file or directory"]
+        path.write_text("here\n")
+        seen.until(lambda: seen.texts == ["here"])
+        assert seen.states == ["reconnecting", "ok"]
+
+
+def test_rotation_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    path.write_text("1\n2\n")
+    with running(opened(path)) as seen:
+        seen.until(lambda: len(seen.texts) == 2)
+        writer = path.open("a")
+        path.rename(old)
+        path.write_text("5\n6\n")
+        # its writer has not been told yet
+        writer.write("3\n4 without its end")
+        writer.close()
+        seen.until(lambda: len(seen.texts) == 6)
+        assert seen.texts == ["1", "2", "3", "4 without its end", "5", "6"]
+        append(path, "7\n")
+        seen.until(lambda: len(seen.texts) == 7)
+        assert marks(seen)[-1] == 6
+
+
+def test_a_name_that_is_gone_for_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("1\n")
+    with running(opened(path)) as seen:
+        seen.until(lambda: seen.texts == ["1"])
+        path.unlink()
+        time.sleep(0.3)
+        path.write_text("2\n")
+        seen.until(lambda: seen.texts == ["1", "2"])
+
+
+def test_a_file_that_is_cut_is_read_from_its_new_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("a long first line\nhalf")
+    with running(opened(path)) as seen:
+        seen.until(lambda: len(seen.texts) == 1)
+        time.sleep(0.3)
+        os.truncate(path, 0)
+        seen.until(lambda: len(seen.texts) == 2)
+        append(path, "new\n")
+        seen.until(lambda: seen.texts == ["a long first line", "half", "new"])
+        assert marks(seen)[-1] == 4
+
+
+@pytest.mark.parametrize(
+    ("resume_at", "texts"),
+    [
+        (None, ["one", "two", "three"]),
+        (0, ["one", "two", "three"]),
+        (4, ["two", "three"]),
+        (8, ["three"]),
+        (14, []),
+        (15, ["one", "two", "three"]),
+        (5, ["one", "two", "three"]),
+        (-3, ["one", "two", "three"]),
+    ],
+)
+def test_it_goes_on_where_it_stopped(tmp_path: Path, resume_at: int | None, texts: list[str]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\nthree\n")
+    assert everything(opened(path, "follow=false", resume_at)).texts == texts
+
+
+def test_restarts_at_any_line_lose_and_double_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    wanted = [f"line {index} " + "x" * (index % 50) for index in range(400)]
+    chance = random.Random(4)
+
+    def write() -> None:
+        rest = "".join(f"{line}\n" for line in wanted)
+        while rest:
+            size = chance.randrange(1, 200)
+            append(path, rest[:size])
+            rest = rest[size:]
+            time.sleep(0.001)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    got: list[str] = []
+    mark: int | None = None
+    end = time.monotonic() + 30
+    while len(got) < len(wanted) and time.monotonic() < end:
+        stop = threading.Event()
+        for item in opened(path, "", mark).run(stop):
+            if isinstance(item, Text):
+                got.append(item.text)
+                mark = item.mark
+                if chance.random() < 0.05 or len(got) == len(wanted):
+                    stop.set()
+                    break
+    writer.join()
+    assert got == wanted
+
+
+def test_a_fifo_and_its_writers(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with running(opened(path)) as seen:
+        seen.until_state("ok")
+        for words in ("one\ntwo without its end", "three\n"):
+            before = len(seen.texts)
+            with path.open("w") as file:
+                file.write(words)
+            seen.until(lambda before=before: len(seen.texts) > before and not seen.texts[-1].startswith("one"))  # type: ignore[misc]
+        assert seen.texts == ["one", "two without its end", "three"]
+        assert marks(seen) == [None] * 3
+        assert seen.states == ["ok"]
+
+
+def test_a_fifo_that_is_not_followed_ends_with_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with running(opened(path, "follow=false")) as seen:
+        seen.until_state("ok")
+        with path.open("w") as file:
+            file.write("only\n")
+        seen.until_state("ended")
+        assert seen.texts == ["only"]
+
+
+READ_STDIN = """
+import threading
+from edge_agent.config import parse_uri
+from edge_agent.errors import SourceError
+from edge_agent.sources import open_source
+try:
+    for item in open_source(parse_uri("lines:-")).run(threading.Event()):
+        print(repr(getattr(item, "text", getattr(item, "condition", None))))
+except SourceError as error:
+    print(error)
+"""
+
+
+def test_standard_input_until_its_end(tmp_path: Path) -> None:
+    whole = "'ok'\n'one'\n'two'\n'ended'\n"
+    command = [sys.executable, "-c", READ_STDIN]
+    piped = subprocess.run(command, input="one\n\ntwo", capture_output=True, text=True, timeout=60, check=True)
+    assert piped.stdout == whole
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    with (tmp_path / "a.txt").open() as file:
+        assert subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=60).stdout == whole
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&-', *command], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "standard input is closed" in closed.stdout
+
+
+def test_long_and_invalid_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"x" * 1_000_000 + b"\n" + b"caf\xe9\n" * 12 + "é".encode() * 20_000 + b"\nend\n")
+    with caplog.at_level(logging.WARNING, "edge_agent"):
+        seen = everything(opened(path, "follow=false"))
+    assert [len(text.encode()) for text in seen.texts[:1]] == [LONGEST]
+    assert seen.texts[1:13] == ["caf\ufffd"] * 12
+    assert seen.texts[13] == "é" * (LONGEST // 2)
+    assert seen.texts[14] == "end"
+    assert marks(seen)[-1] == path.stat().st_size
+    said = [record.getMessage().split(": ", 1)[1] for record in caplog.records]
+    assert said == [
+        "a line of more than 32768 bytes was cut (1 so far)",
+        "a line is not UTF-8; U+FFFD stands for what could not be read (1 so far)",
+        "a line is not UTF-8; U+FFFD stands for what could not be read (10 so far)",
+    ]
+
+
+@pytest.mark.parametrize("sign", ["é", "語", "😀"])
+@pytest.mark.parametrize("before", range(5))
+def test_a_cut_never_leaves_half_a_character(sign: str, before: int) -> None:
+    text = cleaner("test")(("x" * before + sign * LONGEST).encode()[: LONGEST + 1], 0)
+    assert set(text) <= {"x", sign}
+    assert LONGEST - 3 <= len(text.encode()) <= LONGEST
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_lines_do_not_depend_on_how_the_bytes_arrive(data: bytes, steps: list[int]) -> None:
+    whole = Splitter(100)
+    wanted = whole.feed(data) + whole.rest()
+    parts, got, at = Splitter(100), [], 0
+    for step in steps * 300:
+        got += parts.feed(data[at : at + step])
+        at += step
+    assert got + parts.rest() == wanted
+    assert [line for line, _, _ in wanted] == data.split(b"\n")[: len(wanted)]
+    assert all(data[mark - 101 : mark - 100] == b"\n" for _, _, mark in wanted[: data.count(b"\n")])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=200))
+def test_any_bytes_become_a_clean_line(raw: bytes) -> None:
+    text = cleaner("test")(raw, 0)
+    assert not any(ord(sign) < 32 and sign != "\t" for sign in text)
+    assert text == "" or not text.isspace()
+    text.encode()
+
+
+def test_rate_spreads_the_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{index}\n" for index in range(6)))
+    texts = [item for item in everything(opened(path, "follow=false&rate=20")).items if isinstance(item, Text)]
+    assert texts[-1].mono - texts[0].mono > 5 / 20 * 0.95
