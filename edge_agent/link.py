@@ -201,7 +201,7 @@ class Link:
         while self._connack is None:
             if time.monotonic() > deadline:
                 raise LinkError("the broker does not answer the connect")
-            if not _turn(client, self._wake_r, 0.2):
+            if not _turn(client, self._wake_r, 0.2) and self._connack is None:
                 if v5:
                     self._protocol = MQTTProtocolVersion.MQTTv311
                     raise LinkError("the broker closed the connection on MQTT 5; trying 3.1.1")

@@ -1,0 +1,107 @@
+"""A real mosquitto on a free port of 127.0.0.1, that a test can stop, kill and start again."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_agent.config import Mqtt
+from edge_agent.link import listen
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mosquitto:
+    def __init__(self, folder: Path, *, config: str = "allow_anonymous true", scheme: str = "mqtt") -> None:
+        if MOSQUITTO is None:
+            pytest.skip("mosquitto is not installed (apt-get install mosquitto)")
+        self.folder, self.port = folder, free_port()
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.file = folder / "mosquitto.conf"
+        self.file.write_text(f"listener {self.port} 127.0.0.1\nuser root\nlog_type none\n{config}\n")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        assert MOSQUITTO is not None
+        self.process = subprocess.Popen([MOSQUITTO, "-c", str(self.file)], stderr=subprocess.DEVNULL)
+        until(lambda: _open(self.port), "mosquitto listens")
+
+    def stop(self, kill: bool = False) -> None:
+        if self.process is not None:
+            (self.process.kill if kill else self.process.terminate)()
+            self.process.wait()
+            self.process = None
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Wait for a condition; a generous deadline, and the test fails with what did not come true."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not come true within {seconds:.0f} s: {what}")
+        time.sleep(0.01)
+
+
+class Consumer(threading.Thread):
+    """Subscribes and keeps what it hears."""
+
+    def __init__(self, mqtt: Mqtt, topics: str = "#") -> None:
+        super().__init__(daemon=True)
+        self.mqtt, self.topics = mqtt, topics
+        self.heard: list[tuple[str, bytes, bool]] = []
+        self.connections = 0
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        for message in listen(self.mqtt, [self.topics], self.stop):
+            if isinstance(message, str):
+                self.connections += message == "connected"
+            else:
+                self.heard.append(message)
+
+    def events(self) -> list[dict[str, Any]]:
+        return [msgspec.json.decode(payload) for topic, payload, _ in list(self.heard) if topic.endswith("/events")]
+
+    def seqs(self) -> set[int]:
+        return {event["seq"] for event in self.events()}
+
+    def last(self, tail: str) -> bytes | None:
+        return next((payload for topic, payload, _ in reversed(self.heard) if topic.endswith(tail)), None)
+
+    def __enter__(self) -> Consumer:
+        self.start()
+        until(lambda: self.connections, "the consumer is subscribed")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.join(10)
+
+
+def broker(folder: Path, **options: str) -> Iterator[Mosquitto]:
+    it = Mosquitto(folder, **options)
+    try:
+        yield it
+    finally:
+        it.stop(kill=True)

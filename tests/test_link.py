@@ -1,0 +1,234 @@
+"""The MQTT connection against real brokers."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent import link as link_module
+from edge_agent.config import Mqtt
+from edge_agent.errors import ConfigError, LinkError
+from edge_agent.link import Link
+from edge_agent.outbox import Outbox
+from edge_agent.types import TextEvent
+from tests.broker import Consumer, Mosquitto, broker, free_port, until
+
+
+def event(text: str = "x") -> TextEvent:
+    return TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text=text)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    yield from broker(tmp_path)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Outbox]:
+    box = Outbox(tmp_path / "store", "d")
+    yield box
+    box.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "BACKOFF", (0.05, 0.2))
+
+
+def test_events_arrive_once_and_leave_the_store(mosquitto: Mosquitto, box: Outbox) -> None:
+    mqtt = Mqtt(url=mosquitto.url)
+    link = Link(mqtt, "d", box)
+    with Consumer(mqtt) as consumer:
+        link.start()
+        for i in range(500):
+            box.put(event(f"line {i}"), "telemetry")
+        until(lambda: len(consumer.seqs()) == 500, "500 events arrive")
+        assert [e["text"] for e in consumer.events()] == [f"line {i}" for i in range(500)]
+        until(lambda: box.empty, "the broker acknowledges them")
+        assert consumer.last("d/status") == b"online"
+        link.stop()
+        until(lambda: consumer.last("d/status") == b"offline", "it says offline")
+
+
+def test_waits_for_a_broker_that_comes_later_and_survives_its_kill(tmp_path: Path, box: Outbox) -> None:
+    server = Mosquitto(tmp_path)
+    server.stop()
+    mqtt = Mqtt(url=server.url)
+    link = Link(mqtt, "d", box)
+    link.start()
+    for _ in range(20):
+        box.put(event())
+    until(lambda: "refused" in link.why, "the link says why it waits")
+    server.start()
+    with Consumer(mqtt) as consumer:
+        until(lambda: box.empty, "the backlog drains")
+        server.stop(kill=True)
+        until(lambda: not link.connected, "the link notices")
+        for _ in range(20):
+            box.put(event())
+        server.start()
+        until(lambda: len(consumer.seqs()) >= 20 and box.empty, "the second backlog drains")
+        assert set(range(21, 41)) <= consumer.seqs()
+    link.stop()
+    server.stop()
+
+
+def test_last_will_when_the_connection_breaks(mosquitto: Mosquitto, box: Outbox, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from edge_agent.outbox import Outbox; "
+        "from edge_agent.link import Link; from edge_agent.config import Mqtt; "
+        "Link(Mqtt(url=sys.argv[1]), 'dying', Outbox(Path(sys.argv[2]), 'dying')).start(); time.sleep(60)"
+    )
+    import sys
+
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        child = subprocess.Popen([sys.executable, "-c", code, mosquitto.url, str(tmp_path / "other")])
+        until(lambda: consumer.last("dying/status") == b"online", "it is online")
+        child.kill()
+        child.wait()
+        until(lambda: consumer.last("dying/status") == b"offline", "the broker tells its last will")
+
+
+def test_retained_states_are_said_again_after_a_reconnect(mosquitto: Mosquitto, box: Outbox) -> None:
+    mqtt = Mqtt(url=mosquitto.url)
+    link = Link(mqtt, "d", box)
+    link.start()
+    link.say("camera/state", b"one")
+    link.say("camera/state", b"two")
+    with Consumer(mqtt) as consumer:
+        until(lambda: consumer.last("camera/state") == b"two", "the newest is retained")
+    mosquitto.stop(kill=True)  # without persistence it forgets what was retained
+    mosquitto.start()
+    with Consumer(mqtt) as consumer:
+        until(lambda: consumer.last("camera/state") == b"two", "it is said again")
+    link.stop()
+
+
+def test_messages_reach_who_subscribed(mosquitto: Mosquitto, box: Outbox) -> None:
+    link = Link(Mqtt(url=mosquitto.url), "d", box)
+    heard: list[tuple[str, bytes]] = []
+    end = link.subscribe("house/+/said", lambda topic, payload: heard.append((topic, payload)))
+    link.start()
+    other_box = Outbox(box.path / "other", "o")
+    other = Link(Mqtt(url=mosquitto.url, prefix="house"), "kitchen", other_box)
+    other.start()
+    until(lambda: link.connected and other.connected, "both are connected")
+    other.say("said", b"hello")
+    until(lambda: ("house/kitchen/said", b"hello") in heard, "the message is heard")
+    end()
+    link.stop()
+    other.stop()
+    other_box.close()
+
+
+def test_wrong_password_is_said_as_what_it_is(tmp_path: Path, box: Outbox) -> None:
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto_passwd is not installed")
+    passwords = tmp_path / "passwords"
+    passwords.write_text("")
+    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "me", "right"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    for server in broker(tmp_path, config=f"allow_anonymous false\npassword_file {passwords}"):
+        (tmp_path / "secret").write_text("wrong\n")
+        mqtt = Mqtt(url=server.url, username="me", password_file=str(tmp_path / "secret"))
+        link = Link(mqtt, "d", box)
+        link.start()
+        until(lambda: "Not authorized" in link.why or "Bad user name" in link.why, "the refusal is named")
+        link.stop(drain=0)
+        with pytest.raises(LinkError, match="check user, password"):
+            list(link_module.listen(mqtt, ["#"], threading.Event()))
+        (tmp_path / "secret").write_text("right\n")
+        link = Link(mqtt, "d", box)
+        link.start()
+        until(lambda: link.connected, "the right password connects")
+        link.stop(drain=0)
+
+
+def test_denied_publish_keeps_the_event_and_says_so(tmp_path: Path, box: Outbox) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\ntopic write edge/v1/d/status\n")
+    acl.chmod(0o644)
+    for server in broker(tmp_path, config=f"allow_anonymous true\nacl_file {acl}"):
+        link = Link(Mqtt(url=server.url), "d", box)
+        link.start()
+        box.put(event())
+        until(lambda: "denies edge/v1/d/words/events" in link.why, "the denial is named")
+        assert not box.empty
+        link.stop(drain=0)
+
+
+def test_packet_too_large_for_the_broker_is_declared(tmp_path: Path, box: Outbox) -> None:
+    for server in broker(tmp_path, config="allow_anonymous true\nmax_packet_size 2000"):
+        mqtt = Mqtt(url=server.url)
+        link = Link(mqtt, "d", box)
+        with Consumer(mqtt) as consumer:
+            link.start()
+            box.put(event("long " * 1000))
+            box.put(event("short"))
+            until(lambda: len(consumer.events()) == 2, "the short one and the gap arrive")
+            gap = next(e for e in consumer.events() if e["kind"] == "gap")
+            assert gap["first"] == gap["last"] == 1 and "2000 bytes" in gap["why"]
+        link.stop()
+
+
+def test_embedded_broker_without_mqtt5_is_spoken_to_in_3_1_1(box: Outbox) -> None:
+    iotcore = pytest.importorskip("iotcore", reason="the extra [demo] is not installed")
+    port = free_port()
+    with iotcore.Broker(listen="127.0.0.1", port=port, max_payload_size=256 * 1024):
+        mqtt = Mqtt(url=f"mqtt://127.0.0.1:{port}")
+        link = Link(mqtt, "d", box)
+        with Consumer(mqtt) as consumer:
+            link.start()
+            for _ in range(100):
+                box.put(event("y" * 25_000), "telemetry")
+            until(lambda: len(consumer.seqs()) == 100, "100 large events arrive")
+        link.stop()
+
+
+def test_tls_with_the_right_authority_only(tmp_path: Path, box: Outbox) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    ca, key, cert = tmp_path / "ca.pem", tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, *names, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    ca.write_bytes(cert.read_bytes())
+    for file in (key, cert, ca):
+        file.chmod(0o644)
+    config = f"allow_anonymous true\ncertfile {cert}\nkeyfile {key}"
+    for server in broker(tmp_path, config=config, scheme="mqtts"):
+        stranger = Link(Mqtt(url=server.url), "d", box)
+        stranger.start()
+        until(lambda: "certificate verify failed" in stranger.why, "an unknown authority is refused")
+        stranger.stop(drain=0)
+        link = Link(Mqtt(url=server.url, ca=str(ca)), "d", box)
+        link.start()
+        box.put(event())
+        until(lambda: link.connected and box.empty, "the event goes through TLS")
+        link.stop()
+
+
+def test_a_port_that_accepts_and_never_answers(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "CONNACK_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        link = Link(Mqtt(url=f"mqtt://127.0.0.1:{silent.getsockname()[1]}"), "d", box)
+        link.start()
+        until(lambda: "does not answer" in link.why, "the silence is named")
+        link.stop(drain=0)
+
+
+def test_wrong_files_and_addresses_are_one_line(tmp_path: Path, box: Outbox) -> None:
+    with pytest.raises(LinkError, match="no broker"):
+        Link(Mqtt(), "d", box)
+    with pytest.raises(ConfigError, match="is not mqtt://"):
+        Link(Mqtt(url="tcp://x"), "d", box)
+    with pytest.raises(ConfigError, match="secret cannot be read"):
+        Link(Mqtt(url="mqtt://x", username="u", password_file=str(tmp_path / "none")), "d", box)
+    with pytest.raises(LinkError, match="ca, cert or key"):
+        Link(Mqtt(url="mqtts://x", ca=str(tmp_path / "none")), "d", box)
