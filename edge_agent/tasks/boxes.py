@@ -24,6 +24,10 @@ NMS_CANDIDATES = 5000
 """the best-scored boxes that enter NMS: bounds its time where a threshold lets everything through"""
 
 
+JPEG_SIDE = 65_500
+"""the most pixels a side that cv2 writes into a JPEG"""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """Where a frame lies on the canvas of the network, all in whole pixels."""
@@ -252,11 +256,10 @@ def draw(image: Pixels, found: Detections) -> Pixels:
 
 
 def jpeg(image: Pixels, quality: int = 90) -> bytes:
-    """`image` (h, w, 3 BGR) as the bytes of a JPEG file."""
-    try:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    except cv2.error:
-        raise InputError(f"a picture of {image.shape[1]}x{image.shape[0]} pixels does not fit into a JPEG") from None
+    """`image` (h, w, 3 BGR) as the bytes of a JPEG file. InputError above 65,500 pixels a side."""
+    if max(image.shape) > JPEG_SIDE:
+        raise InputError(f"a picture of {image.shape[1]}x{image.shape[0]} pixels does not fit into a JPEG")
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return bytes(data)
 
 

@@ -97,8 +97,10 @@ def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     best = columns[4:].max(axis=0)
     _finite(best)
     keep = np.flatnonzero(best >= threshold)
-    at = columns[:4, keep].T * _pixels(columns[:4].T, head)
-    label = columns[4:, keep].argmax(axis=0)
+    found = columns[:, keep]
+    _finite(found)
+    at = found[:4].T * _pixels(columns[:4].T, head)
+    label = found[4:].argmax(axis=0)
     return _candidates(_corners(at[:, :2], at[:, 2:]), best[keep], label)
 
 

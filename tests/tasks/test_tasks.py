@@ -1,0 +1,92 @@
+"""The table of tasks, and what may follow what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.config import parse_uri
+from edge_agent.errors import ConfigError
+from edge_agent.manifest import Input, Served
+from edge_agent.tasks import MODELS, TASKS, check_chain, make_task
+from edge_agent.tasks.detect import Detector
+from edge_agent.types import Finding, Frame, Net, TensorSpec, Text
+from tests.coco import serve_net
+
+NET = Net(lambda tensors: {}, (TensorSpec("images", (1, 3, 64, 64), "float32"),), (), "a lambda")
+
+
+def serve(name: str) -> Served:
+    served = serve_net(NET, Input(64, 64), "yolox", ["person", "car"])
+    asked.append(name)
+    return served
+
+
+asked: list[str] = []
+
+
+def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
+    asked.clear()
+    task = make_task(parse_uri("detect:yolox-nano?score=0.7&classes=car"), serve, tmp_path)
+    assert isinstance(task, Detector) and task.score == 0.7 and asked == ["yolox-nano"]
+    make_task(parse_uri("detect:"), serve, tmp_path)
+    assert asked == ["yolox-nano", "detector"]
+
+
+def test_every_task_has_a_model_of_its_own() -> None:
+    assert set(MODELS) == set(TASKS)
+
+
+def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'unknown task "detct"; did you mean "detect"\?'):
+        make_task(parse_uri("detct:x"), serve, tmp_path)
+    with pytest.raises(ConfigError, match="known are detect, embed, classify"):
+        make_task(parse_uri("zzz:x"), serve, tmp_path)
+
+
+class Counter:
+    """Somebody else's task: counts what it sees."""
+
+    takes: tuple[type, ...] = (Frame, Finding)
+
+    def __init__(self, uri: Any, model: Served | None, home: Path) -> None:
+        self.model, self.home = model, home
+
+    def __call__(self, item: Any) -> Iterator[Finding]:
+        yield from ()
+
+
+class Cropper(Counter):
+    takes: tuple[type, ...] = (Finding,)
+    gives = Frame
+
+
+class Reader(Counter):
+    takes: tuple[type, ...] = (Text,)
+
+
+def test_somebody_elses_task_is_imported(tmp_path: Path) -> None:
+    task = make_task(parse_uri(f"{__name__}:Counter"), serve, tmp_path)
+    assert isinstance(task, Counter) and task.model is None and task.home == tmp_path
+    task = make_task(parse_uri(f"{__name__}:Counter:yolox-nano"), serve, tmp_path)
+    assert isinstance(task, Counter) and task.model is not None
+    for wrong in ("no.such.module:attr:x", f"{__name__}:Missing:x"):
+        with pytest.raises(ConfigError, match=r"cannot be imported \(.*\); is it installed\?"):
+            make_task(parse_uri(wrong), serve, tmp_path)
+
+
+def test_each_task_must_take_what_comes_to_it(tmp_path: Path) -> None:
+    detect = make_task(parse_uri("detect:x"), serve, tmp_path)
+    counter, cropper, reader = (kind(None, None, tmp_path) for kind in (Counter, Cropper, Reader))
+    check_chain(Frame, [])
+    check_chain(Frame, [("detect:x", detect), ("count", counter)])
+    check_chain(Frame, [("detect:x", detect), ("crop", cropper), ("detect:y", detect)])
+    with pytest.raises(ConfigError, match='task "detect:x" takes Frame, but Text comes to it'):
+        check_chain(Text, [("detect:x", detect)])
+    with pytest.raises(ConfigError, match='task "detect:y" takes Frame, but Finding comes to it'):
+        check_chain(Frame, [("detect:x", detect), ("detect:y", detect)])
+    with pytest.raises(ConfigError, match='task "read" takes Text, but Frame comes'):
+        check_chain(Frame, [("read", reader)])
