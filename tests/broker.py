@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class Consumer(threading.Thread):
         self.join(10)
 
 
+@contextmanager
 def broker(folder: Path, **options: str) -> Iterator[Mosquitto]:
     it = Mosquitto(folder, **options)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ def event(text: str = "x") -> TextEvent:
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    yield from broker(tmp_path)
+    with broker(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
@@ -85,8 +87,6 @@ def test_last_will_when_the_connection_breaks(mosquitto: Mosquitto, box: Outbox,
         "from edge_agent.link import Link; from edge_agent.config import Mqtt; "
         "Link(Mqtt(url=sys.argv[1]), 'dying', Outbox(Path(sys.argv[2]), 'dying')).start(); time.sleep(60)"
     )
-    import sys
-
     with Consumer(Mqtt(url=mosquitto.url)) as consumer:
         child = subprocess.Popen([sys.executable, "-c", code, mosquitto.url, str(tmp_path / "other")])
         until(lambda: consumer.last("dying/status") == b"online", "it is online")
@@ -134,7 +134,7 @@ def test_wrong_password_is_said_as_what_it_is(tmp_path: Path, box: Outbox) -> No
     passwords.write_text("")
     subprocess.run(["mosquitto_passwd", "-b", str(passwords), "me", "right"], check=True, capture_output=True)
     passwords.chmod(0o644)
-    for server in broker(tmp_path, config=f"allow_anonymous false\npassword_file {passwords}"):
+    with broker(tmp_path, config=f"allow_anonymous false\npassword_file {passwords}") as server:
         (tmp_path / "secret").write_text("wrong\n")
         mqtt = Mqtt(url=server.url, username="me", password_file=str(tmp_path / "secret"))
         link = Link(mqtt, "d", box)
@@ -154,7 +154,7 @@ def test_denied_publish_keeps_the_event_and_says_so(tmp_path: Path, box: Outbox)
     acl = tmp_path / "acl"
     acl.write_text("topic read #\ntopic write edge/v1/d/status\n")
     acl.chmod(0o644)
-    for server in broker(tmp_path, config=f"allow_anonymous true\nacl_file {acl}"):
+    with broker(tmp_path, config=f"allow_anonymous true\nacl_file {acl}") as server:
         link = Link(Mqtt(url=server.url), "d", box)
         link.start()
         box.put(event())
@@ -164,7 +164,7 @@ def test_denied_publish_keeps_the_event_and_says_so(tmp_path: Path, box: Outbox)
 
 
 def test_packet_too_large_for_the_broker_is_declared(tmp_path: Path, box: Outbox) -> None:
-    for server in broker(tmp_path, config="allow_anonymous true\nmax_packet_size 2000"):
+    with broker(tmp_path, config="allow_anonymous true\nmax_packet_size 2000") as server:
         mqtt = Mqtt(url=server.url)
         link = Link(mqtt, "d", box)
         with Consumer(mqtt) as consumer:
@@ -202,7 +202,7 @@ def test_tls_with_the_right_authority_only(tmp_path: Path, box: Outbox) -> None:
     for file in (key, cert, ca):
         file.chmod(0o644)
     config = f"allow_anonymous true\ncertfile {cert}\nkeyfile {key}"
-    for server in broker(tmp_path, config=config, scheme="mqtts"):
+    with broker(tmp_path, config=config, scheme="mqtts") as server:
         stranger = Link(Mqtt(url=server.url), "d", box)
         stranger.start()
         until(lambda: "certificate verify failed" in stranger.why, "an unknown authority is refused")

@@ -1,0 +1,206 @@
+"""Mailbox, lane and pipeline: the one loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.errors import InputError
+from edge_agent.lane import Lane
+from edge_agent.mailbox import Mailbox
+from edge_agent.pipeline import Found, Stats, reporter, run, to_event
+from edge_agent.types import (
+    Detections,
+    DetectionsEvent,
+    Embedding,
+    Finding,
+    Frame,
+    ModelRef,
+    Sample,
+    Scores,
+    ScoresEvent,
+    Text,
+    TextEvent,
+)
+from tests.broker import until
+
+MODEL = ModelRef("m", "1", "0" * 64)
+
+
+def text(line: str = "hello") -> Text:
+    return Text(line, time.time(), time.monotonic())
+
+
+def frame() -> Frame:
+    return Frame(np.zeros((4, 6, 3), np.uint8), time.time(), time.monotonic(), "a.jpg")
+
+
+def seen(*labels: int) -> Finding:
+    n = len(labels)
+    boxes = Detections(
+        np.tile(np.array([1, 2, 3, 4], np.float32), (n, 1)),
+        np.full(n, 0.123456, np.float32),
+        np.array(labels, np.int32),
+        {0: "person", 15: "cat"},
+    )
+    return Finding(frame(), boxes, MODEL, {"infer": 1.0})
+
+
+# ── mailbox ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_newest_wins_and_the_rest_is_counted() -> None:
+    box: Mailbox[int] = Mailbox(1, newest=True)
+    for i in range(10):
+        assert box.put(i)
+    box.close()
+    assert list(box) == [9] and box.dropped == 9
+    assert not box.put(10)
+
+
+def test_lossless_box_makes_the_sender_wait() -> None:
+    box: Mailbox[int] = Mailbox(2, newest=False)
+    sender = threading.Thread(target=lambda: ([box.put(i) for i in range(100)], box.close()), daemon=True)
+    sender.start()
+    until(lambda: len(box) == 2, "the box is full")
+    assert list(box) == list(range(100)) and box.dropped == 0
+
+
+def test_closing_frees_a_sender_that_waits() -> None:
+    box: Mailbox[int] = Mailbox(1, newest=False)
+    box.put(0)
+    answers: list[bool] = []
+    sender = threading.Thread(target=lambda: answers.append(box.put(1)))
+    sender.start()
+    box.close()
+    sender.join(10)
+    assert answers == [False]
+
+
+# ── lane ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_lane_order_is_priority_then_deadline_then_arrival() -> None:
+    lane = Lane()
+    order: list[str] = []
+
+    def take(name: str, priority: int, deadline: float) -> None:
+        with lane.turn(priority, deadline):
+            order.append(name)
+
+    asked = [("late", 0, 9.0), ("soon", 0, 1.0), ("high", 5, 50.0), ("late too", 0, 9.0)]
+    with lane.turn():
+        threads = []
+        for n, (name, priority, deadline) in enumerate(asked):
+            threads.append(threading.Thread(target=take, args=(name, priority, deadline)))
+            threads[-1].start()
+            until(lambda n=n: len(lane._queue) == n + 1, "it waits")
+    for thread in threads:
+        thread.join(10)
+    assert order == ["high", "soon", "late", "late too"]
+
+
+def test_exclusive_waits_for_every_slot_and_keeps_others_out() -> None:
+    lane = Lane(slots=2)
+    running, entered, leave = [0], threading.Event(), threading.Event()
+
+    def work() -> None:
+        with lane.turn():
+            running[0] += 1
+            entered.set()
+            leave.wait(10)
+            running[0] -= 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    entered.wait(10)
+    alone: list[int] = []
+
+    def swap() -> None:
+        with lane.exclusive():
+            alone.append(running[0])
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    until(lambda: lane._queue, "the swap waits")
+    assert alone == []
+    leave.set()
+    swapper.join(10)
+    worker.join(10)
+    assert alone == [0]
+
+
+# ── pipeline ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Upper:
+    takes: tuple[type, ...] = (Text,)
+
+    def __call__(self, item: Text) -> Iterator[Sample | Finding]:
+        if item.text == "bad":
+            raise InputError("bad line")
+        yield text(item.text.upper())
+        yield Finding(item, Scores("x", 1.0, {"x": 1.0}), MODEL, {"infer": 2.0})
+
+
+class Twice:
+    takes: tuple[type, ...] = (Text,)
+
+    def __call__(self, item: Text) -> Iterator[Sample | Finding]:
+        yield item
+        yield item
+
+
+def test_items_flow_depth_first_and_past_tasks_that_do_not_take_them() -> None:
+    out: list[Found] = []
+    stats = Stats()
+    run([text("a"), text("bad"), text("b")], [Upper(), Twice()], reporter("every"), out.append, stats)
+    shown = [o.text if isinstance(o, Text) else type(o.what).__name__ for o in out if isinstance(o, Text | Finding)]
+    assert shown == ["A", "A", "Scores", "B", "B", "Scores"]
+    assert (stats.samples, stats.bad, stats.findings) == (3, 1, 6)
+    assert list(stats.stages["infer"]) == [2.0, 2.0] and len(stats.stages["age"]) == 3
+
+
+def test_changes_reports_when_the_labels_in_view_differ() -> None:
+    report = reporter("changes")
+    views = [seen(), seen(0), seen(0), seen(0, 0), seen(15, 0), seen(0, 15), seen()]
+    said = [len(list(report([view]))) for view in views]
+    assert said == [0, 1, 0, 1, 1, 0, 1]
+    assert len(list(report([text()]))) == 1
+
+
+def test_summary_reports_the_fullest_of_each_period_and_the_last_one_at_the_end() -> None:
+    report = reporter("summary:1000s")
+    assert [list(report([view])) for view in (seen(0), seen(0, 15), seen())] == [[], [], []]
+    (last,) = report(None)
+    assert isinstance(last, Finding) and isinstance(last.what, Detections) and len(last.what) == 2
+    report = reporter("summary:0.0s")
+    assert list(report([seen(0)])) == []
+    assert len(list(report([seen(15)]))) == 1
+
+
+def test_events_carry_what_was_found() -> None:
+    event = to_event(seen(0, 15), "camera")
+    assert isinstance(event, DetectionsEvent)
+    body = msgspec.json.decode(msgspec.json.encode(event))
+    assert body["kind"] == "detections" and (body["width"], body["height"], body["name"]) == (6, 4, "a.jpg")
+    assert body["detections"][1] == {"label": "cat", "class_id": 15, "score": 0.1235, "box": [1.0, 2.0, 3.0, 4.0]}
+    assert body["model"]["sha256"] == "0" * 64 and body["age_ms"] >= 0
+    scored = to_event(Finding(text("hi"), Scores("x", 0.9, {"x": 0.9, "y": 0.1}), MODEL), "words")
+    assert isinstance(scored, ScoresEvent) and scored.text == "hi" and scored.scores == {"x": 0.9, "y": 0.1}
+    plain = to_event(text("hi"), "words")
+    assert isinstance(plain, TextEvent) and plain.embedding is None
+    vector = to_event(Finding(text("hi"), Embedding(np.ones(3, np.float32)), MODEL), "words")
+    assert isinstance(vector, TextEvent) and vector.embedding == [1.0, 1.0, 1.0]
+
+
+def test_shapes_are_checked_at_birth() -> None:
+    with pytest.raises(ValueError, match="columns differ"):
+        Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int32), {})
+    with pytest.raises(ValueError, match="uint8 BGR"):
+        Frame(np.zeros((4, 4), np.uint8), 0, 0)
