@@ -126,8 +126,12 @@ def _cast(path: Path, name: str, array: npt.NDArray[Any], dtype: np.dtype[Any]) 
 
 
 def _try_out(net: Net) -> None:
-    """One run on zeros, dynamic axes of length 1: a provider that is listed may still be unable to run."""
-    net.run({spec.name: np.zeros([axis or 1 for axis in spec.shape], spec.dtype) for spec in net.inputs})
+    """One run on zeros: a provider that is listed may still be unable to run.
+
+    A dynamic first axis is taken as 1 and others as 64, which suits a batch of tokens and of pictures alike.
+    """
+    shapes = {spec: [axis or (64 if i else 1) for i, axis in enumerate(spec.shape)] for spec in net.inputs}
+    net.run({spec.name: np.zeros(shape, spec.dtype) for spec, shape in shapes.items()})
 
 
 def _failures(ort: ModuleType) -> tuple[type[Exception], ...]:

@@ -122,10 +122,11 @@ def ssd(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     missing). They are told apart by shape and name, not by place, which differs between exporters.
     """
     boxes, label, score = _ssd_outputs(outputs)
-    count = next((int(a.reshape(-1)[0]) for a in outputs.values() if a.size == 1 and a.ndim < 2), len(score))
-    boxes, label, score = boxes[:count], label[:count], score[:count]
-    for array in (boxes, label, score):
+    count = next((array for array in outputs.values() if array.size == 1 and array.ndim < 2), np.array(len(score)))
+    for array in (boxes, label, score, count):
         _finite(array)
+    n = max(0, int(count.reshape(-1)[0]))
+    boxes, label, score = boxes[:n], label[:n], score[:n]
     keep = score >= threshold
     scale = np.array([head.width, head.height] * 2, np.float32)
     return _candidates(boxes[keep][:, [1, 0, 3, 2]] * scale, score[keep], _whole(label[keep], head))

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.backends import FORMATS, open_net
 from edge_agent.errors import ModelError, RefusedError
-from tests.tiny import absolute_tflite, doubling_onnx, one
+from tests.nets import absolute_tflite, doubling_onnx, one
 
 
 def model(folder: Path, format: str) -> Path:

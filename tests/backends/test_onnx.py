@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from edge_agent.backends import onnx as backend
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
-from tests.tiny import doubling_onnx, one, write_onnx
+from tests.nets import doubling_onnx, one, write_onnx
 
 
 def test_dynamic_axes_are_none_and_take_any_length(tmp_path: Path) -> None:

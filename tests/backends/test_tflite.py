@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.backends import open_net, tflite
 from edge_agent.errors import ModelError, RefusedError
-from tests.tiny import absolute_tflite, one, write_tflite
+from tests.nets import absolute_tflite, one, write_tflite
 
 
 def test_a_dynamic_axis_is_resized_and_back(tmp_path: Path) -> None:

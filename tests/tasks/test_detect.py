@@ -15,7 +15,7 @@ from edge_agent.manifest import Input, Served
 from edge_agent.tasks.boxes import draw
 from edge_agent.types import Detections, Frame, Net, Pixels, TensorSpec
 from tests.coco import coco80, frame, make, mean_average_precision, only, read, real, serve_net
-from tests.tiny import blob_finder_onnx
+from tests.nets import blob_finder_onnx
 
 RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)
 NAMES = ["blue", "green", "red"]

@@ -244,6 +244,14 @@ def test_what_is_not_finite_is_never_passed_on(family: str, name: str, column: i
         FAMILIES[family].decode(outputs, Head(32, 32, 2), 0.3)
 
 
+@pytest.mark.parametrize("name", ["b", "c", "s", "n"])
+def test_every_output_of_an_ssd_is_watched(name: str) -> None:
+    outputs = silent("ssd")
+    outputs[name].reshape(-1)[-1] = math.nan
+    with pytest.raises(InputError, match="not finite"):
+        FAMILIES["ssd"].decode(outputs, Head(32, 32, 2), 0.3)
+
+
 def test_a_size_that_overflows_is_not_passed_on() -> None:
     outputs = silent("yolox")
     outputs["o"][0, 3] = [0, 0, 1000, 0, 0.9, 0.9, 0]
