@@ -92,8 +92,8 @@ class Link:
         self._thread.start()
 
     def stop(self, drain: float = 5.0) -> None:
-        """Send what is left for up to `drain` seconds, say offline, disconnect."""
-        self._stop_by = time.monotonic() + drain
+        """Send what is left for up to `drain` seconds (if connected at all), say offline, disconnect."""
+        self._stop_by = time.monotonic() + (drain if self.connected else 0)
         self._stop.set()
         self.wake()
         if self._thread.is_alive():

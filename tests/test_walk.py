@@ -65,8 +65,13 @@ def test_newest_wins_and_the_rest_is_counted() -> None:
 
 def test_lossless_box_makes_the_sender_wait() -> None:
     box: Mailbox[int] = Mailbox(2, newest=False)
-    sender = threading.Thread(target=lambda: ([box.put(i) for i in range(100)], box.close()), daemon=True)
-    sender.start()
+
+    def send() -> None:
+        for i in range(100):
+            box.put(i)
+        box.close()
+
+    threading.Thread(target=send, daemon=True).start()
     until(lambda: len(box) == 2, "the box is full")
     assert list(box) == list(range(100)) and box.dropped == 0
 
@@ -96,10 +101,11 @@ def test_lane_order_is_priority_then_deadline_then_arrival() -> None:
     asked = [("late", 0, 9.0), ("soon", 0, 1.0), ("high", 5, 50.0), ("late too", 0, 9.0)]
     with lane.turn():
         threads = []
-        for n, (name, priority, deadline) in enumerate(asked):
+        for name, priority, deadline in asked:
             threads.append(threading.Thread(target=take, args=(name, priority, deadline)))
             threads[-1].start()
-            until(lambda n=n: len(lane._queue) == n + 1, "it waits")
+            waiting = len(threads)
+            until(lambda: len(lane._queue) == waiting, "it waits")  # noqa: B023
     for thread in threads:
         thread.join(10)
     assert order == ["high", "soon", "late", "late too"]

@@ -1,0 +1,164 @@
+"""The whole agent as a user runs it: `edge-agent run -c agent.toml` against a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import Mqtt
+from edge_agent.outbox import Outbox
+from tests.broker import Consumer, Mosquitto, broker, until
+from tests.tiny import tiny_detector
+
+AGENT = [sys.executable, "-m", "edge_agent"]
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    with broker(tmp_path) as server:
+        yield server
+
+
+def write(tmp_path: Path, url: str | None, pipelines: str) -> Path:
+    file = tmp_path / "agent.toml"
+    mqtt = f'[mqtt]\nurl = "{url}"\n' if url else ""
+    file.write_text(f'[device]\nid = "porch"\n{mqtt}[store]\npath = "store"\n{pipelines}')
+    return file
+
+
+def pipeline(name: str, source: str, tasks: str = "", more: str = "") -> str:
+    return f'[[pipeline]]\nname = "{name}"\nsource = "{source}"\ntasks = [{tasks}]\n{more}\n'
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "EDGE_AGENT_HOME": str(config.parent / "home")}
+    return subprocess.Popen([*AGENT, "run", "-c", str(config)], stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(agent: subprocess.Popen[str]) -> str:
+    _, said = agent.communicate(timeout=60)
+    assert agent.returncode == 0, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_lines_and_pictures_to_the_broker_and_the_end_by_itself(
+    mosquitto: Mosquitto, tmp_path: Path, demo_pictures: Path
+) -> None:
+    (tmp_path / "said.txt").write_bytes("one\n\ntwo ü\nbroken \xff byte\n".encode("latin-1") + b"x" * 1_000_000 + b"\n")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("astronaut.png", "coffee.png"):
+        (photos / name).write_bytes((demo_pictures / name).read_bytes())
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    model = tiny_detector(tmp_path / "model")
+    config = write(
+        tmp_path,
+        mosquitto.url,
+        pipeline("words", "lines:said.txt?follow=false") + pipeline("photos", "files:photos", f'"detect:{model}"'),
+    )
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        said = finish(start(config))
+        until(lambda: consumer.last("porch/status") == b"offline", "it says offline")
+        events = consumer.events()
+    assert sorted(e["seq"] for e in events) == [1, 2, 3, 4, 5, 6]
+    assert all(e["id"] == f"porch/{e['epoch']}/{e['seq']}" and e["device"] == "porch" for e in events)
+    words = [e["text"] for e in events if e["pipeline"] == "words"]
+    assert words[0] == "one" and len(words) == 4 and 30_000 < len(words[3]) < 40_000
+    pictures = [e for e in events if e["pipeline"] == "photos"]
+    assert [(e["name"], e["width"]) for e in pictures] == [("astronaut.png", 512), ("coffee.png", 600)]
+    assert all(e["model"]["name"] == "tiny" and "infer" in e["spent_ms"] for e in pictures)
+    assert "broken.jpg" in said and "6 events kept, 6 acknowledged, 0 lost" in said
+    state = json.loads(consumer.last("photos/state") or b"")
+    assert (state["stream"], state["samples"], state["answered"]) == ("ended", 2, 2)
+
+
+def test_works_without_a_broker_and_delivers_when_it_comes(tmp_path: Path) -> None:
+    with broker(tmp_path) as server:
+        server.stop()
+        (tmp_path / "said.txt").write_text("".join(f"line {i}\n" for i in range(200)))
+        agent = start(write(tmp_path, server.url, pipeline("words", "lines:said.txt?follow=false")))
+        until(lambda: (tmp_path / "store" / "mark").exists(), "it runs")
+        server.start()
+        with Consumer(Mqtt(url=server.url)) as consumer:
+            finish(agent)
+            until(lambda: len(consumer.seqs()) == 200, "all lines arrive")
+
+
+def test_kill_nine_loses_no_line_and_counts_none_twice(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    lines = [f"line {i}" for i in range(1500)]
+    (tmp_path / "said.txt").write_text("".join(f"{line}\n" for line in lines))
+    config = write(tmp_path, mosquitto.url, pipeline("words", "lines:said.txt?follow=false"))
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        for turn in range(1, 4):
+            agent = start(config)
+            until(lambda: len(consumer.seqs()) >= 150 * turn, "some lines arrive")  # noqa: B023
+            agent.send_signal(signal.SIGKILL)
+            agent.communicate()
+        finish(start(config))
+        until(lambda: len({e.get("text") for e in consumer.events()} & set(lines)) == 1500, "every line arrives")
+        by_id = {e["id"]: e for e in consumer.events()}
+    assert sorted(e["text"] for e in by_id.values() if e["kind"] == "text") == sorted(lines)
+    declared = {n for e in by_id.values() if e["kind"] == "gap" for n in range(e["first"], e["last"] + 1)}
+    seqs = {e["seq"] for e in by_id.values()}
+    assert set(range(1, max(seqs) + 1)) <= seqs | declared
+
+
+def test_ctrl_c_stops_in_order_and_keeps_what_is_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "said.txt").write_text("a\nb\nc\n")
+    agent = start(write(tmp_path, "mqtt://127.0.0.1:9", pipeline("words", "lines:said.txt")))
+    said = ""
+    assert agent.stderr is not None
+    for said in agent.stderr:
+        if "events wait on disk" in said:
+            break
+    until(lambda: list((tmp_path / "store").glob("alert-*.log")), "the lines are kept")
+    agent.send_signal(signal.SIGINT)
+    finish(agent)
+    box = Outbox(tmp_path / "store", "porch")
+    assert [json.loads(r.payload)["text"] for r in box.take(9)] == ["a", "b", "c"]
+    assert box.marks == {"words": 6}
+    box.close()
+
+
+def test_text_from_another_device(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    config = write(tmp_path, mosquitto.url, pipeline("heard", "mqtt:house/+/said"))
+    agent = start(config)
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        until(lambda: consumer.last("porch/status") == b"online", "it is online")
+        until(lambda: consumer.last("heard/state"), "the pipeline runs")
+        tool = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", "house/kitchen/said", "-m", "water the plants"]
+        subprocess.run(tool, check=True)
+        until(lambda: [e["text"] for e in consumer.events()] == ["water the plants"], "the text comes back as an event")
+        agent.send_signal(signal.SIGTERM)
+        finish(agent)
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "says", "code"),
+    [
+        (pipeline("a", "files:none"), "pipeline a: ", 1),
+        (pipeline("a", "filse:none"), 'did you mean "files"', 2),
+        (pipeline("a", "lines:said.txt", '"detect:model"'), "takes Frame, but Text comes to it", 2),
+        (pipeline("a", "files:said.txt", '"detect:nosuchmodel"'), "pipeline a: ", 1),
+        (pipeline("a", "lines:said.txt", '"dettect:detector"'), 'did you mean "detect"', 2),
+        (pipeline("a", "lines:said.txt?folow=false"), 'did you mean "follow"', 2),
+        (pipeline("a", "camera:0"), "pictures need a task", 2),
+        (pipeline("a", "mqtt:x"), "pipeline a: ", 2),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_nothing_starts(tmp_path: Path, pipelines: str, says: str, code: int) -> None:
+    (tmp_path / "said.txt").write_text("a\n")
+    config = write(tmp_path, None, pipelines.replace("detect:model", f"detect:{tiny_detector(tmp_path / 'model')}"))
+    for verb in ("run", "check"):
+        environment = {**os.environ, "EDGE_AGENT_HOME": str(tmp_path / "home")}
+        done = subprocess.run([*AGENT, verb, "-c", str(config)], capture_output=True, text=True, env=environment)
+        assert done.returncode == code, done.stderr
+        assert says in done.stderr and done.stderr.count("\n") == 1, done.stderr
