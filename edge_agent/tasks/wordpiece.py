@@ -1,0 +1,247 @@
+"""Text to word pieces as BERT reads them, with the place of each piece in the text.
+
+The rules are those of the reference implementation (Devlin et al. 2018, `tokenization.py`; the `tokenizers` package):
+clean, space out CJK, NFD and strip accents, lower-case, split at spaces and punctuation, then the longest piece first.
+"[SEP]" and the like inside a text are plain text here, so that no text can pretend to be two.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.errors import ManifestError
+
+MAX_CHARS = 100
+"""a longer word is unknown"""
+
+CJK = (
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B81F),
+    (0x2B920, 0x2CEAF),
+    (0x2F800, 0x2FA1F),
+)
+"""Ideographs, each a word of its own; 2B820 to 2B91F are left out by the reference too."""
+
+# The reference knows the categories of Unicode 8. What has become a mark, punctuation or a control since then is a
+# letter to it, whatever this Python's tables say; four characters have changed sides.
+LATE = """
+5C8-5C9 61D 7FD 890-89F 8CA-8E2 9FD-9FE A76 AFA-AFF B53-B55 C04 C3C C77 C84 D00 D3B-D3C D81 EBA ECE 180F 1885-1886
+1ABF-1AF0 1B4E-1B4F 1B7D-1B7F 1DF6-1DFB 2E43-2E63 A82C A8C5 A8FF A9BD 10D24-10D27 10D69-10D6E 10EAB-10EFF
+10F46-10F59 10F82-10F89 11070-11074 110C2-110CD 111CF 1123E-11241 1133B 113BB-113E2 11438-1145E 11660-1166C 116B9
+1182F-1183B 1193B-11946 119D4-11A0A 11A33-11A5B 11A8A-11AA2 11B00-11B09 11B60-11B66 11BE1 11C30-11C45 11C70-11CB6
+11D31-11D47 11D90-11D97 11DF0 11EF3-11F01 11F36-11F5A 11FFF 12FF1-12FF2 13430-13455 1611E-1612F 16D6D-16D6F
+16E97-16E9A 16F4F 16FE2-16FE4 1CF00-1CF46 1D127-1D128 1D25B-1D25C 1E000-1E02A 1E08F 1E130-1E136 1E2AE 1E2EC-1E2EF
+1E4EC-1E4EF 1E5EE-1E5FF 1E6E3-1E6F5 1E944-1E95F
+"""
+EARLY = {"\u166d": "Po", "\U000111c9": "Po", "\u1734": "Mn", "\U0001171e": "Mn"}
+
+LETTER, PUNCTUATION, SPACE = 0, 1, 2
+
+
+def _ranges(text: str) -> frozenset[int]:
+    """``"5C8-5C9 7FD"`` as code points."""
+    spans = [part.split("-") for part in text.split()]
+    return frozenset(c for span in spans for c in range(int(span[0], 16), int(span[-1], 16) + 1))
+
+
+_LATE = _ranges(LATE)
+
+
+def category(char: str) -> str:
+    """Unicode's general category as the reference sees it; late comers are "Lo"."""
+    if char in EARLY:
+        return EARLY[char]
+    return "Lo" if ord(char) in _LATE else unicodedata.category(char)
+
+
+def kind(char: str) -> int:
+    """LETTER, PUNCTUATION (all ASCII symbols too, as in the reference) or SPACE."""
+    if char in " \t\n\r":
+        return SPACE
+    if char.isascii():
+        return PUNCTUATION if char.isprintable() and not char.isalnum() else LETTER
+    major = category(char)[0]
+    return SPACE if major == "Z" else PUNCTUATION if major == "P" else LETTER
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The pieces of one text, [CLS] first and [SEP] last, and where each stands in it."""
+
+    ids: list[int]
+    start: list[int]
+    """characters; 0 for [CLS] and [SEP]"""
+    end: list[int]
+    """characters, exclusive"""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class WordPiece:
+    """A vocabulary and its rules."""
+
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        *,
+        lowercase: bool = True,
+        strip_accents: bool | None = None,
+        clean: bool = True,
+        space_cjk: bool = True,
+        prefix: str = "##",
+        max_chars: int = MAX_CHARS,
+        unknown: str = "[UNK]",
+        where: str = "vocabulary",
+    ):
+        """`vocab`: piece -> id. Raises ManifestError when [CLS], [SEP], [PAD] or the unknown piece is not in it."""
+        for piece in (unknown, "[CLS]", "[SEP]", "[PAD]"):
+            if piece not in vocab:
+                raise ManifestError(f'{where}: no "{piece}" in it; give the vocabulary that belongs to the model')
+        self.vocab = vocab
+        self.unknown, self.cls, self.sep, self.pad = (vocab[p] for p in (unknown, "[CLS]", "[SEP]", "[PAD]"))
+        self.lowercase = lowercase
+        self.strip_accents = lowercase if strip_accents is None else strip_accents
+        self.clean, self.space_cjk, self.prefix, self.max_chars = clean, space_cjk, prefix, max_chars
+        self.longest = max(map(len, vocab))
+        # hostile text can hold any number of different characters and words
+        self._shape = lru_cache(maxsize=4096)(self._shape_of)
+        self._pieces = lru_cache(maxsize=8192)(self._pieces_of)
+
+    def encode(self, text: str, max_length: int) -> Pieces:
+        """At most `max_length` pieces; what is too long is cut off at the end and not even looked at."""
+        ids, start, end = [self.cls], [0], [0]
+        room = max_length - 2
+        for word, origin in self._words(text):
+            for piece, first, last in self._pieces(word)[:room]:
+                ids.append(piece)
+                start.append(origin[first])
+                end.append(origin[last - 1] + 1)
+            room = max_length - 1 - len(ids)
+            if room <= 0:
+                break
+        return Pieces([*ids, self.sep], [*start, 0], [*end, 0])
+
+    def _words(self, text: str) -> Iterator[tuple[str, list[int]]]:
+        """Each word or mark, normalised, and for each of its characters the index in `text` that it came from."""
+        word: list[str] = []
+        origin: list[int] = []
+        for char, what, at in self._normal(text):
+            if what == LETTER:
+                word.append(char)
+                origin.append(at)
+                continue
+            if word:
+                yield "".join(word), origin
+                word, origin = [], []
+            if what == PUNCTUATION:
+                yield char, [at]
+        if word:
+            yield "".join(word), origin
+
+    def _normal(self, text: str) -> Iterator[tuple[str, int, int]]:
+        """(character, kind, index in `text`), normalised; combining marks in canonical order (UAX #15)."""
+        marks: list[tuple[int, str, int, int]] = []
+        for at, char in enumerate(text):
+            for out, what, order in self._shape(char):
+                if order:
+                    marks.append((order, out, what, at))
+                    continue
+                if marks:
+                    yield from ((o, w, a) for _, o, w, a in sorted(marks, key=lambda mark: mark[0]))
+                    marks = []
+                if out:
+                    yield out, what, at
+        yield from ((o, w, a) for _, o, w, a in sorted(marks, key=lambda mark: mark[0]))
+
+    def _shape_of(self, char: str) -> tuple[tuple[str, int, int], ...]:
+        """What one character becomes: (character or "" for a mark that vanishes, kind, combining class to sort by)."""
+        if self.clean:
+            if char in "\t\n\r" or category(char)[0] == "Z":
+                return ((" ", SPACE, 0),)
+            if char == "\ufffd" or category(char) in ("Cc", "Cf", "Co", "Cs"):
+                return ()
+        out: list[tuple[str, int, int]] = []
+        for part in unicodedata.normalize("NFD", char) if self.strip_accents else char:
+            order = unicodedata.combining(part) if self.strip_accents else 0
+            if self.strip_accents and category(part) == "Mn":
+                if not order:
+                    out.append(("", LETTER, 0))
+                continue
+            out += [(c, kind(c), order) for c in (part.lower() if self.lowercase else part)]
+        if self.space_cjk and any(first <= ord(char) <= last for first, last in CJK):
+            return ((" ", SPACE, 0), *out, (" ", SPACE, 0))
+        return tuple(out)
+
+    def _pieces_of(self, word: str) -> tuple[tuple[int, int, int], ...]:
+        """(id, first, last + 1 character in the word) of each piece, the longest that fits first."""
+        size = len(word)
+        if size > self.max_chars:
+            return ((self.unknown, 0, size),)
+        out, first = [], 0
+        while first < size:
+            for last in range(min(size, first + self.longest), first, -1):
+                piece = self.vocab.get(word[first:last] if first == 0 else self.prefix + word[first:last])
+                if piece is not None:
+                    break
+            else:
+                return ((self.unknown, 0, size),)
+            out.append((piece, first, last))
+            first = last
+        return tuple(out)
+
+
+# ── from files ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_vocab(path: Path, lowercase: bool) -> WordPiece:
+    """Read a vocab.txt: one piece a line, the line number is the id. Raises ManifestError."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
+    vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
+    return WordPiece(vocab, lowercase=lowercase, where=str(path))
+
+
+def from_json(path: Path) -> WordPiece:
+    """Read a tokenizer.json with a WordPiece model and BERT's rules. Raises ManifestError for another one."""
+    try:
+        table = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
+    model = _part(path, table, "model", "WordPiece")
+    normal = _part(path, table, "normalizer", "BertNormalizer")
+    _part(path, table, "pre_tokenizer", "BertPreTokenizer")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not all(isinstance(i, int) for i in vocab.values()):
+        raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
+    return WordPiece(
+        vocab,
+        lowercase=bool(normal.get("lowercase", True)),
+        strip_accents=normal.get("strip_accents"),
+        clean=bool(normal.get("clean_text", True)),
+        space_cjk=bool(normal.get("handle_chinese_chars", True)),
+        prefix=str(model.get("continuing_subword_prefix", "##")),
+        max_chars=int(model.get("max_input_chars_per_word", MAX_CHARS)),
+        unknown=str(model.get("unk_token", "[UNK]")),
+        where=str(path),
+    )
+
+
+def _part(path: Path, table: Any, key: str, expected: str) -> dict[str, Any]:
+    part = table.get(key) if isinstance(table, dict) else None
+    found = part.get("type", expected) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or found != expected:
+        raise ManifestError(f"{path}: {key} is {found}, only {expected} is understood; use a BERT model's tokenizer")
+    return part
