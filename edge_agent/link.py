@@ -101,7 +101,7 @@ class Link:
 
     def wake(self) -> None:
         """There is something to do."""
-        with contextlib.suppress(BlockingIOError):  # the pipe is full: it is awake
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full: it is awake; broken: it has ended
             os.write(self._wake_w, b"\0")
 
     def say(self, tail: str, payload: bytes) -> None:
