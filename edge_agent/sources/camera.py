@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,7 +18,7 @@ from edge_agent.errors import ConfigError, InputError, SourceError
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import number, whole
 from edge_agent.sources.pictures import bgr, cv2
-from edge_agent.sources.watch import RULES, Reader, Rules, rules, thinner, watch
+from edge_agent.sources.watch import OPENING, RULES, Reader, Rules, queued, rules, thinner, watch
 from edge_agent.types import Frame, Uri
 
 DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
@@ -94,16 +95,17 @@ def shown(parts: SplitResult) -> str:
 
 def open_stream(parts: SplitResult, believed: Rules, fps: float) -> Reader:
     """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it."""
-    limit = int(1500 * believed.stall)
+    opening, reading = int(1000 * (believed.stall + OPENING + 1)), int(1000 * (believed.stall + 1))
     capture = cv2.VideoCapture(
         parts.geturl(),
         cv2.CAP_FFMPEG,
-        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit],
+        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, opening, cv2.CAP_PROP_READ_TIMEOUT_MSEC, reading],
     )
     if not capture.isOpened():
         capture.release()
         raise SourceError(f"{shown(parts)}: {_why_not(parts, believed.stall)}")
-    return reader_of(capture, shown(parts), fps)
+    stale = queued()
+    return reader_of(capture, shown(parts), fps, lambda mono: stale(mono, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000))
 
 
 def _why_not(parts: SplitResult, limit: float) -> str:
@@ -116,7 +118,9 @@ def _why_not(parts: SplitResult, limit: float) -> str:
     return "answers, but gives no video; check the path, the user and the password"
 
 
-def reader_of(capture: cv2.VideoCapture, what: str, fps: float) -> Reader:
+def reader_of(
+    capture: cv2.VideoCapture, what: str, fps: float, stale: Callable[[float], bool] = lambda mono: False
+) -> Reader:
     """A Reader of an open capture; a frame is stamped when it has arrived, before it is converted."""
     wanted = thinner(fps)
 
@@ -125,7 +129,7 @@ def reader_of(capture: cv2.VideoCapture, what: str, fps: float) -> Reader:
             if not capture.grab():
                 raise SourceError(f"{what}: the stream ended")
             at, mono = time.time(), time.monotonic()
-            if not wanted(mono):
+            if stale(mono) or not wanted(mono):
                 return None
             try:
                 good, image = capture.retrieve()

@@ -23,7 +23,7 @@ from edge_agent.sources.camera import STREAM, address, open_stream, shown
 from edge_agent.sources.options import number
 from edge_agent.sources.pictures import decode
 from edge_agent.sources.text import tenfold
-from edge_agent.sources.watch import Reader, Rules, rules, thinner, watch
+from edge_agent.sources.watch import OPENING, Reader, Rules, rules, thinner, watch
 from edge_agent.types import Frame, Uri
 
 LONGEST_PART = 32 << 20
@@ -43,8 +43,8 @@ def http(uri: Uri, here: Here) -> Opened:
 
 
 def _open(parts: SplitResult, believed: Rules, fps: float) -> Reader:
-    # a little more than the watch waits for the first frame, so that it is the watch that judges
-    limit = 2.5 * believed.stall
+    # longer than the watch waits, so that it is the watch that judges
+    limit = believed.stall + OPENING + 1
     answer = _get(parts, limit)
     kind = answer.headers.get_content_type()
     if kind.startswith("multipart/"):

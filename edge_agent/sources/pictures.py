@@ -17,8 +17,9 @@ MOST_PIXELS = 200_000_000
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
-# UDP loses packets, and with them the lower half of a picture
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+# UDP loses packets, and with them the lower half of a picture; FFmpeg looks at a stream for 3 s and more before it
+# gives a frame, 1 s (here in µs) is enough to know the codec
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analyzeduration;1000000")
 
 import cv2  # noqa: E402
 

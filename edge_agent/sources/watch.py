@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import random
 import threading
@@ -32,10 +33,17 @@ TOO_OLD = 1.0
 """seconds: a frame that waited longer than this for its consumer is dropped"""
 TICK = 0.1
 """seconds between looks at `stop`"""
+OPENING = 10.0
+"""seconds that opening a stream may take: its codec is found out from what it sends, and a camera wakes up slowly"""
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 """seconds before a stream is opened again: doubled each time, a quarter more or less by chance"""
 MOST_HUNG = 4
 """threads that may hang in reads that never return before no more are started"""
+FAREWELL = 2.0
+"""seconds that the process waits at its end for threads that read"""
+
+READER = "reader"
+"""name of the threads that read"""
 
 log = logging.getLogger("edge_agent")
 
@@ -45,7 +53,7 @@ class Rules:
     """When a stream is no longer believed."""
 
     stall: float = 5.0
-    """seconds without a frame; twice that for the first one"""
+    """seconds without a frame; the first one may take OPENING longer"""
     dark: bool = True
     frozen: float = 3.0
     """seconds of one and the same picture; 0: never"""
@@ -125,6 +133,42 @@ def thinner(fps: float) -> Callable[[float], bool]:
         return True
 
     return wanted
+
+
+def queued() -> Callable[[float, float], bool]:
+    """-> stale(mono, pts): whether a frame had waited in a queue before it was read, so that it shows the past.
+
+    `mono` is when it was read and `pts` the stream's own time, seconds. What was queued comes faster than the stream
+    runs. At first all such frames are stale (a decoder keeps what it was opened with); later those that are also more
+    than TOO_OLD behind the quickest ones. A stream without a clock of its own has no stale frames, one with a slow clock
+    next to none.
+    """
+    last: tuple[float, float] | None = None
+    began, least, opening, calm = 0.0, 0.0, True, 0
+
+    def stale(mono: float, pts: float) -> bool:
+        nonlocal last, began, least, opening, calm
+        before, last = last, (mono, pts)
+        if before is None:
+            began = mono
+            return False
+        passed, played = mono - before[0], pts - before[1]
+        if played <= 0 or played > OPENING:
+            least = mono - pts
+            return False
+        hurried = passed < played / 2
+        if opening and (not hurried or mono - began > OPENING):
+            opening, least = False, mono - pts
+        if opening:
+            return True
+        least = min(least, mono - pts)
+        calm = 0 if hurried or mono - pts - least <= TOO_OLD else calm + 1
+        if calm > 1:
+            # late, but nothing is being caught up: the way has become longer, or the clock is slow
+            least = mono - pts
+        return mono - pts - least > TOO_OLD
+
+    return stale
 
 
 # ── the supervisor ───────────────────────────────────────────────────────────────────────────────────────
@@ -215,7 +259,7 @@ def watch(open_: Callable[[], Reader], believed: Rules, stop: threading.Event) -
             stop.wait(TICK)
             continue
         feed = _Feed()
-        thread = threading.Thread(target=feed.pump, args=(open_,), daemon=True, name="reader")
+        thread = threading.Thread(target=feed.pump, args=(open_,), daemon=True, name=READER)
         thread.start()
         threads.append(thread)
         began = time.monotonic()
@@ -232,6 +276,15 @@ def watch(open_: Callable[[], Reader], believed: Rules, stop: threading.Event) -
             pause = FIRST_PAUSE
         stop.wait(pause * random.uniform(0.75, 1.25))
         pause = min(2 * pause, LAST_PAUSE)
+
+
+@atexit.register
+def _wait_for_readers() -> None:
+    """A thread that comes back from C++ while the interpreter is taken down aborts the process (until Python 3.14)."""
+    end = time.monotonic() + FAREWELL
+    for thread in threading.enumerate():
+        if thread.name == READER:
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 def _believed(
@@ -254,7 +307,7 @@ def _believed(
         elif feed.over is not None:
             return feed.over
         else:
-            patience = believed.stall if feed.alive else 2 * believed.stall
+            patience = believed.stall if feed.alive else believed.stall + OPENING
             if now - max(since, feed.alive) > patience:
                 why = f"no frame for {patience:g} s"
                 if judge.said is None or judge.said[0] != "reconnecting":

@@ -10,3 +10,4 @@ from edge_agent.sources import watch
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(watch, "OPENING", 2.0)

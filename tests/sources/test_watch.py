@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.errors import SourceError
 from edge_agent.sources import Opened
-from edge_agent.sources.watch import MOST_HUNG, Judge, Reader, Rules, thinner, watch
+from edge_agent.sources.watch import MOST_HUNG, Judge, Reader, Rules, queued, thinner, watch
 from edge_agent.types import Frame, Pixels, StreamState
 
 from .servers import running
@@ -240,3 +240,39 @@ def test_a_slow_consumer_is_no_stall() -> None:
             with_stop.set()
         time.sleep(0.6)
     assert [type(item) for item in got] == [StreamState, Frame, Frame, Frame]
+
+
+def played(seconds: float, pts: float, start: float = 100.0, step: float = 0.1) -> list[tuple[float, float]]:
+    """A second of stream from `pts` on that is read within `seconds`."""
+    return [(start + seconds * index * step, pts + index * step) for index in range(round(1 / step))]
+
+
+def test_what_a_decoder_had_queued_at_first_is_stale() -> None:
+    stale = queued()
+    backlog = [stale(*at) for at in played(0.02, 0.0)]
+    assert backlog == [False] + [True] * 9, "the first one cannot be known"
+    assert not any(stale(*at) for at in played(1.0, 1.0, start=100.1))
+
+
+def test_what_was_queued_by_an_interruption_is_stale_until_it_has_caught_up() -> None:
+    stale = queued()
+    assert not any(stale(*at) for at in [*played(1.0, 0.0), *played(1.0, 1.0, start=101.0)])
+    # nothing for 3 seconds; then they come at once, and the last ones are young again
+    late = [stale(105.0 + index * 0.001, 2.0 + index * 0.1) for index in range(30)]
+    assert late[:20] == [True] * 20
+    assert late[21:] == [False] * 9
+    assert not any(stale(*at) for at in played(1.0, 5.0, start=105.1))
+
+
+def test_jitter_a_slow_clock_and_none_at_all_make_next_to_nothing_stale() -> None:
+    stale = queued()
+    pairs = [(100 + index * 0.2 + odd * 0.01, index * 0.2 + odd * 0.1) for index in range(50) for odd in (0, 1)]
+    assert not any([stale(*at) for at in pairs][2:])
+    stale = queued()
+    assert sum(stale(100 + index * 0.1, index * 0.08) for index in range(500)) <= 10
+    stale = queued()
+    assert sum(stale(100 + index * 2.0, index * 0.033) for index in range(50)) <= 1
+    stale = queued()
+    assert not any(stale(100 + index * 0.1, 0.0) for index in range(50))
+    stale = queued()
+    assert not any(stale(100 + index * 0.1, index % 20 * 0.1) for index in range(50)), "a clock that begins again"
