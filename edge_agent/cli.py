@@ -208,9 +208,9 @@ def _understand(args: argparse.Namespace) -> int:
         task = make_task(Uri("embed", args.model), _models(args).serve, home())
     else:
         labels = args.labels or str(carried("deploy", "demo", "intents.toml"))
+        task = make_task(Uri("classify", args.model, {"labels": labels}), _models(args).serve, home())
         if not args.labels:
             _note(f"labels: the demo's ({labels}); give your own with --labels FILE.toml")
-        task = make_task(Uri("classify", args.model, {"labels": labels}), _models(args).serve, home())
     failed = 0
     for text in _texts(args.text):
         try:

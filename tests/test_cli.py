@@ -1,0 +1,209 @@
+"""The verbs as a user types them, in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.broker import broker
+from tests.tiny import tiny_detector
+
+
+def run(
+    tmp_path: Path, *args: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "EDGE_AGENT_HOME": str(tmp_path / "home"), **(env or {})}
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_agent", *args],
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        env=environment,
+    )
+    out = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in out.stderr, out.stderr
+    return out
+
+
+def test_detect_prints_the_promised_object_and_draws(tmp_path: Path, demo_pictures: Path) -> None:
+    model = tiny_detector(tmp_path / "model")
+    picture = str(demo_pictures / "coffee.png")
+    out = run(tmp_path, "detect", str(model), picture, "--json", "--save", str(tmp_path / "out" / "x.jpg"))
+    assert out.returncode == 0, out.stderr
+    (line,) = out.stdout.splitlines()
+    row = json.loads(line)
+    assert (row["image"], row["width"], row["height"]) == (picture, 600, 400)
+    (found,) = row["detections"]
+    assert found["label"] == "person" and found["class_id"] == 0 and 0 < found["score"] < 1
+    # 16..48 of 64 px; the picture is 64 x 43 of them (42.67 rounded) with 10 px of grey above
+    assert found["box"] == pytest.approx([150, 6 / 43 * 400, 450, 38 / 43 * 400], abs=0.02)
+    assert set(row["spent_ms"]) == {"decode", "prepare", "infer", "finish"}
+    drawn, plain = cv2.imread(str(tmp_path / "out" / "x.jpg")), cv2.imread(picture)
+    assert drawn is not None and plain is not None and drawn.shape == plain.shape
+    assert np.abs(drawn[45:55, 200:400].astype(int) - plain[45:55, 200:400]).max() > 60
+
+
+def test_detect_goes_on_past_a_bad_picture_and_says_no_at_the_end(tmp_path: Path, demo_pictures: Path) -> None:
+    model = tiny_detector(tmp_path / "model")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    good = str(demo_pictures / "coffee.png")
+    out = run(tmp_path, "detect", str(model), str(tmp_path / "broken.jpg"), str(tmp_path / "none.png"), good)
+    assert out.returncode == 1
+    assert "coffee.png 600x400: person" in out.stdout
+    assert [line.split(":")[1].strip().rpartition("/")[2] for line in out.stderr.splitlines()] == [
+        "broken.jpg",
+        "none.png",
+    ]
+
+
+def test_detect_on_pictures_of_every_kind(tmp_path: Path) -> None:
+    model = tiny_detector(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    kinds = {
+        "one.png": np.full((1, 1, 3), 200, np.uint8),
+        "grey.png": rng.integers(0, 255, (40, 30), np.uint8),
+        "alpha.png": rng.integers(0, 255, (30, 50, 4), np.uint8),
+        "huge.png": np.full((6000, 8000, 3), 90, np.uint8),
+        "thin.png": rng.integers(0, 255, (3, 2000, 3), np.uint8),
+    }
+    for name, image in kinds.items():
+        cv2.imwrite(str(tmp_path / name), image)
+    out = run(tmp_path, "detect", str(model), "--json", *(str(tmp_path / name) for name in kinds))
+    assert out.returncode == 0, out.stderr
+    for row in map(json.loads, out.stdout.splitlines()):
+        for found in row["detections"]:
+            left, top, right, bottom = found["box"]
+            assert 0 <= left < right <= row["width"] and 0 <= top < bottom <= row["height"]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["detect"], 2, "required"),
+        (["detct", "x"], 2, "invalid choice"),
+        (["detect", "nosuch", "{picture}"], 1, 'no model "nosuch"'),
+        (["detect", "{folder}/none.onnx", "{picture}"], 1, "no such file"),
+        (["detect", "{folder}/cut.onnx", "{picture}"], 1, "cut.onnx"),
+        (["detect", "{folder}/text.tflite", "{picture}"], 1, "text.tflite"),
+        (["detect", "{model}", "{picture}", "--score", "2"], 2, "score=2"),
+        (["detect", "{model}", "{picture}", "--classes", "persn"], 2, 'did you mean "person"'),
+        (["detect", "{model}", "{picture}", "{picture}", "--save", "one.jpg"], 2, "give a folder"),
+        (["understand", "{model}", "hello"], 1, "no text encoder"),
+        (["models", "pull", "nosuch"], 1, 'no model "nosuch"'),
+        (["models", "remove", "nosuch"], 1, "nosuch"),
+        (["models", "inspect", "{folder}/cut.onnx"], 1, "cut.onnx"),
+        (["models", "add", "{folder}/none.onnx"], 1, "none.onnx"),
+        (["listen"], 2, "give --url"),
+        (["listen", "--url", "http://x"], 2, "is not mqtt://"),
+        (["run", "-c", "{folder}/none.toml"], 2, "cannot be read"),
+        (["demo", "--seconds", "-3"], 2, "no number of seconds"),
+    ],
+)
+def test_each_wrong_use_is_one_line(tmp_path: Path, demo_pictures: Path, args: list[str], code: int, says: str) -> None:
+    model = tiny_detector(tmp_path / "model")
+    raw = (model / "model.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(raw[: len(raw) // 2])
+    (tmp_path / "text.tflite").write_text("not a flatbuffer")
+    places = {"folder": tmp_path, "model": model, "picture": demo_pictures / "coffee.png"}
+    out = run(tmp_path, *(arg.format(**places) for arg in args))
+    assert out.returncode == code, out.stderr
+    assert says in out.stderr and out.stderr.count("\n") == 1, out.stderr
+    assert out.stdout == ""
+
+
+def test_models_of_a_fresh_install(tmp_path: Path) -> None:
+    rows = {row["name"]: row for row in json.loads(run(tmp_path, "models", "list", "--json").stdout)}
+    assert rows["yolox-nano"]["state"] == "absent" and rows["yolox-nano"]["licence"] == "Apache-2.0"
+    keys = {"name", "task", "family", "format", "version", "sha256", "licence", "trained_by", "bytes", "state"}
+    assert all(set(row) >= keys for row in rows.values())
+    out = run(tmp_path, "models", "verify")
+    assert (out.returncode, out.stderr) == (0, "")
+
+
+def test_add_inspect_verify_remove(tmp_path: Path, demo_pictures: Path) -> None:
+    model = tiny_detector(tmp_path / "model")
+    bare = tmp_path / "bare.onnx"
+    shutil.copy(model / "model.onnx", bare)
+    shown = json.loads(run(tmp_path, "models", "inspect", str(bare), "--json").stdout)
+    assert (shown["task"], shown["family"]) == ("detect", "end2end") and shown["reasons"]
+    assert shown["inputs"][0]["shape"] == [1, 3, 64, 64] and shown["outputs"] and "labels" in shown
+    assert run(tmp_path, "models", "add", str(bare), "--name", "mine").returncode == 0
+    out = run(tmp_path, "detect", "mine", str(demo_pictures / "coffee.png"), "--score", "0.05")
+    assert out.returncode == 0 and "600x400: " in out.stdout
+    blob = next(
+        path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.stat().st_size == bare.stat().st_size
+    )
+    blob.chmod(0o600)
+    blob.write_bytes(b"\0" * blob.stat().st_size)
+    assert run(tmp_path, "models", "verify", "mine").returncode == 1
+    out = run(tmp_path, "detect", "mine", str(demo_pictures / "coffee.png"))
+    assert out.returncode == 1 and "damaged" in out.stderr
+    assert run(tmp_path, "models", "remove", "mine").returncode == 0
+    assert run(tmp_path, "detect", "mine", str(demo_pictures / "coffee.png")).returncode == 1
+
+
+def test_pull_from_a_mirror(tmp_path: Path, data: Path, demo_pictures: Path) -> None:
+    env = {"EDGE_AGENT_MODEL_MIRROR": str(data / "models")}
+    out = run(tmp_path, "models", "pull", "yolox-nano", env=env)
+    assert out.returncode == 0, out.stderr
+    out = run(tmp_path, "detect", "detector", str(demo_pictures / "astronaut.png"))
+    assert out.returncode == 0 and "person 0.9" in out.stdout
+
+
+def test_check_says_what_will_happen(tmp_path: Path) -> None:
+    model = tiny_detector(tmp_path / "model")
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        '[mqtt]\nurl = "mqtt://broker"\n'
+        f'[[pipeline]]\nname = "porch"\nsource = "camera:0"\ntasks = ["detect:{model}"]\n'
+        '[[pipeline]]\nname = "heard"\nsource = "mqtt:house/+/said"\n'
+    )
+    out = run(tmp_path, "check", "-c", str(config))
+    assert out.returncode == 0, out.stderr
+    assert "porch: camera:0 -> detect:" in out.stdout and "mqtt: broker:1883 as edge/v1/" in out.stdout
+    assert not (tmp_path / "store").exists()
+
+
+def test_listen_prints_what_devices_report(tmp_path: Path) -> None:
+    (tmp_path / "said.txt").write_text("hello\n")
+    with broker(tmp_path) as server:
+        config = tmp_path / "agent.toml"
+        config.write_text(
+            f'[device]\nid = "d1"\n[mqtt]\nurl = "{server.url}"\n[store]\npath = "store"\n'
+            '[[pipeline]]\nname = "words"\nsource = "lines:said.txt?follow=false"\n'
+        )
+        command = [sys.executable, "-m", "edge_agent", "listen", "--url", server.url]
+        human = subprocess.Popen([*command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        machine = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for listener in (human, machine):
+            assert listener.stderr is not None and "connected" in listener.stderr.readline()
+        assert run(tmp_path, "run", "-c", str(config)).returncode == 0
+        assert human.stdout is not None and machine.stdout is not None
+        assert any("hello" in line for line in human.stdout)
+        assert any(json.loads(line).get("text") == "hello" for line in machine.stdout)
+        for listener in (human, machine):
+            listener.terminate()
+            assert listener.wait(20) == 0
+
+
+def test_doctor_finds_what_is_needed(tmp_path: Path) -> None:
+    rows = {row["what"]: row for row in json.loads(run(tmp_path, "doctor", "--json").stdout)}
+    assert rows["ONNX"]["ok"] and rows["TFLite"]["ok"] and rows["machine"]["ok"]
+    unwritable = run(tmp_path, "doctor", env={"EDGE_AGENT_HOME": "/proc/nowhere"})
+    assert unwritable.returncode == 1 and "EDGE_AGENT_HOME" in unwritable.stdout
+
+
+def test_the_reader_may_leave(tmp_path: Path) -> None:
+    model = tiny_detector(tmp_path / "model")
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8, 3), 99, np.uint8))
+    pictures = " ".join([str(tmp_path / "a.png")] * 200)
+    command = f"{sys.executable} -m edge_agent detect {model} {pictures} --json | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1 and done.stderr == ""
