@@ -220,6 +220,6 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
             index += 1
         stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
         if not stop.is_set() and index < NOT_TO_THE_END * stated:
-            log.warning("%s: breaks off after %d of %d frames", path, index, stated)
+            log.warning("%s: only %d of its %d frames could be read", path, index, stated)
     finally:
         video.release()

@@ -73,7 +73,10 @@ def _get(parts: SplitResult, limit: float) -> HTTPResponse:
         answer = opener.open(url, timeout=limit)
     except urllib.error.HTTPError as error:
         error.close()
-        hint = "; put user:password@ before the host" if error.code == 401 and parts.username is None else ""
+        hint = ""
+        if error.code == 401:
+            wrong = "the user or the password is wrong"
+            hint = f"; {wrong if parts.username is not None else 'put user:password@ before the host'}"
         raise SourceError(f"{shown(parts)}: HTTP {error.code} {error.reason}{hint}") from None
     except (OSError, HTTPException, ValueError) as error:
         raise SourceError(f"{shown(parts)}: {_reason(error)}") from None

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from edge_agent.config import option
 from edge_agent.errors import ConfigError
 from edge_agent.sources import Here, Opened, Subscribe
 from edge_agent.sources.text import cleaner, tenfold
@@ -34,7 +33,8 @@ class _Said(msgspec.Struct):
 
 def mqtt(uri: Uri, here: Here) -> Opened:
     """Bind a topic filter; yields Texts. ConfigError when it is no filter, or no broker is configured."""
-    option(uri, {"": ""}, "")
+    if uri.options:
+        raise ConfigError(f'"{uri}": a topic has no options; write mqtt:{uri.rest}')
     levels = uri.rest.split("/")
     if (
         not uri.rest

@@ -23,6 +23,10 @@ os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analy
 
 import cv2  # noqa: E402
 
+if os.environ["OPENCV_LOG_LEVEL"] == "SILENT":
+    # it may have been loaded before by another room
+    cv2.setLogLevel(0)
+
 __all__ = ["MOST_PIXELS", "bgr", "cv2", "decode"]
 
 

@@ -140,8 +140,8 @@ def queued() -> Callable[[float, float], bool]:
 
     `mono` is when it was read and `pts` the stream's own time, seconds. What was queued comes faster than the stream
     runs. At first all such frames are stale (a decoder keeps what it was opened with); later those that are also more
-    than TOO_OLD behind the quickest ones. A stream without a clock of its own has no stale frames, one with a slow clock
-    next to none.
+    than TOO_OLD behind the quickest ones. A stream without a clock of its own has no stale frames, one with a slow
+    clock next to none.
     """
     last: tuple[float, float] | None = None
     began, least, opening, calm = 0.0, 0.0, True, 0

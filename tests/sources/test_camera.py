@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edge_agent.config import parse_uri
 from edge_agent.sources import open_source
 
 from .servers import Camera, rtsp_server, running
 
 
-def test_rtsp_hangs_dies_and_comes_back(capfd: object) -> None:
+def test_rtsp_hangs_dies_and_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
     camera = Camera()
     with rtsp_server(camera) as server:
         address = f"rtsp://127.0.0.1:{server.port}/stream?channel=1#stall=0.8&frozen=0.3"
@@ -39,6 +41,7 @@ def test_rtsp_hangs_dies_and_comes_back(capfd: object) -> None:
                 seen.until_state(condition, marked)
                 camera.mode = "live"
                 seen.until_state("ok", marked)
+    assert capfd.readouterr().err == "", "FFmpeg is quiet"
 
 
 def test_a_frame_belongs_to_its_holder() -> None:

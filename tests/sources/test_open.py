@@ -58,6 +58,7 @@ def theirs(uri: Uri, here: Here) -> Opened:
         ("lines:", 'or "lines:-" for standard input'),
         ("lines:x?from=middle", "from=middle: give start or end"),
         ("lines:x?rate=fast", "rate=fast: give a number"),
+        ("mqtt:a/b?qos=2", "a topic has no options; write mqtt:a/b"),
         ("mqtt:a/b", "no broker is configured; set mqtt.url"),
         ("mqtt:", "is no topic filter"),
         ("mqtt:a/#/b", "is no topic filter"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_a_source_that_cannot_be_opened_is_tried_again_and_says_why_once() -> No
     assert states == [StreamState("reconnecting", "no camera at /dev/video9"), StreamState("ok")]
 
 
-def test_a_reader_that_breaks_is_opened_again(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_reader_that_breaks_is_opened_again() -> None:
     frames = count()
 
     def open_() -> Reader:
@@ -195,6 +196,26 @@ def test_a_reader_that_breaks_is_opened_again(capfd: pytest.CaptureFixture[str])
         seen.until_frames(2)
     assert seen.states[:3] == ["ok", "reconnecting", "ok"]
     assert "the cable is out" in seen.whys
+
+
+def test_a_reader_with_a_bug_does_not_end_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: logged.append(args.exc_value))
+    frames, closed = count(), []
+
+    def read() -> Frame:
+        if next(frames) == 1:
+            raise ZeroDivisionError
+        return now(noise(32, 32))
+
+    def run(stop: threading.Event) -> Iterator[Frame | StreamState]:
+        return watch(lambda: Reader(read, lambda: closed.append(1)), Rules(), stop)
+
+    with running(Opened(run, Frame, live=True)) as seen:
+        seen.until(lambda: seen.states == ["ok", "reconnecting", "ok"])
+        assert seen.whys[1] == "the reader failed; its error is in the log"
+    assert [type(error) for error in logged] == [ZeroDivisionError]
+    assert closed
 
 
 def test_the_newest_frame_wins_and_an_old_one_is_dropped() -> None:
