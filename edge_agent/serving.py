@@ -55,7 +55,7 @@ class Models:
             try:
                 path = registry.file_path(located, row, pull=self.pull, say=self.say)
                 net = open_net(path, row.format, self.threads)
-                warm(net)
+                warm(net, _input(manifest.input, row))
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
@@ -82,13 +82,19 @@ def _input(given: Input | None, row: File) -> Input | None:
     return msgspec.structs.replace(given, layout=row.layout) if given is not None and row.layout else given
 
 
-def warm(net: Net) -> None:
+def warm(net: Net, picture: Input | None) -> None:
     """Run once on zeros, so that the first sample does not pay for it and a file that cannot run is found out.
 
-    Dynamic axes are taken as 8 (a short text). Raises RefusedError when the run fails.
+    Dynamic axes of a picture are as `picture` says, those of a text one sentence of 8 tokens.
+    Raises RefusedError when the run fails.
     """
-    tensors = {spec.name: np.zeros([d or 8 for d in spec.shape], spec.dtype) for spec in net.inputs}
+    tensors = {}
     for spec in net.inputs:
-        if spec.dtype.startswith("int") and "mask" in spec.name:
-            tensors[spec.name][...] = 1
+        usual = (1, 8, 8, 8)
+        if picture is not None and len(spec.shape) == 4:
+            high, wide = picture.height, picture.width
+            usual = (1, 3, high, wide) if picture.layout == "NCHW" else (1, high, wide, 3)
+        shape = [given or usual[min(axis, 3)] for axis, given in enumerate(spec.shape)]
+        fill = 1 if spec.dtype.startswith("int") and "mask" in spec.name else 0
+        tensors[spec.name] = np.full(shape, fill, spec.dtype)
     net.run(tensors)
