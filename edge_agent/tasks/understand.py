@@ -6,6 +6,7 @@ pair of model and file is first seen, and stored in HOME/heads.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -149,26 +150,22 @@ def _fit(made: Encoder, labels: dict[str, list[str]], path: str) -> Head:
 
 # ── stored heads ─────────────────────────────────────────────────────────────────────────────────────────
 
+COLUMNS = ("weight", "bias", "examples", "fits")
+
 
 def save(path: Path, head: Head) -> None:
     """Store a head whole or not at all. On a disk that takes nothing it is fitted again at the next start."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    columns = {key: getattr(head, key) for key in COLUMNS}
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with part.open("wb") as file:
-            np.savez(
-                file,
-                labels=np.array(head.labels),
-                weight=head.weight,
-                bias=head.bias,
-                examples=head.examples,
-                fits=head.fits,
-            )
+            np.savez(file, labels=np.array(head.labels), **columns)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        part.unlink()
 
 
 def load(path: Path, labels: tuple[str, ...], size: int) -> Head | None:
@@ -176,7 +173,7 @@ def load(path: Path, labels: tuple[str, ...], size: int) -> Head | None:
     try:
         with np.load(path, allow_pickle=False) as store:
             named = tuple(str(label) for label in store["labels"])
-            parts = [store[key] for key in ("weight", "bias", "examples", "fits")]
+            parts = [store[key] for key in COLUMNS]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     weight, bias, examples, fits = parts

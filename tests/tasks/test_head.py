@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_agent.tasks import head as module
+from edge_agent.tasks.head import UNKNOWN, fit
+
+
+def clusters(
+    seed: int, labels: int = 4, each: int = 8, width: int = 32, spread: float = 0.6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors around `labels` centres, their labels, and 40 unit vectors around other centres."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((labels + 20, width))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    y = np.repeat(np.arange(labels), each)
+    around = np.concatenate([y, labels + np.arange(40) % 20])
+    x = centres[around] + spread * rng.standard_normal((len(around), width)) / np.sqrt(width)
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    return x[: len(y)], y, x[len(y) :]
+
+
+def test_least_loss_is_where_the_slope_is_none() -> None:
+    x, y, _ = clusters(0)
+    for l2 in (0.01, 1.0):
+        weight, bias = module._logistic(x.astype(np.float64), y, 4, l2)
+        p = module._softmax(x @ weight + bias) - np.eye(4)[y]
+        slope = x.T @ p + l2 * weight
+        assert np.abs(slope).max() < 1e-3
+        assert np.abs(p.sum(0)).max() < 1e-3
+    # and it is the same from wherever the search starts
+    far = np.full((32, 4), 3.0), np.full(4, -1.0)
+    again, _ = module._logistic(x.astype(np.float64), y, 4, 1.0, far)
+    np.testing.assert_allclose(again, weight, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_new_texts_get_their_label_and_strange_ones_none(seed: int) -> None:
+    x, y, others = clusters(seed, each=24)
+    train = np.arange(len(y)) % 3 == 0
+    made = fit(x[train], y[train], ("a", "b", "c", "d"), others[::2])
+    told = [made(v) for v in x[~train]]
+    right = [max(s, key=s.__getitem__) == "abcd"[i] for s, i in zip(told, y[~train], strict=True)]
+    strange = [max(s, key=s.__getitem__) == UNKNOWN for s in map(made, others[1::2])]
+    assert np.mean(right) > 0.9
+    assert np.mean(strange) > 0.9
+
+
+def test_probabilities_are_those_of_being_right() -> None:
+    # clusters that run into each other, so that nobody can be right always
+    x, y, others = clusters(5, labels=5, each=120, width=16, spread=1.4)
+    train = np.arange(len(y)) % 6 == 0
+    made = fit(x[train], y[train], tuple("abcde"), others)
+    shares = [{k: v / (1 - s[UNKNOWN]) for k, v in s.items() if k != UNKNOWN} for s in map(made, x[~train])]
+    sure = np.array([max(s.values()) for s in shares])
+    right = np.array([max(s, key=s.__getitem__) == "abcde"[i] for s, i in zip(shares, y[~train], strict=True)])
+    assert 0.4 < right.mean() < 0.98
+    assert abs(sure.mean() - right.mean()) < 0.08
+    assert right[sure > np.median(sure)].mean() > right[sure <= np.median(sure)].mean() + 0.1
+
+
+def test_same_examples_same_head() -> None:
+    x, y, others = clusters(1)
+    one, two = (fit(x, y, tuple("abcd"), others) for _ in range(2))
+    assert np.array_equal(one.weight, two.weight)
+    assert np.array_equal(one.fits, two.fits)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10_000), st.booleans())
+def test_scores_sum_to_one_whatever_the_examples(labels: int, each: int, seed: int, same: bool) -> None:
+    x, y, others = clusters(seed, labels, each, width=12)
+    if same:
+        x = np.repeat(x[:1], len(x), 0)
+    made = fit(x, y, tuple(str(i) for i in range(labels)), others)
+    for vector in [*x[:3], *others[:3], -x[0], np.zeros_like(x[0])]:
+        scores = made(vector)
+        assert set(scores) == {UNKNOWN, *made.labels}
+        assert abs(sum(scores.values()) - 1) < 1e-6
+        assert all(0 <= p <= 1 for p in scores.values())
+
+
+def test_a_label_of_ones_own_may_be_called_unknown() -> None:
+    x, y, others = clusters(2, labels=3)
+    scores = fit(x, y, ("a", "b", UNKNOWN), others)(x[-1])
+    assert max(scores, key=scores.__getitem__) == UNKNOWN
+    assert abs(sum(scores.values()) - 1) < 1e-6
+
+
+def test_many_examples_of_one_label_and_few_of_another() -> None:
+    x, y, others = clusters(3, labels=3, each=60)
+    keep = (y != 2) | (np.arange(len(y)) % 30 == 0)
+    made = fit(x[keep], y[keep], ("a", "b", "c"), others)
+    assert len(made.examples) == 2 * module.PER_LABEL + 2
+    told = [max(s, key=s.__getitem__) for s in map(made, x[y == 2])]
+    assert told.count("c") > 40

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from edge_agent.errors import ManifestError
+from edge_agent.tasks import wordpiece
+from edge_agent.tasks.wordpiece import WordPiece, from_json, from_vocab
+from tests.tasks.text_models import WORDS, vocabulary
+
+VOCAB = {piece: i for i, piece in enumerate(WORDS)}
+RULES = [(True, None), (True, False), (False, None), (False, True)]
+"""(lowercase, strip_accents)"""
+
+ODD = [
+    "Hello, world!  un-able\tcafé naïve straße STRASSE",
+    "東京 is 京東。",
+    "a" * 100 + " " + "a" * 101,
+    "[CLS] hello [SEP] [MASK]",
+    "e\u0301 \u1e9b\u0323 \u0130 \u03a3\u03c2 \ufb01 \u212b \uac00\ud55c",
+    "a\u302f\u302eb \u0f71\u0f72\u0f74 \u1100\u1161\u11a8",
+    "zero\u200bwidth\u200djoin\ufeff\u00ad soft \x00\x1f\x7f\x85\u2028\u3000\u00a0end",
+    "don't e-mail a_b c/d 3.14 $5 100% <b> ^~`|",
+    "👍🏽 👨‍👩‍👧 \U0001f1e9\U0001f1ea",
+    "",
+    " \t\n ",
+]
+
+
+def reference(lowercase: bool, strip: bool | None) -> Tokenizer:
+    """The `tokenizers` package with the same words and rules; special tokens inside a text are plain text."""
+    made = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]", max_input_chars_per_word=100))
+    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", VOCAB["[SEP]"]), ("[CLS]", VOCAB["[CLS]"]))
+    made.encode_special_tokens = True
+    return made
+
+
+PAIRS = [(reference(*rule), WordPiece(VOCAB, lowercase=rule[0], strip_accents=rule[1])) for rule in RULES]
+
+
+def assert_same(theirs: Tokenizer, ours: WordPiece, lines: Iterable[str]) -> None:
+    lines = list(lines)
+    for line, expected in zip(lines, theirs.encode_batch(lines), strict=True):
+        got = ours.encode(line, 1 << 30)
+        assert got.ids == expected.ids, ascii(line)
+        assert list(zip(got.start, got.end, strict=True)) == expected.offsets, ascii(line)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), PAIRS)
+def test_odd_texts_as_the_reference_reads_them(theirs: Tokenizer, ours: WordPiece) -> None:
+    assert_same(theirs, ours, ODD)
+
+
+LETTERS = st.sampled_from("abcé ÄßİΣ.,-'東京\u0301\u0323\u302e\u302f\u0f71\u1734\u166d\u200d\xad\x85\ufffd")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]) | LETTERS, max_size=60))
+def test_random_unicode_as_the_reference_reads_it(text: str) -> None:
+    for theirs, ours in PAIRS:
+        assert_same(theirs, ours, [text])
+
+
+def test_every_kind_of_character_as_the_reference_reads_it() -> None:
+    points = [*range(0x3000), *range(0x3000, 0x30000, 11), *range(0x30000, 0x110000, 997)]
+    lines = [f"hello{chr(c)}world" for c in points if not 0xD800 <= c < 0xE000]
+    assert_same(*PAIRS[0], lines)
+    assert_same(*PAIRS[2], lines[::5])
+
+
+def test_lone_surrogates_vanish() -> None:
+    assert PAIRS[0][1].encode("he\ud800llo", 9).ids == PAIRS[0][1].encode("hello", 9).ids
+
+
+def test_cut_off_at_the_end_and_nothing_read_beyond() -> None:
+    theirs, ours = reference(True, None), PAIRS[0][1]
+    for length in (3, 4, 8, 20):
+        theirs.enable_truncation(length)
+        for line in [*ODD, "unabled " * 10]:
+            assert ours.encode(line, length).ids == theirs.encode(line).ids
+    assert len(ours.encode("a b " * 500_000, 16)) == 16
+
+
+def test_places_lead_back_to_the_text() -> None:
+    text = "Play  UNABLE\u0301s!"
+    pieces = PAIRS[0][1].encode(text, 32)
+    found = [text[a:b] for a, b in zip(pieces.start, pieces.end, strict=True)]
+    # the accent is dropped, and belongs to no piece
+    assert found == ["", "Play", "UN", "ABLE", "s", "!", ""]
+    assert [WORDS[i] for i in pieces.ids] == ["[CLS]", "play", "un", "##able", "##s", "!", "[SEP]"]
+
+
+def test_a_word_is_looked_up_once() -> None:
+    ours = WordPiece(VOCAB)
+    ours.encode("hello hello world hello", 32)
+    assert ours._pieces.cache_info().hits == 2
+    ours.encode(" ".join(f"w{i}" for i in range(20_000)), 1 << 20)
+    assert ours._pieces.cache_info().currsize <= 8192
+
+
+def test_files(tmp_path: Path) -> None:
+    ours = from_vocab(vocabulary(tmp_path), lowercase=True)
+    assert ours.vocab == VOCAB
+    theirs = reference(True, None)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    assert_same(theirs, from_json(tmp_path / "tokenizer.json"), ODD)
+    reference(False, True).save(str(tmp_path / "tokenizer.json"))
+    assert_same(reference(False, True), from_json(tmp_path / "tokenizer.json"), ODD)
+    (tmp_path / "dos.txt").write_bytes(b"\r\n".join(w.encode() for w in WORDS))
+    assert from_vocab(tmp_path / "dos.txt", True).vocab == VOCAB
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": {"type": "BPE"}}, "model is BPE, only WordPiece is understood"),
+        ({"normalizer": None}, "normalizer is None, only BertNormalizer"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
+        ({"model": {"type": "WordPiece", "vocab": ["a"]}}, "model.vocab is no table"),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 1}}}, 'no "[UNK]" in it'),
+    ],
+)
+def test_other_tokenizers_are_refused_in_one_line(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(reference(True, None).to_str()), **change}))
+    with pytest.raises(ManifestError) as error:
+        from_json(path)
+    assert says in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    for body in (b"", b"{", b"[]", b"\xff\xfe"):
+        (tmp_path / "t").write_bytes(body)
+        with pytest.raises(ManifestError):
+            from_json(tmp_path / "t")
+        with pytest.raises(ManifestError):
+            from_vocab(tmp_path / "t", True)
+    with pytest.raises(ManifestError, match="cannot be read"):
+        from_vocab(tmp_path / "absent", True)
+
+
+def test_categories_do_not_depend_on_this_pythons_tables() -> None:
+    # marks and punctuation that came after Unicode 8, and four characters that changed sides
+    assert [wordpiece.category(c) for c in "\u1df6\u2e43\U0001e944\u08e2"] == ["Lo"] * 4
+    assert [wordpiece.category(c) for c in "\u0301.\u166d\u1734"] == ["Mn", "Po", "Po", "Mn"]
+
+
+def test_real_lines(data: Path, minilm: Path) -> None:
+    (path,) = [p for p in (minilm / "blobs" / "sha256").rglob("*") if p.is_file() and p.stat().st_size == 466247]
+    theirs, ours = Tokenizer.from_file(str(path)), from_json(path)
+    theirs.no_padding()
+    theirs.no_truncation()
+    for file in sorted((data / "text").rglob("*.*")):
+        assert_same(theirs, ours, file.read_text(encoding="utf-8").splitlines()[:2500])
+    for file in sorted((data / "train" / "text").glob("*.xz")):
+        with lzma.open(file, "rt", encoding="utf-8") as lines:
+            assert_same(theirs, ours, [line.rstrip("\n") for line in islice(lines, 1000)])
