@@ -25,7 +25,7 @@ import cv2  # noqa: E402
 
 if os.environ["OPENCV_LOG_LEVEL"] == "SILENT":
     # it may have been loaded before by another room
-    cv2.setLogLevel(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 __all__ = ["MOST_PIXELS", "bgr", "cv2", "decode"]
 
