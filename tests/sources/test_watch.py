@@ -253,13 +253,13 @@ def test_a_slow_consumer_is_no_stall() -> None:
         return now(noise(32, 32))
 
     with_stop = threading.Event()
-    run = watch(lambda: Reader(read, lambda: None), Rules(stall=0.4), with_stop)
+    run = watch(lambda: Reader(read, lambda: None), Rules(stall=0.2), with_stop)
     got = []
     for item in run:
         got.append(item)
         if len(got) == 4:
             with_stop.set()
-        time.sleep(0.6)
+        time.sleep(0.4)
     assert [type(item) for item in got] == [StreamState, Frame, Frame, Frame]
 
 
