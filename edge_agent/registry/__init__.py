@@ -67,15 +67,19 @@ def locate(name: str, *, pull: bool = False, say: Say | None = None, open_net: O
         for root, where in _roots():
             if (root / name / "manifest.toml").is_file():
                 return Located(load(root / name / "manifest.toml"), root / name, f"{name}: {where}")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ManifestError(f"{name[:80]!r} is no model's name or path ({error.__class__.__name__})") from None
+    if is_folder:
         return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
-    if path.suffix.lower() in SUFFIXES and path.is_file():
+    if path.suffix.lower() in SUFFIXES and is_file:
         return _bare(path, open_net)
+    if is_file:
+        raise RefusedError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
     if os.sep in name or path.suffix.lower() in SUFFIXES:
         raise ManifestError(f"{name}: no such file or folder; give a model's name, folder, .onnx or .tflite file")
-    if path.is_file():
-        raise RefusedError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
     known = ", ".join([*ALIASES, *sorted({folder.name for folder in _folders()})])
     raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
 

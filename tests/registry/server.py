@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-MODES = ("cut", "cut-norange", "long", "short", "unlabelled", "wrong", "busy", "stop", "away", "shifted")
+MODES = ("cut", "cut-norange", "long", "short", "unlabelled", "wrong", "busy", "stop", "away", "shifted", "hang")
 Log = list[tuple[str, str | None]]
 
 
@@ -19,7 +20,7 @@ def serving(files: dict[str, bytes]) -> Iterator[tuple[str, Log]]:
     The first path segment may say how: cut (the connection ends after 250,000 bytes of each answer),
     cut-norange (the same, once, and Range is ignored), long (a Content-Length that is too big), short (one that is
     too small), unlabelled (no Content-Length), wrong (other bytes of the same size), busy (503 once), stop (503),
-    away (redirects to the plain path), shifted (206 for another range).
+    away (redirects to the plain path), shifted (206 for another range), hang (half of it, once).
     """
     log: Log = []
     done: set[str] = set()
@@ -70,6 +71,11 @@ def serving(files: dict[str, bytes]) -> Iterator[tuple[str, Log]]:
             else:
                 self.send_header("Content-Length", str(length))
             self.end_headers()
+            if how == "hang" and once:
+                self.wfile.write(body[: total // 2])
+                time.sleep(0.6)
+                self.close_connection = True
+                return
             if how == "cut" or (how in ("cut-norange", "shifted") and once):
                 self.wfile.write(body[:250_000])
                 self.close_connection = True

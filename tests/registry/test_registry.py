@@ -165,8 +165,12 @@ def test_missing_names_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no manifest there"):
         registry.locate(str(tmp_path))
     (tmp_path / "weights.pt").write_bytes(b"x")
-    with pytest.raises((RefusedError, ManifestError)):
+    with pytest.raises(RefusedError, match=r"not a \.onnx or \.tflite file"):
         registry.locate(str(tmp_path / "weights.pt"))
+    for odd in ("x" * 5000, "a/" + "x" * 5000, "\0"):
+        with pytest.raises(ManifestError) as error:
+            registry.locate(odd)
+        assert len(str(error.value)) < 250
     located = registry.locate("yolox-nano")
     with pytest.raises(FetchError, match="not here yet; run `edge-agent models pull yolox-nano`"):
         registry.file_path(located, located.manifest.file[0])
