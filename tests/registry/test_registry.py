@@ -257,3 +257,23 @@ def test_minilm_from_its_wheels(minilm: Path, monkeypatch: pytest.MonkeyPatch) -
     row = located.manifest.networks()[0]
     net = open_net(registry.file_path(located, row), row.format)
     assert {spec.name for spec in net.inputs} == {"input_ids", "attention_mask", "token_type_ids"}
+
+
+def test_damage_of_a_fetched_file_without_any_data(own_home: Path, tmp_path: Path) -> None:
+    folder = toy(own_home / "models" / "toy", source=f"file:{tmp_path}/original")
+    (tmp_path / "original").write_bytes(b"weights")
+    assert registry.state(registry.locate("toy")) == "absent"
+    located = registry.pull("toy")
+    path = registry.file_path(located, located.manifest.file[0])
+    path.write_bytes(b"damaged")
+    with pytest.raises(FetchError, match=r"toy: net\.onnx is damaged: sha256 .{12}…, not .{12}…; run `edge-agent mod"):
+        registry.file_path(located, located.manifest.file[0])
+    assert [row["state"] for row in registry.listing() if row["name"] == "toy"] == ["corrupt"]
+    (tmp_path / "original").write_bytes(b"swapped")
+    with pytest.raises(FetchError, match="promised was"):
+        registry.pull("toy")
+    (tmp_path / "original").write_bytes(b"weights")
+    registry.pull("toy")
+    assert registry.verify("toy") == []
+    assert adding.remove("toy") == 7
+    assert not folder.exists()
