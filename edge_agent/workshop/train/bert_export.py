@@ -1,0 +1,156 @@
+"""The finished edge-bert as a model folder: ONNX float and int8, TFLite, heads, vocabulary, manifest; and back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from edge_agent.errors import ModelError
+from edge_agent.workshop.train import bert_onnx, bert_tflite
+from edge_agent.workshop.train.bert_net import Bert, Shape
+
+AGREES = 0.99
+"""least mean cosine of an int8 encoder's vectors to the float ones, for it to serve first"""
+
+
+def net_of(table: dict[str, Any]) -> Bert:
+    """The network of a checkpoint `{"shape": ..., "weights": ...}`, in float32."""
+    net = Bert(Shape(**table["shape"]))
+    net.load_state_dict({k: v.float() for k, v in table["weights"].items()})
+    return net
+
+
+def read_table(file: Path, device: str) -> dict[str, Any]:
+    """A checkpoint; raises ModelError when it is none."""
+    try:
+        table: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        why = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise ModelError(f"{file}: not a checkpoint: {why}") from None
+    if not isinstance(table, dict) or not {"shape", "weights"} <= set(table):
+        raise ModelError(f"{file}: a checkpoint, but not of an edge-bert")
+    return table
+
+
+def read_net(folder: Path) -> Bert:
+    """The network of a folder that `write_model` wrote, or that training left (best.pt); raises ModelError.
+
+    From ONNX the weights are the stored ones: float16, and int8 for the one matrix of the MLM head that the encoder
+    does not have.
+    """
+    if (folder / "best.pt").is_file():
+        return net_of(read_table(folder / "best.pt", "cpu"))
+    try:
+        weights = bert_onnx.weights_of(onnx.load(str(folder / "encoder.onnx")))
+        weights |= bert_onnx.weights_of(onnx.load(str(folder / "nsp.onnx")))
+        weights |= bert_onnx.weights_of(onnx.load(str(folder / "mlm.int8.onnx")))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no edge-bert to start from: {error}") from None
+    words, token = weights["token.weight"].shape
+    layers = sum(1 for k in weights if k.endswith(".query.bias"))
+    width, inner = weights["norm.weight"].shape[0], weights["layers.0.up.bias"].shape[0]
+    shape = Shape(
+        words, layers, width, 4, inner, token, weights["position.weight"].shape[0], weights["project.bias"].shape[0]
+    )
+    net = Bert(shape)
+    missing = set(net.state_dict()) - set(weights)
+    if missing:
+        raise ModelError(
+            f"{folder}: its ONNX files lack the weights {', '.join(sorted(missing)[:3])}; it is no edge-bert"
+        )
+    net.load_state_dict({k: torch.from_numpy(np.array(weights[k])) for k in net.state_dict()})
+    return net
+
+
+def int8(model: onnx.ModelProto, file: Path) -> None:
+    """Writes `model` with int8 matrices (per column) and tables; activations are quantized as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quiet = logging.getLogger()
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "float.onnx"
+            onnx.save(model, str(source))
+            quantize_dynamic(source, file, per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        quiet.setLevel(level)
+
+
+def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "edge-bert") -> None:
+    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx, manifest.toml.
+
+    `out` holds vocab.txt. The int8 encoder comes first in the manifest when it agrees with the float one and is the
+    faster one here.
+    """
+    net = net.eval().cpu()
+    onnx.save(bert_onnx.stored_in_half(bert_onnx.encoder(net)), str(out / "encoder.onnx"))
+    onnx.save(bert_onnx.stored_in_half(bert_onnx.nsp(net)), str(out / "nsp.onnx"))
+    int8(bert_onnx.encoder(net), out / "encoder.int8.onnx")
+    int8(bert_onnx.mlm(net), out / "mlm.int8.onnx")
+    (out / "encoder.int8.tflite").write_bytes(bert_tflite.encoder(net))
+    cosine, ratio = compare(out, net.shape.vocabulary)
+    first = cosine >= AGREES and ratio < 1
+    say(f"int8 against float: cosine {cosine:.4f}, time {ratio:.2f}; {'int8' if first else 'float'} serves first")
+    encoders = [("encoder.int8.onnx", "onnx", "int8"), ("encoder.onnx", "onnx", "fp16")]
+    rows = [
+        *((*row, "encoder") for row in (encoders if first else encoders[::-1])),
+        ("encoder.int8.tflite", "tflite", "dynamic-int8", "encoder"),
+        ("mlm.int8.onnx", "onnx", "int8", "mlm"),
+        ("nsp.onnx", "onnx", "fp16", "nsp"),
+        ("vocab.txt", "text", "fp32", "vocab"),
+    ]
+    (out / "manifest.toml").write_text(_manifest(out, name, net.shape, rows), encoding="utf-8")
+    say(f"{out}: {', '.join(row[0] for row in rows)}, manifest.toml")
+
+
+def compare(folder: Path, words: int, runs: int = 30) -> tuple[float, float]:
+    """(mean cosine of the int8 encoder's vectors to the float one's, its time over the float one's), one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = [
+        onnxruntime.InferenceSession(str(folder / f), options, providers=["CPUExecutionProvider"])
+        for f in ("encoder.onnx", "encoder.int8.onnx")
+    ]
+    dice = np.random.default_rng(0)
+    spent: list[list[float]] = [[], []]
+    agree = []
+    for _ in range(runs):
+        ids = dice.integers(5, words, (1, 24))
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        vectors = []
+        for session, times in zip(sessions, spent, strict=True):
+            begun = time.perf_counter()
+            vectors.append(session.run(["embedding"], feed)[0][0])
+            times.append(time.perf_counter() - begun)
+        agree.append(float(vectors[0] @ vectors[1]))
+    return float(np.mean(agree)), float(np.median(spent[1]) / np.median(spent[0]))
+
+
+def _manifest(out: Path, name: str, shape: Shape, rows: list[tuple[str, str, str, str]]) -> str:
+    files = "".join(
+        f'\n[[file]]\nname = "{file}"\nformat = "{kind}"\nprecision = "{precision}"\nrole = "{role}"\n'
+        f'sha256 = "{hashlib.sha256((out / file).read_bytes()).hexdigest()}"\nbytes = {(out / file).stat().st_size}\n'
+        for file, kind, precision, role in rows
+    )
+    card = 'card = "README.md"\n' if (out / "README.md").is_file() else ""
+    return (
+        f'name = "{name}"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "Apache-2.0"\n'
+        f'trained_by = "edge-agent"\n{card}'
+        f'description = "BERT of {shape.layers} layers, {shape.width} wide, that follows the vectors of its teacher"\n'
+        f'\n[text]\nvocab = "vocab.txt"\nlowercase = true\nmax_length = {shape.length}\n'
+        f'pooling = "output:embedding"\nnormalize = true\n{files}'
+    )
