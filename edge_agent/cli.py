@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_agent import __version__
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
+from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
 
 if TYPE_CHECKING:
     from edge_agent.serving import Models
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # a bar may stand there
         return 130
 
 
@@ -355,6 +358,22 @@ def _models_remove(args: argparse.Namespace, registry: Any) -> int:
     return 0
 
 
+# ── evaluate ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from edge_agent.workshop import evaluate
+
+    result = evaluate.run(args, _models(args).serve, _steps())
+    for note in result["notes"]:
+        _note(note)
+    if args.json:
+        _print_json(result)
+    else:
+        print("\n".join(evaluate.lines(result)))
+    return 0
+
+
 # ── listen, doctor ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -441,6 +460,27 @@ def _progress(what: str) -> Callable[[int, int], None]:
     return say
 
 
+def _steps() -> Callable[[str, int, int], None]:
+    """What is done, steps done and in all: a bar with the time that is left on a terminal, nothing elsewhere."""
+    doing, began, shown = "", 0.0, 0.0
+
+    def say(what: str, done: int, total: int) -> None:
+        nonlocal doing, began, shown
+        now = time.monotonic()
+        if what != doing:
+            doing, began, shown = what, now, 0.0
+        if not sys.stderr.isatty() or (done < total and now - shown < 0.2):
+            return
+        shown = now
+        part = done * 30 // total if total else 30
+        left = f"{(now - began) * (total - done) / done:.0f} s left" if done else ""
+        line = f"{what} [{'#' * part}{'.' * (30 - part)}] {done}/{total} {left}"
+        # wiped at the end, so that results stand alone
+        print(f"\r\x1b[K{line if done < total else ''}", end="", file=sys.stderr, flush=True)
+
+    return say
+
+
 def _stop_on_signals() -> threading.Event:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
     stop = threading.Event()
@@ -517,6 +557,10 @@ def _parser() -> argparse.ArgumentParser:
     understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
     understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
     model_options(understand)
+
+    evaluated = verb("evaluate", _evaluate, "measure a model on labels, and against the model it was made from")
+    add_evaluate_arguments(evaluated)
+    model_options(evaluated)
 
     models = verb("models", _models_verb, "list, fetch, read, add, check and remove models")
     each = models.add_subparsers(dest="models_verb", required=True, metavar="VERB")

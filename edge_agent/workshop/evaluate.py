@@ -1,0 +1,97 @@
+"""``evaluate MODEL DATA``: how good is a model, on labels that people gave and against the model it was made from.
+
+Detectors on pictures: COCO's mean average precision. Encoders on text: accuracy, F1, AUROC of "unknown", correlation
+of similarities. The models answer through the same tasks that serve, so what is measured is what serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.errors import UsageError
+
+if TYPE_CHECKING:
+    from edge_agent.manifest import Served
+
+Say = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)"""
+
+TEXT_ONLY = ("labels", "train", "unknown")
+PICTURES_ONLY = ("score", "iou")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
+    parser.add_argument("model", help="name, folder, .onnx or .tflite")
+    parser.add_argument(
+        "data", help="pictures: COCO JSON, or a folder (with instances.json in or above it); text: .tsv, .csv, .iob"
+    )
+    parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
+    parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
+    parser.add_argument("--limit", type=_above_0, default=0, help="so many samples at most, spread evenly over DATA")
+    parser.add_argument("--score", type=_share, help="pictures: lowest score that counts (default 0.001)")
+    parser.add_argument("--iou", type=_share, help="pictures: overlap above which NMS drops a box (default 0.65)")
+    parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
+    parser.add_argument("--train", metavar="FILE", help="text: fit the labels on this table instead")
+    parser.add_argument("--unknown", metavar="FILE", help="text: lines that fit no label")
+
+
+def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> dict[str, Any]:
+    """The figures by name, as --json prints them; a figure that does not exist is NaN. "notes" are lines for people.
+
+    Raises UsageError for arguments and data, ModelError for models.
+    """
+    model = serve(args.model)
+    parent = serve(args.against) if args.against else None
+    task = model.manifest.task
+    if parent is not None and parent.manifest.task != task:
+        raise UsageError(
+            f"--against {args.against}: its task is {parent.manifest.task}, that of {args.model} is {task}"
+        )
+    odd = [f"--{key}" for key in (TEXT_ONLY if task == "detect" else PICTURES_ONLY) if getattr(args, key) is not None]
+    if odd:
+        raise UsageError(f"{', '.join(odd)}: not for {args.model}, whose task is {task}")
+    if task == "detect":
+        from edge_agent.workshop.evaluate_pictures import evaluate
+    else:
+        from edge_agent.workshop.evaluate_text import evaluate
+    if args.save:
+        folder(Path(args.save))
+    return evaluate(args, model, parent, say)
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The figures as lines for people."""
+    if "images" in result:
+        from edge_agent.workshop.evaluate_pictures import lines as told
+    else:
+        from edge_agent.workshop.evaluate_text import lines as told
+    return told(result)
+
+
+def folder(path: Path) -> Path:
+    """Make a folder. UsageError when that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
+    return path
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1')
+    return value
+
+
+def _above_0(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 10**9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of samples above 0')
+    return int(text)

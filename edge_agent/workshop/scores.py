@@ -1,0 +1,67 @@
+"""Figures of labels, of rankings and of correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+
+
+def accuracy(truth: Sequence[str], said: Sequence[str]) -> float:
+    """Share of the answers that are right; NaN for none."""
+    return float(np.mean([t == s for t, s in zip(truth, said, strict=True)])) if truth else float("nan")
+
+
+def f1_by_label(truth: Sequence[str], said: Sequence[str]) -> dict[str, float]:
+    """F1 of each label that is true or said somewhere, by name: 2 right / (true + said)."""
+    right = dict.fromkeys(sorted({*truth, *said}), 0)
+    both = dict.fromkeys(right, 0)
+    for t, s in zip(truth, said, strict=True):
+        both[t] += 1
+        both[s] += 1
+        right[t] += t == s
+    return {label: 2 * right[label] / both[label] for label in right}
+
+
+def macro_f1(truth: Sequence[str], said: Sequence[str]) -> float:
+    """Mean of `f1_by_label`, each label weighing the same; NaN for none."""
+    each = f1_by_label(truth, said)
+    return sum(each.values()) / len(each) if each else float("nan")
+
+
+def auroc(positive: Doubles, negative: Doubles) -> float:
+    """Chance that a positive scores higher than a negative, equal ones counting half (Mann-Whitney U); NaN for none."""
+    if not len(positive) or not len(negative):
+        return float("nan")
+    places = ranks(np.concatenate([positive, negative]))[: len(positive)]
+    above = places.sum() - len(positive) * (len(positive) + 1) / 2
+    return float(above / (len(positive) * len(negative)))
+
+
+def ranks(values: Doubles) -> Doubles:
+    """(n,) -> (n,) ranks from 1, equal values sharing the mean of theirs."""
+    _, which, count = np.unique(values, return_inverse=True, return_counts=True)
+    means: Doubles = (np.cumsum(count) - (count - 1) / 2)[which.reshape(-1)]
+    return means
+
+
+def pearson(x: Doubles, y: Doubles) -> float:
+    """Linear correlation of (n,) and (n,); NaN where one of them does not vary."""
+    a, b = x - x.mean() if len(x) else x, y - y.mean() if len(y) else y
+    spread = float(np.sqrt((a @ a) * (b @ b)))
+    return float(np.clip(a @ b / spread, -1.0, 1.0)) if spread else float("nan")
+
+
+def spearman(x: Doubles, y: Doubles) -> float:
+    """Rank correlation of (n,) and (n,); NaN where one of them does not vary."""
+    return pearson(ranks(x), ranks(y))
+
+
+def similarities(vectors: npt.NDArray[np.float32]) -> Doubles:
+    """(n, d) of length 1 -> (n (n - 1) / 2,) cosines of each pair once."""
+    wide = vectors.astype(np.float64)
+    cosines: Doubles = (wide @ wide.T)[np.triu_indices(len(wide), 1)]
+    return cosines
