@@ -1,0 +1,58 @@
+"""The recipes that made the models in `models/`, for your own pictures and text; PyTorch is imported late."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`edge-agent train detector|bert` with their options."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="detector|bert")
+    detector = kinds.add_parser("detector", help="an edge-yolo from your own pictures")
+    _detector_arguments(detector)
+    bert = kinds.add_parser("bert", help="an edge-bert from your own text")
+    from edge_agent.workshop.train import bert as recipe
+
+    recipe.add_arguments(bert)
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Train what `args.kind` says; 0 when the model folder is written. UsageError where PyTorch is missing."""
+    for module in ("torch", "onnx"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f'training needs {module}: pip install "edge-agent[train]"')
+    if args.kind == "detector":
+        from edge_agent.workshop.train import detector
+
+        return detector.run(args, say)
+    from edge_agent.workshop.train import bert
+
+    return bert.run(args, say)
+
+
+def _detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `edge-agent train detector`."""
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of pictures, video, or COCO .json by its images"
+    )
+    parser.add_argument("--part", default="0:1", help="share of the video or of the files to use, as 0:0.5 (0:1)")
+    parser.add_argument("--teacher", help="model that labels the pictures (yolox-nano); none needed with a COCO .json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the finished model")
+    parser.add_argument(
+        "--start", help="edge-yolo to go on from (our own), `teacher`: its pruned weights, `none`: scratch"
+    )
+    parser.add_argument("--classes", help="names, with commas between them (those of --start)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training, time before a --resume included (60)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--size", type=int, default=320, help="pixels a side, a multiple of 32 (320)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures a step (8)")
+    parser.add_argument(
+        "--rate", type=float, help="peak learning rate (0.002, or 0.0003 where it starts from edge-yolo)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")

@@ -1,0 +1,131 @@
+"""Long trainings: checkpoints that are never half written, in parts of a limited size, and the loss curve."""
+
+import csv
+import math
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_agent.errors import EdgeAgentError
+
+PART_BYTES = 12 * 2**20
+
+
+def save(path: Path, value: Any) -> None:
+    """Write `value` (tensors, numbers, dicts, lists) to `path` by a rename: a reader sees all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{path.name}.part")
+    with hidden.open("wb") as file:
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    hidden.replace(path)
+
+
+def load(path: Path) -> Any:
+    """What `save` wrote, on the CPU. Raises EdgeAgentError where it is missing, cut short or of another kind."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise EdgeAgentError(f"no checkpoint {path}; start without --resume") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EdgeAgentError(f"checkpoint {path} cannot be read ({reason}); start without --resume") from error
+
+
+def save_parts(folder: Path, stem: str, state: dict[str, Any]) -> None:
+    """Write a flat `state` as stem.0.pt, stem.1.pt … of at most about PART_BYTES, the first one last.
+
+    The parts of one checkpoint carry the same stamp and count; `load_parts` refuses a mixture.
+    """
+    stamp = os.urandom(8).hex()
+    parts: list[dict[str, Any]] = [{}]
+    room = PART_BYTES
+    for key, value in state.items():
+        size = value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 256
+        if size > room and parts[-1]:
+            parts.append({})
+            room = PART_BYTES
+        parts[-1][key] = value.clone() if isinstance(value, torch.Tensor) else value  # a view would drag its base along
+        room -= size
+    for i in reversed(range(len(parts))):
+        save(folder / f"{stem}.{i}.pt", {"stamp": stamp, "parts": len(parts), "state": parts[i]})
+
+
+def load_parts(folder: Path, stem: str) -> dict[str, Any]:
+    """The flat state that `save_parts` wrote."""
+    first = load(folder / f"{stem}.0.pt")
+    state: dict[str, Any] = dict(first["state"])
+    for i in range(1, first["parts"]):
+        part = load(folder / f"{stem}.{i}.pt")
+        if part["stamp"] != first["stamp"]:
+            raise EdgeAgentError(f"checkpoint {folder / stem} is a mixture of two; start without --resume")
+        state.update(part["state"])
+    return state
+
+
+class Curve:
+    """A CSV that grows by a row at a time; after a resume it goes on after the rows before that step."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], from_step: int = 0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_curve(path) if row.get("step", math.inf) <= from_step] if from_step else []
+        self.path, self.columns = path, columns
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerow(columns)
+        for row in kept:
+            self.add(*[row.get(column, math.nan) for column in columns])
+
+    def add(self, *values: float) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow([f"{value:.6g}" for value in values])
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """Rows of a CSV of numbers; [] where there is none yet."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189))
+
+
+def draw_curves(path: Path, series: dict[str, list[tuple[float, float]]], title: str, x_name: str) -> None:
+    """A PNG of lines: one panel a series, stacked, each with its own scale, its least and greatest value written."""
+    import cv2
+
+    panel, width, margin = 150, 900, 70
+    names = [name for name, points in series.items() if points]
+    picture = np.full((40 + panel * max(len(names), 1) + 30, width, 3), 255, np.uint8)
+
+    def write(text: str, x: int, y: int, size: float = 0.45) -> None:
+        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, (40, 40, 40), 1, cv2.LINE_AA)
+
+    write(title, 12, 24, 0.6)
+    last = 0.0
+    for row, name in enumerate(names):
+        points = np.array([p for p in series[name] if all(math.isfinite(v) for v in p)], np.float64)
+        if not len(points):
+            continue
+        last = max(last, float(points[-1, 0]))
+        top, bottom = 40 + row * panel + 22, 40 + (row + 1) * panel - 12
+        low, high = points.min(0), points.max(0)
+        span = np.maximum(high - low, 1e-9)
+        x = margin + (points[:, 0] - low[0]) / span[0] * (width - margin - 20)
+        y = bottom - (points[:, 1] - low[1]) / span[1] * (bottom - top)
+        cv2.line(picture, (margin, bottom), (width - 20, bottom), (200, 200, 200), 1)
+        red, green, blue = COLOURS[row % len(COLOURS)]
+        line = np.stack([x, y], 1).round().astype(np.int32)
+        cv2.polylines(picture, [line.reshape(-1, 1, 2)], False, (blue, green, red), 1, cv2.LINE_AA)
+        write(f"{name}: {points[0, 1]:.4g} -> {points[-1, 1]:.4g}", margin, top - 8)
+        write(f"{high[1]:.3g}", 8, top + 8)
+        write(f"{low[1]:.3g}", 8, bottom)
+    write(f"{x_name}: 0 .. {last:,.0f}", margin, picture.shape[0] - 12)
+    if not cv2.imwrite(str(path), picture):
+        raise EdgeAgentError(f"cannot write {path}; is the disk full?")
