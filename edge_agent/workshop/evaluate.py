@@ -60,7 +60,15 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
         from edge_agent.workshop.evaluate_text import evaluate
     if args.save:
         folder(Path(args.save))
-    return evaluate(args, model, parent, say)
+    rounded: dict[str, Any] = _rounded(evaluate(args, model, parent, say))
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to six digits, however deep they lie."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def lines(result: dict[str, Any]) -> list[str]:

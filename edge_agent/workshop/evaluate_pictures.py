@@ -245,24 +245,29 @@ ROWS = (
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """One column of figures for each truth, then the classes by how many boxes they have."""
-    against = result.get("against")
-    columns = {f"on {'labels' if result['truth'] == 'labels' else result['truth'] + chr(39) + 's boxes'}": result}
-    if against and "on_labels" in against:
-        columns |= {f"{against['model']} on them": against["on_labels"], f"on {against['model']}'s boxes": against}
+    """A column of figures for each comparison, then the classes by how many boxes they have."""
+    against = result.get("against", {})
+    on_labels = result["truth"] == "labels"
     nms = "" if result["iou"] is None else f", NMS {result['iou']:g}"
     told = [
         f"{result['model']}: {result['images']} pictures, {result['boxes']} boxes, score {result['score']:g}{nms}, "
         f"{result['ms_per_image']:.1f} ms a picture"
     ]
-    wide = [max(10, len(name) + 2) for name in columns]
-    told.append(f"{'':16}" + "".join(f"{name:>{w}}" for name, w in zip(columns, wide, strict=True)))
+    columns = {"on labels": result} if on_labels else {}
+    if "on_labels" in against:
+        columns["parent"] = against["on_labels"]
+    if against:
+        columns["agreement"] = against
+        told.append(
+            f"parent and agreement: {against['model']}, {against['boxes']} boxes at score {against['score']:g}, "
+            f"{against['ms_per_image']:.1f} ms a picture"
+        )
+    told.append(f"{'':16}" + "".join(f"{name:>11}" for name in columns))
     for name, key in ROWS:
-        cells = zip(columns.values(), wide, strict=True)
-        told.append(f"{name:16}" + "".join(f"{_cell(column[key]):>{w}}" for column, w in cells))
-    told.append(f"{'class':16}{'mAP50-95':>10}{'mAP50':>8}{'boxes':>7}")
+        told.append(f"{name:16}" + "".join(f"{_cell(column[key]):>11}" for column in columns.values()))
+    told.append(f"{'class':16}{'mAP50-95':>11}{'mAP50':>11}{'boxes':>11}")
     by_count = sorted(result["classes"].items(), key=lambda item: -item[1]["boxes"])
-    told += [f"{name:16}{_cell(row['map']):>10}{_cell(row['map50']):>8}{row['boxes']:>7}" for name, row in by_count]
+    told += [f"{name:16}{_cell(row['map']):>11}{_cell(row['map50']):>11}{row['boxes']:>11}" for name, row in by_count]
     return told
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -275,11 +275,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     told = [f"{result['model']}: {result['texts']} texts"]
     if "accuracy" in result:
         told[0] += f", {result['ms_per_text']:.1f} ms a text"
-        parent: Callable[[str], str] = lambda key: (  # noqa: E731
-            f"   ({against['model']}: {against['on_labels'][key]:.4f})" if "on_labels" in against else ""
-        )
-        told.append(f"{'accuracy':16}{result['accuracy']:.4f}{parent('accuracy')}")
-        told.append(f"{'macro F1':16}{result['f1']:.4f}{parent('f1')}")
+        told.append(f"{'accuracy':16}{result['accuracy']:.4f}{_beside(against, 'accuracy')}")
+        told.append(f"{'macro F1':16}{result['f1']:.4f}{_beside(against, 'f1')}")
         told.append(f'{"doubted":16}{result["doubted"]:.4f}   answered with "unknown"')
     if "auroc" in result:
         unknown = result["unknown"]
@@ -295,3 +292,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["texts"])
         told += [f"{name:32}{row['f1']:>8.4f}{row['texts']:>7}" for name, row in by_count]
     return told
+
+
+def _beside(against: dict[str, Any], key: str) -> str:
+    return f"   ({against['model']}: {against['on_labels'][key]:.4f})" if "on_labels" in against else ""

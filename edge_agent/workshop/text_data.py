@@ -30,9 +30,10 @@ class Texts:
 def read_texts(path: Path, limit: int = 0) -> Texts:
     """Read a file as its shape says; `limit`: so many rows at most, spread evenly.
 
-    A line ``BOS words EOS<tab>tags intent`` is ATIS's. A table has a header that names a text and a label column, or
-    two columns of which the one with fewer different (else shorter) values is the label. Other files are one text a
-    line. UsageError, one line, for what cannot be read or told apart, and for an empty file.
+    A line ``BOS words EOS<tab>tags intent`` is ATIS's; of joined intents (a#b) the first counts. A table has a header
+    that names a text and a label column, or two columns of which the one with fewer different (else shorter) values is
+    the label. Other files are one text a line. UsageError, one line, for what cannot be read or told apart, and for
+    an empty file.
     """
     try:
         raw = path.read_bytes().decode("utf-8-sig")
@@ -67,8 +68,8 @@ def _iob(path: Path, lines: Sequence[str]) -> Texts:
         if said[:1] != ["BOS"] or said[-1:] != ["EOS"] or not tags.strip():
             raise UsageError(f'{path}: "{line[:40]}" is no line BOS words EOS<tab>tags intent')
         texts.append(" ".join(said[1:-1]))
-        labels.append(tags.split()[-1])
-    return Texts(texts, labels, "ATIS: words, tags and intent")
+        labels.append(tags.split()[-1].partition("#")[0])
+    return Texts(texts, labels, 'ATIS: words, tags and intent (the first of those joined by "#")')
 
 
 def _commas(path: Path, raw: str) -> list[list[str]]:
