@@ -17,13 +17,15 @@ from pathlib import Path
 import msgspec
 
 from edge_agent import __version__, registry
+from edge_agent.budget import Budget
+from edge_agent.commands import Commands
 from edge_agent.config import Config, Pipeline, parse_uri
 from edge_agent.errors import ConfigError, EdgeAgentError, SourceError
 from edge_agent.link import Link
 from edge_agent.mailbox import Mailbox
 from edge_agent.manifest import Served
 from edge_agent.outbox import Outbox
-from edge_agent.pipeline import Found, Stats, reporter, run, to_event
+from edge_agent.pipeline import Folder, Found, Stats, reporter, run, to_event
 from edge_agent.serving import Models
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import check_chain, make_task
@@ -100,12 +102,17 @@ class Agent:
         self.models = Models(pull=pull, say=say)
         self._changed = threading.Event()
         self._failed: EdgeAgentError | None = None
-        self.outbox = Outbox(store_path(config), self.device, config.store.max_bytes)
+        store = store_path(config)
+        self.outbox = Outbox(store, self.device, config.store.max_bytes, config.store.expire_hours)
         try:
-            self.link = Link(config.mqtt, self.device, self.outbox) if config.mqtt.url else None
+            budget = Budget(config.store.bytes_per_day, store / "budget.json")
+            self.link = Link(config.mqtt, self.device, self.outbox, budget) if config.mqtt.url else None
             marks = self.outbox.marks
             subscribe = self.link.subscribe if self.link else None
             self.lines = [make_line(pipe, self.models, subscribe, marks.get(pipe.name)) for pipe in config.pipeline]
+            verbs: dict[str, Callable[[], object]] = {"ping": lambda: rfc3339(time.time()), "health": self.health}
+            verbs["state"] = lambda: {line.config.name: self.state(line) for line in self.lines}
+            self.commands = Commands(self.link, store, verbs, self._changed.set) if self.link else None
         except BaseException:
             self.outbox.close()
             raise
@@ -182,13 +189,20 @@ class Agent:
         """From the mailbox through the tasks to the outbox."""
         how = line.config.report or ("changes" if line.opened.live else "every")
 
+        name, kind = line.config.name, line.config.cls
+        fold = Folder()
+
         def keep(found: Found) -> None:
             sample = found.of if isinstance(found, Finding) else found
             mark = sample.mark if isinstance(sample, Text) else None
-            self.on_event(self.outbox.put(to_event(found, line.config.name), line.config.cls, mark))
+            saving = kind == "telemetry" and self.link is not None and self.link.budget.saving
+            for event in fold(to_event(found, name), saving):
+                self.on_event(self.outbox.put(event, kind, mark))
 
         try:
             run(line.box, line.tasks, reporter(how), keep, line.stats)
+            for event in fold(None, False):
+                self.on_event(self.outbox.put(event, kind))
         finally:
             line.box.close()
             line.ended = True
@@ -200,6 +214,8 @@ class Agent:
         state_at = health_at = 0.0
         while not stop.is_set():
             now = time.monotonic()
+            if self.commands is not None:
+                self.commands.run_waiting()
             if self._changed.is_set() or now >= state_at:
                 self._changed.clear()
                 state_at = now + STATE_S

@@ -21,6 +21,9 @@ from edge_agent import __version__
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
 
+# small matrices gain nothing from more threads, and a busy box loses much
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 if TYPE_CHECKING:
     from edge_agent.serving import Models
     from edge_agent.types import Finding, Frame
@@ -378,10 +381,9 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _listen(args: argparse.Namespace) -> int:
-    import msgspec
-
     from edge_agent import config
-    from edge_agent.link import listen
+    from edge_agent.audit import Audit
+    from edge_agent.listen import listen
 
     stop = _stop_on_signals()
     if args.seconds is not None:
@@ -391,24 +393,50 @@ def _listen(args: argparse.Namespace) -> int:
     mqtt = config.load(args.config).mqtt if args.config else config.Mqtt(url=args.url, prefix=args.prefix)
     if mqtt.url is None:
         raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
-    base = f"{mqtt.prefix}/{args.device}"
-    for message in listen(mqtt, [f"{base}/#"], stop):
+    audit = Audit()
+    for message in listen(mqtt, [f"{mqtt.prefix}/{args.device}/#"], stop, ack=args.ack):
         if isinstance(message, str):
             _note(f"{mqtt.url}: {message}")
             continue
         topic, payload, _ = message
-        if args.json:
-            text = payload.decode("utf-8", "replace")
-            print(text if text.startswith("{") else msgspec.json.encode({"topic": topic, "payload": text}).decode())
-            sys.stdout.flush()
-            continue
-        tail = topic.removeprefix(f"{mqtt.prefix}/").partition("/")[2]
-        try:
-            body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
-            _show_message(tail, body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
-            _note(f"{topic}: {len(payload)} bytes that are no message of ours")
-    return 0
+        if topic.endswith("/events"):
+            audit.add(payload)
+        if not (args.audit and args.quiet):
+            _show(topic, payload, mqtt.prefix, args.json)
+    return _audited(audit, args.json) if args.audit else 0
+
+
+def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
+    """One message, as it is or as a line for people."""
+    import msgspec
+
+    if as_json:
+        text = payload.decode("utf-8", "replace")
+        print(text if text.startswith("{") else msgspec.json.encode({"topic": topic, "payload": text}).decode())
+        sys.stdout.flush()
+        return
+    tail = topic.removeprefix(f"{prefix}/").partition("/")[2]
+    try:
+        body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
+        _show_message(tail, body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+        _note(f"{topic}: {len(payload)} bytes that are no message of ours")
+
+
+def _audited(audit: Any, as_json: bool) -> int:
+    """Print the account; 1 when something is missing."""
+    from edge_agent.audit import as_json as plain
+
+    rows = audit.rows()
+    if as_json:
+        _print_json(plain(rows))
+    else:
+        heads = ("first", "last", "received", "twice", "declared", "missing")
+        print(f"{'device':20}{'epoch':>12}" + "".join(f"{head:>10}" for head in heads))
+        for row in rows:
+            numbers = (row.first, row.last, row.received, row.duplicates, row.declared, row.missing)
+            print(f"{row.device:20}{row.epoch:12}" + "".join(f"{number:10}" for number in numbers))
+    return 1 if any(row.missing for row in rows) else 0
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -583,6 +611,9 @@ def _parser() -> argparse.ArgumentParser:
     heard.add_argument("--device", default="+", help="one device's id (default: all)")
     heard.add_argument("--seconds", type=_seconds, help="end by itself")
     heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
+    heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
+    heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
+    heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
 
     verb("doctor", _doctor, "say what of this machine fits and what is missing").add_argument(
         "--json", action="store_true"

@@ -60,6 +60,8 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PEM of the device's certificate (mTLS)"""
     key: str | None = None
     """PEM of its private key"""
+    ack: bool = False
+    """true: an alert stays in the store until a consumer acknowledges it on PREFIX/DEVICE/ack"""
     keepalive: Annotated[int, msgspec.Meta(ge=2, le=3600)] = 15
     """seconds; a silent network is noticed after about one and a half of these"""
 
@@ -71,6 +73,11 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """folder; $STATE_DIRECTORY/outbox under systemd, else ~/.local/state/edge-agent/DEVICE"""
     max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] = 256_000_000
     """bytes on disk; when full the oldest telemetry goes first, then the oldest alerts, declared by a gap event"""
+    expire_hours: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """events that waited longer are dropped, declared by a gap event; never, when absent"""
+    bytes_per_day: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
+    """bytes that may be sent a day (UTC); the last fifth of them is kept for alerts, repeats of telemetry are folded
+    while telemetry waits; no bound, when absent"""
 
 
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,7 +173,12 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     store = config.store
     if store.path is not None:
         store = msgspec.structs.replace(store, path=str(base / store.path))
-    pipes = [msgspec.structs.replace(pipe, source=_based(pipe.source, base)) for pipe in config.pipeline]
+    pipes = [
+        msgspec.structs.replace(
+            pipe, source=_based(pipe.source, base), tasks=[_labels_based(task, base) for task in pipe.tasks]
+        )
+        for pipe in config.pipeline
+    ]
     return msgspec.structs.replace(config, mqtt=mqtt, store=store, pipeline=pipes)
 
 
@@ -176,6 +188,14 @@ def _based(source: str, base: Path) -> str:
     if uri.scheme in ("files", "lines") and uri.rest not in ("-", ""):
         return str(Uri(uri.scheme, str(base / Path(uri.rest).expanduser()), uri.options))
     return source
+
+
+def _labels_based(task: str, base: Path) -> str:
+    """A task with its labels file made absolute."""
+    uri = parse_uri(task if ":" in task else f"{task}:")
+    if "labels" not in uri.options:
+        return task
+    return str(Uri(uri.scheme, uri.rest, {**uri.options, "labels": str(base / uri.options["labels"])}))
 
 
 def parse_uri(text: str) -> Uri:

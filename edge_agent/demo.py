@@ -23,7 +23,7 @@ from edge_agent import config as configs
 from edge_agent import registry
 from edge_agent.agent import Agent, rss_bytes
 from edge_agent.errors import EdgeAgentError, FetchError, UsageError
-from edge_agent.link import listen
+from edge_agent.listen import listen
 from edge_agent.sources.clip import make_clip
 
 DEVICE = "demo"

@@ -6,6 +6,7 @@ what was asked for is then not done; opening raises StoreError.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -14,11 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
-from edge_agent import segments
+from edge_agent import marks, segments
 from edge_agent.errors import StoreError
-from edge_agent.segments import CLOSED, HOMELESS, OPEN, Mark, Segment
+from edge_agent.segments import CLOSED, HOMELESS, OPEN, Mark, Read, Segment
 
 KINDS = ("alert", "telemetry")
 """In the order in which they are sent; quota takes them from the other end."""
@@ -68,6 +67,8 @@ class Queue:
     """written, not yet confirmed by the disk"""
     before: int = 0
     """the last seq that the reader met in this class: damage behind it may hold the numbers that follow"""
+    last: int = 0
+    """the highest seq appended since the store was opened"""
 
     @property
     def active(self) -> Segment | None:
@@ -79,7 +80,7 @@ class Queue:
         """Whether the reader has something before it."""
         return any(s.offset < s.size for s in self.segments)
 
-    def between(self, first: int, last: int) -> Iterator[segments.Read]:
+    def between(self, first: int, last: int) -> Iterator[Read]:
         """The readable records with a seq from `first` to `last`; segments that hold none are not opened."""
         bounds = [s.first for s in self.segments[1:]] + [last + 1]
         for segment, following in zip(self.segments, bounds, strict=False):
@@ -87,19 +88,14 @@ class Queue:
                 yield from (item for item in readable(segment) if first <= item.seq <= last)
 
 
-class _Marks(msgspec.Struct, frozen=True):
-    """marks.json: the marks of all events up to `seq`."""
-
-    seq: int
-    marks: dict[str, int]
-
-
 class Journal:
     """One store on disk. `lock` guards what the reader and the writer share."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        """Take the store at `path`, or begin one. Raises StoreError when it cannot be had."""
-        self.path, self.max_bytes = path, max_bytes
+    def __init__(self, path: Path, max_bytes: int, expire_hours: float | None = None) -> None:
+        """Take the store at `path`, or begin one; `make_room` holds it to `max_bytes` and `expire_hours`.
+
+        Raises StoreError when it cannot be had."""
+        self.path, self.max_bytes, self.expire_hours = path, max_bytes, expire_hours
         self.segment_bytes = max(64 * 1024, min(1_000_000, max_bytes // 16))
         self.lock = threading.RLock()
         self.marks: dict[str, int] = {}
@@ -107,7 +103,9 @@ class Journal:
         self._marks_saved = 0
         self._synced_at = time.monotonic()
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not path.is_dir():
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _sync(path.parent)
             self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"{path}: no store can stand here ({error.strerror}); set [store] path") from None
@@ -118,7 +116,8 @@ class Journal:
             raise StoreError(f"{path}: another edge-agent uses this store; stop it or set [store] path") from None
         try:
             self.queues = {kind: Queue(kind, segments.listed(path, kind)) for kind in KINDS}
-            self._mark_fd = os.open(path / "mark", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._mark_fd, self._copy_fd = (os.open(path / name, flags, 0o600) for name in ("mark", "mark.copy"))
             self._recover()
             self._read_marks()
         except OSError as error:
@@ -130,7 +129,12 @@ class Journal:
     def _recover(self) -> None:
         """Find out how far the numbers went: `last`, and `lost`, which is to be declared before anything else."""
         boot = segments.boot_id()
-        old = segments.read_mark(self.path / "mark")
+        old, whole = segments.read_mark(self.path / "mark")
+        copy, _ = segments.read_mark(self.path / "mark.copy")
+        if old is None or (copy is not None and copy.counter > old.counter):
+            old, whole = copy, False
+        elif old.state == CLOSED and copy is not None:
+            whole = True  # an opening since would have left a newer copy
         newest, epoch = self._newest()
         why, first, top = "", 1, 0
         if old is None and newest == 0:  # a store that begins
@@ -138,6 +142,10 @@ class Journal:
         elif old is None:
             why, first, top = "the store's mark was damaged", newest + 1, newest + 2 * RESERVE
             old = Mark(epoch, newest, newest, top, HOMELESS, bytes(16))
+        elif not whole:
+            same = old.boot == boot != bytes(16) and old.state != HOMELESS
+            why, first = "the store's mark was damaged", (old.last if same else old.confirmed) + 1
+            top = max(newest, old.last, old.reserved, copy.reserved if copy else 0)
         elif old.state == OPEN and old.boot == boot != bytes(16):
             why, first, top = "the process was killed", old.last + 1, max(newest, old.last)
         elif old.state == HOMELESS and old.boot == boot != bytes(16):
@@ -150,6 +158,10 @@ class Journal:
         self.opened_at = first - 1 if why else self.last
         missing = sorted(set(range(first, top + 1)) - self.on_disk(first, top)) if why else []
         self.lost = Lost(missing[0], missing[-1], len(missing), f"{why}: these may be lost") if missing else None
+        self._told = set(missing)
+        for queue in self.queues.values():  # a power cut from here on must not take what a kill has left in memory
+            for segment in queue.segments[-1:] if old.state != CLOSED else []:
+                _sync(segment.path)
         # while something is to be declared the old mark stands, so that a second crash declares it again
         self._mark = old if self.lost else replace(old, last=self.last, confirmed=self.last, state=OPEN, boot=boot)
         self.reserve(self.last)
@@ -174,10 +186,7 @@ class Journal:
 
     def _read_marks(self) -> None:
         """The marks as saved, and then those of the events written since."""
-        try:
-            saved = msgspec.json.decode((self.path / "marks.json").read_bytes(), type=_Marks)
-        except (OSError, msgspec.MsgspecError):
-            saved = _Marks(0, {})
+        saved = marks.load(self.path)
         self.marks, self._marks_saved = dict(saved.marks), saved.seq
         newest = dict.fromkeys(self.marks, saved.seq)
         for queue in self.queues.values():
@@ -237,10 +246,11 @@ class Journal:
         here = queue.segments.index(segment)
         after = next((r.seq for s in queue.segments[here:] for r in readable(s) if r.seq > queue.before), 0)
         first = max(queue.before + 1, segment.first)
-        last = (after or self.opened_at + 1) - 1
+        last = (after or max(self.opened_at, queue.last) + 1) - 1
         if last < first:
             return []
-        missing = sorted(set(range(first, last + 1)) - self.on_disk(first, last))
+        known = self.on_disk(first, last) | self._told | (segment.acked or set())
+        missing = sorted(set(range(first, last + 1)) - known)
         queue.before = last
         return [Lost(missing[0], missing[-1], len(missing), f"{segment.path.name} is damaged")] if missing else []
 
@@ -256,27 +266,43 @@ class Journal:
             self.reserve(entries[-1].seq)
         queue, blob = self.queues[kind], b"".join(item.packed() for item in entries)
         active = queue.active
-        if active is not None and active.size + len(blob) > self.segment_bytes and active.size > segments.HEADER.size:
+        if (
+            active is not None
+            and active.size > segments.HEADER.size
+            and (active.size + len(blob) > self.segment_bytes or self._aged(active))
+        ):
             if queue.dirty:
                 os.fdatasync(active.fd)
+                queue.dirty = False
             with self.lock:
                 active.sealed = True
             active = None
+            self.save_marks()  # so that an opening need not read older segments for them
         if active is None:
             active = segments.create(self.path, kind, entries[0].seq, self.epoch)
-            self._sync_folder()
+            _sync(self.path)
             with self.lock:
                 queue.segments.append(active)
         segments.write_all(active.fd, blob)
         queue.dirty = True
-        if kind == "alert":
-            os.fdatasync(active.fd)
-            queue.dirty = False
+        try:
+            if kind == "alert":
+                os.fdatasync(active.fd)
+                queue.dirty = False
+        except OSError:  # what it holds behind its size is uncertain, and will be written again, elsewhere
+            with self.lock:
+                active.sealed = True
+            raise
         with self.lock:
             active.size += len(blob)
+            queue.last = max(queue.last, entries[-1].seq)
             for item in entries:
                 if item.mark is not None:
                     self.marks[item.pipeline] = item.mark
+
+    def _aged(self, segment: Segment) -> bool:
+        """A segment holds a sixteenth of the expiry at most, so that what expires goes in small parts."""
+        return bool(self.expire_hours) and time.time() - segment.began > 3600 * (self.expire_hours or 0) / 16
 
     def skip(self, kind: str, seq: int) -> None:
         """The entry just appended is on its way already: the reader is to pass it over."""
@@ -285,22 +311,30 @@ class Journal:
             with self.lock:
                 active.acked = (active.acked or set()) | {seq}
 
+    def unskip(self, kind: str, seq: int) -> None:
+        """An entry that was skipped came back unsent and is appended once more."""
+        with self.lock:
+            for segment in self.queues[kind].segments:
+                if segment.acked is not None:
+                    segment.acked.discard(seq)
+
     def strike(self, done: list[tuple[int, Segment]]) -> None:
-        """Note which seqs were acknowledged, and delete the segments that are finished."""
-        entries: dict[int, tuple[Segment, list[bytes]]] = {}
-        for seq, segment in done:
-            entries.setdefault(id(segment), (segment, []))[1].append(segments.ack_entry(seq))
-        for segment, lines in entries.values():
-            with self.lock:
-                segment.outstanding -= len(lines)
-            if segment.finished or not segment.path.exists():
-                continue
+        """Note which seqs were acknowledged, and delete the segments that are finished.
+
+        What the disk refuses (OSError) is made up for the next time.
+        """
+        with self.lock:
+            for seq, segment in done:
+                segment.outstanding -= 1
+                segment.to_note += segments.ack_entry(seq)
+        for queue in self.queues.values():  # first, because it makes room
+            self._delete_finished(queue)
+        for segment in [s for queue in self.queues.values() for s in queue.segments if s.to_note]:
             if segment.ack_fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 segment.ack_fd = os.open(segment.path.with_suffix(".ack"), flags, 0o600)
-            segments.write_all(segment.ack_fd, b"".join(lines))
-        for queue in self.queues.values():
-            self._delete_finished(queue)
+            segments.write_all(segment.ack_fd, segment.to_note)
+            segment.to_note = b""
 
     def _delete_finished(self, queue: Queue) -> None:
         with self.lock:
@@ -309,37 +343,46 @@ class Journal:
                 active.sealed = True
                 queue.dirty = False
             finished = [s for s in queue.segments if s.finished]
-            queue.segments = [s for s in queue.segments if not s.finished]
-        if finished:
-            self.save_marks()
         for segment in finished:
+            # unsaved, a crash would have lines read twice; undeleted, a full disk would never get room
+            with contextlib.suppress(OSError):
+                self.save_marks()
             segment.remove()
+            with self.lock:
+                queue.segments.remove(segment)
 
     def make_room(self, held: set[int]) -> list[Lost]:
-        """Hold the quota: the oldest telemetry goes first, then the oldest alerts; not the `held` seqs."""
+        """Hold the quota and the expiry: whole segments go, with what is unsent in them but not the `held` seqs.
+
+        The oldest telemetry goes first, then the oldest alerts.
+        """
         lost: list[Lost] = []
-        while self.size > self.max_bytes:
-            victim = next(
-                (
-                    (queue, segment)
-                    for queue in (self.queues[kind] for kind in reversed(KINDS))
-                    for segment in queue.segments
-                    if segment.sealed and not segment.outstanding
-                ),
-                None,
-            )
-            if victim is None:
-                break
-            queue, segment = victim
+        while (victim := self._victim()) is not None:
+            queue, segment, why = victim
             with self.lock:
                 gone = [r.seq for r in _unsent(segment) if r.seq not in held]
                 queue.segments.remove(segment)
             self.save_marks()
             segment.remove()
             if gone:
-                why = f"the store is full ({self.max_bytes} bytes): oldest {queue.kind} dropped"
                 lost.append(Lost(gone[0], gone[-1], len(gone), why))
         return lost
+
+    def _victim(self) -> tuple[Queue, Segment, str] | None:
+        """The segment that goes next, and why; None while everything may stay."""
+        full = self.size > self.max_bytes
+        before = time.time() - 3600 * self.expire_hours if self.expire_hours else 0.0
+        for kind in reversed(KINDS):
+            queue = self.queues[kind]
+            for segment in queue.segments:
+                if not segment.sealed or segment.outstanding:
+                    continue
+                if full:
+                    return queue, segment, f"the store is full ({self.max_bytes} bytes): oldest {kind} dropped"
+                if before and segment.written < before:
+                    return queue, segment, f"{kind} that waited longer than {self.expire_hours:g} hours"
+                break
+        return None
 
     def confirm(self, now: bool) -> None:
         """Have the disk confirm what telemetry was written, at most SYNC_EVERY seconds after."""
@@ -353,8 +396,9 @@ class Journal:
                 os.fdatasync(active.fd)
                 synced = True
             queue.dirty = False
-        if synced and self._mark.state == OPEN:
+        if self._mark.state == OPEN and self._mark.confirmed < self._mark.last:
             self.note(confirmed=self._mark.last)
+        if synced:
             os.fdatasync(self._mark_fd)
 
     @property
@@ -363,10 +407,22 @@ class Journal:
         return any(queue.dirty for queue in self.queues.values())
 
     def reserve(self, seq: int) -> None:
-        """Let the disk confirm that numbers up to a bound beyond `seq` may be written."""
+        """Let the disk confirm that numbers up to a bound beyond `seq` may be written, in the mark and its copy."""
         self.note(reserved=seq + RESERVE)
         os.fdatasync(self._mark_fd)
-        self._sync_folder()
+        os.pwrite(self._copy_fd, self._mark.pack(), 0)
+        os.fdatasync(self._copy_fd)
+        _sync(self.path)
+
+    @property
+    def noted(self) -> int:
+        """The highest number that the mark tells."""
+        return self._mark.last
+
+    @property
+    def reserved(self) -> int:
+        """No number above it may be given to anyone."""
+        return self._mark.reserved
 
     def note(self, **changes: int | bytes) -> None:
         """Write the mark with these fields changed (see segments.Mark); the disk confirms it when it likes."""
@@ -376,23 +432,16 @@ class Journal:
     def save_marks(self) -> None:
         """Keep the marks of events whose segments are about to go."""
         with self.lock:
-            marks = _Marks(self._mark.last, dict(self.marks))
-        if not marks.marks or marks.seq == self._marks_saved:
+            seq, now = self._mark.last, dict(self.marks)
+        if seq == self._marks_saved:
             return
-        fresh = self.path / "marks.new"
-        with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(marks))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.path / "marks.json")
-        self._marks_saved = marks.seq
-
-    def _sync_folder(self) -> None:
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        for queue in self.queues.values():  # a mark must not outlive its event
+            if queue.dirty and queue.segments:
+                os.fdatasync(queue.segments[-1].fd)
+                queue.dirty = False
+        marks.save(self.path, seq, now)
+        _sync(self.path)
+        self._marks_saved = seq
 
     def finish(self, whole: bool) -> None:
         """Say in the mark that the store was closed in order; `whole`: nothing waits that could not be written."""
@@ -408,11 +457,20 @@ class Journal:
         for queue in self.queues.values():
             for segment in queue.segments:
                 segment.close()
-        os.close(self._mark_fd)
-        os.close(self._lock_fd)
+        for fd in (self._mark_fd, self._copy_fd, self._lock_fd):
+            os.close(fd)
 
 
-def entry(item: segments.Read, kind: str) -> Entry:
+def _sync(path: Path) -> None:
+    """Have the disk confirm a file's contents, or a folder's names."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def entry(item: Read, kind: str) -> Entry:
     """A record's body taken apart (see Entry.packed)."""
     body = item.body or b"\0"
     n = 1 + body[0]
@@ -420,12 +478,12 @@ def entry(item: segments.Read, kind: str) -> Entry:
     return Entry(item.seq, kind, body[1:n].decode(errors="replace"), None if mark < 0 else mark, body[n + 8 :])
 
 
-def readable(segment: Segment) -> list[segments.Read]:
+def readable(segment: Segment) -> list[Read]:
     """The records of a whole segment, whatever its reader has seen."""
     return [item for item in segments.scan(segment) if item.body is not None]
 
 
-def _unsent(segment: Segment) -> list[segments.Read]:
+def _unsent(segment: Segment) -> list[Read]:
     """The records of a segment that the reader has not come to and that are not struck off."""
     rest = Segment(segment.path, segment.first, segment.size, offset=segment.offset)
     try:

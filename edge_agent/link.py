@@ -1,4 +1,4 @@
-"""The one MQTT connection; the only file that imports paho.
+"""The one MQTT connection of a device.
 
 One thread of our own drives the client's socket and is the only one that publishes, so that a published event and
 its packet id are remembered without a lock. Events come from the outbox only while connected, at most WINDOW of them
@@ -13,39 +13,61 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
-import select
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
+import msgspec
 
-from edge_agent.config import Mqtt, parse_broker, secret
+from edge_agent.budget import Budget
+from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
+from edge_agent.journal import KINDS
 from edge_agent.outbox import Outbox, Record
+from edge_agent.types import rfc3339
+from edge_agent.wire import (
+    BACKOFF,
+    CONNACK_S,
+    Broker,
+    Client,
+    MQTTMessage,
+    ReasonCode,
+    close,
+    matches,
+    turn,
+    wait_before,
+)
 
 log = logging.getLogger("edge_agent")
 
 WINDOW = 40
 """events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
-CONNACK_S = 10.0
-"""seconds that the broker has to answer a connect"""
-BACKOFF = (0.5, 30.0)
-"""seconds, first and longest wait between two connects; each is drawn from the upper half of a doubling range"""
 HOLD_S = 30.0
 """seconds that sending pauses after the broker denied an event (not authorized, quota): it may be mended there"""
-SESSION_S = 3600
-"""seconds that the broker keeps our subscriptions' messages while we are away"""
+ACK_WINDOW = 20
+"""the same where a consumer acknowledges: a kill repeats no more than these"""
+AWAITED = 1000
+"""alerts that the broker has and the consumer has not acknowledged; then further alerts wait on disk"""
+ACK_S = (30.0, 900.0)
+"""seconds, first and longest wait for a consumer's acknowledgement before an alert is sent again"""
+SHORT_S = 10.0
+"""seconds; three connections in a row that are lost sooner look like two devices of one name"""
+KNOWN_TIME = 1_735_689_600.0
+"""2025-01-01: a clock before it has not been set yet"""
 
 _DENIED = {"Not authorized", "Quota exceeded", "Unspecified error", "Implementation specific error"}
 """v5 reasons that may pass; others (invalid topic, bad payload) will not, and the event is set aside"""
+
+MOST = 128 * 1024
+"""bytes of an incoming message that are looked at"""
+
+
+class _Ack(msgspec.Struct):
+    ids: list[str]
+
 
 Receiver = Callable[[str, bytes], None]
 
@@ -53,26 +75,30 @@ Receiver = Callable[[str, bytes], None]
 class Link:
     """Keeps a device connected, sends what the outbox holds, and says what is to be retained."""
 
-    def __init__(self, mqtt: Mqtt, device: str, outbox: Outbox, client_id: str | None = None) -> None:
-        """Raises LinkError or ConfigError when the broker's address or a secret file is wrong; does not connect."""
-        if mqtt.url is None:
-            raise LinkError("no broker: set mqtt.url")
-        self.host, self.port, self._secure = parse_broker(mqtt.url)
+    def __init__(self, mqtt: Mqtt, device: str, outbox: Outbox, budget: Budget | None = None) -> None:
+        """`budget`: bytes that may be sent a day; none: as many as there are.
+
+        Raises LinkError or ConfigError when the broker's address or a secret file is wrong; does not connect."""
+        self.broker = Broker(mqtt)
         self.mqtt, self.outbox = mqtt, outbox
         self.base = f"{mqtt.prefix}/{device}"
-        self.client_id = client_id or f"edge-agent-{device}"
+        self.client_id = f"edge-agent-{device}"
+        self.budget = budget or Budget()
         self.connected = False
         self.why = "not yet connected"
         """why it is not connected, one line"""
         self.sent = 0
-        self._password = secret(mqtt.password_file) if mqtt.password_file else None
-        self._tls = _tls(mqtt) if self._secure else None
-        self._protocol = MQTTProtocolVersion.MQTTv5
-        self._client: paho.Client | None = None
+        self._v5 = True
+        self._client: Client | None = None
         self._flying: dict[int, Record] = {}
+        self._awaited: dict[str, tuple[Record, float]] = {}
+        """event id -> what waits for the consumer's acknowledgement, and until when (monotonic)"""
+        self._tries: dict[str, int] = {}
+        self._lost_time = time.time() - time.monotonic() if time.time() < KNOWN_TIME else None
+        self._to_tell: deque[tuple[str, bytes]] = deque(maxlen=100)
         self._said: dict[str, bytes] = {}
         self._to_say: dict[str, None] = {}
-        self._receivers: list[tuple[str, Receiver]] = []
+        self._receivers: list[tuple[str, Receiver, bool]] = []
         self._subscribed: set[str] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -81,8 +107,11 @@ class Link:
         self._largest: int | None = None
         self._window = WINDOW
         self._connack: ReasonCode | None = None
+        self._kicked = False
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         outbox.on_ready = self.wake
+        if mqtt.ack:
+            self.subscribe(f"{self.base}/ack", self._on_ack, retained=False)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     # ── from other threads ───────────────────────────────────────────────────────────────────────────────
@@ -111,12 +140,18 @@ class Link:
             self._to_say[tail] = None
         self.wake()
 
-    def subscribe(self, topics: str, receive: Receiver) -> Callable[[], None]:
+    def tell(self, tail: str, payload: bytes) -> None:
+        """Send `payload` once under DEVICE/tail, not retained; of more than 100 that wait the oldest go."""
+        with self._lock:
+            self._to_tell.append((tail, payload))
+        self.wake()
+
+    def subscribe(self, topics: str, receive: Receiver, retained: bool = True) -> Callable[[], None]:
         """Hand each message under a topic filter to `receive(topic, payload)`, which must return at once.
 
-        Returns what ends it.
+        `retained`: also what the broker kept from before. Returns what ends it.
         """
-        entry = (topics, receive)
+        entry = (topics, receive, retained)
         with self._lock:
             self._receivers.append(entry)
         self.wake()
@@ -130,25 +165,31 @@ class Link:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        wait = BACKOFF[0]
+        wait, short = BACKOFF[0], 0
         while not self._over():
             began = time.monotonic()
             try:
                 self._connect()
+                began = time.monotonic()
                 self.connected, self.why = True, ""
-                log.info("mqtt: connected to %s:%d", self.host, self.port)
+                log.info("mqtt: connected to %s:%d", self.broker.host, self.broker.port)
                 self._serve()
             except (OSError, LinkError, ValueError) as error:
                 why = str(error) or type(error).__name__
+                short = short + 1 if self.connected and time.monotonic() - began < SHORT_S else 0
+                if self._kicked or short >= 3:  # not every broker says that the session was taken over
+                    why = f"{why} again and again; does another device call itself {self.base.rpartition('/')[2]}?"
                 if why != self.why:
-                    log.warning("mqtt: %s:%d: %s; events wait on disk", self.host, self.port, why)
+                    log.warning("mqtt: %s:%d: %s; events wait on disk", self.broker.host, self.broker.port, why)
                 self.why = why
             self.connected = False
             self._forget()
             if self._over():
                 break
             wait = BACKOFF[0] if time.monotonic() - began > 60 else min(BACKOFF[1], wait * 2)
-            self._stop.wait(wait * random.uniform(0.5, 1.0))
+            if self._kicked or short >= 3:  # two that take the session from each other in turn help nobody
+                wait = BACKOFF[1]
+            self._stop.wait(wait_before(wait))
         os.close(self._wake_r)
 
     def _over(self) -> bool:
@@ -158,59 +199,38 @@ class Link:
         """The connection is gone: everything in flight is to be sent again."""
         client, self._client = self._client, None
         if client is not None:
-            client.on_disconnect = None
-            client.disconnect()
-            _pump(client)
+            close(client)
         self._flying.clear()
+        self._awaited.clear()
         self._subscribed.clear()
         self.outbox.again()
 
     def _connect(self) -> None:
         """Connect and wait for the CONNACK. Raises LinkError when the broker refuses, OSError when it cannot."""
-        self._connack = None
-        v5 = self._protocol == MQTTProtocolVersion.MQTTv5
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self.client_id,
-            protocol=self._protocol,
-            clean_session=None if v5 else False,
-        )
+        if self.broker.secure and time.time() < KNOWN_TIME:
+            raise LinkError("the clock is not set yet, so no certificate can be checked; waiting for the time")
+        self._connack, self._kicked = None, False
+        client = self.broker.client(self.client_id, self._v5)
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
+        client.on_disconnect = self._on_disconnect
         client.max_inflight_messages_set(WINDOW)
-        client.connect_timeout = CONNACK_S
         client.will_set(f"{self.base}/status", b"offline", qos=1, retain=True)
-        if self.mqtt.username:
-            client.username_pw_set(self.mqtt.username, self._password)
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
-        properties = None
-        if v5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = SESSION_S
-        client.connect(
-            self.host,
-            self.port,
-            self.mqtt.keepalive,
-            clean_start=paho.MQTT_CLEAN_START_FIRST_ONLY if not v5 else False,
-            properties=properties,
-        )
+        self.broker.connect(client)
         self._client = client
         deadline = time.monotonic() + CONNACK_S
         while self._connack is None:
             if time.monotonic() > deadline:
                 raise LinkError("the broker does not answer the connect")
-            if not _turn(client, self._wake_r, 0.2) and self._connack is None:
-                if v5:
-                    self._protocol = MQTTProtocolVersion.MQTTv311
-                    raise LinkError("the broker closed the connection on MQTT 5; trying 3.1.1")
-                self._protocol = MQTTProtocolVersion.MQTTv5
-                raise LinkError("the broker closed the connection")
+            if not turn(client, self._wake_r, 0.2) and self._connack is None:
+                self._v5 = not self._v5
+                other = "3.1.1" if not self._v5 else "5"
+                raise LinkError(f"the broker closed the connection; trying MQTT {other}")
         if self._connack.is_failure:
             name = self._connack.getName()
-            if name == "Unsupported protocol version" and v5:
-                self._protocol = MQTTProtocolVersion.MQTTv311
+            if name == "Unsupported protocol version" and self._v5:
+                self._v5 = False
                 raise LinkError("the broker does not speak MQTT 5; trying 3.1.1")
             raise LinkError(f"the broker refuses the connection: {name}; check [mqtt] username, password_file, cert")
 
@@ -231,59 +251,96 @@ class Link:
             self._subscribe_new(client)
             self._say_new(client)
             self._send(client)
-            if not _turn(client, self._wake_r, 0.5 if not self._stop.is_set() else 0.05):
+            if not turn(client, self._wake_r, 0.5 if not self._stop.is_set() else 0.05):
+                if self._kicked:
+                    raise LinkError("the session was taken over")
                 raise LinkError("the connection was lost")
 
-    def _send(self, client: paho.Client) -> None:
-        room = self._window - len(self._flying)
+    def _send(self, client: Client) -> None:
+        room = (ACK_WINDOW if self.mqtt.ack else self._window) - len(self._flying)
         if room <= 0 or time.monotonic() < self._hold_until:
             return
-        for record in self.outbox.take(room):
+        self._repeat_unacknowledged()
+        kinds = self.budget.open(KINDS)
+        if len(self._awaited) >= AWAITED:
+            kinds = tuple(kind for kind in kinds if kind != "alert")
+        for record in self.outbox.take(room, kinds):
             topic = f"{self.base}/{record.pipeline}/events"
             if self._largest is not None and len(record.payload) + len(topic) + 16 > self._largest:
                 self.outbox.refuse(record, f"the broker takes no packet above {self._largest} bytes")
                 continue
-            info = client.publish(topic, record.payload, qos=1)
+            if record.kind not in self.budget.open(KINDS):  # those before it took the day's last bytes
+                self.outbox.again([record])
+                continue
+            payload = self._dated(record.payload)
+            info = client.publish(topic, payload, qos=1)
             self._flying[info.mid] = record
+            self.budget.spend(len(topic) + len(payload))
 
-    def _say_new(self, client: paho.Client) -> None:
+    def _repeat_unacknowledged(self) -> None:
+        """Give back the alerts that no consumer acknowledged in time."""
+        now = time.monotonic()
+        late = [name for name, (_, until) in self._awaited.items() if now >= until]
+        for name in late:
+            self.outbox.again([self._awaited.pop(name)[0]])
+
+    def _dated(self, payload: bytes) -> bytes:
+        """An event from before the clock was set, with its time corrected by how far the clock has jumped since."""
+        if self._lost_time is None or time.time() < KNOWN_TIME:
+            return payload
+        body = msgspec.json.decode(payload)
+        at = datetime.fromisoformat(body["at"].replace("Z", "+00:00")).timestamp()
+        if at >= KNOWN_TIME:
+            return payload
+        body["at"] = rfc3339(at + time.time() - time.monotonic() - self._lost_time)
+        return msgspec.json.encode(body)
+
+    def _say_new(self, client: Client) -> None:
         with self._lock:
-            fresh = [(tail, self._said[tail]) for tail in self._to_say]
+            fresh = [(tail, self._said[tail], True) for tail in self._to_say]
+            fresh += [(tail, payload, False) for tail, payload in self._to_tell]
             self._to_say.clear()
-        for tail, payload in fresh:
-            client.publish(f"{self.base}/{tail}", payload, qos=1, retain=True)
+            self._to_tell.clear()
+        for tail, payload, retain in fresh:
+            client.publish(f"{self.base}/{tail}", payload, qos=1, retain=retain)
+            self.budget.spend(len(self.base) + len(tail) + len(payload))
 
-    def _subscribe_new(self, client: paho.Client) -> None:
+    def _subscribe_new(self, client: Client) -> None:
         with self._lock:
-            wanted = {topics for topics, _ in self._receivers}
+            wanted = {topics for topics, _, _ in self._receivers}
         for topics in wanted - self._subscribed:
             client.subscribe(topics, qos=1)
         for topics in self._subscribed - wanted:
             client.unsubscribe(topics)
         self._subscribed = wanted
 
-    def _farewell(self, client: paho.Client) -> None:
+    def _farewell(self, client: Client) -> None:
         """Say offline and see it acknowledged before the connection is closed in order."""
         info = client.publish(f"{self.base}/status", b"offline", qos=1, retain=True)
         deadline = time.monotonic() + 2
         while not info.is_published() and time.monotonic() < deadline:
-            if not _turn(client, self._wake_r, 0.05):
+            if not turn(client, self._wake_r, 0.05):
                 return
 
     # ── callbacks: note and return ───────────────────────────────────────────────────────────────────────
 
-    def _on_connect(self, client: paho.Client, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
+    def _on_connect(self, client: Client, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
         self._connack = reason
         self._largest = getattr(properties, "MaximumPacketSize", None)
         self._window = max(1, min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW) - 2))
 
-    def _on_publish(self, client: paho.Client, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
+    def _on_publish(self, client: Client, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
         record = self._flying.pop(mid, None)
         if record is None:
             return
         if not reason.is_failure:
-            self.outbox.done(record)
             self.sent += 1
+            if self.mqtt.ack and record.kind == "alert":
+                name = self.outbox.name(record)
+                tries = self._tries[name] = self._tries.get(name, -1) + 1
+                self._awaited[name] = (record, time.monotonic() + min(ACK_S[1], ACK_S[0] * 2.0**tries))
+            else:
+                self.outbox.done(record)
             return
         name = reason.getName()
         if name in _DENIED:
@@ -296,114 +353,27 @@ class Link:
         else:
             self.outbox.refuse(record, f"the broker refuses it: {name}")
 
-    def _on_message(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
+    def _on_message(self, client: Client, _: Any, message: MQTTMessage) -> None:
         with self._lock:
             receivers = list(self._receivers)
-        for topics, receive in receivers:
-            if paho.topic_matches_sub(topics, message.topic):
+        for topics, receive, retained in receivers:
+            if (retained or not message.retain) and matches(topics, message.topic):
                 receive(message.topic, bytes(message.payload))
 
-
-# ── the consumer's side: `edge-agent listen`, the demo and the tests ─────────────────────────────────────
-
-
-def listen(mqtt: Mqtt, topics: list[str], stop: threading.Event) -> Iterator[tuple[str, bytes, bool] | str]:
-    """Yield (topic, payload, retained) of each message, and a str when the connection changes, until `stop`.
-
-    Reconnects for ever with the same back-off. Raises LinkError when the broker refuses the connection.
-    """
-    if mqtt.url is None:
-        raise LinkError("no broker: give --url mqtt://host")
-    host, port, secure = parse_broker(mqtt.url)
-    password = secret(mqtt.password_file) if mqtt.password_file else None
-    tls = _tls(mqtt) if secure else None
-    heard: list[tuple[str, bytes, bool] | str] = []
-    refused: list[str] = []
-
-    def on_connect(client: paho.Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
-        if reason.is_failure:
-            refused.append(reason.getName())
-        else:
-            client.subscribe([(topic, 1) for topic in topics])
-
-    def on_subscribe(client: paho.Client, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
-        denied = [topic for topic, reason in zip(topics, reasons, strict=False) if reason.is_failure]
-        if denied:
-            refused.append(f"subscription denied: {', '.join(denied)}")
-        else:
-            heard.append("connected")
-
-    def on_message(client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
-        heard.append((message.topic, bytes(message.payload), message.retain))
-
-    wait = BACKOFF[0]
-    while not stop.is_set():
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
-        client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
-        client.connect_timeout = CONNACK_S
-        if mqtt.username:
-            client.username_pw_set(mqtt.username, password)
-        if tls is not None:
-            client.tls_set_context(tls)
+    def _on_ack(self, topic: str, payload: bytes) -> None:
+        """A consumer has these: {"ids": ["DEVICE/EPOCH/SEQ", ...]}."""
         try:
-            client.connect(host, port, mqtt.keepalive)
-            alive = True
-            while alive and not stop.is_set():
-                alive = _turn(client, None, 0.1)
-                if refused:
-                    raise LinkError(f"{mqtt.url}: {refused[0]}; check user, password and the broker's rights")
-                if heard:
-                    wait = BACKOFF[0]
-                while heard:
-                    yield heard.pop(0)
-            yield "the connection was lost"
-        except OSError as error:
-            yield f"{host}:{port}: {error.strerror or error}"
-        finally:
-            client.disconnect()
-            _pump(client)
-        wait = min(BACKOFF[1], wait * 2)
-        stop.wait(wait * random.uniform(0.5, 1.0))
+            names = msgspec.json.decode(payload[:MOST], type=_Ack).ids
+        except msgspec.MsgspecError:
+            log.warning("mqtt: %s: not an acknowledgement: %.80r", topic, payload)
+            return
+        for name in names:
+            awaited = self._awaited.pop(name, None)
+            flying = next((r for r in self._flying.values() if self.outbox.name(r) == name), None)
+            record = awaited[0] if awaited else flying  # it may overtake the broker's own
+            if record is not None:
+                self.outbox.done(record)
+                self._tries.pop(name, None)
 
-
-def _turn(client: paho.Client, wake: int | None, timeout: float) -> bool:
-    """Wait for the socket (or `wake`) and do what is due; False when the connection is gone."""
-    sock = client.socket()
-    if sock is None:
-        return False
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        timeout = 0
-    readers: list[Any] = [sock] if wake is None else [sock, wake]
-    try:
-        readable, writable, _ = select.select(readers, [sock] if client.want_write() else [], [], timeout)
-    except (OSError, ValueError):
-        return False
-    if wake in readable:
-        with contextlib.suppress(BlockingIOError):
-            os.read(wake, 4096)  # type: ignore[arg-type]
-    ok = MQTTErrorCode.MQTT_ERR_SUCCESS
-    if writable and client.loop_write() != ok:
-        return False
-    if (sock in readable or timeout == 0) and client.loop_read() != ok:
-        return False
-    return client.loop_misc() == ok and client.socket() is not None
-
-
-def _pump(client: paho.Client) -> None:
-    """Get the DISCONNECT packet out and close the socket."""
-    if client.socket() is not None and client.want_write():
-        client.loop_write()
-    sock = client.socket()
-    if sock is not None:
-        sock.close()
-
-
-def _tls(mqtt: Mqtt) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=mqtt.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if mqtt.cert and mqtt.key:
-            context.load_cert_chain(mqtt.cert, mqtt.key)
-    except (OSError, ssl.SSLError) as error:
-        raise LinkError(f"mqtt: ca, cert or key cannot be used: {error}; check the three files") from None
-    return context
+    def _on_disconnect(self, client: Client, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
+        self._kicked = self._kicked or reason.getName() == "Session taken over"

@@ -94,8 +94,10 @@ class Counts:
 class Outbox:
     """The store of one device. All methods may be called from any thread; one process at a time holds a store."""
 
-    def __init__(self, path: Path, device: str, max_bytes: int = 256_000_000) -> None:
-        """Open or begin the store at `path`.
+    def __init__(
+        self, path: Path, device: str, max_bytes: int = 256_000_000, expire_hours: float | None = None
+    ) -> None:
+        """Open or begin the store at `path`; what waited longer than `expire_hours` is dropped and declared.
 
         Raises StoreError when the folder cannot be made, takes no writes, or another process holds it.
         """
@@ -105,7 +107,7 @@ class Outbox:
         """called, from any thread, when there is something to take"""
         self.trouble = ""
         """why the disk refuses, one line; empty while it works"""
-        self._journal = journal = Journal(path, max_bytes)
+        self._journal = journal = Journal(path, max_bytes, expire_hours)
         self._state = threading.Condition(journal.lock)
         self._given = journal.last
         self._confirmed = journal.last
@@ -177,20 +179,28 @@ class Outbox:
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, limit: int) -> list[Record]:
-        """Up to `limit` events to send next, alerts first, oldest first; each is the caller's until done or again."""
+    def take(self, limit: int, kinds: tuple[str, ...] = KINDS) -> list[Record]:
+        """Up to `limit` events of these kinds to send next, alerts first, oldest first.
+
+        Each is the caller's until done or again.
+        """
         out: list[Record] = []
         with self._state:
-            while self._again and len(out) < limit:
-                out.append(self._again.popleft())
-            for kind in KINDS:
+            out += [record for record in self._again if record.kind in kinds][:limit]
+            self._again = deque(record for record in self._again if record not in out)
+            for kind in kinds:
                 found, lost, damaged = self._journal.read(kind, limit - len(out))
                 out += [Record(item, segment) for item, segment in found]
                 self.counts.damaged += damaged
                 for gap in lost:
                     self._declare(gap)
                 ram = self._ram[kind]
-                while ram and len(out) < limit and not self._journal.queues[kind].unread:
+                while (
+                    ram
+                    and len(out) < limit
+                    and not self._journal.queues[kind].unread
+                    and ram[0].seq <= self._journal.reserved  # else a power cut would have it given out again
+                ):
                     out.append(Record(ram.popleft(), None))
             self._taken.update(out)
         return out
@@ -241,6 +251,10 @@ class Outbox:
         """The highest number given out."""
         return self._given
 
+    def name(self, record: Record) -> str:
+        """The event's id."""
+        return f"{self.device}/{self.epoch}/{record.seq}"
+
     @property
     def empty(self) -> bool:
         """Everything that was put is done."""
@@ -282,11 +296,13 @@ class Outbox:
                 held = {record.seq for record in (*self._again, *self._taken)}
                 closing = self._closing
             try:
+                unnoted = self._strike(done)
                 self._write(batch)
-                self._journal.strike(done)
                 for lost in self._journal.make_room(held):
                     self._declare(lost)
                 self._journal.confirm(now=closing)
+                if unnoted is not None:
+                    raise unnoted
                 if self.trouble:
                     log.warning("outbox: the disk takes events again")
                     self.trouble = ""
@@ -308,6 +324,14 @@ class Outbox:
                 self._finish()
                 return
 
+    def _strike(self, done: list[tuple[int, Segment]]) -> OSError | None:
+        """Strike off before anything is written: a full disk gets room by it, even where it refuses the notes."""
+        try:
+            self._journal.strike(done)
+        except OSError as error:
+            return error
+        return None
+
     def _write(self, batch: list[Entry]) -> None:
         """Append a batch, after what waits in RAM; what was appended is no longer pending, even if the rest fails."""
         for kind in KINDS:
@@ -317,8 +341,9 @@ class Outbox:
             if mine:
                 self._journal.append(kind, mine)
                 self._no_longer_pending(mine)
-        if batch:
-            self._journal.note(last=batch[-1].seq, state=HOMELESS if any(self._ram.values()) else OPEN)
+        if batch or self.trouble:
+            last = max(self._journal.noted, batch[-1].seq if batch else 0)
+            self._journal.note(last=last, state=HOMELESS if any(self._ram.values()) else OPEN)
 
     def _no_longer_pending(self, items: list[Entry]) -> None:
         with self._state:
@@ -332,6 +357,7 @@ class Outbox:
         with self._state:
             waiting = list(ram)
         for item in waiting:
+            self._journal.unskip(kind, item.seq)
             self._journal.append(kind, [item])
             with self._state:
                 if ram and ram[0] is item:
@@ -358,6 +384,8 @@ class Outbox:
         if batch:
             with contextlib.suppress(OSError):  # a full disk still takes this: the blocks are there
                 self._journal.note(last=batch[-1].seq, state=HOMELESS)
+                if batch[-1].seq + BATCH > self._journal.reserved:
+                    self._journal.reserve(batch[-1].seq)
         if dropped:
             why = f"the disk refuses ({self.trouble}) and memory is full"
             self._declare(Lost(min(dropped), max(dropped), len(dropped), why))
@@ -369,6 +397,6 @@ class Outbox:
         if homeless:
             log.error("outbox: %s: %d events could not be written before the end", self.path, homeless)
         try:
-            self._journal.finish(whole=not homeless)
+            self._journal.finish(whole=not homeless and not self.trouble)
         except OSError as error:
             log.error("outbox: %s: %s; closed without a clean mark", self.path, error.strerror)

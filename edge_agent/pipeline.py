@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from edge_agent.errors import InputError, ModelError
 from edge_agent.types import (
     Detection,
@@ -160,6 +162,38 @@ def _summary(seconds: float) -> Report:
                 best, most = item, sum(labels.values())
 
     return report
+
+
+class Folder:
+    """Folds repeats into one event while a metered link saves: of one pipeline, on its own thread."""
+
+    def __init__(self) -> None:
+        self._held: Event | None = None
+
+    def __call__(self, event: Event | None, saving: bool) -> Iterator[Event]:
+        """What is to be kept now: all of it when not saving; else an event waits until another one differs from it.
+
+        `event` None: the samples have ended. Of repeats the last goes out; its `repeats` is how many it stands for.
+        """
+        held, self._held = self._held, None
+        if held is not None and event is not None and saving and _says(held) == _says(event):
+            self._held = msgspec.structs.replace(event, repeats=held.repeats + 1)
+            return
+        if held is not None:
+            yield held
+        if event is not None and saving:
+            self._held = event
+        elif event is not None:
+            yield event
+
+
+def _says(event: Event) -> object:
+    """What makes two events repeats of each other: the labels of the boxes, or of the text."""
+    if isinstance(event, DetectionsEvent):
+        return sorted(box.label for box in event.detections)
+    if isinstance(event, ScoresEvent):
+        return event.text, event.label
+    return event.text if isinstance(event, TextEvent) else event
 
 
 # ── from a finding to the event that leaves the device ───────────────────────────────────────────────────

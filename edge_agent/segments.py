@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -102,6 +103,10 @@ class Segment:
     """seqs to skip, from NAME.ack; read when the reader first comes here"""
     last: int = 0
     """the highest seq read so far"""
+    began: float = field(default_factory=time.time)
+    """when it was created or, after a restart, found"""
+    to_note: bytes = field(default=b"", repr=False)
+    """entries that NAME.ack is to have yet"""
     fd: int = field(default=-1, repr=False)
     ack_fd: int = field(default=-1, repr=False)
 
@@ -109,6 +114,14 @@ class Segment:
     def finished(self) -> bool:
         """All that it held was read and acknowledged."""
         return self.sealed and self.offset >= self.size and not self.outstanding
+
+    @property
+    def written(self) -> float:
+        """When it was last written to, seconds since 1970; now, if that cannot be told."""
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return time.time()
 
     def read(self, limit: int) -> list[Read]:
         """Up to `limit` records from where the reader stands, damage in between, and the reader moves on."""
@@ -221,10 +234,13 @@ def read_acks(path: Path) -> Iterator[int]:
         data = path.read_bytes()
     except OSError:
         return
-    for at in range(0, len(data) - ACK.size + 1, ACK.size):
+    at = 0
+    while at + ACK.size <= len(data):
         seq, crc = ACK.unpack_from(data, at)
-        if zlib.crc32(data[at : at + 8]) == crc:
+        good = zlib.crc32(data[at : at + 8]) == crc
+        if good:
             yield seq
+        at += ACK.size if good else 1  # an entry cut short shifts those behind it
 
 
 def ack_entry(seq: int) -> bytes:
@@ -259,22 +275,24 @@ class Mark:
         return raw + zlib.crc32(raw).to_bytes(4, "little")
 
 
-def read_mark(path: Path) -> Mark | None:
-    """The newest slot that checks out, or None."""
+def read_mark(path: Path) -> tuple[Mark | None, bool]:
+    """The newest slot that checks out, or None; and whether the other one is the one before it, as it should be."""
     try:
         data = path.read_bytes()
     except OSError:
-        return None
+        return None, False
     best: Mark | None = None
+    counters = []
     for at in (0, SLOT):
         raw = data[at : at + MARK.size]
         crc = data[at + MARK.size : at + MARK.size + 4]
         if len(raw) == MARK.size and zlib.crc32(raw).to_bytes(4, "little") == crc:
             counter, epoch, last, confirmed, reserved, state, boot = MARK.unpack(raw)
             mark = Mark(epoch, last, confirmed, reserved, state, boot, counter)
+            counters.append(counter)
             if best is None or mark.counter > best.counter:
                 best = mark
-    return best
+    return best, best is not None and (best.counter <= 1 or best.counter - 1 in counters)
 
 
 def boot_id() -> bytes:

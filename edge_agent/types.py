@@ -256,6 +256,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     age_ms: Annotated[
         float | None, msgspec.Meta(description="age of the sample when the result was ready; null for a gap")
     ] = None
+    repeats: Annotated[
+        int, msgspec.Meta(ge=1, description="results in a row that said the same; this is the last of them")
+    ] = 1
     model: ModelRef | None = None
     spent_ms: Annotated[dict[str, float], msgspec.Meta(description="stage -> milliseconds")] = {}
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from edge_agent.config import Mqtt
-from edge_agent.link import listen
+from edge_agent.listen import listen
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
@@ -67,15 +67,16 @@ def until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
 class Consumer(threading.Thread):
     """Subscribes and keeps what it hears."""
 
-    def __init__(self, mqtt: Mqtt, topics: str = "#") -> None:
+    def __init__(self, mqtt: Mqtt, topics: str = "#", ack: bool = False) -> None:
         super().__init__(daemon=True)
+        self.ack = ack
         self.mqtt, self.topics = mqtt, topics
         self.heard: list[tuple[str, bytes, bool]] = []
         self.connections = 0
         self.stop = threading.Event()
 
     def run(self) -> None:
-        for message in listen(self.mqtt, [self.topics], self.stop):
+        for message in listen(self.mqtt, [self.topics], self.stop, self.ack):
             if isinstance(message, str):
                 self.connections += message == "connected"
             else:

@@ -7,17 +7,21 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from edge_agent import link as link_module
+from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, LinkError
 from edge_agent.link import Link
+from edge_agent.listen import listen
 from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.types import TextEvent, rfc3339
 from tests.broker import Consumer, Mosquitto, broker, free_port, until
 
 
@@ -41,6 +45,7 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "BACKOFF", (0.05, 0.2))
+    monkeypatch.setattr(link_module, "ACK_S", (0.3, 1.0))
 
 
 def test_events_arrive_once_and_leave_the_store(mosquitto: Mosquitto, box: Outbox) -> None:
@@ -61,14 +66,14 @@ def test_events_arrive_once_and_leave_the_store(mosquitto: Mosquitto, box: Outbo
 def test_waits_for_a_broker_that_comes_later_and_survives_its_kill(tmp_path: Path, box: Outbox) -> None:
     server = Mosquitto(tmp_path)
     server.stop()
-    mqtt = Mqtt(url=server.url)
+    mqtt = Mqtt(url=server.url, ack=True)
     link = Link(mqtt, "d", box)
     link.start()
     for _ in range(20):
         box.put(event())
     until(lambda: "refused" in link.why, "the link says why it waits")
     server.start()
-    with Consumer(mqtt) as consumer:
+    with Consumer(mqtt, ack=True) as consumer:
         until(lambda: box.empty, "the backlog drains")
         server.stop(kill=True)
         until(lambda: not link.connected, "the link notices")
@@ -142,7 +147,7 @@ def test_wrong_password_is_said_as_what_it_is(tmp_path: Path, box: Outbox) -> No
         until(lambda: "Not authorized" in link.why or "Bad user name" in link.why, "the refusal is named")
         link.stop(drain=0)
         with pytest.raises(LinkError, match="check user, password"):
-            list(link_module.listen(mqtt, ["#"], threading.Event()))
+            list(listen(mqtt, ["#"], threading.Event()))
         (tmp_path / "secret").write_text("right\n")
         link = Link(mqtt, "d", box)
         link.start()
@@ -232,3 +237,101 @@ def test_wrong_files_and_addresses_are_one_line(tmp_path: Path, box: Outbox) -> 
         Link(Mqtt(url="mqtt://x", username="u", password_file=str(tmp_path / "none")), "d", box)
     with pytest.raises(LinkError, match="ca, cert or key"):
         Link(Mqtt(url="mqtts://x", ca=str(tmp_path / "none")), "d", box)
+
+
+def test_alerts_stay_until_a_consumer_acknowledges(mosquitto: Mosquitto, box: Outbox, tmp_path: Path) -> None:
+    mqtt = Mqtt(url=mosquitto.url, ack=True)
+    link = Link(mqtt, "d", box)
+    link.start()
+    box.put(event("alert"), "alert")
+    box.put(event("telemetry"), "telemetry")
+    with Consumer(mqtt) as silent:
+        until(lambda: len(silent.events()) >= 3, "what nobody acknowledges is sent again")
+        assert {e["text"] for e in silent.events()[1:]} >= {"alert"}
+    assert not box.empty
+    with Consumer(mqtt, ack=True):
+        until(lambda: box.empty, "acknowledged, it leaves the store")
+    link.stop()
+    box.close()
+    again = Outbox(box.path, "d")
+    assert again.take(9) == []
+    again.close()
+
+
+def test_nonsense_on_the_ack_topic_changes_nothing(mosquitto: Mosquitto, box: Outbox) -> None:
+    mqtt = Mqtt(url=mosquitto.url, ack=True)
+    link = Link(mqtt, "d", box)
+    link.start()
+    box.put(event())
+    until(lambda: link.connected and link._awaited, "the broker has it")
+    for nonsense in ("", "[]", '{"ids": 3}', '{"ids": ["d/0/1", "other"]}', "\\xff" * 500):
+        tool = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", "edge/v1/d/ack", "-m", nonsense]
+        subprocess.run(tool, check=True)
+    box.put(event("second"), "telemetry")
+    until(lambda: box.counts.done == 1, "the second one is through")
+    assert link.connected and not box.empty
+    link.stop(drain=0)
+
+
+def test_two_devices_of_one_name_are_told_apart(mosquitto: Mosquitto, box: Outbox, tmp_path: Path) -> None:
+    first = Link(Mqtt(url=mosquitto.url), "d", box)
+    first.start()
+    until(lambda: first.connected, "the first is connected")
+    other_box = Outbox(tmp_path / "other", "d")
+    second = Link(Mqtt(url=mosquitto.url), "d", other_box)
+    second.start()
+    question = "does another device call itself d?"
+    until(lambda: question in first.why or question in second.why, "one of them says what happened")
+    for link in (first, second):
+        link.stop(drain=0)
+    other_box.close()
+
+
+def test_times_from_before_the_clock_was_set_are_corrected(
+    mosquitto: Mosquitto, box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    jumped = [False]
+    monkeypatch.setattr(time, "time", lambda: now if jumped[0] else 100.0)
+    link = Link(Mqtt(url=mosquitto.url), "d", box)
+    box.put(TextEvent(pipeline="words", at=rfc3339(99.0), text="a second before the start"))
+    jumped[0] = True
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        link.start()
+        until(lambda: consumer.events(), "the event arrives")
+        link.stop()
+    at = datetime.fromisoformat(consumer.events()[0]["at"].replace("Z", "+00:00")).timestamp()
+    assert abs(at - (now - 1)) < 5
+
+
+def test_tls_waits_for_the_clock(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 100.0)
+    link = Link(Mqtt(url="mqtts://127.0.0.1:9"), "d", box)
+    link.start()
+    until(lambda: "the clock is not set" in link.why, "it says that it waits for the time")
+    link.stop(drain=0)
+
+
+def test_budget_keeps_the_last_fifth_for_alerts(mosquitto: Mosquitto, box: Outbox, tmp_path: Path) -> None:
+    day = [86400.0 * 20_000]
+    file = tmp_path / "budget.json"
+    budget = Budget(20_000, file, clock=lambda: day[0])
+    mqtt = Mqtt(url=mosquitto.url)
+    link = Link(mqtt, "d", box, budget)
+    with Consumer(mqtt) as consumer:
+        link.start()
+        for _ in range(100):
+            box.put(event("t" * 200), "telemetry")
+        until(lambda: budget.saving and box.counts.done > 10, "telemetry has to wait")
+        assert not box.empty
+        box.put(event("alert"), "alert")
+        until(lambda: any(e["text"] == "alert" for e in consumer.events()), "an alert still goes")
+        assert budget.left > 0
+        spent = sum(len(payload) for _, payload, _ in consumer.heard)
+        assert spent < 20_000
+        assert Budget(20_000, file, clock=lambda: day[0]).left < 8_000, "the count survives a restart"
+        done = box.counts.done
+        day[0] += 86400
+        link.wake()
+        until(lambda: box.counts.done > done + 10, "the next day it goes on")
+    link.stop(drain=0)

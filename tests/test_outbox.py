@@ -87,7 +87,7 @@ def test_again_gives_back_what_was_in_flight_in_order(tmp_path: Path) -> None:
 
 
 def test_finished_segments_are_deleted(tmp_path: Path) -> None:
-    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    box = Outbox(tmp_path, "d", max_bytes=4_000_000)
     for i in range(3000):
         box.put(event("some words " * 8 + str(i)), "telemetry")
     settle(box)
@@ -350,4 +350,23 @@ def test_marks_survive_a_kill(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
     box = Outbox(tmp_path, "d")
     assert box.marks == {"words": 49} and box.last == 50
+    box.close()
+
+
+def test_what_waited_too_long_is_dropped_and_declared(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    for _ in range(5):
+        box.put(event("old"))
+    box.close()
+    for path in tmp_path.glob("*.log"):
+        os.utime(path, (1e9, 1e9))
+    box = Outbox(tmp_path, "d", expire_hours=24)
+    box.put(event("new"))
+    settle(box)
+    box.put(event("newer"))
+    settle(box)
+    bodies = [json.loads(r.payload) for r in drain(box)]
+    (gap,) = [b for b in bodies if b["kind"] == "gap"]
+    assert (gap["first"], gap["last"], gap["count"]) == (1, 5, 5) and "longer than 24 hours" in gap["why"]
+    assert [b["text"] for b in bodies if b["kind"] == "text"] == ["new", "newer"]
     box.close()

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.errors import InputError
 from edge_agent.lane import Lane
 from edge_agent.mailbox import Mailbox
-from edge_agent.pipeline import Found, Stats, reporter, run, to_event
+from edge_agent.pipeline import Folder, Found, Stats, reporter, run, to_event
 from edge_agent.types import (
     Detections,
     DetectionsEvent,
@@ -210,3 +210,14 @@ def test_shapes_are_checked_at_birth() -> None:
         Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int32), {})
     with pytest.raises(ValueError, match="uint8 BGR"):
         Frame(np.zeros((4, 4), np.uint8), 0, 0)
+
+
+def test_repeats_are_folded_while_a_metered_link_saves() -> None:
+    fold = Folder()
+    assert [len(list(fold(to_event(seen(0), "c"), saving=False))) for _ in range(3)] == [1, 1, 1]
+    views = [seen(0), seen(0), seen(0), seen(15), seen(15)]
+    out = [event for view in views for event in fold(to_event(view, "c"), saving=True)]
+    out += fold(None, saving=False)
+    labels = [[d.label for d in e.detections] for e in out if isinstance(e, DetectionsEvent)]
+    assert labels == [["person"], ["cat"]]
+    assert [e.repeats for e in out] == [3, 2]

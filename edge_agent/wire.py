@@ -1,0 +1,137 @@
+"""The MQTT client library, as we use it; the only file that imports paho.
+
+Whoever holds a Client drives its socket with `turn` on one thread of its own; nothing here starts a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import socket
+import ssl
+from typing import Any
+
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, Client, MQTTMessage, topic_matches_sub
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.config import Mqtt, parse_broker, secret
+from edge_agent.errors import LinkError
+
+__all__ = ["Broker", "Client", "MQTTMessage", "ReasonCode", "close", "matches", "turn", "wait_before"]
+
+CONNACK_S = 10.0
+"""seconds that the broker has to answer a connect"""
+BACKOFF = (0.5, 30.0)
+"""seconds, first and longest wait between two connects; each is drawn from the upper half of a doubling range"""
+SILENCE_MS = 10_000
+"""milliseconds that sent bytes may go without a TCP acknowledgement: finds a black hole before the keepalive does"""
+SESSION_S = 3600
+"""seconds that the broker keeps our subscriptions' messages while we are away"""
+
+V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+
+
+def matches(topics: str, topic: str) -> bool:
+    """Whether a topic falls under a topic filter."""
+    return topic_matches_sub(topics, topic)
+
+
+class Broker:
+    """An address and what it takes to be let in; makes one Client for each connection."""
+
+    def __init__(self, mqtt: Mqtt) -> None:
+        """Raises LinkError or ConfigError when the address or a secret file is wrong; does not connect."""
+        if mqtt.url is None:
+            raise LinkError("no broker: set mqtt.url")
+        self.mqtt = mqtt
+        self.host, self.port, self.secure = parse_broker(mqtt.url)
+        self._password = secret(mqtt.password_file) if mqtt.password_file else None
+        self._tls = _tls(mqtt) if self.secure else None
+
+    def client(self, client_id: str = "", v5: bool = False) -> Client:
+        """A client that has not connected; one with an id keeps its session at the broker."""
+        made = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=V5 if v5 else V311,
+            clean_session=None if v5 else not client_id,
+        )
+        made.connect_timeout = CONNACK_S
+        if self.mqtt.username:
+            made.username_pw_set(self.mqtt.username, self._password)
+        if self._tls is not None:
+            made.tls_set_context(self._tls)
+        return made
+
+    def connect(self, client: Client) -> None:
+        """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError."""
+        v5 = client.protocol == V5
+        properties = None
+        if v5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = SESSION_S
+        client.connect(
+            self.host,
+            self.port,
+            self.mqtt.keepalive,
+            clean_start=False if v5 else MQTT_CLEAN_START_FIRST_ONLY,
+            properties=properties,
+        )
+        sock: Any = client.socket()
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+
+
+def wait_before(wait: float) -> float:
+    """A wait of `wait` seconds with jitter, so that a fleet does not come back in one moment."""
+    return wait * random.uniform(0.5, 1.0)
+
+
+def turn(client: Client, wake: int | None, timeout: float) -> bool:
+    """Wait for the socket (or `wake`) and do what is due; False when the connection is gone."""
+    sock = client.socket()
+    if sock is None:
+        return False
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        timeout = 0
+    readers: list[Any] = [sock] if wake is None else [sock, wake]
+    try:
+        readable, writable, _ = select.select(readers, [sock] if client.want_write() else [], [], timeout)
+    except (OSError, ValueError):
+        return False
+    if wake in readable:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)  # type: ignore[arg-type]
+    ok = MQTTErrorCode.MQTT_ERR_SUCCESS
+    if writable and client.loop_write() != ok:
+        return False
+    if (sock in readable or timeout == 0) and client.loop_read() != ok:
+        return False
+    return client.loop_misc() == ok and client.socket() is not None
+
+
+def close(client: Client) -> None:
+    """Send DISCONNECT if that is possible, and close the socket."""
+    client.on_disconnect = None
+    client.disconnect()
+    if client.socket() is not None and client.want_write():
+        client.loop_write()
+    sock = client.socket()
+    if sock is not None:
+        sock.close()
+
+
+def _tls(mqtt: Mqtt) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if mqtt.cert and mqtt.key:
+            context.load_cert_chain(mqtt.cert, mqtt.key)
+    except (OSError, ssl.SSLError) as error:
+        raise LinkError(f"mqtt: ca, cert or key cannot be used: {error}; check the three files") from None
+    return context

@@ -1,0 +1,43 @@
+"""The consumer's account: missing, declared, twice."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from edge_agent.audit import Audit, _Ranges
+
+
+def event(seq: int, device: str = "d", **more: object) -> bytes:
+    return msgspec.json.encode({"device": device, "epoch": 7, "seq": seq, "kind": "text", **more})
+
+
+def test_missing_declared_and_twice() -> None:
+    audit = Audit()
+    for seq in (1, 2, 3, 3, 9, 10):
+        audit.add(event(seq))
+    audit.add(event(11, kind="gap", first=5, last=7, count=3, why=""))
+    audit.add(event(1, device="e"))
+    audit.add(b"not ours")
+    audit.add(b'{"device": 3}')
+    d, e = audit.rows()
+    assert (d.first, d.last, d.received, d.duplicates, d.gaps, d.declared, d.missing) == (1, 11, 6, 1, 1, 3, 2)
+    assert (e.device, e.received, e.missing) == ("e", 1, 0)
+
+
+def test_ranges_are_sets() -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        ranges = _Ranges()
+        plain: set[int] = set()
+        for _ in range(rng.randrange(1, 30)):
+            first = rng.randrange(60)
+            last = first + rng.randrange(6)
+            fresh = set(range(first, last + 1)) - plain
+            assert ranges.add(first, last) == bool(fresh)
+            plain |= fresh
+        assert [n for low, high in ranges.spans for n in range(low, high + 1)] == sorted(plain)
+        holes = [n for low, high in ranges.missing(0, 70) for n in range(low, high + 1)]
+        assert holes == sorted(set(range(71)) - plain)
+        assert all(a[1] + 1 < b[0] for a, b in zip(ranges.spans, ranges.spans[1:], strict=False))
