@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_agent import __version__
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
+from edge_agent.workshop.train import add_arguments as add_train_arguments
 
 # small matrices gain nothing from more threads, and a busy box loses much
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(training="train" in argv).parse_args(argv)
     level = logging.DEBUG if args.verbose else logging.INFO if args.verb in ("run", "demo") else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
     try:
@@ -361,6 +363,15 @@ def _models_remove(args: argparse.Namespace, registry: Any) -> int:
     return 0
 
 
+# ── train ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _train(args: argparse.Namespace) -> int:
+    from edge_agent.workshop import train
+
+    return train.run(args, _note)
+
+
 # ── evaluate ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -544,7 +555,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(training: bool) -> argparse.ArgumentParser:
+    """All verbs; the recipes' own options are read only when training is asked for, since they load numpy."""
     parser = _Parser(prog="edge-agent", description="YOLO and BERT on small devices, reported over MQTT.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
@@ -585,6 +597,10 @@ def _parser() -> argparse.ArgumentParser:
     understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
     understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
     model_options(understand)
+
+    train = verb("train", _train, "train a model on your own pictures or text (extra [train])")
+    if training:
+        add_train_arguments(train)
 
     evaluated = verb("evaluate", _evaluate, "measure a model on labels, and against the model it was made from")
     add_evaluate_arguments(evaluated)
