@@ -8,7 +8,10 @@ import pytest
 
 from edge_agent import config
 from edge_agent.errors import ConfigError
+from edge_agent.sources import SCHEMES
+from edge_agent.tasks import TASKS
 from edge_agent.types import Uri
+from tests.conftest import ROOT
 
 PIPE = '[[pipeline]]\nname = "a"\nsource = "camera:0"\ntasks = ["detect:detector"]\n'
 
@@ -97,3 +100,13 @@ def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     with pytest.raises(ConfigError, match="no systemd credentials"):
         config.secret("credential:mqtt")
+
+
+@pytest.mark.parametrize("name", ["porch", "folder", "log"])
+def test_examples_load(name: str) -> None:
+    loaded = config.load(ROOT / "deploy" / "examples" / f"{name}.toml")
+    assert loaded.pipeline and loaded.mqtt.url
+    for pipe in loaded.pipeline:
+        uri = config.parse_uri(pipe.source)
+        assert uri.scheme in SCHEMES
+        assert all(config.parse_uri(task).scheme in TASKS for task in pipe.tasks)
