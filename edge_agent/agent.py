@@ -196,13 +196,13 @@ class Agent:
             sample = found.of if isinstance(found, Finding) else found
             mark = sample.mark if isinstance(sample, Text) else None
             saving = kind == "telemetry" and self.link is not None and self.link.budget.saving
-            for event in fold(to_event(found, name), saving):
-                self.on_event(self.outbox.put(event, kind, mark))
+            for event, at in fold(to_event(found, name), saving, mark):
+                self.on_event(self.outbox.put(event, kind, at))
 
         try:
             run(line.box, line.tasks, reporter(how), keep, line.stats)
-            for event in fold(None, False):
-                self.on_event(self.outbox.put(event, kind))
+            for event, at in fold(None, False):
+                self.on_event(self.outbox.put(event, kind, at))
         finally:
             line.box.close()
             line.ended = True

@@ -168,23 +168,26 @@ class Folder:
     """Folds repeats into one event while a metered link saves: of one pipeline, on its own thread."""
 
     def __init__(self) -> None:
-        self._held: Event | None = None
+        self._held: tuple[Event, int | None] | None = None
 
-    def __call__(self, event: Event | None, saving: bool) -> Iterator[Event]:
-        """What is to be kept now: all of it when not saving; else an event waits until another one differs from it.
+    def __call__(
+        self, event: Event | None, saving: bool, mark: int | None = None
+    ) -> Iterator[tuple[Event, int | None]]:
+        """What is to be kept now, each with its own mark: all of it when not saving, else an event once another
+        one differs from it.
 
         `event` None: the samples have ended. Of repeats the last goes out; its `repeats` is how many it stands for.
         """
         held, self._held = self._held, None
-        if held is not None and event is not None and saving and _says(held) == _says(event):
-            self._held = msgspec.structs.replace(event, repeats=held.repeats + 1)
+        if held is not None and event is not None and saving and _says(held[0]) == _says(event):
+            self._held = msgspec.structs.replace(event, repeats=held[0].repeats + 1), mark
             return
         if held is not None:
             yield held
         if event is not None and saving:
-            self._held = event
+            self._held = event, mark
         elif event is not None:
-            yield event
+            yield event, mark
 
 
 def _says(event: Event) -> object:

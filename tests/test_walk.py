@@ -216,8 +216,9 @@ def test_repeats_are_folded_while_a_metered_link_saves() -> None:
     fold = Folder()
     assert [len(list(fold(to_event(seen(0), "c"), saving=False))) for _ in range(3)] == [1, 1, 1]
     views = [seen(0), seen(0), seen(0), seen(15), seen(15)]
-    out = [event for view in views for event in fold(to_event(view, "c"), saving=True)]
+    out = [pair for n, view in enumerate(views) for pair in fold(to_event(view, "c"), saving=True, mark=n)]
     out += fold(None, saving=False)
-    labels = [[d.label for d in e.detections] for e in out if isinstance(e, DetectionsEvent)]
+    labels = [[d.label for d in e.detections] for e, _ in out if isinstance(e, DetectionsEvent)]
     assert labels == [["person"], ["cat"]]
-    assert [e.repeats for e in out] == [3, 2]
+    assert [e.repeats for e, _ in out] == [3, 2]
+    assert [mark for _, mark in out] == [2, 4], "what is still held must not move the place to resume at"
