@@ -121,6 +121,10 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
+_streams: dict[str, str] = {}
+"""What was last shown of each stream: a state is sent again and again, and shown when it changes."""
+
+
 def _show_message(tail: str, body: dict[str, Any]) -> None:
     """One message as a line for people."""
     clock = time.strftime("%H:%M:%S")
@@ -136,7 +140,8 @@ def _show_message(tail: str, body: dict[str, Any]) -> None:
         print(f'{clock} {body["pipeline"]:8} "{body["text"][:80]}"', flush=True)
     elif body.get("kind") == "gap":
         print(f"{clock} {body['pipeline']:8} {body['count']} events lost: {body['why']}", flush=True)
-    elif "stream" in body:
+    elif "stream" in body and _streams.get(tail) != body["stream"]:
+        _streams[tail] = body["stream"]
         why = f": {body['why']}" if body["why"] else ""
         print(f"{clock} {tail.split('/')[0]:8} stream is {body['stream']}{why}", flush=True)
 
