@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import lzma
 import random
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -307,7 +306,8 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     net = Bert(Shape(500)).eval()
     with torch.no_grad():
         net.mlm_bias.normal_()
-    shutil.copy(TEACHER / "vocab.txt", tmp_path)
+    lines = (TEACHER / "vocab.txt").read_text(encoding="utf-8").splitlines()[:500]
+    (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     bert_export.write_model(net, tmp_path, lambda _: None)
     ids = torch.randint(5, 500, (3, 20))
     ids[1, 12:] = 0
@@ -349,5 +349,8 @@ def test_export_refuses_what_is_no_checkpoint(tmp_path: Path, few_threads: None)
     with pytest.raises(ModelError, match=r"best\.pt: not a checkpoint"):
         bert_export.read_net(tmp_path)
     (tmp_path / "best.pt").unlink()
+    with pytest.raises(ModelError, match="no edge-bert to start from"):
+        bert_export.read_net(tmp_path)
+    (tmp_path / "encoder.onnx").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="no edge-bert to start from"):
         bert_export.read_net(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import pickle
 import tempfile
@@ -13,9 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import numpy_helper
 
 from edge_agent.errors import ModelError
+from edge_agent.tasks import wordpiece
 from edge_agent.workshop.train import bert_onnx, bert_tflite
 from edge_agent.workshop.train.bert_net import Bert, Shape
 
@@ -51,24 +56,27 @@ def read_net(folder: Path) -> Bert:
     if (folder / "best.pt").is_file():
         return net_of(read_table(folder / "best.pt", "cpu"))
     try:
-        weights = bert_onnx.weights_of(onnx.load(str(folder / "encoder.onnx")))
+        encoder = onnx.load(str(folder / "encoder.onnx"))
+        weights = bert_onnx.weights_of(encoder)
         weights |= bert_onnx.weights_of(onnx.load(str(folder / "nsp.onnx")))
         weights |= bert_onnx.weights_of(onnx.load(str(folder / "mlm.int8.onnx")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DecodeError) as error:
         raise ModelError(f"{folder}: no edge-bert to start from: {error}") from None
+    missing = {"token.weight", "position.weight", "norm.weight", "layers.0.up.bias", "project.bias"} - set(weights)
+    split = [numpy_helper.to_array(t) for t in encoder.graph.initializer if t.name == "split"]
+    if missing or not split:
+        raise ModelError(f"{folder}: encoder.onnx is no edge-bert's, it lacks {', '.join(sorted(missing)) or 'split'}")
     words, token = weights["token.weight"].shape
     layers = sum(1 for k in weights if k.endswith(".query.bias"))
     width, inner = weights["norm.weight"].shape[0], weights["layers.0.up.bias"].shape[0]
-    shape = Shape(
-        words, layers, width, 4, inner, token, weights["position.weight"].shape[0], weights["project.bias"].shape[0]
-    )
-    net = Bert(shape)
-    missing = set(net.state_dict()) - set(weights)
-    if missing:
+    length, vector = weights["position.weight"].shape[0], weights["project.bias"].shape[0]
+    net = Bert(Shape(words, layers, width, int(split[0][2]), inner, token, length, vector))
+    try:
+        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items() if k != "decoder.weight"})
+    except RuntimeError as error:
         raise ModelError(
-            f"{folder}: its ONNX files lack the weights {', '.join(sorted(missing)[:3])}; it is no edge-bert"
-        )
-    net.load_state_dict({k: torch.from_numpy(np.array(weights[k])) for k in net.state_dict()})
+            f"{folder}: its files are not of one edge-bert: {str(error).splitlines()[-1].strip()}"
+        ) from None
     return net
 
 
@@ -89,7 +97,8 @@ def int8(model: onnx.ModelProto, file: Path) -> None:
 
 
 def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "edge-bert") -> None:
-    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx, manifest.toml.
+    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx,
+    golden.json and manifest.toml.
 
     `out` holds vocab.txt. The int8 encoder comes first in the manifest when it agrees with the float one and is the
     faster one here.
@@ -100,6 +109,7 @@ def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "e
     int8(bert_onnx.encoder(net), out / "encoder.int8.onnx")
     int8(bert_onnx.mlm(net), out / "mlm.int8.onnx")
     (out / "encoder.int8.tflite").write_bytes(bert_tflite.encoder(net))
+    write_golden(out)
     cosine, ratio = compare(out, net.shape.vocabulary)
     first = cosine >= AGREES and ratio < 1
     say(f"int8 against float: cosine {cosine:.4f}, time {ratio:.2f}; {'int8' if first else 'float'} serves first")
@@ -115,10 +125,24 @@ def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "e
     say(f"{out}: {', '.join(row[0] for row in rows)}, manifest.toml")
 
 
+GOLDEN = ("Turn on the lights in the kitchen.", "What flights leave Boston on Thursday?", "Naïve café, 42°C: façade!")
+
+
+def write_golden(folder: Path) -> None:
+    """golden.json: token ids and the first numbers of the float encoder's vectors for three texts, for later checks."""
+    words = wordpiece.from_vocab(folder / "vocab.txt", True)
+    session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    rows = []
+    for text in GOLDEN:
+        ids = np.array([words.encode(text, 128).ids])
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        vector = session.run(["embedding"], feed)[0][0]
+        rows.append({"text": text, "ids": ids[0].tolist(), "embedding": [round(float(v), 5) for v in vector[:8]]})
+    (folder / "golden.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def compare(folder: Path, words: int, runs: int = 30) -> tuple[float, float]:
     """(mean cosine of the int8 encoder's vectors to the float one's, its time over the float one's), one thread."""
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = [

@@ -109,35 +109,42 @@ def follows(
 ) -> dict[str, float]:
     """Next sentence: how often the true one is taken, and each kind of wrong one refused; accuracies half and half.
 
-    Strangers come from another document of the same source; "previous" swaps the two, "after_next" leaves one out.
+    "random": a sentence of another document, of whatever source; "same_source": of another document of the same
+    source; "previous" swaps the two, "after_next" leaves one out.
     """
     net = session(head)
-    triples = []
+    quads = []
+    everything = [d for documents in text.values() for d in documents]
     for documents in text.values():
         for at, d in enumerate(documents):
             others = [i for i in range(len(documents)) if i != at]
             for i in range(len(d) - 2):
                 other = documents[others[dice.integers(len(others))]] if others else d
-                triples.append((d[i], d[i + 1], d[i + 2], other[dice.integers(len(other))]))
-    triples = [triples[i] for i in dice.permutation(len(triples))[:most]]
+                near_by = other[dice.integers(len(other))]
+                quads.append([d[i], d[i + 1], d[i + 2], near_by, near_by])
+                far = [e for e in (everything[k] for k in dice.integers(len(everything), size=4)) if e is not d]
+                if far:
+                    quads[-1][4] = far[0][dice.integers(len(far[0]))]
+    quads = [quads[i] for i in dice.permutation(len(quads))[:most]]
 
     def yes(a: int, b: int) -> float:
         said = 0
-        for at in range(0, len(triples), 32):
+        for at in range(0, len(quads), 32):
             rows, types = [], []
-            for t in triples[at : at + 32]:
+            for t in quads[at : at + 32]:
                 first, second = t[a][:60], t[b][:60]
                 rows.append([CLS, *first, SEP, *second, SEP])
                 types.append([0] * (len(first) + 2) + [1] * (len(second) + 1))
             hidden, _ = run(table(rows), table(types))
             said += int((net.run(None, {"hidden": hidden})[0].argmax(1) == 0).sum())
-        return said / len(triples)
+        return said / len(quads)
 
-    true, stranger, previous, later = yes(0, 1), yes(0, 3), yes(1, 0), yes(0, 2)
+    true, stranger, near, previous, later = yes(0, 1), yes(0, 4), yes(0, 3), yes(1, 0), yes(0, 2)
     return {
-        "pairs": len(triples),
+        "pairs": len(quads),
         "next_taken": true,
         "random": (true + 1 - stranger) / 2,
+        "same_source": (true + 1 - near) / 2,
         "previous": (true + 1 - previous) / 2,
         "after_next": (true + 1 - later) / 2,
     }
@@ -264,7 +271,8 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
     found["bytes"] = sizes
     if (data / "text" / "atis").is_dir():
         say("ATIS")
-        found["atis"] = intents(data / "text" / "atis", embedders)
+        asked_of = {n: f for n, f in embedders.items() if n != "edge-bert float"}
+        found["atis"] = intents(data / "text" / "atis", asked_of)
         asked = atis(data / "text" / "atis" / "atis.test.w-intent.iob")[0][:200]
         found["ms"] = times(asked, {n: _alone(f) for n, f in embedders.items()})
     return found
