@@ -36,8 +36,7 @@ def write_model(
     say: Say,
     name: str = "edge-yolo",
 ) -> None:
-    """Write model.onnx, model.int8.onnx, model.tflite, model.fp16.tflite, model.int8.tflite, labels.txt and
-    manifest.toml into `out`. `tensors` as of `detector_net.folded_copy`, `pictures`: for the int8 ranges.
+    """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite, labels.txt and manifest.toml into `out`. `tensors` as of `detector_net.folded_copy`, `pictures`: for the int8 ranges.
 
     Raises ModelError where the float files do not agree with each other.
     """
@@ -48,11 +47,12 @@ def write_model(
     files: dict[str, tuple[bytes, str]] = {
         "model.onnx": (model.SerializeToString(), "fp32"),
         "model.int8.onnx": (to_int8(model, shown).SerializeToString(), "int8"),
-        "model.tflite": (to_tflite(tensors, size, "fp32"), "fp32"),
         "model.fp16.tflite": (to_tflite(tensors, size, "fp16"), "fp16"),
         "model.int8.tflite": (to_tflite(tensors, size, "int8", seen), "int8"),
     }
-    apart = difference(run_onnx(files["model.onnx"][0], shown[0]), run_tflite(files["model.tflite"][0], shown[0]))
+    apart = difference(
+        run_onnx(files["model.onnx"][0], shown[0]), run_tflite(to_tflite(tensors, size, "fp32"), shown[0])
+    )
     if not apart < AGREES:
         raise ModelError(f"the TFLite file answers otherwise than the ONNX file (by {apart:.2g}); nothing was written")
     rows = []

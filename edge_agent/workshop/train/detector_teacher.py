@@ -48,6 +48,33 @@ class YoloxTeacher:
 
     def open(self, outputs: list[str], threads: int = 1) -> ort.InferenceSession:
         """A session that gives the named tensors for pictures (B, 3, H, W) float32 of any size."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            model = self._cut(outputs, ("batch", "height", "width")).SerializeToString()
+            return ort.InferenceSession(model, options, providers=ort.get_available_providers())
+        except (ort.capi.onnxruntime_pybind11_state.Fail, RuntimeError) as error:
+            raise ModelError(f"teacher {self.path} does not run: {str(error).splitlines()[0]}") from error
+
+    def write(self, path: Path, size: int) -> None:
+        """The teacher for pictures of `size` × `size`, with its usual one output, (1, N, 5 + classes)."""
+        model = self._cut(self.levels, (1, size, size))
+        graph = model.graph
+        rows = onnx.helper.make_tensor("rows", onnx.TensorProto.INT64, [3], [1, 5 + self.classes, -1])
+        graph.initializer.append(rows)
+        for name in self.levels:
+            graph.node.append(onnx.helper.make_node("Reshape", [name, "rows"], [f"{name}.rows"]))
+        graph.node.append(onnx.helper.make_node("Concat", [f"{n}.rows" for n in self.levels], ["columns"], axis=2))
+        graph.node.append(onnx.helper.make_node("Transpose", ["columns"], ["output"], perm=[0, 2, 1]))
+        del graph.output[:]
+        count = sum((size // stride) ** 2 for stride in STRIDES)
+        shape = [1, count, 5 + self.classes]
+        graph.output.append(onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape))
+        onnx.save(model, str(path))
+
+    def _cut(self, outputs: list[str], shape: tuple[int | str, int | str, int | str]) -> onnx.ModelProto:
+        """The file's graph down to `outputs`, for pictures of `shape`: how many, height, width."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         graph = model.graph
@@ -59,17 +86,13 @@ class YoloxTeacher:
             del getattr(graph, field)[:]
             getattr(graph, field).extend(copies)
         del graph.value_info[:], graph.output[:]
-        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
-            graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
-        for name in outputs:
-            graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            return ort.InferenceSession(model.SerializeToString(), options, providers=ort.get_available_providers())
-        except (ort.capi.onnxruntime_pybind11_state.Fail, RuntimeError) as error:
-            raise ModelError(f"teacher {self.path} does not run: {str(error).splitlines()[0]}") from error
+        graph.input[0].CopyFrom(
+            onnx.helper.make_tensor_value_info(
+                graph.input[0].name, onnx.TensorProto.FLOAT, [shape[0], 3, shape[1], shape[2]]
+            )
+        )
+        graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+        return model
 
     def dense(self, pictures: Tensor, keep: list[int]) -> Dense:
         """`pictures` (B, 3, H, W) float32 BGR 0..255; `keep`: the head's classes that the student learns."""

@@ -1,0 +1,177 @@
+"""What an edge-yolo reached: COCO's figures beside its teacher's and an SSD's, and its time beside the teacher's.
+
+``python -m edge_agent.workshop.train.report_detector --model models/edge-yolo --pictures instances.json …`` prints the
+table of the card. All models answer through the task that serves, and are scored over the classes of the first model
+by pycocotools. Times are of the bare network on one thread, taken in turns, as ratios to the first `--beside`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge_agent import registry
+from edge_agent.backends import open_net
+from edge_agent.config import parse_uri
+from edge_agent.errors import UsageError
+from edge_agent.lane import Lane
+from edge_agent.manifest import Served
+from edge_agent.serving import warm
+from edge_agent.sources.files import read_picture
+from edge_agent.tasks.detect import detect
+from edge_agent.types import Detections, Finding, ModelRef
+
+SHOWN = ("person", "car", "dog", "cat", "chair", "bottle")
+SCORE, IOU = 0.001, 0.65
+"""of detections that are scored"""
+
+
+def variants(name: str) -> dict[str, Served]:
+    """Each network of a model, warm, under the name of its file."""
+    located = registry.locate(name, pull=True, open_net=open_net)
+    found = {}
+    for row in located.manifest.networks():
+        net = open_net(registry.file_path(located, row, pull=True), row.format, 1)
+        given = located.manifest.input
+        assert given is not None
+        picture = msgspec.structs.replace(given, layout=row.layout) if row.layout else given
+        warm(net, picture)
+        ref = ModelRef(located.manifest.name, located.manifest.version, row.sha256)
+        found[row.name] = Served(located.manifest, ref, net, {}, picture, row.name)
+    return found
+
+
+def resized(name: str, size: int, folder: Path) -> Served:
+    """The first ONNX file of a YOLOX model, made to take pictures of `size` × `size`."""
+    from edge_agent.workshop.train.detector_teacher import YoloxTeacher
+
+    located = registry.locate(name, pull=True, open_net=open_net)
+    row = next(row for row in located.manifest.networks() if row.format == "onnx")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{located.manifest.name}-{size}.onnx"
+    YoloxTeacher(registry.file_path(located, row)).write(target, size)
+    assert located.manifest.input is not None
+    given = msgspec.structs.replace(located.manifest.input, width=size, height=size)
+    manifest = msgspec.structs.replace(located.manifest, name=target.stem, input=given)
+    net = open_net(target, "onnx", 1)
+    warm(net, given)
+    return Served(manifest, ModelRef(target.stem, manifest.version, ""), net, {}, given, "")
+
+
+def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> dict[str, float]:
+    """map, map50 and AP50 by name of `model` on the pictures of `truth` (pycocotools' COCO) over `classes`."""
+    from pycocotools.cocoeval import COCOeval
+
+    ids = {row["name"]: row["id"] for row in truth.loadCats(truth.getCatIds())}
+    options = f"?score={SCORE}" + ("" if model.manifest.family in ("ssd", "end2end") else f"&iou={IOU}")
+    task = detect(parse_uri(f"detect:{model.manifest.name}{options}"), model, registry.home())
+    found = []
+    for image in truth.loadImgs(truth.getImgIds()):
+        for finding in task(read_picture(folder / image["file_name"])):
+            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+            boxes = finding.what
+            for (x1, y1, x2, y2), score, label in zip(boxes.xyxy.tolist(), boxes.score, boxes.label, strict=True):
+                name = boxes.names[int(label)]
+                if name in classes:
+                    box = [x1, y1, x2 - x1, y2 - y1]
+                    row = {"image_id": image["id"], "category_id": ids[name], "bbox": box, "score": float(score)}
+                    found.append(row)
+    with contextlib.redirect_stdout(io.StringIO()):
+        scored = COCOeval(truth, truth.loadRes(found), "bbox")
+        scored.params.catIds = [ids[name] for name in classes]
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    precision = scored.eval["precision"]  # IoU, recall, class, area, most
+    result = {"map": float(scored.stats[0]), "map50": float(scored.stats[1])}
+    for k, name in enumerate(classes):
+        column = precision[0, :, k, 0, 2]
+        if name in SHOWN and (column > -1).any():
+            result[name] = float(column[column > -1].mean())
+    return result
+
+
+def times(models: Sequence[Served], runs: int = 40) -> list[float]:
+    """Median milliseconds of one run of each network on one thread, taken in turns."""
+    feeds = []
+    for model in models:
+        spec = model.net.inputs[0]
+        shape = [n or 1 for n in spec.shape]
+        noise = np.random.default_rng(0).integers(0, 255, shape)
+        feeds.append({spec.name: noise.astype(spec.dtype)})
+    spent: list[list[float]] = [[] for _ in models]
+    lane = Lane()
+    for _ in range(runs):
+        for model, feed, row in zip(models, feeds, spent, strict=True):
+            with lane.turn():
+                begun = time.perf_counter()
+                model.net.run(feed)
+                row.append((time.perf_counter() - begun) * 1e3)
+    return [float(np.median(row)) for row in spent]
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The figures as a Markdown table."""
+    shown = list(SHOWN)
+    lines = [
+        "| network | mAP50-95 | AP50 | " + " | ".join(f"{n} AP50" for n in shown) + " | ms | of the teacher's time |"
+    ]
+    lines.append("|---|" + "---|" * (len(shown) + 4))
+    for name, row in rows.items():
+        cells = [f"{row.get(key, float('nan')):.3f}" for key in ("map", "map50", *shown)]
+        lines.append(f"| {name} | " + " | ".join([*cells, f"{row['ms']:.1f}", f"{row['ratio']:.2f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; with --json the figures."""
+    parser = argparse.ArgumentParser(prog="report_detector", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="edge-yolo", help="the edge-yolo (edge-yolo)")
+    parser.add_argument("--pictures", type=Path, required=True, help="COCO .json, its pictures in images/ beside it")
+    parser.add_argument("--beside", default="yolox-nano", help="the teacher, a YOLOX .onnx or its name (yolox-nano)")
+    parser.add_argument("--other", action="append", default=[], help="another detector to score; may be repeated")
+    parser.add_argument("--work", type=Path, default=Path("report"), help="folder for the resized teacher (report)")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    from pycocotools.coco import COCO
+
+    if not args.pictures.is_file():
+        raise UsageError(f"--pictures {args.pictures}: no such file")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(args.pictures))
+    own = variants(args.model)
+    manifest = next(iter(own.values())).manifest
+    assert manifest.input is not None and isinstance(manifest.labels, list)
+    known = {row["name"] for row in truth.loadCats(truth.getCatIds())}
+    classes = [name for name in manifest.labels if name in known]
+    teacher = next(iter(variants(args.beside).values()))
+    models = {f"teacher at {teacher.input.width if teacher.input else 0}": teacher}
+    models[f"teacher at {manifest.input.width}"] = resized(args.beside, manifest.input.width, args.work)
+    models |= {f"{manifest.name} {name}": served for name, served in own.items()}
+    for other in args.other:
+        served = next(iter(variants(other).values()))
+        models[served.manifest.name] = served
+    spent = times(list(models.values()))
+    rows = {}
+    for (name, served), ms in zip(models.items(), spent, strict=True):
+        rows[name] = figures(served, truth, args.pictures.parent / "images", classes) | {
+            "ms": ms,
+            "ratio": ms / spent[0],
+        }
+        print(name, file=sys.stderr)
+    print(json.dumps(rows, indent=1) if args.json else table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
