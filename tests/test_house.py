@@ -17,7 +17,20 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edge_agent"
 FLOOR = {"types", "errors", "config", "manifest"}
-WALK = {"pipeline", "mailbox", "lane", "outbox", "segments", "journal", "link", "wire", "budget", "listen", "audit", "marks"}
+WALK = {
+    "pipeline",
+    "mailbox",
+    "lane",
+    "outbox",
+    "segments",
+    "journal",
+    "link",
+    "wire",
+    "budget",
+    "listen",
+    "audit",
+    "marks",
+}
 ROOMS = {"sources", "backends", "tasks", "registry"}
 ENTRY = {
     "cv2": {"sources", "tasks/boxes.py", "workshop"},

@@ -1,0 +1,152 @@
+"""argv -> one function per verb; the only package that prints.
+
+Data goes to stdout, everything said about it to stderr. Exit 0: good; 1: the answer is no; 2: wrong usage or config,
+with one line on stderr that says what, where and what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from edge_agent import __version__
+from edge_agent.cli import device, models
+from edge_agent.cli.say import one_line
+from edge_agent.errors import EdgeAgentError
+from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
+from edge_agent.workshop.train import add_arguments as add_train_arguments
+
+# small matrices gain nothing from more threads, and a busy box loses much
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# every function imports what it needs: `edge-agent --help` loads none of the heavy libraries
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(training="train" in argv).parse_args(argv)
+    level = logging.DEBUG if args.verbose else logging.INFO if args.verb in ("run", "demo") else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    try:
+        return int(args.act(args))
+    except EdgeAgentError as error:
+        print(f"edge-agent {args.verb}: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `edge-agent … | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # a bar may stand there
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser(training: bool) -> argparse.ArgumentParser:
+    """All verbs; the recipes' own options are read only when training is asked for, since they load numpy."""
+    parser = _Parser(prog="edge-agent", description="YOLO and BERT on small devices, reported over MQTT.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, act: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=help, description=help)
+        made.set_defaults(act=act)
+        return made
+
+    def model_options(of: argparse.ArgumentParser) -> None:
+        of.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
+        of.add_argument("--pull", action="store_true", help="fetch the model's files when they are not here")
+        of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+
+    run = verb("run", device.run, "run the agent of a config")
+    run.add_argument("-c", "--config", required=True, help="TOML file")
+    run.add_argument("--pull", action="store_true", help="fetch models that are not here")
+
+    check = verb("check", device.check, "check a config: keys, sources, models, secrets")
+    check.add_argument("-c", "--config", required=True, help="TOML file")
+
+    demo = verb("demo", device.demo, "run the main job on carried pictures and text, through a broker and back")
+    demo.add_argument("--seconds", type=_seconds, help="end by itself (default: run until Ctrl-C)")
+
+    detect = verb("detect", models.detect, "find objects in pictures")
+    detect.add_argument("model", help="name, folder, .onnx or .tflite; `detector`: the best that is here")
+    detect.add_argument("image", nargs="+", help="picture files")
+    detect.add_argument("--save", metavar="OUT", help="draw the boxes: a .jpg for one picture, a folder for several")
+    detect.add_argument("--score", help="0..1, lowest score that counts (default: the manifest's)")
+    detect.add_argument("--iou", help="0..1, overlap above which NMS drops a box (default: the manifest's)")
+    detect.add_argument("--classes", help="comma-separated names; default all")
+    model_options(detect)
+
+    understand = verb("understand", models.understand, "label lines of text")
+    understand.add_argument("model", help="name or folder; `encoder`: the best that is here")
+    understand.add_argument("text", nargs="*", help="texts; - or none: the lines of stdin")
+    understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
+    understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
+    model_options(understand)
+
+    train = verb("train", models.train, "train a model on your own pictures or text (extra [train])")
+    if training:
+        add_train_arguments(train)
+
+    evaluated = verb("evaluate", models.evaluate, "measure a model on labels, and against the model it was made from")
+    add_evaluate_arguments(evaluated)
+    model_options(evaluated)
+
+    kept = verb("models", models.models_verb, "list, fetch, read, add, check and remove models")
+    each = kept.add_subparsers(dest="models_verb", required=True, metavar="VERB")
+    listed = each.add_parser("list", help="what is here and what can be had")
+    listed.add_argument("--json", action="store_true")
+    each.add_parser("pull", help="fetch a model's files and check their hashes").add_argument("name", nargs="+")
+    inspect = each.add_parser("inspect", help="read a model, bare files too, and say what it is and why")
+    inspect.add_argument("model")
+    inspect.add_argument("--json", action="store_true")
+    add = each.add_parser("add", help="take a file or a folder into the registry")
+    add.add_argument("file")
+    add.add_argument("--name")
+    each.add_parser("verify", help="check every file against its hash").add_argument("name", nargs="?")
+    each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
+
+    heard = verb("listen", device.listen, "print what devices report")
+    heard.add_argument("-c", "--config", help="take the broker from this config")
+    heard.add_argument("--url", help="mqtt://host[:port]")
+    heard.add_argument("--prefix", default="edge/v1")
+    heard.add_argument("--device", default="+", help="one device's id (default: all)")
+    heard.add_argument("--seconds", type=_seconds, help="end by itself")
+    heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
+    heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
+    heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
+    heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
+
+    verb("doctor", device.doctor, "say what of this machine fits and what is missing").add_argument(
+        "--json", action="store_true"
+    )
+
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) > 1024:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1024')
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of seconds above 0')
+    return value

@@ -1,0 +1,205 @@
+"""The verbs of a device: run, check, demo, listen, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from edge_agent.cli.say import note, print_json, progress
+from edge_agent.errors import EdgeAgentError, UsageError
+
+
+def run(args: argparse.Namespace) -> int:
+    """Work until a signal, or until the sources have ended and all is acknowledged."""
+    from edge_agent import config
+    from edge_agent.agent import Agent
+
+    stop = _stop_on_signals()
+    agent = Agent(config.load(args.config), pull=args.pull, say=progress("fetching"))
+    for line in agent.lines:
+        for why in line.models:
+            note(f"{line.config.name}: {why}")
+    _notify("READY=1")
+    try:
+        agent.run(stop)
+    finally:
+        _notify("STOPPING=1")
+        counts = agent.outbox.counts
+        note(f"{counts.put} events kept, {counts.done} acknowledged, {counts.dropped} lost")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Say what a config will do, or what is wrong with it."""
+    from edge_agent import config
+    from edge_agent.agent import make_line, store_path
+    from edge_agent.config import parse_broker, secret
+    from edge_agent.serving import Models
+
+    loaded = config.load(args.config)
+    models = Models()
+    for pipe in loaded.pipeline:
+        # a topic can be checked without a connection
+        line = make_line(pipe, models, (lambda topics, receive: lambda: None) if loaded.mqtt.url else None)
+        print(f"{pipe.name}: {pipe.source} -> {', '.join(pipe.tasks) or 'as it is'}")
+        for why in line.models:
+            print(f"  {why}")
+    if loaded.mqtt.url is None:
+        print("mqtt: no url, events stay in the store")
+    else:
+        host, port, secure = parse_broker(loaded.mqtt.url)
+        if loaded.mqtt.password_file:
+            secret(loaded.mqtt.password_file)
+        print(f"mqtt: {host}:{port}{' with TLS' if secure else ''} as {loaded.mqtt.prefix}/{loaded.device.id}")
+    print(f"store: {store_path(loaded)}, at most {loaded.store.max_bytes // 10**6} MB")
+    return 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """The main job, through a broker and back; 1 when an event is missing."""
+    from edge_agent import demo
+
+    stop = _stop_on_signals()
+    total = demo.run(args.seconds, _show_message, note, stop)
+    print(f"\n{total.seconds:.1f} s: {total.frames} frames, {total.texts} texts")
+    print(f"events: {total.sent} sent, {total.received} received, {total.duplicates} twice, {total.lost} lost")
+    print(f"{'stage':24}{'median':>10}{'p95':>10}  ms")
+    for stage, (median, p95) in total.stages.items():
+        print(f"{stage:24}{median:10.2f}{p95:10.2f}")
+    print(f"peak RSS {total.peak_rss / 1e6:.0f} MB (agent, broker's consumer and clip maker in one process)")
+    if total.lost:
+        raise EdgeAgentError(f"{total.lost} of {total.sent} events did not come back from the broker")
+    if not total.sent:
+        raise EdgeAgentError("no event at all was sent; see the log above")
+    return 0
+
+
+_streams: dict[str, str] = {}
+"""What was last shown of each stream: a state is sent again and again, and shown when it changes."""
+
+
+def _show_message(tail: str, body: dict[str, Any]) -> None:
+    """One message as a line for people."""
+    clock = time.strftime("%H:%M:%S")
+    if "status" in body and len(body) == 1:
+        print(f"{clock} {tail:8} {body['status']}", flush=True)
+    elif body.get("kind") == "detections":
+        seen = ", ".join(f"{d['label']} {d['score']:.2f}" for d in body["detections"]) or "nothing any more"
+        name = body["model"]["name"]
+        print(f"{clock} {body['pipeline']:8} {seen}   ({name}, {body['age_ms']:.0f} ms old)", flush=True)
+    elif body.get("kind") == "scores":
+        print(f'{clock} {body["pipeline"]:8} {body["label"]} {body["score"]:.2f}   "{body["text"][:60]}"', flush=True)
+    elif body.get("kind") == "text":
+        print(f'{clock} {body["pipeline"]:8} "{body["text"][:80]}"', flush=True)
+    elif body.get("kind") == "gap":
+        print(f"{clock} {body['pipeline']:8} {body['count']} events lost: {body['why']}", flush=True)
+    elif "stream" in body and _streams.get(tail) != body["stream"]:
+        _streams[tail] = body["stream"]
+        why = f": {body['why']}" if body["why"] else ""
+        print(f"{clock} {tail.split('/')[0]:8} stream is {body['stream']}{why}", flush=True)
+
+
+def listen(args: argparse.Namespace) -> int:
+    """Print what devices report; with --audit 1 when something is missing."""
+    from edge_agent import config
+    from edge_agent.audit import Audit
+    from edge_agent.listen import listen
+
+    stop = _stop_on_signals()
+    if args.seconds is not None:
+        timer = threading.Timer(args.seconds, stop.set)
+        timer.daemon = True
+        timer.start()
+    mqtt = config.load(args.config).mqtt if args.config else config.Mqtt(url=args.url, prefix=args.prefix)
+    if mqtt.url is None:
+        raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
+    audit = Audit()
+    for message in listen(mqtt, [f"{mqtt.prefix}/{args.device}/#"], stop, ack=args.ack):
+        if isinstance(message, str):
+            note(f"{mqtt.url}: {message}")
+            continue
+        topic, payload, _ = message
+        if topic.endswith("/events"):
+            audit.add(payload)
+        if not (args.audit and args.quiet):
+            _show(topic, payload, mqtt.prefix, args.json)
+    return _audited(audit, args.json) if args.audit else 0
+
+
+def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
+    """One message, as it is or as a line for people."""
+    import msgspec
+
+    if as_json:
+        text = payload.decode("utf-8", "replace")
+        print(text if text.startswith("{") else msgspec.json.encode({"topic": topic, "payload": text}).decode())
+        sys.stdout.flush()
+        return
+    tail = topic.removeprefix(f"{prefix}/").partition("/")[2]
+    try:
+        body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
+        _show_message(tail, body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+        note(f"{topic}: {len(payload)} bytes that are no message of ours")
+
+
+def _audited(audit: Any, as_json: bool) -> int:
+    """Print the account; 1 when something is missing."""
+    from edge_agent.audit import as_json as plain
+
+    rows = audit.rows()
+    if as_json:
+        print_json(plain(rows))
+    else:
+        heads = ("first", "last", "received", "twice", "declared", "missing")
+        print(f"{'device':20}{'epoch':>12}" + "".join(f"{head:>10}" for head in heads))
+        for row in rows:
+            numbers = (row.first, row.last, row.received, row.duplicates, row.declared, row.missing)
+            print(f"{row.device:20}{row.epoch:12}" + "".join(f"{number:10}" for number in numbers))
+    return 1 if any(row.missing for row in rows) else 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Look at this machine; 1 when something needed is missing."""
+    from edge_agent.doctor import examine
+
+    rows = examine()
+    if args.json:
+        print_json([{"what": what, "ok": ok, "found": found} for what, ok, found in rows])
+    else:
+        for what, ok, found in rows:
+            print(f"{'ok ' if ok else 'NO '} {what:14} {found}")
+    return 0 if all(ok for _, ok, _ in rows) else 1
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return stop
+
+
+def _notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens elsewhere."""
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect(address)
+        channel.send(message.encode())

@@ -1,0 +1,273 @@
+"""The verbs of models: detect, understand, models, evaluate, train."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.cli.say import note, one_line, print_json, progress, steps
+from edge_agent.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from edge_agent.serving import Models
+    from edge_agent.types import Finding, Frame
+
+
+def _models(args: argparse.Namespace) -> Models:
+    from edge_agent.serving import Models
+
+    return Models(threads=args.threads, pull=args.pull, say=progress("fetching"))
+
+
+def detect(args: argparse.Namespace) -> int:
+    """Find objects in pictures; 1 when one of them cannot be read."""
+    import msgspec
+
+    from edge_agent.pipeline import detections
+    from edge_agent.registry import home
+    from edge_agent.tasks import make_task
+    from edge_agent.types import Detections, Finding, Uri
+
+    options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
+    task = make_task(Uri("detect", args.model, options), _models(args).serve, home())
+    save = _where_to_save(args.save, len(args.image)) if args.save else None
+    failed = 0
+    for path in args.image:
+        try:
+            frame = _picture(Path(path))
+            (found,) = task(frame)
+        except InputError as error:
+            failed += 1
+            print(f"edge-agent detect: {path}: {one_line(error)}", file=sys.stderr)
+            continue
+        assert isinstance(found, Finding) and isinstance(found.what, Detections)
+        rows = detections(found.what)
+        if args.json:
+            spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
+            size = {"image": path, "width": frame.width, "height": frame.height}
+            print_json({**size, "detections": msgspec.to_builtins(rows), "spent_ms": spent})
+        else:
+            seen = "; ".join(f"{d.label} {d.score:.2f} at {' '.join(f'{x:.0f}' for x in d.box)}" for d in rows)
+            print(f"{path} {frame.width}x{frame.height}: {seen or 'nothing'}")
+        if save:
+            _save(save(path), frame, found)
+    return 1 if failed else 0
+
+
+def _picture(path: Path) -> Frame:
+    """A picture file as a Frame. InputError when it cannot be read."""
+    from edge_agent.sources.files import read_picture
+
+    return read_picture(path)
+
+
+def _where_to_save(target: str, count: int) -> Callable[[str], Path]:
+    """Where each picture goes: the file itself for one picture, a folder for several (or when it is one)."""
+    path = Path(target)
+    if count == 1 and path.suffix.lower() in (".jpg", ".jpeg"):
+        return lambda _: path
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        raise UsageError(f"--save {target}: {count} pictures do not fit into one file; give a folder")
+    return lambda image: path / f"{Path(image).stem}.jpg"
+
+
+def _save(path: Path, frame: Frame, found: Finding) -> None:
+    from edge_agent.tasks.boxes import draw, save_jpeg
+    from edge_agent.types import Detections
+
+    assert isinstance(found.what, Detections)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
+    save_jpeg(draw(frame.image, found.what), path)
+
+
+def understand(args: argparse.Namespace) -> int:
+    """Label, or embed, texts; 1 when one of them is empty."""
+    from edge_agent.registry import carried, home
+    from edge_agent.tasks import make_task
+    from edge_agent.types import Embedding, Finding, Scores, Text, Uri
+
+    if args.embed:
+        task = make_task(Uri("embed", args.model), _models(args).serve, home())
+    else:
+        labels = args.labels or str(carried("deploy", "demo", "intents.toml"))
+        task = make_task(Uri("classify", args.model, {"labels": labels}), _models(args).serve, home())
+        if not args.labels:
+            note(f"labels: the demo's ({labels}); give your own with --labels FILE.toml")
+    failed = 0
+    for text in _texts(args.text):
+        try:
+            if not text.strip():
+                raise InputError("the text is empty; give at least one word")
+            (found,) = task(Text(text, time.time(), time.monotonic()))
+        except InputError as error:
+            failed += 1
+            print(f"edge-agent understand: {one_line(error)}", file=sys.stderr)
+            continue
+        assert isinstance(found, Finding)
+        if isinstance(found.what, Scores):
+            scores = {name: round(score, 4) for name, score in found.what.scores.items()}
+            row = {"text": text, "label": found.what.label, "score": round(found.what.score, 4), "scores": scores}
+            human = f"{found.what.label} {found.what.score:.2f}  {text}"
+        else:
+            assert isinstance(found.what, Embedding)
+            row = {"text": text, "embedding": [round(float(x), 6) for x in found.what.vector]}
+            human = f"{' '.join(f'{x:.4f}' for x in found.what.vector[:8])} …  {text}"
+        if args.json:
+            print_json(row)
+        else:
+            print(human, flush=True)
+    return 1 if failed else 0
+
+
+def _texts(given: list[str]) -> Iterator[str]:
+    """The texts of the command line, or the lines of stdin for ``-`` or none."""
+    if given and given != ["-"]:
+        yield from given
+        return
+    from edge_agent.sources import open_source
+    from edge_agent.types import Text, Uri
+
+    for item in open_source(Uri("lines", "-")).run(threading.Event()):
+        if isinstance(item, Text):
+            yield item.text
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def models_verb(args: argparse.Namespace) -> int:
+    """The verbs below `models`."""
+    from edge_agent import registry
+
+    verbs: dict[str, Callable[[argparse.Namespace, Any], int]] = {
+        "list": _models_list,
+        "pull": _models_pull,
+        "inspect": _models_inspect,
+        "add": _models_add,
+        "verify": _models_verify,
+        "remove": _models_remove,
+    }
+    return verbs[args.models_verb](args, registry)
+
+
+def _models_list(args: argparse.Namespace, registry: Any) -> int:
+    rows = registry.listing()
+    if args.json:
+        print_json(rows)
+        return 0
+    print(f"{'name':18}{'task':8}{'family':11}{'state':9}{'MB':>6}  {'licence':12}trained by")
+    for row in rows:
+        print(
+            f"{row['name']:18}{row['task']:8}{row['family']:11}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
+            f"{row['licence']:12}{row['trained_by']}"
+        )
+    return 0
+
+
+def _models_pull(args: argparse.Namespace, registry: Any) -> int:
+    for name in args.name:
+        located = registry.pull(name, progress(name))
+        print(f"{located.manifest.name}: all files here and verified")
+    return 0
+
+
+def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
+    import msgspec
+
+    from edge_agent.backends import open_net
+
+    located = registry.locate(args.model, open_net=open_net)
+    row = located.manifest.networks()[0]
+    net = open_net(registry.file_path(located, row), row.format)
+    shown = {
+        "name": located.manifest.name,
+        "task": located.manifest.task,
+        "family": located.manifest.family,
+        "engine": net.engine,
+        "inputs": [_tensor(spec) for spec in net.inputs],
+        "outputs": [_tensor(spec) for spec in net.outputs],
+        "labels": located.manifest.labels,
+        "input": msgspec.to_builtins(located.manifest.input),
+        "licence": located.manifest.licence,
+        "reasons": [*located.why.split("; "), *net.reasons],
+    }
+    if args.json:
+        print_json(shown)
+        return 0
+    for key in ("name", "task", "family", "engine", "licence"):
+        print(f"{key:9}{shown[key]}")
+    for key in ("inputs", "outputs"):
+        for spec in shown[key]:
+            print(f"{key[:-1]:9}{spec['name']} {spec['shape']} {spec['dtype']}")
+    labels = located.manifest.labels
+    print(f"{'labels':9}{len(labels)}: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}")
+    for reason in shown["reasons"]:
+        print(f"{'because':9}{reason}")
+    return 0
+
+
+def _tensor(spec: Any) -> dict[str, Any]:
+    shown = {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+    return {**shown, "scale": spec.scale, "zero_point": spec.zero_point} if spec.scale else shown
+
+
+def _models_add(args: argparse.Namespace, registry: Any) -> int:
+    from edge_agent.backends import open_net
+    from edge_agent.registry.add import add
+
+    located = add(Path(args.file), args.name, open_net)
+    print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
+    for reason in located.why.split("; "):
+        print(f"  {reason}")
+    return 0
+
+
+def _models_verify(args: argparse.Namespace, registry: Any) -> int:
+    problems = registry.verify(args.name)
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print("every file that is here has the hash that its manifest promises")
+    return 1 if problems else 0
+
+
+def _models_remove(args: argparse.Namespace, registry: Any) -> int:
+    from edge_agent.registry.add import remove
+
+    print(f"{args.name}: {remove(args.name) / 1e6:.1f} MB freed")
+    return 0
+
+
+# ── train ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def train(args: argparse.Namespace) -> int:
+    """Run a training recipe."""
+    from edge_agent.workshop import train
+
+    return train.run(args, note)
+
+
+# ── evaluate ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure a model on labels, or against its parent."""
+    from edge_agent.workshop import evaluate
+
+    result = evaluate.run(args, _models(args).serve, steps())
+    for line in result["notes"]:
+        note(line)
+    if args.json:
+        print_json(result)
+    else:
+        print("\n".join(evaluate.lines(result)))
+    return 0

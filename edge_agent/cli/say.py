@@ -1,0 +1,62 @@
+"""How the command line speaks: data to stdout, everything said about it to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line ends."""
+    return " ".join(str(error).split())
+
+
+def note(line: str) -> None:
+    """Something about the work, for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on a line of its own."""
+    import msgspec
+
+    print(msgspec.json.encode(value).decode(), flush=True)
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Bytes done and in all, as a bar on a terminal and as nothing elsewhere."""
+    shown = -1
+
+    def say(done: int, total: int) -> None:
+        nonlocal shown
+        part = done * 40 // total if total else 0
+        if part == shown or not sys.stderr.isatty():
+            return
+        shown = part
+        end = "\n" if done >= total else ""
+        bar = "#" * part + "." * (40 - part)
+        print(f"\r{what} [{bar}] {done / 1e6:.1f}/{total / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+
+    return say
+
+
+def steps() -> Callable[[str, int, int], None]:
+    """What is done, steps done and in all: a bar with the time that is left on a terminal, nothing elsewhere."""
+    doing, began, shown = "", 0.0, 0.0
+
+    def say(what: str, done: int, total: int) -> None:
+        nonlocal doing, began, shown
+        now = time.monotonic()
+        if what != doing:
+            doing, began, shown = what, now, 0.0
+        if not sys.stderr.isatty() or (done < total and now - shown < 0.2):
+            return
+        shown = now
+        part = done * 30 // total if total else 30
+        left = f"{(now - began) * (total - done) / done:.0f} s left" if done else ""
+        line = f"{what} [{'#' * part}{'.' * (30 - part)}] {done}/{total} {left}"
+        # wiped at the end, so that results stand alone
+        print(f"\r\x1b[K{line if done < total else ''}", end="", file=sys.stderr, flush=True)
+
+    return say
