@@ -61,7 +61,9 @@ class Models:
                 continue
             return Served(
                 manifest=manifest,
-                ref=ModelRef(manifest.name, manifest.version, row.sha256),
+                ref=ModelRef(
+                    manifest.name, manifest.version, row.sha256, located.why if name in registry.ALIASES else ""
+                ),
                 net=replace(net, run=self._taking_turns(net.run)),
                 parts=parts,
                 input=_input(manifest.input, row),

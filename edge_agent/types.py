@@ -100,6 +100,7 @@ class ModelRef(msgspec.Struct, frozen=True):
     name: str
     version: str
     sha256: str
+    why: Annotated[str, msgspec.Meta(description="why this model, where the config left the choice to the agent")] = ""
 
 
 @dataclass(frozen=True, slots=True)
