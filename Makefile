@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-faults bench-faults lint clean
 
 demo: .venv/.demo
 	$(BIN)/edge-agent demo
@@ -13,6 +13,14 @@ test: .venv/.dev tools lint
 
 test-slow: .venv/.dev tools
 	$(BIN)/python -m pytest -m slow
+
+# a thousand kills, two hundred power cuts, five hundred damaged files: half an hour
+test-faults: .venv/.dev tools
+	$(BIN)/python -m pytest -m faults tests/faults
+
+# the README's table of the same, beside what plain paho loses
+bench-faults: .venv/.dev tools
+	$(BIN)/python -m tests.faults.report
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,153 @@
+"""A storm of kill -9 on a real agent and a real broker, and what a consumer counted through it."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.broker import Mosquitto, broker, until
+from tests.conftest import ROOT
+from tests.faults.consumer import Consumer
+
+PERSISTENT = (
+    "allow_anonymous true\npersistence true\npersistence_location {}/\nautosave_interval 1\nmax_queued_messages 0"
+)
+LINES_S = 50
+"""lines a second that the followed file grows by"""
+
+
+@dataclass
+class Result:
+    kills: Counter[str] = field(default_factory=Counter)
+    """agent, broker -> how often"""
+    lines: int = 0
+    lost: int = 0
+    """lines that the consumer never heard"""
+    twice: int = 0
+    """lines that came under two numbers"""
+    undeclared: int = 0
+    """numbers that neither came nor were declared by a gap event"""
+    duplicates: int = 0
+    worst: int = 0
+    """duplicates after one kill, at most"""
+    recovery: list[float] = field(default_factory=list)
+    """seconds from the start of the killed process to a line written after it that the consumer heard, ascending"""
+
+    def percentile(self, share: float) -> float:
+        return self.recovery[min(len(self.recovery) - 1, int(share * len(self.recovery)))]
+
+
+class Feeder(threading.Thread):
+    """Appends numbered lines to a file until stopped."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(daemon=True)
+        self.path, self.count, self.stop = path, 0, threading.Event()
+
+    def run(self) -> None:
+        with self.path.open("w") as file:
+            while not self.stop.wait(1 / LINES_S):
+                file.write(f"{self.count} {'word ' * (self.count % 40)}\n")
+                file.flush()
+                self.count += 1
+
+
+class Agent:
+    """`edge-agent run` on a config, killed and started again."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.log = config.with_suffix(".log")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        environment = {**os.environ, "EDGE_AGENT_HOME": str(self.config.parent / "home"), "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "edge_agent", "run", "-c", str(self.config)]
+            self.process = subprocess.Popen(command, stderr=log, env=environment)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def configure(folder: Path, url: str, more: str = "") -> Path:
+    """A followed file, each line an alert that a consumer is to acknowledge."""
+    file = folder / "agent.toml"
+    file.write_text(
+        f'[device]\nid = "porch"\n[mqtt]\nurl = "{url}"\nack = true\n[store]\npath = "store"\n{more}'
+        '[[pipeline]]\nname = "words"\nsource = "lines:said.txt"\nclass = "alert"\n'
+    )
+    return file
+
+
+def storm(folder: Path, kills: int, seed: int) -> Result:
+    """Kill agent and broker at random, `kills` times in all, while lines come in; then wait until all is heard."""
+    rng = random.Random(seed)
+    result = Result()
+    feeder = Feeder(folder / "said.txt")
+    feeder.start()
+    with broker(folder, config=PERSISTENT.format(folder)) as server, Consumer(server.port) as consumer:
+        until(lambda: consumer.ready, "the consumer is subscribed")
+        agent = Agent(configure(folder, server.url))
+        agent.start()
+        try:
+            until(lambda: consumer.newest >= 0, "the first line arrives")
+            for _ in range(kills):
+                _one(rng, agent, server, feeder, consumer, result)
+            feeder.stop.set()
+            feeder.join()
+            until(lambda: _texts(consumer).keys() >= set(range(feeder.count)), "every line arrives", 120)
+            time.sleep(1)  # what is still on its way would be a duplicate
+        finally:
+            feeder.stop.set()
+            agent.kill()
+        texts = _texts(consumer)
+        result.lines = feeder.count
+        result.lost = len(set(range(feeder.count)) - texts.keys())
+        result.twice = sum(n > 1 for n in texts.values())
+        result.undeclared = sum(len(count.missing - count.declared) for count in consumer.counts.values())
+        result.duplicates = consumer.duplicates
+    result.recovery.sort()
+    return result
+
+
+def _one(
+    rng: random.Random, agent: Agent, server: Mosquitto, feeder: Feeder, consumer: Consumer, result: Result
+) -> None:
+    """One kill, and mostly the recovery; sometimes the next kill comes into it."""
+    time.sleep(rng.uniform(0.02, 0.4))
+    duplicates = consumer.duplicates
+    victims = rng.choice((["agent"], ["agent"], ["broker"]))
+    for victim in victims:
+        result.kills[victim] += 1
+        if victim == "agent":
+            agent.kill()
+        else:
+            server.stop(kill=True)
+    time.sleep(rng.uniform(0, 0.1))
+    written, began = feeder.count, time.monotonic()
+    if "broker" in victims:
+        server.start()
+    if "agent" in victims:
+        agent.start()
+    if rng.random() < 0.1:
+        return
+    until(lambda: consumer.newest >= written, f"a line written after the kill of the {victims[0]} arrives", 90)
+    result.recovery.append(time.monotonic() - began)
+    result.worst = max(result.worst, consumer.duplicates - duplicates)
+
+
+def _texts(consumer: Consumer) -> Counter[int]:
+    """Line number -> under how many numbers it came."""
+    return Counter(
+        int(text.partition(" ")[0]) for count in list(consumer.counts.values()) for text in list(count.texts.values())
+    )
