@@ -48,13 +48,17 @@ WINDOW = 40
 HOLD_S = 30.0
 """seconds that sending pauses after the broker denied an event (not authorized, quota): it may be mended there"""
 ACK_WINDOW = 20
-"""the same where a consumer acknowledges: a kill repeats no more than these"""
+"""alerts sent and not yet acknowledged by the consumer: a kill repeats no more than these"""
+PATIENT_S = 2.0
+"""seconds that the consumer's acknowledgement keeps further alerts back; it may be away for long"""
 AWAITED = 1000
 """alerts that the broker has and the consumer has not acknowledged; then further alerts wait on disk"""
 ACK_S = (30.0, 900.0)
 """seconds, first and longest wait for a consumer's acknowledgement before an alert is sent again"""
 SHORT_S = 10.0
-"""seconds; three connections in a row that are lost sooner look like two devices of one name"""
+"""seconds: a connection that is lost sooner was brief"""
+TAKEN = 5
+"""brief connections in a row that look like two devices of one name"""
 KNOWN_TIME = 1_735_689_600.0
 """2025-01-01: a clock before it has not been set yet"""
 
@@ -91,8 +95,8 @@ class Link:
         self._v5 = True
         self._client: Client | None = None
         self._flying: dict[int, Record] = {}
-        self._awaited: dict[str, tuple[Record, float]] = {}
-        """event id -> what waits for the consumer's acknowledgement, and until when (monotonic)"""
+        self._awaited: dict[str, tuple[Record, float, float]] = {}
+        """event id -> what waits for the consumer's acknowledgement, since and until when (monotonic)"""
         self._tries: dict[str, int] = {}
         self._lost_time = time.time() - time.monotonic() if time.time() < KNOWN_TIME else None
         self._to_tell: deque[tuple[str, bytes]] = deque(maxlen=100)
@@ -167,7 +171,7 @@ class Link:
     def _run(self) -> None:
         wait, short = BACKOFF[0], 0
         while not self._over():
-            began = time.monotonic()
+            began, sent = time.monotonic(), self.sent
             try:
                 self._connect()
                 began = time.monotonic()
@@ -176,8 +180,9 @@ class Link:
                 self._serve()
             except (OSError, LinkError, ValueError) as error:
                 why = str(error) or type(error).__name__
-                short = short + 1 if self.connected and time.monotonic() - began < SHORT_S else 0
-                if self._kicked or short >= 3:  # not every broker says that the session was taken over
+                brief = self.connected and time.monotonic() - began < SHORT_S
+                short = short + 1 if brief else 0
+                if self._kicked or short >= TAKEN:  # not every broker says that the session was taken over
                     why = f"{why} again and again; does another device call itself {self.base.rpartition('/')[2]}?"
                 if why != self.why:
                     log.warning("mqtt: %s:%d: %s; events wait on disk", self.broker.host, self.broker.port, why)
@@ -186,8 +191,8 @@ class Link:
             self._forget()
             if self._over():
                 break
-            wait = BACKOFF[0] if time.monotonic() - began > 60 else min(BACKOFF[1], wait * 2)
-            if self._kicked or short >= 3:  # two that take the session from each other in turn help nobody
+            wait = BACKOFF[0] if self.sent > sent and short < TAKEN else min(BACKOFF[1], wait * 2)
+            if self._kicked:  # two that take the session from each other in turn help nobody
                 wait = BACKOFF[1]
             self._stop.wait(wait_before(wait))
         os.close(self._wake_r)
@@ -257,14 +262,17 @@ class Link:
                 raise LinkError("the connection was lost")
 
     def _send(self, client: Client) -> None:
-        room = (ACK_WINDOW if self.mqtt.ack else self._window) - len(self._flying)
+        room = self._window - len(self._flying)
         if room <= 0 or time.monotonic() < self._hold_until:
             return
         self._repeat_unacknowledged()
         kinds = self.budget.open(KINDS)
-        if len(self._awaited) >= AWAITED:
+        if self.mqtt.ack and "alert" in kinds:
+            records = self.outbox.take(min(room, self._room_for_alerts()), ("alert",))
             kinds = tuple(kind for kind in kinds if kind != "alert")
-        for record in self.outbox.take(room, kinds):
+        else:
+            records = []
+        for record in records + self.outbox.take(room - len(records), kinds):
             topic = f"{self.base}/{record.pipeline}/events"
             if self._largest is not None and len(record.payload) + len(topic) + 16 > self._largest:
                 self.outbox.refuse(record, f"the broker takes no packet above {self._largest} bytes")
@@ -277,10 +285,19 @@ class Link:
             self._flying[info.mid] = record
             self.budget.spend(len(topic) + len(payload))
 
+    def _room_for_alerts(self) -> int:
+        """How many may be sent without a kill repeating more than ACK_WINDOW, while the consumer answers at all."""
+        if len(self._awaited) >= AWAITED:
+            return 0
+        begin = time.monotonic() - PATIENT_S
+        fresh = sum(since > begin for _, since, _ in self._awaited.values())
+        flying = sum(record.kind == "alert" for record in self._flying.values())
+        return max(0, ACK_WINDOW - fresh - flying)
+
     def _repeat_unacknowledged(self) -> None:
         """Give back the alerts that no consumer acknowledged in time."""
         now = time.monotonic()
-        late = [name for name, (_, until) in self._awaited.items() if now >= until]
+        late = [name for name, (_, _, until) in self._awaited.items() if now >= until]
         for name in late:
             self.outbox.again([self._awaited.pop(name)[0]])
 
@@ -338,7 +355,8 @@ class Link:
             if self.mqtt.ack and record.kind == "alert":
                 name = self.outbox.name(record)
                 tries = self._tries[name] = self._tries.get(name, -1) + 1
-                self._awaited[name] = (record, time.monotonic() + min(ACK_S[1], ACK_S[0] * 2.0**tries))
+                now = time.monotonic()
+                self._awaited[name] = (record, now, now + min(ACK_S[1], ACK_S[0] * 2.0**tries))
             else:
                 self.outbox.done(record)
             return
