@@ -230,6 +230,7 @@ class Journal:
                     for item in segment.read(limit - len(found)):
                         if item.body is None:
                             damaged += 1
+                            queue.before = max(queue.before, item.seq)
                             lost += self._behind_damage(queue, segment)
                             continue
                         queue.before = item.seq

@@ -49,6 +49,7 @@ class Read:
     """One step of reading: a record, or a stretch of damage (`body` None)."""
 
     seq: int
+    """of damage: the highest one read before it in its segment, 0 where that is not known"""
     body: bytes | None
     end: int
     """offset in `data` behind it"""
@@ -132,14 +133,14 @@ class Segment:
         while len(found) < limit and self.offset < self.size:
             data = self._bytes(min(size, self.size - self.offset))
             if not data:
-                found.append(Read(0, None, 0))
+                found.append(Read(self.last, None, 0))
                 break
             final = self.sealed and self.offset + len(data) >= self.size
             start = self.offset
             for item in parse(data, final):
                 self.offset = start + item.end
                 if item.body is None:
-                    found.append(item)
+                    found.append(Read(self.last, None, item.end))
                 else:
                     self.last = max(self.last, item.seq)
                     if item.seq not in self.acked:
