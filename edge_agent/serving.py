@@ -1,6 +1,7 @@
 """A model's name becomes a model that answers: found, verified, loaded, warm.
 
-The one place that joins the rooms: the registry finds it, a backend loads it, a lane takes turns on the processor.
+The one place that joins the rooms: the registry finds it, a child process proves it (once), a backend loads it, a
+lane takes turns on the processor.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.lane import Lane
-from edge_agent.manifest import File, Input, Served
+from edge_agent.manifest import File, Input, Manifest, Served
+from edge_agent.prove import Verdict, open_tried, prove
 from edge_agent.types import ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
@@ -35,15 +37,15 @@ class Models:
     def serve(self, name: str) -> Served:
         """The model of that name, alias, folder or file, ready to run.
 
-        Of its variants the first that can be had and loaded serves; `why` says which and what was wrong with those
-        before it. Raises ModelError, one line.
+        Of its variants the first that can be had, has proved itself (see prove.py) and loads serves; `why` says which
+        and what was wrong with those before it. Raises ModelError, one line.
         """
         if name not in self._served:
             self._served[name] = self._open(name)
         return self._served[name]
 
     def _open(self, name: str) -> Served:
-        located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_net)
+        located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_tried)
         manifest = located.manifest
         parts = {
             row.role: registry.file_path(located, row, pull=self.pull, say=self.say)
@@ -54,8 +56,9 @@ class Models:
         for row in manifest.networks():
             try:
                 path = registry.file_path(located, row, pull=self.pull, say=self.say)
+                prove(manifest, row, path, parts, self.threads)
                 net = open_net(path, row.format, self.threads)
-                warm(net, _input(manifest.input, row))
+                warm(net, input_of(manifest, row))
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
@@ -66,7 +69,7 @@ class Models:
                 ),
                 net=replace(net, run=self._taking_turns(net.run)),
                 parts=parts,
-                input=_input(manifest.input, row),
+                input=input_of(manifest, row),
                 why="; ".join([located.why, f"{row.name} ({row.precision}) on {net.engine}", *passed_over]),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
@@ -79,8 +82,9 @@ class Models:
         return turn
 
 
-def _input(given: Input | None, row: File) -> Input | None:
+def input_of(manifest: Manifest, row: File) -> Input | None:
     """[input] with the layout of the file that serves."""
+    given = manifest.input
     return msgspec.structs.replace(given, layout=row.layout) if given is not None and row.layout else given
 
 
@@ -100,3 +104,16 @@ def warm(net: Net, picture: Input | None) -> None:
         fill = 1 if spec.dtype.startswith("int") and "mask" in spec.name else 0
         tensors[spec.name] = np.full(shape, fill, spec.dtype)
     net.run(tensors)
+
+
+def prove_all(located: registry.Located, threads: int = 0, *, again: bool = False) -> list[Verdict]:
+    """Let every variant that is here prove itself. Raises RefusedError when one is refused, or none is here."""
+    manifest = located.manifest
+    parts = {row.role: registry.file_path(located, row) for row in manifest.file if row.format == "text"}
+    here = [row for row in manifest.networks() if not row.sources or registry.is_here(located, row)]
+    if not here:
+        raise RefusedError(
+            f"{manifest.name}: none of its networks is here; run `edge-agent models pull {manifest.name}`"
+        )
+    paths = [(row, registry.file_path(located, row)) for row in here]
+    return [prove(manifest, row, path, parts, threads, again=again) for row, path in paths]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.broker import broker
+from tests.nets import blob_finder_onnx
 from tests.tiny import tiny_detector
 
 
@@ -128,13 +128,13 @@ def test_models_of_a_fresh_install(tmp_path: Path) -> None:
 
 
 def test_add_inspect_verify_remove(tmp_path: Path, demo_pictures: Path) -> None:
-    model = tiny_detector(tmp_path / "model")
-    bare = tmp_path / "bare.onnx"
-    shutil.copy(model / "model.onnx", bare)
+    bare = blob_finder_onnx(tmp_path / "bare.onnx")
     shown = json.loads(run(tmp_path, "models", "inspect", str(bare), "--json").stdout)
-    assert (shown["task"], shown["family"]) == ("detect", "end2end") and shown["reasons"]
+    assert (shown["task"], shown["family"]) == ("detect", "yolox") and shown["reasons"]
     assert shown["inputs"][0]["shape"] == [1, 3, 64, 64] and shown["outputs"] and "labels" in shown
     assert run(tmp_path, "models", "add", str(bare), "--name", "mine").returncode == 0
+    out = run(tmp_path, "models", "verify", "mine", "--prove")
+    assert out.returncode == 0 and "bare.onnx: proved in " in out.stdout and "noise: class_" in out.stdout
     out = run(tmp_path, "detect", "mine", str(demo_pictures / "coffee.png"), "--score", "0.05")
     assert out.returncode == 0 and "600x400: " in out.stdout
     blob = next(

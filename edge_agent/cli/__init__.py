@@ -115,7 +115,9 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     add = each.add_parser("add", help="take a file or a folder into the registry")
     add.add_argument("file")
     add.add_argument("--name")
-    each.add_parser("verify", help="check every file against its hash").add_argument("name", nargs="?")
+    verify = each.add_parser("verify", help="check every file against its hash")
+    verify.add_argument("name", nargs="?")
+    verify.add_argument("--prove", action="store_true", help="let one model prove again that its answers make sense")
     each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
 
     heard = verb("listen", device.listen, "print what devices report")

@@ -182,11 +182,11 @@ def _models_pull(args: argparse.Namespace, registry: Any) -> int:
 def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     import msgspec
 
-    from edge_agent.backends import open_net
+    from edge_agent.prove import open_tried
 
-    located = registry.locate(args.model, open_net=open_net)
+    located = registry.locate(args.model, open_net=open_tried)
     row = located.manifest.networks()[0]
-    net = open_net(registry.file_path(located, row), row.format)
+    net = open_tried(registry.file_path(located, row), row.format)
     shown = {
         "name": located.manifest.name,
         "task": located.manifest.task,
@@ -220,10 +220,11 @@ def _tensor(spec: Any) -> dict[str, Any]:
 
 
 def _models_add(args: argparse.Namespace, registry: Any) -> int:
-    from edge_agent.backends import open_net
+    from edge_agent.prove import open_tried
     from edge_agent.registry.add import add
+    from edge_agent.serving import prove_all
 
-    located = add(Path(args.file), args.name, open_net)
+    located = add(Path(args.file), args.name, open_tried, prove_all)
     print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
     for reason in located.why.split("; "):
         print(f"  {reason}")
@@ -231,12 +232,27 @@ def _models_add(args: argparse.Namespace, registry: Any) -> int:
 
 
 def _models_verify(args: argparse.Namespace, registry: Any) -> int:
+    if args.prove:
+        return _models_prove(args, registry)
     problems = registry.verify(args.name)
     for problem in problems:
         print(problem)
     if not problems:
         print("every file that is here has the hash that its manifest promises")
     return 1 if problems else 0
+
+
+def _models_prove(args: argparse.Namespace, registry: Any) -> int:
+    from edge_agent.prove import open_tried
+    from edge_agent.serving import prove_all
+
+    if args.name is None:
+        raise UsageError("models verify --prove: which model? give its name")
+    for verdict in prove_all(registry.locate(args.name, open_net=open_tried), again=True):
+        print(f"{verdict.files[0]}: proved in {verdict.seconds:.1f} s on {verdict.result.figures['engine']}")
+        for line in verdict.result.notes:
+            print(f"  {line}")
+    return 0
 
 
 def _models_remove(args: argparse.Namespace, registry: Any) -> int:

@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import File, Manifest, load
 from edge_agent.registry import store
 from edge_agent.types import Net
+
+if TYPE_CHECKING:
+    from edge_agent.registry.inspect import Look
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -55,10 +58,18 @@ def carried(*parts: str) -> Path:
 # ── finding a model ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def locate(name: str, *, pull: bool = False, say: Say | None = None, open_net: OpenNet | None = None) -> Located:
+def locate(
+    name: str,
+    *,
+    pull: bool = False,
+    say: Say | None = None,
+    open_net: OpenNet | None = None,
+    look: Look | None = None,
+) -> Located:
     """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
 
-    `pull`: an alias may fetch its first choice. `open_net` reads a bare file's shapes (backends.open_net).
+    `pull`: an alias may fetch its first choice. `open_net` reads a bare file's shapes (backends.open_net); `look`
+    tries what it leaves open (trial.looker), without it that is taken as the family is trained.
     Raises ManifestError, RefusedError (a bare file of no known family) or FetchError.
     """
     if name in ALIASES:
@@ -75,7 +86,7 @@ def locate(name: str, *, pull: bool = False, say: Say | None = None, open_net: O
     if is_folder:
         return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
     if path.suffix.lower() in SUFFIXES and is_file:
-        return _bare(path, open_net)
+        return _bare(path, open_net, look)
     if is_file:
         raise RefusedError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
     if os.sep in name or path.suffix.lower() in SUFFIXES:
@@ -113,14 +124,16 @@ def _serves(located: Located) -> bool:
     return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
 
 
-def _bare(path: Path, open_net: OpenNet | None) -> Located:
-    """A manifest for a file that has none, with the reasons as `why`."""
+def _bare(path: Path, open_net: OpenNet | None, look: Look | None) -> Located:
+    """A manifest for a file that has none, with the reasons as `why`. RefusedError for what cannot be run."""
     from edge_agent.registry.inspect import inspect
 
     if open_net is None:
         raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
     format = SUFFIXES[path.suffix.lower()]
-    seen = inspect(path, open_net(path, format))
+    seen = inspect(path, open_net(path, format), look)
+    if seen.refusal:
+        raise RefusedError(seen.refusal)
     rows = [_row(path, format, "model")]
     if seen.text:
         part = seen.text.tokenizer or seen.text.vocab or ""
@@ -128,9 +141,9 @@ def _bare(path: Path, open_net: OpenNet | None) -> Located:
     manifest = Manifest(
         name=re.sub(r"[^A-Za-z0-9_.\-]", "-", path.stem).lstrip("_.-")[:64] or "model",
         version=rows[0].sha256[:12],
-        task=seen.task,
+        task="encode" if seen.task == "encode" else "detect",
         family=seen.family,
-        licence="unknown",
+        licence=seen.licence,
         trained_by="unknown",
         file=rows,
         labels=seen.labels,
@@ -173,6 +186,11 @@ def file_path(located: Located, row: File, *, pull: bool = False, say: Say | Non
     if pull and row.sources:
         return _fetch(located, row, say or _quiet)
     raise FetchError(problem)
+
+
+def is_here(located: Located, row: File) -> bool:
+    """Whether a file lies here, right or damaged."""
+    return _look(located, row)[1] != "absent"
 
 
 def _look(located: Located, row: File) -> tuple[Path, Literal["right", "absent", "corrupt"], str]:

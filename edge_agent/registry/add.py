@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from edge_agent.manifest import load
 from edge_agent.registry import ALIASES, Located, OpenNet, _folders, carried, file_path, home, locate, store
 
 
-def add(path: Path, name: str | None, open_net: OpenNet) -> Located:
-    """Copy a model (a folder with a manifest, or a bare file) into the registry.
+def add(
+    path: Path, name: str | None, open_net: OpenNet, prove: Callable[[Located], object] = lambda located: None
+) -> Located:
+    """Copy a model (a folder with a manifest, or a bare file) into the registry, once `prove` has raised nothing.
 
     Each file goes to the store by its hash; manifest.toml, with labels and classes as they were found, goes to
     HOME/models/NAME. Raises RefusedError for a file of no known family, UsageError for a name that is taken.
@@ -28,6 +31,7 @@ def add(path: Path, name: str | None, open_net: OpenNet) -> Located:
         raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')
     if name in ALIASES or carried("models", name).is_dir() or (home() / "models" / name).is_dir():
         raise UsageError(f'the name "{name}" is taken; give another one with --name')
+    prove(located)
     rows = []
     try:
         for row in located.manifest.file:

@@ -1,0 +1,240 @@
+"""Before a model serves, it is tried in a child process with limits; the verdict is remembered.
+
+A hostile or broken file can take memory, time or the whole process with it, so the first process that loads it is not
+the agent: it is ``python -m edge_agent.proof``, which reads a Trial and writes a Result, one JSON each. Verdicts lie
+in HOME/proofs under what they depend on: the files, what the manifest says of them, the runtimes and the processor.
+A normal start reads one of them and costs nothing; a refusal holds until one of these changes, or until it is asked
+to be tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edge_agent import registry
+from edge_agent.backends import open_net
+from edge_agent.errors import RefusedError
+from edge_agent.manifest import File, Manifest
+from edge_agent.registry import store
+from edge_agent.types import Net, rfc3339
+
+VERSION = 1
+"""of what the trials look at: another one tries every model anew"""
+CHILD = [sys.executable, "-m", "edge_agent.proof"]
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime")
+"""distributions whose version a verdict depends on"""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a trial may use."""
+
+    seconds: float = 60.0
+    """on the clock; processor time may be as much on every core"""
+    memory: int = 4 << 30
+    """bytes of address space, beside eight times the files' size"""
+
+
+LIMITS = Limits()
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One network file of a model."""
+
+    file: File
+    path: str
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What the child is asked."""
+
+    what: Literal["load", "prove"]
+    variants: list[Variant]
+    threads: int
+    limits: Limits
+    manifest: Manifest | None = None
+    parts: dict[str, str] = {}
+    """role -> file, for vocabulary and tokenizer"""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What the child found."""
+
+    passed: bool
+    reason: str = ""
+    """why it is refused, one line"""
+    notes: list[str] = []
+    """what was seen, one line each"""
+    figures: dict[str, Any] = {}
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A Result as it is remembered."""
+
+    model: str
+    files: list[str]
+    sha256: list[str]
+    runtimes: dict[str, str]
+    cpu: str
+    at: str
+    """RFC 3339 UTC"""
+    seconds: float
+    result: Result
+
+
+def prove(
+    manifest: Manifest,
+    row: File,
+    path: Path,
+    parts: Mapping[str, Path],
+    threads: int = 0,
+    *,
+    again: bool = False,
+    limits: Limits = LIMITS,
+) -> Verdict:
+    """Let a file of a model prove that it answers sanely, or look up that it has.
+
+    `again`: try it anew. Raises RefusedError with the reason, one line.
+    """
+    given = {role: str(part.absolute()) for role, part in parts.items()}
+    trial = Trial("prove", [Variant(row, str(path.absolute()))], threads, limits, manifest, given)
+    verdict = ask("proofs", trial, again=again)
+    if not verdict.result.passed:
+        raise RefusedError(f"{manifest.name}: {row.name} is refused: {verdict.result.reason}")
+    return verdict
+
+
+def open_tried(path: Path, format: str, threads: int = 0) -> Net:
+    """`open_net` for a file that nobody vouches for: a child process opens it first. RefusedError, one line."""
+    if path.is_file() and os.access(path, os.R_OK):
+        row = File(path.name, format, store.digest(path), path.stat().st_size)  # type: ignore[arg-type]
+        result = ask("proofs", Trial("load", [Variant(row, str(path.absolute()))], threads, LIMITS)).result
+        if not result.passed:
+            raise RefusedError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")
+    return open_net(path, format, threads)
+
+
+def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
+    """The verdict of a trial: the remembered one in HOME/`folder`, or that of the trial held now."""
+    place = registry.home() / folder / f"{_key(trial)}.json"
+    if not again and (known := _read(place)) is not None:
+        return known
+    began = time.monotonic()
+    result = _hold(trial)
+    rows = [variant.file for variant in trial.variants]
+    verdict = Verdict(
+        model=trial.manifest.name if trial.manifest else trial.variants[0].path,
+        files=[row.name for row in rows],
+        sha256=[row.sha256 for row in rows],
+        runtimes=runtimes(),
+        cpu=cpu(),
+        at=rfc3339(time.time()),
+        seconds=round(time.monotonic() - began, 3),
+        result=result,
+    )
+    # a disk that takes nothing means that it is tried again at the next start
+    with contextlib.suppress(OSError):
+        store.write(place, msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n")
+    return verdict
+
+
+def remembered(sha256: str, folder: str = "proofs") -> list[Verdict]:
+    """All verdicts in HOME/`folder` on a file, the latest first."""
+    places = (registry.home() / folder).glob("*.json")
+    found = [verdict for place in places if (verdict := _read(place)) is not None and sha256 in verdict.sha256]
+    return sorted(found, key=lambda verdict: verdict.at, reverse=True)
+
+
+def _read(place: Path) -> Verdict | None:
+    """None for what is not there or was not written by this version."""
+    try:
+        return msgspec.json.decode(place.read_bytes(), type=Verdict)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+# ── what a verdict depends on ────────────────────────────────────────────────────────────────────────────
+
+
+def _key(trial: Trial) -> str:
+    """Hex digest of all that could change the verdict, the limits among them."""
+    files = [msgspec.structs.replace(variant.file, name="", sources=[]) for variant in trial.variants]
+    manifest = None
+    if trial.manifest is not None:
+        # what is said about a model's origin does not change what it computes
+        manifest = msgspec.structs.replace(trial.manifest, name="", version="", description="", card=None, file=files)
+    parts = {role: store.digest(Path(path)) for role, path in trial.parts.items()}
+    providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
+    told = (VERSION, trial.what, files, manifest, parts, trial.threads, trial.limits, runtimes(), cpu(), providers)
+    return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]
+
+
+@functools.cache
+def runtimes() -> dict[str, str]:
+    """Distribution -> version of the runtimes that are installed."""
+    found = {}
+    for name in RUNTIMES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@functools.cache
+def cpu() -> str:
+    """The processor and a digest of its instruction sets, from /proc/cpuinfo: ``AMD EPYC x86_64 1f3a0c22``."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    pairs = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+    names = [value for key, value in pairs if key in ("model name", "Model", "CPU part")]
+    features = sorted({value for key, value in pairs if key in ("flags", "Features")})
+    digest = hashlib.sha256(" ".join(features).encode()).hexdigest()[:8]
+    return f"{names[0] if names else 'unknown'} {platform.machine()} {digest}"
+
+
+# ── the child ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _hold(trial: Trial) -> Result:
+    """Run the child. Whatever becomes of it, a Result comes back."""
+    limit = f"{trial.limits.seconds:g} s"
+    root = str(registry.PACKAGE.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}
+    try:
+        child = subprocess.Popen(
+            CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+    except OSError as error:
+        return Result(False, f"its trial could not be started ({error.strerror}); free memory and try again")
+    try:
+        out, said = child.communicate(msgspec.json.encode(trial), timeout=trial.limits.seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        return Result(False, f"its trial run did not end within {limit}")
+    if child.returncode in (-signal.SIGXCPU, -signal.SIGALRM):
+        return Result(False, f"its trial run did not end within {limit}")
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        why = {"SIGILL": ", an instruction that this processor lacks", "SIGKILL": ", as when memory runs out"}
+        return Result(False, f"its trial process died of {name}{why.get(name, '')}")
+    try:
+        return msgspec.json.decode(out, type=Result)
+    except msgspec.MsgspecError:
+        last = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        return Result(False, f"its trial process ended with {child.returncode}: {last[-1][:200]}")
