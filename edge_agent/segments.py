@@ -131,7 +131,8 @@ class Segment:
             self.acked = set(read_acks(self.path.with_suffix(".ack")))
         size = CHUNK
         while len(found) < limit and self.offset < self.size:
-            data = self._bytes(min(size, self.size - self.offset))
+            wanted = min(size, self.size - self.offset)
+            data = self._bytes(wanted)
             if not data:
                 found.append(Read(self.last, None, 0))
                 break
@@ -147,7 +148,10 @@ class Segment:
                         found.append(item)
                 if len(found) >= limit:
                     break
-            if self.offset == start:  # one record longer than the chunk
+            if self.offset == start and len(data) < wanted:  # a bad sector follows, and this record reaches into it
+                self.offset += len(data)
+                found.append(Read(self.last, None, len(data)))
+            elif self.offset == start:  # one record longer than the chunk
                 if size > 2 * LONGEST:
                     break
                 size *= 2

@@ -65,7 +65,7 @@ def fill(path: Path, seed: int, ended: str) -> Store:
     box.close()
     if ended == "closed":
         shutil.copytree(path, copy)
-    extents = {}
+    extents: dict[str, list[tuple[int, int, int]]] = {}
     for log in copy.glob("*.log"):
         at, extents[log.name] = HEADER.size, []
         for item in segments.scan(Segment(log, 0, log.stat().st_size)):

@@ -1,0 +1,218 @@
+"""A disk that is full, read-only or broken: no crash, events go on from memory, what is dropped is declared."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_agent import outbox as outbox_module
+from edge_agent import segments
+from edge_agent.errors import StoreError
+from edge_agent.outbox import Outbox
+from edge_agent.types import TextEvent
+from tests.faults.record import settle
+from tests.faults.test_power_cut import declared
+
+
+@contextmanager
+def small_disk(folder: Path, size: str = "1m") -> Iterator[Path]:
+    """A file system of its own; skips where none may be mounted."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def put(box: Outbox, n: int, kind: str, size: int = 500) -> None:
+    for _ in range(n):
+        event = box.put(TextEvent(pipeline=kind, at="2026-01-01T00:00:00Z", text="t" * size), kind)
+    settle(box, event.seq)
+
+
+def drain(box: Outbox, into: dict[int, bytes]) -> None:
+    """Take, count and acknowledge until the store is empty."""
+    for _ in range(10_000):
+        if box.empty:
+            return
+        for taken in box.take(40):
+            into[taken.seq] = taken.payload
+            box.done(taken)
+        settle(box, box.last)
+    pytest.fail("the store does not drain to 0")
+
+
+def closes(box: Outbox, got: dict[int, bytes]) -> None:
+    """Every number came or is declared, and as many were dropped as the counts say."""
+    bodies = [msgspec.json.decode(payload) for payload in got.values()]
+    missing = set(range(1, box.last + 1)) - got.keys()
+    assert missing <= declared(bodies)
+    assert len(missing) == sum(body["count"] for body in bodies if body["kind"] == "gap") == box.counts.dropped
+
+
+def test_full_disk_goes_on_from_memory_and_drains_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "RAM_BYTES", 400_000)
+    with small_disk(tmp_path / "disk") as disk:
+        box = Outbox(disk / "store", "d", max_bytes=100_000_000)
+        got: dict[int, bytes] = {}
+        put(box, 1500, "telemetry")
+        put(box, 20, "alert")
+        assert box.trouble == "No space left on device"
+        put(box, 1500, "telemetry")
+        assert box.counts.dropped > 0, "the disk and the memory are full"
+        for _ in range(20):  # sending makes room, deleting needs none
+            for taken in box.take(40):
+                got[taken.seq] = taken.payload
+                box.done(taken)
+            put(box, 2, "alert")
+        drain(box, got)
+        put(box, 5, "alert")
+        drain(box, got)
+        assert box.trouble == "", "the disk takes events again"
+        closes(box, got)
+        box.close()
+        assert box.size < 100_000
+        again = Outbox(disk / "store", "d")
+        assert not again.take(9) and again.last == box.last, "a clean end on a disk that was full"
+        again.close()
+
+
+def test_a_disk_filled_by_others_and_a_kill(tmp_path: Path) -> None:
+    """What was given numbers while nothing could be written gets none of them again after a restart."""
+    with small_disk(tmp_path / "disk", "600k") as disk:
+        box = Outbox(disk / "store", "d")
+        put(box, 20, "alert")
+        (disk / "others").write_bytes(b"x" * 100_000)
+        with (disk / "more").open("wb", 0) as file, pytest.raises(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        put(box, 9000, "telemetry", 50)
+        assert box.trouble
+        taken = box.take(100)
+        while more := box.take(100):
+            taken += more
+        given = max(record.seq for record in taken)
+        box._journal.close()  # the lock goes, as with a kill; nothing is written to the mark
+        (disk / "more").unlink()
+        after = Outbox(disk / "store", "d")
+        assert after.put(TextEvent(pipeline="a", at="", text="x")).seq > given
+        after.close()
+
+
+def test_read_only_disk_goes_on_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ext4 does on an error: what is open takes no more writes either (no mount can be made so from outside)."""
+    readonly = False
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if readonly:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            return real(*args, **kwargs)
+
+        return call
+
+    for name in ("write", "pwrite", "ftruncate"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    for name in ("unlink", "replace", "open"):
+        monkeypatch.setattr(Path, name, refusing(getattr(Path, name)))
+    box = Outbox(tmp_path / "store", "d")
+    got: dict[int, bytes] = {}
+    put(box, 50, "alert")
+    readonly = True
+    put(box, 20, "alert")
+    put(box, 50, "telemetry")
+    drain(box, got)
+    assert len(got) == 120 and box.trouble == "Read-only file system"
+    put(box, 5, "alert")
+    readonly = False
+    put(box, 10, "alert")
+    drain(box, got)
+    put(box, 10, "alert")
+    drain(box, got)
+    closes(box, got)
+    assert box.trouble == "" and len(got) == 145
+    box.close()
+    again = Outbox(tmp_path / "store", "d")
+    assert not again.take(9) and again.last == 145
+    again.close()
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync", "pwrite", "ftruncate"])
+def test_sudden_errors_of_the_disk_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """One call in four fails with EIO for a while: nothing is lost, no thread dies, no event is stuck."""
+    rng, broken = random.Random(call), False
+    real: Callable[..., object] = getattr(os, call)
+    folder = str(tmp_path)
+
+    def sometimes(fd: int, *args: object) -> object:
+        if broken and rng.random() < 0.25 and str(Path(f"/proc/self/fd/{fd}").readlink()).startswith(folder):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, *args)
+
+    monkeypatch.setattr(os, call, sometimes)
+    box = Outbox(tmp_path / "store", "d", max_bytes=1_000_000)
+    got: dict[int, bytes] = {}
+    for turn in range(6):
+        broken = turn % 2 == 1
+        for i in range(60):
+            put(box, 1, "alert" if i % 2 else "telemetry", 300)
+            for taken in box.take(rng.randrange(3)):
+                if rng.random() < 0.2:
+                    box.again([taken])
+                else:
+                    got[taken.seq] = taken.payload
+                    box.done(taken)
+    broken = False
+    drain(box, got)
+    assert got.keys() == set(range(1, box.last + 1))
+    assert box._committer.is_alive()
+    box.close()
+    again = Outbox(tmp_path / "store", "d", max_bytes=1_000_000)
+    late = {record.seq for record in again.take(1000)}
+    assert again.last == box.last and not late - got.keys()
+    again.close()
+
+
+def test_bad_sectors_cost_their_own_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks that cannot be read while the agent runs: their events are declared, the others come."""
+    real = os.pread
+    box = Outbox(tmp_path / "store", "d")
+    put(box, 200, "telemetry", 300)
+
+    def pread(fd: int, n: int, at: int) -> bytes:
+        if at < 20_480 and at + n > 12_288:
+            if at >= 12_288:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            n = 12_288 - at
+        return real(fd, n, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    got: dict[int, bytes] = {}
+    drain(box, got)
+    missing = set(range(1, 201)) - got.keys()
+    assert 10 < len(missing) < 40
+    closes(box, got)
+    box.close()
+
+
+def test_no_disk_at_all_is_one_line(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with (disk / "others").open("wb", 0) as file, pytest.raises(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        with pytest.raises(StoreError) as caught:
+            Outbox(disk / "store", "d")
+        assert "No space left on device" in str(caught.value) and "\n" not in str(caught.value)
+    assert segments.read_mark(tmp_path / "nothing") == (None, False)
