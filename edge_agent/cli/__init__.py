@@ -119,6 +119,9 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     verify.add_argument("name", nargs="?")
     verify.add_argument("--prove", action="store_true", help="let one model prove again that its answers make sense")
     each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
+    each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
+    collected = each.add_parser("gc", help="delete files that no current or previous version uses")
+    collected.add_argument("--budget", type=_bytes, default=0, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
     heard = verb("listen", device.listen, "print what devices report")
     heard.add_argument("-c", "--config", help="take the broker from this config")
@@ -142,6 +145,14 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) > 1024:
         raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1024')
     return int(text)
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not (number.isdigit() and number.isascii()) or unit not in units:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of bytes, such as 5000000, 500M or 2G')
+    return int(number) * units[unit]
 
 
 def _seconds(text: str) -> float:

@@ -154,6 +154,8 @@ def models_verb(args: argparse.Namespace) -> int:
         "add": _models_add,
         "verify": _models_verify,
         "remove": _models_remove,
+        "rollback": _models_rollback,
+        "gc": _models_gc,
     }
     return verbs[args.models_verb](args, registry)
 
@@ -260,6 +262,24 @@ def _models_remove(args: argparse.Namespace, registry: Any) -> int:
 
     print(f"{args.name}: {remove(args.name) / 1e6:.1f} MB freed")
     return 0
+
+
+def _models_rollback(args: argparse.Namespace, registry: Any) -> int:
+    from edge_agent.registry.add import rollback
+
+    manifest = rollback(args.name).manifest
+    print(f"{args.name}: version {manifest.version} serves again ({manifest.networks()[0].name})")
+    return 0
+
+
+def _models_gc(args: argparse.Namespace, registry: Any) -> int:
+    from edge_agent.registry.add import collect
+
+    freed, left = collect(args.budget)
+    print(f"{freed / 1e6:.1f} MB freed, {left / 1e6:.1f} MB left")
+    if left > args.budget:
+        note("the rest belongs to current and previous versions; `edge-agent models remove` one to free more")
+    return 1 if left > args.budget else 0
 
 
 # ── train ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,8 +13,8 @@ import msgspec
 
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, UsageError
-from edge_agent.manifest import load
-from edge_agent.registry import ALIASES, Located, OpenNet, _folders, carried, file_path, home, locate, store
+from edge_agent.manifest import Manifest, load
+from edge_agent.registry import ALIASES, Located, OpenNet, carried, file_path, home, locate, store, versions
 
 
 def add(
@@ -22,28 +22,61 @@ def add(
 ) -> Located:
     """Copy a model (a folder with a manifest, or a bare file) into the registry, once `prove` has raised nothing.
 
-    Each file goes to the store by its hash; manifest.toml, with labels and classes as they were found, goes to
-    HOME/models/NAME. Raises RefusedError for a file of no known family, UsageError for a name that is taken.
+    Each file goes to the store by its hash; manifest.toml, with labels and classes as they were found, becomes the
+    current version of NAME, and what was current its previous one (see versions.py). Raises RefusedError for a file
+    of no known family, UsageError for a name that is taken.
     """
     located = locate(str(path.absolute()), open_net=open_net)
     name = name or located.manifest.name
     if not re.fullmatch(NAME, name):
         raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')
-    if name in ALIASES or carried("models", name).is_dir() or (home() / "models" / name).is_dir():
+    now = versions.current(home(), name)
+    if name in ALIASES or carried("models", name).is_dir():
         raise UsageError(f'the name "{name}" is taken; give another one with --name')
+    if now is not None and (task := load(now / "manifest.toml").task) != located.manifest.task:
+        raise UsageError(f'"{name}" is a model to {task}, this is one to {located.manifest.task}; use another --name')
     prove(located)
-    rows = []
+    folder, why = home() / "models" / name, located.why
     try:
-        for row in located.manifest.file:
-            place = file_path(located, row)
-            store.put(home(), place, row.sha256, row.bytes)
-            rows.append(msgspec.structs.replace(row, sources=[f"file:{place.absolute()}"]))
-        manifest = msgspec.structs.replace(located.manifest, name=name, file=rows, card=None)
-        folder = home() / "models" / name
-        store.write(folder / "manifest.toml", toml(msgspec.to_builtins(manifest)))
+        with store.alone(home(), "models"):
+            rows = []
+            for row in located.manifest.file:
+                place = file_path(located, row)
+                store.put(home(), place, row.sha256, row.bytes)
+                rows.append(msgspec.structs.replace(row, sources=[f"file:{place.absolute()}"]))
+            manifest = msgspec.structs.replace(located.manifest, name=name, file=rows, card=None)
+            if now is not None and load(now / "manifest.toml") == manifest:
+                why += "; it was the current version already"
+            else:
+                versions.switch(home(), name, toml(msgspec.to_builtins(manifest)))
     except OSError as error:
         raise FetchError(f"{name}: cannot be stored in {home()}: {error.strerror}; check space and owner") from None
+    return Located(load(folder / "manifest.toml"), folder, why)
+
+
+def rollback(name: str) -> Located:
+    """Make the previous version the current one, and the current one the previous.
+
+    Raises UsageError where there is none, FetchError where one of its files is not here or damaged.
+    """
+    before = versions.previous(home(), name) if re.fullmatch(NAME, name) else None
+    if before is None:
+        raise UsageError(f"{name}: there is no previous version to go back to; see `edge-agent models list`")
+    located = Located(load(before / "manifest.toml"), before, f"{name}: rolled back")
+    for row in located.manifest.file:
+        file_path(located, row)
+    try:
+        with store.alone(home(), "models"):
+            folder = versions.switch(home(), name, (before / "manifest.toml").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FetchError(f"{name}: cannot be switched in {home()}: {error.strerror}; check space and owner") from None
     return Located(load(folder / "manifest.toml"), folder, located.why)
+
+
+def collect(budget: int) -> tuple[int, int]:
+    """Delete blobs that no current or previous version uses until all take at most `budget` bytes: (freed, left)."""
+    with store.alone(home(), "models"):
+        return versions.collect(home(), budget, sorted(carried("models").glob("*/manifest.toml")))
 
 
 def remove(name: str) -> int:
@@ -55,28 +88,37 @@ def remove(name: str) -> int:
         raise UsageError(f'"{name}" is another name for {" or ".join(ALIASES[name])}; remove that one')
     if not re.fullmatch(NAME, name):
         raise UsageError(f'"{name}" is no name in the registry; see `edge-agent models list`')
-    located = locate(name)
+    located, link = locate(name), home() / "models" / name
+    added = link.is_dir()
+    if not added and not any(row.sources for row in located.manifest.file):
+        raise UsageError(f"{name} came with the program; there is nothing to remove")
+    with store.alone(home(), "models"):
+        gone = [located.manifest]
+        if link.is_symlink():
+            if (before := versions.previous(home(), name)) is not None:
+                gone.append(load(before / "manifest.toml"))
+            versions.drop(home(), name)
+        elif added:
+            shutil.rmtree(link)
+        return _delete(gone, located.folder)
+
+
+def _delete(gone: list[Manifest], folder: Path) -> int:
+    """Delete the blobs that only these manifests, the first one in `folder`, use. Returns the bytes freed."""
     others = set()
-    for folder in _folders():
-        if folder != located.folder:
+    for path in [*versions.manifests(home()), *carried("models").glob("*/manifest.toml")]:
+        if path.parent != folder:
             try:
-                others |= {row.sha256 for row in load(folder / "manifest.toml").file}
+                others |= {row.sha256 for row in load(path).file}
             except ModelError:
                 continue
     freed = 0
-    for row in located.manifest.file:
-        blob = store.blob(home(), row.sha256)
-        if blob.is_file() and row.sha256 not in others:
-            freed += blob.stat().st_size
-            blob.unlink()
-        for left in (home() / "blobs" / "part").glob(f"{row.sha256}.*"):
-            freed += left.stat().st_size
-            left.unlink()
-    added = home() / "models" / name
-    if added.is_dir():
-        shutil.rmtree(added)
-    elif not any(row.sources for row in located.manifest.file):
-        raise UsageError(f"{name} came with the program; there is nothing to remove")
+    for sha256 in {row.sha256 for manifest in gone for row in manifest.file} - others:
+        blob = store.blob(home(), sha256)
+        for left in [blob, *(home() / "blobs" / "part").glob(f"{sha256}.*")]:
+            if left.is_file():
+                freed += left.stat().st_size
+                left.unlink()
     return freed
 
 

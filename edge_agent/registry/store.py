@@ -54,7 +54,9 @@ def keep(home: Path, part: Path, sha256: str) -> Path:
         os.fsync(file.fileno())
     part.chmod(0o600)
     part.replace(place)
-    _sync(place.parent)
+    # the folders may be new themselves
+    for folder in (place.parent, *list(place.parents)[1:4]):
+        sync(folder)
     return place
 
 
@@ -83,7 +85,7 @@ def write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
@@ -96,7 +98,7 @@ def alone(home: Path, sha256: str) -> Iterator[None]:
         yield
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Make a rename in this folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

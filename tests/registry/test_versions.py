@@ -1,0 +1,199 @@
+"""Versions: current and previous, through kills at every step, rollback and garbage collection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_agent import registry
+from edge_agent.backends import open_net
+from edge_agent.cli import main
+from edge_agent.errors import FetchError, ManifestError, UsageError
+from edge_agent.manifest import load
+from edge_agent.registry import add as adding
+from edge_agent.registry import store, versions
+from tests.conftest import ROOT
+from tests.registry.test_registry import toy
+
+
+def model(tmp_path: Path, body: str) -> Path:
+    folder = toy(tmp_path / body, body.encode())
+    text = (folder / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text(text.replace('version = "1"', f'version = "{body}"'))
+    return folder
+
+
+def add(tmp_path: Path, body: str) -> registry.Located:
+    return adding.add(model(tmp_path, body), "mine", open_net)
+
+
+def pair(home: Path) -> tuple[str, str]:
+    """What serves and what served before, every file of both checked."""
+    found = []
+    for folder in (home / "models" / "mine", versions.previous(home, "mine")):
+        assert folder is not None
+        manifest = load(folder / "manifest.toml")
+        for row in manifest.file:
+            body = registry.file_path(registry.Located(manifest, folder, ""), row).read_text()
+            assert body == manifest.version
+        found.append(manifest.version)
+    return found[0], found[1]
+
+
+def test_current_previous_and_back(tmp_path: Path, own_home: Path) -> None:
+    add(tmp_path, "one")
+    with pytest.raises(UsageError, match="no previous version"):
+        adding.rollback("mine")
+    add(tmp_path, "two")
+    assert pair(own_home) == ("two", "one")
+    assert registry.locate("mine").manifest.version == "two"
+    assert add(tmp_path, "two").why.endswith("current version already")
+    assert pair(own_home) == ("two", "one")
+    assert adding.rollback("mine").manifest.version == "one"
+    assert pair(own_home) == ("one", "two")
+    adding.rollback("mine")
+    add(tmp_path, "three")
+    assert pair(own_home) == ("three", "two")
+    assert len(list((own_home / "models" / ".versions" / "mine").iterdir())) == 2
+    assert [row["name"] for row in registry.listing() if row["name"] == "mine"] == ["mine"]
+    assert registry.verify() == []
+    for name in ("nothing", "../mine", "yolox-nano"):
+        with pytest.raises(UsageError, match="no previous version"):
+            adding.rollback(name)
+
+
+def test_a_damaged_previous_version_is_not_gone_back_to(tmp_path: Path, own_home: Path) -> None:
+    one = add(tmp_path, "one").manifest
+    add(tmp_path, "two")
+    store.blob(own_home, one.file[0].sha256).write_bytes(b"eno")
+    with pytest.raises(FetchError, match="damaged"):
+        adding.rollback("mine")
+    assert registry.locate("mine").manifest.version == "two"
+
+
+def test_a_refused_version_changes_nothing(tmp_path: Path, own_home: Path) -> None:
+    def refuse(located: registry.Located) -> None:
+        raise ManifestError("no")
+
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    with pytest.raises(ManifestError, match="no"):
+        adding.add(model(tmp_path, "three"), "mine", open_net, refuse)
+    assert pair(own_home) == ("two", "one")
+
+
+def test_a_folder_put_there_by_hand_and_another_task_are_not_switched(tmp_path: Path, own_home: Path) -> None:
+    toy(own_home / "models" / "mine")
+    with pytest.raises(UsageError, match="put there by hand"):
+        add(tmp_path, "one")
+    shutil.rmtree(own_home / "models" / "mine")
+    add(tmp_path, "one")
+    folder = model(tmp_path, "two")
+    text = (folder / "manifest.toml").read_text().replace('"detect"', '"encode"')
+    (folder / "manifest.toml").write_text(text.replace("input = {", 'text = { vocab = "v" }\ninput = {'))
+    with pytest.raises(UsageError, match="is a model to detect, this is one to encode"):
+        adding.add(folder, "mine", open_net)
+
+
+def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Path) -> None:
+    for body in ("one", "twoo", "three", "fourth"):
+        sha256 = add(tmp_path, body).manifest.file[0].sha256
+        os.utime(store.blob(own_home, sha256), (len(body), len(body)))
+    assert adding.collect(18) == (0, 18)
+    assert adding.collect(17) == (3, 15)
+    assert adding.collect(0) == (4, 11)
+    assert pair(own_home) == ("fourth", "three")
+    (own_home / "models" / "bad").mkdir()
+    (own_home / "models" / "bad" / "manifest.toml").write_text("name = ")
+    with pytest.raises(ManifestError, match="nothing is deleted"):
+        adding.collect(0)
+    assert adding.remove("mine") == 11
+    assert not (own_home / "models" / "mine").is_symlink()
+
+
+# one process a step, forked from one that has everything imported, killed as it is about to touch the disk
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from edge_agent.backends import open_net
+from edge_agent.registry import add as adding
+
+home, folder, act = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+acts = {
+    "add": lambda: adding.add(Path(folder), "mine", open_net),
+    "rollback": lambda: adding.rollback("mine"),
+    "remove": lambda: adding.remove("mine"),
+}
+step = 0
+while True:
+    there = home.with_name(f"{home.name}-{act}-{step}")
+    shutil.copytree(home, there, symlinks=True)
+    os.environ["EDGE_AGENT_HOME"] = str(there)
+    child = os.fork()
+    if child == 0:
+        seen = 0
+        def touch(event, arguments):
+            global seen
+            if event.split(".")[0] in ("open", "os", "shutil") and str(there) in str(arguments):
+                seen += 1
+                if seen > step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        synced = os.fsync
+        def fsync(handle):
+            touch("os.fsync", os.readlink(f"/proc/self/fd/{handle}"))
+            synced(handle)
+        os.fsync = fsync
+        sys.addaudithook(touch)
+        acts[act]()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status):
+        sys.exit(os.WEXITSTATUS(status))
+    step += 1
+"""
+
+
+@pytest.mark.parametrize(("act", "after"), [("add", ("three", "two")), ("rollback", ("one", "two")), ("remove", None)])
+def test_killed_at_every_step_a_model_still_serves(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, act: str, after: tuple[str, str] | None
+) -> None:
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    command = [sys.executable, "-c", KILLED, str(own_home), str(model(tmp_path, "three")), act]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    homes = sorted(tmp_path.glob(f"home-{act}-*"), key=lambda home: int(home.name.rpartition("-")[2]))
+    assert len(homes) > 10
+    seen = []
+    for home in homes:
+        monkeypatch.setenv("EDGE_AGENT_HOME", str(home))
+        seen.append(pair(home) if (home / "models" / "mine").is_symlink() else None)
+        assert seen[-1] in (("two", "one"), after)
+        # whatever it left behind, the next one succeeds, and nothing stays that nothing uses
+        add(tmp_path, "four")
+        assert registry.locate("mine").manifest.version == "four"
+        adding.collect(0)
+        kept = {path.read_text() for path in (home / "blobs" / "sha256").glob("??/*")}
+        assert kept == {"four", *(seen[-1] or ())[:1]}
+    # before the rename the old pair, from then on the new one
+    turn = seen.index(after)
+    assert turn > 0 and set(seen[:turn]) == {("two", "one")} and set(seen[turn:]) == {after}
+
+
+def test_from_the_command_line(tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "rollback", "mine"]) == 2
+    for body in ("one", "two", "three"):
+        add(tmp_path, body)
+    assert main(["models", "rollback", "mine"]) == 0
+    assert "mine: version two serves again (net.onnx)" in capsys.readouterr().out
+    assert main(["models", "gc", "--budget", "1K"]) == 0
+    assert main(["models", "gc", "--budget", "5"]) == 1
+    said = capsys.readouterr()
+    assert "0.0 MB freed, 0.0 MB left" in said.out and "belongs to current and previous versions" in said.err
+    with pytest.raises(SystemExit):
+        main(["models", "gc", "--budget", "much"])
+    assert "is no number of bytes, such as 5000000, 500M or 2G" in capsys.readouterr().err
