@@ -46,6 +46,7 @@ def _detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", help="edge-yolo to go on from (our own), `teacher`: its pruned weights, `none`: scratch"
     )
+    parser.add_argument("--width", type=float, default=1.0, help="share of YOLOX-nano's channels for those two (1)")
     parser.add_argument("--classes", help="names, with commas between them (those of --start)")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, time before a --resume included (60)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")

@@ -16,11 +16,11 @@ from edge_agent.backends import open_net
 from edge_agent.errors import InputError, UsageError
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert_net import half_pays
-from edge_agent.workshop.train.detector_augment import Picture, augmented, plain
+from edge_agent.workshop.train.detector_augment import Picture, plain
 from edge_agent.workshop.train.detector_data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector_export import tensors_of, write_model
 from edge_agent.workshop.train.detector_fit import BEST, CURVE, STATE, Recipe, Trainer, fit
-from edge_agent.workshop.train.detector_net import EdgeYolo, from_folded, new_net
+from edge_agent.workshop.train.detector_net import EdgeYolo, from_folded, narrowed, new_net
 from edge_agent.workshop.train.detector_prune import start_from
 from edge_agent.workshop.train.detector_teacher import YoloxTeacher, is_yolox
 
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
         part=(first, last),
         labels=args.labels,
         start=args.start,
+        width=args.width,
         classes=classes,
         minutes=args.minutes,
         resume=args.resume,
@@ -72,6 +73,7 @@ def train_detector(
     part: tuple[float, float] = (0.0, 1.0),
     labels: Path | None = None,
     start: str | None = None,
+    width: float = 1.0,
     classes: tuple[str, ...] | None = None,
     minutes: float | None = 60.0,
     steps: int | None = None,
@@ -87,7 +89,8 @@ def train_detector(
 
     `teacher`: any detector's name, folder or file; a YOLOX .onnx teaches by each of its cells, others by the boxes that
     they find; None: labels alone, of a COCO JSON as `data`, or as `labels` for pictures of a folder. `start`: an
-    edge-yolo, "teacher" (a YOLOX's pruned weights), "none", or None for our own. Checkpoints go to `out`/training.
+    edge-yolo, "teacher" (a YOLOX's weights), "none", or None for our own; `width`: the share of YOLOX-nano's channels,
+    for a start from the teacher or from none. Checkpoints go to `out`/training.
     Returns the network, normalisation folded in. Raises UsageError, InputError or ModelError for what cannot be.
     """
     _check(data, part, minutes, steps, size, batch, rate)
@@ -109,7 +112,7 @@ def train_detector(
     apart = min(96, len(pictures) // 10)
     held, pool = [pictures[i] for i in order[:apart]], [pictures[i] for i in order[apart:]]
     keep = _rows(dense[1], classes) if dense else []
-    net = _network(start, begin, classes, dense, keep, pool, size, seed, say)
+    net = _network(start, begin, classes, narrowed(width), dense, keep, pool, size, seed, say)
     recipe = Recipe(
         size=size,
         seconds=minutes * 60 if minutes is not None else None,
@@ -214,6 +217,7 @@ def _network(
     start: str | None,
     begin: Start | None,
     classes: tuple[str, ...],
+    widths: tuple[int, ...],
     dense: tuple[YoloxTeacher, list[str]] | None,
     keep: list[int],
     pool: list[Picture],
@@ -231,8 +235,7 @@ def _network(
     if start == "teacher":
         if dense is None:
             raise UsageError("--start teacher needs a YOLOX .onnx as --teacher")
-        random = np.random.default_rng(seed)
-        shown = [plain(p, size)[0] for p in pool[:64]] + [augmented(pool, size, random)[0] for _ in range(32)]
+        shown = [plain(p, size)[0] for p in pool[:64]]
         pictures = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float()
-        return start_from(dense[0], keep, pictures, say)
-    return new_net(len(classes), seed)
+        return start_from(dense[0], keep, widths, pictures, say)
+    return new_net(len(classes), widths, seed)

@@ -36,7 +36,9 @@ def write_model(
     say: Say,
     name: str = "edge-yolo",
 ) -> None:
-    """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite, labels.txt and manifest.toml into `out`. `tensors` as of `detector_net.folded_copy`, `pictures`: for the int8 ranges.
+    """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite, labels.txt and manifest.toml to `out`.
+
+    `tensors` as of `detector_net.folded_copy`, `pictures`: for the int8 ranges.
 
     Raises ModelError where the float files do not agree with each other.
     """

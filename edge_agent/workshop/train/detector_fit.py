@@ -22,7 +22,8 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.detector_augment import Picture, augmented, plain
 from edge_agent.workshop.train.detector_loss import feature_loss, losses, merged, targets_from_boxes
-from edge_agent.workshop.train.detector_net import PIXEL_SCALE, STRIDES, EdgeYolo, folded_copy
+from edge_agent.workshop.train.detector_net import PIXEL_SCALE, STRIDES, EdgeYolo, folded_copy, soften
+from edge_agent.workshop.train.detector_prune import fit_convolution
 from edge_agent.workshop.train.detector_teacher import Dense, YoloxTeacher, cells
 
 Say = Callable[[str], None]
@@ -50,6 +51,8 @@ class Recipe:
     "steps until the rate is reached"
     feature_weight: float = 2.0
     "share of the feature loss; 0 switches it off"
+    soft: float = 0.0
+    "share of the training during which the activation goes from SiLU to ReLU; 0: ReLU from the beginning"
     seed: int = 0
     half: bool = False
     "bfloat16 where the processor or the GPU has it"
@@ -74,6 +77,7 @@ class Trainer:
         self.net = net.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.cells = torch.from_numpy(cells(recipe.size, recipe.size)).to(device)
+        self.step, self.seconds = 0, 0.0
         self.adapters = nn.ModuleList()
         self.spread: list[Tensor] = []
         if teacher and recipe.feature_weight > 0:
@@ -82,21 +86,21 @@ class Trainer:
         others = [p for p in self._parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=recipe.rate)
-        self.step = 0
-        self.seconds = 0.0
         self._batch: tuple[int, Tensor, Dense] | None = None
 
     def _follow_features(self, teacher: YoloxTeacher, pictures: list[Picture]) -> None:
-        """One 1×1 convolution a followed map, and how far each of the teacher's channels spreads."""
-        torch.manual_seed(self.recipe.seed + 1)
+        """One 1×1 convolution a followed map, fitted, and how far each of the teacher's channels spreads."""
         shown = np.stack([plain(p, self.recipe.size)[0] for p in pictures[:16]])
-        shown_pictures = torch.from_numpy(shown).to(self.device).permute(0, 3, 1, 2).float()
-        goals = teacher.dense(shown_pictures, self.keep).features
+        seen = torch.from_numpy(shown).to(self.device).permute(0, 3, 1, 2).float()
+        goals = teacher.dense(seen, self.keep).features
+        soften(self.average, self.softness())
         with torch.no_grad():
-            own = self.average(shown_pictures[:1] / PIXEL_SCALE)[2][-len(goals) :]
-        self.spread = [g.std((0, 2, 3)).clamp(min=0.02) for g in goals]
-        layers = [nn.Conv2d(a.shape[1], g.shape[1], 1) for a, g in zip(own, goals, strict=True)]
-        self.adapters = nn.ModuleList(layers).to(self.device)
+            own = self.average(seen / PIXEL_SCALE)[2][-len(goals) :]
+            for mine, goal in zip(own, goals, strict=True):
+                self.spread.append(goal.std((0, 2, 3)).clamp(min=0.02))
+                adapter = nn.Conv2d(mine.shape[1], goal.shape[1], 1)
+                fit_convolution(adapter, mine.cpu(), goal.cpu().flatten(2), None, torch.arange)
+                self.adapters.append(adapter.to(self.device))
 
     def _parameters(self) -> list[nn.Parameter]:
         return [*self.net.parameters(), *self.adapters.parameters()]
@@ -133,6 +137,10 @@ class Trainer:
             shares.append(self.seconds / self.recipe.seconds)
         return min(1.0, max(shares))
 
+    def softness(self) -> float:
+        """Of this step's activations: 1 is SiLU, 0 is ReLU."""
+        return max(0.0, 1 - self.done() / self.recipe.soft) if self.recipe.soft > 0 else 0.0
+
     def _next(self, pool: list[Picture]) -> tuple[Tensor, Dense]:
         """This step's pictures and targets; they depend on the seed and the step alone."""
         number, mirror = divmod(self.step, 2)
@@ -150,6 +158,7 @@ class Trainer:
         pictures, targets = self._next(pool)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate_now()
+        soften(self.net, self.softness())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half):
             boxes, logits, features = self.net((pictures / PIXEL_SCALE).to(memory_format=torch.channels_last))
             followed = features[len(features) - len(self.adapters) :]
@@ -166,8 +175,8 @@ class Trainer:
         return torch.stack([class_loss, box_loss, follow]).detach()
 
     def _move_average(self) -> None:
-        """A decay of 0.9995 after a run-in."""
-        share = 1 - min(0.9995, (1 + self.step) / (10 + self.step))
+        """A decay of 0.998 after a run-in."""
+        share = 1 - min(0.998, (1 + self.step) / (10 + self.step))
         mine = [t for t in self.net.state_dict().values() if t.is_floating_point()]
         kept = [t for t in self.average.state_dict().values() if t.is_floating_point()]
         with torch.no_grad():
@@ -176,6 +185,7 @@ class Trainer:
     def held_out(self, pool: list[Picture]) -> tuple[float, float]:
         """Class and box loss of the averaged weights on plain pictures that are not trained on."""
         sums = np.zeros(2)
+        soften(self.average, self.softness())
         parts = [pool[i : i + self.recipe.batch] for i in range(0, len(pool), self.recipe.batch)]
         with torch.no_grad():
             for part in parts:

@@ -1,6 +1,6 @@
 """edge-yolo: a one-stage, anchor-free detector for small boards.
 
-The shape is YOLOX's (Ge et al., arXiv 2107.08430; depthwise, depth 0.33) made narrower: cross-stage partial stages
+The shape is YOLOX-nano's (Ge et al., arXiv 2107.08430; depthwise, depth 0.33), or narrower: cross-stage partial stages
 (Wang et al., arXiv 1911.11929) to strides 8, 16 and 32, spatial pyramid pooling (He et al., arXiv 1406.4729), a
 path-aggregation neck (Liu et al., arXiv 1803.01534), and for each stride a class branch and a box branch. What differs
 is made for 8 bits and for small processors: every activation is a ReLU, the stem is one 4×4 convolution, each branch
@@ -23,8 +23,8 @@ from edge_agent.errors import ModelError
 STRIDES = (8, 16, 32)
 PIXEL_SCALE = 64.0
 "pixels are divided by it in training; folded into the stem afterwards"
-WIDTHS = (16, 24, 48, 96, 192)
-"channels of the stem and at strides 4, 8, 16, 32"
+WIDTHS = (16, 32, 64, 128, 256)
+"channels of the stem and at strides 4, 8, 16, 32; a head has as many as stride 8"
 FOLLOWED = (
     *("stage8.1.join", "stage16.1.join", "stage32.2.join", "up8.join", "out16.join", "out32.join"),
     *("heads.0.shared", "heads.1.shared", "heads.2.shared"),
@@ -33,7 +33,10 @@ FOLLOWED = (
 
 
 class Conv(nn.Module):  # type: ignore[misc]
-    """Convolution, batch normalisation where `norm` asks for it, ReLU where `act` does. Keeps the size at stride 1."""
+    """Convolution, batch normalisation where `norm` asks for it, ReLU where `act` does. Keeps the size at stride 1.
+
+    With a softness s above 0 the ReLU is s * SiLU(x / s): SiLU at 1, ReLU in the limit (see `soften`).
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Conv(nn.Module):  # type: ignore[misc]
         self.conv = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups, bias=not norm)
         self.norm: nn.Module | None = nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03) if norm else None
         self.act = act
+        self.softness = 0.0
         # oneDNN's bfloat16 gradient of a strided depthwise convolution is seven times slower than float32's
         self.exact = groups > 1 and stride > 1
 
@@ -61,7 +65,9 @@ class Conv(nn.Module):  # type: ignore[misc]
             x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
-        return F.relu(x) if self.act else x
+        if not self.act:
+            return x
+        return F.silu(x / self.softness) * self.softness if self.softness > 0 else F.relu(x)
 
     def fold(self) -> None:
         """Fold the normalisation, by its running statistics, into the convolution, which gets a bias."""
@@ -162,9 +168,9 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
     16, 32, each row by row. features: maps (B, K, h, w), those of FOLLOWED, for feature distillation.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS, head: int = 48, norm: bool = False) -> None:
+    def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS, norm: bool = False) -> None:
         super().__init__()
-        self.classes, self.widths, self.head, self.normed = classes, tuple(widths), head, norm
+        self.classes, self.widths, self.normed = classes, tuple(widths), norm
         w2, w4, w8, w16, w32 = widths
         n = norm
         self.stem = Conv(3, w2, 4, 2, norm=n)
@@ -182,7 +188,7 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
         self.out16 = Partial(2 * w8, w16, 1, False, norm=n)
         self.pan32 = Separable(w16, w16, 2, norm=n)
         self.out32 = Partial(2 * w16, w32, 1, False, norm=n)
-        self.heads = nn.ModuleList([Head(cin, head, classes, norm=n) for cin in (w8, w16, w32)])
+        self.heads = nn.ModuleList([Head(cin, w8, classes, norm=n) for cin in (w8, w16, w32)])
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         at8 = self.stage8(self.stage4(self.stem(pictures)))
@@ -203,19 +209,31 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
         return every if self.training else F.relu(every), torch.cat(logits, 1), features
 
 
-def new_net(classes: int, seed: int) -> EdgeYolo:
+def narrowed(share: float) -> tuple[int, ...]:
+    """WIDTHS times `share`, in eights, as vector units like them."""
+    return tuple(max(8, 8 * round(width * share / 8)) for width in WIDTHS)
+
+
+def new_net(classes: int, widths: tuple[int, ...], seed: int) -> EdgeYolo:
     """A fresh network with batch normalisation."""
     torch.manual_seed(seed)
-    net = EdgeYolo(classes, norm=True)
+    net = EdgeYolo(classes, widths, norm=True)
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in")
     return net
 
 
+def soften(net: nn.Module, softness: float) -> None:
+    """Set the activations between SiLU (1) and ReLU (0)."""
+    for module in net.modules():
+        if isinstance(module, Conv):
+            module.softness = softness
+
+
 def folded_copy(net: EdgeYolo) -> EdgeYolo:
     """A copy in evaluation mode on the CPU, without normalisation, for pixels 0..255: what is exported and saved."""
-    copy = EdgeYolo(net.classes, net.widths, net.head, net.normed)
+    copy = EdgeYolo(net.classes, net.widths, net.normed)
     copy.load_state_dict({k: v.detach().float().cpu() for k, v in net.state_dict().items()})
     for module in copy.modules():
         if isinstance(module, Conv):
@@ -235,7 +253,7 @@ def from_folded(tensors: Mapping[str, np.ndarray], classes: int, rows: list[int]
     try:
         named = ("stem.conv", "stage4.1.join.conv", "stage8.1.join.conv", "stage16.1.join.conv", "stage32.2.join.conv")
         widths = tuple(int(tensors[f"{name}.weight"].shape[0]) for name in named)
-        net = EdgeYolo(classes, widths, int(tensors["heads.0.shared.conv.weight"].shape[0]))
+        net = EdgeYolo(classes, widths)
         with torch.no_grad():
             for name, target in net.state_dict().items():
                 value = np.array(tensors[name], np.float32)

@@ -1,10 +1,10 @@
-"""A start for edge-yolo: a YOLOX teacher's own convolutions, made narrower by reconstruction.
+"""A start for edge-yolo: a YOLOX teacher's own convolutions, carried over, or made narrower, by reconstruction.
 
-For each convolution, in order: the output channels that best span all of the teacher's are kept (greedy orthogonal
-projection), and the student's weights are the least-squares solution that gives the teacher's values of those channels
-from the *student's* input, so each layer makes good what the ones before it lost, the change from SiLU to ReLU included
+For each convolution, in order: as many output channels as the student has are kept, those that best span all of the
+teacher's (greedy orthogonal projection), and the student's weights are the least-squares solution that gives the
+teacher's values of those channels from the *student's* input, so each layer makes good what the ones before it lost
 (He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168, with projection in place of
-LASSO).
+LASSO). The student begins with the teacher's activation, SiLU, and is led to ReLU while it trains (Recipe.soft).
 """
 
 from collections.abc import Callable
@@ -15,22 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.train.detector_net import PIXEL_SCALE, EdgeYolo, convolutions
+from edge_agent.workshop.train.detector_net import PIXEL_SCALE, EdgeYolo, convolutions, soften
 from edge_agent.workshop.train.detector_teacher import YoloxTeacher, decode, pairs
 
-ROWS = 24_000
+ROWS = 12_000
 "cells that an equation system is made of, at most"
-RIDGE = 3e-3
+RIDGE = 1e-4
 "relative to the mean square of the inputs; keeps a layer from leaning on what is particular to few pictures"
 
 
-def start_from(teacher: YoloxTeacher, keep: list[int], pictures: Tensor, say: Callable[[str], None]) -> EdgeYolo:
+def start_from(
+    teacher: YoloxTeacher, keep: list[int], widths: tuple[int, ...], pictures: Tensor, say: Callable[[str], None]
+) -> EdgeYolo:
     """An EdgeYolo without normalisation, fitted to `teacher` on `pictures` (B, 3, H, W) float32 BGR 0..255.
 
-    `keep`: the teacher's classes, in the student's order. Raises ModelError where the teacher is not of YOLOX's
-    depthwise shape with depth 0.33.
+    `keep`: the teacher's classes, in the student's order; `widths` as of EdgeYolo. Raises ModelError where the teacher
+    is not of YOLOX's depthwise shape with depth 0.33.
     """
-    net = EdgeYolo(len(keep))
+    net = EdgeYolo(len(keep), widths)
+    soften(net, 1.0)
     net.train()
     graph = teacher.model.graph
     student = list(convolutions(net))
@@ -57,9 +60,9 @@ def start_from(teacher: YoloxTeacher, keep: list[int], pictures: Tensor, say: Ca
                 channels = spanning_channels(wanted, conv.out_channels)
             kept[node.output[0]] = channels
             goal, weight = wanted[:, channels], None
-        error = _solve(conv, source, goal, weight, sites.chosen)
+        error = fit_convolution(conv, source, goal, weight, sites.chosen)
         if i % 20 == 0 or i == len(student) - 1:
-            say(f"pruned start: {i + 1} of {len(student)} convolutions, unexplained {error:.2f}")
+            say(f"start: {i + 1} of {len(student)} convolutions, unexplained {error:.2f}")
 
     hooks = [
         conv.register_forward_pre_hook(lambda module, inputs, i=i: solve(i, module, inputs[0]))
@@ -94,9 +97,8 @@ class Sites:
         return order[: max(1, ROWS // self.count)].sort().values
 
     def before_activation(self, name: str) -> Tensor:
-        """What the student should have before its ReLU, (B, C, sites): SiLU's value where the teacher's is positive."""
-        y = self.values[name]
-        return torch.where(y > 0, F.silu(y), y)
+        """What the student should have before its activation, (B, C, sites)."""
+        return self.values[name]
 
     def head(self, level: int, boxes: bool) -> tuple[Tensor, Tensor]:
         """Targets of one stride's prediction (B, C, sites), and the weight of each site (B, 1, sites)."""
@@ -143,7 +145,7 @@ def spanning_channels(values: Tensor, count: int) -> Tensor:
     return torch.tensor(sorted(chosen))
 
 
-def _solve(
+def fit_convolution(
     conv: nn.Conv2d, source: Tensor, goal: Tensor, weight: Tensor | None, chosen: Callable[[int], Tensor]
 ) -> float:
     """Set `conv` to the ridge solution source (B, C, h, w) -> goal (B, K, sites). Returns the variance left, 0..1."""

@@ -123,10 +123,8 @@ def times(models: Sequence[Served], runs: int = 40) -> list[float]:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """The figures as a Markdown table."""
     shown = list(SHOWN)
-    lines = [
-        "| network | mAP50-95 | AP50 | " + " | ".join(f"{n} AP50" for n in shown) + " | ms | of the teacher's time |"
-    ]
-    lines.append("|---|" + "---|" * (len(shown) + 4))
+    heads = ["network", "mAP50-95", "AP50", *(f"{n} AP50" for n in shown), "ms", "of the teacher's time"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name, row in rows.items():
         cells = [f"{row.get(key, float('nan')):.3f}" for key in ("map", "map50", *shown)]
         lines.append(f"| {name} | " + " | ".join([*cells, f"{row['ms']:.1f}", f"{row['ratio']:.2f}"]) + " |")
