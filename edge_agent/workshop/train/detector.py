@@ -31,6 +31,8 @@ CLASSES = (
 )
 """what edge-yolo tells apart, unless --classes says otherwise; COCO's names"""
 OWN = "edge-yolo"
+Start = tuple[dict[str, Any], tuple[str, ...]]
+"""tensors and class names of an edge-yolo that a training begins with"""
 SIDE = 352
 """pixels; pictures are kept in memory at this size, a little above what the network sees, so that crops have detail"""
 CALIBRATION = 128
@@ -118,7 +120,8 @@ def train_detector(
         seconds=minutes * 60 if minutes is not None else None,
         steps=steps,
         batch=batch,
-        rate=rate if rate is not None else 3e-4 if begin else 2e-3,
+        rate=rate if rate is not None else _usual_rate(start, begin),
+        soft=0.6 if start == "teacher" else 0.0,
         seed=seed,
         half=half_pays(place.type),
     )
@@ -133,6 +136,13 @@ def train_detector(
     draw(work / CURVE, out / "curves.png", f"{out.resolve().name}: {trainer.step} steps of {batch} pictures")
     say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
     return trained
+
+
+def _usual_rate(start: str | None, begin: Start | None) -> float:
+    """What has worked: with normalisation (a fresh network) a high rate, without it a low one."""
+    if start == "teacher":
+        return 1.5e-4
+    return 1e-4 if begin else 2e-3
 
 
 def draw(curve: Path, picture: Path, title: str) -> None:
@@ -163,9 +173,6 @@ def _check(
         raise UsageError("--batch must be 1 or more, --rate above 0 and below 1")
     if not data.exists():
         raise UsageError(f"--data {data}: no such file or folder")
-
-
-Start = tuple[dict[str, Any], tuple[str, ...]]
 
 
 def _start(start: str | None, classes: tuple[str, ...] | None) -> Start | None:

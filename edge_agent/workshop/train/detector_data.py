@@ -50,7 +50,7 @@ def read_pictures(
         boxes = {Path(name).name: rows for name, rows in _coco(labels, classes, say).items()} if labels else {}
         found = list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files], side, say))
     elif data.suffix.lower() in VIDEOS:
-        found = list(_from_video(data, side, part))
+        found = list(video_frames(data, side, part))
     elif data.suffix.lower() == ".json":
         boxes = _coco(data, classes, say)
         folder = _folder_of(data, list(boxes))
@@ -104,7 +104,7 @@ def _fitted(name: str, pixels: np.ndarray, boxes: np.ndarray, side: int) -> Pict
     return Picture(name, pixels, boxes)
 
 
-def _from_video(path: Path, side: int, part: tuple[float, float], most: int = 2000) -> Iterator[Picture]:
+def video_frames(path: Path, side: int, part: tuple[float, float], most: int = 2000) -> Iterator[Picture]:
     """Frames of a share of a video, evenly thinned to at most `most`."""
     video = cv2.VideoCapture(str(path))
     try:

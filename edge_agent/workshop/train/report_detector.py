@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,31 @@ import numpy as np
 from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.config import parse_uri
-from edge_agent.errors import UsageError
+from edge_agent.errors import InputError, UsageError
 from edge_agent.lane import Lane
 from edge_agent.manifest import Served
 from edge_agent.serving import warm
 from edge_agent.sources.files import read_picture
 from edge_agent.tasks.detect import detect
-from edge_agent.types import Detections, Finding, ModelRef
+from edge_agent.types import Detections, Finding, Frame, ModelRef, Uri
+from edge_agent.workshop.coco_map import Found, Truth, average_precision
+from edge_agent.workshop.train.detector_data import video_frames
 
 SHOWN = ("person", "car", "dog", "cat", "chair", "bottle")
 SCORE, IOU = 0.001, 0.65
 """of detections that are scored"""
+FRAMES = 80
+"""of a video, on which the agreement is measured"""
 
 
 def variants(name: str) -> dict[str, Served]:
-    """Each network of a model, warm, under the name of its file."""
+    """Each network of a model, warm, under the name of its file. `name` may end in "@" and a file of labels."""
+    name, _, labels = name.partition("@")
     located = registry.locate(name, pull=True, open_net=open_net)
+    if labels:
+        names = Path(labels).read_text(encoding="utf-8").splitlines()
+        manifest = msgspec.structs.replace(located.manifest, labels=names, class_ids=None)
+        located = replace(located, manifest=manifest)
     found = {}
     for row in located.manifest.networks():
         net = open_net(registry.file_path(located, row, pull=True), row.format, 1)
@@ -101,6 +111,43 @@ def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> 
     return result
 
 
+def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, float], most: int) -> dict[str, float]:
+    """How far `model` finds what `teacher` finds (at its own score) in `most` frames of a share of a video: AP50 and
+    mAP50-95 over the classes that the teacher found, its boxes as the truth, and their number.
+    """
+    frames = [Frame(p.pixels, 0.0, 0.0, p.name) for p in video_frames(video, 10_000, part, most)]
+    own_names = model.manifest.names()
+    index = {name: label for label, name in own_names.items()}
+    options = {"score": str(SCORE), "iou": str(IOU)}
+    tasks = [
+        detect(Uri("detect", teacher.ref.name, {}), teacher, registry.home()),
+        detect(Uri("detect", model.ref.name, options), model, registry.home()),
+    ]
+    columns: list[list[tuple[int, int, list[float], float]]] = [[], []]
+    for number, frame in enumerate(frames):
+        for task, rows in zip(tasks, columns, strict=True):
+            (finding,) = task(frame)
+            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+            seen = finding.what
+            for (x1, y1, x2, y2), score, label in zip(seen.xyxy.tolist(), seen.score, seen.label, strict=True):
+                if seen.names[int(label)] in index:
+                    rows.append((number, index[seen.names[int(label)]], [x1, y1, x2 - x1, y2 - y1], float(score)))
+    if not columns[0]:
+        raise InputError(f"the teacher finds nothing in {video}: there is nothing to agree on")
+    image, label, xywh, _ = _columns(columns[0])
+    truth = Truth(image, label, xywh, xywh[:, 2] * xywh[:, 3], np.zeros(len(label), bool))
+    precision = average_precision(truth, Found(*_columns(columns[1])), sorted(set(label.tolist())))
+    figures = precision.figures()
+    return {"map": figures["map"], "map50": figures["map50"], "boxes": len(label), "frames": len(frames)}
+
+
+def _columns(rows: list[tuple[int, int, list[float], float]]) -> tuple[Any, Any, Any, Any]:
+    """Picture, label, box and score as arrays."""
+    image, label, xywh, score = zip(*rows, strict=True) if rows else ((), (), (), ())
+    boxes = np.array(xywh, np.float64).reshape(-1, 4)
+    return np.array(image, np.int64), np.array(label, np.int64), boxes, np.array(score, np.float64)
+
+
 def times(models: Sequence[Served], runs: int = 40) -> list[float]:
     """Median milliseconds of one run of each network on one thread, taken in turns."""
     feeds = []
@@ -135,27 +182,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; with --json the figures."""
     parser = argparse.ArgumentParser(prog="report_detector", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="edge-yolo", help="the edge-yolo (edge-yolo)")
-    parser.add_argument("--pictures", type=Path, required=True, help="COCO .json, its pictures in images/ beside it")
+    parser.add_argument("--pictures", type=Path, help="COCO .json, its pictures in images/ beside it")
+    parser.add_argument("--video", type=Path, help="report the agreement with --beside on its second half instead")
     parser.add_argument("--beside", default="yolox-nano", help="the teacher, a YOLOX .onnx or its name (yolox-nano)")
     parser.add_argument("--other", action="append", default=[], help="another detector to score; may be repeated")
     parser.add_argument("--work", type=Path, default=Path("report"), help="folder for the resized teacher (report)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    given = args.video or args.pictures
+    if given is None or not given.is_file():
+        raise UsageError(f"--pictures or --video {given}: no such file")
+    if args.video:
+        own, teacher = (next(iter(variants(name).values())) for name in (args.model, args.beside))
+        print(json.dumps(agreement(own, teacher, args.video, (0.5, 1.0), FRAMES)))
+        return 0
     from pycocotools.coco import COCO
 
-    if not args.pictures.is_file():
-        raise UsageError(f"--pictures {args.pictures}: no such file")
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(args.pictures))
-    own = variants(args.model)
-    manifest = next(iter(own.values())).manifest
+    files = variants(args.model)
+    manifest = next(iter(files.values())).manifest
     assert manifest.input is not None and isinstance(manifest.labels, list)
     known = {row["name"] for row in truth.loadCats(truth.getCatIds())}
     classes = [name for name in manifest.labels if name in known]
     teacher = next(iter(variants(args.beside).values()))
     models = {f"teacher at {teacher.input.width if teacher.input else 0}": teacher}
     models[f"teacher at {manifest.input.width}"] = resized(args.beside, manifest.input.width, args.work)
-    models |= {f"{manifest.name} {name}": served for name, served in own.items()}
+    models |= {f"{manifest.name} {name}": served for name, served in files.items()}
     for other in args.other:
         served = next(iter(variants(other).values()))
         models[served.manifest.name] = served
