@@ -196,14 +196,15 @@ def few_threads() -> None:
 
 
 @pytest.mark.usefixtures("few_threads", "corpus")
-def test_train_resume_and_start_again_from_the_result(tmp_path: Path) -> None:
+def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_agent.manifest import load
     from edge_agent.workshop.train import bert_export
     from edge_agent.workshop.train.checkpoint import read_curve
 
     write_corpus(tmp_path / "farm.txt", documents=600)
+    monkeypatch.setattr(bert, "HELD_TEXTS", 100)
     said: list[str] = []
-    assert bert.run(arguments(tmp_path, "--minutes", "0.04"), said.append) == 0
+    assert bert.run(arguments(tmp_path, "--minutes", "0.04", "--texts", "200"), said.append) == 0
     out = tmp_path / "out"
     steps = [row["step"] for row in read_curve(out / "curve.csv")]
     assert steps and steps[-1] > 0
@@ -213,7 +214,7 @@ def test_train_resume_and_start_again_from_the_result(tmp_path: Path) -> None:
     assert all((out / row.name).stat().st_size == row.bytes for row in manifest.file)
     assert any("tokens/s" in line for line in said) or any("held-out" in line for line in said)
 
-    assert bert.run(arguments(tmp_path, "--minutes", "0.08", "--resume"), said.append) == 0
+    assert bert.run(arguments(tmp_path, "--minutes", "0.08", "--texts", "200", "--resume"), said.append) == 0
     again = [row["step"] for row in read_curve(out / "curve.csv")]
     assert again[: len(steps)] == steps
     assert again[-1] > steps[-1]

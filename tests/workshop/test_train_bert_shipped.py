@@ -157,3 +157,10 @@ def test_the_report_measures_it_without_the_teacher(tmp_path: Path) -> None:
     assert 0.3 < found["nsp"]["int8"]["random"] <= 1
     assert "similarity" not in found
     assert any("no teacher" in line for line in said)
+
+
+def test_the_report_says_in_one_line_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bert_report.main(["--data", str(tmp_path), "--model", str(MODEL), "--teacher", ""]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "0 usable sentences" in said.err.splitlines()[-1]

@@ -130,11 +130,11 @@ def lesson_loss(net: Bert, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Ten
 
 
 def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float]:
-    """On held-out text: MLM loss and top-1, NSP accuracy (whole sentences of the pair), agreement with the teacher."""
+    """On held-out text: MLM loss and top-1, NSP loss and accuracy (whole sentences), agreement with the teacher."""
     device = held.deck.tokens.device
     g = torch.Generator(device=device).manual_seed(seed)
     n = 256 if device.type == "cuda" else 64
-    loss, hit, count, right = 0.0, 0.0, 0.0, 0.0
+    loss, hit, count, right, unsure = 0.0, 0.0, 0.0, 0.0, 0.0
     net.eval()
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         for _ in range(4):
@@ -147,7 +147,9 @@ def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float
             loss += float(functional.cross_entropy(logits, truth[real], reduction="sum"))
             hit += float((logits.argmax(-1) == truth[real]).sum())
             count += float(real.sum())
-            right += float((net.follows(net(ids, types)).argmax(1) == label).sum())
+            says = net.follows(net(ids, types)).float()
+            right += float((says.argmax(1) == label).sum())
+            unsure += float(functional.cross_entropy(says, label, reduction="sum"))
         ids = torch.from_numpy(held.ids).to(device).long()
         found = torch.cat([net.embed(net(part, torch.zeros_like(part)), part) for part in ids.split(128)])
     wanted = torch.from_numpy(held.vectors).to(device).float()
@@ -157,6 +159,7 @@ def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float
     return {
         "mlm_loss": loss / count,
         "mlm_top1": hit / count,
+        "nsp_loss": unsure / (4 * n),
         "nsp": right / (4 * n),
         "cosine": float((found * wanted).sum(1).mean()),
         "pearson": float(torch.corrcoef(both)[0, 1].nan_to_num()),
@@ -184,13 +187,13 @@ def fit(
 ) -> dict[str, Any]:
     """Trains `net` in place until the plan's time is spent; returns the state.
 
-    `state` is what an earlier run ended with ({"elapsed", "step", "best", "curve"}). `save(optimizer, state, best)` is
-    called after each measurement, `best` when it is the best so far. Raises ModelError when the loss is no longer a
-    number; what `save` was last given is then the last good state.
+    `state` is what an earlier run ended with ({"elapsed", "step", "least", "curve"}). `save(optimizer, state, best)` is
+    called after each measurement, `best` when the held-out loss is the least so far. Raises ModelError when the loss
+    is no longer a number; what `save` was last given is then the last good state.
     """
     device = deck.tokens.device
     optimizer = optimizer or optimizer_of(net)
-    state = state or {"elapsed": 0.0, "step": 0, "best": -1.0, "curve": []}
+    state = state or {"elapsed": 0.0, "step": 0, "least": float("inf"), "curve": []}
     g = torch.Generator(device=device).manual_seed(plan.seed + state["step"])
     table: list[tuple[torch.Tensor, torch.Tensor]] = []
     net.train()
@@ -262,9 +265,9 @@ def _keep(
     found = measure(net, held, plan.half)
     state["elapsed"] = elapsed
     state["curve"].append({"seconds": round(elapsed, 1), "step": state["step"], **found})
-    score = found["mlm_top1"] + found["nsp"] + found["pearson"]
-    best = score >= state["best"]
-    state["best"] = max(score, state["best"])
+    loss = found["mlm_loss"] + found["nsp_loss"] + 10 * (1 - found["cosine"])
+    best = loss <= state["least"]
+    state["least"] = min(loss, state["least"])
     say("held-out " + " ".join(f"{k} {v:.4f}" for k, v in found.items()))
     save(optimizer, state, best)
 
@@ -272,7 +275,7 @@ def _keep(
 def _shelves(
     lessons: Lessons, device: torch.device, say: Callable[[str], None]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The lessons so far on the device, short texts apart from long ones; waits for a first thousand."""
+    """The lessons so far on the device, texts of at most 16, 32 and 64 tokens apart; waits for a first thousand."""
     while sum(map(len, lessons.ids)) < 1000 and lessons.error is None:
         if not any(t.name == "teacher" for t in threading.enumerate()):
             break
@@ -284,6 +287,10 @@ def _shelves(
     ids = torch.from_numpy(np.concatenate(lessons.ids[:count])).to(device)
     vectors = torch.from_numpy(np.concatenate(lessons.vectors[:count])).to(device)
     say(f"the teacher's vectors of {len(ids)} texts from here on")
-    short = ids[:, LESSON // 2] == PAD
-    halves = [(ids[short][:, : LESSON // 2], vectors[short]), (ids[~short], vectors[~short])]
-    return [half for half in halves if len(half[0])]
+    size = (ids != PAD).sum(1)
+    shelves = []
+    for low, high in ((0, LESSON // 4), (LESSON // 4, LESSON // 2), (LESSON // 2, LESSON)):
+        here = (size > low) & (size <= high)
+        if bool(here.any()):
+            shelves.append((ids[here][:, :high], vectors[here]))
+    return shelves

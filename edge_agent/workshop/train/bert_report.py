@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.tasks import wordpiece
 from edge_agent.workshop.train import bert_data
 from edge_agent.workshop.train.bert_data import CLS, MASK, SEP, Source
@@ -237,6 +238,9 @@ def _alone(embedder: Callable[[list[str]], NDArray[np.float32]]) -> Callable[[st
 
 def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str], object]) -> dict[str, Any]:
     """All figures as one table; parts whose data or teacher is absent are left out, and `say` names them."""
+    for name in ("vocab.txt", "encoder.onnx", "encoder.int8.onnx", "mlm.int8.onnx", "nsp.onnx"):
+        if not (model / name).is_file():
+            raise UsageError(f"{model}: no {name} there; --model takes the folder of an edge-bert")
     words = wordpiece.from_vocab(model / "vocab.txt", True)
     encoders = {"int8": runner(model / "encoder.int8.onnx"), "float": runner(model / "encoder.onnx")}
     say("reading the held-out documents")
@@ -279,14 +283,18 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table as JSON."""
+    """Prints the table as JSON; what is wrong goes to stderr in one line."""
     parser = argparse.ArgumentParser(description="measure an edge-bert beside its teacher")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/text and text/atis")
     parser.add_argument("--model", type=Path, default=Path("models/edge-bert"))
     parser.add_argument("--teacher", default="minilm-l6-int8", help='model to compare with; "" leaves it out')
     parser.add_argument("--most", type=int, default=24_000_000, help="characters of a file, as in training")
     args = parser.parse_args(arguments)
-    found = report(args.data, args.model, args.teacher, args.most, lambda line: sys.stderr.write(f"{line}\n"))
+    try:
+        found = report(args.data, args.model, args.teacher, args.most, lambda line: sys.stderr.write(f"{line}\n"))
+    except EdgeAgentError as error:
+        sys.stderr.write(f"bert_report: {error}\n")
+        return error.exit_code
     sys.stdout.write(json.dumps(found, indent=1) + "\n")
     return 0
 

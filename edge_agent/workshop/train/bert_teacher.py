@@ -247,16 +247,14 @@ def _on_device(network: Path, device: str) -> Callable[[NDArray[np.int64]], NDAr
 
 
 def texts(corpus: Corpus, count: int, seed: int) -> list[str]:
-    """What the teacher is asked: small sources more often, mostly whole sentences.
+    """What the teacher is asked: of each source as many, mostly whole sentences.
 
     One in five is a run of two to ten words of a sentence, one in ten two sentences that follow each other, one in ten
     a sentence in which a word was swapped for one of another sentence: so that short and odd commands are covered too.
     """
     dice = random.Random(seed)
-    size = np.diff(corpus.sentence[corpus.source]).astype(np.float64) ** 0.5
     found = []
-    drawn = dice.choices(range(len(size)), weights=list(size), k=count)
-    for source in drawn:
+    for source in dice.choices(range(len(corpus.names)), k=count):
         low, high = int(corpus.source[source]), int(corpus.source[source + 1])
         at = dice.randrange(low, high)
         line, way = corpus.text[at], dice.random()
