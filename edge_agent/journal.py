@@ -15,10 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from edge_agent import marks, segments
 from edge_agent.errors import StoreError
 from edge_agent.segments import CLOSED, HOMELESS, OPEN, Mark, Read, Segment
 
+AGENT = "agent"
+"""the pipeline that gap events stand under"""
 KINDS = ("alert", "telemetry")
 """In the order in which they are sent; quota takes them from the other end."""
 
@@ -55,6 +59,14 @@ class Lost:
     last: int
     count: int
     why: str
+    known: int = 0
+    """how many of them a gap event had declared that is itself lost by this"""
+
+
+class _Gap(msgspec.Struct):
+    first: int
+    last: int
+    count: int
 
 
 @dataclass(slots=True)
@@ -352,22 +364,34 @@ class Journal:
             with self.lock:
                 queue.segments.remove(segment)
 
-    def make_room(self, held: set[int]) -> list[Lost]:
+    def make_room(self, held: set[int]) -> list[tuple[Segment, Lost | None]]:
         """Hold the quota and the expiry: whole segments go, with what is unsent in them but not the `held` seqs.
 
-        The oldest telemetry goes first, then the oldest alerts.
+        The oldest telemetry goes first, then the oldest alerts. A segment is to be declared first and buried then.
         """
-        lost: list[Lost] = []
+        going: list[tuple[Segment, Lost | None]] = []
         while (victim := self._victim()) is not None:
             queue, segment, why = victim
             with self.lock:
-                gone = [r.seq for r in _unsent(segment) if r.seq not in held]
+                rest = _unsent(segment)
+                gone = [entry(item, queue.kind) for item in rest if item.body is not None and item.seq not in held]
+                numbers = set[int]()
+                if len(rest) > sum(item.body is not None for item in rest):  # what is damaged cannot be told one by one
+                    following = [s.first for s in queue.segments if s.first > segment.first]
+                    last = min(following, default=max(self.opened_at, queue.last) + 1) - 1
+                    first = max(queue.before + 1, segment.first)
+                    known = self.on_disk(first, last) | self._told | (segment.acked or set()) | held
+                    numbers = set(range(first, last + 1)) - known
+                    queue.before = max(queue.before, last)
                 queue.segments.remove(segment)
+            going.append((segment, declaration(gone, why, numbers) if gone or numbers else None))
+        return going
+
+    def bury(self, segment: Segment) -> None:
+        """Delete a segment whose loss is declared."""
+        with contextlib.suppress(OSError):
             self.save_marks()
-            segment.remove()
-            if gone:
-                lost.append(Lost(gone[0], gone[-1], len(gone), why))
-        return lost
+        segment.remove()
 
     def _victim(self) -> tuple[Queue, Segment, str] | None:
         """The segment that goes next, and why; None while everything may stay."""
@@ -484,10 +508,20 @@ def readable(segment: Segment) -> list[Read]:
     return [item for item in segments.scan(segment) if item.body is not None]
 
 
+def declaration(gone: list[Entry], why: str, numbers: set[int] | None = None) -> Lost:
+    """What the dropping of these entries, and of more numbers, is declared as; gap events among them count anew."""
+    numbers = (numbers or set()) | {item.seq for item in gone}
+    gaps = [msgspec.json.decode(item.payload, type=_Gap) for item in gone if item.pipeline == AGENT]
+    known = sum(gap.count for gap in gaps)
+    first = min([*numbers, *(gap.first for gap in gaps)])
+    last = max([*numbers, *(gap.last for gap in gaps)])
+    return Lost(first, last, len(numbers) + known, why, known)
+
+
 def _unsent(segment: Segment) -> list[Read]:
-    """The records of a segment that the reader has not come to and that are not struck off."""
+    """What the reader of a segment has not come to, damage too, without what is struck off."""
     rest = Segment(segment.path, segment.first, segment.size, offset=segment.offset)
     try:
-        return [item for item in rest.read(1 << 30) if item.body is not None]
+        return rest.read(1 << 30)
     finally:
         rest.close()

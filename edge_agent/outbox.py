@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.errors import StoreError
-from edge_agent.journal import KINDS, Entry, Journal, Lost
+from edge_agent.journal import AGENT, KINDS, Entry, Journal, Lost, declaration
 from edge_agent.segments import HOMELESS, OPEN, Segment
 from edge_agent.types import Event, GapEvent, rfc3339
 
@@ -46,9 +46,6 @@ BATCH = 256
 """events written, and confirmed, at once"""
 RETRY = 1.0
 """seconds between tries to reach a disk that refuses"""
-
-AGENT = "agent"
-"""the pipeline that gap events stand under"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +116,8 @@ class Outbox:
         self._again: deque[Record] = deque()
         self._taken: set[Record] = set()
         self._done: list[tuple[int, Segment]] = []
+        self._condemned: list[tuple[int, Segment]] = []
+        """segments that go once the gap event of this number is written"""
         self._closing = False
         if journal.lost is not None:
             self._declare(journal.lost)
@@ -161,8 +160,8 @@ class Outbox:
         self.counts.put += 1
         return stamped
 
-    def _declare(self, lost: Lost) -> None:
-        """Put a gap event."""
+    def _declare(self, lost: Lost) -> int:
+        """Put a gap event; its number."""
         gap = GapEvent(
             pipeline=AGENT,
             at=rfc3339(time.time()),
@@ -172,10 +171,11 @@ class Outbox:
             why=lost.why,
         )
         with self._state:
-            self.counts.dropped += lost.count
-            self._number(gap, "alert")
+            self.counts.dropped += lost.count - lost.known
+            seq = self._number(gap, "alert").seq
             self._state.notify_all()
         log.warning("outbox: %d events from %d to %d are lost: %s", lost.count, lost.first, lost.last, lost.why)
+        return seq
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -298,8 +298,9 @@ class Outbox:
             try:
                 unnoted = self._strike(done)
                 self._write(batch)
-                for lost in self._journal.make_room(held):
-                    self._declare(lost)
+                self._bury()
+                for segment, lost in self._journal.make_room(held):
+                    self._condemned.append((self._declare(lost) if lost else 0, segment))
                 self._journal.confirm(now=closing)
                 if unnoted is not None:
                     raise unnoted
@@ -345,6 +346,12 @@ class Outbox:
             last = max(self._journal.noted, batch[-1].seq if batch else 0)
             self._journal.note(last=last, state=HOMELESS if any(self._ram.values()) else OPEN)
 
+    def _bury(self) -> None:
+        """Delete the segments whose loss is written down."""
+        while self._condemned and self._condemned[0][0] <= self._journal.noted:
+            self._journal.bury(self._condemned[0][1])
+            self._condemned.pop(0)
+
     def _no_longer_pending(self, items: list[Entry]) -> None:
         with self._state:
             for item in items:
@@ -367,7 +374,7 @@ class Outbox:
 
     def _to_ram(self, batch: list[Entry]) -> None:
         """The disk refused: keep the batch where it can still be sent from; what does not fit goes, declared."""
-        dropped: list[int] = []
+        dropped: list[Entry] = []
         with self._state:
             refused = [item for item in batch if item in self._pending]
             self._no_longer_pending(refused)
@@ -379,7 +386,7 @@ class Outbox:
                 ram = self._ram[kind]
                 while waiting > room and len(ram) > 1:
                     item = ram.popleft()
-                    dropped.append(item.seq)
+                    dropped.append(item)
                     waiting -= len(item.payload)
         if batch:
             with contextlib.suppress(OSError):  # a full disk still takes this: the blocks are there
@@ -387,8 +394,7 @@ class Outbox:
                 if batch[-1].seq + BATCH > self._journal.reserved:
                     self._journal.reserve(batch[-1].seq)
         if dropped:
-            why = f"the disk refuses ({self.trouble}) and memory is full"
-            self._declare(Lost(min(dropped), max(dropped), len(dropped), why))
+            self._declare(declaration(dropped, f"the disk refuses ({self.trouble}) and memory is full"))
 
     def _finish(self) -> None:
         """The last act of the committer: say in the mark that the store was closed in order."""

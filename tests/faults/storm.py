@@ -60,18 +60,18 @@ class Feeder(threading.Thread):
 
 
 class Agent:
-    """`edge-agent run` on a config, killed and started again."""
+    """A program that is killed and started again: `python -m` with these arguments."""
 
-    def __init__(self, config: Path) -> None:
-        self.config = config
-        self.log = config.with_suffix(".log")
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.arguments = arguments
+        self.log = folder / "agent.log"
+        self.environment = {**os.environ, "EDGE_AGENT_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        environment = {**os.environ, "EDGE_AGENT_HOME": str(self.config.parent / "home"), "PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "edge_agent", "run", "-c", str(self.config)]
-            self.process = subprocess.Popen(command, stderr=log, env=environment)
+            command = [sys.executable, "-m", *self.arguments]
+            self.process = subprocess.Popen(command, stderr=log, env=self.environment)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -89,15 +89,21 @@ def configure(folder: Path, url: str, more: str = "") -> Path:
     return file
 
 
-def storm(folder: Path, kills: int, seed: int) -> Result:
-    """Kill agent and broker at random, `kills` times in all, while lines come in; then wait until all is heard."""
+def storm(folder: Path, kills: int, seed: int, paho_alone: bool = False) -> Result:
+    """Kill agent and broker at random, `kills` times in all, while lines come in; then wait until all is heard.
+
+    `paho_alone`: instead of the agent, the same lines through a publisher on paho's own queue.
+    """
     rng = random.Random(seed)
     result = Result()
     feeder = Feeder(folder / "said.txt")
     feeder.start()
     with broker(folder, config=PERSISTENT.format(folder)) as server, Consumer(server.port) as consumer:
         until(lambda: consumer.ready, "the consumer is subscribed")
-        agent = Agent(configure(folder, server.url))
+        if paho_alone:
+            agent = Agent(folder, "tests.faults.rivals", str(feeder.path), str(server.port))
+        else:
+            agent = Agent(folder, "edge_agent", "run", "-c", str(configure(folder, server.url)))
         agent.start()
         try:
             until(lambda: consumer.newest >= 0, "the first line arrives")
@@ -105,8 +111,9 @@ def storm(folder: Path, kills: int, seed: int) -> Result:
                 _one(rng, agent, server, feeder, consumer, result)
             feeder.stop.set()
             feeder.join()
-            until(lambda: _texts(consumer).keys() >= set(range(feeder.count)), "every line arrives", 120)
-            time.sleep(1)  # what is still on its way would be a duplicate
+            if not paho_alone:
+                until(lambda: _texts(consumer).keys() >= set(range(feeder.count)), "every line arrives", 120)
+            time.sleep(1 if not paho_alone else 10)  # what is still on its way
         finally:
             feeder.stop.set()
             agent.kill()

@@ -8,6 +8,7 @@ import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import pytest
@@ -22,6 +23,15 @@ from tests.faults.test_power_cut import declared, drain
 
 PAGE = 4096
 CLEAN = ("cut", "empty", "remove", "delete")
+
+
+class Said(Protocol):
+    """What was logged: pytest's caplog, or the like."""
+
+    @property
+    def text(self) -> str: ...
+
+    def clear(self) -> None: ...
 
 
 @dataclass
@@ -112,9 +122,7 @@ def damage(rng: random.Random, path: Path) -> tuple[str, int, int]:
     return how, begin, end
 
 
-def check(
-    store: Store, image: Path, name: str, begin: int, end: int, said: pytest.LogCaptureFixture, how: str = ""
-) -> None:
+def check(store: Store, image: Path, name: str, begin: int, end: int, said: Said, how: str = "") -> None:
     """Open a damaged copy and hold it to its promises."""
     said.clear()
     box = Outbox(image, "d", max_bytes=MAX_BYTES)
@@ -142,7 +150,7 @@ def check(
         assert all(marks.get(key, -1) <= mark for key, mark in kept.items()), "a source would skip lines"
 
 
-def batter(tmp_path: Path, said: pytest.LogCaptureFixture, times: int, seed: int) -> dict[str, int]:
+def batter(tmp_path: Path, said: Said, times: int, seed: int) -> dict[str, int]:
     """Damage one file of a store, `times` over: file kind -> how often."""
     rng = random.Random(seed)
     counted: dict[str, int] = {}
