@@ -1,234 +1,339 @@
-"""What a bare .onnx or .tflite file is, read off the shapes of its tensors: family, layout, size, classes.
+"""What a bare .onnx or .tflite file is, with a reason for each conclusion.
 
-Each conclusion comes with its reason. What fits no known family is refused with what was seen. The numbers that no
-shape can tell (channel order, scale, padding) are those that the family's own exporter uses.
+Shapes tell the family, the file's own words and graph tell how its input is meant. What they leave open is tried on
+proof pictures or sentences by `look` (edge_agent.trial), and the candidate that makes sense is kept; where none does
+the file is refused with what was seen. Families that this program cannot run are named and not added.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
+
+import msgspec
 
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import Input, TextInput
-from edge_agent.registry import carried
+from edge_agent.registry import kinds, names, onnx_file, picture, tflite_file
+from edge_agent.registry.graph import MAX_WORDS, Graph, clean, output_scale
+from edge_agent.registry.heads import Guess, heads, shape
+from edge_agent.registry.names import coco80
 from edge_agent.types import Net, TensorSpec
 
-MAX_METADATA = 1 << 20
-COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-"""Of the ids 1..90 in COCO's annotations, those that no object has; models of the SSD family count with them."""
-DYNAMIC_SIDE = 640
-"""pixels taken for a detector whose input has no fixed size"""
+__all__ = ["RUNS", "Look", "Seen", "coco80", "inspect", "read_graph"]
+
+RUNS = (
+    "yolox",
+    "yolox-decoded",
+    "yolov5",
+    "yolov6",
+    "yolov8",
+    "end2end",
+    "rtdetr",
+    "nanodet",
+    "ssd",
+    "edge-yolo",
+    "bert",
+)
+"""families that the tasks can decode"""
+ONE_SCALE = ("yolox", "yolox-decoded", "yolov5", "yolov6", "yolov8", "end2end", "rtdetr", "nanodet")
+"""families with boxes and scores in one tensor"""
+BETTER = 1.2
+"""how many times better a candidate must do than a likelier one"""
+ENOUGH = 0.15
+"""worth below which nothing was found that makes sense"""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What was found, in the manifest's terms."""
 
-    task: Literal["detect", "encode"]
+    task: str
     family: str
     reasons: list[str]
     input: Input | None = None
     text: TextInput | None = None
     labels: list[str] = field(default_factory=list)
     class_ids: list[int] | None = None
+    licence: str = "unknown"
+    refusal: str = ""
+    """why it cannot be added; empty when it can"""
 
 
-def inspect(path: Path, net: Net) -> Seen:
-    """Say what the network in this file is. Raises RefusedError, one line with the shapes, for no known family."""
-    by_dims = [spec for spec in net.inputs if len(spec.shape) == 4]
-    if len(net.inputs) == 1 and len(by_dims) == 1:
-        return _detector(path, net)
-    if any("ids" in spec.name for spec in net.inputs) and all(len(spec.shape) == 2 for spec in net.inputs):
-        return _encoder(path, net)
-    raise RefusedError(_unknown(path, net, "neither one picture nor token ids go in"))
+Look = Callable[[Net, Seen, Mapping[str, Path]], tuple[float, str]]
+"""(net, candidate, parts by role) -> what it is worth on proof pictures or sentences (0: nothing makes sense), and
+what was found, in a few words"""
+
+
+def read_graph(path: Path) -> tuple[Graph, str]:
+    """The file's graph and metadata, and why there is none ("" when there is)."""
+    try:
+        return (onnx_file.read(path) if path.suffix.lower() == ".onnx" else tflite_file.read(path)), ""
+    except (OSError, ValueError, struct.error) as error:
+        return Graph(), f"graph and metadata cannot be read ({error})"
+
+
+def inspect(path: Path, net: Net, look: Look | None = None) -> Seen:
+    """Say what the network in this file is.
+
+    Without `look`, what is open is taken as the family is trained, and a reason says so. Raises RefusedError, one
+    line with the shapes, for no known family.
+    """
+    graph, trouble = read_graph(path)
+    notes = [trouble] if trouble else []
+    seen = _read(path, net, graph, look)
+    licence = clean(graph.meta.get("license") or graph.meta.get("licence") or "")
+    notes += [f"licence {licence}: the file's metadata states it"] if licence else []
+    for spec in (*net.inputs, *net.outputs):
+        if spec.scale:
+            ends = [(v - spec.zero_point) * spec.scale for v in ((0, 255) if spec.dtype == "uint8" else (-128, 127))]
+            if spec.dtype in ("int8", "uint8"):
+                notes.append(f"{spec.name} is {spec.dtype}: {ends[0]:.4g}..{ends[1]:.4g} in steps of {spec.scale:.4g}")
+        if any(axis is None for axis in spec.shape):
+            notes.append(f"{spec.name} {shape(spec)} has dynamic axes")
+    return replace(seen, licence=licence or "unknown", reasons=[*seen.reasons, *notes])
+
+
+def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
+    tflite = path.suffix.lower() == ".tflite"
+    if len(net.inputs) == 1 and len(net.inputs[0].shape) == 4:
+        return _picture(path, net, graph, tflite, look)
+    if kinds.is_text(net, graph):
+        kind = kinds.text(net, graph)
+        if kind is None:
+            raise RefusedError(_unknown(path, net, "token ids go in, but no output is a vector a token or a text"))
+        return _encoder(path, net, kind, look) if kind.family == "bert" else _named(kind, graph, path)
+    other = kinds.hidden(net) or kinds.sound(net) or kinds.vector(net)
+    if other is None:
+        raise RefusedError(_unknown(path, net, "neither one picture nor token ids go in"))
+    return _named(other, graph, path)
+
+
+def _named(kind: kinds.Kind, graph: Graph, path: Path, *also: str) -> Seen:
+    """A family that is known and cannot be run."""
+    found, where = names.stated(graph, path)
+    fits = bool(found) and len(found) == kind.classes
+    reasons = [f"family {kind.family}: {kind.why}", *also, *([f"labels: {where}"] if fits else [])]
+    refusal = f"{path}: {kind.family}, {kind.why}; edge-agent cannot run this family, only {', '.join(RUNS)}"
+    return Seen(kind.task, kind.family, reasons, labels=found if fits else [], refusal=refusal)
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _detector(path: Path, net: Net) -> Seen:
+def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None) -> Seen:
     spec = net.inputs[0]
-    reasons: list[str] = []
-    _, a, b, c = spec.shape
-    layout: Literal["NCHW", "NHWC"]
-    if a == 3:
-        layout, height, width = "NCHW", b, c
-    elif c == 3:
-        layout, height, width = "NHWC", a, b
-    else:
-        raise RefusedError(_unknown(path, net, "no axis of 3 colours in the input"))
-    reasons.append(f"layout {layout}: input {spec.name} is {_shape(spec)}")
-    if width is None or height is None:
-        width = height = DYNAMIC_SIDE
-        reasons.append(f"size {DYNAMIC_SIDE}x{DYNAMIC_SIDE}: the file leaves it open")
-    family, classes, why = _head(net.outputs, width, height)
-    if family is None:
-        raise RefusedError(_unknown(path, net, why))
-    reasons.append(f"family {family}: {why}")
-    size = {"width": width, "height": height, "layout": layout}
-    if family in ("yolox", "edge-yolo"):
-        picture = Input(**size, channels="BGR", letterbox="top-left")  # type: ignore[arg-type]
-        reasons.append("BGR 0..255, letterbox top-left on 114: as this family is trained")
-    elif family == "ssd":
-        plain = spec.dtype != "float32"
-        centre = (0.0,) * 3 if plain else (127.5,) * 3
-        spread = (1.0,) * 3 if plain else (127.5,) * 3
-        picture = Input(**size, letterbox="stretch", mean=centre, std=spread)  # type: ignore[arg-type]
-        reasons.append(f"RGB {'0..255' if plain else '-1..1'}, stretched: as this family is trained")
-    else:
-        picture = Input(**size, scale=1 / 255)  # type: ignore[arg-type]
-        reasons.append("RGB 0..1, letterbox centred on 114: as this family is trained")
-    labels, ids, why = _labels(path, family, classes)
-    return Seen("detect", family, [*reasons, f"labels: {why}"], input=picture, labels=labels, class_ids=ids)
+    order, why = picture.layout(spec, graph, tflite)
+    if order is None:
+        kind = kinds.picture(net, "NCHW" if spec.shape[1] == 1 else "NHWC")
+        if kind is None:
+            raise RefusedError(_unknown(path, net, why))
+        return _named(kind, graph, path, why)
+    reasons = [f"layout {order}: {why}"]
+    width, height, why = picture.size(spec, order, net.outputs, graph.meta)
+    reasons.append(f"size {width}x{height}: {why}")
+    stated, where = names.stated(graph, path)
+    guesses = heads(net.outputs, width, height, len(stated), graph.meta.get("task", ""))
+    if not guesses:
+        guesses = (
+            [replace(g, why=f"{g.why}, though {where}") for g in heads(net.outputs, width, height)] if stated else []
+        )
+    if not guesses:
+        kind = kinds.picture(net, order)
+        if kind is None:
+            raise RefusedError(_unknown(path, net, f"the outputs are of no head that is known at {width}x{height}"))
+        return _named(kind, graph, path, *reasons)
+    if guesses[0].family not in RUNS:
+        kind = kinds.Kind("detect", guesses[0].family, guesses[0].why, guesses[0].classes)
+        return _named(kind, graph, path, *reasons)
+    if spec.shape[0] not in (None, 1):
+        refusal = f"{path}: takes {spec.shape[0]} pictures at once; export it with a batch of 1 or a dynamic one"
+        return Seen("detect", guesses[0].family, [f"family {guesses[0].family}: {guesses[0].why}"], refusal=refusal)
+    base = {"width": width, "height": height, "layout": order}
+    return _settle(path, net, graph, guesses, base, reasons, look)
 
 
-def cells(width: int, height: int, strides: tuple[int, ...] = (8, 16, 32)) -> int:
-    """Grid cells of all levels of a detector's input."""
-    return sum((width // s) * (height // s) for s in strides)
+def _settle(
+    path: Path,
+    net: Net,
+    graph: Graph,
+    guesses: list[Guess],
+    base: dict[str, Any],
+    reasons: list[str],
+    look: Look | None,
+) -> Seen:
+    """Of the families, scales and channel orders that are open, those that make sense on the proof pictures."""
+    spec = net.inputs[0]
+    stated, where = names.stated(graph, path)
+
+    def candidate(guess: Guess, ways: picture.Ways) -> Seen:
+        found, ids, why = names.labels(guess.family, guess.classes, stated, where)
+        own = [f"family {guess.family}: {guess.why}", *reasons, *ways.reasons, f"labels: {why}"]
+        clipped = one_scale(graph, net.outputs, guess.family)
+        refusal = f"{path}: {clipped}" if clipped else ""
+        return Seen("detect", guess.family, own, input=ways.first, labels=found, class_ids=ids, refusal=refusal)
+
+    rows = [(guess, picture.ways(spec, graph, guess.family, base)) for guess in guesses if guess.family in RUNS]
+    made = [candidate(*row) for row in rows]
+    sound = [i for i, seen in enumerate(made) if not seen.refusal]
+    if not sound:
+        return made[0]
+    first, ways = made[sound[0]], rows[sound[0]][1]
+    if len(made) == 1 and not ways.ranges and not ways.orders:
+        return first
+    if look is None:
+        if made[0].refusal:
+            return made[0]
+        return replace(first, reasons=[*first.reasons, f"{_way(first)}: taken as this family is trained, not tried"])
+    tries = [made[i] for i in sound]
+    tries += [replace(made[i], input=way) for i in sound for way in rows[i][1].ranges]
+    best, worth, told = _best(net, tries, look, {})
+    if worth >= ENOUGH and best.input is not None:
+        open_order = next(way.orders for seen, (_, way) in zip(made, rows, strict=True) if seen.family == best.family)
+        if open_order:
+            turned = replace(best, input=picture.swapped(best.input))
+            best, worth, more = _best(net, [best, turned], look, {})
+            told += more
+    said = _told(told)
+    # where the likeliest reading clips its boxes, another one has to be beyond doubt
+    if worth < ENOUGH or (made[0].refusal and worth <= 1):
+        why = made[0].refusal.removeprefix(f"{path}: ") or "it is open how its input and output are meant"
+        refusal = (
+            f"{path}: {why}, and nothing makes sense on the proof pictures (tried {said}); "
+            "name a picture of what it detects with --proof, or write a manifest.toml"
+        )
+        return replace(made[0], refusal=refusal, reasons=[*made[0].reasons, f"tried: {said}"])
+    return replace(best, reasons=[*best.reasons, f"{_way(best)}: tried on the proof pictures, {said}"])
 
 
-def _head(outputs: tuple[TensorSpec, ...], width: int, height: int) -> tuple[str | None, int, str]:
-    """(family or None, classes (0: the shape does not say), why)."""
-    named = {spec.name.split(":")[0]: spec for spec in outputs}
-    if len(outputs) == 2 and {"boxes", "logits"} <= set(named):
-        classes = named["logits"].shape[-1] or 0
-        return "edge-yolo", classes, f"outputs boxes {_shape(named['boxes'])} and logits {_shape(named['logits'])}"
-    if len(outputs) == 4:
-        return "ssd", 0, "four outputs: boxes, classes, scores and count of the detection post-process"
-    if len(outputs) != 1 or len(outputs[0].shape) != 3:
-        return None, 0, "the outputs are of no head that is known"
-    _, rows, columns = outputs[0].shape
-    seen = f"output {_shape(outputs[0])}"
-    plain = {cells(width, height), cells(width, height, (8, 16, 32, 64))}
-    if columns == 6 and rows is not None and rows <= 1000 and rows not in plain:
-        return "end2end", 0, f"{seen}: at most {rows} finished boxes with score and class"
-    if columns is not None and columns > 5:
-        if rows in plain:
-            return "yolox", columns - 5, f"{seen}: one prediction a cell, box, objectness and {columns - 5} classes"
-        if rows in {3 * n for n in plain}:
-            return "yolov5", columns - 5, f"{seen}: three anchors a cell, box, objectness and {columns - 5} classes"
-    if rows is not None and rows > 4 and (columns in plain or (columns is None and rows < 1000)):
-        return "yolov8", rows - 4, f"{seen}: columns are cells, rows a box and {rows - 4} classes"
-    return None, 0, f"{width}x{height} has {cells(width, height)} cells, which {seen} does not fit"
+def _way(seen: Seen) -> str:
+    return f"{seen.family} with {picture.describe(seen.input)}" if seen.input else seen.family
 
 
-def _labels(path: Path, family: str, classes: int) -> tuple[list[str], list[int] | None, str]:
-    """Names, reported ids (None: 0, 1, 2, ...) and where they come from."""
-    names = onnx_names(path) if path.suffix == ".onnx" else {}
-    if names and (not classes or set(names) == set(range(classes))):
-        return [names[i] for i in sorted(names)], None, f"{len(names)} names in the file's metadata"
-    if family == "ssd":
-        used = iter(enumerate(coco80()))
-        table = [(80 + i, f"unused {i}") if i in COCO_GAPS else next(used) for i in range(1, 91)]
-        return [n for _, n in table], [i for i, _ in table], "the 90 of COCO, which this family's public models have"
-    if classes == 80:
-        return coco80(), None, "80 classes, taken for COCO's"
-    if not classes:
-        return coco80(), None, "the outputs do not say how many, taken for COCO's 80"
-    return [f"class_{i}" for i in range(classes)], None, f"{classes} classes, no names in the file"
+def _best(
+    net: Net, tries: list[Seen], look: Look, parts: Mapping[str, Path]
+) -> tuple[Seen, float, list[tuple[str, str]]]:
+    """The candidate that is worth most, where a likelier one is kept unless another is clearly better."""
+    best, most = tries[0], -1.0
+    told = []
+    for seen in tries:
+        worth, what = look(net, seen, parts)
+        told.append((_way(seen), what))
+        if worth > max(most, 0) * BETTER or most < 0:
+            best, most = seen, worth
+    return best, most, told
 
 
-def coco80() -> list[str]:
-    """COCO's 80 names in the order of the classes, from the catalogue."""
-    return carried("models", "yolox-nano", "labels.txt").read_text().splitlines()
+def _told(told: list[tuple[str, str]]) -> str:
+    """What was found in which way; ways with the same outcome stand together."""
+    outcomes: dict[str, list[str]] = {}
+    for way, what in dict(told).items():
+        outcomes.setdefault(what, []).append(way)
+    return ", ".join(
+        f"{' and '.join(ways) if len(ways) < 4 else f'{len(ways)} other ways'}: {what}"
+        for what, ways in outcomes.items()
+    )
+
+
+def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str) -> str:
+    """What is lost where one quantized tensor holds boxes and scores; "" when nothing is.
+
+    A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth.
+    """
+    if family not in ONE_SCALE:
+        return ""
+    for spec in outputs:
+        found = (spec.scale, spec.zero_point, spec.dtype) if spec.scale else output_scale(graph, spec.name)
+        if not found or not found[0] or len(spec.shape) != 3:
+            continue
+        scale, zero, kind = found
+        low, high = [(v - zero) * scale for v in ((0, 255) if kind == "uint8" else (-128, 127))]
+        seen = f"one scale for boxes and scores: {spec.name} holds {low:.3g}..{high:.3g} in steps of {scale:.3g}"
+        if family in ("yolox", "nanodet") and (high < 2.5 or low > -0.5):
+            return f"{seen}, boxes clip"
+        if scale > 0.1:
+            return f"{seen}, scores are rounded away"
+    return ""
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _encoder(path: Path, net: Net) -> Seen:
-    reasons = [f"family bert: inputs {', '.join(spec.name for spec in net.inputs)}"]
-    vectors = [spec.name for spec in net.outputs if len(spec.shape) == 2 and "embedding" in spec.name]
-    hidden = [spec for spec in net.outputs if len(spec.shape) == 3]
-    if vectors:
-        pooling, why = f"output:{vectors[0]}", f"output {vectors[0]} is one vector a text"
-    elif hidden:
-        pooling, why = "mean", f"output {hidden[0].name} {_shape(hidden[0])} has one vector a token"
-    else:
-        raise RefusedError(_unknown(path, net, "token ids go in, but no output is a vector a token or a text"))
-    reasons.append(f"pooling {pooling}: {why}")
-    length = next((spec.shape[1] for spec in net.inputs if spec.shape[1] is not None), 512)
+def _encoder(path: Path, net: Net, kind: kinds.Kind, look: Look | None) -> Seen:
+    reasons = [f"family bert: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}"]
+    vectors = [spec.name for spec in net.outputs if len(spec.shape) == 2]
+    said = [name for name in vectors if any(word in name for word in ("embedding", "vector"))]
+    pooling, why = "mean", "each token has a vector"
+    configured = _pooling(path)
+    if said or (vectors and not any(len(spec.shape) == 3 for spec in net.outputs)):
+        chosen = (said or vectors)[0].split(":")[0]
+        pooling, why = f"output:{chosen}", f"output {chosen} is one vector a text"
+    elif configured:
+        pooling, why = configured, "1_Pooling/config.json beside the file says so"
+    length = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), 512)
     reasons.append(f"max_length {length}: {'fixed by the input' if length != 512 else 'of BERT'}")
-    for name, key in (("tokenizer.json", "tokenizer"), ("vocab.txt", "vocab")):
-        if path.with_name(name).is_file():
-            text = TextInput(pooling=pooling, max_length=length, **{key: name})  # type: ignore[arg-type]
-            return Seen("encode", "bert", [*reasons, f"{key}: {name} beside the file"], text=text)
-    raise RefusedError(f"{path}: a text encoder, but no tokenizer.json or vocab.txt beside it; put it there")
+    part = next((n for n in ("tokenizer.json", "vocab.txt") if path.with_name(n).is_file()), None)
+    if part is None:
+        refusal = f"{path}: a text encoder, but no tokenizer.json or vocab.txt beside it; put it there"
+        return Seen("encode", "bert", [*reasons, f"pooling {pooling}: {why}"], refusal=refusal)
+    role = "tokenizer" if part == "tokenizer.json" else "vocab"
+    lowercase = role == "tokenizer" or not _cased(path.with_name(part))
+    reasons.append(f"{role}: {part} beside the file")
+    if role == "vocab":
+        reasons.append(f"lowercase {str(lowercase).lower()}: {'no' if lowercase else 'a'} word piece has a capital")
+    made = TextInput(pooling=pooling, max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
+    seen = Seen("encode", "bert", reasons, text=made)
+    if pooling != "mean" or configured:
+        return replace(seen, reasons=[*reasons, f"pooling {pooling}: {why}"])
+    if look is None:
+        return replace(seen, reasons=[*reasons, f"pooling mean: {why}, the usual way and not tried"])
+    cls = replace(seen, text=msgspec.structs.replace(made, pooling="cls"))
+    parts = {role: path.with_name(part)}
+    (mean_worth, mean_said), (cls_worth, cls_said) = look(net, seen, parts), look(net, cls, parts)
+    tried = f"mean {mean_worth:.2f} ({mean_said}), cls {cls_worth:.2f} ({cls_said})"
+    best, worth = (cls, cls_worth) if cls_worth > max(mean_worth, 0) * BETTER else (seen, mean_worth)
+    if worth <= 0:
+        refusal = f"{path}: no pooling makes sense on the proof sentences (tried {tried}); write a manifest.toml"
+        return replace(seen, refusal=refusal, reasons=[*reasons, f"tried: {tried}"])
+    assert best.text is not None
+    return replace(best, reasons=[*reasons, f"pooling {best.text.pooling}: tried on the proof sentences: {tried}"])
+
+
+def _pooling(path: Path) -> str:
+    """mean or cls as sentence-transformers' 1_Pooling/config.json says; "" when it is not there."""
+    config = path.parent / "1_Pooling" / "config.json"
+    try:
+        table = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < MAX_WORDS else {}
+    except (OSError, ValueError, RecursionError):
+        return ""
+    keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+    found = [name for name, key in keys.items() if isinstance(table, dict) and table.get(key) is True]
+    return found[0] if len(found) == 1 else ""
+
+
+def _cased(vocab: Path) -> bool:
+    """Whether a word piece, the marks in brackets aside, has a capital letter."""
+    try:
+        with vocab.open(encoding="utf-8", errors="replace") as file:
+            lines = file.read(4 * MAX_WORDS).splitlines()
+    except OSError:
+        return False
+    return any(line != line.lower() and not line.startswith("[") for line in lines)
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _shape(spec: TensorSpec) -> str:
-    return "[" + ", ".join("?" if n is None else str(n) for n in spec.shape) + "]"
-
-
 def _unknown(path: Path, net: Net, why: str) -> str:
-    def side(specs: tuple[TensorSpec, ...]) -> str:
-        return ", ".join(f"{s.name} {_shape(s)} {s.dtype}" for s in specs[:6]) + (" …" if len(specs) > 6 else "")
+    def ends(specs: tuple[TensorSpec, ...]) -> str:
+        seen = ", ".join(f"{clean(s.name, 40)} {shape(s)} {s.dtype}" for s in specs[:6])
+        return seen + (" …" if len(specs) > 6 else "")
 
     return (
-        f"{path}: no known family: {why} (in: {side(net.inputs)}; out: {side(net.outputs)});"
+        f"{path}: no known family: {why} (in: {ends(net.inputs)}; out: {ends(net.outputs)});"
         " write a manifest.toml beside it"
     )
-
-
-# ── the names that exporters leave in an ONNX file ───────────────────────────────────────────────────────
-
-
-def onnx_names(path: Path) -> dict[int, str]:
-    """Class index -> name from the ``names`` entry of a ModelProto's metadata_props; empty when there is none.
-
-    Format: onnx.proto, ModelProto field 14 = StringStringEntryProto {1: key, 2: value}; only top-level fields are
-    stepped over, so the weights are never read. The value is a Python or JSON dict, as Ultralytics writes it.
-    """
-    try:
-        entries = dict(_metadata(path))
-        table = ast.literal_eval(entries.get("names", "{}"))
-    except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
-        return {}
-    if isinstance(table, list):
-        table = dict(enumerate(table))
-    if not isinstance(table, dict):
-        return {}
-    names = {int(k): str(v) for k, v in table.items() if re.fullmatch(r"\d{1,5}", str(k))}
-    return names if set(names) == set(range(len(names))) else {}
-
-
-def _metadata(path: Path) -> Iterator[tuple[str, str]]:
-    """The metadata_props of an ONNX file. ValueError where it is no protobuf."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-
-        def varint() -> int:
-            value = 0
-            for shift in range(0, 70, 7):
-                byte = file.read(1)
-                if not byte:
-                    raise ValueError("cut short")
-                value |= (byte[0] & 0x7F) << shift
-                if byte[0] < 0x80:
-                    return value
-            raise ValueError("no varint")
-
-        while file.tell() < size:
-            tag = varint()
-            if tag & 7 == 0:
-                varint()
-            elif tag & 7 == 2:
-                length = varint()
-                end = file.tell() + length
-                if tag >> 3 == 14 and length <= MAX_METADATA:
-                    parts = {}
-                    while file.tell() < end:
-                        key, n = varint() >> 3, varint()
-                        parts[key] = file.read(min(n, MAX_METADATA)).decode(errors="replace")
-                    yield parts.get(1, ""), parts.get(2, "")
-                file.seek(end)
-            else:
-                file.seek(8 if tag & 7 == 1 else 4, 1)

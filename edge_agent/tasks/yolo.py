@@ -47,6 +47,8 @@ class Candidates:
     """(n,) class index of the head"""
 
 
+STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+
 Decoder = Callable[[Outputs, Head, float], Candidates]
 
 
@@ -138,17 +140,15 @@ def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     boxes are the distances left, top, right, bottom from the cell's centre, in strides; score = sigmoid(logit),
     compared as a logit so that only what passes is ever put through the sigmoid (FCOS's form, arXiv 1904.01355).
     """
-    if "boxes" not in outputs or "logits" not in outputs:
-        raise RefusedError(f'this head has outputs {", ".join(outputs)}; edge-yolo has "boxes" and "logits"')
-    distances = _rows(outputs["boxes"], 4)
-    logits = _rows(outputs["logits"], head.classes)
+    boxes, scores = _boxes_and_logits(outputs, head)
+    distances, logits = _rows(boxes, 4), _rows(scores, head.classes)
     cells, stride = grid(head.width, head.height, _strides(len(logits), head))
     _finite(logits)
     bar = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf * (threshold - 0.5)
     keep = np.unique(np.flatnonzero(logits >= bar) // head.classes)
-    scores = logits[keep]
-    label = scores.argmax(axis=1)
-    best = scores[np.arange(len(keep)), label].astype(np.float32)
+    passed = logits[keep]
+    label = passed.argmax(axis=1)
+    best = passed[np.arange(len(keep)), label].astype(np.float32)
     centre, reach = (cells[keep] + 0.5) * stride[keep], distances[keep] * stride[keep]
     xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
     with np.errstate(over="ignore"):
@@ -156,8 +156,44 @@ def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return _candidates(xyxy, score, label)
 
 
+def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Distribution head [1, N, C+4*B] or [1, C+4*B, N]: class scores (sigmoided), then B logits for each of the
+    distances left, top, right, bottom.
+
+    A distance is the mean of 0..B-1 under their softmax, in strides (Li et al., Generalized Focal Loss, arXiv
+    2006.04388). With strides 8 to 64 (NanoDet-Plus) a point is its cell's corner, with 8 to 32 (NanoDet) its centre.
+    """
+    volume = _volume(outputs)
+    counts = {points: strides for strides in STRIDES if (points := _points(head, strides)) in volume.shape[1:]}
+    if not counts:
+        raise RefusedError(f"the head gives {list(volume.shape)}, no axis of it counts the cells of the input")
+    n = max(counts)
+    rows = _rows(volume, volume.shape[1] if volume.shape[2] == n else volume.shape[2])
+    bins, rest = divmod(rows.shape[1] - head.classes, 4)
+    if rest or bins < 2:
+        raise RefusedError(
+            f"the head gives {rows.shape[1]} numbers a cell, not {head.classes} classes and 4 times some bins; "
+            "correct family or labels in the manifest"
+        )
+    cells, stride = grid(head.width, head.height, counts[n])
+    best = rows[:, : head.classes].max(axis=1)
+    _finite(best)
+    keep = np.flatnonzero(best >= threshold)
+    logits = rows[keep, head.classes :].reshape(-1, 4, bins).astype(np.float32)
+    _finite(logits)
+    weight = np.exp(logits - logits.max(axis=2, keepdims=True))
+    reach = (weight @ np.arange(bins, dtype=np.float32)) / weight.sum(axis=2) * stride[keep]
+    centre = (cells[keep] + (0.0 if counts[n] == STRIDES[1] else 0.5)) * stride[keep]
+    xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
+    return _candidates(xyxy, best[keep], rows[keep, : head.classes].argmax(axis=1))
+
+
 FAMILIES: dict[str, Family] = {
     "yolox": Family(yolox, nms=True),
+    "yolox-decoded": Family(yolov5, nms=True),
+    "yolov6": Family(yolov5, nms=True),
+    "nanodet": Family(nanodet, nms=True),
+    "rtdetr": Family(yolov8, nms=False),
     "yolov5": Family(yolov5, nms=True),
     "yolov8": Family(yolov8, nms=True),
     "edge-yolo": Family(edge_yolo, nms=True),
@@ -180,15 +216,31 @@ def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Flo
     return np.concatenate(cells), np.concatenate(steps)
 
 
+def _points(head: Head, strides: tuple[int, ...]) -> int:
+    return sum((head.width // s) * (head.height // s) for s in strides)
+
+
 def _strides(n: int, head: Head) -> tuple[int, ...]:
     """The strides whose grids have n points together."""
-    for strides in ((8, 16, 32), (8, 16, 32, 64)):
-        if n == sum((head.width // s) * (head.height // s) for s in strides):
+    for strides in STRIDES:
+        if n == _points(head, strides):
             return strides
     raise RefusedError(
         f"the head has {n} points, which a {head.width}x{head.height} input with strides 8, 16, 32 does not give; "
         "correct width, height or family in the manifest"
     )
+
+
+def _boxes_and_logits(outputs: Outputs, head: Head) -> tuple[Array, Array]:
+    """The two outputs of edge-yolo by their names, else by their shapes."""
+    if "boxes" in outputs and "logits" in outputs:
+        return outputs["boxes"], outputs["logits"]
+    flat = [array for array in outputs.values() if array.ndim == 3]
+    boxes = [array for array in flat if 4 in array.shape[1:]]
+    if len(flat) != 2 or len(boxes) != 1:
+        seen = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise RefusedError(f"this head has outputs {seen}; edge-yolo has boxes [1, N, 4] and logits [1, N, C]")
+    return boxes[0], flat[1] if flat[0] is boxes[0] else flat[0]
 
 
 def _volume(outputs: Outputs) -> Array:

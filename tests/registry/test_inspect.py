@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
-from edge_agent.registry.inspect import inspect, onnx_names
+from edge_agent.registry.inspect import inspect
 from edge_agent.types import Net, TensorSpec
 from tests.registry.test_registry import detector
 
@@ -62,10 +61,9 @@ def test_ssd_counts_with_cocos_gaps() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "says"),
     [
-        ({"x": (1, 3, 224, 224)}, {"o": (1, 1000)}, "no head that is known"),
-        ({"x": (1, 3, 224, 224)}, {"o": (1, 99, 85)}, "has 1029 cells, which output"),
+        ({"x": (1, 3, 224, 224)}, {"o": (1, 99, 85)}, "no head that is known at 224x224"),
         ({"x": (1, 1, 96, 96)}, {"o": (1, 3, 5)}, "no axis of 3 colours"),
-        ({"x": (1, 640)}, {"o": (1, 640)}, "neither one picture nor token ids"),
+        ({"x": (1, 640)}, {"o": (1, 641)}, "neither one picture nor token ids"),
         ({"input_ids": (None, None)}, {"o": ()}, "no output is a vector"),
     ],
 )
@@ -80,8 +78,7 @@ def test_no_known_family_says_what_was_seen(inputs: dict[str, Dims], outputs: di
 def test_encoder_needs_its_words_beside_it(tmp_path: Path) -> None:
     shapes: dict[str, Dims] = {"input_ids": (None, None), "attention_mask": (None, None)}
     bert = net(shapes, {"last_hidden_state": (None, None, 384)}, "int64")
-    with pytest.raises(RefusedError, match=r"no tokenizer\.json or vocab\.txt beside it"):
-        inspect(tmp_path / "bert.onnx", bert)
+    assert "no tokenizer.json or vocab.txt beside it" in inspect(tmp_path / "bert.onnx", bert).refusal
     (tmp_path / "vocab.txt").write_text("[PAD]\n")
     seen = inspect(tmp_path / "bert.onnx", bert)
     assert seen.text is not None
@@ -91,17 +88,10 @@ def test_encoder_needs_its_words_beside_it(tmp_path: Path) -> None:
 
 def test_names_in_an_onnx_file(tmp_path: Path) -> None:
     path = detector(tmp_path / "a.onnx", names="{0: 'hat', 1: 'glove'}", stride="32")
-    assert onnx_names(path) == {0: "hat", 1: "glove"}
     assert inspect(path, open_net(path, "onnx")).labels == ["hat", "glove"]
     for odd in ("{0: 'hat'", "__import__('os')", "{1: 'a', 2: 'b'}", "7", ""):
         path = detector(tmp_path / "b.onnx", names=odd)
-        assert onnx_names(path) == {}
         assert inspect(path, open_net(path, "onnx")).labels == ["class_0", "class_1"]
-    body = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for size in rng.integers(0, len(body), 50):
-        (tmp_path / "cut.onnx").write_bytes(body[:size] + rng.bytes(20))
-        onnx_names(tmp_path / "cut.onnx")
 
 
 def test_real_files(data: Path) -> None:
@@ -117,5 +107,5 @@ def test_real_files(data: Path) -> None:
         assert located.manifest.family == family
         assert located.manifest.file[0].sha256[:12] == located.manifest.version
         assert registry.file_path(located, located.manifest.file[0]) == data / "models" / name
-    with pytest.raises(RefusedError, match="no known family"):
+    with pytest.raises(RefusedError, match=r"autoencoder, .*cannot run this family"):
         registry.locate(str(data / "models" / "ad01_fp32.tflite"), open_net=open_net)

@@ -119,6 +119,38 @@ def test_end2end(normalised: bool) -> None:
     check("end2end", {"output0": raw[None]}, head, want, 0.25)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("strides", [(8, 16, 32), (8, 16, 32, 64)])
+@pytest.mark.parametrize("bins", [8, 16])
+def test_nanodet(bins: int, strides: tuple[int, ...], transposed: bool) -> None:
+    points = list(cells(128, 64, strides))
+    raw = rng().normal(0, 2, (len(points), 5 + 4 * bins)).astype(np.float32)
+    raw[:, :5] = rng(1).random((len(points), 5)) ** 3
+    want: list[Row] = []
+    for row, (i, j, s) in zip(raw.astype(float), points, strict=True):
+        reach = []
+        for side in range(4):
+            weights = [math.exp(v) for v in row[5 + side * bins : 5 + (side + 1) * bins]]
+            reach.append(s * sum(k * w for k, w in enumerate(weights)) / sum(weights))
+        shift = 0.0 if 64 in strides else 0.5
+        x, y = (i + shift) * s, (j + shift) * s
+        want.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], *best(row[:5])))
+    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, Head(128, 64, 5), want, 0.6)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_rtdetr_needs_no_suppression(normalised: bool) -> None:
+    raw = rng().random((300, 10)).astype(np.float32)
+    size = [320, 160, 320, 160]
+    want: list[Row] = []
+    for row in raw.astype(float):
+        want.append((centred(*(v * k for v, k in zip(row[:4], size, strict=True))), *best(row[4:])))
+    if not normalised:
+        raw[:, :4] *= np.array(size, np.float32)
+    check("rtdetr", {"output": raw[None]}, Head(320, 160, 6), want, 0.9)
+    assert not FAMILIES["rtdetr"].nms
+
+
 def ssd_tensors(n: int = 20, count: int = 12) -> tuple[dict[str, npt.NDArray[Any]], list[Row]]:
     corner = rng().random((n, 2)) * 0.5
     boxes = np.concatenate([corner, corner + rng(1).random((n, 2)) * 0.5], axis=1).astype(np.float32)
@@ -204,6 +236,10 @@ def silent(family: str) -> dict[str, npt.NDArray[Any]]:
         "yolox": {"o": np.zeros((1, n, 7), np.float32)},
         "yolov5": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},
         "yolov8": {"o": np.concatenate([far, np.zeros((1, n, 5), np.float32)], axis=2)},
+        "yolox-decoded": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},
+        "yolov6": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},
+        "nanodet": {"o": np.zeros((1, n, 2 + 4 * 8), np.float32)},
+        "rtdetr": {"o": np.zeros((1, 300, 6), np.float32)},
         "end2end": {"o": np.zeros((1, 10, 6), np.float32)},
         "ssd": {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9)), "s": np.zeros((1, 9)), "n": np.zeros(1)},
         "edge-yolo": {"boxes": np.zeros((1, n, 4), np.float32), "logits": np.full((1, n, 2), -9, np.float32)},
@@ -277,7 +313,9 @@ def test_a_quantized_score_a_step_above_one_is_one() -> None:
         ("end2end", {"o": np.array([[[0, 0, 1, 1, 0.9, 2]]])}, "gives class 2, but there are 2 labels"),
         ("ssd", {"o": np.zeros((1, 9, 5))}, r"an ssd head has boxes \[1, N, 4\]"),
         ("ssd", {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9))}, "classes and scores"),
-        ("edge-yolo", {"o": np.zeros((1, 21, 4))}, 'edge-yolo has "boxes" and "logits"'),
+        ("edge-yolo", {"o": np.zeros((1, 21, 4))}, r"edge-yolo has boxes \[1, N, 4\] and logits \[1, N, C\]"),
+        ("nanodet", {"o": np.zeros((1, 22, 34))}, "no axis of it counts the cells"),
+        ("nanodet", {"o": np.zeros((1, 21, 35))}, "not 2 classes and 4 times some bins"),
         ("yolov8", {"o": np.full((1, 21, 6), 7.0)}, "scores up to 7 where 0..1 is meant"),
     ],
 )

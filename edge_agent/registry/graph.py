@@ -1,0 +1,177 @@
+"""A network's graph as both file formats are read into it, and what its two ends say.
+
+Operators go by their ONNX names, TFLite's too. Only what inspection asks for is kept: wiring, small constants, the
+dimensions of weights, the quantization of tensors, and the words that an exporter left in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MAX_WORDS = 1 << 20
+"""bytes of one metadata value or associated file; a longer one is left out"""
+MAX_NAME = 100
+"""characters of a class name, licence or description that is shown"""
+SHORT = 16
+"""most numbers of a constant that is kept"""
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""R, G, B on 0..255"""
+THROUGH = ("Cast", "Identity", "QuantizeLinear", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Pad")
+AFFINE = ("Add", "Sub", "Mul", "Div")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ints: tuple[int, ...] = ()
+    """its list of whole numbers, e.g. the permutation of a Transpose"""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What one file holds, as far as inspection goes."""
+
+    nodes: tuple[Node, ...] = ()
+    constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """constants of at most SHORT numbers"""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """dimensions of every constant"""
+    scales: Mapping[str, tuple[float, int, str]] = field(default_factory=dict)
+    """tensor -> scale, zero point and integer type, where it has one of each"""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """what the exporter wrote: key -> value"""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """text files packed into the model"""
+    producer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """What the graph does to its input before the first layer: x * gain + offset, per channel."""
+
+    ops: tuple[str, ...] = ()
+    gain: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+    perm: tuple[int, ...] = ()
+    flips: bool = False
+    """whether it reverses the channels (a Gather of 2, 1, 0)"""
+    layer: str = ""
+    """the first operator that is none of these"""
+
+
+def leading(graph: Graph, name: str) -> Leading:
+    """Follow the input `name` to the first layer."""
+    ops: list[str] = []
+    gain: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+    perm: tuple[int, ...] = ()
+    flips = False
+    for _ in range(32):
+        users = [node for node in graph.nodes if name in node.inputs]
+        if len(users) != 1 or not users[0].outputs:
+            return Leading(tuple(ops), gain, offset, perm, flips, users[0].op if users else "")
+        node = users[0]
+        if node.op in AFFINE:
+            other = [constant(graph, n) for n in node.inputs if n != name]
+            if len(other) != 1 or len(other[0]) not in (1, 3) or (node.op == "Div" and 0 in other[0]):
+                break
+            if node.op == "Div" and node.inputs[0] != name:
+                break
+            by = other[0]
+            if node.op == "Sub" and node.inputs[0] != name:
+                gain, offset = _each(gain, (-1.0,), "Mul"), _each(_each(offset, (-1.0,), "Mul"), by, "Add")
+            elif node.op in ("Mul", "Div"):
+                gain, offset = _each(gain, by, node.op), _each(offset, by, node.op)
+            else:
+                offset = _each(offset, by, node.op)
+            ops.append(f"{node.op} {', '.join(f'{v:.6g}' for v in by)}")
+        elif node.op == "Transpose":
+            perm = node.ints
+            ops.append(f"Transpose {list(perm)}")
+        elif node.op == "Gather" and constant(graph, node.inputs[-1]) == (2.0, 1.0, 0.0):
+            flips = not flips
+            ops.append("Gather 2, 1, 0")
+        elif node.op not in THROUGH:
+            return Leading(tuple(ops), gain, offset, perm, flips, node.op)
+        name = node.outputs[0]
+    return Leading(tuple(ops), gain, offset, perm, flips)
+
+
+def _each(a: tuple[float, ...], b: tuple[float, ...], op: str) -> tuple[float, ...]:
+    n = max(len(a), len(b))
+    pairs = zip(a * n if len(a) == 1 else a, b * n if len(b) == 1 else b, strict=True)
+    if op in ("Add", "Sub"):
+        return tuple(x + y if op == "Add" else x - y for x, y in pairs)
+    return tuple(x * y if op == "Mul" else x / y for x, y in pairs)
+
+
+def constant(graph: Graph, name: str) -> tuple[float, ...]:
+    """The numbers of a short constant, a Cast or DequantizeLinear before it looked through; () for anything else."""
+    if name in graph.constants:
+        return graph.constants[name]
+    for node in graph.nodes:
+        if name in node.outputs and node.op in ("Cast", "Identity") and node.inputs:
+            return graph.constants.get(node.inputs[0], ())
+    return ()
+
+
+def behind(graph: Graph, name: str) -> list[Node]:
+    """The chain of operators that ends in the output `name`, last one first, as long as it has one main input."""
+    makers = {out: node for node in graph.nodes for out in node.outputs}
+    chain: list[Node] = []
+    while name in makers and len(chain) < 12:
+        node = makers[name]
+        chain.append(node)
+        if not node.inputs or node.op in ("Concat", "Conv", "MatMul", "Gemm"):
+            break
+        name = node.inputs[0]
+    return chain
+
+
+def output_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
+    """Scale, zero point and integer type of what an output holds, also where a DequantizeLinear stands behind it."""
+    for node in behind(graph, name):
+        if node.op == "DequantizeLinear" and node.inputs[0] in graph.scales:
+            return graph.scales[node.inputs[0]]
+        if node.op == "DequantizeLinear" and len(node.inputs) > 1:
+            scale = constant(graph, node.inputs[1])
+            zero = constant(graph, node.inputs[2]) if len(node.inputs) > 2 else (0.0,)
+            kind = graph.scales.get(node.inputs[2], (0.0, 0, "uint8"))[2] if len(node.inputs) > 2 else "uint8"
+            return (scale[0], int(zero[0]), kind) if len(scale) == 1 and len(zero) == 1 else None
+        if node.op not in ("Reshape", "Transpose", "Identity", "Squeeze", "Cast"):
+            break
+    return graph.scales.get(name)
+
+
+def embedding(graph: Graph, name: str) -> tuple[int, int] | None:
+    """(words, width) of the table in which the token ids of input `name` are looked up."""
+    names = {name}
+    for node in graph.nodes:
+        if node.op in ("Cast", "Identity", "Reshape", "Clip", "Max") and names & set(node.inputs):
+            names |= set(node.outputs)
+        elif node.op == "Gather" and len(node.inputs) > 1 and names & set(node.inputs[:2]):
+            (table,) = [n for n in node.inputs[:2] if n not in names][:1] or [""]
+            shape = graph.shapes.get(table) or _table(graph, table)
+            if len(shape) == 2 and shape[0] > 2:
+                return shape[0], shape[1]
+    return None
+
+
+def _table(graph: Graph, name: str) -> tuple[int, ...]:
+    """Dimensions of a table behind a Cast or a DequantizeLinear."""
+    for node in graph.nodes:
+        if name in node.outputs and node.inputs:
+            return graph.shapes.get(node.inputs[0], ())
+    return ()
+
+
+def clean(text: str, most: int = MAX_NAME) -> str:
+    """Words out of a file for people: no control or direction characters, no line ends, at most `most` characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text[: 4 * most])
+    return re.sub(r"\s+", " ", plain).strip()[:most].replace("; ", ", ")

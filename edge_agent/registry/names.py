@@ -1,0 +1,105 @@
+"""The names of a model's classes, from wherever the file or its exporter left them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from edge_agent.registry import carried
+from edge_agent.registry.graph import MAX_WORDS, Graph, clean
+
+KEYS = ("names", "id2label", "labels", "classes", "class_names", "label_names")
+"""metadata keys of Ultralytics, transformers and others"""
+COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+"""Of the ids 1..90 in COCO's annotations, those that no object has; models of the SSD family count with them."""
+MOST = 100_000
+
+
+def coco80() -> list[str]:
+    """COCO's 80 names in the order of the classes, from the catalogue."""
+    return carried("models", "yolox-nano", "labels.txt").read_text().splitlines()
+
+
+def stated(graph: Graph, path: Path) -> tuple[list[str], str]:
+    """The names that the file states, in the order of the classes, and where; [] when it states none."""
+    for key in KEYS:
+        found = table(graph.meta.get(key, ""))
+        if found:
+            return found, f'{len(found)} names in the file\'s metadata ("{key}")'
+    for name, text in graph.files.items():
+        if re.search(r"label|class|names", name.lower()) and name.lower().endswith(".txt"):
+            found = _lines(text)
+            if found:
+                return found, f"{len(found)} names in {clean(name)}, which is packed into the file"
+    beside = path.with_name("labels.txt")
+    try:
+        if beside.is_file() and beside.stat().st_size <= MAX_WORDS:
+            found = _lines(beside.read_text(encoding="utf-8", errors="replace"))
+            return found, f"{len(found)} names in labels.txt beside the file"
+    except OSError:
+        return [], ""
+    return [], ""
+
+
+def table(text: str) -> list[str]:
+    """Names out of one metadata value: a JSON or Python dict or list, or words with commas; [] when it is none."""
+    if not text or len(text) > MAX_WORDS:
+        return []
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found: Any = parse(text)
+            break
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            continue
+    else:
+        found = text.split(",") if re.fullmatch(r"[\w .\-]+(,[\w .\-]+)+", text) else None
+    if isinstance(found, list | tuple):
+        found = dict(enumerate(found))
+    if not isinstance(found, dict) or len(found) > MOST:
+        return []
+    names = {int(k): clean(str(v)) for k, v in found.items() if re.fullmatch(r"\d{1,5}", str(k))}
+    if not names or set(names) != set(range(len(found))):
+        return []
+    return [names[i] or f"class_{i}" for i in range(len(names))]
+
+
+def _lines(text: str) -> list[str]:
+    """One name a line. A first line ??? or background, which no head counts, is left out."""
+    lines = [clean(line) for line in text.splitlines()[:MOST]]
+    while lines and not lines[-1]:
+        lines.pop()
+    if lines and lines[0].lower() in ("???", "background", "__background__"):
+        lines = lines[1:]
+    return [line or f"class_{i}" for i, line in enumerate(lines)]
+
+
+def labels(family: str, classes: int, found: list[str], where: str) -> tuple[list[str], list[int] | None, str]:
+    """Names, reported ids (None: 0, 1, 2, ...) and why. `classes` 0: the head does not say how many."""
+    if found and family == "ssd" and _gaps(found):
+        _, ids = _ninety()
+        names = [f"unused {i}" if i in COCO_GAPS else name for i, name in enumerate(found, 1)]
+        return names, ids, f"{where}, counted with COCO's gaps"
+    if found and (not classes or len(found) == classes):
+        return found, None, where
+    wrong = f"the head has {classes} classes, {where}" if found else ""
+    if family == "ssd":
+        names, ids = _ninety()
+        return names, ids, "the 90 of COCO, which this family's public models have"
+    if classes == 80:
+        return coco80(), None, "80 classes, taken for COCO's" + (f" ({wrong})" if wrong else "")
+    if not classes:
+        return coco80(), None, "the outputs do not say how many, taken for COCO's 80"
+    return [f"class_{i}" for i in range(classes)], None, wrong or f"{classes} classes, no names in the file"
+
+
+def _gaps(found: list[str]) -> bool:
+    return len(found) == 90 and (found[0], found[89]) == ("person", "toothbrush")
+
+
+def _ninety() -> tuple[list[str], list[int]]:
+    used = iter(enumerate(coco80()))
+    rows = [(80 + i, f"unused {i}") if i in COCO_GAPS else next(used) for i in range(1, 91)]
+    return [name for _, name in rows], [i for i, _ in rows]
