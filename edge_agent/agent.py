@@ -39,6 +39,8 @@ STATE_S = 10.0
 """seconds between two states of a pipeline while nothing changes"""
 HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
+LOOK_S = 2.0
+"""seconds between two looks for models that were switched"""
 REOPEN_S = (1.0, 60.0)
 """seconds, first and longest wait before a source that failed is opened again"""
 
@@ -50,16 +52,23 @@ class Line:
     config: Pipeline
     opened: Opened
     tasks: list[Task]
-    models: list[str]
-    """name and reason of each model that serves here"""
+    uses: list[dict[str, str]]
+    """for each task, the models that it asked for -> which one serves, and why"""
     box: Mailbox[Sample]
     stats: Stats = field(default_factory=Stats)
     stream: StreamState = field(default_factory=lambda: StreamState("ok", "starting"))
     since: float = field(default_factory=time.time)
     taken: int = 0
     """samples that the source gave"""
+    refused: str = ""
+    """why a model that was switched to does not serve, one line; empty when it does"""
     ended: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[str]:
+        """Name, version and reason of each model that serves here."""
+        return list(dict.fromkeys(why for uses in self.uses for why in uses.values()))
 
 
 def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resume_at: int | None = None) -> Line:
@@ -67,24 +76,43 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
 
     Raises an EdgeAgentError, one line that names the pipeline.
     """
-    serving: list[str] = []
-
-    def serve(name: str) -> Served:
-        served = models.serve(name)
-        serving.append(f"{served.ref.name} {served.ref.version}: {served.why}")
-        return served
-
     try:
         opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
-        uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
-        tasks = [make_task(uri, serve, registry.home()) for uri in uris]
-        check_chain(opened.yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
+        tasks, uses = make_tasks(pipe, opened.yields, models.serve)
         if not tasks and opened.yields is not Text:
             raise ConfigError('pictures need a task; add tasks = ["detect:detector"]')
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
     box: Mailbox[Sample] = Mailbox(1 if opened.live else WORDS, newest=opened.live)
-    return Line(pipe, opened, tasks, serving, box)
+    return Line(pipe, opened, tasks, uses, box)
+
+
+def make_tasks(
+    pipe: Pipeline, yields: type, serve: Callable[[str], Served], keep: Line | None = None, swapped: str = ""
+) -> tuple[list[Task], list[dict[str, str]]]:
+    """The tasks of a pipeline and, for each, the models that it asked for (see `Line.uses`).
+
+    `keep`, `swapped`: of that line only the tasks on the model of that name are made anew. Raises an EdgeAgentError.
+    """
+    uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
+    tasks: list[Task] = []
+    uses: list[dict[str, str]] = []
+    for number, uri in enumerate(uris):
+        asked: dict[str, str] = {}
+
+        def ask(name: str, asked: dict[str, str] = asked) -> Served:
+            served = serve(name)
+            asked[name] = f"{served.ref.name} {served.ref.version}: {served.why}"
+            return served
+
+        if keep is not None and swapped not in keep.uses[number]:
+            tasks.append(keep.tasks[number])
+            asked |= keep.uses[number]
+        else:
+            tasks.append(make_task(uri, ask, registry.home()))
+        uses.append(asked)
+    check_chain(yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
+    return tasks, uses
 
 
 class Agent:
@@ -100,6 +128,8 @@ class Agent:
         self.on_event: Callable[[Event], None] = lambda event: None
         """told of each event once it is kept"""
         self.models = Models(pull=pull, say=say)
+        self.look = threading.Event()
+        """set it to have switched models noticed now; they are looked for every LOOK_S anyway"""
         self._changed = threading.Event()
         self._failed: EdgeAgentError | None = None
         store = store_path(config)
@@ -132,6 +162,7 @@ class Agent:
                 thread.name = f"{line.config.name}-{work.__name__.strip('_')}"
                 line.threads.append(thread)
                 thread.start()
+        threading.Thread(target=self._look_for_switches, args=(stop,), name="switches", daemon=True).start()
         try:
             self._watch(stop)
         finally:
@@ -208,6 +239,41 @@ class Agent:
             line.ended = True
             self._changed.set()
 
+    def _look_for_switches(self, stop: threading.Event) -> None:
+        """Swap the models that were switched in the registry, while the old ones go on serving."""
+        while not stop.is_set():
+            self.look.wait(LOOK_S)
+            self.look.clear()
+            for name in self.models.changed():
+                self._swap(name)
+
+    def _swap(self, name: str) -> None:
+        """Put tasks on the new model in the place of those on the old one, between two samples.
+
+        Should it be refused, nothing changes but `refused`, and it is not tried again until it changes once more.
+        """
+        lines = [line for line in self.lines if any(name in uses for uses in line.uses)]
+        try:
+            served = self.models.open(name)
+
+            def serve(other: str) -> Served:
+                return served if other == name else self.models.serve(other)
+
+            made = [make_tasks(line.config, line.opened.yields, serve, line, name) for line in lines]
+        except EdgeAgentError as error:
+            log.error("%s: the new version does not serve, the old one goes on: %s", name, error)
+            for line in lines:
+                line.refused = str(error)
+            self._changed.set()
+            return
+        self.models.adopt(name, served)
+        for line, (tasks, uses) in zip(lines, made, strict=True):
+            # one assignment: `run` takes all tasks of a sample at once
+            line.tasks[:] = tasks
+            line.uses, line.refused = uses, ""
+        log.info("%s: swapped to version %s: %s", name, served.ref.version, served.why)
+        self._changed.set()
+
     # ── watching and stopping ────────────────────────────────────────────────────────────────────────────
 
     def _watch(self, stop: threading.Event) -> None:
@@ -263,6 +329,7 @@ class Agent:
             "trouble": line.stats.trouble,
             "events": line.stats.findings,
             "models": line.models,
+            "refused": line.refused,
         }
 
     def health(self) -> dict[str, object]:

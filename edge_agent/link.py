@@ -332,7 +332,8 @@ class Link:
         self._subscribed = wanted
 
     def _farewell(self, client: Client) -> None:
-        """Say offline and see it acknowledged before the connection is closed in order."""
+        """Say what is left to say, then offline, and see it acknowledged before the connection is closed in order."""
+        self._say_new(client)
         info = client.publish(f"{self.base}/status", b"offline", qos=1, retain=True)
         deadline = time.monotonic() + 2
         while not info.is_published() and time.monotonic() < deadline:

@@ -75,11 +75,12 @@ class Stats:
 def run(samples: Iterable[Sample], tasks: Sequence[Task], report: Report, sink: Sink, stats: Stats) -> None:
     """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
 
-    A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken.
+    A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken. Whoever swaps a
+    task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
     """
     for sample in samples:
         try:
-            for found in report(stats.timed(walk(sample, tasks))):
+            for found in report(stats.timed(walk(sample, tuple(tasks)))):
                 sink(found)
                 stats.findings += 1
             stats.trouble = ""

@@ -33,6 +33,7 @@ class Models:
         """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes."""
         self.threads, self.lane, self.pull, self.say = threads, lane or Lane(), pull, say
         self._served: dict[str, Served] = {}
+        self._marks: dict[str, str] = {}
 
     def serve(self, name: str) -> Served:
         """The model of that name, alias, folder or file, ready to run.
@@ -41,10 +42,21 @@ class Models:
         and what was wrong with those before it. Raises ModelError, one line.
         """
         if name not in self._served:
-            self._served[name] = self._open(name)
+            self._served[name] = self.open(name)
         return self._served[name]
 
-    def _open(self, name: str) -> Served:
+    def changed(self) -> list[str]:
+        """Names under which another model lies than the one that was last opened (or tried)."""
+        return [name for name, mark in self._marks.items() if registry.mark(name) not in ("", mark)]
+
+    def adopt(self, name: str, served: Served) -> None:
+        """From now on `serve` gives this one."""
+        self._served[name] = served
+
+    def open(self, name: str) -> Served:
+        """As `serve`, but the model as it lies there now, whether or not one serves already."""
+        # marked before it is read: what changes meanwhile is noticed afterwards
+        self._marks[name] = registry.mark(name)
         located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_tried)
         manifest = located.manifest
         parts = {

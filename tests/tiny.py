@@ -10,13 +10,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def tiny_detector(folder: Path) -> Path:
+def tiny_detector(folder: Path, version: str = "1", box: tuple[int, int, int, int] = (16, 16, 48, 48)) -> Path:
     """An end-to-end detector [1, N, 6] that sees one person in the middle of whatever it is shown.
 
     It is a real network all the same: the box depends on nothing, the score on the picture's brightness.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    box = np.array([[[16, 16, 48, 48, 0, 0]]], np.float32)
+    place = np.array([[[*box, 0, 0]]], np.float32)
     weight = np.array([0, 0, 0, 0, 1 / 255, 0], np.float32)
     graph = helper.make_graph(
         [
@@ -29,7 +29,7 @@ def tiny_detector(folder: Path) -> Path:
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 1, 6])],
         [
-            numpy_helper.from_array(box, "box"),
+            numpy_helper.from_array(place, "box"),
             numpy_helper.from_array(weight, "weight"),
             numpy_helper.from_array(np.array([1, 1, 1], np.int64), "shape"),
         ],
@@ -39,7 +39,8 @@ def tiny_detector(folder: Path) -> Path:
     onnx.checker.check_model(model)
     (folder / "model.onnx").write_bytes(raw)
     (folder / "manifest.toml").write_text(
-        'name = "tiny"\nversion = "1"\ntask = "detect"\nfamily = "end2end"\nlicence = "Apache-2.0"\n'
+        f'name = "tiny"\nversion = "{version}"\n'
+        'task = "detect"\nfamily = "end2end"\nlicence = "Apache-2.0"\n'
         'trained_by = "nobody"\nlabels = ["person"]\nscore = 0.05\n'
         "[input]\nwidth = 64\nheight = 64\n"
         f'[[file]]\nname = "model.onnx"\nformat = "onnx"\nsha256 = "{hashlib.sha256(raw).hexdigest()}"\n'

@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
+    if not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
+        signal.signal(signal.SIGHUP, lambda *_: agent.look.set())
     _notify("READY=1")
     try:
         agent.run(stop)

@@ -95,6 +95,24 @@ def locate(
     raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
 
 
+def mark(name: str) -> str:
+    """Another text as soon as `locate` would read another manifest or bare file; empty when nothing is there.
+
+    Two system calls, to be asked every few seconds. An alias keeps to the model that it meant at the start.
+    """
+    if name in ALIASES:
+        return ""
+    for place in (*(root / name / "manifest.toml" for root, _ in _roots()), Path(name) / "manifest.toml", Path(name)):
+        try:
+            stat = place.stat()
+            if place.is_dir():
+                continue
+            return f"{place.resolve()} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
 def _best(alias: str, pull_it: bool, say: Say | None) -> Located:
     """The first of an alias's models that can serve (or can be had), with the reason."""
     first, own = ALIASES[alias]
