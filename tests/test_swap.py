@@ -101,7 +101,8 @@ def test_swaps_lose_no_frame_and_a_refused_one_changes_nothing(
         wanted = [x * scale - pad for x, pad in zip(BOXES[event["model"]["version"]], pads, strict=True)]
         limits = (event["width"], event["height"]) * 2
         (found,) = event["detections"]
-        assert found["box"] == pytest.approx([min(max(x, 0), most) for x, most in zip(wanted, limits, strict=True)])
+        wanted = [min(max(x, 0), most) for x, most in zip(wanted, limits, strict=True)]
+        assert found["box"] == pytest.approx(wanted, abs=8), "the other version's box is hundreds of pixels off"
 
 
 def test_what_counts_as_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
