@@ -77,6 +77,8 @@ class Queue:
     segments: list[Segment]
     dirty: bool = False
     """written, not yet confirmed by the disk"""
+    since: float = 0.0
+    """monotonic time of the first write that is not confirmed"""
     before: int = 0
     """the last seq that the reader met in this class: damage behind it may hold the numbers that follow"""
     last: int = 0
@@ -113,7 +115,6 @@ class Journal:
         self.marks: dict[str, int] = {}
         """pipeline -> the mark of its last event that is kept"""
         self._marks_saved = 0
-        self._synced_at = time.monotonic()
         try:
             if not path.is_dir():
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -297,7 +298,8 @@ class Journal:
             with self.lock:
                 queue.segments.append(active)
         segments.write_all(active.fd, blob)
-        queue.dirty = True
+        if not queue.dirty:
+            queue.dirty, queue.since = True, time.monotonic()
         try:
             if kind == "alert":
                 os.fdatasync(active.fd)
@@ -410,18 +412,17 @@ class Journal:
         return None
 
     def confirm(self, now: bool) -> None:
-        """Have the disk confirm what telemetry was written, at most SYNC_EVERY seconds after."""
-        if not now and time.monotonic() - self._synced_at < SYNC_EVERY:
-            return
-        self._synced_at = time.monotonic()
+        """Have the disk confirm what telemetry was written SYNC_EVERY seconds ago and is still here."""
         synced = False
         for queue in self.queues.values():
             active = queue.active
             if queue.dirty and active is not None and (now or active.offset < active.size or active.outstanding):
+                if not now and time.monotonic() - queue.since < SYNC_EVERY:
+                    continue
                 os.fdatasync(active.fd)
                 synced = True
             queue.dirty = False
-        if self._mark.state == OPEN and self._mark.confirmed < self._mark.last:
+        if self._mark.state == OPEN and self._mark.confirmed < self._mark.last and not self.dirty:
             self.note(confirmed=self._mark.last)
         if synced:
             os.fdatasync(self._mark_fd)

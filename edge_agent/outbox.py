@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.errors import StoreError
-from edge_agent.journal import AGENT, KINDS, Entry, Journal, Lost, declaration
+from edge_agent.journal import AGENT, KINDS, SYNC_EVERY, Entry, Journal, Lost, declaration
 from edge_agent.segments import HOMELESS, OPEN, Segment
 from edge_agent.types import Event, GapEvent, rfc3339
 
@@ -289,8 +289,9 @@ class Outbox:
         """Write, confirm, strike off, make room; the only thread that writes to the disk."""
         while True:
             with self._state:
-                busy = self.trouble or self._journal.dirty or any(self._ram.values())
-                self._state.wait_for(lambda: self._pending or self._done or self._closing, RETRY if busy else None)
+                busy = self.trouble or any(self._ram.values())
+                wait = SYNC_EVERY / 4 if self._journal.dirty else RETRY if busy else None
+                self._state.wait_for(lambda: self._pending or self._done or self._closing, wait)
                 batch = list(itertools.islice(self._pending, BATCH))
                 done, self._done = self._done, []
                 held = {record.seq for record in (*self._again, *self._taken)}
