@@ -40,6 +40,7 @@ def _detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of pictures, video, or COCO .json by its images"
     )
+    parser.add_argument("--labels", type=Path, help="COCO .json for some of the pictures of a folder")
     parser.add_argument("--part", default="0:1", help="share of the video or of the files to use, as 0:0.5 (0:1)")
     parser.add_argument("--teacher", help="model that labels the pictures (yolox-nano); none needed with a COCO .json")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the finished model")

@@ -21,6 +21,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".gif")
 LEAST = 16
 "pixels; a smaller side is refused"
+MOST = 20_000
+"pictures of a folder, as all are kept in memory; of more, evenly spread ones are taken"
 
 
 NO_BOXES = np.zeros((0, 6), np.float32)
@@ -45,6 +47,9 @@ def read_pictures(
     if data.is_dir():
         files = sorted(p for p in data.rglob("*") if p.suffix.lower() in PICTURES)
         files = files[int(len(files) * part[0]) : round(len(files) * part[1])]
+        if len(files) > MOST:
+            say(f"{data} has {len(files)} pictures; every {-(-len(files) // MOST)}th is used")
+            files = files[:: -(-len(files) // MOST)]
         if not files:
             raise InputError(f"no pictures ({', '.join(PICTURES)}) in {data}")
         boxes = {Path(name).name: rows for name, rows in _coco(labels, classes, say).items()} if labels else {}
