@@ -40,7 +40,7 @@ OVERLAP = 0.5
 """IoU with where the thing is from which on a box is a find"""
 LEAST_SIDE = 0.03
 """of the picture: a box with a shorter side is no find of a head whose classes are not known"""
-MANY = 50
+MANY = 100
 """boxes in one picture beyond which they are noise"""
 
 

@@ -112,9 +112,12 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     inspect = each.add_parser("inspect", help="read a model, bare files too, and say what it is and why")
     inspect.add_argument("model")
     inspect.add_argument("--json", action="store_true")
+    proof = "a picture of what the model detects, to try on it what a bare file leaves open (may be repeated)"
+    inspect.add_argument("--proof", action="append", default=[], metavar="PICTURE", help=proof)
     add = each.add_parser("add", help="take a file or a folder into the registry")
     add.add_argument("file")
     add.add_argument("--name")
+    add.add_argument("--proof", action="append", default=[], metavar="PICTURE", help=proof)
     verify = each.add_parser("verify", help="check every file against its hash")
     verify.add_argument("name", nargs="?")
     verify.add_argument("--prove", action="store_true", help="let one model prove again that its answers make sense")

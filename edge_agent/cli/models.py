@@ -185,21 +185,34 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     import msgspec
 
     from edge_agent.prove import open_tried
+    from edge_agent.registry.inspect import inspect
+    from edge_agent.trial import looker
 
-    located = registry.locate(args.model, open_net=open_tried)
-    row = located.manifest.networks()[0]
-    net = open_tried(registry.file_path(located, row), row.format)
+    path = Path(args.model)
+    if path.suffix.lower() in registry.SUFFIXES and path.is_file():
+        net = open_tried(path, registry.SUFFIXES[path.suffix.lower()])
+        seen = inspect(path, net, looker([Path(proof) for proof in args.proof]))
+        name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
+    else:
+        located = registry.locate(args.model, open_net=open_tried)
+        row = located.manifest.networks()[0]
+        net = open_tried(registry.file_path(located, row), row.format)
+        name, what, refusal = located.manifest.name, located.manifest, ""
+        reasons = [*located.why.split("; "), *net.reasons]
     shown = {
-        "name": located.manifest.name,
-        "task": located.manifest.task,
-        "family": located.manifest.family,
+        "name": name,
+        "task": what.task,
+        "family": what.family,
         "engine": net.engine,
         "inputs": [_tensor(spec) for spec in net.inputs],
         "outputs": [_tensor(spec) for spec in net.outputs],
-        "labels": located.manifest.labels,
-        "input": msgspec.to_builtins(located.manifest.input),
-        "licence": located.manifest.licence,
-        "reasons": [*located.why.split("; "), *net.reasons],
+        "labels": what.labels,
+        "class_ids": what.class_ids,
+        "input": msgspec.to_builtins(what.input),
+        "text": msgspec.to_builtins(what.text),
+        "licence": what.licence,
+        "reasons": reasons,
+        "refusal": refusal,
     }
     if args.json:
         print_json(shown)
@@ -209,10 +222,12 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     for key in ("inputs", "outputs"):
         for spec in shown[key]:
             print(f"{key[:-1]:9}{spec['name']} {spec['shape']} {spec['dtype']}")
-    labels = located.manifest.labels
+    labels = shown["labels"]
     print(f"{'labels':9}{len(labels)}: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}")
     for reason in shown["reasons"]:
         print(f"{'because':9}{reason}")
+    if refusal:
+        print(f"{'refused':9}{refusal}")
     return 0
 
 
@@ -225,8 +240,10 @@ def _models_add(args: argparse.Namespace, registry: Any) -> int:
     from edge_agent.prove import open_tried
     from edge_agent.registry.add import add
     from edge_agent.serving import prove_all
+    from edge_agent.trial import looker
 
-    located = add(Path(args.file), args.name, open_tried, prove_all)
+    look = looker([Path(proof) for proof in args.proof])
+    located = add(Path(args.file), args.name, open_tried, prove_all, look)
     print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
     for reason in located.why.split("; "):
         print(f"  {reason}")
