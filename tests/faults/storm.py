@@ -36,7 +36,11 @@ class Result:
     """numbers that neither came nor were declared by a gap event"""
     duplicates: int = 0
     worst: int = 0
-    """duplicates after one kill, at most"""
+    """duplicates a kill, at most: where the next kill came into a recovery, of both together"""
+    unanswered: int = 0
+    """kills since the last recovery"""
+    before: int = 0
+    """duplicates before them"""
     recovery: list[float] = field(default_factory=list)
     """seconds from the start of the killed process to a line written after it that the consumer heard, ascending"""
 
@@ -131,26 +135,25 @@ def _one(
     rng: random.Random, agent: Agent, server: Mosquitto, feeder: Feeder, consumer: Consumer, result: Result
 ) -> None:
     """One kill, and mostly the recovery; sometimes the next kill comes into it."""
-    time.sleep(rng.uniform(0.02, 0.4))
-    duplicates = consumer.duplicates
-    victims = rng.choice((["agent"], ["agent"], ["broker"]))
-    for victim in victims:
-        result.kills[victim] += 1
-        if victim == "agent":
-            agent.kill()
-        else:
-            server.stop(kill=True)
+    time.sleep(rng.uniform(0.02, 0.3))
+    if not result.unanswered:
+        result.before = consumer.duplicates
+    result.unanswered += 1
+    victim = rng.choice(("agent", "agent", "broker"))
+    result.kills[victim] += 1
+    if victim == "agent":
+        agent.kill()
+    else:
+        server.stop(kill=True)
     time.sleep(rng.uniform(0, 0.1))
     written, began = feeder.count, time.monotonic()
-    if "broker" in victims:
-        server.start()
-    if "agent" in victims:
-        agent.start()
+    (agent if victim == "agent" else server).start()
     if rng.random() < 0.1:
         return
-    until(lambda: consumer.newest >= written, f"a line written after the kill of the {victims[0]} arrives", 90)
+    until(lambda: consumer.newest >= written, f"a line written after the kill of the {victim} arrives", 90)
     result.recovery.append(time.monotonic() - began)
-    result.worst = max(result.worst, consumer.duplicates - duplicates)
+    result.worst = max(result.worst, -(-(consumer.duplicates - result.before) // result.unanswered))
+    result.unanswered = 0
 
 
 def _texts(consumer: Consumer) -> Counter[int]:

@@ -38,7 +38,7 @@ def backlog(tmp_path: Path, count: int) -> dict[str, float]:
 
 
 def test_a_backlog_is_sent_whole_in_little_memory(tmp_path: Path) -> None:
-    backlog(tmp_path, 20_000)
+    backlog(tmp_path, 5_000)
 
 
 @pytest.mark.faults
@@ -81,8 +81,8 @@ def day_without_broker(store: Path, events: int, quota: int) -> dict[str, int]:
 
 
 def test_a_day_without_broker_in_small(tmp_path: Path) -> None:
-    told = day_without_broker(tmp_path / "store", events=9_000, quota=250_000)
-    assert told["kept alerts"] > 200
+    told = day_without_broker(tmp_path / "store", events=6_000, quota=200_000)
+    assert told["kept alerts"] > 100
 
 
 @pytest.mark.faults

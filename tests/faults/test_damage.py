@@ -23,6 +23,8 @@ from tests.faults.test_power_cut import declared, drain
 
 PAGE = 4096
 CLEAN = ("cut", "empty", "remove", "delete")
+"""ways that leave no trace where they end between two records: what stood there is lost, and the consumer's count
+shows it missing, but no gap event can name it"""
 
 
 class Said(Protocol):
@@ -176,7 +178,7 @@ def batter(tmp_path: Path, said: Said, times: int, seed: int) -> dict[str, int]:
 
 def test_damage_of_every_state_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "edge_agent")
-    counted = batter(tmp_path, caplog, times=60, seed=1)
+    counted = batter(tmp_path, caplog, times=50, seed=1)
     assert len(counted) == 8
 
 

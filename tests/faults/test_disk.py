@@ -68,7 +68,7 @@ def test_full_disk_goes_on_from_memory_and_drains_to_nothing(tmp_path: Path, mon
         box = Outbox(disk / "store", "d", max_bytes=100_000_000)
         got: dict[int, bytes] = {}
         put(box, 1500, "telemetry")
-        put(box, 20, "alert")
+        put(box, 5, "alert")
         assert box.trouble == "No space left on device"
         put(box, 1500, "telemetry")
         assert box.counts.dropped > 0, "the disk and the memory are full"
@@ -76,7 +76,7 @@ def test_full_disk_goes_on_from_memory_and_drains_to_nothing(tmp_path: Path, mon
             for taken in box.take(40):
                 got[taken.seq] = taken.payload
                 box.done(taken)
-            put(box, 2, "alert")
+            put(box, 1, "alert")
         drain(box, got)
         put(box, 5, "alert")
         drain(box, got)
@@ -164,9 +164,9 @@ def test_sudden_errors_of_the_disk_lose_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, call, sometimes)
     box = Outbox(tmp_path / "store", "d", max_bytes=1_000_000)
     got: dict[int, bytes] = {}
-    for turn in range(6):
+    for turn in range(4):
         broken = turn % 2 == 1
-        for i in range(60):
+        for i in range(30):
             put(box, 1, "alert" if i % 2 else "telemetry", 300)
             for taken in box.take(rng.randrange(3)):
                 if rng.random() < 0.2:

@@ -114,11 +114,11 @@ def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(segments, "boot_id", lambda: b"another boot id!")
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_power_cuts_lose_no_alert_and_telemetry_within_its_bound(
     tmp_path: Path, reboot: Callable[[], None], seed: int
 ) -> None:
-    put, lost = cut(tmp_path, reboot, images=20, seeds=[seed * 10, seed * 10 + 1], rounds=150)
+    put, lost = cut(tmp_path, reboot, images=20, seeds=[seed * 10, seed * 10 + 1], rounds=120)
     assert put > 1000 and 0 < lost < put / 10
 
 
