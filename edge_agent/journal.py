@@ -28,6 +28,8 @@ KINDS = ("alert", "telemetry")
 
 RESERVE = 8192
 """numbers that may be given out between two confirmed writes of the mark"""
+KNOWN_TIME = 1_735_689_600.0
+"""2025-01-01: what was written before it was written with a clock that was not set, and its age is not known"""
 SYNC_EVERY = 1.0
 """seconds between telemetry being written and the disk confirming it"""
 
@@ -406,7 +408,7 @@ class Journal:
                     continue
                 if full:
                     return queue, segment, f"the store is full ({self.max_bytes} bytes): oldest {kind} dropped"
-                if before and segment.written < before:
+                if before and KNOWN_TIME <= segment.written < before:
                     return queue, segment, f"{kind} that waited longer than {self.expire_hours:g} hours"
                 break
         return None

@@ -12,7 +12,8 @@ costs what was hit and nothing behind it. Beside each segment, NAME.ack lists th
 The mark is one 68-byte record in two slots, 4096 bytes apart and written in turn, so that a torn write leaves the
 other one: counter, epoch, last seq written, last seq up to which the disk confirmed everything, highest seq that
 may be written before the disk confirms the mark again, whether the store was closed in order, the kernel's boot id,
-CRC-32.
+CRC-32. A file that is lost whole must not let numbers be given out again, so mark.copy holds the mark as it was when
+numbers were last reserved.
 """
 
 from __future__ import annotations

@@ -359,7 +359,7 @@ def test_what_waited_too_long_is_dropped_and_declared(tmp_path: Path) -> None:
         box.put(event("old"))
     box.close()
     for path in tmp_path.glob("*.log"):
-        os.utime(path, (1e9, 1e9))
+        os.utime(path, (1.75e9, 1.75e9))
     box = Outbox(tmp_path, "d", expire_hours=24)
     box.put(event("new"))
     settle(box)

@@ -91,7 +91,10 @@ def damage(folder: Path) -> None:
     logging.getLogger("edge_agent").addHandler(said)
     for seed in range(10):
         batter(folder, said, times=50, seed=seed)
-    row("500 damages of every state file", "each store opened; nothing lost but what was hit, all of it declared")
+    row(
+        "500 damages of every state file",
+        "each store opened; nothing lost but what was hit, and declared, but for files cut or gone",
+    )
 
 
 def backlog(folder: Path) -> None:

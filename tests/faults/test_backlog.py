@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -90,3 +91,17 @@ def test_a_day_without_broker(tmp_path: Path) -> None:
     told = day_without_broker(tmp_path / "store", events=86_400, quota=2_000_000)
     assert told["kept alerts"] > 3_000
     assert msgspec.json.encode(told)
+
+
+def test_what_was_written_in_1970_does_not_expire_when_the_clock_is_set(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000, expire_hours=1)
+    for _ in range(600):
+        box.put(TextEvent(pipeline="p", at="1970-01-01T00:01:00Z", text="t" * 200), "telemetry")
+    settle(box, box.last)
+    old = sorted(tmp_path.glob("telemetry-*.log"))[:-1]
+    assert old
+    for path in old:
+        os.utime(path, (60, 60))
+    settle(box, box.put(TextEvent(pipeline="p", at="2026-01-01T00:00:00Z", text="now"), "alert").seq)
+    assert len(drain(box)) == 601
+    box.close()
