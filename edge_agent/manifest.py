@@ -23,6 +23,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+PRECISIONS = {"fp32": 0, "fp16": 1}
+"""those that lose nothing that shows, the most precise first"""
 SHA256 = r"^[0-9a-f]{64}$"
 
 
@@ -94,6 +96,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """id reported for each class index; 0, 1, 2, ... when absent"""
     score: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
     iou: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
+    max_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.03
+    """how far below its parent a variant may agree with it and still serve (see agree.py)"""
+    parent: str | None = None
+    """name of the model that this one was made from, e.g. pruned, and that its answers are held against"""
     input: Input | None = None
     text: TextInput | None = None
 
@@ -106,6 +112,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def networks(self) -> list[File]:
         """The variants that may serve, in the order of preference."""
         return [f for f in self.file if f.role in ("model", "encoder")]
+
+    def original(self) -> File:
+        """The network that the others are variants of: the most precise, of equals the first."""
+        return min(self.networks(), key=lambda row: PRECISIONS.get(row.precision, len(PRECISIONS)))
 
 
 @dataclass(frozen=True, slots=True)

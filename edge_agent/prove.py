@@ -35,6 +35,8 @@ from edge_agent.types import Net, rfc3339
 VERSION = 1
 """of what the trials look at: another one tries every model anew"""
 CHILD = [sys.executable, "-m", "edge_agent.proof"]
+MOST_SAMPLES = 64
+"""files in HOME/samples that are looked at"""
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime")
 """distributions whose version a verdict depends on"""
 
@@ -61,13 +63,16 @@ class Variant(msgspec.Struct, frozen=True):
 class Trial(msgspec.Struct, frozen=True):
     """What the child is asked."""
 
-    what: Literal["load", "prove"]
+    what: Literal["load", "prove", "agree", "race"]
     variants: list[Variant]
     threads: int
     limits: Limits
     manifest: Manifest | None = None
     parts: dict[str, str] = {}
     """role -> file, for vocabulary and tokenizer"""
+    parent: Manifest | None = None
+    """of the second variant, which the first is held against; None: the same model's"""
+    parent_parts: dict[str, str] = {}
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -112,6 +117,37 @@ def prove(
     given = {role: str(part.absolute()) for role, part in parts.items()}
     trial = Trial("prove", [Variant(row, str(path.absolute()))], threads, limits, manifest, given)
     verdict = ask("proofs", trial, again=again)
+    if not verdict.result.passed:
+        raise RefusedError(f"{manifest.name}: {row.name} is refused: {verdict.result.reason}")
+    return verdict
+
+
+def agree(
+    manifest: Manifest,
+    row: File,
+    path: Path,
+    parts: Mapping[str, Path],
+    parent: tuple[Manifest, File, Path, Mapping[str, Path]],
+    threads: int = 0,
+    *,
+    again: bool = False,
+) -> Verdict:
+    """Hold a variant's answers against its parent's on sealed samples, or look up how that went; kept in HOME/reports.
+
+    Raises RefusedError with the figures when it agrees less than the manifest's max_drop allows.
+    """
+    theirs, their_row, their_path, their_parts = parent
+    trial = Trial(
+        "agree",
+        [Variant(row, str(path.absolute())), Variant(their_row, str(their_path.absolute()))],
+        threads,
+        LIMITS,
+        manifest,
+        {role: str(part.absolute()) for role, part in parts.items()},
+        theirs if theirs.name != manifest.name else None,
+        {role: str(part.absolute()) for role, part in their_parts.items()},
+    )
+    verdict = ask("reports", trial, again=again)
     if not verdict.result.passed:
         raise RefusedError(f"{manifest.name}: {row.name} is refused: {verdict.result.reason}")
     return verdict
@@ -178,8 +214,20 @@ def _key(trial: Trial) -> str:
         manifest = msgspec.structs.replace(trial.manifest, name="", version="", description="", card=None, file=files)
     parts = {role: store.digest(Path(path)) for role, path in trial.parts.items()}
     providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
-    told = (VERSION, trial.what, files, manifest, parts, trial.threads, trial.limits, runtimes(), cpu(), providers)
+    parent = trial.parent.name if trial.parent else ""
+    told = (VERSION, trial.what, files, manifest, parts, parent, trial.threads, trial.limits)
+    told = (*told, runtimes(), cpu(), providers, _samples() if trial.what == "agree" else "")  # type: ignore[assignment]
     return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]
+
+
+def samples() -> list[Path]:
+    """What this device recorded to hold variants against: HOME/samples/*.jpg, .png and .txt (a sentence a line)."""
+    found = [path for path in (registry.home() / "samples").glob("*") if path.suffix in (".jpg", ".png", ".txt")]
+    return sorted(found)[:MOST_SAMPLES]
+
+
+def _samples() -> list[str]:
+    return [f"{path.name} {path.stat().st_size}" for path in samples()]
 
 
 @functools.cache

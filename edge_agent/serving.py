@@ -6,8 +6,9 @@ lane takes turns on the processor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,10 +16,10 @@ import numpy as np
 
 from edge_agent import registry
 from edge_agent.backends import open_net
-from edge_agent.errors import ModelError, RefusedError
+from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.prove import Verdict, open_tried, prove
+from edge_agent.prove import agree, open_tried, prove
 from edge_agent.types import ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
@@ -59,21 +60,19 @@ class Models:
         self._marks[name] = registry.mark(name)
         located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_tried)
         manifest = located.manifest
-        parts = {
-            row.role: registry.file_path(located, row, pull=self.pull, say=self.say)
-            for row in manifest.file
-            if row.format == "text"
-        }
+        parts = parts_of(located, pull=self.pull, say=self.say)
         passed_over: list[str] = []
         for row in manifest.networks():
             try:
                 path = registry.file_path(located, row, pull=self.pull, say=self.say)
                 prove(manifest, row, path, parts, self.threads)
+                agreed = hold_against_parent(located, row, path, parts, self.threads)
                 net = open_net(path, row.format, self.threads)
                 warm(net, input_of(manifest, row))
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
+            agrees = [agreed] if agreed else []
             return Served(
                 manifest=manifest,
                 ref=ModelRef(
@@ -82,7 +81,7 @@ class Models:
                 net=replace(net, run=self._taking_turns(net.run)),
                 parts=parts,
                 input=input_of(manifest, row),
-                why="; ".join([located.why, f"{row.name} ({row.precision}) on {net.engine}", *passed_over]),
+                why="; ".join([located.why, f"{row.name} ({row.precision}) on {net.engine}", *agrees, *passed_over]),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
 
@@ -118,14 +117,70 @@ def warm(net: Net, picture: Input | None) -> None:
     net.run(tensors)
 
 
-def prove_all(located: registry.Located, threads: int = 0, *, again: bool = False) -> list[Verdict]:
-    """Let every variant that is here prove itself. Raises RefusedError when one is refused, or none is here."""
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one variant when it was tried."""
+
+    name: str
+    refused: str
+    """why, one line; empty when it may serve"""
+    notes: list[str]
+
+
+def try_all(located: registry.Located, threads: int = 0, *, again: bool = False) -> list[Tried]:
+    """Try every variant that is here: it proves itself, and is held against its parent.
+
+    Raises RefusedError when none may serve.
+    """
     manifest = located.manifest
-    parts = {row.role: registry.file_path(located, row) for row in manifest.file if row.format == "text"}
-    here = [row for row in manifest.networks() if not row.sources or registry.is_here(located, row)]
-    if not here:
-        raise RefusedError(
-            f"{manifest.name}: none of its networks is here; run `edge-agent models pull {manifest.name}`"
-        )
-    paths = [(row, registry.file_path(located, row)) for row in here]
-    return [prove(manifest, row, path, parts, threads, again=again) for row, path in paths]
+    parts = parts_of(located)
+    tried: list[Tried] = []
+    for row in manifest.networks():
+        if row.sources and not registry.is_here(located, row):
+            continue
+        try:
+            path = registry.file_path(located, row)
+            verdict = prove(manifest, row, path, parts, threads, again=again)
+            against = hold_against_parent(located, row, path, parts, threads, again=again)
+        except ModelError as error:
+            tried.append(Tried(row.name, str(error), []))
+            continue
+        proved = f"proved in {verdict.seconds:.1f} s on {verdict.result.figures['engine']}"
+        tried.append(Tried(row.name, "", [proved, *verdict.result.notes, *filter(None, [against])]))
+    if not tried:
+        raise RefusedError(f"{manifest.name}: no network of it is here; run `edge-agent models pull {manifest.name}`")
+    if all(one.refused for one in tried):
+        raise RefusedError("; ".join(one.refused for one in tried))
+    return tried
+
+
+def parts_of(located: registry.Located, **how: Any) -> dict[str, Path]:
+    """role -> verified file, of the parts that are no network."""
+    return {r.role: registry.file_path(located, r, **how) for r in located.manifest.file if r.format == "text"}
+
+
+def hold_against_parent(
+    located: registry.Located,
+    row: File,
+    path: Path,
+    parts: Mapping[str, Path],
+    threads: int = 0,
+    *,
+    again: bool = False,
+) -> str:
+    """How far a variant agrees with what it was made from, one line; empty for what is no variant.
+
+    Raises RefusedError when that is not enough. A parent that is not here holds nobody up.
+    """
+    manifest, parent = located.manifest, located
+    try:
+        if manifest.parent is not None:
+            parent = registry.locate(manifest.parent)
+        origin = parent.manifest.original()
+        if origin.sha256 == row.sha256:
+            return ""
+        theirs = parent.manifest, origin, registry.file_path(parent, origin), parts_of(parent)
+    except (FetchError, ManifestError) as error:
+        return f"{row.name} is not held against its parent: {error}"
+    result = agree(manifest, row, path, parts, theirs, threads, again=again).result
+    return f"{row.name}: {result.notes[0]}"

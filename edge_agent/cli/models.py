@@ -14,7 +14,7 @@ from edge_agent.cli.say import note, one_line, print_json, progress, steps
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from edge_agent.serving import Models
+    from edge_agent.serving import Models, Tried
     from edge_agent.types import Finding, Frame
 
 
@@ -185,6 +185,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     import msgspec
 
     from edge_agent.prove import open_tried
+    from edge_agent.registry.graph import clean
     from edge_agent.registry.inspect import inspect
     from edge_agent.trial import looker
 
@@ -221,7 +222,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
         print(f"{key:9}{shown[key]}")
     for key in ("inputs", "outputs"):
         for spec in shown[key]:
-            print(f"{key[:-1]:9}{spec['name']} {spec['shape']} {spec['dtype']}")
+            print(f"{key[:-1]:9}{clean(spec['name'])} {spec['shape']} {spec['dtype']}")
     labels = shown["labels"]
     print(f"{'labels':9}{len(labels)}: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}")
     for reason in shown["reasons"]:
@@ -239,14 +240,16 @@ def _tensor(spec: Any) -> dict[str, Any]:
 def _models_add(args: argparse.Namespace, registry: Any) -> int:
     from edge_agent.prove import open_tried
     from edge_agent.registry.add import add
-    from edge_agent.serving import prove_all
+    from edge_agent.serving import try_all
     from edge_agent.trial import looker
 
     look = looker([Path(proof) for proof in args.proof])
-    located = add(Path(args.file), args.name, open_tried, prove_all, look)
+    tried: list[Tried] = []
+    located = add(Path(args.file), args.name, open_tried, lambda found: tried.extend(try_all(found)), look)
     print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
     for reason in located.why.split("; "):
         print(f"  {reason}")
+    _print_tried(tried)
     return 0
 
 
@@ -263,15 +266,19 @@ def _models_verify(args: argparse.Namespace, registry: Any) -> int:
 
 def _models_prove(args: argparse.Namespace, registry: Any) -> int:
     from edge_agent.prove import open_tried
-    from edge_agent.serving import prove_all
+    from edge_agent.serving import try_all
 
     if args.name is None:
         raise UsageError("models verify --prove: which model? give its name")
-    for verdict in prove_all(registry.locate(args.name, open_net=open_tried), again=True):
-        print(f"{verdict.files[0]}: proved in {verdict.seconds:.1f} s on {verdict.result.figures['engine']}")
-        for line in verdict.result.notes:
+    tried = try_all(registry.locate(args.name, open_net=open_tried), again=True)
+    _print_tried(tried)
+    return 1 if any(one.refused for one in tried) else 0
+
+
+def _print_tried(tried: list[Tried]) -> None:
+    for one in tried:
+        for line in [one.refused] if one.refused else [f"{one.name}: {one.notes[0]}", *one.notes[1:]]:
             print(f"  {line}")
-    return 0
 
 
 def _models_remove(args: argparse.Namespace, registry: Any) -> int:

@@ -1,0 +1,106 @@
+"""A variant serves only while it answers as its parent does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from edge_agent import registry
+from edge_agent.errors import RefusedError
+from edge_agent.registry import store
+from edge_agent.serving import Models, try_all
+from tests.nets import write_onnx
+from tests.tasks.text_models import WORDS
+from tests.tiny import tiny_detector
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def row(path: Path, precision: str, role: str = "model") -> str:
+    size, digest = path.stat().st_size, store.digest(path)
+    return (
+        f'[[file]]\nname = "{path.name}"\nformat = "{"onnx" if path.suffix == ".onnx" else "text"}"\nrole = "{role}"\n'
+        f'precision = "{precision}"\nsha256 = "{digest}"\nbytes = {size}\n'
+    )
+
+
+def with_variant(tmp_path: Path, box: tuple[int, int, int, int], more: str = "") -> Path:
+    """The tiny detector, and before it an int8 variant that sees the person in `box`."""
+    folder = tiny_detector(tmp_path / "model")
+    shutil.copy(tiny_detector(tmp_path / "other", box=box) / "model.onnx", folder / "model.int8.onnx")
+    head, _, _ = (folder / "manifest.toml").read_text().partition("[input]")
+    size = "[input]\nwidth = 64\nheight = 64\n"
+    rows = row(folder / "model.int8.onnx", "int8") + row(folder / "model.onnx", "fp32")
+    (folder / "manifest.toml").write_text(f"{head}{more}\n{size}{rows}")
+    return folder
+
+
+def test_a_variant_that_agrees_serves_and_says_so(tmp_path: Path) -> None:
+    served = Models(threads=1).serve(str(with_variant(tmp_path, (16, 16, 47, 48))))
+    assert "model.int8.onnx (int8) on " in served.why
+    assert "model.int8.onnx: mAP50 1.000 against model.onnx on 12 samples" in served.why
+
+
+def test_one_that_does_not_is_refused_with_the_figures_and_the_parent_serves(tmp_path: Path, own_home: Path) -> None:
+    folder = with_variant(tmp_path, (0, 0, 20, 20))
+    served = Models(threads=1).serve(str(folder))
+    assert "; model.onnx (fp32) on " in served.why
+    why = "tiny: model.int8.onnx is refused: it does not agree with its parent: mAP50 0.000 against model.onnx on 12"
+    assert why in served.why
+    (report,) = (own_home / "reports").iterdir()
+    figures = json.loads(report.read_text())["result"]["figures"]
+    assert (figures["agreement"], figures["measure"], figures["max_drop"]) == (0.0, "mAP50", 0.03)
+    tried = try_all(registry.locate(str(folder)))
+    assert [bool(one.refused) for one in tried] == [True, False]
+
+
+def test_how_much_is_asked_for_stands_in_the_manifest(tmp_path: Path) -> None:
+    folder = with_variant(tmp_path, (0, 0, 20, 20), more="max_drop = 1.0")
+    assert "mAP50 0.000 against" in Models(threads=1).serve(str(folder)).why
+
+
+def test_what_the_device_recorded_counts_too(tmp_path: Path, own_home: Path, demo_pictures: Path) -> None:
+    (own_home / "samples").mkdir(parents=True)
+    shutil.copy(demo_pictures / "coffee.png", own_home / "samples")
+    (own_home / "samples" / "broken.jpg").write_bytes(b"no picture")
+    assert "on 13 samples" in Models(threads=1).serve(str(with_variant(tmp_path, (16, 16, 48, 47)))).why
+
+
+def test_a_parent_of_another_name(tmp_path: Path, own_home: Path) -> None:
+    child = tiny_detector(tmp_path / "child", box=(0, 0, 20, 20))
+    text = (child / "manifest.toml").read_text().replace('name = "tiny"', 'name = "pruned"\nparent = "whole"')
+    (child / "manifest.toml").write_text(text)
+    assert 'is not held against its parent: no model "whole"' in Models(threads=1).serve(str(child)).why
+    whole = tiny_detector(own_home / "models" / "whole")
+    (whole / "manifest.toml").write_text((whole / "manifest.toml").read_text().replace('"tiny"', '"whole"'))
+    with pytest.raises(RefusedError, match=r"pruned: model\.onnx is refused: it does not agree with its parent"):
+        Models(threads=1).serve(str(child))
+
+
+@pytest.mark.parametrize(("seed", "says"), [(1, "correlation 1.000 against"), (2, "does not agree with its parent")])
+def test_encoders_by_the_likeness_of_sentences(tmp_path: Path, seed: int, says: str) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    ends: list[Any] = [{"input_ids": (TensorProto.INT64, ["B", "L"])}, {"hidden": (TensorProto.FLOAT, ["B", "L", 16])}]
+    node = helper.make_node("Gather", ["table", "input_ids"], ["hidden"])
+    for name, number, noise in (("model.onnx", 1, 0.0), ("model.int8.onnx", seed, 1e-3)):
+        table = np.random.default_rng(number).standard_normal((len(WORDS), 16)) * (1 + noise)
+        write_onnx(tmp_path / name, [node], ends[0], ends[1], {"table": table.astype(np.float32)})
+    rows = [
+        row(tmp_path / name, precision) for name, precision in (("model.int8.onnx", "int8"), ("model.onnx", "fp32"))
+    ]
+    (tmp_path / "manifest.toml").write_text(
+        'name = "words"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "CC0-1.0"\ntrained_by = "nobody"\n'
+        f'[text]\nvocab = "vocab.txt"\nmax_length = 64\n{"".join(rows)}{row(tmp_path / "vocab.txt", "fp32", "vocab")}'
+    )
+    served = Models(threads=1).serve(str(tmp_path))
+    assert says in served.why and ("model.int8.onnx (int8) on" in served.why) == (seed == 1)
