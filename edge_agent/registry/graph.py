@@ -140,13 +140,28 @@ def output_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
         if node.op == "DequantizeLinear" and node.inputs[0] in graph.scales:
             return graph.scales[node.inputs[0]]
         if node.op == "DequantizeLinear" and len(node.inputs) > 1:
-            scale = constant(graph, node.inputs[1])
-            zero = constant(graph, node.inputs[2]) if len(node.inputs) > 2 else (0.0,)
-            kind = graph.scales.get(node.inputs[2], (0.0, 0, "uint8"))[2] if len(node.inputs) > 2 else "uint8"
-            return (scale[0], int(zero[0]), kind) if len(scale) == 1 and len(zero) == 1 else None
+            return _scale(graph, node)
         if node.op not in ("Reshape", "Transpose", "Identity", "Squeeze", "Cast"):
             break
     return graph.scales.get(name)
+
+
+def input_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
+    """Scale, zero point and integer type that the graph gives a float input before anything else."""
+    users = [node for node in graph.nodes if name in node.inputs]
+    if len(users) != 1 or users[0].op != "QuantizeLinear" or not users[0].outputs:
+        return None
+    return _scale(graph, users[0]) or graph.scales.get(users[0].outputs[0])
+
+
+def _scale(graph: Graph, node: Node) -> tuple[float, int, str] | None:
+    """What an ONNX QuantizeLinear or DequantizeLinear has as its second and third input."""
+    scale = constant(graph, node.inputs[1]) if len(node.inputs) > 1 else ()
+    zero = constant(graph, node.inputs[2]) if len(node.inputs) > 2 else (0.0,)
+    if len(scale) != 1 or len(zero) != 1 or not scale[0] > 0:
+        return None
+    kind = graph.scales.get(node.inputs[2], (0.0, 0, "uint8"))[2] if len(node.inputs) > 2 else "uint8"
+    return scale[0], int(zero[0]), kind
 
 
 def embedding(graph: Graph, name: str) -> tuple[int, int] | None:
@@ -169,6 +184,12 @@ def _table(graph: Graph, name: str) -> tuple[int, ...]:
         if name in node.outputs and node.inputs:
             return graph.shapes.get(node.inputs[0], ())
     return ()
+
+
+def one_line(text: str, most: int = 500) -> str:
+    """A sentence that may hold names out of a file: printable, at most `most` characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
 def clean(text: str, most: int = MAX_NAME) -> str:

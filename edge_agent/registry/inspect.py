@@ -19,7 +19,7 @@ import msgspec
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import Input, TextInput
 from edge_agent.registry import kinds, names, onnx_file, picture, tflite_file
-from edge_agent.registry.graph import MAX_WORDS, Graph, clean, output_scale
+from edge_agent.registry.graph import MAX_WORDS, Graph, clean, one_line, output_scale
 from edge_agent.registry.heads import Guess, heads, shape
 from edge_agent.registry.names import coco80
 from edge_agent.types import Net, TensorSpec
@@ -95,7 +95,8 @@ def inspect(path: Path, net: Net, look: Look | None = None) -> Seen:
                 notes.append(f"{spec.name} is {spec.dtype}: {ends[0]:.4g}..{ends[1]:.4g} in steps of {spec.scale:.4g}")
         if any(axis is None for axis in spec.shape):
             notes.append(f"{spec.name} {shape(spec)} has dynamic axes")
-    return replace(seen, licence=licence or "unknown", reasons=[*seen.reasons, *notes])
+    reasons = [one_line(reason) for reason in (*seen.reasons, *notes)]
+    return replace(seen, licence=licence or "unknown", reasons=reasons, refusal=one_line(seen.refusal, 1000))
 
 
 def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
@@ -107,6 +108,11 @@ def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
         if kind is None:
             raise RefusedError(_unknown(path, net, "token ids go in, but no output is a vector a token or a text"))
         return _encoder(path, net, kind, look) if kind.family == "bert" else _named(kind, graph, path)
+    pictures = [spec for spec in net.inputs if len(spec.shape) == 4]
+    if len(pictures) == 1:
+        extra = ", ".join(f"{s.name} {shape(s)}" for s in net.inputs if s not in pictures)
+        kind = kinds.Kind("detect", "two-inputs", f"a picture {shape(pictures[0])} goes in together with {extra}")
+        return _named(kind, graph, path)
     other = kinds.hidden(net) or kinds.sound(net) or kinds.vector(net)
     if other is None:
         raise RefusedError(_unknown(path, net, "neither one picture nor token ids go in"))
@@ -146,15 +152,24 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
         kind = kinds.picture(net, order)
         if kind is None:
             raise RefusedError(_unknown(path, net, f"the outputs are of no head that is known at {width}x{height}"))
-        return _named(kind, graph, path, *reasons)
+        return _shown(_named(kind, graph, path, *reasons), spec, graph, width, height, order)
     if guesses[0].family not in RUNS:
         kind = kinds.Kind("detect", guesses[0].family, guesses[0].why, guesses[0].classes)
-        return _named(kind, graph, path, *reasons)
+        return _shown(_named(kind, graph, path, *reasons), spec, graph, width, height, order)
     if spec.shape[0] not in (None, 1):
         refusal = f"{path}: takes {spec.shape[0]} pictures at once; export it with a batch of 1 or a dynamic one"
         return Seen("detect", guesses[0].family, [f"family {guesses[0].family}: {guesses[0].why}"], refusal=refusal)
     base = {"width": width, "height": height, "layout": order}
     return _settle(path, net, graph, guesses, base, reasons, look)
+
+
+def _shown(seen: Seen, spec: TensorSpec, graph: Graph, width: int, height: int, order: str) -> Seen:
+    """The same with what the file says of its input, where it says it."""
+    ways = picture.ways(spec, graph, seen.family, {"width": width, "height": height, "layout": order})
+    stated = [reason for reason in ways.reasons if not reason.startswith("letterbox")]
+    stated += ["scale: nothing in the file says"] if ways.ranges else []
+    stated += ["channels: nothing in the file says"] if ways.orders else []
+    return replace(seen, reasons=[*seen.reasons, *stated], input=None if ways.ranges or ways.orders else ways.first)
 
 
 def _settle(
@@ -173,8 +188,9 @@ def _settle(
     def candidate(guess: Guess, ways: picture.Ways) -> Seen:
         found, ids, why = names.labels(guess.family, guess.classes, stated, where)
         own = [f"family {guess.family}: {guess.why}", *reasons, *ways.reasons, f"labels: {why}"]
-        clipped = one_scale(graph, net.outputs, guess.family)
-        refusal = f"{path}: {clipped}" if clipped else ""
+        coarse, lost = one_scale(graph, net.outputs, guess.family, max(base["width"], base["height"]))
+        own += [coarse] if coarse else []
+        refusal = f"{path}: {coarse}" if lost else ""
         return Seen("detect", guess.family, own, input=ways.first, labels=found, class_ids=ids, refusal=refusal)
 
     rows = [(guess, picture.ways(spec, graph, guess.family, base)) for guess in guesses if guess.family in RUNS]
@@ -234,18 +250,17 @@ def _told(told: list[tuple[str, str]]) -> str:
     for way, what in dict(told).items():
         outcomes.setdefault(what, []).append(way)
     return ", ".join(
-        f"{' and '.join(ways) if len(ways) < 4 else f'{len(ways)} other ways'}: {what}"
-        for what, ways in outcomes.items()
+        f"{' and '.join(ways) if len(ways) < 4 else f'{len(ways)} ways'}: {what}" for what, ways in outcomes.items()
     )
 
 
-def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str) -> str:
-    """What is lost where one quantized tensor holds boxes and scores; "" when nothing is.
+def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: int) -> tuple[str, bool]:
+    """What it costs that one quantized tensor holds boxes and scores ("" when none does), and whether it is too much.
 
     A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth.
     """
     if family not in ONE_SCALE:
-        return ""
+        return "", False
     for spec in outputs:
         found = (spec.scale, spec.zero_point, spec.dtype) if spec.scale else output_scale(graph, spec.name)
         if not found or not found[0] or len(spec.shape) != 3:
@@ -254,10 +269,11 @@ def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str) -> str
         low, high = [(v - zero) * scale for v in ((0, 255) if kind == "uint8" else (-128, 127))]
         seen = f"one scale for boxes and scores: {spec.name} holds {low:.3g}..{high:.3g} in steps of {scale:.3g}"
         if family in ("yolox", "nanodet") and (high < 2.5 or low > -0.5):
-            return f"{seen}, boxes clip"
+            return f"{seen}, boxes clip", True
         if scale > 0.1:
-            return f"{seen}, scores are rounded away"
-    return ""
+            return f"{seen}, scores are rounded away", True
+        return f"{seen}, boxes are exact to {scale * side if high < 2 else scale:.2g} pixels", False
+    return "", False
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────

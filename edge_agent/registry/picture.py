@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edge_agent.manifest import Input
-from edge_agent.registry.graph import IMAGENET_MEAN, Graph, Leading, leading
+from edge_agent.registry.graph import IMAGENET_MEAN, Graph, Leading, input_scale, leading
 from edge_agent.registry.heads import shape, side
 from edge_agent.types import TensorSpec
 
@@ -101,7 +101,7 @@ def ways(spec: TensorSpec, graph: Graph, family: str, base: dict[str, Any]) -> W
     given = (
         _stated(graph, family, start, channels)
         or _computed(spec, head, start, channels)
-        or _bytes(spec, start, channels)
+        or _bytes(spec, graph, start, channels)
     )
     if given:
         first, why = given
@@ -208,17 +208,19 @@ def _computed(spec: TensorSpec, head: Leading, start: Input, channels: Channels)
     return None
 
 
-def _bytes(spec: TensorSpec, start: Input, channels: Channels) -> tuple[Input, str] | None:
-    """From an integer input: its own scale and zero point say which numbers its 256 steps stand for."""
-    if spec.dtype not in ("uint8", "int8"):
+def _bytes(spec: TensorSpec, graph: Graph, start: Input, channels: Channels) -> tuple[Input, str] | None:
+    """From an integer input, or a float one that is quantized at once: which numbers do its 256 steps stand for?"""
+    inner = None if spec.dtype in ("uint8", "int8") else input_scale(graph, spec.name)
+    if spec.dtype not in ("uint8", "int8") and inner is None:
         return None
-    low = 0 if spec.dtype == "uint8" else -128
-    if not spec.scale:
-        if spec.dtype == "uint8":
+    scale, zero, dtype = inner or (spec.scale, spec.zero_point, spec.dtype)
+    low = 0 if dtype == "uint8" else -128
+    if not scale:
+        if dtype == "uint8":
             return scaled(start, "0..255", channels), "the input is uint8 without a scale: the pixels themselves"
         return None
-    span = [(v - spec.zero_point) * spec.scale for v in (low, low + 255)]
-    said = f"the input is {spec.dtype} and stands for {span[0]:.4g}..{span[1]:.4g}"
+    span = [(v - zero) * scale for v in (low, low + 255)]
+    said = f"the input is {'quantized at once' if inner else dtype} and stands for {span[0]:.4g}..{span[1]:.4g}"
     for kind, (lo, hi) in SPANS.items():
         if abs(span[0] - lo) < 0.03 * (hi - lo) and abs(span[1] - hi) < 0.03 * (hi - lo):
             return scaled(start, kind, channels), said
