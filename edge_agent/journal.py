@@ -96,12 +96,16 @@ class Queue:
         """Whether the reader has something before it."""
         return any(s.offset < s.size for s in self.segments)
 
-    def between(self, first: int, last: int) -> Iterator[Read]:
-        """The readable records with a seq from `first` to `last`; segments that hold none are not opened."""
+    def around(self, first: int, last: int) -> list[Segment]:
+        """The segments that may hold a seq from `first` to `last`."""
         bounds = [s.first for s in self.segments[1:]] + [last + 1]
-        for segment, following in zip(self.segments, bounds, strict=False):
-            if segment.first <= last and following > first:
-                yield from (item for item in readable(segment) if first <= item.seq <= last)
+        pairs = zip(self.segments, bounds, strict=False)
+        return [segment for segment, following in pairs if segment.first <= last and following > first]
+
+    def between(self, first: int, last: int) -> Iterator[Read]:
+        """The readable records with a seq from `first` to `last`."""
+        for segment in self.around(first, last):
+            yield from (item for item in readable(segment) if first <= item.seq <= last)
 
 
 class Journal:
@@ -117,6 +121,7 @@ class Journal:
         self.marks: dict[str, int] = {}
         """pipeline -> the mark of its last event that is kept"""
         self._marks_saved = 0
+        self._scanned: dict[Path, tuple[int, list[int]]] = {}
         try:
             if not path.is_dir():
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -260,7 +265,7 @@ class Journal:
     def _behind_damage(self, queue: Queue, segment: Segment) -> list[Lost]:
         """Damage was met: the numbers that the other class does not hold, up to the next readable one, are lost."""
         here = queue.segments.index(segment)
-        after = next((r.seq for s in queue.segments[here:] for r in readable(s) if r.seq > queue.before), 0)
+        after = next((n for s in queue.segments[here:] for n in self._numbers(s) if n > queue.before), 0)
         first = max(queue.before + 1, segment.first)
         last = (after or max(self.opened_at, queue.last) + 1) - 1
         if last < first:
@@ -272,7 +277,18 @@ class Journal:
 
     def on_disk(self, first: int, last: int) -> set[int]:
         """The numbers from `first` to `last` that can be read from any segment."""
-        return {item.seq for queue in self.queues.values() for item in queue.between(first, last)}
+        around = [segment for queue in self.queues.values() for segment in queue.around(first, last)]
+        return {n for segment in around for n in self._numbers(segment) if first <= n <= last}
+
+    def _numbers(self, segment: Segment) -> list[int]:
+        """The readable numbers of a segment; kept for a few, because damage in many places asks again and again."""
+        size, numbers = self._scanned.get(segment.path, (-1, []))
+        if size != segment.size:
+            if len(self._scanned) >= 8:
+                self._scanned.clear()
+            numbers = [item.seq for item in readable(segment)]
+            self._scanned[segment.path] = segment.size, numbers
+        return numbers
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────
 
