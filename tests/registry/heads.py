@@ -1,0 +1,123 @@
+"""Real detectors of a few nodes, in each head and each way of input. For tests only.
+
+They see squares of pure colour: a cell of 8x8 pixels gives one box, its classes are the means of the channels, so
+that family, layout, scale and the place of the boxes are all in what comes out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SIDE = 64
+CELLS = 84
+"""of 64x64 with strides 8, 16, 32"""
+BOX = 24.0
+"""pixels of a side of each box"""
+
+
+def picture(path: Path) -> Path:
+    """Black, with one square of 8x8 pixels (as the network sees it) in red, one in blue."""
+    image = np.zeros((SIDE * 4, SIDE * 4, 3), np.uint8)
+    image[64:96, 96:128] = (0, 0, 255)
+    image[192:224, 32:64] = (255, 0, 0)
+    cv2.imwrite(str(path), image)
+    return path
+
+
+def squares(
+    path: Path,
+    head: str,
+    *,
+    gain: float = 1 / 255,
+    nhwc: bool = False,
+    turned: bool = False,
+    element: int = TensorProto.FLOAT,
+    batch: int | str = 1,
+    lead: list[tuple[str, Any]] | None = None,
+    tail: tuple[float, int] | None = None,
+    names: tuple[str, str] = ("pixels of anything", "what is in it"),
+    meta: dict[str, str] | None = None,
+) -> Path:
+    """Write the detector. `gain`: score of a cell = mean of a channel * gain; `lead`: operators with a constant before
+    the first layer; `tail`: scale and zero point of one QuantizeLinear over the output; `names`: input and output.
+    """
+    source, sink = names
+    nodes, constants = [], {}
+    here = source
+
+    def step(op: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, list(inputs), [f"t{len(nodes)}"], **attributes))
+        return f"t{len(nodes) - 1}"
+
+    def const(value: Any) -> str:
+        constants[f"c{len(constants)}"] = np.asarray(value)
+        return f"c{len(constants) - 1}"
+
+    if element != TensorProto.FLOAT:
+        here = step("Cast", here, to=TensorProto.FLOAT)
+    if nhwc:
+        here = step("Transpose", here, perm=[0, 3, 1, 2])
+    for op, value in lead or []:
+        shaped = np.asarray(value, np.float32)
+        here = step(op, here, const(shaped.reshape(1, -1, 1, 1) if shaped.size > 1 else shaped))
+    weight = np.zeros((3, 3, 8, 8), np.float32)
+    for channel in range(3):
+        weight[channel, channel] = gain / 64
+    # the eight pixels of a cell become one; coarser levels see nothing
+    fine = step("Conv", here, const(weight), strides=[8, 8])
+    levels = [fine]
+    for s in (2, 4):
+        pooled = step("AveragePool", fine, kernel_shape=[s, s], strides=[s, s])
+        levels.append(step("Mul", pooled, const(np.float32(0))))
+    flat = [step("Reshape", level, const(np.array([0, 3, -1], np.int64))) for level in levels]
+    scores = step("Concat", *flat, axis=2)
+    places = np.zeros((1, 4, CELLS), np.float32)
+    centres = [((i % n) * s + s / 2, (i // n) * s + s / 2) for s, n in ((8, 8), (16, 4), (32, 2)) for i in range(n * n)]
+    places[0, :2] = np.array(centres).T
+    places[0, 2:] = BOX
+    if head == "yolox":
+        places[0, :2] = 0.5
+        places[0, 2:] = np.log(BOX / np.repeat([8, 16, 32], [64, 16, 4]))
+    zero = step("Mul", step("Slice", scores, const([0]), const([1]), const([1])), const(np.float32(0)))
+    boxes = step("Add", zero, const(places))
+    parts = [boxes, scores]
+    if head in ("yolox", "yolox-decoded"):
+        parts.insert(1, step("Add", zero, const(np.float32(1))))
+    if head == "edge-yolo":
+        reach = step("Add", zero, const(np.full((1, 4, CELLS), BOX / 16, np.float32)))
+        logits = step("Mul", step("Sub", scores, const(np.float32(0.5))), const(np.float32(20)))
+        outs = [step("Transpose", part, perm=[0, 2, 1]) for part in (reach, logits)]
+        shapes = [[batch, CELLS, 4], [batch, CELLS, 3]]
+    else:
+        out = step("Concat", *parts, axis=1)
+        rows = (4 if head == "yolov8" else 5) + 3
+        upright = head == "yolov8"
+        if upright == turned:
+            out = step("Transpose", out, perm=[0, 2, 1])
+        outs, shapes = [out], [[batch, rows, CELLS] if upright != turned else [batch, CELLS, rows]]
+    if tail:
+        scale, low = const(np.float32(tail[0])), const(np.int8(tail[1]))
+        outs = [step("DequantizeLinear", step("QuantizeLinear", out, scale, low), scale, low) for out in outs]
+    if element == TensorProto.FLOAT16:
+        outs = [step("Cast", out, to=TensorProto.FLOAT16) for out in outs]
+    kind = TensorProto.FLOAT16 if element == TensorProto.FLOAT16 else TensorProto.FLOAT
+    finals = [sink] if len(outs) == 1 else [f"{sink} {i}" for i in range(len(outs))]
+    nodes += [helper.make_node("Identity", [out], [final]) for out, final in zip(outs, finals, strict=True)]
+    given = [batch, SIDE, SIDE, 3] if nhwc else [batch, 3, SIDE, SIDE]
+    graph = helper.make_graph(
+        nodes,
+        head,
+        [helper.make_tensor_value_info(source, element, given)],
+        [helper.make_tensor_value_info(name, kind, dims) for name, dims in zip(finals, shapes, strict=True)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"names": "['blue', 'green', 'red']", **(meta or {})})
+    onnx.save(model, str(path))
+    return path

@@ -1,0 +1,215 @@
+"""What inspection reads out of real files: made ones of each head and way of input, and those of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from edge_agent.backends import open_net
+from edge_agent.manifest import Input
+from edge_agent.registry.inspect import RUNS, Look, Seen, inspect
+from edge_agent.tasks.yolo import FAMILIES
+from edge_agent.trial import looker, mosaic
+from tests.registry.heads import picture, squares
+
+
+@pytest.fixture(scope="session")
+def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
+    return looker([picture(tmp_path_factory.mktemp("proof") / "squares.png")])
+
+
+MICROSOFT = {"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixelFormat": "Bgr8"}
+"""metadata keys that ONNX documents for images"""
+
+
+def read(path: Path, look: Look | None) -> Seen:
+    return inspect(path, open_net(path, path.suffix[1:], 1), look)
+
+
+def said(seen: Seen, *words: str) -> bool:
+    return any(all(word in reason for word in words) for reason in seen.reasons)
+
+
+def test_what_can_be_added_is_what_the_tasks_decode() -> None:
+    assert set(RUNS) == {*FAMILIES, "bert"}
+
+
+@pytest.mark.parametrize("head", ["yolox", "yolox-decoded", "yolov8", "edge-yolo"])
+@pytest.mark.parametrize(
+    ("given", "top"),
+    [
+        ({}, 255),
+        ({"gain": 1.0}, 1),
+        ({"nhwc": True}, 255),
+        ({"batch": "n"}, 255),
+        ({"element": TensorProto.UINT8}, 255),
+        ({"element": TensorProto.UINT8, "nhwc": True, "batch": "n"}, 255),
+        ({"element": TensorProto.FLOAT16}, 255),
+        ({"element": TensorProto.FLOAT16, "gain": 1.0}, 1),
+        ({"lead": [("Div", 255.0)], "gain": 1.0}, 255),
+        ({"turned": True, "names": ("x", "y")}, 255),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else str(value),
+)
+def test_each_head_in_each_way(tmp_path: Path, look: Look, head: str, given: dict[str, Any], top: int) -> None:
+    """`top`: what a full channel is to be as the network's input."""
+    if head == "edge-yolo" and top == 1:
+        # logits have no upper end that would betray a wrong scale
+        given, top = {**given, "gain": 1 / 255}, 255
+    seen = read(squares(tmp_path / "net.onnx", head, **given), look)
+    # decoded boxes behind an objectness of 1 are YOLOv6's where the pixels go in as its own do
+    family = "yolov6" if head == "yolox-decoded" and top == 1 else head
+    assert (seen.task, seen.family, seen.refusal) == ("detect", family, "")
+    assert seen.input is not None
+    assert (seen.input.width, seen.input.height) == (64, 64)
+    assert seen.input.layout == ("NHWC" if given.get("nhwc") else "NCHW")
+    ends = [(x * seen.input.scale - seen.input.mean[0]) / seen.input.std[0] for x in (0, 255)]
+    assert ends == pytest.approx([0, top])
+    assert seen.labels == ["blue", "green", "red"]
+    for subject in ("family ", "layout ", "size ", "labels: "):
+        assert said(seen, subject), subject
+    assert said(seen, "scale") or said(seen, "tried on the proof pictures", f"0..{top}: ")
+    assert ("batch" in given) == said(seen, "dynamic axes")
+
+
+def test_evidence_in_the_file_needs_no_trial(tmp_path: Path) -> None:
+    """No `look` is given, so that what comes out is what the file says."""
+    cases: list[tuple[dict[str, Any], str, str, tuple[str, ...]]] = [
+        ({"meta": {"stride": "32", "task": "detect", "author": "Ultralytics"}}, "RGB", "0..1", ("Ultralytics",)),
+        ({"meta": MICROSOFT}, "BGR", "0..255",
+         ("metadata says NominalRange_0_255",)),
+        ({"meta": {"mean": "[123.675, 116.28, 103.53]", "std": "[58.395, 57.12, 57.375]", "color_space": "RGB"}}, "RGB",
+         "-2.12..2.25", ("metadata states mean",)),
+        ({"lead": [("Sub", [123.675, 116.28, 103.53]), ("Div", [58.395, 57.12, 57.375])]}, "RGB", "0..255",
+         ("begins with Sub 123.675",)),
+        ({"lead": [("Sub", [103.53, 116.28, 123.675])]}, "BGR", "0..255", ("meant for 0..255",)),
+        ({"lead": [("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])]}, "RGB", "0..1",
+         ("meant for 0..1",)),
+        ({"lead": [("Mul", 1 / 127.5), ("Sub", 1.0)]}, "RGB", "0..255", ("begins with Mul",)),
+        ({"element": TensorProto.UINT8}, "RGB", "0..255", ("input is uint8",)),
+    ]  # fmt: skip
+    for given, channels, span, words in cases:
+        seen = read(squares(tmp_path / "net.onnx", "yolov8", **given), None)
+        assert seen.input is not None
+        ends = [(x * seen.input.scale - seen.input.mean[0]) / seen.input.std[0] for x in (0, 255)]
+        assert f"{ends[0]:.3g}..{ends[1]:.3g}" == span, given
+        assert seen.input.channels == channels, given
+        assert said(seen, *words), (given, seen.reasons)
+        # where a file settles both, nothing is left to be tried
+        assert said(seen, "not tried") == (not said(seen, f"channels {channels}")), given
+
+
+def test_mean_and_std_follow_their_channels(tmp_path: Path, look: Look) -> None:
+    meta = {"mean": "[123.675, 116.28, 103.53]", "std": "[58.395, 57.12, 57.375]", "color_space": "RGB"}
+    seen = read(squares(tmp_path / "net.onnx", "yolov8", meta=meta), look)
+    assert seen.input is not None and seen.input.mean == (123.675, 116.28, 103.53)
+
+
+def test_what_makes_no_sense_in_any_way_is_refused(tmp_path: Path, look: Look) -> None:
+    path = squares(tmp_path / "blind.onnx", "yolov8", gain=0.0)
+    assert read(path, None).refusal == ""
+    seen = read(path, look)
+    assert "nothing makes sense on the proof pictures" in seen.refusal and "finds nothing" in seen.refusal
+    assert "--proof" in seen.refusal and "\n" not in seen.refusal
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "words", "refused"),
+    [
+        ("yolox", (1 / 256, -128), "boxes clip", True),
+        ("yolox", (6 / 255, -43), "boxes are exact to 0.024 pixels", False),
+        ("yolov8", (64 / 255, -128), "scores are rounded away", True),
+    ],
+)
+def test_one_scale_for_boxes_and_scores(
+    tmp_path: Path, look: Look, head: str, tail: tuple[float, int], words: str, refused: bool
+) -> None:
+    path = squares(tmp_path / "net.onnx", head, tail=tail, meta=MICROSOFT)
+    for how in (None, look):
+        seen = read(path, how)
+        assert said(seen, "one scale for boxes and scores", words), seen.reasons
+        assert bool(seen.refusal) == refused, seen.refusal
+        assert not refused or words in seen.refusal
+
+
+def test_sizes_that_the_file_leaves_open(tmp_path: Path) -> None:
+    from edge_agent.types import Net, TensorSpec
+
+    def net(rows: int | None) -> Net:
+        return Net(
+            lambda tensors: {},
+            (TensorSpec("in", (None, 3, None, None), "float32"),),
+            (TensorSpec("out", (None, 84, rows), "float32"),),
+            "none",
+        )
+
+    for rows, side in ((3549, 416), (2100, 320), (8400, 640), (None, 640)):
+        seen = inspect(tmp_path / "none.onnx", net(rows))
+        assert seen.input is not None and (seen.input.width, seen.input.height) == (side, side)
+    assert said(inspect(tmp_path / "none.onnx", net(3549)), "416x416", "rows of its output count these cells")
+
+
+def test_the_proof_picture_shows_three_things_apart() -> None:
+    proof = mosaic()
+    assert [name for name, _ in proof.things] == ["person", "cat", "cup"]
+    for i, (_, a) in enumerate(proof.things):
+        assert a.min() >= 0 and a.max() <= proof.frame.width
+        for _, b in proof.things[i + 1 :]:
+            assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
+
+
+# ── the files of the data ────────────────────────────────────────────────────────────────────────────────
+
+RGB1 = Input(1, 1, channels="RGB", scale=1 / 255)
+BGR255 = Input(1, 1, channels="BGR")
+SSD = Input(1, 1, channels="RGB", mean=(127.5,) * 3, std=(127.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "size", "layout", "classes", "how", "licence"),
+    [
+        ("yolox_nano.onnx", "yolox", 416, "NCHW", 80, BGR255, "unknown"),
+        ("yolox_nano_float16.tflite", "yolox", 416, "NCHW", 80, BGR255, "unknown"),
+        ("yolox_nano_dynamic_int8.tflite", "yolox", 416, "NCHW", 80, BGR255, "unknown"),
+        ("test-only/yolov5n-fp16.tflite", "yolov5", 640, "NHWC", 80, RGB1, "unknown"),
+        ("test-only/yolov8n_int8.tflite", "yolov8", 640, "NHWC", 80, RGB1, "AGPL-3.0"),
+        ("coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite", "ssd", 300, "NHWC", 90, SSD, "Apache License"),
+    ],
+)
+def test_published_detectors(
+    data: Path, name: str, family: str, size: int, layout: str, classes: int, how: Input, licence: str
+) -> None:
+    seen = read(data / "models" / name, looker())
+    assert (seen.task, seen.family, seen.refusal, len(seen.labels)) == ("detect", family, "", classes)
+    assert seen.input is not None and (seen.input.width, seen.input.height) == (size, size)
+    assert seen.input.layout == layout and seen.input.channels == how.channels
+    assert (seen.input.scale, seen.input.mean, seen.input.std) == (how.scale, how.mean, how.std)
+    assert seen.labels[0] == "person" and licence in seen.licence
+    assert said(seen, "tried on the proof pictures", "person 0.", "cat 0.", "cup 0.") or said(seen, "metadata")
+
+
+def test_the_broken_int8_yolox_is_refused_for_its_scale(data: Path) -> None:
+    for look in (None, looker()):
+        seen = read(data / "models" / "yolox_nano_int8_broken.tflite", look)
+        assert seen.family == "yolox"
+        assert "one scale for boxes and scores" in seen.refusal and "boxes clip" in seen.refusal
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "family", "words"),
+    [
+        ("ad01_fp32.tflite", "anomaly", "autoencoder", "640] goes in and [?, 640] comes back"),
+        ("ad01_int8.tflite", "anomaly", "autoencoder", "input_1 is int8: -84.85..14.86"),
+        ("vww_96_float.tflite", "classify-image", "image-classifier", "scale: nothing in the file says"),
+        ("vww_96_int8.tflite", "classify-image", "image-classifier", "scale 0..1: the input is int8"),
+    ],
+)
+def test_published_models_of_other_kinds(data: Path, name: str, task: str, family: str, words: str) -> None:
+    seen = read(data / "models" / name, looker())
+    assert (seen.task, seen.family) == (task, family)
+    assert said(seen, words), seen.reasons
+    assert f"{family}, " in seen.refusal and "cannot run this family" in seen.refusal
