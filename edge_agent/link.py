@@ -47,8 +47,8 @@ WINDOW = 40
 """events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
 HOLD_S = 30.0
 """seconds that sending pauses after the broker denied an event (not authorized, quota): it may be mended there"""
-ACK_WINDOW = 20
-"""alerts sent and not yet acknowledged by the consumer: a kill repeats no more than these"""
+ACK_WINDOW = 12
+"""alerts sent and not yet acknowledged by the consumer: a kill repeats these and what is just being noted as done"""
 PATIENT_S = 2.0
 """seconds that the consumer's acknowledgement keeps further alerts back; it may be away for long"""
 AWAITED = 1000

@@ -40,7 +40,8 @@ def _storm(folder: Path, paho_alone: bool) -> Result:
     kills = ", ".join(f"{n} of the {who}" for who, n in sorted(result.kills.items()))
     who = "the same with plain paho" if paho_alone else "kill -9"
     told = (
-        f"{result.lost} of {result.lines} alerts lost, {result.duplicates} duplicates (at most {result.worst} a kill)"
+        f"{result.lost} of {result.lines} alerts lost, {result.duplicates} duplicates "
+        f"(at most {result.worst['agent']} a kill of the agent, {result.worst['broker']} of the broker)"
     )
     if not paho_alone:
         told += f", {result.undeclared} undeclared; recovery p50 {result.percentile(0.5):.2f} s, "

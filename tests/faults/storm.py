@@ -35,10 +35,10 @@ class Result:
     undeclared: int = 0
     """numbers that neither came nor were declared by a gap event"""
     duplicates: int = 0
-    worst: int = 0
-    """duplicates a kill, at most: where the next kill came into a recovery, of both together"""
-    unanswered: int = 0
-    """kills since the last recovery"""
+    worst: Counter[str] = field(default_factory=Counter)
+    """duplicates a kill, at most, by who was killed; a broker repeats of its own what it had not saved as delivered"""
+    unanswered: list[str] = field(default_factory=list)
+    """who was killed since the last recovery"""
     before: int = 0
     """duplicates before them"""
     recovery: list[float] = field(default_factory=list)
@@ -138,8 +138,8 @@ def _one(
     time.sleep(rng.uniform(0.02, 0.3))
     if not result.unanswered:
         result.before = consumer.duplicates
-    result.unanswered += 1
     victim = rng.choice(("agent", "agent", "broker"))
+    result.unanswered.append(victim)
     result.kills[victim] += 1
     if victim == "agent":
         agent.kill()
@@ -152,8 +152,10 @@ def _one(
         return
     until(lambda: consumer.newest >= written, f"a line written after the kill of the {victim} arrives", 90)
     result.recovery.append(time.monotonic() - began)
-    result.worst = max(result.worst, -(-(consumer.duplicates - result.before) // result.unanswered))
-    result.unanswered = 0
+    who = "broker" if "broker" in result.unanswered else "agent"
+    each = -(-(consumer.duplicates - result.before) // len(result.unanswered))
+    result.worst[who] = max(result.worst[who], each)
+    result.unanswered = []
 
 
 def _texts(consumer: Consumer) -> Counter[int]:
