@@ -118,8 +118,12 @@ def make_tasks(
 class Agent:
     """One device's agent; make it, `run` it, and it is done."""
 
-    def __init__(self, config: Config, *, pull: bool = False, say: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, config: Config, *, pull: bool = False, race: bool = False, say: Callable[[int, int], None] | None = None
+    ) -> None:
         """Check everything that can be checked before a thread starts: sources, models, tasks, store, broker.
+
+        `race`: find out which variant of each model is the fastest here, where that is not known yet.
 
         Raises an EdgeAgentError, one line that names the pipeline.
         """
@@ -127,7 +131,7 @@ class Agent:
         self.started = time.monotonic()
         self.on_event: Callable[[Event], None] = lambda event: None
         """told of each event once it is kept"""
-        self.models = Models(pull=pull, say=say)
+        self.models = Models(pull=pull, say=say, race=race)
         self.look = threading.Event()
         """set it to have switched models noticed now; they are looked for every LOOK_S anyway"""
         self._changed = threading.Event()

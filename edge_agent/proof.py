@@ -76,6 +76,10 @@ def asked(trial: Trial) -> Result:
         from edge_agent.agree import agree
 
         return agree(trial)
+    if trial.what == "race":
+        from edge_agent.race import race
+
+        return race(trial)
     return load(trial) if trial.what == "load" else prove(trial)
 
 

@@ -73,6 +73,12 @@ class Trial(msgspec.Struct, frozen=True):
     parent: Manifest | None = None
     """of the second variant, which the first is held against; None: the same model's"""
     parent_parts: dict[str, str] = {}
+    seconds: float = 3.0
+    """of a race"""
+    bare: bool = False
+    """race: time a default session of the original as well"""
+    skip: list[str] = []
+    """race: SHA-256 of the variants that do not take part, as they were refused"""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -163,11 +169,16 @@ def open_tried(path: Path, format: str, threads: int = 0) -> Net:
     return open_net(path, format, threads)
 
 
+def recall(folder: str, trial: Trial) -> Verdict | None:
+    """The verdict of such a trial in HOME/`folder`; None when none is remembered."""
+    return _read(registry.home() / folder / f"{_key(trial)}.json")
+
+
 def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
-    """The verdict of a trial: the remembered one in HOME/`folder`, or that of the trial held now."""
-    place = registry.home() / folder / f"{_key(trial)}.json"
-    if not again and (known := _read(place)) is not None:
+    """The verdict of a trial: the remembered one, or that of the trial held now."""
+    if not again and (known := recall(folder, trial)) is not None:
         return known
+    place = registry.home() / folder / f"{_key(trial)}.json"
     began = time.monotonic()
     result = _hold(trial)
     rows = [variant.file for variant in trial.variants]

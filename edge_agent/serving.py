@@ -19,7 +19,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.prove import agree, open_tried, prove
+from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, open_tried, prove, recall
 from edge_agent.types import ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
@@ -29,18 +29,28 @@ class Models:
     """Opens each model once; the nets share one lane."""
 
     def __init__(
-        self, *, threads: int = 0, lane: Lane | None = None, pull: bool = False, say: Say | None = None
+        self,
+        *,
+        threads: int = 0,
+        lane: Lane | None = None,
+        pull: bool = False,
+        say: Say | None = None,
+        race: bool = False,
     ) -> None:
-        """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes."""
-        self.threads, self.lane, self.pull, self.say = threads, lane or Lane(), pull, say
+        """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes.
+
+        `race`: where a model has several variants and nobody knows which one is the fastest here, find out.
+        """
+        self.threads, self.lane, self.pull, self.say, self.race = threads, lane or Lane(), pull, say, race
         self._served: dict[str, Served] = {}
         self._marks: dict[str, str] = {}
 
     def serve(self, name: str) -> Served:
         """The model of that name, alias, folder or file, ready to run.
 
-        Of its variants the first that can be had, has proved itself (see prove.py) and loads serves; `why` says which
-        and what was wrong with those before it. Raises ModelError, one line.
+        Of its variants the fastest one (the first, where nobody knows) that can be had, has proved itself (prove.py),
+        agrees with its parent (agree.py) and loads serves; `why` says which and what was wrong with those before it.
+        Raises ModelError, one line.
         """
         if name not in self._served:
             self._served[name] = self.open(name)
@@ -62,7 +72,8 @@ class Models:
         manifest = located.manifest
         parts = parts_of(located, pull=self.pull, say=self.say)
         passed_over: list[str] = []
-        for row in manifest.networks():
+        rows, raced = self._in_order(located, parts)
+        for row in rows:
             try:
                 path = registry.file_path(located, row, pull=self.pull, say=self.say)
                 prove(manifest, row, path, parts, self.threads)
@@ -81,9 +92,27 @@ class Models:
                 net=replace(net, run=self._taking_turns(net.run)),
                 parts=parts,
                 input=input_of(manifest, row),
-                why="; ".join([located.why, f"{row.name} ({row.precision}) on {net.engine}", *agrees, *passed_over]),
+                why="; ".join(
+                    [located.why, f"{row.name} ({row.precision}) on {net.engine}", *agrees, *raced, *passed_over]
+                ),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
+
+    def _in_order(self, located: registry.Located, parts: Mapping[str, Path]) -> tuple[list[File], list[str]]:
+        """The variants, the fastest on this device first where that is known (or raced for now), and what is known."""
+        rows = located.manifest.networks()
+        here = [row for row in rows if registry.is_here(located, row)]
+        if len(here) < 2:
+            return rows, []
+        verdict = recall("races", _race(located, here, parts, self.threads))
+        if verdict is None and self.race:
+            verdict = race(located, parts, self.threads)
+        if verdict is None or not verdict.result.passed:
+            return rows, []
+        times = {row["sha256"]: row["median_ms"] for row in verdict.result.figures["rows"]}
+        ordered = sorted(rows, key=lambda row: times.get(row.sha256, float("inf")))
+        told = ", ".join(f"{row.name} {times[row.sha256]:.1f} ms" for row in ordered if row.sha256 in times)
+        return ordered, [f"raced: {told}"]
 
     def _taking_turns(self, run: Callable[[Tensors], dict[str, Any]]) -> Callable[[Tensors], dict[str, Any]]:
         def turn(tensors: Tensors) -> dict[str, Any]:
@@ -152,6 +181,33 @@ def try_all(located: registry.Located, threads: int = 0, *, again: bool = False)
     if all(one.refused for one in tried):
         raise RefusedError("; ".join(one.refused for one in tried))
     return tried
+
+
+def race(
+    located: registry.Located, parts: Mapping[str, Path], threads: int = 0, *, seconds: float = 3.0, bare: bool = False
+) -> Verdict:
+    """Time the variants that are here and may serve against each other, and remember it (see race.py)."""
+    manifest = located.manifest
+    here = [row for row in manifest.networks() if registry.is_here(located, row)]
+    skip, variants = [], []
+    for row in here:
+        path = located.folder / row.name
+        try:
+            path = registry.file_path(located, row)
+            prove(manifest, row, path, parts, threads)
+            hold_against_parent(located, row, path, parts, threads)
+        except ModelError:
+            skip.append(row.sha256)
+        variants.append(Variant(row, str(path.absolute())))
+    trial = _race(located, here, parts, threads)
+    trial = msgspec.structs.replace(trial, variants=variants, skip=skip, seconds=seconds, bare=bare)
+    return ask("races", trial, again=True)
+
+
+def _race(located: registry.Located, rows: list[File], parts: Mapping[str, Path], threads: int) -> Trial:
+    """The race of these variants as it is remembered; it does not say where they lie."""
+    given = {role: str(part.absolute()) for role, part in parts.items()}
+    return Trial("race", [Variant(row, "") for row in rows], threads, LIMITS, located.manifest, given)
 
 
 def parts_of(located: registry.Located, **how: Any) -> dict[str, Path]:

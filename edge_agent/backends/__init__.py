@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.errors import RefusedError
-from edge_agent.types import Net
+from edge_agent.types import Net, Tensors
 
 FORMATS = {
     "onnx": "edge_agent.backends.onnx:load",
@@ -39,3 +40,20 @@ def open_net(path: Path, format: str, threads: int = 0) -> Net:
     module, _, attr = FORMATS[format].partition(":")
     net: Net = getattr(importlib.import_module(module), attr)(path, threads or len(os.sched_getaffinity(0)))
     return net
+
+
+def bare(path: Path, format: str) -> Callable[[Tensors], object]:
+    """A run of the file as its runtime does it by default: the yardstick of ``bench``, not for serving.
+
+    It takes tensors of the declared dtypes. Raises RefusedError as `open_net` does.
+    """
+    module = importlib.import_module(FORMATS[format].partition(":")[0])
+    run: Callable[[Tensors], object] = module.bare(path)
+    return run
+
+
+def providers(path: Path, format: str) -> dict[str, str]:
+    """Ways to run a file beside the processor -> what became of trying it; empty when it works."""
+    module = importlib.import_module(FORMATS[format].partition(":")[0])
+    found: dict[str, str] = module.providers(path)
+    return found

@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,10 @@ PROVIDERS = "EDGE_AGENT_PROVIDERS"
 """Environment: execution providers to try before the CPU, comma separated, e.g. CUDAExecutionProvider."""
 
 CPU = "CPUExecutionProvider"
+OTHERS = tuple(
+    f"{name}ExecutionProvider" for name in ("CUDA", "Tensorrt", "OpenVINO", "Hailo", "ACL", "Xnnpack", "CoreML")
+)
+"""those that ``bench`` lists"""
 
 SPIN_DURATION_SINCE = (1, 26)
 """ONNX Runtime that first knows session.intra_op.spin_duration_us; older ones accept any key and ignore it."""
@@ -60,6 +64,29 @@ def load(path: Path, threads: int) -> Net:
             continue
         return replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
     return replace(_net(ort, path, threads, CPU), reasons=(*reasons, f"{CPU}: threads={threads}"))
+
+
+def bare(path: Path) -> Callable[[Tensors], object]:
+    """A run in a default session."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), providers=[CPU])
+    wanted = {arg.name: DTYPES[arg.type] for arg in session.get_inputs()}
+    return lambda tensors: session.run(None, {name: tensors[name].astype(t, copy=False) for name, t in wanted.items()})
+
+
+def providers(path: Path) -> dict[str, str]:
+    """Execution provider -> why it does not run this file; empty when it does."""
+    import onnxruntime as ort
+
+    found = {}
+    for provider in OTHERS:
+        try:
+            _try_out(_net(ort, path, 1, provider))
+            found[provider] = ""
+        except ModelError as error:
+            found[provider] = str(error).removeprefix(f"{path}: ")
+    return found
 
 
 def _net(ort: ModuleType, path: Path, threads: int, provider: str) -> Net:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,52 @@ def load(path: Path, threads: int) -> Net:
     if model_faults:
         raise RefusedError(f"{path}: not a readable TFLite model ({'; '.join(model_faults)})")
     raise RefusedError(f"{path}: no TFLite runtime ({'; '.join(reasons)}); pip install ai-edge-litert")
+
+
+def bare(path: Path) -> Callable[[Tensors], object]:
+    """A run in a default interpreter of the first engine that can build one. RefusedError when none can."""
+    interpreter = _default(path)
+    details = interpreter.get_input_details()
+    inputs = [(spec, d["index"]) for spec, d in zip(_specs(path, details), details, strict=True)]
+    outputs = [detail["index"] for detail in interpreter.get_output_details()]
+
+    def run(tensors: Tensors) -> object:
+        for spec, index in inputs:
+            interpreter.set_tensor(index, _quantize(path, spec, tensors[spec.name]))
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in outputs]
+
+    return run
+
+
+def _default(path: Path) -> Any:
+    for _, module in ENGINES:
+        try:
+            interpreter = importlib.import_module(module).Interpreter(model_path=str(path))
+            interpreter.allocate_tensors()
+        except (ImportError, AttributeError, *FAILURES):
+            continue
+        return interpreter
+    raise RefusedError(f"{path}: no TFLite runtime can load it; pip install ai-edge-litert")
+
+
+DELEGATES = {"Coral": "libedgetpu.so.1", "Hailo": "libhailo_tflite_delegate.so"}
+"""delegate -> its library; XNNPACK is built in and runs already"""
+
+
+def providers(path: Path) -> dict[str, str]:
+    """Delegate -> why it does not run this file; empty when it does."""
+    found = {}
+    for name, library in DELEGATES.items():
+        try:
+            litert = importlib.import_module(ENGINES[0][1])
+            ctypes.CDLL(library)  # asked first, as a delegate that fails to load complains when it is collected
+            delegate = litert.load_delegate(library)
+            litert.Interpreter(model_path=str(path), experimental_delegates=[delegate]).allocate_tensors()
+            found[name] = ""
+        except (ImportError, AttributeError, *FAILURES) as error:
+            found[name] = _first_sentence(error) or library
+    return found
 
 
 def _net(path: Path, interpreter: Any, engine: str, reasons: tuple[str, ...]) -> Net:

@@ -104,6 +104,12 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     add_evaluate_arguments(evaluated)
     model_options(evaluated)
 
+    timed = verb("bench", models.bench, "time a model's variants on this device, and remember the fastest")
+    timed.add_argument("model", help="name, folder, .onnx or .tflite")
+    timed.add_argument("--seconds", type=_seconds, default=10.0, help="to race for (default: 10)")
+    timed.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+    timed.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
     kept = verb("models", models.models_verb, "list, fetch, read, add, check and remove models")
     each = kept.add_subparsers(dest="models_verb", required=True, metavar="VERB")
     listed = each.add_parser("list", help="what is here and what can be had")

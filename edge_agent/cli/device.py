@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.agent import Agent
 
     stop = _stop_on_signals()
-    agent = Agent(config.load(args.config), pull=args.pull, say=progress("fetching"))
+    agent = Agent(config.load(args.config), pull=args.pull, race=True, say=progress("fetching"))
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")

@@ -14,6 +14,7 @@ from edge_agent.cli.say import note, one_line, print_json, progress, steps
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from edge_agent.manifest import Manifest
     from edge_agent.serving import Models, Tried
     from edge_agent.types import Finding, Frame
 
@@ -199,7 +200,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
         row = located.manifest.networks()[0]
         net = open_tried(registry.file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
-        reasons = [*located.why.split("; "), *net.reasons]
+        reasons = [*located.why.split("; "), *net.reasons, *_reports(located.manifest)]
     shown = {
         "name": name,
         "task": what.task,
@@ -230,6 +231,19 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     if refusal:
         print(f"{'refused':9}{refusal}")
     return 0
+
+
+def _reports(manifest: Manifest) -> list[str]:
+    """What the last trials of each variant said."""
+    from edge_agent.prove import remembered
+
+    said = []
+    for row in manifest.networks():
+        for folder in ("proofs", "reports"):
+            own = [verdict for verdict in remembered(row.sha256, folder) if verdict.sha256[0] == row.sha256]
+            found = [verdict.result for verdict in own if verdict.result.notes or not verdict.result.passed]
+            said += [f"{row.name}: {result.reason or '; '.join(result.notes)}" for result in found[:1]]
+    return said
 
 
 def _tensor(spec: Any) -> dict[str, Any]:
@@ -304,6 +318,18 @@ def _models_gc(args: argparse.Namespace, registry: Any) -> int:
     if left > args.budget:
         note("the rest belongs to current and previous versions; `edge-agent models remove` one to free more")
     return 1 if left > args.budget else 0
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time a model's variants on this device."""
+    from edge_agent.bench import bench, lines
+
+    found = bench(args.model, args.threads, args.seconds)
+    if args.json:
+        print_json(found)
+    else:
+        print("\n".join(lines(found)))
+    return 0
 
 
 # ── train ────────────────────────────────────────────────────────────────────────────────────────────────
