@@ -29,8 +29,8 @@ class Guess:
 
 
 def cells(width: int, height: int, strides: tuple[int, ...] = (8, 16, 32)) -> int:
-    """Grid cells of all levels of a detector's input."""
-    return sum((width // s) * (height // s) for s in strides)
+    """Grid cells of all levels of a detector's input; a padded convolution keeps a cell that is cut off."""
+    return sum(-(-width // s) * -(-height // s) for s in strides)
 
 
 def side(outputs: tuple[TensorSpec, ...]) -> int:

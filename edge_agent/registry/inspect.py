@@ -148,8 +148,9 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
         guesses = (
             [replace(g, why=f"{g.why}, though {where}") for g in heads(net.outputs, width, height)] if stated else []
         )
-    if not guesses:
-        kind = kinds.picture(net, order)
+    kind = kinds.picture(net, order)
+    lines = kind is not None and kind.family == "ocr-recogniser" and net.outputs[0].shape[1] is None
+    if not guesses or lines:
         if kind is None:
             raise RefusedError(_unknown(path, net, f"the outputs are of no head that is known at {width}x{height}"))
         return _shown(_named(kind, graph, path, *reasons), spec, graph, width, height, order)

@@ -70,7 +70,7 @@ def text(net: Net, graph: Graph) -> Kind | None:
         n = spec.shape[1] or 0
         seen = f"output {spec.name} {shape(spec)}"
         if any(word in spec.name.lower() for word in ("seq_rel", "nsp", "next")) and n == 2:
-            return Kind("next-sentence", "bert-nsp", f"{seen}: whether one sentence follows the other", 2)
+            return Kind("next-sentence", "bert-nsp", f"{seen}: whether one sentence follows the other ({where})", 2)
         if n and table and n == table[1]:
             return Kind("encode", "bert", f"{seen} is one vector a text, as wide as {where}")
         extra = ", or next sentence: the names do not say" if n == 2 else ""

@@ -207,17 +207,20 @@ FAMILIES: dict[str, Family] = {
 
 @functools.lru_cache(maxsize=8)
 def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Cell column and row (N, 2) and stride (N, 1) of each point: levels in order, cells row-major."""
+    """Cell column and row (N, 2) and stride (N, 1) of each point: levels in order, cells row-major.
+
+    A cell that the edge of the canvas cuts off counts, as a padded convolution keeps it.
+    """
     cells, steps = [], []
     for stride in strides:
-        rows, columns = np.mgrid[: height // stride, : width // stride].astype(np.float32)
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)].astype(np.float32)
         cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
         steps.append(np.full((rows.size, 1), stride, np.float32))
     return np.concatenate(cells), np.concatenate(steps)
 
 
 def _points(head: Head, strides: tuple[int, ...]) -> int:
-    return sum((head.width // s) * (head.height // s) for s in strides)
+    return sum(-(-head.width // s) * -(-head.height // s) for s in strides)
 
 
 def _strides(n: int, head: Head) -> tuple[int, ...]:

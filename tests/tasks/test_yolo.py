@@ -24,8 +24,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 def cells(width: int, height: int, strides: tuple[int, ...] = (8, 16, 32)) -> Iterator[tuple[int, int, int]]:
     """(column, row, stride) of each point."""
     for s in strides:
-        for row in range(height // s):
-            for column in range(width // s):
+        for row in range(math.ceil(height / s)):
+            for column in range(math.ceil(width / s)):
                 yield column, row, s
 
 
@@ -121,9 +121,9 @@ def test_end2end(normalised: bool) -> None:
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("strides", [(8, 16, 32), (8, 16, 32, 64)])
-@pytest.mark.parametrize("bins", [8, 16])
-def test_nanodet(bins: int, strides: tuple[int, ...], transposed: bool) -> None:
-    points = list(cells(128, 64, strides))
+@pytest.mark.parametrize(("width", "bins"), [(128, 8), (128, 16), (104, 8)])
+def test_nanodet(width: int, bins: int, strides: tuple[int, ...], transposed: bool) -> None:
+    points = list(cells(width, 64, strides))
     raw = rng().normal(0, 2, (len(points), 5 + 4 * bins)).astype(np.float32)
     raw[:, :5] = rng(1).random((len(points), 5)) ** 3
     want: list[Row] = []
@@ -135,7 +135,7 @@ def test_nanodet(bins: int, strides: tuple[int, ...], transposed: bool) -> None:
         shift = 0.0 if 64 in strides else 0.5
         x, y = (i + shift) * s, (j + shift) * s
         want.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], *best(row[:5])))
-    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, Head(128, 64, 5), want, 0.6)
+    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, Head(width, 64, 5), want, 0.6)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -314,7 +314,7 @@ def test_a_quantized_score_a_step_above_one_is_one() -> None:
         ("ssd", {"o": np.zeros((1, 9, 5))}, r"an ssd head has boxes \[1, N, 4\]"),
         ("ssd", {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9))}, "classes and scores"),
         ("edge-yolo", {"o": np.zeros((1, 21, 4))}, r"edge-yolo has boxes \[1, N, 4\] and logits \[1, N, C\]"),
-        ("nanodet", {"o": np.zeros((1, 22, 34))}, "no axis of it counts the cells"),
+        ("nanodet", {"o": np.zeros((1, 23, 34))}, "no axis of it counts the cells"),
         ("nanodet", {"o": np.zeros((1, 21, 35))}, "not 2 classes and 4 times some bins"),
         ("yolov8", {"o": np.full((1, 21, 6), 7.0)}, "scores up to 7 where 0..1 is meant"),
     ],
