@@ -35,7 +35,7 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
         "variants": figures["rows"],
         "refused": [one.refused for one in tried if one.refused],
         "bare": bare,
-        "path_over_bare": figures["rows"][0]["cpu_ms"] / bare["cpu_ms"] if bare else None,
+        "path_over_bare": figures["rows"][0]["cpu_ms"] / bare["cpu_ms"] if bare and bare["cpu_ms"] else None,
         "providers": figures["providers"],
     }
 
@@ -62,6 +62,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         told.append(
             f"{'bare ' + bare['file']:26}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   a default session"
         )
+    if found["path_over_bare"] is not None:
         told.append(f"the whole path of {rows[0]['file']} takes {found['path_over_bare']:.2f} of its processor time")
     told += [f"refused  {why}" for why in found["refused"]]
     told += [f"{name:26}{why or 'works'}" for name, why in found["providers"].items()]
