@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -48,7 +49,8 @@ def squares(
     the first layer; `tail`: scale and zero point of one QuantizeLinear over the output; `names`: input and output.
     """
     source, sink = names
-    nodes, constants = [], {}
+    nodes: list[Any] = []
+    constants: dict[str, npt.NDArray[Any]] = {}
     here = source
 
     def step(op: str, *inputs: str, **attributes: Any) -> str:

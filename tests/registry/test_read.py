@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from edge_agent import registry
 from edge_agent.backends import open_net
+from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.manifest import Input
+from edge_agent.registry import add as adding
 from edge_agent.registry.inspect import RUNS, Look, Seen, inspect
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.trial import looker, mosaic
 from tests.registry.heads import picture, squares
+from tests.tasks.text_models import bert
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +155,35 @@ def test_sizes_that_the_file_leaves_open(tmp_path: Path) -> None:
         seen = inspect(tmp_path / "none.onnx", net(rows))
         assert seen.input is not None and (seen.input.width, seen.input.height) == (side, side)
     assert said(inspect(tmp_path / "none.onnx", net(3549)), "416x416", "rows of its output count these cells")
+
+
+def test_the_pooling_that_makes_sense_is_kept(tmp_path: Path) -> None:
+    bert(tmp_path)
+    seen = read(tmp_path / "bert.onnx", looker())
+    # of [CLS] alone, this one gives the same vector for every sentence
+    assert seen.text is not None and (seen.text.pooling, seen.refusal) == ("mean", "")
+    assert said(seen, "pooling mean: tried on the proof sentences", "cls 0.00")
+    (tmp_path / "blind").mkdir()
+    bert(tmp_path / "blind", poison=True)
+    assert "no pooling makes sense on the proof sentences" in read(tmp_path / "blind" / "bert.onnx", looker()).refusal
+
+
+def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:
+    meta = {"license": "MIT"}
+    path = squares(tmp_path / "my net.onnx", "yolov8", gain=1.0, nhwc=True, meta=meta)
+    located = adding.add(path, "squares", open_net, look=look)
+    manifest = registry.locate("squares").manifest
+    assert manifest == located.manifest
+    assert (manifest.family, manifest.licence, manifest.labels) == ("yolov8", "MIT", ["blue", "green", "red"])
+    assert manifest.input is not None and (manifest.input.layout, manifest.input.scale) == ("NHWC", 1 / 255)
+    for refused in (
+        squares(tmp_path / "blind.onnx", "yolov8", gain=0.0),
+        squares(tmp_path / "b.onnx", "yolov8", batch=4),
+    ):
+        with pytest.raises(RefusedError):
+            adding.add(refused, "no", open_net, look=look)
+    with pytest.raises(ManifestError, match='no model "no"'):
+        registry.locate("no")
 
 
 def test_the_proof_picture_shows_three_things_apart() -> None:
