@@ -4,18 +4,21 @@ A Sample comes from a source, goes through a chain of tasks, and what is left at
 
 The map of the house; imports run one way, top to bottom::
 
-    cli.py          argv -> one function per verb; the only place that prints
-    agent.py        Config -> sources, tasks, threads; supervises and stops in order
-    sources/        "camera:0", "files:photos", "lines:-", ... -> Frame, Text, Audio
+    cli/            argv -> one function per verb; the only place that prints
+    agent.py        Config -> sources, tasks, threads; supervises, swaps models, stops in order (commands.py, demo.py)
+    serving.py      a model's name -> a model that answers: proved, held against its parent, raced
+    sources/        "camera:0", "files:photos", "lines:-", ... -> Frame, Text
     backends/       a model file -> a function from tensors to tensors (ONNX Runtime, LiteRT)
     tasks/          a sample -> what was found in it (detect, embed, classify)
-    registry/       what a model is, where its files come from, which of them may serve
-    workshop/       train, quantize and the like: for a workstation, never imported by the running agent
+    registry/       what a model is, where its files come from, what a bare file says of itself
+    workshop/       train, evaluate and the like: for a workstation, never imported by the running agent
     pipeline.py     one sample through its tasks: the one loop
     mailbox.py      between two threads: newest-only for frames, lossless for words
     lane.py         whose turn on the processor it is
-    outbox.py       every Event waits on disk until the broker acknowledges it (segments.py: the log below)
-    link.py         the one MQTT connection
+    outbox.py       every Event waits on disk until it is acknowledged; below it journal.py (the store),
+                    entries.py, segments.py (the files), marks.py (where sources resume)
+    link.py         the one MQTT connection; wire.py (the client library), budget.py (a day's bytes);
+                    listen.py and audit.py are the consumer's side
     types.py errors.py config.py manifest.py    the floor: import nothing of the floors above
 """
 

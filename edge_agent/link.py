@@ -24,10 +24,10 @@ import msgspec
 
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
+from edge_agent.entries import KINDS
 from edge_agent.errors import LinkError
-from edge_agent.journal import KINDS
 from edge_agent.outbox import Outbox, Record
-from edge_agent.types import rfc3339
+from edge_agent.types import KNOWN_TIME, rfc3339
 from edge_agent.wire import (
     BACKOFF,
     CONNACK_S,
@@ -59,8 +59,6 @@ SHORT_S = 10.0
 """seconds: a connection that is lost sooner was brief"""
 TAKEN = 5
 """brief connections in a row that look like two devices of one name"""
-KNOWN_TIME = 1_735_689_600.0
-"""2025-01-01: a clock before it has not been set yet"""
 
 _DENIED = {"Not authorized", "Quota exceeded", "Unspecified error", "Implementation specific error"}
 """v5 reasons that may pass; others (invalid topic, bad payload) will not, and the event is set aside"""

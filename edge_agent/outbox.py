@@ -31,8 +31,9 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.entries import AGENT, KINDS, Entry, Lost, declaration
 from edge_agent.errors import StoreError
-from edge_agent.journal import AGENT, KINDS, SYNC_EVERY, Entry, Journal, Lost, declaration
+from edge_agent.journal import SYNC_EVERY, Journal
 from edge_agent.segments import HOMELESS, OPEN, Segment
 from edge_agent.types import Event, GapEvent, rfc3339
 

@@ -227,6 +227,10 @@ Sink: TypeAlias = Callable[["Finding | Sample"], None]
 EVENT_VERSION = 1
 
 
+KNOWN_TIME = 1_735_689_600.0
+"""2025-01-01, seconds since 1970: a clock that is before it has not been set yet"""
+
+
 def rfc3339(at: float) -> str:
     """Seconds since 1970 as 2026-01-31T12:00:00.123Z."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,6 +24,7 @@ WALK = {
     "outbox",
     "segments",
     "journal",
+    "entries",
     "link",
     "wire",
     "budget",
