@@ -268,12 +268,13 @@ def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: 
             continue
         scale, zero, kind = found
         low, high = [(v - zero) * scale for v in ((0, 255) if kind == "uint8" else (-128, 127))]
-        seen = f"one scale for boxes and scores: {spec.name} holds {low:.3g}..{high:.3g} in steps of {scale:.3g}"
+        seen = f"{spec.name} holds {low:.3g}..{high:.3g} in {kind} steps of {scale:.3g}"
         if family in ("yolox", "nanodet") and (high < 2.5 or low > -0.5):
-            return f"{seen}, boxes clip", True
+            return f"one scale for boxes and scores, so boxes clip: {seen}", True
         if scale > 0.1:
-            return f"{seen}, scores are rounded away", True
-        return f"{seen}, boxes are exact to {scale * side if high < 2 else scale:.2g} pixels", False
+            return f"one scale for boxes and scores, so scores are rounded away: {seen}", True
+        exact = scale * side if high < 2 else scale
+        return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False
     return "", False
 
 
