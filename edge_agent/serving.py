@@ -226,7 +226,7 @@ def hold_against_parent(
 ) -> str:
     """How far a variant agrees with what it was made from, one line; empty for what is no variant.
 
-    Raises RefusedError when that is not enough. A parent that is not here holds nobody up.
+    Raises RefusedError when that is not enough. A parent that is not here, or makes no sense, holds nobody up.
     """
     manifest, parent = located.manifest, located
     try:
@@ -236,7 +236,8 @@ def hold_against_parent(
         if origin.sha256 == row.sha256:
             return ""
         theirs = parent.manifest, origin, registry.file_path(parent, origin), parts_of(parent)
-    except (FetchError, ManifestError) as error:
+        prove(*theirs, threads)
+    except (FetchError, ManifestError, RefusedError) as error:
         return f"{row.name} is not held against its parent: {error}"
     result = agree(manifest, row, path, parts, theirs, threads, again=again).result
     return f"{row.name}: {result.notes[0]}"
