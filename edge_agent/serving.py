@@ -20,6 +20,7 @@ from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedErro
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, open_tried, prove, recall
+from edge_agent.registry.inspect import Look
 from edge_agent.types import ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
@@ -68,7 +69,7 @@ class Models:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
         # marked before it is read: what changes meanwhile is noticed afterwards
         self._marks[name] = registry.mark(name)
-        located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_tried)
+        located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_tried, look=_look(name))
         manifest = located.manifest
         parts = parts_of(located, pull=self.pull, say=self.say)
         passed_over: list[str] = []
@@ -120,6 +121,15 @@ class Models:
                 return run(tensors)
 
         return turn
+
+
+def _look(name: str) -> Look | None:
+    """What a bare file leaves open is tried on pictures; models of the registry leave nothing open."""
+    if Path(name).suffix.lower() not in registry.SUFFIXES:
+        return None
+    from edge_agent.trial import looker  # it loads cv2, which a device that reads text alone does not need
+
+    return looker()
 
 
 def input_of(manifest: Manifest, row: File) -> Input | None:
