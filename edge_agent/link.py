@@ -227,15 +227,24 @@ class Link:
             if time.monotonic() > deadline:
                 raise LinkError("the broker does not answer the connect")
             if not turn(client, self._wake_r, 0.2) and self._connack is None:
-                self._v5 = not self._v5
-                other = "3.1.1" if not self._v5 else "5"
-                raise LinkError(f"the broker closed the connection; trying MQTT {other}")
+                if self._v5:
+                    self._connect_in_3_1_1(client)
+                    return
+                self._v5 = True  # it may have been restarted as one that knows 5
+                raise LinkError("the broker closed the connection before it was made")
         if self._connack.is_failure:
             name = self._connack.getName()
             if name == "Unsupported protocol version" and self._v5:
-                self._v5 = False
-                raise LinkError("the broker does not speak MQTT 5; trying 3.1.1")
+                self._connect_in_3_1_1(client)
+                return
             raise LinkError(f"the broker refuses the connection: {name}; check [mqtt] username, password_file, cert")
+
+    def _connect_in_3_1_1(self, refused: Client) -> None:
+        """The broker does not know MQTT 5: try what it may know, at once."""
+        close(refused)
+        log.info("mqtt: %s:%d does not speak MQTT 5; trying 3.1.1", self.broker.host, self.broker.port)
+        self._v5 = False
+        self._connect()
 
     def _serve(self) -> None:
         """Publish and listen until the connection ends or we are to stop. Raises LinkError when it broke."""
