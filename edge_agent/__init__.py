@@ -6,11 +6,14 @@ The map of the house; imports run one way, top to bottom::
 
     cli/            argv -> one function per verb; the only place that prints
     agent.py        Config -> sources, tasks, threads; supervises, swaps models, stops in order (commands.py, demo.py)
-    serving.py      a model's name -> a model that answers: proved, held against its parent, raced
+    serving.py      a model's name -> a model that answers; before it serves it has proved itself in a child process
+                    (prove.py, proof.py), agreed with its parent (agree.py) and been raced (race.py, bench.py);
+                    trial.py tries on pictures what a bare file leaves open
     sources/        "camera:0", "files:photos", "lines:-", ... -> Frame, Text
     backends/       a model file -> a function from tensors to tensors (ONNX Runtime, LiteRT)
     tasks/          a sample -> what was found in it (detect, embed, classify)
     registry/       what a model is, where its files come from, what a bare file says of itself
+    figures/        how good is it: mAP, accuracy, F1, correlation, from arrays alone
     workshop/       train, evaluate and the like: for a workstation, never imported by the running agent
     pipeline.py     one sample through its tasks: the one loop
     mailbox.py      between two threads: newest-only for frames, lossless for words

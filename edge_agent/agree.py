@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from edge_agent.errors import InputError, RefusedError
+from edge_agent.figures.coco_map import Found, Truth, average_precision
+from edge_agent.figures.scores import pearson, similarities
 from edge_agent.manifest import Served
 from edge_agent.proof import LOW, SENTENCES, frames, open_served
 from edge_agent.prove import Result, Trial, samples
@@ -23,8 +25,6 @@ from edge_agent.sources.files import read_picture
 from edge_agent.tasks import everyday, make_task
 from edge_agent.tasks.encoder import encoder
 from edge_agent.types import Detections, Finding, Frame, Pixels, Uri
-from edge_agent.workshop.coco_map import Found, Truth, average_precision
-from edge_agent.workshop.scores import pearson, similarities
 
 
 def agree(trial: Trial) -> Result:

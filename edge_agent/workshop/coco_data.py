@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import UsageError
+from edge_agent.figures.coco_map import Truth
 from edge_agent.sources.files import PICTURES
-from edge_agent.workshop.coco_map import Truth
 
 LABEL_FILES = ("instances.json", "_annotations.coco.json")
 """names under which a folder's labels are looked for, in it and above it"""

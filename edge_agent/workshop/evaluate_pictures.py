@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import InputError, UsageError
+from edge_agent.figures.coco_map import Found, Truth, average_precision, f1_by_picture
 from edge_agent.manifest import Served
 from edge_agent.registry import home
 from edge_agent.sources.files import read_picture
@@ -20,7 +21,6 @@ from edge_agent.tasks.boxes import draw, save_jpeg
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.types import Detections, Finding, Pixels, Task, Uri
 from edge_agent.workshop.coco_data import Pictures, match_classes, read_pictures
-from edge_agent.workshop.coco_map import Found, Truth, average_precision, f1_by_picture
 from edge_agent.workshop.evaluate import Say, folder
 
 SCORE, IOU = 0.001, 0.65

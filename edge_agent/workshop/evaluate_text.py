@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import InputError, UsageError
+from edge_agent.figures import scores
 from edge_agent.manifest import Served
 from edge_agent.registry import home
 from edge_agent.tasks import make_task
@@ -21,7 +22,6 @@ from edge_agent.tasks.everyday import SENTENCES
 from edge_agent.tasks.head import UNKNOWN, fit
 from edge_agent.tasks.understand import LEAST, Classify
 from edge_agent.types import Embedding, Finding, Floats, Scores, Task, Text, Uri
-from edge_agent.workshop import scores
 from edge_agent.workshop.coco_data import spread
 from edge_agent.workshop.evaluate import Say, folder
 from edge_agent.workshop.text_data import Texts, read_texts

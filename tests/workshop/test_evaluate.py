@@ -27,11 +27,11 @@ from pycocotools.cocoeval import COCOeval
 
 from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, UsageError
+from edge_agent.figures.coco_map import average_precision
 from edge_agent.manifest import Input, Served
 from edge_agent.types import Net
 from edge_agent.workshop import evaluate
 from edge_agent.workshop.coco_data import match_classes, read_pictures
-from edge_agent.workshop.coco_map import average_precision
 from edge_agent.workshop.evaluate_pictures import _ask
 from tests.coco import real, serve_net
 from tests.nets import blob_finder_onnx

@@ -186,16 +186,17 @@ def head_accuracy(
     mean, spread = x.mean(0), x.std() + 1e-9
     x, test = (x - mean) / spread, (test - mean) / spread
     classes = int(y.max()) + 1
-    w, target = np.zeros((x.shape[1] + 1, classes)), np.eye(classes)[y]
-    x64, test64 = (np.hstack([a, np.ones((len(a), 1))]).astype(np.float64) for a in (x, test))
+    w = np.zeros((x.shape[1] + 1, classes), np.float32)
+    target = np.eye(classes, dtype=np.float32)[y]
+    x, test = (np.hstack([a, np.ones((len(a), 1), np.float32)]) for a in (x, test))
     m, v = np.zeros_like(w), np.zeros_like(w)
     for step in range(1, 1501):
-        z = x64 @ w
+        z = x @ w
         p = np.exp(z - z.max(1, keepdims=True))
-        g = x64.T @ (p / p.sum(1, keepdims=True) - target) / len(x64) + 1e-5 * w
+        g = x.T @ (p / p.sum(1, keepdims=True) - target) / len(x) + np.float32(1e-5) * w
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
         w -= 0.02 * (1 - step / 1501) * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.99**step)) + 1e-9)
-    return float(((test64 @ w).argmax(1) == truth).mean())
+    return float(((test @ w).argmax(1) == truth).mean())
 
 
 def intents(folder: Path, embedders: dict[str, Callable[[list[str]], NDArray[np.float32]]]) -> dict[str, Any]:

@@ -25,13 +25,13 @@ from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.config import parse_uri
 from edge_agent.errors import InputError, UsageError
+from edge_agent.figures.coco_map import Found, Truth, average_precision
 from edge_agent.lane import Lane
 from edge_agent.manifest import Served
 from edge_agent.serving import warm
 from edge_agent.sources.files import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Frame, ModelRef, Uri
-from edge_agent.workshop.coco_map import Found, Truth, average_precision
 from edge_agent.workshop.train.detector_data import video_frames
 
 SHOWN = ("person", "car", "dog", "cat", "chair", "bottle")

@@ -11,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from edge_agent.workshop.coco_map import Found, Truth, average_precision, f1_by_picture
+from edge_agent.figures.coco_map import Found, Truth, average_precision, f1_by_picture
 
 STATS = {"map": 0, "map50": 1, "map75": 2, "map_small": 3, "map_medium": 4, "map_large": 5, "recall": 8}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.workshop.scores import (
+from edge_agent.figures.scores import (
     accuracy,
     auroc,
     f1_by_label,

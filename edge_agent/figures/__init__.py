@@ -1,0 +1,1 @@
+"""How good is it: the figures of detectors and text models, from arrays alone (numpy)."""
