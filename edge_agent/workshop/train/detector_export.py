@@ -18,7 +18,7 @@ from edge_agent.manifest import File, Input, Manifest
 from edge_agent.registry.add import toml
 from edge_agent.registry.inspect import coco80
 from edge_agent.workshop.export_tflite import to_tflite
-from edge_agent.workshop.quantize_int8 import ranges, to_int8
+from edge_agent.workshop.quantize_int8 import equalized, ranges, to_int8
 from edge_agent.workshop.train.detector_augment import Picture, plain
 from edge_agent.workshop.train.detector_graph import Tensors, to_onnx
 
@@ -44,6 +44,7 @@ def write_model(
     """
     out.mkdir(parents=True, exist_ok=True)
     shown = [_tensor(picture, size) for picture in pictures]
+    tensors = equalized(tensors, size, shown)
     model = to_onnx(tensors, size)
     seen = ranges(model, shown)
     files: dict[str, tuple[bytes, str]] = {
