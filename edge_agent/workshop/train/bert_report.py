@@ -67,7 +67,7 @@ def encode(sources: Sequence[Source], words: wordpiece.WordPiece) -> dict[str, l
 def fill_in(
     text: dict[str, list[list[list[int]]]], run: Run, head: Path, words: int, dice: np.random.Generator, most: int
 ) -> dict[str, dict[str, float]]:
-    """Masked words, as in training (15 %: 80/10/10, runs of 64 tokens), a source at a time and all together.
+    """Masked words as in training (15 %: 80/10/10, runs of 61 tokens as a pair), a source at a time and all together.
 
     "guess" is the unigram's: the commonest tokens of the very text that is asked about, so rather too good.
     """
@@ -80,12 +80,14 @@ def fill_in(
         common = np.bincount([i for r in chosen for i in r], minlength=words).argsort()[::-1][:5]
         count = np.zeros(5)
         for at in range(0, len(chosen), 32):
-            ids = table([[CLS, *r, SEP] for r in chosen[at : at + 32]])
+            some = chosen[at : at + 32]
+            ids = table([[CLS, *r[: len(r) // 2], SEP, *r[len(r) // 2 :], SEP] for r in some])
+            types = table([[0] * (len(r) // 2 + 2) + [1] * (len(r) - len(r) // 2 + 1) for r in some])
             take = (dice.random(ids.shape) < 0.15) & (ids > MASK)
             how = dice.random(ids.shape)
             masked = np.where(take & (how < 0.8), MASK, ids)
             masked = np.where(take & (how >= 0.9), dice.integers(MASK + 1, words, ids.shape), masked)
-            hidden, _ = run(masked, np.zeros_like(ids))
+            hidden, _ = run(masked, types)
             truth = ids[take]
             logits = net.run(None, {"hidden": hidden[take][None]})[0][0]
             best = np.argpartition(-logits, 5, axis=1)[:, :5]
