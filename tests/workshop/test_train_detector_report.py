@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +27,8 @@ def own_truth(tmp_path_factory: pytest.TempPathFactory, demo_pictures: Path) -> 
     """A COCO JSON whose labels are what the carried model finds in the carried pictures."""
     model = variants(FOLDER)["model.onnx"]
     task = detect(Uri("detect", "edge-yolo", {"score": "0.3"}), model, registry.home())
-    images, boxes = [], []
+    images: list[dict[str, Any]] = []
+    boxes: list[dict[str, Any]] = []
     for number, path in enumerate(sorted(demo_pictures.glob("*.png"))):
         images.append({"id": number, "file_name": path.name})
         (finding,) = task(read_picture(path))
@@ -55,7 +57,7 @@ def test_a_model_is_perfect_against_itself(own_truth: Path) -> None:
 
 
 def test_agreement_on_a_video(tmp_path: Path, demo_pictures: Path) -> None:
-    picture = cv2.imread(str(demo_pictures / "astronaut.png"))
+    picture = read_picture(demo_pictures / "astronaut.png").image
     for name, fill in (("seen", None), ("empty", 90)):
         video = cv2.VideoWriter(str(tmp_path / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (448, 448))
         for at in range(8):
