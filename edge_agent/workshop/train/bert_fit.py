@@ -246,7 +246,8 @@ def fit(
         if now - saved >= plan.save_every:
             saved = now
             _keep(net, optimizer, held, plan, state, now - begun, save, say)
-    _keep(net, optimizer, held, plan, state, plan.seconds, save, say)
+    if not state["curve"] or state["curve"][-1]["step"] < state["step"]:
+        _keep(net, optimizer, held, plan, state, plan.seconds, save, say)
     lessons.stop.set()
     return state
 
