@@ -61,14 +61,14 @@ def test_it_finds_nothing_where_nothing_is() -> None:
 def test_int8_scores_are_close_to_the_float_ones(file: str, demo_pictures: Path) -> None:
     for path in sorted(demo_pictures.glob("*.png")) + sorted(demo_pictures.glob("*.jpg")):
         frame = read_picture(path)
-        exact, small = found("model.onnx", frame, 0.4), found(file, frame, 0.2)
+        exact, small = found("model.onnx", frame, 0.5), found(file, frame, 0.2)
         for box, score, label in zip(exact.xyxy, exact.score, exact.label, strict=True):
             same = small.label == label
             low, high = np.maximum(small.xyxy[:, :2], box[:2]), np.minimum(small.xyxy[:, 2:], box[2:])
             shared = np.prod(np.clip(high - low, 0, None), axis=1)
             areas = np.prod(small.xyxy[:, 2:] - small.xyxy[:, :2], axis=1)
             iou = shared / (areas + np.prod(box[2:] - box[:2]) - shared)
-            near = same & (iou > 0.7)
+            near = same & (iou > 0.6)
             assert near.any() and np.abs(small.score[near] - score).min() < 0.15, path.name
 
 
