@@ -88,6 +88,8 @@ def test_detect_on_pictures_of_every_kind(tmp_path: Path) -> None:
     [
         (["detect"], 2, "required"),
         (["detct", "x"], 2, "invalid choice"),
+        (["detect", "{model}", "{picture}", "--jsn"], 2, "unrecognized arguments: --jsn"),
+        (["understand", "encoder", "hello", "--lables", "x"], 2, "unrecognized arguments: --lables"),
         (["detect", "nosuch", "{picture}"], 1, 'no model "nosuch"'),
         (["detect", "{folder}/none.onnx", "{picture}"], 1, "no such file"),
         (["detect", "{folder}/cut.onnx", "{picture}"], 1, "cut.onnx"),
@@ -207,3 +209,21 @@ def test_the_reader_may_leave(tmp_path: Path) -> None:
     command = f"{sys.executable} -m edge_agent detect {model} {pictures} --json | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1 and done.stderr == ""
+
+
+def test_understand_takes_texts_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "two.toml").write_text(
+        '[labels]\nlight = ["turn the lamp on", "lights off please", "dim the lamp"]\n'
+        'music = ["play a song", "stop the music", "put on some jazz"]\n'
+    )
+    texts = ["switch on the lamps", "play music"]
+    out = run(tmp_path, "understand", "edge-bert", texts[0], "--labels", str(tmp_path / "two.toml"), "--json", texts[1])
+    assert out.returncode == 0, out.stderr
+    rows = [json.loads(line) for line in out.stdout.splitlines()]
+    assert [row["text"] for row in rows] == texts
+    for row in rows:
+        assert row["label"] == max(row["scores"], key=row["scores"].get) and abs(sum(row["scores"].values()) - 1) < 1e-3
+    out = run(tmp_path, "understand", "edge-bert", "--labels", str(tmp_path / "two.toml"), "-", stdin="one\n\ntwo\n")
+    assert [line.split()[-1] for line in out.stdout.splitlines()] == ["one", "two"]
+    out = run(tmp_path, "understand", "edge-bert", "--labels", str(tmp_path / "two.toml"), "")
+    assert out.returncode == 1 and "empty" in out.stderr

@@ -29,7 +29,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser(training="train" in argv).parse_args(argv)
+    parser = _parser(training="train" in argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.verb == "understand" and not any(arg.startswith("-") and arg != "-" for arg in rest):
+        args.text += rest  # argparse gives texts that stand behind an option to nobody
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     level = logging.DEBUG if args.verbose else logging.INFO if args.verb in ("run", "demo") else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
     try:
