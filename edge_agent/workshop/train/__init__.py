@@ -53,6 +53,6 @@ def _detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--size", type=int, default=320, help="pixels a side, a multiple of 32 (320)")
     parser.add_argument("--batch", type=int, default=8, help="pictures a step (8)")
-    parser.add_argument("--rate", type=float, help="peak learning rate (0.0001; 0.00015 from a teacher, 0.002 anew)")
+    parser.add_argument("--rate", type=float, help="peak learning rate (0.0001; 0.0003 from a teacher, 0.002 anew)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")

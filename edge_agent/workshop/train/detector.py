@@ -141,7 +141,7 @@ def train_detector(
 def _usual_rate(start: str | None, begin: Start | None) -> float:
     """What has worked: with normalisation (a fresh network) a high rate, without it a low one."""
     if start == "teacher":
-        return 1.5e-4
+        return 3e-4
     return 1e-4 if begin else 2e-3
 
 
