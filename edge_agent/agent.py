@@ -56,7 +56,7 @@ class Line:
     """for each task, the models that it asked for -> which one serves, and why"""
     box: Mailbox[Sample]
     stats: Stats = field(default_factory=Stats)
-    stream: StreamState = field(default_factory=lambda: StreamState("ok", "starting"))
+    stream: StreamState = field(default_factory=lambda: StreamState("reconnecting", "starting"))
     since: float = field(default_factory=time.time)
     taken: int = 0
     """samples that the source gave"""
