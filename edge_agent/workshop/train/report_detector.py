@@ -111,7 +111,7 @@ def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> 
     return result
 
 
-def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, float], most: int) -> dict[str, float]:
+def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, float], most: int) -> dict[str, Any]:
     """How far `model` finds what `teacher` finds (at its own score) in `most` frames of a share of a video: AP50 and
     mAP50-95 over the classes that the teacher found, its boxes as the truth, and their number.
     """
@@ -136,9 +136,11 @@ def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, fl
         raise InputError(f"the teacher finds nothing in {video}: there is nothing to agree on")
     image, label, xywh, _ = _columns(columns[0])
     truth = Truth(image, label, xywh, xywh[:, 2] * xywh[:, 3], np.zeros(len(label), bool))
-    precision = average_precision(truth, Found(*_columns(columns[1])), sorted(set(label.tolist())))
+    labels = sorted(set(label.tolist()))
+    precision = average_precision(truth, Found(*_columns(columns[1])), labels)
     figures = precision.figures()
-    return {"map": figures["map"], "map50": figures["map50"], "boxes": len(label), "frames": len(frames)}
+    result = {"map": figures["map"], "map50": figures["map50"], "boxes": len(label), "frames": len(frames)}
+    return result | {"classes": {own_names[label]: precision.of_class(k) for k, label in enumerate(labels)}}
 
 
 def _columns(rows: list[tuple[int, int, list[float], float]]) -> tuple[Any, Any, Any, Any]:
