@@ -9,7 +9,7 @@ with one scale an output channel, biases int32; the last convolutions, whose out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,41 @@ OPTIONS = {
 VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 3, "PAD": 2, "ADD": 2}
 """the versions that int8 asks for, and a few operators at all; others are 1, with int8 2"""
 SAME, VALID, RELU = 0, 1, 1
+
+
+class Parts(Protocol):
+    """What a model is put together from: the schema's objects, in the order of their indices."""
+
+    schema: Any
+    tensors: list[Any]
+    operators: list[Any]
+    codes: dict[tuple[str, int], int]
+    """(operator, version) -> its index"""
+    buffers: list[bytes]
+
+
+def packed(parts: Parts, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+    """The file: one graph from the tensors `inputs` to the tensors `outputs`."""
+    import flatbuffers
+
+    s = parts.schema
+    graph, model = s.SubGraphT(), s.ModelT()
+    graph.name, graph.tensors, graph.operators = "main", parts.tensors, parts.operators
+    graph.inputs, graph.outputs = list(inputs), list(outputs)
+    model.version, model.description, model.subgraphs = 3, "edge-agent", [graph]
+    model.operatorCodes, model.buffers = [], []
+    for kind, version in parts.codes:
+        code = s.OperatorCodeT()
+        number = getattr(s.BuiltinOperator, kind)
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+        model.operatorCodes.append(code)
+    for data in parts.buffers:
+        buffer = s.BufferT()
+        buffer.data = np.frombuffer(data, np.uint8) if data else None
+        model.buffers.append(buffer)
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 class _File:
@@ -77,28 +112,6 @@ class _File:
             setattr(o.builtinOptions, key, value)
         self.operators.append(o)
 
-    def bytes(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-        import flatbuffers
-
-        s = self.schema
-        graph, model = s.SubGraphT(), s.ModelT()
-        graph.name, graph.tensors, graph.operators = "main", self.tensors, self.operators
-        graph.inputs, graph.outputs = list(inputs), list(outputs)
-        model.version, model.description, model.subgraphs = 3, "edge-agent", [graph]
-        model.operatorCodes, model.buffers = [], []
-        for kind, version in self.codes:
-            code = s.OperatorCodeT()
-            number = getattr(s.BuiltinOperator, kind)
-            code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
-            model.operatorCodes.append(code)
-        for data in self.buffers:
-            buffer = s.BufferT()
-            buffer.data = np.frombuffer(data, np.uint8) if data else None
-            model.buffers.append(buffer)
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
-
 
 def to_tflite(
     tensors: Tensors, size: int, precision: Literal["fp32", "fp16", "int8"], ranges: Ranges | None = None
@@ -130,7 +143,7 @@ def to_tflite(
             inputs = [_as_float(file, index) for index in inputs]
         _write(file, layer, inputs, out, tensors, precision)
         at[layer.output] = out
-    return file.bytes([start], [at["boxes"], at["logits"]])
+    return packed(file, [start], [at["boxes"], at["logits"]])
 
 
 def _write(file: _File, layer: Layer, inputs: list[int], out: int, tensors: Tensors, precision: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.workshop.export_tflite import packed
 from edge_agent.workshop.train.bert_net import EPS, Bert
 from edge_agent.workshop.train.bert_onnx import BLOCKED
 
@@ -106,28 +107,6 @@ class _Graph:
         self.tensors[found].quantization = self.tensors[-2].quantization
         return self.op("DEQUANTIZE", [found], shape)
 
-    def model(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-        import flatbuffers
-
-        s = self.schema
-        graph, model = s.SubGraphT(), s.ModelT()
-        graph.name, graph.tensors, graph.operators = "main", self.tensors, self.operators
-        graph.inputs, graph.outputs = list(inputs), list(outputs)
-        model.version, model.description, model.subgraphs = 3, "edge-agent", [graph]
-        model.operatorCodes, model.buffers = [], []
-        for kind, version in self.codes:
-            code = s.OperatorCodeT()
-            number = getattr(s.BuiltinOperator, kind)
-            code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
-            model.operatorCodes.append(code)
-        for data in self.buffers:
-            buffer = s.BufferT()
-            buffer.data = np.frombuffer(data, np.uint8) if data else None
-            model.buffers.append(buffer)
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
-
 
 OPTIONS = {
     "FULLY_CONNECTED": "FullyConnectedOptions",
@@ -192,4 +171,4 @@ def encoder(net: Bert) -> bytes:
     mean = g.op("DIV", [total, g.op("SUM", [seen, axis], [1, 1], keepDims=True)], [1, shape.width])
     vector = g.dense(mean, "project", [1, shape.embedding])
     embedding = g.op("L2_NORMALIZATION", [vector], [1, shape.embedding], name="embedding")
-    return g.model([ids, mask, types], [hidden, embedding])
+    return packed(g, [ids, mask, types], [hidden, embedding])
