@@ -293,10 +293,10 @@ class Agent:
             if now >= health_at:
                 health_at = now + HEALTH_S
                 self._say("health", self.health())
-            if all(line.ended for line in self.lines) and (self.link is None or self.outbox.empty):
+            draining = all(line.ended for line in self.lines)
+            if draining and (self.link is None or self.outbox.empty):
                 return
-            busy = any(line.ended for line in self.lines)
-            self._changed.wait(0.05 if busy else 0.5)
+            self._changed.wait(0.05 if draining else 0.5)
 
     def _stop_in_order(self, stop: threading.Event) -> None:
         """Sources, then what they brought, then the outbox, then the link: nothing that was accepted is lost."""
