@@ -224,9 +224,6 @@ Sink: TypeAlias = Callable[["Finding | Sample"], None]
 
 # ── what goes out ────────────────────────────────────────────────────────────────────────────────────────
 
-EVENT_VERSION = 1
-
-
 KNOWN_TIME = 1_735_689_600.0
 """2025-01-01, seconds since 1970: a clock that is before it has not been set yet"""
 

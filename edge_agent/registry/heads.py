@@ -14,8 +14,8 @@ SIDES = (640, 416, 320, 512, 608, 256, 224, 384, 480, 768, 800, 960, 1024, 1280,
 """pixels tried, in this order, for an input that leaves its size open"""
 BINS = 8
 """of NanoDet's distribution over a distance (reg_max 7)"""
-MASKS, POINTS = 32, 51
-"""columns of YOLOv8's segmentation and of its pose head (17 points of x, y, visibility)"""
+POINTS = 51
+"""columns of YOLOv8's pose head: 17 points of x, y, visibility"""
 
 
 @dataclass(frozen=True, slots=True)
