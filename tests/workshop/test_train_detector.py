@@ -18,7 +18,7 @@ from edge_agent.workshop import train  # noqa: E402
 from edge_agent.workshop.train import checkpoint, detector, detector_fit  # noqa: E402
 from edge_agent.workshop.train.detector import train_detector  # noqa: E402
 from edge_agent.workshop.train.detector_augment import Picture, augmented, plain  # noqa: E402
-from edge_agent.workshop.train.detector_data import read_pictures  # noqa: E402
+from edge_agent.workshop.train.detector_data import labelled_by, read_pictures  # noqa: E402
 from edge_agent.workshop.train.detector_export import run_onnx, tensors_of  # noqa: E402
 from edge_agent.workshop.train.detector_loss import losses, merged, targets_from_boxes  # noqa: E402
 from edge_agent.workshop.train.detector_net import EdgeYolo, folded_copy, from_folded, narrowed, new_net  # noqa: E402
@@ -290,6 +290,17 @@ def test_any_detector_can_teach_by_its_boxes(tmp_path: Path, demo_pictures: Path
     assert (tmp_path / "taught" / "manifest.toml").is_file()
     with pytest.raises(UsageError, match="does not know unicorn"):
         quick(demo_pictures, tmp_path, lines, **(options | {"classes": ("person", "unicorn")}))
+
+
+def test_a_label_takes_the_place_of_what_the_teacher_says_there(demo_pictures: Path) -> None:
+    pixels = cv2.imread(str(demo_pictures / "astronaut.png"))
+    (taught,) = labelled_by("edge-yolo", [Picture("a", pixels, np.zeros((0, 6), np.float32))], ("person",), 0.5, print)
+    assert len(taught.boxes) >= 1, "nothing was found to be replaced"
+    best = taught.boxes[np.argmax(taught.boxes[:, 5])]
+    label = np.array([[*(best[:4] + 3), 0, 1.0]], np.float32)
+    (both,) = labelled_by("edge-yolo", [Picture("a", pixels, label)], ("person",), 0.5, print)
+    assert (both.boxes[0] == label[0]).all()
+    assert best.tolist() not in both.boxes.tolist()
 
 
 def test_the_command_line_of_it(shapes: Path, tmp_path: Path) -> None:

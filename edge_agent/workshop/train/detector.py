@@ -33,8 +33,8 @@ CLASSES = (
 OWN = "edge-yolo"
 Start = tuple[dict[str, Any], tuple[str, ...]]
 """tensors and class names of an edge-yolo that a training begins with"""
-SIDE = 352
-"""pixels; pictures are kept in memory at this size, a little above what the network sees, so that crops have detail"""
+SIDE = 416
+"""pixels; pictures are kept in memory at this size, above what the network sees, so that crops have detail"""
 CALIBRATION = 128
 """pictures on which the int8 ranges are taken"""
 
@@ -106,8 +106,9 @@ def train_detector(
     dense = _dense_teacher(teacher, classes)
     pictures = read_pictures(data, classes, max(SIDE, size), say, part, labels)
     say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {place}")
-    if teacher and not dense:
-        pictures = labelled_by(teacher, pictures, classes, 0.2, say)
+    if teacher:
+        # a dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too
+        pictures = labelled_by(teacher, pictures, classes, 0.3 if dense else 0.2, say)
     if not dense and not any(len(p.boxes) for p in pictures):
         raise InputError(f"nothing to learn in {data}: no labels, and no teacher that finds {', '.join(classes)} there")
     order = np.random.default_rng(seed).permutation(len(pictures))

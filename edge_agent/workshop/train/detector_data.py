@@ -168,7 +168,7 @@ def _coco(path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarra
 
 def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], score: float, say: Say) -> list[Picture]:
     """`pictures` with what the detector `name` (any that this program runs) finds in them as labels, of the
-    confidence found. Labels that a picture has already stay.
+    confidence found. Labels that a picture has already stay, in place of what the detector says of the same thing.
     """
     from edge_agent import registry
     from edge_agent.config import parse_uri
@@ -188,7 +188,19 @@ def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], sc
                 if found.names[int(label)] in index:
                     rows.append([*box, index[found.names[int(label)]], confidence])
         boxes = np.array(rows, np.float32).reshape(-1, 6)
+        boxes = boxes[~_known(boxes, picture.boxes)]
         labelled.append(picture._replace(boxes=np.concatenate([picture.boxes, boxes])))
         if (at + 1) % 200 == 0:
             say(f"the teacher has looked at {at + 1} of {len(pictures)} pictures")
     return labelled
+
+
+def _known(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(k,) bool: which of `boxes` (k, 6) lie on one of `labels` (m, 6) of their class with an IoU above 0.5."""
+    low = np.maximum(boxes[:, None, :2], labels[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:4], labels[None, :, 2:4])
+    both = (high - low).clip(0).prod(-1)
+    areas = [(b[:, 2:4] - b[:, :2]).prod(-1) for b in (boxes, labels)]
+    overlap = both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-6)
+    same: np.ndarray = (overlap > 0.5) & (boxes[:, None, 4] == labels[None, :, 4])
+    return same.any(1)
