@@ -57,7 +57,7 @@ def _detectors(one: Served, other: Served) -> tuple[float, int]:
     shared = {names[name.casefold()]: key for key, name in other.manifest.names().items() if name.casefold() in names}
     if not shared:
         raise RefusedError(f"it has no class in common with its parent {other.manifest.name}")
-    theirs = _found(other, shown, other.manifest.score, {key: key for key in shared.values()})
+    theirs = boxes(other, shown, other.manifest.score, {key: key for key in shared.values()})
     truth = Truth(
         theirs.image,
         theirs.label,
@@ -65,7 +65,7 @@ def _detectors(one: Served, other: Served) -> tuple[float, int]:
         theirs.xywh[:, 2] * theirs.xywh[:, 3],
         np.zeros(len(theirs.label), bool),
     )
-    mine = _found(one, shown, LOW, shared)
+    mine = boxes(one, shown, LOW, shared)
     return average_precision(truth, mine, sorted(set(shared.values()))).figures()["map50"], len(shown)
 
 
@@ -90,7 +90,7 @@ def _of(image: Pixels) -> Frame:
     return Frame(np.ascontiguousarray(image), time.time(), time.monotonic())
 
 
-def _found(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> Found:
+def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> Found:
     """All boxes of the classes in `ids`, under the ids that these are mapped to."""
     task = make_task(Uri("detect", model.ref.name, {"score": str(score)}), lambda _: model, home())
     columns = []

@@ -77,14 +77,32 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """overrides [input].layout for this file"""
 
 
+class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the workshop made this model out of another one."""
+
+    verb: str
+    """quantize, prune, tune, train"""
+    method: str
+    """what was done, in words and numbers, one line"""
+    parent: str
+    """name and version of the other model"""
+    parent_sha256: Annotated[str, msgspec.Meta(pattern=SHA256)]
+    """of the network file that it was made from"""
+    data_sha256: str = ""
+    """of the samples that it was made with; empty when there were none"""
+    figures: dict[str, float] = {}
+    """what was measured, by name"""
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     name: Annotated[str, msgspec.Meta(pattern=NAME)]
     version: str
-    task: Literal["detect", "encode"]
+    task: Literal["detect", "encode", "recognise", "anomaly"]
     family: str
-    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert"""
+    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert; image-classifier,
+    image-classifier-logits; autoencoder, vae"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]
@@ -102,6 +120,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """name of the model that this one was made from, e.g. pruned, and that its answers are held against"""
     input: Input | None = None
     text: TextInput | None = None
+    made: Made | None = None
 
     def names(self) -> dict[int, str]:
         """Reported class id -> name (labels must have been read: see `load`)."""
@@ -157,6 +176,7 @@ FIELDS: dict[str, type[msgspec.Struct]] = {
     "$": Manifest,
     "$.input": Input,
     "$.text": TextInput,
+    "$.made": Made,
     "$.file": File,
 }
 
@@ -165,6 +185,8 @@ def _check(path: Path, manifest: Manifest) -> None:
     """What the types alone cannot say."""
     if manifest.task == "detect" and manifest.input is None:
         raise ManifestError(f"{path}: a detector needs [input] with width and height")
+    if manifest.task == "recognise" and (manifest.input is None or not manifest.labels):
+        raise ManifestError(f"{path}: a classifier of pictures needs labels, and [input] with width and height")
     if manifest.task == "encode" and (manifest.text is None or not (manifest.text.vocab or manifest.text.tokenizer)):
         raise ManifestError(f"{path}: an encoder needs [text] with vocab or tokenizer")
     if manifest.class_ids is not None and len(manifest.class_ids) != len(manifest.labels):

@@ -222,7 +222,9 @@ def _key(trial: Trial) -> str:
     manifest = None
     if trial.manifest is not None:
         # what is said about a model's origin does not change what it computes
-        manifest = msgspec.structs.replace(trial.manifest, name="", version="", description="", card=None, file=files)
+        manifest = msgspec.structs.replace(
+            trial.manifest, name="", version="", description="", card=None, made=None, file=files
+        )
     parts = {role: store.digest(Path(path)) for role, path in trial.parts.items()}
     providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
     parent = trial.parent.name if trial.parent else ""

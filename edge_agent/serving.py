@@ -241,7 +241,8 @@ def hold_against_parent(
     manifest, parent = located.manifest, located
     try:
         if manifest.parent is not None:
-            parent = registry.locate(manifest.parent)
+            # what the workshop made may come from a bare file
+            parent = registry.locate(manifest.parent, open_net=open_tried, look=_look(manifest.parent))
         origin = parent.manifest.original()
         if origin.sha256 == row.sha256:
             return ""

@@ -129,7 +129,7 @@ def _delete(gone: list[Manifest], folder: Path) -> int:
 
 
 def toml(table: dict[str, Any]) -> str:
-    """A manifest's plain values as TOML 1.0: scalars and lists first, then [input], [text] and the [[file]] rows."""
+    """A manifest's plain values as TOML 1.0: scalars and lists first, then the tables and the [[file]] rows."""
     plain = {k: v for k, v in table.items() if v is not None and not isinstance(v, dict) and k != "file"}
     lines = _pairs(plain)
     for key, value in table.items():
@@ -147,6 +147,8 @@ def _pairs(table: dict[str, Any]) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, str):
         if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
             raise ManifestError(f"{value!a} cannot be written as TOML; rename it")
