@@ -15,6 +15,8 @@ from edge_agent.errors import InputError, UsageError
 from edge_agent.sources.files import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Uri
+from edge_agent.workshop.train import report_detector
+from edge_agent.workshop.train.detector_export import tensors_of
 from edge_agent.workshop.train.report_detector import agreement, figures, main, table, times, variants
 from tests.conftest import ROOT
 
@@ -54,6 +56,17 @@ def test_a_model_is_perfect_against_itself(own_truth: Path) -> None:
     assert all(ms > 0 for ms in times([exact, small], 2))
     told = table({"a": perfect | {"ms": 1.0, "ratio": 0.5}})
     assert told.count("\n") == 2 and "| a | 1.000 |" in told and "nan" in told
+
+
+def test_operations_are_those_of_the_convolutions() -> None:
+    told = report_detector.operations(FOLDER)
+    assert told is not None and 100 < told < 1000
+    torch = pytest.importorskip("torch", reason='counts PyTorch\'s network too: pip install "edge-agent[train]"')
+    from edge_agent.workshop.train import detector_net
+
+    tensors = tensors_of(ROOT / "models" / "edge-yolo" / "model.onnx")
+    with torch.no_grad():
+        assert detector_net.megaflops(detector_net.from_folded(tensors, 20), 320) == pytest.approx(told)
 
 
 def test_agreement_on_a_video(tmp_path: Path, demo_pictures: Path) -> None:
