@@ -1,0 +1,214 @@
+"""Plots as inline SVG: curves, named points, bars. Colours are the page's CSS variables, so they suit its background.
+
+A number that is not finite, or beyond HUGE, is left out; all text is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+Point = tuple[float, float]
+Named = tuple[float, float, str]
+
+WIDE, HIGH = 520, 320
+LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 44
+"""margins around the area of the curves"""
+COLOURS = 6
+BAR, GAP = 14, 6
+LETTER = 6.2
+"""width of a letter of 11 px, about"""
+HUGE, TINY = 1e100, 1e-100
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Curves, and points with names."""
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, list[Point]]
+    named: list[Named] = field(default_factory=list)
+    """(x, y, name)"""
+
+
+def front(points: Iterable[Named]) -> list[Point]:
+    """Those that no other beats, less x and more y being better (the Pareto front), from left to right."""
+    best: list[Point] = []
+    for x, y, _ in sorted(_finite(points), key=lambda point: (point[0], -point[1])):
+        if not best or y > best[-1][1]:
+            best.append((x, y))
+    return best
+
+
+def draw(plot: Plot) -> str:
+    """The SVG element of a plot; one that says so where there is nothing to draw."""
+    curves = {name: [point for point in points if _all_finite(point)] for name, points in plot.series.items()}
+    named = _finite(plot.named)
+    every = [point for points in curves.values() for point in points] + [(x, y) for x, y, _ in named]
+    legend = _legend([name for name, points in curves.items() if points]) if len(curves) > 1 or named else []
+    high = HIGH + 16 * len(legend)
+    if not every:
+        return _svg(
+            HIGH, plot.title, [f'<text x="{WIDE / 2}" y="{HIGH / 2}" text-anchor="middle">nothing to show</text>']
+        )
+    xs, ys = _ticks([x for x, _ in every]), _ticks([y for _, y in every])
+
+    def at(x: float, y: float) -> Point:
+        across = (x - xs[0]) / (xs[-1] - xs[0]) * (WIDE - LEFT - RIGHT)
+        up = (y - ys[0]) / (ys[-1] - ys[0]) * (HIGH - TOP - BOTTOM)
+        return LEFT + across, HIGH - BOTTOM - up
+
+    parts = [*_axes(plot, xs, ys, at(xs[0], ys[0]), [at(x, ys[0])[0] for x in xs], [at(xs[0], y)[1] for y in ys])]
+    for number, points in enumerate(points for points in curves.values() if points):
+        parts += _curve([at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
+    parts += _names([(*at(x, y), name) for x, y, name in named])
+    for row, entries in enumerate(legend):
+        parts += [_key(x, HIGH + 16 * row + 4, number, name) for x, number, name in entries]
+    return _svg(high, plot.title, parts)
+
+
+def bars(rows: Sequence[tuple[str, float, bool, str]]) -> str:
+    """Horizontal bars: (name, length, whether in the second colour, a note that is shown on hovering)."""
+    finite = [value for _, value, _, _ in rows if _all_finite([value])]
+    longest = max([abs(value) for value in finite], default=0.0) or 1.0
+    names = [_short(name, 52) for name, *_ in rows]
+    left = 12 + LETTER * max((len(name) for name in names), default=0)
+    wide = left + 340
+    parts = []
+    for number, (name, value, second, note) in enumerate(rows):
+        y = GAP + number * (BAR + GAP)
+        length = 250 * abs(value) / longest if _all_finite([value]) else 0.0
+        kind = "kept" if second else "bar"
+        told = f"{name}: {value:.4g}{', left as it was' if second else ''}{f', {note}' if note else ''}"
+        parts.append(
+            f'<g><title>{escape(told)}</title><text x="{left - 8:.1f}" y="{y + 11}" text-anchor="end">'
+            f'{escape(names[number])}</text><rect class="{kind}" x="{left:.1f}" y="{y}" width="{max(length, 1):.1f}" '
+            f'height="{BAR}" rx="2"/><text class="soft" x="{left + max(length, 1) + 6:.1f}" y="{y + 11}">'
+            f"{_tick(value)}{' kept' if second else ''}</text></g>"
+        )
+    return _svg(GAP + len(rows) * (BAR + GAP), "what each layer costs", parts, wide)
+
+
+def text(value: str) -> str:
+    """A text on one line, without what steers a terminal or is no character of HTML."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "�" for letter in value)
+
+
+def escape(value: str) -> str:
+    """A text as SVG and HTML."""
+    return html.escape(text(value))
+
+
+# ── the parts ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _svg(high: float, title: str, parts: Iterable[str], wide: float = WIDE) -> str:
+    return (
+        f'<svg viewBox="0 0 {wide:.0f} {high:.0f}" role="img" aria-label="{escape(title)}" '
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+    )
+
+
+def _axes(
+    plot: Plot, xs: list[float], ys: list[float], corner: Point, across: list[float], up: list[float]
+) -> Iterator[str]:
+    left, low = corner
+    for value, x in zip(xs, across, strict=True):
+        yield f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{low:.1f}"/>'
+        yield f'<text class="soft" x="{x:.1f}" y="{low + 15:.1f}" text-anchor="middle">{_tick(value)}</text>'
+    for value, y in zip(ys, up, strict=True):
+        yield f'<line class="rule" x1="{left:.1f}" x2="{WIDE - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text class="soft" x="{left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_tick(value)}</text>'
+    middle = (LEFT + WIDE - RIGHT) / 2
+    yield f'<text x="{middle:.1f}" y="{HIGH - 10}" text-anchor="middle">{escape(_short(plot.x, 70))}</text>'
+    turned = (TOP + HIGH - BOTTOM) / 2
+    place = f'transform="translate(13 {turned:.1f}) rotate(-90)" text-anchor="middle"'
+    yield f"<text {place}>{escape(_short(plot.y, 40))}</text>"
+
+
+def _curve(points: list[Point], colour: str, thin: bool) -> Iterator[str]:
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dash = ' stroke-dasharray="4 4"' if thin else ""
+    yield f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="{1.2 if thin else 1.8}"{dash}/>'
+    if len(points) <= 60 and not thin:
+        yield "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{colour}"/>' for x, y in points)
+
+
+def _names(points: list[Named]) -> Iterator[str]:
+    """Dots, and each one's name beside it: to the left of those that stand far right, and none upon another."""
+    taken: list[tuple[float, float, float]] = []
+    for x, y, _ in points:
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="var(--s1)"/>'
+    for x, y, name in sorted(points, key=lambda point: (point[1], point[0])):
+        said = _short(name, 34)
+        length = LETTER * len(said)
+        right = x + 7 + length < WIDE
+        start = x + 7 if right else max(x - 7 - length, 2)
+        height = y + 4
+        while any(abs(height - h) < 12 and start < e and b < start + length for b, e, h in taken):
+            height += 4
+        taken.append((start, start + length, height))
+        if height > y + 12:
+            end = start if right else start + length
+            yield f'<line class="rule" x1="{x:.1f}" y1="{y:.1f}" x2="{end:.1f}" y2="{height - 4:.1f}"/>'
+        yield (
+            f'<text class="halo" x="{start:.1f}" y="{height:.1f}"><title>{escape(name)}</title>{escape(said)}</text>'
+        )
+
+
+def _legend(names: list[str]) -> list[list[tuple[float, int, str]]]:
+    """Rows of (x, number of the colour, name), as many to a row as it has room for."""
+    rows: list[list[tuple[float, int, str]]] = []
+    x = float(WIDE)
+    for number, name in enumerate(names):
+        said = _short(name, 60)
+        length = 26 + LETTER * len(said)
+        if not rows or x + length > WIDE:
+            rows.append([])
+            x = LEFT
+        rows[-1].append((x, number, said))
+        x += length
+    return rows
+
+
+def _key(x: float, y: float, number: int, name: str) -> str:
+    colour = f"var(--s{number % COLOURS})"
+    return (
+        f'<rect x="{x:.1f}" y="{y - 2}" width="12" height="4" fill="{colour}"/>'
+        f'<text x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>'
+    )
+
+
+def _ticks(values: list[float]) -> list[float]:
+    """3 to 8 round numbers around all of the values, a step of 1, 2 or 5 times a power of ten apart."""
+    low, high = min(values), max(values)
+    if high - low <= max(abs(low), abs(high), TINY) * 1e-9:
+        pad = max(abs(low), abs(high)) * 0.1
+        pad = pad if pad > TINY else 1.0
+        low, high = low - pad, high + pad
+    rough = high / 5 - low / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next((power * times for times in (1, 2, 5) if power * times >= rough), power * 10)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if value and 1000 <= abs(value) < 1e6 else f"{0.0 if abs(value) < 1e-12 else value:.4g}"
+
+
+def _short(name: str, most: int) -> str:
+    """The end of a long name is what tells it apart."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
+
+
+def _finite(points: Iterable[Named]) -> list[Named]:
+    return [point for point in points if _all_finite(point[:2])]
+
+
+def _all_finite(point: Iterable[float]) -> bool:
+    return all(abs(value) < HUGE for value in point)
