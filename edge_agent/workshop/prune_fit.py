@@ -1,0 +1,182 @@
+"""Fitting what is left of each layer to what the parent's layer gave, by least squares; no labels, no gradients.
+
+The layers are taken in order, so each makes good what the ones before it lost (He et al., "Channel Pruning for
+Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.2; without their LASSO).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_agent.workshop.prune_channels import layer_name
+from edge_agent.workshop.prune_graph import Array, Graph
+from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, columns, walk
+
+ROWS = 12_000
+"""cells, or tokens, that a layer's equations are made of, at most"""
+RIDGE = 1e-4
+"""relative to the mean square of the inputs; keeps a layer near the weights it has where the data do not tell"""
+OUTSIDE = 0.1
+"""weight of a cell that no object touches, where those that one touches have 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How well one layer follows its parent's."""
+
+    name: str
+    op: str
+    before: float
+    """share of the variance that is not explained with the weights as they were"""
+    after: float
+
+
+def refit(
+    parent: Graph,
+    student: Graph,
+    stays: Mapping[int, Array],
+    feeds: Feeds,
+    say: Say,
+    masks: Mapping[int, Array] | None = None,
+    boxes: list[Array] | None = None,
+) -> list[Fitted]:
+    """Change `student`'s weights in place.
+
+    `stays`: for a layer the parent's output channels that it still has (all where it is missing); `masks`: for a layer
+    which of its weights may be other than 0; `boxes`: for each sample (n, 4) left, top, right, bottom in 0..1 of the
+    input, where objects are.
+    """
+    fitted: list[Fitted] = []
+    layers = set(student.layers())
+    most = max(1, ROWS // len(feeds))
+
+    def visit(number: int, live: list[Live]) -> None:
+        node = student.nodes[number]
+        if number not in layers or node.op_type == "ConvTranspose":
+            return
+        theirs, ours = live[0][node.input[0]], live[1][node.input[0]]
+        mask = None if masks is None else masks.get(number)
+        same = theirs[0].shape == ours[0].shape and all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
+        if mask is None and same:
+            return
+        equations = _Equations(node.op_type, student, number, most)
+        for index, x in enumerate(ours):
+            goal = live[0][node.output[0]][index]
+            equations.add(x, goal, stays.get(number), None if boxes is None else boxes[index])
+        fitted.append(equations.solve(mask))
+
+    walk([parent, student], feeds, visit, say, "fitting")
+    return fitted
+
+
+class _Equations:
+    """X'X and X'Y of one layer, summed up over samples; X has a column of ones where there is a bias."""
+
+    def __init__(self, op: str, graph: Graph, number: int, most: int) -> None:
+        self.op, self.graph, self.number, self.most = op, graph, number, most
+        self.node, self.weight = graph.nodes[number], graph.weight(number)
+        self.bias = self.node.input[2] if len(self.node.input) > 2 and self.node.input[2] in graph.values else ""
+        self.normal = self.cross = self.square = self.total = np.zeros(0)
+        self.rows = 0.0
+
+    def add(self, x: Array, goal: Array, stays: Array | None, boxes: Array | None) -> None:
+        """One sample: the layer's own input and its parent's output."""
+        where = None
+        if self.op == "Conv":
+            where = cells(goal.shape[2], goal.shape[3], self.most)
+            y = goal[0][:, where[0], where[1]].T
+        else:
+            y = goal.reshape(-1, goal.shape[-1])
+            if len(y) > self.most:
+                y = y[cells(len(y), 1, self.most)[0]]
+        y = (y if stays is None else y[:, stays]).astype(np.float64)
+        left = columns(self.node, self.weight, x, where, self.most).astype(np.float64)
+        if self.bias:
+            left = np.concatenate([left, np.ones_like(left[..., :1])], axis=2)
+        groups = len(left)
+        goals = y.reshape(len(y), groups, -1).transpose(1, 0, 2)
+        share = np.ones(len(y)) if boxes is None or where is None else _touched(where, goal.shape[2:], boxes)
+        weighted = left * share[:, None]
+        normal, cross = weighted.transpose(0, 2, 1) @ left, weighted.transpose(0, 2, 1) @ goals
+        square, total = (goals**2 * share[:, None]).sum(axis=1), (goals * share[:, None]).sum(axis=1)
+        if not self.rows:
+            self.normal, self.cross, self.square, self.total = normal, cross, square, total
+        else:
+            self.normal += normal
+            self.cross += cross
+            self.square += square
+            self.total += total
+        self.rows += float(share.sum())
+
+    def solve(self, mask: Array | None) -> Fitted:
+        """Exchange the layer's weights in the graph."""
+        now = self._flat(self.weight)
+        if self.bias:
+            bias = self.graph.values[self.bias].reshape(len(now), 1, -1).astype(np.float64)
+            if self.op == "Gemm":
+                bias = self.graph.values[self.bias].reshape(1, 1, -1).astype(np.float64)
+            now = np.concatenate([now, bias], axis=1)
+        size = self.normal.shape[1]
+        ridge = np.maximum(np.trace(self.normal, axis1=1, axis2=2) / size, 1e-9)[:, None, None] * RIDGE
+        normal = self.normal + ridge * np.eye(size)
+        if mask is None:
+            new = now + np.linalg.solve(normal, self.cross - self.normal @ now)
+        else:
+            new = _masked(normal, self.cross + ridge * now, self._flat(mask) != 0, now)
+        spread = (self.square - self.total**2 / max(self.rows, 1e-9)).sum()
+        before, after = (self._left(w) / max(spread, 1e-12) for w in (now, new))
+        if after < before or mask is not None:
+            self._write(new)
+        return Fitted(layer_name(self.graph, self.number), self.op, float(before), float(min(before, after)))
+
+    def _left(self, weight: Array) -> float:
+        """Sum of squares that `weight` does not explain."""
+        return float(self.square.sum() - 2 * (weight * self.cross).sum() + (weight * (self.normal @ weight)).sum())
+
+    def _flat(self, weight: Array) -> Array:
+        """(groups, inputs, outputs a group) of a weight as the file has it."""
+        if self.op == "Conv":
+            groups = len(self.normal)
+            flat = weight.reshape(groups, weight.shape[0] // groups, -1).transpose(0, 2, 1)
+            return flat.astype(np.float64)
+        turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
+        return (weight.T if turned else weight)[None].astype(np.float64)
+
+    def _write(self, new: Array) -> None:
+        name = self.node.input[1]
+        if self.bias:
+            old = self.graph.values[self.bias]
+            self.graph.values[self.bias] = new[:, -1].reshape(old.shape).astype(old.dtype)
+            new = new[:, :-1]
+        if self.op == "Conv":
+            value = new.transpose(0, 2, 1).reshape(self.weight.shape)
+        else:
+            turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
+            value = new[0].T if turned else new[0]
+        self.graph.values[name] = np.ascontiguousarray(value.astype(self.weight.dtype))
+
+
+def _touched(where: tuple[Array, Array], size: tuple[int, ...], boxes: Array) -> Array:
+    """1 for each cell that a box touches, OUTSIDE for the others."""
+    weight = np.full(len(where[0]), OUTSIDE)
+    for left, top, right, bottom in boxes:
+        high, wide = size
+        across = (where[1] + 1 > left * wide) & (where[1] < right * wide)
+        weight[across & (where[0] + 1 > top * high) & (where[0] < bottom * high)] = 1.0
+    return weight
+
+
+def _masked(normal: Array, cross: Array, mask: Array, now: Array) -> Array:
+    """The solution in which an output uses only the inputs that `mask` (groups, inputs, outputs) leaves it."""
+    new = np.zeros_like(now)
+    for group in range(len(normal)):
+        for output in range(cross.shape[2]):
+            used = np.flatnonzero(mask[group, :, output])
+            if now.shape[1] > mask.shape[1]:
+                used = np.append(used, now.shape[1] - 1)
+            part = normal[group][np.ix_(used, used)]
+            new[group, used, output] = np.linalg.solve(part, cross[group, used, output])
+    return new
