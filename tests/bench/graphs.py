@@ -28,6 +28,8 @@ PASSING = 20
 THRESHOLD = 0.25
 USUAL = -8.0
 """logit of the middle cell's best class: a score of 0.0003, as trained heads give"""
+REACH = 4
+"""strides from a cell's centre to each side of its box, about"""
 
 Array = npt.NDArray[Any]
 
@@ -70,8 +72,7 @@ class Graph:
         stem = name if plain else f"{name}/conv"
         weight = self.const(f"{stem}.weight", self._normal((out, self.channels[x] // groups, k, k), scale))
         bias = self.const(f"{stem}.bias", self._normal((out,), 0.1))
-        pads = [k // 2] * 4
-        how = {"kernel_shape": [k, k], "strides": [s, s], "pads": pads, "group": groups, "dilations": [1, 1]}
+        how: dict[str, Any] = {"kernel_shape": [k, k], "strides": [s, s], "pads": [k // 2] * 4, "group": groups}
         y: str = self.op("Conv", [x, weight, bias], f"{stem}/Conv", out, **how)
         if not act:
             return y
@@ -124,7 +125,7 @@ def c2f(g: Graph, x: str, out: int, name: str, n: int = 1, add: bool = False, ki
 def sppf(g: Graph, x: str, out: int, name: str) -> str:
     parts = [g.conv(x, g.channels[x] // 2, f"{name}/cv1")]
     for i in range(3):
-        how = {"kernel_shape": [5, 5], "pads": [2] * 4, "strides": [1, 1]}
+        how: dict[str, Any] = {"kernel_shape": [5, 5], "pads": [2] * 4, "strides": [1, 1]}
         parts.append(g.op("MaxPool", [parts[-1]], f"{name}/m_{i}/MaxPool", **how))
     return g.conv(g.join(parts, name), out, f"{name}/cv2")
 
@@ -158,7 +159,7 @@ def c2psa(g: Graph, x: str, name: str, side: int) -> str:
 
 def up(g: Graph, x: str, name: str) -> str:
     scales = g.const(f"{name}.scales", np.array([1, 1, 2, 2], np.float32))
-    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    how: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return str(g.op("Resize", [x, "", scales], f"{name}/Resize", **how))
 
 
@@ -257,7 +258,7 @@ def build(name: str, pictures: Iterable[Array], size: int = SIZE, seed: int = 8)
     make(g, size)
     n = sum((size // s) ** 2 for s in STRIDES)
     model = _model(g, name, size, {"output0": (1, 4 + CLASSES, n)})
-    _set_scores(g, model, head, list(pictures))
+    _set_head(g, model, head, list(pictures))
     model = _model(g, name, size, {"output0": (1, 4 + CLASSES, n)})
     onnx.checker.check_model(model)
     return model
@@ -284,11 +285,11 @@ def _model(g: Graph, name: str, size: int, outputs: dict[str, tuple[int, ...]]) 
     return model
 
 
-def _set_scores(g: Graph, model: onnx.ModelProto, head: int, pictures: list[Array]) -> None:
-    """Give each level's last class layer a scale and biases, so that its share of PASSING cells passes."""
+def _set_head(g: Graph, model: onnx.ModelProto, head: int, pictures: list[Array]) -> None:
+    """Scale and shift each level's last layers: PASSING cells pass, and boxes reach some REACH strides each way."""
     import onnxruntime as ort
 
-    stems = [f"/model.{head}/cv3.{i}/cv3.{i}.2" for i in range(len(STRIDES))]
+    stems = [f"/model.{head}/{branch}.{i}/{branch}.{i}.2" for branch in ("cv2", "cv3") for i in range(len(STRIDES))]
     names = [f"{stem}/Conv_output_0" for stem in stems]
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
@@ -296,16 +297,20 @@ def _set_scores(g: Graph, model: onnx.ModelProto, head: int, pictures: list[Arra
     seen.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = ort.InferenceSession(seen.SerializeToString(), providers=["CPUExecutionProvider"])
     found = [session.run(names, {"images": picture}) for picture in pictures]
-    cells = sum(maps[0, 0].size for maps in found[0])
+    cells = sum(maps[0, 0].size for maps in found[0][: len(STRIDES)])
+    prior = np.tile(-np.abs(np.arange(BINS) - REACH), 4)
     for i, stem in enumerate(stems):
-        logits = np.concatenate([maps[i].reshape(CLASSES, -1) for maps in found], axis=1)
+        logits = np.concatenate([maps[i].reshape(len(maps[i][0]), -1) for maps in found], axis=1)
         middle, spread = logits.mean(axis=1), logits.std(axis=1)
-        best = ((logits - middle[:, None]) / spread[:, None]).max(axis=0)
-        low, high = np.quantile(best, [0.5, 1 - PASSING / cells])
-        gain = (np.log(THRESHOLD / (1 - THRESHOLD)) - USUAL) / (high - low) / spread
+        gain, wanted = 0.3 / spread, prior
+        if stem.startswith(f"/model.{head}/cv3"):
+            best = ((logits - middle[:, None]) / spread[:, None]).max(axis=0)
+            each = np.quantile(best.reshape(len(found), -1), [0.5, 1 - PASSING / cells], axis=1)
+            low, high = each.mean(axis=1)
+            steep = (np.log(THRESHOLD / (1 - THRESHOLD)) - USUAL) / (high - low)
+            gain, wanted = steep / spread, np.full(CLASSES, USUAL - steep * low)
         g.weights[f"{stem}.weight"] *= gain[:, None, None, None].astype(np.float32)
-        bias = (g.weights[f"{stem}.bias"] - middle) * gain + USUAL - low * gain * spread
-        g.weights[f"{stem}.bias"] = bias.astype(np.float32)
+        g.weights[f"{stem}.bias"] = ((g.weights[f"{stem}.bias"] - middle) * gain + wanted).astype(np.float32)
 
 
 def pictures(paths: Iterable[Path], size: int = SIZE) -> Iterable[Array]:
