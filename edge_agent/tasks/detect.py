@@ -16,7 +16,8 @@ from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
 from edge_agent.manifest import Served
 from edge_agent.tasks.boxes import Fit, nms, preparer, to_frame
-from edge_agent.tasks.yolo import FAMILIES, Candidates, Family, Head
+from edge_agent.tasks.candidates import Candidates, Family, Head
+from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.types import Detections, Finding, Frame, Ints, Pixels, Task, Uri
 
 OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300"}

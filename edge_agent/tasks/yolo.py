@@ -8,57 +8,25 @@ family raises RefusedError, numbers that are not finite raise InputError.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from edge_agent.errors import InputError, RefusedError
-from edge_agent.types import Floats, Ints
-
-Array = npt.NDArray[Any]
-Outputs = Mapping[str, Array]
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a decoder knows of the network besides its outputs."""
-
-    width: int
-    """of the canvas, pixels"""
-    height: int
-    classes: int
-    """how many the head tells apart"""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """n boxes that reach the threshold, in no order."""
-
-    xyxy: Floats
-    """(n, 4) float32, pixels of the canvas, not clipped"""
-    score: Floats
-    """(n,) float32"""
-    label: Ints
-    """(n,) class index of the head"""
-
-
-STRIDES = ((8, 16, 32), (8, 16, 32, 64))
-
-Decoder = Callable[[Outputs, Head, float], Candidates]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A row of FAMILIES."""
-
-    decode: Decoder
-    nms: bool
-    """whether overlapping boxes are still to be suppressed: the last two kinds do that in the graph"""
+from edge_agent.errors import RefusedError
+from edge_agent.tasks import maps
+from edge_agent.tasks.candidates import (
+    STRIDES,
+    Array,
+    Candidates,
+    Family,
+    Head,
+    Outputs,
+    bar,
+    candidates,
+    finite,
+    grid,
+    points,
+    sigmoid,
+)
+from edge_agent.types import Floats
 
 
 def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -75,7 +43,7 @@ def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     step = stride[keep]
     with np.errstate(over="ignore"):
         size = np.exp(at[:, 2:]) * step
-    return _candidates(_corners((at[:, :2] + cells[keep]) * step, size), score, label)
+    return candidates(_corners((at[:, :2] + cells[keep]) * step, size), score, label)
 
 
 def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -87,7 +55,7 @@ def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     rows = _rows(_volume(outputs), 5 + head.classes)
     keep, score, label = _objects(rows, threshold)
     at = rows[keep, :4] * _pixels(rows[:, :4], head)
-    return _candidates(_corners(at[:, :2], at[:, 2:]), score, label)
+    return candidates(_corners(at[:, :2], at[:, 2:]), score, label)
 
 
 def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -97,13 +65,13 @@ def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     """
     columns = _rows(_volume(outputs), 4 + head.classes).T
     best = columns[4:].max(axis=0)
-    _finite(best)
+    finite(best)
     keep = np.flatnonzero(best >= threshold)
     found = columns[:, keep]
-    _finite(found)
+    finite(found)
     at = found[:4].T * _pixels(columns[:4].T, head)
     label = found[4:].argmax(axis=0)
-    return _candidates(_corners(at[:, :2], at[:, 2:]), best[keep], label)
+    return candidates(_corners(at[:, :2], at[:, 2:]), best[keep], label)
 
 
 def end2end(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -112,9 +80,9 @@ def end2end(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     Coordinates as in `yolov5`; rows beyond the last box are zeros.
     """
     rows = _rows(_volume(outputs), 6)
-    _finite(rows)
+    finite(rows)
     found = rows[rows[:, 4] >= threshold]
-    return _candidates(found[:, :4] * _pixels(rows[:, :4], head), found[:, 4], _whole(found[:, 5], head))
+    return candidates(found[:, :4] * _pixels(rows[:, :4], head), found[:, 4], _whole(found[:, 5], head))
 
 
 def ssd(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -126,12 +94,12 @@ def ssd(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     boxes, label, score = _ssd_outputs(outputs)
     count = next((array for array in outputs.values() if array.size == 1 and array.ndim < 2), np.array(len(score)))
     for array in (boxes, label, score, count):
-        _finite(array)
+        finite(array)
     n = max(0, int(count.reshape(-1)[0]))
     boxes, label, score = boxes[:n], label[:n], score[:n]
     keep = score >= threshold
     scale = np.array([head.width, head.height] * 2, np.float32)
-    return _candidates(boxes[keep][:, [1, 0, 3, 2]] * scale, score[keep], _whole(label[keep], head))
+    return candidates(boxes[keep][:, [1, 0, 3, 2]] * scale, score[keep], _whole(label[keep], head))
 
 
 def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -143,17 +111,14 @@ def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     boxes, scores = _boxes_and_logits(outputs, head)
     distances, logits = _rows(boxes, 4), _rows(scores, head.classes)
     cells, stride = grid(head.width, head.height, _strides(len(logits), head))
-    _finite(logits)
-    bar = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf * (threshold - 0.5)
-    keep = np.unique(np.flatnonzero(logits >= bar) // head.classes)
+    finite(logits)
+    keep = np.unique(np.flatnonzero(logits >= bar(threshold)) // head.classes)
     passed = logits[keep]
     label = passed.argmax(axis=1)
     best = passed[np.arange(len(keep)), label].astype(np.float32)
     centre, reach = (cells[keep] + 0.5) * stride[keep], distances[keep] * stride[keep]
     xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
-    with np.errstate(over="ignore"):
-        score = 1 / (1 + np.exp(-best))
-    return _candidates(xyxy, score, label)
+    return candidates(xyxy, sigmoid(best), label)
 
 
 def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -164,7 +129,7 @@ def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     2006.04388). With strides 8 to 64 (NanoDet-Plus) a point is its cell's corner, with 8 to 32 (NanoDet) its centre.
     """
     volume = _volume(outputs)
-    counts = {points: strides for strides in STRIDES if (points := _points(head, strides)) in volume.shape[1:]}
+    counts = {count: strides for strides in STRIDES if (count := points(head, strides)) in volume.shape[1:]}
     if not counts:
         raise RefusedError(f"the head gives {list(volume.shape)}, no axis of it counts the cells of the input")
     n = max(counts)
@@ -177,15 +142,15 @@ def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
         )
     cells, stride = grid(head.width, head.height, counts[n])
     best = rows[:, : head.classes].max(axis=1)
-    _finite(best)
+    finite(best)
     keep = np.flatnonzero(best >= threshold)
     logits = rows[keep, head.classes :].reshape(-1, 4, bins).astype(np.float32)
-    _finite(logits)
+    finite(logits)
     weight = np.exp(logits - logits.max(axis=2, keepdims=True))
     reach = (weight @ np.arange(bins, dtype=np.float32)) / weight.sum(axis=2) * stride[keep]
     centre = (cells[keep] + (0.0 if counts[n] == STRIDES[1] else 0.5)) * stride[keep]
     xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
-    return _candidates(xyxy, best[keep], rows[keep, : head.classes].argmax(axis=1))
+    return candidates(xyxy, best[keep], rows[keep, : head.classes].argmax(axis=1))
 
 
 FAMILIES: dict[str, Family] = {
@@ -199,34 +164,17 @@ FAMILIES: dict[str, Family] = {
     "edge-yolo": Family(edge_yolo, nms=True),
     "end2end": Family(end2end, nms=False),
     "ssd": Family(ssd, nms=False),
+    **maps.FAMILIES,
 }
 
 
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@functools.lru_cache(maxsize=8)
-def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
-    """Cell column and row (N, 2) and stride (N, 1) of each point: levels in order, cells row-major.
-
-    A cell that the edge of the canvas cuts off counts, as a padded convolution keeps it.
-    """
-    cells, steps = [], []
-    for stride in strides:
-        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)].astype(np.float32)
-        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        steps.append(np.full((rows.size, 1), stride, np.float32))
-    return np.concatenate(cells), np.concatenate(steps)
-
-
-def _points(head: Head, strides: tuple[int, ...]) -> int:
-    return sum(-(-head.width // s) * -(-head.height // s) for s in strides)
-
-
 def _strides(n: int, head: Head) -> tuple[int, ...]:
     """The strides whose grids have n points together."""
     for strides in STRIDES:
-        if n == _points(head, strides):
+        if n == points(head, strides):
             return strides
     raise RefusedError(
         f"the head has {n} points, which a {head.width}x{head.height} input with strides 8, 16, 32 does not give; "
@@ -274,10 +222,10 @@ def _objects(rows: Array, threshold: float) -> tuple[Array, Floats, Array]:
     No class score exceeds 1, so objectness alone rules most rows out before their classes are looked at.
     """
     objectness = np.ascontiguousarray(rows[:, 4])
-    _finite(objectness)
+    finite(objectness)
     keep = np.flatnonzero(objectness >= threshold)
     classes = rows[keep, 5:]
-    _finite(classes)
+    finite(classes)
     label = classes.argmax(axis=1)
     score = objectness[keep] * classes[np.arange(len(keep)), label]
     passed = score >= threshold
@@ -299,25 +247,6 @@ def _corners(centre: Array, size: Array) -> Array:
     """Centre and size (n, 2) -> left, top, right, bottom (n, 4)."""
     half = size / 2
     return np.concatenate([centre - half, centre + half], axis=1)
-
-
-def _candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
-    """Columns of the right type. RefusedError for scores that are no probabilities; a quantized one may exceed 1."""
-    _finite(xyxy)
-    if score.max(initial=0.0) > 1.5:
-        raise RefusedError(
-            f"the head gives scores up to {score.max():.3g} where 0..1 is meant: it is of another family, "
-            "or was exported without its sigmoid"
-        )
-    return Candidates(xyxy.astype(np.float32), np.clip(score, 0, 1).astype(np.float32), label.astype(np.int32))
-
-
-def _finite(array: Array) -> None:
-    """InputError if a number in it is NaN or infinite; one pass, as a sum of such is not finite either."""
-    with np.errstate(all="ignore"):
-        suspect = not np.isfinite(array.sum())
-    if suspect and not np.isfinite(array).all():
-        raise InputError("the network gave numbers that are not finite (NaN or infinity); the result is refused")
 
 
 def _whole(label: Array, head: Head) -> Array:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from edge_agent.errors import InputError, RefusedError
-from edge_agent.tasks.yolo import FAMILIES, Head, grid
+from edge_agent.tasks.candidates import Head, grid
+from edge_agent.tasks.yolo import FAMILIES
 
 Row = tuple[list[float], float, int]
 """box, score, class"""
@@ -232,6 +233,13 @@ def silent(family: str) -> dict[str, npt.NDArray[Any]]:
     """Outputs of a 32x32 input with two classes in which nothing is found."""
     n = len(list(cells(32, 32)))
     far = np.full((1, n, 1), 20, np.float32)
+    if family.endswith("-maps"):
+        channels = {"yolov5-maps": 3 * 7, "nanodet-maps": 2 + 4 * 8}.get(family, 4)
+        low = {f"all{i}": np.full((1, channels, 4 >> i, 4 >> i), -9, np.float32) for i in range(3)}
+        if family in ("yolov5-maps", "nanodet-maps"):
+            return {**low, "anchors": np.ones(18, np.float32)}
+        roles = {"boxes": 4, "classes": 2, "objects": 1}
+        return {f"{role}{i}": low[f"all{i}"][:, :size] for role, size in roles.items() for i in range(3)}
     return {
         "yolox": {"o": np.zeros((1, n, 7), np.float32)},
         "yolov5": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},

@@ -1,0 +1,105 @@
+"""What all decoders share: the head that they read, the candidates that they give, the cells of its grid."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import InputError, RefusedError
+from edge_agent.types import Floats, Ints
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+
+STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a decoder knows of the network besides its outputs."""
+
+    width: int
+    """of the canvas, pixels"""
+    height: int
+    classes: int
+    """how many the head tells apart"""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """n boxes that reach the threshold, in no order."""
+
+    xyxy: Floats
+    """(n, 4) float32, pixels of the canvas, not clipped"""
+    score: Floats
+    """(n,) float32"""
+    label: Ints
+    """(n,) class index of the head"""
+
+
+Decoder = Callable[[Outputs, Head, float], Candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A row of FAMILIES."""
+
+    decode: Decoder
+    nms: bool
+    """whether overlapping boxes are still to be suppressed: the last two kinds do that in the graph"""
+
+
+@functools.lru_cache(maxsize=32)
+def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
+    """Cell column and row (N, 2) and stride (N, 1) of each point: levels in order, cells row-major.
+
+    A cell that the edge of the canvas cuts off counts, as a padded convolution keeps it.
+    """
+    cells, steps = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)].astype(np.float32)
+        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        steps.append(np.full((rows.size, 1), stride, np.float32))
+    return np.concatenate(cells), np.concatenate(steps)
+
+
+def points(head: Head, strides: tuple[int, ...]) -> int:
+    """How many cells the levels of these strides have together."""
+    return sum(-(-head.width // s) * -(-head.height // s) for s in strides)
+
+
+def bar(threshold: float) -> float:
+    """The logit of a score: what passes `threshold` behind a sigmoid passes this before it."""
+    return math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else math.inf * (threshold - 0.5)
+
+
+def sigmoid(logits: Array) -> Array:
+    """1 / (1 + exp(-x)), float32."""
+    with np.errstate(over="ignore"):
+        scores: Array = 1 / (1 + np.exp(-logits.astype(np.float32, copy=False)))
+    return scores
+
+
+def candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
+    """Columns of the right type. RefusedError for scores that are no probabilities; a quantized one may exceed 1."""
+    finite(xyxy)
+    if score.max(initial=0.0) > 1.5:
+        raise RefusedError(
+            f"the head gives scores up to {score.max():.3g} where 0..1 is meant: it is of another family, "
+            "or was exported without its sigmoid"
+        )
+    return Candidates(xyxy.astype(np.float32), np.clip(score, 0, 1).astype(np.float32), label.astype(np.int32))
+
+
+def finite(array: Array) -> None:
+    """InputError if a number in it is NaN or infinite; one pass, as a sum of such is not finite either."""
+    with np.errstate(all="ignore"):
+        suspect = not np.isfinite(array.sum())
+    if suspect and not np.isfinite(array).all():
+        raise InputError("the network gave numbers that are not finite (NaN or infinity); the result is refused")
