@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.acks import PATIENT_S, Acks, names
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
 from edge_agent.entries import KINDS
@@ -36,6 +37,7 @@ from edge_agent.wire import (
     MQTTMessage,
     ReasonCode,
     close,
+    gathered,
     matches,
     turn,
     wait_before,
@@ -47,14 +49,6 @@ WINDOW = 40
 """events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
 HOLD_S = 30.0
 """seconds that sending pauses after the broker denied an event (not authorized, quota): it may be mended there"""
-ACK_WINDOW = 12
-"""alerts sent and not yet acknowledged by the consumer: a kill repeats these and what is just being noted as done"""
-PATIENT_S = 2.0
-"""seconds that the consumer's acknowledgement keeps further alerts back; it may be away for long"""
-AWAITED = 1000
-"""alerts that the broker has and the consumer has not acknowledged; then further alerts wait on disk"""
-ACK_S = (30.0, 900.0)
-"""seconds, first and longest wait for a consumer's acknowledgement before an alert is sent again"""
 SHORT_S = 10.0
 """seconds: a connection that is lost sooner was brief"""
 TAKEN = 5
@@ -62,14 +56,6 @@ TAKEN = 5
 
 _DENIED = {"Not authorized", "Quota exceeded", "Unspecified error", "Implementation specific error"}
 """v5 reasons that may pass; others (invalid topic, bad payload) will not, and the event is set aside"""
-
-MOST = 128 * 1024
-"""bytes of an incoming message that are looked at"""
-
-
-class _Ack(msgspec.Struct):
-    ids: list[str]
-
 
 Receiver = Callable[[str, bytes], None]
 
@@ -93,15 +79,18 @@ class Link:
         self._v5 = True
         self._client: Client | None = None
         self._flying: dict[int, Record] = {}
-        self._awaited: dict[str, tuple[Record, float, float]] = {}
-        """event id -> what waits for the consumer's acknowledgement, since and until when (monotonic)"""
-        self._tries: dict[str, int] = {}
+        self._arrived: list[Record] = []
+        """what the broker has acknowledged since the outbox was last told"""
+        self._acks = Acks(outbox)
+        self._settled_at = 0.0
+        """monotonic time from which alerts are sent: the acknowledgements from before a reconnect are to come first"""
         self._lost_time = time.time() - time.monotonic() if time.time() < KNOWN_TIME else None
         self._to_tell: deque[tuple[str, bytes]] = deque(maxlen=100)
         self._said: dict[str, bytes] = {}
         self._to_say: dict[str, None] = {}
         self._receivers: list[tuple[str, Receiver, bool]] = []
-        self._subscribed: set[str] = set()
+        self._subscribed: dict[str, int] = {}
+        """topic filter -> packet id of its subscription"""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._stop_by = float("inf")
@@ -189,10 +178,12 @@ class Link:
             self._forget()
             if self._over():
                 break
-            wait = BACKOFF[0] if self.sent > sent and short < TAKEN else min(BACKOFF[1], wait * 2)
+            if self.sent > sent and short < TAKEN:
+                wait = BACKOFF[0]
             if self._kicked:  # two that take the session from each other in turn help nobody
                 wait = BACKOFF[1]
             self._stop.wait(wait_before(wait))
+            wait = min(BACKOFF[1], wait * 2)
         os.close(self._wake_r)
 
     def _over(self) -> bool:
@@ -203,8 +194,9 @@ class Link:
         client, self._client = self._client, None
         if client is not None:
             close(client)
+        self._strike()
         self._flying.clear()
-        self._awaited.clear()
+        self._acks.forget()
         self._subscribed.clear()
         self.outbox.again()
 
@@ -217,6 +209,7 @@ class Link:
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.max_inflight_messages_set(WINDOW)
         client.will_set(f"{self.base}/status", b"offline", qos=1, retain=True)
@@ -253,6 +246,7 @@ class Link:
         client.publish(f"{self.base}/status", b"online", qos=1, retain=True)
         with self._lock:
             self._to_say = dict.fromkeys(self._said)
+        self._settled_at = time.monotonic() + PATIENT_S
         while True:
             if self._over() and not self._flying:
                 self._farewell(client)
@@ -263,50 +257,54 @@ class Link:
             self._subscribe_new(client)
             self._say_new(client)
             self._send(client)
-            if not turn(client, self._wake_r, 0.5 if not self._stop.is_set() else 0.05):
+            alive = turn(client, self._wake_r, 0.5 if not self._stop.is_set() else 0.05)
+            self._strike()
+            if not alive:
                 if self._kicked:
                     raise LinkError("the session was taken over")
                 raise LinkError("the connection was lost")
+
+    def _strike(self) -> None:
+        """Tell the outbox what has arrived."""
+        arrived, self._arrived = self._arrived, []
+        if arrived:
+            self.outbox.done(*arrived)
 
     def _send(self, client: Client) -> None:
         room = self._window - len(self._flying)
         if room <= 0 or time.monotonic() < self._hold_until:
             return
-        self._repeat_unacknowledged()
+        records = self._next(room)
+        if records:
+            with gathered(client):
+                for record in records:
+                    self._publish(client, record)
+
+    def _next(self, room: int) -> list[Record]:
+        """What is to be sent now."""
         kinds = self.budget.open(KINDS)
-        if self.mqtt.ack and "alert" in kinds:
-            records = self.outbox.take(min(room, self._room_for_alerts()), ("alert",))
-            kinds = tuple(kind for kind in kinds if kind != "alert")
-        else:
-            records = []
-        for record in records + self.outbox.take(room - len(records), kinds):
-            topic = f"{self.base}/{record.pipeline}/events"
-            if self._largest is not None and len(record.payload) + len(topic) + 16 > self._largest:
-                self.outbox.refuse(record, f"the broker takes no packet above {self._largest} bytes")
-                continue
-            if record.kind not in self.budget.open(KINDS):  # those before it took the day's last bytes
-                self.outbox.again([record])
-                continue
-            payload = self._dated(record.payload)
-            info = client.publish(topic, payload, qos=1)
-            self._flying[info.mid] = record
-            self.budget.spend(len(topic) + len(payload))
+        if not self.mqtt.ack:
+            return self.outbox.take(room, kinds)
+        self.outbox.again(self._acks.late())
+        records = []
+        if "alert" in kinds and time.monotonic() >= self._settled_at:
+            flying = sum(record.kind == "alert" for record in self._flying.values())
+            records = self._acks.unheard(self.outbox.take(min(room, self._acks.room(flying)), ("alert",)))
+        others = tuple(kind for kind in kinds if kind != "alert")
+        return records + self.outbox.take(room - len(records), others)
 
-    def _room_for_alerts(self) -> int:
-        """How many may be sent without a kill repeating more than ACK_WINDOW, while the consumer answers at all."""
-        if len(self._awaited) >= AWAITED:
-            return 0
-        begin = time.monotonic() - PATIENT_S
-        fresh = sum(since > begin for _, since, _ in self._awaited.values())
-        flying = sum(record.kind == "alert" for record in self._flying.values())
-        return max(0, ACK_WINDOW - fresh - flying)
-
-    def _repeat_unacknowledged(self) -> None:
-        """Give back the alerts that no consumer acknowledged in time."""
-        now = time.monotonic()
-        late = [name for name, (_, _, until) in self._awaited.items() if now >= until]
-        for name in late:
-            self.outbox.again([self._awaited.pop(name)[0]])
+    def _publish(self, client: Client, record: Record) -> None:
+        topic = f"{self.base}/{record.pipeline}/events"
+        if self._largest is not None and len(record.payload) + len(topic) + 16 > self._largest:
+            self.outbox.refuse(record, f"the broker takes no packet above {self._largest} bytes")
+            return
+        if record.kind not in self.budget.open(KINDS):  # those before it took the day's last bytes
+            self.outbox.again([record])
+            return
+        payload = self._dated(record.payload)
+        info = client.publish(topic, payload, qos=1)
+        self._flying[info.mid] = record
+        self.budget.spend(len(topic) + len(payload))
 
     def _dated(self, payload: bytes) -> bytes:
         """An event from before the clock was set, with its time corrected by how far the clock has jumped since."""
@@ -332,11 +330,12 @@ class Link:
     def _subscribe_new(self, client: Client) -> None:
         with self._lock:
             wanted = {topics for topics, _, _ in self._receivers}
-        for topics in wanted - self._subscribed:
-            client.subscribe(topics, qos=1)
-        for topics in self._subscribed - wanted:
+        for topics in sorted(wanted - self._subscribed.keys()):
+            _, mid = client.subscribe(topics, qos=1)
+            self._subscribed[topics] = mid or 0
+        for topics in self._subscribed.keys() - wanted:
             client.unsubscribe(topics)
-        self._subscribed = wanted
+            del self._subscribed[topics]
 
     def _farewell(self, client: Client) -> None:
         """Say what is left to say, then offline, and see it acknowledged before the connection is closed in order."""
@@ -349,24 +348,21 @@ class Link:
 
     # ── callbacks: note and return ───────────────────────────────────────────────────────────────────────
 
-    def _on_connect(self, client: Client, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
+    def _on_connect(self, client: Any, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
         self._connack = reason
         self._largest = getattr(properties, "MaximumPacketSize", None)
         self._window = max(1, min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW) - 2))
 
-    def _on_publish(self, client: Client, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
+    def _on_publish(self, client: Any, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
         record = self._flying.pop(mid, None)
         if record is None:
             return
         if not reason.is_failure:
             self.sent += 1
             if self.mqtt.ack and record.kind == "alert":
-                name = self.outbox.name(record)
-                tries = self._tries[name] = self._tries.get(name, -1) + 1
-                now = time.monotonic()
-                self._awaited[name] = (record, now, now + min(ACK_S[1], ACK_S[0] * 2.0**tries))
+                self._acks.sent(record)
             else:
-                self.outbox.done(record)
+                self._arrived.append(record)
             return
         name = reason.getName()
         if name in _DENIED:
@@ -379,7 +375,7 @@ class Link:
         else:
             self.outbox.refuse(record, f"the broker refuses it: {name}")
 
-    def _on_message(self, client: Client, _: Any, message: MQTTMessage) -> None:
+    def _on_message(self, client: Any, _: Any, message: MQTTMessage) -> None:
         with self._lock:
             receivers = list(self._receivers)
         for topics, receive, retained in receivers:
@@ -389,17 +385,20 @@ class Link:
     def _on_ack(self, topic: str, payload: bytes) -> None:
         """A consumer has these: {"ids": ["DEVICE/EPOCH/SEQ", ...]}."""
         try:
-            names = msgspec.json.decode(payload[:MOST], type=_Ack).ids
+            heard = names(payload)
         except msgspec.MsgspecError:
             log.warning("mqtt: %s: not an acknowledgement: %.80r", topic, payload)
             return
-        for name in names:
-            awaited = self._awaited.pop(name, None)
-            flying = next((r for r in self._flying.values() if self.outbox.name(r) == name), None)
-            record = awaited[0] if awaited else flying  # it may overtake the broker's own
-            if record is not None:
-                self.outbox.done(record)
-                self._tries.pop(name, None)
+        for name in heard:
+            self._acks.heard(name, self._flying.values())
 
-    def _on_disconnect(self, client: Client, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
+    def _on_subscribe(self, client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
+        """The broker sends what it kept for us before it answers this, so the acknowledgements that wait are here."""
+        for topics in [topics for topics, sent in self._subscribed.items() if sent == mid]:
+            if any(reason.is_failure for reason in reasons):
+                log.error("mqtt: the broker denies the subscription of %s: %s", topics, reasons[0].getName())
+            if topics == f"{self.base}/ack":
+                self._settled_at = 0.0
+
+    def _on_disconnect(self, client: Any, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
         self._kicked = self._kicked or reason.getName() == "Session taken over"

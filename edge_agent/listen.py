@@ -26,20 +26,20 @@ def listen(
     heard: list[tuple[str, bytes, bool] | str] = []
     refused: list[str] = []
 
-    def on_connect(client: Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
+    def on_connect(client: Any, _: Any, __: Any, reason: Any, ___: Any) -> None:
         if reason.is_failure:
             refused.append(reason.getName())
         else:
             client.subscribe([(topic, 1) for topic in topics])
 
-    def on_subscribe(client: Client, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
+    def on_subscribe(client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
         denied = [topic for topic, reason in zip(topics, reasons, strict=False) if reason.is_failure]
         if denied:
             refused.append(f"subscription denied: {', '.join(denied)}")
         else:
             heard.append("connected")
 
-    def on_message(client: Client, _: Any, message: MQTTMessage) -> None:
+    def on_message(client: Any, _: Any, message: MQTTMessage) -> None:
         heard.append((message.topic, bytes(message.payload), message.retain))
 
     wait = BACKOFF[0]
@@ -65,8 +65,8 @@ def listen(
             yield f"{broker.host}:{broker.port}: {error.strerror or error}"
         finally:
             close(client)
-        wait = min(BACKOFF[1], wait * 2)
         stop.wait(wait_before(wait))
+        wait = min(BACKOFF[1], wait * 2)
 
 
 def _acknowledge(client: Client, topic: str, payload: bytes) -> None:

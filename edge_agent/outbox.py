@@ -206,15 +206,17 @@ class Outbox:
             self._taken.update(out)
         return out
 
-    def done(self, record: Record) -> None:
-        """The broker has it: strike it off."""
+    def done(self, *records: Record) -> None:
+        """They have arrived: strike them off."""
         with self._state:
-            if record not in self._taken:
-                return
-            self._taken.discard(record)
-            self.counts.done += 1
-            if record.segment is not None:
-                self._done.append((record.seq, record.segment))
+            for record in records:
+                if record not in self._taken:
+                    continue
+                self._taken.discard(record)
+                self.counts.done += 1
+                if record.segment is not None:
+                    self._done.append((record.seq, record.segment))
+            if self._done:
                 self._state.notify_all()
 
     def refuse(self, record: Record, why: str) -> None:
@@ -254,7 +256,12 @@ class Outbox:
 
     def name(self, record: Record) -> str:
         """The event's id."""
-        return f"{self.device}/{self.epoch}/{record.seq}"
+        return f"{self.prefix}{record.seq}"
+
+    @property
+    def prefix(self) -> str:
+        """What each event's id begins with."""
+        return f"{self.device}/{self.epoch}/"
 
     @property
     def empty(self) -> bool:

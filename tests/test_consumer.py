@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import link as link_module
+from edge_agent import acks as acks_module
 from edge_agent.config import Mqtt
 from edge_agent.link import Link
 from edge_agent.outbox import Outbox
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 
 def test_the_recipe_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "ACK_S", (0.5, 1.0))
+    monkeypatch.setattr(acks_module, "ACK_S", (0.5, 1.0))
     with broker(tmp_path) as server:
         recipe = (ROOT / "deploy" / "consumer.py").read_text()
         assert len([line for line in recipe.splitlines() if line.strip()]) <= 40

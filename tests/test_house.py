@@ -26,6 +26,7 @@ WALK = {
     "journal",
     "entries",
     "link",
+    "acks",
     "wire",
     "budget",
     "listen",

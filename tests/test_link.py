@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import acks as acks_module
 from edge_agent import link as link_module
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
@@ -45,7 +46,7 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "BACKOFF", (0.05, 0.2))
-    monkeypatch.setattr(link_module, "ACK_S", (0.3, 1.0))
+    monkeypatch.setattr(acks_module, "ACK_S", (0.3, 1.0))
 
 
 def test_events_arrive_once_and_leave_the_store(mosquitto: Mosquitto, box: Outbox) -> None:
@@ -263,7 +264,7 @@ def test_nonsense_on_the_ack_topic_changes_nothing(mosquitto: Mosquitto, box: Ou
     link = Link(mqtt, "d", box)
     link.start()
     box.put(event())
-    until(lambda: link.connected and link._awaited, "the broker has it")
+    until(lambda: link.connected and len(link._acks), "the broker has it")
     for nonsense in ("", "[]", '{"ids": 3}', '{"ids": ["d/0/1", "other"]}', "\\xff" * 500):
         tool = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", "edge/v1/d/ack", "-m", nonsense]
         subprocess.run(tool, check=True)
