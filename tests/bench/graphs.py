@@ -9,6 +9,7 @@ in a street scene, and the classes are called thing-0 to thing-79, so that nobod
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -334,6 +335,50 @@ def write(folder: Path, name: str, proofs: Iterable[Path], size: int = SIZE) -> 
         part.write_bytes(build(name, pictures(proofs, size), size).SerializeToString())
         part.rename(path)
     return path
+
+
+class _Reader:
+    """What onnxruntime calibrates on."""
+
+    def __init__(self, paths: Iterable[Path], size: int) -> None:
+        self._rows = iter(pictures(paths, size))
+
+    def get_next(self) -> dict[str, Array] | None:
+        picture = next(self._rows, None)
+        return None if picture is None else {"images": picture}
+
+
+def write_int8(path: Path, proofs: Iterable[Path], size: int = SIZE) -> Path:
+    """NAME-int8.onnx beside NAME.onnx: U8 activations, S8 weights (QDQ), all behind the last convolutions in float."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    out = path.with_name(f"{path.stem}-int8.onnx")
+    if out.is_file():
+        return out
+    head = f"/model.{NETWORKS[path.stem][1]}/"
+    tail = [n.name for n in onnx.load(str(path)).graph.node if n.name.startswith(head) and "/cv" not in n.name]
+    log = logging.getLogger()
+    level = log.level
+    log.setLevel(logging.ERROR)  # onnxruntime logs its advice through the root logger
+    try:
+        quantize_static(
+            str(path),
+            str(out.with_suffix(".part")),
+            _Reader(proofs, size),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=tail,
+        )
+    finally:
+        log.setLevel(level)
+    model = onnx.load(str(out.with_suffix(".part")))
+    helper.set_model_props(model, {p.key: p.value for p in onnx.load(str(path)).metadata_props})
+    out.write_bytes(model.SerializeToString())
+    out.with_suffix(".part").unlink()
+    return out
 
 
 if __name__ == "__main__":

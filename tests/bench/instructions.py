@@ -1,0 +1,139 @@
+"""Aim 8: instructions of pre- and postprocessing a frame, counted by callgrind: ten frames minus none.
+
+The child makes the detector's task as the agent does, with a network that gives what the real one gave before, runs two
+frames to settle and then N more. Counts do not depend on how busy the box is; they do depend on the code that numpy and
+OpenCV choose for the processor that valgrind shows them (AVX2 at the most), so the baseline in instructions.json names
+what was seen, and a run elsewhere says when it differs. ``--keep`` writes a new baseline.
+
+``python -m tests.bench.instructions FILE N`` is the child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import EdgeAgentError
+from edge_agent.manifest import Served
+from edge_agent.registry import home
+from edge_agent.tasks import make_task
+from edge_agent.types import Tensors, Uri
+from tests.bench.measure import Row
+from tests.bench.setup import Place, served
+from tests.conftest import ROOT
+
+BASELINE = Path(__file__).with_name("instructions.json")
+MODELS = ("yolov8n", "yolo11n", "yolox-nano", "edge-yolo")
+AIM = 5.0
+"""million instructions a frame"""
+WORSE = 1.2
+"""times the baseline: that is a regression"""
+COUNT = 10
+
+
+def rows(place: Place, quick: bool) -> Iterator[Row]:
+    if shutil.which("valgrind") is None:
+        return
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.is_file() else {}
+    for name in place.here(MODELS):
+        file = record(place, name)
+        many, none = count(file, COUNT), count(file, 0)
+        value = (many - none) / COUNT / 1e6
+        known = baseline.get("millions", {}).get(name)
+        same = baseline.get("seen") == seen()
+        yield Row(
+            8,
+            f"{name}: instructions of pre- and postprocessing a frame",
+            round(value, 3),
+            unit="M",
+            target=AIM,
+            theirs=f"baseline {known} M" if known else "no baseline",
+            note=("" if same else "baseline of other libraries or another processor; ")
+            + (
+                f"REGRESSION: {value / known:.2f} times the baseline"
+                if known and value > WORSE * known
+                else "no regression"
+            ),
+        )
+
+
+def keep(rows: list[Row]) -> None:
+    """Make what was measured the baseline."""
+    found = {row.what.partition(":")[0]: row.value for row in rows if row.aim == 8}
+    BASELINE.write_text(json.dumps({"seen": seen(), "millions": found}, indent=1) + "\n")
+
+
+def seen() -> dict[str, str]:
+    """What a count depends on besides our own code."""
+    names = ("numpy", "opencv-python-headless")
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    return {
+        "python": ".".join(map(str, sys.version_info[:2])),
+        **{name: metadata.version(name) for name in names},
+        "avx2": str("avx2" in flags.split()),
+    }
+
+
+def record(place: Place, name: str) -> Path:
+    """What the child needs of a model: everything but the network, two frames, and what the network gave for them."""
+    model = served(place, name, threads=1)
+    frames = place.frames(2)
+    given: list[dict[str, Any]] = []
+
+    def run(tensors: Tensors) -> dict[str, Any]:
+        given.append({key: array.copy() for key, array in model.net.run(tensors).items()})
+        return given[-1]
+
+    task = make_task(Uri("detect", name), lambda _: replace(model, net=replace(model.net, run=run)), home())
+    for frame in frames:
+        list(task(frame))
+    path = place.folder / f"{name}.frames"
+    still = replace(model, net=replace(model.net, run=lambda _: {}))
+    fields = {field: getattr(still, field) for field in ("manifest", "ref", "parts", "input", "why")}
+    specs = {field: getattr(still.net, field) for field in ("inputs", "outputs", "engine")}
+    path.write_bytes(pickle.dumps((fields, specs, frames, given)))
+    return path
+
+
+def count(file: Path, frames: int) -> int:
+    """Instructions of the child with so many frames."""
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", sys.executable]
+    still = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "-m", "tests.bench.instructions", str(file), str(frames)],
+        cwd=ROOT,
+        env={**os.environ, **still},
+        capture_output=True,
+        text=True,
+    )
+    told = [line for line in done.stderr.splitlines() if "Collected :" in line]
+    if done.returncode or not told:
+        raise EdgeAgentError(f"valgrind: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+    return int(told[0].split()[-1])
+
+
+def main(file: Path, number: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    fields, specs, frames, given = pickle.loads(file.read_bytes())
+    from edge_agent.types import Net
+
+    turns = iter(given * (number // len(given) + 2))
+    net = Net(run=lambda _: next(turns), **specs)
+    task = make_task(Uri("detect", "recorded"), lambda _: Served(net=net, **fields), Path())
+    for step in range(2 + number):
+        list(task(frames[step % len(frames)]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

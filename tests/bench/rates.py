@@ -1,0 +1,142 @@
+"""Aim 2: frames a second of the running agent over those of a default `session.run` loop, in one process, in turns.
+
+Three surroundings: alone, beside one busy process, and pinned to one CPU together with nothing. The loop gets its
+tensor ready made and does nothing with what comes out; the agent gets frames from a camera that is faster than it is.
+``python -m tests.bench.rates FOLDER DATA NAME SECONDS ROUNDS`` is the process that is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_agent import config as configs
+from edge_agent.agent import Agent
+from tests.bench import memory
+from tests.bench.cost import default_run
+from tests.bench.measure import Row
+from tests.bench.setup import DETECTORS, Place, prepare
+from tests.conftest import ROOT
+
+AIMS = {"alone": 1.10, "beside one busy process": 1.5, "pinned to one CPU": 1.8}
+REST = 0.15
+"""seconds between two turns: a default session spins some 30 ms after its last run"""
+CONFIG = """
+[store]
+path = "{store}"
+[[pipeline]]
+name = "camera"
+source = "tests.bench.memory:memory:?fps={fps}"
+tasks = ["detect:{model}"]
+report = "every"
+class = "telemetry"
+"""
+
+
+def rows(place: Place, quick: bool) -> Iterator[Row]:
+    names = place.here(("yolov8n", "yolox-nano", "edge-yolo") if quick else DETECTORS)
+    for name in names:
+        place.registered(name)
+        for where, aim in AIMS.items():
+            told = _child(place, name, where, 1.5 if quick else 3.0, 3 if quick else 7)
+            pairs = list(zip(told["ours"], told["default"], strict=True))
+            yield Row(
+                2,
+                f"{name}: frames a second / default loop, {where}",
+                statistics.median(a / b for a, b in pairs),
+                target=aim,
+                better=">=",
+                ours=f"{statistics.median(told['ours']):.1f}/s",
+                theirs=f"{statistics.median(told['default']):.1f}/s",
+                note=f"CPU a frame {statistics.median(told['ours cpu']) / statistics.median(told['default cpu']):.2f}",
+            )
+
+
+def _child(place: Place, name: str, where: str, seconds: float, rounds: int) -> dict[str, list[float]]:
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    allowed = cpus[:1] if where.startswith("pinned") else cpus
+    command = [sys.executable, "-m", "tests.bench.rates", str(place.folder), str(place.data or "")]
+    with _busy(where.startswith("beside"), cpus):
+        done = subprocess.run(
+            ["taskset", "-c", ",".join(map(str, allowed)), *command, name, str(seconds), str(rounds)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    told: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@contextmanager
+def _busy(wanted: bool, cpus: list[int]) -> Iterator[None]:
+    """One process that computes all the time, on the same processors."""
+    if not wanted:
+        yield
+        return
+    child = subprocess.Popen(
+        ["taskset", "-c", ",".join(map(str, cpus)), sys.executable, "-c", "while True: pass"],
+    )
+    try:
+        yield
+    finally:
+        child.kill()
+        child.wait()
+
+
+def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Rate and processor time a frame of each turn."""
+    memory.frames[:] = place.frames()
+    session, feed = default_run(place, name)
+    for _ in range(3):
+        began = time.perf_counter()
+        session.run(None, feed)
+    fps = 4 / (time.perf_counter() - began)
+    found: dict[str, list[float]] = {"ours": [], "default": [], "ours cpu": [], "default cpu": []}
+    with tempfile.TemporaryDirectory() as store:
+        agent = Agent(configs.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))))
+        ends: list[float] = []
+        agent.on_event = lambda event: ends.append(time.perf_counter())
+        stop = threading.Event()
+        thread = threading.Thread(target=agent.run, args=(stop,))
+        thread.start()
+
+        def ours() -> None:
+            ends.clear()
+            used = time.process_time()
+            memory.gate.set()
+            time.sleep(seconds)
+            memory.gate.clear()
+            time.sleep(REST)
+            found["ours"].append((len(ends) - 1) / (ends[-1] - ends[0]))
+            found["ours cpu"].append((time.process_time() - used) / len(ends))
+
+        def default() -> None:
+            used, began, count = time.process_time(), time.perf_counter(), 0
+            while time.perf_counter() - began < seconds:
+                session.run(None, feed)
+                count += 1
+            found["default"].append(count / (time.perf_counter() - began))
+            time.sleep(REST)
+            found["default cpu"].append((time.process_time() - used) / count)
+
+        for number in range(rounds + 1):
+            for turn in (ours, default) if number % 2 else (default, ours):
+                turn()
+        stop.set()
+        thread.join()
+    return {key: values[1:] for key, values in found.items()}  # the first round warms up
+
+
+if __name__ == "__main__":
+    folder, data, model, turn, number = sys.argv[1:]
+    here = prepare(Path(folder), Path(data) if data else None, keep=True)
+    print(json.dumps(measure(here, model, float(turn), int(number))))

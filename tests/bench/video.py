@@ -1,0 +1,103 @@
+"""Aims 3 and 9: a video through the agent and through Ultralytics, to the same broker, in processes that take turns.
+
+3: every frame of a file, from the first answer at the subscriber to the last (start-up is left out on both sides), and
+the processor time of the same at 5 frames a second. 9: a camera of 30 frames a second, the newest wins, from the
+capture of a frame to its event at the subscriber.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+import numpy as np
+
+from tests.bench import stream
+from tests.bench.measure import Row
+from tests.bench.setup import Place
+from tests.bench.stream import Arrived
+
+NAME = "yolov8n"
+
+
+def rows(place: Place, quick: bool) -> Iterator[Row]:
+    if place.peers is None or not stream.possible():
+        return
+    frames, rounds = (40, 1) if quick else (150, 3)
+    clip = str(place.clip(frames))
+    for name, aim in ((NAME, 1.35), (f"{NAME}-int8", 2.3)):
+        model, path = place.registered(name), place.model(name)
+        assert path is not None
+        ours: list[float] = []
+        theirs: list[float] = []
+        boxes: list[float] = []
+        for number in range(rounds):
+            for side in ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours"):
+                if side == "ours":
+                    arrived, _ = stream.agent(place, model, clip)
+                else:
+                    arrived, _ = stream.peer(place, path, ["file", clip])
+                (ours if side == "ours" else theirs).append(_rate(arrived))
+                boxes.append(sum(one.boxes for one in arrived) / len(arrived))
+        yield Row(
+            3,
+            f"{name}: video to acknowledged events, frames a second / Ultralytics",
+            statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+            target=aim,
+            better=">=",
+            ours=f"{statistics.median(ours):.1f}/s",
+            theirs=f"{statistics.median(theirs):.1f}/s",
+            note=f"{min(boxes):.1f} to {max(boxes):.1f} boxes a frame",
+        )
+        if name == NAME:
+            seconds = 6.0 if quick else 20.0
+            a, _ = stream.agent(place, model, f"{clip}?fps=5&loop=true", seconds=seconds)
+            b, _ = stream.peer(place, path, ["camera", clip, "5"], seconds=seconds)
+            yield Row(
+                3,
+                f"{name}: CPU at 5 frames a second / Ultralytics",
+                _share(a) / _share(b),
+                target=0.55,
+                ours=f"{_share(a):.0%} of a core",
+                theirs=f"{_share(b):.0%} of a core",
+            )
+
+
+def latency_rows(place: Place, quick: bool) -> Iterator[Row]:
+    if place.peers is None or not stream.possible():
+        return
+    clip = str(place.clip(40 if quick else 150))
+    model, path = place.registered(NAME), place.model(NAME)
+    assert path is not None
+    seconds = 8.0 if quick else 30.0
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(1 if quick else 2):
+        ours += _ages(stream.agent(place, model, f"{clip}?fps=30&loop=true", seconds=seconds)[0])
+        theirs += _ages(stream.peer(place, path, ["camera", clip, "30"], seconds=seconds)[0])
+    p99, p50 = float(np.percentile(ours, 99)), float(np.percentile(theirs, 50))
+    yield Row(
+        9,
+        f"{NAME}: frame to publish at 30 frames a second, our p99 / Ultralytics' p50",
+        p99 / p50,
+        target=1.0,
+        better="<",
+        ours=f"{p99 * 1e3:.0f} ms (p50 {np.percentile(ours, 50) * 1e3:.0f})",
+        theirs=f"{p50 * 1e3:.0f} ms (p99 {np.percentile(theirs, 99) * 1e3:.0f})",
+        note=f"{len(ours)} and {len(theirs)} frames answered",
+    )
+
+
+def _rate(arrived: list[Arrived]) -> float:
+    return (len(arrived) - 1) / (arrived[-1].at - arrived[0].at)
+
+
+def _share(arrived: list[Arrived]) -> float:
+    """Processor time a second, the first answers left out."""
+    known = [one for one in arrived[3:] if one.memory]
+    return (known[-1].cpu - known[0].cpu) / (known[-1].at - known[0].at)
+
+
+def _ages(arrived: list[Arrived]) -> list[float]:
+    """Seconds from capture to arrival, the first answers left out."""
+    return [one.at - one.captured for one in arrived[5:]]
