@@ -1,0 +1,234 @@
+"""A TFLite file as the quantizer needs it, and what stands in it: operators, weights, the tail behind the last of them.
+
+Format: the TFLite schema (tensorflow/compiler/mlir/lite/schema/schema.fbs), through the classes of ai-edge-litert.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ModelError, RefusedError
+
+Array = npt.NDArray[Any]
+FLOAT32, FLOAT16 = 0, 1
+WEIGHTED = {
+    "CONV_2D": 1,
+    "DEPTHWISE_CONV_2D": 1,
+    "FULLY_CONNECTED": 1,
+    "TRANSPOSE_CONV": 1,
+    "EMBEDDING_LOOKUP": 1,
+    "GATHER": 0,
+    "BATCH_MATMUL": 1,
+}
+"""operator -> which of its inputs is its weights, where that one is constant"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator of the graph."""
+
+    name: str
+    """its first output"""
+    op: str
+    inputs: tuple[str, ...]
+    """tensors that are computed; constants are left out"""
+    outputs: tuple[str, ...]
+    weights: int
+    """elements of its float32 weights; 0 for an operator that has none"""
+    integer: bool = False
+    """its weights are integers, or it makes floats of them"""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A float32 model, ready for the quantizer."""
+
+    data: bytes
+    layers: list[Layer]
+    inputs: list[str]
+    outputs: list[str]
+    floats: frozenset[str]
+    """float32 tensors that are given or computed"""
+
+    def groups(self) -> dict[str, frozenset[str]]:
+        """Layer with weights -> its name and those of the layers without that work on its output, up to the next ones
+        with weights.
+        """
+        owner: dict[str, str] = {}
+        found: dict[str, set[str]] = {}
+        for layer in self.layers:
+            before = [owner[name] for name in layer.inputs if name in owner]
+            first = layer.name if layer.weights else before[-1] if before else None
+            if first is not None:
+                found.setdefault(first, set()).add(layer.name)
+                owner.update(dict.fromkeys(layer.outputs, first))
+        return {name: frozenset(inside) for name, inside in found.items()}
+
+    def tail(self) -> set[str]:
+        """Layers from which no more weights are met on the way to an output.
+
+        Here boxes and scores are joined, so one scale cannot serve what these layers give.
+        """
+        readers: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            for name in layer.inputs:
+                readers.setdefault(name, []).append(layer)
+        free: set[str] = set()
+        for layer in reversed(self.layers):
+            after = [reader for name in layer.outputs for reader in readers.get(name, [])]
+            if not layer.weights and all(reader.name in free for reader in after):
+                free.add(layer.name)
+        return free
+
+
+def read(path: Path) -> Model:
+    """The model with float16 constants widened to float32, and every tensor under a name of its own.
+
+    Raises RefusedError for what is no TFLite model, has more than one graph, or has no float weights to quantize.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    try:
+        raw = path.read_bytes()
+        if raw[4:8] != b"TFL3":
+            raise RefusedError(f"{path}: is no TFLite model")
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
+        graphs = len(model.subgraphs)
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror})") from None
+    except (struct.error, TypeError, ValueError, IndexError, AttributeError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{path}: is no readable TFLite model ({error})") from None
+    if graphs != 1:
+        raise RefusedError(f"{path}: it has {graphs} graphs (loops or branches), which cannot be quantized; give one")
+    for code in model.operatorCodes:
+        # files from before 2021 have the number in the old field only
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    graph = model.subgraphs[0]
+    model.signatureDefs = model.signatureDefs or []
+    _widen(model, graph, schema)
+    _name(graph)
+    layers = _layers(model, graph, schema)
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
+    whole = [layer for layer in layers if layer.integer]
+    if whole:
+        raise RefusedError(
+            f"{path}: it is quantized already ({len(whole)} layers have integer weights, {_short(whole[0].name)} for "
+            "one); give the float model that it was made from"
+        )
+    if not any(layer.weights for layer in layers):
+        raise RefusedError(f"{path}: it has no layer with float weights; there is nothing to quantize")
+    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
+    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
+    return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
+
+
+def _widen(model: Any, graph: Any, schema: Any) -> None:
+    """A DEQUANTIZE of a float16 constant becomes the constant in float32."""
+    dequantize = schema.BuiltinOperator.DEQUANTIZE
+    kept = []
+    for op in graph.operators:
+        given, made = graph.tensors[op.inputs[0]] if len(op.inputs) else None, graph.tensors[op.outputs[0]]
+        data = None if given is None else model.buffers[given.buffer].data
+        of_half = given is not None and given.type == FLOAT16
+        if data is None or not of_half or model.operatorCodes[op.opcodeIndex].builtinCode != dequantize:
+            kept.append(op)
+            continue
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(bytes(data), np.float16).astype(np.float32).view(np.uint8)
+        made.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+    graph.operators = kept
+    read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.outputs}
+    used = {tensor.buffer for number, tensor in enumerate(graph.tensors) if number in read}
+    for number, tensor in enumerate(graph.tensors):
+        if tensor.type == FLOAT16 and number not in read and tensor.buffer not in used:
+            model.buffers[tensor.buffer].data = None
+
+
+def _name(graph: Any) -> None:
+    """Each tensor a name of its own, as the quantizer goes by names."""
+    seen: set[bytes] = set()
+    for number, tensor in enumerate(graph.tensors):
+        name = tensor.name or b"tensor"
+        tensor.name = name if name not in seen else name + b"#%d" % number
+        seen.add(tensor.name)
+
+
+def _layers(model: Any, graph: Any, schema: Any) -> list[Layer]:
+    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+
+    def constant(index: int) -> bool:
+        data = model.buffers[graph.tensors[index].buffer].data
+        return data is not None and len(data) > 0
+
+    found = []
+    for op in graph.operators:
+        kind = kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, "CUSTOM")
+        inputs = [int(i) for i in op.inputs if i >= 0]
+        names = [graph.tensors[i].name.decode() for i in op.outputs]
+        weights, integer = 0, False
+        place = 0 if kind == "DEQUANTIZE" else WEIGHTED.get(kind, len(op.inputs))
+        if place < len(op.inputs):
+            index = int(op.inputs[place])
+            tensor = graph.tensors[index]
+            if index >= 0 and constant(index):
+                weights = int(np.prod(tensor.shape)) if tensor.type == FLOAT32 else 0
+                scale = tensor.quantization.scale if tensor.quantization else None
+                integer = scale is not None and len(scale) > 0
+        computed = tuple(graph.tensors[i].name.decode() for i in inputs if not constant(i))
+        if names:
+            found.append(Layer(names[0], kind, computed, tuple(names), weights, integer))
+    return found
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:57]}..."
+
+
+def _packed(model: Any) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def watch(model: Model, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """For each feed (tensors by the names of the inputs), every float32 tensor that is computed, by its name.
+
+    Raises ModelError where the model cannot be run on a feed.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it takes memory
+        watched = Interpreter(model_content=model.data, num_threads=1, experimental_preserve_all_tensors=True)
+    sources = watched.get_input_details()
+    for feed in feeds:
+        try:
+            for detail in sources:
+                given = feed[detail["name"]]
+                if tuple(detail["shape"]) != given.shape:
+                    watched.resize_tensor_input(detail["index"], given.shape)
+            watched.allocate_tensors()
+            for detail in sources:
+                watched.set_tensor(detail["index"], feed[detail["name"]].astype(detail["dtype"]))
+            watched.invoke()
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"the float model cannot be run on the calibration data: {error}") from None
+        found = {}
+        for detail in watched.get_tensor_details():
+            if detail["name"] in model.floats:
+                with contextlib.suppress(ValueError):  # no data: nothing computes it
+                    found[detail["name"]] = watched.get_tensor(detail["index"])
+        yield {name: value for name, value in found.items() if value.size}
