@@ -4,27 +4,27 @@ The samples are sealed: the carried pictures, each also mirrored, darkened and c
 the device itself recorded under HOME/samples.
 
 Detectors: mAP50 of the variant's boxes against the parent's (those that the parent would report). Encoders: the
-correlation of the cosines of all pairs of sentences. Both are 1 for a variant that answers alike.
+correlation of the cosines of all pairs of sentences. Classifiers: how often the first label is the same.
+Autoencoders: the rank correlation of the reconstruction errors. Each is 1 for a variant that answers alike.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edge_agent.errors import InputError, RefusedError
+from edge_agent.errors import RefusedError
 from edge_agent.figures.coco_map import Found, Truth, average_precision
-from edge_agent.figures.scores import pearson, similarities
+from edge_agent.figures.scores import accuracy, pearson, similarities, spearman
 from edge_agent.manifest import Served
-from edge_agent.proof import LOW, SENTENCES, frames, open_served
-from edge_agent.prove import Result, Trial, samples
+from edge_agent.proof import LOW, open_served
+from edge_agent.prove import Result, Trial
 from edge_agent.registry import home
-from edge_agent.sources.files import read_picture
-from edge_agent.tasks import everyday, make_task
+from edge_agent.shown import pictures, sentences, windows
+from edge_agent.tasks import PLAIN, make_task
 from edge_agent.tasks.encoder import encoder
-from edge_agent.types import Detections, Finding, Frame, Pixels, Uri
+from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Uri
 
 
 def agree(trial: Trial) -> Result:
@@ -52,7 +52,7 @@ def agree(trial: Trial) -> Result:
 
 def _detectors(one: Served, other: Served) -> tuple[float, int]:
     """mAP50 of `one` with the boxes of `other` as the truth, over the classes that both name; and the pictures."""
-    shown = list(_pictures())
+    shown = list(pictures())
     names = {name.casefold(): key for key, name in one.manifest.names().items()}
     shared = {names[name.casefold()]: key for key, name in other.manifest.names().items() if name.casefold() in names}
     if not shared:
@@ -67,27 +67,6 @@ def _detectors(one: Served, other: Served) -> tuple[float, int]:
     )
     mine = boxes(one, shown, LOW, shared)
     return average_precision(truth, mine, sorted(set(shared.values()))).figures()["map50"], len(shown)
-
-
-def _pictures() -> Iterator[Frame]:
-    """The samples; a picture that cannot be read is left out."""
-    for name, frame in frames().items():
-        if name != "noise":
-            image = frame.image
-            yield frame
-            yield _of(image[:, ::-1])
-            yield _of((image * 0.6).astype(np.uint8))
-            yield _of(image[image.shape[0] // 8 :, image.shape[1] // 8 :])
-    for path in samples():
-        if path.suffix != ".txt":
-            try:
-                yield read_picture(path)
-            except InputError:
-                continue
-
-
-def _of(image: Pixels) -> Frame:
-    return Frame(np.ascontiguousarray(image), time.time(), time.monotonic())
 
 
 def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> Found:
@@ -112,15 +91,49 @@ def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) 
 
 def _encoders(one: Served, other: Served) -> tuple[float, int]:
     """Correlation of the cosines of all pairs of sentences; and the sentences."""
-    recorded = [line for path in samples() if path.suffix == ".txt" for line in path.read_text("utf-8").splitlines()]
-    sentences = [*everyday.SENTENCES, *(sentence for pair in SENTENCES for sentence in pair)]
-    sentences += [line for line in recorded if line.strip()][:1000]
+    shown = sentences()
     cosines = []
     for model in (one, other):
-        vectors = encoder(model).embed_many(sentences)
+        vectors = encoder(model).embed_many(shown)
         length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         cosines.append(similarities(vectors / length))
-    return pearson(cosines[0], cosines[1]), len(sentences)
+    return pearson(cosines[0], cosines[1]), len(shown)
 
 
-_COMPARED = {"detect": (_detectors, "mAP50"), "encode": (_encoders, "correlation")}
+# ── classifiers of pictures ──────────────────────────────────────────────────────────────────────────────
+
+
+def _recognisers(one: Served, other: Served) -> tuple[float, int]:
+    """Share of the pictures with the same first label; and the pictures."""
+    if one.manifest.labels != other.manifest.labels:
+        raise RefusedError(f"its labels are not those of its parent {other.manifest.name}")
+    shown = list(pictures())
+    options = {"score": "0", "top": "1"}
+    firsts = [
+        [what.label for what in answers(model, shown, options) if isinstance(what, Scores)] for model in (one, other)
+    ]
+    return accuracy(firsts[1], firsts[0]), len(shown)
+
+
+# ── autoencoders ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _anomalies(one: Served, other: Served) -> tuple[float, int]:
+    """Rank correlation of the reconstruction errors, as only their order says what is unusual; and the samples."""
+    shown: Sequence[Sample] = list(pictures()) if other.input is not None else windows(other)
+    errors = [[what.error for what in answers(model, shown) if isinstance(what, Anomaly)] for model in (one, other)]
+    return spearman(np.array(errors[0]), np.array(errors[1])), len(shown)
+
+
+def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] = {}) -> list[object]:
+    """What the model finds in each sample, by the task that needs nothing but the model."""
+    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options), lambda _: model, home())
+    return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]
+
+
+_COMPARED = {
+    "detect": (_detectors, "mAP50"),
+    "encode": (_encoders, "correlation"),
+    "recognise": (_recognisers, "agreement of the first label"),
+    "anomaly": (_anomalies, "rank correlation of the errors"),
+}

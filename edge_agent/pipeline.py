@@ -17,6 +17,8 @@ import msgspec
 
 from edge_agent.errors import InputError, ModelError
 from edge_agent.types import (
+    Anomaly,
+    AnomalyEvent,
     Detection,
     Detections,
     DetectionsEvent,
@@ -119,15 +121,24 @@ def reporter(how: str) -> Report:
     return _summary(float(how.removeprefix("summary:").removesuffix("s")))
 
 
-def _labels(item: Found) -> Counter[int] | None:
-    if isinstance(item, Finding) and isinstance(item.what, Detections):
+def _labels(item: Found) -> Counter[object] | None:
+    """What is in view; None for what is always reported."""
+    if not isinstance(item, Finding):
+        return None
+    if isinstance(item.what, Detections):
         return Counter(item.what.label.tolist())
+    if isinstance(item.what, Scores) and isinstance(item.of, Frame):
+        return Counter([item.what.label])
+    if isinstance(item.what, Anomaly) and item.what.unusual is not None:
+        return Counter([item.what.unusual])
     return None
 
 
 def _changes() -> Report:
-    """Detections when how many of each label are in view differs from the last reported; all else always."""
-    last: Counter[int] = Counter()
+    """Detections when how many of each label are in view differs from the last reported; so the label of a frame, and
+    whether a sample is unusual; all else always.
+    """
+    last: Counter[object] = Counter()
 
     def report(found: Iterable[Found] | None) -> Iterator[Found]:
         nonlocal last
@@ -197,6 +208,8 @@ def _says(event: Event) -> object:
         return sorted(box.label for box in event.detections)
     if isinstance(event, ScoresEvent):
         return event.text, event.label
+    if isinstance(event, AnomalyEvent) and event.unusual is not None:
+        return event.unusual
     return event.text if isinstance(event, TextEvent) else event
 
 
@@ -236,6 +249,7 @@ def to_event(found: Found, pipeline: str) -> Event:
             model=found.model,
             spent_ms=spent,
             text=text,
+            name=sample.name if isinstance(sample, Frame) else "",
             label=what.label,
             score=round(what.score, 4),
             scores={name: round(score, 4) for name, score in what.scores.items()},
@@ -244,6 +258,18 @@ def to_event(found: Found, pipeline: str) -> Event:
         vector = [round(float(x), 6) for x in what.vector]
         return TextEvent(
             pipeline=pipeline, at=at, age_ms=age, model=found.model, spent_ms=spent, text=text, embedding=vector
+        )
+    if isinstance(what, Anomaly):
+        return AnomalyEvent(
+            pipeline=pipeline,
+            at=at,
+            age_ms=age,
+            model=found.model,
+            spent_ms=spent,
+            name=sample.name if isinstance(sample, Frame) else "",
+            error=what.error,
+            limit=what.limit,
+            unusual=what.unusual,
         )
     raise ModelError(f"{pipeline}: no event holds {type(what).__name__} yet")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -19,11 +19,12 @@ import numpy as np
 
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
-from edge_agent.proof import SENTENCES, frames, open_served
+from edge_agent.proof import open_served
 from edge_agent.prove import Result, Trial, Variant
 from edge_agent.registry import home
-from edge_agent.tasks import make_task
-from edge_agent.types import Net, Tensors, Text, Uri
+from edge_agent.shown import some
+from edge_agent.tasks import PLAIN, make_task
+from edge_agent.types import Net, Tensors, Uri
 
 LEAST, MOST = 3, 2000
 """rounds, however long they take, and however short"""
@@ -95,10 +96,9 @@ def _runner(trial: Trial, variant: Variant) -> _Runner:
     assert trial.manifest is not None
     model = open_served(trial.manifest, variant, trial.parts, trial.threads)
     feed: dict[str, Any] = {}
-    samples = cycle(_samples(trial.manifest.task))
-    name = "detect" if trial.manifest.task == "detect" else "embed"
+    samples = cycle(some(model))
     seen = replace(model, net=_fed(model.net, feed))
-    task = make_task(Uri(name, model.ref.name), lambda _: seen, home())
+    task = make_task(Uri(PLAIN[trial.manifest.task], model.ref.name), lambda _: seen, home())
 
     def step() -> None:
         for _ in task(next(samples)):
@@ -118,13 +118,6 @@ def _fed(net: Net, feed: dict[str, Any]) -> Net:
         return net.run(tensors)
 
     return replace(net, run=run)
-
-
-def _samples(task: str) -> Iterator[Any]:
-    if task == "detect":
-        yield from (frame for name, frame in frames().items() if name != "noise")
-    else:
-        yield from (Text(sentence, time.time(), time.monotonic()) for pair in SENTENCES for sentence in pair)
 
 
 def _bare(runners: list[_Runner], trial: Trial) -> dict[str, Any] | None:

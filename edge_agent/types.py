@@ -127,13 +127,13 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One text's label; `label` is "unknown" when it fits none well enough."""
+    """One text's or picture's label; `label` is "unknown" when it fits none well enough."""
 
     label: str
     score: float
-    """calibrated probability of `label` in 0..1"""
+    """probability of `label` in 0..1 (of the likeliest label, where that is not sure enough); a text's is calibrated"""
     scores: Mapping[str, float]
-    """label -> probability; sums to 1"""
+    """label -> probability; sums to 1 for a text, holds the likeliest few for a picture"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,26 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Anomaly:
+    """How badly an autoencoder rebuilds one sample: the worse, the less it is like what the model was trained on."""
+
+    error: float
+    """mean squared difference, in the units of what goes into the network"""
+    limit: float | None = None
+    """error above which a sample is unusual; None: nobody said"""
+
+    @property
+    def unusual(self) -> bool | None:
+        """None where there is no limit."""
+        return None if self.limit is None else self.error > self.limit
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What was found in which sample, by which model, at what cost."""
 
     of: Sample
-    what: Detections | Scores | Spans | Embedding
+    what: Detections | Scores | Spans | Embedding | Anomaly
     model: ModelRef
     spent_ms: Mapping[str, float] = field(default_factory=dict)
     """stage -> milliseconds: decode, prepare, wait, infer, finish"""
@@ -282,12 +297,22 @@ class TextEvent(Event, frozen=True, kw_only=True, tag="text"):
 
 
 class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):
-    """The label of one line of text."""
+    """The label of one line of text, or of one frame."""
 
-    text: str
+    text: Annotated[str, msgspec.Meta(description="empty for a frame")] = ""
+    name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""
     label: Annotated[str, msgspec.Meta(description='"unknown" for what fits no label')]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
     scores: dict[str, float]
+
+
+class AnomalyEvent(Event, frozen=True, kw_only=True, tag="anomaly"):
+    """How badly an autoencoder rebuilt one sample."""
+
+    name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""
+    error: Annotated[float, msgspec.Meta(ge=0, description="mean squared error of the reconstruction")]
+    limit: Annotated[float | None, msgspec.Meta(description="error above which a sample is unusual")] = None
+    unusual: Annotated[bool | None, msgspec.Meta(description="null where there is no limit")] = None
 
 
 class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
@@ -299,7 +324,7 @@ class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
     why: str
 
 
-AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | GapEvent
+AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | AnomalyEvent | GapEvent
 
 
 # ── the address of a source or a task ────────────────────────────────────────────────────────────────────

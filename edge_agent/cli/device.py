@@ -95,7 +95,11 @@ def _show_message(tail: str, body: dict[str, Any]) -> None:
         name = body["model"]["name"]
         print(f"{clock} {body['pipeline']:8} {seen}   ({name}, {body['age_ms']:.0f} ms old)", flush=True)
     elif body.get("kind") == "scores":
-        print(f'{clock} {body["pipeline"]:8} {body["label"]} {body["score"]:.2f}   "{body["text"][:60]}"', flush=True)
+        of = f'"{body["text"][:60]}"' if body["text"] else body["name"]
+        print(f"{clock} {body['pipeline']:8} {body['label']} {body['score']:.2f}   {of}", flush=True)
+    elif body.get("kind") == "anomaly":
+        verdict = {True: "unusual", False: "usual", None: ""}[body["unusual"]]
+        print(f"{clock} {body['pipeline']:8} error {body['error']:.4g}  {verdict}", flush=True)
     elif body.get("kind") == "text":
         print(f'{clock} {body["pipeline"]:8} "{body["text"][:80]}"', flush=True)
     elif body.get("kind") == "gap":

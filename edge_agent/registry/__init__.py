@@ -159,7 +159,7 @@ def _bare(path: Path, open_net: OpenNet | None, look: Look | None) -> Located:
     manifest = Manifest(
         name=re.sub(r"[^A-Za-z0-9_.\-]", "-", path.stem).lstrip("_.-")[:64] or "model",
         version=rows[0].sha256[:12],
-        task="encode" if seen.task == "encode" else "detect",
+        task=seen.task,  # type: ignore[arg-type]
         family=seen.family,
         licence=seen.licence,
         trained_by="unknown",

@@ -7,66 +7,24 @@ the file is refused with what was seen. Families that this program cannot run ar
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from edge_agent.errors import RefusedError
-from edge_agent.manifest import Input, TextInput
 from edge_agent.registry import kinds, names, onnx_file, picture, tflite_file
-from edge_agent.registry.graph import MAX_WORDS, Graph, clean, one_line, output_scale
+from edge_agent.registry.graph import THROUGH, Graph, behind, clean, one_line, output_scale
 from edge_agent.registry.heads import Guess, heads, shape
 from edge_agent.registry.names import coco80
+from edge_agent.registry.seen import ENOUGH, RUNS, Look, Seen, best_of, summary, way
+from edge_agent.registry.text import encoder
 from edge_agent.types import Net, TensorSpec
 
 __all__ = ["RUNS", "Look", "Seen", "coco80", "inspect", "read_graph"]
 
-RUNS = (
-    "yolox",
-    "yolox-decoded",
-    "yolov5",
-    "yolov6",
-    "yolov8",
-    "end2end",
-    "rtdetr",
-    "nanodet",
-    "ssd",
-    "edge-yolo",
-    "bert",
-)
-"""families that the tasks can decode"""
 ONE_SCALE = ("yolox", "yolox-decoded", "yolov5", "yolov6", "yolov8", "end2end", "rtdetr", "nanodet")
 """families with boxes and scores in one tensor"""
-BETTER = 1.2
-"""how many times better a candidate must do than a likelier one"""
-ENOUGH = 0.15
-"""worth below which nothing was found that makes sense"""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was found, in the manifest's terms."""
-
-    task: str
-    family: str
-    reasons: list[str]
-    input: Input | None = None
-    text: TextInput | None = None
-    labels: list[str] = field(default_factory=list)
-    class_ids: list[int] | None = None
-    licence: str = "unknown"
-    refusal: str = ""
-    """why it cannot be added; empty when it can"""
-
-
-Look = Callable[[Net, Seen, Mapping[str, Path]], tuple[float, str]]
-"""(net, candidate, parts by role) -> what it is worth on proof pictures or sentences (0: nothing makes sense), and
-what was found, in a few words"""
 
 
 def read_graph(path: Path) -> tuple[Graph, str]:
@@ -107,7 +65,7 @@ def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
         kind = kinds.text(net, graph)
         if kind is None:
             raise RefusedError(_unknown(path, net, "token ids go in, but no output is a vector a token or a text"))
-        return _encoder(path, net, kind, look) if kind.family == "bert" else _named(kind, graph, path)
+        return encoder(path, net, kind, look) if kind.family == "bert" else _named(kind, graph, path)
     pictures = [spec for spec in net.inputs if len(spec.shape) == 4]
     if len(pictures) == 1:
         extra = ", ".join(f"{s.name} {shape(s)}" for s in net.inputs if s not in pictures)
@@ -116,6 +74,8 @@ def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
     other = kinds.hidden(net) or kinds.sound(net) or kinds.vector(net)
     if other is None:
         raise RefusedError(_unknown(path, net, "neither one picture nor token ids go in"))
+    if other.task == "anomaly":
+        return Seen("anomaly", other.family, [f"family {other.family}: {other.why}"])
     return _named(other, graph, path)
 
 
@@ -153,6 +113,12 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
     if not guesses or lines:
         if kind is None:
             raise RefusedError(_unknown(path, net, f"the outputs are of no head that is known at {width}x{height}"))
+        base = {"width": width, "height": height, "layout": order}
+        if kind.family == "image-classifier":
+            return _classifier(path, net, graph, kind, base, reasons, look)
+        if kind.task == "anomaly":
+            made = Seen("anomaly", kind.family, [f"family {kind.family}: {kind.why}", *reasons])
+            return _tried(path, net, made, picture.ways(spec, graph, kind.family, base), look)
         return _shown(_named(kind, graph, path, *reasons), spec, graph, width, height, order)
     if guesses[0].family not in RUNS:
         kind = kinds.Kind("detect", guesses[0].family, guesses[0].why, guesses[0].classes)
@@ -205,17 +171,17 @@ def _settle(
     if look is None:
         if made[0].refusal:
             return made[0]
-        return replace(first, reasons=[*first.reasons, f"{_way(first)}: taken as this family is trained, not tried"])
+        return replace(first, reasons=[*first.reasons, f"{way(first)}: taken as this family is trained, not tried"])
     tries = [made[i] for i in sound]
     tries += [replace(made[i], input=way) for i in sound for way in rows[i][1].ranges]
-    best, worth, told = _best(net, tries, look, {})
+    best, worth, told = best_of(net, tries, look, {})
     if worth >= ENOUGH and best.input is not None:
         open_order = next(way.orders for seen, (_, way) in zip(made, rows, strict=True) if seen.family == best.family)
         if open_order:
             turned = replace(best, input=picture.swapped(best.input))
-            best, worth, more = _best(net, [best, turned], look, {})
+            best, worth, more = best_of(net, [best, turned], look, {})
             told += more
-    said = _told(told)
+    said = summary(told)
     # where the likeliest reading clips its boxes, another one has to be beyond doubt
     if worth < ENOUGH or (made[0].refusal and worth <= 1):
         why = made[0].refusal.removeprefix(f"{path}: ") or "it is open how its input and output are meant"
@@ -224,35 +190,58 @@ def _settle(
             "name a picture of what it detects with --proof, or write a manifest.toml"
         )
         return replace(made[0], refusal=refusal, reasons=[*made[0].reasons, f"tried: {said}"])
-    return replace(best, reasons=[*best.reasons, f"{_way(best)}: tried on the proof pictures, {said}"])
+    return replace(best, reasons=[*best.reasons, f"{way(best)}: tried on the proof pictures, {said}"])
 
 
-def _way(seen: Seen) -> str:
-    return f"{seen.family} with {picture.describe(seen.input)}" if seen.input else seen.family
-
-
-def _best(
-    net: Net, tries: list[Seen], look: Look, parts: Mapping[str, Path]
-) -> tuple[Seen, float, list[tuple[str, str]]]:
-    """The candidate that is worth most, where a likelier one is kept unless another is clearly better."""
-    best, most = tries[0], -1.0
-    told = []
-    for seen in tries:
-        worth, what = look(net, seen, parts)
-        told.append((_way(seen), what))
-        if worth > max(most, 0) * BETTER or most < 0:
-            best, most = seen, worth
-    return best, most, told
-
-
-def _told(told: list[tuple[str, str]]) -> str:
-    """What was found in which way; ways with the same outcome stand together."""
-    outcomes: dict[str, list[str]] = {}
-    for way, what in dict(told).items():
-        outcomes.setdefault(what, []).append(way)
-    return ", ".join(
-        f"{' and '.join(ways) if len(ways) < 4 else f'{len(ways)} ways'}: {what}" for what, ways in outcomes.items()
+def _classifier(
+    path: Path, net: Net, graph: Graph, kind: kinds.Kind, base: dict[str, Any], reasons: list[str], look: Look | None
+) -> Seen:
+    """A classifier of pictures: probabilities or logits, the names of its classes, and how a picture goes in."""
+    if kind.classes < 2:
+        refusal = f"{path}: {kind.family}, {kind.why}; one number a picture has no classes: write a manifest.toml"
+        return Seen("recognise", kind.family, [f"family {kind.family}: {kind.why}", *reasons], refusal=refusal)
+    last = [node.op for node in behind(graph, net.outputs[0].name) if node.op not in THROUGH]
+    scale = output_scale(graph, net.outputs[0].name)
+    if last[:1] == ["Softmax"]:
+        family, why = kind.family, "the graph ends in a Softmax: probabilities come out"
+    elif scale and 0.9 < 256 * scale[0] < 1.1 and scale[1] in (0, -128):
+        family, why = kind.family, "the output stands for 0..1: probabilities come out"
+    else:
+        family = f"{kind.family}-logits"
+        why = f"the graph ends in {last[0] if last else 'nothing that is known'}: logits come out, a softmax follows"
+    labels, said = names.of_classes(kind.classes, *names.stated(graph, path))
+    made = [f"family {family}: {kind.why}, and {why}", *reasons, f"labels: {said}"]
+    return _tried(
+        path,
+        net,
+        Seen("recognise", family, made, labels=labels),
+        picture.ways(net.inputs[0], graph, family, base),
+        look,
     )
+
+
+def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: Look | None) -> Seen:
+    """The scale and channel order, as the file says them or as they make sense on the proof pictures."""
+    first = replace(seen, input=ways.first, reasons=[*seen.reasons, *ways.reasons])
+    if not ways.ranges and not ways.orders:
+        return first
+    if look is None:
+        return replace(first, reasons=[*first.reasons, f"{way(first)}: taken as most are trained, not tried"])
+    inputs = [ways.first, *ways.ranges]
+    if ways.orders:
+        inputs += [picture.swapped(way) for way in inputs]
+    tries = [replace(first, input=way) for way in inputs]
+    best, worth, told = best_of(net, tries, look, {})
+    said = summary([(how.removeprefix(f"{seen.family} with "), what) for how, what in told])
+    if worth < ENOUGH:
+        refusal = (
+            f"{path}: it is open how its input is meant, and nothing makes sense on the proof pictures (tried {said}); "
+            "name pictures of what it is for with --proof, or write a manifest.toml"
+        )
+        return replace(first, refusal=refusal, reasons=[*first.reasons, f"tried: {said}"])
+    doubt = "where two make about as much sense the more usual one is taken, pictures given with --proof tell more"
+    reasons = [f"{way(best)}: tried on the proof pictures, {said}", f"doubtful: {doubt}"]
+    return replace(best, reasons=[*best.reasons, *reasons])
 
 
 def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: int) -> tuple[str, bool]:
@@ -276,71 +265,6 @@ def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: 
         exact = scale * side if high < 2 else scale
         return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False
     return "", False
-
-
-# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _encoder(path: Path, net: Net, kind: kinds.Kind, look: Look | None) -> Seen:
-    reasons = [f"family bert: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}"]
-    vectors = [spec.name for spec in net.outputs if len(spec.shape) == 2]
-    said = [name for name in vectors if any(word in name for word in ("embedding", "vector"))]
-    pooling, why = "mean", "each token has a vector"
-    configured = _pooling(path)
-    if said or (vectors and not any(len(spec.shape) == 3 for spec in net.outputs)):
-        chosen = (said or vectors)[0].split(":")[0]
-        pooling, why = f"output:{chosen}", f"output {chosen} is one vector a text"
-    elif configured:
-        pooling, why = configured, "1_Pooling/config.json beside the file says so"
-    length = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), 512)
-    reasons.append(f"max_length {length}: {'fixed by the input' if length != 512 else 'of BERT'}")
-    part = next((n for n in ("tokenizer.json", "vocab.txt") if path.with_name(n).is_file()), None)
-    if part is None:
-        refusal = f"{path}: a text encoder, but no tokenizer.json or vocab.txt beside it; put it there"
-        return Seen("encode", "bert", [*reasons, f"pooling {pooling}: {why}"], refusal=refusal)
-    role = "tokenizer" if part == "tokenizer.json" else "vocab"
-    lowercase = role == "tokenizer" or not _cased(path.with_name(part))
-    reasons.append(f"{role}: {part} beside the file")
-    if role == "vocab":
-        reasons.append(f"lowercase {str(lowercase).lower()}: {'no' if lowercase else 'a'} word piece has a capital")
-    made = TextInput(pooling=pooling, max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
-    seen = Seen("encode", "bert", reasons, text=made)
-    if pooling != "mean" or configured:
-        return replace(seen, reasons=[*reasons, f"pooling {pooling}: {why}"])
-    if look is None:
-        return replace(seen, reasons=[*reasons, f"pooling mean: {why}, the usual way and not tried"])
-    cls = replace(seen, text=msgspec.structs.replace(made, pooling="cls"))
-    parts = {role: path.with_name(part)}
-    (mean_worth, mean_said), (cls_worth, cls_said) = look(net, seen, parts), look(net, cls, parts)
-    tried = f"mean {mean_worth:.2f} ({mean_said}), cls {cls_worth:.2f} ({cls_said})"
-    best, worth = (cls, cls_worth) if cls_worth > max(mean_worth, 0) * BETTER else (seen, mean_worth)
-    if worth <= 0:
-        refusal = f"{path}: no pooling makes sense on the proof sentences (tried {tried}); write a manifest.toml"
-        return replace(seen, refusal=refusal, reasons=[*reasons, f"tried: {tried}"])
-    assert best.text is not None
-    return replace(best, reasons=[*reasons, f"pooling {best.text.pooling}: tried on the proof sentences: {tried}"])
-
-
-def _pooling(path: Path) -> str:
-    """mean or cls as sentence-transformers' 1_Pooling/config.json says; "" when it is not there."""
-    config = path.parent / "1_Pooling" / "config.json"
-    try:
-        table = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < MAX_WORDS else {}
-    except (OSError, ValueError, RecursionError):
-        return ""
-    keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
-    found = [name for name, key in keys.items() if isinstance(table, dict) and table.get(key) is True]
-    return found[0] if len(found) == 1 else ""
-
-
-def _cased(vocab: Path) -> bool:
-    """Whether a word piece, the marks in brackets aside, has a capital letter."""
-    try:
-        with vocab.open(encoding="utf-8", errors="replace") as file:
-            lines = file.read(4 * MAX_WORDS).splitlines()
-    except OSError:
-        return False
-    return any(line != line.lower() and not line.startswith("[") for line in lines)
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -125,7 +125,7 @@ def picture(net: Net, order: str) -> Kind | None:
         return Kind("find-text", "ocr-detector", f"{seen}: one probability a pixel of the picture")
     rest = axes(out)
     if len(rest) == 2 and rest[1] and len(out.shape) in (2, 4):
-        return Kind("classify-image", "image-classifier", f"{seen}: {rest[1]} classes for each picture", rest[1])
+        return Kind("recognise", "image-classifier", f"{seen}: {rest[1]} classes for each picture", rest[1])
     if len(out.shape) == 4 and None not in out.shape[1:]:
         return Kind("segment", "segmentation", f"{seen}: a map of classes")
     return None

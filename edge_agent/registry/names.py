@@ -95,6 +95,16 @@ def labels(family: str, classes: int, found: list[str], where: str) -> tuple[lis
     return [f"class_{i}" for i in range(classes)], None, wrong or f"{classes} classes, no names in the file"
 
 
+def of_classes(classes: int, found: list[str], where: str) -> tuple[list[str], str]:
+    """The names of a classifier's classes, and why; those that the file does not name are class_0, class_1, ..."""
+    if len(found) == classes:
+        return found, where
+    if found and len(found) == classes - 1:
+        return ["background", *found], f"{where}, and before them the background"
+    wrong = f"the network has {classes} classes, {where}" if found else f"{classes} classes, no names in the file"
+    return [f"class_{i}" for i in range(classes)], f"{wrong}, labels.txt beside it would name them"
+
+
 def _gaps(found: list[str]) -> bool:
     return len(found) == 90 and (found[0], found[89]) == ("person", "toothbrush")
 

@@ -32,6 +32,10 @@ TRAINED: dict[str, tuple[Channels, Range, Letterbox]] = {
     "rtdetr": ("RGB", "0..1", "stretch"),
     "nanodet": ("BGR", "imagenet", "stretch"),
     "rtmdet": ("BGR", "imagenet", "top-left"),
+    "image-classifier": ("RGB", "0..1", "stretch"),
+    "image-classifier-logits": ("RGB", "0..1", "stretch"),
+    "autoencoder": ("RGB", "0..1", "stretch"),
+    "vae": ("RGB", "0..1", "stretch"),
 }
 """family -> how its own training prepares a picture"""
 USUAL: tuple[Channels, Range, Letterbox] = ("RGB", "0..1", "center")

@@ -20,11 +20,16 @@ TASKS = {
     "detect": "edge_agent.tasks.detect:detect",
     "embed": "edge_agent.tasks.understand:embed",
     "classify": "edge_agent.tasks.understand:classify",
+    "recognise": "edge_agent.tasks.recognise:recognise",
+    "anomaly": "edge_agent.tasks.anomaly:anomaly",
 }
 """task -> "module:attr" of a function (uri, model, home) -> Task"""
 
+PLAIN = {"detect": "detect", "encode": "embed", "recognise": "recognise", "anomaly": "anomaly"}
+"""what a model's manifest says it is for -> the task that needs nothing but the model"""
+
 MODELS = {"detect": "detector", "embed": "encoder", "classify": "encoder"}
-"""the model of a task that names none"""
+"""the model of a task that names none; the others have to name one"""
 
 
 def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
@@ -44,6 +49,8 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f'"{uri}": task {module}:{attr} cannot be imported ({error}); is it installed?') from None
     name = uri.rest or MODELS.get(uri.scheme, "")
+    if not name and not theirs:
+        raise ConfigError(f'"{uri}": which model? write "{uri.scheme}:MODEL"')
     return make(uri, serve(name) if name else None, home)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError
-from edge_agent.manifest import Input, Served
-from edge_agent.tasks import MODELS, TASKS, check_chain, make_task
+from edge_agent.manifest import Input, Manifest, Served
+from edge_agent.tasks import MODELS, PLAIN, TASKS, check_chain, make_task
 from edge_agent.tasks.detect import Detector
 from edge_agent.types import Finding, Frame, Net, TensorSpec, Text
 from tests.coco import serve_net
@@ -36,8 +36,15 @@ def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
     assert asked == ["yolox-nano", "detector"]
 
 
-def test_every_task_has_a_model_of_its_own() -> None:
-    assert set(MODELS) == set(TASKS)
+def test_a_task_without_a_model_of_its_own_has_to_name_one(tmp_path: Path) -> None:
+    assert set(TASKS) - set(MODELS) == {"recognise", "anomaly"} and set(MODELS) <= set(TASKS)
+    with pytest.raises(ConfigError, match='"recognise:": which model\\? write "recognise:MODEL"'):
+        make_task(parse_uri("recognise:"), serve, tmp_path)
+
+
+def test_each_purpose_of_a_model_has_a_task() -> None:
+    assert set(PLAIN) == set(get_args(get_type_hints(Manifest)["task"]))
+    assert set(PLAIN.values()) <= set(TASKS)
 
 
 def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""What models are shown when they are tried, raced and held against their parents.
+
+The carried pictures and noise, everyday sentences, windows of numbers; and what the device itself recorded under
+HOME/samples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from edge_agent.errors import InputError
+from edge_agent.manifest import Served
+from edge_agent.prove import samples
+from edge_agent.registry import carried
+from edge_agent.sources.files import read_picture
+from edge_agent.tasks import everyday
+from edge_agent.tasks.anomaly import numbers, rebuilder
+from edge_agent.types import Floats, Frame, Pixels, Sample, Text
+
+PICTURES = {"astronaut.png": "person", "chelsea.png": "cat", "coffee.png": "cup"}
+"""of deploy/demo, and what they show in the words of COCO"""
+SENTENCES = (
+    ("Switch on the light in the kitchen.", "Turn the kitchen lamp on."),
+    ("It is going to rain tomorrow.", "The forecast for tomorrow says rain."),
+    ("The dog sleeps on the sofa.", "A dog lies asleep on the couch."),
+)
+"""pairs that mean the same"""
+MOST_LINES = 1000
+"""of what the device recorded"""
+ENOUGH = 16
+"""recorded windows from which on none is made up"""
+NOISE = (0.0, 0.1, 0.2, 0.3, 0.5)
+"""on a window, in standard deviations of it"""
+
+
+def frames() -> dict[str, Frame]:
+    """The carried pictures by name, and one of noise."""
+    shown = {name: read_picture(carried("deploy", "demo", name)) for name in PICTURES}
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    return {**shown, "noise": Frame(noise, time.time(), time.monotonic(), "noise")}
+
+
+def pictures() -> Iterator[Frame]:
+    """The carried pictures, each also mirrored, darkened and cut, and the recorded ones; none that cannot be read."""
+    for name, frame in frames().items():
+        if name != "noise":
+            image = frame.image
+            yield frame
+            yield _of(image[:, ::-1])
+            yield _of((image * 0.6).astype(np.uint8))
+            yield _of(image[image.shape[0] // 8 :, image.shape[1] // 8 :])
+    for path in samples():
+        if path.suffix != ".txt":
+            try:
+                yield read_picture(path)
+            except InputError:
+                continue
+
+
+def _of(image: Pixels) -> Frame:
+    return Frame(np.ascontiguousarray(image), time.time(), time.monotonic())
+
+
+def sentences() -> list[str]:
+    """Everyday ones, and the recorded lines that hold a word."""
+    made = [*everyday.SENTENCES, *(sentence for pair in SENTENCES for sentence in pair)]
+    return made + [line for line in _recorded() if any(c.isalpha() for c in line)][:MOST_LINES]
+
+
+def windows(model: Served) -> list[Text]:
+    """Lines of numbers for an autoencoder: the recorded ones that it can take, each also with noise.
+
+    Where there are not enough of them: what the model itself makes of noise lies where its data lies, so that, with
+    more and more noise on it, stands in for data.
+    """
+    rebuild, rng = rebuilder(model), np.random.default_rng(0)
+    found: list[Floats] = []
+    for line in _recorded():
+        try:
+            found += numbers(line, rebuild.size)
+        except InputError:
+            continue
+    found = found[:MOST_LINES]
+    if len(found) < ENOUGH:
+        noise = [rng.normal(0, spread, rebuild.size).astype(np.float32) for spread in (1, 10, 30) for _ in range(8)]
+        found = [rebuild.rebuilt(some).astype(np.float32) for some in noise]
+    spreads = [float(window.std()) or 1.0 for window in found]
+    made = [
+        window + rng.normal(0, part * spread, rebuild.size)
+        for window, spread in zip(found, spreads, strict=True)
+        for part in NOISE
+    ]
+    return [_text(" ".join(f"{x:.6g}" for x in window)) for window in made]
+
+
+def _recorded() -> list[str]:
+    texts = [path.read_text("utf-8", errors="replace") for path in samples() if path.suffix == ".txt"]
+    return [line for text in texts for line in text.splitlines() if line.strip()]
+
+
+def _text(line: str) -> Text:
+    return Text(line, time.time(), time.monotonic())
+
+
+def some(model: Served) -> list[Sample]:
+    """A few samples of what the model takes."""
+    if model.input is not None:
+        return [frame for name, frame in frames().items() if name != "noise"]
+    if model.manifest.text is not None:
+        return [_text(sentence) for pair in SENTENCES for sentence in pair]
+    return list(windows(model)[:8])
