@@ -22,6 +22,21 @@ test-faults: .venv/.dev tools
 bench-faults: .venv/.dev tools
 	$(BIN)/python -m tests.faults.report
 
+# what the agent costs beside a bare session.run and beside other tools: docs/speed.md, its picture, build/bench/speed.json
+# (QUICK=--quick takes fewer rounds; PART="cost start" only some of it); half an hour on an idle box
+.PHONY: bench bench-peers
+bench: .venv/.dev tools
+	@deploy/need valgrind || true
+	$(BIN)/python -m tests.bench $(QUICK) $(if $(PART),$(PART),--docs)
+
+# the tools that it is held against, in an environment of their own; ultralytics is AGPL-3.0: run, never imported.
+# torchvision of PyPI needs a CUDA torch: it is there for its version number, and OpenCV's NMS stands in for its one
+bench-peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install -q --upgrade pip
+	.venv-peers/bin/python -m pip install -q torch==2.13.0 -r tests/bench/peers/requirements.txt
+	.venv-peers/bin/python -m pip install -q --no-deps torchvision==0.28.0 ultralytics
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
