@@ -1,11 +1,12 @@
 """Aim 8: instructions of pre- and postprocessing a frame, counted by callgrind: ten frames minus none.
 
-The child makes the detector's task as the agent does, with a network that gives what the real one gave before, runs two
-frames to settle and then N more. Counts do not depend on how busy the box is; they do depend on the code that numpy and
-OpenCV choose for the processor that valgrind shows them (AVX2 at the most), so the baseline in instructions.json names
-what was seen, and a run elsewhere says when it differs. ``--keep`` writes a new baseline.
+The child makes the detectors' tasks as the agent does, with networks that give what the real ones gave before, runs
+two frames through each to settle, and then N more through one. Counts do not depend on how busy the box is; they do
+depend on the code that numpy and OpenCV choose for the processor that valgrind shows them (AVX2 at the most), so the
+baseline in instructions.json names what was seen, and a run elsewhere says when it differs. ``--keep`` writes a new
+baseline.
 
-``python -m tests.bench.instructions FILE N`` is the child.
+counted.py is the child.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.manifest import Served
 from edge_agent.registry import home
 from edge_agent.tasks import make_task
 from edge_agent.types import Tensors, Uri
@@ -44,12 +44,14 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
     if shutil.which("valgrind") is None:
         return
     baseline = json.loads(BASELINE.read_text()) if BASELINE.is_file() else {}
-    for name in place.here(MODELS):
-        file = record(place, name)
-        many, none = count(file, COUNT), count(file, 0)
-        value = (many - none) / COUNT / 1e6
+    same = "" if baseline.get("seen") == seen() else "baseline of other libraries or another processor; "
+    names = place.here(MODELS[::3] if quick else MODELS)
+    files = [record(place, name) for name in names]
+    none = count(files, 0, 0)
+    for number, name in enumerate(names):
+        value = (count(files, number, COUNT) - none) / COUNT / 1e6
         known = baseline.get("millions", {}).get(name)
-        same = baseline.get("seen") == seen()
+        worse = known is not None and value > WORSE * known
         yield Row(
             8,
             f"{name}: instructions of pre- and postprocessing a frame",
@@ -57,12 +59,7 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
             unit="M",
             target=AIM,
             theirs=f"baseline {known} M" if known else "no baseline",
-            note=("" if same else "baseline of other libraries or another processor; ")
-            + (
-                f"REGRESSION: {value / known:.2f} times the baseline"
-                if known and value > WORSE * known
-                else "no regression"
-            ),
+            note=same + (f"REGRESSION: {value / known:.2f} times the baseline" if worse else "no regression"),
         )
 
 
@@ -97,19 +94,18 @@ def record(place: Place, name: str) -> Path:
     for frame in frames:
         list(task(frame))
     path = place.folder / f"{name}.frames"
-    still = replace(model, net=replace(model.net, run=lambda _: {}))
-    fields = {field: getattr(still, field) for field in ("manifest", "ref", "parts", "input", "why")}
-    specs = {field: getattr(still.net, field) for field in ("inputs", "outputs", "engine")}
-    path.write_bytes(pickle.dumps((fields, specs, frames, given)))
+    kept = {field.name: getattr(model, field.name) for field in fields(model) if field.name != "net"}
+    specs = {field.name: getattr(model.net, field.name) for field in fields(model.net) if field.name != "run"}
+    path.write_bytes(pickle.dumps((kept, specs, frames, given)))
     return path
 
 
-def count(file: Path, frames: int) -> int:
-    """Instructions of the child with so many frames."""
+def count(files: list[Path], which: int, frames: int) -> int:
+    """Instructions of the child with so many frames through one of the models."""
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", sys.executable]
     still = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "-m", "tests.bench.instructions", str(file), str(frames)],
+        [*command, "-m", "tests.bench.counted", str(which), str(frames), *map(str, files)],
         cwd=ROOT,
         env={**os.environ, **still},
         capture_output=True,
@@ -119,21 +115,3 @@ def count(file: Path, frames: int) -> int:
     if done.returncode or not told:
         raise EdgeAgentError(f"valgrind: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
     return int(told[0].split()[-1])
-
-
-def main(file: Path, number: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    fields, specs, frames, given = pickle.loads(file.read_bytes())
-    from edge_agent.types import Net
-
-    turns = iter(given * (number // len(given) + 2))
-    net = Net(run=lambda _: next(turns), **specs)
-    task = make_task(Uri("detect", "recorded"), lambda _: Served(net=net, **fields), Path())
-    for step in range(2 + number):
-        list(task(frames[step % len(frames)]))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
