@@ -110,7 +110,7 @@ class Place:
         """Film reviews; the demo's lines again and again where there is no data."""
         table = self.data / "text" / "sst2" / "dev.tsv" if self.data else None
         if table is not None and table.is_file():
-            lines = [line.split("\t")[0] for line in table.read_text().splitlines()[1:]]
+            lines = [line.split("\t")[1] for line in table.read_text().splitlines()[1:]]
         else:
             lines = (ROOT / "deploy" / "demo" / "lines.txt").read_text().splitlines()
         lines = [line for line in lines if line.strip()]
