@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from edge_agent import __version__
-from edge_agent.cli import device, models
+from edge_agent.cli import device, models, workshop
 from edge_agent.cli.say import one_line
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
+from edge_agent.workshop.quantize import add_arguments as add_quantize_arguments
 from edge_agent.workshop.train import add_arguments as add_train_arguments
 
 # small matrices gain nothing from more threads, and a busy box loses much
@@ -108,6 +109,10 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     evaluated = verb("evaluate", models.evaluate, "measure a model on labels, and against the model it was made from")
     add_evaluate_arguments(evaluated)
     model_options(evaluated)
+
+    quantized = verb("quantize", workshop.quantize, "make a model smaller and faster, and know what it cost")
+    add_quantize_arguments(quantized)
+    model_options(quantized)
 
     timed = verb("bench", models.bench, "time a model's variants on this device, and remember the fastest")
     timed.add_argument("model", help="name, folder, .onnx or .tflite")

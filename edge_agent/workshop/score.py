@@ -45,7 +45,8 @@ def name_of(parent: Served, samples: Samples) -> str:
 
 def open_file(manifest: Manifest, path: Path, format: str, parts: Mapping[str, Path], threads: int = 1) -> Served:
     """A candidate that is no model folder yet, warm. Raises RefusedError for a file that cannot be run."""
-    row = File(path.name, format, "0" * 64, path.stat().st_size)  # type: ignore[arg-type]
+    layout = next((row.layout for row in manifest.networks() if row.format == format), None)
+    row = File(path.name, format, "0" * 64, path.stat().st_size, layout=layout)  # type: ignore[arg-type]
     given = {role: str(part) for role, part in parts.items()}
     return open_served(manifest, Variant(row, str(path)), given, threads)
 
