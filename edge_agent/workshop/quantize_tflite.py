@@ -34,9 +34,10 @@ def precision(plan: Plan) -> str:
     """As the manifest names it."""
     if plan.form == "float16":
         return "fp16"
-    if plan.form == "static":
-        return {"8": "int8", "16": "int16", "4w": "int4-weights"}[plan.bits]
-    return f"int{4 if plan.bits == '4w' else 8}-{plan.form}"
+    if plan.form == "static" and plan.bits != "4w":
+        return f"int{plan.bits}"
+    bits = 4 if plan.bits == "4w" else 8
+    return f"dynamic-int{bits}" if plan.form == "dynamic" else f"int{bits}-weights"
 
 
 def exact(model: Model, ranges: Ranges) -> set[str]:
@@ -141,43 +142,6 @@ def recipe(model: Model, plan: Plan, kept: Iterable[str]) -> list[dict[str, Any]
 def layers(model: Model) -> list[Layer]:
     """Those whose weights a plan can quantize or keep."""
     return [layer for layer in model.layers if layer.weights]
-
-
-def check(data: bytes, inputs: list[Mapping[str, Array]], parent: list[list[Array]]) -> None:
-    """Refuse a file whose outputs are not finite, or do not vary where `parent`'s do.
-
-    `parent`: its outputs for each of `inputs`, in the file's order. Raises RefusedError, one line.
-    """
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        interpreter = Interpreter(model_content=data, num_threads=1)
-        answers = [run(interpreter, feed) for feed in inputs]
-    except (ValueError, RuntimeError) as error:
-        raise RefusedError(f"the quantized file cannot be run: {_line(error)}") from None
-    names = [detail["name"] for detail in interpreter.get_output_details()]
-    for place, name in enumerate(names):
-        mine = [answer[place] for answer in answers]
-        if not all(np.isfinite(value).all() for value in mine):
-            raise RefusedError(f'output "{name}" of the quantized file is not finite')
-        theirs = [answer[place] for answer in parent]
-        if _constant(mine) and not _constant(theirs):
-            raise RefusedError(f'output "{name}" of the quantized file is the same for every sample')
-
-
-def run(interpreter: Any, feed: Mapping[str, Array]) -> list[Array]:
-    """Outputs of an ai-edge-litert Interpreter for tensors by the names of its inputs."""
-    for detail in interpreter.get_input_details():
-        interpreter.resize_tensor_input(detail["index"], feed[detail["name"]].shape)
-    interpreter.allocate_tensors()
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], feed[detail["name"]].astype(detail["dtype"]))
-    interpreter.invoke()
-    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
-
-
-def _constant(values: list[Array]) -> bool:
-    return len(values) > 1 and all(value.shape == values[0].shape and (value == values[0]).all() for value in values)
 
 
 def _line(error: BaseException) -> str:

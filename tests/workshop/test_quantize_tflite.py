@@ -19,7 +19,7 @@ from edge_agent.figures.scores import pearson
 from edge_agent.workshop.export_tflite import to_tflite
 from edge_agent.workshop.quantize_build import Plan
 from edge_agent.workshop.quantize_ranges import HISTOGRAMS, METHODS, ranges
-from edge_agent.workshop.quantize_tflite import check, exact, layers, precision, quantized, run, seen
+from edge_agent.workshop.quantize_tflite import exact, layers, precision, quantized, seen
 from edge_agent.workshop.tflite_graph import Model, read
 from edge_agent.workshop.train.detector_graph import tensors_of
 from tests.conftest import ROOT
@@ -35,6 +35,16 @@ Feeds = list[Mapping[str, Array]]
 def answers(data: bytes, feeds: Feeds) -> list[list[Array]]:
     interpreter = Interpreter(model_content=data, num_threads=1)
     return [run(interpreter, feed) for feed in feeds]
+
+
+def run(interpreter: Any, feed: Mapping[str, Array]) -> list[Array]:
+    for detail in interpreter.get_input_details():
+        interpreter.resize_tensor_input(detail["index"], feed[detail["name"]].shape)
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], feed[detail["name"]].astype(detail["dtype"]))
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
 def alike(data: bytes, model: Model, feeds: Feeds) -> float:
@@ -88,7 +98,6 @@ def test_each_form_is_smaller_and_answers_like_the_float_one(
     data = quantized(yolo, plan, measured)
     assert len(data) < size * len(yolo.data)
     assert alike(data, yolo, pictures) > least
-    check(data, pictures, answers(yolo.data, pictures))
     interpreter = Interpreter(model_content=data)
     for detail in interpreter.get_input_details() + interpreter.get_output_details():
         assert detail["dtype"] == np.float32, "the agent's side of the model stays as it was"
@@ -155,15 +164,6 @@ def test_a_range_that_is_a_point_has_a_scale(yolo: Model, measured: dict[str, tu
         assert np.isfinite(scales).all() and (scales > 0).all()
 
 
-def test_a_file_that_always_says_the_same_is_refused(
-    yolo: Model, measured: dict[str, tuple[float, float]], pictures: Feeds
-) -> None:
-    dull = {name: (low * 1e4 - 1, high * 1e4 + 1) for name, (low, high) in measured.items()}
-    data = quantized(yolo, Plan("static"), dull)
-    with pytest.raises(RefusedError, match="is the same for every sample"):
-        check(data, pictures, answers(yolo.data, pictures))
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_its_ranges(yolo: Model, pictures: Feeds, method: str) -> None:
     """What is seen is what the methods ask for; the range of one layer by each of them, of the others in full."""
@@ -228,7 +228,7 @@ def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, mon
 def test_old_files_and_names() -> None:
     assert [precision(Plan(form)) for form in ("static", "dynamic", "weights", "float16")] == [
         "int8",
-        "int8-dynamic",
+        "dynamic-int8",
         "int8-weights",
         "fp16",
     ]
