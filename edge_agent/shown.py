@@ -32,7 +32,7 @@ MOST_LINES = 1000
 """of what the device recorded"""
 ENOUGH = 16
 """recorded windows from which on none is made up"""
-NOISE = (0.0, 0.1, 0.2, 0.3, 0.5)
+NOISE = (0.0, 0.25, 0.5, 0.75, 1.0)
 """on a window, in standard deviations of it"""
 
 
@@ -73,14 +73,14 @@ def sentences() -> list[str]:
 def windows(model: Served) -> list[Text]:
     """Lines of numbers for an autoencoder: the recorded ones that it can take, each also with noise.
 
-    Where there are not enough of them: what the model itself makes of noise lies where its data lies, so that, with
-    more and more noise on it, stands in for data.
+    Where there are not enough of them: what the model itself makes of noise lies where its data lies, and stands in
+    for it, with more and more noise on it. That finds a variant that is broken, recorded data finds a worse one too.
     """
     rebuild, rng = rebuilder(model), np.random.default_rng(0)
     found: list[Floats] = []
     for line in _recorded():
         try:
-            found += numbers(line, rebuild.size)
+            found.extend(numbers(line, rebuild.size))
         except InputError:
             continue
     found = found[:MOST_LINES]

@@ -16,6 +16,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.registry import store
 from edge_agent.serving import Models, try_all
 from tests.nets import write_onnx
+from tests.tasks.test_recognise import colours
 from tests.tasks.text_models import WORDS
 from tests.tiny import tiny_detector
 
@@ -28,8 +29,9 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def row(path: Path, precision: str, role: str = "model") -> str:
     size, digest = path.stat().st_size, store.digest(path)
+    format = {".onnx": "onnx", ".tflite": "tflite"}.get(path.suffix, "text")
     return (
-        f'[[file]]\nname = "{path.name}"\nformat = "{"onnx" if path.suffix == ".onnx" else "text"}"\nrole = "{role}"\n'
+        f'[[file]]\nname = "{path.name}"\nformat = "{format}"\nrole = "{role}"\n'
         f'precision = "{precision}"\nsha256 = "{digest}"\nbytes = {size}\n'
     )
 
@@ -104,3 +106,81 @@ def test_encoders_by_the_likeness_of_sentences(tmp_path: Path, seed: int, says: 
     )
     served = Models(threads=1).serve(str(tmp_path))
     assert says in served.why and ("model.int8.onnx (int8) on" in served.why) == (seed == 1)
+
+
+def variants(folder: Path, head: str, files: dict[str, str]) -> Path:
+    """A model folder whose networks (name -> precision) lie there already."""
+    rows = [row(folder / name, precision) for name, precision in files.items()]
+    (folder / "manifest.toml").write_text(
+        f'name = "m"\nversion = "1"\nlicence = "CC0-1.0"\ntrained_by = "nobody"\n{head}\n{"".join(rows)}'
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("gain", "says", "serves"),
+    [
+        (11.0, "agreement of the first label 1.000 against a.onnx on 12 samples", "b.onnx"),
+        (-11.0, "it does not agree with its parent: agreement of the first label 0.", "a.onnx"),
+    ],
+)
+def test_classifiers_of_pictures_by_their_first_label(tmp_path: Path, gain: float, says: str, serves: str) -> None:
+    colours(tmp_path / "a.onnx")
+    colours(tmp_path / "b.onnx", gain=gain)
+    head = 'task = "recognise"\nfamily = "image-classifier"\nlabels = ["blue", "green", "red"]\n[input]\nwidth = 8\n'
+    head += 'height = 8\nchannels = "BGR"\nscale = 0.00392156862745098\nletterbox = "stretch"'
+    why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
+    assert says in why and f"{serves} (" in why
+
+
+def compressor(path: Path, seed: int, noise: float, keep: int = 8) -> Path:
+    """A linear autoencoder of 32 numbers: the projection onto `keep` directions, and noise on its weights."""
+    directions = np.linalg.qr(np.random.default_rng(seed).standard_normal((32, keep)))[0]
+    weight = directions @ directions.T + noise * np.random.default_rng(9).standard_normal((32, 32))
+    ends = {"x": (TensorProto.FLOAT, ["n", 32])}, {"y": (TensorProto.FLOAT, ["n", 32])}
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return write_onnx(path, [node], *ends, {"w": weight.astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("seed", "noise", "says"),
+    [
+        (1, 1e-3, "b.onnx (int8) on"),
+        (2, 0.0, "b.onnx is refused: it does not agree with its parent: rank correlation of the errors 0."),
+    ],
+)
+def test_autoencoders_by_the_order_of_their_errors(tmp_path: Path, seed: int, noise: float, says: str) -> None:
+    compressor(tmp_path / "a.onnx", 1, 0.0)
+    compressor(tmp_path / "b.onnx", seed, noise)
+    head = 'task = "anomaly"\nfamily = "autoencoder"'
+    why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
+    assert says in why and "against a.onnx on 120 samples" in why
+
+
+def test_lines_of_numbers_that_the_device_recorded_are_what_autoencoders_are_held_to(
+    tmp_path: Path, own_home: Path
+) -> None:
+    compressor(tmp_path / "a.onnx", 1, 0.0)
+    compressor(tmp_path / "b.onnx", 1, 1e-3)
+    (own_home / "samples").mkdir(parents=True)
+    lines = [" ".join(map(str, row)) for row in np.random.default_rng(0).standard_normal((20, 32)).round(3)]
+    (own_home / "samples" / "pump.txt").write_text("\n".join(["not a number", "1 2 3", *lines]))
+    head = 'task = "anomaly"\nfamily = "autoencoder"'
+    why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
+    assert "against a.onnx on 100 samples" in why
+
+
+def test_the_published_int8_files_agree_with_their_float_ones(tmp_path: Path, data: Path) -> None:
+    pairs = {
+        "vww_96": 'task = "recognise"\nfamily = "image-classifier"\nlabels = ["nobody", "person"]\n[input]\n'
+        'width = 96\nheight = 96\nlayout = "NHWC"\nscale = 0.00392156862745098\nletterbox = "stretch"',
+        "ad01": 'task = "anomaly"\nfamily = "autoencoder"',
+    }
+    for name, head in pairs.items():
+        files = {}
+        (tmp_path / name).mkdir()
+        for tail in ("int8", "fp32" if name == "ad01" else "float"):
+            shutil.copy(data / "models" / f"{name}_{tail}.tflite", tmp_path / name)
+            files[f"{name}_{tail}.tflite"] = "int8" if tail == "int8" else "fp32"
+        why = Models(threads=1).serve(str(variants(tmp_path / name, head, files))).why
+        assert f"{name}_int8.tflite (int8) on" in why and "refused" not in why, why

@@ -32,6 +32,9 @@ WALK = {
     "listen",
     "audit",
     "marks",
+    "numbering",
+    "recovery",
+    "quota",
 }
 ROOMS = {"sources", "backends", "tasks", "registry"}
 ENTRY = {
@@ -116,6 +119,7 @@ def test_every_kind_of_event_survives_its_json() -> None:
         },
         {"kind": "text", "text": "a"},
         {"kind": "scores", "text": "a", "label": "x", "score": 0.5, "scores": {"x": 0.5, "y": 0.5}},
+        {"kind": "anomaly", "error": 9.5, "limit": 12.0, "unusual": False},
         {"kind": "gap", "first": 1, "last": 2, "count": 2, "why": "w"},
     ):
         event = msgspec.json.decode(msgspec.json.encode({**common, **body}), type=AnyEvent)
