@@ -34,7 +34,9 @@ from edge_agent.types import Event, Finding, Sample, StreamState, Task, Text, rf
 log = logging.getLogger("edge_agent")
 
 WORDS = 64
-"""samples that wait for a task where none may be dropped; then the source waits"""
+"""texts that wait for a task where none may be dropped; then the source waits"""
+FRAMES = 4
+"""the same of pictures, each of which takes megabytes"""
 STATE_S = 10.0
 """seconds between two states of a pipeline while nothing changes"""
 HEALTH_S = 30.0
@@ -83,7 +85,8 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
             raise ConfigError('pictures need a task; add tasks = ["detect:detector"]')
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
-    box: Mailbox[Sample] = Mailbox(1 if opened.live else WORDS, newest=opened.live)
+    room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
+    box: Mailbox[Sample] = Mailbox(room, newest=opened.live)
     return Line(pipe, opened, tasks, uses, box)
 
 
