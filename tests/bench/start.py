@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.bench import stream
 from tests.bench.measure import Row
@@ -34,7 +35,7 @@ def _start(place: Place, rounds: int) -> Iterator[Row]:
     picture = str(ROOT / "deploy" / "demo" / "coffee.png")
     for name in place.here(("edge-yolo", "yolov8n")):
         sides = {
-            "ours": [sys.executable, "-m", "edge_agent", "detect", place.registered(name), picture],
+            "ours": [*program(), "detect", place.registered(name), picture],
             "bare": [sys.executable, "-c", BARE],
         }
         wall: dict[str, list[float]] = {side: [] for side in sides}
@@ -54,6 +55,12 @@ def _start(place: Place, rounds: int) -> Iterator[Row]:
             theirs=f"{statistics.median(wall['bare']):.2f} s (least {min(wall['bare']):.2f})",
             note=f"CPU {statistics.median(cpu['ours']) / statistics.median(cpu['bare']):.2f}",
         )
+
+
+def program() -> list[str]:
+    """`edge-agent` as it was installed beside this Python, else the package itself."""
+    script = Path(sys.executable).with_name("edge-agent")
+    return [str(script)] if script.is_file() else [sys.executable, "-m", "edge_agent"]
 
 
 def _first_line(command: list[str]) -> tuple[float, float]:
@@ -80,7 +87,7 @@ def _memory(place: Place, quick: bool) -> Iterator[Row]:
             round(peak / 1e6, 1),
             unit="MB",
             target=RSS[name],
-            note="ru_maxrss of the process, broker and subscriber outside",
+            note="of this process alone; broker and subscriber are others",
         )
     name = "edge-yolo"
     frames = 1500 if quick else 11000
