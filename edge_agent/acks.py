@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge_agent.outbox import Outbox, Record
+from edge_agent.entries import Record
+from edge_agent.outbox import Outbox
 
 ACK_WINDOW = 12
 """alerts sent and not yet acknowledged by the consumer: a kill repeats these and what is just being noted as done"""

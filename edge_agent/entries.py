@@ -1,9 +1,12 @@
-"""One event as it is kept, and the segments of one class of them."""
+"""One event as it is kept, and the segments of each class of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -33,6 +36,91 @@ class Entry:
         name = self.pipeline.encode()
         mark = (-1 if self.mark is None else self.mark).to_bytes(8, "little", signed=True)
         return segments.pack(self.seq, bytes([len(name)]) + name + mark + self.payload)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One event on its way out; two records are never equal, even of the same event."""
+
+    entry: Entry
+    segment: Segment | None
+    """where it lies; None while it waits in RAM only"""
+
+    @property
+    def seq(self) -> int:
+        """The event's number."""
+        return self.entry.seq
+
+    @property
+    def kind(self) -> str:
+        """alert or telemetry."""
+        return self.entry.kind
+
+    @property
+    def pipeline(self) -> str:
+        """Under which topic it goes."""
+        return self.entry.pipeline
+
+    @property
+    def payload(self) -> bytes:
+        """The event's JSON."""
+        return self.entry.payload
+
+
+Runs = list[list[int]]
+"""numbers as [first, last], [first, last] and so on"""
+
+
+def add(runs: Runs, seq: int) -> None:
+    """One more number."""
+    if runs and runs[-1][1] + 1 == seq:
+        runs[-1][1] = seq
+    else:
+        runs.append([seq, seq])
+
+
+def numbers(runs: Runs) -> set[int]:
+    """Each of them."""
+    return {n for first, last in runs for n in range(first, last + 1)}
+
+
+class Preface(msgspec.Struct, frozen=True, array_like=True):
+    """What a segment says, before its first event, of the store as it was then."""
+
+    seq: int
+    marks: dict[str, int]
+    """where the sources resume when the events up to `seq` are kept"""
+    before: int = 0
+    """first seq of the segment before it in its class; 0: there was none"""
+    count: int = 0
+    """events in that one"""
+    runs: bytes = b""
+    """their seqs, see Runs; compressed"""
+
+    def packed(self) -> bytes:
+        """As it stands in the segment."""
+        return msgspec.msgpack.encode(self)
+
+    @property
+    def numbers(self) -> set[int]:
+        """The seqs in the segment before."""
+        return numbers(msgspec.msgpack.decode(zlib.decompress(self.runs), type=Runs)) if self.runs else set()
+
+
+def preface(seq: int, marks: dict[str, int], before: Segment | None) -> Preface:
+    """For a segment that follows `before`."""
+    if before is None or not before.numbers:
+        return Preface(seq, marks)
+    runs = zlib.compress(msgspec.msgpack.encode(before.numbers))
+    # ever so many small runs would make it too long for a record; it is then told as one
+    return Preface(seq, marks, before.first, before.count, runs if len(runs) < segments.LONGEST // 2 else b"")
+
+
+def preface_of(path: Path) -> Preface | None:
+    """What a segment says of the store; None when that cannot be read."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return msgspec.msgpack.decode(segments.head(path)[1], type=Preface)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +176,37 @@ class Queue:
         """The readable records with a seq from `first` to `last`."""
         for segment in self.around(first, last):
             yield from (item for item in readable(segment) if first <= item.seq <= last)
+
+
+class Queues(dict[str, Queue]):
+    """The segments of a store, class by class."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__({kind: Queue(kind, segments.listed(path, kind)) for kind in KINDS})
+        self._scanned: dict[Path, tuple[int, list[int]]] = {}
+
+    def on_disk(self, first: int, last: int) -> set[int]:
+        """The numbers from `first` to `last` that can be read from any segment."""
+        around = [segment for queue in self.values() for segment in queue.around(first, last)]
+        return {n for segment in around for n in self.numbers(segment) if first <= n <= last}
+
+    def numbers(self, segment: Segment) -> list[int]:
+        """The readable numbers of a segment; kept for a few, because damage in many places asks again and again."""
+        size, seqs = self._scanned.get(segment.path, (-1, []))
+        if size != segment.size:
+            if len(self._scanned) >= 8:
+                self._scanned.clear()
+            seqs = [item.seq for item in readable(segment)]
+            self._scanned[segment.path] = segment.size, seqs
+        return seqs
+
+
+def fill(segment: Segment, seqs: Iterable[int]) -> None:
+    """Note which events a segment holds."""
+    segment.numbers, segment.count = [], 0
+    for seq in seqs:
+        add(segment.numbers, seq)
+        segment.count += 1
 
 
 def entry(item: Read, kind: str) -> Entry:

@@ -14,32 +14,33 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent import marks, segments
-from edge_agent.entries import KINDS, Entry, Lost, Queue, declaration, entry, readable, unsent
+from edge_agent import marks, numbering, segments
+from edge_agent.entries import Entry, Lost, Queue, Queues, add, entry, preface
 from edge_agent.errors import StoreError
-from edge_agent.segments import CLOSED, HOMELESS, OPEN, Mark, Segment
-from edge_agent.types import KNOWN_TIME
+from edge_agent.marks import Marks
+from edge_agent.numbering import AHEAD_S, CLOSED, FEWEST, HOMELESS, OPEN, RESERVE, Mark
+from edge_agent.recovery import recover
+from edge_agent.segments import Segment
 
-RESERVE = 8192
-"""numbers that may be given out between two confirmed writes of the mark"""
 SYNC_EVERY = 1.0
 """seconds between telemetry being written and the disk confirming it"""
+KEPT = ("refused.jsonl", "refused.old")
+"""what the broker would never take, and what of it was kept before that"""
 
 
 class Journal:
     """One store on disk. `lock` guards what the reader and the writer share."""
 
-    def __init__(self, path: Path, max_bytes: int, expire_hours: float | None = None) -> None:
-        """Take the store at `path`, or begin one; `make_room` holds it to `max_bytes` and `expire_hours`.
+    def __init__(
+        self, path: Path, max_bytes: int, expire_hours: float | None = None, max_events: int | None = None
+    ) -> None:
+        """Take the store at `path`, or begin one; `quota.make_room` holds it to the two quotas and `expire_hours`.
 
         Raises StoreError when it cannot be had."""
-        self.path, self.max_bytes, self.expire_hours = path, max_bytes, expire_hours
+        self.path, self.max_bytes, self.max_events, self.expire_hours = path, max_bytes, max_events, expire_hours
         self.segment_bytes = max(64 * 1024, min(1_000_000, max_bytes // 16))
+        self.segment_events = max(1, (max_events or 1 << 40) // 16)
         self.lock = threading.RLock()
-        self.marks: dict[str, int] = {}
-        """pipeline -> the mark of its last event that is kept"""
-        self._marks_saved = 0
-        self._scanned: dict[Path, tuple[int, list[int]]] = {}
         try:
             if not path.is_dir():
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -53,85 +54,37 @@ class Journal:
             os.close(self._lock_fd)
             raise StoreError(f"{path}: another edge-agent uses this store; stop it or set [store] path") from None
         try:
-            self.queues = {kind: Queue(kind, segments.listed(path, kind)) for kind in KINDS}
+            self.queues = Queues(path)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._mark_fd, self._copy_fd = (os.open(path / name, flags, 0o600) for name in ("mark", "mark.copy"))
-            self._recover()
-            self._read_marks()
+            self._open()
         except OSError as error:
             os.close(self._lock_fd)
             raise StoreError(f"{path}: the disk takes no writes ({error.strerror}); free or remount it") from None
 
-    # ── opening ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def _recover(self) -> None:
-        """Find out how far the numbers went: `last`, and `lost`, which is to be declared before anything else."""
-        boot = segments.boot_id()
-        old, whole = segments.read_mark(self.path / "mark")
-        copy, _ = segments.read_mark(self.path / "mark.copy")
-        if old is None or (copy is not None and copy.counter > old.counter):
-            old, whole = copy, False
-        elif old.state == CLOSED and copy is not None:
-            whole = True  # an opening since would have left a newer copy
-        newest, epoch = self._newest()
-        why, first, top = "", 1, 0
-        if old is None and newest == 0:  # a store that begins
-            old = Mark(max(1, int(time.time())), 0, 0, 0, CLOSED, boot)
-        elif old is None:
-            why, first, top = "the store's mark was damaged", newest + 1, newest + 2 * RESERVE
-            old = Mark(epoch, newest, newest, top, HOMELESS, bytes(16))
-        elif not whole:
-            same = old.boot == boot != bytes(16) and old.state != HOMELESS
-            why, first = "the store's mark was damaged", (old.last if same else old.confirmed) + 1
-            top = max(newest, old.last, old.reserved, copy.reserved if copy else 0)
-        elif old.state == OPEN and old.boot == boot != bytes(16):
-            why, first, top = "the process was killed", old.last + 1, max(newest, old.last)
-        elif old.state == HOMELESS and old.boot == boot != bytes(16):
-            why, first, top = "the disk had refused them", old.confirmed + 1, max(newest, old.last)
-        elif old.state != CLOSED:
-            why, first, top = "power cut", old.confirmed + 1, max(newest, old.reserved)
-        elif newest > old.last:
-            why, first, top = "the store's mark was damaged", old.last + 1, newest
-        self.last = max(old.last, top)
-        self.opened_at = first - 1 if why else self.last
-        missing = sorted(set(range(first, top + 1)) - self.on_disk(first, top)) if why else []
-        self.lost = Lost(missing[0], missing[-1], len(missing), f"{why}: these may be lost") if missing else None
-        self._told = set(missing)
+    def _open(self) -> None:
+        """Go on from what is there. `lost` is to be declared before anything else, and then `declared` called."""
+        found = recover(self.path, self.queues)
+        self.last, self.opened_at, self.lost, self.told = found.last, found.before, found.lost, found.told
+        self.marks = found.marks
+        """pipeline -> the mark of its last event that is kept"""
+        self._saved = found.saved
+        self._aside = numbering.read_aside(self.path, found.mark.epoch) > 0
+        self._reserved_at = (time.monotonic(), self.last)
+        self._kept_bytes = sum((self.path / name).stat().st_size for name in KEPT if (self.path / name).exists())
         for queue in self.queues.values():  # a power cut from here on must not take what a kill has left in memory
-            for segment in queue.segments[-1:] if old.state != CLOSED else []:
+            for segment in queue.segments[-1:] if found.mark.state != CLOSED else []:
                 _sync(segment.path)
         # while something is to be declared the old mark stands, so that a second crash declares it again
-        self._mark = old if self.lost else replace(old, last=self.last, confirmed=self.last, state=OPEN, boot=boot)
+        boot = numbering.boot_id()
+        fresh = replace(found.mark, last=self.last, confirmed=self.last, state=OPEN, boot=boot)
+        self._mark: Mark = found.mark if self.lost else fresh
         self.reserve(self.last)
 
     def declared(self, seq: int) -> None:
-        """The gap that the opening found stands in the store as event `seq`: from here on the numbers are whole."""
-        self.note(last=seq, confirmed=seq, state=OPEN, boot=segments.boot_id())
-
-    def _newest(self) -> tuple[int, int]:
-        """Highest seq in the newest segments (0: there are none), and the highest epoch in the headers."""
-        newest = epoch = 0
-        for queue in self.queues.values():
-            for segment in queue.segments[-1:]:
-                newest = max([newest, segment.first - 1, *(r.seq for r in readable(segment))])
-            for segment in queue.segments:
-                with segment.path.open("rb") as file:
-                    head = file.read(segments.HEADER.size)
-                if len(head) == segments.HEADER.size and head.startswith(segments.MAGIC):
-                    epoch = max(epoch, segments.HEADER.unpack(head)[1])
-                    break
-        return newest, epoch or max(1, int(time.time()))
-
-    def _read_marks(self) -> None:
-        """The marks as saved, and then those of the events written since."""
-        saved = marks.load(self.path)
-        self.marks, self._marks_saved = dict(saved.marks), saved.seq
-        newest = dict.fromkeys(self.marks, saved.seq)
-        for queue in self.queues.values():
-            for item in queue.between(saved.seq + 1, self.last):
-                kept = entry(item, queue.kind)
-                if kept.mark is not None and item.seq > newest.get(kept.pipeline, 0):
-                    newest[kept.pipeline], self.marks[kept.pipeline] = item.seq, kept.mark
+        """The gaps that the opening found stand in the store up to `seq`: from here on the numbers are whole."""
+        self.lost = []
+        self.note(last=seq, confirmed=seq, state=OPEN, boot=numbering.boot_id())
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -142,9 +95,15 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes on disk: events, what was acknowledged of them, and what was set aside."""
         with self.lock:
-            return sum(s.size for q in self.queues.values() for s in q.segments)
+            return self._kept_bytes + sum(s.size + s.ack_size for q in self.queues.values() for s in q.segments)
+
+    @property
+    def waiting(self) -> int:
+        """Events on disk that are not struck off."""
+        with self.lock:
+            return sum(s.waiting for q in self.queues.values() for s in q.segments)
 
     @property
     def unread(self) -> bool:
@@ -183,30 +142,15 @@ class Journal:
     def _behind_damage(self, queue: Queue, segment: Segment) -> list[Lost]:
         """Damage was met: the numbers that the other class does not hold, up to the next readable one, are lost."""
         here = queue.segments.index(segment)
-        after = next((n for s in queue.segments[here:] for n in self._numbers(s) if n > queue.before), 0)
+        after = next((n for s in queue.segments[here:] for n in self.queues.numbers(s) if n > queue.before), 0)
         first = max(queue.before + 1, segment.first)
         last = (after or max(self.opened_at, queue.last) + 1) - 1
         if last < first:
             return []
-        known = self.on_disk(first, last) | self._told | (segment.acked or set())
+        known = self.queues.on_disk(first, last) | self.told | (segment.acked or set())
         missing = sorted(set(range(first, last + 1)) - known)
         queue.before = last
         return [Lost(missing[0], missing[-1], len(missing), f"{segment.path.name} is damaged")] if missing else []
-
-    def on_disk(self, first: int, last: int) -> set[int]:
-        """The numbers from `first` to `last` that can be read from any segment."""
-        around = [segment for queue in self.queues.values() for segment in queue.around(first, last)]
-        return {n for segment in around for n in self._numbers(segment) if first <= n <= last}
-
-    def _numbers(self, segment: Segment) -> list[int]:
-        """The readable numbers of a segment; kept for a few, because damage in many places asks again and again."""
-        size, numbers = self._scanned.get(segment.path, (-1, []))
-        if size != segment.size:
-            if len(self._scanned) >= 8:
-                self._scanned.clear()
-            numbers = [item.seq for item in readable(segment)]
-            self._scanned[segment.path] = segment.size, numbers
-        return numbers
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -216,23 +160,22 @@ class Journal:
             self.reserve(entries[-1].seq)
         queue, blob = self.queues[kind], b"".join(item.packed() for item in entries)
         active = queue.active
-        if (
-            active is not None
-            and active.size > segments.HEADER.size
-            and (active.size + len(blob) > self.segment_bytes or self._aged(active))
-        ):
+        if active is not None and active.size > active.begin and self._full(active, len(blob)):
             if queue.dirty:
                 os.fdatasync(active.fd)
                 queue.dirty = False
             with self.lock:
                 active.sealed = True
             active = None
-            self.save_marks()  # so that an opening need not read older segments for them
-        if active is None:
-            active = segments.create(self.path, kind, entries[0].seq, self.epoch)
+        if fresh := active is None:
+            before = queue.segments[-1] if queue.segments else None
+            head = preface(self._saved.seq, self._saved.marks, before).packed()
+            active = segments.create(self.path, kind, entries[0].seq, self.epoch, head)
             _sync(self.path)
             with self.lock:
                 queue.segments.append(active)
+                if before is not None:  # told by the preface now
+                    before.numbers = []
         segments.write_all(active.fd, blob)
         if not queue.dirty:
             queue.dirty, queue.since = True, time.monotonic()
@@ -246,14 +189,19 @@ class Journal:
             raise
         with self.lock:
             active.size += len(blob)
+            active.count += len(entries)
             queue.last = max(queue.last, entries[-1].seq)
             for item in entries:
+                add(active.numbers, item.seq)
                 if item.mark is not None:
                     self.marks[item.pipeline] = item.mark
+        if fresh:
+            self._save_if_possible()
 
-    def _aged(self, segment: Segment) -> bool:
-        """A segment holds a sixteenth of the expiry at most, so that what expires goes in small parts."""
-        return bool(self.expire_hours) and time.time() - segment.began > 3600 * (self.expire_hours or 0) / 16
+    def _full(self, segment: Segment, more: int) -> bool:
+        """Whether a segment has its share: of the quotas, and of the expiry, so that what goes does so in small parts."""
+        aged = self.expire_hours and time.time() - segment.began > 3600 * self.expire_hours / 16
+        return segment.size + more > self.segment_bytes or segment.count >= self.segment_events or bool(aged)
 
     def skip(self, kind: str, seq: int) -> None:
         """The entry just appended is on its way already: the reader is to pass it over."""
@@ -285,6 +233,7 @@ class Journal:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 segment.ack_fd = os.open(segment.path.with_suffix(".ack"), flags, 0o600)
             segments.write_all(segment.ack_fd, segment.to_note)
+            segment.ack_size += len(segment.to_note)
             segment.to_note = b""
 
     def _delete_finished(self, queue: Queue) -> None:
@@ -294,58 +243,25 @@ class Journal:
                 active.sealed = True
                 queue.dirty = False
             finished = [s for s in queue.segments if s.finished]
+            queue.segments = [s for s in queue.segments if s not in finished]
+        if finished:
+            self._save_if_possible()
         for segment in finished:
-            # unsaved, a crash would have lines read twice; undeleted, a full disk would never get room
-            with contextlib.suppress(OSError):
-                self.save_marks()
             segment.remove()
-            with self.lock:
-                queue.segments.remove(segment)
 
-    def make_room(self, held: set[int]) -> list[tuple[Segment, Lost | None]]:
-        """Hold the quota and the expiry: whole segments go, with what is unsent in them but not the `held` seqs.
-
-        The oldest telemetry goes first, then the oldest alerts. A segment is to be declared first and buried then.
-        """
-        going: list[tuple[Segment, Lost | None]] = []
-        while (victim := self._victim()) is not None:
-            queue, segment, why = victim
-            with self.lock:
-                rest = unsent(segment)
-                gone = [entry(item, queue.kind) for item in rest if item.body is not None and item.seq not in held]
-                numbers = set[int]()
-                if len(rest) > sum(item.body is not None for item in rest):  # what is damaged cannot be told one by one
-                    following = [s.first for s in queue.segments if s.first > segment.first]
-                    last = min(following, default=max(self.opened_at, queue.last) + 1) - 1
-                    first = max(queue.before + 1, segment.first)
-                    known = self.on_disk(first, last) | self._told | (segment.acked or set()) | held
-                    numbers = set(range(first, last + 1)) - known
-                    queue.before = max(queue.before, last)
-                queue.segments.remove(segment)
-            going.append((segment, declaration(gone, why, numbers) if gone or numbers else None))
-        return going
+    def set_aside(self, payload: bytes) -> None:
+        """Keep what the broker would never take, for people to look at: the newest of it. Raises OSError."""
+        new, old = (self.path / name for name in KEPT)
+        if new.exists() and new.stat().st_size + len(payload) > self.segment_bytes:
+            new.replace(old)
+        with new.open("ab") as file:
+            file.write(payload + b"\n")
+        self._kept_bytes = sum(path.stat().st_size for path in (new, old) if path.exists())
 
     def bury(self, segment: Segment) -> None:
         """Delete a segment whose loss is declared."""
-        with contextlib.suppress(OSError):
-            self.save_marks()
+        self._save_if_possible()
         segment.remove()
-
-    def _victim(self) -> tuple[Queue, Segment, str] | None:
-        """The segment that goes next, and why; None while everything may stay."""
-        full = self.size > self.max_bytes
-        before = time.time() - 3600 * self.expire_hours if self.expire_hours else 0.0
-        for kind in reversed(KINDS):
-            queue = self.queues[kind]
-            for segment in queue.segments:
-                if not segment.sealed or segment.outstanding:
-                    continue
-                if full:
-                    return queue, segment, f"the store is full ({self.max_bytes} bytes): oldest {kind} dropped"
-                if before and KNOWN_TIME <= segment.written < before:
-                    return queue, segment, f"{kind} that waited longer than {self.expire_hours:g} hours"
-                break
-        return None
 
     def confirm(self, now: bool) -> None:
         """Have the disk confirm what telemetry was written SYNC_EVERY seconds ago and is still here."""
@@ -369,12 +285,22 @@ class Journal:
         return any(queue.dirty for queue in self.queues.values())
 
     def reserve(self, seq: int) -> None:
-        """Let the disk confirm that numbers up to a bound beyond `seq` may be written, in the mark and its copy."""
-        self.note(reserved=seq + RESERVE)
-        os.fdatasync(self._mark_fd)
-        os.pwrite(self._copy_fd, self._mark.pack(), 0)
-        os.fdatasync(self._copy_fd)
-        _sync(self.path)
+        """Let the disk confirm that numbers up to a bound beyond `seq` may be written, in the mark and its copy.
+
+        The bound lies as far as AHEAD_S seconds go at the present rate: a power cut declares what lies before it.
+        """
+        now, (then, first) = time.monotonic(), self._reserved_at
+        rate = (seq - first) / max(now - then, 0.001)
+        before, self._reserved_at = self._mark.reserved, (now, seq)
+        try:
+            self.note(reserved=seq + int(min(RESERVE, max(FEWEST, AHEAD_S * rate))))
+            os.fdatasync(self._mark_fd)
+            os.pwrite(self._copy_fd, self._mark.pack(), 0)
+            os.fdatasync(self._copy_fd)
+            _sync(self.path)
+        except OSError:
+            self._mark = replace(self._mark, reserved=before)
+            raise
 
     @property
     def noted(self) -> int:
@@ -387,27 +313,54 @@ class Journal:
         return self._mark.reserved
 
     def note(self, **changes: int | bytes) -> None:
-        """Write the mark with these fields changed (see segments.Mark); the disk confirms it when it likes."""
-        self._mark = replace(self._mark, counter=self._mark.counter + 1, **changes)  # type: ignore[arg-type]
-        os.pwrite(self._mark_fd, self._mark.pack(), segments.SLOT * (self._mark.counter % 2))
+        """Write the mark with these fields changed (see numbering.Mark); the disk confirms it when it likes."""
+        ends = {kind: max(getattr(self._mark, kind), queue.last) for kind, queue in self.queues.items()}
+        self._mark = replace(self._mark, **ends, **changes)  # type: ignore[arg-type]
+        written = replace(self._mark, counter=self._mark.counter + 1)
+        try:
+            os.pwrite(self._mark_fd, written.pack(), numbering.SLOT * (written.counter % 2))
+        except OSError:
+            with contextlib.suppress(OSError):
+                numbering.note_aside(self.path, self.epoch, self._mark.last)
+                self._aside = True
+            raise
+        self._mark = written
+        if self._aside:
+            numbering.forget_aside(self.path)
+            self._aside = False
 
-    def save_marks(self) -> None:
-        """Keep the marks of events whose segments are about to go."""
+    def save_marks(self, closing: bool = False) -> None:
+        """Keep the marks of events whose segments are about to go, and which segments there are."""
         with self.lock:
-            seq, now = self._mark.last, dict(self.marks)
-        if seq == self._marks_saved:
+            live = {
+                kind: [(s.first, s.size if closing or s.sealed else 0, s.count) for s in queue.segments]
+                for kind, queue in self.queues.items()
+            }
+            newest = {kind: queue.segments[-1].numbers for kind, queue in self.queues.items() if queue.segments}
+            now = Marks(self._mark.last, dict(self.marks), live, newest if closing else {})
+        if now == self._saved and self._mark.listed:
             return
         for queue in self.queues.values():  # a mark must not outlive its event
             if queue.dirty and queue.segments:
                 os.fdatasync(queue.segments[-1].fd)
                 queue.dirty = False
-        marks.save(self.path, seq, now)
+        marks.save(self.path, now)
         _sync(self.path)
-        self._marks_saved = seq
+        self._saved = now
+        if not self._mark.listed and not self.lost:
+            self.note(listed=1)
+
+    def _save_if_possible(self) -> None:
+        """Unsaved, a crash would have lines read twice; but what is sent must go, or a full disk never gets room."""
+        try:
+            self.save_marks()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.note(listed=0)
 
     def finish(self, whole: bool) -> None:
         """Say in the mark that the store was closed in order; `whole`: nothing waits that could not be written."""
-        self.save_marks()
+        self.save_marks(closing=True)
         if whole:
             self.note(state=CLOSED, confirmed=self._mark.last)
         else:

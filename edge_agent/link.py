@@ -25,9 +25,9 @@ import msgspec
 from edge_agent.acks import PATIENT_S, Acks, names
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
-from edge_agent.entries import KINDS
+from edge_agent.entries import KINDS, Record
 from edge_agent.errors import LinkError
-from edge_agent.outbox import Outbox, Record
+from edge_agent.outbox import Outbox
 from edge_agent.types import KNOWN_TIME, rfc3339
 from edge_agent.wire import (
     BACKOFF,

@@ -1,7 +1,9 @@
-"""Where each pipeline's source resumes, as the store keeps it: marks.json, and marks.old, the one before.
+"""What the store remembers besides its events: marks.json, and marks.old, the one before.
 
-Both are JSON with a checksum, because a mark that was hit must not send a source to a wrong place. When marks.json
-cannot be read the older one serves: a source then resumes earlier, and some lines come twice rather than never.
+Where each pipeline's source resumes, and which segments there are, so that one that was removed, emptied or cut by
+someone else is missed. Both files are JSON with a checksum, because a mark that was hit must not send a source to a
+wrong place. When marks.json cannot be read the older one serves: a source then resumes earlier, and some lines come
+twice rather than never; of segments the older one tells nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ class Marks(msgspec.Struct, frozen=True):
 
     seq: int = 0
     marks: dict[str, int] = {}
+    live: dict[str, list[tuple[int, int, int]]] = {}
+    """class -> its segments' first seq, bytes (0: it is appended to) and events, oldest first"""
+    newest: dict[str, list[list[int]]] = {}
+    """class -> the seqs in its newest segment as runs [first, last]; told when the store was closed in order"""
     crc: int = 0
     """CRC-32 of the JSON with crc = 0"""
 
@@ -30,11 +36,11 @@ class Marks(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, crc=zlib.crc32(msgspec.json.encode(self)))
 
 
-def save(folder: Path, seq: int, marks: dict[str, int]) -> None:
+def save(folder: Path, marks: Marks) -> None:
     """Replace marks.json. The disk confirms the contents; that of the names is the caller's. Raises OSError."""
     fresh = folder / "marks.new"
     with fresh.open("wb") as file:
-        file.write(msgspec.json.encode(Marks(seq, marks).checked()))
+        file.write(msgspec.json.encode(marks.checked()))
         file.flush()
         os.fsync(file.fileno())
     with contextlib.suppress(FileNotFoundError):
@@ -55,6 +61,8 @@ def load(folder: Path) -> Marks:
         if marks == msgspec.structs.replace(marks, crc=0).checked():
             if damaged:
                 log.warning("outbox: %s: marks.json is damaged; sources resume at an earlier place", folder)
+            if name == "marks.old":
+                marks = msgspec.structs.replace(marks, live={}, newest={})
             return marks
         damaged = True
     if damaged:

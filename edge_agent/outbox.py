@@ -31,10 +31,12 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.entries import AGENT, KINDS, Entry, Lost, declaration
+from edge_agent.entries import AGENT, KINDS, Entry, Lost, Record, declaration
 from edge_agent.errors import StoreError
 from edge_agent.journal import SYNC_EVERY, Journal
-from edge_agent.segments import HOMELESS, OPEN, Segment
+from edge_agent.numbering import HOMELESS, OPEN
+from edge_agent.quota import make_room
+from edge_agent.segments import Segment
 from edge_agent.types import Event, GapEvent, rfc3339
 
 log = logging.getLogger("edge_agent")
@@ -47,35 +49,6 @@ BATCH = 256
 """events written, and confirmed, at once"""
 RETRY = 1.0
 """seconds between tries to reach a disk that refuses"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """One event on its way out; two records are never equal, even of the same event."""
-
-    entry: Entry
-    segment: Segment | None
-    """where it lies; None while it waits in RAM only"""
-
-    @property
-    def seq(self) -> int:
-        """The event's number."""
-        return self.entry.seq
-
-    @property
-    def kind(self) -> str:
-        """alert or telemetry."""
-        return self.entry.kind
-
-    @property
-    def pipeline(self) -> str:
-        """Under which topic it goes."""
-        return self.entry.pipeline
-
-    @property
-    def payload(self) -> bytes:
-        """The event's JSON."""
-        return self.entry.payload
 
 
 @dataclass(slots=True)
@@ -93,7 +66,12 @@ class Outbox:
     """The store of one device. All methods may be called from any thread; one process at a time holds a store."""
 
     def __init__(
-        self, path: Path, device: str, max_bytes: int = 256_000_000, expire_hours: float | None = None
+        self,
+        path: Path,
+        device: str,
+        max_bytes: int = 256_000_000,
+        expire_hours: float | None = None,
+        max_events: int | None = None,
     ) -> None:
         """Open or begin the store at `path`; what waited longer than `expire_hours` is dropped and declared.
 
@@ -105,7 +83,7 @@ class Outbox:
         """called, from any thread, when there is something to take"""
         self.trouble = ""
         """why the disk refuses, one line; empty while it works"""
-        self._journal = journal = Journal(path, max_bytes, expire_hours)
+        self._journal = journal = Journal(path, max_bytes, expire_hours, max_events)
         self._state = threading.Condition(journal.lock)
         self._given = journal.last
         self._confirmed = journal.last
@@ -120,11 +98,15 @@ class Outbox:
         self._condemned: list[tuple[int, Segment]] = []
         """segments that go once the gap event of this number is written"""
         self._closing = False
-        if journal.lost is not None:
-            self._declare(journal.lost)
+        self.lost_at_start = list(journal.lost)
+        """what the opening missed, and declared"""
+        if journal.lost:
+            for lost in journal.lost:
+                self._declare(lost)
             try:
-                self._write([self._pending[0]])
+                self._write(list(self._pending))
                 journal.declared(self._given)
+                self._confirmed = self._given
             except OSError as error:
                 journal.close()
                 raise StoreError(f"{path}: the disk takes no writes ({error.strerror}); free it") from None
@@ -225,8 +207,7 @@ class Outbox:
             if record not in self._taken:
                 return
         try:
-            with (self.path / "refused.jsonl").open("ab") as file:
-                file.write(record.payload + b"\n")
+            self._journal.set_aside(record.payload)
         except OSError as error:
             log.warning("outbox: event %d could not be set aside: %s", record.seq, error)
         self._declare(Lost(record.seq, record.seq, 1, why))
@@ -308,7 +289,7 @@ class Outbox:
                 unnoted = self._strike(done)
                 self._write(batch)
                 self._bury()
-                for segment, lost in self._journal.make_room(held):
+                for segment, lost in make_room(self._journal, held):
                     self._condemned.append((self._declare(lost) if lost else 0, segment))
                 self._journal.confirm(now=closing)
                 if unnoted is not None:
@@ -383,6 +364,11 @@ class Outbox:
 
     def _to_ram(self, batch: list[Entry]) -> None:
         """The disk refused: keep the batch where it can still be sent from; what does not fit goes, declared."""
+        if batch:  # before any of it can be sent
+            with contextlib.suppress(OSError):  # a full disk still takes this: the blocks are there
+                self._journal.note(last=batch[-1].seq, state=HOMELESS)
+                if batch[-1].seq + BATCH > self._journal.reserved:
+                    self._journal.reserve(batch[-1].seq)
         dropped: list[Entry] = []
         with self._state:
             refused = [item for item in batch if item in self._pending]
@@ -397,11 +383,6 @@ class Outbox:
                     item = ram.popleft()
                     dropped.append(item)
                     waiting -= len(item.payload)
-        if batch:
-            with contextlib.suppress(OSError):  # a full disk still takes this: the blocks are there
-                self._journal.note(last=batch[-1].seq, state=HOMELESS)
-                if batch[-1].seq + BATCH > self._journal.reserved:
-                    self._journal.reserve(batch[-1].seq)
         if dropped:
             self._declare(declaration(dropped, f"the disk refuses ({self.trouble}) and memory is full"))
 

@@ -1,19 +1,14 @@
-"""Files of checksummed records, and the small file that remembers how far the numbers went.
+"""Files of checksummed records.
 
 A segment is a header and then records, appended and never changed::
 
     header   8 bytes "EDGELOG1", u64 epoch
     record   4 bytes marker, u32 length of the body, u64 seq, u32 CRC-32 of (length, seq, body), body
 
-All little-endian. A reader that meets a bad record looks for the next marker whose record checks out, so damage
-costs what was hit and nothing behind it. Beside each segment, NAME.ack lists the seqs that need not be sent again
-(u64 seq, u32 CRC-32 each); a bad entry there costs a duplicate, never an event.
-
-The mark is one 68-byte record in two slots, 4096 bytes apart and written in turn, so that a torn write leaves the
-other one: counter, epoch, last seq written, last seq up to which the disk confirmed everything, highest seq that
-may be written before the disk confirms the mark again, whether the store was closed in order, the kernel's boot id,
-CRC-32. A file that is lost whole must not let numbers be given out again, so mark.copy holds the mark as it was when
-numbers were last reserved.
+All little-endian. The first record, of seq 0, is no event but what the store knew when the segment was begun (see
+entries.Preface). A reader that meets a bad record looks for the next marker whose record checks out, so damage costs
+what was hit and nothing behind it. Beside each segment, NAME.ack lists the seqs that need not be sent again (u64 seq,
+u32 CRC-32 each); a bad entry there costs a duplicate, never an event.
 """
 
 from __future__ import annotations
@@ -32,8 +27,6 @@ MARKER = b"\xed\x6e\x10\xc5"
 RECORD = struct.Struct("<4sIQI")
 CHECKED = struct.Struct("<IQ")
 ACK = struct.Struct("<QI")
-MARK = struct.Struct("<QQQQQB7x16s")
-SLOT = 4096
 LONGEST = 256 * 1024
 """bytes of a body; anything longer is damage"""
 CHUNK = 64 * 1024
@@ -56,12 +49,11 @@ class Read:
     """offset in `data` behind it"""
 
 
-def parse(data: bytes, final: bool) -> Iterator[Read]:
-    """The records in `data`; what cannot be one is yielded as damage.
+def parse(data: bytes, final: bool, at: int = 0) -> Iterator[Read]:
+    """The records in `data` from `at` on; what cannot be one is yielded as damage.
 
     `final` says that nothing follows, so that a record cut short is damage too; else parsing stops before it.
     """
-    at = 0
     while at < len(data):
         damage = at
         while True:
@@ -105,12 +97,28 @@ class Segment:
     """seqs to skip, from NAME.ack; read when the reader first comes here"""
     last: int = 0
     """the highest seq read so far"""
+    begin: int = HEADER.size
+    """bytes before the first event, where it was created by this process"""
+    count: int = 0
+    """events in it, struck off or not"""
+    ack_size: int = 0
+    """bytes of NAME.ack"""
+    numbers: list[list[int]] = field(default_factory=list)
+    """the seqs in it as runs [first, last], while it is the newest of its class"""
     began: float = field(default_factory=time.time)
     """when it was created or, after a restart, found"""
     to_note: bytes = field(default=b"", repr=False)
     """entries that NAME.ack is to have yet"""
     fd: int = field(default=-1, repr=False)
     ack_fd: int = field(default=-1, repr=False)
+    _chunk: bytes = field(default=b"", repr=False)
+    _chunk_at: int = 0
+    """the bytes read last, and their place in the file"""
+
+    @property
+    def waiting(self) -> int:
+        """Events in it that are not struck off."""
+        return max(0, self.count - (self.ack_size + len(self.to_note)) // ACK.size)
 
     @property
     def finished(self) -> bool:
@@ -130,32 +138,39 @@ class Segment:
         found: list[Read] = []
         if self.acked is None:
             self.acked = set(read_acks(self.path.with_suffix(".ack")))
-        size = CHUNK
+        size, fresh = CHUNK, False
         while len(found) < limit and self.offset < self.size:
-            wanted = min(size, self.size - self.offset)
-            data = self._bytes(wanted)
-            if not data:
-                found.append(Read(self.last, None, 0))
-                break
-            final = self.sealed and self.offset + len(data) >= self.size
             start = self.offset
-            for item in parse(data, final):
-                self.offset = start + item.end
+            if fresh or not self._chunk_at <= start < self._chunk_at + len(self._chunk):
+                wanted = min(size, self.size - start)
+                self._chunk, self._chunk_at, fresh = self._bytes(wanted), start, True
+                if not self._chunk:
+                    found.append(Read(self.last, None, 0))
+                    break
+            final = self.sealed and self._chunk_at + len(self._chunk) >= self.size
+            for item in parse(self._chunk, final, start - self._chunk_at):
+                self.offset = self._chunk_at + item.end
                 if item.body is None:
                     found.append(Read(self.last, None, item.end))
-                else:
+                elif item.seq:
                     self.last = max(self.last, item.seq)
                     if item.seq not in self.acked:
                         found.append(item)
                 if len(found) >= limit:
                     break
-            if self.offset == start and len(data) < wanted:  # a bad sector follows, and this record reaches into it
-                self.offset += len(data)
-                found.append(Read(self.last, None, len(data)))
-            elif self.offset == start:  # one record longer than the chunk
+            if self.offset > start:
+                size, fresh = CHUNK, False
+            elif not fresh:  # what is left of the chunk is less than a record
+                fresh = True
+            elif len(self._chunk) < wanted:  # a bad sector follows, and this record reaches into it
+                self.offset += len(self._chunk)
+                found.append(Read(self.last, None, len(self._chunk)))
+            else:  # one record longer than the chunk
                 if size > 2 * LONGEST:
                     break
                 size *= 2
+        if self.offset >= self.size:
+            self._chunk = b""
         return found
 
     def _bytes(self, n: int) -> bytes:
@@ -186,20 +201,39 @@ class Segment:
         self.path.with_suffix(".ack").unlink(missing_ok=True)
 
 
-def create(folder: Path, kind: str, first: int, epoch: int) -> Segment:
+def create(folder: Path, kind: str, first: int, epoch: int, preface: bytes = b"") -> Segment:
     """A new segment, open for appending. Raises OSError."""
-    path = folder / f"{kind}-{first:016d}.log"
+    path = folder / name(kind, first)
     while path.exists():  # a file that was cut short by a full disk, say
         first += 1
-        path = folder / f"{kind}-{first:016d}.log"
+        path = folder / name(kind, first)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        write_all(fd, HEADER.pack(MAGIC, epoch))
+        head = HEADER.pack(MAGIC, epoch) + (pack(0, preface) if preface else b"")
+        write_all(fd, head)
     except OSError:
         os.close(fd)
         path.unlink(missing_ok=True)
         raise
-    return Segment(path, first, HEADER.size, sealed=False, fd=fd)
+    return Segment(path, first, len(head), len(head), sealed=False, begin=len(head), fd=fd)
+
+
+def name(kind: str, first: int) -> str:
+    """A segment's file name."""
+    return f"{kind}-{first:016d}.log"
+
+
+def head(path: Path) -> tuple[int, bytes]:
+    """The epoch and the preface of a segment; 0 and b"" where they cannot be read. Raises OSError."""
+    with path.open("rb") as file:
+        raw = file.read(HEADER.size)
+        if len(raw) < HEADER.size or not raw.startswith(MAGIC):
+            return 0, b""
+        frame = file.read(RECORD.size)
+        length = RECORD.unpack(frame)[1] if len(frame) == RECORD.size else 0
+        data = frame + file.read(min(length, LONGEST))
+    first = next(parse(data, final=True), None)
+    return int(HEADER.unpack(raw)[1]), (first.body or b"") if first is not None and first.seq == 0 else b""
 
 
 def listed(folder: Path, kind: str) -> list[Segment]:
@@ -208,7 +242,9 @@ def listed(folder: Path, kind: str) -> list[Segment]:
     for path in folder.glob(f"{kind}-*.log"):
         number = path.stem.removeprefix(f"{kind}-")
         if number.isdigit():
-            found.append(Segment(path, int(number), path.stat().st_size))
+            acks = path.with_suffix(".ack")
+            ack_size = acks.stat().st_size if acks.exists() else 0
+            found.append(Segment(path, int(number), path.stat().st_size, ack_size=ack_size))
     return sorted(found, key=lambda s: s.first)
 
 
@@ -253,57 +289,3 @@ def ack_entry(seq: int) -> bytes:
     """One entry of an .ack file."""
     number = seq.to_bytes(8, "little")
     return number + zlib.crc32(number).to_bytes(4, "little")
-
-
-OPEN, CLOSED, HOMELESS = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """How far the numbers went."""
-
-    epoch: int
-    last: int
-    """every seq up to it was given out and written, or refused by the disk and kept in RAM"""
-    confirmed: int
-    """everything up to it is safe: confirmed by the disk, or done"""
-    reserved: int
-    """no seq above it was written since the disk last confirmed the mark"""
-    state: int
-    """CLOSED in order; OPEN; HOMELESS: open, and the disk had refused some that waited in RAM"""
-    boot: bytes
-    """16 bytes of the kernel's boot id: while it is the same, what was written is there, synced or not"""
-    counter: int = 0
-
-    def pack(self) -> bytes:
-        """The bytes of a slot."""
-        raw = MARK.pack(self.counter, self.epoch, self.last, self.confirmed, self.reserved, self.state, self.boot)
-        return raw + zlib.crc32(raw).to_bytes(4, "little")
-
-
-def read_mark(path: Path) -> tuple[Mark | None, bool]:
-    """The newest slot that checks out, or None; and whether the other one is the one before it, as it should be."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None, False
-    best: Mark | None = None
-    counters = []
-    for at in (0, SLOT):
-        raw = data[at : at + MARK.size]
-        crc = data[at + MARK.size : at + MARK.size + 4]
-        if len(raw) == MARK.size and zlib.crc32(raw).to_bytes(4, "little") == crc:
-            counter, epoch, last, confirmed, reserved, state, boot = MARK.unpack(raw)
-            mark = Mark(epoch, last, confirmed, reserved, state, boot, counter)
-            counters.append(counter)
-            if best is None or mark.counter > best.counter:
-                best = mark
-    return best, best is not None and (best.counter <= 1 or best.counter - 1 in counters)
-
-
-def boot_id() -> bytes:
-    """16 bytes that change with each boot; zeros where the kernel tells none (then no two boots look alike)."""
-    try:
-        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))[:16]
-    except (OSError, ValueError):
-        return bytes(16)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import numbering, segments
 from edge_agent import outbox as outbox_module
-from edge_agent import segments
 from edge_agent.errors import StoreError
 from edge_agent.outbox import Outbox, Record
 from edge_agent.types import TextEvent
@@ -162,7 +162,7 @@ def test_power_cut_never_reuses_a_number_and_declares_the_rest(tmp_path: Path, m
     later = [box.put(event("gone with the power"), "telemetry").seq for _ in range(5)]
     settle(box)
     box.close()
-    monkeypatch.setattr(segments, "boot_id", lambda: b"another boot id!")
+    monkeypatch.setattr(numbering, "boot_id", lambda: b"another boot id!")
     after = Outbox(tmp_path / "image", "d")
     new = after.put(event("new")).seq
     assert new > max(later)
@@ -369,4 +369,66 @@ def test_what_waited_too_long_is_dropped_and_declared(tmp_path: Path) -> None:
     (gap,) = [b for b in bodies if b["kind"] == "gap"]
     assert (gap["first"], gap["last"], gap["count"]) == (1, 5, 5) and "longer than 24 hours" in gap["why"]
     assert [b["text"] for b in bodies if b["kind"] == "text"] == ["new", "newer"]
+    box.close()
+
+
+def test_a_power_cut_declares_few_numbers_that_were_never_given_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Outbox(tmp_path / "a", "d")
+    for _ in range(20):
+        box.put(event())
+    shutil.copytree(tmp_path / "a", tmp_path / "image")
+    box.close()
+    monkeypatch.setattr(numbering, "boot_id", lambda: b"another boot id!")
+    after = Outbox(tmp_path / "image", "d")
+    (gap,) = [json.loads(r.payload) for r in drain(after) if r.pipeline == "agent"]
+    assert gap["count"] <= numbering.FEWEST
+    after.close()
+
+
+def test_quota_in_events_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_events=800)
+    for i in range(3000):
+        box.put(event("keep" if i % 100 == 0 else "z"), "alert" if i % 100 == 0 else "telemetry")
+        if i % 50 == 0:
+            settle(box)
+    settle(box)
+    box.close()
+    box = Outbox(tmp_path, "d", max_events=800)
+    box.put(event("last"))
+    settle(box)
+    bodies = [json.loads(r.payload) for r in drain(box)]
+    gaps = [b for b in bodies if b["kind"] == "gap"]
+    assert 700 < len(bodies) - len(gaps) <= 801 + outbox_module.BATCH
+    assert all("800 events" in b["why"] and "telemetry" in b["why"] for b in gaps)
+    missing = set(range(1, box.last + 1)) - {b["seq"] for b in bodies}
+    assert sum(b["count"] for b in gaps) == len(missing) > 1000
+    assert sum(b.get("text") == "keep" for b in bodies) == 30, "telemetry goes first"
+    assert {b.get("text") for b in bodies} >= {"last"}
+    box.close()
+
+
+def test_what_was_sent_does_not_count_for_the_quota_in_events(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_events=500)
+    for _ in range(40):
+        for _ in range(50):
+            box.put(event(), "telemetry")
+        settle(box)
+        drain(box)
+    assert box.counts.dropped == 0 and box.counts.done == 2000
+    box.close()
+
+
+def test_what_is_set_aside_is_bounded_and_counts(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    for _ in range(60):
+        box.put(event("poison" * 1000))
+        (record,) = [r for r in box.take(9) if r.pipeline == "words"]
+        box.refuse(record, "the broker takes no packet of this size")
+        for gap in box.take(9):
+            box.done(gap)
+    aside = sum(path.stat().st_size for path in tmp_path.glob("refused.*"))
+    assert 60_000 < aside < 2.2 * box._journal.segment_bytes
+    assert box.size >= aside
     box.close()

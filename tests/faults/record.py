@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent import journal, segments
+from edge_agent import journal, numbering
 from edge_agent.outbox import Outbox, Record
 from edge_agent.types import TextEvent
 
@@ -188,5 +188,5 @@ def work(store: Path, log: Path, seed: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    assert segments.boot_id() != bytes(16), "the kernel tells no boot id"
+    assert numbering.boot_id() != bytes(16), "the kernel tells no boot id"
     work(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

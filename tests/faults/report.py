@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import segments
+from edge_agent import numbering
 from tests.broker import broker
 from tests.conftest import ROOT
 from tests.faults.storm import Result, storm
@@ -66,7 +66,7 @@ def power(folder: Path) -> None:
             part.mkdir()
 
             def reboot() -> None:
-                patch.setattr(segments, "boot_id", lambda: b"another boot id!")
+                patch.setattr(numbering, "boot_id", lambda: b"another boot id!")
 
             had, gone = cut(part, reboot, images=20, seeds=[seed * 10 + 1, seed * 10 + 2], rounds=250)
             put, lost = put + had, lost + gone

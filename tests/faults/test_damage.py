@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,9 +23,6 @@ from tests.faults.record import MAX_BYTES, settle
 from tests.faults.test_power_cut import declared, drain
 
 PAGE = 4096
-CLEAN = ("cut", "empty", "remove", "delete")
-"""ways that leave no trace where they end between two records: what stood there is lost, and the consumer's count
-shows it missing, but no gap event can name it"""
 
 
 class Said(Protocol):
@@ -79,7 +77,7 @@ def fill(path: Path, seed: int, ended: str) -> Store:
         shutil.copytree(path, copy)
     extents: dict[str, list[tuple[int, int, int]]] = {}
     for log in copy.glob("*.log"):
-        at, extents[log.name] = HEADER.size, []
+        at, extents[log.name] = HEADER.size + segments.RECORD.size + len(segments.head(log)[1]), []
         for item in segments.scan(Segment(log, 0, log.stat().st_size)):
             begin, at = at, at + segments.RECORD.size + len(item.body or b"")
             extents[log.name].append((item.seq, begin, at))
@@ -124,7 +122,7 @@ def damage(rng: random.Random, path: Path) -> tuple[str, int, int]:
     return how, begin, end
 
 
-def check(store: Store, image: Path, name: str, begin: int, end: int, said: Said, how: str = "") -> None:
+def check(store: Store, image: Path, name: str, begin: int, end: int, said: Said) -> None:
     """Open a damaged copy and hold it to its promises."""
     said.clear()
     box = Outbox(image, "d", max_bytes=MAX_BYTES)
@@ -142,7 +140,7 @@ def check(store: Store, image: Path, name: str, begin: int, end: int, said: Said
     lost = set(range(1, store.last + 1)) - before - store.done
     hit = {seq for seq, a, b in store.extents.get(name, []) if a < end and b > begin}
     assert lost <= hit, f"{len(lost - hit)} events are lost that were not hit"
-    if (lost or box.epoch == store.epoch) and not (hit and how in CLEAN):
+    if lost or box.epoch == store.epoch:
         assert lost <= declared(bodies), f"{len(lost - declared(bodies))} lost events are not declared"
         assert set(range(store.last + 1, last + 1)) <= got.keys() | declared(bodies), "the count does not close"
     assert fresh in got
@@ -167,7 +165,7 @@ def batter(tmp_path: Path, said: Said, times: int, seed: int) -> dict[str, int]:
         path = rng.choice(sorted(image.glob(kind)))
         how, begin, end = damage(rng, path)
         try:
-            check(store, image, path.name, begin, end, said, how)
+            check(store, image, path.name, begin, end, said)
         except Exception as error:
             error.args = (f"seed {seed}, {number}: {how} of {path.name} at {begin} to {end}: {error}",)
             raise
@@ -219,3 +217,81 @@ def test_many_damaged_places_are_passed_over_one_by_one(tmp_path: Path) -> None:
     assert lost <= hit and lost <= declared(list(got.values()))
     assert msgspec.json.encode(lost) and box.counts.damaged >= len(hit - store.done)
     box.close()
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Store]:
+    """How it ended -> a store to be copied."""
+    return {ended: fill(tmp_path_factory.mktemp(ended) / "s", 5, ended) for ended in ("closed", "killed")}
+
+
+@pytest.mark.parametrize("ended", ["closed", "killed"])
+@pytest.mark.parametrize("kind", ["alert", "telemetry"])
+@pytest.mark.parametrize("how", ["removed", "removed with its acknowledgements", "emptied", "cut", "thinned"])
+@pytest.mark.parametrize("which", [0, -1])
+def test_what_is_gone_without_a_trace_is_declared(
+    tmp_path: Path, stores: dict[str, Store], ended: str, kind: str, how: str, which: int
+) -> None:
+    """A segment that someone removes, or shortens where a record ends: no bad byte is left to be found."""
+    if (ended, how, which) == ("killed", "thinned", -1):
+        pytest.skip("how long the newest segment of a killed process was is not known, only how far it went")
+    store = stores[ended]
+    image = tmp_path / "image"
+    shutil.copytree(store.path, image)
+    log = sorted(image.glob(f"{kind}-*.log"))[which]
+    records = store.extents[log.name]
+    half = len(records) // 2
+    raw = log.read_bytes()
+    hit = {seq for seq, _, _ in records}
+    if how.startswith("removed"):
+        log.unlink()
+        if "with" in how:
+            log.with_suffix(".ack").unlink(missing_ok=True)
+    elif how == "emptied":
+        log.write_bytes(b"")
+    elif how == "cut":
+        log.write_bytes(raw[: records[half][1]])
+        hit = {seq for seq, _, _ in records[half:]}
+    else:
+        log.write_bytes(raw[: records[half][1]] + raw[records[half][2] :])
+        hit = {records[half][0]}
+    box = Outbox(image, "d", max_bytes=MAX_BYTES)
+    got = drain(box)
+    settle(box, box.last)
+    got |= drain(box)
+    box.close()
+    lost = set(range(1, store.last + 1)) - got.keys() - store.done
+    told = declared(list(got.values()))
+    assert lost <= hit & told and hit - store.done <= lost
+    if how == "removed with its acknowledgements":
+        lost |= hit  # what was acknowledged of it cannot be told from what was not
+    exact = ended == "closed" or which != -1  # of the newest segment of a killed store only the end is known
+    if exact:
+        assert box.counts.dropped == len(lost), "the count is not exact"
+    again = Outbox(image, "d", max_bytes=MAX_BYTES)
+    assert not again.lost_at_start, "it is declared once"
+    again.close()
+
+
+def test_marks_that_are_gone_are_found_in_few_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With marks.json and marks.old removed the newest segments tell where the sources resume: no long reading."""
+    box = Outbox(tmp_path / "s", "d", max_bytes=4_000_000)
+    for i in range(9000):
+        box.put(TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text="w" * 150), "telemetry", i)
+    settle(box, box.last)
+    marks = box.marks
+    box.close()
+    assert len(list((tmp_path / "s").glob("telemetry-*.log"))) > 8
+    for name in ("marks.json", "marks.old"):
+        (tmp_path / "s" / name).unlink()
+    read: list[Path] = []
+    real = segments.scan
+
+    def scan(segment: Segment) -> Iterator[segments.Read]:
+        read.append(segment.path)
+        return real(segment)
+
+    monkeypatch.setattr(segments, "scan", scan)
+    again = Outbox(tmp_path / "s", "d", max_bytes=4_000_000)
+    assert again.marks == marks and len(set(read)) <= 2
+    again.close()

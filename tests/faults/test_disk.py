@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from edge_agent import numbering, segments
 from edge_agent import outbox as outbox_module
-from edge_agent import segments
 from edge_agent.errors import StoreError
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
@@ -149,6 +149,40 @@ def test_read_only_disk_goes_on_from_memory(tmp_path: Path, monkeypatch: pytest.
     again.close()
 
 
+def test_numbers_sent_while_the_disk_was_read_only_are_not_given_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read-only, then killed, then writable again: not even the mark could tell how far the numbers went."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    box = Outbox(tmp_path / "store", "d")
+    got: dict[int, bytes] = {}
+    put(box, 20, "alert")
+    with monkeypatch.context() as readonly:
+        real = os.pwrite
+        store = str(tmp_path)
+        readonly.setattr(segments, "write_all", refuse)
+        readonly.setattr(
+            os,
+            "pwrite",
+            lambda fd, *a: refuse() if str(Path(f"/proc/self/fd/{fd}").readlink()).startswith(store) else real(fd, *a),
+        )
+        put(box, 30, "alert")
+        given = {record.seq: record.payload for record in box.take(100)}
+        assert max(given) == 50
+        box._journal.close()  # the lock goes, as with a kill
+    after = Outbox(tmp_path / "store", "d")
+    fresh = after.put(TextEvent(pipeline="a", at="", text="x")).seq
+    assert fresh > 50, "a number is given out again"
+    drain(after, got)
+    bodies = [msgspec.json.decode(payload) for payload in got.values()]
+    assert set(range(21, 51)) <= declared(bodies, "the disk had refused them")
+    after.close()
+    assert Outbox(tmp_path / "store", "d").last == after.last
+
+
 @pytest.mark.parametrize("call", ["write", "fdatasync", "pwrite", "ftruncate"])
 def test_sudden_errors_of_the_disk_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """One call in four fails with EIO for a while: nothing is lost, no thread dies, no event is stuck."""
@@ -215,4 +249,4 @@ def test_no_disk_at_all_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             Outbox(disk / "store", "d")
         assert "No space left on device" in str(caught.value) and "\n" not in str(caught.value)
-    assert segments.read_mark(tmp_path / "nothing") == (None, False)
+    assert numbering.read_mark(tmp_path / "nothing") == (None, False)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import journal, segments
+from edge_agent import journal, numbering
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
 from tests.conftest import ROOT
@@ -111,7 +111,7 @@ def cut(tmp_path: Path, reboot: Callable[[], None], images: int, seeds: list[int
 @pytest.fixture
 def reboot(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on the kernel has another boot id."""
-    return lambda: monkeypatch.setattr(segments, "boot_id", lambda: b"another boot id!")
+    return lambda: monkeypatch.setattr(numbering, "boot_id", lambda: b"another boot id!")
 
 
 @pytest.mark.parametrize("seed", [1])
