@@ -2,7 +2,9 @@
 
 `detect.py file MODEL VIDEO PORT`: every frame, by `predict(source=VIDEO, stream=True)`; ends when all is acknowledged.
 `detect.py camera MODEL VIDEO PORT FPS`: a thread reads the video in a loop at FPS and keeps the newest frame; runs
-until it is killed. Run by the peers' own Python; nothing of this project is imported here.
+until it is killed.
+`detect.py once MODEL PICTURE 0`: prints the boxes of one picture.
+ Run by the peers' own Python; nothing of this project is imported here.
 """
 
 from __future__ import annotations
@@ -94,13 +96,17 @@ def body(result: Any, number: int, at: float) -> str:
 
 def main(mode: str, model: str, video: str, port: str, fps: str = "0") -> None:
     torchvision()
+    how = {"verbose": False, "imgsz": 640, "conf": 0.25, "iou": 0.45, "device": "cpu"}
+    if mode == "once":
+        (result,) = importlib.import_module("ultralytics").YOLO(model, task="detect").predict(video, **how)
+        print(body(result, 0, 0.0), flush=True)
+        return
     paho: Any = importlib.import_module("paho.mqtt.client")
     client = paho.Client(importlib.import_module("paho.mqtt.enums").CallbackAPIVersion.VERSION2)
     client.max_queued_messages_set(0)
     client.connect("127.0.0.1", int(port))
     client.loop_start()
     yolo = importlib.import_module("ultralytics").YOLO(model, task="detect")
-    how = {"verbose": False, "imgsz": 640, "conf": 0.25, "iou": 0.45, "device": "cpu"}
     waiting = []
     if mode == "file":
         for number, result in enumerate(yolo.predict(source=video, stream=True, **how)):
