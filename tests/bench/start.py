@@ -86,7 +86,7 @@ def program() -> list[str]:
 
 
 def _first_line(command: list[str], environ: dict[str, str] | None) -> tuple[float, float]:
-    """Seconds until a program's first line of output (a peer's, with `environ`: of JSON), and all its processor time."""
+    """Seconds until the first line of output (with `environ`: the first of JSON), and all its processor time."""
     began = time.perf_counter()
     child = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdout is not None

@@ -4,7 +4,7 @@
 `detect.py camera MODEL VIDEO PORT FPS`: a thread reads the video in a loop at FPS and keeps the newest frame; runs
 until it is killed.
 `detect.py once MODEL PICTURE 0`: prints the boxes of one picture.
- Run by the peers' own Python; nothing of this project is imported here.
+Run by the peers' own Python; nothing of this project is imported here.
 """
 
 from __future__ import annotations
