@@ -18,8 +18,11 @@ from edge_agent.cli import device, models, workshop
 from edge_agent.cli.say import one_line
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
+from edge_agent.workshop.graph import add_arguments as add_graph_arguments
+from edge_agent.workshop.prune import add_arguments as add_prune_arguments
 from edge_agent.workshop.quantize import add_arguments as add_quantize_arguments
 from edge_agent.workshop.train import add_arguments as add_train_arguments
+from edge_agent.workshop.tune import add_arguments as add_tune_arguments
 
 # small matrices gain nothing from more threads, and a busy box loses much
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -113,6 +116,20 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     quantized = verb("quantize", workshop.quantize, "make a model smaller and faster, and know what it cost")
     add_quantize_arguments(quantized)
     model_options(quantized)
+
+    drawn = verb("graph", workshop.graph, "simplify a network, take its preparation in, write .ort and TFLite files")
+    add_graph_arguments(drawn)
+    model_options(drawn)
+
+    pruned = verb("prune", workshop.prune, "take out weights or channels of a model, and know what it cost")
+    add_prune_arguments(pruned)
+    model_options(pruned)
+
+    tuned = verb(
+        "tune", workshop.tune, "search input size, variant, NMS and score for the best accuracy in a given time"
+    )
+    add_tune_arguments(tuned)
+    model_options(tuned)
 
     timed = verb("bench", models.bench, "time a model's variants on this device, and remember the fastest")
     timed.add_argument("model", help="name, folder, .onnx or .tflite")

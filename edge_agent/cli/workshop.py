@@ -1,28 +1,67 @@
-"""The verbs that make a model out of another one: quantize."""
+"""The verbs that make a model out of another one: quantize, prune, tune, graph."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 from edge_agent.cli.say import note, print_json, steps
 
 
 def quantize(args: argparse.Namespace) -> int:
     """Quantize a model; 1 when the gate refuses what came of it."""
-    import msgspec
-
     from edge_agent.workshop import quantize
 
+    return _made(args, quantize)
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Prune a model; 1 when the gate refuses what came of it."""
+    from edge_agent.workshop import prune
+
+    return _made(args, prune)
+
+
+def graph(args: argparse.Namespace) -> int:
+    """Write a model's network down better; 1 when the gate refuses what came of it."""
+    from edge_agent.workshop import graph
+
+    return _made(args, graph)
+
+
+def _made(args: argparse.Namespace, verb: ModuleType) -> int:
+    """Run a verb that writes a model folder and gives a report."""
+    import msgspec
+
     try:
-        report = quantize.run(args, steps())
+        report = verb.run(args, steps())
     except KeyboardInterrupt:
         return interrupted(args.out)
     if args.json:
         print_json(msgspec.json.decode((args.out / "report.json").read_bytes()))
         return 0
-    print("\n".join(quantize.lines(report)))
+    print("\n".join(verb.lines(report)))
     note(f"{args.out}: a model folder; its report is {args.out / 'report.html'}")
+    return 0
+
+
+def tune(args: argparse.Namespace) -> int:
+    """Search the settings of a model; 1 when nothing is fast enough, or the gate refuses it."""
+    import msgspec
+
+    from edge_agent.workshop import report as told
+    from edge_agent.workshop import tune
+
+    try:
+        report = tune.run(args, steps())
+    except KeyboardInterrupt:
+        return interrupted(tune.folder_of(args))
+    if args.json:
+        print_json(msgspec.to_builtins(report, enc_hook=str))
+        return 0
+    print("\n".join(told.lines(report)))
+    note(f"{args.out}: a model folder; its report is {args.out / 'report.html'}" if args.out else report.notes[-1])
     return 0
 
 

@@ -1,7 +1,7 @@
 """Which channels of an ONNX graph go together, so that one can be taken out and the graph still fits.
 
-Each layer's output channels are new atoms. They are followed through the graph, axis by axis, to every constant that has
-an entry for them; where two tensors meet (a sum, a product) their atoms are made one. Atoms that reach the graph's
+Each layer's output channels are new atoms. They are followed through the graph, axis by axis, to every constant that
+has an entry for them; where two tensors meet (a sum, a product) their atoms are made one. Atoms that reach the graph's
 output, a normalisation over channels, or an operator that is not known here, are fixed. What is left are groups of
 atoms that can go together (Fang et al., "DepGraph: Towards Any Structural Pruning", arXiv 2301.12900, has the idea).
 The rules by operator are in `prune_rules`.
@@ -180,7 +180,7 @@ def removed(graph: Graph, traced: Traced, gone: set[int]) -> tuple[Graph, dict[i
     new, cut = copy(graph), _Cut(graph)
     for use in traced.uses:
         keep = ~table[traced.roots(use.atoms)]
-        if use.place == 1 and (use.role == "out" or new.nodes[use.node].op_type == "Conv" and use.role == "own"):
+        if use.place == 1 and (use.role == "out" or (new.nodes[use.node].op_type == "Conv" and use.role == "own")):
             stays[use.node] = np.flatnonzero(keep)
         if not keep.all():
             cut.take(use.node, use.place, use.axis, keep)

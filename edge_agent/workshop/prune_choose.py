@@ -15,13 +15,13 @@ threshold on the cost serves all families; it is lowered until as many weights a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edge_agent.workshop.prune_channels import Family, Traced, sizes
-from edge_agent.workshop.prune_graph import Array, Graph, attributes
-from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, walk
+from edge_agent.workshop.prune_graph import Array, Graph, attributes, per_weight
+from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, touched, walk
 
 BY = ("magnitude", "reconstruction", "gradient", "gradient-weight")
 LEAST = 0.125
@@ -86,15 +86,17 @@ def _falling(family: Family, scores: Array, relative: bool) -> Ranked:
     return Ranked(family, family.roots[order], cost)
 
 
-def by_reconstruction(graph: Graph, traced: Traced, found: list[Family], feeds: Feeds, say: Say) -> list[Ranked]:
-    """Needs samples."""
+def by_reconstruction(
+    graph: Graph, traced: Traced, found: list[Family], feeds: Feeds, say: Say, boxes: list[Array] | None = None
+) -> list[Ranked]:
+    """Needs samples; `boxes`: where objects are, as in `prune_fit.refit`."""
     readers = {use.node: use for use in traced.uses if use.role == "in"}
     seen: dict[int, _Moments] = {}
     most = max(1, ROWS // len(feeds))
 
     def visit(number: int, live: list[Live]) -> None:
         if number in readers:
-            seen[number] = _moments(live[0][graph.nodes[number].input[0]], most, readers[number].axis == 1)
+            seen[number] = _moments(live[0][graph.nodes[number].input[0]], most, readers[number].axis == 1, boxes)
 
     walk([graph], feeds, visit, say, "looking")
     members: dict[int, list[tuple[int, Array]]] = {}
@@ -104,7 +106,7 @@ def by_reconstruction(graph: Graph, traced: Traced, found: list[Family], feeds: 
         owner = np.array([family_of.get(int(root), -1) for root in roots])
         for index in set(owner.tolist()) - {-1}:
             members.setdefault(index, []).append((number, owner == index))
-    ranked = []
+    ranked, behind = [], _behind(graph)
     for index, family in enumerate(found):
         place = {int(root): at for at, root in enumerate(family.roots)}
         terms = []
@@ -115,13 +117,31 @@ def by_reconstruction(graph: Graph, traced: Traced, found: list[Family], feeds: 
             covariance = seen[number].covariance()[np.ix_(mine, mine)]
             at = np.array([place[int(root)] for root in traced.roots(use.atoms)[mine]])
             terms.append((covariance, flat @ flat.T, at))
-        ranked.append(_greedy(family, terms))
+        reached = set().union(*(behind[number] for number, _ in members.get(index, [])))
+        one = _greedy(family, terms)
+        # what only one of the heads sees costs less than what all of them see
+        ranked.append(replace(one, cost=one.cost * len(reached) / max(1, len(behind[-1]))))
     return ranked
+
+
+def _behind(graph: Graph) -> dict[int, set[int]]:
+    """For each layer the last layers that its output reaches (itself, where it is one); -1: all of them."""
+    layers, reach, found = set(graph.layers()), dict[str, set[int]](), dict[int, set[int]]()
+    for number in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[number]
+        ends = set().union(*(reach.get(name, set()) for name in node.output))
+        if number in layers:
+            ends = ends or {number}
+            found[number] = ends
+        for name in node.input:
+            reach[name] = reach.get(name, set()) | ends
+    found[-1] = set().union(*found.values())
+    return found
 
 
 @dataclass(slots=True)
 class _Moments:
-    rows: int
+    rows: float
     total: Array
     square: Array
 
@@ -132,17 +152,22 @@ class _Moments:
         return covariance
 
 
-def _moments(values: list[Array], most: int, maps: bool) -> _Moments:
+def _moments(values: list[Array], most: int, maps: bool, boxes: list[Array] | None) -> _Moments:
     """First and second moments of the channels of a layer's input."""
-    rows, total, square = 0, 0.0, 0.0
-    for value in values:
+    rows, total, square = 0.0, 0.0, 0.0
+    for index, value in enumerate(values):
+        value = value.astype(np.float32, copy=False)
         if maps and value.ndim == 4:
-            ys, xs = cells(value.shape[2], value.shape[3], most)
-            flat = value[0][:, ys, xs].T.astype(np.float64)
+            where = cells(value.shape[2], value.shape[3], most)
+            flat = value[0][:, where[0], where[1]].T
+            share = np.ones(len(flat), np.float32) if boxes is None else touched(where, value.shape[2:], boxes[index])
         else:
-            flat = value.reshape(-1, value.shape[-1])[:most].astype(np.float64)
-        rows, total, square = rows + len(flat), total + flat.sum(axis=0), square + flat.T @ flat
-    return _Moments(rows, np.asarray(total), np.asarray(square))
+            flat = value.reshape(-1, value.shape[-1])[:most]
+            share = np.ones(len(flat), np.float32)
+        # products in float32, which is twice as fast; sums over samples in float64
+        rows, total = rows + float(share.sum()), total + (share @ flat).astype(np.float64)
+        square = square + ((flat * share[:, None]).T @ flat).astype(np.float64)
+    return _Moments(float(rows), np.asarray(total), np.asarray(square))
 
 
 def _greedy(family: Family, terms: list[tuple[Array, Array, Array]]) -> Ranked:
@@ -152,21 +177,24 @@ def _greedy(family: Family, terms: list[tuple[Array, Array, Array]]) -> Ranked:
     order: list[int] = []
     cost = [float(len(terms))]
     states = [c.copy() for c, _, _ in terms]
+    seen = [products @ c for c, products, _ in terms]  # products @ state, kept up to date
     for _ in range(count):
         gain = np.zeros(count)
-        for state, (_, products, at), total in zip(states, terms, whole, strict=True):
+        for state, product, (_, _, at), total in zip(states, seen, terms, whole, strict=True):
             own = np.maximum(state.diagonal(), 1e-9 * max(float(state.diagonal().max()), 1e-12))
-            np.add.at(gain, at, np.einsum("ij,ij->j", state, products @ state) / own / total)
+            np.add.at(gain, at, (state * product).sum(axis=0) / own / total)
         gain[order] = -np.inf
         best = int(gain.argmax())
         order.append(best)
         left = 0.0
-        for index, (_, products, at) in enumerate(terms):
+        for state, product, (_, _, at), total in zip(states, seen, terms, whole, strict=True):
             for column in np.flatnonzero(at == best):
-                own = states[index][column, column]
+                own = float(state[column, column])
                 if own > 1e-12:
-                    states[index] -= np.outer(states[index][:, column], states[index][column]) / own
-            left += max(0.0, float((states[index] * products).sum())) / whole[index]
+                    row = state[column] / own
+                    product -= np.outer(product[:, column], row)
+                    state -= np.outer(state[:, column].copy(), row)
+            left += max(0.0, float(np.trace(product))) / total
         cost.append(min(left, cost[-1]))
     return Ranked(family, family.roots[order], np.array(cost) / max(1, len(terms)))
 
@@ -174,45 +202,68 @@ def _greedy(family: Family, terms: list[tuple[Array, Array, Array]]) -> Ranked:
 # ── how many go ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def to_remove(graph: Graph, traced: Traced, ranked: list[Ranked], target: float) -> set[int]:
-    """Roots of the groups to take out, so that at most `target` weights stay (or as few as can be)."""
-    table = sizes(graph, traced)
-    low, high = 0.0, max((float(r.cost[0]) for r in ranked), default=0.0)
-    gone: set[int] = _gone(ranked, high)
-    if _left(table, gone, len(traced.parent)) > target:
-        return gone
-    for _ in range(40):
-        middle = (low + high) / 2
-        trial = _gone(ranked, middle)
-        if _left(table, trial, len(traced.parent)) <= target:
+def to_remove(graph: Graph, traced: Traced, ranked: list[Ranked], target: float, by_work: bool = False) -> set[int]:
+    """Roots of the groups to take out, so that at most `target` weights stay (or as few as can be).
+
+    Each family keeps as many channels as make its cost, plus a price for what they take, least; one price serves all
+    families, and it is raised until the target is met. `by_work`: what they take is multiplications of a sample, in
+    millions, and so is `target`.
+    """
+    table = _Sizes(sizes(graph, traced), per_weight(graph) if by_work else None, len(traced.parent))
+    takes = [table.left(set()) - table.left({int(root) for root in one.order}) for one in ranked]
+    low, high = 0.0, 1e-12
+    gone: set[int] = set()
+    while table.left(gone) > target and high < 1e12:
+        low, high = high, high * 8
+        gone = _gone(ranked, takes, high)
+    for _ in range(30):
+        middle = (low * high) ** 0.5
+        trial = _gone(ranked, takes, middle)
+        if table.left(trial) <= target:
             high, gone = middle, trial
         else:
             low = middle
     return gone
 
 
-def _gone(ranked: list[Ranked], most: float) -> set[int]:
-    """What goes when no family may cost more than `most`."""
+def _gone(ranked: list[Ranked], takes: list[float], price: float) -> set[int]:
+    """What goes at a price of a weight, or of a multiplication."""
     gone: set[int] = set()
-    for one in ranked:
+    for one, whole in zip(ranked, takes, strict=True):
         count, block = len(one.order), one.family.block
-        needed = int(np.flatnonzero(one.cost <= most)[0]) if (one.cost <= most).any() else count
-        needed = max(needed, int(np.ceil(count * LEAST)), 1)
-        keep = min(count, -(-needed // block) * block)
-        gone |= {int(root) for root in one.order[keep:]}
+        least = min(count, max(1, -(-int(np.ceil(count * LEAST)) // block) * block))
+        choices = np.array([k for k in range(least, count + 1) if k % block == 0 or k == count])
+        paid = one.cost[choices] + price * whole * choices / count
+        gone |= {int(root) for root in one.order[int(choices[paid.argmin()]) :]}
     return gone
 
 
-def _left(table: list[list[Array | int]], gone: set[int], count: int) -> int:
-    out = np.zeros(count, bool)
-    out[sorted(gone)] = True
-    return sum(int(np.prod([a if isinstance(a, int) else int((~out[a]).sum()) for a in axes])) for axes in table)
+@dataclass(slots=True)
+class _Sizes:
+    """How much is left when some groups are gone."""
+
+    table: list[list[Array | int]]
+    factors: list[float] | None
+    """of each layer; None: 1"""
+    count: int
+    """of all atoms"""
+
+    def left(self, gone: set[int]) -> float:
+        out = np.zeros(self.count, bool)
+        out[sorted(gone)] = True
+        total = 0.0
+        for at, axes in enumerate(self.table):
+            lengths = [a if isinstance(a, int) else int((~out[a]).sum()) for a in axes]
+            total += float(np.prod(lengths)) * (self.factors[at] if self.factors else 1.0)
+        return total
 
 
 # ── single weights ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def masks(graph: Graph, sparsity: float, gradients: Gradients | None = None, times_weight: bool = True) -> dict[int, Array]:
+def masks(
+    graph: Graph, sparsity: float, gradients: Gradients | None = None, times_weight: bool = True
+) -> dict[int, Array]:
     """For each layer which weights stay (bool, shaped as the weight), so that `sparsity` of all of them is 0.
 
     Depthwise convolutions keep all: they have few weights, and lose most by each (as in Zhu & Gupta 2017, arXiv

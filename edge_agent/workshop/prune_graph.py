@@ -187,15 +187,18 @@ def weights(graph: Graph) -> int:
     return sum(graph.weight(i).size for i in graph.layers())
 
 
-def multiplications(graph: Graph, length: int = 32) -> float:
-    """Millions of multiplications of one sample in the layers; an open axis counts as `length` (1 for the batch)."""
-    total = 0.0
+def multiplications(graph: Graph) -> float:
+    """Millions of multiplications of one sample in the layers."""
+    return sum(f * graph.weight(n).size for f, n in zip(per_weight(graph), graph.layers(), strict=True))
+
+
+def per_weight(graph: Graph, length: int = 32) -> list[float]:
+    """Of each layer how often one weight is multiplied for a sample, in millions; an open axis counts as `length`."""
+    found = []
     for number in graph.layers():
-        node, weight = graph.nodes[number], graph.weight(number)
+        node = graph.nodes[number]
         shape = graph.shapes.get(node.output[0] if node.op_type != "ConvTranspose" else node.input[0], ())
         dims = [d if d else (1 if axis == 0 else length) for axis, d in enumerate(shape)]
-        if node.op_type in ("Conv", "ConvTranspose"):
-            total += float(weight.size) * float(np.prod(dims[2:]))
-        else:
-            total += float(weight.size) * float(np.prod(dims[:-1]))
-    return total / 1e6
+        cells = dims[2:] if node.op_type in ("Conv", "ConvTranspose") else dims[:-1]
+        found.append(float(np.prod(cells)) / 1e6)
+    return found

@@ -25,6 +25,8 @@ Visit: TypeAlias = "Callable[[int, list[Live]], None]"
 """(number of the node that comes, what is live in each network); all but the last network have run it already"""
 Say: TypeAlias = "Callable[[str, int, int], None]"
 """(what is being done, steps done, steps in all)"""
+OUTSIDE = 0.1
+"""weight of a cell that no object touches, where those that one touches have 1"""
 
 
 def walk(graphs: Sequence[Graph], feeds: Feeds, visit: Visit, say: Say, what: str) -> list[Live]:
@@ -70,7 +72,9 @@ def _run(graph: Graph, number: int, live: Live, samples: int) -> Live:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         runs = [session.run(outputs, {name: live[name][i] for name in fed}) for i in range(samples)]
     except Exception as error:  # ONNX Runtime's own errors have no common parent but this
-        raise ModelError(f"{node.op_type} {node.output[0]} does not run: {' '.join(str(error).split())[:160]}") from None
+        raise ModelError(
+            f"{node.op_type} {node.output[0]} does not run: {' '.join(str(error).split())[:160]}"
+        ) from None
     return {name: [run[at] for run in runs] for at, name in enumerate(outputs)}
 
 
@@ -79,6 +83,16 @@ def cells(height: int, width: int, most: int) -> tuple[Array, Array]:
     order = np.random.default_rng(height * 8192 + width).permutation(height * width)[: max(1, most)]
     order.sort()
     return order // width, order % width
+
+
+def touched(where: tuple[Array, Array], size: tuple[int, ...], boxes: Array) -> Array:
+    """1 for each cell that a box touches, OUTSIDE for the others."""
+    weight = np.full(len(where[0]), OUTSIDE, np.float32)
+    for left, top, right, bottom in boxes:
+        high, wide = size
+        across = (where[1] + 1 > left * wide) & (where[1] < right * wide)
+        weight[across & (where[0] + 1 > top * high) & (where[0] < bottom * high)] = 1.0
+    return weight
 
 
 def columns(node: onnx.NodeProto, weight: Array, x: Array, where: tuple[Array, Array] | None, most: int) -> Array:
