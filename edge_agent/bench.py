@@ -7,8 +7,9 @@ from typing import Any
 
 from edge_agent import registry
 from edge_agent.errors import RefusedError
-from edge_agent.prove import open_tried, remembered
-from edge_agent.serving import parts_of, race, try_all
+from edge_agent.prove import remembered
+from edge_agent.reading import seen
+from edge_agent.serving import parts_of, race, try_all, with_derived
 
 
 def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
@@ -17,9 +18,10 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
     ``variants``: milliseconds a sample end to end, the fastest first, memory, and agreement with the parent;
     ``path_over_bare``: processor time of the winner's whole path over that of the original's bare default session.
     """
-    located = registry.locate(name, open_net=open_tried)
+    located = registry.locate(name, read=seen)
     tried = try_all(located, threads)
     parts = parts_of(located)
+    located = with_derived(located, parts, threads)
     result = race(located, parts, threads, seconds=seconds, bare=True).result
     if not result.passed:
         raise RefusedError(f"{located.manifest.name}: {result.reason}")

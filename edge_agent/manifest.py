@@ -65,7 +65,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the model: a variant of the network, or a part of it."""
 
     name: str
-    format: Literal["onnx", "tflite", "text"]
+    format: Literal["onnx", "ort", "tflite", "text"]
     sha256: Annotated[str, msgspec.Meta(pattern=SHA256)]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     precision: str = "fp32"
@@ -75,6 +75,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file stands beside the manifest"""
     layout: Literal["NCHW", "NHWC"] | None = None
     """overrides [input].layout for this file"""
+    family: str | None = None
+    """overrides the model's family for this file"""
 
 
 class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,7 +23,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Manifest, Served
 from edge_agent.prove import Limits, Result, Trial, Variant
-from edge_agent.serving import input_of, warm
+from edge_agent.serving import as_read, input_of, warm
 from edge_agent.types import ModelRef, Net, Tensors
 
 MOST_ELEMENTS = 1 << 28
@@ -61,7 +61,11 @@ def asked(trial: Trial) -> Result:
         from edge_agent.race import race
 
         return race(trial)
-    return load(trial) if trial.what == "load" else prove(trial)
+    if trial.what == "derive":
+        from edge_agent.derive import derive
+
+        return derive(trial)
+    return prove(trial) if trial.what == "prove" else load(trial)
 
 
 def limit(limits: Limits, size: int) -> None:
@@ -88,11 +92,13 @@ def limit(limits: Limits, size: int) -> None:
 
 
 def load(trial: Trial) -> Result:
-    """Only open the file: nothing is known about it yet."""
+    """Only open the file, of which nothing is known yet, and say what it declares; with "read" what it is, too."""
+    from edge_agent.reading import declared, held
+
     (variant,) = trial.variants
     net = open_net(Path(variant.path), variant.file.format, trial.threads)
     _bounded(net)
-    return Result(True)
+    return held(trial, net) if trial.what == "read" else Result(True, figures=declared(net))
 
 
 def prove(trial: Trial) -> Result:
@@ -133,7 +139,7 @@ def open_served(
     warm(net, picture)
     ref = ModelRef(manifest.name, manifest.version, variant.file.sha256)
     paths = {role: Path(path) for role, path in parts.items()}
-    return Served(manifest, ref, seen.around(net) if seen else net, paths, picture, "")
+    return Served(as_read(manifest, variant.file), ref, seen.around(net) if seen else net, paths, picture, "")
 
 
 def _bounded(net: Net) -> None:

@@ -63,7 +63,7 @@ class Variant(msgspec.Struct, frozen=True):
 class Trial(msgspec.Struct, frozen=True):
     """What the child is asked."""
 
-    what: Literal["load", "prove", "agree", "race"]
+    what: Literal["load", "prove", "read", "agree", "race", "derive"]
     variants: list[Variant]
     threads: int
     limits: Limits
@@ -79,6 +79,8 @@ class Trial(msgspec.Struct, frozen=True):
     """race: time a default session of the original as well"""
     skip: list[str] = []
     """race: SHA-256 of the variants that do not take part, as they were refused"""
+    out: str = ""
+    """derive: where the faster form is to be written"""
 
 
 class Result(msgspec.Struct, frozen=True):

@@ -1,15 +1,18 @@
 """Times the variants of a model end to end, in turns, in the child of prove.py.
 
 Turns, because a box that gets busy or hot while one variant runs would make it look slow: each round runs every
-variant once, in an order that rotates. End to end is what a pipeline pays for a sample: letterbox or word pieces,
-network, decoding.
+variant once with each number of threads, in an order that rotates. End to end is what a pipeline pays for a sample:
+letterbox or word pieces, network, decoding. Then samples are answered abreast, one thread each, on one network: where
+they come faster than one at a time can be answered, that may do more in all.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
@@ -19,6 +22,7 @@ import numpy as np
 
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
+from edge_agent.manifest import Served
 from edge_agent.proof import open_served
 from edge_agent.prove import Result, Trial, Variant
 from edge_agent.registry import home
@@ -28,6 +32,8 @@ from edge_agent.types import Net, Tensors, Uri
 
 LEAST, MOST = 3, 2000
 """rounds, however long they take, and however short"""
+WINDOWS = 3
+"""in which one at a time and abreast are counted, in turns"""
 
 
 @dataclass(slots=True)
@@ -35,6 +41,8 @@ class _Runner:
     """One variant, ready to run, and what its runs took."""
 
     variant: Variant
+    threads: int
+    model: Served
     step: Callable[[], object]
     feed: dict[str, Any]
     """what the task last gave to the network"""
@@ -50,6 +58,7 @@ class _Runner:
             "format": file.format,
             "precision": file.precision,
             "bytes": file.bytes,
+            "threads": self.threads,
             "runs": len(self.wall),
             "median_ms": statistics.median(self.wall) * 1e3,
             "p95_ms": float(np.percentile(self.wall, 95)) * 1e3,
@@ -60,17 +69,39 @@ class _Runner:
 def race(trial: Trial) -> Result:
     """Figures of each variant, the fastest first. RefusedError when none runs."""
     assert trial.manifest is not None
+    budget = trial.threads or len(os.sched_getaffinity(0))
     runners, notes = [], []
     for variant in trial.variants:
         if variant.file.sha256 in trial.skip:
             continue
         try:
-            runners.append(_runner(trial, variant))
+            runners += [
+                _runner(trial, variant, count) for count in sorted({1, min(2, budget), budget // 2 or 1, budget})
+            ]
         except EdgeAgentError as error:
             notes.append(f"{variant.file.name}: {error}")
     if not runners:
         raise RefusedError("; ".join(notes) or "no variant is left to race")
-    until = time.monotonic() + trial.seconds
+    plain = _plain(runners, trial) if trial.bare else []
+    _in_turns([*runners, *plain], trial.seconds)
+    runners.sort(key=lambda runner: statistics.median(runner.wall))
+    figures: dict[str, Any] = {"rows": [runner.row() for runner in runners]}
+    if budget > 1:
+        figures["abreast"] = _abreast(runners, trial, budget)
+    if trial.bare:
+        figures["one_thread"] = plain[0].row() if plain else None
+        figures["bare"] = _bare(runners, trial)
+        figures["providers"] = {
+            name: why
+            for format, path in {runner.variant.file.format: runner.variant.path for runner in runners}.items()
+            for name, why in providers(Path(path), format).items()
+            if format != "ort"
+        }
+    return Result(True, notes=notes, figures=figures)
+
+
+def _in_turns(runners: list[_Runner], seconds: float) -> None:
+    until = time.monotonic() + seconds
     for number in range(MOST):
         if number >= LEAST and time.monotonic() >= until:
             break
@@ -80,33 +111,67 @@ def race(trial: Trial) -> Result:
             runner.step()
             runner.wall.append(time.perf_counter() - wall)
             runner.cpu.append(time.process_time() - cpu)
-    rows = sorted((runner.row() for runner in runners), key=lambda row: float(row["median_ms"]))
-    figures: dict[str, Any] = {"rows": rows}
-    if trial.bare:
-        figures["bare"] = _bare(runners, trial)
-        figures["providers"] = {
-            name: why
-            for format, path in {runner.variant.file.format: runner.variant.path for runner in runners}.items()
-            for name, why in providers(Path(path), format).items()
-        }
-    return Result(True, notes=notes, figures=figures)
 
 
-def _runner(trial: Trial, variant: Variant) -> _Runner:
+def _runner(trial: Trial, variant: Variant, threads: int) -> _Runner:
     assert trial.manifest is not None
-    model = open_served(trial.manifest, variant, trial.parts, trial.threads)
+    model = open_served(trial.manifest, variant, trial.parts, threads)
     feed: dict[str, Any] = {}
+    step = _step(replace(model, net=_fed(model.net, feed)))
+    for _ in range(2):
+        step()
+    return _Runner(variant, threads, model, step, feed)
+
+
+def _step(model: Served) -> Callable[[], object]:
+    """One sample after another through the task that needs nothing but the model, its buffers its own."""
     samples = cycle(some(model))
-    seen = replace(model, net=_fed(model.net, feed))
-    task = make_task(Uri(PLAIN[trial.manifest.task], model.ref.name), lambda _: seen, home())
+    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name), lambda _: model, home())
 
     def step() -> None:
         for _ in task(next(samples)):
             pass
 
-    for _ in range(2):
-        step()
-    return _Runner(variant, step, feed)
+    return step
+
+
+def _abreast(runners: list[_Runner], trial: Trial, workers: int) -> dict[str, Any] | None:
+    """Samples a second: of the fastest runner, one at a time, and of `workers` at once on the fastest of one thread.
+
+    None where no network can be run by several threads at once: a TFLite interpreter takes them one by one.
+    """
+    able = [runner for runner in runners if runner.threads == 1 and runner.variant.file.format != "tflite"]
+    if not able:
+        return None
+    steps = [_step(able[0].model) for _ in range(workers)]
+    seconds = trial.seconds / (4 * WINDOWS)
+    alone, many = [], []
+    for _ in range(WINDOWS):
+        alone.append(_a_second([runners[0].step], seconds))
+        many.append(_a_second(steps, seconds))
+    return {
+        "file": able[0].variant.file.name,
+        "sha256": able[0].variant.file.sha256,
+        "workers": workers,
+        "per_second": statistics.median(many),
+        "alone_per_second": statistics.median(alone),
+    }
+
+
+def _a_second(steps: list[Callable[[], object]], seconds: float) -> float:
+    """How often a second the steps are done, each on a thread of its own."""
+    began = time.perf_counter()
+
+    def again(step: Callable[[], object]) -> int:
+        done = 0
+        while done == 0 or time.perf_counter() - began < seconds:
+            step()
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        done = sum(pool.map(again, steps))
+    return done / (time.perf_counter() - began)
 
 
 def _fed(net: Net, feed: dict[str, Any]) -> Net:
@@ -118,6 +183,17 @@ def _fed(net: Net, feed: dict[str, Any]) -> Net:
         return net.run(tensors)
 
     return replace(net, run=run)
+
+
+def _plain(runners: list[_Runner], trial: Trial) -> list[_Runner]:
+    """The original in a session of one thread with nothing around it, to take its turns with the others; or nobody."""
+    assert trial.manifest is not None
+    original = trial.manifest.original()
+    found = next((runner for runner in runners if runner.variant.file.sha256 == original.sha256), None)
+    if found is None:
+        return []
+    run, feed = bare(Path(found.variant.path), original.format, 1), dict(found.feed)
+    return [_Runner(found.variant, 1, found.model, lambda: run(feed), feed)]
 
 
 def _bare(runners: list[_Runner], trial: Trial) -> dict[str, Any] | None:

@@ -6,10 +6,12 @@ lane takes turns on the processor.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,11 +21,21 @@ from edge_agent.backends import open_net
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, open_tried, prove, recall
-from edge_agent.registry.inspect import Look
+from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall
+from edge_agent.reading import seen
+from edge_agent.registry import store
 from edge_agent.types import ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
+
+
+class Way(NamedTuple):
+    """How a model may be run."""
+
+    row: File
+    threads: int
+    workers: int = 1
+    """samples that are answered at once on one net"""
 
 
 class Models:
@@ -69,24 +81,26 @@ class Models:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
         # marked before it is read: what changes meanwhile is noticed afterwards
         self._marks[name] = registry.mark(name)
-        located = registry.locate(name, pull=self.pull, say=self.say, open_net=open_tried, look=_look(name))
+        located = registry.locate(name, pull=self.pull, say=self.say, read=seen)
         manifest = located.manifest
         parts = parts_of(located, pull=self.pull, say=self.say)
         passed_over: list[str] = []
-        rows, raced = self._in_order(located, parts)
-        for row in rows:
+        located = with_derived(located, parts, self.threads, make=self.race)
+        ways, raced = self._in_order(located, parts)
+        for way in ways:
+            row = way.row
             try:
                 path = registry.file_path(located, row, pull=self.pull, say=self.say)
                 prove(manifest, row, path, parts, self.threads)
                 agreed = hold_against_parent(located, row, path, parts, self.threads)
-                net = open_net(path, row.format, self.threads)
+                net = open_net(path, row.format, way.threads)
                 warm(net, input_of(manifest, row))
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
             agrees = [agreed] if agreed else []
             return Served(
-                manifest=manifest,
+                manifest=as_read(manifest, row),
                 ref=ModelRef(
                     manifest.name, manifest.version, row.sha256, located.why if name in registry.ALIASES else ""
                 ),
@@ -99,21 +113,26 @@ class Models:
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
 
-    def _in_order(self, located: registry.Located, parts: Mapping[str, Path]) -> tuple[list[File], list[str]]:
+    def _in_order(self, located: registry.Located, parts: Mapping[str, Path]) -> tuple[list[Way], list[str]]:
         """The variants, the fastest on this device first where that is known (or raced for now), and what is known."""
         rows = located.manifest.networks()
         here = [row for row in rows if registry.is_here(located, row)]
-        if len(here) < 2:
-            return rows, []
+        unknown = [Way(row, self.threads) for row in rows]
+        if len(here) < 2 and budget(self.threads) == 1:
+            return unknown, []
         verdict = recall("races", _race(located, here, parts, self.threads))
         if verdict is None and self.race:
             verdict = race(located, parts, self.threads)
         if verdict is None or not verdict.result.passed:
-            return rows, []
-        times = {row["sha256"]: row["median_ms"] for row in verdict.result.figures["rows"]}
-        ordered = sorted(rows, key=lambda row: times.get(row.sha256, float("inf")))
-        told = ", ".join(f"{row.name} {times[row.sha256]:.1f} ms" for row in ordered if row.sha256 in times)
-        return ordered, [f"raced: {told}"]
+            return unknown, []
+        by_hash = {row.sha256: row for row in rows}
+        ways, told = [], []
+        for one in verdict.result.figures["rows"]:
+            row = by_hash.pop(one["sha256"], None)
+            if row is not None:
+                ways.append(Way(row, one["threads"]))
+                told.append(f"{row.name} {one['median_ms']:.1f} ms")
+        return [*ways, *(way for way in unknown if way.row.sha256 in by_hash)], [f"raced: {', '.join(told)}"]
 
     def _taking_turns(self, run: Callable[[Tensors], dict[str, Any]]) -> Callable[[Tensors], dict[str, Any]]:
         def turn(tensors: Tensors) -> dict[str, Any]:
@@ -123,13 +142,9 @@ class Models:
         return turn
 
 
-def _look(name: str) -> Look | None:
-    """What a bare file leaves open is tried on pictures; models of the registry leave nothing open."""
-    if Path(name).suffix.lower() not in registry.SUFFIXES:
-        return None
-    from edge_agent.trial import looker  # it loads cv2, which a device that reads text alone does not need
-
-    return looker()
+def as_read(manifest: Manifest, row: File) -> Manifest:
+    """The manifest with the family of the file that serves."""
+    return msgspec.structs.replace(manifest, family=row.family) if row.family else manifest
 
 
 def input_of(manifest: Manifest, row: File) -> Input | None:
@@ -171,8 +186,9 @@ def try_all(located: registry.Located, threads: int = 0, *, again: bool = False)
 
     Raises RefusedError when none may serve.
     """
-    manifest = located.manifest
     parts = parts_of(located)
+    located = with_derived(located, parts, threads, make=True)
+    manifest = located.manifest
     tried: list[Tried] = []
     for row in manifest.networks():
         if row.sources and not registry.is_here(located, row):
@@ -185,12 +201,75 @@ def try_all(located: registry.Located, threads: int = 0, *, again: bool = False)
             tried.append(Tried(row.name, str(error), []))
             continue
         proved = f"proved in {verdict.seconds:.1f} s on {verdict.result.figures['engine']}"
-        tried.append(Tried(row.name, "", [proved, *verdict.result.notes, *filter(None, [against])]))
+        notes = [proved, *verdict.result.notes, *derived_notes(located, row, parts), *filter(None, [against])]
+        tried.append(Tried(row.name, "", notes))
     if not tried:
         raise RefusedError(f"{manifest.name}: no network of it is here; run `edge-agent models pull {manifest.name}`")
     if all(one.refused for one in tried):
         raise RefusedError("; ".join(one.refused for one in tried))
     return tried
+
+
+def with_derived(
+    located: registry.Located, parts: Mapping[str, Path], threads: int = 0, *, make: bool = False
+) -> registry.Located:
+    """The model with the faster forms of its ONNX files that this device made (see derive.py) as variants behind them.
+
+    `make`: make those that are not there, or damaged, of files that may serve. One that cannot be made holds nobody up.
+    """
+    made: list[File] = []
+    for row in located.manifest.networks():
+        if row.format != "onnx" or not registry.is_here(located, row):
+            continue
+        trial = _derivation(located, row, parts)
+        verdict = recall("derived", trial)
+        found = _derived(verdict)
+        if make and (verdict is None or (found is not None and not _is_right(located, found))):
+            try:
+                path = registry.file_path(located, row)
+                prove(located.manifest, row, path, parts, threads)
+                hold_against_parent(located, row, path, parts, threads)
+                found = _derived(_derive(row, path, trial))
+            except (ModelError, OSError):
+                continue
+        if found is not None and registry.is_here(located, found):
+            made.append(found)
+    return replace(located, manifest=msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made]))
+
+
+def derived_notes(located: registry.Located, row: File, parts: Mapping[str, Path]) -> list[str]:
+    """What was said of the faster form of a file when it was made, or not made."""
+    verdict = recall("derived", _derivation(located, row, parts)) if row.format == "onnx" else None
+    return list(filter(None, [*verdict.result.notes, verdict.result.reason])) if verdict is not None else []
+
+
+def _derivation(located: registry.Located, row: File, parts: Mapping[str, Path]) -> Trial:
+    given = {role: str(part.absolute()) for role, part in parts.items()}
+    return Trial("derive", [Variant(row, "")], 1, LIMITS, located.manifest, given)
+
+
+def _derived(verdict: Verdict | None) -> File | None:
+    """The row of the faster form."""
+    return msgspec.convert(verdict.result.figures["file"], File) if verdict and verdict.result.passed else None
+
+
+def _derive(row: File, path: Path, trial: Trial) -> Verdict:
+    """Have it made, and keep what was made."""
+    with tempfile.TemporaryDirectory(dir=store.scratch(registry.home())) as folder:
+        out = Path(folder) / "derived"
+        trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))
+        verdict = ask("derived", trial, again=True)
+        if (made := _derived(verdict)) is not None:
+            store.keep(registry.home(), out, made.sha256)
+    return verdict
+
+
+def _is_right(located: registry.Located, row: File) -> bool:
+    try:
+        registry.file_path(located, row)
+    except FetchError:
+        return False
+    return True
 
 
 def race(
@@ -217,7 +296,12 @@ def race(
 def _race(located: registry.Located, rows: list[File], parts: Mapping[str, Path], threads: int) -> Trial:
     """The race of these variants as it is remembered; it does not say where they lie."""
     given = {role: str(part.absolute()) for role, part in parts.items()}
-    return Trial("race", [Variant(row, "") for row in rows], threads, LIMITS, located.manifest, given)
+    return Trial("race", [Variant(row, "") for row in rows], budget(threads), LIMITS, located.manifest, given)
+
+
+def budget(threads: int) -> int:
+    """Cores that may be used: as many as said, 0: as this process may run on."""
+    return threads or len(os.sched_getaffinity(0))
 
 
 def parts_of(located: registry.Located, **how: Any) -> dict[str, Path]:
@@ -242,7 +326,7 @@ def hold_against_parent(
     try:
         if manifest.parent is not None:
             # what the workshop made may come from a bare file
-            parent = registry.locate(manifest.parent, open_net=open_tried, look=_look(manifest.parent))
+            parent = registry.locate(manifest.parent, read=seen)
         origin = parent.manifest.original()
         if origin.sha256 == row.sha256:
             return ""

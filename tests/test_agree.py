@@ -63,7 +63,11 @@ def test_one_that_does_not_is_refused_with_the_figures_and_the_parent_serves(tmp
     figures = json.loads(report.read_text())["result"]["figures"]
     assert (figures["agreement"], figures["measure"], figures["max_drop"]) == (0.0, "mAP50", 0.03)
     tried = try_all(registry.locate(str(folder)))
-    assert [bool(one.refused) for one in tried] == [True, False]
+    assert [(one.name, bool(one.refused)) for one in tried] == [
+        ("model.int8.onnx", True),
+        ("model.onnx", False),
+        ("model.optimised", False),
+    ], "of what is refused no faster form is made"
 
 
 def test_how_much_is_asked_for_stands_in_the_manifest(tmp_path: Path) -> None:

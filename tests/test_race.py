@@ -11,6 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edge_agent import backends, prove
+from edge_agent.backends.onnx import optimise
 from edge_agent.cli import main
 from edge_agent.serving import Models
 from tests.nets import absolute_tflite, doubling_onnx
@@ -61,34 +62,60 @@ def test_int8_is_not_assumed_to_be_faster_and_the_winner_is_remembered(
     why = Models(threads=1).serve(folder).why
     assert "; model.int8.onnx (int8) on " in why and "raced" not in why, "nobody asked for a race"
     why = Models(threads=1, race=True).serve(folder).why
-    assert "; model.onnx (fp32) on " in why and "; raced: model.onnx " in why
+    fast, slow = (["model.onnx", "model.optimised"], ["model.int8.onnx", "model.int8.optimised"])
+    assert any(f"; {name} (fp32) on " in why for name in fast) and "; raced: " in why
     monkeypatch.setattr(prove, "CHILD", ["/nonexistent"])
     assert Models(threads=1).serve(folder).why == why
     assert Models(threads=1, race=True).serve(folder).why == why
     (kept,) = (own_home / "races").iterdir()
     rows = json.loads(kept.read_text())["result"]["figures"]["rows"]
-    assert [r["file"] for r in rows] == ["model.onnx", "model.int8.onnx"]
+    assert {r["file"] for r in rows[:2]} == set(fast) and {r["file"] for r in rows[2:]} == set(slow)
     assert all(0 < r["median_ms"] <= r["p95_ms"] and r["runs"] >= 3 for r in rows)
 
 
-def test_one_variant_needs_no_race(tmp_path: Path, own_home: Path) -> None:
-    assert "raced" not in Models(threads=1, race=True).serve(str(tiny_detector(tmp_path / "model"))).why
+def test_one_way_to_run_it_needs_no_race(tmp_path: Path, own_home: Path) -> None:
+    folder = tiny_detector(tmp_path / "model")
+    optimise(folder / "model.onnx", folder / "made")
+    (folder / "made").replace(folder / "model.onnx")
+    head, _, _ = (folder / "manifest.toml").read_text().partition("[[file]]")
+    (folder / "manifest.toml").write_text(
+        head + row(folder / "model.onnx", "fp32").replace('format = "onnx"', 'format = "ort"')
+    )
+    assert "raced" not in Models(threads=1, race=True).serve(str(folder)).why
     assert not (own_home / "races").exists()
+
+
+def test_the_number_of_threads_takes_part_and_is_remembered(tmp_path: Path, own_home: Path) -> None:
+    folder = str(tiny_detector(tmp_path / "model"))
+    served = Models(threads=2, race=True).serve(folder)
+    (kept,) = (own_home / "races").iterdir()
+    figures = json.loads(kept.read_text())["result"]["figures"]
+    ways = [(one["file"], one["threads"]) for one in figures["rows"]]
+    assert sorted(ways) == [(name, count) for name in ("model.onnx", "model.optimised") for count in (1, 2)]
+    assert f"threads={ways[0][1]}" in served.net.reasons[-1] and f"; {ways[0][0]} (fp32) on " in served.why
+    assert figures["abreast"]["workers"] == 2 and figures["abreast"]["per_second"] > 0
+    Models(threads=1, race=True).serve(folder)
+    assert len(list((own_home / "races").iterdir())) == 2, "another budget is another race"
 
 
 def test_bench_shows_what_each_costs_and_whom_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(with_variant(tmp_path, (0, 0, 20, 20)))
     assert main(["bench", folder, "--json", "--seconds", "1", "--threads", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
-    (variant,) = found["variants"]
-    assert variant["file"] == "model.onnx" and variant["peak_rss"] > 10**7 and variant["cpu_ms"] > 0
+    variant = found["variants"][0]
+    assert {one["file"] for one in found["variants"]} == {"model.onnx", "model.optimised"}
+    assert all(one["peak_rss"] > 10**7 and one["cpu_ms"] > 0 for one in found["variants"])
     assert "mAP50 0.000" in found["refused"][0]
     assert found["path_over_bare"] == pytest.approx(variant["cpu_ms"] / found["bare"]["cpu_ms"])
     assert "built without it" in found["providers"]["HailoExecutionProvider"]
     assert main(["bench", str(slow_first(tmp_path / "two")), "--seconds", "1", "--threads", "1"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out[:4]] == ["variant", "model.onnx", "model.int8.onnx", "bare"]
-    assert " 1.000 " in out[2] and out[4].startswith("the whole path of model.onnx takes ")
+    assert out[0].split()[0] == "variant" and {line.split()[0] for line in out[1:3]} == {
+        "model.onnx",
+        "model.optimised",
+    }
+    assert all(line.startswith("model.int8") and " 1.000 " in line for line in out[3:5])
+    assert out[5].startswith("bare model.onnx") and any(line.startswith("the whole path of model.o") for line in out)
     assert main(["models", "inspect", folder]) == 0
     assert "because  model.int8.onnx: it does not agree with its parent: mAP50 0.000 against" in capsys.readouterr().out
     assert main(["bench", "nosuch"]) == 1

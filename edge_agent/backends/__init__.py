@@ -17,9 +17,10 @@ from edge_agent.types import Net, Tensors
 
 FORMATS = {
     "onnx": "edge_agent.backends.onnx:load",
+    "ort": "edge_agent.backends.onnx:load_optimised",
     "tflite": "edge_agent.backends.tflite:load",
 }
-"""format -> "module:attr" of a function (path, threads) -> Net"""
+"""format -> "module:attr" of a function (path, threads) -> Net; "ort" is what this device made of an ONNX file"""
 
 
 def open_net(path: Path, format: str, threads: int = 0) -> Net:
@@ -42,13 +43,14 @@ def open_net(path: Path, format: str, threads: int = 0) -> Net:
     return net
 
 
-def bare(path: Path, format: str) -> Callable[[Tensors], object]:
+def bare(path: Path, format: str, threads: int = 0) -> Callable[[Tensors], object]:
     """A run of the file as its runtime does it by default: the yardstick of ``bench``, not for serving.
 
-    It takes tensors of the declared dtypes. Raises RefusedError as `open_net` does.
+    `threads`: 0 leaves their number to the runtime. It takes tensors of the declared dtypes. Raises RefusedError as
+    `open_net` does.
     """
     module = importlib.import_module(FORMATS[format].partition(":")[0])
-    run: Callable[[Tensors], object] = module.bare(path)
+    run: Callable[[Tensors], object] = module.bare(path, threads)
     return run
 
 

@@ -31,6 +31,13 @@ OTHERS = tuple(
 )
 """those that ``bench`` lists"""
 
+MAPPED = {
+    "session.load_model_format": "ORT",
+    "session.use_memory_mapped_ort_model": "1",
+    "session.use_ort_model_bytes_for_initializers": "1",
+}
+"""an optimised file is mapped into memory, its weights are used where they lie"""
+
 SPIN_DURATION_SINCE = (1, 26)
 """ONNX Runtime that first knows session.intra_op.spin_duration_us; older ones accept any key and ignore it."""
 
@@ -49,28 +56,51 @@ def load(path: Path, threads: int) -> Net:
     The CPU serves, unless $EDGE_AGENT_PROVIDERS names others: each is tried in turn with a real run, and what speaks
     against it stands in the Net's reasons. float16 outputs come as float32; inputs of another width are cast.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise RefusedError(f"{path}: ONNX Runtime cannot be imported ({error}); pip install onnxruntime") from None
+    ort = _runtime(path)
     _refuse_external(path)
     reasons: list[str] = []
     for provider in [p.strip() for p in os.environ.get(PROVIDERS, "").split(",") if p.strip() not in ("", CPU)]:
         try:
-            net = _net(ort, path, threads, provider)
+            net = _net(ort, path, _options(ort, threads), provider)
             _try_out(net)
         except ModelError as error:
             reasons.append(f"{provider}: {str(error).removeprefix(f'{path}: ')}")
             continue
         return replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
-    return replace(_net(ort, path, threads, CPU), reasons=(*reasons, f"{CPU}: threads={threads}"))
+    return replace(_net(ort, path, _options(ort, threads), CPU), reasons=(*reasons, f"{CPU}: threads={threads}"))
 
 
-def bare(path: Path) -> Callable[[Tensors], object]:
-    """A run in a default session."""
+def load_optimised(path: Path, threads: int) -> Net:
+    """Open what `optimise` wrote. RefusedError for what cannot be loaded."""
+    ort = _runtime(path)
+    options = _options(ort, threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for key, value in MAPPED.items():
+        options.add_session_config_entry(key, value)
+    return replace(_net(ort, path, options, CPU), reasons=(f"{CPU}: threads={threads}",))
+
+
+def optimise(path: Path, out: Path) -> None:
+    """Write the network in `path` to `out` in ONNX Runtime's own format, its graph as this processor runs it best.
+
+    It loads several times faster and gives the same numbers, but only in this version of ONNX Runtime and on this kind
+    of processor: who keeps it has to keep it under both. RefusedError when it cannot be made.
+    """
+    ort = _runtime(path)
+    _refuse_external(path)
+    options = _options(ort, 1)
+    options.optimized_model_filepath = str(out)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    _session(ort, path, options, [CPU])
+
+
+def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
+    """A run in a default session; `threads` 0: as many as it likes."""
     import onnxruntime as ort
 
-    session = ort.InferenceSession(str(path), providers=[CPU])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(path), options, providers=[CPU])
     wanted = {arg.name: DTYPES[arg.type] for arg in session.get_inputs()}
     return lambda tensors: session.run(None, {name: tensors[name].astype(t, copy=False) for name, t in wanted.items()})
 
@@ -82,26 +112,19 @@ def providers(path: Path) -> dict[str, str]:
     found = {}
     for provider in OTHERS:
         try:
-            _try_out(_net(ort, path, 1, provider))
+            _try_out(_net(ort, path, _options(ort, 1), provider))
             found[provider] = ""
         except ModelError as error:
             found[provider] = str(error).removeprefix(f"{path}: ")
     return found
 
 
-def _net(ort: ModuleType, path: Path, threads: int, provider: str) -> Net:
+def _net(ort: ModuleType, path: Path, options: Any, provider: str) -> Net:
     """One session on one provider (the CPU takes what that cannot do). RefusedError when it cannot be built."""
     if provider not in ort.get_available_providers():
         raise RefusedError(f"{path}: this ONNX Runtime was built without it")
     failures = _failures(ort)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            session = ort.InferenceSession(
-                str(path), _options(ort, threads), providers=[provider] if provider == CPU else [provider, CPU]
-            )
-    except failures as error:
-        raise RefusedError(f"{path}: not a readable ONNX model ({_first_sentence(error, path)})") from None
+    session = _session(ort, path, options, [provider] if provider == CPU else [provider, CPU])
     if session.get_providers()[0] != provider:
         raise RefusedError(f"{path}: the session fell back to {session.get_providers()[0]} by itself")
     inputs = tuple(_spec(path, arg) for arg in session.get_inputs())
@@ -119,6 +142,25 @@ def _net(ort: ModuleType, path: Path, threads: int, provider: str) -> Net:
         return dict(zip(names, wide, strict=True))
 
     return Net(run, inputs, outputs, f"onnxruntime {ort.__version__} {provider}")
+
+
+def _runtime(path: Path) -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RefusedError(f"{path}: ONNX Runtime cannot be imported ({error}); pip install onnxruntime") from None
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _session(ort: ModuleType, path: Path, options: Any, providers: list[str]) -> Any:
+    failures = _failures(ort)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ort.InferenceSession(str(path), options, providers=providers)
+    except failures as error:
+        raise RefusedError(f"{path}: not a readable ONNX model ({_first_sentence(error, path)})") from None
 
 
 def _options(ort: ModuleType, threads: int) -> Any:

@@ -56,9 +56,9 @@ def load(path: Path, threads: int) -> Net:
     raise RefusedError(f"{path}: no TFLite runtime ({'; '.join(reasons)}); pip install ai-edge-litert")
 
 
-def bare(path: Path) -> Callable[[Tensors], object]:
+def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
     """A run in a default interpreter of the first engine that can build one. RefusedError when none can."""
-    interpreter = _default(path)
+    interpreter = _default(path, threads)
     details = interpreter.get_input_details()
     inputs = [(spec, d["index"]) for spec, d in zip(_specs(path, details), details, strict=True)]
     outputs = [detail["index"] for detail in interpreter.get_output_details()]
@@ -72,10 +72,10 @@ def bare(path: Path) -> Callable[[Tensors], object]:
     return run
 
 
-def _default(path: Path) -> Any:
+def _default(path: Path, threads: int) -> Any:
     for _, module in ENGINES:
         try:
-            interpreter = importlib.import_module(module).Interpreter(model_path=str(path))
+            interpreter = importlib.import_module(module).Interpreter(model_path=str(path), num_threads=threads or None)
             interpreter.allocate_tensors()
         except (ImportError, AttributeError, *FAILURES):
             continue

@@ -36,7 +36,8 @@ def flat(maps: list[Array]) -> Array:
 def mean(boxes: Array) -> Array:
     """(N, 4 * B) logits -> (N, 4)."""
     bins = np.exp(boxes.reshape(len(boxes), 4, -1))
-    return (bins / bins.sum(2, keepdims=True)) @ np.arange(bins.shape[2])
+    means: Array = (bins / bins.sum(2, keepdims=True)) @ np.arange(bins.shape[2])
+    return means
 
 
 def centred(reach: Array, points: Array, stride: Array) -> Array:
@@ -70,15 +71,15 @@ def both(family: str) -> tuple[dict[str, Array], str, dict[str, Array]]:
         rows = flat(maps)
         return named(all=maps), "nanodet", {"o": np.concatenate([sigmoid(rows[:, :3]), rows[:, 3:]], axis=1)[None]}
     assert family == "yolov5-maps"
-    maps, rows = noise(3 * 8, 2), []
+    maps, levels = noise(3 * 8, 2), []
     for m, level, (h, w), s in zip(maps, ANCHORS, CELLS, STRIDES, strict=True):
         # Detect.forward of YOLOv5: [1, A, h, w, 5 + C], anchors first
         y = sigmoid(m.reshape(3, 8, h, w).transpose(0, 2, 3, 1))
         at = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1)
         y[..., :2] = (y[..., :2] * 2 - 0.5 + at) * s
         y[..., 2:4] = (y[..., 2:4] * 2) ** 2 * level[:, None, None]
-        rows.append(y.reshape(-1, 8))
-    return {**named(all=maps), "anchors": ANCHORS.ravel()}, "yolov5", {"o": np.concatenate(rows)[None]}
+        levels.append(y.reshape(-1, 8))
+    return {**named(all=maps), "anchors": ANCHORS.ravel()}, "yolov5", {"o": np.concatenate(levels)[None]}
 
 
 MAPS = [family for family in FAMILIES if family.endswith("-maps")]

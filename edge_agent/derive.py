@@ -1,0 +1,198 @@
+"""Makes the faster form of an ONNX file that this device runs in its place; runs in the child of prove.py.
+
+A detector is stopped before its tail (backends/cut.py), and the decoder of its maps (tasks/maps.py) has to find what
+the whole network finds, cell by cell; else the tail stays, with the reason. Then ONNX Runtime writes the graph down
+as this processor runs it best, so that it loads several times faster. What comes out is a variant like any other: it
+proves itself, is held against its parent and races it. The file that it was made from is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, permutations
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_agent.backends import open_net
+from edge_agent.backends.cut import Cuttable
+from edge_agent.backends.onnx import PROVIDERS, optimise
+from edge_agent.errors import ModelError, RefusedError
+from edge_agent.manifest import File
+from edge_agent.proof import open_served
+from edge_agent.prove import Result, Trial, Variant
+from edge_agent.registry import home, store
+from edge_agent.shown import pictures
+from edge_agent.tasks import make_task
+from edge_agent.tasks.candidates import Candidates, sigmoid
+from edge_agent.tasks.detect import Detector
+from edge_agent.types import Frame, TensorSpec, Uri
+
+SHOWN = 8
+"""pictures that both forms are shown"""
+LOOKED_AT = 300
+"""cells of a picture whose boxes are compared, the best scored"""
+PIXELS, SCORE = 1e-3, 1e-4
+"""how far a box and a score may be from the parent's"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a family is cut."""
+
+    family: str
+    """whose decoder reads the maps"""
+    roles: tuple[str, ...]
+    """of the maps of one level"""
+
+
+RECIPES = {
+    "yolov8": Recipe("yolov8-maps", ("boxes", "classes")),
+    "yolov6": Recipe("yolov8-maps", ("boxes", "classes")),
+    "edge-yolo": Recipe("edge-yolo-maps", ("boxes", "classes")),
+    "yolox": Recipe("yolox-maps", ("boxes", "objects", "classes")),
+    "yolox-decoded": Recipe("yolox-maps", ("boxes", "objects", "classes")),
+    "yolov5": Recipe("yolov5-maps", ("all",)),
+    "nanodet": Recipe("nanodet-maps", ("all",)),
+}
+
+
+def derive(trial: Trial) -> Result:
+    """Write the faster form to `trial.out`; its row stands in the figures as "file". RefusedError when none is made."""
+    assert trial.manifest is not None
+    (variant,) = trial.variants
+    out, source = Path(trial.out), Path(variant.path)
+    notes: list[str] = []
+    family, how = variant.file.family, "optimised"
+    if trial.manifest.task == "detect" and variant.file.family is None:
+        try:
+            family, most = _cut(trial, out)
+            how = "cut"
+            notes.append(
+                f"{variant.file.name} is stopped before its tail: boxes within {most:.1g} px of the whole one's"
+            )
+        except ModelError as error:
+            notes.append(f"its tail stays: {str(error).removeprefix(f'{source}: ')}")
+    if how == "cut":
+        source = out.replace(out.with_suffix(".onnx"))
+    if not os.environ.get(PROVIDERS):
+        optimise(source, out)
+    elif how == "cut":
+        # other processors than the one that it is optimised for may be asked to run it
+        source.replace(out)
+    else:
+        raise RefusedError("there is nothing to make faster")
+    made = msgspec.structs.replace(
+        variant.file,
+        name=f"{Path(variant.file.name).stem}.{how}",
+        format="onnx" if os.environ.get(PROVIDERS) else "ort",
+        sha256=store.digest(out),
+        bytes=out.stat().st_size,
+        sources=[],
+        family=family,
+    )
+    return Result(True, notes=notes, figures={"file": msgspec.to_builtins(made)})
+
+
+def _cut(trial: Trial, out: Path) -> tuple[str, float]:
+    """Write the network without its tail to `out`: the family that reads it, and how far its boxes are off."""
+    assert trial.manifest is not None
+    (variant,) = trial.variants
+    recipe = RECIPES.get(trial.manifest.family)
+    if recipe is None:
+        raise RefusedError(f"nobody has written how {trial.manifest.family} is cut")
+    whole = Cuttable(Path(variant.path))
+    found = whole.maps()
+    whole.write(out, {name: f"map:{number}" for number, name in enumerate(found)})
+    maps = open_net(out, "onnx", 1).outputs
+    reason = "no reading of its maps fits its labels"
+    asked = _detector(trial, Path(variant.path))
+    for names in _readings(dict(zip(found, maps, strict=True)), recipe, asked.head.classes):
+        whole.write(out, names)
+        if recipe.family == "yolov5-maps":
+            whole.write(out, names, {"anchors": _anchors(asked, out)})
+        try:
+            return recipe.family, _same(asked, _detector(trial, out, recipe.family))
+        except RefusedError as error:
+            reason = str(error)
+    raise RefusedError(reason)
+
+
+def _readings(maps: dict[str, TensorSpec], recipe: Recipe, classes: int) -> Iterator[dict[str, str]]:
+    """What each tensor may be, as tensor -> role and level: levels by their size, roles by the number of channels."""
+    levels: dict[tuple[int, ...], list[str]] = {}
+    for name, spec in maps.items():
+        if len(spec.shape) != 4 or None in spec.shape:
+            raise RefusedError(f"{name} before its tail is no map: {list(spec.shape)}")
+        levels.setdefault(tuple(-int(n or 0) for n in spec.shape[2:]), []).append(name)
+    ordered = [levels[size] for size in sorted(levels)]
+    if any(len(level) != len(recipe.roles) for level in ordered):
+        raise RefusedError(f"it has {[len(level) for level in ordered]} maps a level, {len(recipe.roles)} are known")
+    for roles in permutations(recipe.roles):
+        pairs = [(name, role, n) for n, level in enumerate(ordered) for name, role in zip(level, roles, strict=True)]
+        if all(_fits(recipe, role, int(maps[name].shape[1] or 0), classes) for name, role, _ in pairs):
+            yield {name: f"{role}{level}" for name, role, level in pairs}
+
+
+def _fits(recipe: Recipe, role: str, channels: int, classes: int) -> bool:
+    if role == "all":
+        return channels % (5 + classes) == 0 if recipe.family == "yolov5-maps" else (channels - classes) % 4 == 0
+    return {"boxes": channels % 4 == 0, "objects": channels == 1, "classes": channels == classes}[role]
+
+
+# ── against the whole network ────────────────────────────────────────────────────────────────────────────
+
+
+def _detector(trial: Trial, path: Path, family: str | None = None) -> Detector:
+    """The task on the network in `path`; `family`: whose decoder reads it, where that is not the model's."""
+    assert trial.manifest is not None
+    row: File = msgspec.structs.replace(trial.variants[0].file, family=family)
+    model = open_served(trial.manifest, Variant(row, str(path)), trial.parts, 1)
+    task = make_task(Uri("detect", model.ref.name), lambda _: model, home())
+    assert isinstance(task, Detector)
+    return task
+
+
+def _cells(task: Detector, frame: Frame) -> Candidates:
+    """What it says of each cell, whatever the score."""
+    tensor, _ = task.prepare(frame.image)
+    return task.family.decode(task.model.net.run({task.model.net.inputs[0].name: tensor}), task.head, 0.0)
+
+
+def _same(whole: Detector, cut: Detector) -> float:
+    """The largest difference between the boxes of the two, pixels of the canvas. RefusedError if they are not alike."""
+    most = 0.0
+    for frame in islice(pictures(), SHOWN):
+        one, other = _cells(whole, frame), _cells(cut, frame)
+        if len(one.score) != len(other.score):
+            raise RefusedError(f"its maps have {len(other.score)} cells, the whole network has {len(one.score)}")
+        best = np.argsort(-one.score, kind="stable")[:LOOKED_AT]
+        score = float(np.abs(one.score[best] - other.score[best]).max())
+        box = float(np.abs(one.xyxy[best] - other.xyxy[best]).max())
+        if not (score <= SCORE and box <= PIXELS):
+            raise RefusedError(f"without it boxes are {box:.2g} px and scores {score:.2g} off")
+        # below, and where a sigmoid has no digits left above, any class is as good as another
+        clear = (one.score[best] > 100 * SCORE) & (one.score[best] < 1 - SCORE)
+        if (one.label[best] != other.label[best])[clear].any():
+            raise RefusedError("without it other classes come out")
+        most = max(most, box)
+    return most
+
+
+def _anchors(whole: Detector, out: Path) -> list[float]:
+    """Width and height of each anchor, pixels, level by level: the whole network's boxes over what the maps hold."""
+    tensor, _ = whole.prepare(next(pictures()).image)
+    net = open_net(out, "onnx", 1)
+    maps = net.run({net.inputs[0].name: tensor})
+    boxes = whole.family.decode(whole.model.net.run({whole.model.net.inputs[0].name: tensor}), whole.head, 0.0).xyxy
+    sizes, anchors, at = boxes[:, 2:] - boxes[:, :2], [], 0
+    for level in range(len(maps)):
+        rows = maps[f"all{level}"].reshape(-1, 5 + whole.head.classes, maps[f"all{level}"][0, 0].size)
+        for row in rows:
+            share = (sigmoid(row[2:4].T) * 2) ** 2
+            anchors += np.median(sizes[at : at + len(share)] / share, axis=0).tolist()
+            at += len(share)
+    return anchors
