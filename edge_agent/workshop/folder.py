@@ -6,9 +6,9 @@ import contextlib
 import math
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,7 +22,7 @@ from edge_agent.workshop.report import Report, save
 
 WORK = ".work"
 """folder inside --out for what is not finished: it is gone once the model stands"""
-LAYOUTS = {"onnx": "NCHW", "tflite": "NHWC"}
+LAYOUTS: dict[str, Literal["NCHW", "NHWC"]] = {"onnx": "NCHW", "tflite": "NHWC"}
 
 
 @contextlib.contextmanager
@@ -63,12 +63,19 @@ def _ours(out: Path) -> bool:
 
 
 def write(
-    out: Path, parent: Located, files: Sequence[tuple[Path, str, str]], made: Made, report: Report, **changes: Any
+    out: Path,
+    parent: Located,
+    files: Sequence[tuple[Path, str, str]],
+    made: Made,
+    report: Report,
+    layouts: Mapping[str, Literal["NCHW", "NHWC"]] = {},
+    **changes: Any,
 ) -> Manifest:
     """Make OUT the model folder of these (path, format, precision), with report.json and report.html, and let the gate
     try it against its parent.
 
-    The first file is preferred. The manifest is the parent's, with `made` and `changes` (as score, input, version) in
+    The first file is preferred. `layouts`: file name -> how it takes its picture, where that is not as the parent's
+    file of that format does it. The manifest is the parent's, with `made` and `changes` (as score, input, version) in
     it; vocabulary and tokenizer are copied. All is written to OUT/.work and renamed, the manifest last, so that no
     half of a model ever stands in OUT. Raises EdgeAgentError, one line, for a full disk, which leaves OUT as it was;
     RefusedError where the gate takes none of the files: the folder stays for a look, the report says why.
@@ -77,7 +84,7 @@ def write(
         new = place / "new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        rows = [_copied(path, format, precision, parent, new) for path, format, precision in files]
+        rows = [_copied(path, format, precision, parent, new, layouts) for path, format, precision in files]
         for row in parent.manifest.file:
             if row.format == "text":
                 shutil.copyfile(file_path(parent, row), new / row.name)
@@ -129,13 +136,21 @@ def reference(parent: Located) -> str:
     return str((parent.folder / row.name).absolute())
 
 
-def _copied(path: Path, format: str, precision: str, parent: Located, new: Path) -> File:
+def _copied(
+    path: Path,
+    format: str,
+    precision: str,
+    parent: Located,
+    new: Path,
+    layouts: Mapping[str, Literal["NCHW", "NHWC"]],
+) -> File:
     shutil.copyfile(path, new / path.name)
-    same = next((row for row in parent.manifest.networks() if row.format == format), None)
+    alike = "onnx" if format == "ort" else format
+    same = next((row for row in parent.manifest.networks() if row.format == alike), None)
     own = parent.manifest.original()
-    layout = same.layout if same else None
-    if same is None and parent.manifest.input is not None and format != own.format:
-        layout = LAYOUTS[format]  # type: ignore[assignment]
+    layout = layouts.get(path.name, same.layout if same else None)
+    if path.name not in layouts and same is None and parent.manifest.input is not None and alike != own.format:
+        layout = LAYOUTS[format]
     size, digest = (new / path.name).stat().st_size, store.digest(new / path.name)
     return File(path.name, format, digest, size, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
 

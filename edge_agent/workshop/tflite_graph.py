@@ -156,10 +156,15 @@ def _widen(model: Any, graph: Any, schema: Any) -> None:
 
 
 def _name(graph: Any) -> None:
-    """Each tensor a name of its own, as the quantizer goes by names."""
+    """Each tensor a name of its own, as the quantizer goes by names. Those inside, which converters make by joining the
+    names of all that was fused, keep the first of them.
+    """
     seen: set[bytes] = set()
-    for number, tensor in enumerate(graph.tensors):
+    ends = {*map(int, graph.inputs), *map(int, graph.outputs)}
+    for number in sorted(range(len(graph.tensors)), key=lambda number: number not in ends):
+        tensor = graph.tensors[number]
         name = tensor.name or b"tensor"
+        name = name if number in ends else name.partition(b";")[0]
         tensor.name = name if name not in seen else name + b"#%d" % number
         seen.add(tensor.name)
 
