@@ -102,7 +102,7 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
     fps = 4 / (time.perf_counter() - began)
     found: dict[str, list[float]] = {"ours": [], "default": [], "ours cpu": [], "default cpu": []}
     with tempfile.TemporaryDirectory() as store:
-        agent = Agent(configs.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))))
+        agent = Agent(configs.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))), race=True)
         ends: list[float] = []
         agent.on_event = lambda event: ends.append(time.perf_counter())
         stop = threading.Event()
