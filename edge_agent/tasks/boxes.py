@@ -58,17 +58,21 @@ def fit(frame_width: int, frame_height: int, spec: Input) -> Fit:
     return Fit(frame_width, frame_height, left, top, width, height)
 
 
-def letterbox(image: Pixels, spec: Input, canvas: Pixels) -> Fit:
-    """Resize `image` (h, w, 3) into `canvas` (spec.height, spec.width, 3), grey around it. `image` is only read."""
+def letterbox(image: Pixels, spec: Input, canvas: Pixels, last: Fit | None = None) -> Fit:
+    """Resize `image` (h, w, 3) into `canvas` (spec.height, spec.width, 3), grey around it. `image` is only read.
+
+    `last`: where the picture that lies on the canvas stands; the grey around one in the same place is already there.
+    """
     height, width = image.shape[:2]
     if not height or not width:
         raise InputError(f"a picture of {width}x{height} pixels has nothing to look at; it is skipped")
     place = fit(width, height, spec)
     bottom, right = place.top + place.height, place.left + place.width
-    canvas[: place.top] = spec.pad
-    canvas[bottom:] = spec.pad
-    canvas[place.top : bottom, : place.left] = spec.pad
-    canvas[place.top : bottom, right:] = spec.pad
+    if place != last:
+        canvas[: place.top] = spec.pad
+        canvas[bottom:] = spec.pad
+        canvas[place.top : bottom, : place.left] = spec.pad
+        canvas[place.top : bottom, right:] = spec.pad
     inside = canvas[place.top : bottom, place.left : right]
     if (place.width, place.height) == (width, height):
         np.copyto(inside, image)
@@ -95,7 +99,8 @@ def preparer(spec: Input, tensor: TensorSpec) -> Callable[[Pixels], tuple[npt.ND
     All buffers are allocated here, once: the tensor given is overwritten by the next call, and one thread at a time
     may call. A float tensor holds (x * scale - mean) / std. An integer tensor holds the same, quantized with its own
     scale and zero point by way of a table of the 256 values a pixel can have; when that table changes nothing, the
-    pixels themselves. RefusedError when the tensor is no picture of `spec`'s size and layout.
+    pixels themselves. Rows that only hold the grey border are filled when a picture of another shape comes, not for
+    each. RefusedError when the tensor is no picture of `spec`'s size and layout.
     """
     dtype = _dtype(spec, tensor)
     canvas: Pixels = np.empty((spec.height, spec.width, 3), np.uint8)
@@ -104,9 +109,13 @@ def preparer(spec: Input, tensor: TensorSpec) -> Callable[[Pixels], tuple[npt.ND
     convert = _floats if dtype == np.float32 else _integers
     fill, out = convert(canvas, spec, gain, offset, tensor, dtype)
 
+    last: Fit | None = None
+
     def prepare(image: Pixels) -> tuple[npt.NDArray[Any], Fit]:
-        place = letterbox(image, spec, canvas)
-        fill()
+        nonlocal last
+        place = letterbox(image, spec, canvas, last)
+        fill(slice(place.top, place.top + place.height) if place == last else slice(None))
+        last = place
         return out, place
 
     return prepare
@@ -128,7 +137,8 @@ def _dtype(spec: Input, tensor: TensorSpec) -> np.dtype[Any]:
 
 
 Reals = npt.NDArray[np.float64]
-Fill = tuple[Callable[[], None], npt.NDArray[Any]]
+Fill = tuple[Callable[[slice], None], npt.NDArray[Any]]
+"""fills the rows of the tensor that it stands beside"""
 
 
 def _floats(canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: TensorSpec, dtype: np.dtype[Any]) -> Fill:
@@ -141,21 +151,21 @@ def _floats(canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: Ten
         planes = zip(reversed(split) if rgb else split, out[0], gain, offset, strict=True)
         steps = [(plane, target, _factor(g), _term(o)) for plane, target, g, o in planes]
 
-        def fill() -> None:
-            cv2.split(canvas, split)
-            for step in steps:
-                _scale(*step)
+        def fill(rows: slice) -> None:
+            cv2.split(canvas[rows], [plane[rows] for plane in split])
+            for plane, target, factor, term in steps:
+                _scale(plane[rows], target[rows], factor, term)
 
         return fill, out
     out = np.empty((1, height, width, 3), dtype)
     source = np.empty_like(canvas) if rgb else canvas
-    rows = source.reshape(height, -1), out.reshape(height, -1)
+    flat, target = source.reshape(height, -1), out.reshape(height, -1)
     factor, term = _factor(np.tile(gain, width)), _term(np.tile(offset, width))
 
-    def fill_rows() -> None:
+    def fill_rows(rows: slice) -> None:
         if rgb:
-            cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB, dst=source)
-        _scale(*rows, factor, term)
+            cv2.cvtColor(canvas[rows], cv2.COLOR_BGR2RGB, dst=source[rows])
+        _scale(flat[rows], target[rows], factor, term)
 
     return fill_rows, out
 
@@ -193,13 +203,13 @@ def _integers(
     nchw = spec.layout == "NCHW"
     out = np.empty((1, 3, *canvas.shape[:2]), dtype) if nchw else pixels[None]
 
-    def fill() -> None:
+    def fill(rows: slice) -> None:
         if spec.channels == "RGB":
-            cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB, dst=ordered)
+            cv2.cvtColor(canvas[rows], cv2.COLOR_BGR2RGB, dst=ordered[rows])
         if not same:
-            cv2.LUT(ordered, table[None], dst=pixels)
+            cv2.LUT(ordered[rows], table[None], dst=pixels[rows])
         if nchw:
-            np.copyto(out[0], pixels.transpose(2, 0, 1))
+            np.copyto(out[0][:, rows], pixels[rows].transpose(2, 0, 1))
 
     return fill, out
 

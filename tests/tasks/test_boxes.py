@@ -123,11 +123,15 @@ def test_a_mark_in_the_picture_is_where_its_box_maps_to(how: Place) -> None:
         assert abs(to_frame(found, place)[0] - box).max() <= 0.75 * step
 
 
-def test_a_new_picture_leaves_nothing_of_the_last() -> None:
-    prepare = preparer(Input(64, 64, letterbox="center"), TensorSpec("x", (1, 3, 64, 64), "float32"))
-    alone = prepare(noise(20, 64))[0].copy()
-    prepare(noise(64, 20, seed=1))
-    assert (prepare(noise(20, 64))[0] == alone).all()
+@pytest.mark.parametrize(("layout", "dtype"), list(itertools.product(("NCHW", "NHWC"), ("float32", "uint8"))))
+def test_a_new_picture_leaves_nothing_of_the_last(layout: Literal["NCHW", "NHWC"], dtype: str) -> None:
+    """Whatever came before it, a picture becomes what it becomes in buffers of its own."""
+    spec = Input(64, 64, letterbox="center", layout=layout, scale=1 / 255 if dtype == "float32" else 1.0)
+    tensor = TensorSpec("x", (1, 3, 64, 64) if layout == "NCHW" else (1, 64, 64, 3), dtype)
+    prepare = preparer(spec, tensor)
+    for seed, (h, w) in enumerate([(20, 64), (20, 64), (64, 20), (64, 64), (64, 20), (64, 20), (20, 64), (10, 32)]):
+        image = noise(h, w, seed=seed)
+        assert (prepare(image)[0] == preparer(spec, tensor)(image)[0]).all()
 
 
 def test_a_picture_without_pixels_is_bad_input() -> None:
