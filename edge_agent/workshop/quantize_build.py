@@ -139,8 +139,7 @@ def _static(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> 
         )
         made.quantize_model()
         made.model.topological_sort()
-    quantized: onnx.ModelProto = made.model.model
-    return quantized
+    return _tables(made.model.model, plan.keep)
 
 
 def _dynamic(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
@@ -163,7 +162,7 @@ def _dynamic(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
             nodes_to_quantize=[layer.name for layer in found],
             extra_options={"MatMulConstBOnly": True},
         )
-        return onnx.load(str(target))
+        return _tables(onnx.load(str(target)), plan.keep)
 
 
 class _quiet:
@@ -218,7 +217,7 @@ def _weights(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
         )
     if not nodes:
         raise RefusedError("no layer with weights is left to quantize: all are kept in float")
-    return _in_front(made, nodes)
+    return _tables(_in_front(made, nodes), plan.keep)
 
 
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -288,6 +287,31 @@ def _four(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     _drop_unused(made)
     if not any(one.domain == "com.microsoft" for one in made.opset_import):
         made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return _tables(made, plan.keep)
+
+
+def _tables(made: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
+    """Tables of float vectors that a Gather reads by rows, as S8 with one step a row: max|w| / 127."""
+    values, new = constants(made), []
+    for node in made.graph.node:
+        table = values.get(node.input[0]) if node.op_type == "Gather" else None
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        if table is None or table.dtype != np.float32 or table.ndim != 2 or axis or node.name in keep:
+            new.append(node)
+            continue
+        name, given = node.input[0], node.input[1]
+        step = (np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127).astype(np.float32)
+        q = np.clip(np.rint(table / step), -127, 127).astype(np.int8)
+        _replace(made, name, [numpy_helper.from_array(q, f"{name}_q"), numpy_helper.from_array(step, f"{name}_step")])
+        rows = [f"{node.output[0]}_{what}" for what in ("q", "step", "real")]
+        new += [
+            helper.make_node("Gather", [f"{name}_q", given], rows[:1], name=f"{node.name}_q"),
+            helper.make_node("Gather", [f"{name}_step", given], rows[1:2], name=f"{node.name}_step"),
+            helper.make_node("Cast", rows[:1], rows[2:], name=f"{node.name}_real", to=TensorProto.FLOAT),
+            helper.make_node("Mul", [rows[2], rows[1]], [node.output[0]], name=node.name),
+        ]
+    del made.graph.node[:]
+    made.graph.node.extend(new)
     return made
 
 
@@ -317,10 +341,6 @@ def _drop_unused(model: onnx.ModelProto) -> None:
 
 def check(model: onnx.ModelProto) -> None:
     """RefusedError for a network that ONNX does not allow, or whose scales are none: zero, not finite."""
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise RefusedError(f"the quantized network is not valid: {str(error).splitlines()[0]}") from None
     values = constants(model)
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in values:
@@ -332,3 +352,7 @@ def check(model: onnx.ModelProto) -> None:
             )
         if scale.size > 1 and node.domain == "" and opset(model) < 13:
             raise RefusedError(f"one scale a channel needs opset 13, this is {opset(model)}; use --per tensor")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise RefusedError(f"the quantized network is not valid: {str(error).splitlines()[0]}") from None

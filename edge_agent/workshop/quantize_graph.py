@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper, version_converter
 
 from edge_agent.errors import RefusedError
@@ -57,7 +58,7 @@ def prepare(path: Path, least: int = OPSET) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({_first(error)})") from None
     found = sorted({node.op_type for node in model.graph.node if node.op_type in QUANTIZED})
     if found:

@@ -65,7 +65,10 @@ class Seen:
         self.count, self.samples = self.count + x.size, self.samples + 1
         if x.ndim == 4:
             top = magnitude.max(axis=(0, 2, 3)).astype(np.float64)
-            self.channel_high = np.maximum(self.channel_high, top) if len(self.channel_high) else top
+            same = len(self.channel_high) == len(top)
+            # an axis of another length each time is none of channels
+            alike = np.maximum(self.channel_high, top) if same else np.zeros(0)
+            self.channel_high = top if self.samples == 1 else alike
 
     @property
     def magnitude(self) -> float:
@@ -213,7 +216,7 @@ def entropy(seen: Seen, bits: int) -> Range:
     collector = _collector("entropy", seen, seen.histogram.reshape(KL_BINS, -1).sum(axis=1))
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
         low, high = collector.get_entropy_threshold(collector.histogram_dict["x"], KL_LEVELS)[:2]
-    return max(float(low), min(seen.low, 0.0)), min(float(high), max(seen.high, 0.0))
+    return min(max(float(low), seen.low), 0.0), max(min(float(high), seen.high), 0.0)
 
 
 def squares(seen: Seen, bits: int) -> Range:

@@ -59,7 +59,7 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
         return data
 
     parts = [Part(layer.name, layer.op, layer.nodes) for layer in quantize_graph.layers(model)]
-    return Tool(parts, make, open, precision, lambda: equalized()[1] > 0)
+    return Tool(parts, make, open, precision, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
 
 
 def precision(plan: Plan) -> str:
@@ -93,7 +93,7 @@ def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, 
 
     ops, groups = {layer.name: layer.op for layer in model.layers}, model.groups()
     parts = [Part(name, ops[name], tuple(sorted(inside))) for name, inside in groups.items()]
-    return Tool(parts, make, open, quantize_tflite.precision, lambda: False)
+    return Tool(parts, make, open, quantize_tflite.precision, lambda: False, False)
 
 
 TOOLS: dict[str, Callable[[Path, Served, Samples, bool, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}

@@ -1,0 +1,186 @@
+"""The verb `quantize` from its command line to the folder that the gate takes."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edge_agent import cli, manifest, registry
+from edge_agent.backends import open_net
+from edge_agent.workshop import quantize_search, quantize_tools
+from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_search import _ladder
+from tests.nets import blob_finder_onnx, write_onnx
+from tests.workshop.quantizable import detector, pictures
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+
+
+def quantize(*words: object) -> int:
+    return cli.main(["quantize", *map(str, words), "--threads", "1"])
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said and "Traceback" not in said, said
+    return said
+
+
+def kinds(folder: Path) -> list[str]:
+    (row,) = manifest.load(folder / "manifest.toml").networks()
+    return [node.op_type for node in onnx.load(str(folder / row.name)).graph.node]
+
+
+def test_a_plain_plan_becomes_a_folder_that_the_gate_took(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parent, data, out = detector(tmp_path / "blobs", uneven=False), pictures(tmp_path / "data"), tmp_path / "small"
+    before = sorted(path.read_bytes() for path in parent.iterdir())
+    assert quantize(parent, "--data", data, "--out", out, "--method", "full", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["chosen"] for row in report["rows"]] == [False, True]
+    assert report["rows"][1]["accuracy"] >= 0.99 and report["parent_sha256"] and report["data_sha256"]
+    assert any("gate" in note and "model.int8.onnx: mAP50" in note for note in report["notes"])
+    made = manifest.load(out / "manifest.toml")
+    assert made.made is not None and made.made.verb == "quantize" and "full" in made.made.method
+    assert made.made.parent_sha256 == manifest.load(parent / "manifest.toml").file[0].sha256
+    assert made.made.figures["accuracy"] == pytest.approx(report["rows"][1]["accuracy"], abs=1e-5)
+    assert {"QuantizeLinear", "DequantizeLinear"} <= set(kinds(out))
+    assert sorted(path.name for path in out.iterdir()) == [
+        "manifest.toml", "model.int8.onnx", "report.html", "report.json"
+    ]  # fmt: skip
+    assert sorted(path.read_bytes() for path in parent.iterdir()) == before
+    onnx.checker.check_model(str(out / "model.int8.onnx"), full_check=True)
+    assert registry.locate(str(out)).manifest.name == "small"
+
+
+def test_plain_int8_that_loses_a_class_is_refused_and_its_report_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data"), tmp_path / "out"
+    assert quantize(parent, "--data", data, "--out", out, "--method", "full") == 1
+    assert "the gate refuses it" in complaint(capsys) and (out / "report.html").is_file()
+    rows = json.loads((out / "report.json").read_bytes())["rows"]
+    assert rows[1]["accuracy"] < 0.8
+
+
+def test_auto_keeps_what_hurts_and_quantizes_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data", 12), tmp_path / "out"
+    assert quantize(parent, "--data", data, "--out", out, "--auto", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    kept = {layer["name"] for layer in report["layers"] if layer["kept"]}
+    assert kept == {"stem", "undo"} and len(report["layers"]) == 3
+    errors = {layer["name"]: layer["error"] for layer in report["layers"]}
+    assert errors["mix"] < min(errors["stem"], errors["undo"]) / 10
+    assert report["rows"][-1]["accuracy"] >= 0.99 > report["rows"][1]["accuracy"] + 0.1
+    assert any("within the budget of 0.01" in note for note in report["notes"])
+    assert kinds(out).count("QuantizeLinear") >= 2
+    assert not (out / ".work").exists()
+
+
+def test_auto_equalises_where_that_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parent, data, out = detector(tmp_path / "blobs"), pictures(tmp_path / "data", 12), tmp_path / "out"
+    assert quantize(parent, "--data", data, "--out", out, "--auto", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "equalised" in report["settings"]["plan"]
+    assert not any(layer["kept"] for layer in report["layers"])
+    assert report["rows"][-1]["accuracy"] >= 0.99
+
+
+def test_an_interrupted_search_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data"), tmp_path / "out"
+    tried: list[str] = []
+    real = quantize_search._tried
+
+    def stopping(tool: quantize_search.Tool, plan: Plan, far: object) -> float:
+        tried.append(",".join(plan.keep))
+        if len(tried) == 3:
+            raise KeyboardInterrupt
+        return real(tool, plan, far)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(quantize_search, "_tried", stopping)
+    assert quantize(parent, "--data", data, "--out", out, "--auto") == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert not (out / "manifest.toml").exists() and list((out / ".work").glob("measured-*.json"))
+    assert not list((out / ".work").glob("candidate*"))
+    assert quantize(parent, "--data", data, "--out", out, "--auto", "--json") == 0
+    assert tried[3] == tried[2] and not set(tried[:2]) & set(tried[3:]), "two layers were measured before"
+    assert json.loads(capsys.readouterr().out)["rows"][-1]["accuracy"] >= 0.99
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, data, out = detector(tmp_path / "blobs", uneven=False), pictures(tmp_path / "data"), tmp_path / "out"
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert quantize(parent, "--data", data, "--out", out) == 1
+    assert "No space left on device" in complaint(capsys)
+    assert not out.exists()
+
+
+def test_what_cannot_be_quantized_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pictures(tmp_path / "data")
+    blob_finder_onnx(tmp_path / "plain.onnx")
+    folder = detector(tmp_path / "blobs", uneven=False)
+    assert quantize(folder, "--data", data, "--out", tmp_path / "once", "--method", "full") == 0
+    capsys.readouterr()
+    for words, says in (
+        ((tmp_path / "plain.onnx", "--out", tmp_path / "a"), "there is nothing to quantize"),
+        ((tmp_path / "once", "--out", tmp_path / "b"), "no float .onnx file to quantize"),
+        ((tmp_path / "once" / "model.int8.onnx", "--out", tmp_path / "c"), "it is quantized already"),
+        ((folder, "--out", tmp_path / "d", "--target", "tflite"), "no float .tflite file to quantize"),
+        ((folder, "--out", tmp_path / "e", "--form", "dynamic"), "use --form static"),
+        ((folder, "--out", tmp_path / "f", "--bits", "4w"), "of which it has none"),
+        ((folder, "--out", tmp_path / "g", "--keep", "stern"), "--keep stern: no node of that name"),
+        ((folder, "--out", tmp_path / "h", "--keep", "stem", "undo", "mix"), "is left to quantize"),
+        ((folder, "--out", data), "which the workshop did not make"),
+        ((folder, "--out", tmp_path / "i", "--form", "dynamic", "--bits", "16"), "not for --form dynamic"),
+        ((folder, "--out", tmp_path / "j", "--auto", "--form", "float16"), "leave them alone"),
+    ):
+        assert quantize(*words, "--data", data) in (1, 2)
+        assert says in complaint(capsys), words
+        made = words[2] if words[1] == "--out" else None
+        assert made == data or not Path(str(made)).joinpath("manifest.toml").exists()
+
+
+def test_calibration_data_in_the_evaluation_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, data = detector(tmp_path / "blobs", uneven=False), pictures(tmp_path / "data")
+    test = pictures(tmp_path / "test", 4, first=7)
+    assert quantize(folder, "--data", data, "--evaluate", test, "--out", tmp_path / "out") == 1
+    assert "1 of its samples are calibration data too" in complaint(capsys)
+
+
+def test_a_constant_output_is_caught(tmp_path: Path) -> None:
+    spec = (TensorProto.FLOAT, [1, 4])
+    path = write_onnx(tmp_path / "zero.onnx", [helper.make_node("Sub", ["x", "x"], ["y"])], {"x": spec}, {"y": spec})
+    other = write_onnx(tmp_path / "x.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], {"x": spec}, {"y": spec})
+    given = [{"x": np.full((1, 4), value, np.float32)} for value in (1, 2, 3)]
+    answers = [[open_net(p, "onnx", 1).run(feed)["y"] for feed in given] for p in (path, other)]
+    assert quantize_tools._constant(answers[0]) and not quantize_tools._constant(answers[1])
+
+
+def test_the_ladder_finds_the_fewest() -> None:
+    asked: list[int] = []
+
+    def score(count: int) -> float:
+        asked.append(count)
+        return 1.0 if count >= 11 else 0.5
+
+    found = _ladder(100, score, 0.99)
+    assert min(count for count, value in found.items() if value == 1.0) == 11
+    assert len(asked) == len(set(asked)) < 12
+    assert _ladder(3, lambda count: 0.0, 0.99) == {0: 0.0, 1: 0.0, 2: 0.0}

@@ -1,0 +1,251 @@
+"""Plans become ONNX networks: what each form makes, and the traps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_agent.errors import RefusedError
+from edge_agent.workshop.quantize_balance import corrected, equalized, rounded_weight
+from edge_agent.workshop.quantize_build import BLOCK, Plan, build, check, chosen
+from edge_agent.workshop.quantize_graph import constants, delicate, head, layers, opset, prepare, tail
+from edge_agent.workshop.quantize_ranges import METHODS, ranges, watch
+from tests.nets import write_onnx
+from tests.workshop.quantizable import detector
+
+Array = npt.NDArray[Any]
+RNG = np.random.default_rng(0)
+
+
+def run(model: onnx.ModelProto, feed: dict[str, Array]) -> list[Array]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: list[Array] = session.run(None, feed)
+    return found
+
+
+def real(shape: tuple[int, ...]) -> Array:
+    return RNG.normal(0, 1, shape).astype(np.float32)
+
+
+def conv_net(path: Path, extra: bool = False) -> Path:
+    """Two convolutions and a sum; `extra`: a Pad with -inf and a Softmax between them."""
+    nodes = [helper.make_node("Conv", ["x", "w1", "b1"], ["a"], name="one", kernel_shape=[3, 3], pads=[1] * 4)]
+    middle = "a"
+    if extra:
+        nodes += [
+            helper.make_node("Pad", ["a", "pads", "least"], ["p"], name="pad"),
+            helper.make_node("MaxPool", ["p"], ["q"], name="pool", kernel_shape=[3, 3]),
+            helper.make_node("Softmax", ["q"], ["soft"], name="soft", axis=1),
+        ]
+        middle = "soft"
+    nodes += [
+        helper.make_node("Conv", [middle, "w2", "b2"], ["c"], name="two", kernel_shape=[1, 1]),
+        helper.make_node("Relu", ["c"], ["d"], name="relu"),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"], name="mean"),
+    ]
+    fixed: dict[str, Array] = {"w1": real((4, 3, 3, 3)), "b1": real((4,)), "w2": real((5, 4, 1, 1)), "b2": real((5,))}
+    if extra:
+        fixed |= {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "least": np.array(-np.inf, np.float32)}
+    spec = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}
+    return write_onnx(path, nodes, spec, {"y": (TensorProto.FLOAT, [1, 5, 1, 1])}, fixed)
+
+
+def text_net(path: Path) -> Path:
+    """ids -> rows of a table -> MatMul -> MatMul."""
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"], name="look"),
+        helper.make_node("MatMul", ["e", "w1"], ["h"], name="one"),
+        helper.make_node("Tanh", ["h"], ["t"], name="tanh"),
+        helper.make_node("MatMul", ["t", "w2"], ["y"], name="two"),
+    ]
+    fixed: dict[str, Array] = {"table": real((50, 64)), "w1": real((64, 64)) / 8, "w2": real((64, 16)) / 8}
+    ids = {"ids": (TensorProto.INT64, ["b", "l"])}
+    return write_onnx(path, nodes, ids, {"y": (TensorProto.FLOAT, ["b", "l", 16])}, fixed)
+
+
+def calibrated(model: onnx.ModelProto, feeds: list[dict[str, Array]], method: str = "full") -> dict[str, Any]:
+    return ranges(watch(model, lambda: feeds, True, lambda step: None), method, 8)
+
+
+PICTURES = [{"x": real((1, 3, 8, 8))} for _ in range(6)]
+WORDS = [{"ids": RNG.integers(0, 50, (1, 9))} for _ in range(6)]
+
+
+def error(model: onnx.ModelProto, made: onnx.ModelProto, feeds: list[dict[str, Array]]) -> float:
+    """Root of the mean squared error over the spread of the outputs."""
+    theirs = np.concatenate([run(model, feed)[0].ravel() for feed in feeds])
+    mine = np.concatenate([run(made, feed)[0].ravel() for feed in feeds])
+    return float(np.sqrt(((mine - theirs) ** 2).mean()) / theirs.std())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("per", ["tensor", "channel"])
+def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: str) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx"))
+    made = build(model, Plan(method=method, per=per, ops="all"), calibrated(model, PICTURES, method))
+    assert error(model, made, PICTURES) < 0.1
+    scale = constants(made)["w1_scale"]
+    assert scale.shape == ((4,) if per == "channel" else ())
+    whole = np.abs(np.asarray(constants(model)["w1"], np.float64)).max()
+    assert np.asarray(scale, np.float64).max() == pytest.approx(whole / 127, rel=1e-5)
+
+
+def test_sixteen_bits_err_less_than_eight(tmp_path: Path) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx"))
+    found = calibrated(model, PICTURES)
+    eight, sixteen = (build(model, Plan(bits=bits, ops="all"), found) for bits in ("8", "16"))  # type: ignore[arg-type]
+    assert error(model, sixteen, PICTURES) < error(model, eight, PICTURES)
+    assert "com.microsoft" in {node.domain for node in sixteen.graph.node}
+
+
+@pytest.mark.parametrize("plan", [Plan("dynamic"), Plan("weights"), Plan("weights", "4w"), Plan("float16")])
+def test_forms_without_calibration(tmp_path: Path, plan: Plan) -> None:
+    path = text_net(tmp_path / "n.onnx")
+    model = prepare(path)
+    made = build(model, plan, {})
+    assert error(model, made, WORDS) < (0.2 if plan.bits == "4w" else 0.03)
+    size = len(made.SerializeToString()) / path.stat().st_size
+    assert size < (0.55 if plan.form == "float16" else 0.45)
+
+
+def test_four_bits_meet_the_greatest_weight_of_a_block(tmp_path: Path) -> None:
+    model = prepare(text_net(tmp_path / "n.onnx"))
+    made = build(model, Plan("weights", "4w", keep=("look", "two")), {})
+    (node,) = [node for node in made.graph.node if node.op_type == "MatMulNBits"]
+    weight = np.asarray(constants(model)["w1"], np.float32)
+    identity = np.eye(64, dtype=np.float32)[None]
+    spec = helper.make_tensor_value_info("e", TensorProto.FLOAT, [1, 64, 64])
+    alone = helper.make_graph(
+        [node], "one", [spec], [helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, 64, 64])],
+        [one for one in made.graph.initializer if one.name in node.input],
+    )  # fmt: skip
+    model_ = helper.make_model(alone, opset_imports=made.opset_import, ir_version=8)
+    back = run(model_, {"e": identity})[0][0]
+    for column in range(0, 64, 7):
+        block = weight[:BLOCK, column]
+        far = int(np.abs(block).argmax())
+        assert back[far, column] == pytest.approx(block[far], rel=1e-5)
+        assert np.abs(back[:BLOCK, column] - block).max() <= np.abs(block[far]) / 8 * 1.001
+
+
+def test_a_network_below_opset_13_is_converted_first(tmp_path: Path) -> None:
+    path = conv_net(tmp_path / "n.onnx")
+    model = onnx.load(str(path))
+    model.opset_import[0].version = 11
+    onnx.save(model, str(path))
+    ready = prepare(path)
+    assert opset(ready) >= 13
+    made = build(ready, Plan(per="channel", ops="all"), calibrated(ready, PICTURES))
+    assert opset(made) >= 13 and constants(made)["w1_scale"].shape == (4,)
+    assert error(ready, made, PICTURES) < 0.1
+    made.opset_import[0].version = 11
+    with pytest.raises(RefusedError, match="needs opset 13"):
+        check(made)
+
+
+@pytest.mark.parametrize("scale", [0.0, np.nan, np.inf])
+def test_a_scale_that_is_none_is_refused(tmp_path: Path, scale: float) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx"))
+    made = build(model, Plan(ops="all"), calibrated(model, PICTURES))
+    (one,) = [one for one in made.graph.initializer if one.name == "x_scale"]
+    one.CopyFrom(numpy_helper.from_array(np.array(scale, np.float32), "x_scale"))
+    with pytest.raises(RefusedError, match='the scale of "x" is'):
+        check(made)
+
+
+def test_pads_of_minus_infinity_and_softmax_stay_float(tmp_path: Path) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx", extra=True))
+    found = calibrated(model, PICTURES)
+    assert delicate(model) == {"pad", "soft"} and "p" not in found
+    nodes = chosen(model, Plan(ops="all"), found)
+    assert {"one", "two"} <= set(nodes) and not {"pad", "soft"} & set(nodes)
+    made = build(model, Plan(ops="all"), found)
+    assert error(model, made, PICTURES) < 0.1
+    assert not any("p_" in name or name.startswith("p_") for name in constants(made) if name.endswith("p_scale"))
+
+
+def test_what_joins_boxes_and_scores_has_no_scale(tmp_path: Path) -> None:
+    model = prepare(detector(tmp_path / "d", uneven=False) / "model.onnx")
+    assert [layer.name for layer in layers(model)] == ["stem", "undo", "mix"]
+    assert [layer.name for layer in head(model)] == ["mix"] and layers(model)[1].depthwise
+    assert {"classes", "output"} <= tail(model) and not {"stem", "mix"} & tail(model)
+    feeds = [{"images": RNG.uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)} for _ in range(3)]
+    made = build(model, Plan(ops="all"), calibrated(model, feeds))
+    makers = {output: node.op_type for node in made.graph.node for output in node.output}
+    assert makers["output"] == "Concat"
+    joined = next(node for node in made.graph.node if node.output[0] == "output")
+    assert not any(makers.get(given) == "DequantizeLinear" for given in joined.input)
+
+
+def test_kept_nodes_stay_float(tmp_path: Path) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx"))
+    made = build(model, Plan(ops="all", keep=("one",)), calibrated(model, PICTURES))
+    by = {node.name: node for node in made.graph.node}
+    makers = {output: node.op_type for node in made.graph.node for output in node.output}
+    assert makers.get(by["one"].input[1]) is None and makers[by["two"].input[1]] == "DequantizeLinear"
+
+
+def test_a_quantized_network_and_no_network_are_refused(tmp_path: Path) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx"))
+    onnx.save(build(model, Plan(ops="all"), calibrated(model, PICTURES)), str(tmp_path / "q.onnx"))
+    with pytest.raises(RefusedError, match="quantized already"):
+        prepare(tmp_path / "q.onnx")
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(RefusedError, match="not a readable ONNX model"):
+        prepare(tmp_path / "text.onnx")
+
+
+# ── before it is quantized ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_equalisation_changes_sizes_and_no_answer(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], name="one", kernel_shape=[1, 1]),
+        helper.make_node("LeakyRelu", ["a"], ["l"], name="leaky", alpha=0.1),
+        helper.make_node("Conv", ["l", "w2", "b2"], ["c"], name="two", kernel_shape=[3, 3], pads=[1] * 4, group=4),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("MaxPool", ["l"], ["m"], name="pool", kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Concat", ["m", "r"], ["j"], name="join", axis=1),
+        helper.make_node("Conv", ["j", "w3", "b3"], ["y"], name="three", kernel_shape=[1, 1]),
+    ]
+    uneven = np.array([100, 1, 0.01, 3], np.float32)[:, None, None, None]
+    fixed: dict[str, Array] = {
+        "w1": real((4, 3, 1, 1)) * uneven, "b1": real((4,)), "w2": real((4, 1, 3, 3)) / uneven, "b2": real((4,)),
+        "w3": real((5, 8, 1, 1)), "b3": real((5,)),
+    }  # fmt: skip
+    spec = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}
+    out = {"y": (TensorProto.FLOAT, [1, 5, 8, 8])}
+    model = prepare(write_onnx(tmp_path / "n.onnx", nodes, spec, out, fixed))
+    seen = watch(model, lambda: PICTURES, False, lambda step: None)
+    made, count = equalized(model, seen)
+    assert count == 2
+    assert error(model, made, PICTURES) < 1e-5
+    after = watch(made, lambda: PICTURES, False, lambda step: None)
+    spread = [np.ptp(np.log(one["l"].channel_high)) for one in (seen, after)]
+    assert spread[1] < spread[0] * 0.6
+    plan = Plan(ops="all")
+    errors = [error(model, build(m, plan, ranges(s, "full", 8)), PICTURES) for m, s in ((model, seen), (made, after))]
+    assert errors[1] < errors[0]
+
+
+def test_bias_correction_mends_the_mean(tmp_path: Path) -> None:
+    model = prepare(conv_net(tmp_path / "n.onnx"))
+    # a range that clips much, so that there is something to mend
+    found = {name: (low / 3, high / 3) for name, (low, high) in calibrated(model, PICTURES).items()}
+    mended = corrected(model, ["one", "two"], found, "channel", 8, lambda: PICTURES)
+    weight = np.asarray(constants(model)["w1"], np.float64)
+    low, high = found["x"]
+    step = (high - low) / 255
+    x = np.stack([feed["x"] for feed in PICTURES]).astype(np.float64)
+    clipped = np.rint(np.clip(x, low, high) / step) * step
+    q, w = (one.sum(axis=(2, 3)) for one in (rounded_weight(weight, "channel"), weight))
+    wrong = q @ clipped.mean(axis=(0, 1, 3, 4)) - w @ x.mean(axis=(0, 1, 3, 4))
+    moved = np.asarray(constants(mended)["b1"], np.float64) - np.asarray(constants(model)["b1"], np.float64)
+    assert moved == pytest.approx(-wrong, rel=1e-3, abs=1e-5)
