@@ -16,7 +16,7 @@ from edge_agent.outbox import Outbox
 
 ACK_WINDOW = 12
 """alerts sent and not yet acknowledged by the consumer: a kill repeats these and what is just being noted as done"""
-PATIENT_S = 2.0
+PATIENT_S = 15.0
 """seconds that the consumer's acknowledgement keeps further alerts back; it may be away for long"""
 AWAITED = 1000
 """alerts that the broker has and the consumer has not acknowledged; then further alerts wait on disk"""

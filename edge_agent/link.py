@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.acks import PATIENT_S, Acks, names
+from edge_agent.acks import Acks, names
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
 from edge_agent.entries import KINDS, Record
@@ -49,6 +49,8 @@ WINDOW = 40
 """events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
 HOLD_S = 30.0
 """seconds that sending pauses after the broker denied an event (not authorized, quota): it may be mended there"""
+SETTLE_S = 2.0
+"""seconds at most that alerts wait, after a reconnect, for the acknowledgements that the broker kept meanwhile"""
 SHORT_S = 10.0
 """seconds: a connection that is lost sooner was brief"""
 TAKEN = 5
@@ -246,7 +248,7 @@ class Link:
         client.publish(f"{self.base}/status", b"online", qos=1, retain=True)
         with self._lock:
             self._to_say = dict.fromkeys(self._said)
-        self._settled_at = time.monotonic() + PATIENT_S
+        self._settled_at = time.monotonic() + SETTLE_S
         while True:
             if self._over() and not self._flying:
                 self._farewell(client)

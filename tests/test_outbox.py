@@ -17,8 +17,9 @@ import pytest
 
 from edge_agent import numbering, segments
 from edge_agent import outbox as outbox_module
+from edge_agent.entries import Record
 from edge_agent.errors import StoreError
-from edge_agent.outbox import Outbox, Record
+from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,11 @@ class Consumer:
         self.heard = 0
         """events, the repeated ones too"""
         self.duplicates = 0
+        """of the device's sending"""
+        self.redelivered = 0
+        """repeats by the broker alone: the event came oftener than the device sent it"""
+        self.sent: Callable[[str], int] = lambda name: 1 << 30
+        """how often the device sent an event, by its id"""
         self.newest = -1
         """highest line number among the texts, where texts begin with one"""
         self.newest_at = 0.0
@@ -70,7 +76,9 @@ class Consumer:
         count.seen[seq] += 1
         self.heard += 1
         if count.seen[seq] > 1:
-            self.duplicates += 1
+            by_broker = count.seen[seq] > self.sent(event["id"])
+            self.redelivered += by_broker
+            self.duplicates += not by_broker
         elif event["kind"] == "gap":
             count.gaps.append((event["first"], event["last"], event["count"], event["why"]))
         elif event["kind"] == "text":

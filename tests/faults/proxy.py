@@ -6,6 +6,9 @@ half-open   swallow what comes from the agent only
 delay       hold every piece back by `delay` seconds
 cut         after `cut_after` more bytes from the agent, reset both ends
 refuse      accept no connection, and reset those there are
+gone        as if nothing stood at this port
+
+It tells whoever wants to know which bytes go up to the broker (`tap`): they are told before the broker has them.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 CHUNK = 65536
@@ -40,6 +44,7 @@ class Proxy(threading.Thread):
         self.mode, self.delay, self.cut_after = "pass", 0.0, 0
         self.target = target
         self.connections = 0
+        self.tap: Callable[[bytes], None] = lambda data: None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._pipes: list[_Pipe] = []
@@ -47,8 +52,14 @@ class Proxy(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            if self.mode == "refuse":
+            if self.mode in ("refuse", "gone"):
                 self._reset_all()
+            if self.mode == "gone":
+                self._listener.close()
+                time.sleep(0.002)
+                continue
+            if self._listener.fileno() < 0:
+                self._listener = socket.create_server(("127.0.0.1", self.port))
             listening = [] if self.mode == "refuse" else [self._listener]
             ready, _, _ = select.select(listening + [pipe.source for pipe in self._pipes], [], [], 0.01)
             if self._listener in ready:
@@ -82,7 +93,10 @@ class Proxy(threading.Thread):
             return
         if not data:
             self._drop(pipe)
-        elif self.mode == "delay":
+            return
+        if pipe.up:
+            self.tap(data)
+        if self.mode == "delay":
             pipe.held.append((time.monotonic() + self.delay, data))
         elif self.mode == "cut" and pipe.up:
             self._forward(pipe, data[: self.cut_after])

@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 
 from edge_agent import journal, numbering
-from edge_agent.outbox import Outbox, Record
+from edge_agent.entries import Record
+from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
 
 STEP = 0.02

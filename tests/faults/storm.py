@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -15,10 +16,13 @@ from pathlib import Path
 from tests.broker import Mosquitto, broker, until
 from tests.conftest import ROOT
 from tests.faults.consumer import Consumer
+from tests.faults.proxy import Proxy
 
 PERSISTENT = (
     "allow_anonymous true\npersistence true\npersistence_location {}/\nautosave_interval 1\nmax_queued_messages 0"
 )
+SLOW = 300.0
+"""seconds after which even a busy machine must have recovered"""
 LINES_S = 50
 """lines a second that the followed file grows by"""
 
@@ -35,17 +39,43 @@ class Result:
     undeclared: int = 0
     """numbers that neither came nor were declared by a gap event"""
     duplicates: int = 0
+    """events that the agent sent again and the consumer heard again"""
+    redelivered: int = 0
+    """events that the broker alone repeated, from a state it had saved before they were delivered"""
     worst: Counter[str] = field(default_factory=Counter)
-    """duplicates a kill, at most, by who was killed; a broker repeats of its own what it had not saved as delivered"""
-    unanswered: list[str] = field(default_factory=list)
-    """who was killed since the last recovery"""
-    before: int = 0
-    """duplicates before them"""
-    recovery: list[float] = field(default_factory=list)
-    """seconds from the start of the killed process to a line written after it that the consumer heard, ascending"""
+    """duplicates a kill, at most, by who was killed"""
+    recovery: dict[str, list[float]] = field(default_factory=lambda: {"agent": [], "broker": []})
+    """who was killed last -> seconds from its start to a line written after it that the consumer heard"""
+    yardstick: list[float] = field(default_factory=list)
+    """seconds that this machine took, at random moments in between, to start a Python that imports the agent"""
 
-    def percentile(self, share: float) -> float:
-        return self.recovery[min(len(self.recovery) - 1, int(share * len(self.recovery)))]
+    def __add__(self, other: Result) -> Result:
+        worst = {who: max(self.worst[who], other.worst[who]) for who in ("agent", "broker")}
+        recovery = {who: self.recovery[who] + other.recovery[who] for who in self.recovery}
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in ("kills", "lines", "lost", "twice", "undeclared", "duplicates", "redelivered", "yardstick")
+        }
+        return Result(**sums, worst=Counter(worst), recovery=recovery)
+
+
+def percentile(seconds: list[float], share: float) -> float:
+    return sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))] if seconds else float("nan")
+
+
+class Sent:
+    """How often each event went up to the broker, counted on the wire."""
+
+    def __init__(self) -> None:
+        self.times: Counter[str] = Counter()
+        self._rest = b""
+
+    def __call__(self, data: bytes) -> None:
+        data, end = self._rest + data, 0
+        for found in re.finditer(rb'"id":"([^"]+/\d+/\d+)"', data):
+            self.times[found[1].decode()] += 1
+            end = found.end()
+        self._rest = data[max(end, len(data) - 200) :]  # an id may be cut in two
 
 
 class Feeder(threading.Thread):
@@ -93,6 +123,21 @@ def configure(folder: Path, url: str, more: str = "") -> Path:
     return file
 
 
+@dataclass
+class Stage:
+    """All that takes part."""
+
+    agent: Agent
+    server: Mosquitto
+    proxy: Proxy
+    feeder: Feeder
+    consumer: Consumer
+    unanswered: list[str] = field(default_factory=list)
+    """who was killed since the last recovery"""
+    before: int = 0
+    """duplicates before them"""
+
+
 def storm(folder: Path, kills: int, seed: int, paho_alone: bool = False) -> Result:
     """Kill agent and broker at random, `kills` times in all, while lines come in; then wait until all is heard.
 
@@ -102,21 +147,28 @@ def storm(folder: Path, kills: int, seed: int, paho_alone: bool = False) -> Resu
     result = Result()
     feeder = Feeder(folder / "said.txt")
     feeder.start()
-    with broker(folder, config=PERSISTENT.format(folder)) as server, Consumer(server.port) as consumer:
+    with (
+        broker(folder, config=PERSISTENT.format(folder)) as server,
+        Proxy(server.port) as proxy,
+        Consumer(server.port) as consumer,
+    ):
         until(lambda: consumer.ready, "the consumer is subscribed")
+        proxy.tap = sent = Sent()
         if paho_alone:
-            agent = Agent(folder, "tests.faults.rivals", str(feeder.path), str(server.port))
+            agent = Agent(folder, "tests.faults.rivals", str(feeder.path), str(proxy.port))
         else:
-            agent = Agent(folder, "edge_agent", "run", "-c", str(configure(folder, server.url)))
+            consumer.sent = sent.times.__getitem__
+            agent = Agent(folder, "edge_agent", "run", "-c", str(configure(folder, f"mqtt://127.0.0.1:{proxy.port}")))
         agent.start()
+        stage = Stage(agent, server, proxy, feeder, consumer)
         try:
-            until(lambda: consumer.newest >= 0, "the first line arrives")
+            until(lambda: consumer.newest >= 0, "the first line arrives", SLOW)
             for _ in range(kills):
-                _one(rng, agent, server, feeder, consumer, result)
+                _one(rng, stage, result)
             feeder.stop.set()
             feeder.join()
             if not paho_alone:
-                until(lambda: _texts(consumer).keys() >= set(range(feeder.count)), "every line arrives", 120)
+                until(lambda: _texts(consumer).keys() >= set(range(feeder.count)), "every line arrives", SLOW)
             time.sleep(1 if not paho_alone else 10)  # what is still on its way
         finally:
             feeder.stop.set()
@@ -126,36 +178,40 @@ def storm(folder: Path, kills: int, seed: int, paho_alone: bool = False) -> Resu
         result.lost = len(set(range(feeder.count)) - texts.keys())
         result.twice = sum(n > 1 for n in texts.values())
         result.undeclared = sum(len(count.missing - count.declared) for count in consumer.counts.values())
-        result.duplicates = consumer.duplicates
-    result.recovery.sort()
+        result.duplicates, result.redelivered = consumer.duplicates, consumer.redelivered
     return result
 
 
-def _one(
-    rng: random.Random, agent: Agent, server: Mosquitto, feeder: Feeder, consumer: Consumer, result: Result
-) -> None:
+def _one(rng: random.Random, stage: Stage, result: Result) -> None:
     """One kill, and mostly the recovery; sometimes the next kill comes into it."""
     time.sleep(rng.uniform(0.02, 0.3))
-    if not result.unanswered:
-        result.before = consumer.duplicates
+    consumer = stage.consumer
+    if not stage.unanswered:
+        stage.before = consumer.duplicates
     victim = rng.choice(("agent", "agent", "broker"))
-    result.unanswered.append(victim)
+    stage.unanswered.append(victim)
     result.kills[victim] += 1
     if victim == "agent":
-        agent.kill()
+        stage.agent.kill()
     else:
-        server.stop(kill=True)
+        stage.server.stop(kill=True)
+        stage.proxy.mode = "gone"
     time.sleep(rng.uniform(0, 0.1))
-    written, began = feeder.count, time.monotonic()
-    (agent if victim == "agent" else server).start()
+    written, began = stage.feeder.count, time.monotonic()
+    (stage.agent if victim == "agent" else stage.server).start()
+    stage.proxy.mode = "pass"
     if rng.random() < 0.1:
         return
-    until(lambda: consumer.newest >= written, f"a line written after the kill of the {victim} arrives", 90)
-    result.recovery.append(time.monotonic() - began)
-    who = "broker" if "broker" in result.unanswered else "agent"
-    each = -(-(consumer.duplicates - result.before) // len(result.unanswered))
+    until(lambda: consumer.newest >= written, f"a line written after the kill of the {victim} arrives", SLOW)
+    result.recovery[victim].append(time.monotonic() - began)
+    who = "broker" if "broker" in stage.unanswered else "agent"
+    each = -(-(consumer.duplicates - stage.before) // len(stage.unanswered))
     result.worst[who] = max(result.worst[who], each)
-    result.unanswered = []
+    stage.unanswered = []
+    if rng.random() < 0.1:
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import edge_agent.agent"], env=stage.agent.environment, check=True)
+        result.yardstick.append(time.monotonic() - began)
 
 
 def _texts(consumer: Consumer) -> Counter[int]:

@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from edge_agent import segments
+from edge_agent.entries import Record
 from edge_agent.errors import StoreError
-from edge_agent.outbox import Outbox, Record
+from edge_agent.outbox import Outbox
 from edge_agent.segments import HEADER, Segment
 from edge_agent.types import TextEvent
 from tests.faults.record import MAX_BYTES, settle
