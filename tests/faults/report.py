@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def _storm(folder: Path, paho_alone: bool) -> Result:
     for seed in range(400, 400 + -(-KILLS // 100)):
         part = ("paho" if paho_alone else "agent", seed, min(KILLS, 100))
         if part in known:
-            result += msgspec.convert(known[part], Result)
+            counters = {name: Counter(known[part][name]) for name in ("kills", "worst")}
+            result += Result(**{**known[part], **counters})
             continue
         (here := folder / str(seed)).mkdir()
         one = storm(here, part[2], seed, paho_alone)
