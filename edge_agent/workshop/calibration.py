@@ -24,7 +24,7 @@ from edge_agent.manifest import Input, Served
 from edge_agent.registry import home
 from edge_agent.sources import open_source
 from edge_agent.sources.files import PICTURES, read_picture
-from edge_agent.tasks import make_task
+from edge_agent.tasks import PLAIN, make_task
 from edge_agent.types import Frame, Task, Tensors, Text, Uri
 from edge_agent.workshop.coco_data import LABEL_FILES, read_pictures, spread
 from edge_agent.workshop.text_data import read_texts
@@ -39,8 +39,6 @@ LEAST = 4
 """samples: two to search with and two to report on"""
 ROOM = 1 << 30
 """bytes of pictures that are kept in memory"""
-TASKS = {"encode": "embed"}
-"""manifest.task -> the task that serves it, where they are not of one name"""
 BAR = 0.04
 """share of a side that a border of one grey takes at least, to be called one"""
 GREYS = (24, 235)
@@ -149,8 +147,7 @@ class _Seen(Exception):
 
 def served_by(model: Served, options: Mapping[str, str] | None = None) -> Task:
     """The task that serves a model of this kind."""
-    name = TASKS.get(model.manifest.task, model.manifest.task)
-    return make_task(Uri(name, model.ref.name, options or {}), lambda _: model, home())
+    return make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options or {}), lambda _: model, home())
 
 
 def shared_with(samples: Samples, other: Samples) -> list[str]:

@@ -73,7 +73,7 @@ def prepare(path: Path, least: int = OPSET) -> onnx.ModelProto:
                 f"{path}: it is of opset {opset(model)}, and int8 needs {PER_CHANNEL}, to which it cannot be converted "
                 f"({_first(error)}); export it anew with opset {OPSET}"
             ) from None
-    model = _named(_folded(model, path))
+    model = _own_biases(_named(_folded(model, path)))
     if not layers(model):
         raise RefusedError(f"{path}: no Conv, MatMul or Gemm in it has constant weights; there is nothing to quantize")
     return model
@@ -114,6 +114,21 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
             while node.name in seen:
                 node.name += "_"
         seen.add(node.name)
+    return model
+
+
+def _own_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every convolution has a bias of its own: ONNX Runtime merges equal ones, but they may be changed one by one."""
+    values, seen = {one.name: one for one in model.graph.initializer}, set()
+    for node in model.graph.node:
+        if node.op_type != "Conv" or len(node.input) < 3 or node.input[2] not in values:
+            continue
+        if node.input[2] in seen:
+            own = onnx.TensorProto()
+            own.CopyFrom(values[node.input[2]])
+            own.name = node.input[2] = f"{node.name}_bias"
+            model.graph.initializer.append(own)
+        seen.add(node.input[2])
     return model
 
 

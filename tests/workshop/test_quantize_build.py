@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +87,7 @@ def error(model: onnx.ModelProto, made: onnx.ModelProto, feeds: list[dict[str, A
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("per", ["tensor", "channel"])
-def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: str) -> None:
+def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: Literal["tensor", "channel"]) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
     made = build(model, Plan(method=method, per=per, ops="all"), calibrated(model, PICTURES, method))
     assert error(model, made, PICTURES) < 0.1
@@ -100,7 +100,7 @@ def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: 
 def test_sixteen_bits_err_less_than_eight(tmp_path: Path) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
     found = calibrated(model, PICTURES)
-    eight, sixteen = (build(model, Plan(bits=bits, ops="all"), found) for bits in ("8", "16"))  # type: ignore[arg-type]
+    eight, sixteen = (build(model, Plan(bits=bits, ops="all"), found) for bits in ("8", "16"))
     assert error(model, sixteen, PICTURES) < error(model, eight, PICTURES)
     assert "com.microsoft" in {node.domain for node in sixteen.graph.node}
 
