@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("part", nargs="*", help=" ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--again", action="store_true", help="on the models that the run before added")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there")
     parser.add_argument("--docs", action="store_true", help="refresh docs/speed.md and docs/speed.svg")
     parser.add_argument("--keep", action="store_true", help="make the instructions counted now the baseline")
@@ -47,7 +48,9 @@ def main() -> int:
     if unknown := [part for part in args.part if part not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     data = Path(os.environ.get("EDGE_AGENT_DATA", ROOT.parent / "shared" / "data"))
-    place = prepare(args.work.absolute(), data if data.is_dir() else None, PEERS if PEERS.is_file() else None)
+    place = prepare(
+        args.work.absolute(), data if data.is_dir() else None, PEERS if PEERS.is_file() else None, keep=args.again
+    )
     machine = {
         "at": rfc3339(time.time())[:16].replace("T", " "),
         "cpu": cpu().rsplit(" ", 1)[0],

@@ -1,0 +1,254 @@
+"""``python -m tests.bench.quantize [CASE…]``: model × method → size, accuracy, median time, in one run, as Markdown.
+
+Accuracy is mAP50-95 on people's labels for detectors (94 pictures of COCO val2017, none of them calibrated on), else
+how well the answers are the float model's, on the samples that were not calibrated on. The times of one model are taken
+in turns, so that a busy box is the same to all. What was measured is kept in --work: an interrupted run goes on where
+it was. ``--quick`` takes fewer pictures and leaves out the slow searches; ``--docs`` refreshes docs/quantize.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.errors import EdgeAgentError, RefusedError
+from edge_agent.manifest import Served
+from edge_agent.prove import cpu
+from edge_agent.serving import parts_of
+from edge_agent.types import rfc3339
+from edge_agent.workshop import calibration, score
+from edge_agent.workshop import quantize as verb
+from edge_agent.workshop.calibration import Samples
+from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_search import Memory, Tool, distance, search
+from edge_agent.workshop.quantize_tools import TOOLS, default, opener
+from tests.bench.measure import load
+from tests.conftest import ROOT
+
+BEGIN, END = "<!-- bench-quantize -->", "<!-- /bench-quantize -->"
+METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
+SLOW = ("entropy",)
+CALIBRATED, BUDGET, SECONDS = 48, 0.01, 10.0
+HEAD = ("| model | method | MB | accuracy | ms |", "|---|---|--:|--:|--:|")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A float model and what it is measured on; paths that begin with data/ lie in the folder of test data."""
+
+    name: str
+    model: str
+    format: str
+    calibrate: str
+    evaluate: str = ""
+    """"" for the other half of `calibrate`"""
+    published: str = ""
+    """a quantized file of the same network by its authors"""
+    static: bool = True
+    """ranges by each method; False where there is nothing but matrices, which are quantized as they come"""
+
+
+TEXTS = "data/text/sst2/dev.tsv"
+CASES = (
+    Case("yolox-nano", "data/models/yolox_nano.onnx", "onnx", "data/coco_calib96", "data/coco_val94"),
+    Case(
+        "yolox-nano tflite",
+        "data/models/yolox_nano_float16.tflite",
+        "tflite",
+        "data/coco_calib96",
+        "data/coco_val94",
+        published="data/models/yolox_nano_dynamic_int8.tflite",
+    ),
+    Case("edge-yolo", "models/edge-yolo", "onnx", "data/coco_calib96", "data/coco_val94"),
+    Case("edge-yolo tflite", "models/edge-yolo", "tflite", "data/coco_calib96", "data/coco_val94"),
+    Case("edge-bert", "models/edge-bert", "onnx", TEXTS, static=False),
+    Case(
+        "vww",
+        "data/models/vww_96_float.tflite",
+        "tflite",
+        "data/coco_calib96",
+        "data/coco_val94/images",
+        published="data/models/vww_96_int8.tflite",
+    ),
+    Case(
+        "ad01",
+        "data/models/ad01_fp32.tflite",
+        "tflite",
+        "data/models/normal_id_01_00000000_hist_librosa.bin",
+        published="data/models/ad01_int8.tflite",
+    ),
+)
+
+
+@dataclass(slots=True)
+class Line:
+    """One row of the table."""
+
+    case: str
+    method: str
+    bytes: int
+    accuracy: float
+    ms: float = float("nan")
+
+    def text(self) -> str:
+        return f"| {self.case} | {self.method} | {self.bytes / 1e6:.2f} | {self.accuracy:.3f} | {self.ms:.2f} |"
+
+
+def plans(case: Case, tool: Tool, quick: bool) -> dict[str, Plan]:
+    """Method -> plan."""
+    found = {}
+    if case.static:
+        ops = default(tool.parts, {})[0][0].ops
+        for method in METHODS:
+            if not (quick and method in SLOW):
+                found[f"static int8, {method}"] = Plan(method=method, ops=ops)
+        found["static int8, mse, per tensor"] = Plan(method="mse", ops=ops, per="tensor")
+    found["dynamic int8"] = Plan("dynamic")
+    found["int8 weights"] = Plan("weights")
+    found["4-bit weights"] = Plan("weights", bits="4w")
+    found["float16"] = Plan("float16")
+    return found
+
+
+def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Line]:
+    """The lines of one model, the float one first."""
+    most = 16 if quick else CALIBRATED
+
+    def place(name: str) -> Path:
+        return data / name[5:] if name.startswith("data/") else ROOT / name
+
+    def quiet(what: str, done: int, total: int) -> None:
+        say(f"{case.name}: {what} {done}/{total}")
+
+    located, row, path = verb.find(str(place(case.model)), case.format, False)
+    parts = parts_of(located)
+
+    def serve(file: Path) -> Served:
+        return score.open_file(located.manifest, file, case.format, parts, 1)
+
+    parent = serve(path)
+    samples = calibration.read(place(case.calibrate), parent, most * (1 if case.evaluate else 2), quiet)
+    searched, reported = (samples, samples) if case.evaluate else samples.halves()
+    if case.evaluate:
+        reported = calibration.read(place(case.evaluate), parent, 24 if quick else 10**6, quiet)
+    work.mkdir(parents=True, exist_ok=True)
+    tool = TOOLS[case.format](path, parent, searched, True, opener(work, serve, case.format), quiet)
+    known = Memory(work, [row.sha256, searched.sha256, reported.sha256, str(quick), case.format])
+    judge = score.against(parent, reported)
+    base = known("score", Plan(keep=("parent",)), lambda: judge(parent))
+    lines = [Line(case.name, f"float ({row.precision})", path.stat().st_size, base)]
+    served = {lines[0].method: parent}
+    wanted = plans(case, tool, quick)
+    if not quick:
+        wanted["auto"] = found(case, tool, parent, searched, known, quiet)
+    for method, plan in wanted.items():
+        say(f"{case.name}: {method}")
+        try:
+            model, size = made(tool, plan, work, row.sha256, case.format, serve)
+            accuracy = known("score", plan, lambda model=model: judge(model))  # type: ignore[misc]
+        except RefusedError as error:
+            print(f"<!-- {case.name}, {method}: {error} -->", file=sys.stderr)
+            continue
+        kept = f", {sum(set(part.keep) <= set(plan.keep) for part in tool.parts)} of {len(tool.parts)} layers in float"
+        name = f"auto: {msgspec.structs.replace(plan, keep=()).text()}{kept}" if method == "auto" else method
+        lines.append(Line(case.name, name, size, accuracy))
+        served[name] = model
+    if case.published:
+        theirs = place(case.published)
+        other = serve(theirs)
+        lines.append(Line(case.name, "as published", theirs.stat().st_size, judge(other)))
+        served["as published"] = other
+    say(f"{case.name}: times")
+    took = score.times(served, reported, SECONDS / 3 if quick else SECONDS)
+    yield from (replace(line, ms=took[line.method]) for line in lines)
+
+
+def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memory, say: Any) -> Plan:
+    """What --auto finds within BUDGET."""
+    judge = score.against(parent, searched)
+    budget = known("search", Plan(keep=("parent",)), lambda: judge(parent)) - BUDGET
+    bases = default(tool.parts, {"method": "mse"})[0]
+    return search(tool, bases, judge, budget, distance(parent, searched), known, say).plan
+
+
+def made(
+    tool: Tool, plan: Plan, work: Path, source: str, format: str, serve: Callable[[Path], Served]
+) -> tuple[Served, int]:
+    """The file of a plan, kept by what it was made from."""
+    key = hashlib.sha256(source.encode() + msgspec.json.encode(plan)).hexdigest()[:20]
+    path = work / f"{key}.{format}"
+    if not path.is_file():
+        part = path.with_suffix(".part")
+        part.write_bytes(tool.make(plan))
+        part.replace(path)
+    return serve(path), path.stat().st_size
+
+
+def table(lines: list[Line], said: str) -> str:
+    """Markdown."""
+    return "\n".join([said, "", *HEAD, *(line.text() for line in lines)])
+
+
+def refresh(document: Path, text: str) -> None:
+    """Put the table between the markers of `document`; it gets them at its end where it has none."""
+    old = document.read_text("utf-8") if document.is_file() else ""
+    if BEGIN not in old:
+        old = f"{old.rstrip()}\n\n{BEGIN}\n{END}\n".lstrip()
+    before, rest = old.split(BEGIN, 1)
+    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.quantize", description=__doc__)
+    parser.add_argument("case", nargs="*", help=", ".join(case.name for case in CASES))
+    parser.add_argument("--quick", action="store_true", help="fewer samples, no searches")
+    parser.add_argument("--docs", action="store_true", help="refresh docs/quantize.md")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench" / "quantize")
+    args = parser.parse_args()
+    names = [case.name for case in CASES]
+    if unknown := [name for name in args.case if name not in names]:
+        parser.error(f"no case {unknown[0]}; there are {', '.join(names)}")
+    data = Path(os.environ.get("EDGE_AGENT_DATA", ROOT.parent / "shared" / "data"))
+    if not data.is_dir():
+        parser.error(f"no test data at {data}; set EDGE_AGENT_DATA")
+    args.work.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("EDGE_AGENT_HOME", str(args.work / "home"))
+    shown = sys.stderr.isatty()
+    began = load()
+    lines: list[Line] = []
+    print(*HEAD, sep="\n", flush=True)
+    for case in [case for case in CASES if not args.case or case.name in args.case]:
+
+        def say(what: str) -> None:
+            if shown:
+                print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
+
+        try:
+            for line in measure(case, data, args.work, args.quick, say):
+                lines.append(line)
+                print(line.text(), flush=True)
+        except EdgeAgentError as error:
+            print(f"{case.name}: {error}", file=sys.stderr)
+    at = rfc3339(time.time())[:10]
+    said = (
+        f"Measured on {at} on one core of {cpu().rsplit(' ', 1)[0]}, load {began:.1f} to {load():.1f}"
+        f"{', quick' if args.quick else ''}: the milliseconds tell which is faster than which, not what an idle box "
+        "takes."
+    )
+    if args.docs:
+        refresh(ROOT / "docs" / "quantize.md", table(lines, said))
+    print(f"\n{said}")
+    return 0 if lines else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
