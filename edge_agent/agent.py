@@ -140,19 +140,33 @@ class Agent:
         self._changed = threading.Event()
         self._failed: EdgeAgentError | None = None
         store = store_path(config)
-        self.outbox = Outbox(store, self.device, config.store.max_bytes, config.store.expire_hours)
+        kept = config.store
+        self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         try:
             budget = Budget(config.store.bytes_per_day, store / "budget.json")
             self.link = Link(config.mqtt, self.device, self.outbox, budget) if config.mqtt.url else None
             marks = self.outbox.marks
             subscribe = self.link.subscribe if self.link else None
             self.lines = [make_line(pipe, self.models, subscribe, marks.get(pipe.name)) for pipe in config.pipeline]
-            verbs: dict[str, Callable[[], object]] = {"ping": lambda: rfc3339(time.time()), "health": self.health}
-            verbs["state"] = lambda: {line.config.name: self.state(line) for line in self.lines}
-            self.commands = Commands(self.link, store, verbs, self._changed.set) if self.link else None
+            self.commands = Commands(self.link, store, self._verbs(), self._changed.set) if self.link else None
         except BaseException:
             self.outbox.close()
             raise
+
+    def _verbs(self) -> dict[str, Callable[[], object]]:
+        """What cmd/VERB does: what its reply holds."""
+
+        def swap() -> str:
+            self.look.set()
+            return "looking for switched models; state tells what serves"
+
+        return {
+            "ping": lambda: rfc3339(time.time()),
+            "health": self.health,
+            "state": lambda: {line.config.name: self.state(line) for line in self.lines},
+            "gaps": lambda: {"lost": self.outbox.counts.dropped, "gaps": msgspec.to_builtins(list(self.outbox.gaps))},
+            "swap": swap,
+        }
 
     # ── the walk ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,20 +241,24 @@ class Agent:
         """From the mailbox through the tasks to the outbox."""
         how = line.config.report or ("changes" if line.opened.live else "every")
 
-        name, kind = line.config.name, line.config.cls
+        name = line.config.name
         fold = Folder()
+
+        def put(event: Event, mark: int | None) -> None:
+            self.on_event(self.outbox.put(event, line.config.class_of(kind_of(event)), mark))
 
         def keep(found: Found) -> None:
             sample = found.of if isinstance(found, Finding) else found
             mark = sample.mark if isinstance(sample, Text) else None
-            saving = kind == "telemetry" and self.link is not None and self.link.budget.saving
-            for event, at in fold(to_event(found, name), saving, mark):
-                self.on_event(self.outbox.put(event, kind, at))
+            fresh = to_event(found, name)
+            telemetry = line.config.class_of(kind_of(fresh)) == "telemetry"
+            for event, at in fold(fresh, telemetry and self.link is not None and self.link.budget.saving, mark):
+                put(event, at)
 
         try:
             run(line.box, line.tasks, reporter(how), keep, line.stats)
             for event, at in fold(None, False):
-                self.on_event(self.outbox.put(event, kind, at))
+                put(event, at)
         finally:
             line.box.close()
             line.ended = True
@@ -348,11 +366,17 @@ class Agent:
             "uptime_s": round(time.monotonic() - self.started, 1),
             "rss_bytes": rss_bytes(),
             "store_bytes": self.outbox.size,
+            "waiting": self.outbox.waiting,
             "events": self.outbox.counts.put,
             "acknowledged": self.outbox.counts.done,
             "lost": self.outbox.counts.dropped,
             "disk": self.outbox.trouble or "ok",
         }
+
+
+def kind_of(event: Event) -> str:
+    """detections, text, scores, ...: what its JSON says."""
+    return str(type(event).__struct_config__.tag)
 
 
 def store_path(config: Config) -> Path:

@@ -7,7 +7,6 @@ before the command runs.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.errors import EdgeAgentError
 from edge_agent.link import Link
 
 log = logging.getLogger("edge_agent")
@@ -45,8 +45,12 @@ class Commands:
         self._file = store / "commands.json"
         self._waiting: queue.Queue[tuple[str, bytes]] = queue.Queue(WAITING)
         self._ids: list[str] = []
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        try:
             self._ids = msgspec.json.decode(self._file.read_bytes(), type=list[str])
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("commands: %s: %s; a command that is sent once more is run once more", self._file, error)
         link.subscribe(f"{link.base}/cmd/+", self._receive, retained=False)
 
     def _receive(self, topic: str, payload: bytes) -> None:
@@ -91,7 +95,10 @@ class Commands:
             self._reply(verb, command.id, {"ok": False, "error": f"not run: it cannot be noted ({error.strerror})"})
             return
         log.info("command %s (%s)", verb, command.id)
-        self._reply(verb, command.id, {"ok": True, "result": self.verbs[verb]()})
+        try:
+            self._reply(verb, command.id, {"ok": True, "result": self.verbs[verb]()})
+        except EdgeAgentError as error:
+            self._reply(verb, command.id, {"ok": False, "error": str(error)})
 
     def _remember(self, name: str) -> None:
         """The id is on disk before the command runs."""
@@ -102,6 +109,11 @@ class Commands:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._file)
+        folder = os.open(self._file.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _reply(self, verb: str, name: str, body: dict[str, Any]) -> None:
         self.link.tell(f"reply/{verb}", msgspec.json.encode({"id": name, **body}))

@@ -12,13 +12,13 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from edge_agent.errors import ConfigError
-from edge_agent.types import Uri
+from edge_agent.types import AnyEvent, GapEvent, Uri
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,6 +35,9 @@ RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
 """Pipeline names that would collide with topics of the device itself."""
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
+CLASSES = ("alert", "telemetry")
+KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
+"""of events; gaps are alerts always"""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +76,8 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """folder; $STATE_DIRECTORY/outbox under systemd, else ~/.local/state/edge-agent/DEVICE"""
     max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] = 256_000_000
     """bytes on disk; when full the oldest telemetry goes first, then the oldest alerts, declared by a gap event"""
+    max_events: Annotated[int, msgspec.Meta(ge=1000)] | None = None
+    """events that may wait on disk, beside max_bytes; what goes then, goes as for max_bytes; no bound, when absent"""
     expire_hours: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """events that waited longer are dropped, declared by a gap event; never, when absent"""
     bytes_per_day: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
@@ -91,8 +96,13 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report: Annotated[str, msgspec.Meta(pattern=REPORT)] | None = None
     """changes: when the labels in view differ from those last reported; every: each result; summary:10s: the fullest
     of each 10 s; when absent, changes for live sources and every for others"""
-    cls: Literal["alert", "telemetry"] = msgspec.field(default="alert", name="class")
-    """alert: on disk before it counts; telemetry: on disk within a second"""
+    cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
+    """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
+    and what is not named is an alert"""
+
+    def class_of(self, kind: str) -> str:
+        """The class of an event of this kind."""
+        return self.cls if isinstance(self.cls, str) else self.cls.get(kind, "alert")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,6 +159,11 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         if pipe.name in RESERVED:
             raise ConfigError(f'pipeline[{i}].name: "{pipe.name}" is a topic of the device itself; choose another')
         seen.add(pipe.name)
+        for kind, cls in pipe.cls.items() if isinstance(pipe.cls, dict) else [("", pipe.cls)]:
+            for given, known in ((kind or KINDS[0], KINDS), (cls, CLASSES)):
+                if given not in known:
+                    near = _nearest(given, dict.fromkeys(known, ""))
+                    raise ConfigError(f'pipeline[{i}].class: "{given}" is none{near}')
         try:
             parse_uri(pipe.source)
             for task in pipe.tasks:

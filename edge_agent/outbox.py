@@ -95,6 +95,8 @@ class Outbox:
         self._again: deque[Record] = deque()
         self._taken: set[Record] = set()
         self._done: list[tuple[int, Segment]] = []
+        self.gaps: deque[Lost] = deque(maxlen=50)
+        """what was declared lost since the start; the last of it"""
         self._condemned: list[tuple[int, Segment]] = []
         """segments that go once the gap event of this number is written"""
         self._closing = False
@@ -155,6 +157,7 @@ class Outbox:
         )
         with self._state:
             self.counts.dropped += lost.count - lost.known
+            self.gaps.append(lost)
             seq = self._number(gap, "alert").seq
             self._state.notify_all()
         log.warning("outbox: %d events from %d to %d are lost: %s", lost.count, lost.first, lost.last, lost.why)
@@ -255,6 +258,12 @@ class Outbox:
     def size(self) -> int:
         """Bytes on disk."""
         return self._journal.size
+
+    @property
+    def waiting(self) -> int:
+        """Events that are neither done nor dropped."""
+        with self._state:
+            return self._journal.waiting + len(self._pending) + sum(len(ram) for ram in self._ram.values())
 
     @property
     def marks(self) -> dict[str, int]:

@@ -195,5 +195,32 @@ def test_commands_run_once_and_are_answered(mosquitto: Mosquitto, tmp_path: Path
     assert [r["ok"] for r in replies] == [True] + [False] * 9
     assert replies[5]["error"] == "this id was run before"
     said = " ".join(str(r.get("error")) for r in replies)
-    assert "at most 16000 bytes" in said and "unknown command; known are health, ping, state" in said
+    assert "at most 16000 bytes" in said and "unknown command; known are gaps, health, ping, state, swap" in said
     assert not any(r["id"] == "retained" for r in replies)
+
+
+def test_gaps_and_swap_by_command_and_a_class_for_each_kind(tmp_path: Path) -> None:
+    """What was dropped while nobody listened is told on demand; text is telemetry here, so it goes before alerts."""
+    lines = "".join(f"{i} {'word ' * 20}\n" for i in range(4000))
+    (tmp_path / "said.txt").write_text(lines)
+    more = 'class = {text = "telemetry"}'
+    with broker(tmp_path) as server:
+        server.stop()
+        config = write(tmp_path, server.url, pipeline("words", "lines:said.txt", more=more))
+        config.write_text(config.read_text().replace('path = "store"', 'path = "store"\nmax_events = 1000'))
+        agent = start(config)
+        until(lambda: list((tmp_path / "store").glob("alert-*.log")), "a gap is declared")
+        server.start()
+        with Consumer(Mqtt(url=server.url)) as consumer:
+            until(lambda: consumer.last("porch/status") == b"online", "it is online")
+            for verb in ("gaps", "swap"):
+                topic = f"edge/v1/porch/cmd/{verb}"
+                tool = ["mosquitto_pub", "-p", str(server.port), "-t", topic, "-m", json.dumps({"id": verb})]
+                subprocess.run(tool, check=True)
+            until(lambda: consumer.last("reply/gaps") and consumer.last("reply/swap"), "it answers both")
+            agent.send_signal(signal.SIGTERM)
+            finish(agent)
+    told = json.loads(consumer.last("reply/gaps") or b"")["result"]
+    assert told["gaps"] and "1000 events" in told["gaps"][0]["why"] and "telemetry" in told["gaps"][0]["why"]
+    assert told["lost"] >= told["gaps"][0]["count"] > 0
+    assert json.loads(consumer.last("reply/swap") or b"")["ok"] is True

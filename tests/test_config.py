@@ -41,7 +41,11 @@ def test_defaults_and_names() -> None:
         (f"{PIPE}{PIPE}", "stands twice"),
         (PIPE.replace('"a"', '"status"'), "is a topic of the device itself"),
         (PIPE.replace("camera:0", "camera"), "has no scheme"),
-        (f'{PIPE}class = "urgent"', "pipeline[0].class"),
+        (f'{PIPE}class = "alarm"', 'pipeline[0].class: "alarm" is none; did you mean "alert"?'),
+        (f'{PIPE}class = {{txt = "alert"}}', 'pipeline[0].class: "txt" is none; did you mean "text"?'),
+        (f'{PIPE}class = {{text = "telem"}}', 'pipeline[0].class: "telem" is none; did you mean "telemetry"?'),
+        (f"{PIPE}class = 3", "pipeline[0].class"),
+        (f"[store]\nmax_events = 5\n{PIPE}", "store.max_events"),
         (f'{PIPE}report = "sometimes"', 'must be "changes", "every" or "summary:10s"'),
         (f'[mqtt]\nurl = "http://x"\n{PIPE}', "is not mqtt://host"),
         (f'[mqtt]\nurl = "mqtt://u:secret@x"\n{PIPE}', "no user or password in the address"),
@@ -56,6 +60,12 @@ def test_each_mistake_is_one_line_that_names_the_place(text: str, says: str) -> 
         config.parse(text)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_class_by_kind() -> None:
+    pipe = config.parse(f'{PIPE}class = {{detections = "telemetry"}}').pipeline[0]
+    assert [pipe.class_of(kind) for kind in ("detections", "text")] == ["telemetry", "alert"]
+    assert config.parse(f'{PIPE}class = "telemetry"').pipeline[0].class_of("text") == "telemetry"
 
 
 def test_file_is_named_and_its_folder_is_the_base(tmp_path: Path) -> None:
