@@ -349,14 +349,15 @@ class _Reader:
 
 
 def write_int8(path: Path, proofs: Iterable[Path], size: int = SIZE) -> Path:
-    """NAME-int8.onnx beside NAME.onnx: U8 activations, S8 weights (QDQ), all behind the last convolutions in float."""
+    """NAME-int8.onnx beside NAME.onnx: U8 activations, S8 weights (QDQ), the last convolutions and all behind them float."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     out = path.with_name(f"{path.stem}-int8.onnx")
     if out.is_file():
         return out
     head = f"/model.{NETWORKS[path.stem][1]}/"
-    tail = [n.name for n in onnx.load(str(path)).graph.node if n.name.startswith(head) and "/cv" not in n.name]
+    names = [node.name for node in onnx.load(str(path)).graph.node]
+    tail = [name for name in names if name.startswith(head) and ("/cv" not in name or name.endswith(".2/Conv"))]
     log = logging.getLogger()
     level = log.level
     log.setLevel(logging.ERROR)  # onnxruntime logs its advice through the root logger
