@@ -349,7 +349,7 @@ class _Reader:
 
 
 def write_int8(path: Path, proofs: Iterable[Path], size: int = SIZE) -> Path:
-    """NAME-int8.onnx beside NAME.onnx: U8 activations, S8 weights (QDQ), the last convolutions and all behind them float."""
+    """NAME-int8.onnx beside NAME.onnx: U8 activations and S8 weights (QDQ), float from the last convolutions on."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     out = path.with_name(f"{path.stem}-int8.onnx")
