@@ -98,8 +98,10 @@ def candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
 
 
 def finite(array: Array) -> None:
-    """InputError if a number in it is NaN or infinite; one pass, as a sum of such is not finite either."""
-    with np.errstate(all="ignore"):
-        suspect = not np.isfinite(array.sum())
+    """InputError if a number in it is NaN or infinite; of many in one pass, as their sum is not finite either."""
+    suspect = True
+    if array.size > 4096:
+        with np.errstate(all="ignore"):
+            suspect = not np.isfinite(array.sum())
     if suspect and not np.isfinite(array).all():
         raise InputError("the network gave numbers that are not finite (NaN or infinity); the result is refused")

@@ -8,13 +8,12 @@ holds everything; ``anchors`` where the family needs them. The same contract as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
 from functools import partial
 
 import numpy as np
 
 from edge_agent.tasks.candidates import Array, Candidates, Family, Head, Outputs, bar, candidates, finite, grid, sigmoid
-from edge_agent.types import Floats
 
 
 def distances(outputs: Outputs, head: Head, threshold: float, *, least: float = -np.inf) -> Candidates:
@@ -23,36 +22,31 @@ def distances(outputs: Outputs, head: Head, threshold: float, *, least: float = 
     In strides, and not below `least`; with B > 1 a distance is the mean of 0..B-1 under the softmax of its B logits
     (DFL; Li et al., arXiv 2006.04388). YOLOv6, v8, v9, 11, 12, edge-yolo.
     """
-
-    def decode(level: int, keep: Array, cells: Floats, stride: float) -> Array:
-        reach = np.maximum(_mean(_flat(outputs[f"boxes{level}"])[:, keep], 4), least)
-        return _around(cells + 0.5, reach, stride)
-
-    return _by_class(outputs, head, threshold, lambda level: _flat(outputs[f"classes{level}"]), decode)
+    classes, boxes = _maps(outputs, "classes"), _maps(outputs, "boxes")
+    keep, score, label = _by_class(classes, threshold)
+    reach = np.maximum(_mean(_columns(boxes, keep)), least)
+    return candidates(_around(reach, 0.5, keep, _strides(outputs, head, "classes"), head), score, label)
 
 
 def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     """all [1, C + 4*B, h, w], classes first; distances as above. With four levels from the cell's corner."""
-    shift = 0.0 if "all3" in outputs else 0.5
-
-    def decode(level: int, keep: Array, cells: Floats, stride: float) -> Array:
-        return _around(cells + shift, _mean(_flat(outputs[f"all{level}"])[head.classes :, keep], 4), stride)
-
-    return _by_class(outputs, head, threshold, lambda level: _flat(outputs[f"all{level}"])[: head.classes], decode)
+    maps, n = _maps(outputs, "all"), head.classes
+    keep, score, label = _by_class([level[:n] for level in maps], threshold)
+    reach = _mean(_columns([level[n:] for level in maps], keep))
+    shift = 0.0 if len(maps) == 4 else 0.5
+    return candidates(_around(reach, shift, keep, _strides(outputs, head, "all"), head), score, label)
 
 
 def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     """boxes [1, 4, h, w], objects [1, 1, h, w], classes [1, C, h, w]; see `yolo.yolox`."""
-    found = []
-    for level, cells, stride in _levels(outputs, head, "objects"):
-        objects, classes = _flat(outputs[f"objects{level}"])[0], _flat(outputs[f"classes{level}"])
-        keep, score, label = _objects(objects, classes, threshold)
-        at = _flat(outputs[f"boxes{level}"])[:, keep].T
-        with np.errstate(over="ignore"):
-            half = np.exp(at[:, 2:]) * (stride / 2)
-        centre = (at[:, :2] + cells[keep]) * stride
-        found.append((np.concatenate([centre - half, centre + half], axis=1), score, label))
-    return _joined(found)
+    objects, classes, boxes = (_maps(outputs, role) for role in ("objects", "classes", "boxes"))
+    keep, score, label = _by_object([level[0] for level in objects], classes, threshold)
+    cells, stride = grid(head.width, head.height, _strides(outputs, head, "objects"))
+    at, step = _columns(boxes, keep).T, stride[keep]
+    with np.errstate(over="ignore"):
+        half = np.exp(at[:, 2:]) * (step / 2)
+    centre = (at[:, :2] + cells[keep]) * step
+    return candidates(np.concatenate([centre - half, centre + half], axis=1), score, label)
 
 
 def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -61,17 +55,17 @@ def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     centre = (2 sigmoid(x) - 0.5 + cell) * stride, size = (2 sigmoid(w))^2 * anchor, score = objectness * class
     (YOLOv5 and v7, `Detect.forward`).
     """
-    levels = list(_levels(outputs, head, "all"))
-    anchors = outputs["anchors"].reshape(len(levels), -1, 2)
-    found = []
-    for level, cells, stride in levels:
-        maps = _flat(outputs[f"all{level}"]).reshape(anchors.shape[1], 5 + head.classes, -1)
-        for rows, anchor in zip(maps, anchors[level], strict=True):
-            keep, score, label = _objects(rows[4], rows[5:], threshold)
-            at = sigmoid(rows[:4, keep].T) * 2
-            centre, half = (at[:, :2] - 0.5 + cells[keep]) * stride, at[:, 2:] ** 2 * anchor / 2
-            found.append((np.concatenate([centre - half, centre + half], axis=1), score, label))
-    return _joined(found)
+    levels = _maps(outputs, "all")
+    anchors = outputs["anchors"].reshape(-1, 2)
+    count = len(anchors) // len(levels)
+    rows = [row for level in levels for row in level.reshape(count, 5 + head.classes, -1)]
+    keep, score, label = _by_object([row[4] for row in rows], [row[5:] for row in rows], threshold)
+    strides = _strides(outputs, head, "all")
+    cells, stride = grid(head.width, head.height, tuple(stride for stride in strides for _ in range(count)))
+    at = sigmoid(_columns([row[:4] for row in rows], keep).T) * 2
+    sizes = np.repeat(anchors, [row.shape[1] for row in rows], axis=0)[keep]
+    centre, half = (at[:, :2] - 0.5 + cells[keep]) * stride[keep], at[:, 2:] ** 2 * sizes / 2
+    return candidates(np.concatenate([centre - half, centre + half], axis=1), score, label)
 
 
 FAMILIES: dict[str, Family] = {
@@ -86,62 +80,62 @@ FAMILIES: dict[str, Family] = {
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────
 
 Part = tuple[Array, Array, Array]
-"""boxes (n, 4), scores (n,), class indices (n,) of one level"""
+"""indices of cells, their scores, their class indices; cells are counted through all levels, finest first"""
 
 
-def _levels(outputs: Outputs, head: Head, what: str) -> Iterator[tuple[int, Floats, float]]:
-    """Number, cells (h * w, 2) and stride of each level."""
-    level = 0
-    while (array := outputs.get(f"{what}{level}")) is not None:
-        stride = 1 << round(np.log2(head.height / array.shape[2]))
-        yield level, grid(head.width, head.height, (stride,))[0], float(stride)
-        level += 1
+def _maps(outputs: Outputs, role: str) -> list[Array]:
+    """A role's map of each level as (C, h * w), views."""
+    found: list[Array] = []
+    while (array := outputs.get(f"{role}{len(found)}")) is not None:
+        found.append(array.reshape(array.shape[1], -1))
+    return found
 
 
-def _flat(array: Array) -> Array:
-    """[1, C, h, w] -> (C, h * w), a view."""
-    return array.reshape(array.shape[1], -1)
+def _strides(outputs: Outputs, head: Head, role: str) -> tuple[int, ...]:
+    strides: tuple[int, ...] = ()
+    while (array := outputs.get(f"{role}{len(strides)}")) is not None:
+        strides += (1 << round(math.log2(head.height / array.shape[2])),)
+    return strides
 
 
-def _by_class(
-    outputs: Outputs,
-    head: Head,
-    threshold: float,
-    logits: Callable[[int], Array],
-    decode: Callable[[int, Array, Floats, float], Array],
-) -> Candidates:
-    """Heads without objectness: the cells whose best class passes; `decode` gives their boxes."""
-    found, least = [], bar(threshold)
-    for level, cells, stride in _levels(outputs, head, "all" if "all0" in outputs else "classes"):
-        classes = logits(level)
-        best = classes.max(axis=0)
-        finite(best)
-        keep = np.flatnonzero(best >= least)
-        if len(keep):
-            label = classes[:, keep].argmax(axis=0)
-            found.append((decode(level, keep, cells[keep], stride), sigmoid(best[keep]), label))
-    return _joined(found)
+def _by_class(classes: list[Array], threshold: float) -> Part:
+    """The cells whose best class (logits (C, n) a level) reaches the threshold."""
+    best = np.concatenate([level.max(axis=0) for level in classes])
+    finite(best)
+    keep = np.flatnonzero(best >= bar(threshold))
+    return keep, sigmoid(best[keep]), _columns(classes, keep).argmax(axis=0)
 
 
-def _objects(objects: Array, classes: Array, threshold: float) -> Part:
-    """Indices, scores and classes of the cells whose objectness * best class reaches the threshold.
+def _by_object(objects: list[Array], classes: list[Array], threshold: float) -> Part:
+    """The cells whose objectness * best class reaches the threshold, both logits: (n,) and (C, n) a level.
 
-    `objects` (n,) and `classes` (C, n) are logits. No probability exceeds 1, so objectness alone rules most cells out
-    before their classes are looked at.
+    No probability exceeds 1, so objectness alone rules most cells out before their classes are looked at.
     """
-    finite(objects)
-    keep = np.flatnonzero(objects >= bar(threshold))
-    logits = classes[:, keep]
+    every = np.concatenate(objects)
+    finite(every)
+    keep = np.flatnonzero(every >= bar(threshold))
+    logits = _columns(classes, keep)
     finite(logits)
     label = logits.argmax(axis=0)
-    score = sigmoid(objects[keep]) * sigmoid(logits[label, np.arange(len(keep))])
+    score = sigmoid(every[keep]) * sigmoid(logits[label, np.arange(len(keep))])
     passed = score >= threshold
     return keep[passed], score[passed], label[passed]
 
 
-def _mean(logits: Array, sides: int) -> Array:
-    """(sides * B, n) -> (sides, n): the mean of 0..B-1 under the softmax of B logits; of B = 1 the number itself."""
-    bins = logits.reshape(sides, -1, logits.shape[1])
+def _columns(maps: list[Array], keep: Array) -> Array:
+    """The columns of the cells `keep`, ascending, out of the maps (C, n) of all levels: (C, len(keep))."""
+    parts, first, at = [], 0, 0
+    ends = np.searchsorted(keep, np.cumsum([level.shape[1] for level in maps])).tolist()
+    for level, end in zip(maps, ends, strict=True):
+        if end > at or level is maps[-1]:
+            parts.append(level[:, keep[at:end] - first])
+        first, at = first + level.shape[1], end
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _mean(logits: Array) -> Array:
+    """(4 * B, n) -> (4, n): the mean of 0..B-1 under the softmax of B logits; of B = 1 the number itself."""
+    bins = logits.reshape(4, len(logits) // 4, logits.shape[1])
     if bins.shape[1] == 1:
         return bins[:, 0]
     weight = np.exp(bins - bins.max(axis=1, keepdims=True))
@@ -149,14 +143,8 @@ def _mean(logits: Array, sides: int) -> Array:
     return mean
 
 
-def _around(points: Array, reach: Array, stride: float) -> Array:
-    """Points (n, 2) and distances (4, n), both in strides -> left, top, right, bottom (n, 4) in pixels."""
-    away = reach.T
-    return np.concatenate([points - away[:, :2], points + away[:, 2:]], axis=1) * stride
-
-
-def _joined(found: list[Part]) -> Candidates:
-    if not found:
-        return candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
-    xyxy, score, label = (np.concatenate(column) for column in zip(*found, strict=True))
-    return candidates(xyxy, score, label)
+def _around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], head: Head) -> Array:
+    """Distances (4, n) in strides from `shift` within each cell -> left, top, right, bottom (n, 4) in pixels."""
+    cells, stride = grid(head.width, head.height, strides)
+    points, away = cells[keep] + np.float32(shift), reach.T
+    return np.concatenate([points - away[:, :2], points + away[:, 2:]], axis=1) * stride[keep]
