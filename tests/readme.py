@@ -110,8 +110,8 @@ def tour(shell: Shell) -> str:
             9,
         ),
         block(command := "edge-agent bench yolox-nano", shell(command, errors=False), 9),
-        "**Make it smaller** with 96 pictures, no labels: what must stay in float is found by measuring, and the result has to "
-        "agree with its parent ([how](docs/quantize.md)).",
+        "**Make it smaller** with 96 pictures, no labels: what must stay in float is found by measuring, and the "
+        "result has to agree with its parent ([how](docs/quantize.md)).",
         block(
             "edge-agent quantize yolox-nano --data coco_calib96 --auto --out nano-int8",
             shell(
@@ -119,8 +119,8 @@ def tour(shell: Shell) -> str:
             ),
             16,
         ),
-        "**Run it** on [a folder](deploy/examples/folder.toml), a camera or a log, and hear what comes out; `--audit` says "
-        "whether all of it came.",
+        "**Run it** on [a folder](deploy/examples/folder.toml), a camera or a log, and hear what comes out; `--audit` "
+        "says whether all of it came.",
         run_and_listen(shell, work),
     ]
     return "\n\n".join(step.strip("\n") for step in steps) + "\n"
