@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_agent import registry
 from edge_agent.backends import open_net
+from edge_agent.backends.quiet import quiet
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
@@ -93,8 +94,9 @@ class Models:
                 path = registry.file_path(located, row, pull=self.pull, say=self.say)
                 prove(manifest, row, path, parts, self.threads)
                 agreed = hold_against_parent(located, row, path, parts, self.threads)
-                net = open_net(path, row.format, way.threads)
-                warm(net, input_of(manifest, row))
+                with quiet():
+                    net = open_net(path, row.format, way.threads)
+                    warm(net, input_of(manifest, row))
             except ModelError as error:
                 passed_over.append(str(error))
                 continue

@@ -185,20 +185,18 @@ def _models_pull(args: argparse.Namespace, registry: Any) -> int:
 def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     import msgspec
 
-    from edge_agent.prove import open_tried
+    from edge_agent import reading
     from edge_agent.registry.graph import clean
-    from edge_agent.registry.inspect import inspect
-    from edge_agent.trial import looker
 
     path = Path(args.model)
     if path.suffix.lower() in registry.SUFFIXES and path.is_file():
-        net = open_tried(path, registry.SUFFIXES[path.suffix.lower()])
-        seen = inspect(path, net, looker([Path(proof) for proof in args.proof]))
+        found = reading.read(path, _proofs(args))
+        net, seen = found.ends, found.seen
         name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
     else:
-        located = registry.locate(args.model, open_net=open_tried)
+        located = registry.locate(args.model)
         row = located.manifest.networks()[0]
-        net = open_tried(registry.file_path(located, row), row.format)
+        net = reading.ends(registry.file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
         reasons = [*located.why.split("; "), *net.reasons, *_reports(located.manifest)]
     shown = {
@@ -233,6 +231,14 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     return 0
 
 
+def _proofs(args: argparse.Namespace) -> list[Path]:
+    """The pictures that the user gave. InputError for one that is none."""
+    proofs = [Path(proof) for proof in args.proof]
+    for proof in proofs:
+        _picture(proof)
+    return proofs
+
+
 def _reports(manifest: Manifest) -> list[str]:
     """What the last trials of each variant said."""
     from edge_agent.prove import remembered
@@ -252,14 +258,15 @@ def _tensor(spec: Any) -> dict[str, Any]:
 
 
 def _models_add(args: argparse.Namespace, registry: Any) -> int:
-    from edge_agent.prove import open_tried
+    from edge_agent.reading import read
     from edge_agent.registry.add import add
     from edge_agent.serving import try_all
-    from edge_agent.trial import looker
 
-    look = looker([Path(proof) for proof in args.proof])
+    proofs = _proofs(args)
     tried: list[Tried] = []
-    located = add(Path(args.file), args.name, open_tried, lambda found: tried.extend(try_all(found)), look)
+    located = add(
+        Path(args.file), args.name, lambda path: read(path, proofs).seen, lambda found: tried.extend(try_all(found))
+    )
     print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
     for reason in located.why.split("; "):
         print(f"  {reason}")
@@ -279,12 +286,12 @@ def _models_verify(args: argparse.Namespace, registry: Any) -> int:
 
 
 def _models_prove(args: argparse.Namespace, registry: Any) -> int:
-    from edge_agent.prove import open_tried
+    from edge_agent.reading import seen
     from edge_agent.serving import try_all
 
     if args.name is None:
         raise UsageError("models verify --prove: which model? give its name")
-    tried = try_all(registry.locate(args.name, open_net=open_tried), again=True)
+    tried = try_all(registry.locate(args.name, read=seen), again=True)
     _print_tried(tried)
     return 1 if any(one.refused for one in tried) else 0
 

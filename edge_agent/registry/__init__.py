@@ -20,7 +20,7 @@ from edge_agent.registry import store
 from edge_agent.types import Net
 
 if TYPE_CHECKING:
-    from edge_agent.registry.inspect import Look
+    from edge_agent.registry.seen import Look, Seen
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -31,6 +31,7 @@ SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 
 Say = Callable[[int, int], None]
 OpenNet = Callable[[Path, str], Net]
+Read = Callable[[Path], "Seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,15 @@ def locate(
     *,
     pull: bool = False,
     say: Say | None = None,
+    read: Read | None = None,
     open_net: OpenNet | None = None,
     look: Look | None = None,
 ) -> Located:
     """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
 
-    `pull`: an alias may fetch its first choice. `open_net` reads a bare file's shapes (backends.open_net); `look`
-    tries what it leaves open (trial.looker), without it that is taken as the family is trained.
+    `pull`: an alias may fetch its first choice. `read` says what a bare file is (reading.seen, in a child process);
+    or, in this process, `open_net` reads its shapes (backends.open_net) and `look` tries what it leaves open
+    (trial.looker), without it that is taken as the family is trained.
     Raises ManifestError, RefusedError (a bare file of no known family) or FetchError.
     """
     if name in ALIASES:
@@ -86,7 +89,10 @@ def locate(
     if is_folder:
         return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
     if path.suffix.lower() in SUFFIXES and is_file:
-        return _bare(path, open_net, look)
+        read = reader(open_net, look) if open_net else read
+        if read is None:
+            raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
+        return _bare(path, read)
     if is_file:
         raise RefusedError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
     if os.sep in name or path.suffix.lower() in SUFFIXES:
@@ -142,14 +148,17 @@ def _serves(located: Located) -> bool:
     return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
 
 
-def _bare(path: Path, open_net: OpenNet | None, look: Look | None) -> Located:
-    """A manifest for a file that has none, with the reasons as `why`. RefusedError for what cannot be run."""
+def reader(open_net: OpenNet, look: Look | None = None) -> Read:
+    """Reads bare files in this process: for those that are trusted, and for tests."""
     from edge_agent.registry.inspect import inspect
 
-    if open_net is None:
-        raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
+    return lambda path: inspect(path, open_net(path, SUFFIXES[path.suffix.lower()]), look)
+
+
+def _bare(path: Path, read: Read) -> Located:
+    """A manifest for a file that has none, with the reasons as `why`. RefusedError for what cannot be run."""
     format = SUFFIXES[path.suffix.lower()]
-    seen = inspect(path, open_net(path, format), look)
+    seen = read(path)
     if seen.refusal:
         raise RefusedError(seen.refusal)
     rows = [_row(path, format, "model")]

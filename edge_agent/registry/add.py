@@ -14,25 +14,23 @@ import msgspec
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, UsageError
 from edge_agent.manifest import Manifest, load
-from edge_agent.registry import ALIASES, Located, OpenNet, carried, file_path, home, locate, store, versions
-from edge_agent.registry.inspect import Look
+from edge_agent.registry import ALIASES, Located, Read, carried, file_path, home, locate, store, versions
 
 
 def add(
     path: Path,
     name: str | None,
-    open_net: OpenNet,
+    read: Read,
     prove: Callable[[Located], object] = lambda located: None,
-    look: Look | None = None,
 ) -> Located:
     """Copy a model (a folder with a manifest, or a bare file) into the registry, once `prove` has raised nothing.
 
     Each file goes to the store by its hash; manifest.toml, with labels and classes as they were found, becomes the
-    current version of NAME, and what was current its previous one (see versions.py). `look` tries what a bare file
-    leaves open. Raises RefusedError for a file of no known family or one that makes no sense, UsageError for a name
+    current version of NAME, and what was current its previous one (see versions.py). `read` says what a bare file
+    is. Raises RefusedError for a file of no known family or one that makes no sense, UsageError for a name
     that is taken.
     """
-    located = locate(str(path.absolute()), open_net=open_net, look=look)
+    located = locate(str(path.absolute()), read=read)
     name = name or located.manifest.name
     if not re.fullmatch(NAME, name):
         raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')

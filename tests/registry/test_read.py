@@ -173,7 +173,7 @@ def test_the_pooling_that_makes_sense_is_kept(tmp_path: Path) -> None:
 def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:
     meta = {"license": "MIT"}
     path = squares(tmp_path / "my net.onnx", "yolov8", gain=1.0, nhwc=True, meta=meta)
-    located = adding.add(path, "squares", open_net, look=look)
+    located = adding.add(path, "squares", registry.reader(open_net, look))
     manifest = registry.locate("squares").manifest
     assert manifest == located.manifest
     assert (manifest.family, manifest.licence, manifest.labels) == ("yolov8", "MIT", ["blue", "green", "red"])
@@ -183,7 +183,7 @@ def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:
         squares(tmp_path / "b.onnx", "yolov8", batch=4),
     ):
         with pytest.raises(RefusedError):
-            adding.add(refused, "no", open_net, look=look)
+            adding.add(refused, "no", registry.reader(open_net, look))
     with pytest.raises(ManifestError, match='no model "no"'):
         registry.locate("no")
 

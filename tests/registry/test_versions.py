@@ -29,7 +29,7 @@ def model(tmp_path: Path, body: str) -> Path:
 
 
 def add(tmp_path: Path, body: str) -> registry.Located:
-    return adding.add(model(tmp_path, body), "mine", open_net)
+    return adding.add(model(tmp_path, body), "mine", registry.reader(open_net))
 
 
 def pair(home: Path) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def test_a_refused_version_changes_nothing(tmp_path: Path, own_home: Path) -> No
     add(tmp_path, "one")
     add(tmp_path, "two")
     with pytest.raises(ManifestError, match="no"):
-        adding.add(model(tmp_path, "three"), "mine", open_net, refuse)
+        adding.add(model(tmp_path, "three"), "mine", registry.reader(open_net), refuse)
     assert pair(own_home) == ("two", "one")
 
 
@@ -97,7 +97,7 @@ def test_a_folder_put_there_by_hand_and_another_task_are_not_switched(tmp_path: 
     text = (folder / "manifest.toml").read_text().replace('"detect"', '"encode"')
     (folder / "manifest.toml").write_text(text.replace("input = {", 'text = { vocab = "v" }\ninput = {'))
     with pytest.raises(UsageError, match="is a model to detect, this is one to encode"):
-        adding.add(folder, "mine", open_net)
+        adding.add(folder, "mine", registry.reader(open_net))
 
 
 def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Path) -> None:
@@ -120,12 +120,13 @@ def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Pa
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
+from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.registry import add as adding
 
 home, folder, act = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 acts = {
-    "add": lambda: adding.add(Path(folder), "mine", open_net),
+    "add": lambda: adding.add(Path(folder), "mine", registry.reader(open_net)),
     "rollback": lambda: adding.rollback("mine"),
     "remove": lambda: adding.remove("mine"),
 }

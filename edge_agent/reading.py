@@ -1,0 +1,95 @@
+"""What a bare file is, found out in a child process: not even its trial runs take place in the agent's own.
+
+The child opens the file, reads it (registry/inspect.py) and tries what it leaves open on pictures (trial.py). What it
+found is remembered like every verdict (prove.py), under the file, what lies beside it and the pictures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.errors import RefusedError
+from edge_agent.manifest import File
+from edge_agent.prove import LIMITS, Result, Trial, Variant, ask
+from edge_agent.registry import SUFFIXES, store
+from edge_agent.registry.seen import Seen
+from edge_agent.types import Net, TensorSpec
+
+BESIDE = ("labels.txt", "tokenizer.json", "vocab.txt", "1_Pooling/config.json")
+"""files that inspection reads where they lie beside the model"""
+
+
+class Ends(msgspec.Struct, frozen=True):
+    """A network as its file declares it, and the engine that opened it."""
+
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    engine: str
+    reasons: list[str]
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a bare file was found to be."""
+
+    seen: Seen
+    ends: Ends
+
+
+def read(path: Path, proofs: Sequence[Path] = ()) -> Reading:
+    """Read a bare file; `proofs`: pictures of what it is for. RefusedError, one line, for what cannot be read."""
+    beside = {name: path.parent / name for name in BESIDE if (path.parent / name).is_file()}
+    given = {**beside, **{f"proof {i}": proof for i, proof in enumerate(proofs)}}
+    result, before = _asked(
+        "read", path, SUFFIXES[path.suffix.lower()], {role: str(part.absolute()) for role, part in given.items()}
+    )
+    found = msgspec.convert(result.figures, Reading)
+    if before == str(path):
+        return found
+    return Reading(replace(found.seen, refusal=found.seen.refusal.replace(before, str(path))), found.ends)
+
+
+def seen(path: Path) -> Seen:
+    """Only what is to be known to serve it; see `read`."""
+    return read(path).seen
+
+
+def ends(path: Path, format: str) -> Ends:
+    """Inputs, outputs and engine of a network file. RefusedError, one line."""
+    return msgspec.convert(_asked("load", path, format, {})[0].figures, Ends)
+
+
+def _asked(what: str, path: Path, format: str, parts: dict[str, str]) -> tuple[Result, str]:
+    """What the child found, and the path under which it knew the file. RefusedError."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise RefusedError(f"{path}: no file that can be read; check the path and its owner")
+    row = File(path.name, format, store.digest(path), path.stat().st_size)  # type: ignore[arg-type]
+    verdict = ask("proofs", Trial(what, [Variant(row, str(path))], 0, LIMITS, parts=parts))  # type: ignore[arg-type]
+    result, before = verdict.result, verdict.model
+    if not result.passed:
+        reason = result.reason.replace(before, str(path))
+        raise RefusedError(reason if str(path) in reason else f"{path}: {reason}")
+    return result, before
+
+
+# ── in the child ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def held(trial: Trial, net: Net) -> Result:
+    """What `read` asks for, of a network that is open. RefusedError for no known family."""
+    from edge_agent.registry.inspect import inspect
+    from edge_agent.trial import looker
+
+    proofs = [Path(part) for role, part in sorted(trial.parts.items()) if role.startswith("proof ")]
+    found = inspect(Path(trial.variants[0].path), net, looker(proofs))
+    return Result(True, figures={"seen": msgspec.to_builtins(found), "ends": declared(net)})
+
+
+def declared(net: Net) -> dict[str, object]:
+    """The network as `Ends`, in plain values."""
+    plain = Ends(list(net.inputs), list(net.outputs), net.engine, list(net.reasons))
+    return dict(msgspec.to_builtins(plain))
