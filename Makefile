@@ -37,6 +37,12 @@ bench-peers:
 	.venv-peers/bin/python -m pip install -q torch==2.13.0 -r tests/bench/peers/requirements.txt
 	.venv-peers/bin/python -m pip install -q --no-deps torchvision==0.28.0 ultralytics
 
+# model × method → size, accuracy, time, in docs/quantize.md; hours on a small box, and it goes on where it was
+# (QUICK=--quick takes fewer samples; CASE="vww ad01" only some models)
+.PHONY: bench-quantize
+bench-quantize: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.quantize $(QUICK) $(if $(CASE),$(CASE),--docs)
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

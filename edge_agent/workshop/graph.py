@@ -85,19 +85,19 @@ def _made(args: argparse.Namespace, row: File, path: Path, parent: Served, work:
     from edge_agent.backends.onnx import optimise
     from edge_agent.workshop import graph_edit
 
-    made = _Made()
+    made, stem = _Made(), Path(row.name).stem  # a fetched file lies under its hash
     say("simplifying", 0, 1)
     old = graph_edit.read(path)
     new = graph_edit.simplified(old)
     made.notes.append(f"simplified: {graph_edit.nodes(old)} operators became {graph_edit.nodes(new)}")
-    file = work / f"{path.stem}.simple.onnx"
+    file = work / f"{stem}.simple.onnx"
     onnx.save(new, str(file))
     say("simplifying", 1, 1)
     if args.preprocess:
         if parent.input is None:
             raise UsageError(f"--preprocess: {parent.manifest.name} takes no pictures")
         fused, spec = graph_edit.with_preparation(new, parent.input)
-        whole = work / f"{path.stem}.pixels.onnx"
+        whole = work / f"{stem}.pixels.onnx"
         onnx.save(fused, str(whole))
         before, after = _compared(parent, file, whole, spec)
         told = f"with the preparation taken in {after:.2f} ms a sample, without {before:.2f} ms"

@@ -1,4 +1,4 @@
-"""The table of quantization: a case of it on the carried BERT, that it goes on where it was, and its place in the docs."""
+"""The table of quantization: a case on the carried BERT, that it goes on where it was, and its place in the docs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from edge_agent.tasks import everyday
 from tests.bench import quantize
 from tests.bench.quantize import Case, Line
+from tests.conftest import ROOT
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -52,5 +53,5 @@ def test_the_table_stands_between_its_markers(tmp_path: Path) -> None:
 def test_every_case_names_a_model_that_is_here(data: Path) -> None:
     for case in quantize.CASES:
         for name in filter(None, (case.model, case.calibrate, case.evaluate, case.published)):
-            path = data / name[5:] if name.startswith("data/") else quantize.ROOT / name
+            path = data / name[5:] if name.startswith("data/") else ROOT / name
             assert path.exists(), path

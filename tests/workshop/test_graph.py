@@ -1,0 +1,265 @@
+"""`edge-agent graph`: what comes out answers as before, with pixels in, as .ort, as TFLite; and what cannot be done."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_agent.errors import ModelError, RefusedError, UsageError
+from edge_agent.manifest import Input, load
+from edge_agent.workshop import graph, graph_convert, graph_edit
+from tests.conftest import ROOT
+from tests.nets import blob_finder_onnx, doubling_onnx
+from tests.tiny import tiny_detector
+
+pytest.importorskip("onnxslim", reason="pip install edge-agent[workshop]")
+
+YOLO = ROOT / "models" / "edge-yolo"
+RGB = Input(8, 6, channels="RGB", scale=1 / 255, mean=(0.48, 0.45, 0.4), std=(0.22, 0.21, 0.25), letterbox="stretch")
+
+
+def no_say(what: str, done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
+def arguments(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    graph.add_arguments(parser)
+    args = parser.parse_args(argv)
+    args.threads, args.pull, args.json = 1, False, False
+    return args
+
+
+def convolution(path: Path, layout: str = "NCHW", groups: int = 1, element: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """A padded convolution of a picture 8 wide and 6 high; NHWC: behind a transposition."""
+    kind = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}[element]
+    weight = np.random.default_rng(0).normal(size=(6, 3 // groups, 3, 3)).astype(kind)
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1], group=groups)]
+    shape = [1, 3, 6, 8] if layout == "NCHW" else [1, 6, 8, 3]
+    if layout == "NHWC":
+        nodes[0].input[0] = "planes"
+        nodes.insert(0, helper.make_node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]))
+    made = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", element, shape)],
+            [helper.make_tensor_value_info("y", element, [1, 6, 6, 8])],
+            [numpy_helper.from_array(weight, "w")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(made, str(path))
+    return made
+
+
+def answer(model: onnx.ModelProto, value: Any) -> Any:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: value})[0]
+
+
+def prepared(image: Any, spec: Input) -> Any:
+    """The definition: (x * scale - mean) / std, in the order of channels and axes that the network wants."""
+    picture = image[..., ::-1] if spec.channels == "RGB" else image
+    real = (picture * spec.scale - np.array(spec.mean)) / np.array(spec.std)
+    return (real.transpose(2, 0, 1) if spec.layout == "NCHW" else real)[None].astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+@pytest.mark.parametrize(("layout", "groups"), [("NCHW", 1), ("NCHW", 3), ("NHWC", 1)])
+@pytest.mark.parametrize("plain", [False, True], ids=["normalised", "pixels"])
+def test_the_preparation_is_taken_in(tmp_path: Path, channels: Any, layout: Any, groups: int, plain: bool) -> None:
+    """Padding too: a border of zeroes stands behind the preparation, in the file as before."""
+    spec = msgspec.structs.replace(RGB, channels=channels, layout=layout)
+    if plain:
+        spec = Input(8, 6, channels=channels, layout=layout)
+    model = convolution(tmp_path / "m.onnx", layout, groups)
+    made, takes = graph_edit.with_preparation(model, spec)
+    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), rtol=1e-3, atol=1e-3)
+    assert (takes.layout, takes.channels, takes.scale, takes.letterbox) == ("NHWC", "BGR", 1.0, spec.letterbox)
+    ops = [node.op_type for node in made.graph.node]
+    folded = layout == "NCHW" and groups == 1
+    assert ("Mul" in ops) == (not folded and not plain), "the scale is in the weights where they can hold it"
+    assert ("Gather" in ops) == (not folded and channels == "RGB"), "and so is the order of the colours"
+    assert len(model.graph.node) == (2 if layout == "NHWC" else 1), "what was given is left alone"
+
+
+def test_half_floats_stay_half_floats(tmp_path: Path) -> None:
+    model = convolution(tmp_path / "m.onnx", element=TensorProto.FLOAT16)
+    made, _ = graph_edit.with_preparation(model, RGB)
+    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
+    want = answer(model, prepared(image, RGB).astype(np.float16))
+    np.testing.assert_allclose(answer(made, image[None]), want, atol=0.1)
+
+
+def test_what_takes_no_floats_is_refused(tmp_path: Path) -> None:
+    made, spec = graph_edit.with_preparation(convolution(tmp_path / "m.onnx"), RGB)
+    with pytest.raises(RefusedError, match='"pixels" is uint8 already'):
+        graph_edit.with_preparation(made, spec)
+
+
+def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
+    """Two nodes that do nothing and a constant sum go."""
+    model = convolution(tmp_path / "m.onnx")
+    model.graph.node.insert(0, helper.make_node("Identity", ["x"], ["same"], name="id"))
+    model.graph.node[1].input[0] = "same"
+    model.graph.node.insert(0, helper.make_node("Add", ["w", "w"], ["twice"], name="sum"))
+    model.graph.node[2].input[1] = "twice"
+    made = graph_edit.simplified(model)
+    assert [node.op_type for node in made.graph.node] == ["Conv"]
+    x = np.random.default_rng(0).normal(size=(1, 3, 6, 8)).astype(np.float32)
+    np.testing.assert_allclose(answer(made, x), answer(model, x), rtol=1e-5)
+    assert len(model.graph.node) == 3
+
+
+def test_weights_kept_as_half_floats_are_not_widened() -> None:
+    """edge-bert's lie as float16 with a Cast behind each: folding that would double the file."""
+    model = graph_edit.read(ROOT / "models" / "edge-bert" / "encoder.onnx")
+    assert graph_edit.simplified(model).ByteSize() < model.ByteSize() * 1.1
+
+
+def test_no_onnx_file(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("hello there")
+    with pytest.raises(RefusedError, match="not a readable ONNX model"):
+        graph_edit.read(tmp_path / "m.onnx")
+
+
+def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *rest: Any, **more: Any) -> Any:
+        if name.split(".")[0] == "onnxslim":
+            raise ImportError("No module named 'onnxslim'")
+        return real(name, *rest, **more)
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "onnxslim"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ModelError, match=r'pip install "edge-agent\[workshop\]"'):
+        graph_edit.simplified(convolution(tmp_path / "m.onnx"))
+
+
+# ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(graph_convert.TOOL, raising=False)
+    monkeypatch.setattr(graph, "SECONDS", 0.2)
+
+
+def test_the_verb_writes_a_model_that_the_gate_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "FASTER", 1e9)  # whatever this box says of the time, it is kept
+    tiny = tiny_detector(tmp_path / "tiny")
+    before = (tiny / "model.onnx").read_bytes()
+    report = graph.run(arguments(str(tiny), "--preprocess", "--ort", "--out", str(tmp_path / "out")), no_say)
+    assert (tiny / "model.onnx").read_bytes() == before
+    manifest = load(tmp_path / "out" / "manifest.toml")
+    assert [row.format for row in manifest.file] == ["onnx", "ort"]
+    assert manifest.input is not None and manifest.input.layout == "NHWC" and manifest.made is not None
+    assert manifest.made.verb == "graph" and manifest.made.method == "simplified, preprocess, ort"
+    assert [row.accuracy for row in report.rows] == [1.0, 1.0, 1.0], "the boxes are the parent's"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "manifest.toml", "model.pixels.onnx", "model.pixels.ort", "report.html", "report.json"
+    }  # fmt: skip
+    assert any("preparation taken in" in note for note in report.notes) and graph.lines(report)
+
+
+def test_preparation_that_gains_nothing_stays_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "FASTER", 0.0)
+    tiny = tiny_detector(tmp_path / "tiny")
+    report = graph.run(arguments(str(tiny), "--preprocess", "--out", str(tmp_path / "out")), no_say)
+    manifest = load(tmp_path / "out" / "manifest.toml")
+    assert [row.name for row in manifest.file] == ["model.simple.onnx"]
+    assert manifest.input == load(tiny / "manifest.toml").input
+    assert any("no gain, so it stays outside" in note for note in report.notes)
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    with pytest.raises(UsageError, match="make the TFLite files in a folder of their own"):
+        graph.run(arguments(str(YOLO), "--preprocess", "--tflite", "--out", out), no_say)
+    with pytest.raises(UsageError, match="takes no pictures"):
+        graph.run(arguments(str(ROOT / "models" / "edge-bert"), "--preprocess", "--out", out), no_say)
+    with pytest.raises(UsageError, match="which the workshop did not make"):
+        graph.run(arguments(str(YOLO), "--out", str(ROOT / "docs")), no_say)
+
+
+# ── onnx2tf ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def program(path: Path, body: str) -> Path:
+    """A program in the place of onnx2tf, which is called as it is and does what the real one does to files."""
+    path.write_text(f"#!{sys.executable}\nimport sys, pathlib\nargv = sys.argv[1:]\n{body}")
+    path.chmod(0o755)
+    return path
+
+
+CONVERTS = """
+given, out = pathlib.Path(argv[argv.index("-i") + 1]), pathlib.Path(argv[argv.index("-o") + 1])
+assert pathlib.Path("calibration_image_sample_data_20x128x128x3_float32.npy").stat().st_size > 20 * 128 * 128 * 3 * 4
+out.mkdir(exist_ok=True)
+for kind in ("float32", "float16"):
+    (out / f"{given.stem}_{kind}.tflite").write_bytes(b"TFL3")
+given.write_bytes(b"simplified in place")
+"""
+
+
+def test_it_is_called_on_a_copy(tmp_path: Path) -> None:
+    """The real one writes over its input, and fetches a picture from the net where none lies beside it."""
+    source = doubling_onnx(tmp_path / "m.onnx")
+    before = source.read_bytes()
+    made = graph_convert.to_tflite(program(tmp_path / "onnx2tf", CONVERTS), source, tmp_path / "work", no_say)
+    assert [(path.name, precision) for path, precision in made] == [
+        ("m_float32.tflite", "fp32"),
+        ("m_float16.tflite", "fp16"),
+    ]
+    assert source.read_bytes() == before
+
+
+def test_its_last_words_are_said(tmp_path: Path) -> None:
+    source = doubling_onnx(tmp_path / "m.onnx")
+    bad = program(tmp_path / "bad", "print('much')\nprint('ERROR: no such operator', file=sys.stderr)\nsys.exit(1)")
+    with pytest.raises(RefusedError, match=r"onnx2tf cannot convert m.onnx: ERROR: no such operator"):
+        graph_convert.to_tflite(bad, source, tmp_path / "work", no_say)
+    with pytest.raises(RefusedError, match="it ended with 0 and said nothing"):
+        graph_convert.to_tflite(program(tmp_path / "mute", ""), source, tmp_path / "work", no_say)
+
+
+def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"python3 -m venv tf && tf/bin/pip install onnx2tf"):
+        graph_convert.find()
+    with pytest.raises(UsageError, match="--onnx2tf nowhere: no program there"):
+        graph_convert.find("nowhere")
+    tool = program(tmp_path / "onnx2tf", "")
+    assert graph_convert.find() == tool
+    other = program(tmp_path / "other", "")
+    monkeypatch.setenv(graph_convert.TOOL, str(other))
+    assert graph_convert.find() == other and graph_convert.find(str(tool)) == tool
+    monkeypatch.setenv(graph_convert.TOOL, str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match=graph_convert.TOOL):
+        graph_convert.find()
+
+
+def test_blob_finder_keeps_its_findings(tmp_path: Path) -> None:
+    """A detector made here, whose first operator is a product with 1 / 255: it is no convolution, nothing is folded."""
+    model = graph_edit.read(blob_finder_onnx(tmp_path / "m.onnx"))
+    spec = Input(64, 64, channels="BGR", letterbox="top-left")
+    made, _ = graph_edit.with_preparation(graph_edit.simplified(model), spec)
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:32, 16:32] = (0, 0, 255)
+    np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), atol=1e-4)
