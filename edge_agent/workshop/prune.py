@@ -37,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sparsity", type=_share, default=0.3, help="share that goes, 0..1: of what --of says (0.3)")
     parser.add_argument(
         "--of",
-        choices=("multiplications", "weights"),
-        help="of what: time, which is the default of --structured, or size",
+        choices=("weights", "multiplications"),
+        default="weights",
+        help="what --sparsity is a share of: size (default) or work",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--structured", action="store_true", help="whole channels: smaller and faster (default)")
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     plan = prune_steps.Plan(
         sparsity=args.sparsity,
         structured=not args.unstructured,
-        of=args.of or ("weights" if args.unstructured else "multiplications"),
+        of=args.of,
         by=args.by or ("reconstruction" if samples and not args.unstructured else "magnitude"),
         steps=args.steps,
         refit=samples is not None and not args.no_refit,

@@ -178,24 +178,25 @@ def _greedy(family: Family, terms: list[tuple[Array, Array, Array]]) -> Ranked:
     cost = [float(len(terms))]
     states = [c.copy() for c, _, _ in terms]
     seen = [products @ c for c, products, _ in terms]  # products @ state, kept up to date
-    for _ in range(count):
+    at_once = max(1, count // 128)  # of a very wide layer a few go by the same gains
+    while len(order) < count:
         gain = np.zeros(count)
         for state, product, (_, _, at), total in zip(states, seen, terms, whole, strict=True):
             own = np.maximum(state.diagonal(), 1e-9 * max(float(state.diagonal().max()), 1e-12))
             np.add.at(gain, at, (state * product).sum(axis=0) / own / total)
         gain[order] = -np.inf
-        best = int(gain.argmax())
-        order.append(best)
-        left = 0.0
-        for state, product, (_, _, at), total in zip(states, seen, terms, whole, strict=True):
-            for column in np.flatnonzero(at == best):
-                own = float(state[column, column])
-                if own > 1e-12:
-                    row = state[column] / own
-                    product -= np.outer(product[:, column], row)
-                    state -= np.outer(state[:, column].copy(), row)
-            left += max(0.0, float(np.trace(product))) / total
-        cost.append(min(left, cost[-1]))
+        for best in np.argsort(-gain, kind="stable")[: min(at_once, count - len(order))]:
+            order.append(int(best))
+            left = 0.0
+            for state, product, (_, _, at), total in zip(states, seen, terms, whole, strict=True):
+                for column in np.flatnonzero(at == best):
+                    own = float(state[column, column])
+                    if own > 1e-12:
+                        row = state[column] / own
+                        product -= np.outer(product[:, column], row)
+                        state -= np.outer(state[:, column].copy(), row)
+                left += max(0.0, float(np.trace(product))) / total
+            cost.append(min(left, cost[-1]))
     return Ranked(family, family.roots[order], np.array(cost) / max(1, len(terms)))
 
 

@@ -17,8 +17,10 @@ from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, columns, tou
 
 ROWS = 12_000
 """cells, or tokens, that a layer's equations are made of, at most"""
-RIDGE = 1e-4
-"""relative to the mean square of the inputs; keeps a layer near the weights it has where the data do not tell"""
+RIDGES = (1e-4, 1e-2, 1.0)
+"""relative to the mean square of the inputs: how strongly a layer is drawn to the weights that it has"""
+HELD = 4
+"""every so-manieth sample tells which of them is right"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +72,44 @@ def refit(
     return fitted
 
 
+@dataclass(slots=True)
+class _Sums:
+    """X'X, X'Y, Y'Y and the sum of Y over rows: (groups, …)."""
+
+    normal: Array
+    cross: Array
+    square: Array
+    total: Array
+    rows: float
+
+    def plus(self, other: _Sums) -> _Sums:
+        return _Sums(
+            self.normal + other.normal,
+            self.cross + other.cross,
+            self.square + other.square,
+            self.total + other.total,
+            self.rows + other.rows,
+        )
+
+    def left(self, weight: Array) -> float:
+        """Share of the spread of Y that `weight` does not explain."""
+        spread = float((self.square - self.total**2 / max(self.rows, 1e-9)).sum())
+        error = self.square.sum() - 2 * (weight * self.cross).sum() + (weight * (self.normal @ weight)).sum()
+        return float(error) / max(spread, 1e-12)
+
+
 class _Equations:
-    """X'X and X'Y of one layer, summed up over samples; X has a column of ones where there is a bias."""
+    """What is known of one layer: every HELD-th sample is kept apart, to see how near to its weights it has to stay.
+
+    X has a column of ones where there is a bias.
+    """
 
     def __init__(self, op: str, graph: Graph, number: int, most: int) -> None:
         self.op, self.graph, self.number, self.most = op, graph, number, most
         self.node, self.weight = graph.nodes[number], graph.weight(number)
         self.bias = self.node.input[2] if len(self.node.input) > 2 and self.node.input[2] in graph.values else ""
-        self.normal = self.cross = self.square = self.total = np.zeros(0)
-        self.rows = 0.0
+        self.groups, self.count = 1, 0
+        self.sums: dict[bool, _Sums] = {}
 
     def add(self, x: Array, goal: Array, stays: Array | None, boxes: Array | None) -> None:
         """One sample: the layer's own input and its parent's output."""
@@ -94,54 +125,47 @@ class _Equations:
         left = columns(self.node, self.weight, x, where, self.most).astype(np.float32)
         if self.bias:
             left = np.concatenate([left, np.ones_like(left[..., :1])], axis=2)
-        groups = len(left)
-        goals = y.reshape(len(y), groups, -1).transpose(1, 0, 2)
+        self.groups = len(left)
+        goals = y.reshape(len(y), self.groups, -1).transpose(1, 0, 2)
         share = np.ones(len(y), np.float32) if boxes is None or where is None else touched(where, goal.shape[2:], boxes)
-        weighted = left * share[:, None]
         # products in float32, which is twice as fast; sums over samples in float64
-        turned = weighted.transpose(0, 2, 1)
-        normal, cross = (turned @ left).astype(np.float64), (turned @ goals).astype(np.float64)
-        square = (goals**2 * share[:, None]).sum(axis=1, dtype=np.float64)
-        total = (goals * share[:, None]).sum(axis=1, dtype=np.float64)
-        if not self.rows:
-            self.normal, self.cross, self.square, self.total = normal, cross, square, total
-        else:
-            self.normal += normal
-            self.cross += cross
-            self.square += square
-            self.total += total
-        self.rows += float(share.sum())
+        turned = (left * share[:, None]).transpose(0, 2, 1)
+        here = _Sums(
+            (turned @ left).astype(np.float64),
+            (turned @ goals).astype(np.float64),
+            (goals**2 * share[:, None]).sum(axis=1, dtype=np.float64),
+            (goals * share[:, None]).sum(axis=1, dtype=np.float64),
+            float(share.sum()),
+        )
+        apart = self.count % HELD == HELD - 1
+        self.count += 1
+        self.sums[apart] = self.sums[apart].plus(here) if apart in self.sums else here
 
     def solve(self, mask: Array | None) -> Fitted:
-        """Exchange the layer's weights in the graph."""
+        """Exchange the layer's weights in the graph, where others do better on the samples that were kept apart."""
         now = self._flat(self.weight)
         if self.bias:
-            bias = self.graph.values[self.bias].reshape(len(now), 1, -1).astype(np.float64)
-            if self.op == "Gemm":
-                bias = self.graph.values[self.bias].reshape(1, 1, -1).astype(np.float64)
-            now = np.concatenate([now, bias], axis=1)
-        size = self.normal.shape[1]
-        ridge = np.maximum(np.trace(self.normal, axis1=1, axis2=2) / size, 1e-9)[:, None, None] * RIDGE
-        normal = self.normal + ridge * np.eye(size)
-        if mask is None:
-            new = now + np.linalg.solve(normal, self.cross - self.normal @ now)
+            bias = self.graph.values[self.bias].astype(np.float64)
+            now = np.concatenate([now, bias.reshape(self.groups, 1, -1)], axis=1)
+        fit, held = self.sums[False], self.sums.get(True)
+        flat = None if mask is None else self._flat(mask) != 0
+        before = (held or fit).left(now)
+        if held is None:
+            new = _solution(fit, RIDGES[0], now, flat)
+            after = fit.left(new)
         else:
-            new = _masked(normal, self.cross + ridge * now, self._flat(mask) != 0, now)
-        spread = (self.square - self.total**2 / max(self.rows, 1e-9)).sum()
-        before, after = (self._left(w) / max(spread, 1e-12) for w in (now, new))
-        if after < before or mask is not None:
+            errors = {ridge: held.left(_solution(fit, ridge, now, flat)) for ridge in RIDGES}
+            best = min(errors, key=lambda ridge: errors[ridge])
+            after = errors[best]
+            new = _solution(fit.plus(held), best, now, flat)
+        if after < before:
             self._write(new)
-        return Fitted(layer_name(self.graph, self.number), self.op, float(before), float(min(before, after)))
-
-    def _left(self, weight: Array) -> float:
-        """Sum of squares that `weight` does not explain."""
-        return float(self.square.sum() - 2 * (weight * self.cross).sum() + (weight * (self.normal @ weight)).sum())
+        return Fitted(layer_name(self.graph, self.number), self.op, before, min(before, after))
 
     def _flat(self, weight: Array) -> Array:
         """(groups, inputs, outputs a group) of a weight as the file has it."""
         if self.op == "Conv":
-            groups = len(self.normal)
-            flat = weight.reshape(groups, weight.shape[0] // groups, -1).transpose(0, 2, 1)
+            flat = weight.reshape(self.groups, weight.shape[0] // self.groups, -1).transpose(0, 2, 1)
             return flat.astype(np.float64)
         turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
         return (weight.T if turned else weight)[None].astype(np.float64)
@@ -158,6 +182,16 @@ class _Equations:
             turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
             value = new[0].T if turned else new[0]
         self.graph.values[name] = np.ascontiguousarray(value.astype(self.weight.dtype))
+
+
+def _solution(sums: _Sums, ridge: float, now: Array, mask: Array | None) -> Array:
+    """Least squares, drawn to `now` by `ridge` times the mean square of the inputs."""
+    size = sums.normal.shape[1]
+    pull = np.maximum(np.trace(sums.normal, axis1=1, axis2=2) / size, 1e-9)[:, None, None] * ridge
+    normal = sums.normal + pull * np.eye(size)
+    if mask is None:
+        return now + np.asarray(np.linalg.solve(normal, sums.cross - sums.normal @ now))
+    return _masked(normal, sums.cross + pull * now, mask, now)
 
 
 def _masked(normal: Array, cross: Array, mask: Array, now: Array) -> Array:

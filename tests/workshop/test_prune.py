@@ -1,0 +1,157 @@
+"""`prune` as people call it, on the carried text encoder: folder, report and gate, and what may go wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent import cli
+from edge_agent.errors import ModelError, UsageError
+from edge_agent.manifest import load
+from edge_agent.workshop import prune
+
+WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garden")
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Texts, and a registry of their own."""
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(prune, "SECONDS", 0.1)
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(f"turn the {a} in the {b} on\nis the {a} off\n" for a in WORDS for b in WORDS[:2]))
+    return path
+
+
+def arguments(*given: object) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    prune.add_arguments(parser)
+    parser.add_argument("--pull", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args([str(one) for one in given])
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress for nobody."""
+
+
+def test_a_pruned_encoder_is_a_model_folder_that_the_gate_took(lines: Path, tmp_path: Path) -> None:
+    """Interrupted in its second step, it goes on there."""
+    out = tmp_path / "small"
+    given = arguments(
+        "edge-bert", "--data", lines, "--out", out, "--sparsity", "0.1", "--steps", "2", "--max-drop", "0.5"
+    )
+    heard: list[str] = []
+
+    def interrupting(what: str, done: int, total: int) -> None:
+        if what.startswith("step 2"):
+            raise KeyboardInterrupt
+
+    def hearing(what: str, done: int, total: int) -> None:
+        heard.append(what)
+
+    with pytest.raises(KeyboardInterrupt):
+        prune.run(given, interrupting)
+    assert not (out / "manifest.toml").exists() and len(list(out.glob(".work/*/step-1.onnx"))) == 1
+    report = prune.run(given, hearing)
+    assert any(what.startswith("step 2") for what in heard) and not any(what.startswith("step 1") for what in heard)
+    manifest, parent = load(out / "manifest.toml"), load(Path("models/edge-bert/manifest.toml").absolute())
+    assert manifest.parent == "edge-bert" and manifest.made is not None and manifest.made.verb == "prune"
+    assert manifest.made.parent_sha256 == parent.original().sha256
+    assert manifest.file[0].bytes < parent.original().bytes
+    told = json.loads((out / "report.json").read_text())
+    assert [row["name"] for row in told["rows"]] == ["parent", "step 1", "step 2"]
+    assert told["rows"][0]["accuracy"] == pytest.approx(1.0)
+    assert 0.5 < told["rows"][2]["accuracy"] <= told["rows"][0]["accuracy"]
+    assert told["rows"][2]["bytes"] < told["rows"][1]["bytes"] < told["rows"][0]["bytes"]
+    assert any(note.startswith("gate: proved") for note in report.notes)
+    assert [row.chosen for row in report.rows] == [False, False, True]
+    assert not (out / ".work").exists() and "<svg" in (out / "report.html").read_text()
+    assert cli.main(["understand", str(out), "--embed", "hello there"]) == 0
+
+
+def test_zeroes_are_called_what_they_are(lines: Path, tmp_path: Path) -> None:
+    out = tmp_path / "zeroes"
+    given = ("edge-bert", "--data", lines, "--out", out, "--sparsity", "0.3", "--steps", "1", "--unstructured")
+    report = prune.run(arguments(*given, "--max-drop", "0.5", "--most", "16"), quiet)
+    (said,) = [note for note in report.notes if "zeroes save nothing" in note]
+    assert "gzip" in said
+    assert report.rows[1].bytes == pytest.approx(report.rows[0].bytes, rel=0.01)
+
+
+def test_a_budget_that_the_first_step_breaks_leaves_nothing(lines: Path, tmp_path: Path) -> None:
+    out, parent = tmp_path / "out", Path("models/edge-bert/encoder.onnx").read_bytes()
+    given = ("edge-bert", "--data", lines, "--out", out, "--sparsity", "0.6", "--steps", "1", "--by", "magnitude")
+    with pytest.raises(ModelError, match=r"first step .* costs .* more than --max-drop 0"):
+        prune.run(arguments(*given, "--max-drop", "0", "--no-refit", "--most", "8"), quiet)
+    assert [path.name for path in out.iterdir()] == [".work"]
+    assert Path("models/edge-bert/encoder.onnx").read_bytes() == parent
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--sparsity", "0"), "above 0 and below 1"),
+        (("--max-drop", "0.1"), "--max-drop needs samples"),
+        (("--by", "reconstruction"), "needs samples"),
+        (("--unstructured", "--of", "multiplications"), "a weight of 0 is multiplied"),
+    ],
+)
+def test_options_that_cannot_be(tmp_path: Path, given: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        prune.run(arguments("edge-bert", "--out", tmp_path / "out", *given), quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_says_in_one_line_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    (tmp_path / "nothing").mkdir()
+    only = tmp_path / "only"
+    shutil.copytree("models/edge-yolo", only)
+    text = (only / "manifest.toml").read_text()
+    first, *files = text.split("[[file]]")
+    (only / "manifest.toml").write_text("[[file]]".join([first, *(f for f in files if "tflite" in f or "int8" in f)]))
+    out = str(tmp_path / "out")
+    for given, said in (
+        ((str(only), "--out", out), "needs a float .onnx"),
+        (("edge-yolo", "--out", out, "--data", str(tmp_path / "nothing")), "calibration data"),
+        (("edge-bert", "--out", "models", "--sparsity", "0.5"), "which the workshop did not make"),
+    ):
+        assert cli.main(["prune", *given]) in (1, 2)
+        told = capsys.readouterr().err.strip()
+        assert said in told and "\n" not in told
+    assert not Path(out).exists()
+
+
+def test_gradients_say_what_matters(tmp_path: Path) -> None:
+    """The gradient by PyTorch is the one by differences, and channels that change nothing go first."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
+    from edge_agent.workshop import prune_channels, prune_choose, prune_graph
+    from edge_agent.workshop.train import graph_torch
+    from tests.workshop.prunable import attention, maps, run
+
+    for path, feed in (
+        (maps(tmp_path / "m.onnx"), {"images": np.random.default_rng(0).normal(0, 1, (1, 3, 16, 16))}),
+        (attention(tmp_path / "a.onnx"), {"x": np.random.default_rng(0).normal(0, 1, (1, 5, 32))}),
+    ):
+        graph = prune_graph.read(path)
+        feeds = [{name: value.astype(np.float32) for name, value in feed.items()}]
+        (y,) = graph_torch.forward(graph, {}, feeds[0], graph.outputs)
+        np.testing.assert_allclose(y.numpy(), run(graph, feeds[0])[0], rtol=1e-3, atol=1e-4)
+    graph = prune_graph.read(maps(tmp_path / "m.onnx"))
+    dead = graph.values["other.weight"].copy()
+    dead[4:8] = 0
+    graph.values["other.weight"] = dead
+    feeds = [{"images": np.random.default_rng(i).normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for i in range(4)]
+    traced = prune_channels.trace(graph)
+    other = [f for f in prune_channels.families(graph, traced) if f.name == "other"]
+    found = list(graph_torch.gradients(graph, feeds, None, quiet))
+    (ranked,) = prune_choose.by_gradient(graph, traced, other, found, True)
+    assert {int(r) for r in ranked.order[-4:]} == {int(r) for r in other[0].roots[4:8]}
