@@ -23,6 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from edge_agent.errors import EdgeAgentError
 from edge_agent.registry import home
 from edge_agent.tasks import make_task
@@ -32,7 +34,8 @@ from tests.bench.setup import Place, served
 from tests.conftest import ROOT
 
 BASELINE = Path(__file__).with_name("instructions.json")
-MODELS = ("yolov8n", "yolo11n", "yolox-nano", "edge-yolo")
+CASES = (("yolov8n", 768, 576), ("yolov8n", 640, 480), ("yolox-nano", 768, 576), ("edge-yolo", 768, 576))
+"""model, width and height of the frames; 640 pixels wide, they go into a canvas of 640 as they are"""
 AIM = 5.0
 """million instructions a frame"""
 WORSE = 1.2
@@ -45,10 +48,11 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
         return
     baseline = json.loads(BASELINE.read_text()) if BASELINE.is_file() else {}
     same = "" if baseline.get("seen") == seen() else "baseline of other libraries or another processor; "
-    names = place.here(MODELS[::3] if quick else MODELS)
-    files = [record(place, name) for name in names]
+    cases = [case for case in (CASES[::2] if quick else CASES) if place.here((case[0],))]
+    files = [record(place, *case) for case in cases]
     none = count(files, 0, 0)
-    for number, name in enumerate(names):
+    for number, (model, width, height) in enumerate(cases):
+        name = f"{model} on {width}x{height}"
         value = (count(files, number, COUNT) - none) / COUNT / 1e6
         known = baseline.get("millions", {}).get(name)
         worse = known is not None and value > WORSE * known
@@ -80,10 +84,10 @@ def seen() -> dict[str, str]:
     }
 
 
-def record(place: Place, name: str) -> Path:
+def record(place: Place, name: str, width: int, height: int) -> Path:
     """What the child needs of a model: everything but the network, two frames, and what the network gave for them."""
     model = served(place, name, threads=1)
-    frames = place.frames(2)
+    frames = [replace(frame, image=cv2.resize(frame.image, (width, height))) for frame in place.frames(2)]
     given: list[dict[str, Any]] = []
 
     def run(tensors: Tensors) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def record(place: Place, name: str) -> Path:
     task = make_task(Uri("detect", name), lambda _: replace(model, net=replace(model.net, run=run)), home())
     for frame in frames:
         list(task(frame))
-    path = place.folder / f"{name}.frames"
+    path = place.folder / f"{name}-{width}.frames"
     kept = {field.name: getattr(model, field.name) for field in fields(model) if field.name != "net"}
     specs = {field.name: getattr(model.net, field.name) for field in fields(model.net) if field.name != "run"}
     path.write_bytes(pickle.dumps((kept, specs, frames, given)))
