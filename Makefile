@@ -27,7 +27,7 @@ bench-faults: .venv/.dev tools
 .PHONY: bench bench-peers
 bench: .venv/.dev tools
 	@deploy/need valgrind || true
-	$(BIN)/python -m tests.bench $(QUICK) $(if $(PART),$(PART),--docs)
+	$(BIN)/python -m tests.bench $(QUICK) $(PART) --docs
 
 # the tools that it is held against, in an environment of their own; ultralytics is AGPL-3.0: run, never imported.
 # torchvision of PyPI needs a CUDA torch: it is there for its version number, and OpenCV's NMS stands in for its one

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.registry import home
@@ -87,7 +88,10 @@ def seen() -> dict[str, str]:
 def record(place: Place, name: str, width: int, height: int) -> Path:
     """What the child needs of a model: everything but the network, two frames, and what the network gave for them."""
     model = served(place, name, threads=1)
-    frames = [replace(frame, image=cv2.resize(frame.image, (width, height))) for frame in place.frames(2)]
+    frames = [
+        replace(frame, image=np.asarray(cv2.resize(frame.image, (width, height)), np.uint8))
+        for frame in place.frames(2)
+    ]
     given: list[dict[str, Any]] = []
 
     def run(tensors: Tensors) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Row:
     """the figures behind the value, for people"""
     theirs: str = ""
     note: str = ""
+    part: str = ""
+    """of the benchmarks, that measured it"""
 
     @property
     def reached(self) -> bool | None:

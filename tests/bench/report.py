@@ -69,6 +69,11 @@ def dumped(rows: list[Row], machine: dict[str, Any]) -> str:
     return json.dumps({"machine": machine, "rows": [row.plain() for row in rows]}, indent=1, ensure_ascii=False) + "\n"
 
 
+def undumped(text: str) -> list[Row]:
+    """The rows of `dumped`."""
+    return [Row(**{k: v for k, v in row.items() if k != "reached"}) for row in json.loads(text)["rows"]]
+
+
 def svg(rows: list[Row]) -> str:
     """How far each figure is from its aim, as bars: to the right it is better, the line in the middle is the aim."""
     asked = [row for row in rows if row.target is not None]

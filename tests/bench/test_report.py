@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.bench.measure import Row, in_turns, ratio
-from tests.bench.report import BEGIN, END, dumped, margin, refresh, svg
+from tests.bench.report import BEGIN, END, dumped, margin, refresh, svg, undumped
 
 MACHINE = {"cpu": "a processor", "cores": 2, "at": "2026-01-01 00:00", "load": [0.1, 0.2], "quick": False}
 ROWS = [
@@ -71,3 +71,4 @@ def test_picture_and_json_hold_every_figure() -> None:
     assert "bad <of> its kind" in said and "149.0 MB" in said
     told = json.loads(dumped(ROWS, MACHINE))
     assert [row["reached"] for row in told["rows"]] == [True, False, True, None]
+    assert undumped(dumped(ROWS, MACHINE)) == ROWS
