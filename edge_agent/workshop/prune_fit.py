@@ -165,10 +165,11 @@ class _Equations:
     def _flat(self, weight: Array) -> Array:
         """(groups, inputs, outputs a group) of a weight as the file has it."""
         if self.op == "Conv":
-            flat = weight.reshape(self.groups, weight.shape[0] // self.groups, -1).transpose(0, 2, 1)
-            return flat.astype(np.float64)
+            parts = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+            return parts.transpose(0, 2, 1).astype(np.float64)
         turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
-        return (weight.T if turned else weight)[None].astype(np.float64)
+        flat = (weight.T if turned else weight)[None]
+        return flat.astype(np.float64)
 
     def _write(self, new: Array) -> None:
         name = self.node.input[1]
@@ -190,7 +191,8 @@ def _solution(sums: _Sums, ridge: float, now: Array, mask: Array | None) -> Arra
     pull = np.maximum(np.trace(sums.normal, axis1=1, axis2=2) / size, 1e-9)[:, None, None] * ridge
     normal = sums.normal + pull * np.eye(size)
     if mask is None:
-        return now + np.asarray(np.linalg.solve(normal, sums.cross - sums.normal @ now))
+        found: Array = now + np.linalg.solve(normal, sums.cross - sums.normal @ now)
+        return found
     return _masked(normal, sums.cross + pull * now, mask, now)
 
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_followed_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_channel_that_others_can_make_up_for_costs_nothing(tmp_path: Path) -> None:
-    """Half of the channels of `wide` are copies: reconstruction finds them, and fitting makes the output what it was."""
+    """Half of `wide` are copies: reconstruction finds them, and fitting makes the output what it was."""
     path = maps(tmp_path / "m.onnx")
     graph = prune_graph.read(path)
     for name in ("wide.weight", "wide.bias"):
