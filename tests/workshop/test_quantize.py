@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from edge_agent import cli, manifest, registry
 from edge_agent.backends import open_net
+from edge_agent.workshop import quantize as quantize_verb
 from edge_agent.workshop import quantize_search, quantize_tools
 from edge_agent.workshop.quantize_build import Plan
 from edge_agent.workshop.quantize_search import _ladder
@@ -23,6 +24,7 @@ from tests.workshop.quantizable import detector, pictures
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(quantize_verb, "SECONDS", 0.2)
 
 
 def quantize(*words: object) -> int:
