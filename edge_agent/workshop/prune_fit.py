@@ -166,10 +166,11 @@ class _Equations:
         """(groups, inputs, outputs a group) of a weight as the file has it."""
         if self.op == "Conv":
             parts = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-            return parts.transpose(0, 2, 1).astype(np.float64)
+            found: Array = parts.transpose(0, 2, 1).astype(np.float64)
+            return found
         turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
-        flat = (weight.T if turned else weight)[None]
-        return flat.astype(np.float64)
+        flat: Array = (weight.T if turned else weight)[None].astype(np.float64)
+        return flat
 
     def _write(self, new: Array) -> None:
         name = self.node.input[1]
