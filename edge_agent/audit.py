@@ -115,8 +115,10 @@ class Audit:
         for (device, epoch), count in sorted(self._counts.items()):
             holes = list(count.seen.missing(count.first, count.last))
             missing = [span for low, high in holes for span in count.declared.missing(low, high)]
-            hole = sum(high - low + 1 for low, high in holes)
             undeclared = sum(high - low + 1 for low, high in missing)
+            declared = sum(
+                high - low + 1 for span in count.declared.spans for low, high in count.seen.missing(span[0], span[1])
+            )
             rows.append(
                 Row(
                     device,
@@ -126,7 +128,7 @@ class Audit:
                     count.received,
                     count.duplicates,
                     count.gaps,
-                    hole - undeclared,
+                    declared,
                     undeclared,
                 )
             )

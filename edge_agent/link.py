@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,10 +24,10 @@ import msgspec
 from edge_agent.acks import Acks, names
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
-from edge_agent.entries import KINDS, Record
+from edge_agent.entries import KINDS, Record, dated
 from edge_agent.errors import LinkError
 from edge_agent.outbox import Outbox
-from edge_agent.types import KNOWN_TIME, rfc3339
+from edge_agent.types import KNOWN_TIME
 from edge_agent.wire import (
     BACKOFF,
     CONNACK_S,
@@ -283,8 +282,8 @@ class Link:
                     self._publish(client, record)
 
     def _next(self, room: int) -> list[Record]:
-        """What is to be sent now."""
-        kinds = self.budget.open(KINDS)
+        """What is to be sent now. Telemetry waits until half of the window is free: many packets a system call."""
+        kinds = self.budget.open(KINDS if room >= self._window // 2 else ("alert",))
         if not self.mqtt.ack:
             return self.outbox.take(room, kinds)
         self.outbox.again(self._acks.late())
@@ -303,21 +302,12 @@ class Link:
         if record.kind not in self.budget.open(KINDS):  # those before it took the day's last bytes
             self.outbox.again([record])
             return
-        payload = self._dated(record.payload)
+        payload = record.payload
+        if self._lost_time is not None and time.time() >= KNOWN_TIME:
+            payload = dated(payload, time.time() - time.monotonic() - self._lost_time)
         info = client.publish(topic, payload, qos=1)
         self._flying[info.mid] = record
         self.budget.spend(len(topic) + len(payload))
-
-    def _dated(self, payload: bytes) -> bytes:
-        """An event from before the clock was set, with its time corrected by how far the clock has jumped since."""
-        if self._lost_time is None or time.time() < KNOWN_TIME:
-            return payload
-        body = msgspec.json.decode(payload)
-        at = datetime.fromisoformat(body["at"].replace("Z", "+00:00")).timestamp()
-        if at >= KNOWN_TIME:
-            return payload
-        body["at"] = rfc3339(at + time.time() - time.monotonic() - self._lost_time)
-        return msgspec.json.encode(body)
 
     def _say_new(self, client: Client) -> None:
         with self._lock:

@@ -26,12 +26,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from edge_agent.entries import AGENT, KINDS, Entry, Lost, Record, declaration
+from edge_agent.entries import AGENT, KINDS, Counts, Entry, Lost, Record, declaration
 from edge_agent.errors import StoreError
 from edge_agent.journal import SYNC_EVERY, Journal
 from edge_agent.numbering import HOMELESS, OPEN
@@ -49,17 +48,6 @@ BATCH = 256
 """events written, and confirmed, at once"""
 RETRY = 1.0
 """seconds between tries to reach a disk that refuses"""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened since the outbox was opened."""
-
-    put: int = 0
-    done: int = 0
-    dropped: int = 0
-    damaged: int = 0
-    """stretches of bytes that could not be read"""
 
 
 class Outbox:

@@ -24,7 +24,18 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_agent.config import Mqtt, parse_broker, secret
 from edge_agent.errors import LinkError
 
-__all__ = ["Broker", "Client", "MQTTMessage", "ReasonCode", "close", "gathered", "matches", "turn", "wait_before"]
+__all__ = [
+    "Broker",
+    "Client",
+    "MQTTMessage",
+    "PahoClient",
+    "ReasonCode",
+    "close",
+    "gathered",
+    "matches",
+    "turn",
+    "wait_before",
+]
 
 CONNACK_S = 10.0
 """seconds that the broker has to answer a connect"""

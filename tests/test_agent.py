@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.audit import Audit
 from edge_agent.config import Mqtt
 from edge_agent.outbox import Outbox
 from tests.broker import Consumer, Mosquitto, broker, until
@@ -218,9 +219,18 @@ def test_gaps_and_swap_by_command_and_a_class_for_each_kind(tmp_path: Path) -> N
                 tool = ["mosquitto_pub", "-p", str(server.port), "-t", topic, "-m", json.dumps({"id": verb})]
                 subprocess.run(tool, check=True)
             until(lambda: consumer.last("reply/gaps") and consumer.last("reply/swap"), "it answers both")
+            until(
+                lambda: any(e.get("text", "").startswith("3999 ") for e in consumer.events()), "the last line arrives"
+            )
             agent.send_signal(signal.SIGTERM)
-            finish(agent)
+            said = finish(agent)
     told = json.loads(consumer.last("reply/gaps") or b"")["result"]
     assert told["gaps"] and "1000 events" in told["gaps"][0]["why"] and "telemetry" in told["gaps"][0]["why"]
     assert told["lost"] >= told["gaps"][0]["count"] > 0
+    audit = Audit()
+    for topic, payload, _ in consumer.heard:
+        if topic.endswith("/events"):
+            audit.add(payload)
+    (row,) = audit.rows()
+    assert row.missing == 0 and f"{row.declared} lost" in said, "the consumer's count does not close"
     assert json.loads(consumer.last("reply/swap") or b"")["ok"] is True

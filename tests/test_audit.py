@@ -26,6 +26,16 @@ def test_missing_declared_and_twice() -> None:
     assert (e.device, e.received, e.missing) == ("e", 1, 0)
 
 
+def test_what_was_dropped_before_the_first_that_came_is_told_too() -> None:
+    """A store that was full begins with its newest events, and a gap event for those before them."""
+    audit = Audit()
+    for seq in (101, 102, 103):
+        audit.add(event(seq))
+    audit.add(event(104, kind="gap", first=1, last=100, count=100, why=""))
+    (row,) = audit.rows()
+    assert (row.first, row.last, row.received, row.declared, row.missing) == (101, 104, 4, 100, 0)
+
+
 def test_ranges_are_sets() -> None:
     rng = random.Random(3)
     for _ in range(200):

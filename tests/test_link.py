@@ -16,6 +16,7 @@ import pytest
 
 from edge_agent import acks as acks_module
 from edge_agent import link as link_module
+from edge_agent import wire
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, LinkError
@@ -336,3 +337,68 @@ def test_budget_keeps_the_last_fifth_for_alerts(mosquitto: Mosquitto, box: Outbo
         link.wake()
         until(lambda: box.counts.done > done + 10, "the next day it goes on")
     link.stop(drain=0)
+
+
+def test_what_was_acknowledged_while_the_agent_was_away_is_not_sent_again(
+    mosquitto: Mosquitto, box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker keeps the consumer's acknowledgements for the agent; they come before the alerts go out again."""
+    monkeypatch.setattr(acks_module, "ACK_S", (30.0, 60.0))
+    mqtt = Mqtt(url=mosquitto.url, ack=True)
+    link = Link(mqtt, "d", box)
+    link.start()
+    with Consumer(mqtt, "+/+/+/+/events") as consumer:
+        for i in range(8):
+            box.put(event(f"line {i}"))
+        until(lambda: len(consumer.seqs()) == 8 and len(link._acks) == 8, "the broker and the consumer have them")
+        link.stop(drain=0)
+        box.close()
+        for seq in range(1, 7):
+            ids = f'{{"ids": ["d/{box.epoch}/{seq}"]}}'
+            tool = ["mosquitto_pub", "-p", str(mosquitto.port), "-q", "1", "-t", "edge/v1/d/ack", "-m", ids]
+            subprocess.run(tool, check=True)
+        again = Outbox(box.path, "d")
+        link = Link(mqtt, "d", again)
+        link.start()
+        until(lambda: len(consumer.events()) == 10, "the two that were not acknowledged come again")
+        until(lambda: again.counts.done == 6, "the others leave the store")
+        assert [e["seq"] for e in consumer.events()][8:] == [7, 8]
+        link.stop(drain=0)
+        again.close()
+
+
+def test_many_packets_go_out_in_one_call(mosquitto: Mosquitto, box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        real = getattr(wire.PahoClient, name)
+
+        def call(self: wire.Client, what: object) -> object:
+            if self is link._client:
+                calls.append(name)
+            return real(self, what)
+
+        monkeypatch.setattr(wire.PahoClient, name, call)
+
+    counted("_sock_send")
+    for i in range(1000):
+        box.put(event(f"line {i}"), "telemetry")
+    link = Link(Mqtt(url=mosquitto.url), "d", box)
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        link.start()
+        until(lambda: box.empty, "the broker has them")
+        until(lambda: len(consumer.seqs()) == 1000, "1000 events arrive")
+    link.stop()
+    assert len(calls) < 300
+
+
+def test_more_than_the_socket_takes_at_once(mosquitto: Mosquitto, box: Outbox) -> None:
+    mqtt = Mqtt(url=mosquitto.url)
+    link = Link(mqtt, "d", box)
+    with Consumer(mqtt) as consumer:
+        for i in range(60):
+            box.put(event(f"{i} " + "y" * 110_000), "telemetry")
+        link.start()
+        until(lambda: len(consumer.seqs()) == 60, "60 large events arrive")
+        assert [e["text"].split()[0] for e in consumer.events()] == [str(i) for i in range(60)]
+    link.stop()
