@@ -29,6 +29,11 @@ Ranges = Mapping[str, tuple[float, float]]
 HUGE = 1e5
 """a range beyond it belongs to a mask that stands for minus infinity: no scale serves it and what it is added to"""
 
+SMALL = "DEPTHWISE_CONV_2D"
+"""these hold a hundredth of the weights, and what a form without calibration saves there costs much accuracy: on
+YOLOX-nano, mAP 0.323 with them in float, 0.229 without (24 pictures; the float model has 0.319)
+"""
+
 
 def precision(plan: Plan) -> str:
     """As the manifest names it."""
@@ -88,6 +93,8 @@ def quantized(model: Model, plan: Plan, ranges: Ranges) -> bytes:
     if odd:
         raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
     kept = set(plan.keep) | (exact(model, ranges) if static else set())
+    if plan.form == "dynamic":
+        kept |= {layer.name for layer in model.layers if layer.op == SMALL}
     if static and plan.ops == "layers":
         kept |= {layer.name for layer in model.layers if not layer.weights}
     if all(layer.name in kept for layer in model.layers if layer.weights):
