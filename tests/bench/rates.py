@@ -66,6 +66,8 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
 def _child(place: Place, name: str, where: str, seconds: float, rounds: int) -> dict[str, list[float]]:
     cpus = sorted(os.sched_getaffinity(0))[:2]
     allowed = cpus[:1] if where.startswith("pinned") else cpus
+    if set(allowed) != os.sched_getaffinity(0):
+        place.race(name, cpus=allowed)
     command = [sys.executable, "-m", "tests.bench.rates", str(place.folder), str(place.data or "")]
     with _busy(where.startswith("beside"), cpus):
         done = subprocess.run(
@@ -104,7 +106,7 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
     fps = 4 / (time.perf_counter() - began)
     found: dict[str, list[float]] = {"ours": [], "default": [], "ours cpu": [], "default cpu": []}
     with tempfile.TemporaryDirectory() as store:
-        agent = Agent(configs.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))), race=True)
+        agent = Agent(configs.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))))
         ends: list[float] = []
         agent.on_event = lambda event: ends.append(time.perf_counter())
         stop = threading.Event()

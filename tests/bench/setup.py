@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +60,13 @@ class Place:
         if not (self.home / "models" / taken).is_dir():
             path = self.model(name)
             assert path is not None
-            # `run` races the forms of a model at its first start, `bench` at any time
-            for verb in (["models", "add", str(path), "--name", taken], ["bench", taken, "--seconds", "2"]):
-                command = [sys.executable, "-m", "edge_agent", *verb]
-                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-                if done.returncode:
-                    raise EdgeAgentError(done.stderr.strip())
+            _agent("models", "add", str(path), "--name", taken)
+            self.race(name)
         return taken
+
+    def race(self, name: str, threads: int = 0, cpus: Sequence[int] = ()) -> None:
+        """Find out which form of a detector is the fastest here (on `cpus`), and remember it, as `run` does."""
+        _agent("bench", f"bench-{name}", "--seconds", "2", "--threads", str(threads), cpus=cpus)
 
     @property
     def home(self) -> Path:
@@ -119,6 +119,15 @@ class Place:
         return [lines[i % len(lines)] for i in range(count)]
 
 
+def _agent(*arguments: str, cpus: Sequence[int] = ()) -> None:
+    """One verb of the agent, in a process of its own. EdgeAgentError with what it said."""
+    pinned = ["taskset", "-c", ",".join(map(str, cpus))] if cpus else []
+    command = [*pinned, sys.executable, "-m", "edge_agent", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise EdgeAgentError(done.stderr.strip())
+
+
 def prepare(folder: Path, data: Path | None, peers: Path | None = None, keep: bool = False) -> Place:
     """A new registry in `folder` (the networks that were built there stay); environment set for children too."""
     place = Place(folder, data, peers)
@@ -132,8 +141,11 @@ def prepare(folder: Path, data: Path | None, peers: Path | None = None, keep: bo
 
 
 def served(place: Place, name: str, threads: int = 0) -> Served:
-    """The detector as the agent serves it."""
-    return Models(threads=threads, race=True).serve(place.registered(name))
+    """The detector as the agent serves it, in its fastest form on so many threads."""
+    taken = place.registered(name)
+    if threads:
+        place.race(name, threads)
+    return Models(threads=threads).serve(taken)
 
 
 def plain(place: Place, name: str, threads: int = 1) -> Served:
