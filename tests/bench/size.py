@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge_agent.errors import EdgeAgentError
 from tests.bench.measure import Row
 from tests.bench.setup import Place
 from tests.conftest import ROOT
@@ -21,7 +22,9 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "-q", str(ROOT)], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([str(python), "-m", "pip", "install", "-q", str(ROOT)], capture_output=True, text=True)
+    if done.returncode:
+        raise EdgeAgentError((done.stderr.strip().splitlines() or ["pip said nothing"])[-1])
     (packages,) = folder.glob("lib/python*/site-packages")
     sizes = {
         part.name: _bytes(part)
