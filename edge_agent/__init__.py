@@ -5,9 +5,11 @@ A Sample comes from a source, goes through a chain of tasks, and what is left at
 The map of the house; imports run one way, top to bottom::
 
     cli/            argv -> one function per verb; the only place that prints
-    agent.py        Config -> sources, tasks, threads; supervises, swaps models, stops in order (commands.py, demo.py)
+    agent.py        Config -> sources, tasks, threads; supervises, swaps models, stops in order (commands.py, demo.py);
+                    line.py makes one pipeline ready
     serving.py      a model's name -> a model that answers; before it serves it has proved itself in a child process
                     (prove.py, proof.py), agreed with its parent (agree.py) and been raced (race.py, bench.py);
+                    derive.py makes the faster form of an ONNX file;
                     trial.py tries on pictures what a bare file leaves open
     sources/        "camera:0", "files:photos", "lines:-", ... -> Frame, Text
     backends/       a model file -> a function from tensors to tensors (ONNX Runtime, LiteRT)

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,103 +19,28 @@ import msgspec
 from edge_agent import __version__, registry
 from edge_agent.budget import Budget
 from edge_agent.commands import Commands
-from edge_agent.config import Config, Pipeline, parse_uri
-from edge_agent.errors import ConfigError, EdgeAgentError, SourceError
+from edge_agent.config import Config
+from edge_agent.errors import EdgeAgentError, SourceError
+from edge_agent.line import Line, make_line, make_teams
 from edge_agent.link import Link
-from edge_agent.mailbox import Mailbox
 from edge_agent.manifest import Served
 from edge_agent.outbox import Outbox
-from edge_agent.pipeline import Folder, Found, Stats, reporter, run, to_event
-from edge_agent.serving import Models
-from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import check_chain, make_task
-from edge_agent.types import Event, Finding, Sample, StreamState, Task, Text, rfc3339
+from edge_agent.pipeline import Folder, Found, reporter, run, run_abreast, to_event
+from edge_agent.serving import Models, Pace
+from edge_agent.types import Event, Finding, StreamState, Text, rfc3339
 
 log = logging.getLogger("edge_agent")
 
-WORDS = 64
-"""texts that wait for a task where none may be dropped; then the source waits"""
-FRAMES = 4
-"""the same of pictures, each of which takes megabytes"""
 STATE_S = 10.0
 """seconds between two states of a pipeline while nothing changes"""
 HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
+SETTLED_S = 10.0
+"""seconds of work before it is found out how the models run fastest, which takes processor time of its own"""
 LOOK_S = 2.0
 """seconds between two looks for models that were switched"""
 REOPEN_S = (1.0, 60.0)
 """seconds, first and longest wait before a source that failed is opened again"""
-
-
-@dataclass(slots=True)
-class Line:
-    """One pipeline at work."""
-
-    config: Pipeline
-    opened: Opened
-    tasks: list[Task]
-    uses: list[dict[str, str]]
-    """for each task, the models that it asked for -> which one serves, and why"""
-    box: Mailbox[Sample]
-    stats: Stats = field(default_factory=Stats)
-    stream: StreamState = field(default_factory=lambda: StreamState("reconnecting", "starting"))
-    since: float = field(default_factory=time.time)
-    taken: int = 0
-    """samples that the source gave"""
-    refused: str = ""
-    """why a model that was switched to does not serve, one line; empty when it does"""
-    ended: bool = False
-    threads: list[threading.Thread] = field(default_factory=list)
-
-    @property
-    def models(self) -> list[str]:
-        """Name, version and reason of each model that serves here."""
-        return list(dict.fromkeys(why for uses in self.uses for why in uses.values()))
-
-
-def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resume_at: int | None = None) -> Line:
-    """Check one pipeline and make ready what it needs; nothing is read and no thread starts.
-
-    Raises an EdgeAgentError, one line that names the pipeline.
-    """
-    try:
-        opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
-        tasks, uses = make_tasks(pipe, opened.yields, models.serve)
-        if not tasks and opened.yields is not Text:
-            raise ConfigError('pictures need a task; add tasks = ["detect:detector"]')
-    except EdgeAgentError as error:
-        raise type(error)(f"pipeline {pipe.name}: {error}") from None
-    room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
-    box: Mailbox[Sample] = Mailbox(room, newest=opened.live)
-    return Line(pipe, opened, tasks, uses, box)
-
-
-def make_tasks(
-    pipe: Pipeline, yields: type, serve: Callable[[str], Served], keep: Line | None = None, swapped: str = ""
-) -> tuple[list[Task], list[dict[str, str]]]:
-    """The tasks of a pipeline and, for each, the models that it asked for (see `Line.uses`).
-
-    `keep`, `swapped`: of that line only the tasks on the model of that name are made anew. Raises an EdgeAgentError.
-    """
-    uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
-    tasks: list[Task] = []
-    uses: list[dict[str, str]] = []
-    for number, uri in enumerate(uris):
-        asked: dict[str, str] = {}
-
-        def ask(name: str, asked: dict[str, str] = asked) -> Served:
-            served = serve(name)
-            asked[name] = f"{served.ref.name} {served.ref.version}: {served.why}"
-            return served
-
-        if keep is not None and swapped not in keep.uses[number]:
-            tasks.append(keep.tasks[number])
-            asked |= keep.uses[number]
-        else:
-            tasks.append(make_task(uri, ask, registry.home()))
-        uses.append(asked)
-    check_chain(yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
-    return tasks, uses
 
 
 class Agent:
@@ -126,7 +51,7 @@ class Agent:
     ) -> None:
         """Check everything that can be checked before a thread starts: sources, models, tasks, store, broker.
 
-        `race`: find out which variant of each model is the fastest here, where that is not known yet.
+        `race`: once it runs, find out how each model runs fastest here, where that is not known yet.
 
         Raises an EdgeAgentError, one line that names the pipeline.
         """
@@ -134,10 +59,11 @@ class Agent:
         self.started = time.monotonic()
         self.on_event: Callable[[Event], None] = lambda event: None
         """told of each event once it is kept"""
-        self.models = Models(pull=pull, say=say, race=race)
+        self.models, self.race = Models(threads=config.device.threads, pull=pull, say=say), race
         self.look = threading.Event()
         """set it to have switched models noticed now; they are looked for every LOOK_S anyway"""
         self._changed = threading.Event()
+        self._swapping = threading.Lock()
         self._failed: EdgeAgentError | None = None
         store = store_path(config)
         kept = config.store
@@ -183,7 +109,8 @@ class Agent:
                 thread.name = f"{line.config.name}-{work.__name__.strip('_')}"
                 line.threads.append(thread)
                 thread.start()
-        threading.Thread(target=self._look_for_switches, args=(stop,), name="switches", daemon=True).start()
+        for look in (self._look_for_switches, *([self._improve] if self.race else [])):
+            threading.Thread(target=look, args=(stop,), name=look.__name__.strip("_"), daemon=True).start()
         try:
             self._watch(stop)
         finally:
@@ -256,7 +183,10 @@ class Agent:
                 put(event, at)
 
         try:
-            run(line.box, line.tasks, reporter(how), keep, line.stats)
+            if len(line.teams) == 1:
+                run(line.box, line.teams[0], reporter(how), keep, line.stats)
+            else:
+                run_abreast(line.box, line.teams, reporter(how), keep, line.stats, line.box.close)
             for event, at in fold(None, False):
                 put(event, at)
         finally:
@@ -272,31 +202,57 @@ class Agent:
             for name in self.models.changed():
                 self._swap(name)
 
+    def _improve(self, stop: threading.Event) -> None:
+        """Find out in the background how each model runs fastest here, and go on that way."""
+        stop.wait(SETTLED_S)
+        done: set[str] = set()
+        while not stop.is_set():
+            for name in {name for line in self.lines for uses in line.uses for name in uses}:
+                known = f"{name} {registry.mark(name)}"
+                if known not in done and not stop.is_set():
+                    done.add(known)
+                    try:
+                        if self.models.improve(name):
+                            self._swap(name)
+                    except (EdgeAgentError, OSError) as error:
+                        log.warning("%s: how it runs fastest could not be found out: %s", name, error)
+            stop.wait(LOOK_S)
+
     def _swap(self, name: str) -> None:
         """Put tasks on the new model in the place of those on the old one, between two samples.
 
         Should it be refused, nothing changes but `refused`, and it is not tried again until it changes once more.
         """
         lines = [line for line in self.lines if any(name in uses for uses in line.uses)]
+        with self._swapping:
+            self._swap_in(name, lines)
+
+    def _swap_in(self, name: str, lines: list[Line]) -> None:
         try:
-            served = self.models.open(name)
+            served = {pace: self.models.open(name, pace) for pace in {line.pace for line in lines}}
 
-            def serve(other: str) -> Served:
-                return served if other == name else self.models.serve(other)
+            def serve(other: str, pace: Pace) -> Served:
+                return served[pace] if other == name else self.models.serve(other, pace)
 
-            made = [make_tasks(line.config, line.opened.yields, serve, line, name) for line in lines]
+            made = [
+                make_teams(line.config, line.opened.yields, partial(serve, pace=line.pace), line, name)
+                for line in lines
+            ]
         except EdgeAgentError as error:
             log.error("%s: the new version does not serve, the old one goes on: %s", name, error)
             for line in lines:
                 line.refused = str(error)
             self._changed.set()
             return
-        self.models.adopt(name, served)
-        for line, (tasks, uses) in zip(lines, made, strict=True):
-            # one assignment: `run` takes all tasks of a sample at once
-            line.tasks[:] = tasks
+        for pace, one in served.items():
+            self.models.adopt(name, one, pace)
+        for line, (teams, uses) in zip(lines, made, strict=True):
+            for tasks, new in zip(line.teams, teams, strict=True):
+                # one assignment: `run` takes all tasks of a sample at once
+                tasks[:] = new
             line.uses, line.refused = uses, ""
-        log.info("%s: swapped to version %s: %s", name, served.ref.version, served.why)
+        new_one = next(iter(served.values()))
+        log.info("%s: swapped to version %s: %s", name, new_one.ref.version, new_one.why)
         self._changed.set()
 
     # ── watching and stopping ────────────────────────────────────────────────────────────────────────────

@@ -45,6 +45,8 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Name = "edge"
     """name in topics and event ids; the host's name when the config has none"""
+    threads: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
+    """cores that the models may use together; 0: those that the process may run on"""
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +98,9 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report: Annotated[str, msgspec.Meta(pattern=REPORT)] | None = None
     """changes: when the labels in view differ from those last reported; every: each result; summary:10s: the fullest
     of each 10 s; when absent, changes for live sources and every for others"""
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    """frames that are answered at once, each on its share of the cores; 1: one after the other, on all of them; 0: as
+    was measured, where frames come faster than one at a time can be answered"""
     cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
     and what is not named is an alert"""

@@ -152,6 +152,8 @@ class Served:
     """the manifest's, with the layout of the file that serves"""
     why: str
     """why this model and this file serve, one line"""
+    workers: int = 1
+    """samples that are best answered at once, each by a task of its own"""
 
 
 def load(path: Path) -> Manifest:

@@ -7,9 +7,11 @@ chain unless a later task asks for findings.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -81,18 +83,93 @@ def run(samples: Iterable[Sample], tasks: Sequence[Task], report: Report, sink: 
     task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
     """
     for sample in samples:
+        _tell(sample, _answer(sample, tasks), report, sink, stats)
+    _end(report, sink, stats)
+
+
+def run_abreast(
+    samples: Iterable[Sample],
+    teams: Sequence[Sequence[Task]],
+    report: Report,
+    sink: Sink,
+    stats: Stats,
+    close: Callable[[], None],
+) -> None:
+    """As `run`, but with a thread for each team of tasks: as many samples are under way at once.
+
+    They are told in the order in which they came. What one of the threads fails on ends all of them: `close` is called,
+    which has to end `samples`, and it is raised.
+    """
+    numbered, taking, telling = enumerate(samples), threading.Lock(), threading.Condition()
+    told, failed = 0, False
+
+    def work(tasks: Sequence[Task]) -> None:
+        nonlocal told
+        while True:
+            with taking:
+                taken = next(numbered, None)
+            if taken is None:
+                return
+            number, sample = taken
+            answer = _answer(sample, tasks)
+            with telling:
+                while told != number and not failed:
+                    telling.wait()
+                if failed:
+                    return
+                _tell(sample, answer, report, sink, stats)
+                told += 1
+                telling.notify_all()
+
+    def to_the_end(tasks: Sequence[Task]) -> None:
+        nonlocal failed
+        ended = False
         try:
-            for found in report(stats.timed(walk(sample, tuple(tasks)))):
-                sink(found)
-                stats.findings += 1
-            stats.trouble = ""
-        except (InputError, ModelError) as error:
-            stats.bad += 1
-            if stats.trouble != str(error):
-                log.warning("skipped a sample: %s", error)
-            stats.trouble = str(error)
-        stats.samples += 1
-        stats.spent("age", (time.monotonic() - sample.mono) * 1000)
+            work(tasks)
+            ended = True
+        finally:
+            if not ended:
+                with telling:
+                    failed = True
+                    telling.notify_all()
+                close()
+
+    with ThreadPoolExecutor(len(teams)) as pool:
+        works = [pool.submit(to_the_end, team) for team in teams]
+    for one in works:
+        one.result()
+    _end(report, sink, stats)
+
+
+def _answer(sample: Sample, tasks: Sequence[Task]) -> list[Found] | InputError | ModelError:
+    """What is left of one sample at the end of the chain, or why it cannot be answered."""
+    try:
+        return list(walk(sample, tuple(tasks)))
+    except (InputError, ModelError) as error:
+        return error
+
+
+def _tell(
+    sample: Sample, answer: list[Found] | InputError | ModelError, report: Report, sink: Sink, stats: Stats
+) -> None:
+    """One sample's findings past the report into the sink, or into the log what is wrong with it."""
+    try:
+        if isinstance(answer, (InputError, ModelError)):
+            raise answer
+        for found in report(stats.timed(answer)):
+            sink(found)
+            stats.findings += 1
+        stats.trouble = ""
+    except (InputError, ModelError) as error:
+        stats.bad += 1
+        if stats.trouble != str(error):
+            log.warning("skipped a sample: %s", error)
+        stats.trouble = str(error)
+    stats.samples += 1
+    stats.spent("age", (time.monotonic() - sample.mono) * 1000)
+
+
+def _end(report: Report, sink: Sink, stats: Stats) -> None:
     for found in report(None):
         sink(found)
         stats.findings += 1

@@ -25,9 +25,12 @@ from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall
 from edge_agent.reading import seen
 from edge_agent.registry import store
-from edge_agent.types import ModelRef, Net, Tensors
+from edge_agent.types import Backend, ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
+
+MORE = 1.05
+"""how many times as many samples have to be answered at once for it to be done"""
 
 
 class Way(NamedTuple):
@@ -39,8 +42,20 @@ class Way(NamedTuple):
     """samples that are answered at once on one net"""
 
 
+class Pace(NamedTuple):
+    """How fast samples will come, and what is to be done about it."""
+
+    per_second: float = 0.0
+    """0: slowly"""
+    workers: int = 0
+    """samples that are to be answered at once; 0: as many as was measured to be best"""
+
+
+SLOWLY = Pace()
+
+
 class Models:
-    """Opens each model once; the nets share one lane."""
+    """Opens each model once for each pace; the nets share one lane."""
 
     def __init__(
         self,
@@ -55,30 +70,49 @@ class Models:
 
         `race`: where a model has several variants and nobody knows which one is the fastest here, find out.
         """
-        self.threads, self.lane, self.pull, self.say, self.race = threads, lane or Lane(), pull, say, race
-        self._served: dict[str, Served] = {}
+        self.threads, self.lane, self.pull, self.say, self.race = (
+            threads,
+            lane or Lane(budget(threads)),
+            pull,
+            say,
+            race,
+        )
+        self._served: dict[tuple[str, Pace], Served] = {}
         self._marks: dict[str, str] = {}
 
-    def serve(self, name: str) -> Served:
-        """The model of that name, alias, folder or file, ready to run.
+    def serve(self, name: str, pace: Pace = SLOWLY) -> Served:
+        """The model of that name, alias, folder or file, ready to run samples that come at this pace.
 
         Of its variants the fastest one (the first, where nobody knows) that can be had, has proved itself (prove.py),
         agrees with its parent (agree.py) and loads serves; `why` says which and what was wrong with those before it.
         Raises ModelError, one line.
         """
-        if name not in self._served:
-            self._served[name] = self.open(name)
-        return self._served[name]
+        if (name, pace) not in self._served:
+            self._served[name, pace] = self.open(name, pace)
+        return self._served[name, pace]
 
     def changed(self) -> list[str]:
         """Names under which another model lies than the one that was last opened (or tried)."""
         return [name for name, mark in self._marks.items() if registry.mark(name) not in ("", mark)]
 
-    def adopt(self, name: str, served: Served) -> None:
-        """From now on `serve` gives this one."""
-        self._served[name] = served
+    def improve(self, name: str) -> bool:
+        """Make the faster forms of its files and race them all, where nobody has; whether anything is known anew.
 
-    def open(self, name: str) -> Served:
+        Takes seconds, most of them in child processes; what serves goes on. Raises ModelError.
+        """
+        located = registry.locate(name, read=seen)
+        parts = parts_of(located)
+        located = with_derived(located, parts, self.threads, make=True)
+        here = [row for row in located.manifest.networks() if registry.is_here(located, row)]
+        if recall("races", _race(located, here, parts, self.threads)) is not None:
+            return False
+        return race(located, parts, self.threads).result.passed
+
+    def adopt(self, name: str, served: Served, pace: Pace = SLOWLY) -> None:
+        """From now on `serve` gives this one."""
+        self._served[name, pace] = served
+
+    def open(self, name: str, pace: Pace = SLOWLY) -> Served:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
         # marked before it is read: what changes meanwhile is noticed afterwards
         self._marks[name] = registry.mark(name)
@@ -87,7 +121,7 @@ class Models:
         parts = parts_of(located, pull=self.pull, say=self.say)
         passed_over: list[str] = []
         located = with_derived(located, parts, self.threads, make=self.race)
-        ways, raced = self._in_order(located, parts)
+        ways, raced = self._in_order(located, parts, pace)
         for way in ways:
             row = way.row
             try:
@@ -106,42 +140,64 @@ class Models:
                 ref=ModelRef(
                     manifest.name, manifest.version, row.sha256, located.why if name in registry.ALIASES else ""
                 ),
-                net=replace(net, run=self._taking_turns(net.run)),
+                net=replace(net, run=self._taking_turns(net.run, way.threads)),
                 parts=parts,
                 input=input_of(manifest, row),
                 why="; ".join(
                     [located.why, f"{row.name} ({row.precision}) on {net.engine}", *agrees, *raced, *passed_over]
                 ),
+                workers=way.workers,
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
 
-    def _in_order(self, located: registry.Located, parts: Mapping[str, Path]) -> tuple[list[Way], list[str]]:
+    def _in_order(
+        self, located: registry.Located, parts: Mapping[str, Path], pace: Pace
+    ) -> tuple[list[Way], list[str]]:
         """The variants, the fastest on this device first where that is known (or raced for now), and what is known."""
         rows = located.manifest.networks()
         here = [row for row in rows if registry.is_here(located, row)]
-        unknown = [Way(row, self.threads) for row in rows]
-        if len(here) < 2 and budget(self.threads) == 1:
+        cores = budget(self.threads)
+        unknown = [Way(row, max(1, cores // (pace.workers or 1)), pace.workers or 1) for row in rows]
+        if len(here) < 2 and cores == 1:
             return unknown, []
         verdict = recall("races", _race(located, here, parts, self.threads))
         if verdict is None and self.race:
             verdict = race(located, parts, self.threads)
         if verdict is None or not verdict.result.passed:
             return unknown, []
+        figures = verdict.result.figures
         by_hash = {row.sha256: row for row in rows}
-        ways, told = [], []
-        for one in verdict.result.figures["rows"]:
-            row = by_hash.pop(one["sha256"], None)
-            if row is not None:
-                ways.append(Way(row, one["threads"]))
-                told.append(f"{row.name} {one['median_ms']:.1f} ms")
-        return [*ways, *(way for way in unknown if way.row.sha256 in by_hash)], [f"raced: {', '.join(told)}"]
+        ways = [Way(by_hash[one["sha256"]], one["threads"]) for one in figures["rows"]]
+        told = [f"raced: {', '.join(_told(one) for one in _first_of_each(figures['rows']))}"]
+        many = figures.get("abreast")
+        if pace.workers > 1:
+            ways = [way._replace(workers=pace.workers) for way in ways if way.threads <= max(1, cores // pace.workers)]
+        elif pace.workers == 0 and many and _pays(many, pace):
+            ways.insert(0, Way(by_hash[many["sha256"]], 1, many["workers"]))
+            told.append(f"{many['workers']} at once: {many['per_second']:.1f}/s, not {many['alone_per_second']:.1f}/s")
+        ways += [way for way in unknown if way.row.sha256 not in {way.row.sha256 for way in ways}]
+        return ways, told
 
-    def _taking_turns(self, run: Callable[[Tensors], dict[str, Any]]) -> Callable[[Tensors], dict[str, Any]]:
+    def _taking_turns(self, run: Backend, threads: int) -> Backend:
         def turn(tensors: Tensors) -> dict[str, Any]:
-            with self.lane.turn():
+            with self.lane.turn(threads):
                 return run(tensors)
 
         return turn
+
+
+def _pays(many: Mapping[str, Any], pace: Pace) -> bool:
+    """Whether to answer samples at once: they come faster than one at a time can be answered, and it does more."""
+    return bool(pace.per_second > many["alone_per_second"] and many["per_second"] > MORE * many["alone_per_second"])
+
+
+def _first_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each file its fastest row; they come sorted."""
+    return list({row["sha256"]: row for row in reversed(rows)}.values())[::-1]
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return f"{row['file']} {row['median_ms']:.1f} ms"
 
 
 def as_read(manifest: Manifest, row: File) -> Manifest:

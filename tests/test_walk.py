@@ -13,7 +13,7 @@ import pytest
 from edge_agent.errors import InputError
 from edge_agent.lane import Lane
 from edge_agent.mailbox import Mailbox
-from edge_agent.pipeline import Folder, Found, Stats, reporter, run, to_event
+from edge_agent.pipeline import Folder, Found, Stats, reporter, run, run_abreast, to_event
 from edge_agent.types import (
     Detections,
     DetectionsEvent,
@@ -90,55 +90,42 @@ def test_closing_frees_a_sender_that_waits() -> None:
 # ── lane ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_lane_order_is_priority_then_deadline_then_arrival() -> None:
-    lane = Lane()
+def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
+    lane = Lane(slots=2)
     order: list[str] = []
 
-    def take(name: str, priority: int, deadline: float) -> None:
-        with lane.turn(priority, deadline):
+    def take(name: str, slots: int) -> None:
+        with lane.turn(slots):
             order.append(name)
 
-    asked = [("late", 0, 9.0), ("soon", 0, 1.0), ("high", 5, 50.0), ("late too", 0, 9.0)]
+    threads = []
     with lane.turn():
-        threads = []
-        for name, priority, deadline in asked:
-            threads.append(threading.Thread(target=take, args=(name, priority, deadline)))
+        for name, slots in (("both", 2), ("one", 1), ("more than there are", 9)):
+            threads.append(threading.Thread(target=take, args=(name, slots)))
             threads[-1].start()
             waiting = len(threads)
             until(lambda: len(lane._queue) == waiting, "it waits")  # noqa: B023
+        assert order == [], "one slot is free, but whoever wants both came first"
     for thread in threads:
         thread.join(10)
-    assert order == ["high", "soon", "late", "late too"]
+    assert order == ["both", "one", "more than there are"]
 
 
-def test_exclusive_waits_for_every_slot_and_keeps_others_out() -> None:
-    lane = Lane(slots=2)
-    running, entered, leave = [0], threading.Event(), threading.Event()
+def test_runs_of_one_slot_go_side_by_side() -> None:
+    lane, met = Lane(slots=2), threading.Barrier(2)
 
     def work() -> None:
         with lane.turn():
-            running[0] += 1
-            entered.set()
-            leave.wait(10)
-            running[0] -= 1
+            met.wait(10)
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    entered.wait(10)
-    alone: list[int] = []
-
-    def swap() -> None:
-        with lane.exclusive():
-            alone.append(running[0])
-
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    until(lambda: lane._queue, "the swap waits")
-    assert alone == []
-    leave.set()
-    swapper.join(10)
-    worker.join(10)
-    assert alone == [0]
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not met.broken
+    with lane.turn(2):
+        pass
 
 
 # ── pipeline ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,6 +157,44 @@ def test_items_flow_depth_first_and_past_tasks_that_do_not_take_them() -> None:
     assert shown == ["A", "A", "Scores", "B", "B", "Scores"]
     assert (stats.samples, stats.bad, stats.findings) == (3, 1, 6)
     assert list(stats.stages["infer"]) == [2.0, 2.0] and len(stats.stages["age"]) == 3
+
+
+class Slow:
+    """Answers a text when the next one is being answered too, so that they end in the other order."""
+
+    takes: tuple[type, ...] = (Text,)
+
+    def __init__(self, both: threading.Barrier) -> None:
+        self.both = both
+
+    def __call__(self, item: Text) -> Iterator[Sample | Finding]:
+        self.both.wait(10)
+        if item.text in ("0", "2"):
+            time.sleep(0.05)
+        if item.text == "3":
+            raise InputError("bad line")
+        yield item
+
+
+def test_samples_under_way_at_once_are_told_in_their_order() -> None:
+    out: list[Found] = []
+    stats, both = Stats(), threading.Barrier(2)
+    samples = [text(str(n)) for n in range(6)]
+    run_abreast(samples, [[Slow(both)], [Slow(both)]], reporter("every"), out.append, stats, lambda: None)
+    assert [item.text for item in out if isinstance(item, Text)] == ["0", "1", "2", "4", "5"]
+    assert (stats.samples, stats.bad, stats.trouble) == (6, 1, "")
+
+
+def test_what_one_of_them_fails_on_ends_them_all() -> None:
+    box: Mailbox[Sample] = Mailbox(4, newest=False)
+
+    def fail(found: Found) -> None:
+        raise OSError("no room")
+
+    box.put(text("a"))
+    with pytest.raises(OSError, match="no room"):
+        run_abreast(box, [[], [], []], reporter("every"), fail, Stats(), box.close)
+    assert not box.put(text("b"))
 
 
 def test_changes_reports_when_the_labels_in_view_differ() -> None:

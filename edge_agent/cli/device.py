@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Say what a config will do, or what is wrong with it."""
     from edge_agent import config
-    from edge_agent.agent import make_line, store_path
+    from edge_agent.agent import store_path
     from edge_agent.config import parse_broker, secret
+    from edge_agent.line import make_line
     from edge_agent.serving import Models
 
     loaded = config.load(args.config)
