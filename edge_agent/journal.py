@@ -325,7 +325,7 @@ class Journal:
                 self._aside = True
             raise
         self._mark = written
-        if self._aside:
+        if self._aside and not self.lost:
             numbering.forget_aside(self.path)
             self._aside = False
 

@@ -173,6 +173,10 @@ def test_numbers_sent_while_the_disk_was_read_only_are_not_given_out_again(
         given = {record.seq: record.payload for record in box.take(100)}
         assert max(given) == 50
         box._journal.close()  # the lock goes, as with a kill
+    with monkeypatch.context() as full:  # the next start fails too, before anything could be declared
+        full.setattr(segments, "write_all", refuse)
+        with pytest.raises(StoreError):
+            Outbox(tmp_path / "store", "d")
     after = Outbox(tmp_path / "store", "d")
     fresh = after.put(TextEvent(pipeline="a", at="", text="x")).seq
     assert fresh > 50, "a number is given out again"
