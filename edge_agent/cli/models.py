@@ -14,7 +14,6 @@ from edge_agent.cli.say import note, one_line, print_json, progress, steps
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from edge_agent.manifest import Manifest
     from edge_agent.serving import Models, Tried
     from edge_agent.types import Finding, Frame
 
@@ -35,7 +34,11 @@ def detect(args: argparse.Namespace) -> int:
     from edge_agent.types import Detections, Finding, Uri
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
-    task = make_task(Uri("detect", args.model, options), _models(args).serve, home())
+    models = _models(args)
+    named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
+    task = make_task(Uri(named, args.model, options), models.serve, home())
+    if named == "recognise" and args.save:
+        raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
     save = _where_to_save(args.save, len(args.image)) if args.save else None
     failed = 0
     for path in args.image:
@@ -46,7 +49,10 @@ def detect(args: argparse.Namespace) -> int:
             failed += 1
             print(f"edge-agent detect: {path}: {one_line(error)}", file=sys.stderr)
             continue
-        assert isinstance(found, Finding) and isinstance(found.what, Detections)
+        assert isinstance(found, Finding)
+        if not isinstance(found.what, Detections):
+            _print_label(path, frame, found, args.json)
+            continue
         rows = detections(found.what)
         if args.json:
             spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
@@ -58,6 +64,21 @@ def detect(args: argparse.Namespace) -> int:
         if save:
             _save(save(path), frame, found)
     return 1 if failed else 0
+
+
+def _print_label(path: str, frame: Frame, found: Finding, as_json: bool) -> None:
+    """What a classifier says of a whole picture."""
+    from edge_agent.types import Scores
+
+    assert isinstance(found.what, Scores)
+    scores = {name: round(score, 4) for name, score in found.what.scores.items()}
+    if as_json:
+        spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
+        said = {"label": found.what.label, "score": round(found.what.score, 4), "scores": scores, "spent_ms": spent}
+        print_json({"image": path, "width": frame.width, "height": frame.height, **said})
+    else:
+        others = ", ".join(f"{name} {score:.2f}" for name, score in scores.items() if name != found.what.label)
+        print(f"{path} {frame.width}x{frame.height}: {found.what.label} {found.what.score:.2f} ({others})")
 
 
 def _picture(path: Path) -> Frame:
@@ -93,13 +114,16 @@ def understand(args: argparse.Namespace) -> int:
     """Label, or embed, texts; 1 when one of them is empty."""
     from edge_agent.registry import carried, home
     from edge_agent.tasks import make_task
-    from edge_agent.types import Embedding, Finding, Scores, Text, Uri
+    from edge_agent.types import Anomaly, Embedding, Finding, Scores, Text, Uri
 
-    if args.embed:
-        task = make_task(Uri("embed", args.model), _models(args).serve, home())
+    models = _models(args)
+    if models.serve(args.model).manifest.task == "anomaly":
+        task = make_task(Uri("anomaly", args.model), models.serve, home())
+    elif args.embed:
+        task = make_task(Uri("embed", args.model), models.serve, home())
     else:
         labels = args.labels or str(carried("deploy", "demo", "intents.toml"))
-        task = make_task(Uri("classify", args.model, {"labels": labels}), _models(args).serve, home())
+        task = make_task(Uri("classify", args.model, {"labels": labels}), models.serve, home())
         if not args.labels:
             note(f"labels: the demo's ({labels}); give your own with --labels FILE.toml")
     failed = 0
@@ -117,6 +141,9 @@ def understand(args: argparse.Namespace) -> int:
             scores = {name: round(score, 4) for name, score in found.what.scores.items()}
             row = {"text": text, "label": found.what.label, "score": round(found.what.score, 4), "scores": scores}
             human = f"{found.what.label} {found.what.score:.2f}  {text}"
+        elif isinstance(found.what, Anomaly):
+            row = {"text": text, "error": round(found.what.error, 6)}
+            human = f"error {found.what.error:.4g}  {text[:60]}"
         else:
             assert isinstance(found.what, Embedding)
             row = {"text": text, "embedding": [round(float(x), 6) for x in found.what.vector]}
@@ -162,16 +189,22 @@ def models_verb(args: argparse.Namespace) -> int:
 
 
 def _models_list(args: argparse.Namespace, registry: Any) -> int:
+    from edge_agent.verdicts import refusals
+
     rows = registry.listing()
     if args.json:
         print_json(rows)
         return 0
-    print(f"{'name':18}{'task':8}{'family':11}{'state':9}{'MB':>6}  {'licence':12}trained by")
+    print(f"{'name':18}{'task':10}{'family':17}{'state':9}{'MB':>6}  {'licence':12}trained by")
     for row in rows:
         print(
-            f"{row['name']:18}{row['task']:8}{row['family']:11}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
+            f"{row['name']:18}{row['task']:10}{row['family']:17}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
             f"{row['licence']:12}{row['trained_by']}"
         )
+        if before := registry.before(row["name"]):
+            print(f"  before: {before}; `edge-agent models rollback {row['name']}` brings it back")
+        for why in refusals(registry.locate(row["name"]).manifest) if row["task"] else []:
+            print(f"  {why}")
     return 0
 
 
@@ -187,6 +220,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
 
     from edge_agent import reading
     from edge_agent.registry.graph import clean
+    from edge_agent.verdicts import notes
 
     path = Path(args.model)
     if path.suffix.lower() in registry.SUFFIXES and path.is_file():
@@ -198,7 +232,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
         row = located.manifest.networks()[0]
         net = reading.ends(registry.file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
-        reasons = [*located.why.split("; "), *net.reasons, *_reports(located.manifest)]
+        reasons = [*located.why.split("; "), *net.reasons, *notes(located.manifest)]
     shown = {
         "name": name,
         "task": what.task,
@@ -235,21 +269,11 @@ def _proofs(args: argparse.Namespace) -> list[Path]:
     """The pictures that the user gave. InputError for one that is none."""
     proofs = [Path(proof) for proof in args.proof]
     for proof in proofs:
-        _picture(proof)
+        try:
+            _picture(proof)
+        except InputError as error:
+            raise InputError(f"--proof {proof}: {error}") from None
     return proofs
-
-
-def _reports(manifest: Manifest) -> list[str]:
-    """What the last trials of each variant said."""
-    from edge_agent.prove import remembered
-
-    said = []
-    for row in manifest.networks():
-        for folder in ("proofs", "reports"):
-            own = [verdict for verdict in remembered(row.sha256, folder) if verdict.sha256[0] == row.sha256]
-            found = [verdict.result for verdict in own if verdict.result.notes or not verdict.result.passed]
-            said += [f"{row.name}: {result.reason or '; '.join(result.notes)}" for result in found[:1]]
-    return said
 
 
 def _tensor(spec: Any) -> dict[str, Any]:

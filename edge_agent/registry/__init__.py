@@ -199,6 +199,17 @@ def _folders() -> Iterator[Path]:
                 yield folder
 
 
+def before(name: str) -> str:
+    """The previous version of a model that was added, for people: its version and first network; "" for none."""
+    from edge_agent.registry import versions
+
+    folder = versions.previous(home(), name)
+    if folder is None:
+        return ""
+    manifest = load(folder / "manifest.toml")
+    return f"{manifest.version} ({manifest.networks()[0].name})"
+
+
 # ── its files ────────────────────────────────────────────────────────────────────────────────────────────
 
 

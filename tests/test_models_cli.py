@@ -1,0 +1,97 @@
+"""Models of other kinds, their versions and refusals, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from tests.nets import write_onnx
+from tests.tasks.test_recognise import LABELS, colours
+from tests.test_agree import compressor, with_variant
+from tests.test_cli import run
+
+
+def test_a_classifier_of_pictures_is_added_and_labels_them(tmp_path: Path, demo_pictures: Path) -> None:
+    (tmp_path / "labels.txt").write_text("\n".join(reversed(LABELS)) + "\n")
+    path = colours(tmp_path / "colours.onnx", gain=20.0)
+    out = run(tmp_path, "models", "add", str(path), "--name", "mine")
+    assert out.returncode == 0 and "mine: added (recognise, image-classifier)" in out.stdout, out.stderr + out.stdout
+    assert "labels: 3 names in labels.txt beside the file" in out.stdout and "owed to the picture" in out.stdout
+    picture = str(demo_pictures / "coffee.png")
+    out = run(tmp_path, "detect", "mine", picture, "--json")
+    row = json.loads(out.stdout)
+    assert (row["label"], row["width"]) == ("red", 600) and set(row["scores"]) == set(LABELS)
+    assert run(tmp_path, "detect", "mine", picture).stdout.startswith(f"{picture} 600x400: red 0.")
+    out = run(tmp_path, "detect", "mine", picture, "--save", str(tmp_path / "x.jpg"))
+    assert out.returncode == 2 and "labels whole pictures" in out.stderr
+    out = run(tmp_path, "detect", "mine", picture, "--iou", "0.5")
+    assert out.returncode == 2 and 'unknown option "iou"' in out.stderr
+
+
+def test_an_autoencoder_is_added_and_gives_errors(tmp_path: Path) -> None:
+    path = compressor(tmp_path / "pump.onnx", 1, 0.0)
+    out = run(tmp_path, "models", "add", str(path), "--name", "pump")
+    assert out.returncode == 0 and "reconstruction error" in out.stdout, out.stderr
+    line = " ".join(map(str, np.random.default_rng(0).standard_normal(32)))
+    out = run(tmp_path, "understand", "pump", line, "--json")
+    assert 0.3 < json.loads(out.stdout)["error"] < 1.5
+    out = run(tmp_path, "understand", "pump", "1 2 3")
+    assert out.returncode == 1 and "the line has 3 numbers, the network takes 32" in out.stderr
+
+
+def test_one_that_says_the_same_to_everything_is_refused(tmp_path: Path) -> None:
+    ends = {"x": (TensorProto.FLOAT, ["n", 4])}, {"y": (TensorProto.FLOAT, ["n", 4])}
+    copy = write_onnx(tmp_path / "copy.onnx", [helper.make_node("Identity", ["x"], ["y"])], *ends)
+    out = run(tmp_path, "models", "add", str(copy))
+    assert out.returncode == 1 and "gives back exactly what goes in" in out.stderr
+    node = helper.make_node("Mul", ["x", "zero"], ["y"])
+    flat = write_onnx(tmp_path / "flat.onnx", [node], *ends, {"zero": np.float32(0)})
+    out = run(tmp_path, "models", "add", str(flat))
+    assert out.returncode == 1 and "the same output whatever goes in" in out.stderr
+    out = run(tmp_path, "models", "add", str(colours(tmp_path / "grey.onnx", gain=0.0)))
+    assert out.returncode == 1 and "nothing makes sense on the proof pictures" in out.stderr
+
+
+def test_the_list_shows_the_version_before_and_what_was_refused(tmp_path: Path) -> None:
+    folder = with_variant(tmp_path, (0, 0, 20, 20))
+    assert run(tmp_path, "models", "add", str(folder), "--name", "mine").returncode == 0
+    out = run(tmp_path, "models", "list").stdout
+    assert "  refused: model.int8.onnx: it does not agree with its parent: mAP50 0.000 against model.onnx" in out
+    assert "before:" not in out
+    text = (folder / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text(text.replace('version = "1"', 'version = "2"'))
+    assert run(tmp_path, "models", "add", str(folder), "--name", "mine").returncode == 0
+    out = run(tmp_path, "models", "list").stdout
+    assert "  before: 1 (model.int8.onnx); `edge-agent models rollback mine` brings it back" in out
+    keys = {"name", "task", "family", "format", "version", "sha256", "licence", "trained_by", "bytes", "state"}
+    rows = json.loads(run(tmp_path, "models", "list", "--json").stdout)
+    assert all(set(row) == keys for row in rows) and next(r for r in rows if r["name"] == "mine")["version"] == "2"
+    shown = run(tmp_path, "models", "inspect", "mine").stdout
+    assert "because  model.int8.onnx: it does not agree with its parent" in shown
+    shutil.rmtree(folder)
+
+
+def test_a_proof_that_is_no_picture(tmp_path: Path) -> None:
+    path = colours(tmp_path / "m.onnx")
+    (tmp_path / "text.png").write_text("no picture")
+    out = run(tmp_path, "models", "inspect", str(path), "--proof", str(tmp_path / "text.png"))
+    assert out.returncode in (1, 2) and "text.png" in out.stderr and len(out.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["vww_96_float", "vww_96_int8", "ad01_fp32", "ad01_int8"])
+def test_the_published_ones_serve(tmp_path: Path, data: Path, demo_pictures: Path, name: str) -> None:
+    path = str(data / "models" / f"{name}.tflite")
+    out = run(tmp_path, "models", "add", path, "--name", "mine")
+    assert out.returncode == 0 and out.stderr == "", out.stderr
+    if name.startswith("vww"):
+        out = run(tmp_path, "detect", "mine", str(demo_pictures / "chelsea.png"))
+        assert "class_0 0.9" in out.stdout and out.stderr == ""
+    else:
+        raw = np.fromfile(data / "models" / "normal_id_01_00000000_hist_librosa.bin", np.float32)[:640]
+        out = run(tmp_path, "understand", "mine", " ".join(f"{x:.4g}" for x in raw))
+        assert out.stdout.startswith("error 1") and out.stderr == ""
