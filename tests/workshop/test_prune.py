@@ -155,3 +155,24 @@ def test_gradients_say_what_matters(tmp_path: Path) -> None:
     found = list(graph_torch.gradients(graph, feeds, None, quiet))
     (ranked,) = prune_choose.by_gradient(graph, traced, other, found, True)
     assert {int(r) for r in ranked.order[-4:]} == {int(r) for r in other[0].roots[4:8]}
+
+
+def test_fine_tuning_follows_the_parent(tmp_path: Path) -> None:
+    """On samples that it does not learn from; zeroes that were asked for stay."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
+    from edge_agent.workshop import prune_choose, prune_graph
+    from edge_agent.workshop.train import graph_fit
+    from tests.workshop.prunable import maps, run
+
+    graph = prune_graph.read(maps(tmp_path / "m.onnx"))
+    student = prune_graph.copy(graph)
+    masks = prune_choose.masks(student, 0.5)
+    prune_choose.zeroed(student, masks)
+    random = np.random.default_rng(0)
+    feeds = [{"images": random.normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for _ in range(9)]
+    zero = [student.weight(n) == 0 for n in student.layers()]
+    before = np.square(run(student, feeds[0])[0] - run(graph, feeds[0])[0]).mean()
+    said = graph_fit.follow(graph, student, {}, feeds, masks, None, 0.03, quiet)
+    assert "fine-tuned" in said
+    assert np.square(run(student, feeds[0])[0] - run(graph, feeds[0])[0]).mean() < before
+    assert all((student.weight(n)[was] == 0).all() for n, was in zip(student.layers(), zero, strict=True))
