@@ -199,7 +199,7 @@ class Journal:
             self._save_if_possible()
 
     def _full(self, segment: Segment, more: int) -> bool:
-        """Whether a segment has its share: of the quotas, and of the expiry, so that what goes does so in small parts."""
+        """Whether a segment has its share: of the quotas, and of the expiry, so that what goes goes in small parts."""
         aged = self.expire_hours and time.time() - segment.began > 3600 * self.expire_hours / 16
         return segment.size + more > self.segment_bytes or segment.count >= self.segment_events or bool(aged)
 
