@@ -9,14 +9,17 @@ from edge_agent import registry
 from edge_agent.errors import RefusedError
 from edge_agent.prove import remembered
 from edge_agent.reading import seen
-from edge_agent.serving import parts_of, race, try_all, with_derived
+from edge_agent.serving import derived_notes, parts_of, race, try_all, with_derived
 
 
 def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
     """Try and race every variant that is here, and remember who won. Raises ModelError when none may serve.
 
     ``variants``: milliseconds a sample end to end, the fastest first, memory, and agreement with the parent;
-    ``path_over_bare``: processor time of the winner's whole path over that of the original's bare default session.
+    ``path_over_bare``: processor time of the winner's whole path over that of the original's bare default session;
+    ``one_thread_over_bare``: the same of the cheapest path on one thread over the original's bare session of one
+    thread, taken in turns; ``abreast``: samples a second one at a time, and several at once; ``notes``: how the faster
+    forms of the files were made, or why not.
     """
     located = registry.locate(name, read=seen)
     tried = try_all(located, threads)
@@ -30,7 +33,8 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
         row["peak_rss"] = _latest(row["sha256"], "proofs").get("peak_rss")
         with contextlib.suppress(KeyError):
             row["agreement"] = _latest(row["sha256"], "reports")["agreement"]
-    bare = figures["bare"]
+    bare, alone = figures["bare"], figures["one_thread"]
+    least = min((row["cpu_ms"] for row in figures["rows"] if row["threads"] == 1), default=0.0)
     return {
         "model": located.manifest.name,
         "version": located.manifest.version,
@@ -38,6 +42,9 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
         "refused": [one.refused for one in tried if one.refused],
         "bare": bare,
         "path_over_bare": figures["rows"][0]["cpu_ms"] / bare["cpu_ms"] if bare and bare["cpu_ms"] else None,
+        "one_thread_over_bare": least / alone["cpu_ms"] if alone and alone["cpu_ms"] else None,
+        "abreast": figures.get("abreast"),
+        "notes": [note for row in located.manifest.networks() for note in derived_notes(located, row, parts)],
         "providers": figures["providers"],
     }
 
@@ -51,21 +58,29 @@ def lines(found: dict[str, Any]) -> list[str]:
     """The table for people."""
     rows = found["variants"]
     slowest = max(row["median_ms"] for row in rows)
-    told = [f"{'variant':26}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
+    told = [f"{'variant':26}{'threads':>8}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
     for row in rows:
         agrees = f"{row['agreement']:.3f}" if row.get("agreement") is not None else "-"
         bar = "#" * max(1, round(20 * row["median_ms"] / slowest))
         told.append(
-            f"{row['file']:26}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
+            f"{row['file']:26}{row['threads']:8}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
             f"{(row['peak_rss'] or 0) / 1e6:8.0f}{row['bytes'] / 1e6:7.1f}{agrees:>8}  {bar}"
         )
     if found["bare"]:
         bare = found["bare"]
         told.append(
-            f"{'bare ' + bare['file']:26}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   a default session"
+            f"{'bare ' + bare['file']:26}{'':8}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   a default session"
         )
     if found["path_over_bare"] is not None:
         told.append(f"the whole path of {rows[0]['file']} takes {found['path_over_bare']:.2f} of its processor time")
+    if found["one_thread_over_bare"] is not None:
+        told.append(f"on one thread the cheapest path takes {found['one_thread_over_bare']:.2f} of the bare original's")
+    if many := found["abreast"]:
+        told.append(
+            f"{many['workers']} at once, one thread each, on {many['file']}: {many['per_second']:.1f} a second; "
+            f"one at a time {many['alone_per_second']:.1f}"
+        )
+    told += [f"made     {note}" for note in found["notes"]]
     told += [f"refused  {why}" for why in found["refused"]]
     told += [f"{name:26}{why or 'works'}" for name, why in found["providers"].items()]
     return told

@@ -75,7 +75,7 @@ def derive(trial: Trial) -> Result:
                 f"{variant.file.name} is stopped before its tail: boxes within {most:.1g} px of the whole one's"
             )
         except ModelError as error:
-            notes.append(f"its tail stays: {str(error).removeprefix(f'{source}: ')}")
+            notes.append(f"the tail of {variant.file.name} stays: {str(error).removeprefix(f'{source}: ')}")
     if how == "cut":
         source = out.replace(out.with_suffix(".onnx"))
     if not os.environ.get(PROVIDERS):

@@ -254,7 +254,7 @@ def test_what_is_not_understood_keeps_its_tail(
     family: str, build: Callable[[Path], Path], why: str, tmp_path: Path
 ) -> None:
     result = derived(model(tmp_path / "model", family, build), tmp_path / "out")
-    assert result.passed and result.notes[0].startswith("its tail stays: ") and why in result.notes[0]
+    assert result.passed and result.notes[0].startswith("the tail of model.onnx stays: ") and why in result.notes[0]
     assert result.figures["file"]["family"] is None and result.figures["file"]["name"] == "model.optimised"
 
 
