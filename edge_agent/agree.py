@@ -4,26 +4,29 @@ The samples are sealed: the carried pictures, each also mirrored, darkened and c
 the device itself recorded under HOME/samples.
 
 Detectors: mAP50 of the variant's boxes against the parent's (those that the parent would report). Encoders: the
-correlation of the cosines of all pairs of sentences. Classifiers: how often the first label is the same.
+least of the correlation of the cosines of all pairs of sentences, and of agreement and F1 of the labels that heads
+fitted on each give. Classifiers: how often the first label is the same.
 Autoencoders: the rank correlation of the reconstruction errors. Each is 1 for a variant that answers alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from edge_agent.errors import RefusedError
 from edge_agent.figures.coco_map import Found, Truth, average_precision
-from edge_agent.figures.scores import accuracy, pearson, similarities, spearman
+from edge_agent.figures.scores import accuracy, macro_f1, pearson, similarities, spearman
 from edge_agent.manifest import Served
 from edge_agent.proof import LOW, open_served
 from edge_agent.prove import Result, Trial
-from edge_agent.registry import home
+from edge_agent.registry import carried, home
 from edge_agent.shown import pictures, sentences, windows
-from edge_agent.tasks import PLAIN, make_task
+from edge_agent.tasks import PLAIN, everyday, make_task
 from edge_agent.tasks.encoder import encoder
+from edge_agent.tasks.head import fit
+from edge_agent.tasks.understand import read_labels
 from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Uri
 
 
@@ -34,7 +37,8 @@ def agree(trial: Trial) -> Result:
     one = open_served(trial.manifest, variant, trial.parts, trial.threads)
     other = open_served(trial.parent or trial.manifest, parent, trial.parent_parts, trial.threads)
     compare, measure = _COMPARED[trial.manifest.task]
-    agreement, count = compare(one, other)
+    agreement, count, *named = compare(one, other)
+    measure = named[0] if named else measure
     figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.name}
     figures["max_drop"] = trial.manifest.max_drop
     if np.isnan(agreement):
@@ -89,15 +93,29 @@ def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) 
 # ── encoders ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _encoders(one: Served, other: Served) -> tuple[float, int]:
-    """Correlation of the cosines of all pairs of sentences; and the sentences."""
+def _encoders(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: correlation of the cosines of all pairs of sentences; how often heads that are fitted on each say
+    the same of them, and the F1 of that. And the sentences, and which it is.
+    """
     shown = sentences()
-    cosines = []
+    examples = read_labels(carried("deploy", "demo", "intents.toml"))[1]
+    taught = [text for texts in examples.values() for text in texts[::2]]
+    asked = [text for texts in examples.values() for text in texts[1::2]] + shown
+    y = np.repeat(np.arange(len(examples)), [len(texts[::2]) for texts in examples.values()])
+    cosines, said = [], []
     for model in (one, other):
-        vectors = encoder(model).embed_many(shown)
+        made = encoder(model)
+        vectors = made.embed_many(shown)
         length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         cosines.append(similarities(vectors / length))
-    return pearson(cosines[0], cosines[1]), len(shown)
+        head = fit(made.embed_many(taught), y, tuple(examples), made.embed_many(everyday.SENTENCES))
+        scores = [head(vector) for vector in made.embed_many(asked)]
+        said.append([max(score, key=score.__getitem__) for score in scores])
+    mine, theirs = said
+    figures = [(pearson(*cosines), "correlation"), (accuracy(theirs, mine), "agreement of the labels")]
+    figures.append((macro_f1(theirs, mine), "F1 of the labels"))
+    value, name = min(figures, key=lambda figure: -1.0 if np.isnan(figure[0]) else figure[0])
+    return value, len(asked), name
 
 
 # ── classifiers of pictures ──────────────────────────────────────────────────────────────────────────────
@@ -131,7 +149,8 @@ def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] =
     return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]
 
 
-_COMPARED = {
+Compared = tuple[float, int] | tuple[float, int, str]
+_COMPARED: dict[str, tuple[Callable[[Served, Served], Compared], str]] = {
     "detect": (_detectors, "mAP50"),
     "encode": (_encoders, "correlation"),
     "recognise": (_recognisers, "agreement of the first label"),

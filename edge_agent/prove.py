@@ -32,7 +32,7 @@ from edge_agent.manifest import File, Manifest
 from edge_agent.registry import store
 from edge_agent.types import Net, rfc3339
 
-VERSION = 1
+VERSION = 2
 """of what the trials look at: another one tries every model anew"""
 CHILD = [sys.executable, "-m", "edge_agent.proof"]
 MOST_SAMPLES = 64
@@ -253,7 +253,7 @@ def runtimes() -> dict[str, str]:
     for folder in sys.path:
         with contextlib.suppress(OSError):
             for entry in os.listdir(folder or "."):  # noqa: PTH208, a Path for each is what this is to save
-                match = re.fullmatch(r"(.+?)-([^-]+)(-.+)?\.(dist|egg)-info", entry)
+                match = entry.endswith("-info") and re.fullmatch(r"(.+?)-([^-]+)(-.+)?\.(dist|egg)-info", entry)
                 if match and (name := match[1].replace("_", "-").lower()) in RUNTIMES:
                     found.setdefault(name, match[2])
     return {name: found[name] for name in RUNTIMES if name in found}

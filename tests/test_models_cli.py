@@ -26,7 +26,7 @@ def test_a_classifier_of_pictures_is_added_and_labels_them(tmp_path: Path, demo_
     out = run(tmp_path, "detect", "mine", picture, "--json")
     row = json.loads(out.stdout)
     assert (row["label"], row["width"]) == ("red", 600) and set(row["scores"]) == set(LABELS)
-    assert run(tmp_path, "detect", "mine", picture).stdout.startswith(f"{picture} 600x400: red 0.")
+    assert run(tmp_path, "detect", "mine", picture).stdout.startswith(f"{picture} 600x400: red ")
     out = run(tmp_path, "detect", "mine", picture, "--save", str(tmp_path / "x.jpg"))
     assert out.returncode == 2 and "labels whole pictures" in out.stderr
     out = run(tmp_path, "detect", "mine", picture, "--iou", "0.5")
