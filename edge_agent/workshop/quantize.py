@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, required=True, help="folder of pictures, video, lines of text; `recorded`: HOME/samples"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
-    parser.add_argument("--target", choices=("onnx", "tflite"), default="onnx", help="format (onnx)")
+    parser.add_argument("--target", choices=("onnx", "tflite"), help="format (that of the float file; onnx)")
     parser.add_argument("--method", choices=METHODS, help="how activations get their ranges (percentile)")
     parser.add_argument("--bits", choices=("8", "16", "4w"), default="8", help="16: activations; 4w: weights of text")
     parser.add_argument("--per", choices=("tensor", "channel"), default="channel", help="scales of weights (channel)")
@@ -70,10 +70,11 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     _check(args)
     folder.check(args.out)
     located, row, path = find(args.model, args.target, args.pull)
+    target = row.format
     threads, parts = max(1, args.threads), parts_of(located)
 
     def serve(file: Path) -> Served:
-        return score.open_file(located.manifest, file, args.target, parts, threads)
+        return score.open_file(located.manifest, file, target, parts, threads)
 
     parent = serve(path)
     samples = calibration.read(args.data, parent, args.most, say)
@@ -83,14 +84,14 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     judge = score.against(parent, reported)
     with folder.work(args.out) as work:
         histograms = args.auto or args.method in (None, *HISTOGRAMS)
-        opened = quantize_tools.opener(work, serve, args.target)
-        tool = quantize_tools.TOOLS[args.target](path, parent, searched, histograms, opened, say)
+        opened = quantize_tools.opener(work, serve, target)
+        tool = quantize_tools.TOOLS[target](path, parent, searched, histograms, opened, say)
         found = _searched(args, tool, parent, searched, row, work, say) if args.auto else None
         plan = found.plan if found else quantize_tools.default(tool.parts, _settings(args))[0][0]
         say("writing", 0, 1)
         data = tool.make(plan)
         quantize_tools.refuse_unsound(tool.open(data), parent, searched)
-        result = work / f"model.{tool.precision(plan)}.{args.target}"
+        result = work / f"model.{tool.precision(plan)}.{target}"
         result.write_bytes(data)
         report = _report(args, located, row, path, tool, plan, found, data, parent, samples, reported, judge)
         say("writing", 1, 1)
@@ -105,20 +106,30 @@ def lines(report: Report) -> list[str]:
     return told.lines(report)
 
 
-def find(name: str, format: str, pull: bool) -> tuple[Located, File, Path]:
-    """The model, the row of its float file of that format, and that file. ModelError where it has none."""
+def find(name: str, format: str | None, pull: bool) -> tuple[Located, File, Path]:
+    """The model, the row of its float file of that format (None: ONNX, else TFLite), and that file.
+
+    ModelError where it has none.
+    """
     from edge_agent import registry
     from edge_agent.prove import open_tried
     from edge_agent.trial import looker
 
     bare = Path(name).suffix.lower() in registry.SUFFIXES
     located = registry.locate(name, pull=pull, open_net=open_tried, look=looker() if bare else None)
-    rows = [row for row in located.manifest.networks() if row.format == format and row.precision in FLOAT]
+    rows = [row for row in located.manifest.networks() if row.format in (format or row.format)]
+    rows = [row for row in rows if row.precision in FLOAT]
     if not rows:
         has = ", ".join(f"{row.name} ({row.precision})" for row in located.manifest.networks())
-        hint = "convert it with onnx2tf, or use --target onnx" if format == "tflite" else "give the float model"
-        raise ModelError(f"{located.manifest.name}: no float .{format} file to quantize, it has {has}; {hint}")
-    row = min(rows, key=lambda row: FLOAT.index(row.precision))
+        hint = (
+            "make one with `edge-agent graph --tflite`"
+            if format == "tflite"
+            else "give the model that it was made from"
+        )
+        raise ModelError(
+            f"{located.manifest.name}: no float .{format or 'onnx'} file to quantize, it has {has}; {hint}"
+        )
+    row = min(rows, key=lambda row: (row.format != "onnx", FLOAT.index(row.precision)))
     return located, row, registry.file_path(located, row, pull=pull)
 
 
@@ -164,7 +175,7 @@ def _searched(
     measure = score.against(parent, searched)
     whole = measure(parent)
     far = quantize_search.distance(parent, searched)
-    memory = quantize_search.Memory(work, [row.sha256, searched.sha256, args.target, str(args.threads)])
+    memory = quantize_search.Memory(work, [row.sha256, searched.sha256, row.format, str(args.threads)])
     found = []
     for bases in quantize_tools.default(tool.parts, _settings(args)):
         if bases[0].form == "static" and tool.balances():
@@ -203,7 +214,7 @@ def _report(
         plain = tool.make(msgspec.structs.replace(plan, keep=tuple(args.keep)))
         files["nothing kept"] = (len(plain), tool.open(plain), "every layer quantized")
     kept = f"{len(found.kept)} of {len(tool.parts)} layers in float" if found else ""
-    name = f"{tool.precision(plan)} {args.target}"
+    name = f"{tool.precision(plan)} {row.format}"
     files[name] = (len(data), tool.open(data), "; ".join(filter(None, [plan.text(), kept])))
     took = score.times({key: model for key, (_, model, _) in files.items()}, reported, SECONDS)
     rows = [
@@ -215,7 +226,7 @@ def _report(
         layers = [Layer(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]
         ladder = [(float(count), score) for count, score in found.ladder]
         plots = [Plot("Accuracy over layers kept", "layers in float", "accuracy", {"searched half": ladder})]
-    settings = {"plan": plan.text(), "target": args.target, "auto": args.auto, "max_drop": args.max_drop}
+    settings = {"plan": plan.text(), "target": row.format, "auto": args.auto, "max_drop": args.max_drop}
     return Report(
         verb="quantize",
         model=located.manifest.name,
@@ -277,7 +288,7 @@ def _write(
         figures={key: value for key, value in figures.items() if value is not None},
     )
     changes = {"max_drop": max(located.manifest.max_drop, args.max_drop)} if args.auto else {}
-    folder.write(args.out, located, [(result, args.target, precision)], made, report, **changes)
+    folder.write(args.out, located, [(result, row.format, precision)], made, report, **changes)
 
 
 def _share(text: str) -> float:

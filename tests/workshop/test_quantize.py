@@ -186,3 +186,25 @@ def test_the_ladder_finds_the_fewest() -> None:
     assert min(count for count, value in found.items() if value == 1.0) == 11
     assert len(asked) == len(set(asked)) < 12
     assert _ladder(3, lambda count: 0.0, 0.99) == {0: 0.0, 1: 0.0, 2: 0.0}
+
+
+def test_a_tflite_file_goes_the_same_way(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("litert_quantizer", reason="pip install edge-agent[workshop]")
+    model, out = data / "models" / "vww_96_float.tflite", tmp_path / "small"
+    assert quantize(model, "--data", data / "coco_calib96", "--most", 16, "--out", out, "--json") == 0
+    parent, small = json.loads(capsys.readouterr().out)["rows"]
+    assert small["bytes"] < parent["bytes"] * 0.4 and small["accuracy"] >= 0.8
+    (row,) = manifest.load(out / "manifest.toml").networks()
+    assert (row.format, row.precision) == ("tflite", "int8")
+
+
+@pytest.mark.slow
+def test_text_is_searched_in_both_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{verb} the {thing}" for verb in ("open", "sell", "paint") for thing in ("door", "car", "house", "boat")]
+    (tmp_path / "said.txt").write_text("\n".join(lines))
+    out = tmp_path / "small"
+    assert quantize("edge-bert", "--data", tmp_path / "said.txt", "--out", out, "--auto", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"][-1]["accuracy"] >= 0.99 and len(report["layers"]) > 20
+    (row,) = manifest.load(out / "manifest.toml").networks()
+    assert row.role == "encoder" and row.precision in ("dynamic-int8", "int8")
