@@ -38,6 +38,8 @@ BEGIN, END = "<!-- bench-quantize -->", "<!-- /bench-quantize -->"
 METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
 SLOW = ("entropy",)
 CALIBRATED, BUDGET, SECONDS = 48, 0.01, 10.0
+FEW, FEW_SHOWN = 16, 24
+"""with --quick: samples to calibrate on, pictures to measure on"""
 HEAD = ("| model | method | MB | accuracy | ms |", "|---|---|--:|--:|--:|")
 
 
@@ -121,7 +123,7 @@ def plans(case: Case, tool: Tool, quick: bool) -> dict[str, Plan]:
 
 def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Line]:
     """The lines of one model, the float one first."""
-    most = 16 if quick else CALIBRATED
+    most = FEW if quick else CALIBRATED
 
     def place(name: str) -> Path:
         return data / name[5:] if name.startswith("data/") else ROOT / name
@@ -139,10 +141,11 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     samples = calibration.read(place(case.calibrate), parent, most * (1 if case.evaluate else 2), quiet)
     searched, reported = (samples, samples) if case.evaluate else samples.halves()
     if case.evaluate:
-        reported = calibration.read(place(case.evaluate), parent, 24 if quick else 10**6, quiet)
+        reported = calibration.read(place(case.evaluate), parent, FEW_SHOWN if quick else 10**6, quiet)
     work.mkdir(parents=True, exist_ok=True)
     tool = TOOLS[case.format](path, parent, searched, True, opener(work, serve, case.format), quiet)
-    known = Memory(work, [row.sha256, searched.sha256, reported.sha256, str(quick), case.format])
+    source = f"{row.sha256} {searched.sha256} {code()}"
+    known = Memory(work, [source, reported.sha256, case.format])
     judge = score.against(parent, reported)
     base = known("score", Plan(keep=("parent",)), lambda: judge(parent))
     lines = [Line(case.name, f"float ({row.precision})", path.stat().st_size, base)]
@@ -153,7 +156,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     for method, plan in wanted.items():
         say(f"{case.name}: {method}")
         try:
-            model, size = made(tool, plan, work, row.sha256, case.format, serve)
+            model, size = made(tool, plan, work, source, case.format, serve)
             accuracy = known("score", plan, lambda model=model: judge(model))  # type: ignore[misc]
         except RefusedError as error:
             print(f"<!-- {case.name}, {method}: {error} -->", file=sys.stderr)
@@ -183,7 +186,7 @@ def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memo
 def made(
     tool: Tool, plan: Plan, work: Path, source: str, format: str, serve: Callable[[Path], Served]
 ) -> tuple[Served, int]:
-    """The file of a plan, kept by what it was made from."""
+    """The file of a plan, kept by what it was made from: `source` has hashes of the model, the samples and our code."""
     key = hashlib.sha256(source.encode() + msgspec.json.encode(plan)).hexdigest()[:20]
     path = work / f"{key}.{format}"
     if not path.is_file():
@@ -191,6 +194,12 @@ def made(
         part.write_bytes(tool.make(plan))
         part.replace(path)
     return serve(path), path.stat().st_size
+
+
+def code() -> str:
+    """SHA-256 of what quantizes, so that no figure of another version comes back."""
+    files = sorted((ROOT / "edge_agent" / "workshop").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def table(lines: list[Line], said: str) -> str:
@@ -239,10 +248,10 @@ def main() -> int:
         except EdgeAgentError as error:
             print(f"{case.name}: {error}", file=sys.stderr)
     at = rfc3339(time.time())[:10]
+    few = f" (quick: {FEW} samples to calibrate on, {FEW_SHOWN} pictures to measure on)" if args.quick else ""
     said = (
-        f"Measured on {at} on one core of {cpu().rsplit(' ', 1)[0]}, load {began:.1f} to {load():.1f}"
-        f"{', quick' if args.quick else ''}: the milliseconds tell which is faster than which, not what an idle box "
-        "takes."
+        f"Measured on {at} on one core of {cpu().rsplit(' ', 1)[0]}, load {began:.1f} to {load():.1f}{few}: the "
+        "milliseconds tell which is faster than which, not what an idle box takes."
     )
     if args.docs:
         refresh(ROOT / "docs" / "quantize.md", table(lines, said))
