@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,9 +23,11 @@ from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedErro
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall
-from edge_agent.reading import seen
 from edge_agent.registry import store
 from edge_agent.types import Backend, ModelRef, Net, Tensors
+
+if TYPE_CHECKING:
+    from edge_agent.registry.seen import Seen
 
 Say = Callable[[int, int], None]
 
@@ -100,7 +102,7 @@ class Models:
 
         Takes seconds, most of them in child processes; what serves goes on. Raises ModelError.
         """
-        located = registry.locate(name, read=seen)
+        located = registry.locate(name, read=_seen)
         parts = parts_of(located)
         located = with_derived(located, parts, self.threads, make=True)
         here = [row for row in located.manifest.networks() if registry.is_here(located, row)]
@@ -116,7 +118,7 @@ class Models:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
         # marked before it is read: what changes meanwhile is noticed afterwards
         self._marks[name] = registry.mark(name)
-        located = registry.locate(name, pull=self.pull, say=self.say, read=seen)
+        located = registry.locate(name, pull=self.pull, say=self.say, read=_seen)
         manifest = located.manifest
         parts = parts_of(located, pull=self.pull, say=self.say)
         passed_over: list[str] = []
@@ -357,6 +359,13 @@ def _race(located: registry.Located, rows: list[File], parts: Mapping[str, Path]
     return Trial("race", [Variant(row, "") for row in rows], budget(threads), LIMITS, located.manifest, given)
 
 
+def _seen(path: Path) -> Seen:
+    """What a bare file is; a model of the registry needs none of what finds that out."""
+    from edge_agent.reading import seen
+
+    return seen(path)
+
+
 def budget(threads: int) -> int:
     """Cores that may be used: as many as said, 0: as this process may run on."""
     return threads or len(os.sched_getaffinity(0))
@@ -384,7 +393,7 @@ def hold_against_parent(
     try:
         if manifest.parent is not None:
             # what the workshop made may come from a bare file
-            parent = registry.locate(manifest.parent, read=seen)
+            parent = registry.locate(manifest.parent, read=_seen)
         origin = parent.manifest.original()
         if origin.sha256 == row.sha256:
             return ""

@@ -7,6 +7,7 @@ with one line on stderr that says what, where and what to do.
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -17,12 +18,6 @@ from edge_agent import __version__
 from edge_agent.cli import device, models, workshop
 from edge_agent.cli.say import one_line
 from edge_agent.errors import EdgeAgentError
-from edge_agent.workshop.evaluate import add_arguments as add_evaluate_arguments
-from edge_agent.workshop.graph import add_arguments as add_graph_arguments
-from edge_agent.workshop.prune import add_arguments as add_prune_arguments
-from edge_agent.workshop.quantize import add_arguments as add_quantize_arguments
-from edge_agent.workshop.train import add_arguments as add_train_arguments
-from edge_agent.workshop.tune import add_arguments as add_tune_arguments
 
 # small matrices gain nothing from more threads, and a busy box loses much
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = _parser(training="train" in argv)
+    parser = _parser(argv)
     args, rest = parser.parse_known_args(argv)
     if rest and args.verb == "understand" and not any(arg.startswith("-") and arg != "-" for arg in rest):
         args.text += rest  # argparse gives texts that stand behind an option to nobody
@@ -62,8 +57,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser(training: bool) -> argparse.ArgumentParser:
-    """All verbs; the recipes' own options are read only when training is asked for, since they load numpy."""
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """All verbs; the workshop's options are read only for the verb in `argv`: a device's start pays for none."""
     parser = _Parser(prog="edge-agent", description="YOLO and BERT on small devices, reported over MQTT.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
@@ -78,6 +73,10 @@ def _parser(training: bool) -> argparse.ArgumentParser:
         of.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
         of.add_argument("--pull", action="store_true", help="fetch the model's files when they are not here")
         of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+
+    def workshop_options(of: argparse.ArgumentParser, name: str) -> None:
+        if name in argv:
+            importlib.import_module(f"edge_agent.workshop.{name}").add_arguments(of)
 
     run = verb("run", device.run, "run the agent of a config")
     run.add_argument("-c", "--config", required=True, help="TOML file")
@@ -106,29 +105,28 @@ def _parser(training: bool) -> argparse.ArgumentParser:
     model_options(understand)
 
     train = verb("train", models.train, "train a model on your own pictures or text (extra [train])")
-    if training:
-        add_train_arguments(train)
+    workshop_options(train, "train")
 
     evaluated = verb("evaluate", models.evaluate, "measure a model on labels, and against the model it was made from")
-    add_evaluate_arguments(evaluated)
+    workshop_options(evaluated, "evaluate")
     model_options(evaluated)
 
     quantized = verb("quantize", workshop.quantize, "make a model smaller and faster, and know what it cost")
-    add_quantize_arguments(quantized)
+    workshop_options(quantized, "quantize")
     model_options(quantized)
 
     drawn = verb("graph", workshop.graph, "simplify a network, take its preparation in, write .ort and TFLite files")
-    add_graph_arguments(drawn)
+    workshop_options(drawn, "graph")
     model_options(drawn)
 
     pruned = verb("prune", workshop.prune, "take out weights or channels of a model, and know what it cost")
-    add_prune_arguments(pruned)
+    workshop_options(pruned, "prune")
     model_options(pruned)
 
     tuned = verb(
         "tune", workshop.tune, "search input size, variant, NMS and score for the best accuracy in a given time"
     )
-    add_tune_arguments(tuned)
+    workshop_options(tuned, "tune")
     model_options(tuned)
 
     timed = verb("bench", models.bench, "time a model's variants on this device, and remember the fastest")
