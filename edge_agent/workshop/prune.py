@@ -112,11 +112,9 @@ def run(args: argparse.Namespace, say: Say) -> Report:
 def find(name: str, pull: bool) -> tuple[Located, File, Path]:
     """The model, its float ONNX file's row, and that file. ModelError where it has none."""
     from edge_agent import registry
-    from edge_agent.prove import open_tried
-    from edge_agent.trial import looker
+    from edge_agent.reading import seen
 
-    bare = Path(name).suffix.lower() in registry.SUFFIXES
-    located = registry.locate(name, pull=pull, open_net=open_tried, look=looker() if bare else None)
+    located = registry.locate(name, pull=pull, read=seen)
     rows = [f for f in located.manifest.networks() if f.format == "onnx" and f.precision in FLOAT]
     if not rows:
         has = ", ".join(f"{f.name} ({f.precision})" for f in located.manifest.networks())

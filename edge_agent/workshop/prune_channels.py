@@ -140,10 +140,10 @@ def families(graph: Graph, traced: Traced) -> list[Family]:
         if root in read and not traced.fixed[root]:
             found.setdefault(tuple(sorted(makers)), []).append(root)
     named = []
-    for makers, roots in found.items():
-        if len(roots) > 1:
-            name = " + ".join(layer_name(graph, traced.uses[m].node) for m in makers)
-            named.append(Family(np.array(sorted(roots)), name, 8 if width[roots[0]] == 1 else 1))
+    for by, group in found.items():
+        if len(group) > 1:
+            name = " + ".join(layer_name(graph, traced.uses[m].node) for m in by)
+            named.append(Family(np.array(sorted(group)), name, 8 if width[group[0]] == 1 else 1))
     return named
 
 

@@ -116,7 +116,8 @@ def columns(node: onnx.NodeProto, weight: Array, x: Array, where: tuple[Array, A
             ys, xs = where[0] * strides[0] + dy * dilations[0], where[1] * strides[1] + dx * dilations[1]
             parts.append(padded[:, ys, xs])
     window = np.stack(parts, axis=1)  # (channels, kernel cells, rows)
-    return window.reshape(groups, -1, window.shape[2]).transpose(0, 2, 1)
+    rows: Array = window.reshape(groups, -1, window.shape[2]).swapaxes(1, 2)
+    return np.asarray(rows)
 
 
 def pads(node: onnx.NodeProto, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int, int, int]:

@@ -100,11 +100,9 @@ def lines(report: Report) -> list[str]:
 def _located(args: argparse.Namespace) -> Located:
     """The model; --write wants one whose entry may change."""
     from edge_agent import registry
-    from edge_agent.prove import open_tried
-    from edge_agent.trial import looker
+    from edge_agent.reading import seen
 
-    bare = Path(args.model).suffix.lower() in registry.SUFFIXES
-    located = registry.locate(args.model, pull=args.pull, open_net=open_tried, look=looker() if bare else None)
+    located = registry.locate(args.model, pull=args.pull, read=seen)
     if args.write and located.folder.parent != registry.home() / "models":
         raise UsageError(
             f"--write: {args.model} was not added here (`edge-agent models add`), so its entry cannot change; use --out"

@@ -84,7 +84,7 @@ def attention(path: Path, heads: int = 4, width: int = 32) -> Path:
     nodes.append(helper.make_node("Add", ["x", dense("one", "out0", width, width)], ["sum"]))
     nodes.append(helper.make_node("Tanh", [dense("sum", "up", width, 64)], ["bent"]))
     nodes.append(helper.make_node("Add", ["sum", dense("bent", "down", 64, width)], ["out"]))
-    spec = (TensorProto.FLOAT, [1, "L", width])
+    spec: tuple[int, list[int | str]] = (TensorProto.FLOAT, [1, "L", width])
     return write_onnx(path, nodes, {"x": spec}, {"out": spec}, constants)
 
 

@@ -180,7 +180,7 @@ def test_what_cannot_be_pruned_says_why(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="nothing to prune"):
         prune_graph.read(plain)
-    scale = {"s": np.array(0.1, np.float32), "z": np.array(0, np.uint8)}
+    scale: dict[str, np.ndarray] = {"s": np.array(0.1, np.float32), "z": np.array(0, np.uint8)}
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),

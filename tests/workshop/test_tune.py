@@ -118,10 +118,10 @@ def test_a_tuned_model_is_a_folder_and_what_cannot_be_tried_is_said(tmp_path: Pa
 
 
 def test_the_registry_s_own_entry_changes_and_goes_back(tmp_path: Path) -> None:
-    from edge_agent.backends import open_net
+    from edge_agent.reading import seen
 
     model, shown = detector(tmp_path / "blobs"), pictures(tmp_path / "pictures")
-    before = add(model, None, open_net).manifest
+    before = add(model, None, seen).manifest
     report = tune.run(arguments("blobs", "--data", shown, "--write"), quiet)
     after = registry.locate("blobs").manifest
     assert after.made is not None and after.made.verb == "tune" and after.parent is None
