@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=CRITERIA,
-        help="what goes first: gradient-weight where PyTorch is installed (extra [train]) and there is data, else "
-        "reconstruction (channels), else magnitude",
+        help="what goes first (channels: reconstruction where there is data; else magnitude); gradients need [train]",
     )
     parser.add_argument("--steps", type=_count, default=3, help="in which it is done (3)")
     parser.add_argument("--max-drop", type=_share, help="accuracy that may be lost; the last step within it is kept")
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
         sparsity=args.sparsity,
         structured=not args.unstructured,
         of=args.of,
-        by=args.by or usual(samples is not None, not args.unstructured),
+        by=args.by or ("reconstruction" if samples and not args.unstructured else "magnitude"),
         steps=args.steps,
         refit=samples is not None and not args.no_refit,
         minutes=args.finetune or 0.0,
@@ -128,13 +127,6 @@ def lines(report: Report) -> list[str]:
     from edge_agent.workshop import report as told
 
     return told.lines(report)
-
-
-def usual(data: bool, structured: bool) -> str:
-    """What goes first when nothing is said: what did best where it could be measured (docs/prune.md)."""
-    if data and importlib.util.find_spec("torch") is not None:
-        return "gradient-weight"
-    return "reconstruction" if data and structured else "magnitude"
 
 
 def _check(args: argparse.Namespace) -> None:
