@@ -118,7 +118,10 @@ def _pair(flat: list[TensorSpec], width: int, height: int) -> list[Guess]:
     if n in (cells(width, height), cells(width, height, (8, 16, 32, 64))):
         return [Guess("edge-yolo", classes, f"{seen}: four distances and {classes} class logits a cell")]
     if n is not None and n <= 1000:
-        return [Guess("detr", classes - 1, f"{seen}: {n} queries, {classes - 1} classes and no object")]
+        own = Guess("detr-sigmoid", classes, f"{seen}: {n} queries, {classes} classes")
+        none = Guess("detr", classes - 1, f"{seen}: {n} queries, {classes - 1} classes and no object")
+        # the first DETR has 100 queries, COCO's 91 ids and one more for no object
+        return [none, own] if n == 100 or classes == 92 else [own, none]
     return [Guess("ssd-raw", classes - 1, f"{seen}: {n} anchors whose places are not in the file")] if n else []
 
 

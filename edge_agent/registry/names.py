@@ -88,6 +88,9 @@ def labels(family: str, classes: int, found: list[str], where: str) -> tuple[lis
     if family == "ssd":
         names, ids = _ninety()
         return names, ids, "the 90 of COCO, which this family's public models have"
+    if family.startswith("detr") and classes == 91:
+        found, ids = _ninety()
+        return ["unused 0", *found], [80, *ids], "91 classes, taken for COCO's ids from 0 to 90"
     if classes == 80:
         return coco80(), None, "80 classes, taken for COCO's" + (f" ({wrong})" if wrong else "")
     if not classes:

@@ -30,6 +30,8 @@ TRAINED: dict[str, tuple[Channels, Range, Letterbox]] = {
     "edge-yolo": ("BGR", "0..255", "top-left"),
     "ssd": ("RGB", "-1..1", "stretch"),
     "rtdetr": ("RGB", "0..1", "stretch"),
+    "detr": ("RGB", "imagenet", "stretch"),
+    "detr-sigmoid": ("RGB", "0..1", "stretch"),
     "nanodet": ("BGR", "imagenet", "stretch"),
     "rtmdet": ("BGR", "imagenet", "top-left"),
     "image-classifier": ("RGB", "0..1", "stretch"),

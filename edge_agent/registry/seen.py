@@ -18,6 +18,8 @@ RUNS = (
     "yolov8",
     "end2end",
     "rtdetr",
+    "detr",
+    "detr-sigmoid",
     "nanodet",
     "ssd",
     "edge-yolo",

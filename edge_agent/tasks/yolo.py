@@ -122,6 +122,46 @@ def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(xyxy, sigmoid(best), label)
 
 
+def detr(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """Queries: boxes [1, N, 4] as centre x, centre y, width, height in 0..1, logits [1, N, C+1], the last of which is
+    "no object": score = the best class under a softmax over all of them (Carion et al., DETR, arXiv 2005.12872).
+    """
+    boxes, logits = (_rows(array, n) for array, n in zip(_pair(outputs), (4, head.classes + 1), strict=True))
+    finite(logits)
+    power = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return _queries(boxes, (power / power.sum(axis=1, keepdims=True))[:, : head.classes], head, threshold)
+
+
+def detr_sigmoid(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+    """As `detr`, but C logits [1, N, C], each of which stands for itself: score = sigmoid of the best (RT-DETR, arXiv
+    2304.08069, RF-DETR and other descendants that are trained with a focal loss).
+    """
+    boxes, logits = (_rows(array, n) for array, n in zip(_pair(outputs), (4, head.classes), strict=True))
+    finite(logits)
+    return _queries(boxes, sigmoid(logits.astype(np.float32)), head, threshold)
+
+
+def _queries(boxes: Array, scores: Array, head: Head, threshold: float) -> Candidates:
+    """The queries (N, 4) in 0..1 whose best score (N, C) reaches the threshold."""
+    best = scores.max(axis=1)
+    keep = np.flatnonzero(best >= threshold)
+    at = boxes[keep] * np.array([head.width, head.height] * 2, np.float32)
+    return candidates(_corners(at[:, :2], at[:, 2:]), best[keep], scores[keep].argmax(axis=1))
+
+
+def _pair(outputs: Outputs) -> tuple[Array, Array]:
+    """Boxes [1, N, 4] and logits among the outputs, whatever they are called."""
+    flat = {name: array for name, array in outputs.items() if array.ndim == 3}
+    boxes = [name for name, array in flat.items() if array.shape[2] == 4]
+    named = [name for name in boxes if "box" in name.lower()]
+    chosen = (named or boxes)[:1]
+    others = [array for name, array in flat.items() if name not in chosen]
+    if not chosen or len(others) != 1:
+        seen = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise RefusedError(f"this head has outputs {seen}; a DETR has boxes [1, N, 4] and logits [1, N, C]")
+    return flat[chosen[0]], others[0]
+
+
 def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     """Distribution head [1, N, C+4*B] or [1, C+4*B, N]: class scores (sigmoided), then B logits for each of the
     distances left, top, right, bottom.
@@ -160,6 +200,8 @@ FAMILIES: dict[str, Family] = {
     "yolov6": Family(yolov5, nms=True),
     "nanodet": Family(nanodet, nms=True),
     "rtdetr": Family(yolov8, nms=False),
+    "detr": Family(detr, nms=False),
+    "detr-sigmoid": Family(detr_sigmoid, nms=False),
     "yolov5": Family(yolov5, nms=True),
     "yolov8": Family(yolov8, nms=True),
     "edge-yolo": Family(edge_yolo, nms=True),

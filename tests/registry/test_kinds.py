@@ -41,6 +41,8 @@ def shapes(inputs: dict[str, Dims], outputs: dict[str, Dims], dtype: str = "floa
         (PICTURE, {"b": (1, 10, 4), "s": (1, 10), "c": (1, 10)}, "detect", "ssd"),
         (PICTURE, {"p": (1, 3549, 4), "q": (1, 3549, 7)}, "detect", "edge-yolo"),
         (PICTURE, {"a": (1, 100, 4), "b": (1, 100, 92)}, "detect", "detr"),
+        (PICTURE, {"dets": (1, 300, 4), "labels": (1, 300, 91)}, "detect", "detr-sigmoid"),
+        (PICTURE, {"logits": (1, 300, 80), "pred_boxes": (1, 300, 4)}, "detect", "detr-sigmoid"),
         (PICTURE, {"boxes": (1, 300, 4), "labels": (1, 300), "scores": (1, 300)}, "detect", "detr-finished"),
         (PICTURE, {"a": (1, 1917, 4), "b": (1, 1917, 91)}, "detect", "ssd-raw"),
         (PICTURE, {"dets": (1, 100, 5), "labels": (1, 100)}, "detect", "mmdeploy"),

@@ -251,6 +251,8 @@ def silent(family: str) -> dict[str, npt.NDArray[Any]]:
         "end2end": {"o": np.zeros((1, 10, 6), np.float32)},
         "ssd": {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9)), "s": np.zeros((1, 9)), "n": np.zeros(1)},
         "edge-yolo": {"boxes": np.zeros((1, n, 4), np.float32), "logits": np.full((1, n, 2), -9, np.float32)},
+        "detr": {"boxes": np.zeros((1, 9, 4)), "logits": np.array([[[-9.0, -9, 9]] * 9])},
+        "detr-sigmoid": {"boxes": np.zeros((1, 9, 4)), "logits": np.full((1, 9, 2), -9.0)},
     }[family]
 
 
