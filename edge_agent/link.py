@@ -282,8 +282,8 @@ class Link:
                     self._publish(client, record)
 
     def _next(self, room: int) -> list[Record]:
-        """What is to be sent now. Telemetry waits until half of the window is free: many packets a system call."""
-        kinds = self.budget.open(KINDS if room >= self._window // 2 else ("alert",))
+        """What is to be sent now."""
+        kinds = self.budget.open(KINDS)
         if not self.mqtt.ack:
             return self.outbox.take(room, kinds)
         self.outbox.again(self._acks.late())
