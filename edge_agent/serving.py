@@ -292,7 +292,8 @@ def with_derived(
                 found = _derived(_derive(row, path, trial))
             except (ModelError, OSError):
                 continue
-        if found is not None and registry.is_here(located, found):
+        # what a damaged file gave before it was damaged does not stand in for it
+        if found is not None and registry.is_here(located, found) and _is_right(located, row):
             made.append(found)
     return replace(located, manifest=msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made]))
 

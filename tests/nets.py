@@ -12,15 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.types import Tensors
 
+Ends = Mapping[str, tuple[int, Sequence[int | str]]]
+"""inputs or outputs: name -> (element type, shape)"""
+
 
 def write_onnx(
     path: Path,
     nodes: list[Any],
-    inputs: Mapping[str, tuple[int, Sequence[int | str]]],
-    outputs: Mapping[str, tuple[int, Sequence[int | str]]],
+    inputs: Ends,
+    outputs: Ends,
     constants: dict[str, npt.NDArray[Any]] | None = None,
 ) -> Path:
-    """An ONNX file (opset 17) of `nodes`; inputs and outputs are name -> (element type, shape)."""
+    """An ONNX file (opset 17) of `nodes`."""
     graph = helper.make_graph(
         nodes,
         "tiny",

@@ -15,7 +15,7 @@ from edge_agent import registry
 from edge_agent.errors import RefusedError
 from edge_agent.registry import store
 from edge_agent.serving import Models, try_all
-from tests.nets import write_onnx
+from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import colours
 from tests.tasks.text_models import WORDS
 from tests.tiny import tiny_detector
@@ -141,7 +141,7 @@ def compressor(path: Path, seed: int, noise: float, keep: int = 8) -> Path:
     """A linear autoencoder of 32 numbers: the projection onto `keep` directions, and noise on its weights."""
     directions = np.linalg.qr(np.random.default_rng(seed).standard_normal((32, keep)))[0]
     weight = directions @ directions.T + noise * np.random.default_rng(9).standard_normal((32, 32))
-    ends = {"x": (TensorProto.FLOAT, ["n", 32])}, {"y": (TensorProto.FLOAT, ["n", 32])}
+    ends: tuple[Ends, Ends] = {"x": (TensorProto.FLOAT, ["n", 32])}, {"y": (TensorProto.FLOAT, ["n", 32])}
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     return write_onnx(path, [node], *ends, {"w": weight.astype(np.float32)})
 

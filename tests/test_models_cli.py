@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from tests.nets import write_onnx
+from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import LABELS, colours
 from tests.test_agree import compressor, with_variant
 from tests.test_cli import run
@@ -45,7 +45,7 @@ def test_an_autoencoder_is_added_and_gives_errors(tmp_path: Path) -> None:
 
 
 def test_one_that_says_the_same_to_everything_is_refused(tmp_path: Path) -> None:
-    ends = {"x": (TensorProto.FLOAT, ["n", 4])}, {"y": (TensorProto.FLOAT, ["n", 4])}
+    ends: tuple[Ends, Ends] = {"x": (TensorProto.FLOAT, ["n", 4])}, {"y": (TensorProto.FLOAT, ["n", 4])}
     copy = write_onnx(tmp_path / "copy.onnx", [helper.make_node("Identity", ["x"], ["y"])], *ends)
     out = run(tmp_path, "models", "add", str(copy))
     assert out.returncode == 1 and "gives back exactly what goes in" in out.stderr

@@ -14,8 +14,8 @@ import pytest
 from onnx import numpy_helper
 
 from edge_agent import registry
-from edge_agent.backends import open_net
 from edge_agent.config import Mqtt
+from edge_agent.reading import seen
 from edge_agent.registry import add as adding
 from edge_agent.serving import Models
 from tests.broker import Consumer, broker, until
@@ -55,7 +55,7 @@ def test_swaps_lose_no_frame_and_a_refused_one_changes_nothing(
     photos.mkdir()
     for name in ("chelsea.png", "coffee.png"):
         shutil.copy(demo_pictures / name, photos)
-    adding.add(model(tmp_path, "1"), "mine", open_net)
+    adding.add(model(tmp_path, "1"), "mine", seen)
     source = pipeline("yard", "files:photos?fps=10&loop=true", '"detect:mine"', 'report = "every"')
 
     with broker(tmp_path) as server, Consumer(Mqtt(url=server.url)) as consumer:
@@ -68,9 +68,9 @@ def test_swaps_lose_no_frame_and_a_refused_one_changes_nothing(
 
         agent = start(write(tmp_path, server.url, source))
         until(lambda: len(versions()) >= 5, "it answers")
-        adding.add(model(tmp_path, "2"), "mine", open_net)
+        adding.add(model(tmp_path, "2"), "mine", seen)
         until(lambda: "2" in versions(), "the second version answers")
-        adding.add(constant(tmp_path), "mine", open_net)
+        adding.add(constant(tmp_path), "mine", seen)
         agent.send_signal(signal.SIGHUP)
         until(lambda: state().get("refused", "") != "", "the third version is refused")
         assert "mine: model.onnx is refused: it gives the same output" in state()["refused"]
@@ -79,7 +79,7 @@ def test_swaps_lose_no_frame_and_a_refused_one_changes_nothing(
         assert registry.locate("mine").manifest.version == "3"
         adding.rollback("mine")
         until(lambda: state().get("refused") == "", "the second version is the current one again")
-        adding.add(model(tmp_path, "1"), "mine", open_net)
+        adding.add(model(tmp_path, "1"), "mine", seen)
         until(lambda: versions()[-1] == "1", "the first version is back")
         agent.send_signal(signal.SIGTERM)
         said = finish(agent)

@@ -141,7 +141,7 @@ def test_the_event_and_what_is_worth_one(tmp_path: Path) -> None:
 
 
 def test_the_published_autoencoders(data: Path) -> None:
-    from edge_agent.sources.lines import LONGEST
+    from edge_agent.sources.text import LONGEST
 
     raw = np.fromfile(data / "models" / "normal_id_01_00000000_hist_librosa.bin", np.float32).reshape(-1, 640)
     tone = raw + 12 * (np.arange(640) % 128 == 40)

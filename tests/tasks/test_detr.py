@@ -8,7 +8,8 @@ import pytest
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.registry.heads import heads
 from edge_agent.registry.names import labels
-from edge_agent.tasks.yolo import FAMILIES, Head
+from edge_agent.tasks.candidates import Head
+from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.types import TensorSpec
 
 HEAD = Head(200, 100, 3)

@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent[train]"')
 
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError  # noqa: E402
+from edge_agent.sources.files import read_picture  # noqa: E402
 from edge_agent.workshop import train  # noqa: E402
 from edge_agent.workshop.train import checkpoint, detector, detector_fit  # noqa: E402
 from edge_agent.workshop.train.detector import train_detector  # noqa: E402
@@ -293,7 +294,7 @@ def test_any_detector_can_teach_by_its_boxes(tmp_path: Path, demo_pictures: Path
 
 
 def test_a_label_takes_the_place_of_what_the_teacher_says_there(demo_pictures: Path) -> None:
-    pixels = cv2.imread(str(demo_pictures / "astronaut.png"))
+    pixels = read_picture(demo_pictures / "astronaut.png").image
     (taught,) = labelled_by("edge-yolo", [Picture("a", pixels, np.zeros((0, 6), np.float32))], ("person",), 0.5, print)
     assert len(taught.boxes) >= 1, "nothing was found to be replaced"
     best = taught.boxes[np.argmax(taught.boxes[:, 5])]

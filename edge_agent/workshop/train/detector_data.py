@@ -202,5 +202,5 @@ def _known(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     both = (high - low).clip(0).prod(-1)
     areas = [(b[:, 2:4] - b[:, :2]).prod(-1) for b in (boxes, labels)]
     overlap = both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-6)
-    same: np.ndarray = (overlap > 0.5) & (boxes[:, None, 4] == labels[None, :, 4])
-    return same.any(1)
+    same = (overlap > 0.5) & (boxes[:, None, 4] == labels[None, :, 4])
+    return np.asarray(same.any(1))
