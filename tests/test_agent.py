@@ -87,8 +87,10 @@ def test_works_without_a_broker_and_delivers_when_it_comes(tmp_path: Path) -> No
         (tmp_path / "said.txt").write_text("".join(f"line {i}\n" for i in range(200)))
         agent = start(write(tmp_path, server.url, pipeline("words", "lines:said.txt?follow=false")))
         until(lambda: (tmp_path / "store" / "mark").exists(), "it runs")
+        agent.send_signal(signal.SIGSTOP)  # it would deliver before the consumer is there
         server.start()
         with Consumer(Mqtt(url=server.url)) as consumer:
+            agent.send_signal(signal.SIGCONT)
             finish(agent)
             until(lambda: len(consumer.seqs()) == 200, "all lines arrive")
 

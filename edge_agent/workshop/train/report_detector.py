@@ -172,13 +172,13 @@ def times(models: Sequence[Served], runs: int = 40) -> list[float]:
 
 def operations(name: str) -> float | None:
     """Millions of floating-point operations of one picture (a multiply-add counts as two) in the convolutions of a
-    model's first float ONNX file; None where it has none.
+    model's original file; None where that is no ONNX file.
     """
     import onnx
 
     located = registry.locate(name.partition("@")[0], pull=True, open_net=open_net)
-    row = next((row for row in located.manifest.networks() if row.format == "onnx" and row.precision == "fp32"), None)
-    if row is None:
+    row = located.manifest.original()
+    if row.format != "onnx":
         return None
     graph = onnx.shape_inference.infer_shapes(onnx.load(registry.file_path(located, row, pull=True))).graph
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)}
