@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import UsageError
+from edge_agent.workshop.arguments import share
 
 if TYPE_CHECKING:
     from edge_agent.manifest import Served
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
     parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
     parser.add_argument("--limit", type=_above_0, default=0, help="so many samples at most, spread evenly over DATA")
-    parser.add_argument("--score", type=_share, help="pictures: lowest score that counts (default 0.001)")
-    parser.add_argument("--iou", type=_share, help="pictures: overlap above which NMS drops a box (default 0.65)")
+    parser.add_argument("--score", type=share, help="pictures: lowest score that counts (default 0.001)")
+    parser.add_argument("--iou", type=share, help="pictures: overlap above which NMS drops a box (default 0.65)")
     parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
     parser.add_argument("--train", metavar="FILE", help="text: fit the labels on this table instead")
     parser.add_argument("--unknown", metavar="FILE", help="text: lines that fit no label")
@@ -87,16 +88,6 @@ def folder(path: Path) -> Path:
     except OSError as error:
         raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
     return path
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1')
-    return value
 
 
 def _above_0(text: str) -> int:

@@ -99,7 +99,7 @@ def write(
             **changes,
         }
         manifest = msgspec.structs.replace(parent.manifest, **given)
-        (new / "manifest.toml").write_text(toml(_plain(manifest)), encoding="utf-8")
+        (new / "manifest.toml").write_text(toml(plain(manifest)), encoding="utf-8")
         manifest = load(new / "manifest.toml")
         save(report, new)
         (out / "manifest.toml").unlink(missing_ok=True)
@@ -161,7 +161,7 @@ def _name(out: Path, parent: Located) -> str:
     return name if re.fullmatch(NAME, name) else f"{parent.manifest.name}-made"[:64]
 
 
-def _plain(manifest: Manifest) -> dict[str, Any]:
+def plain(manifest: Manifest) -> dict[str, Any]:
     """The manifest's values without those that say nothing."""
     table: dict[str, Any] = msgspec.to_builtins(manifest)
     for row in table["file"]:

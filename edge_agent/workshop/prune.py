@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
+from edge_agent.workshop.arguments import count, share
 
 if TYPE_CHECKING:
     from edge_agent.manifest import File, Served
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name, folder or float .onnx")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pruned model and its report")
     parser.add_argument("--data", type=Path, help="pictures or lines of text to fit and to measure on; `recorded`")
-    parser.add_argument("--sparsity", type=_share, default=0.3, help="share that goes, 0..1: of what --of says (0.3)")
+    parser.add_argument("--sparsity", type=share, default=0.3, help="share that goes, 0..1: of what --of says (0.3)")
     parser.add_argument(
         "--of",
         choices=("weights", "multiplications"),
@@ -49,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=CRITERIA,
         help="what goes first (channels: reconstruction where there is data; else magnitude); gradients need [train]",
     )
-    parser.add_argument("--steps", type=_count, default=3, help="in which it is done (3)")
-    parser.add_argument("--max-drop", type=_share, help="accuracy that may be lost; the last step within it is kept")
+    parser.add_argument("--steps", type=count, default=3, help="in which it is done (3)")
+    parser.add_argument("--max-drop", type=share, help="accuracy that may be lost; the last step within it is kept")
     parser.add_argument("--no-refit", action="store_true", help="leave the remaining weights as they are")
     parser.add_argument(
         "--finetune", type=_minutes, metavar="MINUTES", help="after each step, of following the parent (needs [train])"
     )
-    parser.add_argument("--most", type=_count, default=64, help="samples of --data at most; half are fitted on (64)")
+    parser.add_argument("--most", type=count, default=64, help="samples of --data at most; half are fitted on (64)")
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
@@ -290,22 +291,6 @@ def _write(
         folder.write(args.out, located, [(final, "onnx", row.precision)], made, report, **changes)
     except RefusedError as error:
         raise RefusedError(f"{error}; --max-drop says how much you accept") from None
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1')
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 1 to 100000')
-    return int(text)
 
 
 def _minutes(text: str) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import InputError, ModelError, UsageError
+from edge_agent.workshop.arguments import share
 
 if TYPE_CHECKING:
     from edge_agent.manifest import File, Served
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ranges from data, from each run, only weights, half floats (static; text: dynamic)",
     )
     parser.add_argument("--auto", action="store_true", help="find what must stay float, within --max-drop")
-    parser.add_argument("--max-drop", type=_share, default=0.01, help="accuracy that --auto may lose (0.01)")
+    parser.add_argument("--max-drop", type=share, default=0.01, help="accuracy that --auto may lose (0.01)")
     parser.add_argument("--keep", nargs="+", default=[], metavar="NODE", help="nodes that stay float")
     parser.add_argument("--most", type=_count, default=96, help="samples of --data at most, spread evenly (96)")
     parser.add_argument("--evaluate", type=Path, metavar="DATA", help="report on this (labelled) data instead")
@@ -112,11 +113,9 @@ def find(name: str, format: str | None, pull: bool) -> tuple[Located, File, Path
     ModelError where it has none.
     """
     from edge_agent import registry
-    from edge_agent.prove import open_tried
-    from edge_agent.trial import looker
+    from edge_agent.reading import seen
 
-    bare = Path(name).suffix.lower() in registry.SUFFIXES
-    located = registry.locate(name, pull=pull, open_net=open_tried, look=looker() if bare else None)
+    located = registry.locate(name, pull=pull, read=seen)
     rows = [row for row in located.manifest.networks() if row.format in (format or row.format)]
     rows = [row for row in rows if row.precision in FLOAT]
     if not rows:
@@ -289,16 +288,6 @@ def _write(
     )
     changes = {"max_drop": max(located.manifest.max_drop, args.max_drop)} if args.auto else {}
     folder.write(args.out, located, [(result, row.format, precision)], made, report, **changes)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1')
-    return value
 
 
 def _count(text: str) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
+from edge_agent.workshop.arguments import count
 
 if TYPE_CHECKING:
     from edge_agent.manifest import File, Manifest, Served
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--write", action="store_true", help="change the registry's entry of a model that was added")
     parser.add_argument("--max-ms", type=_above_0, help="milliseconds a sample may take (default: what it takes now)")
     parser.add_argument("--sizes", type=_sizes, help="sides of the input to try, e.g. 256,320,416 (default: 8 sizes)")
-    parser.add_argument("--most", type=_count, default=96, help="samples of --data at most, spread evenly (96)")
+    parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
 
 
 def run(args: argparse.Namespace, say: Say) -> Report:
@@ -216,6 +217,7 @@ def _switch(written: Manifest, out: Path, report: Report) -> None:
     from edge_agent import registry
     from edge_agent.registry import store, versions
     from edge_agent.registry.add import toml
+    from edge_agent.workshop import folder
 
     home = registry.home()
     try:
@@ -223,7 +225,7 @@ def _switch(written: Manifest, out: Path, report: Report) -> None:
             for row in written.file:
                 store.put(home, out / row.name, row.sha256, row.bytes)
             entry = msgspec.structs.replace(written, parent=None, card=None)
-            versions.switch(home, written.name, toml(_plain(entry)))
+            versions.switch(home, written.name, toml(folder.plain(entry)))
     except OSError as error:
         raise RefusedError(f"{written.name}: cannot be stored in {home}: {error.strerror}; nothing changed") from None
     kept = home / "reports" / f"tune-{written.name}.html"
@@ -235,14 +237,6 @@ def _switch(written: Manifest, out: Path, report: Report) -> None:
     )
 
 
-def _plain(manifest: Manifest) -> dict[str, Any]:
-    table: dict[str, Any] = msgspec.to_builtins(manifest)
-    for row in table["file"]:
-        if not row["from"]:
-            del row["from"]
-    return {key: value for key, value in table.items() if value is not None}
-
-
 def _above_0(text: str) -> float:
     try:
         value = float(text)
@@ -251,12 +245,6 @@ def _above_0(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f'"{text}" is no number above 0')
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 1 to 100000')
-    return int(text)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
