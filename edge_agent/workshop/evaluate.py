@@ -1,12 +1,14 @@
 """``evaluate MODEL DATA``: how good is a model, on labels that people gave and against the model it was made from.
 
-Detectors on pictures: COCO's mean average precision. Encoders on text: accuracy, F1, AUROC of "unknown", correlation
-of similarities. The models answer through the same tasks that serve, so what is measured is what serves.
+Detectors on pictures: COCO's mean average precision. Classifiers of pictures: accuracy, F1, AUROC. Autoencoders: AUROC,
+rank correlation. Encoders on text: accuracy, F1, AUROC of "unknown", correlation of similarities. The models answer
+through the same tasks that serve, so what is measured is what serves.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +22,29 @@ if TYPE_CHECKING:
 Say = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
 
-TEXT_ONLY = ("labels", "train", "unknown")
-PICTURES_ONLY = ("score", "iou")
+TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "detect": ("edge_agent.workshop.evaluate_pictures", ("score", "iou")),
+    "recognise": ("edge_agent.workshop.evaluate_labels", ("score",)),
+    "anomaly": ("edge_agent.workshop.evaluate_anomaly", ()),
+    "encode": ("edge_agent.workshop.evaluate_text", ("labels", "train", "unknown")),
+}
+"""task -> the module that measures such a model, and the options that it takes"""
+OPTIONS = ("score", "iou", "labels", "train", "unknown")
+"""those that not every task takes"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
     parser.add_argument("model", help="name, folder, .onnx or .tflite")
     parser.add_argument(
-        "data", help="pictures: COCO JSON, or a folder (with instances.json in or above it); text: .tsv, .csv, .iob"
+        "data",
+        help="detectors: COCO JSON, or a folder (with instances.json in or above it); classifiers and autoencoders: a "
+        "folder for each label (normal/ and others), or a table of file and label; text: .tsv, .csv, .iob",
     )
     parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
     parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
     parser.add_argument("--limit", type=_above_0, default=0, help="so many samples at most, spread evenly over DATA")
-    parser.add_argument("--score", type=share, help="pictures: lowest score that counts (default 0.001)")
+    parser.add_argument("--score", type=share, help="pictures: lowest score that counts (detectors: default 0.001)")
     parser.add_argument("--iou", type=share, help="pictures: overlap above which NMS drops a box (default 0.65)")
     parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
     parser.add_argument("--train", metavar="FILE", help="text: fit the labels on this table instead")
@@ -52,16 +63,14 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
         raise UsageError(
             f"--against {args.against}: its task is {parent.manifest.task}, that of {args.model} is {task}"
         )
-    odd = [f"--{key}" for key in (TEXT_ONLY if task == "detect" else PICTURES_ONLY) if getattr(args, key) is not None]
+    module, own = TASKS[task]
+    odd = [f"--{key}" for key in OPTIONS if key not in own and getattr(args, key) is not None]
     if odd:
         raise UsageError(f"{', '.join(odd)}: not for {args.model}, whose task is {task}")
-    if task == "detect":
-        from edge_agent.workshop.evaluate_pictures import evaluate
-    else:
-        from edge_agent.workshop.evaluate_text import evaluate
     if args.save:
         folder(Path(args.save))
-    rounded: dict[str, Any] = _rounded(evaluate(args, model, parent, say))
+    figures = importlib.import_module(module).evaluate(args, model, parent, say)
+    rounded: dict[str, Any] = _rounded({"task": task, **figures})
     return rounded
 
 
@@ -74,11 +83,8 @@ def _rounded(value: Any) -> Any:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The figures as lines for people."""
-    if "images" in result:
-        from edge_agent.workshop.evaluate_pictures import lines as told
-    else:
-        from edge_agent.workshop.evaluate_text import lines as told
-    return told(result)
+    told: list[str] = importlib.import_module(TASKS[result["task"]][0]).lines(result)
+    return told
 
 
 def folder(path: Path) -> Path:
