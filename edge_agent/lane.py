@@ -27,18 +27,25 @@ class Lane:
     @contextmanager
     def turn(self, slots: int = 1) -> Iterator[None]:
         """Wait for `slots` free slots (all of them, where that is more than there are), and hold them."""
-        wanted, me = min(slots, self.slots), object()
+        wanted = min(slots, self.slots)
         with self._state:
-            self._queue.append(me)
-            try:
-                self._state.wait_for(lambda: self._queue[0] is me and self._free >= wanted)
-                self._free -= wanted
-            finally:
-                self._queue.remove(me)
-                self._state.notify_all()
+            if self._queue or self._free < wanted:
+                self._wait(wanted)
+            self._free -= wanted
         try:
             yield
         finally:
             with self._state:
                 self._free += wanted
-                self._state.notify_all()
+                if self._queue:
+                    self._state.notify_all()
+
+    def _wait(self, wanted: int) -> None:
+        """Until it is this one's turn; the state is held."""
+        me = object()
+        self._queue.append(me)
+        try:
+            self._state.wait_for(lambda: self._queue[0] is me and self._free >= wanted)
+        finally:
+            self._queue.remove(me)
+            self._state.notify_all()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +14,7 @@ import numpy.typing as npt
 from edge_agent.errors import InputError, ManifestError, ModelError
 from edge_agent.manifest import Served, TextInput
 from edge_agent.tasks import wordpiece
-from edge_agent.tasks.wordpiece import Pieces, WordPiece
+from edge_agent.tasks.wordpiece import WordPiece
 from edge_agent.types import Floats, Net, TensorSpec
 
 BATCH = 8
@@ -38,54 +41,75 @@ class Encoder:
     batch: int
     """texts that go in together"""
 
-    def read(self, text: str) -> Pieces:
-        """Word pieces of one text. InputError when there is nothing in it to read."""
-        pieces = self.words.encode(text, self.length)
-        if len(pieces) <= 2:
+    def read(self, text: str) -> list[int]:
+        """Ids of the word pieces of one text. InputError when there is nothing in it to read."""
+        ids = self.words.encode(text, self.length)
+        if len(ids) <= 2:
             raise InputError(f"{'empty text' if not text.strip() else 'no letter in the text'}; nothing to understand")
-        return pieces
+        return ids
 
-    def embed(self, pieces: Pieces) -> Floats:
+    def embed(self, ids: list[int]) -> Floats:
         """One text's vector, (d,) float32. ModelError where the network gives no finite number."""
-        vector: Floats = self._run([pieces])[0]
-        return vector
+        return self._run([ids])[0]
 
     def embed_many(self, texts: Sequence[str]) -> Floats:
         """Vectors of many texts, (n, d) float32, in their order; like lengths go together, so little is padded."""
         read = [self.read(text) for text in texts]
         order = sorted(range(len(read)), key=lambda i: len(read[i]))
         chunks = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
-        vectors = np.concatenate([self._run([read[i] for i in chunk]) for chunk in chunks])
+        vectors = np.stack([vector for chunk in chunks for vector in self._run([read[i] for i in chunk])])
         out = np.empty_like(vectors)
         out[order] = vectors
         return out
 
-    def _run(self, batch: list[Pieces]) -> Floats:
-        """(n, d) for n <= self.batch texts."""
+    def _run(self, batch: list[list[int]]) -> list[Floats]:
+        """The vectors, (d,), of up to self.batch texts."""
         size = self.fixed or max(map(len, batch))
-        ids = np.full((len(batch), size), self.words.pad, np.int64)
-        mask = np.zeros((len(batch), size), np.int64)
-        for row, pieces in enumerate(batch):
-            ids[row, : len(pieces)] = pieces.ids
-            mask[row, : len(pieces)] = 1
-        tensors = {"ids": ids, "mask": mask, "types": np.zeros_like(ids)}
-        feed = {spec.name: tensors[role].astype(spec.dtype, copy=False) for role, spec in self.inputs.items()}
-        found = self.model.net.run(feed)[self.output.name]
-        vectors = self._pool(found.astype(np.float32, copy=False), mask)
-        if vectors.shape[0] != len(batch) or not np.isfinite(vectors).all():
-            raise ModelError(f"{self.model.ref.name}: no finite vector came out; `edge-agent models verify` it")
+        lengths = None if all(len(ids) == size for ids in batch) else np.array([[len(ids)] for ids in batch])
+        feed = {spec.name: self._tensor(role, batch, size, lengths, spec.dtype) for role, spec in self.inputs.items()}
+        found = self.model.net.run(feed)[self.output.name].astype(np.float32, copy=False)
+        if found.ndim == 3:
+            found = self._pool(found, lengths)
+        vectors = [self._vector(row) for row in found]
+        if len(vectors) != len(batch):
+            raise ModelError(f"{self.model.ref.name}: {len(vectors)} vectors came out of {len(batch)} texts")
         return vectors
 
-    def _pool(self, found: Floats, mask: npt.NDArray[np.int64]) -> Floats:
-        """[B, L, H] (or [B, H], from a pooling output) -> [B, H], of length 1 if the manifest says so."""
-        if found.ndim == 3 and self.text.pooling == "cls":
-            found = found[:, 0]
-        elif found.ndim == 3:
-            weight = mask[:, : found.shape[1], None].astype(np.float32)
-            found = (found * weight).sum(1) / weight.sum(1)
-        if self.text.normalize:
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-        return np.ascontiguousarray(found, np.float32)
+    def _vector(self, found: Floats) -> Floats:
+        """(d,), of length 1 if the manifest says so. ModelError where it is not finite."""
+        length = math.sqrt(found @ found)
+        if not math.isfinite(length):
+            raise ModelError(f"{self.model.ref.name}: no finite vector came out; `edge-agent models verify` it")
+        vector: Floats = found / max(length, 1e-12) if self.text.normalize else found
+        return vector
+
+    def _tensor(
+        self, role: str, batch: list[list[int]], size: int, lengths: npt.NDArray[np.int64] | None, dtype: str
+    ) -> npt.NDArray[Any]:
+        """(n, size) of one input; `lengths` (n, 1): None where nothing is padded."""
+        if role == "ids":
+            return np.array([ids + [self.words.pad] * (size - len(ids)) for ids in batch], dtype)
+        if role == "mask" and lengths is not None:
+            return (np.arange(size) < lengths).astype(dtype)
+        return _filled((len(batch), size), int(role == "mask"), dtype)
+
+    def _pool(self, found: Floats, lengths: npt.NDArray[np.int64] | None) -> Floats:
+        """[n, L, d] -> [n, d]: the first token's, or the mean over those that are not padded."""
+        size = found.shape[1]
+        if self.text.pooling == "cls":
+            return found[:, 0]
+        if lengths is None:
+            return found.sum(1) / np.float32(size)
+        weight = (np.arange(size) < lengths).astype(np.float32)[:, :, None]
+        return (found * weight).sum(1) / weight.sum(1)
+
+
+@lru_cache(maxsize=512)
+def _filled(shape: tuple[int, int], value: int, dtype: str) -> npt.NDArray[Any]:
+    """The same number everywhere, made once for each length; nobody writes to it."""
+    made = np.full(shape, value, dtype)
+    made.flags.writeable = False
+    return made
 
 
 def encoder(model: Served) -> Encoder:
@@ -111,7 +135,7 @@ def encoder(model: Served) -> Encoder:
         fixed=shape[1],
         batch=min(shape[0] or BATCH, BATCH),
     )
-    made.embed(Pieces([words.cls, words.sep], [0, 0], [0, 0]))
+    made.embed([words.cls, words.sep])
     return made
 
 

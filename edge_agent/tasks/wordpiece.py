@@ -7,9 +7,10 @@ clean, space out CJK, NFD and strip accents, lower-case, split at spaces and pun
 
 from __future__ import annotations
 
+import re
+import sys
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from edge_agent.errors import ManifestError
 
 MAX_CHARS = 100
 """a longer word is unknown"""
+
+RUN = re.compile(r"[^ \t\n\r]+")
+"""what stands between two spaces: nothing in it depends on what is around it"""
+KEPT = 64
+"""characters of a run, up to which its pieces are remembered"""
 
 CJK = (
     (0x3400, 0x4DBF),
@@ -74,20 +80,6 @@ def kind(char: str) -> int:
     return SPACE if major == "Z" else PUNCTUATION if major == "P" else LETTER
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """The pieces of one text, [CLS] first and [SEP] last, and where each stands in it."""
-
-    ids: list[int]
-    start: list[int]
-    """characters; 0 for [CLS] and [SEP]"""
-    end: list[int]
-    """characters, exclusive"""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 class WordPiece:
     """A vocabulary and its rules."""
 
@@ -117,20 +109,35 @@ class WordPiece:
         # hostile text can hold any number of different characters and words
         self._shape = lru_cache(maxsize=4096)(self._shape_of)
         self._pieces = lru_cache(maxsize=8192)(self._pieces_of)
+        self._run = lru_cache(maxsize=8192)(self._run_of)
 
-    def encode(self, text: str, max_length: int) -> Pieces:
-        """At most `max_length` pieces; what is too long is cut off at the end and not even looked at."""
-        ids, start, end = [self.cls], [0], [0]
-        room = max_length - 2
-        for word, origin in self._words(text):
-            for piece, first, last in self._pieces(word)[:room]:
-                ids.append(piece)
-                start.append(origin[first])
-                end.append(origin[last - 1] + 1)
-            room = max_length - 1 - len(ids)
-            if room <= 0:
+    def encode(self, text: str, max_length: int) -> list[int]:
+        """Ids of at most `max_length` pieces, [CLS] first and [SEP] last; what is too long is not even looked at."""
+        ids = [self.cls]
+        for match in RUN.finditer(text):
+            run = match[0]
+            ids += self._run(run) if len(run) <= KEPT else self._run_of(run, max_length)
+            if len(ids) >= max_length:
                 break
-        return Pieces([*ids, self.sep], [*start, 0], [*end, 0])
+        return [*ids[: max_length - 1], self.sep]
+
+    def places(self, text: str, max_length: int) -> list[tuple[int, int]]:
+        """For each piece of `encode` its start and end in `text`, characters, end exclusive; (0, 0) for the two."""
+        found = [(0, 0)]
+        for word, origin in self._words(text):
+            found += [(origin[first], origin[last - 1] + 1) for _, first, last in self._pieces(word)]
+            if len(found) >= max_length:
+                break
+        return [*found[: max_length - 1], (0, 0)]
+
+    def _run_of(self, run: str, most: int = sys.maxsize) -> list[int]:
+        """Ids of a run; of the first `most` pieces or a few more."""
+        ids: list[int] = []
+        for word, _ in self._words(run):
+            ids += [piece for piece, _, _ in self._pieces(word)]
+            if len(ids) >= most:
+                break
+        return ids
 
     def _words(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """Each word or mark, normalised, and for each of its characters the index in `text` that it came from."""

@@ -65,7 +65,7 @@ def exact(session: ort.InferenceSession, sentences: list[str]) -> list[dict[str,
     read = encoder(Models(threads=1).serve(str(same_file())))
     feeds = []
     for sentence in sentences:
-        ids = np.array([read.read(sentence).ids], np.int64)
+        ids = np.array([read.read(sentence)], np.int64)
         roles = {"ids": ids, "mask": np.ones_like(ids), "types": np.zeros_like(ids)}
         feeds.append({spec.name: roles[role].astype(spec.dtype) for role, spec in read.inputs.items()})
     known = {given.name for given in session.get_inputs()}

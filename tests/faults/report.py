@@ -114,7 +114,7 @@ def damage(folder: Path) -> None:
         batter(folder, said, times=50, seed=seed)
     row(
         "500 damages of every state file",
-        "each store opened; nothing lost but what was hit, and declared, but for files cut or gone",
+        "each store opened; nothing lost but what was hit, and all of it declared",
     )
 
 

@@ -134,7 +134,7 @@ def write_golden(folder: Path) -> None:
     session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
     rows = []
     for text in GOLDEN:
-        ids = np.array([words.encode(text, 128).ids])
+        ids = np.array([words.encode(text, 128)])
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         vector = session.run(["embedding"], feed)[0][0]
         rows.append({"text": text, "ids": ids[0].tolist(), "embedding": [round(float(v), 5) for v in vector[:8]]})

@@ -60,7 +60,7 @@ def table(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
 def encode(sources: Sequence[Source], words: wordpiece.WordPiece) -> dict[str, list[list[list[int]]]]:
     """source -> documents -> sentences -> ids, without [CLS] and [SEP]."""
     return {
-        s.name: [[i for line in d if (i := words.encode(line, 512).ids[1:-1])] for d in s.documents] for s in sources
+        s.name: [[i for line in d if (i := words.encode(line, 512)[1:-1])] for d in s.documents] for s in sources
     }
 
 
@@ -155,7 +155,7 @@ def follows(
 
 def embed(texts: Sequence[str], words: wordpiece.WordPiece, run: Run) -> NDArray[np.float32]:
     """(n, E), each text at its own length."""
-    rows = [words.encode(t, 128).ids for t in texts]
+    rows = [words.encode(t, 128) for t in texts]
     return np.concatenate([run(table([r]), table([[0] * len(r)]))[1] for r in rows])
 
 
