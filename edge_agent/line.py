@@ -42,7 +42,7 @@ class Line:
     """for each task, the models that it asked for -> which one serves, and why"""
     box: Mailbox[Sample]
     stats: Stats = field(default_factory=Stats)
-    stream: StreamState = field(default_factory=lambda: StreamState("reconnecting", "starting"))
+    stream: StreamState = field(default_factory=lambda: StreamState("starting"))
     since: float = field(default_factory=time.time)
     taken: int = 0
     """samples that the source gave"""

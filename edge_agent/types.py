@@ -79,7 +79,7 @@ class Audio:
 
 Sample: TypeAlias = Frame | Text | Audio
 
-StreamCondition = Literal["ok", "stalled", "dark", "frozen", "reconnecting", "ended"]
+StreamCondition = Literal["starting", "ok", "stalled", "dark", "frozen", "reconnecting", "ended"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ def test_lines_and_pictures_to_the_broker_and_the_end_by_itself(
     assert "broken.jpg" in said and "6 events kept, 6 acknowledged, 0 lost" in said
     state = json.loads(consumer.last("photos/state") or b"")
     assert (state["stream"], state["samples"], state["answered"]) == ("ended", 2, 2)
+    states = {json.loads(payload)["stream"] for topic, payload, _ in consumer.heard if topic.endswith("photos/state")}
+    assert states <= {"starting", "ok", "ended"}, "a source that opens is not reconnecting"
 
 
 def test_works_without_a_broker_and_delivers_when_it_comes(tmp_path: Path) -> None:
