@@ -5,13 +5,15 @@ the device itself recorded under HOME/samples.
 
 Detectors: mAP50 of the variant's boxes against the parent's (those that the parent would report). Encoders: the
 least of the correlation of the cosines of all pairs of sentences, and of agreement and F1 of the labels that heads
-fitted on each give. Classifiers: how often the first label is the same.
+fitted on each give. Text classifiers and taggers: the least of agreement and F1 of their labels, or of their tags and
+spans. Classifiers of pictures: how often the first label is the same.
 Autoencoders: the rank correlation of the reconstruction errors. Each is 1 for a variant that answers alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 import numpy as np
 
@@ -26,8 +28,9 @@ from edge_agent.shown import pictures, sentences, windows
 from edge_agent.tasks import PLAIN, everyday, make_task
 from edge_agent.tasks.encoder import encoder
 from edge_agent.tasks.head import fit
+from edge_agent.tasks.texthead import joined, text_head
 from edge_agent.tasks.understand import read_labels
-from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Uri
+from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Text, Uri
 
 
 def agree(trial: Trial) -> Result:
@@ -118,13 +121,46 @@ def _encoders(one: Served, other: Served) -> tuple[float, int, str]:
     return value, len(asked), name
 
 
+# ── texts with labels, and with tags ─────────────────────────────────────────────────────────────────────
+
+
+def _labellers(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: how often the label of a sentence is the same, and the F1 of that; and the sentences."""
+    _same_labels(one, other)
+    shown = [Text(text, 0.0, 0.0) for text in sentences()]
+    mine, theirs = (
+        [what.label for what in answers(model, shown) if isinstance(what, Scores)] for model in (one, other)
+    )
+    figures = [(accuracy(theirs, mine), "agreement of the labels"), (macro_f1(theirs, mine), "F1 of the labels")]
+    value, name = min(figures, key=itemgetter(0))
+    return value, len(shown), name
+
+
+def _taggers(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: how often the tag of a word is the same, and, where the parent marks any, F1 of the spans."""
+    _same_labels(one, other)
+    shown = sentences()
+    tags = [[head.tags(text) for text in shown] for head in (text_head(one), text_head(other))]
+    mine, theirs = ([tag for text in told for _, _, tag, _ in text] for told in tags)
+    spans = [{(i, *span[:3]) for i, text in enumerate(told) for span in joined(text)} for told in tags]
+    figures = [(accuracy(theirs, mine), "agreement of the tags")]
+    if spans[1]:
+        figures.append((2 * len(spans[0] & spans[1]) / (len(spans[0]) + len(spans[1])), "F1 of the spans"))
+    value, name = min(figures, key=itemgetter(0))
+    return value, len(shown), name
+
+
+def _same_labels(one: Served, other: Served) -> None:
+    if one.manifest.labels != other.manifest.labels:
+        raise RefusedError(f"its labels are not those of its parent {other.manifest.name}")
+
+
 # ── classifiers of pictures ──────────────────────────────────────────────────────────────────────────────
 
 
 def _recognisers(one: Served, other: Served) -> tuple[float, int]:
     """Share of the pictures with the same first label; and the pictures."""
-    if one.manifest.labels != other.manifest.labels:
-        raise RefusedError(f"its labels are not those of its parent {other.manifest.name}")
+    _same_labels(one, other)
     shown = list(pictures())
     options = {"score": "0", "top": "1"}
     firsts = [
@@ -153,6 +189,8 @@ Compared = tuple[float, int] | tuple[float, int, str]
 _COMPARED: dict[str, tuple[Callable[[Served, Served], Compared], str]] = {
     "detect": (_detectors, "mAP50"),
     "encode": (_encoders, "correlation"),
+    "classify": (_labellers, "agreement of the labels"),
+    "tag": (_taggers, "agreement of the tags"),
     "recognise": (_recognisers, "agreement of the first label"),
     "anomaly": (_anomalies, "rank correlation of the errors"),
 }

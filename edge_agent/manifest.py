@@ -101,9 +101,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Annotated[str, msgspec.Meta(pattern=NAME)]
     version: str
-    task: Literal["detect", "encode", "recognise", "anomaly"]
+    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
     family: str
-    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert; image-classifier,
+    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert, bert-classifier, bert-tagger; image-classifier,
     image-classifier-logits; autoencoder, vae"""
     licence: str
     trained_by: str
@@ -191,8 +191,12 @@ def _check(path: Path, manifest: Manifest) -> None:
         raise ManifestError(f"{path}: a detector needs [input] with width and height")
     if manifest.task == "recognise" and (manifest.input is None or not manifest.labels):
         raise ManifestError(f"{path}: a classifier of pictures needs labels, and [input] with width and height")
-    if manifest.task == "encode" and (manifest.text is None or not (manifest.text.vocab or manifest.text.tokenizer)):
-        raise ManifestError(f"{path}: an encoder needs [text] with vocab or tokenizer")
+    if manifest.task in ("encode", "classify", "tag") and not (
+        manifest.text is not None and (manifest.text.vocab or manifest.text.tokenizer)
+    ):
+        raise ManifestError(f"{path}: a text model needs [text] with vocab or tokenizer")
+    if manifest.task in ("classify", "tag") and not manifest.labels:
+        raise ManifestError(f"{path}: a text classifier or tagger needs labels, in the order of its outputs")
     if manifest.class_ids is not None and len(manifest.class_ids) != len(manifest.labels):
         n, m = len(manifest.class_ids), len(manifest.labels)
         raise ManifestError(f"{path}: class_ids has {n} entries and labels {m}; they must match")

@@ -32,6 +32,9 @@ from edge_agent.types import (
     Scores,
     ScoresEvent,
     Sink,
+    Span,
+    Spans,
+    SpansEvent,
     Task,
     Text,
     TextEvent,
@@ -285,6 +288,8 @@ def _says(event: Event) -> object:
         return sorted(box.label for box in event.detections)
     if isinstance(event, ScoresEvent):
         return event.text, event.label
+    if isinstance(event, SpansEvent):
+        return event.text, event.spans
     if isinstance(event, AnomalyEvent) and event.unusual is not None:
         return event.unusual
     return event.text if isinstance(event, TextEvent) else event
@@ -331,6 +336,10 @@ def to_event(found: Found, pipeline: str) -> Event:
             score=round(what.score, 4),
             scores={name: round(score, 4) for name, score in what.scores.items()},
         )
+    if isinstance(what, Spans):
+        return SpansEvent(
+            pipeline=pipeline, at=at, age_ms=age, model=found.model, spent_ms=spent, text=text, spans=spans(what, text)
+        )
     if isinstance(what, Embedding):
         vector = [round(float(x), 6) for x in what.vector]
         return TextEvent(
@@ -349,6 +358,12 @@ def to_event(found: Found, pipeline: str) -> Event:
             unusual=what.unusual,
         )
     raise ModelError(f"{pipeline}: no event holds {type(what).__name__} yet")
+
+
+def spans(what: Spans, text: str) -> list[Span]:
+    """The marked pieces of a text as rows of an event."""
+    rows = zip(what.label, what.start.tolist(), what.end.tolist(), what.score.tolist(), strict=True)
+    return [Span(label, text[start:end], start, end, round(score, 4)) for label, start, end, score in rows]
 
 
 def detections(what: Detections) -> list[Detection]:

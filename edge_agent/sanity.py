@@ -22,6 +22,8 @@ from edge_agent.tasks import make_task
 from edge_agent.tasks.anomaly import rebuilder
 from edge_agent.tasks.detect import Detector
 from edge_agent.tasks.encoder import encoder
+from edge_agent.tasks.everyday import SENTENCES as EVERYDAY
+from edge_agent.tasks.texthead import OUTSIDE, joined, text_head
 from edge_agent.types import Anomaly, Detections, Finding, Scores, Uri
 
 EXPECTED = 0.1
@@ -158,6 +160,34 @@ def _encoder(model: Served, seen: Recorder) -> list[str]:
     return notes
 
 
+# ── texts with labels, and with tags ─────────────────────────────────────────────────────────────────────
+
+
+def _labeller(model: Served, seen: Recorder) -> list[str]:
+    head = text_head(model)
+    shares = np.stack([head.shares(head.read(text)) for text in EVERYDAY])
+    if np.ptp(shares, axis=0).max() < 1e-6:
+        raise RefusedError(f"it gives the same scores for {len(shares)} different sentences")
+    said = [head.labels[i] for i in shares.argmax(axis=1)]
+    counts = ", ".join(f"{label} {said.count(label)}" for label in sorted(set(said), key=lambda one: -said.count(one)))
+    notes = [f"of {len(said)} everyday sentences: {counts}"]
+    return [*notes, f"doubtful: it says {said[0]} to all of them"] if len(set(said)) == 1 else notes
+
+
+def _tagger(model: Served, seen: Recorder) -> list[str]:
+    head = text_head(model)
+    shares = np.concatenate([head.shares(head.read(text)) for text in EVERYDAY])
+    if np.ptp(shares, axis=0).max() < 1e-6:
+        raise RefusedError(f"it gives the same scores for all {len(shares)} word pieces of {len(EVERYDAY)} sentences")
+    tagged = [(text, head.tags(text)) for text in EVERYDAY]
+    found = [(text[start:end], kind) for text, tags in tagged for start, end, kind, _ in joined(tags)]
+    words = sum(len(tags) for _, tags in tagged)
+    few = ", ".join(f"{word} {kind}" for word, kind in found[:4]) or "nothing"
+    notes = [f"in {len(EVERYDAY)} everyday sentences of {words} words it finds {few}"]
+    outside = any(tag.upper() == OUTSIDE for _, tags in tagged for _, _, tag, _ in tags)
+    return [*notes, "doubtful: every word belongs to something"] if not outside else notes
+
+
 # ── classifiers of pictures ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -220,4 +250,11 @@ def _anomaly(model: Served, seen: Recorder) -> list[str]:
 
 
 Look = Callable[[Served, Recorder], list[str]]
-LOOKS: dict[str, Look] = {"detect": _detector, "encode": _encoder, "recognise": _recogniser, "anomaly": _anomaly}
+LOOKS: dict[str, Look] = {
+    "detect": _detector,
+    "encode": _encoder,
+    "classify": _labeller,
+    "tag": _tagger,
+    "recognise": _recogniser,
+    "anomaly": _anomaly,
+}

@@ -306,6 +306,23 @@ class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):
     scores: dict[str, float]
 
 
+class Span(msgspec.Struct, frozen=True):
+    """One marked piece of an event's text."""
+
+    label: str
+    text: str
+    start: Annotated[int, msgspec.Meta(ge=0, description="characters from the beginning of the text")]
+    end: Annotated[int, msgspec.Meta(ge=0, description="exclusive")]
+    score: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class SpansEvent(Event, frozen=True, kw_only=True, tag="spans"):
+    """What is named in one line of text."""
+
+    text: str
+    spans: list[Span]
+
+
 class AnomalyEvent(Event, frozen=True, kw_only=True, tag="anomaly"):
     """How badly an autoencoder rebuilt one sample."""
 
@@ -324,7 +341,7 @@ class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
     why: str
 
 
-AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | AnomalyEvent | GapEvent
+AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | AnomalyEvent | GapEvent
 
 
 # ── the address of a source or a task ────────────────────────────────────────────────────────────────────

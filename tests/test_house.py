@@ -119,6 +119,7 @@ def test_every_kind_of_event_survives_its_json() -> None:
         },
         {"kind": "text", "text": "a"},
         {"kind": "scores", "text": "a", "label": "x", "score": 0.5, "scores": {"x": 0.5, "y": 0.5}},
+        {"kind": "spans", "text": "a b", "spans": [{"label": "x", "text": "b", "start": 2, "end": 3, "score": 0.5}]},
         {"kind": "anomaly", "error": 9.5, "limit": 12.0, "unusual": False},
         {"kind": "gap", "first": 1, "last": 2, "count": 2, "why": "w"},
     ):

@@ -104,7 +104,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
     model_options(understand)
 
-    train = verb("train", models.train, "train a model on your own pictures or text (extra [train])")
+    train = verb("train", workshop.train, "train a model on your own pictures or text (extra [train])")
     workshop_options(train, "train")
 
     evaluated = verb("evaluate", models.evaluate, "measure a model on labels, and against the model it was made from")

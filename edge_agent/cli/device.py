@@ -98,6 +98,9 @@ def _show_message(tail: str, body: dict[str, Any]) -> None:
     elif body.get("kind") == "scores":
         of = f'"{body["text"][:60]}"' if body["text"] else body["name"]
         print(f"{clock} {body['pipeline']:8} {body['label']} {body['score']:.2f}   {of}", flush=True)
+    elif body.get("kind") == "spans":
+        named = ", ".join(f'{s["label"]} "{s["text"][:30]}"' for s in body["spans"]) or "nothing named"
+        print(f'{clock} {body["pipeline"]:8} {named}   "{body["text"][:60]}"', flush=True)
     elif body.get("kind") == "anomaly":
         verdict = {True: "unusual", False: "usual", None: ""}[body["unusual"]]
         print(f"{clock} {body['pipeline']:8} error {body['error']:.4g}  {verdict}", flush=True)

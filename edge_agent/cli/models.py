@@ -1,4 +1,4 @@
-"""The verbs of models: detect, understand, models, evaluate, train."""
+"""The verbs of models: detect, understand, models, bench, evaluate."""
 
 from __future__ import annotations
 
@@ -112,13 +112,19 @@ def _save(path: Path, frame: Frame, found: Finding) -> None:
 
 def understand(args: argparse.Namespace) -> int:
     """Label, or embed, texts; 1 when one of them is empty."""
+    import msgspec
+
+    from edge_agent.pipeline import spans
     from edge_agent.registry import carried, home
     from edge_agent.tasks import make_task
-    from edge_agent.types import Anomaly, Embedding, Finding, Scores, Text, Uri
+    from edge_agent.types import Anomaly, Embedding, Finding, Scores, Spans, Text, Uri
 
     models = _models(args)
-    if models.serve(args.model).manifest.task == "anomaly":
-        task = make_task(Uri("anomaly", args.model), models.serve, home())
+    purpose = models.serve(args.model).manifest.task
+    if purpose in ("anomaly", "classify", "tag"):
+        if args.labels or args.embed:
+            raise UsageError(f"--labels, --embed: not for {args.model}, whose task is {purpose}")
+        task = make_task(Uri(purpose, args.model), models.serve, home())
     elif args.embed:
         task = make_task(Uri("embed", args.model), models.serve, home())
     else:
@@ -141,6 +147,11 @@ def understand(args: argparse.Namespace) -> int:
             scores = {name: round(score, 4) for name, score in found.what.scores.items()}
             row = {"text": text, "label": found.what.label, "score": round(found.what.score, 4), "scores": scores}
             human = f"{found.what.label} {found.what.score:.2f}  {text}"
+        elif isinstance(found.what, Spans):
+            rows = spans(found.what, text)
+            row = {"text": text, "spans": msgspec.to_builtins(rows)}
+            named = [f'{s.label} {s.score:.2f} "{s.text}"' for s in rows]
+            human = f"{', '.join(named) or 'nothing'}  {text}"
         elif isinstance(found.what, Anomaly):
             row = {"text": text, "error": round(found.what.error, 6)}
             human = f"error {found.what.error:.4g}  {text[:60]}"
@@ -361,16 +372,6 @@ def bench(args: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(found)))
     return 0
-
-
-# ── train ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def train(args: argparse.Namespace) -> int:
-    """Run a training recipe."""
-    from edge_agent.workshop import train
-
-    return train.run(args, note)
 
 
 # ── evaluate ─────────────────────────────────────────────────────────────────────────────────────────────

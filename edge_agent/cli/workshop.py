@@ -1,4 +1,4 @@
-"""The verbs that make a model out of another one: quantize, prune, tune, graph."""
+"""The verbs that make a model, most of them out of another one: train, quantize, prune, tune, graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from pathlib import Path
 from types import ModuleType
 
 from edge_agent.cli.say import note, print_json, steps
+
+
+def train(args: argparse.Namespace) -> int:
+    """Run a training recipe."""
+    from edge_agent.workshop import train
+
+    return train.run(args, note)
 
 
 def quantize(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from edge_agent.registry.graph import THROUGH, Graph, behind, clean, one_line, o
 from edge_agent.registry.heads import Guess, heads, shape
 from edge_agent.registry.names import coco80
 from edge_agent.registry.seen import ENOUGH, RUNS, Look, Seen, best_of, summary, way
-from edge_agent.registry.text import encoder
+from edge_agent.registry.text import HEADS, encoder, head
 from edge_agent.types import Net, TensorSpec
 
 __all__ = ["RUNS", "Look", "Seen", "coco80", "inspect", "read_graph"]
@@ -65,7 +65,9 @@ def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
         kind = kinds.text(net, graph)
         if kind is None:
             raise RefusedError(_unknown(path, net, "token ids go in, but no output is a vector a token or a text"))
-        return encoder(path, net, kind, look) if kind.family == "bert" else _named(kind, graph, path)
+        if kind.family == "bert":
+            return encoder(path, net, kind, look)
+        return head(path, net, kind, graph) if kind.family in HEADS else _named(kind, graph, path)
     pictures = [spec for spec in net.inputs if len(spec.shape) == 4]
     if len(pictures) == 1:
         extra = ", ".join(f"{s.name} {shape(s)}" for s in net.inputs if s not in pictures)

@@ -34,14 +34,27 @@ def stated(graph: Graph, path: Path) -> tuple[list[str], str]:
             found = _lines(text)
             if found:
                 return found, f"{len(found)} names in {clean(name)}, which is packed into the file"
-    beside = path.with_name("labels.txt")
+    beside, config = path.with_name("labels.txt"), path.with_name("config.json")
     try:
         if beside.is_file() and beside.stat().st_size <= MAX_WORDS:
             found = _lines(beside.read_text(encoding="utf-8", errors="replace"))
             return found, f"{len(found)} names in labels.txt beside the file"
+        if config.is_file() and config.stat().st_size <= MAX_WORDS:
+            found = _of_config(config.read_text(encoding="utf-8", errors="replace"))
+            return found, f"{len(found)} names in config.json beside the file (id2label)" if found else ""
     except OSError:
         return [], ""
     return [], ""
+
+
+def _of_config(text: str) -> list[str]:
+    """`id2label` of transformers' config.json; [] where it has none, or only LABEL_0, LABEL_1, ..."""
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    found = table(json.dumps(read.get("id2label", ""))) if isinstance(read, dict) else []
+    return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in found) else found
 
 
 def table(text: str) -> list[str]:

@@ -24,6 +24,8 @@ RUNS = (
     "ssd",
     "edge-yolo",
     "bert",
+    "bert-classifier",
+    "bert-tagger",
     "image-classifier",
     "image-classifier-logits",
     "autoencoder",

@@ -1,4 +1,4 @@
-"""How a text goes into an encoder: tokenizer, length and pooling, each with the evidence for it."""
+"""How a text goes into an encoder, a classifier or a tagger: tokenizer, length, pooling, each with the evidence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.manifest import TextInput
-from edge_agent.registry.graph import MAX_WORDS
+from edge_agent.registry import names
+from edge_agent.registry.graph import MAX_WORDS, THROUGH, Graph, behind
 from edge_agent.registry.kinds import Kind
 from edge_agent.registry.seen import BETTER, Look, Seen
 from edge_agent.types import Net
+
+HEADS = ("bert-classifier", "bert-tagger")
+"""families of text networks that come with a head"""
 
 
 def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
@@ -27,17 +31,13 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
         pooling, why = f"output:{chosen}", f"output {chosen} is one vector a text"
     elif configured:
         pooling, why = configured, "1_Pooling/config.json beside the file says so"
-    length = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), 512)
-    reasons.append(f"max_length {length}: {'fixed by the input' if length != 512 else 'of BERT'}")
-    part = next((n for n in ("tokenizer.json", "vocab.txt") if path.with_name(n).is_file()), None)
-    if part is None:
-        refusal = f"{path}: a text encoder, but no tokenizer.json or vocab.txt beside it; put it there"
+    length, why_length = _length(net)
+    reasons.append(why_length)
+    part, role, lowercase, told = _words(path)
+    if not part:
+        refusal = f"{path}: a text encoder, but {told}"
         return Seen("encode", "bert", [*reasons, f"pooling {pooling}: {why}"], refusal=refusal)
-    role = "tokenizer" if part == "tokenizer.json" else "vocab"
-    lowercase = role == "tokenizer" or not _cased(path.with_name(part))
-    reasons.append(f"{role}: {part} beside the file")
-    if role == "vocab":
-        reasons.append(f"lowercase {str(lowercase).lower()}: {'no' if lowercase else 'a'} word piece has a capital")
+    reasons += told.split("; ")
     made = TextInput(pooling=pooling, max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
     seen = Seen("encode", "bert", reasons, text=made)
     if pooling != "mean" or configured:
@@ -54,6 +54,56 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
         return replace(seen, refusal=refusal, reasons=[*reasons, f"tried: {tried}"])
     assert best.text is not None
     return replace(best, reasons=[*reasons, f"pooling {best.text.pooling}: tried on the proof sentences: {tried}"])
+
+
+def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
+    """A classifier or a tagger; refused where a tokenizer or the names of its labels are not beside it, or in it."""
+    length, why_length = _length(net)
+    stated, where = names.stated(graph, path)
+    reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}", why_length]
+
+    def refused(why: str) -> Seen:
+        return Seen(kind.task, kind.family, reasons, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
+
+    part, role, lowercase, said = _words(path)
+    if not part:
+        return refused(said)
+    reasons += said.split("; ")
+    last = [node.op for node in behind(graph, net.outputs[0].name) if node.op not in THROUGH]
+    if last[:1] == ["Sigmoid"]:
+        return refused("the graph ends in a Sigmoid, so several labels may hold at once, which is not served")
+    if kind.classes < 2:
+        return refused("one score a text has no classes; nothing serves that")
+    put = "put labels.txt beside it, one name a line in the order of its outputs"
+    if stated and len(stated) != kind.classes:
+        return refused(f"there are {where}; {put}")
+    if kind.task == "tag" and not stated:
+        return refused(f"nothing says which tag is which; {put} (O, B-PER, I-PER, …)")
+    if kind.task == "tag" and not any(name.upper() == "O" for name in stated):
+        return refused(f"no tag among {', '.join(stated[:4])} is O, that of a word that belongs to nothing; {put}")
+    if not stated and kind.classes == 2:
+        return refused(f"it may be a classifier or a next-sentence head, and nothing in the file says; {put}")
+    labels, told = names.of_classes(kind.classes, stated, where)
+    made = TextInput(max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
+    return Seen(kind.task, kind.family, [*reasons, f"labels: {told}"], text=made, labels=labels)
+
+
+def _length(net: Net) -> tuple[int, str]:
+    """Most pieces of a text, and why."""
+    length = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), 512)
+    return length, f"max_length {length}: {'fixed by the input' if length != 512 else 'of BERT'}"
+
+
+def _words(path: Path) -> tuple[str, str, bool, str]:
+    """The file of the word pieces beside the network ("" for none), its role, whether text is lower-cased; and why."""
+    part = next((n for n in ("tokenizer.json", "vocab.txt") if path.with_name(n).is_file()), "")
+    if not part:
+        return "", "", True, "no tokenizer.json or vocab.txt beside it; put it there"
+    if part == "tokenizer.json":
+        return part, "tokenizer", True, f"tokenizer: {part} beside the file"
+    lowercase = not _cased(path.with_name(part))
+    said = f"lowercase {str(lowercase).lower()}: {'no' if lowercase else 'a'} word piece has a capital"
+    return part, "vocab", lowercase, f"vocab: {part} beside the file; {said}"
 
 
 def _pooling(path: Path) -> str:

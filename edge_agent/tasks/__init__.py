@@ -20,12 +20,20 @@ TASKS = {
     "detect": "edge_agent.tasks.detect:detect",
     "embed": "edge_agent.tasks.understand:embed",
     "classify": "edge_agent.tasks.understand:classify",
+    "tag": "edge_agent.tasks.texthead:tag",
     "recognise": "edge_agent.tasks.recognise:recognise",
     "anomaly": "edge_agent.tasks.anomaly:anomaly",
 }
 """task -> "module:attr" of a function (uri, model, home) -> Task"""
 
-PLAIN = {"detect": "detect", "encode": "embed", "recognise": "recognise", "anomaly": "anomaly"}
+PLAIN = {
+    "detect": "detect",
+    "encode": "embed",
+    "classify": "classify",
+    "tag": "tag",
+    "recognise": "recognise",
+    "anomaly": "anomaly",
+}
 """what a model's manifest says it is for -> the task that needs nothing but the model"""
 
 MODELS = {"detect": "detector", "embed": "encoder", "classify": "encoder"}

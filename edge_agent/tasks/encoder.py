@@ -117,13 +117,7 @@ def encoder(model: Served) -> Encoder:
     name, text, net = model.manifest.name, model.manifest.text, model.net
     if model.manifest.task != "encode" or text is None:
         raise ManifestError(f"{name}: no text encoder (its task is {model.manifest.task}); name one, e.g. encoder")
-    if "tokenizer" in model.parts:
-        words = wordpiece.from_json(model.parts["tokenizer"])
-    elif "vocab" in model.parts:
-        words = wordpiece.from_vocab(model.parts["vocab"], text.lowercase)
-    else:
-        raise ManifestError(f'{name}: no [[file]] of role "vocab" or "tokenizer"; an encoder needs one')
-    inputs = _inputs(name, net)
+    words, inputs = words_of(model), inputs_of(name, net)
     shape = inputs["ids"].shape
     made = Encoder(
         model=model,
@@ -139,7 +133,17 @@ def encoder(model: Served) -> Encoder:
     return made
 
 
-def _inputs(name: str, net: Net) -> dict[str, TensorSpec]:
+def words_of(model: Served) -> WordPiece:
+    """The word pieces of a text model. ManifestError where it has none."""
+    if "tokenizer" in model.parts:
+        return wordpiece.from_json(model.parts["tokenizer"])
+    if "vocab" in model.parts and model.manifest.text is not None:
+        return wordpiece.from_vocab(model.parts["vocab"], model.manifest.text.lowercase)
+    name = model.manifest.name
+    raise ManifestError(f'{name}: no [[file]] of role "vocab" or "tokenizer"; a text model needs one')
+
+
+def inputs_of(name: str, net: Net) -> dict[str, TensorSpec]:
     """The network's inputs by their roles, told from their names."""
     found: dict[str, TensorSpec] = {}
     for spec in net.inputs:

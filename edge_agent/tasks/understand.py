@@ -91,11 +91,15 @@ def embed(uri: Uri, model: Served, home: Path) -> Task:
 
 
 def classify(uri: Uri, model: Served, home: Path) -> Task:
-    """Make the task; fits the head, or takes the one stored below `home`.
+    """Make the task; fits the head, or takes the one stored below `home`. A text classifier has labels of its own.
 
     ConfigError for the labels file (missing, empty, one label, too few examples), ManifestError for a model that is
     no encoder.
     """
+    if model.manifest.task == "classify":
+        from edge_agent.tasks.texthead import labeller
+
+        return labeller(uri, model)
     path = option(uri, {"labels": ""}, "labels")
     if not path:
         raise ConfigError(f'"{uri}": no labels; write "classify:{uri.rest}?labels=FILE.toml"')

@@ -205,7 +205,7 @@ def _texts(data: Path, parent: Served, most: int) -> Samples:
 
 def _lines(path: Path, parent: Served) -> list[str]:
     """Texts, or, for a network of numbers, lines of them; a .bin is float32, low byte first, a line an input."""
-    if parent.manifest.task == "encode":
+    if parent.manifest.text is not None:
         return read_texts(path).texts
     try:
         if path.suffix.lower() != ".bin":

@@ -176,6 +176,7 @@ def _answers(model: Served, samples: Samples) -> list[object]:
 _MEASURES: dict[str, tuple[str, Callable[[Served, Samples], Measure]]] = {
     "detect": ("mAP50 against the parent", _detector),
     "encode": ("correlation of similarities with the parent's", _encoder),
+    "classify": ("share of texts with the parent's label", _recogniser),
     "recognise": ("share of pictures with the parent's label", _recogniser),
     "anomaly": ("rank correlation of the errors with the parent's", _rebuilder),
 }

@@ -15,6 +15,7 @@ from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.manifest import Input
 from edge_agent.registry import add as adding
 from edge_agent.registry.inspect import RUNS, Look, Seen, inspect
+from edge_agent.registry.text import HEADS
 from edge_agent.tasks import anomaly, recognise
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.trial import looker, mosaic
@@ -41,7 +42,7 @@ def said(seen: Seen, *words: str) -> bool:
 
 def test_what_can_be_added_is_what_the_tasks_decode() -> None:
     detectors = {family for family in FAMILIES if not family.endswith("-maps")}
-    assert set(RUNS) == {*detectors, "bert", *recognise.FAMILIES, *anomaly.FAMILIES}
+    assert set(RUNS) == {*detectors, "bert", *HEADS, *recognise.FAMILIES, *anomaly.FAMILIES}
 
 
 @pytest.mark.parametrize("head", ["yolox", "yolox-decoded", "yolov8", "edge-yolo"])

@@ -37,7 +37,7 @@ def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
 
 
 def test_a_task_without_a_model_of_its_own_has_to_name_one(tmp_path: Path) -> None:
-    assert set(TASKS) - set(MODELS) == {"recognise", "anomaly"} and set(MODELS) <= set(TASKS)
+    assert set(TASKS) - set(MODELS) == {"recognise", "anomaly", "tag"} and set(MODELS) <= set(TASKS)
     with pytest.raises(ConfigError, match='"recognise:": which model\\? write "recognise:MODEL"'):
         make_task(parse_uri("recognise:"), serve, tmp_path)
 
