@@ -103,8 +103,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
     family: str
-    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert, bert-classifier, bert-tagger; image-classifier,
-    image-classifier-logits; autoencoder, vae"""
+    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert, bert-classifier,
+    bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]

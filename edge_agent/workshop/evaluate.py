@@ -1,7 +1,7 @@
 """``evaluate MODEL DATA``: how good is a model, on labels that people gave and against the model it was made from.
 
 Detectors on pictures: COCO's mean average precision. Classifiers of pictures: accuracy, F1, AUROC. Autoencoders: AUROC,
-rank correlation. Encoders on text: accuracy, F1, AUROC of "unknown", correlation of similarities. The models answer
+rank correlation. Text: accuracy, F1, AUROC of "unknown", correlation of similarities; F1 of spans. The models answer
 through the same tasks that serve, so what is measured is what serves.
 """
 
@@ -26,6 +26,8 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "detect": ("edge_agent.workshop.evaluate_pictures", ("score", "iou")),
     "recognise": ("edge_agent.workshop.evaluate_labels", ("score",)),
     "anomaly": ("edge_agent.workshop.evaluate_anomaly", ()),
+    "classify": ("edge_agent.workshop.evaluate_text", ()),
+    "tag": ("edge_agent.workshop.evaluate_tags", ()),
     "encode": ("edge_agent.workshop.evaluate_text", ("labels", "train", "unknown")),
 }
 """task -> the module that measures such a model, and the options that it takes"""

@@ -1,4 +1,4 @@
-"""A text encoder: its labels against those that people gave, its similarities against a parent's."""
+"""An encoder or a classifier of text: its labels against those that people gave, and its answers against a parent's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import csv
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     """Accuracy and F1 where there is a head (--labels, --train), correlation where there is a parent."""
     if args.labels and args.train:
         raise UsageError("--labels and --train: both say what the labels are; give one")
-    headed = bool(args.labels or args.train)
+    own = model.manifest.task == "classify"
+    headed = bool(own or args.labels or args.train)
     if not headed and parent is None:
         raise UsageError(
             f"{args.model}: an encoder has no labels; give --labels FILE, --train FILE or --against PARENT"
@@ -62,9 +63,13 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     if args.unknown and not headed:
         raise UsageError(f"--unknown {args.unknown}: without labels nothing is unknown; give --labels or --train")
     data = read_texts(Path(args.data), args.limit)
+    if own and data.labels is not None:
+        data = replace(data, labels=_by_number(data.labels, [str(label) for label in model.manifest.labels]))
     if headed and data.labels is None:
         raise UsageError(f"{args.data}: texts without labels; give a table with a text and a label column")
-    if len(data.texts) < 3 and parent is not None:
+    if own and parent is not None and parent.manifest.labels != model.manifest.labels:
+        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+    if len(data.texts) < 3 and parent is not None and not own:
         raise UsageError(f"{args.data}: {len(data.texts)} texts have no pairs to correlate; give three or more")
     strange = read_texts(Path(args.unknown)).texts if args.unknown else []
     train = read_texts(Path(args.train)) if args.train else None
@@ -82,7 +87,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     against: dict[str, Any] = {}
     if parent is not None:
         against |= {"model": parent.ref.name, "version": parent.ref.version, "sha256": parent.ref.sha256}
-        against |= _correlation(model, parent, data.texts, say, notes)
+        against |= {} if own else _correlation(model, parent, data.texts, say, notes)
     if headed:
         assert data.labels is not None
         task = _head(args, model, train, say, notes)
@@ -96,8 +101,8 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         if parent is not None:
             theirs = _ask(_head(args, parent, train, say, []), data.texts, parent.ref.name, say)
             both = [(a, b) for a, b in zip(theirs.said, answers.said, strict=True) if a is not None and b is not None]
-            told, own = [_best(a) for a, _ in both], [_best(b) for _, b in both]
-            against |= {"agreement": scores.accuracy(told, own), "agreement_f1": scores.macro_f1(told, own)}
+            told, said = [_best(a) for a, _ in both], [_best(b) for _, b in both]
+            against |= {"agreement": scores.accuracy(told, said), "agreement_f1": scores.macro_f1(told, said)}
             known = [label for label, one in zip(data.labels, theirs.said, strict=True) if one is not None]
             of_parent = _figures(known, theirs)
             against["on_labels"] = {key: of_parent[key] for key in ("accuracy", "f1", "ms_per_text")}
@@ -115,6 +120,8 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
 
 def _head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say, notes: list[str]) -> Task:
     """The task `classify`, its head fitted on the examples of --labels or on all rows of --train."""
+    if model.manifest.task == "classify":
+        return make_task(Uri("classify", model.ref.name), lambda _: model, home())
     if train is None:
         return make_task(Uri("classify", model.ref.name, {"labels": args.labels}), lambda _: model, home())
     if train.labels is None:
@@ -134,6 +141,16 @@ def _head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say
     read = np.isfinite(vectors[:, 0])
     y = np.array([label for _, label in rows], np.int64)
     return Classify(made, fit(vectors[read], y[read], tuple(labels), made.embed_many(SENTENCES)))
+
+
+def _by_number(given: list[str], names: list[str]) -> list[str]:
+    """Labels that are only the numbers of the model's classes, by their names; others as they are, if they are known
+    but for their case.
+    """
+    if not set(given) & set(names) and all(label.isdigit() and int(label) < len(names) for label in given):
+        return [names[int(label)] for label in given]
+    known = {name.casefold(): name for name in names}
+    return [known.get(label.casefold(), label) for label in given]
 
 
 def _vectors(made: Encoder, texts: Sequence[str], what: str, say: Say) -> Floats:
@@ -254,7 +271,7 @@ def _write_errors(path: Path, data: Texts, answers: _Answers) -> int:
     rows = []
     for text, label, one in zip(data.texts, data.labels, answers.said, strict=True):
         if one is not None and _best(one) != label:
-            rows.append((one.scores.get(_best(one), 0.0), label, _best(one), one.scores[UNKNOWN], text))
+            rows.append((one.scores.get(_best(one), 0.0), label, _best(one), one.scores.get(UNKNOWN, 0.0), text))
     rows.sort(key=lambda row: -row[0])
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -282,11 +299,12 @@ def lines(result: dict[str, Any]) -> list[str]:
         unknown = result["unknown"]
         told.append(f"{'AUROC':16}{result['auroc']:.4f}   of telling the {unknown['texts']} unknown texts")
         told.append(f'{"caught":16}{unknown["caught"]:.4f}   of these answered with "unknown"')
-    if against:
+    if "pairs" in against:
         told.append(f"against {against['model']}, cosines of {against['pairs']} pairs of texts")
         told += [f"{key.capitalize():16}{against[key]:.4f}" for key in ("pearson", "spearman")]
     if "agreement" in against:
-        told.append(f"{'same label':16}{against['agreement']:.4f}   macro F1 {against['agreement_f1']:.4f}")
+        told.append(f"{'same label':16}{against['agreement']:.4f}   as {against['model']}")
+        told.append(f"{'':16}{against['agreement_f1']:.4f}   macro F1 of that")
     if "labels" in result:
         told.append(f"{'label':32}{'F1':>8}{'texts':>7}")
         by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["texts"])

@@ -270,3 +270,51 @@ def test_its_event_and_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["understand", "places", "the river book", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spans"][0]["text"] == "river book"
     assert main(["understand", "places", "the river", "--embed"]) == 2
+
+
+# ── evaluate ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_evaluate_counts_whole_spans_of_the_right_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tagger(tmp_path / "m", scores(PLACES, 4))
+    named(path.parent, TAGS)
+    # the last span is longer than what is found, and one kind is another
+    first, second = "the x O\nriver x B-PLACE\nbook x I-PLACE", "-DOCSTART-\nit x O\nunable x B-PLACE"
+    conll = f"{first}\n\n{second}\n\nriver x B-PLACE\nis x I-PLACE\n"
+    (tmp_path / "a.conll").write_text(conll)
+    assert main(["evaluate", str(path), str(tmp_path / "a.conll"), "--against", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["task"], found["texts"], found["spans"]) == ("tag", 3, 3)
+    assert found["precision"] == found["recall"] == found["f1"] == pytest.approx(1 / 3, abs=1e-6)
+    assert found["against"]["f1"] == 1 and found["against"]["on_labels"]["f1"] == found["f1"]
+    (tmp_path / "atis.iob").write_text("BOS the river book EOS\tO O B-PLACE I-PLACE go\n")
+    assert main(["evaluate", str(path), str(tmp_path / "atis.iob")]) == 0
+    assert "f1              1.0000\n" in capsys.readouterr().out
+    (tmp_path / "plain.txt").write_text("the river\n")
+    (tmp_path / "bad.conll").write_text("the\n")
+    for name, more, says in (
+        ("plain.txt", [], "texts without tags; give --against PARENT"),
+        ("bad.conll", [], "line 1 has a word and no tag"),
+        ("none.conll", [], "cannot be read"),
+        ("a.conll", ["--score", "0.5"], "--score: not for"),
+    ):
+        assert main(["evaluate", str(path), str(tmp_path / name), *more]) == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("labels", [("storm", "song", "calm"), ("1", "2", "0"), ("Storm", "SONG", "calm")])
+def test_evaluate_knows_labels_by_name_or_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: tuple[str, ...]
+) -> None:
+    path = labeller(tmp_path / "m", scores(MOODS, 3))
+    named(path.parent, KINDS)
+    rows = zip(["rain rain storm", "play music", "rain"], labels, strict=True)
+    (tmp_path / "a.tsv").write_text("".join(f"{label}\t{text}\n" for text, label in rows))
+    argv = ["evaluate", str(path), str(tmp_path / "a.tsv"), "--against", str(path), "--save", str(tmp_path / "out")]
+    assert main([*argv, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6) and found["against"]["agreement"] == 1
+    assert main(argv) == 0 and "same label      1.0000" in capsys.readouterr().out
+    assert (tmp_path / "out" / "errors.tsv").read_text().splitlines()[1].startswith("rain\tcalm\tstorm\t")
+    assert main([*argv, "--labels", "x.toml"]) == 2
