@@ -3,7 +3,8 @@
 The samples are sealed: the carried pictures, each also mirrored, darkened and cut, or everyday sentences; and what
 the device itself recorded under HOME/samples.
 
-Detectors: mAP50 of the variant's boxes against the parent's (those that the parent would report). Encoders: the
+Detectors: mAP50 of the variant's boxes against the parent's (those that the parent would report), and what it loses on
+labels where HOME/samples/instances.json has some. Encoders: the
 least of the correlation of the cosines of all pairs of sentences, and of agreement and F1 of the labels that heads
 fitted on each give. Text classifiers and taggers: the least of agreement and F1 of their labels, or of their tags and
 spans. Classifiers of pictures: how often the first label is the same.
@@ -24,7 +25,7 @@ from edge_agent.manifest import Served
 from edge_agent.proof import LOW, open_served
 from edge_agent.prove import Result, Trial
 from edge_agent.registry import carried, home
-from edge_agent.shown import pictures, sentences, windows
+from edge_agent.shown import labelled, pictures, sentences, windows
 from edge_agent.tasks import PLAIN, everyday, make_task
 from edge_agent.tasks.encoder import encoder
 from edge_agent.tasks.head import fit
@@ -57,11 +58,12 @@ def agree(trial: Trial) -> Result:
 # ── detectors ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _detectors(one: Served, other: Served) -> tuple[float, int]:
-    """mAP50 of `one` with the boxes of `other` as the truth, over the classes that both name; and the pictures."""
+def _detectors(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: mAP50 of `one` with the boxes of `other` as the truth, over the classes that both name; and, where
+    people drew boxes in recorded pictures, 1 less what it loses of the other's mAP50 on these. And the pictures.
+    """
     shown = list(pictures())
-    names = {name.casefold(): key for key, name in one.manifest.names().items()}
-    shared = {names[name.casefold()]: key for key, name in other.manifest.names().items() if name.casefold() in names}
+    shared = _same_names(one, other.manifest.names())
     if not shared:
         raise RefusedError(f"it has no class in common with its parent {other.manifest.name}")
     theirs = boxes(other, shown, other.manifest.score, {key: key for key in shared.values()})
@@ -73,7 +75,37 @@ def _detectors(one: Served, other: Served) -> tuple[float, int]:
         np.zeros(len(theirs.label), bool),
     )
     mine = boxes(one, shown, LOW, shared)
-    return average_precision(truth, mine, sorted(set(shared.values()))).figures()["map50"], len(shown)
+    agreed = average_precision(truth, mine, sorted(set(shared.values()))).figures()["map50"]
+    figures = [(agreed, "mAP50"), *_on_labels(one, other)]
+    known = [figure for figure in figures if not np.isnan(figure[0])] or figures
+    value, name = min(known, key=itemgetter(0))
+    return value, len(shown), name
+
+
+def _on_labels(one: Served, other: Served) -> list[tuple[float, str]]:
+    """1 less what `one` loses of the other's mAP50 on the boxes that people drew, and what that is; [] for no such."""
+    found = labelled()
+    if found is None:
+        return []
+    frames, truth, names = found
+    # over the classes that both know: what one of them has never heard of says nothing about the other
+    theirs, mine = _same_names(other, names), _same_names(one, names)
+    both = sorted(set(theirs.values()) & set(mine.values()))
+    if not both:
+        return []
+    reached = [
+        average_precision(truth, boxes(model, frames, LOW, ids), both).figures()["map50"]
+        for model, ids in ((one, mine), (other, theirs))
+    ]
+    told = f"mAP50 kept on {len(truth.label)} labelled boxes ({reached[0]:.3f} of {reached[1]:.3f})"
+    return [(1 - max(0.0, reached[1] - reached[0]), told)]
+
+
+def _same_names(model: Served, names: Mapping[int, str]) -> dict[int, int]:
+    """Class id of the model -> id of the class of the same name."""
+    known = {name.casefold(): key for key, name in names.items()}
+    own = model.manifest.names()
+    return {key: known[name.casefold()] for key, name in own.items() if name.casefold() in known}
 
 
 def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> Found:

@@ -26,11 +26,10 @@ from typing import Any, Literal
 import msgspec
 
 from edge_agent import registry
-from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import File, Manifest
 from edge_agent.registry import store
-from edge_agent.types import Net, rfc3339
+from edge_agent.types import rfc3339
 
 VERSION = 2
 """of what the trials look at: another one tries every model anew"""
@@ -161,16 +160,6 @@ def agree(
     return verdict
 
 
-def open_tried(path: Path, format: str, threads: int = 0) -> Net:
-    """`open_net` for a file that nobody vouches for: a child process opens it first. RefusedError, one line."""
-    if path.is_file() and os.access(path, os.R_OK):
-        row = File(path.name, format, store.digest(path), path.stat().st_size)  # type: ignore[arg-type]
-        result = ask("proofs", Trial("load", [Variant(row, str(path.absolute()))], threads, LIMITS)).result
-        if not result.passed:
-            raise RefusedError(result.reason if str(path) in result.reason else f"{path}: {result.reason}")
-    return open_net(path, format, threads)
-
-
 def recall(folder: str, trial: Trial) -> Verdict | None:
     """The verdict of such a trial in HOME/`folder`; None when none is remembered."""
     return _read(registry.home() / folder / f"{_key(trial)}.json")
@@ -241,8 +230,16 @@ def samples() -> list[Path]:
     return sorted(found)[:MOST_SAMPLES]
 
 
+def labels() -> Path | None:
+    """The boxes that people drew in them: HOME/samples/instances.json, in COCO's format; None where there are none."""
+    path = registry.home() / "samples" / "instances.json"
+    return path if path.is_file() else None
+
+
 def _samples() -> list[str]:
-    return [f"{path.name} {path.stat().st_size}" for path in samples()]
+    found = [f"{path.name} {path.stat().st_size}" for path in samples()]
+    drawn = labels()
+    return [*found, store.digest(drawn)] if drawn else found
 
 
 @functools.cache

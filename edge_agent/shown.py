@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from edge_agent.errors import InputError
+from edge_agent.errors import InputError, RefusedError
+from edge_agent.figures.coco_map import Truth
 from edge_agent.manifest import Served
-from edge_agent.prove import samples
+from edge_agent.prove import labels, samples
 from edge_agent.registry import carried
 from edge_agent.sources.files import read_picture
 from edge_agent.tasks import everyday
@@ -58,6 +62,65 @@ def pictures() -> Iterator[Frame]:
                 yield read_picture(path)
             except InputError:
                 continue
+
+
+class _Picture(msgspec.Struct, frozen=True):
+    id: int
+    file_name: str
+
+
+class _Box(msgspec.Struct, frozen=True):
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    iscrowd: bool | int = 0
+    area: float | None = None
+
+
+class _Category(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class _Coco(msgspec.Struct, frozen=True):
+    """What of the format is read (cocodataset.org/#format-data)."""
+
+    images: list[_Picture]
+    annotations: list[_Box]
+    categories: list[_Category]
+
+
+def labelled() -> tuple[list[Frame], Truth, dict[int, str]] | None:
+    """The recorded pictures that people drew boxes in, the boxes, and the names of their classes; None for none.
+
+    Raises RefusedError, one line, for labels that cannot be read.
+    """
+    path = labels()
+    if path is None:
+        return None
+    try:
+        coco = msgspec.json.decode(path.read_bytes(), type=_Coco)
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"{path}: no COCO JSON of boxes ({error}); mend it or take it away") from None
+    names, number, kept = {row.id: row.name for row in coco.categories}, {}, []
+    here = {sample.name: sample for sample in samples()}
+    for row in coco.images:
+        sample = here.get(Path(row.file_name).name)
+        with suppress(InputError):
+            if sample is not None:
+                kept.append(read_picture(sample))
+                number[row.id] = len(kept) - 1
+    boxes = [box for box in coco.annotations if box.image_id in number and box.category_id in names]
+    if not boxes:
+        return None
+    truth = Truth(
+        np.array([number[box.image_id] for box in boxes], np.int64),
+        np.array([box.category_id for box in boxes], np.int64),
+        np.array([box.bbox for box in boxes], np.float64),
+        np.array([box.bbox[2] * box.bbox[3] if box.area is None else box.area for box in boxes], np.float64),
+        np.array([bool(box.iscrowd) for box in boxes], bool),
+    )
+    return kept, truth, names
 
 
 def _of(image: Pixels) -> Frame:

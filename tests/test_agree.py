@@ -82,6 +82,30 @@ def test_what_the_device_recorded_counts_too(tmp_path: Path, own_home: Path, dem
     assert "on 13 samples" in Models(threads=1).serve(str(with_variant(tmp_path, (16, 16, 48, 47)))).why
 
 
+@pytest.mark.parametrize(("left", "says"), [(17, "mAP50 1.000 against"), (8, "labelled boxes (0.000 of 1.000) 0.000")])
+def test_boxes_that_people_drew_in_what_was_recorded_count_too(
+    tmp_path: Path, own_home: Path, demo_pictures: Path, left: int, says: str
+) -> None:
+    """Both lie well enough over the parent's box, but only one over the label, which lies to its right."""
+    samples = own_home / "samples"
+    samples.mkdir(parents=True)
+    shutil.copy(demo_pictures / "coffee.png", samples)
+    # of 600x400 pixels, 9.375 of them in one of the canvas: 24 to 56, 16 to 48 there
+    box = {"image_id": 7, "category_id": 3, "bbox": [225, 50, 300, 300]}
+    lost = {"image_id": 8, "category_id": 3, "bbox": [0, 0, 9, 9]}
+    images = [{"id": 7, "file_name": "coffee.png"}, {"id": 8, "file_name": "gone.png"}]
+    labels = {"images": images, "annotations": [box, lost], "categories": [{"id": 3, "name": "Person"}]}
+    (samples / "instances.json").write_text(json.dumps(labels))
+    folder = with_variant(tmp_path, (left, 16, left + 32, 48))
+    why = Models(threads=1).serve(str(folder)).why
+    assert says in why and ("is refused" in why) == (left == 8)
+    labels["categories"] = [{"id": 3, "name": "submarine"}]
+    (samples / "instances.json").write_text(json.dumps(labels))
+    assert "mAP50 1.000 against" in Models(threads=1).serve(str(folder)).why, "of a class that nobody knows"
+    (samples / "instances.json").write_text("{")
+    assert "instances.json: no COCO JSON of boxes" in Models(threads=1).serve(str(folder)).why
+
+
 def test_a_parent_of_another_name(tmp_path: Path, own_home: Path) -> None:
     child = tiny_detector(tmp_path / "child", box=(0, 0, 20, 20))
     text = (child / "manifest.toml").read_text().replace('name = "tiny"', 'name = "pruned"\nparent = "whole"')

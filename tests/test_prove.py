@@ -15,10 +15,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent import prove as proving
-from edge_agent import registry
+from edge_agent import reading, registry
 from edge_agent.errors import FetchError, ModelError, RefusedError
 from edge_agent.manifest import File, Input, Manifest, TextInput
-from edge_agent.prove import Limits, open_tried, prove
+from edge_agent.prove import Limits, prove
 from edge_agent.serving import Models
 from tests.nets import absolute_tflite, blob_finder_onnx, write_onnx, write_tflite
 from tests.tasks.text_models import WORDS
@@ -159,7 +159,7 @@ def test_custom_operators(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", [helper.make_node("Dance", ["images"], ["output"])], *ends)
     assert "Dance" in refusal(path)
     with pytest.raises(RefusedError, match="Dance"):
-        open_tried(path, "onnx", 1)
+        reading.ends(path, "onnx")
     both = {"shape": [1, 64, 64, 3], "type": "FLOAT32"}
     lite = write_tflite(tmp_path / "m.tflite", "CUSTOM", [{"name": "x", **both}], [{"name": "y", **both}])
     assert "not a readable TFLite model" in refusal(lite)
@@ -172,7 +172,7 @@ def test_an_input_of_a_million_millions(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", [node], {"images": (TensorProto.FLOAT, [1, 1, size, size])}, one)
     assert 'its input "images" is 1x1x1000000x1000000, 1e+12 numbers' in refusal(path)
     with pytest.raises(RefusedError, match=r"1e\+12 numbers"):
-        open_tried(path, "onnx", 1)
+        reading.ends(path, "onnx")
 
 
 def test_nan(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from edge_agent.config import NAME
 from edge_agent.errors import EdgeAgentError, ModelError, RefusedError, UsageError
 from edge_agent.manifest import File, Made, Manifest, load
-from edge_agent.registry import Located, file_path, locate, store
+from edge_agent.registry import Located, file_path, is_here, locate, store
 from edge_agent.registry.add import toml
 from edge_agent.serving import try_all
 from edge_agent.workshop.report import Report, save
@@ -126,10 +126,13 @@ def _tried(out: Path, manifest: Manifest, report: Report) -> None:
 
 
 def reference(parent: Located) -> str:
-    """How the manifest names its parent, so that the gate finds it: by name, else by its absolute path."""
+    """How the manifest names its parent, so that the gate finds its file: by name where that has it here, else by its
+    absolute path.
+    """
     name, row = parent.manifest.name, parent.manifest.original()
     with contextlib.suppress(ModelError):
-        if locate(name).manifest.original().sha256 == row.sha256:
+        known = locate(name)
+        if known.manifest.original().sha256 == row.sha256 and is_here(known, row):
             return name
     if (parent.folder / "manifest.toml").is_file():
         return str(parent.folder.absolute())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.agree import boxes
+from edge_agent.backends.quiet import quiet
 from edge_agent.errors import InputError, ModelError, UsageError
 from edge_agent.figures.coco_map import Truth, average_precision
 from edge_agent.figures.scores import Doubles, accuracy, pearson, ranks, similarities
@@ -48,7 +49,8 @@ def open_file(manifest: Manifest, path: Path, format: str, parts: Mapping[str, P
     layout = next((row.layout for row in manifest.networks() if row.format == format), None)
     row = File(path.name, format, "0" * 64, path.stat().st_size, layout=layout)  # type: ignore[arg-type]
     given = {role: str(part) for role, part in parts.items()}
-    return open_served(manifest, Variant(row, str(path)), given, threads)
+    with quiet():
+        return open_served(manifest, Variant(row, str(path)), given, threads)
 
 
 def times(candidates: Mapping[str, Served], samples: Samples, seconds: float) -> dict[str, float]:

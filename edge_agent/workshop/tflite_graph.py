@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
 
 Array = npt.NDArray[Any]
@@ -215,7 +216,7 @@ def watch(model: Model, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[s
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # that it takes memory
         watched = Interpreter(model_content=model.data, num_threads=1, experimental_preserve_all_tensors=True)
     sources = watched.get_input_details()
