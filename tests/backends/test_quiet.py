@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.backends import open_net
 from edge_agent.backends.quiet import CHATTER, quiet
+from edge_agent.manifest import File, Manifest
+from edge_agent.workshop import score, tflite_graph
 from tests.nets import absolute_tflite
 
 
@@ -33,6 +36,15 @@ def test_a_network_is_opened_without_a_word(tmp_path: Path, capfd: pytest.Captur
     path = absolute_tflite(tmp_path / "m.tflite", [1, 4])
     with quiet():
         open_net(path, "tflite", 1)
+    assert capfd.readouterr().err == ""
+
+
+def test_the_workshop_opens_candidates_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = absolute_tflite(tmp_path / "m.tflite", [1, 4])
+    row = File("m.tflite", "tflite", "0" * 64, path.stat().st_size)
+    score.open_file(Manifest("m", "1", "anomaly", "autoencoder", "", "", [row]), path, "tflite", {})
+    model = tflite_graph.Model(path.read_bytes(), [], ["x"], ["y"], frozenset("xy"))
+    assert list(tflite_graph.watch(model, [{"x": np.ones((1, 4), np.float32)}]))
     assert capfd.readouterr().err == ""
 
 
