@@ -136,7 +136,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def original(self) -> File:
         """The network that the others are variants of: the most precise, of equals the first."""
-        return min(self.networks(), key=lambda row: PRECISIONS.get(row.precision, len(PRECISIONS)))
+        return most_precise(self.networks())
+
+
+def most_precise(rows: list[File]) -> File:
+    """Of these files the most precise, of equals the first."""
+    return min(rows, key=lambda row: PRECISIONS.get(row.precision, len(PRECISIONS)))
 
 
 @dataclass(frozen=True, slots=True)

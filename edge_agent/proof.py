@@ -57,6 +57,10 @@ def asked(trial: Trial) -> Result:
         from edge_agent.agree import agree
 
         return agree(trial)
+    if trial.what == "heads":
+        from edge_agent.agree_heads import agree_heads
+
+        return agree_heads(trial)
     if trial.what == "race":
         from edge_agent.race import race
 
@@ -97,7 +101,7 @@ def load(trial: Trial) -> Result:
 
     (variant,) = trial.variants
     net = open_net(Path(variant.path), variant.file.format, trial.threads)
-    _bounded(net)
+    bounded(net)
     return held(trial, net) if trial.what == "read" else Result(True, figures=declared(net))
 
 
@@ -134,7 +138,7 @@ def open_served(
 ) -> Served:
     """The model with this variant of its network, warm. RefusedError for a network that is too large or fails."""
     net = open_net(Path(variant.path), variant.file.format, threads)
-    _bounded(net)
+    bounded(net)
     picture = input_of(manifest, variant.file)
     warm(net, picture)
     ref = ModelRef(manifest.name, manifest.version, variant.file.sha256)
@@ -142,7 +146,8 @@ def open_served(
     return Served(as_read(manifest, variant.file), ref, seen.around(net) if seen else net, paths, picture, "")
 
 
-def _bounded(net: Net) -> None:
+def bounded(net: Net) -> None:
+    """RefusedError for a network with an input of more numbers than are taken."""
     for spec in net.inputs:
         elements = math.prod(axis or 1 for axis in spec.shape)
         if elements > MOST_ELEMENTS:

@@ -26,8 +26,8 @@ from typing import Any, Literal
 import msgspec
 
 from edge_agent import registry
-from edge_agent.errors import RefusedError
-from edge_agent.manifest import File, Manifest
+from edge_agent.errors import FetchError, RefusedError
+from edge_agent.manifest import File, Manifest, most_precise
 from edge_agent.registry import store
 from edge_agent.types import rfc3339
 
@@ -62,7 +62,7 @@ class Variant(msgspec.Struct, frozen=True):
 class Trial(msgspec.Struct, frozen=True):
     """What the child is asked."""
 
-    what: Literal["load", "prove", "read", "agree", "race", "derive"]
+    what: Literal["load", "prove", "read", "agree", "heads", "race", "derive"]
     variants: list[Variant]
     threads: int
     limits: Limits
@@ -160,6 +160,32 @@ def agree(
     return verdict
 
 
+def try_heads(
+    located: registry.Located, sound: set[str], parts: Mapping[str, Path], *, again: bool = False
+) -> list[tuple[str, str, list[str]]]:
+    """Hold each head beside an encoder (mlm, nsp), on the first network of `sound` (names of those that may serve),
+    against its most precise form on the most precise of them (agree_heads.py); verdicts in HOME/reports.
+
+    The name of each, why it is refused ("" when it is not), and notes.
+    """
+    manifest, tried = located.manifest, []
+    networks = [row for row in manifest.networks() if row.name in sound]
+    given = {role: str(part.absolute()) for role, part in parts.items()}
+    for role in ("mlm", "nsp"):
+        rows = [row for row in manifest.file if row.role == role and registry.is_here(located, row)]
+        for row in rows:
+            held = networks[0], row, most_precise(networks), most_precise(rows)
+            try:
+                variants = [Variant(one, str(registry.file_path(located, one).absolute())) for one in held]
+                result = ask("reports", Trial("heads", variants, 0, LIMITS, manifest, given), again=again).result
+                tried.append(
+                    (row.name, result.reason and f"{manifest.name}: {row.name}: {result.reason}", result.notes)
+                )
+            except FetchError as error:
+                tried.append((row.name, str(error), []))
+    return tried
+
+
 def recall(folder: str, trial: Trial) -> Verdict | None:
     """The verdict of such a trial in HOME/`folder`; None when none is remembered."""
     return _read(registry.home() / folder / f"{_key(trial)}.json")
@@ -220,7 +246,7 @@ def _key(trial: Trial) -> str:
     providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
     parent = trial.parent.name if trial.parent else ""
     told = (VERSION, trial.what, files, manifest, parts, parent, trial.threads, trial.limits)
-    told = (*told, runtimes(), cpu(), providers, _samples() if trial.what == "agree" else "")  # type: ignore[assignment]
+    told = (*told, runtimes(), cpu(), providers, _samples() if trial.what in ("agree", "heads") else "")  # type: ignore[assignment]
     return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]
 
 

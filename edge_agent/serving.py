@@ -22,7 +22,7 @@ from edge_agent.backends.quiet import quiet
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall
+from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall, try_heads
 from edge_agent.registry import store
 from edge_agent.types import Backend, ModelRef, Net, Tensors
 
@@ -267,7 +267,8 @@ def try_all(located: registry.Located, threads: int = 0, *, again: bool = False)
         raise RefusedError(f"{manifest.name}: no network of it is here; run `edge-agent models pull {manifest.name}`")
     if all(one.refused for one in tried):
         raise RefusedError("; ".join(one.refused for one in tried))
-    return tried
+    sound = {one.name for one in tried if not one.refused}
+    return [*tried, *(Tried(*row) for row in try_heads(located, sound, parts, again=again))]
 
 
 def with_derived(

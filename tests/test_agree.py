@@ -136,6 +136,46 @@ def test_encoders_by_the_likeness_of_sentences(tmp_path: Path, seed: int, says: 
     assert says in served.why and ("model.int8.onnx (int8) on" in served.why) == (seed == 1)
 
 
+def test_heads_beside_an_encoder_are_held_against_their_most_precise_form(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    rng = np.random.default_rng(3)
+    table = rng.standard_normal((len(WORDS), 16)).astype(np.float32)
+    hidden: Ends = {"hidden": (TensorProto.FLOAT, ["B", "L", 16])}
+    look = helper.make_node("Gather", ["table", "input_ids"], ["hidden"])
+    write_onnx(
+        tmp_path / "encoder.onnx", [look], {"input_ids": (TensorProto.INT64, ["B", "L"])}, hidden, {"table": table}
+    )
+    # a word is likeliest where it stands itself
+    for name, noise in (("mlm.onnx", 0.0), ("mlm.int8.onnx", 1e-3), ("mlm.int4.onnx", 5.0)):
+        weight = (table.T + noise * rng.standard_normal((16, len(WORDS)))).astype(np.float32)
+        said: Ends = {"logits": (TensorProto.FLOAT, ["B", "L", len(WORDS)])}
+        write_onnx(
+            tmp_path / name, [helper.make_node("MatMul", ["hidden", "w"], ["logits"])], hidden, said, {"w": weight}
+        )
+    nodes = [
+        helper.make_node("ReduceMean", ["hidden"], ["pooled"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "w"], ["logits"]),
+    ]
+    for name, sign in (("nsp.onnx", 1), ("nsp.int8.onnx", -1), ("nsp.nan.onnx", np.nan)):
+        weight = (sign * np.random.default_rng(4).standard_normal((16, 2))).astype(np.float32)
+        write_onnx(tmp_path / name, nodes, hidden, {"logits": (TensorProto.FLOAT, ["B", 2])}, {"w": weight})
+    heads = {"mlm.int8.onnx": "int8", "mlm.int4.onnx": "int4", "mlm.onnx": "fp32", "nsp.int8.onnx": "int8"}
+    heads |= {"nsp.nan.onnx": "int8", "nsp.onnx": "fp32"}
+    rows = [row(tmp_path / "encoder.onnx", "fp32", "encoder"), row(tmp_path / "vocab.txt", "fp32", "vocab")]
+    rows += [row(tmp_path / name, how, name[:3]) for name, how in heads.items()]
+    (tmp_path / "manifest.toml").write_text(
+        'name = "words"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "CC0-1.0"\ntrained_by = "nobody"\n'
+        f'[text]\nvocab = "vocab.txt"\nmax_length = 64\n{"".join(rows)}'
+    )
+    tried = {one.name: one for one in try_all(registry.locate(str(tmp_path)), 1)}
+    assert tried["mlm.onnx"].notes[0].startswith("first words agree 1.000 against mlm.onnx on encoder.onnx, ")
+    assert tried["mlm.int8.onnx"].notes[0].startswith("first words agree 1.000 against mlm.onnx")
+    assert "mlm.int4.onnx: it does not agree: first words agree 0." in tried["mlm.int4.onnx"].refused
+    assert "it does not agree: answers agree 0.000" in tried["nsp.int8.onnx"].refused
+    assert tried["nsp.nan.onnx"].refused.endswith("it gives numbers that are not finite")
+    assert not tried["encoder.onnx"].refused, "the encoder serves, whatever its heads are worth"
+
+
 def variants(folder: Path, head: str, files: dict[str, str]) -> Path:
     """A model folder whose networks (name -> precision) lie there already."""
     rows = [row(folder / name, precision) for name, precision in files.items()]
