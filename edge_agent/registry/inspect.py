@@ -81,12 +81,31 @@ def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
     return _named(other, graph, path)
 
 
+WHAT = {
+    "detect": ("a detector", "export it again with its decoding in the graph"),
+    "answer": ("finds the answer to a question in a text", ""),
+    "fill-mask": ("guesses masked words", "export the encoder without this head to get vectors and labels"),
+    "next-sentence": ("says whether one sentence follows another", "export the encoder without this head"),
+    "tag": ("tags words", "export it together with its encoder"),
+    "segment": ("labels every pixel of a picture", ""),
+    "find-text": ("finds text in a picture", ""),
+    "read": ("reads a line of text in a picture", ""),
+    "hear": ("tells speech from silence", ""),
+}
+"""task -> what such a network does, and what may be done about it"""
+
+
 def _named(kind: kinds.Kind, graph: Graph, path: Path, *also: str) -> Seen:
     """A family that is known and cannot be run."""
     found, where = names.stated(graph, path)
     fits = bool(found) and len(found) == kind.classes
     reasons = [f"family {kind.family}: {kind.why}", *also, *([f"labels: {where}"] if fits else [])]
-    refusal = f"{path}: {kind.family}, {kind.why}; edge-agent cannot run this family, only {', '.join(RUNS)}"
+    what, mend = WHAT.get(kind.task, ("", ""))
+    mend = mend or "serve it with a task of your own (theirpkg.module:attr)"
+    refusal = (
+        f"{path}: {kind.family}{f' ({what})' if what else ''}, {kind.why}; edge-agent cannot run this family: {mend}, "
+        f"or take one of {', '.join(RUNS)}"
+    )
     return Seen(kind.task, kind.family, reasons, labels=found if fits else [], refusal=refusal)
 
 

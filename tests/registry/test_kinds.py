@@ -86,6 +86,24 @@ def test_a_family_is_named(inputs: dict[str, Dims], outputs: dict[str, Dims], ta
     assert family in RUNS or "cannot run this family" in seen.refusal
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "what", "mend"),
+    [
+        ({"input_ids": BATCH}, {"start": BATCH, "end": BATCH}, "finds the answer to a question", "a task of your own"),
+        ({"x": (1, 3, 736, 736)}, {"o": (1, 1, 736, 736)}, "finds text in a picture", "a task of your own"),
+        ({"x": (None, 3, 48, None)}, {"o": (None, None, 6625)}, "reads a line of text in a picture", "of your own"),
+        ({"input": BATCH, "state": (2, None, 128), "sr": ()}, {"output": (None, 1)}, "tells speech", "of your own"),
+        ({"hidden": (None, None, 256)}, {"logits": (None, None, 8192)}, "guesses masked words", "without this head"),
+        (PICTURE, {f"{n}": (1, 255, n, n) for n in (52, 26, 13)}, "a detector", "with its decoding in the graph"),
+    ],
+)
+def test_what_cannot_be_run_is_named_with_what_to_do(
+    inputs: dict[str, Dims], outputs: dict[str, Dims], what: str, mend: str
+) -> None:
+    refusal = shapes(inputs, outputs, "int64" if "input_ids" in inputs else "float32").refusal
+    assert what in refusal and mend in refusal and "yolox" in refusal and "\n" not in refusal
+
+
 @pytest.mark.parametrize("task", ["segment", "pose", "obb"])
 def test_the_exporters_task_is_believed(tmp_path: Path, task: str) -> None:
     from tests.registry.test_registry import detector
