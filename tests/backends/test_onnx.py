@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent.backends import onnx as backend
-from edge_agent.backends import open_net
+from edge_agent.backends import open_net, providers
 from edge_agent.errors import RefusedError
 from tests.nets import doubling_onnx, one, write_onnx
 
@@ -113,6 +113,26 @@ def test_a_provider_whose_run_fails_is_fallen_back_from(tmp_path: Path, monkeypa
     assert net.engine.endswith(" CPUExecutionProvider")
     assert net.reasons[0].startswith("AzureExecutionProvider: the run failed (")
     assert one(net.run({"x": np.ones(7, np.float32)})).shape == (7,)
+
+
+def test_each_provider_is_listed_with_what_became_of_trying_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the runtime claims to have (as where its driver is missing) and that then takes no session."""
+    path = doubling_onnx(tmp_path / "m.onnx")
+    really = onnxruntime.get_available_providers()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", *really])
+    found = providers(path, "onnx")
+    assert set(found) == set(backend.OTHERS) and all("\n" not in why for why in found.values())
+    claimed = [name for name in found if name in really]
+    assert found["CUDAExecutionProvider"] or "CUDAExecutionProvider" in claimed
+    assert all(
+        "built without it" in why for name, why in found.items() if name not in ("CUDAExecutionProvider", *claimed)
+    )
+    monkeypatch.setenv(backend.PROVIDERS, "CUDAExecutionProvider")
+    net = open_net(path, "onnx", 1)
+    if "CUDAExecutionProvider" not in claimed:
+        assert net.engine.endswith(" CPUExecutionProvider")
+        assert net.reasons[0] == f"CUDAExecutionProvider: {found['CUDAExecutionProvider']}"
+    np.testing.assert_array_equal(one(net.run({"x": np.ones((2, 3), np.float32)})), 2 * np.ones((2, 3)))
 
 
 # ── external data ────────────────────────────────────────────────────────────────────────────────────────
