@@ -206,10 +206,11 @@ def _models_list(args: argparse.Namespace, registry: Any) -> int:
     if args.json:
         print_json(rows)
         return 0
-    print(f"{'name':18}{'task':10}{'family':17}{'state':9}{'MB':>6}  {'licence':12}trained by")
+    wide = max([18, *(len(row["name"]) + 2 for row in rows)])
+    print(f"{'name':{wide}}{'task':10}{'family':17}{'state':9}{'MB':>6}  {'licence':12}trained by")
     for row in rows:
         print(
-            f"{row['name']:18}{row['task']:10}{row['family']:17}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
+            f"{row['name']:{wide}}{row['task']:10}{row['family']:17}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
             f"{row['licence']:12}{row['trained_by']}"
         )
         if before := registry.before(row["name"]):
