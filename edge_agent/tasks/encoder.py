@@ -96,12 +96,15 @@ class Encoder:
     def _pool(self, found: Floats, lengths: npt.NDArray[np.int64] | None) -> Floats:
         """[n, L, d] -> [n, d]: the first token's, or the mean over those that are not padded."""
         size = found.shape[1]
+        pooled: Floats
         if self.text.pooling == "cls":
-            return found[:, 0]
-        if lengths is None:
-            return found.sum(1) / np.float32(size)
-        weight = (np.arange(size) < lengths).astype(np.float32)[:, :, None]
-        return (found * weight).sum(1) / weight.sum(1)
+            pooled = found[:, 0]
+        elif lengths is None:
+            pooled = found.sum(1) / np.float32(size)
+        else:
+            weight = (np.arange(size) < lengths).astype(np.float32)[:, :, None]
+            pooled = (found * weight).sum(1) / weight.sum(1)
+        return pooled
 
 
 @lru_cache(maxsize=512)
