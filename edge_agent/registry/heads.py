@@ -64,6 +64,8 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
             return found
     if len(maps) == len(outputs) and len(outputs) in (3, 4, 6, 8):
         return _maps(maps)
+    if len(flat) == len(outputs) and len(outputs) in (3, 4, 6, 8):
+        return _rows_by_level(flat, width, height)
     return []
 
 
@@ -159,4 +161,27 @@ def _maps(maps: list[TensorSpec]) -> list[Guess]:
         return [Guess("nanodet-levels", 0, f"{seen}: a map of classes and one of 4 x {BINS} bins a level")]
     if len(widths) == 1 and len(maps) in (3, 4) and len({spec.shape[2:] for spec in maps}) == len(maps):
         return [Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding")]
+    return []
+
+
+def _rows_by_level(flat: list[TensorSpec], width: int, height: int) -> list[Guess]:
+    """Levels as rows [1, cells, C] (or [1, C, cells]): one tensor each, or one of classes and one of distances."""
+    counts = [cells(width, height, (stride,)) for stride in (8, 16, 32, 64)]
+    widths: dict[int, list[int | None]] = {}
+    for spec in flat:
+        n = next((n for n in counts if n in spec.shape[1:]), 0)
+        widths.setdefault(n, []).append(spec.shape[2] if spec.shape[1] == n else spec.shape[1])
+    kinds = {tuple(sorted(w or 0 for w in found)) for found in widths.values()}
+    if 0 in widths or sorted(widths, reverse=True) != counts[: len(widths)] or len(kinds) != 1:
+        return []
+    (found,) = kinds
+    seen = ", ".join(shape(spec) for spec in flat[:6])
+    if len(found) == 2 and 4 in found:
+        return [Guess("rtmdet", sum(found) - 4, f"{seen}: rows of {sum(found) - 4} classes and of 4 distances a level")]
+    if len(found) == 2 and 4 * BINS in found:
+        classes = sum(found) - 4 * BINS
+        return [Guess("nanodet-levels", classes, f"{seen}: rows of {classes} classes and of 4 x {BINS} bins a level")]
+    if len(found) == 1 and found[0] > 4 * BINS:
+        classes = found[0] - 4 * BINS
+        return [Guess("nanodet-levels", classes, f"{seen}: rows of {classes} classes and 4 x {BINS} bins a level")]
     return []
