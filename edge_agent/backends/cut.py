@@ -12,10 +12,11 @@ encoding. Nodes that hold a graph of their own (If, Loop, Scan) are not looked t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.backends.protobuf import block, fields, integer, text
 from edge_agent.errors import RefusedError
 
 TAIL = {
@@ -29,9 +30,6 @@ FOLDED = ("Softmax", "Transpose", "Reshape", "Slice")
 MOST_MAPS = 16
 FLOAT = 1
 """TensorProto.DataType"""
-
-Field = tuple[int, int, int, int]
-"""number, begin of the field with its tag, begin and end of its payload (of a varint: end of the field)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +52,27 @@ class Cuttable:
             raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
 
     def _read(self) -> None:
-        graphs = [(a, e) for number, _, a, e in _fields(self.data, 0, len(self.data)) if number == 7]
+        graphs = [(a, e) for number, _, a, e in fields(self.data, 0, len(self.data)) if number == 7]
         if len(graphs) != 1:
             raise ValueError(f"{len(graphs)} graphs in it")
         self.graph = graphs[0]
         self.nodes: list[_Node] = []
         self.outputs: list[str] = []
-        for number, _, a, e in _fields(self.data, *self.graph):
+        for number, _, a, e in fields(self.data, *self.graph):
             if number == 1:
                 self.nodes.append(self._node(a, e))
             elif number == 12:
-                self.outputs += [self._text(b, f) for n, _, b, f in _fields(self.data, a, e) if n == 1]
+                self.outputs += [text(self.data, b, f) for n, _, b, f in fields(self.data, a, e) if n == 1]
         self.makers = {name: node for node in self.nodes for name in node.outputs}
 
     def _node(self, at: int, end: int) -> _Node:
         names: dict[int, list[str]] = {1: [], 2: [], 4: []}
-        for number, _, a, e in _fields(self.data, at, end):
+        for number, _, a, e in fields(self.data, at, end):
             if number in names:
-                names[number].append(self._text(a, e))
-            elif number == 5 and any(n in (6, 11) for n, *_ in _fields(self.data, a, e)):
+                names[number].append(text(self.data, a, e))
+            elif number == 5 and any(n in (6, 11) for n, *_ in fields(self.data, a, e)):
                 raise RefusedError(f"{self.path}: a node of it holds a graph of its own; it is left as it is")
         return _Node(at, end, "".join(names[4]), tuple(names[1]), tuple(names[2]))
-
-    def _text(self, at: int, end: int) -> str:
-        return bytes(self.data[at:end]).decode()
 
     def maps(self) -> list[str]:
         """The tensors before the tail, in the order in which the outputs are put together from them.
@@ -115,7 +110,7 @@ class Cuttable:
             raise RefusedError(f'{self.path}: its tensor "{min(taken)}" has the name of a map')
         kept, needed = self._needed(names)
         graph = bytearray()
-        for number, at, a, e in _fields(self.data, *self.graph):
+        for number, at, a, e in fields(self.data, *self.graph):
             if number == 1 and a in kept:
                 graph += self._renamed(a, e, names)
             elif number in (5, 15) and self._tensor_name(number, a, e) not in needed:
@@ -124,13 +119,13 @@ class Cuttable:
                 graph += self.data[at:e]
         for name, numbers in constants.items():
             row = struct.pack(f"<{len(numbers)}f", *numbers)
-            tensor = _number(1, len(numbers)) + _number(2, FLOAT) + _bytes(8, name.encode()) + _bytes(9, row)
-            graph += _bytes(5, tensor)
+            tensor = integer(1, len(numbers)) + integer(2, FLOAT) + block(8, name.encode()) + block(9, row)
+            graph += block(5, tensor)
         for name in (*names.values(), *constants):
-            graph += _bytes(12, _bytes(1, name.encode()) + _bytes(2, _bytes(1, _number(1, FLOAT))))
+            graph += block(12, block(1, name.encode()) + block(2, block(1, integer(1, FLOAT))))
         with out.open("wb") as file:
-            for number, at, _, e in _fields(self.data, 0, len(self.data)):
-                file.write(_bytes(7, bytes(graph)) if number == 7 else self.data[at:e])
+            for number, at, _, e in fields(self.data, 0, len(self.data)):
+                file.write(block(7, bytes(graph)) if number == 7 else self.data[at:e])
 
     def _needed(self, names: Mapping[str, str]) -> tuple[set[int], set[str]]:
         """Where the nodes begin that `names` need, and all tensors that they read."""
@@ -148,67 +143,16 @@ class Cuttable:
     def _renamed(self, at: int, end: int, names: Mapping[str, str]) -> bytes:
         """The node at `at`..`end` as a field of the graph, the tensors of `names` under their new names."""
         node = bytearray()
-        for number, begin, a, e in _fields(self.data, at, end):
-            name = names.get(self._text(a, e)) if number in (1, 2) else None
-            node += self.data[begin:e] if name is None else _bytes(number, name.encode())
-        return _bytes(1, bytes(node))
+        for number, begin, a, e in fields(self.data, at, end):
+            name = names.get(text(self.data, a, e)) if number in (1, 2) else None
+            node += self.data[begin:e] if name is None else block(number, name.encode())
+        return block(1, bytes(node))
 
     def _tensor_name(self, number: int, at: int, end: int) -> str:
         """Of an initializer (5), or of the values of a sparse one (15)."""
-        for n, _, a, e in _fields(self.data, at, end):
+        for n, _, a, e in fields(self.data, at, end):
             if number == 15 and n == 1:
                 return self._tensor_name(5, a, e)
             if number == 5 and n == 8:
-                return self._text(a, e)
+                return text(self.data, a, e)
         return ""
-
-
-# ── protobuf ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _fields(data: memoryview, at: int, end: int) -> Iterator[Field]:
-    """The fields of the message at `at`..`end`. ValueError or IndexError where it is broken."""
-    while at < end:
-        begin = at
-        key, at = _varint(data, at)
-        number, wire, start = key >> 3, key & 7, at
-        if wire == 0:
-            _, at = _varint(data, at)
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        elif wire == 2:
-            size, start = _varint(data, at)
-            at = start + size
-        else:
-            raise ValueError(f"protobuf wire type {wire} at byte {begin}")
-        if at > end:
-            raise ValueError(f"a protobuf field at byte {begin} ends beyond its message")
-        yield number, begin, start, at
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise ValueError(f"protobuf integer too long at byte {at}")
-
-
-def _packed(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _number(field: int, value: int) -> bytes:
-    return _packed(field << 3) + _packed(value)
-
-
-def _bytes(field: int, payload: bytes) -> bytes:
-    return _packed(field << 3 | 2) + _packed(len(payload)) + payload
