@@ -41,6 +41,8 @@ LOOKED_AT = 300
 """cells of a picture whose boxes are compared, the best scored"""
 PIXELS, SCORE = 1e-3, 1e-4
 """how far a box and a score may be from the parent's"""
+ROUNDED = 1e-2
+"""pixels that a box may be off where the same numbers were added in another order: what an event rounds to"""
 TURNS = 12
 """in which a network and the same one rewritten are timed"""
 
@@ -138,7 +140,7 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
         if not what:
             return source
         asked = _detector(trial, Path(variant.path))
-        _same(asked, _detector(trial, path, family))
+        _same(asked, _detector(trial, path, family), ROUNDED)
         share = _share(source, path, asked)
     except ModelError as error:
         notes.append(f"{variant.file.name} is not rewritten: {str(error).removeprefix(f'{source}: ')}")
@@ -203,8 +205,10 @@ def _cells(task: Detector, frame: Frame) -> Candidates:
     return task.family.decode(task.model.net.run({task.model.net.inputs[0].name: tensor}), task.head, 0.0)
 
 
-def _same(whole: Detector, cut: Detector) -> float:
-    """The largest difference between the boxes of the two, pixels of the canvas. RefusedError if they are not alike."""
+def _same(whole: Detector, cut: Detector, pixels: float = PIXELS) -> float:
+    """The largest difference between the boxes of the two, pixels of the canvas; RefusedError above `pixels`, or where
+    scores or classes are not alike.
+    """
     most = 0.0
     for frame in islice(pictures(), SHOWN):
         one, other = _cells(whole, frame), _cells(cut, frame)
@@ -213,7 +217,7 @@ def _same(whole: Detector, cut: Detector) -> float:
         best = np.argsort(-one.score, kind="stable")[:LOOKED_AT]
         score = float(np.abs(one.score[best] - other.score[best]).max())
         box = float(np.abs(one.xyxy[best] - other.xyxy[best]).max())
-        if not (score <= SCORE and box <= PIXELS):
+        if not (score <= SCORE and box <= pixels):
             raise RefusedError(f"without it boxes are {box:.2g} px and scores {score:.2g} off")
         # below, and where a sigmoid has no digits left above, any class is as good as another
         clear = (one.score[best] > 100 * SCORE) & (one.score[best] < 1 - SCORE)
