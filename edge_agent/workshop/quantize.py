@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Say = Callable[[str, int, int], None]
 
 METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
-FLOAT = ("fp32", "unknown", "fp16")
+FLOAT = ("fp32", "unknown", "fp16", "int8-weights")
+"""precisions of what computes in float, the best parent first"""
 SECONDS = 6.0
 """for which the files are timed against each other"""
 

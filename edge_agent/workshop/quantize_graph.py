@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper, version_converter
+from onnx.reference import ReferenceEvaluator
 
 from edge_agent.errors import RefusedError
 
@@ -52,7 +53,8 @@ class Layer:
 def prepare(path: Path, least: int = OPSET) -> onnx.ModelProto:
     """The network with its constants folded, batch normalisation in the weights, shapes and a name for every node.
 
-    A network below opset PER_CHANNEL is converted to `least`. Raises RefusedError, one line, for what is no ONNX file,
+    A network below opset PER_CHANNEL is converted to `least`; of one whose weights alone are int8 they become float.
+    Raises RefusedError, one line, for what is no ONNX file,
     is quantized already, has no layer with weights, or cannot be converted.
     """
     try:
@@ -60,6 +62,7 @@ def prepare(path: Path, least: int = OPSET) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({_first(error)})") from None
+    model = _unpacked(model)
     found = sorted({node.op_type for node in model.graph.node if node.op_type in QUANTIZED})
     if found:
         raise RefusedError(
@@ -82,6 +85,25 @@ def prepare(path: Path, least: int = OPSET) -> onnx.ModelProto:
 def opset(model: onnx.ModelProto) -> int:
     """Version of ONNX's own operators."""
     return max((int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx")), default=1)
+
+
+def _unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants in the place of every DequantizeLinear that reads nothing else."""
+    given = {one.name: one for one in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or not set(node.input) <= {*given, ""}:
+            nodes.append(node)
+            continue
+        values = {name: numpy_helper.to_array(given[name]) for name in node.input if name}
+        (value,) = ReferenceEvaluator(node).run(None, values)
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), node.output[0]))
+    read = {name for node in nodes for name in node.input} | {one.name for one in model.graph.output}
+    kept = [one for one in model.graph.initializer if one.name in read]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
+    return model
 
 
 def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:

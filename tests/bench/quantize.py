@@ -148,7 +148,8 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     known = Memory(work, [source, reported.sha256, case.format])
     judge = score.against(parent, reported)
     base = known("score", Plan(keep=("parent",)), lambda: judge(parent))
-    lines = [Line(case.name, f"float ({row.precision})", path.stat().st_size, base)]
+    float_ = "float" if row.precision == "unknown" else f"float ({row.precision})"
+    lines = [Line(case.name, float_, path.stat().st_size, base)]
     served = {lines[0].method: parent}
     wanted = plans(case, tool, quick)
     if not quick:

@@ -115,6 +115,20 @@ def test_forms_without_calibration(tmp_path: Path, plan: Plan) -> None:
     assert size < (0.55 if plan.form == "float16" else 0.45)
 
 
+def test_weights_that_alone_are_int8_become_float_first(tmp_path: Path) -> None:
+    packed = build(prepare(text_net(tmp_path / "n.onnx")), Plan("weights"), {})
+    assert any(node.op_type == "DequantizeLinear" for node in packed.graph.node)
+    onnx.save(packed, str(tmp_path / "packed.onnx"))
+    again = prepare(tmp_path / "packed.onnx")
+    have = constants(packed)
+    for name in ("w1", "w2"):
+        weight = np.asarray(have[f"{name}_q"], np.float32) * np.asarray(have[f"{name}_scale"], np.float32)
+        np.testing.assert_array_equal(constants(again)[name], weight)
+    made = build(again, Plan("dynamic"), {})
+    assert any(node.op_type == "MatMulInteger" for node in made.graph.node)
+    assert error(packed, made, WORDS) < 0.03
+
+
 def test_four_bits_meet_the_greatest_weight_of_a_block(tmp_path: Path) -> None:
     model = prepare(text_net(tmp_path / "n.onnx"))
     made = build(model, Plan("weights", "4w", keep=("look", "two")), {})
