@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.workshop.train.detector_graph import Layer, Tensors, layers
+from edge_agent.workshop.train.detector_graph import Layer, Size, Tensors, layers
 
 Array = npt.NDArray[Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -30,6 +30,7 @@ OPTIONS = {
     "RESHAPE": "ReshapeOptions",
     "DEQUANTIZE": "DequantizeOptions",
     "QUANTIZE": "QuantizeOptions",
+    "MUL": "MulOptions",
 }
 VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 3, "PAD": 2, "ADD": 2}
 """the versions that int8 asks for, and a few operators at all; others are 1, with int8 2"""
@@ -114,9 +115,9 @@ class _File:
 
 
 def to_tflite(
-    tensors: Tensors, size: int, precision: Literal["fp32", "fp16", "int8"], ranges: Ranges | None = None
+    tensors: Tensors, size: Size, precision: Literal["fp32", "fp16", "int8"], ranges: Ranges | None = None
 ) -> bytes:
-    """`images` (1, size, size, 3) float32 BGR 0..255 -> `boxes` (1, N, 4), `logits` (1, N, C) float32.
+    """`images` (1, height, width, 3) float32 BGR 0..255 -> `boxes` (1, N, 4), `logits` (1, N, C) float32.
 
     `ranges`: least and greatest value of each layer's output, for "int8" (`quantize_int8.ranges`).
     """
@@ -124,30 +125,40 @@ def to_tflite(
     file = _File()
     shares = _shared_ranges(made, ranges or {}) if precision == "int8" else {}
     inside = {layer.output for layer in made if layer.output in shares}
-    at: dict[str, int] = {"images": file.tensor("images", [1, size, size, 3], "float32")}
+    given = [1, size[1], size[0], 3]
+    at: dict[str, int] = {"images": file.tensor("images", given, "float32")}
     start = at["images"]
     if precision == "int8":
         scale, zero = _scale(*shares["images"])
-        at["images"] = file.tensor("images.int8", [1, size, size, 3], "int8", scale=scale, zero=zero)
+        at["images"] = file.tensor("images.int8", given, "int8", scale=scale, zero=zero)
         file.op("QUANTIZE", [start], at["images"])
     for layer in made:
-        exact = layer.kind in ("cells", "stack")
-        shape = [1, layer.side, layer.channels] if exact else [1, layer.side, layer.side, layer.channels]
-        if layer.output in inside:
-            scale, zero = _scale(*shares[layer.output])
-            out = file.tensor(layer.output, shape, "int8", scale=scale, zero=zero)
-        else:
-            out = file.tensor(layer.output, shape, "float32")
+        out = _tensor(file, layer.output, layer.shape, shares)
         inputs = [at[name] for name in layer.inputs]
         if precision == "int8" and layer.output not in inside and layer.inputs[0] in inside:
             inputs = [_as_float(file, index) for index in inputs]
-        _write(file, layer, inputs, out, tensors, precision)
+        _write(file, layer, inputs, out, tensors, precision, shares)
         at[layer.output] = out
     return packed(file, [start], [at["boxes"], at["logits"]])
 
 
-def _write(file: _File, layer: Layer, inputs: list[int], out: int, tensors: Tensors, precision: str) -> None:
-    if layer.kind == "conv":
+def _tensor(file: _File, name: str, shape: tuple[int, ...], shares: Ranges) -> int:
+    """A tensor of one picture: int8 where its range is known, else float."""
+    if name not in shares:
+        return file.tensor(name, [1, *shape], "float32")
+    scale, zero = _scale(*shares[name])
+    return file.tensor(name, [1, *shape], "int8", scale=scale, zero=zero)
+
+
+def _write(
+    file: _File, layer: Layer, inputs: list[int], out: int, tensors: Tensors, precision: str, shares: Ranges
+) -> None:
+    if layer.kind == "conv" and layer.act == "silu":
+        raw, gate = (_tensor(file, f"{layer.output}.{part}", layer.shape, shares) for part in ("raw", "gate"))
+        _conv(file, layer, inputs[0], raw, tensors, precision)
+        file.op("LOGISTIC", [raw], gate)
+        file.op("MUL", [raw, gate], out)
+    elif layer.kind == "conv":
         _conv(file, layer, inputs[0], out, tensors, precision)
     elif layer.kind == "add":
         file.op("ADD", inputs, out)
@@ -156,16 +167,16 @@ def _write(file: _File, layer: Layer, inputs: list[int], out: int, tensors: Tens
     elif layer.kind == "pool":
         file.op("MAX_POOL_2D", inputs, out, padding=SAME, strideW=1, strideH=1, filterWidth=5, filterHeight=5)
     elif layer.kind == "double":
-        side = file.tensor(f"{layer.output}.size", [2], "int32", np.array([layer.side] * 2))
+        side = file.tensor(f"{layer.output}.size", [2], "int32", np.array(layer.shape[:2]))
         # asymmetric coordinates, rounded down: neither of the two options
         file.op("RESIZE_NEAREST_NEIGHBOR", [inputs[0], side], out)
     elif layer.kind == "cells":
-        shape = np.array([1, layer.side, layer.channels])
+        shape = np.array([1, *layer.shape])
         file.op("RESHAPE", [inputs[0], file.tensor(f"{layer.output}.shape", [3], "int32", shape)], out, newShape=shape)
     else:
-        joined = file.tensor(f"{layer.output}.raw", [1, layer.side, layer.channels], "float32") if layer.relu else out
+        joined = file.tensor(f"{layer.output}.raw", [1, *layer.shape], "float32") if layer.act else out
         file.op("CONCATENATION", inputs, joined, axis=1)  # its fused activation is ignored by the runtimes
-        if layer.relu:
+        if layer.act:
             file.op("RELU", [joined], out)
 
 
@@ -175,8 +186,8 @@ def _conv(file: _File, layer: Layer, x: int, out: int, tensors: Tensors, precisi
     if layer.stride > 1 and pad:
         # SAME pads only the far side at stride 2 where the network pads both
         given = file.tensors[x]
-        side = given.shape[1] + 2 * pad
-        padded = file.tensor(f"{layer.output}.padded", [1, side, side, given.shape[3]], "float32")
+        high, wide = given.shape[1] + 2 * pad, given.shape[2] + 2 * pad
+        padded = file.tensor(f"{layer.output}.padded", [1, high, wide, given.shape[3]], "float32")
         file.tensors[padded].type, file.tensors[padded].quantization = given.type, given.quantization
         amount = file.tensor(f"{layer.output}.pads", [4, 2], "int32", np.array([[0, 0], [pad] * 2, [pad] * 2, [0, 0]]))
         file.op("PAD", [x, amount], padded)
@@ -198,7 +209,7 @@ def _conv(file: _File, layer: Layer, x: int, out: int, tensors: Tensors, precisi
         "padding": VALID if layer.stride > 1 or kernel == 1 else SAME,
         "strideW": layer.stride,
         "strideH": layer.stride,
-        "fusedActivationFunction": RELU if layer.relu else 0,
+        "fusedActivationFunction": RELU if layer.act == "relu" else 0,
     }
     if depthwise:
         options["depthMultiplier"] = 1
@@ -262,4 +273,9 @@ def _shared_ranges(made: list[Layer], ranges: Ranges) -> dict[str, tuple[float, 
         low, high = ranges[name]
         old = found.get(root(name), (low, high))
         found[root(name)] = min(old[0], low), max(old[1], high)
-    return {name: found[root(name)] for name in inner}
+    shares = {name: found[root(name)] for name in inner}
+    for layer in made:
+        if layer.act == "silu":
+            # the specification fixes a sigmoid's scale: 1 / 256
+            shares |= {f"{layer.output}.raw": ranges[f"{layer.output}.raw"], f"{layer.output}.gate": (0.0, 255 / 256)}
+    return shares

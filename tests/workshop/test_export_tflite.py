@@ -13,7 +13,7 @@ from edge_agent.workshop.train.detector_export import difference, run_onnx, run_
 from edge_agent.workshop.train.detector_graph import layers, tensors_of, to_onnx
 from tests.conftest import ROOT
 
-SIZE = 96
+SIZE = (96, 64)
 Tensors = dict[str, npt.NDArray[np.float32]]
 
 
@@ -24,10 +24,10 @@ def tensors() -> Tensors:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[npt.NDArray[np.float32]]:
-    """Smooth random pictures (1, 3, SIZE, SIZE): noise of 6 × 6, enlarged."""
+    """Smooth random pictures (1, 3, 64, 96): noise of 6 × 4, enlarged."""
     random = np.random.default_rng(0)
-    coarse = random.uniform(0, 255, (6, 1, 3, 6, 6)).astype(np.float32)
-    return list(coarse.repeat(SIZE // 6, 3).repeat(SIZE // 6, 4))
+    coarse = random.uniform(0, 255, (6, 1, 3, 4, 6)).astype(np.float32)
+    return list(coarse.repeat(16, 3).repeat(16, 4))
 
 
 @pytest.mark.parametrize(("precision", "apart"), [("fp32", 1e-3), ("fp16", 0.3)])
@@ -74,11 +74,8 @@ def test_int8_keeps_the_heads_in_float(tensors: Tensors, pictures: list[npt.NDAr
 
 def test_the_layers_end_in_a_row_a_cell(tensors: Tensors) -> None:
     made = layers(tensors, SIZE)
-    cells = sum((SIZE // stride) ** 2 for stride in (8, 16, 32))
-    assert [(layer.output, layer.side, layer.channels) for layer in made[-2:]] == [
-        ("boxes", cells, 4),
-        ("logits", cells, 20),
-    ]
+    cells = sum((96 // stride) * (64 // stride) for stride in (8, 16, 32))
+    assert [(layer.output, layer.shape) for layer in made[-2:]] == [("boxes", (cells, 4)), ("logits", (cells, 20))]
     written = {
         name for layer in made if layer.weight for name in (layer.weight, layer.weight.replace(".weight", ".bias"))
     }

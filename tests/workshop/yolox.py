@@ -51,7 +51,7 @@ def write_yolox(path: Path, classes: int, size: int, seed: int = 0) -> str:
     levels = []
     # the narrow stem of ours has 3 inputs and a kernel of 4: `layers` only reads the shapes
     shapes = tensors | {"stem.conv.weight": np.zeros((stem, 3, 4, 4), np.float32)}
-    for layer in layers(shapes, size):
+    for layer in layers(shapes, (size, size)):
         inputs = list(layer.inputs)
         if layer.kind == "conv":
             first = layer.output == "stem"
@@ -62,7 +62,7 @@ def write_yolox(path: Path, classes: int, size: int, seed: int = 0) -> str:
                 1 if first else layer.stride,
                 layer.groups,
             )
-            if layer.relu:
+            if layer.act:
                 node("Mul", [raw, node("Sigmoid", [raw], f"{layer.output}.gate")], layer.output)
             elif layer.output.endswith(".boxes"):
                 head = layer.output.removesuffix(".boxes")

@@ -47,11 +47,11 @@ def _detector_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", help="edge-yolo to go on from (our own), `teacher`: made from its weights, `none`: anew"
     )
-    parser.add_argument("--width", type=float, default=1.0, help="share of YOLOX-nano's channels for those two (1)")
+    parser.add_argument("--width", type=float, default=1.0, help="share of edge-yolo's channels for those two (1)")
     parser.add_argument("--classes", help="names, with commas between them (those of --start)")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, time before a --resume included (60)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--size", type=int, default=320, help="pixels a side, a multiple of 32 (320)")
+    parser.add_argument("--size", default="288x224", help="width x height or one side, multiples of 32 (288x224)")
     parser.add_argument("--batch", type=int, default=8, help="pictures a step (8)")
     parser.add_argument("--rate", type=float, help="peak learning rate (0.0001; 0.0003 from a teacher, 0.002 anew)")
     parser.add_argument("--seed", type=int, default=0)

@@ -59,9 +59,7 @@ def table(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
 
 def encode(sources: Sequence[Source], words: wordpiece.WordPiece) -> dict[str, list[list[list[int]]]]:
     """source -> documents -> sentences -> ids, without [CLS] and [SEP]."""
-    return {
-        s.name: [[i for line in d if (i := words.encode(line, 512)[1:-1])] for d in s.documents] for s in sources
-    }
+    return {s.name: [[i for line in d if (i := words.encode(line, 512)[1:-1])] for d in s.documents] for s in sources}
 
 
 def fill_in(

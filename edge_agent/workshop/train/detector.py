@@ -16,7 +16,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import InputError, UsageError
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert_net import half_pays
-from edge_agent.workshop.train.detector_augment import Picture, plain
+from edge_agent.workshop.train.detector_augment import Picture, Size, plain
 from edge_agent.workshop.train.detector_data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector_export import tensors_of, write_model
 from edge_agent.workshop.train.detector_fit import BEST, CURVE, STATE, Recipe, Trainer, fit
@@ -33,8 +33,12 @@ CLASSES = (
 OWN = "edge-yolo"
 Start = tuple[dict[str, Any], tuple[str, ...]]
 """tensors and class names of an edge-yolo that a training begins with"""
+SIZE = (288, 224)
+"""width and height, as the pictures of most cameras are"""
 SIDE = 416
 """pixels; pictures are kept in memory at this size, above what the network sees, so that crops have detail"""
+MOST_OFTEN = 5
+"""times more than once that a crowded picture is shown"""
 CALIBRATION = 128
 """pictures on which the int8 ranges are taken"""
 
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
         classes=classes,
         minutes=args.minutes,
         resume=args.resume,
-        size=args.size,
+        size=_size(args.size),
         batch=args.batch,
         rate=args.rate,
         seed=args.seed,
@@ -80,7 +84,7 @@ def train_detector(
     minutes: float | None = 60.0,
     steps: int | None = None,
     resume: bool = False,
-    size: int = 320,
+    size: Size = SIZE,
     batch: int = 8,
     rate: float | None = None,
     seed: int = 0,
@@ -104,7 +108,7 @@ def train_detector(
     if len(set(classes)) != len(classes) or not all(classes):
         raise UsageError(f"--classes names one twice, or an empty one: {', '.join(classes)}")
     dense = _dense_teacher(teacher, classes)
-    pictures = read_pictures(data, classes, max(SIDE, size), say, part, labels)
+    pictures = read_pictures(data, classes, max(SIDE, *size), say, part, labels)
     say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {place}")
     if teacher:
         # a dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too
@@ -114,6 +118,8 @@ def train_detector(
     order = np.random.default_rng(seed).permutation(len(pictures))
     apart = min(96, len(pictures) // 10)
     held, pool = [pictures[i] for i in order[:apart]], [pictures[i] for i in order[apart:]]
+    # a picture is shown the more often the more there is in it: one of a single thing on a bare ground teaches little
+    often = [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
     keep = _rows(dense[1], classes) if dense else []
     net = _network(start, begin, classes, narrowed(width), dense, keep, pool, size, seed, say)
     recipe = Recipe(
@@ -122,7 +128,6 @@ def train_detector(
         steps=steps,
         batch=batch,
         rate=rate if rate is not None else _usual_rate(start, begin),
-        soft=0.6 if start == "teacher" else 0.0,
         seed=seed,
         half=half_pays(place.type),
     )
@@ -131,7 +136,7 @@ def train_detector(
     if resume:
         trainer.restore(checkpoint.load_parts(work, STATE))
         say(f"resumed at step {trainer.step}")
-    trained = fit(trainer, pool, held, work, say, classes)
+    trained = fit(trainer, often, held, work, say, classes)
     tensors = {name: value.numpy() for name, value in trained.state_dict().items()}
     write_model(tensors, classes, size, pool[:CALIBRATION], out, say, name=out.resolve().name)
     draw(work / CURVE, out / "curves.png", f"{out.resolve().name}: {trainer.step} steps of {batch} pictures")
@@ -154,12 +159,21 @@ def draw(curve: Path, picture: Path, title: str) -> None:
     checkpoint.draw_curves(picture, series, title, "pictures")
 
 
+def _size(text: str) -> Size:
+    """320 or 288x224 -> width and height. Raises UsageError."""
+    wide, _, high = text.partition("x")
+    try:
+        return int(wide), int(high or wide)
+    except ValueError:
+        raise UsageError(f"--size {text} is neither one side as 320 nor width x height as 288x224") from None
+
+
 def _check(
     data: Path,
     part: tuple[float, float],
     minutes: float | None,
     steps: int | None,
-    size: int,
+    size: Size,
     batch: int,
     rate: float | None,
 ) -> None:
@@ -168,8 +182,8 @@ def _check(
         raise UsageError(f"--part {part[0]:g}:{part[1]:g} is no share; give two numbers from 0 to 1, as 0:0.5")
     if (minutes is None and steps is None) or (minutes is not None and not 0 < minutes < 1e5):
         raise UsageError("--minutes must be above 0")
-    if size % 32 or not 64 <= size <= 1280:
-        raise UsageError(f"--size {size} must be a multiple of 32 from 64 to 1280")
+    if any(side % 32 or not 64 <= side <= 1280 for side in size):
+        raise UsageError(f"--size {size[0]}x{size[1]}: each side must be a multiple of 32 from 64 to 1280")
     if not 1 <= batch <= 4096 or (rate is not None and not 0 < rate < 1):
         raise UsageError("--batch must be 1 or more, --rate above 0 and below 1")
     if not data.exists():
@@ -229,7 +243,7 @@ def _network(
     dense: tuple[YoloxTeacher, list[str]] | None,
     keep: list[int],
     pool: list[Picture],
-    size: int,
+    size: Size,
     seed: int,
     say: Say,
 ) -> EdgeYolo:
@@ -243,7 +257,7 @@ def _network(
     if start == "teacher":
         if dense is None:
             raise UsageError("--start teacher needs a YOLOX .onnx as --teacher")
-        shown = [plain(p, size)[0] for p in pool[:64]]
+        shown = [plain(p, size)[0] for p in pool[:192]]
         pictures = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float()
         return start_from(dense[0], keep, widths, pictures, say)
     return new_net(len(classes), widths, seed)

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 GREY = 114
+Size = tuple[int, int]
+"""width and height of what a network sees, in pixels"""
 
 
 class Picture(NamedTuple):
@@ -23,17 +25,23 @@ class Picture(NamedTuple):
     "(k, 6) float32: x1, y1, x2, y2 in these pixels, class index, score"
 
 
-def plain(picture: Picture, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """As at inference: fitted into (size, size, 3) uint8 at the top left; its boxes moved with it."""
-    scale = size / max(picture.pixels.shape[:2])
-    canvas = np.full((size, size, 3), GREY, np.uint8)
+def plain(picture: Picture, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """As at inference: fitted into (height, width, 3) uint8 at the top left; its boxes moved with it."""
+    scale = _fit(picture, size)
+    canvas = np.full((size[1], size[0], 3), GREY, np.uint8)
     boxes: list[np.ndarray] = [np.zeros((0, 6), np.float32)]
-    _tile(canvas, boxes, picture, (0, 0, size, size), (scale, scale), (0.0, 0.0), False)
+    _tile(canvas, boxes, picture, (0, 0, *size), (scale, scale), (0.0, 0.0), False)
     return canvas, np.concatenate(boxes)
 
 
-def augmented(pictures: list[Picture], size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A new (size, size, 3) uint8 picture and its boxes (k, 6): seven in ten are mosaics, one in eight is mixed."""
+def _fit(picture: Picture, size: Size) -> float:
+    """The scale at which the whole picture just fits."""
+    height, width = picture.pixels.shape[:2]
+    return min(size[0] / float(width), size[1] / float(height))
+
+
+def augmented(pictures: list[Picture], size: Size, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A new (height, width, 3) uint8 picture and its boxes (k, 6): half of them mosaics, one in eight is mixed."""
     canvas, boxes = _composed(pictures, size, random)
     if random.random() < 1 / 8:
         other, ghosts = _composed(pictures, size, random)
@@ -45,19 +53,20 @@ def augmented(pictures: list[Picture], size: int, random: np.random.Generator) -
     return _coloured(canvas, random), boxes
 
 
-def _composed(pictures: list[Picture], size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    canvas = np.full((size, size, 3), GREY, np.uint8)
+def _composed(pictures: list[Picture], size: Size, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    wide, high = size
+    canvas = np.full((high, wide, 3), GREY, np.uint8)
     boxes: list[np.ndarray] = [np.zeros((0, 6), np.float32)]
-    mosaic = random.random() < 0.7
-    x, y = (int(v) for v in random.uniform(0.25, 0.75, 2) * size) if mosaic else (size, size)
-    for left, top, right, bottom in ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)):
+    mosaic = random.random() < 0.5
+    x, y = (int(v) for v in random.uniform(0.25, 0.75, 2) * size) if mosaic else size
+    for left, top, right, bottom in ((0, 0, x, y), (x, 0, wide, y), (0, y, x, high), (x, y, wide, high)):
         if right <= left or bottom <= top:
             continue
         picture = pictures[random.integers(len(pictures))]
         height, width = picture.pixels.shape[:2]
         zoom = np.exp(random.uniform(-0.75, 0.55)) if mosaic else np.exp(random.uniform(-0.35, 0.6))
         stretch = np.exp(random.uniform(-0.15, 0.15))
-        fit = size / max(height, width) * zoom
+        fit = _fit(picture, size) * zoom
         scale = float(fit * stretch), float(fit / stretch)
         # room to spare: anywhere inside the tile; too little: any crop
         room = right - left - width * scale[0], bottom - top - height * scale[1]

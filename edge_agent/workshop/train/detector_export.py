@@ -20,7 +20,7 @@ from edge_agent.registry.inspect import coco80
 from edge_agent.workshop.export_tflite import to_tflite
 from edge_agent.workshop.quantize_int8 import equalized, ranges, to_int8
 from edge_agent.workshop.train.detector_augment import Picture, plain
-from edge_agent.workshop.train.detector_graph import Tensors, to_onnx
+from edge_agent.workshop.train.detector_graph import NAME, Size, Tensors, to_onnx
 
 Say = Callable[[str], None]
 AGREES = 1e-3
@@ -30,7 +30,7 @@ AGREES = 1e-3
 def write_model(
     tensors: Tensors,
     classes: tuple[str, ...],
-    size: int,
+    size: Size,
     pictures: Sequence[Picture],
     out: Path,
     say: Say,
@@ -80,13 +80,13 @@ def write_model(
         family="edge-yolo",
         licence="Apache-2.0",
         trained_by="edge-agent",
-        description=f"a detector of {len(classes)} classes for small boards, {size} pixels",
+        description=f"a detector of {len(classes)} classes for small boards, {size[0]} x {size[1]} pixels",
         card="README.md" if (out / "README.md").is_file() else None,
         labels="labels.txt",
         class_ids=[known.index(c) for c in classes] if set(classes) <= set(known) else None,
         score=0.3,
         iou=0.5,
-        input=Input(size, size, layout="NCHW", channels="BGR", letterbox="top-left", pad=114),
+        input=Input(*size, layout="NCHW", channels="BGR", letterbox="top-left", pad=114),
         file=rows,
     )
     (out / "manifest.toml").write_text(toml(_plain(manifest)), encoding="utf-8")
@@ -101,8 +101,8 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value not in (None, [])}
 
 
-def _tensor(picture: Picture, size: int) -> npt.NDArray[np.float32]:
-    """(1, 3, size, size) as at inference."""
+def _tensor(picture: Picture, size: Size) -> npt.NDArray[np.float32]:
+    """(1, 3, height, width) as at inference."""
     return np.ascontiguousarray(plain(picture, size)[0].transpose(2, 0, 1)[None], np.float32)
 
 
@@ -110,7 +110,7 @@ Outputs = dict[str, npt.NDArray[np.float32]]
 
 
 def run_onnx(model: bytes, picture: npt.NDArray[np.float32]) -> Outputs:
-    """boxes and logits of an ONNX file for `picture` (1, 3, size, size)."""
+    """boxes and logits of an ONNX file for `picture` (1, 3, height, width)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -118,7 +118,7 @@ def run_onnx(model: bytes, picture: npt.NDArray[np.float32]) -> Outputs:
 
 
 def run_tflite(model: bytes, picture: npt.NDArray[np.float32]) -> Outputs:
-    """boxes and logits of a TFLite file for `picture` (1, 3, size, size)."""
+    """boxes and logits of a TFLite file for `picture` (1, 3, height, width)."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=model, num_threads=1)
@@ -140,6 +140,6 @@ def tensors_of(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     from edge_agent.workshop.train.detector_teacher import load_onnx
 
     model: onnx.ModelProto = load_onnx(path)
-    if model.graph.name != "edge-yolo":
-        raise ModelError(f"{path} is no float edge-yolo, so a training cannot start from it")
+    if model.graph.name != NAME:
+        raise ModelError(f"{path} is no float edge-yolo of version 2, so a training cannot start from it")
     return read(model)

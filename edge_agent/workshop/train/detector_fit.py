@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.train import checkpoint
-from edge_agent.workshop.train.detector_augment import Picture, augmented, plain
+from edge_agent.workshop.train.detector_augment import Picture, Size, augmented, plain
 from edge_agent.workshop.train.detector_loss import feature_loss, losses, merged, targets_from_boxes
-from edge_agent.workshop.train.detector_net import PIXEL_SCALE, STRIDES, EdgeYolo, folded_copy, soften
+from edge_agent.workshop.train.detector_net import PIXEL_SCALE, STRIDES, EdgeYolo, folded_copy
 from edge_agent.workshop.train.detector_prune import fit_convolution
 from edge_agent.workshop.train.detector_teacher import Dense, YoloxTeacher, cells
 
@@ -37,8 +37,8 @@ CURVE = "detector_curve.csv"
 class Recipe:
     """How long and how hard to train."""
 
-    size: int = 320
-    "side of the square picture, a multiple of 32"
+    size: Size = (320, 320)
+    "width and height of the pictures, multiples of 32"
     seconds: float | None = None
     "wall clock to stop after, time before a resume included; None: no limit"
     steps: int | None = None
@@ -51,8 +51,6 @@ class Recipe:
     "steps until the rate is reached"
     feature_weight: float = 2.0
     "share of the feature loss; 0 switches it off"
-    soft: float = 0.0
-    "share of the training during which the activation goes from SiLU to ReLU; 0: ReLU from the beginning"
     seed: int = 0
     half: bool = False
     "bfloat16 where the processor or the GPU has it"
@@ -76,7 +74,7 @@ class Trainer:
         self.recipe, self.device, self.teacher, self.keep = recipe, device, teacher, keep
         self.net = net.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.cells = torch.from_numpy(cells(recipe.size, recipe.size)).to(device)
+        self.cells = torch.from_numpy(cells(*recipe.size)).to(device)
         self.step, self.seconds = 0, 0.0
         self.adapters = nn.ModuleList()
         self.spread: list[Tensor] = []
@@ -93,7 +91,6 @@ class Trainer:
         shown = np.stack([plain(p, self.recipe.size)[0] for p in pictures[:16]])
         seen = torch.from_numpy(shown).to(self.device).permute(0, 3, 1, 2).float()
         goals = teacher.dense(seen, self.keep).features
-        soften(self.average, self.softness())
         with torch.no_grad():
             own = self.average(seen / PIXEL_SCALE)[2][-len(goals) :]
             for mine, goal in zip(own, goals, strict=True):
@@ -106,7 +103,7 @@ class Trainer:
         return [*self.net.parameters(), *self.adapters.parameters()]
 
     def targets(self, made: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Dense]:
-        """Pictures and boxes as of detector_augment -> (B, 3, size, size) float32, and what each cell should say."""
+        """Pictures and boxes as of detector_augment -> (B, 3, height, width) float32, and what each cell should say."""
         pictures = torch.from_numpy(np.stack([pixels for pixels, _ in made])).to(self.device)
         pictures = pictures.permute(0, 3, 1, 2).float()
         most = max(len(boxes) for _, boxes in made)
@@ -137,10 +134,6 @@ class Trainer:
             shares.append(self.seconds / self.recipe.seconds)
         return min(1.0, max(shares))
 
-    def softness(self) -> float:
-        """Of this step's activations: 1 is SiLU, 0 is ReLU."""
-        return max(0.0, 1 - self.done() / self.recipe.soft) if self.recipe.soft > 0 else 0.0
-
     def _next(self, pool: list[Picture]) -> tuple[Tensor, Dense]:
         """This step's pictures and targets; they depend on the seed and the step alone."""
         number, mirror = divmod(self.step, 2)
@@ -158,7 +151,6 @@ class Trainer:
         pictures, targets = self._next(pool)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate_now()
-        soften(self.net, self.softness())
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half):
             boxes, logits, features = self.net((pictures / PIXEL_SCALE).to(memory_format=torch.channels_last))
             followed = features[len(features) - len(self.adapters) :]
@@ -185,7 +177,6 @@ class Trainer:
     def held_out(self, pool: list[Picture]) -> tuple[float, float]:
         """Class and box loss of the averaged weights on plain pictures that are not trained on."""
         sums = np.zeros(2)
-        soften(self.average, self.softness())
         parts = [pool[i : i + self.recipe.batch] for i in range(0, len(pool), self.recipe.batch)]
         with torch.no_grad():
             for part in parts:
@@ -226,16 +217,16 @@ class Trainer:
         return all(bool(torch.isfinite(p).all()) for p in self._parameters())
 
 
-def mirrored(dense: Dense, size: int) -> Dense:
+def mirrored(dense: Dense, size: Size) -> Dense:
     """The targets of the pictures flipped left to right."""
     scores, boxes = [], []
     at = 0
     for stride in STRIDES:
-        side = size // stride
-        part = slice(at, at + side * side)
-        at += side * side
-        scores.append(dense.score[:, part].unflatten(1, (side, side)).flip(2).flatten(1, 2))
-        boxes.append(dense.boxes[:, part].unflatten(1, (side, side)).flip(2).flatten(1, 2)[..., [2, 1, 0, 3]])
+        wide, high = size[0] // stride, size[1] // stride
+        part = slice(at, at + high * wide)
+        at += high * wide
+        scores.append(dense.score[:, part].unflatten(1, (high, wide)).flip(2).flatten(1, 2))
+        boxes.append(dense.boxes[:, part].unflatten(1, (high, wide)).flip(2).flatten(1, 2)[..., [2, 1, 0, 3]])
     return Dense(torch.cat(scores, 1), torch.cat(boxes, 1), [f.flip(3) for f in dense.features])
 
 

@@ -13,7 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, npt.NDArray[np.float32]]
+Size = tuple[int, int]
+"""width and height of the network's input in pixels, multiples of 32"""
 OPSET, IR = 17, 8
+NAME = "edge-yolo-2"
+"""of the ONNX graph. The first version's had ReLU throughout, so its weights mean another network"""
 
 
 @dataclass(frozen=True)
@@ -24,61 +28,60 @@ class Layer:
     """convolution; sum; join of channels; maximum of 5×5; nearest ×2; map -> (1, cells, channels); join of cells"""
     inputs: tuple[str, ...]
     output: str
-    channels: int
-    side: int
-    """height and width of the output; the number of cells for "cells" and "stack\""""
+    shape: tuple[int, ...]
+    """of the output: (height, width, channels) of a map, (cells, channels) for "cells" and "stack\""""
     weight: str = ""
     """name of the convolution's weights (cout, cin / groups, k, k); its bias has ".bias" in place of ".weight\""""
     stride: int = 1
     groups: int = 1
-    relu: bool = False
+    act: Literal["", "relu", "silu"] = ""
 
 
-def layers(tensors: Tensors, size: int) -> list[Layer]:
-    """The network of `detector_net.EdgeYolo` without normalisation, for pictures `images` of `size` × `size`.
+def layers(tensors: Tensors, size: Size) -> list[Layer]:
+    """The network of `detector_net.EdgeYolo` without normalisation, for pictures `images` of `size`.
 
     The last two layers give `boxes` and `logits`, as the head is defined there.
     """
     made: list[Layer] = []
-    maps: dict[str, tuple[int, int]] = {"images": (3, size)}
+    maps: dict[str, tuple[int, ...]] = {"images": (size[1], size[0], 3)}
 
-    def add(kind: Any, inputs: tuple[str, ...], output: str, channels: int, side: int, **more: Any) -> str:
-        made.append(Layer(kind, inputs, output, channels, side, **more))
-        maps[output] = channels, side
+    def add(kind: Any, inputs: tuple[str, ...], output: str, shape: tuple[int, ...], **more: Any) -> str:
+        made.append(Layer(kind, inputs, output, shape, **more))
+        maps[output] = shape
         return output
 
-    def conv(x: str, name: str, stride: int = 1, relu: bool = True) -> str:
-        weight = f"{name}.conv.weight" if relu else f"{name}.weight"
+    def conv(x: str, name: str, stride: int = 1, act: str = "silu") -> str:
+        weight = f"{name}.conv.weight" if act else f"{name}.weight"
         cout, per_group = tensors[weight].shape[:2]
-        cin, side = maps[x]
-        groups = cin // per_group
-        return add("conv", (x,), name, cout, side // stride, weight=weight, stride=stride, groups=groups, relu=relu)
+        high, wide, cin = maps[x]
+        shape, groups = (high // stride, wide // stride, cout), cin // per_group
+        return add("conv", (x,), name, shape, weight=weight, stride=stride, groups=groups, act=act)
 
-    def separable(x: str, name: str, stride: int = 1) -> str:
-        return conv(conv(x, f"{name}.depth", stride), f"{name}.point")
+    def separable(x: str, name: str, stride: int = 1, act: str = "silu") -> str:
+        return conv(conv(x, f"{name}.depth", stride, "relu"), f"{name}.point", act=act)
 
     def joined(parts: tuple[str, ...], name: str) -> str:
-        return add("concat", parts, name, sum(maps[p][0] for p in parts), maps[parts[0]][1])
+        return add("concat", parts, name, (*maps[parts[0]][:2], sum(maps[p][2] for p in parts)))
 
     def partial(x: str, name: str, count: int, shortcut: bool = False) -> str:
         through, by = conv(x, f"{name}.through"), conv(x, f"{name}.by")
         for i in range(count):
             block = f"{name}.blocks.{i}"
-            y = separable(conv(through, f"{block}.first"), f"{block}.second")
-            through = add("add", (through, y), block, *maps[y]) if shortcut else y
+            y = separable(conv(through, f"{block}.first", act="relu"), f"{block}.second")
+            through = add("add", (through, y), block, maps[y]) if shortcut else y
         return conv(joined((through, by), f"{name}.joined"), f"{name}.join")
 
     def pyramid(x: str, name: str) -> str:
         parts = [conv(x, f"{name}.shrink")]
         for i in range(3):
-            parts.append(add("pool", (parts[-1],), f"{name}.pool.{i}", *maps[parts[-1]]))
+            parts.append(add("pool", (parts[-1],), f"{name}.pool.{i}", maps[parts[-1]]))
         return conv(joined(tuple(parts), f"{name}.joined"), f"{name}.join")
 
     def doubled(x: str) -> str:
-        channels, side = maps[x]
-        return add("double", (x,), f"{x}.doubled", channels, side * 2)
+        high, wide, channels = maps[x]
+        return add("double", (x,), f"{x}.doubled", (high * 2, wide * 2, channels))
 
-    x = partial(separable(conv("images", "stem", 2), "stage4.0", 2), "stage4.1", 1, True)
+    x = partial(separable(conv("images", "stem", 2, "relu"), "stage4.0", 2), "stage4.1", 1, True)
     at8 = partial(separable(x, "stage8.0", 2), "stage8.1", 3, True)
     at16 = partial(separable(at8, "stage16.0", 2), "stage16.1", 3, True)
     at32 = partial(pyramid(separable(at16, "stage32.0", 2), "stage32.1"), "stage32.2", 1)
@@ -89,21 +92,22 @@ def layers(tensors: Tensors, size: int) -> list[Layer]:
     out32 = partial(joined((separable(out16, "pan32", 2), top), "out32.in"), "out32", 1)
     rows: dict[str, list[str]] = {"boxes": [], "logits": []}
     for i, level in enumerate((out8, out16, out32)):
-        x = conv(level, f"heads.{i}.shared")
+        x = conv(level, f"heads.{i}.shared", act="relu")
         for output, branch in (("logits", "class_branch"), ("boxes", "box_branch")):
             y = x
             for place in range(2):
-                y = separable(y, f"heads.{i}.{branch}.{place}")
-            y = conv(y, f"heads.{i}.{output}", relu=False)
-            channels, side = maps[y]
-            rows[output].append(add("cells", (y,), f"{y}.cells", channels, side * side))
+                y = separable(y, f"heads.{i}.{branch}.{place}", act="relu")
+            y = conv(y, f"heads.{i}.{output}", act="")
+            high, wide, channels = maps[y]
+            rows[output].append(add("cells", (y,), f"{y}.cells", (high * wide, channels)))
     for output, parts in rows.items():
-        add("stack", tuple(parts), output, maps[parts[0]][0], sum(maps[p][1] for p in parts), relu=output == "boxes")
+        shape = sum(maps[part][0] for part in parts), maps[parts[0]][1]
+        add("stack", tuple(parts), output, shape, act="relu" if output == "boxes" else "")
     return made
 
 
-def to_onnx(tensors: Tensors, size: int) -> onnx.ModelProto:
-    """`images` (1, 3, size, size) float32 BGR 0..255 -> `boxes` (1, N, 4), `logits` (1, N, C).
+def to_onnx(tensors: Tensors, size: Size) -> onnx.ModelProto:
+    """`images` (1, 3, height, width) float32 BGR 0..255 -> `boxes` (1, N, 4), `logits` (1, N, C).
 
     Initialisers bear the names of `tensors`, so that a fine-tuning can start from the file.
     """
@@ -111,7 +115,7 @@ def to_onnx(tensors: Tensors, size: int) -> onnx.ModelProto:
     constants["double"] = np.array([1, 1, 2, 2], np.float32)
     made = layers(tensors, size)
     for layer in made:
-        output = layer.output + ".raw" if layer.relu else layer.output
+        output = layer.output + ".raw" if layer.act else layer.output
 
         def node(kind: str, inputs: list[str], output: str = output, **attributes: Any) -> None:
             nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
@@ -133,19 +137,21 @@ def to_onnx(tensors: Tensors, size: int) -> onnx.ModelProto:
             how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
             node("Resize", [*inputs, "", "double"], mode="nearest", **how)
         elif layer.kind == "cells":
-            constants[f"{output}.shape"] = np.array([1, layer.channels, layer.side], np.int64)
+            constants[f"{output}.shape"] = np.array([1, *layer.shape[::-1]], np.int64)
             node("Reshape", [*inputs, f"{output}.shape"], f"{output}.flat")
             node("Transpose", [f"{output}.flat"], perm=[0, 2, 1])
         else:
             node("Concat", inputs, axis=1)
-        if layer.relu:
+        if layer.act == "relu":
             node("Relu", [output], layer.output)
-    rows = made[-1].side
-    classes = made[-1].channels
+        elif layer.act == "silu":
+            node("Sigmoid", [output], f"{layer.output}.gate")
+            node("Mul", [output, f"{layer.output}.gate"], layer.output)
+    rows, classes = made[-1].shape
     graph = helper.make_graph(
         nodes,
-        "edge-yolo",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])],
+        NAME,
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size[1], size[0]])],
         [
             helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, rows, 4]),
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, rows, classes]),

@@ -3,15 +3,16 @@
 The shape is YOLOX-nano's (Ge et al., arXiv 2107.08430; depthwise, depth 0.33), or narrower: cross-stage partial stages
 (Wang et al., arXiv 1911.11929) to strides 8, 16 and 32, spatial pyramid pooling (He et al., arXiv 1406.4729), a
 path-aggregation neck (Liu et al., arXiv 1803.01534), and for each stride a class branch and a box branch. What differs
-is made for 8 bits and for small processors: every activation is a ReLU, the stem is one 4×4 convolution, each branch
-has an output of its own, boxes are distances (as in FCOS, Tian et al., arXiv 1904.01355), there is no objectness.
+is made for 8 bits and for small processors: ReLU where it does as well as YOLOX's SiLU (in the stem, after depthwise
+convolutions, inside bottlenecks, in the heads), the stem is one 4×4 convolution, each branch has an output of its own,
+boxes are distances (as in FCOS, Tian et al., arXiv 1904.01355), there is no objectness.
 
 The order of the convolutions is that of a YOLOX file, so that `detector_prune` can pair them. A saved network is named
 tensors without batch normalisation; the ONNX file's initialisers bear the same names, so the shipped file is all that a
 fine-tuning needs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from edge_agent.errors import ModelError
 STRIDES = (8, 16, 32)
 PIXEL_SCALE = 64.0
 "pixels are divided by it in training; folded into the stem afterwards"
-WIDTHS = (16, 32, 64, 128, 256)
-"channels of the stem and at strides 4, 8, 16, 32; a head has as many as stride 8"
+WIDTHS = (16, 32, 64, 128, 240)
+"channels of the stem and at strides 4, 8, 16, 32; a head has as many as stride 8. YOLOX-nano has 256 at the last"
 FOLLOWED = (
     *("stage8.1.join", "stage16.1.join", "stage32.2.join", "up8.join", "out16.join", "out32.join"),
     *("heads.0.shared", "heads.1.shared", "heads.2.shared"),
@@ -33,10 +34,7 @@ FOLLOWED = (
 
 
 class Conv(nn.Module):  # type: ignore[misc]
-    """Convolution, batch normalisation where `norm` asks for it, ReLU where `act` does. Keeps the size at stride 1.
-
-    With a softness s above 0 the ReLU is s * SiLU(x / s): SiLU at 1, ReLU in the limit (see `soften`).
-    """
+    """Convolution, batch normalisation where `norm` asks for it, activation. Keeps the size at stride 1."""
 
     def __init__(
         self,
@@ -47,13 +45,12 @@ class Conv(nn.Module):  # type: ignore[misc]
         groups: int = 1,
         *,
         norm: bool,
-        act: bool = True,
+        act: Callable[[Tensor], Tensor] = F.silu,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups, bias=not norm)
         self.norm: nn.Module | None = nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03) if norm else None
         self.act = act
-        self.softness = 0.0
         # oneDNN's bfloat16 gradient of a strided depthwise convolution is seven times slower than float32's
         self.exact = groups > 1 and stride > 1
 
@@ -65,9 +62,7 @@ class Conv(nn.Module):  # type: ignore[misc]
             x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
-        if not self.act:
-            return x
-        return F.silu(x / self.softness) * self.softness if self.softness > 0 else F.relu(x)
+        return self.act(x)
 
     def fold(self) -> None:
         """Fold the normalisation, by its running statistics, into the convolution, which gets a bias."""
@@ -84,10 +79,12 @@ class Conv(nn.Module):  # type: ignore[misc]
 class Separable(nn.Module):  # type: ignore[misc]
     """A depthwise 3×3 convolution and a pointwise one (Howard et al., arXiv 1704.04861)."""
 
-    def __init__(self, cin: int, cout: int, stride: int = 1, *, norm: bool) -> None:
+    def __init__(
+        self, cin: int, cout: int, stride: int = 1, *, norm: bool, act: Callable[[Tensor], Tensor] = F.silu
+    ) -> None:
         super().__init__()
-        self.depth = Conv(cin, cin, 3, stride, cin, norm=norm)
-        self.point = Conv(cin, cout, norm=norm)
+        self.depth = Conv(cin, cin, 3, stride, cin, norm=norm, act=F.relu)
+        self.point = Conv(cin, cout, norm=norm, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.point(self.depth(x))
@@ -98,7 +95,7 @@ class Bottleneck(nn.Module):  # type: ignore[misc]
 
     def __init__(self, channels: int, shortcut: bool, *, norm: bool) -> None:
         super().__init__()
-        self.first = Conv(channels, channels, norm=norm)
+        self.first = Conv(channels, channels, norm=norm, act=F.relu)
         self.second = Separable(channels, channels, norm=norm)
         self.shortcut = shortcut
 
@@ -142,10 +139,10 @@ class Head(nn.Module):  # type: ignore[misc]
 
     def __init__(self, cin: int, width: int, classes: int, *, norm: bool) -> None:
         super().__init__()
-        self.shared = Conv(cin, width, norm=norm)
-        self.class_branch = nn.Sequential(*[Separable(width, width, norm=norm) for _ in range(2)])
+        self.shared = Conv(cin, width, norm=norm, act=F.relu)
+        self.class_branch = nn.Sequential(*[Separable(width, width, norm=norm, act=F.relu) for _ in range(2)])
         self.logits = nn.Conv2d(width, classes, 1)
-        self.box_branch = nn.Sequential(*[Separable(width, width, norm=norm) for _ in range(2)])
+        self.box_branch = nn.Sequential(*[Separable(width, width, norm=norm, act=F.relu) for _ in range(2)])
         self.boxes = nn.Conv2d(width, 4, 1)
         nn.init.constant_(self.logits.bias, -4.6)
         nn.init.constant_(self.boxes.bias, 2.0)
@@ -173,7 +170,7 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
         self.classes, self.widths, self.normed = classes, tuple(widths), norm
         w2, w4, w8, w16, w32 = widths
         n = norm
-        self.stem = Conv(3, w2, 4, 2, norm=n)
+        self.stem = Conv(3, w2, 4, 2, norm=n, act=F.relu)
         self.stage4 = nn.Sequential(Separable(w2, w4, 2, norm=n), Partial(w4, w4, 1, norm=n))
         self.stage8 = nn.Sequential(Separable(w4, w8, 2, norm=n), Partial(w8, w8, 3, norm=n))
         self.stage16 = nn.Sequential(Separable(w8, w16, 2, norm=n), Partial(w16, w16, 3, norm=n))
@@ -224,13 +221,6 @@ def new_net(classes: int, widths: tuple[int, ...], seed: int) -> EdgeYolo:
     return net
 
 
-def soften(net: nn.Module, softness: float) -> None:
-    """Set the activations between SiLU (1) and ReLU (0)."""
-    for module in net.modules():
-        if isinstance(module, Conv):
-            module.softness = softness
-
-
 def folded_copy(net: EdgeYolo) -> EdgeYolo:
     """A copy in evaluation mode on the CPU, without normalisation, for pixels 0..255: what is exported and saved."""
     copy = EdgeYolo(net.classes, net.widths, net.normed)
@@ -277,8 +267,10 @@ def convolutions(net: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
             yield name, module
 
 
-def megaflops(net: EdgeYolo, size: int) -> float:
-    """Millions of floating-point operations of one picture (a multiply-add counts as two), convolutions only."""
+def megaflops(net: EdgeYolo, size: tuple[int, int]) -> float:
+    """Millions of floating-point operations of one picture of width and height `size` (a multiply-add counts as two),
+    convolutions only.
+    """
     total = 0
 
     def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -290,7 +282,7 @@ def megaflops(net: EdgeYolo, size: int) -> float:
     was = net.training
     net.eval()
     with torch.no_grad():
-        net(torch.zeros(1, 3, size, size))
+        net(torch.zeros(1, 3, size[1], size[0]))
     net.train(was)
     for hook in hooks:
         hook.remove()

@@ -4,7 +4,7 @@ For each convolution, in order: as many output channels as the student has are k
 teacher's (greedy orthogonal projection), and the student's weights are the least-squares solution that gives the
 teacher's values of those channels from the *student's* input, so each layer makes good what the ones before it lost
 (He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168, with projection in place of
-LASSO). The student begins with the teacher's activation, SiLU, and is led to ReLU while it trains (Recipe.soft).
+LASSO). The same step answers for the student's ReLUs in place of the teacher's SiLU.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.train.detector_net import PIXEL_SCALE, EdgeYolo, convolutions, soften
+from edge_agent.workshop.train.detector_net import PIXEL_SCALE, EdgeYolo, convolutions
 from edge_agent.workshop.train.detector_teacher import YoloxTeacher, decode, pairs
 
-ROWS = 12_000
+ROWS = 24_000
 "cells that an equation system is made of, at most"
 RIDGE = 1e-4
 "relative to the mean square of the inputs; keeps a layer from leaning on what is particular to few pictures"
@@ -33,7 +33,6 @@ def start_from(
     is not of YOLOX's depthwise shape with depth 0.33.
     """
     net = EdgeYolo(len(keep), widths)
-    soften(net, 1.0)
     net.train()
     graph = teacher.model.graph
     student = list(convolutions(net))

@@ -62,17 +62,17 @@ def variants(name: str) -> dict[str, Served]:
     return found
 
 
-def resized(name: str, size: int, folder: Path) -> Served:
-    """The first ONNX file of a YOLOX model, made to take pictures of `size` × `size`."""
+def resized(name: str, size: tuple[int, int], folder: Path) -> Served:
+    """The first ONNX file of a YOLOX model, made to take pictures of width and height `size`."""
     from edge_agent.workshop.train.detector_teacher import YoloxTeacher
 
     located = registry.locate(name, pull=True, open_net=open_net)
     row = next(row for row in located.manifest.networks() if row.format == "onnx")
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{located.manifest.name}-{size}.onnx"
+    target = folder / f"{located.manifest.name}-{size[0]}x{size[1]}.onnx"
     YoloxTeacher(registry.file_path(located, row)).write(target, size)
     assert located.manifest.input is not None
-    given = msgspec.structs.replace(located.manifest.input, width=size, height=size)
+    given = msgspec.structs.replace(located.manifest.input, width=size[0], height=size[1])
     manifest = msgspec.structs.replace(located.manifest, name=target.stem, input=given)
     net = open_net(target, "onnx", 1)
     warm(net, given)
@@ -227,8 +227,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = {row["name"] for row in truth.loadCats(truth.getCatIds())}
     classes = [name for name in manifest.labels if name in known]
     teacher = next(iter(variants(args.beside).values()))
-    models = {f"teacher at {teacher.input.width if teacher.input else 0}": teacher}
-    models[f"teacher at {manifest.input.width}"] = resized(args.beside, manifest.input.width, args.work)
+    assert teacher.input is not None
+    size = manifest.input.width, manifest.input.height
+    models = {f"teacher at {teacher.input.width} x {teacher.input.height}": teacher}
+    models[f"teacher at {size[0]} x {size[1]}"] = resized(args.beside, size, args.work)
     models |= {f"{manifest.name} {name}": served for name, served in files.items()}
     for other in args.other:
         served = next(iter(variants(other).values()))
