@@ -58,7 +58,9 @@ def alike(data: bytes, model: Model, feeds: Feeds) -> float:
 def yolo(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """edge-yolo with float16 weights, at a small size."""
     path = tmp_path_factory.mktemp("yolo") / "half.tflite"
-    path.write_bytes(to_tflite(tensors_of(onnx.load(str(ROOT / "models" / "edge-yolo" / "model.onnx"))), SIZE, "fp16"))
+    path.write_bytes(
+        to_tflite(tensors_of(onnx.load(str(ROOT / "models" / "edge-yolo" / "model.onnx"))), (SIZE, SIZE), "fp16")
+    )
     return read(path)
 
 
