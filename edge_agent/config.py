@@ -6,14 +6,11 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -153,6 +150,8 @@ def parse(text: str, base: Path | None = None) -> Config:
 def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     """What the types alone cannot say: names that differ, URIs that parse, paths made absolute."""
     if "id" not in table.get("device", {}):
+        import socket
+
         host = re.sub(r"[^A-Za-z0-9_.\-]", "-", socket.gethostname())[:64].lstrip("-._") or "edge"
         config = msgspec.structs.replace(config, device=Device(id=host))
     if not config.pipeline:
@@ -250,6 +249,8 @@ def option(uri: Uri, known: dict[str, str], key: str) -> str:
 
 def parse_broker(url: str) -> tuple[str, int, bool]:
     """``mqtt[s]://host[:port]`` -> host, port, whether TLS."""
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -316,5 +317,7 @@ def explain(message: str, fields: dict[str, type[msgspec.Struct]]) -> str:
 
 
 def _nearest(given: str, known: dict[str, str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"

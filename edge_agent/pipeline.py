@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -136,6 +135,8 @@ def run_abreast(
                     failed = True
                     telling.notify_all()
                 close()
+
+    from concurrent.futures import ThreadPoolExecutor  # a verb that runs no pipeline starts sooner without it
 
     with ThreadPoolExecutor(len(teams)) as pool:
         works = [pool.submit(to_the_end, team) for team in teams]

@@ -19,7 +19,7 @@ from edge_agent.figures.coco_map import Truth
 from edge_agent.manifest import Served
 from edge_agent.prove import labels, samples
 from edge_agent.registry import carried
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks import everyday
 from edge_agent.tasks.anomaly import numbers, rebuilder
 from edge_agent.types import Floats, Frame, Pixels, Sample, Text

@@ -60,7 +60,7 @@ def detect(args: argparse.Namespace) -> int:
             print_json({**size, "detections": msgspec.to_builtins(rows), "spent_ms": spent})
         else:
             seen = "; ".join(f"{d.label} {d.score:.2f} at {' '.join(f'{x:.0f}' for x in d.box)}" for d in rows)
-            print(f"{path} {frame.width}x{frame.height}: {seen or 'nothing'}")
+            print(f"{path} {frame.width}x{frame.height}: {seen or 'nothing'}", flush=True)
         if save:
             _save(save(path), frame, found)
     return 1 if failed else 0
@@ -83,7 +83,7 @@ def _print_label(path: str, frame: Frame, found: Finding, as_json: bool) -> None
 
 def _picture(path: Path) -> Frame:
     """A picture file as a Frame. InputError when it cannot be read."""
-    from edge_agent.sources.files import read_picture
+    from edge_agent.sources.pictures import read_picture
 
     return read_picture(path)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +63,8 @@ def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
     """Copy a file of at most `limit` bytes into the store. FetchError when it is not the one that was promised."""
     if source.stat().st_size != limit:
         raise FetchError(f"has {source.stat().st_size} bytes, promised were {limit}")
+    import tempfile
+
     with tempfile.NamedTemporaryFile(dir=scratch(home), suffix=".copy", delete=False) as copy:
         part = Path(copy.name)
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from edge_agent.errors import ConfigError, InputError, SourceError
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import choice, number, switch
-from edge_agent.sources.pictures import bgr, cv2, decode
+from edge_agent.sources.pictures import bgr, cv2, read_picture
 from edge_agent.sources.watch import Judge, Rules
 from edge_agent.types import Frame, StreamState, Uri
 
@@ -32,8 +32,6 @@ VIDEOS = {
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mjpg", ".mjpeg",
     ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".h264", ".h265", ".264",
 }  # fmt: skip
-BIGGEST = 1 << 29
-"""bytes of a picture file that are read"""
 ODD_FPS = 25.0
 """frames a second of a video that states none"""
 NOT_TO_THE_END = 0.98
@@ -172,18 +170,6 @@ def _picture(path: Path, tick: Tick, skipped: set[Path]) -> Iterator[Frame]:
         if path not in skipped:
             skipped.add(path)
             log.warning("%s: skipped, it %s (%d skipped so far)", path, error, len(skipped))
-
-
-def read_picture(path: Path) -> Frame:
-    """One picture file as a Frame. InputError, without the path, when it cannot be read."""
-    at, mono = time.time(), time.monotonic()
-    try:
-        if path.stat().st_size > BIGGEST:
-            raise InputError(f"is larger than {BIGGEST >> 20} MiB")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from None
-    return Frame(decode(data), at, mono, path.name, 1000 * (time.monotonic() - mono))
 
 
 def _opened(path: Path) -> cv2.VideoCapture:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+from pathlib import Path
 
 import numpy as np
 
 from edge_agent.errors import InputError
-from edge_agent.types import Pixels
+from edge_agent.types import Frame, Pixels
 
 MOST_PIXELS = 200_000_000
 """a picture that claims more is not decoded: 600 MB of memory for a few bytes on disk"""
+BIGGEST = 1 << 29
+"""bytes of a picture file that are read"""
 
 # read when cv2 is loaded or first used; whoever set them otherwise meant it
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -27,7 +31,19 @@ if os.environ["OPENCV_LOG_LEVEL"] == "SILENT":
     # it may have been loaded before by another room
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-__all__ = ["MOST_PIXELS", "bgr", "cv2", "decode"]
+__all__ = ["MOST_PIXELS", "bgr", "cv2", "decode", "read_picture"]
+
+
+def read_picture(path: Path) -> Frame:
+    """One picture file as a Frame. InputError, without the path, when it cannot be read."""
+    at, mono = time.time(), time.monotonic()
+    try:
+        if path.stat().st_size > BIGGEST:
+            raise InputError(f"is larger than {BIGGEST >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from None
+    return Frame(decode(data), at, mono, path.name, 1000 * (time.monotonic() - mono))
 
 
 def decode(data: bytes) -> Pixels:

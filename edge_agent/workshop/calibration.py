@@ -23,7 +23,8 @@ from edge_agent.figures.coco_map import Truth
 from edge_agent.manifest import Input, Served
 from edge_agent.registry import home
 from edge_agent.sources import open_source
-from edge_agent.sources.files import PICTURES, read_picture
+from edge_agent.sources.files import PICTURES
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks import PLAIN, make_task
 from edge_agent.types import Frame, Task, Tensors, Text, Uri
 from edge_agent.workshop.coco_data import LABEL_FILES, read_pictures, spread

@@ -15,7 +15,7 @@ from edge_agent.errors import InputError, UsageError
 from edge_agent.figures.coco_map import Found, Truth, average_precision, f1_by_picture
 from edge_agent.manifest import Served
 from edge_agent.registry import home
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks import make_task
 from edge_agent.tasks.boxes import draw, save_jpeg
 from edge_agent.tasks.yolo import FAMILIES

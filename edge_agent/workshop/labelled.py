@@ -15,7 +15,8 @@ import numpy as np
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
-from edge_agent.sources.files import PICTURES, read_picture
+from edge_agent.sources.files import PICTURES
+from edge_agent.sources.pictures import read_picture
 from edge_agent.types import Finding, Frame, Text
 from edge_agent.workshop.calibration import Say, served_by
 from edge_agent.workshop.coco_data import spread

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.boxes import save_jpeg
 from edge_agent.types import Pixels
 from edge_agent.workshop.labelled import Row

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent[train]"')
 
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError  # noqa: E402
-from edge_agent.sources.files import read_picture  # noqa: E402
+from edge_agent.sources.pictures import read_picture  # noqa: E402
 from edge_agent.workshop import train  # noqa: E402
 from edge_agent.workshop.train import checkpoint, detector, detector_fit  # noqa: E402
 from edge_agent.workshop.train.detector import train_detector  # noqa: E402
@@ -75,7 +75,7 @@ def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: P
     assert picture is not None and picture.std() > 1
 
     from edge_agent.serving import Models
-    from edge_agent.sources.files import read_picture
+    from edge_agent.sources.pictures import read_picture
     from edge_agent.tasks.detect import detect
     from edge_agent.types import Detections, Finding, Uri
 

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent import registry
 from edge_agent.errors import InputError, UsageError
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Uri
 from edge_agent.workshop.train import report_detector

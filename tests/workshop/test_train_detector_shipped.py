@@ -10,7 +10,7 @@ import pytest
 from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.manifest import Served, load
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Frame, ModelRef, Uri
 from tests.conftest import ROOT

@@ -30,7 +30,7 @@ from edge_agent.figures.coco_map import Found, Truth, average_precision
 from edge_agent.lane import Lane
 from edge_agent.manifest import Served
 from edge_agent.serving import warm
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Frame, ModelRef, Uri
 from edge_agent.workshop.train.detector_data import video_frames
