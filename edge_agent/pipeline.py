@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -302,62 +302,32 @@ def _says(event: Event) -> object:
 def to_event(found: Found, pipeline: str) -> Event:
     """The event of one finding, not yet numbered; `age_ms` is the sample's age now."""
     sample = found.of if isinstance(found, Finding) else found
-    age = round((time.monotonic() - sample.mono) * 1000, 1)
-    at = rfc3339(sample.at)
+    head: dict[str, Any] = {
+        "pipeline": pipeline,
+        "at": rfc3339(sample.at),
+        "age_ms": round((time.monotonic() - sample.mono) * 1000, 1),
+    }
     if not isinstance(found, Finding):
         if isinstance(found, Text):
-            return TextEvent(pipeline=pipeline, at=at, age_ms=age, text=found.text)
+            return TextEvent(**head, text=found.text)
         raise ModelError(f"{pipeline}: a {type(found).__name__} has no event of its own; give the pipeline a task")
-    spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
+    head["model"] = found.model
+    head["spent_ms"] = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
     text = sample.text if isinstance(sample, Text) else ""
+    name = sample.name if isinstance(sample, Frame) else ""
     what = found.what
     if isinstance(what, Detections):
         assert isinstance(sample, Frame)
-        return DetectionsEvent(
-            pipeline=pipeline,
-            at=at,
-            age_ms=age,
-            model=found.model,
-            spent_ms=spent,
-            width=sample.width,
-            height=sample.height,
-            name=sample.name,
-            detections=detections(what),
-        )
+        return DetectionsEvent(**head, width=sample.width, height=sample.height, name=name, detections=detections(what))
     if isinstance(what, Scores):
-        return ScoresEvent(
-            pipeline=pipeline,
-            at=at,
-            age_ms=age,
-            model=found.model,
-            spent_ms=spent,
-            text=text,
-            name=sample.name if isinstance(sample, Frame) else "",
-            label=what.label,
-            score=round(what.score, 4),
-            scores={name: round(score, 4) for name, score in what.scores.items()},
-        )
+        scores = {label: round(score, 4) for label, score in what.scores.items()}
+        return ScoresEvent(**head, text=text, name=name, label=what.label, score=round(what.score, 4), scores=scores)
     if isinstance(what, Spans):
-        return SpansEvent(
-            pipeline=pipeline, at=at, age_ms=age, model=found.model, spent_ms=spent, text=text, spans=spans(what, text)
-        )
+        return SpansEvent(**head, text=text, spans=spans(what, text))
     if isinstance(what, Embedding):
-        vector = [round(float(x), 6) for x in what.vector]
-        return TextEvent(
-            pipeline=pipeline, at=at, age_ms=age, model=found.model, spent_ms=spent, text=text, embedding=vector
-        )
+        return TextEvent(**head, text=text, embedding=[round(float(x), 6) for x in what.vector])
     if isinstance(what, Anomaly):
-        return AnomalyEvent(
-            pipeline=pipeline,
-            at=at,
-            age_ms=age,
-            model=found.model,
-            spent_ms=spent,
-            name=sample.name if isinstance(sample, Frame) else "",
-            error=what.error,
-            limit=what.limit,
-            unusual=what.unusual,
-        )
+        return AnomalyEvent(**head, name=name, error=what.error, limit=what.limit, unusual=what.unusual)
     raise ModelError(f"{pipeline}: no event holds {type(what).__name__} yet")
 
 
