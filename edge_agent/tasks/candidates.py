@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+AWAY = np.array([-1, -1, 1, 1], np.float32)
+"""where left, top, right and bottom lie from a point"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,22 @@ def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Flo
     return np.concatenate(cells), np.concatenate(steps)
 
 
+@functools.lru_cache(maxsize=32)
+def anchors(width: int, height: int, strides: tuple[int, ...], shift: float) -> tuple[Floats, Floats]:
+    """Point x, y, x, y (N, 4) in strides, `shift` within its cell, and stride (N, 1), ordered as in `grid`."""
+    cells, stride = grid(width, height, strides)
+    return np.tile(cells + np.float32(shift), 2), stride
+
+
+def around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], head: Head) -> Array:
+    """Distances left, top, right, bottom (n, 4) in strides from the points of the cells `keep` -> the same as
+    coordinates in pixels.
+    """
+    point, stride = anchors(head.width, head.height, strides, shift)
+    xyxy: Array = (point.take(keep, axis=0) + reach * AWAY) * stride.take(keep, axis=0)
+    return xyxy
+
+
 def points(head: Head, strides: tuple[int, ...]) -> int:
     """How many cells the levels of these strides have together."""
     return sum(-(-head.width // s) * -(-head.height // s) for s in strides)
@@ -89,12 +107,17 @@ def sigmoid(logits: Array) -> Array:
 def candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
     """Columns of the right type. RefusedError for scores that are no probabilities; a quantized one may exceed 1."""
     finite(xyxy)
-    if score.max(initial=0.0) > 1.5:
+    highest = score.max(initial=0.0)
+    if highest > 1.5:
         raise RefusedError(
-            f"the head gives scores up to {score.max():.3g} where 0..1 is meant: it is of another family, "
+            f"the head gives scores up to {highest:.3g} where 0..1 is meant: it is of another family, "
             "or was exported without its sigmoid"
         )
-    return Candidates(xyxy.astype(np.float32), np.clip(score, 0, 1).astype(np.float32), label.astype(np.int32))
+    if highest > 1:
+        score = np.minimum(score, 1)
+    return Candidates(
+        xyxy.astype(np.float32, copy=False), score.astype(np.float32, copy=False), label.astype(np.int32, copy=False)
+    )
 
 
 def finite(array: Array) -> None:

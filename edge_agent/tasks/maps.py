@@ -9,11 +9,24 @@ holds everything; ``anchors`` where the family needs them. The same contract as 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from functools import partial
 
 import numpy as np
 
-from edge_agent.tasks.candidates import Array, Candidates, Family, Head, Outputs, bar, candidates, finite, grid, sigmoid
+from edge_agent.tasks.candidates import (
+    Array,
+    Candidates,
+    Family,
+    Head,
+    Outputs,
+    around,
+    bar,
+    candidates,
+    finite,
+    grid,
+    sigmoid,
+)
 
 
 def distances(outputs: Outputs, head: Head, threshold: float, *, least: float = -np.inf) -> Candidates:
@@ -25,7 +38,7 @@ def distances(outputs: Outputs, head: Head, threshold: float, *, least: float = 
     classes, boxes = _maps(outputs, "classes"), _maps(outputs, "boxes")
     keep, score, label = _by_class(classes, threshold)
     reach = np.maximum(_mean(_columns(boxes, keep)), least)
-    return candidates(_around(reach, 0.5, keep, _strides(outputs, head, "classes"), head), score, label)
+    return candidates(around(reach.T, 0.5, keep, _strides(outputs, head, "classes"), head), score, label)
 
 
 def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -34,7 +47,7 @@ def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     keep, score, label = _by_class([level[:n] for level in maps], threshold)
     reach = _mean(_columns([level[n:] for level in maps], keep))
     shift = 0.0 if len(maps) == 4 else 0.5
-    return candidates(_around(reach, shift, keep, _strides(outputs, head, "all"), head), score, label)
+    return candidates(around(reach.T, shift, keep, _strides(outputs, head, "all"), head), score, label)
 
 
 def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -124,12 +137,14 @@ def _by_object(objects: list[Array], classes: list[Array], threshold: float) -> 
 
 def _columns(maps: list[Array], keep: Array) -> Array:
     """The columns of the cells `keep`, ascending, out of the maps (C, n) of all levels: (C, len(keep))."""
-    parts, first, at = [], 0, 0
-    ends = np.searchsorted(keep, np.cumsum([level.shape[1] for level in maps])).tolist()
-    for level, end in zip(maps, ends, strict=True):
-        if end > at or level is maps[-1]:
-            parts.append(level[:, keep[at:end] - first])
-        first, at = first + level.shape[1], end
+    parts: list[Array] = []
+    first, at, cells = 0, 0, keep.tolist()
+    for level in maps:
+        after = first + level.shape[1]
+        end = bisect_left(cells, after, at)
+        if end > at or (level is maps[-1] and not parts):
+            parts.append(level.take(keep[at:end] - first, axis=1))
+        first, at = after, end
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
@@ -141,10 +156,3 @@ def _mean(logits: Array) -> Array:
     weight = np.exp(bins - bins.max(axis=1, keepdims=True))
     mean: Array = np.einsum("sbn,b->sn", weight, np.arange(bins.shape[1], dtype=np.float32)) / weight.sum(axis=1)
     return mean
-
-
-def _around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], head: Head) -> Array:
-    """Distances (4, n) in strides from `shift` within each cell -> left, top, right, bottom (n, 4) in pixels."""
-    cells, stride = grid(head.width, head.height, strides)
-    points, away = cells[keep] + np.float32(shift), reach.T
-    return np.concatenate([points - away[:, :2], points + away[:, 2:]], axis=1) * stride[keep]

@@ -19,6 +19,7 @@ from edge_agent.tasks.candidates import (
     Family,
     Head,
     Outputs,
+    around,
     bar,
     candidates,
     finite,
@@ -110,16 +111,16 @@ def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     """
     boxes, scores = _boxes_and_logits(outputs, head)
     distances, logits = _rows(boxes, 4), _rows(scores, head.classes)
-    cells, stride = grid(head.width, head.height, _strides(len(logits), head))
+    strides = _strides(len(logits), head)
     finite(logits)
     hits = np.flatnonzero(logits >= bar(threshold)) // head.classes
-    keep = hits[np.diff(hits, prepend=-1) > 0]  # np.unique would import numpy.ma first
+    first = np.ones(len(hits), bool)
+    np.not_equal(hits[1:], hits[:-1], out=first[1:])
+    keep = hits[first]  # np.unique would import numpy.ma first
     passed = logits[keep]
     label = passed.argmax(axis=1)
     best = passed[np.arange(len(keep)), label].astype(np.float32)
-    centre, reach = (cells[keep] + 0.5) * stride[keep], distances[keep] * stride[keep]
-    xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
-    return candidates(xyxy, sigmoid(best), label)
+    return candidates(around(distances[keep], 0.5, keep, strides, head), sigmoid(best), label)
 
 
 def detr(outputs: Outputs, head: Head, threshold: float) -> Candidates:
