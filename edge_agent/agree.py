@@ -43,12 +43,12 @@ def agree(trial: Trial) -> Result:
     compare, measure = _COMPARED[trial.manifest.task]
     agreement, count, *named = compare(one, other)
     measure = named[0] if named else measure
-    figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.name}
+    figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.title()}
     figures["max_drop"] = trial.manifest.max_drop
     if np.isnan(agreement):
-        note = f"not compared: its parent {parent.file.name} has nothing to say about {count} samples"
+        note = f"not compared: its parent {parent.file.title()} has nothing to say about {count} samples"
         return Result(True, notes=[note], figures={**figures, "agreement": None})
-    told = f"{measure} {agreement:.3f} against {parent.file.name} on {count} samples"
+    told = f"{measure} {agreement:.3f} against {parent.file.title()} on {count} samples"
     if agreement < 1 - trial.manifest.max_drop:
         least = f"at least {1 - trial.manifest.max_drop:.3f} is asked for"
         return Result(False, f"it does not agree with its parent: {told}, {least}", figures=figures)

@@ -30,9 +30,9 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
         raise RefusedError(f"{located.manifest.name}: {result.reason}")
     figures = result.figures
     for row in figures["rows"]:
-        row["peak_rss"] = _latest(row["sha256"], "proofs").get("peak_rss")
+        row["peak_rss"] = _latest(row["key"], "proofs").get("peak_rss")
         with contextlib.suppress(KeyError):
-            row["agreement"] = _latest(row["sha256"], "reports")["agreement"]
+            row["agreement"] = _latest(row["key"], "reports")["agreement"]
     bare, alone = figures["bare"], figures["one_thread"]
     least = min((row["cpu_ms"] for row in figures["rows"] if row["threads"] == 1), default=0.0)
     return {
@@ -49,8 +49,8 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
     }
 
 
-def _latest(sha256: str, folder: str) -> dict[str, Any]:
-    found = [verdict.result.figures for verdict in remembered(sha256, folder) if verdict.sha256[0] == sha256]
+def _latest(key: str, folder: str) -> dict[str, Any]:
+    found = [verdict.result.figures for verdict in remembered(key, folder) if verdict.sha256[0] == key]
     return next((figures for figures in found if figures), {})
 
 
@@ -58,18 +58,20 @@ def lines(found: dict[str, Any]) -> list[str]:
     """The table for people."""
     rows = found["variants"]
     slowest = max(row["median_ms"] for row in rows)
-    told = [f"{'variant':26}{'threads':>8}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
+    wide = max(26, *(len(row["file"]) + 1 for row in rows))
+    told = [f"{'variant':{wide}}{'threads':>8}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
     for row in rows:
         agrees = f"{row['agreement']:.3f}" if row.get("agreement") is not None else "-"
         bar = "#" * max(1, round(20 * row["median_ms"] / slowest))
         told.append(
-            f"{row['file']:26}{row['threads']:8}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
+            f"{row['file']:{wide}}{row['threads']:8}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
             f"{(row['peak_rss'] or 0) / 1e6:8.0f}{row['bytes'] / 1e6:7.1f}{agrees:>8}  {bar}"
         )
     if found["bare"]:
         bare = found["bare"]
         told.append(
-            f"{'bare ' + bare['file']:26}{'':8}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   a default session"
+            f"{'bare ' + bare['file']:{wide}}{'':8}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   "
+            "a default session"
         )
     if found["path_over_bare"] is not None:
         told.append(f"the whole path of {rows[0]['file']} takes {found['path_over_bare']:.2f} of its processor time")
@@ -82,5 +84,5 @@ def lines(found: dict[str, Any]) -> list[str]:
         )
     told += [f"made     {note}" for note in found["notes"]]
     told += [f"refused  {why}" for why in found["refused"]]
-    told += [f"{name:26}{why or 'works'}" for name, why in found["providers"].items()]
+    told += [f"{name:{wide}}{why or 'works'}" for name, why in found["providers"].items()]
     return told

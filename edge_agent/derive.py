@@ -80,10 +80,10 @@ def derive(trial: Trial) -> Result:
             family, most = _cut(trial, out)
             how = "cut"
             notes.append(
-                f"{variant.file.name} is stopped before its tail: boxes within {most:.1g} px of the whole one's"
+                f"{variant.file.title()} is stopped before its tail: boxes within {most:.1g} px of the whole one's"
             )
         except ModelError as error:
-            notes.append(f"the tail of {variant.file.name} stays: {str(error).removeprefix(f'{source}: ')}")
+            notes.append(f"the tail of {variant.file.title()} stays: {str(error).removeprefix(f'{source}: ')}")
     if how == "cut":
         source = out.replace(out.with_suffix(".onnx"))
     if trial.manifest.task == "detect" and not os.environ.get(PROVIDERS):
@@ -143,9 +143,9 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
         _same(asked, _detector(trial, path, family), ROUNDED)
         share = _share(source, path, asked)
     except ModelError as error:
-        notes.append(f"{variant.file.name} is not rewritten: {str(error).removeprefix(f'{source}: ')}")
+        notes.append(f"{variant.file.title()} is not rewritten: {str(error).removeprefix(f'{source}: ')}")
         return source
-    told = f"{variant.file.name} rewritten ({what}) takes {share:.3f} of its processor time"
+    told = f"{variant.file.title()} rewritten ({what}) takes {share:.3f} of its processor time"
     notes.append(told if share < 1 else f"{told}, so it stays as it is")
     return path if share < 1 else source
 

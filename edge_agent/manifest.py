@@ -28,11 +28,15 @@ PRECISIONS = {"fp32": 0, "fp16": 1}
 SHA256 = r"^[0-9a-f]{64}$"
 
 
+Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+"""pixels"""
+
+
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a picture becomes the input tensor: x in 0..255, then (x * scale - mean) / std."""
 
-    width: Annotated[int, msgspec.Meta(ge=1, le=8192)]
-    height: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    width: Side
+    height: Side
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     channels: Literal["BGR", "RGB"] = "RGB"
     scale: float = 1.0
@@ -77,6 +81,21 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """overrides [input].layout for this file"""
     family: str | None = None
     """overrides the model's family for this file"""
+    width: Side | None = None
+    """with `height`: overrides the size under [input] for this file, as for one that was exported at another; two rows
+    may name one file whose axes are dynamic"""
+    height: Side | None = None
+
+    def title(self) -> str:
+        """The name, and the size where it has its own: ``model.onnx 256x256``."""
+        return f"{self.name} {self._size()}".rstrip()
+
+    def key(self) -> str:
+        """What it computes, as its hash and the size where it has its own: ``HASH 256x256``."""
+        return f"{self.sha256} {self._size()}".rstrip()
+
+    def _size(self) -> str:
+        return f"{self.width}x{self.height}" if self.width else ""
 
 
 class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,13 +154,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [f for f in self.file if f.role in ("model", "encoder")]
 
     def original(self) -> File:
-        """The network that the others are variants of: the most precise, of equals the first."""
+        """The network that the others are variants of: the most precise, of equals one of [input]'s size, the first."""
         return most_precise(self.networks())
 
 
 def most_precise(rows: list[File]) -> File:
-    """Of these files the most precise, of equals the first."""
-    return min(rows, key=lambda row: PRECISIONS.get(row.precision, len(PRECISIONS)))
+    """Of these files the most precise, of equals one without a size of its own, of these the first."""
+    return min(rows, key=lambda row: (PRECISIONS.get(row.precision, len(PRECISIONS)), row.width is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,7 @@ class Served:
     parts: Mapping[str, Path]
     """role -> verified file, for the parts that are no network (vocab, tokenizer) and the heads (mlm, nsp)"""
     input: Input | None
-    """the manifest's, with the layout of the file that serves"""
+    """the manifest's, with the size and layout of the file that serves"""
     why: str
     """why this model and this file serve, one line"""
     workers: int = 1
@@ -209,6 +228,10 @@ def _check(path: Path, manifest: Manifest) -> None:
         raise ManifestError(f'{path}: no [[file]] of role "model" or "encoder"')
     for row in manifest.file:
         _inside(path, row.name)
+        if (row.width is None) != (row.height is None):
+            raise ManifestError(f"{path}: {row.name} has a width or a height of its own; give both, or neither")
+        if row.width is not None and (manifest.input is None or row not in manifest.networks()):
+            raise ManifestError(f"{path}: {row.name} takes no pictures, so it has no width and height; drop them")
 
 
 def _inside(manifest: Path, name: str) -> Path:

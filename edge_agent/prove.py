@@ -77,7 +77,7 @@ class Trial(msgspec.Struct, frozen=True):
     bare: bool = False
     """race: time a default session of the original as well"""
     skip: list[str] = []
-    """race: SHA-256 of the variants that do not take part, as they were refused"""
+    """race: keys of the variants that do not take part, as they were refused"""
     out: str = ""
     """derive: where the faster form is to be written"""
 
@@ -99,6 +99,7 @@ class Verdict(msgspec.Struct, frozen=True):
     model: str
     files: list[str]
     sha256: list[str]
+    """of each file; behind it the size, where a row has its own (File.key)"""
     runtimes: dict[str, str]
     cpu: str
     at: str
@@ -125,7 +126,7 @@ def prove(
     trial = Trial("prove", [Variant(row, str(path.absolute()))], threads, limits, manifest, given)
     verdict = ask("proofs", trial, again=again)
     if not verdict.result.passed:
-        raise RefusedError(f"{manifest.name}: {row.name} is refused: {verdict.result.reason}")
+        raise RefusedError(f"{manifest.name}: {row.title()} is refused: {verdict.result.reason}")
     return verdict
 
 
@@ -156,7 +157,7 @@ def agree(
     )
     verdict = ask("reports", trial, again=again)
     if not verdict.result.passed:
-        raise RefusedError(f"{manifest.name}: {row.name} is refused: {verdict.result.reason}")
+        raise RefusedError(f"{manifest.name}: {row.title()} is refused: {verdict.result.reason}")
     return verdict
 
 
@@ -169,7 +170,7 @@ def try_heads(
     The name of each, why it is refused ("" when it is not), and notes.
     """
     manifest, tried = located.manifest, []
-    networks = [row for row in manifest.networks() if row.name in sound]
+    networks = [row for row in manifest.networks() if row.title() in sound]
     given = {role: str(part.absolute()) for role, part in parts.items()}
     for role in ("mlm", "nsp"):
         rows = [row for row in manifest.file if row.role == role and registry.is_here(located, row)]
@@ -201,8 +202,8 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
     rows = [variant.file for variant in trial.variants]
     verdict = Verdict(
         model=trial.manifest.name if trial.manifest else trial.variants[0].path,
-        files=[row.name for row in rows],
-        sha256=[row.sha256 for row in rows],
+        files=[row.title() for row in rows],
+        sha256=[row.key() for row in rows],
         runtimes=runtimes(),
         cpu=cpu(),
         at=rfc3339(time.time()),
@@ -215,10 +216,10 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
     return verdict
 
 
-def remembered(sha256: str, folder: str = "proofs") -> list[Verdict]:
-    """All verdicts in HOME/`folder` on a file, the latest first."""
+def remembered(key: str, folder: str = "proofs") -> list[Verdict]:
+    """All verdicts in HOME/`folder` on a variant (File.key), the latest first."""
     places = (registry.home() / folder).glob("*.json")
-    found = [verdict for place in places if (verdict := _read(place)) is not None and sha256 in verdict.sha256]
+    found = [verdict for place in places if (verdict := _read(place)) is not None and key in verdict.sha256]
     return sorted(found, key=lambda verdict: verdict.at, reverse=True)
 
 

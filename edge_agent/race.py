@@ -53,7 +53,8 @@ class _Runner:
         """Its figures, milliseconds a sample."""
         file = self.variant.file
         return {
-            "file": file.name,
+            "file": file.title(),
+            "key": file.key(),
             "sha256": file.sha256,
             "format": file.format,
             "precision": file.precision,
@@ -72,14 +73,14 @@ def race(trial: Trial) -> Result:
     budget = trial.threads or len(os.sched_getaffinity(0))
     runners, notes = [], []
     for variant in trial.variants:
-        if variant.file.sha256 in trial.skip:
+        if variant.file.key() in trial.skip:
             continue
         try:
             runners += [
                 _runner(trial, variant, count) for count in sorted({1, min(2, budget), budget // 2 or 1, budget})
             ]
         except EdgeAgentError as error:
-            notes.append(f"{variant.file.name}: {error}")
+            notes.append(f"{variant.file.title()}: {error}")
     if not runners:
         raise RefusedError("; ".join(notes) or "no variant is left to race")
     plain = _plain(runners, trial) if trial.bare else []
@@ -150,7 +151,8 @@ def _abreast(runners: list[_Runner], trial: Trial, workers: int) -> dict[str, An
         alone.append(_a_second([runners[0].step], seconds))
         many.append(_a_second(steps, seconds))
     return {
-        "file": able[0].variant.file.name,
+        "file": able[0].variant.file.title(),
+        "key": able[0].variant.file.key(),
         "sha256": able[0].variant.file.sha256,
         "workers": workers,
         "per_second": statistics.median(many),
@@ -189,7 +191,7 @@ def _plain(runners: list[_Runner], trial: Trial) -> list[_Runner]:
     """The original in a session of one thread with nothing around it, to take its turns with the others; or nobody."""
     assert trial.manifest is not None
     original = trial.manifest.original()
-    found = next((runner for runner in runners if runner.variant.file.sha256 == original.sha256), None)
+    found = next((runner for runner in runners if runner.variant.file.key() == original.key()), None)
     if found is None:
         return []
     run, feed = bare(Path(found.variant.path), original.format, 1), dict(found.feed)
@@ -202,7 +204,7 @@ def _bare(runners: list[_Runner], trial: Trial) -> dict[str, Any] | None:
     """
     assert trial.manifest is not None
     original = trial.manifest.original()
-    found = [runner for runner in runners if runner.variant.file.sha256 == original.sha256]
+    found = [runner for runner in runners if runner.variant.file.key() == original.key()]
     if not found:
         return None
     run = bare(Path(found[0].variant.path), original.format)
@@ -215,7 +217,7 @@ def _bare(runners: list[_Runner], trial: Trial) -> dict[str, Any] | None:
         wall.append(time.perf_counter() - began)
     used = time.process_time() - used
     return {
-        "file": original.name,
+        "file": original.title(),
         "runs": len(wall),
         "median_ms": statistics.median(wall) * 1e3,
         "cpu_ms": used / len(wall) * 1e3,

@@ -67,10 +67,12 @@ class Models:
         pull: bool = False,
         say: Say | None = None,
         race: bool = False,
+        once: bool = False,
     ) -> None:
         """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes.
 
         `race`: where a model has several variants and nobody knows which one is the fastest here, find out.
+        `once`: for a few samples, whose first one may as well be the first run, as what is opened has proved itself.
         """
         self.threads, self.lane, self.pull, self.say, self.race = (
             threads,
@@ -79,6 +81,7 @@ class Models:
             say,
             race,
         )
+        self.once = once
         self._served: dict[tuple[str, Pace], Served] = {}
         self._marks: dict[str, str] = {}
 
@@ -132,7 +135,8 @@ class Models:
                 agreed = hold_against_parent(located, row, path, parts, self.threads)
                 with quiet():
                     net = open_net(path, row.format, way.threads)
-                    warm(net, input_of(manifest, row))
+                    if not self.once:
+                        warm(net, input_of(manifest, row))
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
@@ -146,7 +150,7 @@ class Models:
                 parts=parts,
                 input=input_of(manifest, row),
                 why="; ".join(
-                    [located.why, f"{row.name} ({row.precision}) on {net.engine}", *agrees, *raced, *passed_over]
+                    [located.why, f"{row.title()} ({row.precision}) on {net.engine}", *agrees, *raced, *passed_over]
                 ),
                 workers=way.workers,
             )
@@ -168,16 +172,16 @@ class Models:
         if verdict is None or not verdict.result.passed:
             return unknown, []
         figures = verdict.result.figures
-        by_hash = {row.sha256: row for row in rows}
-        ways = [Way(by_hash[one["sha256"]], one["threads"]) for one in figures["rows"]]
+        by_key = {row.key(): row for row in rows}
+        ways = [Way(by_key[one["key"]], one["threads"]) for one in figures["rows"]]
         told = [f"raced: {', '.join(_told(one) for one in _first_of_each(figures['rows']))}"]
         many = figures.get("abreast")
         if pace.workers > 1:
             ways = [way._replace(workers=pace.workers) for way in ways if way.threads <= max(1, cores // pace.workers)]
         elif pace.workers == 0 and many and _pays(many, pace):
-            ways.insert(0, Way(by_hash[many["sha256"]], 1, many["workers"]))
+            ways.insert(0, Way(by_key[many["key"]], 1, many["workers"]))
             told.append(f"{many['workers']} at once: {many['per_second']:.1f}/s, not {many['alone_per_second']:.1f}/s")
-        ways += [way for way in unknown if way.row.sha256 not in {way.row.sha256 for way in ways}]
+        ways += [way for way in unknown if way.row.key() not in {way.row.key() for way in ways}]
         return ways, told
 
     def _taking_turns(self, run: Backend, threads: int) -> Backend:
@@ -194,8 +198,8 @@ def _pays(many: Mapping[str, Any], pace: Pace) -> bool:
 
 
 def _first_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each file its fastest row; they come sorted."""
-    return list({row["sha256"]: row for row in reversed(rows)}.values())[::-1]
+    """Of each variant its fastest row; they come sorted."""
+    return list({row["key"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def _told(row: Mapping[str, Any]) -> str:
@@ -208,9 +212,9 @@ def as_read(manifest: Manifest, row: File) -> Manifest:
 
 
 def input_of(manifest: Manifest, row: File) -> Input | None:
-    """[input] with the layout of the file that serves."""
-    given = manifest.input
-    return msgspec.structs.replace(given, layout=row.layout) if given is not None and row.layout else given
+    """[input] with the size and layout of the file that serves."""
+    own = {key: value for key in ("width", "height", "layout") if (value := getattr(row, key)) is not None}
+    return msgspec.structs.replace(manifest.input, **own) if manifest.input is not None else None
 
 
 def warm(net: Net, picture: Input | None) -> None:
@@ -258,11 +262,11 @@ def try_all(located: registry.Located, threads: int = 0, *, again: bool = False)
             verdict = prove(manifest, row, path, parts, threads, again=again)
             against = hold_against_parent(located, row, path, parts, threads, again=again)
         except ModelError as error:
-            tried.append(Tried(row.name, str(error), []))
+            tried.append(Tried(row.title(), str(error), []))
             continue
         proved = f"proved in {verdict.seconds:.1f} s on {verdict.result.figures['engine']}"
         notes = [proved, *verdict.result.notes, *derived_notes(located, row, parts), *filter(None, [against])]
-        tried.append(Tried(row.name, "", notes))
+        tried.append(Tried(row.title(), "", notes))
     if not tried:
         raise RefusedError(f"{manifest.name}: no network of it is here; run `edge-agent models pull {manifest.name}`")
     if all(one.refused for one in tried):
@@ -348,7 +352,7 @@ def race(
             prove(manifest, row, path, parts, threads)
             hold_against_parent(located, row, path, parts, threads)
         except ModelError:
-            skip.append(row.sha256)
+            skip.append(row.key())
         variants.append(Variant(row, str(path.absolute())))
     trial = _race(located, here, parts, threads)
     trial = msgspec.structs.replace(trial, variants=variants, skip=skip, seconds=seconds, bare=bare)
@@ -397,11 +401,11 @@ def hold_against_parent(
             # what the workshop made may come from a bare file
             parent = registry.locate(manifest.parent, read=_seen)
         origin = parent.manifest.original()
-        if origin.sha256 == row.sha256:
+        if origin.key() == row.key():
             return ""
         theirs = parent.manifest, origin, registry.file_path(parent, origin), parts_of(parent)
         prove(*theirs, threads)
     except (FetchError, ManifestError, RefusedError) as error:
-        return f"{row.name} is not held against its parent: {error}"
+        return f"{row.title()} is not held against its parent: {error}"
     result = agree(manifest, row, path, parts, theirs, threads, again=again).result
-    return f"{row.name}: {result.notes[0]}"
+    return f"{row.title()}: {result.notes[0]}"

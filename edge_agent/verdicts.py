@@ -12,9 +12,9 @@ FOLDERS = ("proofs", "reports")
 def refusals(manifest: Manifest) -> list[str]:
     """Each variant that was refused when it was last tried, and why, one line each."""
     return [
-        f"refused: {row.name}: {result.reason}"
+        f"refused: {row.title()}: {result.reason}"
         for row in manifest.networks()
-        for result in [next((one for one in _latest(row.sha256) if not one.passed), Result(True))]
+        for result in [next((one for one in _latest(row.key()) if not one.passed), Result(True))]
         if not result.passed
     ]
 
@@ -22,18 +22,18 @@ def refusals(manifest: Manifest) -> list[str]:
 def notes(manifest: Manifest) -> list[str]:
     """What the last trials of each variant said, one line each."""
     return [
-        f"{row.name}: {result.reason or '; '.join(result.notes)}"
+        f"{row.title()}: {result.reason or '; '.join(result.notes)}"
         for row in manifest.networks()
-        for result in _latest(row.sha256)
+        for result in _latest(row.key())
         if result.notes or not result.passed
     ]
 
 
-def _latest(sha256: str) -> list[Result]:
-    """The latest result of a file on its own, and of the file against a parent, as far as there are any."""
+def _latest(key: str) -> list[Result]:
+    """The latest result of a variant on its own, and of it against a parent, as far as there are any."""
     found = []
     for folder in FOLDERS:
-        own = [verdict.result for verdict in remembered(sha256, folder) if verdict.sha256[0] == sha256]
+        own = [verdict.result for verdict in remembered(key, folder) if verdict.sha256[0] == key]
         tried = [result for result in own if result.notes or not result.passed]
         found += tried[:1]
     return found

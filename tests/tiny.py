@@ -10,8 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def tiny_detector(folder: Path, version: str = "1", box: tuple[int, int, int, int] = (16, 16, 48, 48)) -> Path:
-    """An end-to-end detector [1, N, 6] that sees one person in the middle of whatever it is shown.
+def tiny_detector(
+    folder: Path, version: str = "1", box: tuple[int, int, int, int] = (16, 16, 48, 48), size: int = 64
+) -> Path:
+    """An end-to-end detector [1, N, 6], `size` pixels square, that sees one person in the middle of what it is shown.
 
     It is a real network all the same: the box depends on nothing, the score on the picture's brightness.
     """
@@ -26,7 +28,7 @@ def tiny_detector(folder: Path, version: str = "1", box: tuple[int, int, int, in
             helper.make_node("Add", ["score", "box"], ["output0"]),
         ],
         "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size, size])],
         [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 1, 6])],
         [
             numpy_helper.from_array(place, "box"),
@@ -42,7 +44,7 @@ def tiny_detector(folder: Path, version: str = "1", box: tuple[int, int, int, in
         f'name = "tiny"\nversion = "{version}"\n'
         'task = "detect"\nfamily = "end2end"\nlicence = "Apache-2.0"\n'
         'trained_by = "nobody"\nlabels = ["person"]\nscore = 0.05\n'
-        "[input]\nwidth = 64\nheight = 64\n"
+        f"[input]\nwidth = {size}\nheight = {size}\n"
         f'[[file]]\nname = "model.onnx"\nformat = "onnx"\nsha256 = "{hashlib.sha256(raw).hexdigest()}"\n'
         f"bytes = {len(raw)}\n"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _models(args: argparse.Namespace) -> Models:
     from edge_agent.serving import Models
 
-    return Models(threads=args.threads, pull=args.pull, say=progress("fetching"))
+    return Models(threads=args.threads, pull=args.pull, say=progress("fetching"), once=True)
 
 
 def detect(args: argparse.Namespace) -> int:
@@ -232,6 +232,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
 
     from edge_agent import reading
     from edge_agent.registry.graph import clean
+    from edge_agent.serving import input_of
     from edge_agent.verdicts import notes
 
     path = Path(args.model)
@@ -239,11 +240,13 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
         found = reading.read(path, _proofs(args))
         net, seen = found.ends, found.seen
         name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
+        picture = seen.input
     else:
         located = registry.locate(args.model)
         row = located.manifest.networks()[0]
         net = reading.ends(registry.file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
+        picture = input_of(located.manifest, row)
         reasons = [*located.why.split("; "), *net.reasons, *notes(located.manifest)]
     shown = {
         "name": name,
@@ -254,7 +257,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
         "outputs": [_tensor(spec) for spec in net.outputs],
         "labels": what.labels,
         "class_ids": what.class_ids,
-        "input": msgspec.to_builtins(what.input),
+        "input": msgspec.to_builtins(picture),
         "text": msgspec.to_builtins(what.text),
         "licence": what.licence,
         "reasons": reasons,

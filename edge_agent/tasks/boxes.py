@@ -127,7 +127,8 @@ def _dtype(spec: Input, tensor: TensorSpec) -> np.dtype[Any]:
     if len(tensor.shape) != 4 or any(a not in (None, b) for a, b in zip(tensor.shape, want, strict=True)):
         shape = ["?" if axis is None else axis for axis in tensor.shape]
         raise RefusedError(
-            f'input "{tensor.name}" is {shape}, not {list(want)}; correct width, height or layout under [input]'
+            f'input "{tensor.name}" is {shape}, not {list(want)}; '
+            "correct width, height or layout under [input] or [[file]]"
         )
     if tensor.dtype in ("float32", "float16"):
         return np.dtype(np.float32)

@@ -62,15 +62,19 @@ def candidates(
     """Every variant at every size that it can take; what cannot be is noted."""
     manifest = located.manifest
     found: list[Candidate] = []
+    given = {_label(row, input_of(manifest, row)) for row in rows}
     for number, row in enumerate(rows):
         say("opening", number, len(rows))
         own = input_of(manifest, row)
-        served = score.open_file(manifest, paths[row.name], row.format, parts, threads)
+        shaped = msgspec.structs.replace(manifest, input=own)
+        served = score.open_file(shaped, paths[row.name], row.format, parts, threads)
         found.append(Candidate(_label(row, own), row, paths[row.name], own, replace(served, input=own)))
         if own is None or row.format != "onnx" or manifest.task != "detect":
             continue
         for width, height in _tried(sizes, own):
             changed = msgspec.structs.replace(own, width=width, height=height)
+            if _label(row, changed) in given:
+                continue
             shaped = msgspec.structs.replace(manifest, input=changed)
             path = work / f"{Path(row.name).stem}.{width}x{height}.onnx"
             try:
