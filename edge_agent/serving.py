@@ -7,7 +7,6 @@ lane takes turns on the processor.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -321,6 +320,8 @@ def _derived(verdict: Verdict | None) -> File | None:
 
 def _derive(row: File, path: Path, trial: Trial) -> Verdict:
     """Have it made, and keep what was made."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(dir=store.scratch(registry.home())) as folder:
         out = Path(folder) / "derived"
         trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))

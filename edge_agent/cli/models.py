@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from edge_agent.types import Finding, Frame
 
 
-def _models(args: argparse.Namespace) -> Models:
+def _models(args: argparse.Namespace, once: bool = False) -> Models:
     from edge_agent.serving import Models
 
-    return Models(threads=args.threads, pull=args.pull, say=progress("fetching"), once=True)
+    return Models(threads=args.threads, pull=args.pull, say=progress("fetching"), once=once)
 
 
 def detect(args: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def detect(args: argparse.Namespace) -> int:
     from edge_agent.types import Detections, Finding, Uri
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
-    models = _models(args)
+    models = _models(args, once=True)
     named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
     task = make_task(Uri(named, args.model, options), models.serve, home())
     if named == "recognise" and args.save:
@@ -119,7 +119,7 @@ def understand(args: argparse.Namespace) -> int:
     from edge_agent.tasks import make_task
     from edge_agent.types import Anomaly, Embedding, Finding, Scores, Spans, Text, Uri
 
-    models = _models(args)
+    models = _models(args, once=True)
     purpose = models.serve(args.model).manifest.task
     if purpose in ("anomaly", "classify", "tag"):
         if args.labels or args.embed:
