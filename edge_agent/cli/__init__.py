@@ -136,6 +136,29 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     timed.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
 
     kept = verb("models", models.models_verb, "list, fetch, read, add, check and remove models")
+    if "models" in argv:
+        _models_verbs(kept)
+
+    heard = verb("listen", device.listen, "print what devices report")
+    heard.add_argument("-c", "--config", help="take the broker from this config")
+    heard.add_argument("--url", help="mqtt://host[:port]")
+    heard.add_argument("--prefix", default="edge/v1")
+    heard.add_argument("--device", default="+", help="one device's id (default: all)")
+    heard.add_argument("--seconds", type=_seconds, help="end by itself")
+    heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
+    heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
+    heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
+    heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
+
+    verb("doctor", device.doctor, "say what of this machine fits and what is missing").add_argument(
+        "--json", action="store_true"
+    )
+
+    return parser
+
+
+def _models_verbs(kept: argparse.ArgumentParser) -> None:
+    """The verbs of `models`, read only for it."""
     each = kept.add_subparsers(dest="models_verb", required=True, metavar="VERB")
     listed = each.add_parser("list", help="what is here and what can be had")
     listed.add_argument("--json", action="store_true")
@@ -156,23 +179,6 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
     collected = each.add_parser("gc", help="delete files that no current or previous version uses")
     collected.add_argument("--budget", type=_bytes, default=0, metavar="BYTES", help="keep up to so much (e.g. 500M)")
-
-    heard = verb("listen", device.listen, "print what devices report")
-    heard.add_argument("-c", "--config", help="take the broker from this config")
-    heard.add_argument("--url", help="mqtt://host[:port]")
-    heard.add_argument("--prefix", default="edge/v1")
-    heard.add_argument("--device", default="+", help="one device's id (default: all)")
-    heard.add_argument("--seconds", type=_seconds, help="end by itself")
-    heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
-    heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
-    heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
-    heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
-
-    verb("doctor", device.doctor, "say what of this machine fits and what is missing").add_argument(
-        "--json", action="store_true"
-    )
-
-    return parser
 
 
 def _count(text: str) -> int:
