@@ -17,7 +17,7 @@ from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.registry import carried
 from edge_agent.registry.inspect import Look, Seen
 from edge_agent.shown import SENTENCES
-from edge_agent.sources.files import read_picture
+from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.anomaly import rebuilder
 from edge_agent.tasks.boxes import letterbox, preparer
 from edge_agent.tasks.detect import detect
