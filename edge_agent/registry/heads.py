@@ -12,6 +12,8 @@ from edge_agent.types import TensorSpec
 
 SIDES = (640, 416, 320, 512, 608, 256, 224, 384, 480, 768, 800, 960, 1024, 1280, 160, 192, 128)
 """pixels tried, in this order, for an input that leaves its size open"""
+QUERIES = (100, 300, 900)
+"""of DETR and its descendants"""
 BINS = 8
 """of NanoDet's distribution over a distance (reg_max 7)"""
 POINTS = 51
@@ -55,7 +57,7 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
     flat = [spec for spec in outputs if len(spec.shape) == 3]
     maps = [spec for spec in outputs if len(spec.shape) in (4, 5)]
     if len(outputs) == 2 and len(flat) == 2:
-        return _pair(flat, width, height)
+        return _pair(flat, width, height, names)
     if len(outputs) == 2 and len(flat) == 1 and len(maps) == 1:
         return [Guess("yolov8-seg", 0, f"output {shape(flat[0])} and masks {shape(maps[0])}")]
     if len(outputs) in (2, 3, 4):
@@ -74,6 +76,8 @@ def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) ->
     plain = {cells(width, height), cells(width, height, (8, 16, 32, 64))}
     grids = {*plain, *(3 * n for n in plain)}
     turned = rows is not None and (columns in grids or (columns is None and rows < 1000))
+    # of finished boxes and of queries only where the rows are surely theirs: a reader of text gives steps and letters
+    turned |= columns in QUERIES and rows in (6, 4 + (names or 80), 95)
     n, m = (columns, rows) if turned else (rows, columns)
     seen = f"output {shape(spec)}"
     if m is None or m < 5:
@@ -85,7 +89,7 @@ def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) ->
     if n is not None and n not in plain:
         if m == 6 and n <= 1000:
             return [Guess("end2end", 0, f"{seen}: at most {n} finished boxes with score and class")]
-        if n in (100, 300, 900) and m > 5:
+        if n in QUERIES and m > 5:
             return [Guess("rtdetr", m - 4, f"{seen}: {n} queries, each a box and {m - 4} classes")]
         return []
     order = "transposed, columns are cells" if turned else "one row a cell"
@@ -105,23 +109,31 @@ def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) ->
     return fits
 
 
-def _pair(flat: list[TensorSpec], width: int, height: int) -> list[Guess]:
-    """Boxes [1, N, 4] and scores [1, N, C]."""
+def _pair(flat: list[TensorSpec], width: int, height: int, names: int) -> list[Guess]:
+    """Boxes [1, N, 4] and scores [1, N, C], or [1, 4, N] and [1, C, N] of a head of cells."""
     named = {spec.name.split(":")[0]: spec for spec in flat}
-    boxes = named.get("boxes") or next((s for s in flat if s.shape[2] == 4), None)
+    boxes = named.get("boxes") or next((s for axis in (2, 1) for s in flat if s.shape[axis] == 4), None)
     if boxes is None:
         dets = next((s for s in flat if s.shape[2] == 5), None)
         return [Guess("mmdeploy", 0, f"outputs {shape(dets)} and labels")] if dets and len(flat) == 1 else []
     scores = next(spec for spec in flat if spec is not boxes)
     n, classes = scores.shape[1:]
-    if boxes.shape[1] != n or not classes:
+    grids = (cells(width, height), cells(width, height, (8, 16, 32, 64)))
+    if boxes.shape[1] == 4 and boxes.shape[2] == classes and classes in grids:
+        n, classes = classes, n
+    elif boxes.shape[1] != n or boxes.shape[2] != 4:
+        return []
+    if not classes:
         return []
     seen = f"outputs {boxes.name} {shape(boxes)} and {scores.name} {shape(scores)}"
-    if n in (cells(width, height), cells(width, height, (8, 16, 32, 64))):
+    if n in grids:
         return [Guess("edge-yolo", classes, f"{seen}: four distances and {classes} class logits a cell")]
     if n is not None and n <= 1000:
         own = Guess("detr-sigmoid", classes, f"{seen}: {n} queries, {classes} classes")
         none = Guess("detr", classes - 1, f"{seen}: {n} queries, {classes - 1} classes and no object")
+        fits = [guess for guess in (none, own) if guess.classes == names]
+        if fits:
+            return [Guess(g.family, g.classes, f"{g.why}, as the {names} names in the file say") for g in fits]
         # the first DETR has 100 queries, COCO's 91 ids and one more for no object
         return [none, own] if n == 100 or classes == 92 else [own, none]
     return [Guess("ssd-raw", classes - 1, f"{seen}: {n} anchors whose places are not in the file")] if n else []
@@ -150,7 +162,11 @@ def _finished(outputs: tuple[TensorSpec, ...]) -> list[Guess]:
 def _maps(maps: list[TensorSpec]) -> list[Guess]:
     """One tensor a level, or two."""
     seen = ", ".join(shape(spec) for spec in maps[:6])
-    widths = {spec.shape[1] for spec in maps if len(spec.shape) == 4}
+    flat = [spec.shape[1:] for spec in maps if len(spec.shape) == 4]
+    # the levels differ in their sides and not in their channels, which TFLite puts last
+    ends = {dims[2] for dims in flat}
+    last = None not in ends and len(ends) < len({dims[0] for dims in flat})
+    widths = {dims[2 if last else 0] for dims in flat}
     if all(len(spec.shape) == 5 for spec in maps):
         classes = (maps[0].shape[-1] or 5) - 5
         return [Guess("yolov5-raw", classes, f"{seen}: feature maps of three anchors, exported without decoding")]
@@ -159,7 +175,7 @@ def _maps(maps: list[TensorSpec]) -> list[Guess]:
         return [Guess("rtmdet", classes, f"{seen}: a map of {classes} class logits and one of 4 distances a level")]
     if len(widths) == 2 and 4 * BINS in widths and len(maps) in (6, 8):
         return [Guess("nanodet-levels", 0, f"{seen}: a map of classes and one of 4 x {BINS} bins a level")]
-    if len(widths) == 1 and len(maps) in (3, 4) and len({spec.shape[2:] for spec in maps}) == len(maps):
+    if len(widths) == 1 and len(maps) in (3, 4) and len(set(flat)) == len(maps):
         return [Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding")]
     return []
 

@@ -176,7 +176,7 @@ def _settle(
     def candidate(guess: Guess, ways: picture.Ways) -> Seen:
         found, ids, why = names.labels(guess.family, guess.classes, stated, where)
         own = [f"family {guess.family}: {guess.why}", *reasons, *ways.reasons, f"labels: {why}"]
-        coarse, lost = one_scale(graph, net.outputs, guess.family, max(base["width"], base["height"]))
+        coarse, lost = one_scale(graph, net.outputs, guess.family, max(base["width"], base["height"]), len(found))
         own += [coarse] if coarse else []
         refusal = f"{path}: {coarse}" if lost else ""
         return Seen("detect", guess.family, own, input=ways.first, labels=found, class_ids=ids, refusal=refusal)
@@ -265,10 +265,11 @@ def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: Look | No
     return replace(best, reasons=[*best.reasons, *reasons])
 
 
-def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: int) -> tuple[str, bool]:
+def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: int, classes: int) -> tuple[str, bool]:
     """What it costs that one quantized tensor holds boxes and scores ("" when none does), and whether it is too much.
 
-    A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth.
+    A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth,
+    and finished boxes the index of the last of their classes.
     """
     if family not in ONE_SCALE:
         return "", False
@@ -283,6 +284,8 @@ def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: 
             return f"one scale for boxes and scores, so boxes clip: {seen}", True
         if scale > 0.1:
             return f"one scale for boxes and scores, so scores are rounded away: {seen}", True
+        if family == "end2end" and high < classes - 1.5:
+            return f"one scale for boxes and scores, so class indices clip: {seen}", True
         exact = scale * side if high < 2 else scale
         return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False
     return "", False

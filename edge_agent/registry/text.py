@@ -15,6 +15,8 @@ from edge_agent.registry.kinds import Kind
 from edge_agent.registry.seen import BETTER, Look, Seen
 from edge_agent.types import Net
 
+ROLES = ("type", "segment", "mask", "ids", "word", "token")
+"""words in the names of inputs, by which the encoder tells types, mask and ids apart"""
 HEADS = ("bert-classifier", "bert-tagger")
 """families of text networks that come with a head"""
 
@@ -33,6 +35,8 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
         pooling, why = configured, "1_Pooling/config.json beside the file says so"
     length, why_length = _length(net)
     reasons.append(why_length)
+    if puzzle := _nameless(net):
+        return Seen("encode", "bert", reasons, refusal=f"{path}: a text encoder, but {puzzle}")
     part, role, lowercase, told = _words(path)
     if not part:
         refusal = f"{path}: a text encoder, but {told}"
@@ -65,6 +69,8 @@ def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
     def refused(why: str) -> Seen:
         return Seen(kind.task, kind.family, reasons, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
 
+    if puzzle := _nameless(net):
+        return refused(puzzle)
     part, role, lowercase, said = _words(path)
     if not part:
         return refused(said)
@@ -86,6 +92,17 @@ def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
     labels, told = names.of_classes(kind.classes, stated, where)
     made = TextInput(max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
     return Seen(kind.task, kind.family, [*reasons, f"labels: {told}"], text=made, labels=labels)
+
+
+def _nameless(net: Net) -> str:
+    """Why it is open which of several inputs are ids, mask and types; "" when their names tell."""
+    odd = [spec.name for spec in net.inputs if not any(word in spec.name.lower() for word in ROLES)]
+    if len(net.inputs) == 1 or not odd:
+        return ""
+    return (
+        f"nothing says what goes into {', '.join(odd)}; export it with the inputs called input_ids, attention_mask "
+        "and token_type_ids"
+    )
 
 
 def _length(net: Net) -> tuple[int, str]:

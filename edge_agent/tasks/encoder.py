@@ -147,7 +147,9 @@ def words_of(model: Served) -> WordPiece:
 
 
 def inputs_of(name: str, net: Net) -> dict[str, TensorSpec]:
-    """The network's inputs by their roles, told from their names."""
+    """The network's inputs by their roles, told from their names; one that stands alone takes the ids."""
+    if len(net.inputs) == 1 and len(net.inputs[0].shape) == 2:
+        return {"ids": net.inputs[0]}
     found: dict[str, TensorSpec] = {}
     for spec in net.inputs:
         roles = [role for role, parts in ROLES if any(part in spec.name.lower() for part in parts)]

@@ -20,6 +20,10 @@ CELLS = 84
 """of 64x64 with strides 8, 16, 32"""
 BOX = 24.0
 """pixels of a side of each box"""
+QUERIES = 100
+"""rows of the heads that have queries or finished boxes"""
+BINS = 8
+"""of the distances of NanoDet"""
 
 
 def picture(path: Path) -> Path:
@@ -80,29 +84,70 @@ def squares(
     flat = [step("Reshape", level, const(np.array([0, 3, -1], np.int64))) for level in levels]
     scores = step("Concat", *flat, axis=2)
     places = np.zeros((1, 4, CELLS), np.float32)
+    strides = np.repeat([8, 16, 32], [64, 16, 4]).astype(np.float32)
     centres = [((i % n) * s + s / 2, (i // n) * s + s / 2) for s, n in ((8, 8), (16, 4), (32, 2)) for i in range(n * n)]
     places[0, :2] = np.array(centres).T
     places[0, 2:] = BOX
     if head == "yolox":
         places[0, :2] = 0.5
-        places[0, 2:] = np.log(BOX / np.repeat([8, 16, 32], [64, 16, 4]))
+        places[0, 2:] = np.log(BOX / strides)
+    elif head in ("end2end", "ssd"):
+        places[0] = np.concatenate([places[0, :2] - BOX / 2, places[0, :2] + BOX / 2])
+    elif head == "edge-yolo":
+        places[:] = BOX / 16
+    elif head == "nanodet":
+        # a softmax over bins of which two are not nothing has its mean between these two
+        places = np.maximum(1 - np.abs(np.arange(BINS)[:, None] - BOX / 2 / strides), 1e-9)
+        places = np.log(np.tile(places, (4, 1)), dtype=np.float32)[None]
+    if head == "ssd":
+        places = places[:, [1, 0, 3, 2]]
+    if head in ("ssd", "rtdetr", "detr", "detr-sigmoid"):
+        places = places / np.float32(SIDE)
+    if head in ("ssd", "rtdetr", "detr", "detr-sigmoid", "end2end"):
+        more = const(np.array([0, 0, 0, 0, 0, QUERIES - CELLS], np.int64))
+        scores = step("Pad", scores, more)
+        places = np.pad(places, ((0, 0), (0, 0), (0, QUERIES - CELLS)))
     zero = step("Mul", step("Slice", scores, const([0]), const([1]), const([1])), const(np.float32(0)))
     boxes = step("Add", zero, const(places))
-    parts = [boxes, scores]
-    if head in ("yolox", "yolox-decoded"):
-        parts.insert(1, step("Add", zero, const(np.float32(1))))
-    if head == "edge-yolo":
-        reach = step("Add", zero, const(np.full((1, 4, CELLS), BOX / 16, np.float32)))
-        logits = step("Mul", step("Sub", scores, const(np.float32(0.5))), const(np.float32(20)))
-        outs = [step("Transpose", part, perm=[0, 2, 1]) for part in (reach, logits)]
-        shapes = [[batch, CELLS, 4], [batch, CELLS, 3]]
+    one = step("Add", zero, const(np.float32(1)))
+    best = step("ReduceMax", scores, axes=[1])
+    which = step("Cast", step("ArgMax", scores, axis=1), to=TensorProto.FLOAT)
+    logits = step("Mul", step("Sub", scores, const(np.float32(0.5))), const(np.float32(20)))
+    rows = QUERIES if places.shape[2] == QUERIES else CELLS
+    parts = {
+        "yolov8": [boxes, scores],
+        "rtdetr": [boxes, scores],
+        "nanodet": [scores, boxes],
+        "end2end": [boxes, best, which],
+    }.get(head, [boxes, one, scores])
+    if head in ("edge-yolo", "detr", "detr-sigmoid"):
+        sides = [logits] if head != "detr" else [step("Concat", logits, zero, axis=1)]
+        outs, widths = [boxes, *sides], [4, 4 if head == "detr" else 3]
+    elif head == "ssd":
+        outs, widths = [boxes], [4]
+    elif head == "rtmdet":
+        outs, widths = levels, []
     else:
-        out = step("Concat", *parts, axis=1)
-        rows = (4 if head == "yolov8" else 5) + 3
-        upright = head == "yolov8"
-        if upright == turned:
-            out = step("Transpose", out, perm=[0, 2, 1])
-        outs, shapes = [out], [[batch, rows, CELLS] if upright != turned else [batch, CELLS, rows]]
+        outs = [step("Concat", *parts, axis=1)]
+        widths = [{"nanodet": 4 * BINS + 3, "end2end": 6, "yolov8": 7, "rtdetr": 7}.get(head, 8)]
+    if head == "yolov5":
+        outs, rows = [step("Concat", *outs, *outs, *outs, axis=2)], 3 * CELLS
+    shapes: list[list[int | str]] = [[batch, width, rows] for width in widths]
+    if (head == "yolov8") == turned and head != "rtmdet":
+        outs = [step("Transpose", out, perm=[0, 2, 1]) for out in outs]
+        shapes = [[batch, rows, width] for width in widths]
+    if head == "ssd":
+        outs += [step("Squeeze", part, const([1])) for part in (which, best)]
+        count = step("Slice", step("Shape", best), const([2]), const([3]))
+        outs.append(step("Cast", count, to=TensorProto.FLOAT))
+        shapes += [[batch, rows], [batch, rows], [1]]
+    elif head == "rtmdet":
+        reach = [step("Concat", *[step("Slice", x, const([0]), const([1]), const([1]))] * 4, axis=1) for x in levels]
+        outs = [*levels, *reach]
+        shapes = [[batch, width, n, n] for width in (3, 4) for n in (8, 4, 2)]
+        if turned:
+            outs = [step("Transpose", out, perm=[0, 2, 3, 1]) for out in outs]
+            shapes = [[batch, n, n, width] for width in (3, 4) for n in (8, 4, 2)]
     if tail:
         scale, low = const(np.float32(tail[0])), const(np.int8(tail[1]))
         outs = [step("DequantizeLinear", step("QuantizeLinear", out, scale, low), scale, low) for out in outs]

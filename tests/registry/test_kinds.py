@@ -51,6 +51,10 @@ def shapes(inputs: dict[str, Dims], outputs: dict[str, Dims], dtype: str = "floa
         (PICTURE, {f"{n}": (1, 255, n, n) for n in (52, 26, 13)}, "detect", "yolo-levels"),
         (PICTURE, {f"{k}{n}": (1, k, n, n) for k in (80, 4) for n in (52, 26, 13)}, "detect", "rtmdet"),
         (PICTURE, {f"{k}{n}": (1, k, n, n) for k in (80, 32) for n in (52, 26, 13)}, "detect", "nanodet-levels"),
+        (PICTURE, {f"{n}": (1, n, n, 255) for n in (52, 26, 13)}, "detect", "yolo-levels"),
+        (PICTURE, {f"{k}{n}": (1, k, None, None) for k in (80, 4) for n in (52, 26, 13)}, "detect", "rtmdet"),
+        # steps of a reader of text, which count no boxes
+        ({"x": (1, 3, 48, 320)}, {"o": (1, 25, 300)}, "read", "ocr-recogniser"),
         ({"image": (1, 3, 640, 640), "size": (1, 2)}, {"o": (1, 300, 6)}, "detect", "two-inputs"),
         (PICTURE, {f"{k}{n}": (1, n * n, k) for k in (80, 4) for n in (52, 26, 13)}, "detect", "rtmdet"),
         (PICTURE, {f"{k}{n}": (1, k, n * n) for k in (80, 32) for n in (52, 26, 13)}, "detect", "nanodet-levels"),
@@ -123,8 +127,20 @@ def test_the_exporters_task_is_believed(tmp_path: Path, task: str) -> None:
 WORDS, WIDTH = 900, 24
 
 
-def bert(path: Path, out: tuple[int, ...], *, name: str = "y", first: str = "a", cast: bool = False) -> Path:
-    """Token ids are looked up and multiplied with a matrix; `out`: axes behind the batch, L for the tokens is -1."""
+def bert(
+    path: Path,
+    out: tuple[int, ...],
+    *,
+    name: str = "y",
+    first: str = "a",
+    cast: bool = False,
+    half: bool = False,
+    fixed: bool = False,
+) -> Path:
+    """Token ids are looked up and multiplied with a matrix; `out`: axes behind the batch, L for the tokens is -1.
+
+    `cast`: the table is float16 and widened; `half`: all is float16; `fixed`: one text of 16 tokens.
+    """
     nodes = []
     table = "table"
     if cast:
@@ -134,24 +150,28 @@ def bert(path: Path, out: tuple[int, ...], *, name: str = "y", first: str = "a",
     if out[0] != -1:
         nodes.append(helper.make_node("ReduceMean", ["looked"], ["pooled"], axes=[1], keepdims=0))
     nodes.append(helper.make_node("MatMul", ["looked" if out[0] == -1 else "pooled", "w"], [name]))
-    kind = np.float16 if cast else np.float32
+    wide = np.float16 if half else np.float32
+    kind = np.float16 if cast else wide
     constants = [
         numpy_helper.from_array(np.zeros((WORDS, WIDTH), kind), "table"),
-        numpy_helper.from_array(np.zeros((WIDTH, out[-1]), np.float32), "w"),
+        numpy_helper.from_array(np.zeros((WIDTH, out[-1]), wide), "w"),
     ]
-    dims = ["batch", *("tokens" if n == -1 else n for n in out)]
+    batch, tokens = (1, 16) if fixed else ("batch", "tokens")
+    dims = [batch, *(tokens if n == -1 else n for n in out)]
     graph = helper.make_graph(
         nodes,
         "bert",
-        [helper.make_tensor_value_info(first, TensorProto.INT64, ["batch", "tokens"])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info(first, TensorProto.INT64, [batch, tokens])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT16 if half else TensorProto.FLOAT, dims)],
         constants,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path
 
 
-@pytest.mark.parametrize("cast", [False, True])
+@pytest.mark.parametrize(
+    "given", [{}, {"cast": True}, {"half": True}, {"fixed": True}, {"half": True, "fixed": True}], ids=str
+)
 @pytest.mark.parametrize(
     ("out", "name", "task", "family"),
     [
@@ -164,10 +184,12 @@ def bert(path: Path, out: tuple[int, ...], *, name: str = "y", first: str = "a",
         ((WIDTH,), "y", "encode", "bert"),
     ],
 )
-def test_text_heads(tmp_path: Path, out: tuple[int, ...], name: str, task: str, family: str, cast: bool) -> None:
+def test_text_heads(
+    tmp_path: Path, out: tuple[int, ...], name: str, task: str, family: str, given: dict[str, bool]
+) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
     for first in ("input_ids", "renamed"):
-        path = bert(tmp_path / "net.onnx", out, name=name, first=first, cast=cast)
+        path = bert(tmp_path / "net.onnx", out, name=name, first=first, **given)
         seen = inspect(path, open_net(path, "onnx"))
         assert (seen.task, seen.family) == (task, family), seen.reasons
         assert f"{WORDS} words by {WIDTH}" in seen.reasons[0]
@@ -192,3 +214,12 @@ def test_what_stands_beside_an_encoder_is_read(tmp_path: Path) -> None:
     seen = inspect(path, open_net(path, "onnx"))
     assert seen.text is not None and seen.text.pooling == "cls"
     assert any("1_Pooling/config.json" in reason for reason in seen.reasons)
+
+
+def test_a_head_whose_inputs_have_no_telling_names_is_refused(tmp_path: Path) -> None:
+    path = bert(tmp_path / "net.onnx", (5,), first="ids")
+    model = onnx.load(str(path))
+    model.graph.input.append(helper.make_tensor_value_info("b", TensorProto.INT64, ["batch", "tokens"]))
+    onnx.save(model, str(path))
+    seen = inspect(path, open_net(path, "onnx"))
+    assert seen.family == "bert-classifier" and "nothing says what goes into b; export it" in seen.refusal

@@ -15,8 +15,9 @@ from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.manifest import Input
 from edge_agent.registry import add as adding
 from edge_agent.registry.inspect import RUNS, Look, Seen, inspect
-from edge_agent.registry.text import HEADS
-from edge_agent.tasks import anomaly, recognise
+from edge_agent.registry.picture import describe
+from edge_agent.registry.text import HEADS, ROLES
+from edge_agent.tasks import anomaly, encoder, recognise
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.trial import looker, mosaic
 from tests.registry.heads import picture, squares
@@ -43,44 +44,85 @@ def said(seen: Seen, *words: str) -> bool:
 def test_what_can_be_added_is_what_the_tasks_decode() -> None:
     detectors = {family for family in FAMILIES if not family.endswith("-maps")}
     assert set(RUNS) == {*detectors, "bert", *HEADS, *recognise.FAMILIES, *anomaly.FAMILIES}
+    assert set(ROLES) == {word for _, words in encoder.ROLES for word in words}
 
 
-@pytest.mark.parametrize("head", ["yolox", "yolox-decoded", "yolov8", "edge-yolo"])
+GREEN = [-0.456 / 0.224, (1 - 0.456) / 0.224]
+"""no and full green in ImageNet's measure"""
+LOGITS = {"edge-yolo": "0..255", "detr": "imagenet", "detr-sigmoid": "0..1"}
+"""heads whose scores have no upper end that would betray a wrong scale, and what they are trained on"""
+
+
 @pytest.mark.parametrize(
-    ("given", "top"),
+    "head",
+    # YOLOv6 is what yolox-decoded is where the pixels go in as 0..1
+    ["yolox", "yolox-decoded", "yolov5", "yolov8", "end2end", "rtdetr", "detr", "detr-sigmoid", "nanodet", "ssd",
+     "edge-yolo"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "span"),
     [
-        ({}, 255),
-        ({"gain": 1.0}, 1),
-        ({"nhwc": True}, 255),
-        ({"batch": "n"}, 255),
-        ({"element": TensorProto.UINT8}, 255),
-        ({"element": TensorProto.UINT8, "nhwc": True, "batch": "n"}, 255),
-        ({"element": TensorProto.FLOAT16}, 255),
-        ({"element": TensorProto.FLOAT16, "gain": 1.0}, 1),
-        ({"lead": [("Div", 255.0)], "gain": 1.0}, 255),
-        ({"turned": True, "names": ("x", "y")}, 255),
+        ({}, "0..255"),
+        ({"gain": 1.0}, "0..1"),
+        ({"nhwc": True}, "0..255"),
+        ({"batch": "n"}, "0..255"),
+        ({"element": TensorProto.UINT8}, "0..255"),
+        ({"element": TensorProto.UINT8, "nhwc": True, "batch": "n"}, "0..255"),
+        ({"element": TensorProto.FLOAT16}, "0..255"),
+        ({"element": TensorProto.FLOAT16, "gain": 1.0}, "0..1"),
+        ({"lead": [("Div", 255.0)], "gain": 1.0}, "0..255"),
+        ({"turned": True, "names": ("x", "y")}, "0..255"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else str(value),
 )
-def test_each_head_in_each_way(tmp_path: Path, look: Look, head: str, given: dict[str, Any], top: int) -> None:
-    """`top`: what a full channel is to be as the network's input."""
-    if head == "edge-yolo" and top == 1:
-        # logits have no upper end that would betray a wrong scale
-        given, top = {**given, "gain": 1 / 255}, 255
+def test_each_head_in_each_way(tmp_path: Path, look: Look, head: str, given: dict[str, Any], span: str) -> None:
+    """`span`: what black and a full channel are to be as the network's input."""
+    open_scale = given.get("element") != TensorProto.UINT8 and "lead" not in given
+    if head in LOGITS and open_scale:
+        span = LOGITS[head]
+        given = {**given, "gain": 1 / 255 if span == "0..255" else 1.0}
+    if head in ("ssd", "detr", "detr-sigmoid") and "turned" in given:
+        # nobody exports these so: what cannot be decoded is not read
+        with pytest.raises(RefusedError, match="no head that is known at 64x64"):
+            read(squares(tmp_path / "net.onnx", head, **given), look)
+        return
+    if head == "ssd" and span == "0..1":
+        span = "-1..1"  # a full channel is 1 in both, and the family's own is taken
     seen = read(squares(tmp_path / "net.onnx", head, **given), look)
     # decoded boxes behind an objectness of 1 are YOLOv6's where the pixels go in as its own do
-    family = "yolov6" if head == "yolox-decoded" and top == 1 else head
+    family = "yolov6" if head == "yolox-decoded" and span == "0..1" else head
     assert (seen.task, seen.family, seen.refusal) == ("detect", family, "")
     assert seen.input is not None
     assert (seen.input.width, seen.input.height) == (64, 64)
     assert seen.input.layout == ("NHWC" if given.get("nhwc") else "NCHW")
-    ends = [(x * seen.input.scale - seen.input.mean[0]) / seen.input.std[0] for x in (0, 255)]
-    assert ends == pytest.approx([0, top])
+    ends = [(x * seen.input.scale - seen.input.mean[1]) / seen.input.std[1] for x in (0, 255)]
+    assert ends == pytest.approx({"0..1": [0, 1], "0..255": [0, 255], "-1..1": [-1, 1], "imagenet": GREEN}[span])
     assert seen.labels == ["blue", "green", "red"]
     for subject in ("family ", "layout ", "size ", "labels: "):
         assert said(seen, subject), subject
-    assert said(seen, "scale") or said(seen, "tried on the proof pictures", f"0..{top}: ")
+    assert said(seen, "scale") or said(seen, "tried on the proof pictures", describe(seen.input))
     assert ("batch" in given) == said(seen, "dynamic axes")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"nhwc": True},
+        {"batch": "n"},
+        {"element": TensorProto.UINT8},
+        {"element": TensorProto.FLOAT16},
+        {"names": ("x", "y")},
+        {"turned": True},
+    ],
+    ids=str,
+)
+def test_a_head_that_is_only_named_is_named_in_each_way(tmp_path: Path, look: Look, given: dict[str, Any]) -> None:
+    seen = read(squares(tmp_path / "net.onnx", "rtmdet", **given), look)
+    assert (seen.task, seen.family, len(seen.labels)) == ("detect", "rtmdet", 3)
+    assert "cannot run this family" in seen.refusal and "3 class logits" in seen.refusal
+    assert said(seen, "family rtmdet", "[1, 8, 8, 3]") == ("turned" in given)
+    assert said(seen, "layout NHWC" if given.get("nhwc") else "layout NCHW")
 
 
 def test_evidence_in_the_file_needs_no_trial(tmp_path: Path) -> None:
@@ -130,6 +172,13 @@ def test_what_makes_no_sense_in_any_way_is_refused(tmp_path: Path, look: Look) -
         ("yolox", (1 / 256, -128), "boxes clip", True),
         ("yolox", (6 / 255, -43), "boxes are exact to 0.024 pixels", False),
         ("yolov8", (64 / 255, -128), "scores are rounded away", True),
+        ("yolov5", (64 / 255, -128), "scores are rounded away", True),
+        ("end2end", (64 / 255, -128), "scores are rounded away", True),
+        ("end2end", (1 / 256, -128), "class indices clip", True),
+        ("rtdetr", (1 / 256, -128), "boxes are exact to 0.25 pixels", False),
+        ("nanodet", (1 / 256, -128), "boxes clip", True),
+        ("nanodet", (24 / 255, 84), "boxes are exact to", False),
+        # SSD, DETR and edge-yolo have their boxes in a tensor of their own
     ],
 )
 def test_one_scale_for_boxes_and_scores(
@@ -169,6 +218,31 @@ def test_the_pooling_that_makes_sense_is_kept(tmp_path: Path) -> None:
     (tmp_path / "blind").mkdir()
     bert(tmp_path / "blind", poison=True)
     assert "no pooling makes sense on the proof sentences" in read(tmp_path / "blind" / "bert.onnx", looker()).refusal
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"batch": 1, "length": 16}, ""),
+        ({"dtype": TensorProto.INT32, "batch": 1}, ""),
+        ({"types": False}, ""),
+        ({"half": True}, ""),
+        ({"half": True, "batch": 1, "length": 16}, ""),
+        ({"names": ["x:0"]}, ""),
+        ({"names": ["text_ids", "text_mask", "segments"]}, ""),
+        ({"names": ["x", "y", "z"]}, "nothing says what goes into x, y, z"),
+        # layout, pixel scale and one scale for boxes and scores have no counterpart in text
+    ],
+    ids=str,
+)
+def test_an_encoder_in_each_way(tmp_path: Path, given: dict[str, Any], refused: str) -> None:
+    """What is read has been run on the proof sentences."""
+    bert(tmp_path, **given)
+    seen = read(tmp_path / "bert.onnx", looker())
+    assert (seen.task, seen.family) == ("encode", "bert")
+    assert refused in seen.refusal and bool(refused) == bool(seen.refusal)
+    assert bool(refused) != said(seen, "pooling mean: tried on the proof sentences", "cls 0.00")
+    assert said(seen, f"max_length {given.get('length') or 512}")
 
 
 def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:

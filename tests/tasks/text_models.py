@@ -43,32 +43,37 @@ def bert(
     types: bool = True,
     dtype: int = TensorProto.INT64,
     poison: bool = False,
+    half: bool = False,
+    names: list[str] | None = None,
     **text: Any,
 ) -> Served:
-    """Build and serve it. Outputs: hidden [B, L, H] (token vectors, times 3), first [B, H] (that of [CLS])."""
+    """Build and serve it. Outputs: hidden [B, L, H] (token vectors, times 3), first [B, H] (that of [CLS]).
+
+    `half`: float16 throughout; `names`: of ids, mask and types, as many as it is to have.
+    """
     table = np.random.default_rng(7).standard_normal((len(WORDS), WIDTH)).astype(np.float32)
     # what stands in every sentence says nothing
     table[: WORDS.index("and") + 1] *= 0.05
     if poison:
         table[WORDS.index("rain")] = np.nan
     dims = [batch or "B", length or "L"]
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
-    parts = {"table": table, "three": np.float32(3), "zero": np.array(0, np.int64)}
+    names = names or ["input_ids", "attention_mask", *(["token_type_ids"] if types else [])]
+    width = np.float16 if half else np.float32
+    element = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    parts = {"table": table.astype(width), "three": width(3), "zero": np.array(0, np.int64)}
     nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["tokens"]),
-        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["table", names[0]], ["tokens"]),
         helper.make_node("Mul", ["tokens", "three"], ["hidden"]),
         helper.make_node("Gather", ["hidden", "zero"], ["first"], axis=1),
     ]
-    if types:
-        nodes.insert(3, helper.make_node("Cast", ["token_type_ids"], ["kinds"], to=TensorProto.FLOAT))
+    nodes += [helper.make_node("Cast", [name], [f"unused {name}"], to=TensorProto.FLOAT) for name in names[1:]]
     graph = helper.make_graph(
         nodes,
         "toy-bert",
         [helper.make_tensor_value_info(name, dtype, dims) for name in names],
         [
-            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [*dims, WIDTH]),
-            helper.make_tensor_value_info("first", TensorProto.FLOAT, [dims[0], WIDTH]),
+            helper.make_tensor_value_info("hidden", element, [*dims, WIDTH]),
+            helper.make_tensor_value_info("first", element, [dims[0], WIDTH]),
         ],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in parts.items()],
     )
