@@ -215,8 +215,10 @@ def test_gaps_and_swap_by_command_and_a_class_for_each_kind(tmp_path: Path) -> N
         config.write_text(config.read_text().replace('path = "store"', 'path = "store"\nmax_events = 1000'))
         agent = start(config)
         until(lambda: list((tmp_path / "store").glob("alert-*.log")), "a gap is declared")
+        agent.send_signal(signal.SIGSTOP)  # else it may send the gap before anybody listens
         server.start()
         with Consumer(Mqtt(url=server.url)) as consumer:
+            agent.send_signal(signal.SIGCONT)
             until(lambda: consumer.last("porch/status") == b"online", "it is online")
             for verb in ("gaps", "swap"):
                 topic = f"edge/v1/porch/cmd/{verb}"
