@@ -17,10 +17,9 @@ from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import File, Manifest, load
 from edge_agent.registry import store
-from edge_agent.types import Net
 
 if TYPE_CHECKING:
-    from edge_agent.registry.seen import Look, Seen
+    from edge_agent.registry.seen import Seen
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -30,7 +29,6 @@ ALIASES = {"detector": ("yolox-nano", "edge-yolo"), "encoder": ("minilm-l6-int8"
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 
 Say = Callable[[int, int], None]
-OpenNet = Callable[[Path, str], Net]
 Read = Callable[[Path], "Seen"]
 
 
@@ -65,14 +63,10 @@ def locate(
     pull: bool = False,
     say: Say | None = None,
     read: Read | None = None,
-    open_net: OpenNet | None = None,
-    look: Look | None = None,
 ) -> Located:
     """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
 
-    `pull`: an alias may fetch its first choice. `read` says what a bare file is (reading.seen, in a child process);
-    or, in this process, `open_net` reads its shapes (backends.open_net) and `look` tries what it leaves open
-    (trial.looker), without it that is taken as the family is trained.
+    `pull`: an alias may fetch its first choice. `read` says what a bare file is (reading.seen, in a child process).
     Raises ManifestError, RefusedError (a bare file of no known family) or FetchError.
     """
     if name in ALIASES:
@@ -89,7 +83,6 @@ def locate(
     if is_folder:
         return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
     if path.suffix.lower() in SUFFIXES and is_file:
-        read = reader(open_net, look) if open_net else read
         if read is None:
             raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
         return _bare(path, read)
@@ -146,13 +139,6 @@ def _serves(located: Located) -> bool:
     networks = {row.name for row in located.manifest.networks()}
     parts = {row.name for row in located.manifest.file if row.format == "text"}
     return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
-
-
-def reader(open_net: OpenNet, look: Look | None = None) -> Read:
-    """Reads bare files in this process: for those that are trusted, and for tests."""
-    from edge_agent.registry.inspect import inspect
-
-    return lambda path: inspect(path, open_net(path, SUFFIXES[path.suffix.lower()]), look)
 
 
 def _bare(path: Path, read: Read) -> Located:

@@ -9,6 +9,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.registry.inspect import inspect
 from edge_agent.types import Net, TensorSpec
+from tests.registry import here
 from tests.registry.test_registry import detector
 
 Dims = tuple[int | None, ...]
@@ -107,7 +108,7 @@ def test_real_files(data: Path) -> None:
         "vww_96_int8.tflite": "image-classifier",
     }
     for name, family in families.items():
-        located = registry.locate(str(data / "models" / name), open_net=open_net)
+        located = registry.locate(str(data / "models" / name), read=here.read)
         assert located.manifest.family == family
         assert located.manifest.file[0].sha256[:12] == located.manifest.version
         assert registry.file_path(located, located.manifest.file[0]) == data / "models" / name

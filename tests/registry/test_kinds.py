@@ -14,6 +14,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.registry.inspect import RUNS, Seen, inspect
 from edge_agent.types import Net, TensorSpec
+from tests.registry import here
 
 Dims = tuple[int | None, ...]
 
@@ -119,7 +120,7 @@ def test_the_exporters_task_is_believed(tmp_path: Path, task: str) -> None:
     seen = inspect(path, open_net(path, "onnx"))
     assert seen.family.startswith("yolov8-") and f'the file\'s task is "{task}"' in seen.reasons[0]
     with pytest.raises(RefusedError, match="cannot run this family"):
-        registry.locate(str(path), open_net=open_net)
+        registry.locate(str(path), read=here.read)
 
 
 # ── text: the table of words in the graph tells what the last axis counts ────────────────────────────────

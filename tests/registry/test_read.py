@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edge_agent.registry.text import HEADS, ROLES
 from edge_agent.tasks import anomaly, encoder, recognise
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.trial import looker, mosaic
+from tests.registry import here
 from tests.registry.heads import picture, squares
 from tests.tasks.text_models import bert
 
@@ -248,7 +250,7 @@ def test_an_encoder_in_each_way(tmp_path: Path, given: dict[str, Any], refused: 
 def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:
     meta = {"license": "MIT"}
     path = squares(tmp_path / "my net.onnx", "yolov8", gain=1.0, nhwc=True, meta=meta)
-    located = adding.add(path, "squares", registry.reader(open_net, look))
+    located = adding.add(path, "squares", partial(here.read, look=look))
     manifest = registry.locate("squares").manifest
     assert manifest == located.manifest
     assert (manifest.family, manifest.licence, manifest.labels) == ("yolov8", "MIT", ["blue", "green", "red"])
@@ -258,7 +260,7 @@ def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:
         squares(tmp_path / "b.onnx", "yolov8", batch=4),
     ):
         with pytest.raises(RefusedError):
-            adding.add(refused, "no", registry.reader(open_net, look))
+            adding.add(refused, "no", partial(here.read, look=look))
     with pytest.raises(ManifestError, match='no model "no"'):
         registry.locate("no")
 

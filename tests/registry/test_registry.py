@@ -13,6 +13,7 @@ from edge_agent.errors import FetchError, ManifestError, RefusedError, UsageErro
 from edge_agent.manifest import load
 from edge_agent.registry import add as adding
 from edge_agent.registry import store
+from tests.registry import here
 
 KEYS = {"name", "task", "family", "format", "version", "sha256", "licence", "trained_by", "bytes", "state"}
 
@@ -203,7 +204,7 @@ def test_listing_survives_a_broken_manifest(own_home: Path) -> None:
 
 def test_add_a_bare_file_use_it_and_remove_it(tmp_path: Path, own_home: Path) -> None:
     path = detector(tmp_path / "my net.onnx", names="{0: 'cat \"tom\"', 1: 'dög'}")
-    located = adding.add(path, "mine", registry.reader(open_net))
+    located = adding.add(path, "mine", here.read)
     path.unlink()
     assert located.manifest.family == "yolox"
     again = registry.locate("mine")
@@ -222,14 +223,14 @@ def test_add_a_folder_and_the_names_that_are_refused(tmp_path: Path) -> None:
     for name in ("detector", "yolox-nano", "a/b", "..", ""):
         if name:
             with pytest.raises(UsageError):
-                adding.add(folder, name, registry.reader(open_net))
-    assert adding.add(folder, None, registry.reader(open_net)).manifest.name == "toy"
+                adding.add(folder, name, here.read)
+    assert adding.add(folder, None, here.read).manifest.name == "toy"
     assert registry.verify() == []
 
 
 def test_remove_keeps_what_another_model_uses(own_home: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        adding.add(toy(tmp_path / "m"), name, registry.reader(open_net))
+        adding.add(toy(tmp_path / "m"), name, here.read)
     assert adding.remove("one") == 0
     assert registry.verify("two") == []
     assert adding.remove("two") == 7

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from edge_agent import registry
-from edge_agent.backends import open_net
 from edge_agent.cli import main
 from edge_agent.errors import FetchError, ManifestError, UsageError
 from edge_agent.manifest import load
 from edge_agent.registry import add as adding
 from edge_agent.registry import store, versions
 from tests.conftest import ROOT
+from tests.registry import here
 from tests.registry.test_registry import toy
 
 
@@ -29,7 +29,7 @@ def model(tmp_path: Path, body: str) -> Path:
 
 
 def add(tmp_path: Path, body: str) -> registry.Located:
-    return adding.add(model(tmp_path, body), "mine", registry.reader(open_net))
+    return adding.add(model(tmp_path, body), "mine", here.read)
 
 
 def pair(home: Path) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def test_a_refused_version_changes_nothing(tmp_path: Path, own_home: Path) -> No
     add(tmp_path, "one")
     add(tmp_path, "two")
     with pytest.raises(ManifestError, match="no"):
-        adding.add(model(tmp_path, "three"), "mine", registry.reader(open_net), refuse)
+        adding.add(model(tmp_path, "three"), "mine", here.read, refuse)
     assert pair(own_home) == ("two", "one")
 
 
@@ -97,7 +97,7 @@ def test_a_folder_put_there_by_hand_and_another_task_are_not_switched(tmp_path: 
     text = (folder / "manifest.toml").read_text().replace('"detect"', '"encode"')
     (folder / "manifest.toml").write_text(text.replace("input = {", 'text = { vocab = "v" }\ninput = {'))
     with pytest.raises(UsageError, match="is a model to detect, this is one to encode"):
-        adding.add(folder, "mine", registry.reader(open_net))
+        adding.add(folder, "mine", here.read)
 
 
 def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Path) -> None:
@@ -121,12 +121,12 @@ KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 from edge_agent import registry
-from edge_agent.backends import open_net
 from edge_agent.registry import add as adding
+from tests.registry import here
 
 home, folder, act = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 acts = {
-    "add": lambda: adding.add(Path(folder), "mine", registry.reader(open_net)),
+    "add": lambda: adding.add(Path(folder), "mine", here.read),
     "rollback": lambda: adding.rollback("mine"),
     "remove": lambda: adding.remove("mine"),
 }

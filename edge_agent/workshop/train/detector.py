@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from edge_agent import registry
-from edge_agent.backends import open_net
+from edge_agent import reading, registry
 from edge_agent.errors import InputError, UsageError
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert_net import half_pays
@@ -199,7 +198,7 @@ def _start(start: str | None, classes: tuple[str, ...] | None) -> Start | None:
     if start is not None and start.endswith(".pt"):
         best = checkpoint.load(Path(start))
         return {name: value.numpy() for name, value in best["tensors"].items()}, tuple(best["classes"])
-    located = registry.locate(start or OWN, open_net=open_net)
+    located = registry.locate(start or OWN, read=reading.seen)
     row = next((r for r in located.manifest.file if r.format == "onnx" and r.precision != "int8"), None)
     if row is None:
         raise UsageError(f"--start {start}: no float .onnx there to start from; `--start none` begins from scratch")
@@ -215,7 +214,7 @@ def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> tuple[Yolox
     """
     if teacher is None:
         return None
-    located = registry.locate(teacher, pull=True, open_net=open_net)
+    located = registry.locate(teacher, pull=True, read=reading.seen)
     manifest = located.manifest
     labels = manifest.labels
     if manifest.task != "detect" or not isinstance(labels, list):

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_agent import registry
+from edge_agent import reading, registry
 from edge_agent.backends import open_net
 from edge_agent.config import parse_uri
 from edge_agent.errors import InputError, UsageError
@@ -45,7 +45,7 @@ FRAMES = 80
 def variants(name: str) -> dict[str, Served]:
     """Each network of a model, warm, under the name of its file. `name` may end in "@" and a file of labels."""
     name, _, labels = name.partition("@")
-    located = registry.locate(name, pull=True, open_net=open_net)
+    located = registry.locate(name, pull=True, read=reading.seen)
     if labels:
         names = Path(labels).read_text(encoding="utf-8").splitlines()
         manifest = msgspec.structs.replace(located.manifest, labels=names, class_ids=None)
@@ -66,7 +66,7 @@ def resized(name: str, size: tuple[int, int], folder: Path) -> Served:
     """The first ONNX file of a YOLOX model, made to take pictures of width and height `size`."""
     from edge_agent.workshop.train.detector_teacher import YoloxTeacher
 
-    located = registry.locate(name, pull=True, open_net=open_net)
+    located = registry.locate(name, pull=True, read=reading.seen)
     row = next(row for row in located.manifest.networks() if row.format == "onnx")
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{located.manifest.name}-{size[0]}x{size[1]}.onnx"
@@ -176,7 +176,7 @@ def operations(name: str) -> float | None:
     """
     import onnx
 
-    located = registry.locate(name.partition("@")[0], pull=True, open_net=open_net)
+    located = registry.locate(name.partition("@")[0], pull=True, read=reading.seen)
     row = located.manifest.original()
     if row.format != "onnx":
         return None
