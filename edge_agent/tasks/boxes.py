@@ -7,6 +7,7 @@ first pixel covers 0..1, so that scaling a picture and scaling its boxes are one
 from __future__ import annotations
 
 import colorsys
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,14 @@ from edge_agent.types import Detections, Floats, Ints, Pixels, TensorSpec
 NMS_CANDIDATES = 5000
 """the best-scored boxes that enter NMS: bounds its time where a threshold lets everything through"""
 
+TINY = np.float32(1e-30)
+"""a score that is as good as none"""
 
 JPEG_SIDE = 65_500
 """the most pixels a side that cv2 writes into a JPEG"""
+
+
+Reals = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +92,19 @@ def to_frame(xyxy: Floats, place: Fit) -> Floats:
 
     Each axis has its own scale, the one that the resize really had: after rounding to whole pixels they differ.
     """
+    scale, shift, limit = _way_back(place)
+    boxes = (xyxy - shift) * scale
+    np.maximum(boxes, 0, out=boxes)
+    np.minimum(boxes, limit, out=boxes)
+    return boxes.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=32)
+def _way_back(place: Fit) -> tuple[Reals, Reals, Reals]:
+    """Frame pixels a canvas pixel, where the frame begins on the canvas, and how far it reaches: (4,) each."""
     scale = np.array([place.frame_width / place.width, place.frame_height / place.height] * 2)
-    shift = np.array([place.left, place.top] * 2)
-    limit = np.array([place.frame_width, place.frame_height] * 2)
-    clipped: Floats = np.clip((xyxy - shift) * scale, 0, limit).astype(np.float32)
-    return clipped
+    shift = np.array([place.left, place.top] * 2, np.float64)
+    return scale, shift, np.array([place.frame_width, place.frame_height] * 2, np.float64)
 
 
 def preparer(spec: Input, tensor: TensorSpec) -> Callable[[Pixels], tuple[npt.NDArray[Any], Fit]]:
@@ -137,7 +151,6 @@ def _dtype(spec: Input, tensor: TensorSpec) -> np.dtype[Any]:
     raise RefusedError(f'input "{tensor.name}" holds {tensor.dtype}; pictures go in as float32, float16, uint8 or int8')
 
 
-Reals = npt.NDArray[np.float64]
 Fill = tuple[Callable[[slice], None], npt.NDArray[Any]]
 """fills the rows of the tensor that it stands beside"""
 
@@ -225,11 +238,11 @@ def nms(xyxy: Floats, score: Floats, label: Ints, iou: float) -> Ints:
         return best[nms(xyxy[best], score[best], label[best], iou)].astype(np.int32)
     # cv2 keeps classes apart by shifting each by the largest coordinate: that holds for coordinates >= 0 only, and
     # as long as float64 still tells pixels apart. It drops a score of 0. Lists cost it less than arrays.
-    near = np.clip(xyxy, -1e5, 1e5).astype(np.float64)
-    boxes = np.concatenate([near[:, :2] + 1e5, near[:, 2:] - near[:, :2]], axis=1)
-    kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), (score + 1.0).tolist(), label.tolist(), 0.0, iou)
-    indices: Ints = np.asarray(kept, np.int32).reshape(-1)
-    return indices[np.argsort(-score[indices], kind="stable")]
+    boxes = np.minimum(np.maximum(xyxy, -1e5), 1e5).astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    boxes[:, :2] += 1e5
+    kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), np.maximum(score, TINY).tolist(), label.tolist(), 0.0, iou)
+    return np.asarray(kept, np.int32).reshape(-1)
 
 
 # ── pictures for people ──────────────────────────────────────────────────────────────────────────────────

@@ -73,17 +73,19 @@ def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Flo
 
 @functools.lru_cache(maxsize=32)
 def anchors(width: int, height: int, strides: tuple[int, ...], shift: float) -> tuple[Floats, Floats]:
-    """Point x, y, x, y (N, 4) in strides, `shift` within its cell, and stride (N, 1), ordered as in `grid`."""
+    """Point x, y, x, y (N, 4) in pixels, `shift` within its cell, and what a distance of one stride left, top, right
+    and bottom adds to it (N, 4), ordered as in `grid`.
+    """
     cells, stride = grid(width, height, strides)
-    return np.tile(cells + np.float32(shift), 2), stride
+    return np.tile((cells + np.float32(shift)) * stride, 2), stride * AWAY
 
 
 def around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], head: Head) -> Array:
     """Distances left, top, right, bottom (n, 4) in strides from the points of the cells `keep` -> the same as
     coordinates in pixels.
     """
-    point, stride = anchors(head.width, head.height, strides, shift)
-    xyxy: Array = (point.take(keep, axis=0) + reach * AWAY) * stride.take(keep, axis=0)
+    point, away = anchors(head.width, head.height, strides, shift)
+    xyxy: Array = point.take(keep, axis=0) + reach * away.take(keep, axis=0)
     return xyxy
 
 
@@ -98,16 +100,24 @@ def bar(threshold: float) -> float:
 
 
 def sigmoid(logits: Array) -> Array:
-    """1 / (1 + exp(-x)), float32."""
-    with np.errstate(over="ignore"):
-        scores: Array = 1 / (1 + np.exp(-logits.astype(np.float32, copy=False)))
+    """1 / (1 + exp(-x)), float32; written with tanh, as that never overflows."""
+    scores: Array = np.tanh(logits.astype(np.float32, copy=False) * np.float32(0.5))
+    scores *= np.float32(0.5)
+    scores += np.float32(0.5)
     return scores
+
+
+def reached(best: Array, threshold: float) -> Array:
+    """Indices of the logits (N,) whose score reaches the threshold. InputError where one is NaN or infinite."""
+    finite(best)
+    found: Array = (best >= bar(threshold)).nonzero()[0]
+    return found
 
 
 def candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
     """Columns of the right type. RefusedError for scores that are no probabilities; a quantized one may exceed 1."""
     finite(xyxy)
-    highest = score.max(initial=0.0)
+    highest = score.max(initial=0)
     if highest > 1.5:
         raise RefusedError(
             f"the head gives scores up to {highest:.3g} where 0..1 is meant: it is of another family, "
@@ -121,10 +131,6 @@ def candidates(xyxy: Array, score: Array, label: Array) -> Candidates:
 
 
 def finite(array: Array) -> None:
-    """InputError if a number in it is NaN or infinite; of many in one pass, as their sum is not finite either."""
-    suspect = True
-    if array.size > 4096:
-        with np.errstate(all="ignore"):
-            suspect = not np.isfinite(array.sum())
-    if suspect and not np.isfinite(array).all():
+    """InputError if a number in it is NaN (which is then its maximum, too) or infinite."""
+    if not (array.max(initial=0) < math.inf and array.min(initial=0) > -math.inf):
         raise InputError("the network gave numbers that are not finite (NaN or infinity); the result is refused")

@@ -70,7 +70,7 @@ class Detector:
         order = nms(xyxy, score, label, self.iou) if self.family.nms else np.argsort(-score, kind="stable")
         xyxy = to_frame(xyxy[order], place)
         # a box that lies on the grey border alone has no area once it is clipped
-        inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        inside = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
         order, xyxy = order[inside][: self.limit], xyxy[inside][: self.limit]
         return Detections(xyxy, score[order], self.ids[label[order]], self.names)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -21,10 +21,10 @@ from edge_agent.tasks.candidates import (
     Head,
     Outputs,
     around,
-    bar,
     candidates,
     finite,
     grid,
+    reached,
     sigmoid,
 )
 
@@ -105,17 +105,22 @@ def _maps(outputs: Outputs, role: str) -> list[Array]:
 
 
 def _strides(outputs: Outputs, head: Head, role: str) -> tuple[int, ...]:
-    strides: tuple[int, ...] = ()
-    while (array := outputs.get(f"{role}{len(strides)}")) is not None:
-        strides += (1 << round(math.log2(head.height / array.shape[2])),)
-    return strides
+    rows: tuple[int, ...] = ()
+    while (array := outputs.get(f"{role}{len(rows)}")) is not None:
+        rows += (array.shape[2],)
+    return _powers(head.height, rows)
+
+
+@lru_cache(maxsize=32)
+def _powers(height: int, rows: tuple[int, ...]) -> tuple[int, ...]:
+    """The power of two that is nearest to what a row of each level stands for, in pixels."""
+    return tuple(1 << round(math.log2(height / count)) for count in rows)
 
 
 def _by_class(classes: list[Array], threshold: float) -> Part:
     """The cells whose best class (logits (C, n) a level) reaches the threshold."""
     best = np.concatenate([level.max(axis=0) for level in classes])
-    finite(best)
-    keep = np.flatnonzero(best >= bar(threshold))
+    keep = reached(best, threshold)
     return keep, sigmoid(best[keep]), _columns(classes, keep).argmax(axis=0)
 
 
@@ -125,8 +130,7 @@ def _by_object(objects: list[Array], classes: list[Array], threshold: float) -> 
     No probability exceeds 1, so objectness alone rules most cells out before their classes are looked at.
     """
     every = np.concatenate(objects)
-    finite(every)
-    keep = np.flatnonzero(every >= bar(threshold))
+    keep = reached(every, threshold)
     logits = _columns(classes, keep)
     finite(logits)
     label = logits.argmax(axis=0)
