@@ -7,9 +7,10 @@ from typing import Any
 
 from edge_agent import registry
 from edge_agent.errors import RefusedError
+from edge_agent.forms import derived_notes, parts_of, with_derived
 from edge_agent.prove import remembered
 from edge_agent.reading import seen
-from edge_agent.serving import derived_notes, parts_of, race, try_all, with_derived
+from edge_agent.serving import race, try_all
 
 
 def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
     room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
-    box: Mailbox[Sample] = Mailbox(room, newest=opened.live)
+    box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
     return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
 

@@ -17,9 +17,10 @@ from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
 from edge_agent.derive import derive
 from edge_agent.errors import RefusedError
+from edge_agent.forms import parts_of, with_derived
 from edge_agent.prove import LIMITS, Result, Trial, Variant
 from edge_agent.registry import store
-from edge_agent.serving import Models, parts_of, try_all, with_derived
+from edge_agent.serving import Models, try_all
 from edge_agent.shown import pictures
 from edge_agent.tasks import make_task
 from edge_agent.types import Detections, Finding, Uri

@@ -34,6 +34,14 @@ def test_as_many_tasks_as_frames_are_answered_at_once(
     assert all(threads in task.model.net.reasons[-1] for task in tasks)  # type: ignore[attr-defined]
     assert len({id(task.model) for task in tasks}) == 1, "they share one network"  # type: ignore[attr-defined]
     assert len({id(task.prepare) for task in tasks}) == len(tasks), "each has its own buffers"  # type: ignore[attr-defined]
+    assert not line.box.fresh, "no camera: every picture is answered"
+
+
+def test_one_worker_on_a_camera_waits_for_fresh_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_pictures: Path
+) -> None:
+    assert made(tmp_path, monkeypatch, demo_pictures, 1, "?fps=30").box.fresh
+    assert not made(tmp_path, monkeypatch, demo_pictures, 0, "?fps=30").box.fresh, "only where it was asked for"
 
 
 def test_frames_answered_at_once_keep_their_order(
@@ -67,9 +75,15 @@ def test_how_fast_samples_come(source: str, yields: type, live: bool, pace: Pace
 
 @pytest.mark.parametrize(
     ("per_second", "alone", "many", "pays"),
-    [(30.0, 20.0, 26.0, True), (5.0, 20.0, 26.0, False), (30.0, 20.0, 20.5, False), (30.0, 40.0, 60.0, False)],
+    [
+        (30.0, 20.0, 26.0, True),
+        (30.0, 20.0, 19.5, True),
+        (5.0, 20.0, 26.0, False),
+        (30.0, 20.0, 17.0, False),
+        (30.0, 40.0, 60.0, False),
+    ],
 )
-def test_at_once_only_where_it_is_needed_and_does_more(
+def test_at_once_only_where_it_is_needed_and_not_clearly_worse(
     per_second: float, alone: float, many: float, pays: bool
 ) -> None:
     assert _pays({"alone_per_second": alone, "per_second": many}, Pace(per_second)) is pays

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
+from edge_agent import mailbox
 from edge_agent.errors import InputError
 from edge_agent.lane import Lane
 from edge_agent.mailbox import Mailbox
@@ -61,6 +63,39 @@ def test_newest_wins_and_the_rest_is_counted() -> None:
     box.close()
     assert list(box) == [9] and box.dropped == 9
     assert not box.put(10)
+
+
+@pytest.mark.parametrize(("age", "taken"), [(400.0, 2), (600.0, 3)])
+def test_a_fresh_box_waits_for_the_nearer_of_two_items(age: float, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(mailbox, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    box: Mailbox[int] = Mailbox(1, newest=True, fresh=True)
+    box.put(1)
+    clock[0] += 1000
+    box.put(2)
+    clock[0] += age
+    found: list[int] = []
+    taker = threading.Thread(target=lambda: found.append(next(iter(box))))
+    taker.start()
+    taker.join(0.2)
+    box.put(3)
+    taker.join(10)
+    assert found == [taken]
+
+
+def test_a_fresh_box_hands_out_what_it_has_when_nothing_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(mailbox, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    box: Mailbox[int] = Mailbox(1, newest=True, fresh=True)
+    box.put(1)
+    clock[0] += 0.1
+    box.put(2)
+    clock[0] += 0.09
+    assert next(iter(box)) == 2, "the next one is late"
+    box.put(3)
+    clock[0] += 1000
+    threading.Timer(0.05, box.close).start()
+    assert list(box) == [3], "nor is it waited for longer than that"
 
 
 def test_lossless_box_makes_the_sender_wait() -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
 
     Raises UsageError for arguments, ModelError for what cannot be changed, RefusedError where the gate takes nothing.
     """
-    from edge_agent.serving import parts_of
+    from edge_agent.forms import parts_of
     from edge_agent.workshop import folder, graph_convert, score
     from edge_agent.workshop.quantize import find
 

@@ -156,7 +156,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _parts(located: Located) -> dict[str, Path]:
-    from edge_agent.serving import parts_of
+    from edge_agent.forms import parts_of
 
     return parts_of(located)
 

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     if importlib.util.find_spec("onnx") is None:
         raise UsageError('tune needs the workshop: pip install "edge-agent[workshop]"')
     from edge_agent import registry
-    from edge_agent.serving import parts_of
+    from edge_agent.forms import parts_of
     from edge_agent.workshop import calibration, folder, score, tune_search
 
     located = _located(args)

@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import EdgeAgentError, RefusedError
+from edge_agent.forms import parts_of
 from edge_agent.manifest import Served
 from edge_agent.prove import cpu
-from edge_agent.serving import parts_of
 from edge_agent.types import rfc3339
 from edge_agent.workshop import calibration, score
 from edge_agent.workshop import quantize as verb

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from edge_agent.backends import open_net
 from edge_agent.errors import EdgeAgentError
+from edge_agent.forms import parts_of
 from edge_agent.manifest import Served
 from edge_agent.registry import file_path, locate
-from edge_agent.serving import Models, input_of, parts_of
+from edge_agent.serving import Models, input_of
 from edge_agent.sources import open_source
 from edge_agent.sources.clip import make_clip
 from edge_agent.types import Frame, ModelRef, Uri

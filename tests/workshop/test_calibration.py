@@ -11,8 +11,8 @@ import pytest
 
 from edge_agent import registry
 from edge_agent.errors import InputError
+from edge_agent.forms import parts_of
 from edge_agent.manifest import Served
-from edge_agent.serving import parts_of
 from edge_agent.tasks.boxes import preparer
 from edge_agent.types import Frame
 from edge_agent.workshop import score

@@ -1,0 +1,128 @@
+"""The forms in which a model lies here: its files, and the faster ones that this device made of them; who may serve.
+
+A faster form (see derive.py) is made in the child of prove.py and kept as a variant behind the file it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edge_agent import registry
+from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
+from edge_agent.manifest import File
+from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall
+from edge_agent.registry import store
+
+if TYPE_CHECKING:
+    from edge_agent.registry.seen import Seen
+
+
+def parts_of(located: registry.Located, **how: Any) -> dict[str, Path]:
+    """role -> verified file, of the parts that are no network."""
+    return {r.role: registry.file_path(located, r, **how) for r in located.manifest.file if r.format == "text"}
+
+
+def hold_against_parent(
+    located: registry.Located,
+    row: File,
+    path: Path,
+    parts: Mapping[str, Path],
+    threads: int = 0,
+    *,
+    again: bool = False,
+) -> str:
+    """How far a variant agrees with what it was made from, one line; empty for what is no variant.
+
+    Raises RefusedError when that is not enough. A parent that is not here, or makes no sense, holds nobody up.
+    """
+    manifest, parent = located.manifest, located
+    try:
+        if manifest.parent is not None:
+            # what the workshop made may come from a bare file
+            parent = registry.locate(manifest.parent, read=seen)
+        origin = parent.manifest.original()
+        if origin.key() == row.key():
+            return ""
+        theirs = parent.manifest, origin, registry.file_path(parent, origin), parts_of(parent)
+        prove(*theirs, threads)
+    except (FetchError, ManifestError, RefusedError) as error:
+        return f"{row.title()} is not held against its parent: {error}"
+    result = agree(manifest, row, path, parts, theirs, threads, again=again).result
+    return f"{row.title()}: {result.notes[0]}"
+
+
+def with_derived(
+    located: registry.Located, parts: Mapping[str, Path], threads: int = 0, *, make: bool = False
+) -> registry.Located:
+    """The model with the faster forms of its ONNX files that this device made (see derive.py) as variants behind them.
+
+    `make`: make those that are not there, or damaged, of files that may serve. One that cannot be made holds nobody up.
+    """
+    made: list[File] = []
+    for row in located.manifest.networks():
+        if row.format != "onnx" or not registry.is_here(located, row):
+            continue
+        trial = _derivation(located, row, parts)
+        verdict = recall("derived", trial)
+        found = _derived(verdict)
+        if make and (verdict is None or (found is not None and not _is_right(located, found))):
+            try:
+                path = registry.file_path(located, row)
+                prove(located.manifest, row, path, parts, threads)
+                hold_against_parent(located, row, path, parts, threads)
+                found = _derived(_derive(row, path, trial))
+            except (ModelError, OSError):
+                continue
+        # what a damaged file gave before it was damaged does not stand in for it
+        if found is not None and registry.is_here(located, found) and _is_right(located, row):
+            made.append(found)
+    return replace(located, manifest=msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made]))
+
+
+def derived_notes(located: registry.Located, row: File, parts: Mapping[str, Path]) -> list[str]:
+    """What was said of the faster form of a file when it was made, or not made."""
+    verdict = recall("derived", _derivation(located, row, parts)) if row.format == "onnx" else None
+    return list(filter(None, [*verdict.result.notes, verdict.result.reason])) if verdict is not None else []
+
+
+def _derivation(located: registry.Located, row: File, parts: Mapping[str, Path]) -> Trial:
+    given = {role: str(part.absolute()) for role, part in parts.items()}
+    return Trial("derive", [Variant(row, "")], 1, LIMITS, located.manifest, given)
+
+
+def _derived(verdict: Verdict | None) -> File | None:
+    """The row of the faster form."""
+    return msgspec.convert(verdict.result.figures["file"], File) if verdict and verdict.result.passed else None
+
+
+def _derive(row: File, path: Path, trial: Trial) -> Verdict:
+    """Have it made, and keep what was made."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=store.scratch(registry.home())) as folder:
+        out = Path(folder) / "derived"
+        trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))
+        verdict = ask("derived", trial, again=True)
+        if (made := _derived(verdict)) is not None:
+            store.keep(registry.home(), out, made.sha256)
+    return verdict
+
+
+def _is_right(located: registry.Located, row: File) -> bool:
+    try:
+        registry.file_path(located, row)
+    except FetchError:
+        return False
+    return True
+
+
+def seen(path: Path) -> Seen:
+    """What a bare file is; a model of the registry needs none of what finds that out."""
+    from edge_agent import reading
+
+    return reading.seen(path)
