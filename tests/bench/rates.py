@@ -1,7 +1,9 @@
 """Aim 2: frames a second of the running agent over those of a default `session.run` loop, in one process, in turns.
 
-Three surroundings: alone, beside one busy process, and pinned to one CPU together with nothing. The loop gets its
-tensor ready made and does nothing with what comes out; the agent gets frames from a camera that is faster than it is.
+Three surroundings: alone, beside one busy process, and pinned to one CPU together with nothing. Pinned is as in a
+container that was given one CPU: the process is started so, and once both sides are open every thread of it is put
+there, as a default session lets its own threads loose on other processors otherwise. The loop gets its tensor ready
+made and does nothing with what comes out; the agent gets frames from a camera that is faster than it is.
 ``python -m tests.bench.rates FOLDER DATA NAME SECONDS ROUNDS`` is the process that is measured.
 """
 
@@ -16,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_agent import config as configs
@@ -112,6 +114,7 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
         stop = threading.Event()
         thread = threading.Thread(target=agent.run, args=(stop,))
         thread.start()
+        _keep_to(os.sched_getaffinity(0))
 
         def ours() -> None:
             ends.clear()
@@ -138,6 +141,13 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
         stop.set()
         thread.join()
     return {key: values[1:] for key, values in found.items()}  # the first round warms up
+
+
+def _keep_to(cpus: set[int]) -> None:
+    """Put each thread of this process on these processors, whatever it had chosen itself."""
+    for task in os.listdir("/proc/self/task"):
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task), cpus)
 
 
 def _until(seconds: float, enough: Callable[[], bool]) -> None:

@@ -37,6 +37,7 @@ name = "camera"
 source = "files:{source}"
 tasks = ["detect:{model}?score=0.25&iou=0.45"]
 report = "every"
+workers = {workers}
 """
 PATIENCE = 240.0
 """seconds that the first answer may take"""
@@ -62,15 +63,17 @@ def possible() -> bool:
     return MOSQUITTO is not None
 
 
-def agent(place: Place, model: str, source: str, *, until: int = 0, seconds: float = 0.0) -> tuple[list[Arrived], int]:
+def agent(
+    place: Place, model: str, source: str, *, until: int = 0, seconds: float = 0.0, workers: int = 0
+) -> tuple[list[Arrived], int]:
     """`edge-agent run` on ``files:SOURCE``; what arrived, and the peak of its memory in bytes.
 
-    Ends by itself with its source, or is stopped after `until` events or `seconds` from the first one on.
+    `workers` as in its config. Ends by itself with its source, or is stopped after `until` events or `seconds` from the first one on.
     """
 
     def command(folder: Path, port: int) -> list[str]:
         config = folder / "agent.toml"
-        config.write_text(CONFIG.format(port=port, store=folder / "store", source=source, model=model))
+        config.write_text(CONFIG.format(port=port, store=folder / "store", source=source, model=model, workers=workers))
         return [sys.executable, "-m", "edge_agent", "run", "-c", str(config)]
 
     return _run(command, "edge/v1/bench/camera/events", until, seconds, None)
