@@ -145,9 +145,9 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
 
 def _keep_to(cpus: set[int]) -> None:
     """Put each thread of this process on these processors, whatever it had chosen itself."""
-    for task in os.listdir("/proc/self/task"):
+    for task in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):
-            os.sched_setaffinity(int(task), cpus)
+            os.sched_setaffinity(int(task.name), cpus)
 
 
 def _until(seconds: float, enough: Callable[[], bool]) -> None:

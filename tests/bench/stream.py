@@ -68,7 +68,8 @@ def agent(
 ) -> tuple[list[Arrived], int]:
     """`edge-agent run` on ``files:SOURCE``; what arrived, and the peak of its memory in bytes.
 
-    `workers` as in its config. Ends by itself with its source, or is stopped after `until` events or `seconds` from the first one on.
+    `workers` as in its config. Ends by itself with its source, or is stopped after `until` events or `seconds` from
+    the first one on.
     """
 
     def command(folder: Path, port: int) -> list[str]:

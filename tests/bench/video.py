@@ -86,22 +86,25 @@ def latency_rows(place: Place, quick: bool) -> Iterator[Row]:
     model, path = place.registered(NAME), place.model(NAME)
     assert path is not None
     seconds = 8.0 if quick else 30.0
-    ours: list[float] = []
+    ours: dict[int, list[float]] = {1: [], 0: []}
     theirs: list[float] = []
     for _ in range(1 if quick else 2):
-        ours += _ages(stream.agent(place, model, f"{clip}?fps=30&loop=true", seconds=seconds)[0])
+        for workers, ages in ours.items():
+            ages += _ages(stream.agent(place, model, f"{clip}?fps=30&loop=true", seconds=seconds, workers=workers)[0])
         theirs += _ages(stream.peer(place, path, ["camera", clip, "30"], seconds=seconds)[0])
-    p99, p50 = float(np.percentile(ours, 99)), float(np.percentile(theirs, 50))
-    yield Row(
-        9,
-        f"{NAME}: frame to publish at 30 frames a second, our p99 / Ultralytics' p50",
-        p99 / p50,
-        target=1.0,
-        better="<",
-        ours=f"{p99 * 1e3:.0f} ms (p50 {np.percentile(ours, 50) * 1e3:.0f})",
-        theirs=f"{p50 * 1e3:.0f} ms (p99 {np.percentile(theirs, 99) * 1e3:.0f})",
-        note=f"{len(ours)} and {len(theirs)} frames answered",
-    )
+    p50 = float(np.percentile(theirs, 50))
+    for workers, how in ((1, "set for it (workers = 1)"), (0, "set for the most frames")):
+        p99 = float(np.percentile(ours[workers], 99))
+        yield Row(
+            9,
+            f"{NAME}: frame to publish at 30 frames a second, our p99 / Ultralytics' p50, {how}",
+            p99 / p50,
+            target=1.0 if workers else None,
+            better="<",
+            ours=f"{p99 * 1e3:.0f} ms (p50 {np.percentile(ours[workers], 50) * 1e3:.0f})",
+            theirs=f"{p50 * 1e3:.0f} ms (p99 {np.percentile(theirs, 99) * 1e3:.0f})",
+            note=f"{len(ours[workers])} and {len(theirs)} frames answered",
+        )
 
 
 def _rate(arrived: list[Arrived]) -> float:
