@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, permutations
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -41,10 +42,13 @@ LOOKED_AT = 300
 """cells of a picture whose boxes are compared, the best scored"""
 PIXELS, SCORE = 1e-3, 1e-4
 """how far a box and a score may be from the parent's"""
-ROUNDED = 1e-2
-"""pixels that a box may be off where the same numbers were added in another order: what an event rounds to"""
+ROUNDED, ROUNDED_SCORE = 1e-2, 5e-4
+"""how far they may be off where the same numbers were added in another order: pixels as an event rounds them"""
 TURNS = 12
 """in which a network and the same one rewritten are timed"""
+
+
+Layout = Literal["NCHW", "NHWC"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def derive(trial: Trial) -> Result:
     (variant,) = trial.variants
     out, source = Path(trial.out), Path(variant.path)
     notes: list[str] = []
-    family, how = variant.file.family, "optimised"
+    family, layout, how = variant.file.family, variant.file.layout, "optimised"
     if trial.manifest.task == "detect" and variant.file.family is None:
         try:
             family, most = _cut(trial, out)
@@ -87,7 +91,7 @@ def derive(trial: Trial) -> Result:
     if how == "cut":
         source = out.replace(out.with_suffix(".onnx"))
     if trial.manifest.task == "detect" and not os.environ.get(PROVIDERS):
-        source = _rewritten(trial, source, family, notes)
+        source, layout = _rewritten(trial, source, family, notes)
     if not os.environ.get(PROVIDERS):
         optimise(source, out)
     elif how == "cut":
@@ -103,6 +107,7 @@ def derive(trial: Trial) -> Result:
         bytes=out.stat().st_size,
         sources=[],
         family=family,
+        layout=layout,
     )
     return Result(True, notes=notes, figures={"file": msgspec.to_builtins(made)})
 
@@ -131,34 +136,38 @@ def _cut(trial: Trial, out: Path) -> tuple[str, float]:
     raise RefusedError(reason)
 
 
-def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str]) -> Path:
-    """The network in `source` rewritten, where that finds the same and is faster; else `source`. `notes` says which."""
+def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str]) -> tuple[Path, Layout]:
+    """The network in `source` rewritten, where that finds the same and is faster; else `source`. `notes` says which.
+    With it the layout of its input, where that is not the model's.
+    """
     (variant,) = trial.variants
-    path = Path(trial.out).with_suffix(".rewritten.onnx")
+    path, layout = Path(trial.out).with_suffix(".rewritten.onnx"), variant.file.layout
     try:
         what = rewrite(source, path)
         if not what:
-            return source
-        asked = _detector(trial, Path(variant.path))
-        _same(asked, _detector(trial, path, family), ROUNDED)
-        share = _share(source, path, asked)
+            return source, layout
+        last = open_net(path, "onnx", 1).inputs[0].shape[-1] == 3
+        asked, made = _detector(trial, Path(variant.path)), _detector(trial, path, family, "NHWC" if last else layout)
+        _same(asked, made, ROUNDED, ROUNDED_SCORE)
+        share = _share(_detector(trial, source, family), made)
     except ModelError as error:
         notes.append(f"{variant.file.title()} is not rewritten: {str(error).removeprefix(f'{source}: ')}")
-        return source
+        return source, layout
     told = f"{variant.file.title()} rewritten ({what}) takes {share:.3f} of its processor time"
     notes.append(told if share < 1 else f"{told}, so it stays as it is")
-    return path if share < 1 else source
+    return (path, "NHWC" if last else layout) if share < 1 else (source, layout)
 
 
-def _share(source: Path, path: Path, asked: Detector) -> float:
-    """Processor time of a run of the network in `path` over that of `source`, on one thread, taken in turns."""
-    tensor, _ = asked.prepare(next(pictures()).image)
-    nets = [open_net(file, "onnx", 1) for file in (path, source)]
+def _share(before: Detector, after: Detector) -> float:
+    """Processor time that a picture takes `after`, up to the network's outputs, over that `before`; taken in turns."""
+    picture = next(pictures()).image
     took: list[list[float]] = [[], []]
     for turn in range(TURNS + 1):
         for side in (0, 1) if turn % 2 else (1, 0):
+            task = (after, before)[side]
             began = time.thread_time()
-            nets[side].run({nets[side].inputs[0].name: tensor})
+            tensor, _ = task.prepare(picture)
+            task.model.net.run({task.model.net.inputs[0].name: tensor})
             took[side].append(time.thread_time() - began)
     shares = [ours / theirs for ours, theirs in zip(*took, strict=True)]
     return float(statistics.median(shares[1:]))
@@ -189,10 +198,13 @@ def _fits(recipe: Recipe, role: str, channels: int, classes: int) -> bool:
 # ── against the whole network ────────────────────────────────────────────────────────────────────────────
 
 
-def _detector(trial: Trial, path: Path, family: str | None = None) -> Detector:
-    """The task on the network in `path`; `family`: whose decoder reads it, where that is not the model's."""
+def _detector(trial: Trial, path: Path, family: str | None = None, layout: Layout = None) -> Detector:
+    """The task on the network in `path`; `family`: whose decoder reads it, `layout`: of its input, where they are not
+    the model's.
+    """
     assert trial.manifest is not None
-    row: File = msgspec.structs.replace(trial.variants[0].file, family=family)
+    file = trial.variants[0].file
+    row: File = msgspec.structs.replace(file, family=family, layout=layout or file.layout)
     model = open_served(trial.manifest, Variant(row, str(path)), trial.parts, 1)
     task = make_task(Uri("detect", model.ref.name), lambda _: model, home())
     assert isinstance(task, Detector)
@@ -205,9 +217,9 @@ def _cells(task: Detector, frame: Frame) -> Candidates:
     return task.family.decode(task.model.net.run({task.model.net.inputs[0].name: tensor}), task.head, 0.0)
 
 
-def _same(whole: Detector, cut: Detector, pixels: float = PIXELS) -> float:
-    """The largest difference between the boxes of the two, pixels of the canvas; RefusedError above `pixels`, or where
-    scores or classes are not alike.
+def _same(whole: Detector, cut: Detector, pixels: float = PIXELS, points: float = SCORE) -> float:
+    """The largest difference between the boxes of the two, pixels of the canvas; RefusedError above `pixels`, where
+    scores are more than `points` apart, or where classes are not alike.
     """
     most = 0.0
     for frame in islice(pictures(), SHOWN):
@@ -217,7 +229,7 @@ def _same(whole: Detector, cut: Detector, pixels: float = PIXELS) -> float:
         best = np.argsort(-one.score, kind="stable")[:LOOKED_AT]
         score = float(np.abs(one.score[best] - other.score[best]).max())
         box = float(np.abs(one.xyxy[best] - other.xyxy[best]).max())
-        if not (score <= SCORE and box <= pixels):
+        if not (score <= points and box <= pixels):
             raise RefusedError(f"without it boxes are {box:.2g} px and scores {score:.2g} off")
         # below, and where a sigmoid has no digits left above, any class is as good as another
         clear = (one.score[best] > 100 * SCORE) & (one.score[best] < 1 - SCORE)
