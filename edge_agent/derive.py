@@ -9,12 +9,12 @@ any other: it proves itself, is held against its parent and races it. The file t
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, permutations
 from pathlib import Path
 from typing import Literal
 
@@ -44,8 +44,8 @@ PIXELS, SCORE = 1e-3, 1e-4
 """how far a box and a score may be from the parent's"""
 ROUNDED, ROUNDED_SCORE = 1e-2, 5e-4
 """how far they may be off where the same numbers were added in another order: pixels as an event rounds them"""
-TURNS = 12
-"""in which a network and the same one rewritten are timed"""
+TURNS, SECONDS = 12, 1.0
+"""in which a network and the same one rewritten are timed: so many at least, and more where they are short"""
 
 
 Layout = Literal["NCHW", "NHWC"] | None
@@ -162,7 +162,10 @@ def _share(before: Detector, after: Detector) -> float:
     """Processor time that a picture takes `after`, up to the network's outputs, over that `before`; taken in turns."""
     picture = next(pictures()).image
     took: list[list[float]] = [[], []]
-    for turn in range(TURNS + 1):
+    until = time.monotonic() + SECONDS
+    for turn in itertools.count():
+        if turn > TURNS and time.monotonic() > until:
+            break
         for side in (0, 1) if turn % 2 else (1, 0):
             task = (after, before)[side]
             began = time.thread_time()
@@ -183,7 +186,7 @@ def _readings(maps: dict[str, TensorSpec], recipe: Recipe, classes: int) -> Iter
     ordered = [levels[size] for size in sorted(levels)]
     if any(len(level) != len(recipe.roles) for level in ordered):
         raise RefusedError(f"it has {[len(level) for level in ordered]} maps a level, {len(recipe.roles)} are known")
-    for roles in permutations(recipe.roles):
+    for roles in itertools.permutations(recipe.roles):
         pairs = [(name, role, n) for n, level in enumerate(ordered) for name, role in zip(level, roles, strict=True)]
         if all(_fits(recipe, role, int(maps[name].shape[1] or 0), classes) for name, role, _ in pairs):
             yield {name: f"{role}{level}" for name, role, level in pairs}
@@ -222,7 +225,7 @@ def _same(whole: Detector, cut: Detector, pixels: float = PIXELS, points: float 
     scores are more than `points` apart, or where classes are not alike.
     """
     most = 0.0
-    for frame in islice(pictures(), SHOWN):
+    for frame in itertools.islice(pictures(), SHOWN):
         one, other = _cells(whole, frame), _cells(cut, frame)
         if len(one.score) != len(other.score):
             raise RefusedError(f"its maps have {len(other.score)} cells, the whole network has {len(one.score)}")

@@ -28,7 +28,7 @@ from edge_agent.types import Backend, ModelRef, Net, Tensors
 Say = Callable[[int, int], None]
 
 MORE = 0.95
-"""of what one at a time does, samples answered at once have to do more: beside other work, or in a noisy race, they do"""
+"""how much of what one at a time does is enough from samples answered at once; beside other work they do more"""
 
 
 class Way(NamedTuple):
