@@ -2,7 +2,9 @@
 
 A detector is stopped before its tail (backends/cut.py), and the decoder of its maps (tasks/maps.py) has to find what
 the whole network finds, cell by cell; else the tail stays, with the reason. What is left is rewritten to pass over
-memory less often (backends/rewrite.py), which is kept where it finds the same, and is faster. Then ONNX Runtime writes
+memory less often (backends/rewrite.py), which is kept where it finds the same, and is faster. A network of any other
+kind whose weights lie as int8 and are widened in each run multiplies int8 instead (backends/dynamic.py), where its
+answers agree with its own (agree.py) and it is faster. Then ONNX Runtime writes
 the graph down as this processor runs it best, so that it loads several times faster. What comes out is a variant like
 any other: it proves itself, is held against its parent and races it. The file that it was made from is never touched.
 """
@@ -13,7 +15,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,14 +23,17 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from edge_agent.agree import agree
 from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
+from edge_agent.backends.dynamic import dynamic
 from edge_agent.backends.onnx import PROVIDERS, optimise
 from edge_agent.backends.rewrite import rewrite
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.manifest import File
 from edge_agent.proof import open_served
 from edge_agent.prove import Result, Trial, Variant
+from edge_agent.race import stepper
 from edge_agent.registry import home, store
 from edge_agent.shown import pictures
 from edge_agent.tasks import make_task
@@ -46,6 +51,9 @@ ROUNDED, ROUNDED_SCORE = 1e-2, 5e-4
 """how far they may be off where the same numbers were added in another order: pixels as an event rounds them"""
 TURNS, SECONDS = 12, 1.0
 """in which a network and the same one rewritten are timed: so many at least, and more where they are short"""
+
+DYNAMIC = "dynamic-int8"
+"""the precision of a network whose products were made int8 here"""
 
 
 Layout = Literal["NCHW", "NHWC"] | None
@@ -79,6 +87,7 @@ def derive(trial: Trial) -> Result:
     out, source = Path(trial.out), Path(variant.path)
     notes: list[str] = []
     family, layout, how = variant.file.family, variant.file.layout, "optimised"
+    precision = variant.file.precision
     if trial.manifest.task == "detect" and variant.file.family is None:
         try:
             family, most = _cut(trial, out)
@@ -92,6 +101,8 @@ def derive(trial: Trial) -> Result:
         source = out.replace(out.with_suffix(".onnx"))
     if trial.manifest.task == "detect" and not os.environ.get(PROVIDERS):
         source, layout = _rewritten(trial, source, family, notes)
+    elif not os.environ.get(PROVIDERS) and (quicker := _dynamic(trial, notes)) is not None:
+        source, precision, how = quicker, DYNAMIC, "dynamic"
     if not os.environ.get(PROVIDERS):
         optimise(source, out)
     elif how == "cut":
@@ -108,6 +119,7 @@ def derive(trial: Trial) -> Result:
         sources=[],
         family=family,
         layout=layout,
+        precision=precision,
     )
     return Result(True, notes=notes, figures={"file": msgspec.to_builtins(made)})
 
@@ -149,7 +161,7 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
         last = open_net(path, "onnx", 1).inputs[0].shape[-1] == 3
         asked, made = _detector(trial, Path(variant.path)), _detector(trial, path, family, "NHWC" if last else layout)
         _same(asked, made, ROUNDED, ROUNDED_SCORE)
-        share = _share(_detector(trial, source, family), made)
+        share = _share(_to_outputs(_detector(trial, source, family)), _to_outputs(made))
     except ModelError as error:
         notes.append(f"{variant.file.title()} is not rewritten: {str(error).removeprefix(f'{source}: ')}")
         return source, layout
@@ -158,19 +170,48 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
     return (path, "NHWC" if last else layout) if share < 1 else (source, layout)
 
 
-def _share(before: Detector, after: Detector) -> float:
-    """Processor time that a picture takes `after`, up to the network's outputs, over that `before`; taken in turns."""
+def _dynamic(trial: Trial, notes: list[str]) -> Path | None:
+    """The network with its products in int8, where it has weights for that, answers alike and is faster; else None.
+    `notes` says why not.
+    """
+    (variant,) = trial.variants
+    path, title = Path(trial.out).with_suffix(".dynamic.onnx"), variant.file.title()
+    try:
+        if not (count := dynamic(Path(variant.path), path)):
+            return None
+        row = msgspec.structs.replace(variant.file, precision=DYNAMIC)
+        made = Variant(row, str(path))
+        verdict = agree(msgspec.structs.replace(trial, variants=[made, variant], parent_parts=trial.parts))
+        if not verdict.passed:
+            raise RefusedError(verdict.reason)
+        assert trial.manifest is not None
+        before, after = (stepper(open_served(trial.manifest, each, trial.parts, 1)) for each in (variant, made))
+        share = _share(before, after)
+    except ModelError as error:
+        notes.append(f"{title} keeps its weights widened: {str(error).removeprefix(f'{variant.path}: ')}")
+        return None
+    told = f"{count} products of {title} done in int8 take {share:.3f} of its processor time ({verdict.notes[0]})"
+    notes.append(told if share < 1 else f"{told}, so it stays as it is")
+    return path if share < 1 else None
+
+
+def _to_outputs(task: Detector) -> Callable[[], object]:
+    """A picture up to the network's outputs."""
     picture = next(pictures()).image
+    return lambda: task.model.net.run({task.model.net.inputs[0].name: task.prepare(picture)[0]})
+
+
+def _share(before: Callable[[], object], after: Callable[[], object]) -> float:
+    """Processor time of the step `after` over that of the one `before`; taken in turns."""
     took: list[list[float]] = [[], []]
     until = time.monotonic() + SECONDS
     for turn in itertools.count():
         if turn > TURNS and time.monotonic() > until:
             break
         for side in (0, 1) if turn % 2 else (1, 0):
-            task = (after, before)[side]
+            step = (after, before)[side]
             began = time.thread_time()
-            tensor, _ = task.prepare(picture)
-            task.model.net.run({task.model.net.inputs[0].name: tensor})
+            step()
             took[side].append(time.thread_time() - began)
     shares = [ours / theirs for ours, theirs in zip(*took, strict=True)]
     return float(statistics.median(shares[1:]))

@@ -118,13 +118,13 @@ def _runner(trial: Trial, variant: Variant, threads: int) -> _Runner:
     assert trial.manifest is not None
     model = open_served(trial.manifest, variant, trial.parts, threads)
     feed: dict[str, Any] = {}
-    step = _step(replace(model, net=_fed(model.net, feed)))
+    step = stepper(replace(model, net=_fed(model.net, feed)))
     for _ in range(2):
         step()
     return _Runner(variant, threads, model, step, feed)
 
 
-def _step(model: Served) -> Callable[[], object]:
+def stepper(model: Served) -> Callable[[], object]:
     """One sample after another through the task that needs nothing but the model, its buffers its own."""
     samples = cycle(some(model))
     task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name), lambda _: model, home())
@@ -144,7 +144,7 @@ def _abreast(runners: list[_Runner], trial: Trial, workers: int) -> dict[str, An
     able = [runner for runner in runners if runner.threads == 1 and runner.variant.file.format != "tflite"]
     if not able:
         return None
-    steps = [_step(able[0].model) for _ in range(workers)]
+    steps = [stepper(able[0].model) for _ in range(workers)]
     seconds = trial.seconds / (4 * WINDOWS)
     alone, many = [], []
     for _ in range(WINDOWS):

@@ -18,8 +18,8 @@ from edge_agent.backends.protobuf import block, fields, integer, numbers, text
 
 Array = npt.NDArray[Any]
 
-DTYPES: dict[int, str] = {1: "<f4", 7: "<i8"}
-"""TensorProto.DataType: float32 and int64"""
+DTYPES: dict[int, str] = {1: "<f4", 3: "|i1", 7: "<i8"}
+"""TensorProto.DataType: float32, int8 and int64"""
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 FLOAT = 1
 INT, INTS = 2, 7
@@ -61,6 +61,7 @@ class Graph:
         self.added: dict[str, Array] = {}
         self.given: dict[str, list[int]] = {}
         self.interleaved = ""
+        self.opset = self._opset()
         self.outputs: list[str] = []
         for number, _, a, e in fields(self.data, *graph):
             if number == 1:
@@ -73,6 +74,14 @@ class Graph:
                     self.outputs.append(name)
                 else:
                     self.given[name] = self._shape(a, e)
+
+    def _opset(self) -> int:
+        """The version of ONNX's own operators; 0 where the file does not say."""
+        for at, end in self._inside(0, len(self.data), 8):
+            inside = list(fields(self.data, at, end))
+            if not any(n == 1 and b < e for n, _, b, e in inside):
+                return next((v for field in inside if field[0] == 2 for v in numbers(self.data, field)), 0)
+        return 0
 
     def _read_node(self, at: int, end: int) -> None:
         names: dict[int, list[str]] = {1: [], 2: [], 4: []}
@@ -117,7 +126,7 @@ class Graph:
         return [(b, f) for n, _, b, f in fields(self.data, at, end) if n == number]
 
     def _read_tensor(self, at: int, end: int, name: str = "") -> None:
-        """Take note of a constant, where it is float32 or int64 and lies in the file."""
+        """Take note of a constant, where it is float32, int8 or int64 and lies in the file."""
         inside = list(fields(self.data, at, end))
         shape = [value for field in inside if field[0] == 1 for value in numbers(self.data, field)]
         kind = next((value for field in inside if field[0] == 2 for value in numbers(self.data, field)), 0)

@@ -116,6 +116,8 @@ def _peers(place: Place, sentences: list[str], rounds: int) -> Iterator[Row]:
         registry.pull(name)
     except FetchError:
         name = "edge-bert"
+    # as `run` opens it: with the forms that this device made of its files, the fastest first
+    Models(race=True).serve(name)
     task = _embed(name, 0)
     parts = Models().serve(name).parts
     words = place.folder / ("tokenizer.json" if "tokenizer" in parts else "vocab.txt")
