@@ -96,9 +96,9 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """changes: when the labels in view differ from those last reported; every: each result; summary:10s: the fullest
     of each 10 s; when absent, changes for live sources and every for others"""
     workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
-    """frames that are answered at once, each on its share of the cores; 1: one after the other, on all of them, each as
-    fresh as can be: fewer answers, but sooner ones; 0: as was measured, where frames come faster than one at a time can
-    be answered"""
+    """samples that are answered at once, each on its share of the cores; 1: one after the other, on all of them, each
+    as fresh as can be: fewer answers, but sooner ones; 0: as was measured, where they come faster than one at a time
+    can be answered"""
     cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
     and what is not named is an alert"""

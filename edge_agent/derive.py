@@ -4,7 +4,8 @@ A detector is stopped before its tail (backends/cut.py), and the decoder of its 
 the whole network finds, cell by cell; else the tail stays, with the reason. What is left is rewritten to pass over
 memory less often (backends/rewrite.py), which is kept where it finds the same, and is faster. A network of any other
 kind whose weights lie as int8 and are widened in each run multiplies int8 instead (backends/dynamic.py), where its
-answers agree with its own (agree.py) and it is faster. Then ONNX Runtime writes
+answers agree with its own (agree.py) and it is faster. In a text network, what can be done in one operator is
+(backends/fuse.py), on the same terms. Then ONNX Runtime writes
 the graph down as this processor runs it best, so that it loads several times faster. What comes out is a variant like
 any other: it proves itself, is held against its parent and races it. The file that it was made from is never touched.
 """
@@ -27,6 +28,7 @@ from edge_agent.agree import agree
 from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
 from edge_agent.backends.dynamic import dynamic
+from edge_agent.backends.fuse import fuse
 from edge_agent.backends.onnx import PROVIDERS, optimise
 from edge_agent.backends.rewrite import rewrite
 from edge_agent.errors import ModelError, RefusedError
@@ -39,7 +41,8 @@ from edge_agent.shown import pictures
 from edge_agent.tasks import make_task
 from edge_agent.tasks.candidates import Candidates, sigmoid
 from edge_agent.tasks.detect import Detector
-from edge_agent.types import Frame, TensorSpec, Uri
+from edge_agent.tasks.encoder import inputs_of
+from edge_agent.types import Frame, Net, TensorSpec, Uri
 
 SHOWN = 8
 """pictures that both forms are shown"""
@@ -51,6 +54,11 @@ ROUNDED, ROUNDED_SCORE = 1e-2, 5e-4
 """how far they may be off where the same numbers were added in another order: pixels as an event rounds them"""
 TURNS, SECONDS = 12, 1.0
 """in which a network and the same one rewritten are timed: so many at least, and more where they are short"""
+
+TOKENS, ORDINARY = 24, 100
+"""of the shorter of two texts that both forms are shown; ids that every vocabulary has"""
+TOKENS_OFF = 0.02
+"""how far what is said of them may be off, of the largest number: what is rounded to 8 bits may fall on either side"""
 
 DYNAMIC = "dynamic-int8"
 """the precision of a network whose products were made int8 here"""
@@ -101,8 +109,11 @@ def derive(trial: Trial) -> Result:
         source = out.replace(out.with_suffix(".onnx"))
     if trial.manifest.task == "detect" and not os.environ.get(PROVIDERS):
         source, layout = _rewritten(trial, source, family, notes)
-    elif not os.environ.get(PROVIDERS) and (quicker := _dynamic(trial, notes)) is not None:
-        source, precision, how = quicker, DYNAMIC, "dynamic"
+    elif not os.environ.get(PROVIDERS):
+        if (quicker := _dynamic(trial, notes)) is not None:
+            source, precision, how = quicker, DYNAMIC, "dynamic"
+        if trial.manifest.text is not None:
+            source = _fused(trial, source, notes)
     if not os.environ.get(PROVIDERS):
         optimise(source, out)
     elif how == "cut":
@@ -193,6 +204,48 @@ def _dynamic(trial: Trial, notes: list[str]) -> Path | None:
     told = f"{count} products of {title} done in int8 take {share:.3f} of its processor time ({verdict.notes[0]})"
     notes.append(told if share < 1 else f"{told}, so it stays as it is")
     return path if share < 1 else None
+
+
+def _fused(trial: Trial, source: Path, notes: list[str]) -> Path:
+    """The text network in `source` with fewer operators, where that answers the same and is faster; else `source`.
+    `notes` says which.
+    """
+    assert trial.manifest is not None
+    (variant,) = trial.variants
+    path, title = Path(trial.out).with_suffix(".fused.onnx"), variant.file.title()
+    try:
+        if not (what := fuse(source, path)):
+            return source
+        before, after = (
+            open_served(trial.manifest, Variant(variant.file, str(p)), trial.parts, 1) for p in (source, path)
+        )
+        _same_tokens(before.net, after.net)
+        share = _share(stepper(before), stepper(after))
+    except ModelError as error:
+        notes.append(f"{title} is not fused: {str(error).removeprefix(f'{source}: ')}")
+        return source
+    told = f"{title} fused ({what}) takes {share:.3f} of its processor time"
+    notes.append(told if share < 1 else f"{told}, so it stays as it is")
+    return path if share < 1 else source
+
+
+def _same_tokens(before: Net, after: Net) -> None:
+    """RefusedError unless both say the same of two texts, the second half as long and padded where that can be."""
+    roles = inputs_of("it", before)
+    rows, size = (roles["ids"].shape[0] or 2), (roles["ids"].shape[1] or 2 * TOKENS)
+    mask = np.ones((rows, size), np.int64)
+    if "mask" in roles:
+        mask[-1, size // 2 :] = 0
+    ids = np.random.default_rng(0).integers(1, ORDINARY, (rows, size)) * mask
+    arrays = {"ids": ids, "mask": mask, "types": np.zeros_like(ids)}
+    feed = {spec.name: arrays[role].astype(spec.dtype) for role, spec in roles.items()}
+    theirs, ours = before.run(feed), after.run(feed)
+    for name, expected in theirs.items():
+        # nobody reads what is said of padding
+        seen = mask.astype(bool) if expected.shape[:2] == mask.shape else slice(None)
+        off, most = np.abs(ours[name][seen] - expected[seen]).max(), np.abs(expected[seen]).max()
+        if not off <= TOKENS_OFF * most:
+            raise RefusedError(f"fused, {name} is {off:.2g} off, of numbers up to {most:.2g}")
 
 
 def _to_outputs(task: Detector) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from edge_agent.pipeline import Stats
 from edge_agent.serving import Models, Pace
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import check_chain, make_task
-from edge_agent.types import Frame, Sample, StreamState, Task, Text
+from edge_agent.types import Sample, StreamState, Task, Text
 
 WORDS = 64
 """texts that wait for a task where none may be dropped; then the source waits"""
@@ -25,8 +25,8 @@ FRAMES = 4
 """the same of pictures, each of which takes megabytes"""
 CAMERA_FPS = 30.0
 """frames a second of a camera that states none"""
-ALONE = ("detect", "recognise")
-"""tasks that answer each frame by itself, so that several may be under way"""
+ALONE = ("classify", "detect", "embed", "recognise", "tag")
+"""tasks that answer each sample by itself, so that several may be under way"""
 
 
 @dataclass(slots=True)
@@ -77,9 +77,9 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
 
 
 def pace_of(pipe: Pipeline, opened: Opened) -> Pace:
-    """How fast its samples come: as its source says, else as cameras do; what waits comes as fast as it is taken."""
-    if opened.yields is not Frame:
-        return Pace()
+    """How fast its samples come: as its source says, else as cameras do; what waits comes as fast as it is taken, and
+    text always waits.
+    """
     stated = parse_uri(pipe.source).options.get("fps") or CAMERA_FPS
     return Pace(float(stated) if opened.live else math.inf, pipe.workers)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -20,6 +23,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.forms import parts_of, with_derived
 from edge_agent.prove import LIMITS, Result, Trial, Variant
 from edge_agent.registry import store
+from edge_agent.registry.add import toml
 from edge_agent.serving import Models, try_all
 from edge_agent.shown import pictures
 from edge_agent.tasks import make_task
@@ -265,6 +269,64 @@ def test_a_broken_file_is_refused_in_one_line(damage: bytes, tmp_path: Path) -> 
     (tmp_path / "m.onnx").write_bytes(damage)
     with pytest.raises(RefusedError, match=r"m\.onnx: not a readable ONNX model"):
         Cuttable(tmp_path / "m.onnx")
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def text_model(folder: Path, reversed_mask: bool = False) -> Path:
+    """edge-bert's int8 file alone; `reversed_mask`: it reads padding, and only that."""
+    located = registry.locate("edge-bert")
+    rows = [row for row in located.manifest.file if row.name in ("encoder.int8.onnx", "vocab.txt")]
+    folder.mkdir(parents=True)
+    for row in rows:
+        shutil.copy(registry.file_path(located, row), folder)
+    network = onnx.load(folder / rows[0].name)
+    if reversed_mask:
+        (node,) = (node for node in network.graph.node if node.op_type == "Sub")
+        node.input[0], node.input[1] = node.input[1], node.input[0]
+        onnx.save(network, folder / rows[0].name)
+    rows[0] = msgspec.structs.replace(
+        rows[0],
+        sha256=store.digest(folder / rows[0].name),
+        bytes=(folder / rows[0].name).stat().st_size,
+    )
+    made = msgspec.structs.replace(located.manifest, name="alone", file=rows, card=None)
+    (folder / "manifest.toml").write_text(toml(msgspec.to_builtins(made)))
+    return folder
+
+
+def derived_text(folder: Path, out: Path) -> Result:
+    located = registry.locate(str(folder))
+    (row,) = located.manifest.networks()
+    parts = {role: str(path) for role, path in parts_of(located).items()}
+    trial = Trial("derive", [Variant(row, str(folder / row.name))], 1, LIMITS, located.manifest, parts, out=str(out))
+    return derive(trial)
+
+
+def test_a_text_network_is_fused_where_that_is_faster_and_answers_the_same(tmp_path: Path) -> None:
+    folder = text_model(tmp_path / "model")
+    result = derived_text(folder, tmp_path / "out")
+    (note,) = result.notes
+    assert note.startswith("encoder.int8.onnx fused (4 of attention) takes ")
+    ids = np.array([[2, *range(40, 60), 3], [2, *range(70, 75), 3, *[0] * 15]])
+    feed = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+    theirs = open_net(folder / "encoder.int8.onnx", "onnx", 1).run(feed)["embedding"]
+    ours = open_net(tmp_path / "out", "ort", 1).run(feed)["embedding"]
+    assert (theirs * ours).sum(1).min() > 0.9999
+
+
+def test_one_that_reads_its_mask_in_another_way_is_not_fused(tmp_path: Path) -> None:
+    folder = text_model(tmp_path / "model", reversed_mask=True)
+    (note,) = derived_text(folder, tmp_path / "out").notes
+    assert note.startswith("encoder.int8.onnx is not fused: fused, ")
+    ids = np.array([[2, 40, 41, 3, 0, 0]])
+    feed = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": np.zeros_like(ids)}
+    theirs, ours = (
+        open_net(path, kind, 1).run(feed)["embedding"]
+        for path, kind in ((folder / "encoder.int8.onnx", "onnx"), (tmp_path / "out", "ort"))
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 # ── as a variant ─────────────────────────────────────────────────────────────────────────────────────────

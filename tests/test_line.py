@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.config import Pipeline
@@ -59,13 +60,29 @@ def test_frames_answered_at_once_keep_their_order(
     assert names == [frame.name for frame in frames] and line.stats.samples == 60
 
 
+def test_texts_answered_at_once_keep_their_order_and_get_the_same_vectors(tmp_path: Path) -> None:
+    lines = [f"line {n} says {'more and ' * (n % 7)}nothing" for n in range(60)]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+    answers = []
+    for workers in (1, 2):
+        pipe = Pipeline("words", f"lines:{tmp_path / 'in.txt'}", ["embed:edge-bert"], workers=workers)
+        line = make_line(pipe, Models(threads=2), None)
+        assert len(line.teams) == workers
+        found: list[Finding] = []
+        samples = [Text(text, 0.0, 0.0) for text in lines]
+        run_abreast(samples, line.teams, reporter("every"), found.append, line.stats, line.box.close)  # type: ignore[arg-type]
+        assert [one.of.text for one in found] == lines  # type: ignore[union-attr]
+        answers.append(np.array([one.what.vector for one in found]))  # type: ignore[union-attr]
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("source", "yields", "live", "pace"),
     [
         ("camera:0", Frame, True, Pace(30.0)),
         ("files:v.mp4?fps=5", Frame, True, Pace(5.0)),
         ("files:v.mp4", Frame, False, Pace(float("inf"))),
-        ("lines:-", Text, False, Pace()),
+        ("lines:-", Text, False, Pace(float("inf"))),
     ],
 )
 def test_how_fast_samples_come(source: str, yields: type, live: bool, pace: Pace) -> None:

@@ -4,6 +4,7 @@ Weight-only files are small, but slow: their weights become float32 again in eve
 runtime does it once). Here what comes in is quantized as it comes, DynamicQuantizeLinear, and multiplied as integers,
 MatMulInteger (operators of ONNX since opset 11 and 10). That rounds what goes in to 8 bits, so the numbers are others,
 and on processors whose u8 x s8 products saturate they may be quite others: who uses it has to compare the answers.
+Tables that rows are looked up in have only these rows widened; that gives the same numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def dynamic(path: Path, out: Path) -> int:
         graph = Graph(path)
         if graph.opset < LEAST_OPSET:
             return 0
-        found = [(node, held) for node in graph.nodes if node.op == "MatMul" and (held := _held(graph, node.inputs[1]))]
+        found = [(n, held) for n in graph.nodes if n.op == "MatMul" and (held := _held(graph, n.inputs[1], 1))]
+        tables = [(n, held) for n in graph.nodes if _is_lookup(n) and (held := _held(graph, n.inputs[0], 0))]
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     quantized: dict[str, tuple[str, ...]] = {}
@@ -48,21 +50,38 @@ def dynamic(path: Path, out: Path) -> int:
             Node("Mul", (f"{result}/float", f"{result}/scale"), (result,), {}),
         ]
         graph.put(made, node, [node])
+    for node, (weight, scale) in tables if found else ():
+        ids, (result,), steps = node.inputs[1], node.outputs, graph.tensors[scale]
+        made = [
+            Node("Gather", (weight, ids), (f"{result}/rows",), {}),
+            Node("Cast", (f"{result}/rows",), (f"{result}/row",), {"to": FLOAT}),
+        ]
+        if steps.size > 1:
+            column = graph.constant(f"{result}/steps", steps.reshape(-1, 1))
+            made.append(Node("Gather", (column, ids), (f"{result}/step",), {}))
+        factor = f"{result}/step" if steps.size > 1 else scale
+        graph.put([*made, Node("Mul", (f"{result}/row", factor), (result,), {})], node, [node])
     if found:
         graph.drop_unused()
         graph.write(out)
     return len(found)
 
 
-def _held(graph: Graph, name: str) -> tuple[str, str] | None:
-    """The int8 weights (K, N) and the scale of all, or of each column, that `name` is the product of; or None."""
+def _is_lookup(node: Node) -> bool:
+    return node.op == "Gather" and node.one("axis", 0) == 0
+
+
+def _held(graph: Graph, name: str, axis: int) -> tuple[str, str] | None:
+    """The int8 weights (K, N) and their scale, one or one for each index of `axis`, that `name` is the product of; or
+    None.
+    """
     last = graph.maker(name)
     if last is None or last.rest:
         return None
     if last.op == "DequantizeLinear":
         weight, scale = last.inputs[:2]
         zero = graph.tensors.get(last.inputs[2]) if len(last.inputs) > 2 else np.zeros(1)
-        if zero is None or zero.any() or last.one("block_size", 0) or last.one("axis", 1) not in (1, -1):
+        if zero is None or zero.any() or last.one("block_size", 0) or last.one("axis", 1) not in (axis, axis - 2):
             return None
     elif last.op == "Mul":
         widened = [graph.maker(given) for given in last.inputs]
@@ -77,5 +96,8 @@ def _held(graph: Graph, name: str) -> tuple[str, str] | None:
     small, steps = graph.tensors.get(weight), graph.tensors.get(scale)
     if small is None or steps is None or small.dtype != np.int8 or small.ndim != 2 or steps.dtype != np.float32:
         return None
-    columns = small.shape[1]
-    return (weight, scale) if steps.shape in ((), (1,), (columns,), (1, 1), (1, columns)) else None
+    many = small.shape[axis]
+    shapes = {(), (1,), (1, 1), (1, many) if axis else (many, 1)}
+    if axis or last.op == "DequantizeLinear":
+        shapes.add((many,))
+    return (weight, scale) if steps.shape in shapes else None

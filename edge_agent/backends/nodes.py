@@ -61,6 +61,8 @@ class Graph:
         self.added: dict[str, Array] = {}
         self.given: dict[str, list[int]] = {}
         self.interleaved = ""
+        self.imported: dict[str, int] = {}
+        """operators that are not ONNX's own and that were brought in: their domain, and its version"""
         self.opset = self._opset()
         self.outputs: list[str] = []
         for number, _, a, e in fields(self.data, *graph):
@@ -134,9 +136,13 @@ class Graph:
         raw = next((self.data[b:f] for n, _, b, f in inside if n == 9), None)
         if kind in DTYPES and raw is not None:
             self.tensors[name] = np.frombuffer(raw, DTYPES[kind]).reshape(shape)
-        elif kind == 7 and any(field[0] == 7 for field in inside):
-            values = [value for field in inside if field[0] == 7 for value in numbers(self.data, field)]
-            self.tensors[name] = np.array(values, np.int64).reshape(shape)
+        elif kind == 1 and any(field[0] == 4 for field in inside):
+            floats = b"".join(self.data[b:f] for n, _, b, f in inside if n == 4)
+            self.tensors[name] = np.frombuffer(floats, "<f4").reshape(shape)
+        elif held := {3: 5, 7: 7}.get(kind):
+            values = [value for field in inside if field[0] == held for value in numbers(self.data, field)]
+            if values:
+                self.tensors[name] = np.array(values, DTYPES[kind]).reshape(shape)
 
     # ── what is changed ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -194,6 +200,8 @@ class Graph:
         with out.open("wb") as file:
             for number, at, _, e in fields(self.data, 0, len(self.data)):
                 file.write(block(7, bytes(graph)) if number == 7 else self.data[at:e])
+            for domain, version in self.imported.items():
+                file.write(block(8, block(1, domain.encode()) + integer(2, version)))
 
 
 def _picture(name: str, shape: list[int]) -> bytes:

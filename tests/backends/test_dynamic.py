@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.backends import open_net
 from edge_agent.backends.dynamic import dynamic
 from edge_agent.errors import RefusedError
+from tests.nets import write_onnx
 
 K, N = 32, 24
 
@@ -61,6 +62,41 @@ def test_products_are_done_in_int8_and_answer_alike(how: str, scale: tuple[int, 
     theirs, ours = (open_net(path, "onnx", 1).run(given)["y"] for path in (source, out))
     assert np.corrcoef(theirs.ravel(), ours.ravel())[0, 1] > 0.999
     assert np.abs(theirs - ours).max() < 0.03 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("how", ["cast", "dequantize", "one scale"])
+def test_of_a_table_only_the_rows_that_are_looked_up_are_widened(how: str, tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(7), 50
+    size: tuple[int, ...] = {"cast": (rows, 1), "dequantize": (rows,), "one scale": ()}[how]
+    constants: dict[str, npt.NDArray[Any]] = {
+        "q": rng.integers(-60, 60, (rows, K)).astype(np.int8),
+        "s": rng.uniform(0.005, 0.01, size).astype(np.float32),
+        "w": rng.integers(-60, 60, (K, N)).astype(np.int8),
+        "ws": rng.uniform(0.005, 0.01, N).astype(np.float32),
+    }
+    if how == "dequantize":
+        nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["table"], axis=0)]
+    else:
+        nodes = [
+            helper.make_node("Cast", ["q"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["f", "s"], ["table"]),
+        ]
+    nodes += [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("DequantizeLinear", ["w", "ws"], ["wide"], axis=1),
+        helper.make_node("MatMul", ["rows", "wide"], ["y"]),
+    ]
+    ends: dict[str, tuple[int, list[int | str]]] = {
+        "rows": (TensorProto.FLOAT, [1, "l", K]),
+        "y": (TensorProto.FLOAT, [1, "l", N]),
+    }
+    source = write_onnx(tmp_path / "m.onnx", nodes, {"ids": (TensorProto.INT64, [1, "l"])}, ends, constants)
+    assert dynamic(source, tmp_path / "out.onnx") == 1
+    (lookup, *_) = (node for node in onnx.load(tmp_path / "out.onnx").graph.node if node.op_type == "Gather")
+    assert lookup.input[0] == "q", "the table stays as it lies"
+    given = {"ids": np.array([[3, 49, 0, 3]])}
+    theirs, ours = (open_net(path, "onnx", 1).run(given)["rows"] for path in (source, tmp_path / "out.onnx"))
+    np.testing.assert_array_equal(theirs, ours)
 
 
 @pytest.mark.parametrize(
