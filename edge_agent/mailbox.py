@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Mailbox(Generic[T]):
     """Holds up to `size` items. `newest`: a full box drops its oldest and counts it; else `put` waits for room.
 
-    `fresh`, for a newest box of one: whoever comes when half the time to the next item has gone by waits for that one.
-    What is worked on is younger then, by up to half that time, and a little less of it gets done.
+    `fresh`, for a newest box of one: whoever comes when a quarter of the time to the next item has gone by waits for
+    that one. What is worked on is younger then, by up to three quarters of that time, and less of it gets done.
     """
 
     def __init__(self, size: int, newest: bool, fresh: bool = False) -> None:
@@ -39,7 +39,10 @@ class Mailbox(Generic[T]):
                 return False
             self._items.append(item)
             now = time.monotonic()
-            self._came, self._every = now, now - self._came if self._came else 0.0
+            if self._came:
+                # no camera is that regular, and one late item makes the way to the next one short
+                self._every += (now - self._came - self._every) * (0.1 if self._every else 1.0)
+            self._came = now
             self._state.notify_all()
             return True
 
@@ -64,11 +67,10 @@ class Mailbox(Generic[T]):
             yield item
 
     def _wait_for_a_younger(self) -> None:
-        """Until the next item has come, where that is nearer than the last one; the state is held."""
+        """Until the next item has come, or is late by a quarter of the time between two; the state is held."""
         last, age = self._came, time.monotonic() - self._came
-        if age > self._every / 2:
-            # a tenth more, as no camera is that regular
-            self._state.wait_for(lambda: self._came != last or self._closed, 1.1 * self._every - age)
+        if self._every / 4 < age < 1.25 * self._every:
+            self._state.wait_for(lambda: self._came != last or self._closed, 1.25 * self._every - age)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -82,7 +82,8 @@ def _slow(place: Place, clip: str, seconds: float) -> Iterator[Row]:
 def latency_rows(place: Place, quick: bool) -> Iterator[Row]:
     if place.peers is None or not stream.possible():
         return
-    clip = str(place.clip(40 if quick else 150))
+    # a camera does not begin anew: long enough that hardly a frame follows another round
+    clip = str(place.clip(300))
     model, path = place.registered(NAME), place.model(NAME)
     assert path is not None
     seconds = 8.0 if quick else 30.0
