@@ -6,7 +6,6 @@ A faster form (see derive.py) is made in the child of prove.py and kept as a var
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,8 @@ def with_derived(
         # what a damaged file gave before it was damaged does not stand in for it
         if found is not None and registry.is_here(located, found) and _is_right(located, row):
             made.append(found)
-    return replace(located, manifest=msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made]))
+    manifest = msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made])
+    return msgspec.structs.replace(located, manifest=manifest)
 
 
 def derived_notes(located: registry.Located, row: File, parts: Mapping[str, Path]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -163,8 +162,7 @@ def most_precise(rows: list[File]) -> File:
     return min(rows, key=lambda row: (PRECISIONS.get(row.precision, len(PRECISIONS)), row.width is not None))
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(msgspec.Struct, frozen=True):
     """A model that answers: what a task is made from."""
 
     manifest: Manifest

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import msgspec
@@ -50,8 +49,7 @@ KEEP = 1000
 """samples that the times of each stage are remembered for"""
 
 
-@dataclass(slots=True)
-class Stats:
+class Stats(msgspec.Struct):
     """What a pipeline did so far."""
 
     samples: int = 0
@@ -60,7 +58,7 @@ class Stats:
     """samples that could not be answered: corrupt, empty, or the model failed on them"""
     findings: int = 0
     """handed to the sink"""
-    stages: dict[str, deque[float]] = field(default_factory=dict)
+    stages: dict[str, deque[float]] = msgspec.field(default_factory=dict)
     """stage -> milliseconds of the last samples"""
     trouble: str = ""
     """why the last sample could not be answered, one line; empty when it could"""

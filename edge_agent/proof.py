@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ class Recorder:
             self.outputs.append({name: np.array(array) for name, array in net.run(tensors).items()})
             return dict(self.outputs[-1])
 
-        return replace(net, run=run)
+        return msgspec.structs.replace(net, run=run)
 
 
 def open_served(

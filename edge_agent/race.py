@@ -13,11 +13,12 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edge_agent.backends import bare, providers
@@ -118,7 +119,7 @@ def _runner(trial: Trial, variant: Variant, threads: int) -> _Runner:
     assert trial.manifest is not None
     model = open_served(trial.manifest, variant, trial.parts, threads)
     feed: dict[str, Any] = {}
-    step = stepper(replace(model, net=_fed(model.net, feed)))
+    step = stepper(msgspec.structs.replace(model, net=_fed(model.net, feed)))
     for _ in range(2):
         step()
     return _Runner(variant, threads, model, step, feed)
@@ -184,7 +185,7 @@ def _fed(net: Net, feed: dict[str, Any]) -> Net:
         feed.update(tensors)
         return net.run(tensors)
 
-    return replace(net, run=run)
+    return msgspec.structs.replace(net, run=run)
 
 
 def _plain(runners: list[_Runner], trial: Trial) -> list[_Runner]:

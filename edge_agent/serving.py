@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +141,7 @@ class Models:
                 ref=ModelRef(
                     manifest.name, manifest.version, row.sha256, located.why if name in registry.ALIASES else ""
                 ),
-                net=replace(net, run=self._taking_turns(net.run, way.threads)),
+                net=msgspec.structs.replace(net, run=self._taking_turns(net.run, way.threads)),
                 parts=parts,
                 input=input_of(manifest, row),
                 why="; ".join(
@@ -231,8 +230,7 @@ def warm(net: Net, picture: Input | None) -> None:
     net.run(tensors)
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(msgspec.Struct, frozen=True):
     """What became of one variant when it was tried."""
 
     name: str

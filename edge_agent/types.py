@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -26,8 +25,7 @@ Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 # ── samples: what a source yields ────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A picture: `image` is (height, width, 3) uint8 BGR, never written to."""
 
     image: Pixels
@@ -55,8 +53,7 @@ class Frame:
         return int(self.image.shape[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """A line of text, NFC, without its line end, never empty."""
 
     text: str
@@ -66,8 +63,7 @@ class Text:
     """where the next line begins in the followed file, bytes; None when the source has no place to resume at"""
 
 
-@dataclass(frozen=True, slots=True)
-class Audio:
+class Audio(msgspec.Struct, frozen=True):
     """Sound: `samples` is (n,) float32 in -1..1, one channel."""
 
     samples: Floats
@@ -82,8 +78,7 @@ Sample: TypeAlias = Frame | Text | Audio
 StreamCondition = Literal["starting", "ok", "stalled", "dark", "frozen", "reconnecting", "ended"]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(msgspec.Struct, frozen=True):
     """What a source says about itself, in between its samples."""
 
     condition: StreamCondition
@@ -103,8 +98,7 @@ class ModelRef(msgspec.Struct, frozen=True):
     why: Annotated[str, msgspec.Meta(description="why this model, where the config left the choice to the agent")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Detections:
+class Detections(msgspec.Struct, frozen=True):
     """n boxes in the pixels of the Frame given; columns of one length, best score first."""
 
     xyxy: Floats
@@ -125,8 +119,7 @@ class Detections:
         return len(self.score)
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(msgspec.Struct, frozen=True):
     """One text's or picture's label; `label` is "unknown" when it fits none well enough."""
 
     label: str
@@ -136,8 +129,7 @@ class Scores:
     """label -> probability; sums to 1 for a text, holds the likeliest few for a picture"""
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
+class Spans(msgspec.Struct, frozen=True):
     """Marked pieces of one text: start and end in characters, end exclusive."""
 
     start: Ints
@@ -151,15 +143,13 @@ class Spans:
             raise ValueError(f"columns differ: {self.start.shape} {self.end.shape} {n} {self.score.shape}")
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
+class Embedding(msgspec.Struct, frozen=True):
     """One text as a vector: (d,) float32 of length 1."""
 
     vector: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Anomaly:
+class Anomaly(msgspec.Struct, frozen=True):
     """How badly an autoencoder rebuilds one sample: the worse, the less it is like what the model was trained on."""
 
     error: float
@@ -173,14 +163,13 @@ class Anomaly:
         return None if self.limit is None else self.error > self.limit
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """What was found in which sample, by which model, at what cost."""
 
     of: Sample
     what: Detections | Scores | Spans | Embedding | Anomaly
     model: ModelRef
-    spent_ms: Mapping[str, float] = field(default_factory=dict)
+    spent_ms: Mapping[str, float] = msgspec.field(default_factory=dict)
     """stage -> milliseconds: decode, prepare, wait, infer, finish"""
 
 
@@ -197,8 +186,7 @@ Backend: TypeAlias = Callable[[Tensors], "dict[str, npt.NDArray[Any]]"]
 """Input tensors by name -> output tensors by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(msgspec.Struct, frozen=True):
     """One input or output of a network as its file declares it."""
 
     name: str
@@ -211,8 +199,7 @@ class TensorSpec:
     zero_point: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Net:
+class Net(msgspec.Struct, frozen=True):
     """A network that is loaded and warm."""
 
     run: Backend
@@ -347,13 +334,12 @@ AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | A
 # ── the address of a source or a task ────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Uri:
+class Uri(msgspec.Struct, frozen=True):
     """``scheme:rest?option=value&option=value``, as sources and tasks are written in the config."""
 
     scheme: str
     rest: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
         tail = "&".join(f"{k}={v}" for k, v in self.options.items())

@@ -11,11 +11,11 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -66,8 +66,10 @@ def load(path: Path, threads: int) -> Net:
         except ModelError as error:
             reasons.append(f"{provider}: {str(error).removeprefix(f'{path}: ')}")
             continue
-        return replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
-    return replace(_net(ort, path, _options(ort, threads), CPU), reasons=(*reasons, f"{CPU}: threads={threads}"))
+        return msgspec.structs.replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
+    return msgspec.structs.replace(
+        _net(ort, path, _options(ort, threads), CPU), reasons=(*reasons, f"{CPU}: threads={threads}")
+    )
 
 
 def load_optimised(path: Path, threads: int) -> Net:
@@ -77,7 +79,7 @@ def load_optimised(path: Path, threads: int) -> Net:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in MAPPED.items():
         options.add_session_config_entry(key, value)
-    return replace(_net(ort, path, options, CPU), reasons=(f"{CPU}: threads={threads}",))
+    return msgspec.structs.replace(_net(ort, path, options, CPU), reasons=(f"{CPU}: threads={threads}",))
 
 
 def optimise(path: Path, out: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
@@ -32,8 +33,7 @@ Say = Callable[[int, int], None]
 Read = Callable[[Path], "Seen"]
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(msgspec.Struct, frozen=True):
     """A model that was found; its files may still be missing (see `file_path`)."""
 
     manifest: Manifest

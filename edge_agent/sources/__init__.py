@@ -10,8 +10,9 @@ import difflib
 import importlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from edge_agent.errors import ConfigError
 from edge_agent.types import Sample, StreamState, Uri
@@ -20,8 +21,7 @@ Subscribe: TypeAlias = Callable[[str, Callable[[str, bytes], None]], Callable[[]
 """(topic filter, on_message(topic, payload)) -> unsubscribe. on_message is called on the link's thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(msgspec.Struct, frozen=True):
     """What the agent lends to a source."""
 
     subscribe: Subscribe | None = None
@@ -30,8 +30,7 @@ class Here:
     """the last Text.mark that was dealt with, to go on from"""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A source bound to its address. Nothing is read before `run` is iterated."""
 
     run: Callable[[threading.Event], Iterator[Sample | StreamState]]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -34,8 +34,7 @@ JPEG_SIDE = 65_500
 Reals = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(msgspec.Struct, frozen=True):
     """Where a frame lies on the canvas of the network, all in whole pixels."""
 
     frame_width: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,8 +22,7 @@ AWAY = np.array([-1, -1, 1, 1], np.float32)
 """where left, top, right and bottom lie from a point"""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What a decoder knows of the network besides its outputs."""
 
     width: int
@@ -33,8 +32,7 @@ class Head:
     """how many the head tells apart"""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True):
     """n boxes that reach the threshold, in no order."""
 
     xyxy: Floats
@@ -48,8 +46,7 @@ class Candidates:
 Decoder = Callable[[Outputs, Head, float], Candidates]
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(msgspec.Struct, frozen=True):
     """A row of FAMILIES."""
 
     decode: Decoder

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,8 +24,7 @@ OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300"}
 """score and iou default to the manifest's, classes to all of them"""
 
 
-@dataclass(slots=True)
-class Detector:
+class Detector(msgspec.Struct):
     """The task. Its input buffers are its own: one thread at a time; two workers make two of it on one model."""
 
     model: Served

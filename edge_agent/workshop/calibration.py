@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -129,7 +130,7 @@ def _feeder(parent: Served) -> Callable[[Item], dict[str, npt.NDArray[Any]]]:
         seen.update({name: np.array(tensor) for name, tensor in tensors.items()})
         raise _Seen
 
-    task = served_by(replace(parent, net=replace(parent.net, run=run)))
+    task = served_by(msgspec.structs.replace(parent, net=msgspec.structs.replace(parent.net, run=run)))
     made = True
 
     def feed(item: Item) -> dict[str, npt.NDArray[Any]]:

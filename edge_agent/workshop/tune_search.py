@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -68,7 +68,7 @@ def candidates(
         own = input_of(manifest, row)
         shaped = msgspec.structs.replace(manifest, input=own)
         served = score.open_file(shaped, paths[row.name], row.format, parts, threads)
-        found.append(Candidate(_label(row, own), row, paths[row.name], own, replace(served, input=own)))
+        found.append(Candidate(_label(row, own), row, paths[row.name], own, msgspec.structs.replace(served, input=own)))
         if own is None or row.format != "onnx" or manifest.task != "detect":
             continue
         for width, height in _tried(sizes, own):
@@ -149,7 +149,7 @@ def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str
 def with_defaults(served: Served, iou: float | None, threshold: float | None) -> Served:
     """The same model with other defaults."""
     changes = {key: value for key, value in (("iou", iou), ("score", threshold)) if value is not None}
-    return replace(served, manifest=msgspec.structs.replace(served.manifest, **changes))
+    return msgspec.structs.replace(served, manifest=msgspec.structs.replace(served.manifest, **changes))
 
 
 def nms(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> tuple[float | None, float]:

@@ -18,12 +18,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 
 from edge_agent.errors import EdgeAgentError
@@ -89,7 +89,7 @@ def record(place: Place, name: str, width: int, height: int) -> Path:
     """What the child needs of a model: everything but the network, two frames, and what the network gave for them."""
     model = served(place, name, threads=1)
     frames = [
-        replace(frame, image=np.asarray(cv2.resize(frame.image, (width, height)), np.uint8))
+        msgspec.structs.replace(frame, image=np.asarray(cv2.resize(frame.image, (width, height)), np.uint8))
         for frame in place.frames(2)
     ]
     given: list[dict[str, Any]] = []
@@ -98,12 +98,18 @@ def record(place: Place, name: str, width: int, height: int) -> Path:
         given.append({key: array.copy() for key, array in model.net.run(tensors).items()})
         return given[-1]
 
-    task = make_task(Uri("detect", name), lambda _: replace(model, net=replace(model.net, run=run)), home())
+    task = make_task(
+        Uri("detect", name),
+        lambda _: msgspec.structs.replace(model, net=msgspec.structs.replace(model.net, run=run)),
+        home(),
+    )
     for frame in frames:
         list(task(frame))
     path = place.folder / f"{name}-{width}.frames"
-    kept = {field.name: getattr(model, field.name) for field in fields(model) if field.name != "net"}
-    specs = {field.name: getattr(model.net, field.name) for field in fields(model.net) if field.name != "run"}
+    kept = {field.name: getattr(model, field.name) for field in msgspec.structs.fields(model) if field.name != "net"}
+    specs = {
+        field.name: getattr(model.net, field.name) for field in msgspec.structs.fields(model.net) if field.name != "run"
+    }
     path.write_bytes(pickle.dumps((kept, specs, frames, given)))
     return path
 

@@ -174,7 +174,7 @@ def test_the_same_picture_saved_otherwise_is_found(tmp_path: Path, model: Served
 
 
 def test_a_broken_candidate_scores_nought_and_a_blind_parent_is_refused(tmp_path: Path, model: Served) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     samples = read(pictures(tmp_path / "data", 4), model, 50, quiet)
     measure = score.against(model, samples)

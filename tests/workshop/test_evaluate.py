@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Net:
 def detector(net: Net, name: str = "finder", **more: Any) -> Served:
     served = serve_net(net, more.pop("spec", SPEC), "yolox", list(COLOURS), **{"score": 0.9, "iou": 0.5, **more})
     ref = msgspec.structs.replace(served.ref, name=name)
-    return replace(served, ref=ref, manifest=msgspec.structs.replace(served.manifest, name=name))
+    return msgspec.structs.replace(served, ref=ref, manifest=msgspec.structs.replace(served.manifest, name=name))
 
 
 def no_say(what: str, done: int, total: int) -> None:
@@ -352,7 +351,7 @@ def test_a_model_that_is_not_there_is_one_line(finder: Net, tmp_path: Path) -> N
     done = subprocess.run(argv, capture_output=True, text=True, env=env)
     assert done.returncode == 1 and 'no model "nosuch"' in done.stderr and done.stderr.count("\n") == 1
     bare = detector(finder)
-    unlabelled = replace(bare, manifest=msgspec.structs.replace(bare.manifest, labels=[]))
+    unlabelled = msgspec.structs.replace(bare, manifest=msgspec.structs.replace(bare.manifest, labels=[]))
     dataset(tmp_path / "data")
     with pytest.raises((ManifestError, UsageError)) as caught:
         run({"m": unlabelled}, "m", str(tmp_path / "data"))

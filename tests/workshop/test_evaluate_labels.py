@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -29,7 +28,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def named(model: Served, name: str) -> Served:
-    return replace(model, ref=msgspec.structs.replace(model.ref, name=name))
+    return msgspec.structs.replace(model, ref=msgspec.structs.replace(model.ref, name=name))
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def test_against_a_parent(colours: dict[str, Served], tmp_path: Path) -> None:
     assert found["against"]["on_labels"]["accuracy"] == pytest.approx(5 / 6, abs=1e-6)
     plain = run(colours, "right", str(data / "blue"), "--against", "right")
     assert plain["against"]["agreement"] == plain["against"]["agreement_f1"] == 1 and "accuracy" not in plain
-    other = replace(
+    other = msgspec.structs.replace(
         colours["wrong"], manifest=msgspec.structs.replace(colours["wrong"].manifest, labels=["a", "b", "c"])
     )
     with pytest.raises(UsageError, match="its labels are not those of right"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,10 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Served]:
     for name in ("toy", "cls"):
         (tmp_path / name).mkdir()
     other = bert(tmp_path / "cls", pooling="cls")
-    return {"toy": bert(tmp_path / "toy"), "cls": replace(other, ref=msgspec.structs.replace(other.ref, name="cls"))}
+    return {
+        "toy": bert(tmp_path / "toy"),
+        "cls": msgspec.structs.replace(other, ref=msgspec.structs.replace(other.ref, name="cls")),
+    }
 
 
 ROWS = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,7 @@ def test_a_parent_is_named_where_its_file_is(tmp_path: Path, monkeypatch: pytest
     assert reference(given) == "tiny"
     # the catalogue knows the file, but has it not here
     absent = registry.locate("yolox-nano").manifest
-    bare = replace(given, manifest=msgspec.structs.replace(absent, file=absent.file[:1]))
+    bare = msgspec.structs.replace(given, manifest=msgspec.structs.replace(absent, file=absent.file[:1]))
     assert reference(bare) == str(folder)
     (folder / "manifest.toml").unlink()
     assert reference(bare) == str(folder / "yolox_nano.onnx")

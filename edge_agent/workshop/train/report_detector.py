@@ -15,7 +15,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def variants(name: str) -> dict[str, Served]:
     if labels:
         names = Path(labels).read_text(encoding="utf-8").splitlines()
         manifest = msgspec.structs.replace(located.manifest, labels=names, class_ids=None)
-        located = replace(located, manifest=manifest)
+        located = msgspec.structs.replace(located, manifest=manifest)
     found = {}
     for row in located.manifest.networks():
         net = open_net(registry.file_path(located, row, pull=True), row.format, 1)
