@@ -13,7 +13,7 @@ Autoencoders: the rank correlation of the reconstruction errors. Each is 1 for a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 
 import numpy as np
@@ -66,20 +66,25 @@ def _detectors(one: Served, other: Served) -> tuple[float, int, str]:
     shared = _same_names(one, other.manifest.names())
     if not shared:
         raise RefusedError(f"it has no class in common with its parent {other.manifest.name}")
-    theirs = boxes(other, shown, other.manifest.score, {key: key for key in shared.values()})
-    truth = Truth(
-        theirs.image,
-        theirs.label,
-        theirs.xywh,
-        theirs.xywh[:, 2] * theirs.xywh[:, 3],
-        np.zeros(len(theirs.label), bool),
-    )
+    truth = truth_of(other, shown, shared.values())
     mine = boxes(one, shown, LOW, shared)
     agreed = average_precision(truth, mine, sorted(set(shared.values()))).figures()["map50"]
     figures = [(agreed, "mAP50"), *_on_labels(one, other)]
     known = [figure for figure in figures if not np.isnan(figure[0])] or figures
     value, name = min(known, key=itemgetter(0))
     return value, len(shown), name
+
+
+def truth_of(model: Served, shown: list[Frame], ids: Iterable[int]) -> Truth:
+    """What a model finds in pictures, of the classes `ids`, as the truth that another one is held against.
+
+    Boxes that it would report count; those that score at least half as much are what COCO calls a crowd: to find one is
+    neither right nor wrong. Without that, one box at the threshold turns the figure of a class with few boxes over.
+    """
+    least = model.manifest.score
+    found = boxes(model, shown, least / 2, {key: key for key in ids})
+    area = found.xywh[:, 2] * found.xywh[:, 3]
+    return Truth(found.image, found.label, found.xywh, area, found.score < least)
 
 
 def _on_labels(one: Served, other: Served) -> list[tuple[float, str]]:

@@ -7,14 +7,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from edge_agent import registry
+from edge_agent.agree import boxes, truth_of
 from edge_agent.errors import RefusedError
 from edge_agent.registry import store
 from edge_agent.serving import Models, try_all
+from edge_agent.shown import pictures
 from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import colours
 from tests.tasks.text_models import WORDS
@@ -252,3 +255,15 @@ def test_the_published_int8_files_agree_with_their_float_ones(tmp_path: Path, da
             files[f"{name}_{tail}.tflite"] = "int8" if tail == "int8" else "fp32"
         why = Models(threads=1).serve(str(variants(tmp_path / name, head, files))).why
         assert f"{name}_int8.tflite (int8) on" in why and "refused" not in why, why
+
+
+@pytest.mark.parametrize(("share", "crowd"), [(0.9, [False]), (1.1, [True]), (1.9, [True]), (2.1, [])])
+def test_what_the_parent_nearly_says_is_neither_right_nor_wrong(
+    share: float, crowd: list[bool], tmp_path: Path
+) -> None:
+    """`share`: of the score that it gives its one box, the threshold."""
+    model, shown = Models(threads=1).serve(str(tiny_detector(tmp_path / "model"))), list(pictures())[:1]
+    (score,) = boxes(model, shown, 0.0, {0: 0}).score
+    manifest = msgspec.structs.replace(model.manifest, score=float(share * score))
+    truth = truth_of(msgspec.structs.replace(model, manifest=manifest), shown, [0])
+    assert truth.crowd.tolist() == crowd

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.agree import boxes
+from edge_agent.agree import boxes, truth_of
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import InputError, ModelError, UsageError
-from edge_agent.figures.coco_map import Truth, average_precision
+from edge_agent.figures.coco_map import average_precision
 from edge_agent.figures.scores import Doubles, accuracy, pearson, ranks, similarities
 from edge_agent.manifest import File, Manifest, Served
 from edge_agent.proof import open_served
@@ -83,10 +83,8 @@ def _detector(parent: Served, samples: Samples) -> Measure:
         truth, names, figure, lowest = samples.truth, samples.names, "map", FAINT
     else:
         names, figure, lowest = parent.manifest.names(), "map50", LOW
-        theirs = boxes(parent, frames, parent.manifest.score, {key: key for key in names})
-        area = theirs.xywh[:, 2] * theirs.xywh[:, 3]
-        truth = Truth(theirs.image, theirs.label, theirs.xywh, area, np.zeros(len(area), bool))
-    if not len(truth.label):
+        truth = truth_of(parent, frames, names)
+    if truth.crowd.all():
         raise InputError(
             f"{samples.source}: {parent.manifest.name} finds nothing in {len(frames)} pictures, so no change of it "
             "would show; give pictures of what it detects"
