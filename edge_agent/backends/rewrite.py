@@ -1,13 +1,14 @@
 """The same network with fewer passes over memory: what ONNX Runtime does not rewrite by itself, done in the ONNX file.
 
 Its convolutions work on blocks of channels, and every operator that cannot makes it put them back in order before and
-into blocks again behind it. Four patterns of detectors go, none of which multiplies more or less than before:
+into blocks again behind it. Five patterns of detectors go, none of which multiplies more or less than before:
 
 - a convolution, and what activates it, whose channels are then split: one convolution for each part
 - channels of several tensors joined for one convolution: one convolution for each, their results added (the runtime
   adds while it writes)
 - every second pixel of the picture, four times, joined (YOLOv5's and YOLOX's focus): a convolution of twice the size
   and stride on the picture itself
+- maxima over ever larger windows of the same tensor (SPP): each taken over what the one before it gave
 - a picture in three planes, for one convolution: the picture with its channels last, as cameras and files give it, for
   a convolution of one channel, three times as wide. The input then is [1, height, width, 3]
 
@@ -17,6 +18,7 @@ touched; what does not fit a pattern stays as it is.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +42,7 @@ def rewrite(path: Path, out: Path) -> str:
     try:
         graph = Graph(path)
         counts = {"split channels": split(graph), "focus": focus(graph), "joined channels": join(graph)}
+        counts["pools"] = pool(graph)
         counts["planes"] = interleave(graph)
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
@@ -145,6 +148,28 @@ def focus(graph: Graph) -> int:
     return found
 
 
+def pool(graph: Graph) -> int:
+    """Maxima over windows of 5, 9 and 13 of one tensor -> over 5 of it, over 5 of those, over 5 of these.
+
+    What lies beyond the edge counts for nothing in a MaxPool, so that the numbers are the same there, too.
+    """
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if _is_centred(node):
+            groups.setdefault(node.inputs[0], []).append(node)
+    found = 0
+    for group in groups.values():
+        group.sort(key=lambda node: node.some("kernel_shape", []))
+        for before, node in itertools.pairwise(group):
+            side = node.some("kernel_shape", [])[0] - before.some("kernel_shape", [])[0] + 1
+            at = graph.nodes.index(node)
+            if side > 1 and any(before.outputs == one.outputs for one in graph.nodes[:at]):
+                ints = {**node.ints, "kernel_shape": [side] * 2, "pads": [side // 2] * 4}
+                graph.nodes[at] = replace(node, inputs=before.outputs, ints=ints)
+                found += 1
+    return found
+
+
 def interleave(graph: Graph) -> int:
     """Picture in planes, convolution -> picture with its channels last, convolution of one channel."""
     for picture, shape in graph.given.items():
@@ -180,6 +205,15 @@ def _is_plain(graph: Graph, node: Node) -> bool:
     known = all(name in graph.tensors and graph.tensors[name].dtype == np.float32 for name in node.inputs[1:])
     whole = not node.rest and node.one("group", 1) == 1
     return node.op == "Conv" and known and whole and graph.tensors[node.inputs[1]].ndim == 4
+
+
+def _is_centred(node: Node) -> bool:
+    """Whether it takes the maximum over an odd square around each pixel, and keeps the size."""
+    side, *others = node.some("kernel_shape", [0])
+    plain = not node.rest and len(node.outputs) == 1 and node.one("ceil_mode", 0) == node.one("storage_order", 0) == 0
+    still = set(node.some("strides", [1])) == set(node.some("dilations", [1])) == {1}
+    square = others == [side] and side % 2 == 1 and node.some("pads", [0]) == [side // 2] * 4
+    return node.op == "MaxPool" and plain and still and square
 
 
 def _activated(graph: Graph, name: str) -> list[Node]:

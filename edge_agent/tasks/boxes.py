@@ -30,6 +30,8 @@ TINY = np.float32(1e-30)
 JPEG_SIDE = 65_500
 """the most pixels a side that cv2 writes into a JPEG"""
 
+# of this process: a resize is over before OpenCV's own threads are awake, which then wait in circles for the next one
+cv2.setNumThreads(1)
 
 Reals = npt.NDArray[np.float64]
 

@@ -75,6 +75,15 @@ def focus(step: int = 2) -> tuple[list[Any], Arrays]:
     return [*nodes, conv(["f", "w", "b"], "c"), helper.make_node("Relu", ["c"], ["out"])], constants
 
 
+def pools(*sides: int) -> tuple[list[Any], Arrays]:
+    """A convolution, maxima over windows of these sides, all of it added up."""
+    nodes = [conv(["images", "w"], "c")]
+    for side in sides:
+        how = {"kernel_shape": [side] * 2, "pads": [side // 2] * 4, "strides": [1, 1]}
+        nodes.append(helper.make_node("MaxPool", ["c"], [f"p{side}"], **how))
+    return [*nodes, helper.make_node("Sum", ["c", *(f"p{side}" for side in sides)], ["out"])], {"w": weight(8, 3, 3, 3)}
+
+
 def written(path: Path, made: tuple[list[Any], Arrays]) -> Path:
     nodes, constants = made
     given = {"images": (TensorProto.FLOAT, [1, 3, 24, 32])}
@@ -112,6 +121,15 @@ def test_the_pattern_is_gone_and_the_numbers_are_the_same(
     assert operators(path)[gone] and not operators(out)[gone]
     np.testing.assert_allclose(run(out), run(path), rtol=1e-4, atol=1e-4)
     assert out.stat().st_size < 1.5 * path.stat().st_size + 2000, "weights that nobody takes any more are left out"
+
+
+@pytest.mark.parametrize(("sides", "left"), [((5, 9, 13), [5, 5, 5]), ((3, 9), [3, 7]), ((13, 5), [13, 5])])
+def test_larger_pools_go_on_from_smaller_ones(sides: tuple[int, ...], left: list[int], tmp_path: Path) -> None:
+    path, out = written(tmp_path / "m.onnx", pools(*sides)), tmp_path / "out.onnx"
+    rewrite(path, out)
+    kept = [node for node in onnx.load(str(out)).graph.node if node.op_type == "MaxPool"]
+    assert [one.ints[0] for node in kept for one in node.attribute if one.name == "kernel_shape"] == left
+    np.testing.assert_allclose(run(out), run(path), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("how", [{}, {"strides": [2, 1]}, {"strides": [2, 2], "pads": [0, 1, 2, 3], "side": (4, 2)}])
