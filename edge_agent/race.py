@@ -138,11 +138,10 @@ def stepper(model: Served) -> Callable[[], object]:
 
 
 def _abreast(runners: list[_Runner], trial: Trial, workers: int) -> dict[str, Any] | None:
-    """Samples a second: of the fastest runner, one at a time, and of `workers` at once on the fastest of one thread.
-
-    None where no network can be run by several threads at once: a TFLite interpreter takes them one by one.
+    """Samples a second: of the fastest runner, one at a time, and of `workers` at once on the fastest of one thread;
+    None where nothing runs on one.
     """
-    able = [runner for runner in runners if runner.threads == 1 and runner.variant.file.format != "tflite"]
+    able = [runner for runner in runners if runner.threads == 1]
     if not able:
         return None
     steps = [stepper(able[0].model) for _ in range(workers)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import re
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ def load(path: Path, threads: int) -> Net:
 
     The first engine that can build an interpreter of this file serves: one that can be imported may still be unable
     to. A quantized input takes its own integers, or float32 which is then quantized here; quantized outputs come as
-    float32. Inputs of a declared dynamic axis are resized to what is given. Runs wait for each other: an Interpreter
-    is one set of buffers.
+    float32. Inputs of a declared dynamic axis are resized to what is given. An Interpreter is one set of buffers: runs
+    that come at once each take one, and a further one is built where all are at work.
     """
     reasons: list[str] = []
     model_faults: list[str] = []
@@ -42,15 +42,17 @@ def load(path: Path, threads: int) -> Net:
         except (ImportError, AttributeError) as error:
             reasons.append(f"{distribution}: cannot be imported ({_first_sentence(error)})")
             continue
+        make = partial(_ready, build, path, threads)
         try:
-            interpreter = build(model_path=str(path), num_threads=threads)
-            interpreter.allocate_tensors()
+            interpreter = make()
         except FAILURES as error:
             model_faults.append(f"{distribution}: {_first_sentence(error)}")
             reasons.append(model_faults[-1])
             continue
         version = getattr(importlib.import_module(module.partition(".")[0]), "__version__", "of unknown version")
-        return _net(path, interpreter, f"{distribution} {version}", (*reasons, f"{distribution}: threads={threads}"))
+        return _net(
+            path, interpreter, make, f"{distribution} {version}", (*reasons, f"{distribution}: threads={threads}")
+        )
     if model_faults:
         raise RefusedError(f"{path}: not a readable TFLite model ({'; '.join(model_faults)})")
     raise RefusedError(f"{path}: no TFLite runtime ({'; '.join(reasons)}); pip install ai-edge-litert")
@@ -102,47 +104,67 @@ def providers(path: Path) -> dict[str, str]:
     return found
 
 
-def _net(path: Path, interpreter: Any, engine: str, reasons: tuple[str, ...]) -> Net:
-    sources = interpreter.get_input_details()
-    sinks = interpreter.get_output_details()
-    inputs = _specs(path, sources)
-    outputs = _specs(path, sinks)
-    lock = threading.Lock()
-    shapes: dict[str, tuple[int, ...]] = {
-        spec.name: tuple(int(n) for n in detail["shape"]) for spec, detail in zip(inputs, sources, strict=True)
-    }
+def _ready(build: Callable[..., Any], path: Path, threads: int) -> Any:
+    """An interpreter of the file, its buffers allocated."""
+    interpreter = build(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    return interpreter
 
-    def resize(tensors: Tensors) -> None:
-        changed = [(i, spec) for i, spec in enumerate(inputs) if shapes[spec.name] != tensors[spec.name].shape]
-        if not changed:
-            return
-        for i, spec in changed:
-            shape = tensors[spec.name].shape
-            if len(shape) != len(spec.shape) or any(a not in (None, b) for a, b in zip(spec.shape, shape, strict=True)):
-                raise ModelError(f'{path}: input "{spec.name}" takes {list(spec.shape)}, not {list(shape)}')
-            shapes[spec.name] = ()
-            interpreter.resize_tensor_input(sources[i]["index"], shape)
-        interpreter.allocate_tensors()
-        for _, spec in changed:
-            shapes[spec.name] = tensors[spec.name].shape
+
+def _net(path: Path, interpreter: Any, make: Callable[[], Any], engine: str, reasons: tuple[str, ...]) -> Net:
+    inputs = _specs(path, interpreter.get_input_details())
+    outputs = _specs(path, interpreter.get_output_details())
+    idle = [_runner(path, interpreter, inputs)]
 
     def run(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
         missing = [spec.name for spec in inputs if spec.name not in tensors]
         if missing:
             raise ModelError(f'{path}: input "{missing[0]}" is missing')
         feed = [_quantize(path, spec, tensors[spec.name]) for spec in inputs]
-        with lock:
-            try:
-                resize(tensors)
-                for detail, array in zip(sources, feed, strict=True):
-                    interpreter.set_tensor(detail["index"], array)
-                interpreter.invoke()
-                results = [interpreter.get_tensor(detail["index"]) for detail in sinks]
-            except FAILURES as error:
-                raise ModelError(f"{path}: the run failed ({_first_sentence(error)})") from None
+        try:
+            one = idle.pop() if idle else _runner(path, make(), inputs)
+        except IndexError:  # another thread was faster
+            one = _runner(path, make(), inputs)
+        try:
+            results = one(feed)
+        except FAILURES as error:
+            raise ModelError(f"{path}: the run failed ({_first_sentence(error)})") from None
+        finally:
+            idle.append(one)
         return {spec.name: _dequantize(spec, r) for spec, r in zip(outputs, results, strict=True)}
 
     return Net(run, inputs, outputs, engine, reasons)
+
+
+Arrays = list[npt.NDArray[Any]]
+
+
+def _runner(path: Path, interpreter: Any, inputs: tuple[TensorSpec, ...]) -> Callable[[Arrays], Arrays]:
+    """One interpreter as a function of its inputs, in their order; one thread at a time may call."""
+    sources, sinks = interpreter.get_input_details(), interpreter.get_output_details()
+    shapes = [tuple(int(n) for n in detail["shape"]) for detail in sources]
+
+    def resize(feed: Arrays) -> None:
+        for i, (spec, array) in enumerate(zip(inputs, feed, strict=True)):
+            shape = array.shape
+            if shapes[i] == shape:
+                continue
+            if len(shape) != len(spec.shape) or any(a not in (None, b) for a, b in zip(spec.shape, shape, strict=True)):
+                raise ModelError(f'{path}: input "{spec.name}" takes {list(spec.shape)}, not {list(shape)}')
+            shapes[i] = ()
+            interpreter.resize_tensor_input(sources[i]["index"], shape)
+        interpreter.allocate_tensors()
+        shapes[:] = [array.shape for array in feed]
+
+    def run(feed: Arrays) -> Arrays:
+        if [array.shape for array in feed] != shapes:
+            resize(feed)
+        for detail, array in zip(sources, feed, strict=True):
+            interpreter.set_tensor(detail["index"], array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(detail["index"]) for detail in sinks]
+
+    return run
 
 
 def _specs(path: Path, details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

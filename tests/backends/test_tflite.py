@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import sys
+import threading
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from edge_agent.backends import open_net, tflite
 from edge_agent.errors import ModelError, RefusedError
@@ -113,3 +118,30 @@ def test_yolox_truncated_anywhere_is_refused(data: Path, tmp_path: Path) -> None
         (tmp_path / "m.tflite").write_bytes(good[:size])
         with pytest.raises(RefusedError, match=r"m\.tflite: not a readable TFLite model"):
             open_net(tmp_path / "m.tflite", "tflite", 1)
+
+
+def test_runs_that_come_at_once_each_have_buffers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs stand in the middle of an Interpreter at the same time; a third one, later, builds no other."""
+    built, meet = [], threading.Barrier(2, timeout=20)
+
+    class Meeting(Interpreter):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            built.append(self)
+
+        def invoke(self) -> None:
+            if together:
+                meet.wait()
+            super().invoke()
+
+    module = types.ModuleType("meeting_engine")
+    module.Interpreter = Meeting  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "meeting_engine", module)
+    monkeypatch.setattr(tflite, "ENGINES", (("meeting", "meeting_engine"),))
+    net, together = open_net(absolute_tflite(tmp_path / "m.tflite", [2]), "tflite", 1), True
+    inputs = [np.full(2, -n, np.float32) for n in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        said = [one(out).tolist() for out in pool.map(lambda x: net.run({net.inputs[0].name: x}), inputs)]
+    assert said == [[1, 1], [2, 2]] and len(built) == 2
+    together = False
+    assert one(net.run({net.inputs[0].name: inputs[1]})).tolist() == [2, 2] and len(built) == 2
