@@ -28,8 +28,8 @@ SAME = 0.05
 def rows(place: Place, quick: bool) -> Iterator[Row]:
     frames = place.frames()
     for name in place.here((*DETECTORS, *(f"{shaped}-int8" for shaped in SHAPED))):
-        took, answers = _measure(place, name, frames, 5 if quick else 20)
-        same, boxes, apart = answers
+        serves, took, answers = _measure(place, name, frames, 5 if quick else 20)
+        same, boxes, apart, alike = answers
         shaped = name.removesuffix("-int8") in SHAPED
         yield Row(
             1,
@@ -38,13 +38,14 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
             target=0.96 if shaped else 1.05,
             ours=ms(took["ours"].cpu),
             theirs=ms(took["bare"].cpu),
-            note=f"{same} of {boxes} boxes are the stock file's (at most {apart:.2g} pixels apart)",
+            note=f"{serves}; {same} of {boxes} boxes are the stock file's (at most {apart:.2g} pixels apart)"
+            + (f", {alike} overlap one of it by half and more" if alike > same else ""),
         )
 
 
 def _measure(
     place: Place, name: str, frames: list[Frame], rounds: int
-) -> tuple[dict[str, Took], tuple[int, int, float]]:
+) -> tuple[str, dict[str, Took], tuple[int, int, float, int]]:
     model = served(place, name, threads=1)
     task = make_task(Uri("detect", name), lambda _: model, home())
     stock = make_task(Uri("detect", name), lambda _: plain(place, name), home())
@@ -71,7 +72,8 @@ def _measure(
         # long enough for the clock of the processor time, short enough to meet the same neighbours
         units = max(2, round(0.25 / min(one)))
         try:
-            return in_turns({"ours": ours, "bare": theirs}, rounds), answers
+            file = next(row for row in model.why.split("; ") if " on " in row).partition(" (")[0]
+            return file, in_turns({"ours": ours, "bare": theirs}, rounds), answers
         finally:
             box.close()
 
@@ -89,22 +91,37 @@ def default_run(place: Place, name: str, threads: int = 0) -> tuple[ort.Inferenc
     return session, {given.name: noise}
 
 
-def _compare(task: Task, stock: Task, frames: list[Frame]) -> tuple[int, int, float]:
-    """How many of the stock file's boxes are among ours, of how many, and by how many pixels they differ at most."""
-    same = boxes = 0
+def _compare(task: Task, stock: Task, frames: list[Frame]) -> tuple[int, int, float, int]:
+    """How many of the stock file's boxes are among ours, of how many, and by how many pixels they differ at most; how
+    many of them one of ours overlaps by half (IoU). Boxes are of one class.
+    """
+    same = boxes = alike = 0
     apart = 0.0
     for frame in frames[:: max(1, len(frames) // 10)]:
         ours, theirs = _boxes(task, frame), _boxes(stock, frame)
         boxes += max(len(ours), len(theirs))
         if not len(ours) or not len(theirs):
             continue
+        other = theirs.label[:, None] != ours.label[None]
         far = np.abs(theirs.xyxy[:, None] - ours.xyxy[None]).max(axis=2)
-        far[theirs.label[:, None] != ours.label[None]] = np.inf
+        far[other] = np.inf
         nearest = far.min(axis=1)
         hits = nearest < SAME
         same += int(hits.sum())
         apart = max(apart, float(nearest[hits].max(initial=0)))
-    return same, boxes, apart
+        overlap = _iou(theirs.xyxy, ours.xyxy)
+        overlap[other] = 0
+        alike += int((overlap.max(axis=1) >= 0.5).sum())
+    return same, boxes, apart, alike
+
+
+def _iou(a: Floats, b: Floats) -> Floats:
+    """(n, 4) and (m, 4) -> intersection over union (n, m)."""
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    inside = np.maximum(sides, 0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    shared: Floats = inside / (areas[0][:, None] + areas[1][None] - inside)
+    return shared
 
 
 def _boxes(task: Task, frame: Frame) -> Detections:
