@@ -1,25 +1,27 @@
 """Aim 6: a detector and a text encoder at work at once in one process, over two default sessions doing the same.
 
-Both sides get the same job, frames and sentences in two threads, and the time is that until both are done. Theirs only
-calls `session.run` on tensors that lie ready; ours does the whole of both tasks.
+Both sides get the same job, frames and sentences, and the time is that until both are done. Theirs only calls
+`session.run`, in two threads, on tensors that lie ready; ours does the whole of both tasks, as two pipelines of the
+agent do it.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import onnxruntime as ort
 
-from edge_agent.registry import home
-from edge_agent.serving import Models
-from edge_agent.tasks import make_task
-from edge_agent.types import Text, Uri
+from edge_agent.config import Pipeline
+from edge_agent.line import make_teams
+from edge_agent.serving import Models, Pace
+from edge_agent.types import Frame, Task, Text
 from tests.bench.cost import default_run
 from tests.bench.measure import Row, in_turns, ms, ratio
 from tests.bench.setup import Place, again
-from tests.bench.words import ONE, exact, same_file
+from tests.bench.words import ONE, answer_all, exact, same_file
 
 FRAMES, SENTENCES = 8, 80
 
@@ -40,18 +42,23 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
 
 
 def _ours(place: Place, name: str) -> Callable[[], int]:
-    models = Models()
-    detect = make_task(Uri("detect", place.registered(name)), models.serve, home())
-    embed = make_task(Uri("embed", str(same_file())), models.serve, home())
+    """Two pipelines as `run` makes them of what waits, frames of a file and lines: with the forms that this device made
+    of the models, as many samples at once as was measured to be best, one lane for all of it.
+    """
+    models = Models(race=True)
     shown, said = again(place.frames()), place.sentences(SENTENCES)
 
+    def teams(task: str, of: type) -> list[list[Task]]:
+        pipe = Pipeline("both", "files:", [task])
+        return make_teams(pipe, of, lambda asked: models.serve(asked, Pace(math.inf)))[0]
+
+    seers, readers = teams(f"detect:{place.registered(name)}", Frame), teams(f"embed:{same_file()}", Text)
+
     def see() -> None:
-        for _ in range(FRAMES):
-            list(detect(next(shown)))
+        answer_all(seers, [next(shown) for _ in range(FRAMES)])
 
     def read() -> None:
-        for text in said:
-            list(embed(Text(text, time.time(), time.monotonic())))
+        answer_all(readers, [Text(text, time.time(), time.monotonic()) for text in said])
 
     return lambda: _both(see, read)
 

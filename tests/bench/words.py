@@ -12,7 +12,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from edge_agent.serving import Models, Pace
 from edge_agent.tasks import make_task
 from edge_agent.tasks.encoder import encoder
 from edge_agent.tasks.understand import Embed
-from edge_agent.types import Task, Text, Uri
+from edge_agent.types import Sample, Task, Text, Uri
 from tests.bench.measure import Row, in_turns, ms, ratio
 from tests.bench.peers.turns import Peer
 from tests.bench.setup import Place
@@ -89,15 +89,14 @@ def _one_by_one(task: Task, sentences: list[str]) -> int:
     return len(sentences)
 
 
-def _all(teams: list[list[Task]], sentences: list[str]) -> int:
-    """Every sentence to its vector, as a pipeline does it that reads a file."""
-    samples = (Text(sentence, time.time(), time.monotonic()) for sentence in sentences)
+def answer_all(teams: list[list[Task]], samples: Sequence[Sample]) -> int:
+    """Every sample through the tasks, as a pipeline does it that reads a file."""
     stats = Stats()
     if len(teams) > 1:
-        run_abreast(samples, teams, reporter("every"), lambda found: None, stats, lambda: None)
+        run_abreast(iter(samples), teams, reporter("every"), lambda found: None, stats, lambda: None)
     else:
         run(samples, teams[0], reporter("every"), lambda found: None, stats)
-    assert stats.findings == len(sentences) and not stats.bad
+    assert stats.findings == len(samples) and not stats.bad
     return stats.findings
 
 
@@ -149,7 +148,7 @@ def _peers(place: Place, sentences: list[str], rounds: int) -> Iterator[Row]:
             pairs = []
             for _ in range(rounds + 1):
                 began, used = time.perf_counter(), time.process_time()
-                count = _all(teams, sentences)
+                count = answer_all(teams, [Text(one, time.time(), time.monotonic()) for one in sentences])
                 mine = (time.perf_counter() - began) / count, (time.process_time() - used) / count
                 pairs.append((mine, other.turn()))
         ours, theirs = zip(*pairs[1:], strict=True)
