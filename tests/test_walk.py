@@ -128,41 +128,51 @@ def test_closing_frees_a_sender_that_waits() -> None:
 
 
 def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
-    lane = Lane(slots=2)
+    lane = Lane(cores=2)
     order: list[str] = []
 
-    def take(name: str, slots: int) -> None:
-        with lane.turn(slots):
+    def take(name: str, runs_on: int) -> None:
+        with lane.turn(runs_on):
             order.append(name)
 
     threads = []
     with lane.turn():
-        for name, slots in (("both", 2), ("one", 1), ("more than there are", 9)):
-            threads.append(threading.Thread(target=take, args=(name, slots)))
+        for name, runs_on in (("both", 2), ("one", 1), ("more than there are", 9)):
+            threads.append(threading.Thread(target=take, args=(name, runs_on)))
             threads[-1].start()
             waiting = len(threads)
             until(lambda: len(lane._queue) == waiting, "it waits")  # noqa: B023
-        assert order == [], "one slot is free, but whoever wants both came first"
+        assert order == [], "there is room for one, but whoever wants both cores came first"
     for thread in threads:
         thread.join(10)
     assert order == ["both", "one", "more than there are"]
 
 
-def test_runs_of_one_slot_go_side_by_side() -> None:
-    lane, met = Lane(slots=2), threading.Barrier(2)
+@pytest.mark.parametrize(("cores", "threads_of_each", "together"), [(2, 1, 3), (4, 2, 2), (3, 1, 4)])
+def test_runs_that_leave_cores_free_go_side_by_side_and_one_more(
+    cores: int, threads_of_each: int, together: int
+) -> None:
+    lane, met = Lane(cores), threading.Barrier(together)
 
     def work() -> None:
-        with lane.turn():
+        with lane.turn(threads_of_each):
             met.wait(10)
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
+    threads = [threading.Thread(target=work) for _ in range(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(10)
     assert not met.broken
-    with lane.turn(2):
-        pass
+    with lane.turn(cores):
+        assert lane._free == 0, "one that uses every core runs alone"
+    assert lane._free == lane.slots
+
+
+def test_on_one_core_runs_take_turns() -> None:
+    lane = Lane()
+    with lane.turn():
+        assert lane._free == 0
 
 
 # ── pipeline ─────────────────────────────────────────────────────────────────────────────────────────────
