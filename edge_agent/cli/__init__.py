@@ -58,88 +58,61 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """All verbs; the workshop's options are read only for the verb in `argv`: a device's start pays for none."""
+    """The verb that `argv` begins with, and its options: a start pays for no other. Without one, all to be listed."""
     parser = _Parser(prog="edge-agent", description="YOLO and BERT on small devices, reported over MQTT.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, act: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+    verb = next((arg for arg in argv if not arg.startswith("-")), "")
+    asked = verb in VERBS
+    for name in [verb] if asked else VERBS:
+        act, options, help = VERBS[name]
         made = verbs.add_parser(name, help=help, description=help)
         made.set_defaults(act=act)
-        return made
+        if asked:
+            options(made)
+    return parser
 
-    def model_options(of: argparse.ArgumentParser) -> None:
-        of.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
-        of.add_argument("--pull", action="store_true", help="fetch the model's files when they are not here")
-        of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
 
-    def workshop_options(of: argparse.ArgumentParser, name: str) -> None:
-        if name in argv:
-            importlib.import_module(f"edge_agent.workshop.{name}").add_arguments(of)
-
-    run = verb("run", device.run, "run the agent of a config")
+def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("-c", "--config", required=True, help="TOML file")
     run.add_argument("--pull", action="store_true", help="fetch models that are not here")
 
-    check = verb("check", device.check, "check a config: keys, sources, models, secrets")
+
+def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("-c", "--config", required=True, help="TOML file")
 
-    demo = verb("demo", device.demo, "run the main job on carried pictures and text, through a broker and back")
+
+def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--seconds", type=_seconds, help="end by itself (default: run until Ctrl-C)")
 
-    detect = verb("detect", models.detect, "find objects in pictures")
+
+def _detect_options(detect: argparse.ArgumentParser) -> None:
     detect.add_argument("model", help="name, folder, .onnx or .tflite; `detector`: the best that is here")
     detect.add_argument("image", nargs="+", help="picture files")
     detect.add_argument("--save", metavar="OUT", help="draw the boxes: a .jpg for one picture, a folder for several")
     detect.add_argument("--score", help="0..1, lowest score that counts (default: the manifest's)")
     detect.add_argument("--iou", help="0..1, overlap above which NMS drops a box (default: the manifest's)")
     detect.add_argument("--classes", help="comma-separated names; default all")
-    model_options(detect)
+    _model_options(detect)
 
-    understand = verb("understand", models.understand, "label lines of text")
+
+def _understand_options(understand: argparse.ArgumentParser) -> None:
     understand.add_argument("model", help="name or folder; `encoder`: the best that is here")
     understand.add_argument("text", nargs="*", help="texts; - or none: the lines of stdin")
     understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
     understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
-    model_options(understand)
+    _model_options(understand)
 
-    train = verb("train", workshop.train, "train a model on your own pictures or text (extra [train])")
-    workshop_options(train, "train")
 
-    evaluated = verb("evaluate", models.evaluate, "measure a model on labels, and against the model it was made from")
-    workshop_options(evaluated, "evaluate")
-    model_options(evaluated)
-
-    quantized = verb("quantize", workshop.quantize, "make a model smaller and faster, and know what it cost")
-    workshop_options(quantized, "quantize")
-    model_options(quantized)
-
-    drawn = verb("graph", workshop.graph, "simplify a network, take its preparation in, write .ort and TFLite files")
-    workshop_options(drawn, "graph")
-    model_options(drawn)
-
-    pruned = verb("prune", workshop.prune, "take out weights or channels of a model, and know what it cost")
-    workshop_options(pruned, "prune")
-    model_options(pruned)
-
-    tuned = verb(
-        "tune", workshop.tune, "search input size, variant, NMS and score for the best accuracy in a given time"
-    )
-    workshop_options(tuned, "tune")
-    model_options(tuned)
-
-    timed = verb("bench", models.bench, "time a model's variants on this device, and remember the fastest")
+def _bench_options(timed: argparse.ArgumentParser) -> None:
     timed.add_argument("model", help="name, folder, .onnx or .tflite")
     timed.add_argument("--seconds", type=_seconds, default=10.0, help="to race for (default: 10)")
     timed.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
     timed.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
 
-    kept = verb("models", models.models_verb, "list, fetch, read, add, check and remove models")
-    if "models" in argv:
-        _models_verbs(kept)
 
-    heard = verb("listen", device.listen, "print what devices report")
+def _listen_options(heard: argparse.ArgumentParser) -> None:
     heard.add_argument("-c", "--config", help="take the broker from this config")
     heard.add_argument("--url", help="mqtt://host[:port]")
     heard.add_argument("--prefix", default="edge/v1")
@@ -150,15 +123,29 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
     heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
 
-    verb("doctor", device.doctor, "say what of this machine fits and what is missing").add_argument(
-        "--json", action="store_true"
-    )
 
-    return parser
+def _doctor_options(doctor: argparse.ArgumentParser) -> None:
+    doctor.add_argument("--json", action="store_true")
 
 
-def _models_verbs(kept: argparse.ArgumentParser) -> None:
-    """The verbs of `models`, read only for it."""
+def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
+    """The options of a recipe of the workshop, which only its own verb loads."""
+
+    def add(of: argparse.ArgumentParser) -> None:
+        importlib.import_module(f"edge_agent.workshop.{name}").add_arguments(of)
+        if name != "train":
+            _model_options(of)
+
+    return add
+
+
+def _model_options(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
+    of.add_argument("--pull", action="store_true", help="fetch the model's files when they are not here")
+    of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+
+
+def _models_options(kept: argparse.ArgumentParser) -> None:
     each = kept.add_subparsers(dest="models_verb", required=True, metavar="VERB")
     listed = each.add_parser("list", help="what is here and what can be had")
     listed.add_argument("--json", action="store_true")
@@ -203,3 +190,47 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f'"{text}" is no number of seconds above 0')
     return value
+
+
+VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
+    "run": (device.run, _run_options, "run the agent of a config"),
+    "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
+    "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
+    "detect": (models.detect, _detect_options, "find objects in pictures"),
+    "understand": (models.understand, _understand_options, "label lines of text"),
+    "train": (
+        workshop.train,
+        _workshop_options("train"),
+        "train a model on your own pictures or text (extra [train])",
+    ),
+    "evaluate": (
+        models.evaluate,
+        _workshop_options("evaluate"),
+        "measure a model on labels, and against the model it was made from",
+    ),
+    "quantize": (
+        workshop.quantize,
+        _workshop_options("quantize"),
+        "make a model smaller and faster, and know what it cost",
+    ),
+    "graph": (
+        workshop.graph,
+        _workshop_options("graph"),
+        "simplify a network, take its preparation in, write .ort and TFLite files",
+    ),
+    "prune": (
+        workshop.prune,
+        _workshop_options("prune"),
+        "take out weights or channels of a model, and know what it cost",
+    ),
+    "tune": (
+        workshop.tune,
+        _workshop_options("tune"),
+        "search input size, variant, NMS and score for the best accuracy in a given time",
+    ),
+    "bench": (models.bench, _bench_options, "time a model's variants on this device, and remember the fastest"),
+    "models": (models.models_verb, _models_options, "list, fetch, read, add, check and remove models"),
+    "listen": (device.listen, _listen_options, "print what devices report"),
+    "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
+}
+"""verb -> what it does, its options, its line in --help"""

@@ -1,13 +1,14 @@
 """Files by their SHA-256, under HOME/blobs.
 
 A file is either whole and named by its hash, or it is not there: it is written beside its place, synced, and
-renamed. Nothing is trusted because it lies here: `digest` is computed again at every load.
+renamed. Nothing is trusted because it lies here: each load hashes what it takes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,12 @@ from pathlib import Path
 from edge_agent.errors import FetchError
 
 CHUNK = 1 << 20
+LATELY = 5.0
+"""seconds"""
+TICK = 100_000_000
+"""nanoseconds: a file system's clock stands still for milliseconds, so what has just changed may change again unseen"""
+_read_lately: dict[tuple[int, ...], tuple[float, str]] = {}
+"""what a file is known by -> when it was read, and its hash"""
 
 
 def blob(home: Path, sha256: str) -> Path:
@@ -23,11 +30,25 @@ def blob(home: Path, sha256: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `open` raises it."""
-    hasher = hashlib.sha256()
+    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `open` raises it.
+
+    One start asks for the same file up to four times: what was read in the last LATELY seconds, and was left alone
+    since (by inode, size and times), is not read again.
+    """
+    now = time.monotonic()
     with path.open("rb") as file:
+        at = os.fstat(file.fileno())
+        key = (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
+        read, found = _read_lately.get(key, (-LATELY, ""))
+        if now - read < LATELY:
+            return found
+        hasher = hashlib.sha256()
         while piece := file.read(CHUNK):
             hasher.update(piece)
+    if abs(time.time_ns() - at.st_ctime_ns) > TICK:
+        for old in [key for key, (read, _) in _read_lately.items() if now - read >= LATELY]:
+            _read_lately.pop(old, None)
+        _read_lately[key] = now, hasher.hexdigest()
     return hasher.hexdigest()
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,37 @@ def test_write_replaces_whole(tmp_path: Path) -> None:
     store.write(tmp_path / "a" / "b.toml", "two")
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.toml"]
     assert (tmp_path / "a" / "b.toml").read_text() == "two"
+
+
+def test_what_was_read_lately_is_read_again_once_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f").write_bytes(BODY)
+    read: list[int] = []
+
+    class Counting:
+        def __init__(self) -> None:
+            self.real = hashlib.sha256()
+
+        def update(self, piece: bytes) -> None:
+            read.append(len(piece))
+            self.real.update(piece)
+
+        def hexdigest(self) -> str:
+            return self.real.hexdigest()
+
+    monkeypatch.setattr(store, "TICK", -1)
+    monkeypatch.setattr(store, "hashlib", types.SimpleNamespace(sha256=Counting))
+    assert [store.digest(tmp_path / "f") for _ in range(3)] == [SHA] * 3 and read == [len(BODY)]
+    time.sleep(0.05)  # a file system's clock may tick in hundredths of a second
+    with (tmp_path / "f").open("r+b") as file:
+        file.write(b"W")
+    assert store.digest(tmp_path / "f") != SHA and read == [len(BODY)] * 2
+    monkeypatch.setattr(store, "LATELY", 0.0)
+    store.digest(tmp_path / "f")
+    assert read == [len(BODY)] * 3, "not for long"
+
+
+def test_what_has_just_been_written_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(BODY)
+    known = len(store._read_lately)
+    store.digest(tmp_path / "f")
+    assert len(store._read_lately) == known
