@@ -6,7 +6,6 @@ the format is opened.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from collections.abc import Callable
@@ -31,6 +30,8 @@ def open_net(path: Path, format: str, threads: int = 0) -> Net:
     Raises RefusedError, one line, for a file that is missing, truncated, corrupt or beyond what the runtime can do.
     """
     if format not in FORMATS:
+        import difflib
+
         near = difflib.get_close_matches(format, FORMATS, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(FORMATS)}"
         raise RefusedError(f'{path}: unknown format "{format}"; {hint}')

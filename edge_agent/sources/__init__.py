@@ -6,7 +6,6 @@ is written ``theirpkg.module:attr:rest`` in the config.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import threading
 from collections.abc import Callable, Iterator
@@ -62,6 +61,8 @@ def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int 
     """
     where = uri.scheme if ":" in uri.scheme else SCHEMES.get(uri.scheme)
     if where is None:
+        import difflib
+
         near = difflib.get_close_matches(uri.scheme, SCHEMES, n=1, cutoff=0.5)
         hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SCHEMES)}"
         raise ConfigError(f'there is no source "{uri.scheme}"; {hint}')

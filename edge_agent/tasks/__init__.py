@@ -6,7 +6,6 @@ One row a task; the module behind it is imported when a config first names it. S
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +47,8 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     """
     theirs = ":" in uri.scheme
     if not theirs and uri.scheme not in TASKS:
+        import difflib
+
         near = difflib.get_close_matches(uri.scheme, TASKS, n=1, cutoff=0.5)
         hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(TASKS)}"
         raise ConfigError(f'"{uri}": unknown task "{uri.scheme}"; {hint}')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -142,5 +141,7 @@ def _wanted(uri: Uri, labels: list[str]) -> Ints | None:
 
 
 def _near(given: str, known: Iterable[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(known)}"
