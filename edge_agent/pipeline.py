@@ -337,7 +337,10 @@ def spans(what: Spans, text: str) -> list[Span]:
 
 def detections(what: Detections) -> list[Detection]:
     """Columns as rows, rounded to what the numbers are worth: scores to 4 digits, pixels to 2."""
+    boxes, scores = (
+        column.astype(float).round(digits).tolist() for column, digits in ((what.xyxy, 2), (what.score, 4))
+    )
     return [
-        Detection(what.names.get(label, str(label)), label, round(score, 4), tuple(round(x, 2) for x in box))
-        for box, score, label in zip(what.xyxy.tolist(), what.score.tolist(), what.label.tolist(), strict=True)
+        Detection(what.names.get(label, str(label)), label, score, tuple(box))
+        for box, score, label in zip(boxes, scores, what.label.tolist(), strict=True)
     ]
