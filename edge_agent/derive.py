@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -37,6 +37,7 @@ from edge_agent.proof import open_served
 from edge_agent.prove import Result, Trial, Variant
 from edge_agent.race import stepper
 from edge_agent.registry import home, store
+from edge_agent.serving import input_of
 from edge_agent.shown import pictures
 from edge_agent.tasks import make_task
 from edge_agent.tasks.candidates import Candidates, sigmoid
@@ -64,7 +65,11 @@ DYNAMIC = "dynamic-int8"
 """the precision of a network whose products were made int8 here"""
 
 
-Layout = Literal["NCHW", "NHWC"] | None
+class Takes(TypedDict, total=False):
+    """What the input of a file takes, as its row in the manifest says it."""
+
+    layout: Literal["NCHW", "NHWC"]
+    pixels: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def derive(trial: Trial) -> Result:
     (variant,) = trial.variants
     out, source = Path(trial.out), Path(variant.path)
     notes: list[str] = []
-    family, layout, how = variant.file.family, variant.file.layout, "optimised"
+    family, takes, how = variant.file.family, Takes(), "optimised"
     precision = variant.file.precision
     if trial.manifest.task == "detect" and variant.file.family is None:
         try:
@@ -108,7 +113,7 @@ def derive(trial: Trial) -> Result:
     if how == "cut":
         source = out.replace(out.with_suffix(".onnx"))
     if trial.manifest.task == "detect" and not os.environ.get(PROVIDERS):
-        source, layout = _rewritten(trial, source, family, notes)
+        source, takes = _rewritten(trial, source, family, notes)
     elif not os.environ.get(PROVIDERS):
         if (quicker := _dynamic(trial, notes)) is not None:
             source, precision, how = quicker, DYNAMIC, "dynamic"
@@ -129,8 +134,8 @@ def derive(trial: Trial) -> Result:
         bytes=out.stat().st_size,
         sources=[],
         family=family,
-        layout=layout,
         precision=precision,
+        **takes,
     )
     return Result(True, notes=notes, figures={"file": msgspec.to_builtins(made)})
 
@@ -159,26 +164,33 @@ def _cut(trial: Trial, out: Path) -> tuple[str, float]:
     raise RefusedError(reason)
 
 
-def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str]) -> tuple[Path, Layout]:
+def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str]) -> tuple[Path, Takes]:
     """The network in `source` rewritten, where that finds the same and is faster; else `source`. `notes` says which.
-    With it the layout of its input, where that is not the model's.
+    With it what its input takes, where that is not what the model's does.
     """
+    assert trial.manifest is not None
     (variant,) = trial.variants
-    path, layout = Path(trial.out).with_suffix(".rewritten.onnx"), variant.file.layout
-    try:
-        what = rewrite(source, path)
-        if not what:
-            return source, layout
-        last = open_net(path, "onnx", 1).inputs[0].shape[-1] == 3
-        asked, made = _detector(trial, Path(variant.path)), _detector(trial, path, family, "NHWC" if last else layout)
-        _same(asked, made, ROUNDED, ROUNDED_SCORE)
-        share = _share(_to_outputs(_detector(trial, source, family)), _to_outputs(made))
-    except ModelError as error:
-        notes.append(f"{variant.file.title()} is not rewritten: {str(error).removeprefix(f'{source}: ')}")
-        return source, layout
-    told = f"{variant.file.title()} rewritten ({what}) takes {share:.3f} of its processor time"
-    notes.append(told if share < 1 else f"{told}, so it stays as it is")
-    return (path, "NHWC" if last else layout) if share < 1 else (source, layout)
+    path, title = Path(trial.out).with_suffix(".rewritten.onnx"), variant.file.title()
+    reason = ""
+    # to multiply the weights and not the pixels rounds otherwise, which some networks make much of
+    for prepared in (input_of(trial.manifest, variant.file), None):
+        try:
+            what = rewrite(source, path, prepared)
+            if not what:
+                return source, Takes()
+            (spec,) = open_net(path, "onnx", 1).inputs
+            takes = Takes(layout="NHWC", pixels=spec.dtype == "uint8") if spec.shape[-1] == 3 else Takes()
+            made = _detector(trial, path, family, takes)
+            _same(_detector(trial, Path(variant.path)), made, ROUNDED, ROUNDED_SCORE)
+            share = _share(_to_outputs(_detector(trial, source, family)), _to_outputs(made))
+        except ModelError as error:
+            reason = str(error).removeprefix(f"{source}: ")
+            continue
+        told = f"{title} rewritten ({what}) takes {share:.3f} of its processor time"
+        notes.append(told if share < 1 else f"{told}, so it stays as it is")
+        return (path, takes) if share < 1 else (source, Takes())
+    notes.append(f"{title} is not rewritten: {reason}")
+    return source, Takes()
 
 
 def _dynamic(trial: Trial, notes: list[str]) -> Path | None:
@@ -295,13 +307,13 @@ def _fits(recipe: Recipe, role: str, channels: int, classes: int) -> bool:
 # ── against the whole network ────────────────────────────────────────────────────────────────────────────
 
 
-def _detector(trial: Trial, path: Path, family: str | None = None, layout: Layout = None) -> Detector:
-    """The task on the network in `path`; `family`: whose decoder reads it, `layout`: of its input, where they are not
-    the model's.
+def _detector(trial: Trial, path: Path, family: str | None = None, takes: Takes | None = None) -> Detector:
+    """The task on the network in `path`; `family`: whose decoder reads it, `takes`: what its input does, where they are
+    not the model's.
     """
     assert trial.manifest is not None
     file = trial.variants[0].file
-    row: File = msgspec.structs.replace(file, family=family, layout=layout or file.layout)
+    row: File = msgspec.structs.replace(file, family=family, **(takes or {}))
     model = open_served(trial.manifest, Variant(row, str(path)), trial.parts, 1)
     task = make_task(Uri("detect", model.ref.name), lambda _: model, home())
     assert isinstance(task, Detector)

@@ -84,6 +84,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """with `height`: overrides the size under [input] for this file, as for one that was exported at another; two rows
     may name one file whose axes are dynamic"""
     height: Side | None = None
+    pixels: bool = False
+    """it takes pixels as frames have them: uint8, BGR, channels last; their scale and order are taken care of inside"""
 
     def title(self) -> str:
         """The name, and the size where it has its own: ``model.onnx 256x256``."""

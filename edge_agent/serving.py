@@ -207,8 +207,10 @@ def as_read(manifest: Manifest, row: File) -> Manifest:
 
 
 def input_of(manifest: Manifest, row: File) -> Input | None:
-    """[input] with the size and layout of the file that serves."""
+    """[input] with the size and layout of the file that serves, and nothing to prepare where it does that itself."""
     own = {key: value for key in ("width", "height", "layout") if (value := getattr(row, key)) is not None}
+    if row.pixels:
+        own |= {"layout": "NHWC", "channels": "BGR", "scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     return msgspec.structs.replace(manifest.input, **own) if manifest.input is not None else None
 
 

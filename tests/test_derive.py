@@ -18,9 +18,11 @@ from onnx import TensorProto, helper
 from edge_agent import prove, registry
 from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
+from edge_agent.backends.rewrite import rewrite as rewriting
 from edge_agent.derive import derive
 from edge_agent.errors import RefusedError
 from edge_agent.forms import parts_of, with_derived
+from edge_agent.manifest import Input
 from edge_agent.prove import LIMITS, Result, Trial, Variant
 from edge_agent.registry import store
 from edge_agent.registry.add import toml
@@ -222,8 +224,29 @@ def test_a_yolov5_s_anchors_are_found_in_what_it_answers(tmp_path: Path) -> None
     derived(model(tmp_path / "model", "yolov5"), tmp_path / "out")
     net = open_net(tmp_path / "out", "ort", 1)
     (images,) = net.inputs
-    anchors = net.run({"images": np.zeros([axis or 1 for axis in images.shape], np.float32)})["anchors"]
+    anchors = net.run({"images": np.zeros([axis or 1 for axis in images.shape], images.dtype)})["anchors"]
     np.testing.assert_allclose(anchors, ANCHORS.ravel(), rtol=1e-4)
+
+
+def test_where_weights_multiplied_ahead_find_something_else_the_pixels_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No network of a few layers rounds so badly: here it is off by half."""
+    real = rewriting
+
+    def rewrite(path: Path, out: Path, prepared: Input | None = None) -> str:
+        spoilt = prepared and msgspec.structs.replace(prepared, scale=prepared.scale * 1.5)
+        return real(path, out, spoilt)
+
+    folder = model(tmp_path / "model", "yolov8")
+    takes = []
+    for function in (real, rewrite):
+        monkeypatch.setattr("edge_agent.derive.rewrite", function)
+        monkeypatch.setattr("edge_agent.derive._share", lambda before, after: 0.5)
+        row = derived(folder, tmp_path / "out").figures["file"]
+        takes.append((row["layout"], row["pixels"]))
+        assert open_net(tmp_path / "out", "ort", 1).inputs[0].dtype == ("uint8" if row["pixels"] else "float32")
+    assert takes == [("NHWC", True), ("NHWC", False)]
 
 
 def test_weights_that_only_the_tail_needs_are_left_out(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 DTYPES: dict[int, str] = {1: "<f4", 3: "|i1", 7: "<i8"}
 """TensorProto.DataType: float32, int8 and int64"""
 KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
-FLOAT = 1
+FLOAT, UINT8 = 1, 2
 INT, INTS = 2, 7
 """AttributeProto.AttributeType"""
 
@@ -61,6 +61,8 @@ class Graph:
         self.added: dict[str, Array] = {}
         self.given: dict[str, list[int]] = {}
         self.interleaved = ""
+        """the input that has its channels last now, and of which type its numbers are"""
+        self.element = FLOAT
         self.imported: dict[str, int] = {}
         """operators that are not ONNX's own and that were brought in: their domain, and its version"""
         self.opset = self._opset()
@@ -189,7 +191,7 @@ class Graph:
             # shapes of tensors between operators (13) are worked out anew when it is opened
             if number == 11 and self._is_interleaved(a, e):
                 _, _, high, wide = self.given[self.interleaved]
-                graph += block(11, _picture(self.interleaved, [1, high, wide, 3]))
+                graph += block(11, _picture(self.interleaved, [1, high, wide, 3], self.element))
             elif number not in (1, 13) and (number != 5 or users[name]):
                 graph += self.data[at:e]
         for name, value in self.added.items():
@@ -204,10 +206,10 @@ class Graph:
                 file.write(block(8, block(1, domain.encode()) + integer(2, version)))
 
 
-def _picture(name: str, shape: list[int]) -> bytes:
-    """ValueInfoProto of a float32 tensor."""
+def _picture(name: str, shape: list[int], element: int) -> bytes:
+    """ValueInfoProto of a tensor."""
     axes = b"".join(block(1, integer(1, axis)) for axis in shape)
-    return block(1, name.encode()) + block(2, block(1, integer(1, FLOAT) + block(2, axes)))
+    return block(1, name.encode()) + block(2, block(1, integer(1, element) + block(2, axes)))
 
 
 def _node(node: Node) -> bytes:

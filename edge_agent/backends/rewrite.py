@@ -10,7 +10,9 @@ into blocks again behind it. Five patterns of detectors go, none of which multip
   and stride on the picture itself
 - maxima over ever larger windows of the same tensor (SPP): each taken over what the one before it gave
 - a picture in three planes, for one convolution: the picture with its channels last, as cameras and files give it, for
-  a convolution of one channel, three times as wide. The input then is [1, height, width, 3]
+  a convolution of one channel, three times as wide. The input then is [1, height, width, 3]; where all that is done
+  with a pixel before is to multiply it, and to put RGB in order, the weights do that, and the input takes uint8 as
+  frames have them
 
 The numbers are the same but for the order in which they are added up. Only float32 weights that lie in the file are
 touched; what does not fit a pattern stays as it is.
@@ -25,8 +27,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.backends.nodes import Graph, Node
+from edge_agent.backends.nodes import FLOAT, UINT8, Graph, Node
 from edge_agent.errors import RefusedError
+from edge_agent.manifest import Input
 
 ACTIVATIONS = {"HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh"}
 """operators that treat every channel alike, when all that they take comes from one convolution"""
@@ -34,9 +37,10 @@ KEEP_CHANNELS = {"Add", "AveragePool", "Clip", "MaxPool", "Mul", "Resize", "Upsa
 """operators whose result has the channels of what they take first"""
 
 
-def rewrite(path: Path, out: Path) -> str:
+def rewrite(path: Path, out: Path, prepared: Input | None = None) -> str:
     """Write the network in `path` to `out` with the patterns gone: how many of each, one line.
 
+    `prepared`: how a picture is made ready for it, which the result does itself where it says "pixels".
     "" where there are none, and nothing is written. Raises RefusedError, one line, for a file that cannot be read.
     """
     try:
@@ -44,6 +48,7 @@ def rewrite(path: Path, out: Path) -> str:
         counts = {"split channels": split(graph), "focus": focus(graph), "joined channels": join(graph)}
         counts["pools"] = pool(graph)
         counts["planes"] = interleave(graph)
+        counts["pixels"] = pixels(graph, prepared)
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     if any(counts.values()):
@@ -195,6 +200,27 @@ def interleave(graph: Graph) -> int:
         graph.interleaved = picture
         return 1
     return 0
+
+
+def pixels(graph: Graph, prepared: Input | None) -> int:
+    """Behind `interleave`: the first convolution takes uint8 BGR, its weights multiplied as each pixel was before.
+
+    A mean cannot be taken in: beyond the edge the convolution sees the zeros of what was prepared.
+    """
+    picture = graph.interleaved
+    if not picture or prepared is None or any(prepared.mean):
+        return 0
+    (rows,) = [node for node in graph.nodes if picture in node.inputs]
+    (conv,) = [node for node in graph.nodes if rows.outputs[0] in node.inputs]
+    weight = graph.tensors[conv.inputs[1]]
+    of_channel = weight.reshape(*weight.shape[:3], -1, 3) * (prepared.scale / np.array(prepared.std))
+    if prepared.channels == "RGB":
+        of_channel = of_channel[..., ::-1]
+    graph.constant(conv.inputs[1], of_channel.reshape(weight.shape).astype(np.float32))
+    widened = Node("Cast", (picture,), (f"{picture}/as numbers",), {"to": FLOAT})
+    graph.put([widened, replace(rows, inputs=(*widened.outputs, *rows.inputs[1:]))], rows, [rows])
+    graph.element = UINT8
+    return 1
 
 
 # ── what the patterns are made of ────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,9 @@ from onnx import TensorProto, helper
 from edge_agent.backends import open_net
 from edge_agent.backends.rewrite import rewrite
 from edge_agent.errors import RefusedError
+from edge_agent.manifest import File, Input, Manifest
+from edge_agent.serving import input_of
+from edge_agent.tasks.boxes import preparer
 from tests.nets import write_onnx
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -141,6 +144,33 @@ def test_a_picture_whose_channels_are_last_takes_the_same_steps(how: dict[str, A
     (images,) = open_net(tmp_path / "out.onnx", "onnx", 1).inputs
     assert images.shape == (1, 24, 32, 3)
     np.testing.assert_allclose(run(tmp_path / "out.onnx"), run(path), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prepared", "told"),
+    [
+        (Input(32, 24, channels="RGB", scale=1 / 255), "1 of planes, 1 of pixels"),
+        (Input(32, 24, channels="BGR", std=(2.0, 3.0, 4.0)), "1 of planes, 1 of pixels"),
+        (Input(32, 24, channels="RGB", std=(2.0, 3.0, 4.0)), "1 of planes, 1 of pixels"),
+        (Input(32, 24, mean=(0.0, 0.5, 0.0)), "1 of planes"),
+    ],
+)
+def test_pixels_go_in_as_they_lie_where_they_are_only_multiplied(prepared: Input, told: str, tmp_path: Path) -> None:
+    nodes = [conv(["images", "w", "b"], "c", strides=[2, 2]), helper.make_node("Relu", ["c"], ["out"])]
+    path, out = written(tmp_path / "m.onnx", (nodes, {"w": weight(8, 3, 3, 3), "b": weight(8)})), tmp_path / "out.onnx"
+    assert rewrite(path, out, prepared) == told
+    onnx.checker.check_model(str(out))
+    nets = [open_net(each, "onnx", 1) for each in (path, out)]
+    row = File("m", "onnx", "0" * 64, 0, layout="NHWC", pixels="pixels" in told)
+    manifest = Manifest("m", "1", "detect", "yolox", "MIT", "nobody", [row], input=prepared)
+    image = np.random.default_rng(1).integers(0, 256, (24, 32, 3), np.uint8)
+    said = []
+    for net, spec in zip(nets, (prepared, input_of(manifest, row)), strict=True):
+        assert spec is not None
+        tensor, _ = preparer(spec, net.inputs[0])(image)
+        said.append(net.run({"images": tensor})["out"])
+    assert nets[1].inputs[0].dtype == ("uint8" if "pixels" in told else "float32")
+    np.testing.assert_allclose(said[1], said[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("make", "told"), [(lambda: split(users=2), "1 of planes"), (lambda: focus(step=3), "")])
