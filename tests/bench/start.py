@@ -25,8 +25,9 @@ PICTURE = str(ROOT / "deploy" / "demo" / "coffee.png")
 BARE = "import numpy, cv2, onnxruntime, msgspec; print(1, flush=True)"
 RSS = {"edge-yolo": 150, "yolox-nano": 150, "yolov8n": 150, "yolov8n-int8": 110}
 """MB"""
-SETTLED = 5_000
-"""frames after which the runtimes' and the store's memory is as large as it gets"""
+SETTLED = 20_000
+"""frames after which memory is as large as it gets: some 20 s, and 10 s after its start the agent looks once, in the
+background, whether any model can be run faster"""
 
 
 def rows(place: Place, quick: bool) -> Iterator[Row]:
