@@ -29,7 +29,6 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
     frames = place.frames()
     for name in place.here((*DETECTORS, *(f"{shaped}-int8" for shaped in SHAPED))):
         serves, took, answers = _measure(place, name, frames, 5 if quick else 20)
-        same, boxes, apart, alike = answers
         shaped = name.removesuffix("-int8") in SHAPED
         yield Row(
             1,
@@ -38,9 +37,15 @@ def rows(place: Place, quick: bool) -> Iterator[Row]:
             target=0.96 if shaped else 1.05,
             ours=ms(took["ours"].cpu),
             theirs=ms(took["bare"].cpu),
-            note=f"{serves}; {same} of {boxes} boxes are the stock file's (at most {apart:.2g} pixels apart)"
-            + (f", {alike} overlap one of it by half and more" if alike > same else ""),
+            note=f"{serves}; {_told(*answers)}",
         )
+
+
+def _told(same: int, boxes: int, apart: float, alike: int) -> str:
+    """How many boxes are those of the stock file: the same numbers, or another network's for the same things."""
+    if alike > same:
+        return f"{alike} of {boxes} boxes overlap one of the stock file's by half and more, {same} are the same"
+    return f"{same} of {boxes} boxes are the stock file's (at most {apart:.2g} pixels apart)"
 
 
 def _measure(
