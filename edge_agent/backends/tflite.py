@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,9 @@ def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
 def _default(path: Path, threads: int) -> Any:
     for _, module in ENGINES:
         try:
-            interpreter = importlib.import_module(module).Interpreter(model_path=str(path), num_threads=threads or None)
-            interpreter.allocate_tensors()
+            return _ready(importlib.import_module(module).Interpreter, path, threads or None)
         except (ImportError, AttributeError, *FAILURES):
             continue
-        return interpreter
     raise RefusedError(f"{path}: no TFLite runtime can load it; pip install ai-edge-litert")
 
 
@@ -104,8 +103,8 @@ def providers(path: Path) -> dict[str, str]:
     return found
 
 
-def _ready(build: Callable[..., Any], path: Path, threads: int) -> Any:
-    """An interpreter of the file, its buffers allocated."""
+def _ready(build: Callable[..., Any], path: Path, threads: int | None) -> Any:
+    """An interpreter of the file, its buffers allocated; `threads` None: as many as it likes."""
     interpreter = build(model_path=str(path), num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter
@@ -122,21 +121,29 @@ def _net(path: Path, interpreter: Any, make: Callable[[], Any], engine: str, rea
             raise ModelError(f'{path}: input "{missing[0]}" is missing')
         feed = [_quantize(path, spec, tensors[spec.name]) for spec in inputs]
         try:
-            one = idle.pop() if idle else _runner(path, make(), inputs)
-        except IndexError:  # another thread was faster
-            one = _runner(path, make(), inputs)
-        try:
-            results = one(feed)
+            with _one_of(idle, lambda: _runner(path, make(), inputs)) as one:
+                results = one(feed)
         except FAILURES as error:
             raise ModelError(f"{path}: the run failed ({_first_sentence(error)})") from None
-        finally:
-            idle.append(one)
         return {spec.name: _dequantize(spec, r) for spec, r in zip(outputs, results, strict=True)}
 
     return Net(run, inputs, outputs, engine, reasons)
 
 
 Arrays = list[npt.NDArray[Any]]
+
+
+@contextmanager
+def _one_of(idle: list[Any], make: Callable[[], Any]) -> Iterator[Any]:
+    """One of those that are idle, else a new one; idle behind it."""
+    try:
+        one = idle.pop()
+    except IndexError:
+        one = make()
+    try:
+        yield one
+    finally:
+        idle.append(one)
 
 
 def _runner(path: Path, interpreter: Any, inputs: tuple[TensorSpec, ...]) -> Callable[[Arrays], Arrays]:

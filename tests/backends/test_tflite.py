@@ -145,3 +145,31 @@ def test_runs_that_come_at_once_each_have_buffers_of_their_own(tmp_path: Path, m
     assert said == [[1, 1], [2, 2]] and len(built) == 2
     together = False
     assert one(net.run({net.inputs[0].name: inputs[1]})).tolist() == [2, 2] and len(built) == 2
+
+
+def test_where_no_second_interpreter_can_be_built_the_run_fails_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[object] = []
+    nested: list[str] = []
+
+    class Single(Interpreter):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            if built:
+                raise RuntimeError("no memory left")
+            super().__init__(**options)
+            built.append(self)
+
+        def invoke(self) -> None:
+            if not nested:
+                nested.append("")
+                with pytest.raises(ModelError, match=r"m\.tflite: the run failed \(no memory left\)"):
+                    net.run({net.inputs[0].name: np.zeros(2, np.float32)})
+            super().invoke()
+
+    module = types.ModuleType("single_engine")
+    module.Interpreter = Single  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "single_engine", module)
+    monkeypatch.setattr(tflite, "ENGINES", (("single", "single_engine"),))
+    net = open_net(absolute_tflite(tmp_path / "m.tflite", [2]), "tflite", 1)
+    assert one(net.run({net.inputs[0].name: np.full(2, -1, np.float32)})).tolist() == [1, 1] and nested
