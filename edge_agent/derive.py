@@ -171,7 +171,7 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
     assert trial.manifest is not None
     (variant,) = trial.variants
     path, title = Path(trial.out).with_suffix(".rewritten.onnx"), variant.file.title()
-    reason = ""
+    reason, takes = "", Takes()
     # to multiply the weights and not the pixels rounds otherwise, which some networks make much of
     for prepared in (input_of(trial.manifest, variant.file), None):
         try:
@@ -185,7 +185,9 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
             share = _share(_to_outputs(_detector(trial, source, family)), _to_outputs(made))
         except ModelError as error:
             reason = str(error).removeprefix(f"{source}: ")
-            continue
+            if takes.get("pixels"):
+                continue
+            break
         told = f"{title} rewritten ({what}) takes {share:.3f} of its processor time"
         notes.append(told if share < 1 else f"{told}, so it stays as it is")
         return (path, takes) if share < 1 else (source, Takes())

@@ -337,9 +337,7 @@ def spans(what: Spans, text: str) -> list[Span]:
 
 def detections(what: Detections) -> list[Detection]:
     """Columns as rows, rounded to what the numbers are worth: scores to 4 digits, pixels to 2."""
-    boxes, scores = (
-        column.astype(float).round(digits).tolist() for column, digits in ((what.xyxy, 2), (what.score, 4))
-    )
+    boxes, scores = what.xyxy.astype(float).round(2).tolist(), what.score.astype(float).round(4).tolist()
     return [
         Detection(what.names.get(label, str(label)), label, score, tuple(box))
         for box, score, label in zip(boxes, scores, what.label.tolist(), strict=True)

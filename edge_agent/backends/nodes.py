@@ -61,8 +61,9 @@ class Graph:
         self.added: dict[str, Array] = {}
         self.given: dict[str, list[int]] = {}
         self.interleaved = ""
-        """the input that has its channels last now, and of which type its numbers are"""
+        """the input that has its channels last now"""
         self.element = FLOAT
+        """of which type its numbers are, TensorProto.DataType"""
         self.imported: dict[str, int] = {}
         """operators that are not ONNX's own and that were brought in: their domain, and its version"""
         self.opset = self._opset()

@@ -14,8 +14,8 @@ into blocks again behind it. Five patterns of detectors go, none of which multip
   with a pixel before is to multiply it, and to put RGB in order, the weights do that, and the input takes uint8 as
   frames have them
 
-The numbers are the same but for the order in which they are added up. Only float32 weights that lie in the file are
-touched; what does not fit a pattern stays as it is.
+The numbers are the same but for how they are rounded: they are added up, and pixels multiplied, in another order. Only
+float32 weights that lie in the file are touched; what does not fit a pattern stays as it is.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _match(some: Truth, boxes: Found, aside: Flags, apart: Flags, thresholds: Do
     hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
     least = np.minimum(thresholds, CLOSE)[None, :, None]
     for theirs, mine in _by_picture(some.image, boxes.image):
-        overlap = _iou(boxes.xywh[theirs], some.xywh[mine], some.crowd[mine])
+        overlap = iou(boxes.xywh[theirs], some.xywh[mine], some.crowd[mine])
         crowd, off = some.crowd[mine], aside[:, None, mine]
         taken = np.zeros((len(aside), len(thresholds), overlap.shape[1]), bool)
         last = overlap.shape[1] - 1
@@ -181,7 +181,7 @@ def _by_picture(truth: Longs, found: Longs) -> Iterator[tuple[slice, slice]]:
         yield slice(a, b), slice(c, d)
 
 
-def _iou(found: Doubles, truth: Doubles, crowd: Flags) -> Doubles:
+def iou(found: Doubles, truth: Doubles, crowd: Flags) -> Doubles:
     """(n, 4), (m, 4) xywh -> (n, m) intersection over union; over the found box alone for a crowd."""
     ends_f, ends_t = found[:, :2] + found[:, 2:], truth[:, :2] + truth[:, 2:]
     sides = np.minimum(ends_f[:, None], ends_t[None]) - np.maximum(found[:, None, :2], truth[None, :, :2])
