@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from edge_agent.figures.coco_map import Doubles, iou
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Found, Stats, reporter, run, to_event
 from edge_agent.registry import home
@@ -114,19 +115,14 @@ def _compare(task: Task, stock: Task, frames: list[Frame]) -> tuple[int, int, fl
         hits = nearest < SAME
         same += int(hits.sum())
         apart = max(apart, float(nearest[hits].max(initial=0)))
-        overlap = _iou(theirs.xyxy, ours.xyxy)
+        overlap = iou(_xywh(theirs), _xywh(ours), np.zeros(len(ours), bool))
         overlap[other] = 0
         alike += int((overlap.max(axis=1) >= 0.5).sum())
     return same, boxes, apart, alike
 
 
-def _iou(a: Floats, b: Floats) -> Floats:
-    """(n, 4) and (m, 4) -> intersection over union (n, m)."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    inside = np.maximum(sides, 0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    shared: Floats = inside / (areas[0][:, None] + areas[1][None] - inside)
-    return shared
+def _xywh(found: Detections) -> Doubles:
+    return np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], axis=1).astype(np.float64)
 
 
 def _boxes(task: Task, frame: Frame) -> Detections:

@@ -10,15 +10,12 @@ import pickle
 import sys
 from pathlib import Path
 
-import cv2
-
 from edge_agent.manifest import Served
 from edge_agent.tasks import make_task
 from edge_agent.types import Frame, Net, Task, Uri
 
 
 def main(which: int, number: int, files: list[Path]) -> None:
-    cv2.setNumThreads(1)
     made = [_task(file) for file in files]
     task, frames = made[which]
     for step in range(number):

@@ -59,20 +59,19 @@ class Place:
 
     def registered(self, name: str) -> str:
         """Add a detector to the registry, as a user does, and give the name that it has there; our own is there."""
-        taken = name if name == OWN else f"bench-{name}"
         raced = self.home / f"raced-{name}"
         if not raced.exists():
             path = self.model(name)
             assert path is not None
             if name != OWN:
-                _agent("models", "add", str(path), "--name", taken)
-            raced.touch()
+                _agent("models", "add", str(path), "--name", _taken(name))
             self.race(name)
-        return taken
+            raced.touch()
+        return _taken(name)
 
     def race(self, name: str, threads: int = 0, cpus: Sequence[int] = ()) -> None:
         """Find out which form of a detector is the fastest here (on `cpus`), and remember it, as `run` does."""
-        _agent("bench", self.registered(name), "--seconds", "2", "--threads", str(threads), cpus=cpus)
+        _agent("bench", _taken(name), "--seconds", "2", "--threads", str(threads), cpus=cpus)
 
     @property
     def home(self) -> Path:
@@ -123,6 +122,11 @@ class Place:
             lines = (ROOT / "deploy" / "demo" / "lines.txt").read_text().splitlines()
         lines = [line for line in lines if line.strip()]
         return [lines[i % len(lines)] for i in range(count)]
+
+
+def _taken(name: str) -> str:
+    """What a detector is called in the registry."""
+    return name if name == OWN else f"bench-{name}"
 
 
 def _agent(*arguments: str, cpus: Sequence[int] = ()) -> None:

@@ -7,21 +7,18 @@ agent do it.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import onnxruntime as ort
 
-from edge_agent.config import Pipeline
-from edge_agent.line import make_teams
-from edge_agent.serving import Models, Pace
-from edge_agent.types import Frame, Task, Text
+from edge_agent.serving import Models
+from edge_agent.types import Frame, Text
 from tests.bench.cost import default_run
 from tests.bench.measure import Row, in_turns, ms, ratio
 from tests.bench.setup import Place, again
-from tests.bench.words import ONE, answer_all, exact, same_file
+from tests.bench.words import ONE, answer_all, exact, same_file, teams_of
 
 FRAMES, SENTENCES = 8, 80
 
@@ -48,11 +45,8 @@ def _ours(place: Place, name: str) -> Callable[[], int]:
     models = Models(race=True)
     shown, said = again(place.frames()), place.sentences(SENTENCES)
 
-    def teams(task: str, of: type) -> list[list[Task]]:
-        pipe = Pipeline("both", "files:", [task])
-        return make_teams(pipe, of, lambda asked: models.serve(asked, Pace(math.inf)))[0]
-
-    seers, readers = teams(f"detect:{place.registered(name)}", Frame), teams(f"embed:{same_file()}", Text)
+    seers = teams_of(models, f"detect:{place.registered(name)}", Frame)
+    readers = teams_of(models, f"embed:{same_file()}", Text)
 
     def see() -> None:
         answer_all(seers, [next(shown) for _ in range(FRAMES)])

@@ -89,6 +89,12 @@ def _one_by_one(task: Task, sentences: list[str]) -> int:
     return len(sentences)
 
 
+def teams_of(models: Models, task: str, of: type) -> list[list[Task]]:
+    """The task as a pipeline has it whose samples wait: once for each that is answered at once."""
+    pipe = Pipeline("waiting", "files:", [task])
+    return make_teams(pipe, of, lambda asked: models.serve(asked, Pace(math.inf)))[0]
+
+
 def answer_all(teams: list[list[Task]], samples: Sequence[Sample]) -> int:
     """Every sample through the tasks, as a pipeline does it that reads a file."""
     stats = Stats()
@@ -135,8 +141,7 @@ def _peers(place: Place, sentences: list[str], rounds: int) -> Iterator[Row]:
         name = "edge-bert"
     # as `run` opens it: with the forms that this device made of its files, as many at once as was measured to be best
     models = Models(race=True)
-    pipe = Pipeline("words", "lines:-", [f"embed:{name}"])
-    teams, _ = make_teams(pipe, Text, lambda asked: models.serve(asked, Pace(math.inf)))
+    teams = teams_of(models, f"embed:{name}", Text)
     parts = models.serve(name).parts
     words = place.folder / ("tokenizer.json" if "tokenizer" in parts else "vocab.txt")
     shutil.copy(parts.get("tokenizer") or parts["vocab"], words)
