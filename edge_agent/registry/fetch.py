@@ -7,6 +7,7 @@ file is; where it came from decides nothing. Only the hosts named there (and tho
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import os
 import re
@@ -279,13 +280,13 @@ def _watched(command: list[str], folder: Path, row: File, say: Say) -> str | Non
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below; what vanishes meanwhile counts nothing."""
+    """Bytes of all files below; what vanishes meanwhile, a folder too, counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
+    # not rglob, which raises where a folder goes between its being seen and its being read
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
     return total
 
 

