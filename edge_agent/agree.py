@@ -3,24 +3,24 @@
 The samples are sealed: the carried pictures, each also mirrored, darkened and cut, or everyday sentences; and what
 the device itself recorded under HOME/samples.
 
-Detectors: mAP50 of the variant's boxes against the parent's (those that the parent would report), and what it loses on
-labels where HOME/samples/instances.json has some. Encoders: the
-least of the correlation of the cosines of all pairs of sentences, and of agreement and F1 of the labels that heads
-fitted on each give. Text classifiers and taggers: the least of agreement and F1 of their labels, or of their tags and
-spans. Classifiers of pictures: how often the first label is the same.
-Autoencoders: the rank correlation of the reconstruction errors. Each is 1 for a variant that answers alike.
+The least of some figures decides, each of them 1 for a variant that answers alike. Detectors: mAP50 of the variant's
+boxes against the parent's (those that the parent would report), what each reports of the other's boxes, and what it
+loses on labels where HOME/samples/instances.json has some. Encoders: the correlation of the cosines of all pairs of
+sentences, agreement and F1 of the labels that heads fitted on each give. Text classifiers and taggers: agreement and F1
+of their labels, or of their tags and spans. Classifiers of pictures: how often the first label is the same, and sure
+enough. Autoencoders: the rank correlation of the reconstruction errors, and how many are of the parent's size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 
 import numpy as np
 
 from edge_agent.errors import RefusedError
-from edge_agent.figures.coco_map import Found, Truth, average_precision
-from edge_agent.figures.scores import accuracy, macro_f1, pearson, similarities, spearman
+from edge_agent.figures.coco_map import Found, Truth, average_precision, iou
+from edge_agent.figures.scores import Doubles, accuracy, macro_f1, pearson, similarities, spearman
 from edge_agent.manifest import Served
 from edge_agent.proof import LOW, open_served
 from edge_agent.prove import Result, Trial
@@ -33,6 +33,9 @@ from edge_agent.tasks.texthead import joined, text_head
 from edge_agent.tasks.understand import read_labels
 from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Text, Uri
 
+ALIKE = 1.5
+"""times its parent's, or that part of it, is a variant's reconstruction error"""
+
 
 def agree(trial: Trial) -> Result:
     """How far the first variant agrees with the second. Refused below 1 - max_drop of the manifest."""
@@ -40,9 +43,7 @@ def agree(trial: Trial) -> Result:
     variant, parent = trial.variants
     one = open_served(trial.manifest, variant, trial.parts, trial.threads)
     other = open_served(trial.parent or trial.manifest, parent, trial.parent_parts, trial.threads)
-    compare, measure = _COMPARED[trial.manifest.task]
-    agreement, count, *named = compare(one, other)
-    measure = named[0] if named else measure
+    agreement, count, measure = _COMPARED[trial.manifest.task](one, other)
     figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.title()}
     figures["max_drop"] = trial.manifest.max_drop
     if np.isnan(agreement):
@@ -59,32 +60,62 @@ def agree(trial: Trial) -> Result:
 
 
 def _detectors(one: Served, other: Served) -> tuple[float, int, str]:
-    """The least of: mAP50 of `one` with the boxes of `other` as the truth, over the classes that both name; and, where
-    people drew boxes in recorded pictures, 1 less what it loses of the other's mAP50 on these. And the pictures.
+    """The least of these, over the classes that both name: mAP50 of `one` with the boxes of `other` as the truth; what
+    each reports of the other's boxes; and, where people drew boxes in recorded pictures, 1 less what `one` loses of the
+    other's mAP50 on these. And the pictures, and which it is.
     """
     shown = list(pictures())
     shared = _same_names(one, other.manifest.names())
     if not shared:
         raise RefusedError(f"it has no class in common with its parent {other.manifest.name}")
-    truth = truth_of(other, shown, shared.values())
-    mine = boxes(one, shown, LOW, shared)
-    agreed = average_precision(truth, mine, sorted(set(shared.values()))).figures()["map50"]
-    figures = [(agreed, "mAP50"), *_on_labels(one, other)]
-    known = [figure for figure in figures if not np.isnan(figure[0])] or figures
-    value, name = min(known, key=itemgetter(0))
+    ids = sorted(set(shared.values()))
+    asked, its = one.manifest.score, other.manifest.score
+    mine = boxes(one, shown, min(LOW, asked), shared)
+    theirs = boxes(other, shown, its / 2, {key: key for key in ids})
+    figures = [(average_precision(truth_of(theirs, its), mine, ids).figures()["map50"], "mAP50")]
+    # mAP50 looks at the order of the scores alone, and at the classes of the parent's boxes alone
+    reported = _met(_at_least(theirs, its + _margin(its)), _at_least(mine, asked))
+    figures.append((reported, "share of its parent's sure boxes that it reports"))
+    known = _met(_at_least(mine, asked + _margin(asked) / 2), theirs)
+    figures.append((known, "share of its own boxes that its parent sees"))
+    value, name = _least([*figures, *_on_labels(one, other)])
     return value, len(shown), name
 
 
-def truth_of(model: Served, shown: list[Frame], ids: Iterable[int]) -> Truth:
-    """What a model finds in pictures, of the classes `ids`, as the truth that another one is held against.
+def truth_of(found: Found, score: float) -> Truth:
+    """What a model finds as the truth that another one is held against.
 
-    Boxes that it would report count; those that score at least half as much are what COCO calls a crowd: to find one is
-    neither right nor wrong. Without that, one box at the threshold turns the figure of a class with few boxes over.
+    Boxes from `score` on, which it would report, count; what lies below that is set aside, like truth outside the range
+    of areas: to find it is neither right nor wrong. Without that, one box at the threshold turns the figure of a class
+    with few boxes over.
     """
-    least = model.manifest.score
-    found = boxes(model, shown, least / 2, {key: key for key in ids})
-    area = found.xywh[:, 2] * found.xywh[:, 3]
-    return Truth(found.image, found.label, found.xywh, area, found.score < least)
+    area = np.where(found.score < score, np.inf, found.xywh[:, 2] * found.xywh[:, 3])
+    return Truth(found.image, found.label, found.xywh, area, np.zeros(len(area), bool))
+
+
+def _margin(score: float) -> float:
+    """How far above a threshold a score is sure: half of it again, or half way to 1."""
+    return min(score, 1 - score) / 2
+
+
+def _at_least(found: Found, score: float) -> Found:
+    keep = found.score >= score
+    return Found(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
+
+
+def _met(boxes: Found, others: Found) -> float:
+    """Share of `boxes` that one of `others`, of the same class and picture, meets at IoU 0.5; NaN for none."""
+    met = np.zeros(len(boxes.score), bool)
+    for image in np.unique(boxes.image):
+        mine, theirs = np.flatnonzero(boxes.image == image), np.flatnonzero(others.image == image)
+        overlap = iou(boxes.xywh[mine], others.xywh[theirs], np.zeros(len(theirs), bool))
+        met[mine] = ((overlap >= 0.5) & (boxes.label[mine][:, None] == others.label[theirs])).any(1)
+    return float(met.mean()) if met.size else float("nan")
+
+
+def _least(figures: list[tuple[float, str]]) -> tuple[float, str]:
+    """The least figure and its name, the first of equals; NaN only where all are."""
+    return min([figure for figure in figures if not np.isnan(figure[0])] or figures, key=itemgetter(0))
 
 
 def _on_labels(one: Served, other: Served) -> list[tuple[float, str]]:
@@ -152,9 +183,9 @@ def _encoders(one: Served, other: Served) -> tuple[float, int, str]:
         scores = [head(vector) for vector in made.embed_many(asked)]
         said.append([max(score, key=score.__getitem__) for score in scores])
     mine, theirs = said
-    figures = [(pearson(*cosines), "correlation"), (accuracy(theirs, mine), "agreement of the labels")]
+    figures = [(_correlation(pearson, *cosines), "correlation"), (accuracy(theirs, mine), "agreement of the labels")]
     figures.append((macro_f1(theirs, mine), "F1 of the labels"))
-    value, name = min(figures, key=lambda figure: -1.0 if np.isnan(figure[0]) else figure[0])
+    value, name = _least(figures)
     return value, len(asked), name
 
 
@@ -169,7 +200,7 @@ def _labellers(one: Served, other: Served) -> tuple[float, int, str]:
         [what.label for what in answers(model, shown) if isinstance(what, Scores)] for model in (one, other)
     )
     figures = [(accuracy(theirs, mine), "agreement of the labels"), (macro_f1(theirs, mine), "F1 of the labels")]
-    value, name = min(figures, key=itemgetter(0))
+    value, name = _least(figures)
     return value, len(shown), name
 
 
@@ -183,7 +214,7 @@ def _taggers(one: Served, other: Served) -> tuple[float, int, str]:
     figures = [(accuracy(theirs, mine), "agreement of the tags")]
     if spans[1]:
         figures.append((2 * len(spans[0] & spans[1]) / (len(spans[0]) + len(spans[1])), "F1 of the spans"))
-    value, name = min(figures, key=itemgetter(0))
+    value, name = _least(figures)
     return value, len(shown), name
 
 
@@ -195,25 +226,48 @@ def _same_labels(one: Served, other: Served) -> None:
 # ── classifiers of pictures ──────────────────────────────────────────────────────────────────────────────
 
 
-def _recognisers(one: Served, other: Served) -> tuple[float, int]:
-    """Share of the pictures with the same first label; and the pictures."""
+def _recognisers(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: share of the pictures with the same first label; of those that the other is sure of, the share that
+    `one` names alike, surely enough to report it. And the pictures, and which it is.
+    """
     _same_labels(one, other)
-    shown = list(pictures())
+    shown, its = list(pictures()), other.manifest.score
     options = {"score": "0", "top": "1"}
-    firsts = [
-        [what.label for what in answers(model, shown, options) if isinstance(what, Scores)] for model in (one, other)
-    ]
-    return accuracy(firsts[1], firsts[0]), len(shown)
+    mine, theirs = (
+        [what for what in answers(model, shown, options) if isinstance(what, Scores)] for model in (one, other)
+    )
+    same = np.array([a.label == b.label for a, b in zip(mine, theirs, strict=True)])
+    said = same & np.array([what.score >= one.manifest.score for what in mine])
+    sure = np.array([what.score >= its + _margin(its) for what in theirs])
+    figures = [(float(same.mean()), "agreement of the first label")]
+    figures.append((float(said[sure].mean()) if sure.any() else float("nan"), "share of its parent's sure labels"))
+    value, name = _least(figures)
+    return value, len(shown), name
 
 
 # ── autoencoders ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _anomalies(one: Served, other: Served) -> tuple[float, int]:
-    """Rank correlation of the reconstruction errors, as only their order says what is unusual; and the samples."""
+def _anomalies(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: rank correlation of the reconstruction errors, as their order says what is unusual; and, as a limit
+    is set to what the parent gives, how many are of its size. And the samples, and which it is.
+    """
     shown: Sequence[Sample] = list(pictures()) if other.input is not None else windows(other)
-    errors = [[what.error for what in answers(model, shown) if isinstance(what, Anomaly)] for model in (one, other)]
-    return spearman(np.array(errors[0]), np.array(errors[1])), len(shown)
+    mine, theirs = (
+        np.array([what.error for what in answers(model, shown) if isinstance(what, Anomaly)]) for model in (one, other)
+    )
+    # next to errors of nothing a rounding is many times as much
+    least = max(float(np.median(theirs)) / 10, 1e-30)
+    ratio = (mine + least) / (theirs + least)
+    alike = float(((ratio <= ALIKE) & (ratio >= 1 / ALIKE)).mean())
+    figures = [(_correlation(spearman, mine, theirs), "rank correlation of the errors")]
+    value, name = _least([*figures, (alike, "share of errors of its parent's size")])
+    return value, len(shown), name
+
+
+def _correlation(measure: Callable[[Doubles, Doubles], float], mine: Doubles, theirs: Doubles) -> float:
+    """`measure`; 0 where only the parent's answers vary: it says nothing of what the parent tells apart."""
+    return 0.0 if np.ptp(mine) == 0 < np.ptp(theirs) else measure(mine, theirs)
 
 
 def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] = {}) -> list[object]:
@@ -222,12 +276,12 @@ def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] =
     return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]
 
 
-Compared = tuple[float, int] | tuple[float, int, str]
-_COMPARED: dict[str, tuple[Callable[[Served, Served], Compared], str]] = {
-    "detect": (_detectors, "mAP50"),
-    "encode": (_encoders, "correlation"),
-    "classify": (_labellers, "agreement of the labels"),
-    "tag": (_taggers, "agreement of the tags"),
-    "recognise": (_recognisers, "agreement of the first label"),
-    "anomaly": (_anomalies, "rank correlation of the errors"),
+_COMPARED: dict[str, Callable[[Served, Served], tuple[float, int, str]]] = {
+    "detect": _detectors,
+    "encode": _encoders,
+    "classify": _labellers,
+    "tag": _taggers,
+    "recognise": _recognisers,
+    "anomaly": _anomalies,
 }
+"""task -> a function of a variant and its parent: what says least for the variant, samples, and what that is"""

@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent import registry
-from edge_agent.agree import boxes, truth_of
+from edge_agent.agree import _correlation, boxes, truth_of
 from edge_agent.errors import RefusedError
+from edge_agent.figures.coco_map import average_precision
+from edge_agent.figures.scores import pearson
 from edge_agent.registry import store
 from edge_agent.serving import Models, try_all
 from edge_agent.shown import pictures
@@ -71,6 +73,54 @@ def test_one_that_does_not_is_refused_with_the_figures_and_the_parent_serves(tmp
         ("model.onnx", False),
         ("model.optimised", False),
     ], "of what is refused no faster form is made"
+
+
+def scored(path: Path, times: float, other: float = 0.0) -> None:
+    """Rewrite a tiny detector: its scores are so many times what they were; `other`: and the same box at that score
+    as another class.
+    """
+    model = onnx.load(path)
+    parts = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer}
+    parts["weight"][4] *= times
+    if other:
+        parts["box"] = np.concatenate([parts["box"]] * 2, axis=1)
+        parts["box"][0, 1, 4:] = other, 1
+        parts["weight"] = np.stack([parts["weight"], np.zeros(6, np.float32)])
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(parts[tensor.name], tensor.name))
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    ("times", "other", "says"),
+    [
+        (0.9, 0.0, "mAP50 1.000 against model.onnx"),
+        (
+            0.5,
+            0.0,
+            "is refused: it does not agree with its parent: share of its parent's sure boxes that it reports 0.0",
+        ),
+        (1.0, 0.5, "is refused: it does not agree with its parent: share of its own boxes that its parent sees 0.4"),
+        (3.0, 0.0, "is refused: it does not agree with its parent: share of its own boxes that its parent sees 0."),
+    ],
+    ids=["alike", "faint", "another class too", "loud"],
+)
+def test_what_is_reported_counts_not_the_order_of_the_scores_alone(
+    tmp_path: Path, times: float, other: float, says: str
+) -> None:
+    """Each has the parent's boxes in the parent's order, which is all that mAP50 looks at."""
+    folder = with_variant(tmp_path, (16, 16, 48, 48))
+    # the pictures' scores are 0.23 to 0.46
+    least = 0.25 if times < 2 else 0.55
+    scored(folder / "model.int8.onnx", times, other)
+    text = (folder / "manifest.toml").read_text().partition("[[file]]")[0]
+    text = text.replace("score = 0.05", f"score = {least}").replace('["person"]', '["person", "cat"]')
+    rows = row(folder / "model.int8.onnx", "int8") + row(folder / "model.onnx", "fp32")
+    (folder / "manifest.toml").write_text(text + rows)
+    why = Models(threads=1).serve(str(folder)).why
+    assert f"model.int8.onnx{' ' if 'refused' in says else ': '}{says}" in why
+    assert ("model.int8.onnx (int8) on" in why) == (times == 0.9)
 
 
 def test_how_much_is_asked_for_stands_in_the_manifest(tmp_path: Path) -> None:
@@ -192,6 +242,7 @@ def variants(folder: Path, head: str, files: dict[str, str]) -> Path:
     ("gain", "says", "serves"),
     [
         (11.0, "agreement of the first label 1.000 against a.onnx on 12 samples", "b.onnx"),
+        (1.0, "it does not agree with its parent: share of its parent's sure labels 0.000", "a.onnx"),
         (-11.0, "it does not agree with its parent: agreement of the first label 0.", "a.onnx"),
     ],
 )
@@ -200,6 +251,7 @@ def test_classifiers_of_pictures_by_their_first_label(tmp_path: Path, gain: floa
     colours(tmp_path / "b.onnx", gain=gain)
     head = 'task = "recognise"\nfamily = "image-classifier"\nlabels = ["blue", "green", "red"]\n[input]\nwidth = 8\n'
     head += 'height = 8\nchannels = "BGR"\nscale = 0.00392156862745098\nletterbox = "stretch"'
+    head = f"score = 0.5\n{head}"
     why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
     assert says in why and f"{serves} (" in why
 
@@ -217,7 +269,7 @@ def compressor(path: Path, seed: int, noise: float, keep: int = 8) -> Path:
     ("seed", "noise", "says"),
     [
         (1, 1e-3, "b.onnx (int8) on"),
-        (2, 0.0, "b.onnx is refused: it does not agree with its parent: rank correlation of the errors 0."),
+        (2, 0.0, "b.onnx is refused: it does not agree with its parent: share of errors of its parent's size 0.0"),
     ],
 )
 def test_autoencoders_by_the_order_of_their_errors(tmp_path: Path, seed: int, noise: float, says: str) -> None:
@@ -226,6 +278,34 @@ def test_autoencoders_by_the_order_of_their_errors(tmp_path: Path, seed: int, no
     head = 'task = "anomaly"\nfamily = "autoencoder"'
     why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
     assert says in why and "against a.onnx on 120 samples" in why
+
+
+@pytest.mark.parametrize(
+    ("scale", "says"),
+    [
+        (3.0, "share of errors of its parent's size 0."),
+        (1.05, ""),
+    ],
+)
+def test_errors_of_another_size(tmp_path: Path, scale: float, says: str) -> None:
+    """What comes back is x + scale * (what the parent gets wrong)."""
+    directions = np.linalg.qr(np.random.default_rng(1).standard_normal((32, 8)))[0]
+    wrong = np.eye(32) - directions @ directions.T
+    ends: tuple[Ends, Ends] = {"x": (TensorProto.FLOAT, ["n", 32])}, {"y": (TensorProto.FLOAT, ["n", 32])}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    for name, by in (("a.onnx", 1.0), ("b.onnx", scale)):
+        weights = {"w": (np.eye(32) - by * wrong).astype(np.float32)}
+        write_onnx(tmp_path / name, nodes, *ends, weights)
+    head = 'task = "anomaly"\nfamily = "autoencoder"'
+    why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
+    assert (says or "b.onnx (int8) on") in why and ("refused" in why) == bool(says), why
+
+
+def test_answers_that_never_vary_are_no_reason_not_to_compare() -> None:
+    same, vary = np.full(3, 0.5), np.array([1.0, 2.0, 3.0])
+    assert _correlation(pearson, same, vary) == 0.0
+    assert _correlation(pearson, vary, vary) == pytest.approx(1.0)
+    assert np.isnan(_correlation(pearson, vary, same)), "the parent says nothing"
 
 
 def test_lines_of_numbers_that_the_device_recorded_are_what_autoencoders_are_held_to(
@@ -257,13 +337,15 @@ def test_the_published_int8_files_agree_with_their_float_ones(tmp_path: Path, da
         assert f"{name}_int8.tflite (int8) on" in why and "refused" not in why, why
 
 
-@pytest.mark.parametrize(("share", "crowd"), [(0.9, [False]), (1.1, [True]), (1.9, [True]), (2.1, [])])
+@pytest.mark.parametrize(("share", "counts"), [(0.9, [True]), (1.1, [False]), (1.9, [False]), (2.1, [])])
 def test_what_the_parent_nearly_says_is_neither_right_nor_wrong(
-    share: float, crowd: list[bool], tmp_path: Path
+    share: float, counts: list[bool], tmp_path: Path
 ) -> None:
     """`share`: of the score that it gives its one box, the threshold."""
     model, shown = Models(threads=1).serve(str(tiny_detector(tmp_path / "model"))), list(pictures())[:1]
     (score,) = boxes(model, shown, 0.0, {0: 0}).score
-    manifest = msgspec.structs.replace(model.manifest, score=float(share * score))
-    truth = truth_of(msgspec.structs.replace(model, manifest=manifest), shown, [0])
-    assert truth.crowd.tolist() == crowd
+    found = boxes(model, shown, float(share * score) / 2, {0: 0})
+    truth = truth_of(found, float(share * score))
+    assert np.isfinite(truth.area).tolist() == counts and not truth.crowd.any()
+    met = average_precision(truth, found, [0]).figures()["map50"]
+    assert met == pytest.approx(1.0) if any(counts) else np.isnan(met)

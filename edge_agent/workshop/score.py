@@ -83,8 +83,9 @@ def _detector(parent: Served, samples: Samples) -> Measure:
         truth, names, figure, lowest = samples.truth, samples.names, "map", FAINT
     else:
         names, figure, lowest = parent.manifest.names(), "map50", LOW
-        truth = truth_of(parent, frames, names)
-    if truth.crowd.all():
+        least = parent.manifest.score
+        truth = truth_of(boxes(parent, frames, least / 2, {key: key for key in names}), least)
+    if not (np.isfinite(truth.area) & ~truth.crowd).any():
         raise InputError(
             f"{samples.source}: {parent.manifest.name} finds nothing in {len(frames)} pictures, so no change of it "
             "would show; give pictures of what it detects"
