@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from queue import Empty, LifoQueue
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,10 @@ def load(path: Path, threads: int) -> Net:
     The first engine that can build an interpreter of this file serves: one that can be imported may still be unable
     to. A quantized input takes its own integers, or float32 which is then quantized here; quantized outputs come as
     float32. Inputs of a declared dynamic axis are resized to what is given. An Interpreter is one set of buffers: runs
-    that come at once each take one, and a further one is built where all are at work.
+    that come at once each take one, and a further one is built where all are at work. The file is read once: what lies
+    under its name later on is another model.
     """
+    content = _content(path)
     reasons: list[str] = []
     model_faults: list[str] = []
     for distribution, module in ENGINES:
@@ -43,7 +46,7 @@ def load(path: Path, threads: int) -> Net:
         except (ImportError, AttributeError) as error:
             reasons.append(f"{distribution}: cannot be imported ({_first_sentence(error)})")
             continue
-        make = partial(_ready, build, path, threads)
+        make = partial(_ready, build, content, threads)
         try:
             interpreter = make()
         except FAILURES as error:
@@ -75,10 +78,18 @@ def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
     return run
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror})") from None
+
+
 def _default(path: Path, threads: int) -> Any:
+    content = _content(path)
     for _, module in ENGINES:
         try:
-            return _ready(importlib.import_module(module).Interpreter, path, threads or None)
+            return _ready(importlib.import_module(module).Interpreter, content, threads or None)
         except (ImportError, AttributeError, *FAILURES):
             continue
     raise RefusedError(f"{path}: no TFLite runtime can load it; pip install ai-edge-litert")
@@ -103,9 +114,11 @@ def providers(path: Path) -> dict[str, str]:
     return found
 
 
-def _ready(build: Callable[..., Any], path: Path, threads: int | None) -> Any:
-    """An interpreter of the file, its buffers allocated; `threads` None: as many as it likes."""
-    interpreter = build(model_path=str(path), num_threads=threads)
+def _ready(build: Callable[..., Any], content: bytes, threads: int | None) -> Any:
+    """An interpreter of a file's bytes, which it reads where they lie; buffers allocated. `threads` None: as many as it
+    likes.
+    """
+    interpreter = build(model_content=content, num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter
 
@@ -113,7 +126,8 @@ def _ready(build: Callable[..., Any], path: Path, threads: int | None) -> Any:
 def _net(path: Path, interpreter: Any, make: Callable[[], Any], engine: str, reasons: tuple[str, ...]) -> Net:
     inputs = _specs(path, interpreter.get_input_details())
     outputs = _specs(path, interpreter.get_output_details())
-    idle = [_runner(path, interpreter, inputs)]
+    idle: LifoQueue[Callable[[Arrays], Arrays]] = LifoQueue()
+    idle.put(_runner(path, interpreter, inputs))
 
     def run(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
         missing = [spec.name for spec in inputs if spec.name not in tensors]
@@ -134,16 +148,21 @@ Arrays = list[npt.NDArray[Any]]
 
 
 @contextmanager
-def _one_of(idle: list[Any], make: Callable[[], Any]) -> Iterator[Any]:
-    """One of those that are idle, else a new one; idle behind it."""
+def _one_of(idle: LifoQueue[Any], make: Callable[[], Any]) -> Iterator[Any]:
+    """One of those that are idle, else a new one; idle behind it. Where none can be made, the next that becomes idle:
+    there was one to begin with.
+    """
     try:
-        one = idle.pop()
-    except IndexError:
-        one = make()
+        one = idle.get_nowait()
+    except Empty:
+        try:
+            one = make()
+        except (*FAILURES, MemoryError):
+            one = idle.get()
     try:
         yield one
     finally:
-        idle.append(one)
+        idle.put(one)
 
 
 def _runner(path: Path, interpreter: Any, inputs: tuple[TensorSpec, ...]) -> Callable[[Arrays], Arrays]:

@@ -147,24 +147,22 @@ def test_runs_that_come_at_once_each_have_buffers_of_their_own(tmp_path: Path, m
     assert one(net.run({net.inputs[0].name: inputs[1]})).tolist() == [2, 2] and len(built) == 2
 
 
-def test_where_no_second_interpreter_can_be_built_the_run_fails_in_one_line(
+def test_where_no_second_interpreter_can_be_built_a_run_waits_for_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[object] = []
-    nested: list[str] = []
+    refused = threading.Event()
 
     class Single(Interpreter):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
             if built:
+                refused.set()
                 raise RuntimeError("no memory left")
             super().__init__(**options)
             built.append(self)
 
         def invoke(self) -> None:
-            if not nested:
-                nested.append("")
-                with pytest.raises(ModelError, match=r"m\.tflite: the run failed \(no memory left\)"):
-                    net.run({net.inputs[0].name: np.zeros(2, np.float32)})
+            assert refused.wait(20), "the other run asks while this one is at work"
             super().invoke()
 
     module = types.ModuleType("single_engine")
@@ -172,4 +170,29 @@ def test_where_no_second_interpreter_can_be_built_the_run_fails_in_one_line(
     monkeypatch.setitem(sys.modules, "single_engine", module)
     monkeypatch.setattr(tflite, "ENGINES", (("single", "single_engine"),))
     net = open_net(absolute_tflite(tmp_path / "m.tflite", [2]), "tflite", 1)
-    assert one(net.run({net.inputs[0].name: np.full(2, -1, np.float32)})).tolist() == [1, 1] and nested
+    inputs = [np.full(2, -n, np.float32) for n in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        said = [one(out).tolist() for out in pool.map(lambda x: net.run({net.inputs[0].name: x}), inputs)]
+    assert said == [[1, 1], [2, 2]] and len(built) == 1
+
+
+@pytest.mark.parametrize("how", ["overwritten", "replaced", "removed"])
+def test_every_interpreter_is_of_the_file_that_was_opened(tmp_path: Path, how: str) -> None:
+    """The second one is built while the first is at work, when something else lies there."""
+    path = absolute_tflite(tmp_path / "m.tflite", [2])
+    net = open_net(path, "tflite", 1)
+    other = quantized(tmp_path / "other.tflite")
+    if how == "overwritten":
+        path.write_bytes(other.read_bytes())
+    elif how == "replaced":
+        other.replace(path)
+    else:
+        path.unlink()
+    begin = threading.Barrier(3, timeout=20)
+
+    def often(n: int) -> set[tuple[float, ...]]:
+        begin.wait()
+        return {tuple(one(net.run({"x": np.full(2, -n, np.float32)})).tolist()) for _ in range(2000)}
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(often, (1, 2, 3))) == [{(1, 1)}, {(2, 2)}, {(3, 3)}]
