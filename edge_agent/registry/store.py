@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ from edge_agent.errors import FetchError
 CHUNK = 1 << 20
 LATELY = 5.0
 """seconds"""
-TICK = 100_000_000
-"""nanoseconds: a file system's clock stands still for milliseconds, so what has just changed may change again unseen"""
+TICK = 2_100_000_000
+"""nanoseconds: a file system's clock stands still for milliseconds (FAT's for two seconds), so what has just changed
+may change again unseen"""
 _read_lately: dict[tuple[int, ...], tuple[float, str]] = {}
 """what a file is known by -> when it was read, and its hash"""
+_one_writes = threading.Lock()
 
 
 def blob(home: Path, sha256: str) -> Path:
@@ -42,13 +45,15 @@ def digest(path: Path) -> str:
         read, found = _read_lately.get(key, (-LATELY, ""))
         if now - read < LATELY:
             return found
+        settled = abs(time.time_ns() - at.st_ctime_ns) > TICK
         hasher = hashlib.sha256()
         while piece := file.read(CHUNK):
             hasher.update(piece)
-    if abs(time.time_ns() - at.st_ctime_ns) > TICK:
-        for old in [key for key, (read, _) in _read_lately.items() if now - read >= LATELY]:
-            _read_lately.pop(old, None)
-        _read_lately[key] = now, hasher.hexdigest()
+    if settled:
+        with _one_writes:
+            for old in [key for key, (read, _) in _read_lately.items() if now - read >= LATELY]:
+                del _read_lately[old]
+            _read_lately[key] = now, hasher.hexdigest()
     return hasher.hexdigest()
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,47 @@ def test_what_was_read_lately_is_read_again_once_it_changes(tmp_path: Path, monk
     monkeypatch.setattr(store, "LATELY", 0.0)
     store.digest(tmp_path / "f")
     assert read == [len(BODY)] * 3, "not for long"
+
+
+def test_a_file_that_took_long_to_read_had_just_been_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written within the clock's tick may be written again within it, while the old bytes are being read."""
+    (tmp_path / "f").write_bytes(BODY)
+    clock = [(tmp_path / "f").stat().st_ctime_ns]
+
+    class Slow:
+        def __init__(self) -> None:
+            self.real = hashlib.sha256()
+            self.hexdigest = self.real.hexdigest
+
+        def update(self, piece: bytes) -> None:
+            clock[0] += 10 * store.TICK
+            self.real.update(piece)
+
+    fake = types.SimpleNamespace(monotonic=time.monotonic, time_ns=lambda: clock[0])
+    monkeypatch.setattr(store, "hashlib", types.SimpleNamespace(sha256=Slow))
+    monkeypatch.setattr(store, "time", fake)
+    known = dict(store._read_lately)
+    assert store.digest(tmp_path / "f") == SHA and store._read_lately == known
+    assert store.digest(tmp_path / "f") == SHA and store._read_lately != known, "by now it has been left alone"
+
+
+def test_many_threads_ask_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "TICK", -1)
+    monkeypatch.setattr(store, "LATELY", 1e-4)
+    bodies = [bytes([n]) * 100 for n in range(40)]
+    for n, body in enumerate(bodies):
+        (tmp_path / str(n)).write_bytes(body)
+    right = [hashlib.sha256(body).hexdigest() for body in bodies]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            said = pool.map(lambda _: [store.digest(tmp_path / str(n)) for n in range(40)], range(40))
+            assert all(one == right for one in said)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_what_has_just_been_written_is_not_remembered(tmp_path: Path) -> None:
