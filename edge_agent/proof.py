@@ -114,7 +114,7 @@ def prove(trial: Trial) -> Result:
     from edge_agent.sanity import LOOKS
 
     notes = LOOKS[trial.manifest.task](model, seen)
-    return Result(True, notes=notes, figures={"engine": model.net.engine, "peak_rss": _peak_rss()})
+    return Result(True, notes=notes, figures={"engine": model.net.engine, "peak_rss": peak_rss()})
 
 
 @dataclass(slots=True)
@@ -157,7 +157,8 @@ def bounded(net: Net) -> None:
             )
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
+    """Most bytes that this process ever had resident."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

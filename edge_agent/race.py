@@ -9,7 +9,9 @@ they come faster than one at a time can be answered, that may do more in all.
 from __future__ import annotations
 
 import os
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ import numpy as np
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
-from edge_agent.proof import open_served
+from edge_agent.proof import open_served, peak_rss
 from edge_agent.prove import Result, Trial, Variant
 from edge_agent.registry import home
 from edge_agent.shown import some
@@ -73,6 +75,7 @@ def race(trial: Trial) -> Result:
     assert trial.manifest is not None
     budget = trial.threads or len(os.sched_getaffinity(0))
     runners, notes = [], []
+    before = peak_rss()
     for variant in trial.variants:
         if variant.file.key() in trial.skip:
             continue
@@ -84,18 +87,24 @@ def race(trial: Trial) -> Result:
             notes.append(f"{variant.file.title()}: {error}")
     if not runners:
         raise RefusedError("; ".join(notes) or "no variant is left to race")
+    each = (peak_rss() - before) // len(runners)
     plain = _plain(runners, trial) if trial.bare else []
     _in_turns([*runners, *plain], trial.seconds)
     runners.sort(key=lambda runner: statistics.median(runner.wall))
     figures: dict[str, Any] = {"rows": [runner.row() for runner in runners]}
+    formats = {runner.variant.file.format: runner.variant.path for runner in runners}
+    # what is not run again gives its memory back
+    own, one = trial.manifest.original().key(), next((r for r in runners if r.threads == 1), None)
+    runners = [r for r in runners if r is runners[0] or r is one or r.variant.file.key() == own]
     if budget > 1:
-        figures["abreast"] = _abreast(runners, trial, budget)
+        figures["abreast"], note = _abreast(runners[0], one, trial, budget, each) if one else (None, "")
+        notes += [note] if note else []
     if trial.bare:
         figures["one_thread"] = plain[0].row() if plain else None
         figures["bare"] = _bare(runners, trial)
         figures["providers"] = {
             name: why
-            for format, path in {runner.variant.file.format: runner.variant.path for runner in runners}.items()
+            for format, path in formats.items()
             for name, why in providers(Path(path), format).items()
             if format != "ort"
         }
@@ -137,27 +146,39 @@ def stepper(model: Served) -> Callable[[], object]:
     return step
 
 
-def _abreast(runners: list[_Runner], trial: Trial, workers: int) -> dict[str, Any] | None:
-    """Samples a second: of the fastest runner, one at a time, and of `workers` at once on the fastest of one thread;
-    None where nothing runs on one.
+def _abreast(
+    fastest: _Runner, one: _Runner, trial: Trial, workers: int, each: int
+) -> tuple[dict[str, Any] | None, str]:
+    """Samples a second: of the fastest runner, one at a time, and of `workers` at once on the fastest of one thread.
+
+    `each`: bytes that a runner took. None, and why, where that may take more memory than is left for it, or fails.
     """
-    able = [runner for runner in runners if runner.threads == 1]
-    if not able:
-        return None
-    steps = [stepper(able[0].model) for _ in range(workers)]
+    needed, there = each * (workers - 1), _available()
+    if needed > there / 2:
+        return None, f"not tried {workers} at once: it may take {needed >> 20} MiB, and {there >> 20} MiB are free"
     seconds = trial.seconds / (4 * WINDOWS)
     alone, many = [], []
-    for _ in range(WINDOWS):
-        alone.append(_a_second([runners[0].step], seconds))
-        many.append(_a_second(steps, seconds))
+    try:
+        steps = [stepper(one.model) for _ in range(workers)]
+        for _ in range(WINDOWS):
+            alone.append(_a_second([fastest.step], seconds))
+            many.append(_a_second(steps, seconds))
+    except (EdgeAgentError, MemoryError, RuntimeError, OSError) as error:
+        return None, f"{workers} at once failed: {str(error) or 'out of memory'}"
     return {
-        "file": able[0].variant.file.title(),
-        "key": able[0].variant.file.key(),
-        "sha256": able[0].variant.file.sha256,
+        "file": one.variant.file.title(),
+        "key": one.variant.file.key(),
+        "sha256": one.variant.file.sha256,
         "workers": workers,
         "per_second": statistics.median(many),
         "alone_per_second": statistics.median(alone),
-    }
+    }, ""
+
+
+def _available() -> int:
+    """Bytes that can be had without swapping (proc(5), MemAvailable)."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else sys.maxsize
 
 
 def _a_second(steps: list[Callable[[], object]], seconds: float) -> float:

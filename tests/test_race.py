@@ -10,9 +10,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edge_agent import backends, prove
+from edge_agent import backends, prove, race
 from edge_agent.backends.onnx import optimise
 from edge_agent.cli import main
+from edge_agent.manifest import load
+from edge_agent.prove import Trial, Variant
 from edge_agent.serving import Models
 from tests.nets import absolute_tflite, doubling_onnx
 from tests.test_agree import row, with_variant
@@ -96,6 +98,30 @@ def test_the_number_of_threads_takes_part_and_is_remembered(tmp_path: Path, own_
     assert figures["abreast"]["workers"] == 2 and figures["abreast"]["per_second"] > 0
     Models(threads=1, race=True).serve(folder)
     assert len(list((own_home / "races").iterdir())) == 2, "another budget is another race"
+
+
+@pytest.mark.parametrize("short", ["memory", "threads"])
+def test_a_race_stands_where_several_at_once_have_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short: str
+) -> None:
+    def no_thread(steps: list[object], seconds: float) -> float:
+        raise RuntimeError("can't start new thread")
+
+    if short == "memory":
+        monkeypatch.setattr(race, "_available", lambda: -1)
+    else:
+        monkeypatch.setattr(race, "_a_second", no_thread)
+    folder = tiny_detector(tmp_path / "model")
+    manifest = load(folder / "manifest.toml")
+    trial = Trial(
+        "race", [Variant(manifest.file[0], str(folder / "model.onnx"))], 2, prove.LIMITS, manifest, seconds=0.1
+    )
+    result = race.race(trial)
+    assert result.passed and len(result.figures["rows"]) == 2 and result.figures["abreast"] is None
+    (note,) = result.notes
+    assert note.startswith(
+        "not tried 2 at once: it may take " if short == "memory" else "2 at once failed: can't start"
+    )
 
 
 def test_bench_shows_what_each_costs_and_whom_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
