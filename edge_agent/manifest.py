@@ -31,6 +31,10 @@ Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 """pixels"""
 
 
+Finite = Annotated[float, msgspec.Meta(ge=-1e9, le=1e9)]
+Spread = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
+
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a picture becomes the input tensor: x in 0..255, then (x * scale - mean) / std."""
 
@@ -38,10 +42,10 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     height: Side
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     channels: Literal["BGR", "RGB"] = "RGB"
-    scale: float = 1.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: Finite = 1.0
+    mean: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
     """in the order of `channels`"""
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Spread, Spread, Spread] = (1.0, 1.0, 1.0)
     letterbox: Literal["top-left", "center", "stretch"] = "center"
     """where the picture stands on the canvas; stretch ignores its aspect ratio"""
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114

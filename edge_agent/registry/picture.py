@@ -185,7 +185,7 @@ def _stated(graph: Graph, family: str, start: Input, channels: Channels) -> tupl
     if family == "edge-yolo" and _own(graph):
         return scaled(start, "0..255", channels), "the file was written by this project's own export"
     mean, std = _numbers(meta.get("mean", "")), _numbers(meta.get("std", ""))
-    if len(mean) in (1, 3) and len(std) in (1, 3) and all(std):
+    if len(mean) in (1, 3) and len(std) in (1, 3) and min(std) > 0:
         m, s = (tuple(v * 3 if len(v) == 1 else v) for v in (mean, std))
         made = msgspec.structs.replace(start, channels=channels, mean=m, std=s)
         return made, f"the file's metadata states mean {mean} and std {std}"

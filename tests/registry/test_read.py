@@ -135,6 +135,8 @@ def test_evidence_in_the_file_needs_no_trial(tmp_path: Path) -> None:
          ("metadata says NominalRange_0_255",)),
         ({"meta": {"mean": "[123.675, 116.28, 103.53]", "std": "[58.395, 57.12, 57.375]", "color_space": "RGB"}}, "RGB",
          "-2.12..2.25", ("metadata states mean",)),
+        ({"meta": {"mean": "[0.0, 0.0, 0.0]", "std": "[1.0, 0.0, -1.0]", **MICROSOFT}}, "BGR", "0..255",
+         ("metadata says NominalRange_0_255",)),
         ({"lead": [("Sub", [123.675, 116.28, 103.53]), ("Div", [58.395, 57.12, 57.375])]}, "RGB", "0..255",
          ("begins with Sub 123.675",)),
         ({"lead": [("Sub", [103.53, 116.28, 123.675])]}, "BGR", "0..255", ("meant for 0..255",)),

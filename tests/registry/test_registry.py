@@ -179,6 +179,15 @@ def test_missing_names_say_what_to_do(tmp_path: Path) -> None:
     assert registry.verify() == []
 
 
+@pytest.mark.parametrize("what", ["std = [0.0, 1, 1]", "std = [1, 1, nan]", "mean = [nan, 0, 0]", "scale = inf"])
+def test_pixels_are_prepared_with_numbers_only(tmp_path: Path, what: str) -> None:
+    folder = toy(tmp_path / "toy")
+    text = (folder / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text(text.replace("height = 32", f"height = 32, {what}"))
+    with pytest.raises(ManifestError, match=rf"manifest\.toml: input\.{what[:3]}.*: expected float"):
+        load(folder / "manifest.toml")
+
+
 def test_folder_with_a_manifest(tmp_path: Path) -> None:
     located = registry.locate(str(toy(tmp_path / "m")))
     assert registry.file_path(located, located.manifest.file[0]).read_bytes() == b"weights"
