@@ -106,6 +106,8 @@ def test_detect_on_pictures_of_every_kind(tmp_path: Path) -> None:
         (["listen", "--url", "http://x"], 2, "is not mqtt://"),
         (["run", "-c", "{folder}/none.toml"], 2, "cannot be read"),
         (["demo", "--seconds", "-3"], 2, "no number of seconds"),
+        (["bench", "{model}", "--threads", "²"], 2, '"²" is no number from 0 to 1024'),
+        (["models", "gc", "--budget", "9" * 5000], 2, "is no number of bytes"),
     ],
 )
 def test_each_wrong_use_is_one_line(tmp_path: Path, demo_pictures: Path, args: list[str], code: int, says: str) -> None:

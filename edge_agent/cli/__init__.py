@@ -10,6 +10,7 @@ import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -63,8 +64,9 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verb = next((arg for arg in argv if not arg.startswith("-")), "")
-    asked = verb in VERBS
+    place = next((i for i, arg in enumerate(argv) if not arg.startswith("-")), len(argv))
+    verb = argv[place] if place < len(argv) else ""
+    asked = verb in VERBS and not {"-h", "--help"} & set(argv[:place])
     for name in [verb] if asked else VERBS:
         act, options, help = VERBS[name]
         made = verbs.add_parser(name, help=help, description=help)
@@ -169,7 +171,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) > 1024:
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) > 1024:
         raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1024')
     return int(text)
 
@@ -177,7 +179,7 @@ def _count(text: str) -> int:
 def _bytes(text: str) -> int:
     units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not (number.isdigit() and number.isascii()) or unit not in units:
+    if not re.fullmatch("[0-9]{1,18}", number) or unit not in units:
         raise argparse.ArgumentTypeError(f'"{text}" is no number of bytes, such as 5000000, 500M or 2G')
     return int(number) * units[unit]
 
