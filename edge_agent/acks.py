@@ -15,7 +15,7 @@ from edge_agent.entries import Record
 from edge_agent.outbox import Outbox
 
 ACK_WINDOW = 12
-"""alerts sent and not yet acknowledged by the consumer: a kill repeats these and what is just being noted as done"""
+"""alerts sent and not yet acknowledged by the consumer, or not yet noted on disk as that: a kill repeats these"""
 PATIENT_S = 15.0
 """seconds that the consumer's acknowledgement keeps further alerts back; it may be away for long"""
 AWAITED = 1000
@@ -95,7 +95,7 @@ class Acks:
             return 0
         begin = time.monotonic() - PATIENT_S
         fresh = sum(waiting.since > begin for waiting in self._waiting.values())
-        return max(0, ACK_WINDOW - fresh - flying)
+        return max(0, ACK_WINDOW - fresh - flying - self.outbox.unnoted)
 
     def late(self) -> list[Record]:
         """The alerts that no consumer acknowledged in time; they are to be sent again."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_agent import marks, numbering, segments
-from edge_agent.entries import Entry, Lost, Queue, Queues, add, entry, preface
+from edge_agent.entries import Entry, Lost, Queue, Queues, Record, add, entry, preface
 from edge_agent.errors import StoreError
 from edge_agent.marks import Marks
 from edge_agent.numbering import AHEAD_S, CLOSED, FEWEST, HOMELESS, OPEN, RESERVE, Mark
@@ -217,15 +217,16 @@ class Journal:
                 if segment.acked is not None:
                     segment.acked.discard(seq)
 
-    def strike(self, done: list[tuple[int, Segment]]) -> None:
-        """Note which seqs were acknowledged, and delete the segments that are finished.
+    def strike(self, done: list[Record]) -> None:
+        """Note which records were acknowledged, and delete the segments that are finished.
 
         What the disk refuses (OSError) is made up for the next time.
         """
         with self.lock:
-            for seq, segment in done:
-                segment.outstanding -= 1
-                segment.to_note += segments.ack_entry(seq)
+            for record in done:
+                assert record.segment is not None
+                record.segment.outstanding -= 1
+                record.segment.to_note += segments.ack_entry(record.seq)
         for queue in self.queues.values():  # first, because it makes room
             self._delete_finished(queue)
         for segment in [s for queue in self.queues.values() for s in queue.segments if s.to_note]:

@@ -103,6 +103,7 @@ class Link:
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         outbox.on_ready = self.wake
         if mqtt.ack:
+            outbox.on_noted = self.wake
             self.subscribe(f"{self.base}/ack", self._on_ack, retained=False)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 

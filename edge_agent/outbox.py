@@ -82,7 +82,11 @@ class Outbox:
         """what the disk refused, oldest first"""
         self._again: deque[Record] = deque()
         self._taken: set[Record] = set()
-        self._done: list[tuple[int, Segment]] = []
+        self._done: list[Record] = []
+        self._noting: list[Record] = []
+        """those of them that the committer is noting on disk"""
+        self.on_noted: Callable[[], None] = lambda: None
+        """called, from the committer, when some were noted"""
         self.gaps: deque[Lost] = deque(maxlen=50)
         """what was declared lost since the start; the last of it"""
         self._condemned: list[tuple[int, Segment]] = []
@@ -188,7 +192,7 @@ class Outbox:
                 self._taken.discard(record)
                 self.counts.done += 1
                 if record.segment is not None:
-                    self._done.append((record.seq, record.segment))
+                    self._done.append(record)
             if self._done:
                 self._state.notify_all()
 
@@ -236,6 +240,12 @@ class Outbox:
         return f"{self.device}/{self.epoch}/"
 
     @property
+    def unnoted(self) -> int:
+        """Alerts that are done, which the disk does not know yet: a kill has them sent once more."""
+        with self._state:
+            return sum(record.kind == "alert" for record in (*self._done, *self._noting))
+
+    @property
     def empty(self) -> bool:
         """Everything that was put is done."""
         with self._state:
@@ -279,18 +289,18 @@ class Outbox:
                 wait = SYNC_EVERY / 4 if self._journal.dirty else RETRY if busy else None
                 self._state.wait_for(lambda: self._pending or self._done or self._closing, wait)
                 batch = list(itertools.islice(self._pending, BATCH))
-                done, self._done = self._done, []
+                self._noting, self._done = self._done, []
                 held = {record.seq for record in (*self._again, *self._taken)}
                 closing = self._closing
             try:
-                unnoted = self._strike(done)
+                refused = self._strike()
                 self._write(batch)
                 self._bury()
                 for segment, lost in make_room(self._journal, held):
                     self._condemned.append((self._declare(lost) if lost else 0, segment))
                 self._journal.confirm(now=closing)
-                if unnoted is not None:
-                    raise unnoted
+                if refused is not None:
+                    raise refused
                 if self.trouble:
                     log.warning("outbox: the disk takes events again")
                     self.trouble = ""
@@ -312,12 +322,17 @@ class Outbox:
                 self._finish()
                 return
 
-    def _strike(self, done: list[tuple[int, Segment]]) -> OSError | None:
+    def _strike(self) -> OSError | None:
         """Strike off before anything is written: a full disk gets room by it, even where it refuses the notes."""
         try:
-            self._journal.strike(done)
+            self._journal.strike(self._noting)
         except OSError as error:
             return error
+        finally:
+            # noted or not: a disk that takes no notes is no reason to send nothing
+            if self._noting:
+                self._noting = []
+                self.on_noted()
         return None
 
     def _write(self, batch: list[Entry]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from edge_agent import numbering, segments
 from edge_agent import outbox as outbox_module
+from edge_agent.acks import ACK_WINDOW, Acks
 from edge_agent.entries import Record
 from edge_agent.errors import StoreError
 from edge_agent.outbox import Outbox
@@ -433,3 +434,37 @@ def test_what_is_set_aside_is_bounded_and_counts(tmp_path: Path) -> None:
     assert 60_000 < aside < 2.2 * box._journal.segment_bytes
     assert box.size >= aside
     box.close()
+
+
+def test_a_consumer_that_answers_faster_than_the_disk_notes_it_is_not_sent_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill would repeat what is acknowledged and not noted, as it would repeat what is not acknowledged."""
+    box = Outbox(tmp_path / "store", "cam1")
+    for i in range(30):
+        box.put(event(f"line {i}"))
+    acks = Acks(box)
+    flushing, go_on, noted = threading.Event(), threading.Event(), threading.Event()
+    confirm = box._journal.confirm
+
+    def slow(now: bool = False) -> None:
+        flushing.set()
+        assert go_on.wait(20)
+        confirm(now)
+
+    monkeypatch.setattr(box._journal, "confirm", slow)
+    box.on_noted = noted.set
+    assert acks.room(flying=0) == ACK_WINDOW
+    box.put(event("the disk is busy with this"), "telemetry")
+    assert flushing.wait(20)
+    for record in box.take(ACK_WINDOW, ("alert",)):
+        acks.sent(record)
+        acks.heard(box.name(record), ())
+    assert len(acks) == 0 and box.unnoted == ACK_WINDOW and acks.room(flying=0) == 0
+    go_on.set()
+    assert noted.wait(20)
+    assert box.unnoted == 0 and acks.room(flying=0) == ACK_WINDOW
+    box.close()
+    again = Outbox(tmp_path / "store", "cam1")
+    assert again.waiting == 30 - ACK_WINDOW + 1
+    again.close()
