@@ -96,7 +96,7 @@ class Audit:
         """Count one event. What is no event of ours is passed over."""
         try:
             event = msgspec.json.decode(payload, type=_Seen)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return
         count = self._counts.setdefault((event.device, event.epoch), _Count())
         if not count.seen.add(event.seq, event.seq):

@@ -6,6 +6,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
@@ -177,7 +178,10 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
             raise ConfigError(f"pipeline[{i}] ({pipe.name}): {error}") from None
     mqtt = config.mqtt
     if mqtt.url is not None:
-        parse_broker(mqtt.url)
+        secure = parse_broker(mqtt.url)[2]
+        unused = [key for key in ("ca", "cert", "key") if getattr(mqtt, key) is not None and not secure]
+        if unused:
+            raise ConfigError(f"mqtt.{unused[0]}: mqtt:// is not encrypted, and would not use it; write mqtts://")
     if (mqtt.cert is None) != (mqtt.key is None):
         raise ConfigError("mqtt: cert and key come together; give both or none")
     if mqtt.password_file and not mqtt.username:
@@ -185,14 +189,14 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     mqtt = msgspec.structs.replace(
         mqtt,
         **{
-            key: str(base / value)
+            key: _path(f"mqtt.{key}", value, base)
             for key in ("ca", "cert", "key", "password_file")
             if (value := getattr(mqtt, key)) is not None and not value.startswith("credential:")
         },
     )
     store = config.store
     if store.path is not None:
-        store = msgspec.structs.replace(store, path=str(base / store.path))
+        store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     pipes = [
         msgspec.structs.replace(
             pipe, source=_based(pipe.source, base), tasks=[_labels_based(task, base) for task in pipe.tasks]
@@ -202,12 +206,27 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     return msgspec.structs.replace(config, mqtt=mqtt, store=store, pipeline=pipes)
 
 
+def _path(what: str, given: str, base: Path) -> str:
+    """A path of the config made absolute. ConfigError where it cannot be one."""
+    try:
+        if "\0" in given:
+            raise ValueError("a path holds no NUL")
+        return str(base / Path(given).expanduser())
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f'{what}: "{given}": {error}') from None
+
+
 def _based(source: str, base: Path) -> str:
     """A source of files with its path made absolute."""
     uri = parse_uri(source)
-    if uri.scheme in ("files", "lines") and uri.rest not in ("-", ""):
-        return str(Uri(uri.scheme, str(base / Path(uri.rest).expanduser()), uri.options))
-    return source
+    if uri.scheme not in ("files", "lines") or uri.rest in ("-", ""):
+        return source
+    if uri.scheme == "files" and glob.has_magic(uri.rest):
+        base = Path(glob.escape(str(base)))
+    made = Uri(uri.scheme, _path("source", uri.rest, base), uri.options)
+    if parse_uri(str(made)) != made:
+        raise ConfigError(f'source: "{made}": the folder\'s name reads as options; rename it')
+    return str(made)
 
 
 def _labels_based(task: str, base: Path) -> str:
@@ -215,7 +234,7 @@ def _labels_based(task: str, base: Path) -> str:
     uri = parse_uri(task if ":" in task else f"{task}:")
     if "labels" not in uri.options:
         return task
-    return str(Uri(uri.scheme, uri.rest, {**uri.options, "labels": str(base / uri.options["labels"])}))
+    return str(Uri(uri.scheme, uri.rest, {**uri.options, "labels": _path("labels", uri.options["labels"], base)}))
 
 
 def parse_uri(text: str) -> Uri:
@@ -259,7 +278,8 @@ def parse_broker(url: str) -> tuple[str, int, bool]:
         raise ConfigError(f'mqtt.url: "{url}": {error}') from None
     if parts.username or parts.password:
         raise ConfigError("mqtt.url: no user or password in the address; use mqtt.username and mqtt.password_file")
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path not in ("", "/"):
+    odd = parts.path not in ("", "/") or parts.query or parts.fragment or port == 0 or re.search(r"\s", parts.netloc)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or odd:
         raise ConfigError(f'mqtt.url: "{url}" is not mqtt://host[:port] or mqtts://host[:port]')
     secure = parts.scheme == "mqtts"
     return parts.hostname, port or (8883 if secure else 1883), secure
@@ -276,7 +296,7 @@ def secret(where: str) -> str:
         path = Path(where)
     try:
         return path.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: secret cannot be read ({error}); check the path and its owner") from None
 
 

@@ -13,6 +13,8 @@ from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
 from edge_agent.wire import BACKOFF, Broker, Client, MQTTMessage, ReasonCode, close, turn, wait_before
 
+CONNECTED = "connected"
+
 
 def listen(
     mqtt: Mqtt, topics: list[str], stop: threading.Event, ack: bool = False
@@ -37,7 +39,7 @@ def listen(
         if denied:
             refused.append(f"subscription denied: {', '.join(denied)}")
         else:
-            heard.append("connected")
+            heard.append(CONNECTED)
 
     def on_message(client: Any, _: Any, message: MQTTMessage) -> None:
         heard.append((message.topic, bytes(message.payload), message.retain))
@@ -60,7 +62,8 @@ def listen(
                     yield message
                     if ack and not isinstance(message, str):
                         _acknowledge(client, message[0], message[1])
-            yield "the connection was lost"
+            if not stop.is_set():
+                yield "the connection was lost"
         except OSError as error:
             yield f"{broker.host}:{broker.port}: {error.strerror or error}"
         finally:
@@ -74,6 +77,6 @@ def _acknowledge(client: Client, topic: str, payload: bytes) -> None:
     base, _, tail = topic.rpartition("/")
     if tail != "events":
         return
-    with contextlib.suppress(msgspec.MsgspecError, KeyError, TypeError):
+    with contextlib.suppress(msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         name = msgspec.json.decode(payload)["id"]
         client.publish(f"{base.rpartition('/')[0]}/ack", msgspec.json.encode({"ids": [name]}), qos=1)

@@ -92,7 +92,7 @@ def boot_id() -> bytes:
 
 
 def _aside(store: Path) -> Path:
-    return SHARED / f"edge-agent-{os.getuid()}-{zlib.crc32(str(store.resolve()).encode()):08x}"
+    return SHARED / f"edge-agent-{os.getuid()}-{zlib.crc32(os.fsencode(store.resolve())):08x}"
 
 
 def note_aside(store: Path, epoch: int, last: int) -> None:

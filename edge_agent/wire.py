@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTTMessage, topic_matches_sub
@@ -22,7 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.config import Mqtt, parse_broker, secret
-from edge_agent.errors import LinkError
+from edge_agent.errors import ConfigError, LinkError
 
 __all__ = [
     "Broker",
@@ -203,11 +204,25 @@ def close(client: Client) -> None:
 
 
 def _tls(mqtt: Mqtt) -> ssl.SSLContext:
+    """ConfigError, which names the key, for a file that cannot be used."""
+    for key in ("ca", "cert", "key"):
+        if (name := getattr(mqtt, key)) is not None:
+            try:
+                Path(name).open("rb").close()
+            except OSError as error:
+                raise ConfigError(f"mqtt.{key}: {name} cannot be read ({error.strerror})") from None
     try:
         context = ssl.create_default_context(cafile=mqtt.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if mqtt.cert and mqtt.key:
-            context.load_cert_chain(mqtt.cert, mqtt.key)
     except (OSError, ssl.SSLError) as error:
-        raise LinkError(f"mqtt: ca, cert or key cannot be used: {error}; check the three files") from None
+        raise ConfigError(f"mqtt.ca: {mqtt.ca} is no PEM file of certificates ({error})") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if mqtt.cert and mqtt.key:
+        try:
+            # where the key wants a passphrase nobody is asked for one
+            context.load_cert_chain(mqtt.cert, mqtt.key, password="")
+        except (OSError, ssl.SSLError) as error:
+            pair = f"{mqtt.cert} and {mqtt.key}"
+            raise ConfigError(
+                f"mqtt.cert, mqtt.key: {pair} are no PEM of a certificate and its key ({error})"
+            ) from None
     return context

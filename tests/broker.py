@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,11 @@ class Mosquitto:
 
     def stop(self, kill: bool = False) -> None:
         if self.process is not None:
-            (self.process.kill if kill else self.process.terminate)()
-            self.process.wait()
+            while self.process.poll() is None:
+                # a SIGTERM that comes between its listening and its main loop is forgotten: once more
+                (self.process.kill if kill else self.process.terminate)()
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(2)
             self.process = None
 
 

@@ -59,6 +59,7 @@ def test_lines_and_pictures_to_the_broker_and_the_end_by_itself(
     for name in ("astronaut.png", "coffee.png"):
         (photos / name).write_bytes((demo_pictures / name).read_bytes())
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (photos / os.fsdecode(b"odd\xff.png")).write_bytes((demo_pictures / "coffee.png").read_bytes())
     model = tiny_detector(tmp_path / "model")
     config = write(
         tmp_path,
@@ -69,16 +70,17 @@ def test_lines_and_pictures_to_the_broker_and_the_end_by_itself(
         said = finish(start(config))
         until(lambda: consumer.last("porch/status") == b"offline", "it says offline")
         events = consumer.events()
-    assert sorted(e["seq"] for e in events) == [1, 2, 3, 4, 5, 6]
+    assert sorted(e["seq"] for e in events) == [1, 2, 3, 4, 5, 6, 7]
     assert all(e["id"] == f"porch/{e['epoch']}/{e['seq']}" and e["device"] == "porch" for e in events)
     words = [e["text"] for e in events if e["pipeline"] == "words"]
     assert words[0] == "one" and len(words) == 4 and 30_000 < len(words[3]) < 40_000
     pictures = [e for e in events if e["pipeline"] == "photos"]
-    assert [(e["name"], e["width"]) for e in pictures] == [("astronaut.png", 512), ("coffee.png", 600)]
+    names = [(e["name"], e["width"]) for e in pictures]
+    assert names == [("astronaut.png", 512), ("coffee.png", 600), ("odd?.png", 600)]
     assert all(e["model"]["name"] == "tiny" and "infer" in e["spent_ms"] for e in pictures)
-    assert "broken.jpg" in said and "6 events kept, 6 acknowledged, 0 lost" in said
+    assert "broken.jpg" in said and "7 events kept, 7 acknowledged, 0 lost" in said
     state = json.loads(consumer.last("photos/state") or b"")
-    assert (state["stream"], state["samples"], state["answered"]) == ("ended", 2, 2)
+    assert (state["stream"], state["samples"], state["answered"]) == ("ended", 3, 3)
     states = {json.loads(payload)["stream"] for topic, payload, _ in consumer.heard if topic.endswith("photos/state")}
     assert states <= {"starting", "ok", "ended"}, "a source that opens is not reconnecting"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.broker import broker
 from tests.nets import blob_finder_onnx
@@ -108,6 +110,12 @@ def test_detect_on_pictures_of_every_kind(tmp_path: Path) -> None:
         (["demo", "--seconds", "-3"], 2, "no number of seconds"),
         (["bench", "{model}", "--threads", "²"], 2, '"²" is no number from 0 to 1024'),
         (["models", "gc", "--budget", "9" * 5000], 2, "is no number of bytes"),
+        (["listen", "--url", "mqtt://x", "--prefix", "#"], 2, '--prefix "#": give 1 to 3 topic levels'),
+        (["listen", "--url", "mqtt://x", "--device", "a/b"], 2, '--device "a/b"'),
+        (["listen", "--url", "mqtt://x", "-c", "y"], 2, "give either --url or -c"),
+        (["detect", "{model}", "{picture}", "--save", "out.png"], 2, "give a name that ends in .jpg"),
+        (["detect", "{model}", "{folder}/own.jpg", "--save", "{folder}"], 2, "own.jpg would be drawn over"),
+        (["detect", "{model}", "a/x.png", "b/x.png", "--save", "out"], 2, "b/x.png would be drawn over a/x.png"),
     ],
 )
 def test_each_wrong_use_is_one_line(tmp_path: Path, demo_pictures: Path, args: list[str], code: int, says: str) -> None:
@@ -115,6 +123,7 @@ def test_each_wrong_use_is_one_line(tmp_path: Path, demo_pictures: Path, args: l
     raw = (model / "model.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(raw[: len(raw) // 2])
     (tmp_path / "text.tflite").write_text("not a flatbuffer")
+    (tmp_path / "own.jpg").write_bytes(b"")
     places = {"folder": tmp_path, "model": model, "picture": demo_pictures / "coffee.png"}
     out = run(tmp_path, *(arg.format(**places) for arg in args))
     assert out.returncode == code, out.stderr
@@ -202,6 +211,122 @@ def test_doctor_finds_what_is_needed(tmp_path: Path) -> None:
     assert rows["ONNX"]["ok"] and rows["TFLite"]["ok"] and rows["machine"]["ok"]
     unwritable = run(tmp_path, "doctor", env={"EDGE_AGENT_HOME": "/proc/nowhere"})
     assert unwritable.returncode == 1 and "EDGE_AGENT_HOME" in unwritable.stdout
+
+
+@pytest.mark.parametrize(
+    "args", ["models list --json", "doctor", "--version", "detect --help", "detect {model} {picture}"]
+)
+def test_a_full_disk_behind_stdout_is_one_line_and_a_reader_that_left_none(
+    tmp_path: Path, demo_pictures: Path, args: str
+) -> None:
+    args = args.format(model=tiny_detector(tmp_path / "model"), picture=demo_pictures / "coffee.png")
+    environment = {**os.environ, "EDGE_AGENT_HOME": str(tmp_path / "home")}
+    environment.pop("PYTHONUNBUFFERED", None)
+    command = f"{sys.executable} -m edge_agent {args}"
+    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, env=environment)
+    assert full.returncode == 1 and full.stderr.count("\n") == 1
+    assert "cannot be written out: No space left on device" in full.stderr
+    left = f"({command}; echo $? >&2) | true"
+    gone = subprocess.run(["bash", "-c", left], capture_output=True, text=True, env=environment)
+    assert gone.stderr.strip() == "0"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs somebody else's files")
+@pytest.mark.parametrize("args", ["models list", "models gc", "models remove y", "detect y {picture}"])
+def test_a_registry_of_somebody_else_is_one_line(tmp_path: Path, demo_pictures: Path, args: str) -> None:
+    assert run(tmp_path, "models", "add", str(tiny_detector(tmp_path / "model")), "--name", "y").returncode == 0
+    for path in (*tmp_path.parents, tmp_path):
+        if path.is_relative_to("/tmp"):  # pytest keeps its folders to itself
+            path.chmod(0o755)
+    (tmp_path / "home" / "models").chmod(0o700)
+    words = args.format(picture=demo_pictures / "coffee.png").split()
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "edge_agent", *words]
+    done = subprocess.run(
+        nobody, capture_output=True, text=True, env={**os.environ, "EDGE_AGENT_HOME": str(tmp_path / "home")}
+    )
+    if "edge_agent" in done.stderr and "No module" in done.stderr:
+        pytest.skip("this Python is root's alone")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "Permission denied; check its owner and mode" in done.stderr
+
+
+def test_names_that_are_not_utf8(tmp_path: Path, demo_pictures: Path) -> None:
+    model, odd = tiny_detector(tmp_path / "model"), os.fsdecode(b"bad\xffname.png")
+    (tmp_path / odd).write_bytes((demo_pictures / "coffee.png").read_bytes())
+    out = run(tmp_path, "detect", str(model), str(tmp_path / odd), "--json")
+    assert out.returncode == 0 and json.loads(out.stdout)["image"].endswith("bad?name.png")
+    out = run(tmp_path, "detect", str(model), str(tmp_path / odd), env={"PYTHONIOENCODING": "ascii"})
+    assert out.returncode == 0 and "bad\\udcffname.png 600x400: person" in out.stdout
+    assert run(tmp_path, "models", "inspect", str(tmp_path / os.fsdecode(b"y\xff.onnx"))).returncode == 1
+
+
+def test_what_has_no_end_is_not_read_to_it(tmp_path: Path) -> None:
+    out = run(tmp_path, "detect", str(tiny_detector(tmp_path / "model")), "/dev/zero")
+    assert out.returncode == 1 and "/dev/zero: is larger than 512 MiB" in out.stderr
+
+
+def test_listen_survives_what_anybody_may_publish(tmp_path: Path) -> None:
+    model = {"name": "x", "version": "1", "sha256": ""}
+    hostile: list[bytes] = [
+        json.dumps({"kind": "detections", "detections": [], "model": model, "age_ms": "y", "pipeline": "p"}).encode(),
+        json.dumps({"kind": "scores", "text": "", "name": 3, "label": "a", "score": "b", "pipeline": "p"}).encode(),
+        json.dumps({"kind": "anomaly", "error": "b", "unusual": None, "pipeline": "p"}).encode(),
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'{"device": {}, "epoch": "x"}',
+        b"{not json",
+        b'{"a":\n 1}',
+        b'{"status":"\x1b[2J\\u001b[2J"}',
+        b"\xff\xfe",
+    ]
+    with broker(tmp_path) as server:
+        command = [sys.executable, "-m", "edge_agent", "listen", "--url", server.url]
+        pipe = subprocess.PIPE
+        human, machine = (
+            subprocess.Popen([*command, *more], stdout=pipe, stderr=pipe, text=True)
+            for more in (["--audit", "--ack"], ["--json", "--audit", "--ack"])
+        )
+        for listener in (human, machine):
+            assert listener.stderr is not None and "connected" in listener.stderr.readline()
+        client = Client(CallbackAPIVersion.VERSION2)
+        client.connect("127.0.0.1", server.port)
+        client.loop_start()
+        for payload in (*hostile, b'{"status": "the last"}'):
+            client.publish("edge/v1/z/p/events", payload, qos=1).wait_for_publish(20)
+        assert human.stdout is not None and machine.stdout is not None
+        for line in iter(human.stdout.readline, ""):
+            assert "\x1b" not in line
+            if "the last" in line:
+                break
+        shown = []
+        for line in iter(machine.stdout.readline, ""):
+            shown.append(json.loads(line))
+            if shown[-1].get("status") == "the last":
+                break
+        client.loop_stop()
+        assert len(shown) == len(hostile) + 1
+        for listener in (human, machine):
+            listener.terminate()
+            _, said = listener.communicate(timeout=30)
+            assert listener.returncode == 0 and "Traceback" not in said and "was lost" not in said
+
+
+def test_listen_that_never_connects_says_no(tmp_path: Path) -> None:
+    out = run(tmp_path, "listen", "--url", "mqtt://127.0.0.1:1", "--seconds", "0.5", "--audit")
+    assert out.returncode == 1 and "it was never connected" in out.stderr.splitlines()[-1]
+
+
+def test_check_finds_what_run_would(tmp_path: Path) -> None:
+    config, words = tmp_path / "agent.toml", '[[pipeline]]\nname = "w"\nsource = "lines:x?follow=false"\n'
+    (tmp_path / "x").write_text("x\n")
+    for given, code, says in (
+        ('[mqtt]\nurl = "mqtts://x"\nca = "nosuch"\n', 2, "mqtt.ca: "),
+        ('[store]\npath = "x"\n', 1, "is no folder that can be written to"),
+        ('[store]\npath = "x/deeper"\n', 1, "is no folder that can be written to"),
+        ('[store]\npath = "new/store"\n', 0, ""),
+    ):
+        config.write_text(given + words)
+        out = run(tmp_path, "check", "-c", str(config))
+        assert (out.returncode, says in out.stderr) == (code, True), out.stderr
 
 
 def test_the_reader_may_leave(tmp_path: Path) -> None:

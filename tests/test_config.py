@@ -53,6 +53,11 @@ def test_defaults_and_names() -> None:
         (f'[mqtt]\ncert = "c.pem"\n{PIPE}', "cert and key come together"),
         (f'[mqtt]\npassword_file = "p"\n{PIPE}', "needs mqtt.username"),
         (f"[store]\nmax_bytes = 5\n{PIPE}", "store.max_bytes"),
+        (f'[mqtt]\nurl = "mqtt://x"\nca = "ca.pem"\n{PIPE}', "mqtt.ca: mqtt:// is not encrypted"),
+        (f'[mqtt]\nurl = "mqtt://x:0"\n{PIPE}', "is not mqtt://host"),
+        (f'[mqtt]\nurl = "mqtt://x?clean=1"\n{PIPE}', "is not mqtt://host"),
+        (f'[store]\npath = "a\\u0000b"\n{PIPE}', "store.path"),
+        (PIPE.replace("camera:0", "files:~nobodyhere/x"), "source"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_the_place(text: str, says: str) -> None:
@@ -60,6 +65,22 @@ def test_each_mistake_is_one_line_that_names_the_place(text: str, says: str) -> 
         config.parse(text)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_paths_start_at_the_config_or_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    more = '[store]\npath = "~/st"\n[mqtt]\nusername = "u"\npassword_file = "pw"\n'
+    folder = tmp_path / "sp [é]*"
+    for source, found in (
+        ("files:photos", f"files:{folder}/photos"),
+        ("files:photos/*.png", f"files:{tmp_path}/sp [[]é][*]/photos/*.png"),
+        ("files:~/x?fps=2", "files:/home/ada/x?fps=2"),
+    ):
+        loaded = config.parse(more + PIPE.replace("camera:0", source), folder)
+        assert loaded.pipeline[0].source == found
+        assert (loaded.store.path, loaded.mqtt.password_file) == ("/home/ada/st", f"{folder}/pw")
+    with pytest.raises(ConfigError, match="the folder's name reads as options; rename it"):
+        config.parse(PIPE.replace("camera:0", "files:photos"), tmp_path / "a ?x=1")
 
 
 def test_class_by_kind() -> None:

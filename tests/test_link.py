@@ -237,8 +237,13 @@ def test_wrong_files_and_addresses_are_one_line(tmp_path: Path, box: Outbox) -> 
         Link(Mqtt(url="tcp://x"), "d", box)
     with pytest.raises(ConfigError, match="secret cannot be read"):
         Link(Mqtt(url="mqtt://x", username="u", password_file=str(tmp_path / "none")), "d", box)
-    with pytest.raises(LinkError, match="ca, cert or key"):
+    with pytest.raises(ConfigError, match=r"mqtt\.ca: .*none cannot be read"):
         Link(Mqtt(url="mqtts://x", ca=str(tmp_path / "none")), "d", box)
+    (tmp_path / "x.pem").write_text("no PEM")
+    with pytest.raises(ConfigError, match=r"mqtt\.ca: .*x\.pem is no PEM file of certificates"):
+        Link(Mqtt(url="mqtts://x", ca=str(tmp_path / "x.pem")), "d", box)
+    with pytest.raises(ConfigError, match=r"mqtt\.cert, mqtt\.key: .*no PEM of a certificate and its key"):
+        Link(Mqtt(url="mqtts://x", cert=str(tmp_path / "x.pem"), key=str(tmp_path / "x.pem")), "d", box)
 
 
 def test_alerts_stay_until_a_consumer_acknowledges(mosquitto: Mosquitto, box: Outbox, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ with one line on stderr that says what, where and what to do.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -29,6 +32,44 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
+    try:
+        try:
+            return _act(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # at exit nobody could say why that failed
+    except BrokenPipeError:  # `edge-agent … | head`: the reader has what it wanted
+        _hush()
+        return 0
+    except OSError as error:
+        _hush()
+        logging.getLogger("edge_agent").debug("", exc_info=True)
+        what = f"{error.filename}: " if error.filename else "cannot be written out: "
+        mend = "check its owner and mode" if isinstance(error, PermissionError) else "check the path and the disk"
+        print(f"edge-agent: {what}{error.strerror or one_line(error)}; {mend}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Exception) as error:
+        # a library that is interrupted while it is loaded may turn that into an error of its own
+        if not interrupted and not isinstance(error, KeyboardInterrupt):
+            raise
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # a bar may stand there
+        return 130
+
+
+def _act(argv: Sequence[str]) -> int:
     parser = _parser(argv)
     args, rest = parser.parse_known_args(argv)
     if rest and args.verb == "understand" and not any(arg.startswith("-") and arg != "-" for arg in rest):
@@ -42,13 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeAgentError as error:
         print(f"edge-agent {args.verb}: {one_line(error)}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `edge-agent … | head`: the reader has what it wanted
+
+
+def _hush() -> None:
+    """Nothing more goes out: what is still buffered would fail again at exit."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        if sys.stderr.isatty():
-            print(file=sys.stderr)  # a bar may stand there
-        return 130
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -11,7 +12,7 @@ import time
 from typing import Any
 
 from edge_agent.cli.say import note, print_json, progress
-from edge_agent.errors import EdgeAgentError, UsageError
+from edge_agent.errors import EdgeAgentError, LinkError, StoreError, UsageError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
-    if not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
+    if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
         signal.signal(signal.SIGHUP, lambda *_: agent.look.set())
     _notify("READY=1")
     try:
@@ -40,9 +41,9 @@ def check(args: argparse.Namespace) -> int:
     """Say what a config will do, or what is wrong with it."""
     from edge_agent import config
     from edge_agent.agent import store_path
-    from edge_agent.config import parse_broker, secret
     from edge_agent.line import make_line
     from edge_agent.serving import Models
+    from edge_agent.wire import Broker
 
     loaded = config.load(args.config)
     models = Models()
@@ -55,11 +56,14 @@ def check(args: argparse.Namespace) -> int:
     if loaded.mqtt.url is None:
         print("mqtt: no url, events stay in the store")
     else:
-        host, port, secure = parse_broker(loaded.mqtt.url)
-        if loaded.mqtt.password_file:
-            secret(loaded.mqtt.password_file)
-        print(f"mqtt: {host}:{port}{' with TLS' if secure else ''} as {loaded.mqtt.prefix}/{loaded.device.id}")
-    print(f"store: {store_path(loaded)}, at most {loaded.store.max_bytes // 10**6} MB")
+        broker = Broker(loaded.mqtt)
+        tls = " with TLS" if broker.secure else ""
+        print(f"mqtt: {broker.host}:{broker.port}{tls} as {loaded.mqtt.prefix}/{loaded.device.id}")
+    store = store_path(loaded)
+    existing = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise StoreError(f"{store}: the store cannot lie there, {existing} is no folder that can be written to")
+    print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
     return 0
 
 
@@ -86,76 +90,91 @@ _streams: dict[str, str] = {}
 """What was last shown of each stream: a state is sent again and again, and shown when it changes."""
 
 
+def _line(text: str) -> None:
+    """What came from a broker, on one line: no character of it moves the cursor."""
+    print("".join(c if c.isprintable() else " " for c in text), flush=True)
+
+
 def _show_message(tail: str, body: dict[str, Any]) -> None:
     """One message as a line for people."""
     clock = time.strftime("%H:%M:%S")
     if "status" in body and len(body) == 1:
-        print(f"{clock} {tail:8} {body['status']}", flush=True)
+        _line(f"{clock} {tail:8} {body['status']}")
     elif body.get("kind") == "detections":
         seen = ", ".join(f"{d['label']} {d['score']:.2f}" for d in body["detections"]) or "nothing any more"
         name = body["model"]["name"]
-        print(f"{clock} {body['pipeline']:8} {seen}   ({name}, {body['age_ms']:.0f} ms old)", flush=True)
+        _line(f"{clock} {body['pipeline']:8} {seen}   ({name}, {body['age_ms']:.0f} ms old)")
     elif body.get("kind") == "scores":
         of = f'"{body["text"][:60]}"' if body["text"] else body["name"]
-        print(f"{clock} {body['pipeline']:8} {body['label']} {body['score']:.2f}   {of}", flush=True)
+        _line(f"{clock} {body['pipeline']:8} {body['label']} {body['score']:.2f}   {of}")
     elif body.get("kind") == "spans":
         named = ", ".join(f'{s["label"]} "{s["text"][:30]}"' for s in body["spans"]) or "nothing named"
-        print(f'{clock} {body["pipeline"]:8} {named}   "{body["text"][:60]}"', flush=True)
+        _line(f'{clock} {body["pipeline"]:8} {named}   "{body["text"][:60]}"')
     elif body.get("kind") == "anomaly":
         verdict = {True: "unusual", False: "usual", None: ""}[body["unusual"]]
-        print(f"{clock} {body['pipeline']:8} error {body['error']:.4g}  {verdict}", flush=True)
+        _line(f"{clock} {body['pipeline']:8} error {body['error']:.4g}  {verdict}")
     elif body.get("kind") == "text":
-        print(f'{clock} {body["pipeline"]:8} "{body["text"][:80]}"', flush=True)
+        _line(f'{clock} {body["pipeline"]:8} "{body["text"][:80]}"')
     elif body.get("kind") == "gap":
-        print(f"{clock} {body['pipeline']:8} {body['count']} events lost: {body['why']}", flush=True)
+        _line(f"{clock} {body['pipeline']:8} {body['count']} events lost: {body['why']}")
     elif "stream" in body and _streams.get(tail) != body["stream"]:
         _streams[tail] = body["stream"]
         why = f": {body['why']}" if body["why"] else ""
-        print(f"{clock} {tail.split('/')[0]:8} stream is {body['stream']}{why}", flush=True)
+        _line(f"{clock} {tail.split('/')[0]:8} stream is {body['stream']}{why}")
 
 
 def listen(args: argparse.Namespace) -> int:
     """Print what devices report; with --audit 1 when something is missing."""
     from edge_agent import config
     from edge_agent.audit import Audit
-    from edge_agent.listen import listen
+    from edge_agent.listen import CONNECTED, listen
 
     stop = _stop_on_signals()
     if args.seconds is not None:
         timer = threading.Timer(args.seconds, stop.set)
         timer.daemon = True
         timer.start()
+    if args.config and args.url:
+        raise UsageError("give either --url or -c")
+    if not re.fullmatch(config.PREFIX, args.prefix):
+        raise UsageError(f'--prefix "{args.prefix}": give 1 to 3 topic levels without + # or spaces')
+    if args.device != "+" and not re.fullmatch(config.NAME, args.device):
+        raise UsageError(f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -')
     mqtt = config.load(args.config).mqtt if args.config else config.Mqtt(url=args.url, prefix=args.prefix)
     if mqtt.url is None:
         raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
-    audit = Audit()
+    audit, connected = Audit(), False
     for message in listen(mqtt, [f"{mqtt.prefix}/{args.device}/#"], stop, ack=args.ack):
         if isinstance(message, str):
             note(f"{mqtt.url}: {message}")
+            connected = connected or message == CONNECTED
             continue
         topic, payload, _ = message
         if topic.endswith("/events"):
             audit.add(payload)
         if not (args.audit and args.quiet):
             _show(topic, payload, mqtt.prefix, args.json)
-    return _audited(audit, args.json) if args.audit else 0
+    code = _audited(audit, args.json) if args.audit else 0
+    if not connected:
+        raise LinkError(f"{mqtt.url}: it was never connected; is the broker there?")
+    return code
 
 
 def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
     """One message, as it is or as a line for people."""
     import msgspec
 
-    if as_json:
-        text = payload.decode("utf-8", "replace")
-        print(text if text.startswith("{") else msgspec.json.encode({"topic": topic, "payload": text}).decode())
-        sys.stdout.flush()
-        return
-    tail = topic.removeprefix(f"{prefix}/").partition("/")[2]
     try:
         body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
-        _show_message(tail, body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
-        note(f"{topic}: {len(payload)} bytes that are no message of ours")
+        if as_json:
+            print_json(body if payload.startswith(b"{") else {"topic": topic, "payload": body["status"]})
+        else:
+            _show_message(topic.removeprefix(f"{prefix}/").partition("/")[2], body)
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if as_json:
+            print_json({"topic": topic, "payload": payload.decode("utf-8", "replace")})
+        else:
+            note(f"{topic}: {len(payload)} bytes that are no message of ours")
 
 
 def _audited(audit: Any, as_json: bool) -> int:

@@ -39,7 +39,7 @@ def detect(args: argparse.Namespace) -> int:
     task = make_task(Uri(named, args.model, options), models.serve, home())
     if named == "recognise" and args.save:
         raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
-    save = _where_to_save(args.save, len(args.image)) if args.save else None
+    save = _where_to_save(args.save, args.image) if args.save else None
     failed = 0
     for path in args.image:
         try:
@@ -88,14 +88,26 @@ def _picture(path: Path) -> Frame:
     return read_picture(path)
 
 
-def _where_to_save(target: str, count: int) -> Callable[[str], Path]:
-    """Where each picture goes: the file itself for one picture, a folder for several (or when it is one)."""
+def _where_to_save(target: str, images: list[str]) -> Callable[[str], Path]:
+    """Where each picture goes: the file itself for one picture, a folder for several (or when it is one).
+
+    UsageError where one of them would go over another, or over a picture that was given.
+    """
     path = Path(target)
-    if count == 1 and path.suffix.lower() in (".jpg", ".jpeg"):
-        return lambda _: path
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        raise UsageError(f"--save {target}: {count} pictures do not fit into one file; give a folder")
-    return lambda image: path / f"{Path(image).stem}.jpg"
+    if path.suffix.lower() in (".jpg", ".jpeg") and not path.is_dir():
+        if len(images) > 1:
+            raise UsageError(f"--save {target}: {len(images)} pictures do not fit into one file; give a folder")
+        places = {images[0]: path}
+    elif path.suffix and not path.is_dir():
+        raise UsageError(f"--save {target}: give a name that ends in .jpg, or a folder")
+    else:
+        places = {image: path / f"{Path(image).stem}.jpg" for image in images}
+    taken: dict[Path, str] = {Path(image).resolve(): image for image in images}
+    for image, place in places.items():
+        other = taken.setdefault(place.resolve(), image)
+        if other != image or place.resolve() == Path(image).resolve():
+            raise UsageError(f"--save {target}: {image} would be drawn over {other}; give another folder")
+    return places.__getitem__
 
 
 def _save(path: Path, frame: Frame, found: Finding) -> None:

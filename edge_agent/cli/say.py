@@ -21,7 +21,13 @@ def print_json(value: object) -> None:
     """One JSON value on a line of its own."""
     import msgspec
 
-    print(msgspec.json.encode(value).decode(), flush=True)
+    try:
+        text = msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # a file's name in other bytes than UTF-8
+        import json
+
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode("utf-8", "replace").decode()
+    print(text, flush=True)
 
 
 def progress(what: str) -> Callable[[int, int], None]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from edge_agent.config import NAME
-from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
+from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError, UsageError
 from edge_agent.manifest import File, Manifest, load
 from edge_agent.registry import store
 
@@ -45,7 +45,10 @@ class Located(msgspec.Struct, frozen=True):
 def home() -> Path:
     """Folder for what this program keeps: $EDGE_AGENT_HOME, $STATE_DIRECTORY of systemd, ~/.local/share/edge-agent."""
     given = os.environ.get("EDGE_AGENT_HOME") or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(given).expanduser().absolute() if given else Path("~/.local/share/edge-agent").expanduser()
+    try:
+        return Path(given or "~/.local/share/edge-agent").expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"EDGE_AGENT_HOME: {given}: {error}") from None
 
 
 def carried(*parts: str) -> Path:

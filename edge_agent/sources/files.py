@@ -18,7 +18,7 @@ from pathlib import Path
 from edge_agent.errors import ConfigError, InputError, SourceError
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import choice, number, switch
-from edge_agent.sources.pictures import bgr, cv2, read_picture
+from edge_agent.sources.pictures import bgr, cv2, for_cv2, read_picture, shown
 from edge_agent.sources.watch import Judge, Rules
 from edge_agent.types import Frame, StreamState, Uri
 
@@ -136,13 +136,15 @@ def _is_video(path: Path) -> bool:
     """By its name, else by its first bytes. A GIF that moves is one."""
     suffix = path.suffix.lower()
     if suffix == ".gif":
-        video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        with for_cv2(path) as name:
+            video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
         moves = video.isOpened() and video.get(cv2.CAP_PROP_FRAME_COUNT) > 1
         video.release()
         return moves
     if suffix in PICTURES or suffix in VIDEOS:
         return suffix in VIDEOS
-    return not cv2.haveImageReader(str(path))
+    with for_cv2(path) as name:
+        return not cv2.haveImageReader(name)
 
 
 def _ticker(fps: float, stop: threading.Event) -> Tick:
@@ -174,7 +176,8 @@ def _picture(path: Path, tick: Tick, skipped: set[Path]) -> Iterator[Frame]:
 
 def _opened(path: Path) -> cv2.VideoCapture:
     """A video file, open. FFmpeg alone: other readers of cv2 take a % in a name for a pattern."""
-    video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    with for_cv2(path) as name:
+        video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     if not video.isOpened():
         video.release()
         raise SourceError(f"{path}: is neither a picture nor a video that can be read")
@@ -200,7 +203,7 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
                 good, image = video.read()
                 if not good:
                     break
-                yield Frame(bgr(image), at, mono, f"{path.name}#{index}", 1000 * (time.monotonic() - mono))
+                yield Frame(bgr(image), at, mono, f"{shown(path)}#{index}", 1000 * (time.monotonic() - mono))
             except (cv2.error, InputError) as error:
                 log.warning("%s: frame %d skipped, %s", path, index, str(error).splitlines()[0])
             index += 1

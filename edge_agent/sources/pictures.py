@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +33,47 @@ if os.environ["OPENCV_LOG_LEVEL"] == "SILENT":
     # it may have been loaded before by another room
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-__all__ = ["MOST_PIXELS", "bgr", "cv2", "decode", "read_picture"]
+__all__ = ["MOST_PIXELS", "bgr", "cv2", "decode", "for_cv2", "read_picture", "shown"]
 
 
 def read_picture(path: Path) -> Frame:
     """One picture file as a Frame. InputError, without the path, when it cannot be read."""
     at, mono = time.time(), time.monotonic()
     try:
-        if path.stat().st_size > BIGGEST:
-            raise InputError(f"is larger than {BIGGEST >> 20} MiB")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from None
-    return Frame(decode(data), at, mono, path.name, 1000 * (time.monotonic() - mono))
+        with path.open("rb") as file:
+            data = file.read(BIGGEST + 1)  # what a device gives has no size, and no end
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if len(data) > BIGGEST:
+        raise InputError(f"is larger than {BIGGEST >> 20} MiB")
+    return Frame(decode(data), at, mono, shown(path), 1000 * (time.monotonic() - mono))
+
+
+def shown(path: Path) -> str:
+    """A file's name as an event can hold it: ? for bytes that are not UTF-8."""
+    return path.name.encode("utf-8", "replace").decode()
+
+
+@contextmanager
+def for_cv2(path: Path) -> Iterator[str]:
+    """A path as cv2 takes it, good while the context lasts: cv2 dies of a name that is not UTF-8."""
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        yield name
+        return
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield os.devnull
+        return
+    try:
+        yield f"/proc/self/fd/{held}"
+    finally:
+        os.close(held)
 
 
 def decode(data: bytes) -> Pixels:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from edge_agent.errors import InputError
+from edge_agent.sources.pictures import for_cv2
 from edge_agent.workshop.train.detector_augment import Picture
 
 Say = Callable[[str], None]
@@ -111,7 +112,8 @@ def _fitted(name: str, pixels: np.ndarray, boxes: np.ndarray, side: int) -> Pict
 
 def video_frames(path: Path, side: int, part: tuple[float, float], most: int = 2000) -> Iterator[Picture]:
     """Frames of a share of a video, evenly thinned to at most `most`."""
-    video = cv2.VideoCapture(str(path))
+    with for_cv2(path) as name:
+        video = cv2.VideoCapture(name)
     try:
         if not video.isOpened():
             raise InputError(f"{path} cannot be opened as a video")
