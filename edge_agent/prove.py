@@ -10,6 +10,7 @@ to be tried again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -198,7 +199,7 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
         return known
     place = registry.home() / folder / f"{_key(trial)}.json"
     began = time.monotonic()
-    result = _hold(trial)
+    result, lasting = _hold(trial)
     rows = [variant.file for variant in trial.variants]
     verdict = Verdict(
         model=trial.manifest.name if trial.manifest else trial.variants[0].path,
@@ -210,9 +211,10 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
         seconds=round(time.monotonic() - began, 3),
         result=result,
     )
-    # a disk that takes nothing means that it is tried again at the next start
-    with contextlib.suppress(OSError):
-        store.write(place, msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n")
+    if lasting:
+        # a disk that takes nothing means that it is tried again at the next start
+        with contextlib.suppress(OSError):
+            store.write(place, msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n")
     return verdict
 
 
@@ -300,8 +302,14 @@ def cpu() -> str:
 # ── the child ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _hold(trial: Trial) -> Result:
-    """Run the child. Whatever becomes of it, a Result comes back."""
+OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
+"""what a trial dies of when it is stopped from outside, as with the service, or by the kernel when memory runs out"""
+
+
+def _hold(trial: Trial) -> tuple[Result, bool]:
+    """Run the child. Whatever becomes of it, a Result comes back, and whether it says something about the model: what
+    happened for want of memory or time, or because somebody stopped it, may go well the next time.
+    """
     limit = f"{trial.limits.seconds:g} s"
     root = str(registry.PACKAGE.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -311,21 +319,23 @@ def _hold(trial: Trial) -> Result:
             CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         )
     except OSError as error:
-        return Result(False, f"its trial could not be started ({error.strerror}); free memory and try again")
+        mend = "free memory and try again" if error.errno in (errno.ENOMEM, errno.EAGAIN) else "check that Python runs"
+        return Result(False, f"its trial could not be started ({error.strerror}); {mend}"), False
     try:
         out, said = child.communicate(msgspec.json.encode(trial), timeout=trial.limits.seconds)
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()
-        return Result(False, f"its trial run did not end within {limit}")
+        return Result(False, f"its trial run did not end within {limit}"), False
     if child.returncode in (-signal.SIGXCPU, -signal.SIGALRM):
-        return Result(False, f"its trial run did not end within {limit}")
+        return Result(False, f"its trial run did not end within {limit}"), child.returncode == -signal.SIGXCPU
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         why = {"SIGILL": ", an instruction that this processor lacks", "SIGKILL": ", as when memory runs out"}
-        return Result(False, f"its trial process died of {name}{why.get(name, '')}")
+        dead = Result(False, f"its trial process died of {name}{why.get(name, '')}")
+        return dead, -child.returncode not in OUTSIDE
     try:
-        return msgspec.json.decode(out, type=Result)
+        return msgspec.json.decode(out, type=Result), True
     except msgspec.MsgspecError:
         last = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        return Result(False, f"its trial process ended with {child.returncode}: {last[-1][:200]}")
+        return Result(False, f"its trial process ended with {child.returncode}: {last[-1][:200]}"), True

@@ -235,6 +235,22 @@ def test_a_crash_takes_only_the_child(tmp_path: Path, monkeypatch: pytest.Monkey
     assert name in refusal(blob_finder_onnx(tmp_path / "m.onnx"))
 
 
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGKILL", "SIGALRM", "no start"])
+def test_what_happened_to_a_trial_from_outside_says_nothing_about_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_home: Path, number: str
+) -> None:
+    path, child = blob_finder_onnx(tmp_path / "m.onnx"), proving.CHILD
+    killed = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.{number})"
+    monkeypatch.setattr(proving, "CHILD", [sys.executable, "-c", killed])
+    if number == "no start":
+        monkeypatch.setattr(proving, "CHILD", ["/nonexistent"])
+    assert "its trial" in refusal(path)
+    assert not (own_home / "proofs").exists()
+    monkeypatch.setattr(proving, "CHILD", child)
+    made = manifest(path)
+    assert prove(made, made.file[0], path, {}, 1).result.passed
+
+
 def test_boxes_off_the_picture_and_scores_without_their_sigmoid(tmp_path: Path) -> None:
     away = np.full((1, POINTS, 8), 0.9, np.float32)
     away[..., :2] = 1e4
