@@ -33,7 +33,7 @@ class _Ack(msgspec.Struct):
 
 
 def names(payload: bytes) -> list[str]:
-    """The ids in {"ids": ["DEVICE/EPOCH/SEQ", ...]}. Raises msgspec.MsgspecError."""
+    """The ids in {"ids": ["DEVICE/EPOCH/SEQ", ...]}. Raises one of UNREADABLE (types.py)."""
     return msgspec.json.decode(payload[:MOST], type=_Ack).ids
 
 

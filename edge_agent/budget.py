@@ -36,7 +36,7 @@ class Budget:
         if path is not None and per_day is not None:
             with contextlib.suppress(OSError, msgspec.MsgspecError):
                 kept = msgspec.json.decode(path.read_bytes(), type=_Spent)
-                # a clock that was set back does not give a new day
+                # a clock that was set back does not give a new day, and one that was far ahead does not take them all
                 if kept.day >= self._spent.day:
                     self._spent = kept
         self._saved = self._spent.bytes
@@ -49,8 +49,12 @@ class Budget:
         """Bytes that may still be sent today."""
         if self.per_day is None:
             return float("inf")
-        if self._today() > self._spent.day:
-            self._spent, self._saved = _Spent(self._today(), 0), 0
+        today = self._today()
+        if today > self._spent.day:
+            self._spent, self._saved = _Spent(today, 0), 0
+        elif today < self._spent.day:
+            self._spent = _Spent(today, self._spent.bytes)
+            self._save()
         return self.per_day - self._spent.bytes
 
     @property
@@ -69,8 +73,12 @@ class Budget:
         if self.per_day is None or self.left is None:
             return
         self._spent = _Spent(self._spent.day, self._spent.bytes + size + OVERHEAD)
-        if self.path is not None and self._spent.bytes - self._saved >= SAVE_EVERY:
-            self._saved = self._spent.bytes
+        if self._spent.bytes - self._saved >= SAVE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        self._saved = self._spent.bytes
+        if self.path is not None:
             fresh = self.path.with_suffix(".new")
             with contextlib.suppress(OSError):  # the disk refuses: the count goes on in memory
                 fresh.write_bytes(msgspec.json.encode(self._spent))

@@ -18,6 +18,7 @@ import msgspec
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.link import Link
+from edge_agent.types import UNREADABLE
 
 log = logging.getLogger("edge_agent")
 
@@ -76,7 +77,7 @@ class Commands:
     def _run(self, verb: str, payload: bytes) -> None:
         try:
             command = msgspec.json.decode(payload, type=_Command)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self._reply(verb, "", {"ok": False, "error": f'not a command, {{"id": "..."}} is needed: {error}'})
             return
         if verb not in self.verbs:
@@ -102,13 +103,15 @@ class Commands:
 
     def _remember(self, name: str) -> None:
         """The id is on disk before the command runs."""
-        self._ids = [*self._ids, name][-REMEMBERED:]
+        ids = [*self._ids, name][-REMEMBERED:]
         fresh = self._file.with_suffix(".new")
         with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(self._ids))
+            file.write(msgspec.json.encode(ids))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._file)
+        # one that could not be noted may be asked for again
+        self._ids = ids
         folder = os.open(self._file.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)

@@ -19,15 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from edge_agent.acks import Acks, names
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
 from edge_agent.entries import KINDS, Record, dated
 from edge_agent.errors import LinkError
 from edge_agent.outbox import Outbox
-from edge_agent.types import KNOWN_TIME
+from edge_agent.types import KNOWN_TIME, UNREADABLE
 from edge_agent.wire import (
     BACKOFF,
     CONNACK_S,
@@ -373,13 +371,16 @@ class Link:
             receivers = list(self._receivers)
         for topics, receive, retained in receivers:
             if (retained or not message.retain) and matches(topics, message.topic):
-                receive(message.topic, bytes(message.payload))
+                try:
+                    receive(message.topic, bytes(message.payload))
+                except Exception:  # a bug: it must not end the thread that all messages go through
+                    log.exception("mqtt: %s: %d bytes passed over", message.topic, len(message.payload))
 
     def _on_ack(self, topic: str, payload: bytes) -> None:
         """A consumer has these: {"ids": ["DEVICE/EPOCH/SEQ", ...]}."""
         try:
             heard = names(payload)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             log.warning("mqtt: %s: not an acknowledgement: %.80r", topic, payload)
             return
         for name in heard:

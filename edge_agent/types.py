@@ -21,6 +21,9 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""what decoding JSON from anybody raises: the last two for bytes that are not UTF-8, and for nesting without end"""
+
 
 # ── samples: what a source yields ────────────────────────────────────────────────────────────────────────
 

@@ -174,7 +174,7 @@ def test_what_cannot_work_is_one_line_and_nothing_starts(tmp_path: Path, pipelin
 def test_commands_run_once_and_are_answered(mosquitto: Mosquitto, tmp_path: Path) -> None:
     def send(verb: str, body: str, *more: str) -> None:
         base = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", f"edge/v1/porch/cmd/{verb}", *more]
-        subprocess.run([*base, "-s"], input=body, text=True, check=True)
+        subprocess.run([*base, "-s"], input=body, text=True, encoding="latin-1", check=True)
 
     config = write(tmp_path, mosquitto.url, pipeline("heard", "mqtt:house/said"))
     send("ping", '{"id": "retained"}', "-r")
@@ -185,22 +185,24 @@ def test_commands_run_once_and_are_answered(mosquitto: Mosquitto, tmp_path: Path
             until(lambda: consumer.last("porch/status") == b"online", "it is online")
             until(lambda: consumer.last("heard/state"), "the pipeline runs")
             send("health", '{"id": "one"}')
-            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) > 5 * turn, "it answers")  # noqa: B023
+            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) > 7 * turn, "it answers")  # noqa: B023
             for verb, body in [
                 ("ping", "{}"),
                 ("ping", "x" * 20_000),
                 ("dance", '{"id": "d"}'),
                 ("ping", '{"id": ""}'),
+                ("ping", '{"id": "\xff"}'),
+                ("ping", "[" * 15_000),
             ]:
                 send(verb, body)
-            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) == 5 * (turn + 1), "it answers all")  # noqa: B023
+            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) == 7 * (turn + 1), "it answers all")  # noqa: B023
             agent.send_signal(signal.SIGTERM)
             finish(agent)
             until(lambda: consumer.last("porch/status") == b"offline", "it is offline")
         replies = [json.loads(payload) for topic, payload, _ in consumer.heard if "/reply/" in topic]
     assert replies[0]["ok"] is True and replies[0]["result"]["version"]  # type: ignore[index]
-    assert [r["ok"] for r in replies] == [True] + [False] * 9
-    assert replies[5]["error"] == "this id was run before"
+    assert [r["ok"] for r in replies] == [True] + [False] * 13
+    assert replies[7]["error"] == "this id was run before"
     said = " ".join(str(r.get("error")) for r in replies)
     assert "at most 16000 bytes" in said and "unknown command; known are gaps, health, ping, state, swap" in said
     assert not any(r["id"] == "retained" for r in replies)

@@ -344,6 +344,19 @@ def test_budget_keeps_the_last_fifth_for_alerts(mosquitto: Mosquitto, box: Outbo
     link.stop(drain=0)
 
 
+def test_a_clock_that_was_once_far_ahead_takes_no_days(tmp_path: Path) -> None:
+    day, file = [86400.0 * 20_000], tmp_path / "budget.json"
+    budget = Budget(20_000, file, clock=lambda: day[0])
+    day[0] += 86400 * 1000
+    budget.spend(19_000)
+    day[0] -= 86400 * 1000
+    for known in (budget, Budget(20_000, file, clock=lambda: day[0])):
+        assert known.left < 1000, "setting the clock gives no new bytes"
+    day[0] += 86400
+    for known in (budget, Budget(20_000, file, clock=lambda: day[0])):
+        assert known.left == 20_000
+
+
 def test_what_was_acknowledged_while_the_agent_was_away_is_not_sent_again(
     mosquitto: Mosquitto, box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

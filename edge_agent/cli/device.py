@@ -20,13 +20,14 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent import config
     from edge_agent.agent import Agent
 
-    stop = _stop_on_signals()
+    stop, look = _stop_on_signals(), threading.Event()
+    if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
+        signal.signal(signal.SIGHUP, lambda *_: look.set())
     agent = Agent(config.load(args.config), pull=args.pull, race=True, say=progress("fetching"))
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
-    if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
-        signal.signal(signal.SIGHUP, lambda *_: agent.look.set())
+    agent.look = look
     _notify("READY=1")
     try:
         agent.run(stop)
