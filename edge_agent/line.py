@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from edge_agent import registry
 from edge_agent.config import Pipeline, parse_uri
 from edge_agent.errors import ConfigError, EdgeAgentError
-from edge_agent.mailbox import Mailbox
+from edge_agent.mailbox import TOO_OLD, Mailbox
 from edge_agent.manifest import Served
 from edge_agent.pipeline import Stats
 from edge_agent.serving import Models, Pace
@@ -71,7 +71,8 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
     room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
-    box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1)
+    old = TOO_OLD if opened.live else math.inf
+    box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
     return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
 

@@ -10,16 +10,21 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+TOO_OLD = 1.0
+"""seconds since its capture after which a live frame is not answered any more"""
+
 
 class Mailbox(Generic[T]):
     """Holds up to `size` items. `newest`: a full box drops its oldest and counts it; else `put` waits for room.
 
     `fresh`, for a newest box of one: whoever comes when a quarter of the time to the next item has gone by waits for
     that one. What is worked on is younger then, by up to three quarters of that time, and less of it gets done.
+    `too_old`, for a newest box of one: seconds after which an item that nobody took is dropped and counted, as when the
+    camera hangs while the task is busy.
     """
 
-    def __init__(self, size: int, newest: bool, fresh: bool = False) -> None:
-        self.size, self.newest, self.fresh = size, newest, fresh
+    def __init__(self, size: int, newest: bool, fresh: bool = False, too_old: float = float("inf")) -> None:
+        self.size, self.newest, self.fresh, self.too_old = size, newest, fresh, too_old
         self.dropped = 0
         self._came, self._every = 0.0, 0.0
         self._items: deque[T] = deque()
@@ -64,6 +69,9 @@ class Mailbox(Generic[T]):
                     self._wait_for_a_younger()
                 item = self._items.popleft()
                 self._state.notify_all()
+                if time.monotonic() - self._came > self.too_old:
+                    self.dropped += 1
+                    continue
             yield item
 
     def _wait_for_a_younger(self) -> None:

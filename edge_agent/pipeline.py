@@ -298,12 +298,12 @@ def _says(event: Event) -> object:
 
 
 def to_event(found: Found, pipeline: str) -> Event:
-    """The event of one finding, not yet numbered; `age_ms` is the sample's age now."""
-    sample = found.of if isinstance(found, Finding) else found
+    """The event of one finding, not yet numbered; `age_ms` is the sample's age when the finding was ready."""
+    sample, ready = (found.of, found.mono) if isinstance(found, Finding) else (found, time.monotonic())
     head: dict[str, Any] = {
         "pipeline": pipeline,
         "at": rfc3339(sample.at),
-        "age_ms": round((time.monotonic() - sample.mono) * 1000, 1),
+        "age_ms": round((ready - sample.mono) * 1000, 1),
     }
     if not isinstance(found, Finding):
         if isinstance(found, Text):

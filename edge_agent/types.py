@@ -8,6 +8,7 @@ shown; `mono` is the monotonic clock and the only one that ages and deadlines ar
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
@@ -174,6 +175,8 @@ class Finding(msgspec.Struct, frozen=True):
     model: ModelRef
     spent_ms: Mapping[str, float] = msgspec.field(default_factory=dict)
     """stage -> milliseconds: decode, prepare, wait, infer, finish"""
+    mono: float = msgspec.field(default_factory=time.monotonic)
+    """when it was ready, seconds of the monotonic clock"""
 
 
 # ── the seams: each is a single call, so a fake is a list or a lambda ────────────────────────────────────

@@ -100,6 +100,25 @@ def test_a_fresh_box_hands_out_what_it_has_when_nothing_more_comes(monkeypatch: 
     assert list(box) == [3], "nor is it waited for longer than that"
 
 
+def test_what_nobody_took_in_time_is_dropped_and_the_next_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a camera hangs while the task is busy."""
+    clock = [1000.0]
+    monkeypatch.setattr(mailbox, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    box: Mailbox[int] = Mailbox(1, newest=True, too_old=1.0)
+    box.put(1)
+    clock[0] += 0.9
+    assert next(iter(box)) == 1
+    box.put(2)
+    clock[0] += 1.1
+    found: list[int] = []
+    taker = threading.Thread(target=lambda: found.append(next(iter(box))))
+    taker.start()
+    until(lambda: box.dropped == 1, "the old one is dropped")
+    box.put(3)
+    taker.join(10)
+    assert found == [3]
+
+
 def test_lossless_box_makes_the_sender_wait() -> None:
     box: Mailbox[int] = Mailbox(2, newest=False)
 
@@ -271,6 +290,9 @@ def test_events_carry_what_was_found() -> None:
     assert body["model"]["sha256"] == "0" * 64 and body["age_ms"] >= 0
     scored = to_event(Finding(text("hi"), Scores("x", 0.9, {"x": 0.9, "y": 0.1}), MODEL), "words")
     assert isinstance(scored, ScoresEvent) and scored.text == "hi" and scored.scores == {"x": 0.9, "y": 0.1}
+    waited = Finding(text("hi"), Scores("x", 0.9, {"x": 0.9}), MODEL)
+    earlier = msgspec.structs.replace(waited, mono=waited.of.mono + 0.25)
+    assert to_event(earlier, "words").age_ms == 250.0, "a summary that is told later makes it no older"
     plain = to_event(text("hi"), "words")
     assert isinstance(plain, TextEvent) and plain.embedding is None
     vector = to_event(Finding(text("hi"), Embedding(np.ones(3, np.float32)), MODEL), "words")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import SourceError
+from edge_agent.mailbox import TOO_OLD
 from edge_agent.sources.options import number, switch
 from edge_agent.types import Frame, Pixels, StreamCondition, StreamState, Uri
 
@@ -29,8 +30,6 @@ SIDE = 64
 LUMA = np.array([0.114, 0.587, 0.299], np.float32)
 """BGR; ITU-R BT.601"""
 
-TOO_OLD = 1.0
-"""seconds: a frame that waited longer than this for its consumer is dropped"""
 TICK = 0.1
 """seconds between looks at `stop`"""
 OPENING = 10.0
