@@ -27,6 +27,9 @@ SYNC_EVERY = 1.0
 KEPT = ("refused.jsonl", "refused.old")
 """what the broker would never take, and what of it was kept before that"""
 
+SPARE_BYTES = 64 * 1024
+"""a segment of gap events, and what a file system takes for it"""
+
 
 class Journal:
     """One store on disk. `lock` guards what the reader and the writer share."""
@@ -41,6 +44,7 @@ class Journal:
         self.segment_bytes = max(64 * 1024, min(1_000_000, max_bytes // 16))
         self.segment_events = max(1, (max_events or 1 << 40) // 16)
         self.lock = threading.RLock()
+        self._spare = path / "spare"
         try:
             if not path.is_dir():
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -85,6 +89,24 @@ class Journal:
         """The gaps that the opening found stand in the store up to `seq`: from here on the numbers are whole."""
         self.lost = []
         self.note(last=seq, confirmed=seq, state=OPEN, boot=numbering.boot_id())
+
+    def spare(self) -> None:
+        """Keep a few blocks of the disk, to be able to say on a full one what is lost."""
+        with contextlib.suppress(OSError):
+            if not self._spare.exists():
+                fd = os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                try:
+                    segments.write_all(fd, bytes(SPARE_BYTES))
+                finally:
+                    os.close(fd)
+
+    def give_spare(self) -> bool:
+        """Give these blocks back to the disk; False where there were none."""
+        try:
+            self._spare.unlink()
+        except OSError:
+            return False
+        return True
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
 

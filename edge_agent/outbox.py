@@ -98,12 +98,18 @@ class Outbox:
             for lost in journal.lost:
                 self._declare(lost)
             try:
-                self._write(list(self._pending))
+                try:
+                    self._write(list(self._pending))
+                except OSError:
+                    if not journal.give_spare():
+                        raise
+                    self._write(list(self._pending))
                 journal.declared(self._given)
                 self._confirmed = self._given
             except OSError as error:
                 journal.close()
                 raise StoreError(f"{path}: the disk takes no writes ({error.strerror}); free it") from None
+        journal.spare()
         self._committer = threading.Thread(target=self._commit, name="outbox", daemon=True)
         self._committer.start()
 
@@ -246,6 +252,12 @@ class Outbox:
             return sum(record.kind == "alert" for record in (*self._done, *self._noting))
 
     @property
+    def unwritten(self) -> int:
+        """Events that the disk has refused so far: they wait in memory, and end with it."""
+        with self._state:
+            return sum(len(ram) for ram in self._ram.values())
+
+    @property
     def empty(self) -> bool:
         """Everything that was put is done."""
         with self._state:
@@ -303,6 +315,7 @@ class Outbox:
                     raise refused
                 if self.trouble:
                     log.warning("outbox: the disk takes events again")
+                    self._journal.spare()
                     self.trouble = ""
             except OSError as error:
                 if not self.trouble:
@@ -400,8 +413,7 @@ class Outbox:
 
     def _finish(self) -> None:
         """The last act of the committer: say in the mark that the store was closed in order."""
-        with self._state:
-            homeless = sum(len(ram) for ram in self._ram.values())
+        homeless = self.unwritten
         if homeless:
             log.error("outbox: %s: %d events could not be written before the end", self.path, homeless)
         try:

@@ -33,9 +33,10 @@ def run(args: argparse.Namespace) -> int:
         agent.run(stop)
     finally:
         _notify("STOPPING=1")
-        counts = agent.outbox.counts
-        note(f"{counts.put} events kept, {counts.done} acknowledged, {counts.dropped} lost")
-    return 0
+        counts, gone = agent.outbox.counts, agent.outbox.unwritten
+        more = f", {gone} refused by the disk: the next start declares what is lost of them" if gone else ""
+        note(f"{counts.put - gone} events kept, {counts.done} acknowledged, {counts.dropped} lost{more}")
+    return 1 if gone else 0
 
 
 def check(args: argparse.Namespace) -> int:

@@ -89,6 +89,32 @@ def test_full_disk_goes_on_from_memory_and_drains_to_nothing(tmp_path: Path, mon
         again.close()
 
 
+@pytest.mark.parametrize("kind", ["alert", "telemetry"])
+def test_a_store_that_filled_its_disk_opens_says_what_is_lost_and_drains(tmp_path: Path, kind: str) -> None:
+    """It was stopped in order while events waited in memory, and nothing else on the disk can be deleted."""
+    with small_disk(tmp_path / "disk", "2m") as disk:
+        box = Outbox(disk / "store", "d", max_bytes=100_000_000)
+        put(box, 4000, kind)
+        assert box.trouble == "No space left on device" and box.unwritten > 0
+        box.close()
+        refused = box.unwritten
+        assert refused > 0
+        got: dict[int, bytes] = {}
+        for _ in range(2):
+            box = Outbox(disk / "store", "d", max_bytes=100_000_000)
+            for taken in box.take(40):
+                got[taken.seq] = taken.payload
+                box.done(taken)
+            settle(box, box.last)
+            box.close()
+        box = Outbox(disk / "store", "d", max_bytes=100_000_000)
+        drain(box, got)
+        gaps = [body for body in map(msgspec.json.decode, got.values()) if body["kind"] == "gap"]
+        assert sum(body["count"] for body in gaps) >= refused
+        assert (disk / "store" / "spare").exists()
+        box.close()
+
+
 def test_a_disk_filled_by_others_and_a_kill(tmp_path: Path) -> None:
     """What was given numbers while nothing could be written gets none of them again after a restart."""
     with small_disk(tmp_path / "disk", "600k") as disk:
