@@ -72,6 +72,8 @@ class Journal:
         self.last, self.opened_at, self.lost, self.told = found.last, found.before, found.lost, found.told
         self.marks = found.marks
         """pipeline -> the mark of its last event that is kept"""
+        self._marked: dict[str, int] = {}
+        """pipeline -> the number of that event, where it was kept since"""
         self._saved = found.saved
         self._aside = numbering.read_aside(self.path, found.mark.epoch) > 0
         self._reserved_at = (time.monotonic(), self.last)
@@ -159,6 +161,8 @@ class Journal:
                         break
                 if len(found) >= limit or segment.offset < segment.size:
                     break
+                if segment is not queue.segments[-1]:
+                    segment.close_records()
         return found, lost, damaged
 
     def _behind_damage(self, queue: Queue, segment: Segment) -> list[Lost]:
@@ -188,6 +192,7 @@ class Journal:
                 queue.dirty = False
             with self.lock:
                 active.sealed = True
+                active.close_records()
             active = None
         if fresh := active is None:
             before = queue.segments[-1] if queue.segments else None
@@ -215,10 +220,14 @@ class Journal:
             queue.last = max(queue.last, entries[-1].seq)
             for item in entries:
                 add(active.numbers, item.seq)
-                if item.mark is not None:
-                    self.marks[item.pipeline] = item.mark
+                self.keep_mark(item)
         if fresh:
             self._save_if_possible()
+
+    def keep_mark(self, item: Entry) -> None:
+        """Where its pipeline's source resumes, now that this event is kept, or has arrived; the latest one counts."""
+        if item.mark is not None and item.seq > self._marked.get(item.pipeline, 0):
+            self.marks[item.pipeline], self._marked[item.pipeline] = item.mark, item.seq
 
     def _full(self, segment: Segment, more: int) -> bool:
         """Whether a segment has its share: of the quotas, and of the expiry, so that what goes goes in small parts."""
@@ -251,13 +260,17 @@ class Journal:
                 record.segment.to_note += segments.ack_entry(record.seq)
         for queue in self.queues.values():  # first, because it makes room
             self._delete_finished(queue)
-        for segment in [s for queue in self.queues.values() for s in queue.segments if s.to_note]:
-            if segment.ack_fd < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                segment.ack_fd = os.open(segment.path.with_suffix(".ack"), flags, 0o600)
-            segments.write_all(segment.ack_fd, segment.to_note)
-            segment.ack_size += len(segment.to_note)
-            segment.to_note = b""
+        for queue in self.queues.values():
+            for segment in queue.segments:
+                if segment.to_note:
+                    if segment.ack_fd < 0:
+                        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                        segment.ack_fd = os.open(segment.path.with_suffix(".ack"), flags, 0o600)
+                    segments.write_all(segment.ack_fd, segment.to_note)
+                    segment.ack_size += len(segment.to_note)
+                    segment.to_note = b""
+                elif segment.ack_fd >= 0:
+                    segment.close_acks()
 
     def _delete_finished(self, queue: Queue) -> None:
         with self.lock:
@@ -324,6 +337,11 @@ class Journal:
         except OSError:
             self._mark = replace(self._mark, reserved=before)
             raise
+
+    @property
+    def homeless(self) -> bool:
+        """Whether the mark tells that some events are in memory only."""
+        return self._mark.state == HOMELESS
 
     @property
     def noted(self) -> int:

@@ -133,11 +133,12 @@ class Outbox:
         return event
 
     def _number(self, event: Event, kind: str, mark: int | None = None) -> Event:
-        self._given = seq = self._given + 1
+        seq = self._given + 1
         stamped = msgspec.structs.replace(
             event, device=self.device, epoch=self.epoch, seq=seq, id=f"{self.device}/{self.epoch}/{seq}"
         )
         item = Entry(seq, kind, event.pipeline, mark, msgspec.json.encode(stamped))
+        self._given = seq  # not before: what cannot be encoded takes no number
         self._pending.append(item)
         self._pending_bytes += len(item.payload)
         self.counts.put += 1
@@ -199,8 +200,17 @@ class Outbox:
                 self.counts.done += 1
                 if record.segment is not None:
                     self._done.append(record)
+                elif not self._holds_before(record):
+                    self._journal.keep_mark(record.entry)
             if self._done:
                 self._state.notify_all()
+
+    def _holds_before(self, record: Record) -> bool:
+        """Whether an earlier event of its pipeline is in memory only: after a crash its source is to give it again."""
+        held = [r.entry for r in self._taken if r.segment is None] + [
+            item for ram in self._ram.values() for item in ram
+        ]
+        return any(item.pipeline == record.pipeline and item.seq < record.seq for item in held)
 
     def refuse(self, record: Record, why: str) -> None:
         """It will never be accepted: keep it aside in refused.jsonl, declare it and go on."""
@@ -253,9 +263,9 @@ class Outbox:
 
     @property
     def unwritten(self) -> int:
-        """Events that the disk has refused so far: they wait in memory, and end with it."""
+        """Events that the disk has refused so far: in memory, or on their way from there, they end with the process."""
         with self._state:
-            return sum(len(ram) for ram in self._ram.values())
+            return sum(len(ram) for ram in self._ram.values()) + sum(r.segment is None for r in self._taken)
 
     @property
     def empty(self) -> bool:
@@ -297,7 +307,7 @@ class Outbox:
         """Write, confirm, strike off, make room; the only thread that writes to the disk."""
         while True:
             with self._state:
-                busy = self.trouble or any(self._ram.values())
+                busy = self.trouble or self.unwritten or self._journal.homeless
                 wait = SYNC_EVERY / 4 if self._journal.dirty else RETRY if busy else None
                 self._state.wait_for(lambda: self._pending or self._done or self._closing, wait)
                 batch = list(itertools.islice(self._pending, BATCH))
@@ -357,9 +367,10 @@ class Outbox:
             if mine:
                 self._journal.append(kind, mine)
                 self._no_longer_pending(mine)
-        if batch or self.trouble:
+        if batch or self.trouble or self._journal.homeless:
             last = max(self._journal.noted, batch[-1].seq if batch else 0)
-            self._journal.note(last=last, state=HOMELESS if any(self._ram.values()) else OPEN)
+            # what is on its way from memory is as little safe as what waits there
+            self._journal.note(last=last, state=HOMELESS if self.unwritten else OPEN)
 
     def _bury(self) -> None:
         """Delete the segments whose loss is written down."""

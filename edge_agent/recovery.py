@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from edge_agent import marks, numbering, segments
 from edge_agent.entries import KINDS, Lost, Preface, Queues, entry, fill, numbers, preface_of
 from edge_agent.marks import Marks
 from edge_agent.numbering import CLOSED, HOMELESS, OPEN, RESERVE, Mark
+from edge_agent.types import KNOWN_TIME
 
 CLOCKLESS = bytes(16)
 """the boot id where the kernel tells none"""
@@ -72,7 +74,7 @@ def _numbers(path: Path, newest: int, epoch: int) -> tuple[Mark, str, int, int]:
     elif old.state == CLOSED and copy is not None:
         whole = True  # an opening since would have left a newer copy
     if old is None and newest == 0:  # a store that begins
-        return Mark(max(1, int(time.time())), 0, 0, 0, CLOSED, boot), "", 1, 0
+        return Mark(_new_epoch(), 0, 0, 0, CLOSED, boot), "", 1, 0
     if old is None:
         top = newest + 2 * RESERVE
         mark = Mark(epoch, newest, newest, top, HOMELESS, CLOCKLESS)
@@ -119,7 +121,15 @@ def _newest(queues: Queues, saved: Marks) -> tuple[int, int]:
             epoch = max(epoch, found)
             if found:
                 break
-    return newest, epoch or max(1, int(time.time()))
+    return newest, epoch or _new_epoch()
+
+
+def _new_epoch() -> int:
+    """Seconds since 1970, so that a store that begins anew has a later one. Where the clock is not set, as on a board
+    without a battery before it has the time: any number below those, or all boards would begin with the same.
+    """
+    now = int(time.time())
+    return now if now >= KNOWN_TIME else 1 + secrets.randbelow(1 << 30)
 
 
 def _gone(path: Path, queues: Queues, saved: Marks, mark: Mark, told: set[int]) -> Iterator[tuple[str, list[int]]]:

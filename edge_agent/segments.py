@@ -13,6 +13,7 @@ u32 CRC-32 each); a bad entry there costs a duplicate, never an event.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -143,7 +144,10 @@ class Segment:
             start = self.offset
             if fresh or not self._chunk_at <= start < self._chunk_at + len(self._chunk):
                 wanted = min(size, self.size - start)
-                self._chunk, self._chunk_at, fresh = self._bytes(wanted), start, True
+                chunk = self._bytes(wanted)
+                if chunk is None:
+                    break
+                self._chunk, self._chunk_at, fresh = chunk, start, True
                 if not self._chunk:
                     found.append(Read(self.last, None, 0))
                     break
@@ -173,12 +177,14 @@ class Segment:
             self._chunk = b""
         return found
 
-    def _bytes(self, n: int) -> bytes:
-        """The next n bytes; b"" where they cannot be had, and the reader then stands behind them."""
+    def _bytes(self, n: int) -> bytes | None:
+        """The next n bytes; b"" where they cannot be had, and the reader then stands behind them; None: not now."""
         if self.fd < 0:
             try:
                 self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EIO):
+                    return None  # no file can be opened just now: nothing is wrong with this one
                 self.offset = self.size
                 return b""
         try:
@@ -189,10 +195,20 @@ class Segment:
 
     def close(self) -> None:
         """Let go of its files."""
-        for fd in (self.fd, self.ack_fd):
-            if fd >= 0:
-                os.close(fd)
-        self.fd = self.ack_fd = -1
+        self.close_records()
+        self.close_acks()
+
+    def close_records(self) -> None:
+        """Nothing more is appended; who reads on opens it again. Many may wait, and a process holds few files open."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+    def close_acks(self) -> None:
+        """Let go of NAME.ack until more is noted."""
+        if self.ack_fd >= 0:
+            os.close(self.ack_fd)
+        self.ack_fd = -1
 
     def remove(self) -> None:
         """Delete its files, the records first: acknowledgements alone do no harm."""

@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge_agent import numbering, segments
+from edge_agent import numbering, recovery, segments
 from edge_agent import outbox as outbox_module
 from edge_agent.acks import ACK_WINDOW, Acks
 from edge_agent.entries import Record
@@ -468,3 +470,81 @@ def test_a_consumer_that_answers_faster_than_the_disk_notes_it_is_not_sent_more(
     again = Outbox(tmp_path / "store", "cam1")
     assert again.waiting == 30 - ACK_WINDOW + 1
     again.close()
+
+
+def test_many_segments_take_few_files_and_a_lack_of_them_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(str(tmp_path) in os.path.realpath(link) for link in links)
+
+    box = Outbox(tmp_path / "store", "cam1")
+    monkeypatch.setattr(box._journal, "segment_bytes", 10_000)
+    for i in range(400):
+        box.put(event(f"{i} {'word ' * 100}"))
+    assert len(box._journal.queues["alert"].segments) > 20 and held() < 8
+    taken = box.take(200)
+    for record in taken[::2]:
+        box.done(record)
+        with box._state:
+            assert box._state.wait_for(lambda: not box._done and not box._noting, 20)
+    assert held() < 8
+    real = os.open
+
+    def none_left(path: object, *rest: Any, **more: Any) -> int:
+        if str(path).endswith(".log"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", none_left)
+    while box.take(50):
+        pass
+    monkeypatch.setattr(os, "open", real)
+    assert box.counts.damaged == 0 and box.counts.dropped == 0
+    box.again()
+    got = {record.seq for record in drain(box)} | {record.seq for record in taken[::2]}
+    assert got == set(range(1, 401))
+    box.close()
+
+
+def test_a_board_that_does_not_know_the_time_begins_with_a_number_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [31.0]
+    monkeypatch.setattr(recovery, "time", types.SimpleNamespace(time=lambda: now[0]))
+    epochs = []
+    for name in ("one", "other", "later"):
+        box = Outbox(tmp_path / name, "cam1")
+        epochs.append(box.epoch)
+        box.close()
+        if name == "other":
+            now[0] = 1_800_000_000.0
+    assert len(set(epochs)) == 3 and epochs[2] == 1_800_000_000 > max(epochs[:2])
+
+
+def test_a_source_resumes_behind_the_latest_event_of_either_class_and_what_arrived_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Outbox(tmp_path / "store", "cam1")
+    box.put(event("a"), "telemetry", mark=10)
+    box.put(event("b"), "alert", mark=20)
+    box.put(event("c"), "telemetry", mark=30)
+    settle(box)
+    assert box.marks == {"words": 30}
+    real = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for mark in (40, 50, 60):
+        box.put(event("d"), "alert", mark=mark)
+    assert box.unwritten == 3 and box.marks == {"words": 30}
+    held = [record for record in box.take(9) if record.segment is None]
+    box.done(held[1])
+    assert box.marks == {"words": 30}, "the one before it would be lost"
+    box.done(held[0], held[2])
+    assert box.marks == {"words": 60}
+    monkeypatch.setattr(os, "write", real)
+    box.close()

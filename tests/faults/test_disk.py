@@ -115,6 +115,39 @@ def test_a_store_that_filled_its_disk_opens_says_what_is_lost_and_drains(tmp_pat
         box.close()
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_what_is_on_its_way_from_memory_is_declared_when_a_kill_takes_it(tmp_path: Path, back: bool) -> None:
+    """`back`: the connection was lost meanwhile, and they were taken back."""
+    with small_disk(tmp_path / "disk", "600k") as disk:
+        if (child := os.fork()) == 0:
+            box = Outbox(disk / "store", "d")
+            put(box, 20, "alert", 300)
+            got = box.take(100)
+            box.done(*got)
+            (disk / "spare").write_bytes(bytes(100_000))
+            try:
+                with (disk / "others").open("wb", 0) as others:
+                    while True:
+                        others.write(bytes(512))
+            except OSError:
+                pass
+            put(box, 30, "alert", 3000)
+            taken = box.take(100)
+            assert len(taken) == 30 and taken[0].segment is None
+            if back:
+                box.again()
+            with box._state:
+                box._state.wait_for(lambda: False, 1.0)  # the committer looks around once or twice
+            os._exit(9 if box.unwritten == 30 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        for name in ("spare", "others"):
+            (disk / name).unlink()
+        box = Outbox(disk / "store", "d")
+        (lost,) = box.lost_at_start
+        assert (lost.first, lost.last, lost.count) == (21, 50, 30)
+        box.close()
+
+
 def test_a_disk_filled_by_others_and_a_kill(tmp_path: Path) -> None:
     """What was given numbers while nothing could be written gets none of them again after a restart."""
     with small_disk(tmp_path / "disk", "600k") as disk:
