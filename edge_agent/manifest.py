@@ -27,7 +27,11 @@ PRECISIONS = {"fp32": 0, "fp16": 1}
 SHA256 = r"^[0-9a-f]{64}$"
 
 
-Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+MOST_SIDE = 8192
+"""pixels"""
+LENGTHS = (3, 8192)
+"""fewest and most tokens of a text"""
+Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
 """pixels"""
 
 
@@ -61,7 +65,7 @@ class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """tokenizer.json of the `tokenizers` format with a WordPiece model, instead of `vocab`"""
     lowercase: bool = True
     """lower-case and strip accents (BERT uncased); a tokenizer.json says it itself"""
-    max_length: Annotated[int, msgspec.Meta(ge=3, le=8192)] = 512
+    max_length: Annotated[int, msgspec.Meta(ge=LENGTHS[0], le=LENGTHS[1])] = 512
     """tokens, [CLS] and [SEP] among them"""
     pooling: Annotated[str, msgspec.Meta(pattern=r"^(mean|cls|output:.+)$")] = "mean"
     """mean over the real tokens, the first token, or a named output of the network"""

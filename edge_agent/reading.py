@@ -6,17 +6,21 @@ found is remembered like every verdict (prove.py), under the file, what lies bes
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from edge_agent.config import explain
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import File
 from edge_agent.prove import LIMITS, Result, Trial, Variant, ask
 from edge_agent.registry import SUFFIXES, store
+from edge_agent.registry.graph import clean
 from edge_agent.registry.seen import Seen
 from edge_agent.types import Net, TensorSpec
 
@@ -40,6 +44,9 @@ class Reading(msgspec.Struct, frozen=True):
     ends: Ends
 
 
+Found = TypeVar("Found", Ends, Reading)
+
+
 def read(path: Path, proofs: Sequence[Path] = ()) -> Reading:
     """Read a bare file; `proofs`: pictures of what it is for. RefusedError, one line, for what cannot be read."""
     beside = {name: path.parent / name for name in BESIDE if (path.parent / name).is_file()}
@@ -47,7 +54,7 @@ def read(path: Path, proofs: Sequence[Path] = ()) -> Reading:
     result, before = _asked(
         "read", path, SUFFIXES[path.suffix.lower()], {role: str(part.absolute()) for role, part in given.items()}
     )
-    found = msgspec.convert(result.figures, Reading)
+    found = _as(Reading, result, path)
     if before == str(path):
         return found
     return Reading(replace(found.seen, refusal=found.seen.refusal.replace(before, str(path))), found.ends)
@@ -60,7 +67,16 @@ def seen(path: Path) -> Seen:
 
 def ends(path: Path, format: str) -> Ends:
     """Inputs, outputs and engine of a network file. RefusedError, one line."""
-    return msgspec.convert(_asked("load", path, format, {})[0].figures, Ends)
+    return _as(Ends, _asked("load", path, format, {})[0], path)
+
+
+def _as(kind: type[Found], result: Result, path: Path) -> Found:
+    """What the child found, its bounds checked. RefusedError: the child read a hostile file, so it is not believed."""
+    try:
+        return msgspec.convert(result.figures, kind)
+    except msgspec.ValidationError as error:
+        why = explain(str(error), {"$": kind})
+        raise RefusedError(f"{path}: what it declares cannot be used ({why}); export it anew") from None
 
 
 def _asked(what: str, path: Path, format: str, parts: dict[str, str]) -> tuple[Result, str]:
@@ -90,6 +106,9 @@ def held(trial: Trial, net: Net) -> Result:
 
 
 def declared(net: Net) -> dict[str, object]:
-    """The network as `Ends`, in plain values."""
+    """The network as `Ends`, in plain values. RefusedError for a scale that is no number."""
+    for spec in (*net.inputs, *net.outputs):
+        if not math.isfinite(spec.scale):
+            raise RefusedError(f'the scale of its "{clean(spec.name)}" is {spec.scale}; quantize it anew')
     plain = Ends(list(net.inputs), list(net.outputs), net.engine, list(net.reasons))
     return dict(msgspec.to_builtins(plain))

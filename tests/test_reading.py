@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from edge_agent import prove, reading
 from edge_agent.errors import RefusedError
 from edge_agent.serving import Models
+from edge_agent.types import Net, TensorSpec
 from tests.nets import blob_finder_onnx, write_onnx
 from tests.registry.heads import picture, squares
+from tests.registry.test_kinds import WIDTH, bert
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +64,40 @@ def test_a_child_that_dies_is_a_refusal_and_nothing_is_opened_here(
         reading.read(blob_finder_onnx(tmp_path / "m.onnx"))
     with pytest.raises(RefusedError, match="SIGSEGV"):
         Models(threads=1).serve(str(tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "name", "says"),
+    [
+        (2, "y", "its input takes 2 tokens; 3 to 8192 are served"),
+        (16384, "y", "its input takes 16384 tokens; 3 to 8192 are served"),
+        (16, "emb\nedding_vector", r"its output is called 'emb\nedding_vector'; export it under a plain name"),
+    ],
+)
+def test_a_text_network_that_no_manifest_can_describe_is_refused(
+    tmp_path: Path, tokens: int, name: str, says: str
+) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
+    path = bert(tmp_path / "m.onnx", (-1, WIDTH) if name == "y" else (WIDTH,), name=name, fixed=tokens)
+    seen = reading.read(path).seen
+    assert seen.text is None and seen.refusal.endswith(says)
+
+
+def test_a_picture_or_a_scale_beyond_all_bounds_is_refused(tmp_path: Path) -> None:
+    ends = {"x": (TensorProto.FLOAT, [1, 3, 32, 10000])}, {"y": (TensorProto.FLOAT, [1, 3])}
+    node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
+    with pytest.raises(RefusedError, match="a picture of 10000x32 goes in; sides up to 8192 pixels are served"):
+        reading.read(write_onnx(tmp_path / "wide.onnx", [node], *ends))
+    spec = TensorSpec("y", (1, 4), "int8", scale=np.nan)
+    with pytest.raises(RefusedError, match='the scale of its "y" is nan; quantize it anew'):
+        reading.declared(Net(dict, (), (spec,), "none"))
+
+
+def test_a_child_that_says_what_cannot_be_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = blob_finder_onnx(tmp_path / "m.onnx")
+    found = '{"seen": {"task": "detect", "family": "yolox", "reasons": [], "input": {"width": 9999, "height": 8}}}'
+    said = f'{{"passed": true, "figures": {found}}}'
+    monkeypatch.setattr(prove, "CHILD", [sys.executable, "-c", f"print({said!r})"])
+    for ask in (lambda: reading.read(path), lambda: reading.ends(path, "onnx")):
+        with pytest.raises(RefusedError, match=r"m\.onnx: what it declares cannot be used \(.*\); export it anew$"):
+            ask()

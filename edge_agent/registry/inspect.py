@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import RefusedError
+from edge_agent.manifest import MOST_SIDE
 from edge_agent.registry import kinds, names, onnx_file, picture, tflite_file
 from edge_agent.registry.graph import THROUGH, Graph, behind, clean, one_line, output_scale
 from edge_agent.registry.heads import Guess, heads, shape
@@ -122,6 +123,8 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
         return _named(kind, graph, path, why)
     reasons = [f"layout {order}: {why}"]
     width, height, why = picture.size(spec, order, net.outputs, graph.meta)
+    if max(width, height) > MOST_SIDE:
+        raise RefusedError(f"{path}: a picture of {width}x{height} goes in; sides up to {MOST_SIDE} pixels are served")
     reasons.append(f"size {width}x{height}: {why}")
     stated, where = names.stated(graph, path)
     guesses = heads(net.outputs, width, height, len(stated), graph.meta.get("task", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.manifest import TextInput
+from edge_agent.manifest import LENGTHS, TextInput
 from edge_agent.registry import names
 from edge_agent.registry.graph import MAX_WORDS, THROUGH, Graph, behind
 from edge_agent.registry.kinds import Kind
@@ -35,7 +35,7 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
         pooling, why = configured, "1_Pooling/config.json beside the file says so"
     length, why_length = _length(net)
     reasons.append(why_length)
-    if puzzle := _nameless(net):
+    if puzzle := _nameless(net) or _unfit(length) or _unwritable(pooling):
         return Seen("encode", "bert", reasons, refusal=f"{path}: a text encoder, but {puzzle}")
     part, role, lowercase, told = _words(path)
     if not part:
@@ -69,7 +69,7 @@ def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
     def refused(why: str) -> Seen:
         return Seen(kind.task, kind.family, reasons, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
 
-    if puzzle := _nameless(net):
+    if puzzle := _nameless(net) or _unfit(length):
         return refused(puzzle)
     part, role, lowercase, said = _words(path)
     if not part:
@@ -103,6 +103,18 @@ def _nameless(net: Net) -> str:
         f"nothing says what goes into {', '.join(odd)}; export it with the inputs called input_ids, attention_mask "
         "and token_type_ids"
     )
+
+
+def _unfit(length: int) -> str:
+    """Why a text of that many pieces is not served; "" when it is."""
+    least, most = LENGTHS
+    return "" if least <= length <= most else f"its input takes {length} tokens; {least} to {most} are served"
+
+
+def _unwritable(pooling: str) -> str:
+    """Why a manifest cannot name this output; "" when it can."""
+    name = pooling.removeprefix("output:")
+    return "" if name and name.isprintable() else f"its output is called {name!a}; export it under a plain name"
 
 
 def _length(net: Net) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -136,11 +137,11 @@ def bert(
     first: str = "a",
     cast: bool = False,
     half: bool = False,
-    fixed: bool = False,
+    fixed: int = 0,
 ) -> Path:
     """Token ids are looked up and multiplied with a matrix; `out`: axes behind the batch, L for the tokens is -1.
 
-    `cast`: the table is float16 and widened; `half`: all is float16; `fixed`: one text of 16 tokens.
+    `cast`: the table is float16 and widened; `half`: all is float16; `fixed`: one text of so many tokens.
     """
     nodes = []
     table = "table"
@@ -157,7 +158,7 @@ def bert(
         numpy_helper.from_array(np.zeros((WORDS, WIDTH), kind), "table"),
         numpy_helper.from_array(np.zeros((WIDTH, out[-1]), wide), "w"),
     ]
-    batch, tokens = (1, 16) if fixed else ("batch", "tokens")
+    batch, tokens = (1, fixed) if fixed else ("batch", "tokens")
     dims = [batch, *(tokens if n == -1 else n for n in out)]
     graph = helper.make_graph(
         nodes,
@@ -171,7 +172,7 @@ def bert(
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"cast": True}, {"half": True}, {"fixed": True}, {"half": True, "fixed": True}], ids=str
+    "given", [{}, {"cast": True}, {"half": True}, {"fixed": 16}, {"half": True, "fixed": 16}], ids=str
 )
 @pytest.mark.parametrize(
     ("out", "name", "task", "family"),
@@ -186,7 +187,7 @@ def bert(
     ],
 )
 def test_text_heads(
-    tmp_path: Path, out: tuple[int, ...], name: str, task: str, family: str, given: dict[str, bool]
+    tmp_path: Path, out: tuple[int, ...], name: str, task: str, family: str, given: dict[str, Any]
 ) -> None:
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n")
     for first in ("input_ids", "renamed"):
