@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -222,8 +222,8 @@ def _first_sentence(error: Exception, path: Path) -> str:
 
 
 # ── external data ────────────────────────────────────────────────────────────────────────────────────────
-# A model may name files that hold its weights. Older ONNX Runtimes read whatever path it names, so that a model
-# from outside could pull any file of the device into a tensor.
+# A model may name files that hold its weights. They have no hash, so that nobody would notice when they are no longer
+# what was proved, they do not come along when a model is added, and older ONNX Runtimes read whatever path is named.
 
 NESTED: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
@@ -233,32 +233,30 @@ NESTED: dict[str, dict[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
-    "entry": {2: "value"},
 }
 """Where onnx.proto (IR version 4 and later) can hold TensorProto.external_data: message -> field number -> message"""
 
 
 def _refuse_external(path: Path) -> None:
-    """RefusedError if `path` names a data file outside its own folder, links followed; or is no protobuf at all."""
+    """RefusedError if `path` has weights in another file, wherever that lies; or is no protobuf at all."""
     if path.stat().st_size == 0:
         raise RefusedError(f"{path}: not a readable ONNX model (the file is empty)")
-    folder = path.parent.resolve()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data.find(b"location") < 0:
             return
         try:
-            # every value of an external_data entry is judged, whatever its key: offsets and lengths are no paths
-            outside = [v for v in _values(data) if folder not in (folder / v).resolve().parents]
+            outside = _external(data)
         except (IndexError, ValueError) as error:
             raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     if outside:
         raise RefusedError(
-            f'{path}: its data file "{outside[0][:80]}" lies outside the model\'s folder; put it beside the model'
+            f"{path}: its weights lie in another file; save it in one: "
+            f'onnx.save(onnx.load("{path.name}"), "one-file.onnx")'
         )
 
 
-def _values(data: mmap.mmap) -> Iterator[str]:
-    """The values of all external_data entries in an ONNX protobuf; IndexError or ValueError if it is broken."""
+def _external(data: mmap.mmap) -> bool:
+    """Whether a tensor of an ONNX protobuf has an external_data entry; IndexError or ValueError if it is broken."""
     stack = [("model", 0, len(data))]
     while stack:
         message, at, end = stack.pop()
@@ -272,15 +270,16 @@ def _values(data: mmap.mmap) -> Iterator[str]:
             elif wire == 2:
                 size, at = _varint(data, at)
                 inner = NESTED[message].get(field)
-                if inner == "value":
-                    yield data[at : at + size].decode()
-                elif inner:
+                if inner == "entry":
+                    return True
+                if inner:
                     stack.append((inner, at, at + size))
                 at += size
             else:
                 raise ValueError(f"protobuf wire type {wire} at byte {at}")
         if at > end:
             raise ValueError(f"protobuf message ends at byte {end} within a field")
+    return False
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
