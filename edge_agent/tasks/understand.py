@@ -105,7 +105,10 @@ def classify(uri: Uri, model: Served, home: Path) -> Task:
         raise ConfigError(f'"{uri}": no labels; write "classify:{uri.rest}?labels=FILE.toml"')
     raw, labels = read_labels(Path(path).expanduser())
     made = encoder(model)
-    key = hashlib.sha256(f"{VERSION} {model.ref.sha256} {model.manifest.text} ".encode() + raw).hexdigest()
+    # another vocabulary beside the same network gives other vectors
+    words = [hashlib.sha256(path.read_bytes()).hexdigest() for _, path in sorted(model.parts.items())]
+    told = f"{VERSION} {model.ref.sha256} {model.manifest.text} {words} "
+    key = hashlib.sha256(told.encode() + raw).hexdigest()
     place = home / "heads" / f"{key}.npz"
     head = load(place, tuple(labels), len(made.embed(made.read("a"))))
     if head is None:

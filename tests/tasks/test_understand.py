@@ -93,6 +93,15 @@ def test_head_is_stored_and_taken_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert path.stat().st_size > 1000
 
 
+def test_a_head_is_fitted_anew_for_another_vocabulary(tmp_path: Path) -> None:
+    labels, model, home = labels_file(tmp_path / "l.toml", EXAMPLES), bert(tmp_path), tmp_path / "home"
+    make(model, labels, home)
+    words = model.parts["vocab"].read_text(encoding="utf-8")
+    model.parts["vocab"].write_text(words.replace("lamp\nlight\n", "light\nlamp\n"), encoding="utf-8")
+    make(model, labels, home)
+    assert len(list((home / "heads").iterdir())) == 2
+
+
 def test_no_damage_of_a_stored_head_gets_through(tmp_path: Path) -> None:
     task = make(bert(tmp_path), labels_file(tmp_path / "l.toml", EXAMPLES), tmp_path / "home")
     (path,) = (tmp_path / "home" / "heads").iterdir()
