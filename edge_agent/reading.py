@@ -24,7 +24,7 @@ from edge_agent.registry.graph import clean
 from edge_agent.registry.seen import Seen
 from edge_agent.types import Net, TensorSpec
 
-BESIDE = ("labels.txt", "tokenizer.json", "vocab.txt", "config.json", "1_Pooling/config.json")
+BESIDE = ("labels.txt", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "config.json", "1_Pooling/config.json")
 """files that inspection reads where they lie beside the model"""
 
 

@@ -53,7 +53,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Leading:
-    """What the graph does to its input before the first layer: x * gain + offset, per channel."""
+    """What the graph does to its input before the first layer: x * gain + offset, per channel of that layer."""
 
     ops: tuple[str, ...] = ()
     gain: tuple[float, ...] = (1.0,)
@@ -95,7 +95,7 @@ def leading(graph: Graph, name: str) -> Leading:
             perm = node.ints
             ops.append(f"Transpose {list(perm)}")
         elif node.op == "Gather" and constant(graph, node.inputs[-1]) == (2.0, 1.0, 0.0):
-            flips = not flips
+            flips, gain, offset = not flips, gain[::-1], offset[::-1]
             ops.append("Gather 2, 1, 0")
         elif node.op not in THROUGH:
             return Leading(tuple(ops), gain, offset, perm, flips, node.op)

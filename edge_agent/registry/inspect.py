@@ -175,9 +175,12 @@ def _settle(
     """Of the families, scales and channel orders that are open, those that make sense on the proof pictures."""
     spec = net.inputs[0]
     stated, where = names.stated(graph, path)
+    # TensorFlow's detection API counts classes from 1; its form for TFLite, with a post-process of its own, from 0
+    api = path.suffix.lower() == ".onnx" and any("detection_classes" in output.name for output in net.outputs)
+    first = 1 if api else 0
 
     def candidate(guess: Guess, ways: picture.Ways) -> Seen:
-        found, ids, why = names.labels(guess.family, guess.classes, stated, where)
+        found, ids, why = names.labels(guess.family, guess.classes, stated, where, first)
         own = [f"family {guess.family}: {guess.why}", *reasons, *ways.reasons, f"labels: {why}"]
         coarse, lost = one_scale(graph, net.outputs, guess.family, max(base["width"], base["height"]), len(found))
         own += [coarse] if coarse else []
@@ -189,13 +192,14 @@ def _settle(
     sound = [i for i, seen in enumerate(made) if not seen.refusal]
     if not sound:
         return made[0]
-    first, ways = made[sound[0]], rows[sound[0]][1]
+    likeliest, ways = made[sound[0]], rows[sound[0]][1]
     if len(made) == 1 and not ways.ranges and not ways.orders:
-        return first
+        return likeliest
     if look is None:
         if made[0].refusal:
             return made[0]
-        return replace(first, reasons=[*first.reasons, f"{way(first)}: taken as this family is trained, not tried"])
+        untried = f"{way(likeliest)}: taken as this family is trained, not tried"
+        return replace(likeliest, reasons=[*likeliest.reasons, untried])
     tries = [made[i] for i in sound]
     tries += [replace(made[i], input=way) for i in sound for way in rows[i][1].ranges]
     best, worth, told = best_of(net, tries, look, {})
@@ -225,6 +229,10 @@ def _classifier(
         refusal = f"{path}: {kind.family}, {kind.why}; one number a picture has no classes: write a manifest.toml"
         return Seen("recognise", kind.family, [f"family {kind.family}: {kind.why}", *reasons], refusal=refusal)
     last = [node.op for node in behind(graph, net.outputs[0].name) if node.op not in THROUGH]
+    if last[:1] == ["Sigmoid"]:
+        why = "the graph ends in a Sigmoid, so several labels may hold at once, which is not served"
+        made = [f"family {kind.family}: {kind.why}", *reasons]
+        return Seen("recognise", kind.family, made, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
     scale = output_scale(graph, net.outputs[0].name)
     if last[:1] == ["Softmax"]:
         family, why = kind.family, "the graph ends in a Softmax: probabilities come out"

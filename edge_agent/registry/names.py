@@ -15,6 +15,8 @@ KEYS = ("names", "id2label", "labels", "classes", "class_names", "label_names")
 """metadata keys of Ultralytics, transformers and others"""
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 """Of the ids 1..90 in COCO's annotations, those that no object has; models of the SSD family count with them."""
+NOTHING = ("???", "background", "__background__")
+"""a first name that no object has"""
 MOST = 100_000
 
 
@@ -23,21 +25,24 @@ def coco80() -> list[str]:
     return carried("models", "yolox-nano", "labels.txt").read_text().splitlines()
 
 
-def stated(graph: Graph, path: Path) -> tuple[list[str], str]:
-    """The names that the file states, in the order of the classes, and where; [] when it states none."""
+def stated(graph: Graph, path: Path, nothing: bool = True) -> tuple[list[str], str]:
+    """The names that the file states, in the order of the classes, and where; [] when it states none.
+
+    `nothing`: a first line ??? or background is no class, as in the labels of networks for pictures.
+    """
     for key in KEYS:
         found = table(graph.meta.get(key, ""))
         if found:
             return found, f'{len(found)} names in the file\'s metadata ("{key}")'
     for name, text in graph.files.items():
         if re.search(r"label|class|names", name.lower()) and name.lower().endswith(".txt"):
-            found = _lines(text)
+            found = _lines(text, nothing)
             if found:
                 return found, f"{len(found)} names in {clean(name)}, which is packed into the file"
     beside, config = path.with_name("labels.txt"), path.with_name("config.json")
     try:
         if beside.is_file() and beside.stat().st_size <= MAX_WORDS:
-            found = _lines(beside.read_text(encoding="utf-8", errors="replace"))
+            found = _lines(beside.read_text(encoding="utf-8-sig", errors="replace"), nothing)
             return found, f"{len(found)} names in labels.txt beside the file"
         if config.is_file() and config.stat().st_size <= MAX_WORDS:
             found = _of_config(config.read_text(encoding="utf-8", errors="replace"))
@@ -79,18 +84,26 @@ def table(text: str) -> list[str]:
     return [names[i] or f"class_{i}" for i in range(len(names))]
 
 
-def _lines(text: str) -> list[str]:
-    """One name a line. A first line ??? or background, which no head counts, is left out."""
+def _lines(text: str, nothing: bool) -> list[str]:
+    """One name a line; with `nothing` a first line ??? or background, which no head counts, is left out."""
     lines = [clean(line) for line in text.splitlines()[:MOST]]
     while lines and not lines[-1]:
         lines.pop()
-    if lines and lines[0].lower() in ("???", "background", "__background__"):
+    if nothing and lines and lines[0].lower() in NOTHING:
         lines = lines[1:]
     return [line or f"class_{i}" for i, line in enumerate(lines)]
 
 
-def labels(family: str, classes: int, found: list[str], where: str) -> tuple[list[str], list[int] | None, str]:
-    """Names, reported ids (None: 0, 1, 2, ...) and why. `classes` 0: the head does not say how many."""
+def labels(
+    family: str, classes: int, found: list[str], where: str, first: int = 0
+) -> tuple[list[str], list[int] | None, str]:
+    """Names, reported ids (None: 0, 1, 2, ...) and why. `classes` 0: the head does not say how many; `first`: the
+    number that it gives the first class, where that is 1 nothing has the 0.
+    """
+    if first == 1 and not (found and found[0].lower() in NOTHING):
+        names, ids, why = labels(family, classes, found, where)
+        ids = ids or list(range(len(names)))
+        return ["unused 0", *names], [max(ids) + 1, *ids], f"{why}, which detection_classes counts from 1"
     if found and family == "ssd" and _gaps(found):
         _, ids = _ninety()
         names = [f"unused {i}" if i in COCO_GAPS else name for i, name in enumerate(found, 1)]

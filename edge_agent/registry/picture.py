@@ -163,12 +163,9 @@ def _order(graph: Graph, head: Leading) -> tuple[Channels | None, str]:
         unit = 255 if max(mean) > 2 else 1
         for order, want in (("RGB", IMAGENET_MEAN), ("BGR", IMAGENET_MEAN[::-1])):
             if all(abs(m * 255 / unit - w) < 6 for m, w in zip(mean, want, strict=True)):
-                turned = head.flips and "Gather 2, 1, 0" in head.ops
-                name: Channels = "RGB" if (order == "RGB") != turned else "BGR"
-                return (
-                    name,
-                    f"the graph subtracts ImageNet's mean in that order ({', '.join(f'{m:.4g}' for m in mean)})",
-                )
+                name: Channels = "RGB" if (order == "RGB") != head.flips else "BGR"
+                shown = ", ".join(f"{m:.4g}" for m in (mean[::-1] if head.flips else mean))
+                return name, f"the graph subtracts ImageNet's mean in that order ({shown})"
     return None, ""
 
 

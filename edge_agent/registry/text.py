@@ -17,6 +17,8 @@ from edge_agent.types import Net
 
 ROLES = ("type", "segment", "mask", "ids", "word", "token")
 """words in the names of inputs, by which the encoder tells types, mask and ids apart"""
+FEW = 0.01
+"""share of word pieces with a capital, up to which they are strays in a vocabulary without"""
 HEADS = ("bert-classifier", "bert-tagger")
 """families of text networks that come with a head"""
 
@@ -63,7 +65,7 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
 def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
     """A classifier or a tagger; refused where a tokenizer or the names of its labels are not beside it, or in it."""
     length, why_length = _length(net)
-    stated, where = names.stated(graph, path)
+    stated, where = names.stated(graph, path, nothing=False)
     reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}", why_length]
 
     def refused(why: str) -> Seen:
@@ -130,8 +132,8 @@ def _words(path: Path) -> tuple[str, str, bool, str]:
         return "", "", True, "no tokenizer.json or vocab.txt beside it; put it there"
     if part == "tokenizer.json":
         return part, "tokenizer", True, f"tokenizer: {part} beside the file"
-    lowercase = not _cased(path.with_name(part))
-    said = f"lowercase {str(lowercase).lower()}: {'no' if lowercase else 'a'} word piece has a capital"
+    lowercase, why = _lowercase(path.with_name(part))
+    said = f"lowercase {str(lowercase).lower()}: {why}"
     return part, "vocab", lowercase, f"vocab: {part} beside the file; {said}"
 
 
@@ -147,11 +149,22 @@ def _pooling(path: Path) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def _cased(vocab: Path) -> bool:
-    """Whether a word piece, the marks in brackets aside, has a capital letter."""
+def _lowercase(vocab: Path) -> tuple[bool, str]:
+    """Whether text is lower-cased, as tokenizer_config.json beside the vocabulary says or its pieces; and why."""
+    config = vocab.with_name("tokenizer_config.json")
+    try:
+        table = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < MAX_WORDS else {}
+    except (OSError, ValueError, RecursionError):
+        table = {}
+    given = table.get("do_lower_case") if isinstance(table, dict) else None
+    if isinstance(given, bool):
+        return given, "tokenizer_config.json beside the file says so"
     try:
         with vocab.open(encoding="utf-8", errors="replace") as file:
             lines = file.read(4 * MAX_WORDS).splitlines()
     except OSError:
-        return False
-    return any(line != line.lower() and not line.startswith("[") for line in lines)
+        return True, "its word pieces cannot be read"
+    # marks such as [CLS] or <URL> are written large in any vocabulary
+    words = [line for line in lines if not line.startswith(("[", "<")) and line.lower() != line.upper()]
+    large = sum(line != line.lower() for line in words)
+    return large <= FEW * len(words), f"{large} of {len(words)} word pieces with letters have a capital"

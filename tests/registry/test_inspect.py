@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
+from edge_agent.registry import names
 from edge_agent.registry.inspect import inspect
 from edge_agent.types import Net, TensorSpec
+from tests.nets import write_onnx
 from tests.registry import here
 from tests.registry.test_registry import detector
 
@@ -57,6 +62,59 @@ def test_ssd_counts_with_cocos_gaps() -> None:
     # of the labelmap that is published with these models: 0 person, 16 cat is annotation id 17, 89 toothbrush
     assert (seen.labels[0], seen.labels[16], seen.labels[89]) == ("person", "cat", "toothbrush")
     assert (names[0], names[15], names[79]) == ("person", "cat", "toothbrush")
+
+
+@pytest.mark.parametrize("stated", [["helmet", "vest"], []])
+def test_the_detection_apis_classes_count_from_1(tmp_path: Path, stated: list[str]) -> None:
+    """What the same network reports as TFLite, whose classes count from 0, and as ONNX."""
+    called = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
+    shapes: list[Dims] = [(1, 10, 4), (1, 10), (1, 10), (1,)]
+    if stated:
+        (tmp_path / "labels.txt").write_text("\n".join(["???", *stated]))
+    given = net({"in": (1, 300, 300, 3)}, dict(zip(called, shapes, strict=True)), "uint8")
+    zero, one = (inspect(tmp_path / name, given) for name in ("bare.tflite", "bare.onnx"))
+    ids = zero.class_ids or list(range(len(zero.labels)))
+    assert one.class_ids is not None and one.class_ids[1:] == ids and one.class_ids[0] not in ids
+    assert one.labels == ["unused 0", *zero.labels] and "???" not in one.labels
+    assert any("counts from 1" in reason for reason in one.reasons)
+
+
+def test_a_background_that_is_named_in_the_metadata_is_not_counted_twice(tmp_path: Path) -> None:
+    found = names.labels("ssd", 0, ["background", "helmet"], "2 names", first=1)
+    assert found == (["background", "helmet"], None, "2 names")
+
+
+def test_several_labels_at_once_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Sigmoid", ["means"], ["y"]),
+    ]
+    ends = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, [1, 3])}
+    seen = here.read(write_onnx(tmp_path / "m.onnx", nodes, *ends))
+    assert seen.task == "recognise" and "ends in a Sigmoid, so several labels may hold at once" in seen.refusal
+
+
+@pytest.mark.parametrize("first", ["Sub", "Gather"])
+@pytest.mark.parametrize(("mean", "order"), [((103.53, 116.28, 123.675), "BGR"), ((123.675, 116.28, 103.53), "RGB")])
+def test_a_flip_of_the_channels_turns_a_mean_only_when_it_comes_first(
+    tmp_path: Path, first: str, mean: tuple[float, ...], order: str
+) -> None:
+    ops = {"Sub": {}, "Gather": {"axis": 1}}
+    steps = ["Sub", "Gather"] if first == "Sub" else ["Gather", "Sub"]
+    nodes = [
+        helper.make_node(steps[0], ["x", f"by {steps[0]}"], ["a"], **ops[steps[0]]),
+        helper.make_node(steps[1], ["a", f"by {steps[1]}"], ["b"], **ops[steps[1]]),
+        helper.make_node("ReduceMean", ["b"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Softmax", ["means"], ["y"], axis=1),
+    ]
+    ends = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, [1, 3])}
+    by: dict[str, Any] = {
+        "by Sub": np.array(mean, np.float32).reshape(1, 3, 1, 1),
+        "by Gather": np.array([2, 1, 0], np.int64),
+    }
+    seen = here.read(write_onnx(tmp_path / "m.onnx", nodes, *ends, by))
+    other = {"BGR": "RGB", "RGB": "BGR"}
+    assert seen.input is not None and seen.input.channels == (order if first == "Sub" else other[order])
 
 
 @pytest.mark.parametrize(

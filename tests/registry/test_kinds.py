@@ -218,6 +218,30 @@ def test_what_stands_beside_an_encoder_is_read(tmp_path: Path) -> None:
     assert any("1_Pooling/config.json" in reason for reason in seen.reasons)
 
 
+def test_a_few_capitals_make_no_cased_vocabulary(tmp_path: Path) -> None:
+    path = bert(tmp_path / "net.onnx", (-1, WIDTH))
+
+    def lowercase(*strays: str) -> bool | None:
+        (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", *strays, *(f"w{i}" for i in range(400))]))
+        seen = inspect(path, open_net(path, "onnx"))
+        return seen.text.lowercase if seen.text else None
+
+    assert lowercase("[CLS]", "<URL>", "<USER>", "Ab", "Cd") is True
+    assert lowercase("Ab", "Cd", "Ef", "Gh", "Ij") is False
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert lowercase() is False
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": null')
+    assert lowercase() is True
+
+
+def test_a_text_may_be_about_the_background(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    (tmp_path / "labels.txt").write_text("BACKGROUND\nMETHODS\nRESULTS\n")
+    path = bert(tmp_path / "net.onnx", (3,))
+    seen = inspect(path, open_net(path, "onnx"))
+    assert (seen.refusal, seen.labels) == ("", ["BACKGROUND", "METHODS", "RESULTS"])
+
+
 def test_a_head_whose_inputs_have_no_telling_names_is_refused(tmp_path: Path) -> None:
     path = bert(tmp_path / "net.onnx", (5,), first="ids")
     model = onnx.load(str(path))
