@@ -197,11 +197,11 @@ def load(path: Path) -> Manifest:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         manifest = msgspec.convert(table, Manifest)
     except FileNotFoundError:
-        raise ManifestError(f"{path}: no manifest there; add the model with `edge-agent models add`") from None
+        raise ManifestError(f"{path}: no manifest there") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise ManifestError(f"{path}: {explain(str(error), FIELDS)}") from None
+        raise ManifestError(f"{path}: {explain(str(error), FIELDS).removeprefix(': ')}") from None
     if isinstance(manifest.labels, str):
         manifest = msgspec.structs.replace(manifest, labels=_lines(_inside(path, manifest.labels)))
     _check(path, manifest)

@@ -225,6 +225,8 @@ def _models_list(args: argparse.Namespace, registry: Any) -> int:
             f"{row['name']:{wide}}{row['task']:10}{row['family']:17}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
             f"{row['licence']:12}{row['trained_by']}"
         )
+        if why := row.get("why"):
+            print(f"  {why}")
         if before := registry.before(row["name"]):
             print(f"  before: {before}; `edge-agent models rollback {row['name']}` brings it back")
         for why in refusals(registry.locate(row["name"]).manifest) if row["task"] else []:

@@ -76,8 +76,8 @@ def locate(
         return _best(name, pull, say)
     if re.fullmatch(NAME, name):
         for root, where in _roots():
-            if (root / name / "manifest.toml").is_file():
-                return Located(load(root / name / "manifest.toml"), root / name, f"{name}: {where}")
+            if _is_model(root / name):
+                return Located(manifest_in(root / name), root / name, f"{name}: {where}")
     try:
         path = Path(name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -178,24 +178,47 @@ def _roots() -> tuple[tuple[Path, str], tuple[Path, str]]:
     return (home() / "models", "added here"), (carried("models"), "of the catalogue")
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether a model was put there; a link to a version that is gone is a broken one."""
+    return (folder / "manifest.toml").is_file() or folder.is_symlink()
+
+
+def manifest_in(folder: Path) -> Manifest:
+    """The manifest of a model's folder. ManifestError; of a model that was added it says how to be rid of it."""
+    try:
+        return load(folder / "manifest.toml")
+    except ManifestError as error:
+        root = home() / "models"
+        if root not in folder.parents:
+            raise
+        names = folder.relative_to(root).parts
+        name = names[1] if names[0] == ".versions" else names[0]
+        raise ManifestError(f"{error}; mend it, or remove the model: `edge-agent models remove {name}`") from None
+
+
 def _folders() -> Iterator[Path]:
     """Folders of all models; one that was added hides the catalogue's of the same name."""
     seen = set()
     for root, _ in _roots():
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            if (folder / "manifest.toml").is_file() and folder.name not in seen:
+            if _is_model(folder) and not folder.name.startswith(".") and folder.name not in seen:
                 seen.add(folder.name)
                 yield folder
 
 
 def before(name: str) -> str:
-    """The previous version of a model that was added, for people: its version and first network; "" for none."""
+    """The previous version of a model that was added, for people: its version and first network; "" where there is
+    none that can be read.
+    """
     from edge_agent.registry import versions
 
     folder = versions.previous(home(), name)
     if folder is None:
         return ""
-    manifest = load(folder / "manifest.toml")
+    try:
+        manifest = load(folder / "manifest.toml")
+    except ManifestError:
+        return ""
     return f"{manifest.version} ({manifest.networks()[0].name})"
 
 
@@ -271,7 +294,7 @@ def listing() -> list[dict[str, Any]]:
     rows = []
     for folder in _folders():
         try:
-            located = Located(load(folder / "manifest.toml"), folder, "")
+            located = Located(manifest_in(folder), folder, "")
         except ModelError as error:
             blank = dict.fromkeys(("task", "family", "format", "version", "sha256", "licence", "trained_by"), "")
             rows.append({"name": folder.name, **blank, "bytes": 0, "state": "corrupt", "why": str(error)})
@@ -320,7 +343,7 @@ def verify(name: str | None = None) -> list[str]:
     problems = []
     for folder in _folders():
         try:
-            located = Located(load(folder / "manifest.toml"), folder, "")
+            located = Located(manifest_in(folder), folder, "")
         except ModelError as error:
             problems.append(str(error))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ import msgspec
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, UsageError
 from edge_agent.manifest import Manifest, load
-from edge_agent.registry import ALIASES, Located, Read, carried, file_path, home, locate, store, versions
+from edge_agent.registry import ALIASES, Located, Read, carried, file_path, home, locate, manifest_in, store, versions
 
 
 def add(
@@ -37,7 +38,12 @@ def add(
     now = versions.current(home(), name)
     if name in ALIASES or carried("models", name).is_dir():
         raise UsageError(f'the name "{name}" is taken; give another one with --name')
-    if now is not None and (task := load(now / "manifest.toml").task) != located.manifest.task:
+    serving = None
+    if now is not None:
+        # one that is damaged is replaced
+        with contextlib.suppress(ManifestError):
+            serving = load(now / "manifest.toml")
+    if serving is not None and (task := serving.task) != located.manifest.task:
         raise UsageError(f'"{name}" is a model to {task}, this is one to {located.manifest.task}; use another --name')
     prove(located)
     folder, why = home() / "models" / name, located.why
@@ -49,7 +55,7 @@ def add(
                 store.put(home(), place, row.sha256, row.bytes)
                 rows.append(msgspec.structs.replace(row, sources=[f"file:{place.absolute()}"]))
             manifest = msgspec.structs.replace(located.manifest, name=name, file=rows, card=None)
-            if now is not None and load(now / "manifest.toml") == manifest:
+            if serving == manifest:
                 why += "; it was the current version already"
             else:
                 versions.switch(home(), name, toml(msgspec.to_builtins(manifest)))
@@ -66,7 +72,7 @@ def rollback(name: str) -> Located:
     before = versions.previous(home(), name) if re.fullmatch(NAME, name) else None
     if before is None:
         raise UsageError(f"{name}: there is no previous version to go back to; see `edge-agent models list`")
-    located = Located(load(before / "manifest.toml"), before, f"{name}: rolled back")
+    located = Located(manifest_in(before), before, f"{name}: rolled back")
     for row in located.manifest.file:
         file_path(located, row)
     try:
@@ -86,25 +92,28 @@ def collect(budget: int) -> tuple[int, int]:
 def remove(name: str) -> int:
     """Delete what was fetched or added of a model; what another model uses too stays. Returns the bytes freed.
 
-    The catalogue's entry stays, so that the model can be pulled again. Raises UsageError where nothing can go.
+    The catalogue's entry stays, so that the model can be pulled again. Of a version whose manifest cannot be read it is
+    not known what is only its own, which `collect` deletes afterwards. Raises UsageError where nothing can go.
     """
     if name in ALIASES:
         raise UsageError(f'"{name}" is another name for {" or ".join(ALIASES[name])}; remove that one')
     if not re.fullmatch(NAME, name):
         raise UsageError(f'"{name}" is no name in the registry; see `edge-agent models list`')
-    located, link = locate(name), home() / "models" / name
-    added = link.is_dir()
-    if not added and not any(row.sources for row in located.manifest.file):
-        raise UsageError(f"{name} came with the program; there is nothing to remove")
+    link = folder = home() / "models" / name
+    if not (added := link.is_symlink() or link.is_dir()):
+        folder = locate(name).folder
+        if not any(row.sources for row in load(folder / "manifest.toml").file):
+            raise UsageError(f"{name} came with the program; there is nothing to remove")
     with store.alone(home(), "models"):
-        gone = [located.manifest]
+        gone = []
+        for version in (folder, versions.previous(home(), name)):
+            with contextlib.suppress(ManifestError):
+                gone += [load(version / "manifest.toml")] if version is not None else []
         if link.is_symlink():
-            if (before := versions.previous(home(), name)) is not None:
-                gone.append(load(before / "manifest.toml"))
             versions.drop(home(), name)
         elif added:
             shutil.rmtree(link)
-        return _delete(gone, located.folder)
+        return _delete(gone, folder)
 
 
 def _delete(gone: list[Manifest], folder: Path) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_agent.errors import ManifestError, UsageError
 from edge_agent.manifest import load
-from edge_agent.registry import store
+from edge_agent.registry import manifest_in, store
 
 MANIFEST, BEFORE = "manifest.toml", "previous"
 
@@ -24,8 +24,9 @@ MANIFEST, BEFORE = "manifest.toml", "previous"
 def switch(home: Path, name: str, manifest: str) -> Path:
     """Make `manifest` (TOML) the current version of `name`, and the one that was current its previous one.
 
-    Older ones go. Returns the link. OSError as the disk raises it; then, as after a power cut, nothing has changed.
-    UsageError where a folder that somebody put there stands in the way.
+    One whose manifest cannot be read is not kept: then the one before it stays the previous one. Older ones go. Returns
+    the link. OSError as the disk raises it; then, as after a power cut, nothing has changed. UsageError where a folder
+    that somebody put there stands in the way.
     """
     link, shelf = home / "models" / name, _shelf(home, name)
     if link.is_dir() and not link.is_symlink():
@@ -33,7 +34,7 @@ def switch(home: Path, name: str, manifest: str) -> Path:
     shelf.mkdir(parents=True, exist_ok=True, mode=0o700)
     for folder in (home, home / "models", shelf.parent):
         store.sync(folder)
-    now = current(home, name)
+    now = _kept(home, name, manifest)
     fresh = shelf / str(max((int(f.name) for f in shelf.iterdir() if f.name.isdigit()), default=0) + 1)
     fresh.mkdir(mode=0o700)
     if now is not None:
@@ -49,6 +50,23 @@ def switch(home: Path, name: str, manifest: str) -> Path:
         if folder not in (fresh, now):
             shutil.rmtree(folder)
     return link
+
+
+def _kept(home: Path, name: str, manifest: str) -> Path | None:
+    """Folder of the version that stays as the previous one when `manifest` begins to serve; None for none."""
+    for folder in (current(home, name), previous(home, name)):
+        if folder is not None and _text(folder) not in ("", manifest):
+            return folder
+    return None
+
+
+def _text(folder: Path) -> str:
+    """A version's manifest; "" for one that cannot be read."""
+    try:
+        load(folder / MANIFEST)
+    except ManifestError:
+        return ""
+    return (folder / MANIFEST).read_text(encoding="utf-8")
 
 
 def current(home: Path, name: str) -> Path | None:
@@ -71,7 +89,8 @@ def drop(home: Path, name: str) -> None:
     """Forget every version of a name; the link goes first."""
     (home / "models" / name).unlink()
     store.sync(home / "models")
-    shutil.rmtree(_shelf(home, name))
+    if _shelf(home, name).is_dir():
+        shutil.rmtree(_shelf(home, name))
 
 
 def manifests(home: Path) -> list[Path]:
@@ -92,7 +111,7 @@ def collect(home: Path, budget: int, others: list[Path]) -> tuple[int, int]:
     used = set()
     for path in [*manifests(home), *others]:
         try:
-            used |= {row.sha256 for row in load(path).file}
+            used |= {row.sha256 for row in manifest_in(path.parent).file}
         except ManifestError as error:
             raise ManifestError(f"nothing is deleted, as a model's files are not known: {error}") from None
     blobs = [(path.stat(), path) for path in (home / "blobs" / "sha256").glob("??/*")]

@@ -100,6 +100,69 @@ def test_a_folder_put_there_by_hand_and_another_task_are_not_switched(tmp_path: 
         adding.add(folder, "mine", here.read)
 
 
+def shelf(home: Path) -> Path:
+    return home / "models" / ".versions" / "mine"
+
+
+def damage(home: Path, *versions: str) -> None:
+    """Break the manifests of these versions."""
+    for version in versions:
+        (shelf(home) / version / "manifest.toml").write_text('version = "1"')
+
+
+def test_a_broken_manifest_says_how_to_be_rid_of_it(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    damage(own_home, "1", "2")
+    for verb in (["rollback", "mine"], ["gc"], ["verify"], ["pull", "mine"], ["list"]):
+        assert main(["models", *verb]) == (0 if verb == ["list"] else 1)
+        said = "".join(capsys.readouterr())
+        assert 'manifest.toml: "name" is missing; mend it, or remove the model: `edge-agent models remove mine`' in said
+    assert main(["models", "remove", "mine"]) == 0
+    assert not shelf(own_home).exists() and registry.verify() == []
+    assert main(["models", "gc"]) == 0
+    assert list((own_home / "blobs" / "sha256").glob("??/*")) == []
+
+
+@pytest.mark.parametrize(("broken", "after"), [(["2"], "one"), (["1"], "two"), (["1", "2"], None)])
+def test_adding_replaces_what_cannot_be_read(
+    tmp_path: Path, own_home: Path, broken: list[str], after: str | None
+) -> None:
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    damage(own_home, *broken)
+    add(tmp_path, "three")
+    assert registry.before("mine") == (f"{after} (net.onnx)" if after else "")
+    assert registry.locate("mine").manifest.version == "three" and adding.collect(0)[1] == (8 if after else 5)
+
+
+def test_the_list_goes_on_behind_a_broken_previous_version(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    damage(own_home, "1")
+    assert main(["models", "list"]) == 0
+    assert "yolox-nano" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gone", ["2", ""])
+def test_a_link_to_a_version_that_is_gone(tmp_path: Path, own_home: Path, gone: str) -> None:
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    shutil.rmtree(shelf(own_home) / gone)
+    assert [row["state"] for row in registry.listing() if row["name"] == "mine"] == ["corrupt"]
+    with pytest.raises(ManifestError, match="no manifest there; mend it, or remove the model"):
+        registry.locate("mine")
+    add(tmp_path, "three")
+    assert registry.locate("mine").manifest.version == "three" and registry.before("mine") == ""
+    shutil.rmtree(shelf(own_home))
+    adding.remove("mine")
+    assert "mine" not in [row["name"] for row in registry.listing()]
+
+
 def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Path) -> None:
     for body in ("one", "twoo", "three", "fourth"):
         sha256 = add(tmp_path, body).manifest.file[0].sha256
