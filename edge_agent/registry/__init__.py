@@ -210,16 +210,24 @@ def before(name: str) -> str:
     """The previous version of a model that was added, for people: its version and first network; "" where there is
     none that can be read.
     """
-    from edge_agent.registry import versions
-
-    folder = versions.previous(home(), name)
-    if folder is None:
-        return ""
     try:
-        manifest = load(folder / "manifest.toml")
+        earlier = _earlier(home() / "models" / name)
     except ManifestError:
         return ""
-    return f"{manifest.version} ({manifest.networks()[0].name})"
+    return f"{earlier.manifest.version} ({earlier.manifest.networks()[0].name})" if earlier is not None else ""
+
+
+def _earlier(folder: Path) -> Located | None:
+    """The version before that of a model's folder; None where there is none. ManifestError for one that is damaged."""
+    from edge_agent.registry import versions
+
+    place = versions.previous(home(), folder.name) if folder.parent == home() / "models" else None
+    return Located(manifest_in(place), place, "") if place is not None else None
+
+
+def _before_it(earlier: Located, problem: str) -> str:
+    """A problem with a file of an earlier version, which has the same name."""
+    return f"the version before, {earlier.manifest.version}: {problem}"
 
 
 # ── its files ────────────────────────────────────────────────────────────────────────────────────────────
@@ -318,38 +326,49 @@ def listing() -> list[dict[str, Any]]:
 
 
 def pull(name: str, say: Say | None = None) -> Located:
-    """Bring all files of a model here. `say` hears of bytes done and bytes in all. Raises FetchError."""
+    """Bring all files of a model here, then those of the version before it. `say` hears of bytes done and bytes in all.
+
+    Raises FetchError.
+    """
     located = locate(ALIASES[name][0] if name in ALIASES else name)
-    total, before = sum(row.bytes for row in located.manifest.file), 0
-    for row in located.manifest.file:
+    try:
+        earlier = _earlier(located.folder)
+    except ManifestError:
+        earlier = None
+    rows = [(each, row) for each in (located, earlier) if each is not None for row in each.manifest.file]
+    total, before = sum(row.bytes for _, row in rows), 0
+    for each, row in rows:
 
         def tell(done: int, _: int, before: int = before) -> None:
             (say or _quiet)(before + done, total)
 
-        file_path(located, row, pull=True, say=tell)
+        try:
+            file_path(each, row, pull=True, say=tell)
+        except FetchError as error:
+            raise FetchError(str(error) if each is located else _before_it(each, str(error))) from None
         before += row.bytes
         tell(0, 0, before)
     return located
 
 
 def verify(name: str | None = None) -> list[str]:
-    """Compute the hashes of one model's files, or of all that are here; each problem as one line.
+    """Compute the hashes of one model's files, or of all that are here, and of those of the versions before them; each
+    problem as one line.
 
     Raises ManifestError where there is no model of that name.
     """
-    if name:
-        looks = [_look(located, row) for located in [locate(name)] for row in located.manifest.file]
-        return [problem for _, condition, problem in looks if condition != "right"]
     problems = []
-    for folder in _folders():
+    for folder in [locate(name).folder] if name else _folders():
         try:
             located = Located(manifest_in(folder), folder, "")
+            looks = [_look(located, row) for row in located.manifest.file]
+            # of the catalogue, what nobody fetched is no problem
+            untouched = not name and all(condition == "absent" for _, condition, _ in looks)
+            if not (untouched and all(row.sources for row in located.manifest.file)):
+                problems += [problem for _, condition, problem in looks if condition != "right"]
+            if (earlier := _earlier(folder)) is not None:
+                looks = [_look(earlier, row) for row in earlier.manifest.file]
+                problems += [_before_it(earlier, problem) for _, condition, problem in looks if condition != "right"]
         except ModelError as error:
             problems.append(str(error))
-            continue
-        looks = [_look(located, row) for row in located.manifest.file]
-        # of the catalogue, what nobody fetched is no problem
-        untouched = all(condition == "absent" for _, condition, _ in looks)
-        if not (untouched and all(row.sources for row in located.manifest.file)):
-            problems += [problem for _, condition, problem in looks if condition != "right"]
     return problems

@@ -76,6 +76,28 @@ def test_a_damaged_previous_version_is_not_gone_back_to(tmp_path: Path, own_home
     assert registry.locate("mine").manifest.version == "two"
 
 
+def test_damage_of_the_previous_version_is_found_and_mended(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = add(tmp_path, "one").manifest
+    add(tmp_path, "two")
+    blob = store.blob(own_home, one.file[0].sha256)
+    for name in ([], ["mine"]):
+        blob.write_bytes(b"eno")
+        assert main(["models", "verify", *name]) == 1
+        said = capsys.readouterr().out
+        assert said.startswith("the version before, one: mine: net.onnx is damaged: sha256")
+        assert "; run `edge-agent models pull mine` (" in said and len(said.splitlines()) == 1
+        assert main(["models", "pull", "mine"]) == 0 and main(["models", "verify", *name]) == 0
+        capsys.readouterr()
+    assert adding.rollback("mine").manifest.version == "one"
+    blob.write_bytes(b"eno")
+    (tmp_path / "one" / "net.onnx").unlink()
+    adding.rollback("mine")
+    assert main(["models", "pull", "mine"]) == 1
+    assert "the version before, one: mine: net.onnx cannot be had: " in capsys.readouterr().err
+
+
 def test_a_refused_version_changes_nothing(tmp_path: Path, own_home: Path) -> None:
     def refuse(located: registry.Located) -> None:
         raise ManifestError("no")
