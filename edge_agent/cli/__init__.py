@@ -207,7 +207,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
     each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
     collected = each.add_parser("gc", help="delete files that no current or previous version uses")
-    collected.add_argument("--budget", type=_bytes, default=0, metavar="BYTES", help="keep up to so much (e.g. 500M)")
+    collected.add_argument("--budget", type=_bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 
 def _count(text: str) -> int:

@@ -373,11 +373,12 @@ def _models_rollback(args: argparse.Namespace, registry: Any) -> int:
 def _models_gc(args: argparse.Namespace, registry: Any) -> int:
     from edge_agent.registry.add import collect
 
-    freed, left = collect(args.budget)
+    freed, left = collect(args.budget or 0)
     print(f"{freed / 1e6:.1f} MB freed, {left / 1e6:.1f} MB left")
-    if left > args.budget:
-        note("the rest belongs to current and previous versions; `edge-agent models remove` one to free more")
-    return 1 if left > args.budget else 0
+    if args.budget is None or left <= args.budget:
+        return 0
+    note("the rest belongs to current and previous versions; `edge-agent models remove` one to free more")
+    return 1
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -277,6 +277,8 @@ def test_from_the_command_line(tmp_path: Path, own_home: Path, capsys: pytest.Ca
     assert main(["models", "rollback", "mine"]) == 0
     assert "mine: version two serves again (net.onnx)" in capsys.readouterr().out
     assert main(["models", "gc", "--budget", "1K"]) == 0
+    assert main(["models", "gc"]) == 0
+    assert "belongs to" not in capsys.readouterr().err
     assert main(["models", "gc", "--budget", "5"]) == 1
     said = capsys.readouterr()
     assert "0.0 MB freed, 0.0 MB left" in said.out and "belongs to current and previous versions" in said.err
