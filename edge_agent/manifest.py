@@ -253,6 +253,7 @@ def _inside(manifest: Path, name: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        # some editors begin a text with a byte order mark
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: labels cannot be read: {error}") from None

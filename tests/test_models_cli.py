@@ -14,6 +14,7 @@ from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import LABELS, colours
 from tests.test_agree import compressor, with_variant
 from tests.test_cli import run
+from tests.tiny import tiny_detector
 
 
 def test_a_classifier_of_pictures_is_added_and_labels_them(tmp_path: Path, demo_pictures: Path) -> None:
@@ -74,6 +75,18 @@ def test_the_list_shows_the_version_before_and_what_was_refused(tmp_path: Path) 
     shown = run(tmp_path, "models", "inspect", "mine").stdout
     assert "because  model.int8.onnx: it does not agree with its parent" in shown
     shutil.rmtree(folder)
+
+
+def test_what_was_made_of_a_model_goes_with_it(tmp_path: Path) -> None:
+    folder = tiny_detector(tmp_path / "tiny")
+    assert run(tmp_path, "models", "add", str(folder), "--name", "mine").returncode == 0
+    home = tmp_path / "home"
+    assert len(list((home / "derived").glob("*.json"))) == 1 and len(list((home / "blobs/sha256").glob("??/*"))) == 2
+    (home / "derived" / "odd.json").write_text('{"sha256": []}')
+    assert run(tmp_path, "models", "add", str(folder), "--name", "other").returncode == 0
+    for name, left in (("mine", 2), ("other", 0)):
+        assert run(tmp_path, "models", "remove", name).returncode == 0
+        assert len(list((home / "blobs" / "sha256").glob("??/*"))) == left
 
 
 def test_a_proof_that_is_no_picture(tmp_path: Path) -> None:

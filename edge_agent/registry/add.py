@@ -14,7 +14,7 @@ import msgspec
 
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, UsageError
-from edge_agent.manifest import Manifest, load
+from edge_agent.manifest import SHA256, Manifest, load
 from edge_agent.registry import ALIASES, Located, Read, carried, file_path, home, locate, manifest_in, store, versions
 
 
@@ -117,7 +117,9 @@ def remove(name: str) -> int:
 
 
 def _delete(gone: list[Manifest], folder: Path) -> int:
-    """Delete the blobs that only these manifests, the first one in `folder`, use. Returns the bytes freed."""
+    """Delete the blobs that only these manifests, the first one in `folder`, use, and what was derived from them.
+    Returns the bytes freed.
+    """
     others = set()
     for path in [*versions.manifests(home()), *carried("models").glob("*/manifest.toml")]:
         if path.parent != folder:
@@ -125,14 +127,29 @@ def _delete(gone: list[Manifest], folder: Path) -> int:
                 others |= {row.sha256 for row in load(path).file}
             except ModelError:
                 continue
-    freed = 0
-    for sha256 in {row.sha256 for manifest in gone for row in manifest.file} - others:
+    freed, own = 0, {row.sha256 for manifest in gone for row in manifest.file} - others
+    for sha256 in own | (_derived(own) - others):
         blob = store.blob(home(), sha256)
         for left in [blob, *(home() / "blobs" / "part").glob(f"{sha256}.*")]:
             if left.is_file():
                 freed += left.stat().st_size
                 left.unlink()
     return freed
+
+
+def _derived(own: set[str]) -> set[str]:
+    """The faster forms that this device made of these files (forms.py keeps what it made in HOME/derived)."""
+    found = set()
+    for place in (home() / "derived").glob("*.json"):
+        try:
+            verdict = json.loads(place.read_bytes())
+            of, made = verdict["sha256"][0], verdict["result"]["figures"]["file"]["sha256"]
+        except (OSError, ValueError, LookupError, TypeError):
+            # another version wrote it, or nothing could be made
+            continue
+        if str(of).partition(" ")[0] in own and re.fullmatch(SHA256, str(made)):
+            found.add(made)
+    return found
 
 
 def toml(table: dict[str, Any]) -> str:

@@ -199,6 +199,14 @@ def test_folder_with_a_manifest(tmp_path: Path) -> None:
         registry.file_path(located, located.manifest.file[0])
 
 
+def test_labels_without_their_byte_order_mark(tmp_path: Path) -> None:
+    folder = toy(tmp_path / "m")
+    text = (folder / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text('labels = "l.txt"\n' + text.replace("\nlabels = ", "\n# "))
+    (folder / "l.txt").write_text("person\ncar\n", encoding="utf-8-sig")
+    assert registry.locate(str(folder)).manifest.labels == ["person", "car"]
+
+
 def test_listing_survives_a_broken_manifest(own_home: Path) -> None:
     toy(own_home / "models" / "toy")
     (own_home / "models" / "bad").mkdir()

@@ -185,6 +185,13 @@ def test_a_link_to_a_version_that_is_gone(tmp_path: Path, own_home: Path, gone: 
     assert "mine" not in [row["name"] for row in registry.listing()]
 
 
+def test_what_a_power_cut_left_of_a_switch_is_no_model(tmp_path: Path, own_home: Path) -> None:
+    add(tmp_path, "one")
+    names = [row["name"] for row in registry.listing()]
+    (own_home / "models" / ".mine.new").symlink_to(Path(".versions", "mine", "1"))
+    assert [row["name"] for row in registry.listing()] == names and ".mine.new" not in names
+
+
 def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Path) -> None:
     for body in ("one", "twoo", "three", "fourth"):
         sha256 = add(tmp_path, body).manifest.file[0].sha256
