@@ -72,7 +72,8 @@ def category(char: str) -> str:
 
 def kind(char: str) -> int:
     """LETTER, PUNCTUATION (all ASCII symbols too, as in the reference) or SPACE."""
-    if char in " \t\n\r":
+    # those behind the first four are controls too, which are gone where text is cleaned
+    if char in " \t\n\r\x0b\x0c\x85":
         return SPACE
     if char.isascii():
         return PUNCTUATION if char.isprintable() and not char.isalnum() else LETTER

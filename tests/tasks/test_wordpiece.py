@@ -17,8 +17,8 @@ from edge_agent.tasks.wordpiece import WordPiece, from_json, from_vocab
 from tests.tasks.text_models import WORDS, vocabulary
 
 VOCAB = {piece: i for i, piece in enumerate(WORDS)}
-RULES = [(True, None), (True, False), (False, None), (False, True)]
-"""(lowercase, strip_accents)"""
+RULES = [(True, None, True), (True, False, True), (False, None, True), (False, True, True), (True, None, False)]
+"""(lowercase, strip_accents, clean_text)"""
 
 ODD = [
     "Hello, world!  un-able\tcafé naïve straße STRASSE",
@@ -35,17 +35,20 @@ ODD = [
 ]
 
 
-def reference(lowercase: bool, strip: bool | None) -> Tokenizer:
+def reference(lowercase: bool, strip: bool | None, clean: bool = True) -> Tokenizer:
     """The `tokenizers` package with the same words and rules; special tokens inside a text are plain text."""
     made = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]", max_input_chars_per_word=100))
-    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip)
+    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip, clean_text=clean)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.post_processor = processors.BertProcessing(("[SEP]", VOCAB["[SEP]"]), ("[CLS]", VOCAB["[CLS]"]))
     made.encode_special_tokens = True
     return made
 
 
-PAIRS = [(reference(*rule), WordPiece(VOCAB, lowercase=rule[0], strip_accents=rule[1])) for rule in RULES]
+PAIRS = [
+    (reference(lower, strip, clean), WordPiece(VOCAB, lowercase=lower, strip_accents=strip, clean=clean))
+    for lower, strip, clean in RULES
+]
 
 
 def assert_same(theirs: Tokenizer, ours: WordPiece, lines: Iterable[str]) -> None:
@@ -75,6 +78,7 @@ def test_every_kind_of_character_as_the_reference_reads_it() -> None:
     lines = [f"hello{chr(c)}world" for c in points if not 0xD800 <= c < 0xE000]
     assert_same(*PAIRS[0], lines)
     assert_same(*PAIRS[2], lines[::5])
+    assert_same(*PAIRS[4], [*lines[:0x300], *lines[::5]])
 
 
 def test_lone_surrogates_vanish() -> None:
