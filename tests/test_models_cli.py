@@ -96,6 +96,18 @@ def test_a_proof_that_is_no_picture(tmp_path: Path) -> None:
     assert out.returncode in (1, 2) and "text.png" in out.stderr and len(out.stderr.splitlines()) == 1
 
 
+def test_what_would_have_no_effect_is_said(tmp_path: Path) -> None:
+    folder = str(tiny_detector(tmp_path / "tiny"))
+    for verb in ("add", "inspect"):
+        out = run(tmp_path, "models", verb, folder, "--proof", "nosuch.png")
+        assert out.returncode == 2
+        assert f"--proof nosuch.png: {folder} has a manifest, which leaves nothing to be tried" in out.stderr
+    out = run(tmp_path, "models", "add", folder, "--name", "")
+    assert out.returncode == 2 and '"" is no model name; use 1 to 64 letters' in out.stderr
+    out = run(tmp_path, "understand", "edge-bert", "hello", "--embed", "--labels", "x.toml")
+    assert out.returncode == 2 and "--labels x.toml: --embed gives vectors, which have no labels" in out.stderr
+
+
 @pytest.mark.parametrize("name", ["vww_96_float", "vww_96_int8", "ad01_fp32", "ad01_int8"])
 def test_the_published_ones_serve(tmp_path: Path, data: Path, demo_pictures: Path, name: str) -> None:
     path = str(data / "models" / f"{name}.tflite")

@@ -131,6 +131,8 @@ def understand(args: argparse.Namespace) -> int:
     from edge_agent.tasks import make_task
     from edge_agent.types import Anomaly, Embedding, Finding, Scores, Spans, Text, Uri
 
+    if args.embed and args.labels:
+        raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
     models = _models(args, once=True)
     purpose = models.serve(args.model).manifest.task
     if purpose in ("anomaly", "classify", "tag"):
@@ -251,12 +253,13 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
 
     path = Path(args.model)
     if path.suffix.lower() in registry.SUFFIXES and path.is_file():
-        found = reading.read(path, _proofs(args))
+        found = reading.read(path, _proofs(args, args.model))
         net, seen = found.ends, found.seen
         name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
         picture = seen.input
     else:
         located = registry.locate(args.model)
+        _proofs(args, args.model, bare=False)
         row = located.manifest.networks()[0]
         net = reading.ends(registry.file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
@@ -294,9 +297,11 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     return 0
 
 
-def _proofs(args: argparse.Namespace) -> list[Path]:
-    """The pictures that the user gave. InputError for one that is none."""
+def _proofs(args: argparse.Namespace, model: str, bare: bool = True) -> list[Path]:
+    """The pictures that the user gave. InputError for one that is none, UsageError where they would tell nothing."""
     proofs = [Path(proof) for proof in args.proof]
+    if proofs and not bare:
+        raise UsageError(f"--proof {proofs[0]}: {model} has a manifest, which leaves nothing to be tried; leave it out")
     for proof in proofs:
         try:
             _picture(proof)
@@ -315,7 +320,7 @@ def _models_add(args: argparse.Namespace, registry: Any) -> int:
     from edge_agent.registry.add import add
     from edge_agent.serving import try_all
 
-    proofs = _proofs(args)
+    proofs = _proofs(args, args.file, bare=not Path(args.file).is_dir())
     tried: list[Tried] = []
     located = add(
         Path(args.file), args.name, lambda path: read(path, proofs).seen, lambda found: tried.extend(try_all(found))

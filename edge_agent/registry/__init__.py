@@ -83,6 +83,10 @@ def locate(
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
         raise ManifestError(f"{name[:80]!r} is no model's name or path ({error.__class__.__name__})") from None
+    if not name.strip():
+        raise ManifestError("no model is named; give a name, a folder, a .onnx or a .tflite file")
+    if is_folder and not (path / "manifest.toml").is_file():
+        raise ManifestError(f"{path}: no manifest there; give the .onnx or .tflite file in it, or write manifest.toml")
     if is_folder:
         return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
     if path.suffix.lower() in SUFFIXES and is_file:
@@ -358,12 +362,12 @@ def verify(name: str | None = None) -> list[str]:
     Raises ManifestError where there is no model of that name.
     """
     problems = []
-    for folder in [locate(name).folder] if name else _folders():
+    for folder in [locate(name).folder] if name is not None else _folders():
         try:
             located = Located(manifest_in(folder), folder, "")
             looks = [_look(located, row) for row in located.manifest.file]
             # of the catalogue, what nobody fetched is no problem
-            untouched = not name and all(condition == "absent" for _, condition, _ in looks)
+            untouched = name is None and all(condition == "absent" for _, condition, _ in looks)
             if not (untouched and all(row.sources for row in located.manifest.file)):
                 problems += [problem for _, condition, problem in looks if condition != "right"]
             if (earlier := _earlier(folder)) is not None:

@@ -32,7 +32,7 @@ def add(
     that is taken.
     """
     located = locate(str(path.absolute()), read=read)
-    name = name or located.manifest.name
+    name = located.manifest.name if name is None else name
     if not re.fullmatch(NAME, name):
         raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')
     now = versions.current(home(), name)

@@ -163,8 +163,12 @@ def test_missing_names_say_what_to_do(tmp_path: Path) -> None:
         registry.locate("yolox-nan")
     with pytest.raises(ManifestError, match="no such file or folder"):
         registry.locate(str(tmp_path / "absent.onnx"))
-    with pytest.raises(ManifestError, match="no manifest there"):
+    with pytest.raises(ManifestError, match=r"no manifest there; give the \.onnx or \.tflite file in it, or write"):
         registry.locate(str(tmp_path))
+    for ask in (registry.locate, registry.verify):
+        for nothing in ("", " "):
+            with pytest.raises(ManifestError, match="no model is named; give a name, a folder"):
+                ask(nothing)
     (tmp_path / "weights.pt").write_bytes(b"x")
     with pytest.raises(RefusedError, match=r"not a \.onnx or \.tflite file"):
         registry.locate(str(tmp_path / "weights.pt"))
