@@ -99,7 +99,8 @@ def manifests(home: Path) -> list[Path]:
     names = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")] if root.is_dir() else []
     folders = [root / name for name in sorted(names)]
     folders += [before for name in names if (before := previous(home, name)) is not None]
-    return [folder / MANIFEST for folder in folders if (folder / MANIFEST).is_file()]
+    # a link to a version that is gone is a model whose files are not known
+    return [folder / MANIFEST for folder in folders if (folder / MANIFEST).is_file() or folder.is_symlink()]
 
 
 def collect(home: Path, budget: int, others: list[Path]) -> tuple[int, int]:

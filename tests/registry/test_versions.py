@@ -178,6 +178,8 @@ def test_a_link_to_a_version_that_is_gone(tmp_path: Path, own_home: Path, gone: 
     assert [row["state"] for row in registry.listing() if row["name"] == "mine"] == ["corrupt"]
     with pytest.raises(ManifestError, match="no manifest there; mend it, or remove the model"):
         registry.locate("mine")
+    with pytest.raises(ManifestError, match=r"nothing is deleted, .* `edge-agent models remove mine`"):
+        adding.collect(0)
     add(tmp_path, "three")
     assert registry.locate("mine").manifest.version == "three" and registry.before("mine") == ""
     shutil.rmtree(shelf(own_home))
