@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import select
 import threading
 import time
 import urllib.error
@@ -30,6 +31,7 @@ LONGEST_PART = 32 << 20
 """bytes of one picture"""
 LONGEST_LINE = 8192
 """bytes of one header line of a part"""
+END_OF_JPEG = b"\xff\xd9"
 
 log = logging.getLogger("edge_agent")
 
@@ -51,7 +53,7 @@ def _open(parts: SplitResult, believed: Rules, fps: float) -> Reader:
         return _stream(answer, shown(parts), limit, fps)
     answer.close()
     if kind.startswith("image/"):
-        return _pictures(parts, limit, fps or 1.0)
+        return _pictures(parts, limit, fps or 1.0, believed.stall / 2)
     if kind.startswith("text/"):
         raise SourceError(f"{shown(parts)}: answers {kind}, not pictures; check the path")
     return open_stream(parts, believed, fps)
@@ -93,7 +95,9 @@ def _reason(error: Exception) -> str:
 def _stream(answer: HTTPResponse, what: str, limit: float, fps: float) -> Reader:
     """Frames of a multipart answer; a part that is no whole JPEG is left out."""
     gone = threading.Event()
-    parts = multipart(lambda: _more(answer, what, gone), what, limit)
+    arrived = select.poll()
+    arrived.register(answer.fileno(), select.POLLIN)
+    parts = multipart(lambda: _more(answer, what, gone), what, limit, lambda: bool(arrived.poll(0)))
     wanted = thinner(fps)
     bad = 0
 
@@ -127,12 +131,16 @@ def _more(answer: HTTPResponse, what: str, gone: threading.Event) -> bytes:
     return data
 
 
-def multipart(more: Callable[[], bytes], what: str, limit: float) -> Iterator[bytes]:
+def multipart(
+    more: Callable[[], bytes], what: str, limit: float, arrived: Callable[[], bool] = lambda: False
+) -> Iterator[bytes]:
     """The bodies of a multipart stream (RFC 2046, section 5.1), the delimiter being its first line that begins with --
-    (cameras often misstate it in the header).
+    (cameras often misstate it in the header). A body of no stated length that ends as a JPEG does, with nothing behind
+    it yet, is whole: its delimiter comes with the next one.
 
-    `more` gives the next bytes or raises. SourceError when no whole part comes within `limit` seconds, or one is
-    larger than LONGEST_PART.
+    `more` gives the next bytes or raises; `arrived` says whether it has some at once. A body behind which another whole
+    one has arrived already is left out: whoever takes them is slower than they come, and would get ever older ones.
+    SourceError when no whole part comes within `limit` seconds, or one is larger than LONGEST_PART.
     """
     buffer = bytearray()
     delimiter = b""
@@ -180,18 +188,33 @@ def multipart(more: Callable[[], bytes], what: str, limit: float) -> Iterator[by
             looked = 0
             while (length := buffer.find(b"\n" + delimiter, looked)) < 0:
                 looked = max(0, len(buffer) - len(delimiter))
+                if not arrived() and buffer.rstrip().endswith(END_OF_JPEG):
+                    length = len(buffer.rstrip())
+                    break
                 grow()
-        yield take(length)
+        body = take(length)
+        try:
+            while arrived() and len(buffer) <= LONGEST_PART:
+                buffer.extend(more())
+        except SourceError:
+            yield body
+            raise
+        # the delimiter of the next body and that of the one after it
+        if buffer.count(b"\n" + delimiter) < 2:
+            yield body
 
 
-def _pictures(parts: SplitResult, limit: float, fps: float) -> Reader:
-    """Frames of an address that answers one picture at a time."""
+def _pictures(parts: SplitResult, limit: float, fps: float, alive: float) -> Reader:
+    """Frames of an address that answers one picture at a time; while the next is not due, none each `alive` seconds."""
     gone = threading.Event()
     due = time.monotonic()
 
     def read() -> Frame | None:
         nonlocal due
-        gone.wait(max(0.0, due - time.monotonic()))
+        left = due - time.monotonic()
+        gone.wait(min(max(0.0, left), alive))
+        if left > alive:
+            return None
         due = max(due, time.monotonic() - 1 / fps) + 1 / fps
         answer = _get(parts, limit)
         data = bytearray()

@@ -107,6 +107,15 @@ def test_single_pictures_are_fetched_again_and_again(camera: Camera) -> None:
         assert server.connections > 3
 
 
+def test_a_picture_that_is_not_due_is_no_stall(camera: Camera) -> None:
+    with (
+        mjpeg_server(camera) as server,
+        running(open_source(parse_uri(at(server, "snapshot", "fps=2&stall=0.2")))) as it,
+    ):
+        it.until_frames(4)
+        assert it.states == ["ok"]
+
+
 def test_fps_thins_the_stream(camera: Camera) -> None:
     camera.every = 0.005
     with mjpeg_server(camera) as server, running(open_source(parse_uri(at(server, options="fps=10")))) as seen:
@@ -143,12 +152,12 @@ def bodies(stream: bytes, step: int) -> list[bytes]:
 PARTS = [b"\xff\xd8one\r\n\r\n\xff\xd9", b"\xff\xd8" + b"two--" * 500 + b"\xff\xd9", b"\xff\xd83\n--\xff\xd9"]
 
 
-@pytest.mark.parametrize("step", [1, 7, 64, 100_000])
-def test_multipart_is_cut_right_wherever_the_network_cuts_it(step: int) -> None:
+@pytest.mark.parametrize(("step", "parts"), [(1, PARTS), (7, PARTS), (64, PARTS), (100_000, PARTS[-1:])])
+def test_multipart_is_cut_right_wherever_the_network_cuts_it(step: int, parts: list[bytes]) -> None:
     stated = b"".join(b"--b\r\nX: y\r\ncontent-LENGTH:  %d\r\n\r\n%s\r\n" % (len(part), part) for part in PARTS)
-    assert bodies(b"\r\n" + stated + b"--b--\r\n", step) == PARTS
+    assert bodies(b"\r\n" + stated + b"--b--\r\n", step) == parts
     bare = b"".join(b"--b\r\nX: y\r\n\r\n%s\r\n" % part for part in PARTS)
-    assert [body.rstrip(b"\r\n") for body in bodies(bare + b"--b--\r\n", step)] == PARTS
+    assert [body.rstrip(b"\r\n") for body in bodies(bare + b"--b--\r\n", step)] == parts
 
 
 def test_multipart_finds_its_feet_after_a_wrong_length() -> None:
@@ -161,3 +170,17 @@ def test_a_part_without_end_is_bounded() -> None:
         next(multipart(iter([b"--b\n\n", *[b"x" * (1 << 20)] * 40]).__next__, "test", 60.0))
     with pytest.raises(SourceError, match="a picture of 95 MiB"):
         next(multipart(iter([b"--b\nContent-Length: 99999999\n\n"]).__next__, "test", 60.0))
+
+
+def test_who_is_slower_than_the_camera_gets_the_newest_whole_body() -> None:
+    stream = b"".join(b"--b\r\n\r\n\xff\xd8%d\xff\xd9\r\n" % n for n in range(5))
+    waiting = [stream[:5], stream[5:-8], stream[-8:]]
+    found = multipart(lambda: waiting.pop(0), "test", 60.0, lambda: len(waiting) > 1)
+    assert next(found) == b"\xff\xd83\xff\xd9\r", "0 to 2 are old, and of 4 only a part has come"
+    assert next(found) == b"\xff\xd84\xff\xd9" and not waiting
+
+
+def test_a_body_without_a_length_is_not_kept_until_the_next_one_comes(camera: Camera) -> None:
+    waiting = [b"--b\n\n\xff\xd8", b"one", b"\xff\xd9\r\n"]
+    found = multipart(lambda: waiting.pop(0), "test", 60.0, lambda: bool(waiting))
+    assert next(found) == b"\xff\xd8one\xff\xd9"
