@@ -99,14 +99,14 @@ def read(data: Path, parent: Served, most: int, say: Say) -> Samples:
     try:
         found = _frames(data, most, say) if pictures else _texts(data, parent, most)
     except EdgeAgentError as error:
-        raise InputError(f"calibration data: {error}") from None
+        raise InputError(f"samples: {error}") from None
     first = {digest: place for place, digest in reversed(list(enumerate(found.digests)))}
     twice = len(found.items) - len(first)
     found = found.pick(sorted(first.values()))
     if twice:
         found = replace(found, notes=(*found.notes, f"{twice} samples are there twice and count once"))
     if len(found.items) < LEAST:
-        raise InputError(f"calibration data: {data} has {len(found.items)} different samples; give {LEAST} or more")
+        raise InputError(f"samples: {data} has {len(found.items)} different samples; give {LEAST} or more")
     if parent.input is not None:
         _refuse_letterboxed([item for item in found.items if isinstance(item, Frame)], parent.input, data)
     return found

@@ -67,7 +67,9 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         # before any picture is looked at
         match_classes(pictures.names, names)
         if not len(pictures.truth.label):
-            raise UsageError(f"{args.data}: no box in it (annotations is empty); there is nothing to measure")
+            raise UsageError(
+                f"{args.data}: no box in it of a picture and a category that it lists; there is nothing to measure"
+            )
     answers = _ask(model, pictures.paths, score, iou, say)
     pictures, notes = _readable(pictures, answers)
     shown: dict[str, Any] = {

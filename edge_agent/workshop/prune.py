@@ -137,7 +137,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.by in ("gradient", "gradient-weight") or args.finetune:
         option = "--finetune" if args.finetune else f"--by {args.by}"
         if importlib.util.find_spec("torch") is None:
-            raise UsageError(f'{option} needs PyTorch: pip install "edge-agent[train]"; without it, --by magnitude')
+            mend = "leave --finetune out" if args.finetune else "use --by magnitude"
+            raise UsageError(f'{option} needs PyTorch: pip install "edge-agent[train]", or {mend}')
     wants = [
         name
         for name, given in (

@@ -127,7 +127,7 @@ def find(name: str, format: str | None, pull: bool) -> tuple[Located, File, Path
             else "give the model that it was made from"
         )
         raise ModelError(
-            f"{located.manifest.name}: no float .{format or 'onnx'} file to quantize, it has {has}; {hint}"
+            f"{located.manifest.name}: no float .{format or 'onnx'} file to start from, it has {has}; {hint}"
         )
     row = min(rows, key=lambda row: (row.format != "onnx", FLOAT.index(row.precision)))
     return located, row, registry.file_path(located, row, pull=pull)

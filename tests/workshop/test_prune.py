@@ -121,7 +121,7 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
     out = str(tmp_path / "out")
     for given, said in (
         ((str(only), "--out", out), "needs a float .onnx"),
-        (("edge-yolo", "--out", out, "--data", str(tmp_path / "nothing")), "calibration data"),
+        (("edge-yolo", "--out", out, "--data", str(tmp_path / "nothing")), "samples: "),
         (("edge-bert", "--out", "models", "--sparsity", "0.5"), "which the workshop did not make"),
     ):
         assert cli.main(["prune", *given]) in (1, 2)
