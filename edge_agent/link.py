@@ -45,7 +45,7 @@ log = logging.getLogger("edge_agent")
 WINDOW = 40
 """events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
 HOLD_S = 30.0
-"""seconds that sending pauses after the broker denied an event (not authorized, quota): it may be mended there"""
+"""seconds that a pipeline's events wait after the broker denied one (not authorized, quota): it may be mended there"""
 SETTLE_S = 2.0
 """seconds at most that alerts wait, after a reconnect, for the acknowledgements that the broker kept meanwhile"""
 SHORT_S = 10.0
@@ -93,7 +93,8 @@ class Link:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._stop_by = float("inf")
-        self._hold_until = 0.0
+        self._held: dict[str, float] = {}
+        """pipeline whose events the broker denies -> monotonic time from which they are tried again"""
         self._largest: int | None = None
         self._window = WINDOW
         self._connack: ReasonCode | None = None
@@ -272,8 +273,10 @@ class Link:
 
     def _send(self, client: Client) -> None:
         room = self._window - len(self._flying)
-        if room <= 0 or time.monotonic() < self._hold_until:
+        if room <= 0:
             return
+        now = time.monotonic()
+        self._held = {pipeline: until for pipeline, until in self._held.items() if until > now}
         records = self._next(room)
         if records:
             with gathered(client):
@@ -284,14 +287,15 @@ class Link:
         """What is to be sent now."""
         kinds = self.budget.open(KINDS)
         if not self.mqtt.ack:
-            return self.outbox.take(room, kinds)
+            return self.outbox.take(room, kinds, self._held)
         self.outbox.again(self._acks.late())
         records = []
         if "alert" in kinds and time.monotonic() >= self._settled_at:
             flying = sum(record.kind == "alert" for record in self._flying.values())
-            records = self._acks.unheard(self.outbox.take(min(room, self._acks.room(flying)), ("alert",)))
+            room_for_alerts = min(room, self._acks.room(flying))
+            records = self._acks.unheard(self.outbox.take(room_for_alerts, ("alert",), self._held))
         others = tuple(kind for kind in kinds if kind != "alert")
-        return records + self.outbox.take(room - len(records), others)
+        return records + self.outbox.take(room - len(records), others, self._held)
 
     def _publish(self, client: Client, record: Record) -> None:
         topic = f"{self.base}/{record.pipeline}/events"
@@ -358,7 +362,7 @@ class Link:
         name = reason.getName()
         if name in _DENIED:
             self.outbox.again([record])
-            self._hold_until = time.monotonic() + HOLD_S
+            self._held[record.pipeline] = time.monotonic() + HOLD_S
             why = f"the broker denies {self.base}/{record.pipeline}/events: {name}; trying again in {HOLD_S:.0f} s"
             if why != self.why:
                 log.error("mqtt: %s", why)

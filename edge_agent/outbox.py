@@ -25,7 +25,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 import msgspec
@@ -164,31 +164,46 @@ class Outbox:
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, limit: int, kinds: tuple[str, ...] = KINDS) -> list[Record]:
-        """Up to `limit` events of these kinds to send next, alerts first, oldest first.
+    def take(self, limit: int, kinds: tuple[str, ...] = KINDS, but: Container[str] = ()) -> list[Record]:
+        """Up to `limit` events of these kinds to send next, alerts first, oldest first; none of the pipelines in `but`.
 
-        Each is the caller's until done or again.
+        Each is the caller's until done or again. What stands on disk before others and is of a pipeline in `but` is
+        kept aside in memory, a segment's worth of each kind; behind more of it that kind waits.
         """
         out: list[Record] = []
         with self._state:
-            out += [record for record in self._again if record.kind in kinds][:limit]
-            self._again = deque(record for record in self._again if record not in out)
             for kind in kinds:
-                found, lost, damaged = self._journal.read(kind, limit - len(out))
-                out += [Record(item, segment) for item, segment in found]
-                self.counts.damaged += damaged
-                for gap in lost:
-                    self._declare(gap)
+                back = [record for record in self._again if record.kind == kind and record.pipeline not in but]
+                back = sorted(back, key=lambda record: record.seq)[: limit - len(out)]
+                out += back
+                gone = set(back)
+                self._again = deque(record for record in self._again if record not in gone)
+                while len(out) < limit and self._may_pass_over(kind):
+                    found, lost, damaged = self._journal.read(kind, limit - len(out))
+                    fresh = [Record(item, segment) for item, segment in found]
+                    passed = [record for record in fresh if record.pipeline in but]
+                    self._again.extend(passed)
+                    out += [record for record in fresh if record.pipeline not in but]
+                    self.counts.damaged += damaged
+                    for gap in lost:
+                        self._declare(gap)
+                    if not passed:
+                        break
                 ram = self._ram[kind]
                 while (
                     ram
                     and len(out) < limit
+                    and ram[0].pipeline not in but
                     and not self._journal.queues[kind].unread
                     and ram[0].seq <= self._journal.reserved  # else a power cut would have it given out again
                 ):
                     out.append(Record(ram.popleft(), None))
             self._taken.update(out)
         return out
+
+    def _may_pass_over(self, kind: str) -> bool:
+        """Whether what is kept aside of a kind leaves room; its segments cannot go while it is in memory."""
+        return sum(len(r.payload) for r in self._again if r.kind == kind) < self._journal.segment_bytes
 
     def done(self, *records: Record) -> None:
         """They have arrived: strike them off."""

@@ -78,6 +78,17 @@ def test_nothing_leaves_the_disk_before_it_is_done(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_is_passed_over_waits_and_alerts_come_back_first(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    for pipeline, kind in (("a", "telemetry"), ("b", "telemetry"), ("a", "alert"), ("b", "alert")):
+        box.put(TextEvent(pipeline=pipeline, at="2026-01-01T00:00:00Z", text="x"), kind)
+    settle(box)
+    assert [record.seq for record in box.take(9, but={"b"})] == [3, 1]
+    box.again()
+    assert [record.seq for record in box.take(9)] == [3, 4, 1, 2]
+    box.close()
+
+
 def test_again_gives_back_what_was_in_flight_in_order(tmp_path: Path) -> None:
     box = Outbox(tmp_path, "d")
     for _ in range(5):
