@@ -22,7 +22,7 @@ from typing import Any
 from edge_agent.acks import Acks, names
 from edge_agent.budget import Budget
 from edge_agent.config import Mqtt
-from edge_agent.entries import KINDS, Record, dated
+from edge_agent.entries import AGENT, KINDS, Record, dated
 from edge_agent.errors import LinkError
 from edge_agent.outbox import Outbox
 from edge_agent.types import KNOWN_TIME, UNREADABLE
@@ -44,12 +44,18 @@ log = logging.getLogger("edge_agent")
 
 WINDOW = 40
 """events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
+SPARE = 2
+"""packets beside the events' window: for what is said and told while it is full"""
 HOLD_S = 30.0
 """seconds that a pipeline's events wait after the broker denied one (not authorized, quota): it may be mended there"""
+HOLD_MOST_S = 3600.0
+"""seconds at most that a gap event waits which the broker does not take"""
 SETTLE_S = 2.0
 """seconds at most that alerts wait, after a reconnect, for the acknowledgements that the broker kept meanwhile"""
 SHORT_S = 10.0
 """seconds: a connection that is lost sooner was brief"""
+FALLS = 3
+"""brief connections in a row that look like the fault of the event that was first in flight each time"""
 TAKEN = 5
 """brief connections in a row that look like two devices of one name"""
 
@@ -93,10 +99,20 @@ class Link:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._stop_by = float("inf")
+        self._gap_wait = HOLD_S
         self._held: dict[str, float] = {}
         """pipeline whose events the broker denies -> monotonic time from which they are tried again"""
         self._largest: int | None = None
-        self._window = WINDOW
+        self._unsaid: set[str] = set()
+        """what was too large to be said, and is said to be so once"""
+        self._first, self._falls = 0, 0
+        """the event that was first in flight when the connection broke, and how many times in a row"""
+        self._alone = 0
+        """how many events are still to be sent one by one, with nothing said beside them"""
+        self._most = WINDOW + SPARE
+        """packets that the broker takes unacknowledged (MQTT 5.0 section 3.2.2.3.3, Receive Maximum)"""
+        self._others: set[int] = set()
+        """packet ids of what is no event and not yet acknowledged"""
         self._connack: ReasonCode | None = None
         self._kicked = False
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -169,6 +185,8 @@ class Link:
             except (OSError, LinkError, ValueError) as error:
                 why = str(error) or type(error).__name__
                 brief = self.connected and time.monotonic() - began < SHORT_S
+                if brief and not self._kicked:
+                    self._suspect()
                 short = short + 1 if brief else 0
                 if self._kicked or short >= TAKEN:  # not every broker says that the session was taken over
                     why = f"{why} again and again; does another device call itself {self.base.rpartition('/')[2]}?"
@@ -190,6 +208,21 @@ class Link:
     def _over(self) -> bool:
         return self._stop.is_set() and (time.monotonic() >= self._stop_by or self.outbox.empty)
 
+    def _suspect(self) -> None:
+        """A connection broke soon: it may be for an event that was first in flight each time. Such a one is sent alone,
+        and set aside should that not help; else it would be sent first, and nothing after it, for ever.
+        """
+        if not self._flying:
+            return
+        record = next(iter(self._flying.values()))
+        self._falls = self._falls + 1 if record.seq == self._first else 1
+        self._first = record.seq
+        if self._falls < FALLS:
+            return
+        if self._alone:
+            self._refuse(record, f"the broker ended the connection each of {FALLS} times that it was sent alone")
+        self._alone, self._falls = WINDOW, 0
+
     def _forget(self) -> None:
         """The connection is gone: everything in flight is to be sent again."""
         client, self._client = self._client, None
@@ -197,6 +230,7 @@ class Link:
             close(client)
         self._strike()
         self._flying.clear()
+        self._others.clear()
         self._acks.forget()
         self._subscribed.clear()
         self.outbox.again()
@@ -212,7 +246,7 @@ class Link:
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        client.max_inflight_messages_set(WINDOW)
+        client.max_inflight_messages_set(WINDOW + SPARE)
         client.will_set(f"{self.base}/status", b"offline", qos=1, retain=True)
         self.broker.connect(client)
         self._client = client
@@ -244,7 +278,7 @@ class Link:
         """Publish and listen until the connection ends or we are to stop. Raises LinkError when it broke."""
         client = self._client
         assert client is not None
-        client.publish(f"{self.base}/status", b"online", qos=1, retain=True)
+        self._others.add(client.publish(f"{self.base}/status", b"online", qos=1, retain=True).mid)
         with self._lock:
             self._to_say = dict.fromkeys(self._said)
         self._settled_at = time.monotonic() + SETTLE_S
@@ -256,7 +290,8 @@ class Link:
                 self._farewell(client)
                 return
             self._subscribe_new(client)
-            self._say_new(client)
+            if not self._alone:
+                self._say_new(client)
             self._send(client)
             alive = turn(client, self._wake_r, 0.5 if not self._stop.is_set() else 0.05)
             self._strike()
@@ -272,16 +307,24 @@ class Link:
             self.outbox.done(*arrived)
 
     def _send(self, client: Client) -> None:
-        room = self._window - len(self._flying)
+        room = self._room(SPARE)
+        if self._alone:
+            room = min(room, 1 - len(self._flying))
         if room <= 0:
             return
         now = time.monotonic()
         self._held = {pipeline: until for pipeline, until in self._held.items() if until > now}
         records = self._next(room)
+        if not records and now >= self._settled_at:
+            self._alone = 0
         if records:
             with gathered(client):
                 for record in records:
                     self._publish(client, record)
+
+    def _room(self, spare: int) -> int:
+        """How many more packets the broker takes now, if `spare` of its limit (or all but one) are to stay free."""
+        return max(1, self._most - spare) - len(self._flying) - len(self._others)
 
     def _next(self, room: int) -> list[Record]:
         """What is to be sent now."""
@@ -299,8 +342,8 @@ class Link:
 
     def _publish(self, client: Client, record: Record) -> None:
         topic = f"{self.base}/{record.pipeline}/events"
-        if self._largest is not None and len(record.payload) + len(topic) + 16 > self._largest:
-            self.outbox.refuse(record, f"the broker takes no packet above {self._largest} bytes")
+        if self._too_large(topic, record.payload):
+            self._refuse(record, self._limit)
             return
         if record.kind not in self.budget.open(KINDS):  # those before it took the day's last bytes
             self.outbox.again([record])
@@ -313,14 +356,34 @@ class Link:
         self.budget.spend(len(topic) + len(payload))
 
     def _say_new(self, client: Client) -> None:
-        with self._lock:
-            fresh = [(tail, self._said[tail], True) for tail in self._to_say]
-            fresh += [(tail, payload, False) for tail, payload in self._to_tell]
-            self._to_say.clear()
-            self._to_tell.clear()
-        for tail, payload, retain in fresh:
-            client.publish(f"{self.base}/{tail}", payload, qos=1, retain=retain)
-            self.budget.spend(len(self.base) + len(tail) + len(payload))
+        """Say and tell what waits, as far as the broker takes it now."""
+        while self._room(1) > 0:
+            with self._lock:
+                if self._to_say:
+                    tail = next(iter(self._to_say))
+                    del self._to_say[tail]
+                    payload, retain = self._said[tail], True
+                elif self._to_tell:
+                    tail, payload = self._to_tell.popleft()
+                    retain = False
+                else:
+                    return
+            topic = f"{self.base}/{tail}"
+            if self._too_large(topic, payload):
+                if tail not in self._unsaid:
+                    log.warning("mqtt: %s: %d bytes; %s", topic, len(payload), self._limit)
+                self._unsaid.add(tail)
+                continue
+            self._others.add(client.publish(topic, payload, qos=1, retain=retain).mid)
+            self.budget.spend(len(topic) + len(payload))
+
+    def _too_large(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker would end the connection for it; what stands around both is at most 16 bytes."""
+        return self._largest is not None and len(topic.encode()) + len(payload) + 16 > self._largest
+
+    @property
+    def _limit(self) -> str:
+        return f"the broker takes no packet above {self._largest} bytes"
 
     def _subscribe_new(self, client: Client) -> None:
         with self._lock:
@@ -346,14 +409,18 @@ class Link:
     def _on_connect(self, client: Any, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
         self._connack = reason
         self._largest = getattr(properties, "MaximumPacketSize", None)
-        self._window = max(1, min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW) - 2))
+        self._most = min(WINDOW + SPARE, getattr(properties, "ReceiveMaximum", WINDOW + SPARE))
 
     def _on_publish(self, client: Any, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
+        self._others.discard(mid)
         record = self._flying.pop(mid, None)
         if record is None:
             return
         if not reason.is_failure:
             self.sent += 1
+            self._alone = max(0, self._alone - 1)
+            if record.pipeline == AGENT:
+                self._gap_wait = HOLD_S
             if self.mqtt.ack and record.kind == "alert":
                 self._acks.sent(record)
             else:
@@ -368,7 +435,20 @@ class Link:
                 log.error("mqtt: %s", why)
             self.why = why
         else:
-            self.outbox.refuse(record, f"the broker refuses it: {name}")
+            self._refuse(record, f"the broker refuses it: {name}")
+
+    def _refuse(self, record: Record, why: str) -> None:
+        """Set an event aside and declare it; a declaration itself waits, for that of its own loss would fare no better.
+
+        The wait begins with HOLD_S and doubles up to HOLD_MOST_S."""
+        if record.pipeline != AGENT:
+            self.outbox.refuse(record, why)
+            return
+        self.outbox.again([record])
+        if AGENT not in self._held:
+            wait, self._gap_wait = self._gap_wait, min(HOLD_MOST_S, 2 * self._gap_wait)
+            self._held[AGENT] = time.monotonic() + wait
+            log.error("mqtt: gap event %d: %s; trying again in %.0f s", record.seq, why, wait)
 
     def _on_message(self, client: Any, _: Any, message: MQTTMessage) -> None:
         with self._lock:

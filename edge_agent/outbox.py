@@ -228,7 +228,7 @@ class Outbox:
         return any(item.pipeline == record.pipeline and item.seq < record.seq for item in held)
 
     def refuse(self, record: Record, why: str) -> None:
-        """It will never be accepted: keep it aside in refused.jsonl, declare it and go on."""
+        """It will never be accepted: keep it aside in refused.jsonl, declare it (and what it declared) and go on."""
         with self._state:
             if record not in self._taken:
                 return
@@ -236,7 +236,7 @@ class Outbox:
             self._journal.set_aside(record.payload)
         except OSError as error:
             log.warning("outbox: event %d could not be set aside: %s", record.seq, error)
-        self._declare(Lost(record.seq, record.seq, 1, why))
+        self._declare(declaration([record.entry], why))
         self.done(record)
 
     def again(self, records: list[Record] | None = None) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent import link as link_module
@@ -47,4 +52,137 @@ def test_a_topic_that_the_broker_denies_keeps_no_other_back(
         server.stop(kill=True)
         server.start()
         until(lambda: box.empty, "it goes once the broker lets it")
+        link.stop()
+
+
+class Scripted(threading.Thread):
+    """A broker of a few lines, of MQTT 5, for what mosquitto does not do on request.
+
+    What `answer(topic, body)` returns is sent at once upon a PUBLISH; its PUBACK follows when nothing has come for
+    50 ms. A connection that exceeds the receive maximum is ended.
+    """
+
+    def __init__(self, answer: Callable[[str, bytes], bytes] = lambda topic, body: b"", most: int = 20) -> None:
+        super().__init__(daemon=True)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self.server.getsockname()[1]}"
+        self.answer, self.most = answer, most
+        self.connections = 0
+        self.topics: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            peer, _ = self.server.accept()
+            self.connections += 1
+            with peer, suppress(OSError):
+                peer.settimeout(0.05)
+                self._talk(peer)
+
+    def _talk(self, peer: socket.socket) -> None:
+        data, unacknowledged = bytearray(), list[bytes]()
+        while len(unacknowledged) <= self.most:
+            try:
+                fresh = peer.recv(65536)
+            except socket.timeout:  # noqa: UP041
+                peer.sendall(b"".join(b"\x40\x02" + mid for mid in unacknowledged))
+                unacknowledged.clear()
+                continue
+            if not fresh:
+                return
+            data += fresh
+            while (packet := cut(data)) is not None:
+                kind, body = packet
+                if kind == 1:
+                    peer.sendall(b"\x20\x06\0\0\x03\x21" + self.most.to_bytes(2, "big"))
+                elif kind == 3:
+                    n = 2 + int.from_bytes(body[:2], "big")
+                    self.topics.append(body[2:n].decode())
+                    unacknowledged.append(body[n : n + 2])
+                    peer.sendall(self.answer(self.topics[-1], body[n + 3 :]))
+                elif kind == 8:
+                    peer.sendall(b"\x90\x04" + body[:2] + b"\0\1")
+
+
+def cut(data: bytearray) -> tuple[int, bytes] | None:
+    """The first packet of `data`, its type and what follows its length, which is removed; None: it is not whole."""
+    n = next((i for i, byte in enumerate(data[1:5], 1) if byte < 128), 0)
+    size = sum((byte & 127) << 7 * i for i, byte in enumerate(data[1 : n + 1]))
+    if not n or len(data) <= n + size:
+        return None
+    kind, body = data[0] >> 4, bytes(data[n + 1 : n + 1 + size])
+    del data[: n + 1 + size]
+    return kind, body
+
+
+def test_states_keep_to_the_receive_maximum(box: Outbox) -> None:  # noqa: F811
+    server = Scripted(most=10)
+    link = Link(Mqtt(url=server.url), "d", box)
+    for i in range(12):
+        link.say(f"p{i}/state", b"{}")
+    link.start()
+    box.put(event())
+    until(lambda: box.empty, "the event goes beside them")
+    until(lambda: len({topic for topic in server.topics if topic.endswith("/state")}) == 12, "all are said")
+    assert link.connected and server.connections == 1
+    link.stop(drain=0)
+
+
+def test_what_is_too_large_is_neither_said_nor_ends_the_connection(tmp_path: Path, box: Outbox) -> None:  # noqa: F811
+    with broker(tmp_path, config="allow_anonymous true\nmax_packet_size 1000") as server:
+        mqtt = Mqtt(url=server.url, prefix="ü" * 40)
+        link = Link(mqtt, "d", box)
+        link.say("words/state", b"x" * 1100)
+        link.say("words/other", b"x")
+        around = len(msgspec.json.encode(box.put(event(""))))
+        box.put(event("x" * (1000 - 16 - len(f"{link.base}/words/events") - around)))
+        with Consumer(mqtt) as consumer:
+            link.start()
+            until(lambda: box.empty, "all is sent or declared")
+            until(lambda: consumer.last("words/other"), "what follows is said")
+            until(lambda: consumer.seqs() == {1, 3}, "what fits and the declaration arrive")
+            assert "1000 bytes" in consumer.events()[-1]["why"]
+            assert consumer.last("words/state") is None
+        link.stop()
+
+
+def test_an_event_that_ends_each_connection_is_set_aside(tmp_path: Path, box: Outbox) -> None:  # noqa: F811
+    """In MQTT 3.1.1 a broker does not say how large a packet may be."""
+    with broker(tmp_path, config="allow_anonymous true\nmax_packet_size 2000") as server:
+        mqtt = Mqtt(url=server.url)
+        box.put(event("x" * 3000))
+        for _ in range(60):
+            box.put(event(), "telemetry")
+        link = Link(mqtt, "d", box)
+        link._v5 = False
+        with Consumer(mqtt) as consumer:
+            link.start()
+            until(lambda: len(consumer.seqs()) == 61, "all the others and the declaration arrive")
+            assert consumer.seqs() == set(range(2, 63))
+            gap = next(e for e in consumer.events() if e["kind"] == "gap")
+            assert gap["first"] == gap["last"] == 1 and "sent alone" in gap["why"]
+            link.say("words/state", b"now")
+            until(lambda: consumer.last("words/state") == b"now", "states are said again")
+        link.stop()
+
+
+def test_a_declaration_that_is_too_large_waits_instead_of_being_declared(
+    tmp_path: Path,
+    box: Outbox,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_module, "HOLD_S", 0.2)
+    with broker(tmp_path, config="allow_anonymous true\nmax_packet_size 250") as server:
+        mqtt = Mqtt(url=server.url)
+        link = Link(mqtt, "d", box)
+        link.start()
+        box.put(event("x" * 400))
+        until(lambda: link._gap_wait > 0.5, "it was tried again")
+        assert box.last == 2 and not box.empty
+        server.file.write_text(server.file.read_text().replace("250", "2000"))
+        server.stop(kill=True)
+        server.start()
+        with Consumer(mqtt) as consumer:
+            until(lambda: consumer.events(), "it goes when the broker takes it")
+            assert [(e["seq"], e["first"], e["last"]) for e in consumer.events()] == [(2, 1, 1)]
         link.stop()

@@ -320,6 +320,19 @@ def test_refused_event_is_set_aside_and_declared(tmp_path: Path) -> None:
     box.close()
 
 
+def test_what_a_refused_declaration_declared_is_declared_anew(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    box.put(event("poison"))
+    for _ in range(2):
+        settle(box)
+        (record,) = box.take(1)
+        box.refuse(record, "not taken")
+    settle(box)
+    (gap,) = [json.loads(r.payload) for r in drain(box)]
+    assert (gap["first"], gap["last"], gap["count"], box.counts.dropped) == (1, 2, 2, 2)
+    box.close()
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     box = Outbox(tmp_path, "d")
     with pytest.raises(StoreError, match="another edge-agent"):
