@@ -53,10 +53,15 @@ class Acks:
         self._waiting: dict[str, _Waiting] = {}
         self._tries: dict[str, int] = {}
         self._early: dict[str, None] = {}
+        self._faster: set[str] = set()
+        """heard of before the broker acknowledged them"""
 
     def sent(self, record: Record) -> None:
-        """The broker has it: wait for the consumer, longer with each try."""
+        """The broker has it: wait for the consumer, longer with each try, unless that was faster."""
         name = self.outbox.name(record)
+        if name in self._faster:
+            self._faster.remove(name)
+            return
         tries = self._tries[name] = self._tries.get(name, -1) + 1
         now = time.monotonic()
         self._waiting[name] = _Waiting(record, now, now + min(ACK_S[1], ACK_S[0] * 2.0**tries))
@@ -68,6 +73,8 @@ class Acks:
         """
         waiting = self._waiting.pop(name, None)
         record = waiting.record if waiting else next((r for r in flying if self.outbox.name(r) == name), None)
+        if record is not None and waiting is None:
+            self._faster.add(name)
         self._tries.pop(name, None)
         if record is not None:
             self.outbox.done(record)
@@ -106,6 +113,7 @@ class Acks:
     def forget(self) -> None:
         """The connection is gone: what waited is to be sent again."""
         self._waiting.clear()
+        self._faster.clear()
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -186,3 +186,24 @@ def test_a_declaration_that_is_too_large_waits_instead_of_being_declared(
             until(lambda: consumer.events(), "it goes when the broker takes it")
             assert [(e["seq"], e["first"], e["last"]) for e in consumer.events()] == [(2, 1, 1)]
         link.stop()
+
+
+def test_a_consumer_may_be_faster_than_the_broker(box: Outbox) -> None:  # noqa: F811
+    """Its acknowledgement comes before the PUBACK, and keeps no further alert back."""
+
+    def acknowledge(topic: str, body: bytes) -> bytes:
+        if not topic.endswith("/events"):
+            return b""
+        ids = msgspec.json.encode({"ids": [msgspec.json.decode(body)["id"]]})
+        rest = b"\0\x0dedge/v1/d/ack\0" + ids
+        return b"\x30" + bytes([len(rest)]) + rest
+
+    server = Scripted(acknowledge)
+    link = Link(Mqtt(url=server.url, ack=True), "d", box)
+    for _ in range(60):
+        box.put(event())
+    link.start()
+    until(lambda: box.empty, "60 alerts go, with 12 on their way at most", 10)
+    until(lambda: not link._flying, "the broker has acknowledged them")
+    assert not len(link._acks) and not link._acks._tries and not link._acks._faster
+    link.stop(drain=0)
