@@ -35,6 +35,11 @@ STATE_S = 10.0
 """seconds between two states of a pipeline while nothing changes"""
 HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
+METERED_S = 3600.0
+"""seconds between two of each of these on a metered link while nothing changes but counts"""
+COUNTING = {"samples", "dropped", "answered", "bad", "events", "waiting", "acknowledged", "store_bytes", "rss_bytes"}
+COUNTING |= {"at", "uptime_s"}
+"""the fields of state and health that change by themselves"""
 SETTLED_S = 10.0
 """seconds of work before it is found out how the models run fastest, which takes processor time of its own"""
 LOOK_S = 2.0
@@ -65,6 +70,8 @@ class Agent:
         self._changed = threading.Event()
         self._swapping = threading.Lock()
         self._failed: EdgeAgentError | None = None
+        self._said: dict[str, tuple[dict[str, object], float]] = {}
+        """what was said last under each topic, without what counts, and when (monotonic)"""
         store = store_path(config)
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
@@ -288,9 +295,17 @@ class Agent:
             self.link.stop()
         self.outbox.close()
 
-    def _say(self, tail: str, body: object) -> None:
-        if self.link is not None:
-            self.link.say(tail, msgspec.json.encode(body))
+    def _say(self, tail: str, body: dict[str, object]) -> None:
+        """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""
+        if self.link is None:
+            return
+        budget, now = self.link.budget, time.monotonic()
+        telling = {key: value for key, value in body.items() if key not in COUNTING}
+        before, said_at = self._said.get(tail, ({}, -METERED_S))
+        if budget.per_day is not None and now < said_at + METERED_S and (budget.saving or telling == before):
+            return
+        self._said[tail] = telling, now
+        self.link.say(tail, msgspec.json.encode(body))
 
     def _say_states(self) -> None:
         for line in self.lines:

@@ -142,8 +142,13 @@ class Link:
             os.write(self._wake_w, b"\0")
 
     def say(self, tail: str, payload: bytes) -> None:
-        """Retain `payload` under DEVICE/tail; the newest wins, and it is said again after each reconnect."""
+        """Retain `payload` under DEVICE/tail; the newest wins, and it is said again after each reconnect.
+
+        What was said last is not said once more, and nothing once the day's bytes are used.
+        """
         with self._lock:
+            if self._said.get(tail) == payload:
+                return
             self._said[tail] = payload
             self._to_say[tail] = None
         self.wake()
@@ -279,8 +284,9 @@ class Link:
         client = self._client
         assert client is not None
         self._others.add(client.publish(f"{self.base}/status", b"online", qos=1, retain=True).mid)
-        with self._lock:
-            self._to_say = dict.fromkeys(self._said)
+        if not self.budget.saving:
+            with self._lock:
+                self._to_say = dict.fromkeys(self._said)
         self._settled_at = time.monotonic() + SETTLE_S
         while True:
             if self._over() and not self._flying:
@@ -356,8 +362,8 @@ class Link:
         self.budget.spend(len(topic) + len(payload))
 
     def _say_new(self, client: Client) -> None:
-        """Say and tell what waits, as far as the broker takes it now."""
-        while self._room(1) > 0:
+        """Say and tell what waits, as far as the broker and the day's bytes take it now."""
+        while self._room(1) > 0 and self.budget.left > 0:
             with self._lock:
                 if self._to_say:
                     tail = next(iter(self._to_say))

@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent import config as config_module
 from edge_agent import link as link_module
+from edge_agent.agent import Agent
 from edge_agent.config import Mqtt
 from edge_agent.link import Link
 from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.types import StreamState, TextEvent
 from tests.broker import Consumer, broker, until
 from tests.test_link import box, quick_backoff  # noqa: F401
 
@@ -207,3 +209,40 @@ def test_a_consumer_may_be_faster_than_the_broker(box: Outbox) -> None:  # noqa:
     until(lambda: not link._flying, "the broker has acknowledged them")
     assert not len(link._acks) and not link._acks._tries and not link._acks._faster
     link.stop(drain=0)
+
+
+def test_states_leave_the_bytes_of_a_metered_link_to_the_events(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("")
+    with broker(tmp_path) as server:
+        file = tmp_path / "agent.toml"
+        file.write_text(
+            f'[device]\nid = "d"\n[mqtt]\nurl = "{server.url}"\n[store]\npath = "{tmp_path}/store"\n'
+            f'bytes_per_day = 10_000\n[[pipeline]]\nname = "words"\nsource = "lines:{tmp_path}/in"\n'
+        )
+        agent = Agent(config_module.load(file))
+        assert agent.link is not None
+        with Consumer(Mqtt(url=server.url)) as consumer:
+
+            def states() -> list[str]:
+                return [topic for topic, _, _ in list(consumer.heard) if topic.endswith(("state", "health"))]
+
+            agent.link.start()
+            for taken in range(20):
+                agent.lines[0].taken = taken
+                agent._say_states()
+                agent._say("health", agent.health())
+            until(lambda: len(states()) == 2, "both are said")
+            agent.lines[0].stream = StreamState("stalled", "a test")
+            agent._say_states()
+            until(lambda: len(states()) == 3, "what tells something is said at once")
+            agent.link.budget.spend(8_000)
+            agent.lines[0].stream = StreamState("ok", "")
+            agent._say_states()
+            agent.link.say("words/other", b"said by someone else")
+            until(lambda: consumer.last("words/other"), "there are bytes for more")
+            agent.link.budget.spend(8_000)
+            agent.link.say("words/other", b"too late")
+            agent.link.stop()
+            until(lambda: consumer.last("d/status") == b"offline", "it says offline")
+            assert len(states()) == 3 and consumer.last("words/other") != b"too late"
+        agent.outbox.close()
