@@ -1,7 +1,9 @@
 """Did everything arrive? A consumer's count of one or many devices' events.
 
 Within an epoch a device's numbers start at 1 and each is either delivered or declared by a gap event, so what is
-neither is missing. Duplicates carry the same id and are counted apart.
+neither is missing. A gap event declares `count` of the numbers from `first` to `last`; where more of them did not come,
+or of several ranges that overlap more than their counts together, the rest is missing too. Duplicates carry the same id
+and are counted apart.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class _Ranges:
 @dataclass(slots=True)
 class _Count:
     seen: _Ranges = field(default_factory=_Ranges)
-    declared: _Ranges = field(default_factory=_Ranges)
+    declared: list[tuple[int, int, int]] = field(default_factory=list)
+    """first, last and count of each gap event"""
     received: int = 0
     duplicates: int = 0
     gaps: int = 0
@@ -107,18 +110,20 @@ class Audit:
         count.last = max(count.last, event.seq)
         if event.kind == "gap" and 0 < event.first <= event.last:
             count.gaps += 1
-            count.declared.add(event.first, event.last)
+            count.declared.append((event.first, event.last, event.count))
 
     def rows(self) -> list[Row]:
         """One row a device and epoch."""
         rows = []
         for (device, epoch), count in sorted(self._counts.items()):
-            holes = list(count.seen.missing(count.first, count.last))
-            missing = [span for low, high in holes for span in count.declared.missing(low, high)]
-            undeclared = sum(high - low + 1 for low, high in missing)
-            declared = sum(
-                high - low + 1 for span in count.declared.spans for low, high in count.seen.missing(span[0], span[1])
-            )
+            outside, declared, missing = _Ranges([list(span) for span in count.seen.spans]), 0, 0
+            for first, last, most in _joined(count.declared):
+                outside.add(first, last)
+                absent = _numbers(count.seen, first, last)
+                declared += min(most, absent)
+                # those before the first that came may have come to someone else
+                missing += max(0, _numbers(count.seen, max(first, count.first), min(last, count.last)) - most)
+            missing += _numbers(outside, count.first, count.last)
             rows.append(
                 Row(
                     device,
@@ -129,10 +134,26 @@ class Audit:
                     count.duplicates,
                     count.gaps,
                     declared,
-                    undeclared,
+                    missing,
                 )
             )
         return rows
+
+
+def _joined(declared: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Ranges that overlap as one, with the sum of their counts."""
+    joined: list[tuple[int, int, int]] = []
+    for first, last, count in sorted(declared):
+        if joined and first <= joined[-1][1]:
+            low, high, before = joined.pop()
+            first, last, count = low, max(high, last), before + count
+        joined.append((first, last, count))
+    return joined
+
+
+def _numbers(ranges: _Ranges, first: int, last: int) -> int:
+    """How many numbers from `first` to `last` are not in."""
+    return sum(high - low + 1 for low, high in ranges.missing(first, last))
 
 
 def as_json(rows: list[Row]) -> list[dict[str, Any]]:

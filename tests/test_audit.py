@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import msgspec
+import pytest
 
 from edge_agent.audit import Audit, _Ranges
 
@@ -34,6 +35,34 @@ def test_what_was_dropped_before_the_first_that_came_is_told_too() -> None:
     audit.add(event(104, kind="gap", first=1, last=100, count=100, why=""))
     (row,) = audit.rows()
     assert (row.first, row.last, row.received, row.declared, row.missing) == (101, 104, 4, 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "declared", "missing"),
+    [
+        ([(2, 10, 9)], 9, 10),
+        ([(2, 10, 2)], 2, 17),
+        ([(2, 10, 2), (5, 20, 3)], 5, 14),
+        ([(2, 4, 3), (5, 20, 2)], 5, 14),
+        ([(2, 4, 50)], 3, 16),
+    ],
+)
+def test_a_gap_declares_no_more_than_its_count(gaps: list[tuple[int, int, int]], declared: int, missing: int) -> None:
+    """Numbers 2 to 20 did not come."""
+    audit = Audit()
+    audit.add(event(1))
+    for seq, (first, last, count) in enumerate(gaps, 21):
+        audit.add(event(seq, kind="gap", first=first, last=last, count=count, why=""))
+    (row,) = audit.rows()
+    assert (row.declared, row.missing) == (declared, missing)
+
+
+def test_who_came_late_misses_nothing_of_what_a_gap_left_to_others() -> None:
+    audit = Audit()
+    audit.add(event(50))
+    audit.add(event(51, kind="gap", first=1, last=49, count=5, why=""))
+    (row,) = audit.rows()
+    assert (row.declared, row.missing) == (5, 0)
 
 
 def test_ranges_are_sets() -> None:
