@@ -2,7 +2,8 @@
 
 Subscribe with QoS 1 and a session of your own (a fixed client id, no clean session), keep each event once by its id,
 and when it is safe publish {"ids": [id]} to PREFIX/DEVICE/ack. The device (mqtt.ack = true) sends an alert again
-until then. Numbers that never come are declared by an event of kind "gap".
+until then. Numbers that never come are declared by an event of kind "gap". What is no event is passed over: a message
+that ended the consumer would come again at each of its starts.
 """
 
 import json
@@ -21,9 +22,14 @@ def on_connect(client: mqtt.Client, userdata: object, flags: object, reason: obj
 
 
 def on_message(client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-    event = json.loads(message.payload)
-    store.execute("INSERT OR IGNORE INTO event VALUES (?, ?)", (event["id"], message.payload.decode()))
-    client.publish(f"edge/v1/{event['device']}/ack", json.dumps({"ids": [event["id"]]}), qos=1)
+    try:
+        name, body = str(json.loads(message.payload)["id"]), message.payload.decode()
+        name.encode()
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        print(f"{message.topic}: not an event, passed over: {error!r}: {message.payload[:80]!r}", file=sys.stderr)
+        return
+    store.execute("INSERT OR IGNORE INTO event VALUES (?, ?)", (name, body))
+    client.publish(message.topic.rsplit("/", 2)[0] + "/ack", json.dumps({"ids": [name]}), qos=1)
 
 
 consumer = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="keeper", clean_session=False)

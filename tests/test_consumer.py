@@ -31,9 +31,15 @@ def test_the_recipe_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyP
             box.put(TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text=str(i)))
         consumer = subprocess.Popen([sys.executable, "consumer.py"], cwd=tmp_path)
         until(lambda: box.empty, "everything is acknowledged")
+        junk = ["", "x", "[1]", "3", '{"x": 1}', '{"id": "\\ud800"}', "[" * 100_000]
+        for nonsense in junk:
+            link.tell("words/events", nonsense.encode())
+        link.tell("words/events", b"\xff")
+        box.put(TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text="after junk"))
+        until(lambda: box.empty, "it goes on behind what is no event")
         consumer.kill()
         consumer.wait()
         link.stop()
         box.close()
     kept = sqlite3.connect(tmp_path / "events.db").execute("SELECT id FROM event").fetchall()
-    assert len(kept) == 20
+    assert len(kept) == 21
