@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -76,12 +77,16 @@ class Link:
         self.mqtt, self.outbox = mqtt, outbox
         self.base = f"{mqtt.prefix}/{device}"
         self.client_id = f"edge-agent-{device}"
+        if mqtt.prefix != Mqtt().prefix:  # the same device name of another site on the same broker
+            self.client_id += f"-{zlib.crc32(mqtt.prefix.encode()):08x}"
         self.budget = budget or Budget()
         self.connected = False
         self.why = "not yet connected"
         """why it is not connected, one line"""
         self.sent = 0
         self._v5 = True
+        self._retain = True
+        """whether the broker keeps what is to be retained"""
         self._client: Client | None = None
         self._flying: dict[int, Record] = {}
         self._arrived: list[Record] = []
@@ -252,7 +257,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.max_inflight_messages_set(WINDOW + SPARE)
-        client.will_set(f"{self.base}/status", b"offline", qos=1, retain=True)
+        client.will_set(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
         self.broker.connect(client)
         self._client = client
         deadline = time.monotonic() + CONNACK_S
@@ -270,6 +275,11 @@ class Link:
             if name == "Unsupported protocol version" and self._v5:
                 self._connect_in_3_1_1(client)
                 return
+            if name == "Retain not supported" and self._retain:
+                self._retain_nothing()
+                close(client)
+                self._connect()
+                return
             raise LinkError(f"the broker refuses the connection: {name}; check [mqtt] username, password_file, cert")
 
     def _connect_in_3_1_1(self, refused: Client) -> None:
@@ -279,11 +289,18 @@ class Link:
         self._v5 = False
         self._connect()
 
+    def _retain_nothing(self) -> None:
+        """Such a broker would end the connection for each retained message; who comes later hears the next one."""
+        if self._retain:
+            where = f"{self.broker.host}:{self.broker.port}"
+            log.warning("mqtt: %s retains nothing: status and states reach only who listens already", where)
+        self._retain = False
+
     def _serve(self) -> None:
         """Publish and listen until the connection ends or we are to stop. Raises LinkError when it broke."""
         client = self._client
         assert client is not None
-        self._others.add(client.publish(f"{self.base}/status", b"online", qos=1, retain=True).mid)
+        self._others.add(client.publish(f"{self.base}/status", b"online", qos=1, retain=self._retain).mid)
         if not self.budget.saving:
             with self._lock:
                 self._to_say = dict.fromkeys(self._said)
@@ -355,7 +372,8 @@ class Link:
             self.outbox.again([record])
             return
         payload = record.payload
-        if self._lost_time is not None and time.time() >= KNOWN_TIME:
+        fresh = record.seq > self.outbox.before  # the others' times may be of another boot
+        if fresh and self._lost_time is not None and time.time() >= KNOWN_TIME:
             payload = dated(payload, time.time() - time.monotonic() - self._lost_time)
         info = client.publish(topic, payload, qos=1)
         self._flying[info.mid] = record
@@ -368,7 +386,7 @@ class Link:
                 if self._to_say:
                     tail = next(iter(self._to_say))
                     del self._to_say[tail]
-                    payload, retain = self._said[tail], True
+                    payload, retain = self._said[tail], self._retain
                 elif self._to_tell:
                     tail, payload = self._to_tell.popleft()
                     retain = False
@@ -404,17 +422,21 @@ class Link:
     def _farewell(self, client: Client) -> None:
         """Say what is left to say, then offline, and see it acknowledged before the connection is closed in order."""
         self._say_new(client)
-        info = client.publish(f"{self.base}/status", b"offline", qos=1, retain=True)
+        info = client.publish(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
         deadline = time.monotonic() + 2
-        while not info.is_published() and time.monotonic() < deadline:
-            if not turn(client, self._wake_r, 0.05):
-                return
+        # which raises where it could not even be sent
+        with contextlib.suppress(RuntimeError, ValueError):
+            while not info.is_published() and time.monotonic() < deadline:
+                if not turn(client, self._wake_r, 0.05):
+                    return
 
     # ── callbacks: note and return ───────────────────────────────────────────────────────────────────────
 
     def _on_connect(self, client: Any, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
         self._connack = reason
         self._largest = getattr(properties, "MaximumPacketSize", None)
+        if not getattr(properties, "RetainAvailable", 1):
+            self._retain_nothing()
         self._most = min(WINDOW + SPARE, getattr(properties, "ReceiveMaximum", WINDOW + SPARE))
 
     def _on_publish(self, client: Any, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:

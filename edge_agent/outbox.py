@@ -73,7 +73,8 @@ class Outbox:
         """why the disk refuses, one line; empty while it works"""
         self._journal = journal = Journal(path, max_bytes, expire_hours, max_events)
         self._state = threading.Condition(journal.lock)
-        self._given = journal.last
+        self._given = self.before = journal.last
+        """the highest number given out, and the highest that was when the store was opened"""
         self._confirmed = journal.last
         """the disk confirmed (or has refused) every alert up to this one"""
         self._pending: deque[Entry] = deque()

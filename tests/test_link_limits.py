@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ from edge_agent.agent import Agent
 from edge_agent.config import Mqtt
 from edge_agent.link import Link
 from edge_agent.outbox import Outbox
-from edge_agent.types import StreamState, TextEvent
+from edge_agent.types import StreamState, TextEvent, rfc3339
+from edge_agent.wire import Client
 from tests.broker import Consumer, broker, until
 from tests.test_link import box, quick_backoff  # noqa: F401
 
@@ -246,3 +248,66 @@ def test_states_leave_the_bytes_of_a_metered_link_to_the_events(tmp_path: Path) 
             until(lambda: consumer.last("d/status") == b"offline", "it says offline")
             assert len(states()) == 3 and consumer.last("words/other") != b"too late"
         agent.outbox.close()
+
+
+def test_times_of_an_earlier_boot_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, jumped = time.time(), [False]
+    monkeypatch.setattr(time, "time", lambda: now if jumped[0] else 100.0)
+    earlier = Outbox(tmp_path / "store", "d")
+    at = earlier.put(TextEvent(pipeline="words", at=rfc3339(99.0), text="before")).at
+    earlier.close()
+    with broker(tmp_path) as server, Consumer(Mqtt(url=server.url)) as consumer:
+        box = Outbox(tmp_path / "store", "d")
+        link = Link(Mqtt(url=server.url), "d", box)
+        box.put(TextEvent(pipeline="words", at=rfc3339(99.0), text="now"))
+        jumped[0] = True
+        link.start()
+        until(lambda: len(consumer.events()) == 2, "both arrive")
+        first, second = consumer.events()
+        assert first["at"] == at and second["at"] > "2000"
+        link.stop()
+        box.close()
+
+
+def test_a_connection_that_breaks_in_the_farewell(
+    tmp_path: Path,
+    box: Outbox,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with broker(tmp_path) as server:
+        link = Link(Mqtt(url=server.url), "d", box)
+        link.start()
+        until(lambda: link.connected, "it is connected")
+        say_new = link._say_new
+
+        def cut_and_say(client: Client) -> None:
+            if link._stop.is_set():
+                client._sock_close()
+            say_new(client)
+
+        monkeypatch.setattr(link, "_say_new", cut_and_say)
+        link.stop()
+        assert not died and not link._thread.is_alive()
+
+
+def test_devices_of_one_name_under_two_prefixes(tmp_path: Path, box: Outbox) -> None:  # noqa: F811
+    assert Link(Mqtt(url="mqtt://x"), "d", box).client_id == "edge-agent-d", "sessions that brokers keep go on"
+    ids = {Link(Mqtt(url="mqtt://x", prefix=prefix), "d", box).client_id for prefix in ("edge/v1", "site/a", "site/b")}
+    assert len(ids) == 3
+
+
+def test_a_broker_that_retains_nothing(tmp_path: Path, box: Outbox, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+    with broker(tmp_path, config="allow_anonymous true\nretain_available false") as server:
+        mqtt = Mqtt(url=server.url)
+        link = Link(mqtt, "d", box)
+        box.put(event())
+        link.say("words/state", b"ok")
+        with Consumer(mqtt) as consumer:
+            link.start()
+            until(lambda: box.empty and consumer.last("words/state") == b"ok", "event and state go unretained")
+            assert link.connected
+            link.stop()
+            until(lambda: consumer.last("d/status") == b"offline", "it says offline")
+        assert sum("retains nothing" in line for line in caplog.messages) == 1
