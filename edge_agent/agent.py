@@ -277,6 +277,10 @@ class Agent:
             if now >= health_at:
                 health_at = now + HEALTH_S
                 self._say("health", self.health())
+            if not self.outbox.alive or (self.link is not None and not self.link.alive):
+                which = "outbox" if not self.outbox.alive else "mqtt"
+                self._failed = EdgeAgentError(f"the thread {which} has died, see the log; start the agent anew")
+                return
             draining = all(line.ended for line in self.lines)
             if draining and (self.link is None or self.outbox.empty):
                 return

@@ -133,6 +133,11 @@ class Link:
         """Connect and go on connecting, in the background."""
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """False when its thread has died, of a bug: nothing is sent any more."""
+        return self._thread.is_alive() or self._thread.ident is None or self._stop.is_set()
+
     def stop(self, drain: float = 5.0) -> None:
         """Send what is left for up to `drain` seconds (if connected at all), say offline, disconnect."""
         self._stop_by = time.monotonic() + (drain if self.connected else 0)

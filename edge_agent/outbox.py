@@ -291,6 +291,11 @@ class Outbox:
             return not waiting and not self._journal.unread
 
     @property
+    def alive(self) -> bool:
+        """False when the committer has died, of a bug: nothing is written any more."""
+        return self._committer.is_alive() or self._closing
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return self._journal.size

@@ -14,8 +14,10 @@ import pytest
 
 from edge_agent import config as config_module
 from edge_agent import link as link_module
+from edge_agent import outbox as outbox_module
 from edge_agent.agent import Agent
 from edge_agent.config import Mqtt
+from edge_agent.errors import EdgeAgentError
 from edge_agent.link import Link
 from edge_agent.outbox import Outbox
 from edge_agent.types import StreamState, TextEvent, rfc3339
@@ -311,3 +313,33 @@ def test_a_broker_that_retains_nothing(tmp_path: Path, box: Outbox, caplog: pyte
             link.stop()
             until(lambda: consumer.last("d/status") == b"offline", "it says offline")
         assert sum("retains nothing" in line for line in caplog.messages) == 1
+
+
+@pytest.mark.parametrize("which", ["outbox", "mqtt"])
+def test_a_thread_that_dies_of_a_bug_ends_the_agent(
+    tmp_path: Path, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").write_text("a line\n")
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[device]\nid = "d"\n[mqtt]\nurl = "mqtt://127.0.0.1:9"\n[store]\npath = "{tmp_path}/store"\n'
+        f'[[pipeline]]\nname = "words"\nsource = "lines:{tmp_path}/in"\n'
+    )
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    monkeypatch.setattr(outbox_module, "PATIENCE", 0.2)
+    agent = Agent(config_module.load(file))
+    assert agent.link is not None
+
+    def bug(*args: object) -> None:
+        raise RuntimeError("a bug")
+
+    if which == "outbox":
+        monkeypatch.setattr(agent.outbox, "_write", bug)
+    else:
+        monkeypatch.setattr(agent.link, "_connect", bug)
+    stop = threading.Event()
+    guard = threading.Timer(20, stop.set)
+    guard.start()
+    with pytest.raises(EdgeAgentError, match=f"the thread {which} has died"):
+        agent.run(stop)
+    guard.cancel()
