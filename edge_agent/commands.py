@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ log = logging.getLogger("edge_agent")
 
 MOST = 16_000
 """bytes of a command"""
+LONGEST = 64
+"""characters of a verb; to a longer one, which no topic of a reply may have room for, nothing is answered"""
 REMEMBERED = 512
 """ids that are not run again"""
 WAITING = 32
@@ -56,6 +59,9 @@ class Commands:
 
     def _receive(self, topic: str, payload: bytes) -> None:
         verb = topic.rpartition("/")[2]
+        if len(verb) > LONGEST:
+            log.warning("commands: no verb has %d characters", len(verb))
+            return
         if len(payload) > MOST:
             self._reply(verb, "", {"ok": False, "error": f"a command has at most {MOST} bytes"})
             return
@@ -84,8 +90,8 @@ class Commands:
             known = ", ".join(sorted(self.verbs))
             self._reply(verb, command.id, {"ok": False, "error": f"unknown command; known are {known}"})
             return
-        if not command.id or len(command.id) > 128:
-            self._reply(verb, command.id[:128], {"ok": False, "error": "an id has 1 to 128 characters"})
+        if not command.id.isprintable() or not 1 <= len(command.id) <= 128:  # it goes into the log
+            self._reply(verb, command.id[:128], {"ok": False, "error": "an id has 1 to 128 printable characters"})
             return
         if command.id in self._ids:
             self._reply(verb, command.id, {"ok": False, "error": "this id was run before"})
@@ -105,7 +111,7 @@ class Commands:
         """The id is on disk before the command runs."""
         ids = [*self._ids, name][-REMEMBERED:]
         fresh = self._file.with_suffix(".new")
-        with fresh.open("wb") as file:
+        with open(fresh, "wb", opener=partial(os.open, mode=0o600)) as file:
             file.write(msgspec.json.encode(ids))
             file.flush()
             os.fsync(file.fileno())

@@ -23,11 +23,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
+# \Z and not $, which lets a newline stand behind
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z"
 """What may stand in a topic, a path and an id alike: no slash, no wildcard, no space."""
 
-PREFIX = r"^[^/+#\s\0]+(/[^/+#\s\0]+){0,2}$"
-REPORT = r"^(changes|every|summary:\d+(\.\d+)?s)$"
+PREFIX = r"^[^/+#\s\0]+(/[^/+#\s\0]+){0,2}\Z"
+REPORT = r"^(changes|every|summary:\d+(\.\d+)?s)\Z"
 
 RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
 """Pipeline names that would collide with topics of the device itself."""

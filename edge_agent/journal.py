@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edge_agent import marks, numbering, segments
@@ -290,7 +291,7 @@ class Journal:
         new, old = (self.path / name for name in KEPT)
         if new.exists() and new.stat().st_size + len(payload) > self.segment_bytes:
             new.replace(old)
-        with new.open("ab") as file:
+        with open(new, "ab", opener=partial(os.open, mode=0o600)) as file:
             file.write(payload + b"\n")
         self._kept_bytes = sum(path.stat().st_size for path in (new, old) if path.exists())
 

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ class Marks(msgspec.Struct, frozen=True):
 def save(folder: Path, marks: Marks) -> None:
     """Replace marks.json. The disk confirms the contents; that of the names is the caller's. Raises OSError."""
     fresh = folder / "marks.new"
-    with fresh.open("wb") as file:
+    with open(fresh, "wb", opener=partial(os.open, mode=0o600)) as file:
         file.write(msgspec.json.encode(marks.checked()))
         file.flush()
         os.fsync(file.fileno())

@@ -185,27 +185,30 @@ def test_commands_run_once_and_are_answered(mosquitto: Mosquitto, tmp_path: Path
             until(lambda: consumer.last("porch/status") == b"online", "it is online")
             until(lambda: consumer.last("heard/state"), "the pipeline runs")
             send("health", '{"id": "one"}')
-            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) > 7 * turn, "it answers")  # noqa: B023
+            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) > 8 * turn, "it answers")  # noqa: B023
             for verb, body in [
                 ("ping", "{}"),
                 ("ping", "x" * 20_000),
                 ("dance", '{"id": "d"}'),
                 ("ping", '{"id": ""}'),
                 ("ping", '{"id": "\xff"}'),
+                ("v" * 65, '{"id": "no topic may have room for its reply"}'),
+                ("ping", '{"id": "one\\nforged"}'),
                 ("ping", "[" * 15_000),
             ]:
                 send(verb, body)
-            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) == 7 * (turn + 1), "it answers all")  # noqa: B023
+            until(lambda: len([t for t, _, _ in consumer.heard if "/reply/" in t]) == 8 * (turn + 1), "it answers all")  # noqa: B023
             agent.send_signal(signal.SIGTERM)
             finish(agent)
             until(lambda: consumer.last("porch/status") == b"offline", "it is offline")
         replies = [json.loads(payload) for topic, payload, _ in consumer.heard if "/reply/" in topic]
     assert replies[0]["ok"] is True and replies[0]["result"]["version"]  # type: ignore[index]
-    assert [r["ok"] for r in replies] == [True] + [False] * 13
-    assert replies[7]["error"] == "this id was run before"
+    assert [r["ok"] for r in replies] == [True] + [False] * 15
+    assert replies[8]["error"] == "this id was run before"
     said = " ".join(str(r.get("error")) for r in replies)
     assert "at most 16000 bytes" in said and "unknown command; known are gaps, health, ping, state, swap" in said
     assert not any(r["id"] == "retained" for r in replies)
+    assert not [path.name for path in (tmp_path / "store").iterdir() if path.stat().st_mode & 0o077]
 
 
 def test_gaps_and_swap_by_command_and_a_class_for_each_kind(tmp_path: Path) -> None:

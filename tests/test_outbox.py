@@ -317,6 +317,7 @@ def test_refused_event_is_set_aside_and_declared(tmp_path: Path) -> None:
     (gap,) = [json.loads(r.payload) for r in drain(box)]
     assert (gap["kind"], gap["first"], gap["last"], gap["count"]) == ("gap", 1, 1, 1)
     assert json.loads((tmp_path / "refused.jsonl").read_text())["text"] == "poison"
+    assert not (tmp_path / "refused.jsonl").stat().st_mode & 0o077
     box.close()
 
 
