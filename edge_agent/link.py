@@ -18,7 +18,11 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from edge_agent.acks import Acks, names
 from edge_agent.budget import Budget
@@ -101,6 +105,11 @@ class Link:
         self._receivers: list[tuple[str, Receiver, bool]] = []
         self._subscribed: dict[str, int] = {}
         """topic filter -> packet id of its subscription"""
+        self._leaving: dict[int, str] = {}
+        """packet id of an unsubscription -> its topic filter"""
+        self._session_file = outbox.path / "subscriptions.json"
+        self._session = _read(self._session_file)
+        """what this device may be subscribed to at the broker, which remembers it across our restarts"""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._stop_by = float("inf")
@@ -248,6 +257,7 @@ class Link:
         self._others.clear()
         self._acks.forget()
         self._subscribed.clear()
+        self._leaving.clear()
         self.outbox.again()
 
     def _connect(self) -> None:
@@ -260,6 +270,7 @@ class Link:
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
         client.max_inflight_messages_set(WINDOW + SPARE)
         client.will_set(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
@@ -417,12 +428,23 @@ class Link:
     def _subscribe_new(self, client: Client) -> None:
         with self._lock:
             wanted = {topics for topics, _, _ in self._receivers}
+        self._note_session(self._session | wanted)
         for topics in sorted(wanted - self._subscribed.keys()):
             _, mid = client.subscribe(topics, qos=1)
             self._subscribed[topics] = mid or 0
-        for topics in self._subscribed.keys() - wanted:
-            client.unsubscribe(topics)
-            del self._subscribed[topics]
+        for topics in sorted(self._session - wanted - set(self._leaving.values())):
+            _, mid = client.unsubscribe(topics)
+            self._leaving[mid or 0] = topics
+            self._subscribed.pop(topics, None)
+
+    def _note_session(self, session: set[str]) -> None:
+        if session == self._session:
+            return
+        self._session = session
+        private = partial(os.open, mode=0o600)
+        # a filter that is not noted and not wanted any more is heard in vain, as long as the broker remembers it
+        with contextlib.suppress(OSError), open(self._session_file, "wb", opener=private) as file:
+            file.write(msgspec.json.encode(sorted(session)))
 
     def _farewell(self, client: Client) -> None:
         """Say what is left to say, then offline, and see it acknowledged before the connection is closed in order."""
@@ -511,5 +533,17 @@ class Link:
             if topics == f"{self.base}/ack":
                 self._settled_at = 0.0
 
+    def _on_unsubscribe(self, client: Any, _: Any, mid: int, *__: Any) -> None:
+        topics = self._leaving.pop(mid, None)
+        if topics is not None and topics not in self._subscribed:  # nobody wanted it once more meanwhile
+            self._note_session(self._session - {topics})
+
     def _on_disconnect(self, client: Any, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
         self._kicked = self._kicked or reason.getName() == "Session taken over"
+
+
+def _read(file: Path) -> set[str]:
+    """The topic filters in a file; none where it cannot be read."""
+    with contextlib.suppress(OSError, *UNREADABLE):
+        return set(msgspec.json.decode(file.read_bytes(), type=list[str]))
+    return set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +19,10 @@ from edge_agent import outbox as outbox_module
 from edge_agent.agent import Agent
 from edge_agent.config import Mqtt
 from edge_agent.errors import EdgeAgentError
-from edge_agent.link import Link
+from edge_agent.link import Link, _read
 from edge_agent.outbox import Outbox
 from edge_agent.types import StreamState, TextEvent, rfc3339
-from edge_agent.wire import Client
+from edge_agent.wire import Client, MQTTMessage
 from tests.broker import Consumer, broker, until
 from tests.test_link import box, quick_backoff  # noqa: F401
 
@@ -343,3 +344,33 @@ def test_a_thread_that_dies_of_a_bug_ends_the_agent(
     with pytest.raises(EdgeAgentError, match=f"the thread {which} has died"):
         agent.run(stop)
     guard.cancel()
+
+
+def test_what_nobody_wants_any_more_is_not_sent_after_a_restart(tmp_path: Path, box: Outbox) -> None:  # noqa: F811
+    """The broker remembers a device's subscriptions."""
+    with broker(tmp_path) as server:
+        link = Link(Mqtt(url=server.url), "d", box)
+        link.subscribe("big/#", lambda topic, payload: None)
+        link.subscribe("small/#", lambda topic, payload: None)
+        link.start()
+        until(lambda: len(link._subscribed) == 2, "it is subscribed")
+        link.stop(drain=0)
+        link = Link(Mqtt(url=server.url), "d", box)
+        heard: list[str] = []
+        link.subscribe("small/#", lambda topic, payload: heard.append(topic))
+        came: list[str] = []
+        real = link._on_message
+
+        def note(client: object, _: object, message: MQTTMessage) -> None:
+            came.append(message.topic)
+            real(client, _, message)
+
+        link._on_message = note  # type: ignore[method-assign]
+        link.start()
+        until(lambda: link._session == {"small/#"}, "the other one is given up")
+        for topic in ("big/x", "small/x"):
+            subprocess.run(["mosquitto_pub", "-p", str(server.port), "-t", topic, "-m", "y"], check=True)
+        until(lambda: heard, "what is wanted arrives")
+        assert came == ["small/x"]
+        link.stop()
+    assert _read(box.path / "subscriptions.json") == {"small/#"}
