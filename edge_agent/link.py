@@ -212,7 +212,9 @@ class Link:
                 if brief and not self._kicked:
                     self._suspect()
                 short = short + 1 if brief else 0
-                if self._kicked or short >= TAKEN:  # not every broker says that the session was taken over
+                if self._kicked or (
+                    short >= TAKEN and not self._alone
+                ):  # not every broker says that the session was taken over
                     why = f"{why} again and again; does another device call itself {self.base.rpartition('/')[2]}?"
                 if why != self.why:
                     log.warning("mqtt: %s:%d: %s; events wait on disk", self.broker.host, self.broker.port, why)
@@ -245,6 +247,8 @@ class Link:
             return
         if self._alone:
             self._refuse(record, f"the broker ended the connection each of {FALLS} times that it was sent alone")
+        else:
+            log.warning("mqtt: each of %d connections broke behind event %d; sending it alone", FALLS, record.seq)
         self._alone, self._falls = WINDOW, 0
 
     def _forget(self) -> None:

@@ -89,6 +89,20 @@ def test_what_is_passed_over_waits_and_alerts_come_back_first(tmp_path: Path) ->
     box.close()
 
 
+def test_what_is_passed_over_takes_a_segments_worth_of_memory(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d", max_bytes=1_000_000)
+    for _ in range(300):
+        box.put(event("x" * 1000), "telemetry")
+    box.put(event("later"), "alert")
+    settle(box)
+    assert [record.seq for record in box.take(40, but={"words"})] == []
+    for _ in range(50):
+        assert box.take(40, but={"words"}) == []
+    assert 0 < sum(len(record.payload) for record in box._again) < 2 * 65536
+    assert [record.seq for record in drain(box)] == [301, *range(1, 301)]
+    box.close()
+
+
 def test_again_gives_back_what_was_in_flight_in_order(tmp_path: Path) -> None:
     box = Outbox(tmp_path, "d")
     for _ in range(5):
