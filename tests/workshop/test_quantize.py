@@ -142,9 +142,9 @@ def test_what_cannot_be_quantized_is_one_line(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     for words, says in (
         ((tmp_path / "plain.onnx", "--out", tmp_path / "a"), "there is nothing to quantize"),
-        ((tmp_path / "once", "--out", tmp_path / "b"), "no float .onnx file to quantize"),
+        ((tmp_path / "once", "--out", tmp_path / "b"), "no float .onnx file to start from"),
         ((tmp_path / "once" / "model.int8.onnx", "--out", tmp_path / "c"), "it is quantized already"),
-        ((folder, "--out", tmp_path / "d", "--target", "tflite"), "no float .tflite file to quantize"),
+        ((folder, "--out", tmp_path / "d", "--target", "tflite"), "no float .tflite file to start from"),
         ((folder, "--out", tmp_path / "e", "--form", "dynamic"), "use --form static"),
         ((folder, "--out", tmp_path / "f", "--bits", "4w"), "of which it has none"),
         ((folder, "--out", tmp_path / "g", "--keep", "stern"), "--keep stern: no node of that name"),
