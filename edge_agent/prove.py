@@ -32,7 +32,7 @@ from edge_agent.manifest import File, Manifest, most_precise
 from edge_agent.registry import store
 from edge_agent.types import rfc3339
 
-VERSION = 7
+VERSION = 8
 """of what the trials look at: another one tries every model anew"""
 CHILD = [sys.executable, "-m", "edge_agent.proof"]
 MOST_SAMPLES = 64
