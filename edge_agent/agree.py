@@ -4,34 +4,40 @@ The samples are sealed: the carried pictures, each also mirrored, darkened and c
 the device itself recorded under HOME/samples.
 
 The least of some figures decides, each of them 1 for a variant that answers alike. Detectors: mAP50 of the variant's
-boxes against the parent's (those that the parent would report), what each reports of the other's boxes, and what it
-loses on labels where HOME/samples/instances.json has some. Encoders: the correlation of the cosines of all pairs of
-sentences, agreement and F1 of the labels that heads fitted on each give. Text classifiers and taggers: agreement and F1
-of their labels, or of their tags and spans. Classifiers of pictures: how often the first label is the same, and sure
-enough. Autoencoders: the rank correlation of the reconstruction errors, and how many are of the parent's size.
+boxes against the parent's (those that the parent would report), what each reports of the other's boxes, how many and
+how well they lie, what is left of the parent's faint boxes, and what it loses on labels where
+HOME/samples/instances.json has some. Encoders: the correlation of the cosines of all pairs of sentences, agreement and
+F1 of the labels that heads fitted on each give, and how near the vectors are to the parent's, of long texts too. Text
+classifiers and taggers: agreement and F1 of their labels, or of their tags and spans. Classifiers of pictures: how
+often the first label is the same, and sure enough. All three: how far the shares of the labels go up and down with the
+parent's. Autoencoders: the rank correlation of the reconstruction errors, and how many are of the parent's size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
+from typing import TypeVar
 
 import numpy as np
 
-from edge_agent.errors import RefusedError
+from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.coco_map import Flags, Found, Truth, average_precision, iou
 from edge_agent.figures.scores import Doubles, accuracy, macro_f1, pearson, similarities, spearman
 from edge_agent.manifest import Served
 from edge_agent.proof import LOW, open_served
 from edge_agent.prove import Result, Trial
 from edge_agent.registry import carried, home
-from edge_agent.shown import frames, labelled, pictures, sentences, windows
+from edge_agent.shown import frames, labelled, paragraphs, pictures, sentences, windows
 from edge_agent.tasks import PLAIN, everyday, make_task
-from edge_agent.tasks.encoder import encoder
+from edge_agent.tasks.encoder import Encoder, encoder
 from edge_agent.tasks.head import fit
-from edge_agent.tasks.texthead import joined, text_head
+from edge_agent.tasks.texthead import TextHead, joined, text_head
 from edge_agent.tasks.understand import read_labels
-from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Text, Uri
+from edge_agent.types import Anomaly, Detections, Finding, Floats, Frame, Sample, Scores, Uri
+
+Reader = TypeVar("Reader", Encoder, TextHead)
 
 ALIKE = 1.5
 """times its parent's, or that part of it, is a variant's reconstruction error"""
@@ -46,6 +52,12 @@ KEPT = 0.75
 faint and half blind ones 0.59 and less"""
 OVERLAP = 0.88
 """mean IoU with its parent's boxes that a sound variant has; measured: 0.93 and more"""
+NEAR = 0.9
+"""cosine with its parent's vectors that a sound variant has; measured: 0.99 and more"""
+FOLLOWS = 0.6
+"""slope of its log shares over its parent's that a sound variant has, or its reciprocal; measured: 0.8 to 1"""
+LITTLE = 0.05
+"""standard deviation of log shares that says nothing"""
 BY_CHANCE = 2
 """boxes that may be missed, or be too many, by chance: where there are few, one decides nothing"""
 
@@ -228,56 +240,116 @@ def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) 
 
 def _encoders(one: Served, other: Served) -> tuple[float, int, str]:
     """The least of: correlation of the cosines of all pairs of sentences; how often heads that are fitted on each say
-    the same of them, and the F1 of that. And the sentences, and which it is.
+    the same of them, and the F1 of that; and, where the vectors are as long, how near they are to the other's, of
+    sentences and of long texts. And the sentences, and which it is.
     """
+    readers = encoder(one), encoder(other)
     shown = sentences()
+    long = _long(*readers, shown, Encoder.embed)
     examples = read_labels(carried("deploy", "demo", "intents.toml"))[1]
     taught = [text for texts in examples.values() for text in texts[::2]]
     asked = [text for texts in examples.values() for text in texts[1::2]] + shown
     y = np.repeat(np.arange(len(examples)), [len(texts[::2]) for texts in examples.values()])
-    cosines, said = [], []
-    for model in (one, other):
-        made = encoder(model)
-        vectors = made.embed_many(shown)
-        length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        cosines.append(similarities(vectors / length))
+    cosines, said, units = [], [], []
+    for made in readers:
+        vectors = made.embed_many(shown + long)
+        units.append(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+        cosines.append(similarities(units[-1][: len(shown)]))
         head = fit(made.embed_many(taught), y, tuple(examples), made.embed_many(everyday.SENTENCES))
         scores = [head(vector) for vector in made.embed_many(asked)]
         said.append([max(score, key=score.__getitem__) for score in scores])
     mine, theirs = said
     figures = [(_correlation(pearson, *cosines), "correlation"), (accuracy(theirs, mine), "agreement of the labels")]
     figures.append((macro_f1(theirs, mine), "F1 of the labels"))
+    if units[0].shape == units[1].shape:
+        near = (units[0] * units[1]).sum(axis=1).astype(np.float64)
+        figures.append(_near(float(near[: len(shown)].mean()), "sentences"))
+        figures += [_near(float(near[len(shown) :].min()), "long texts")] if long else []
     value, name = _least(figures)
     return value, len(asked), name
+
+
+def _near(cosine: float, of: str) -> tuple[float, str]:
+    """How near vectors are to the parent's, 1 from a cosine of NEAR on, and its name."""
+    return min(1.0, max(0.0, cosine / NEAR)), f"nearness of {of} (cosine {cosine:.3f})"
+
+
+def _long(one: Reader, other: Reader, shown: list[str], answer: Callable[[Reader, list[int]], object]) -> list[str]:
+    """The long texts that the other can answer: its max_length may say more than it takes. RefusedError where `one`
+    reads fewer word pieces of these, or of the texts `shown`.
+    """
+    texts, most = [], max(len(other.read(text)) for text in shown)
+    for text in paragraphs():
+        ids = other.read(text)
+        with suppress(ModelError):
+            answer(other, ids)
+            texts.append(text)
+            most = max(most, len(ids))
+    if one.length < most:
+        raise RefusedError(
+            f"it reads {one.length} word pieces of a text, its parent {most}; convert it with as many, or have both "
+            f"read {one.length}: max_length under [text]"
+        )
+    return texts
 
 
 # ── texts with labels, and with tags ─────────────────────────────────────────────────────────────────────
 
 
 def _labellers(one: Served, other: Served) -> tuple[float, int, str]:
-    """The least of: how often the label of a sentence is the same, and the F1 of that; and the sentences."""
+    """The least of: how often the label of a sentence is the same, the F1 of that, and how far the shares follow the
+    other's. And the sentences, and which it is.
+    """
     _same_labels(one, other)
-    shown = [Text(text, 0.0, 0.0) for text in sentences()]
-    mine, theirs = (
-        [what.label for what in answers(model, shown) if isinstance(what, Scores)] for model in (one, other)
-    )
+    shown, heads = sentences(), (text_head(one), text_head(other))
+    read = shown + _long(*heads, shown, TextHead.shares)
+    shares = [np.stack([head.shares(head.read(text)) for text in read]) for head in heads]
+    mine, theirs = ([heads[0].labels[i] for i in some[: len(shown)].argmax(axis=1)] for some in shares)
     figures = [(accuracy(theirs, mine), "agreement of the labels"), (macro_f1(theirs, mine), "F1 of the labels")]
-    value, name = _least(figures)
+    value, name = _least([*figures, _follows(*shares)])
     return value, len(shown), name
 
 
 def _taggers(one: Served, other: Served) -> tuple[float, int, str]:
-    """The least of: how often the tag of a word is the same, and, where the parent marks any, F1 of the spans."""
+    """The least of: how often the tag of a word is the same, and, where the parent marks any, F1 of the spans; and how
+    far the shares follow the other's.
+    """
     _same_labels(one, other)
-    shown = sentences()
-    tags = [[head.tags(text) for text in shown] for head in (text_head(one), text_head(other))]
+    shown, heads = sentences(), (text_head(one), text_head(other))
+    read = shown + _long(*heads, shown, TextHead.shares)
+    tags = [[head.tags(text) for text in shown] for head in heads]
     mine, theirs = ([tag for text in told for _, _, tag, _ in text] for told in tags)
     spans = [{(i, *span[:3]) for i, text in enumerate(told) for span in joined(text)} for told in tags]
     figures = [(accuracy(theirs, mine), "agreement of the tags")]
     if spans[1]:
         figures.append((2 * len(spans[0] & spans[1]) / (len(spans[0]) + len(spans[1])), "F1 of the spans"))
-    value, name = _least(figures)
+    shares = [np.concatenate([head.shares(head.read(text)) for text in read]) for head in heads]
+    value, name = _least([*figures, _follows(*shares)])
     return value, len(shown), name
+
+
+def _follows(mine: Floats, theirs: Floats) -> tuple[float, str]:
+    """How far the shares of labels, (n, C) each, go up and down with the other's from sample to sample, and its name.
+
+    The slope of the one's log shares over the other's, less what a sample and a label have in the mean: 0 for a variant
+    that says the same of everything, which agrees on all labels with a parent that finds nothing in these samples; and
+    1 from FOLLOWS up to its reciprocal. A parent that hardly varies asks for nothing.
+    """
+    least = max(_least_share(mine), _least_share(theirs))
+    a, b = (np.log(np.maximum(shares.astype(np.float64), least)) for shares in (mine, theirs))
+    a, b = (logs - logs.mean(1, keepdims=True) for logs in (a, b))
+    a, b = a - a.mean(0), b - b.mean(0)
+    little = a.size * LITTLE**2
+    slope = float((a * b).sum() + little) / float((b * b).sum() + little)
+    value = min(slope, 1 / slope) if slope > 0 else 0.0
+    return min(1.0, value / FOLLOWS), f"following of the shares (slope {slope:.3f})"
+
+
+def _least_share(shares: Floats) -> float:
+    """The smallest of these that says something: the smallest at all of int8, and of a softmax that rounds to 0."""
+    steps = shares / np.float32(STEP)
+    coarse = (shares <= 0).any() or np.array_equal(steps, np.rint(steps))
+    return float(np.clip(shares[shares > 0].min(), 1e-12, STEP)) if coarse else 1e-12
 
 
 def _same_labels(one: Served, other: Served) -> None:
@@ -290,11 +362,12 @@ def _same_labels(one: Served, other: Served) -> None:
 
 def _recognisers(one: Served, other: Served) -> tuple[float, int, str]:
     """The least of: share of the pictures with the same first label; of those that the other is sure of, the share that
-    `one` names alike, surely enough to report it. And the pictures, and which it is.
+    `one` names alike, surely enough to report it; how far the shares follow the other's. And the pictures, and which it
+    is.
     """
     _same_labels(one, other)
     shown, its = list(pictures()), other.manifest.score
-    options = {"score": "0", "top": "1"}
+    options = {"score": "0", "top": "1000"}
     mine, theirs = (
         [what for what in answers(model, shown, options) if isinstance(what, Scores)] for model in (one, other)
     )
@@ -303,7 +376,12 @@ def _recognisers(one: Served, other: Served) -> tuple[float, int, str]:
     sure = np.array([what.score >= its + _margin(its) for what in theirs])
     figures = [(float(same.mean()), "agreement of the first label")]
     figures.append((float(said[sure].mean()) if sure.any() else float("nan"), "share of its parent's sure labels"))
-    value, name = _least(figures)
+    labels = sorted({label for what in (*mine, *theirs) for label in what.scores})
+    shares = [
+        np.array([[what.scores.get(label, 0.0) for label in labels] for what in some], np.float32)
+        for some in (mine, theirs)
+    ]
+    value, name = _least([*figures, _follows(*shares)])
     return value, len(shown), name
 
 

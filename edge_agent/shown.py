@@ -133,6 +133,12 @@ def sentences() -> list[str]:
     return made + [line for line in _recorded() if any(c.isalpha() for c in line)][:MOST_LINES]
 
 
+def paragraphs() -> list[str]:
+    """Texts of some 100, 200 and 480 word pieces: sentences stop long before most models do."""
+    made = everyday.SENTENCES
+    return [" ".join(some) for some in (made[:8], made[8:24], made)]
+
+
 def windows(model: Served) -> list[Text]:
     """Lines of numbers for an autoencoder: the recorded ones that it can take, each also with noise.
 

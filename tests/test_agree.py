@@ -13,13 +13,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent import registry
-from edge_agent.agree import _correlation, _faint, _kept, boxes, truth_of
+from edge_agent.agree import _correlation, _faint, _follows, _kept, boxes, truth_of
 from edge_agent.errors import RefusedError
 from edge_agent.figures.coco_map import Found, average_precision
 from edge_agent.figures.scores import pearson
 from edge_agent.registry import store
 from edge_agent.serving import Models, try_all
 from edge_agent.shown import pictures
+from edge_agent.types import Floats
 from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import colours
 from tests.tasks.text_models import WORDS
@@ -153,10 +154,10 @@ def test_a_variant_that_is_blind_to_a_class(tmp_path: Path, other: float) -> Non
 
 def test_half_of_the_faint_boxes_fainter_still() -> None:
     zeros, score = np.zeros(20, np.int64), np.full(20, 0.1)
-    theirs = Found(np.arange(20), zeros, np.tile([0.0, 0.0, 9.0, 9.0], (20, 1)), score)
+    theirs = Found(np.arange(20, dtype=np.int64), zeros, np.tile([0.0, 0.0, 9.0, 9.0], (20, 1)), score)
     mine = Found(theirs.image, zeros, theirs.xywh, np.where(np.arange(20) < 10, score, 0.4 * score))
-    boxes, classes = _faint(theirs, mine)
-    assert boxes == (pytest.approx(0.8), "faint boxes of its parent that it sees (10 of 20)")
+    (share, told), classes = _faint(theirs, mine)
+    assert (round(share, 6), told) == (0.8, "faint boxes of its parent that it sees (10 of 20)")
     assert classes == (1.0, "classes in faint boxes of its parent that it sees (1 of 1)")
 
 
@@ -219,23 +220,70 @@ def test_a_parent_of_another_name(tmp_path: Path, own_home: Path) -> None:
         Models(threads=1).serve(str(child))
 
 
-@pytest.mark.parametrize(("seed", "says"), [(1, "correlation 1.000 against"), (2, "does not agree with its parent")])
-def test_encoders_by_the_likeness_of_sentences(tmp_path: Path, seed: int, says: str) -> None:
-    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    ends: list[Any] = [{"input_ids": (TensorProto.INT64, ["B", "L"])}, {"hidden": (TensorProto.FLOAT, ["B", "L", 16])}]
-    node = helper.make_node("Gather", ["table", "input_ids"], ["hidden"])
-    for name, number, noise in (("model.onnx", 1, 0.0), ("model.int8.onnx", seed, 1e-3)):
-        table = np.random.default_rng(number).standard_normal((len(WORDS), 16)) * (1 + noise)
-        write_onnx(tmp_path / name, [node], ends[0], ends[1], {"table": table.astype(np.float32)})
-    rows = [
-        row(tmp_path / name, precision) for name, precision in (("model.int8.onnx", "int8"), ("model.onnx", "fp32"))
+def sentence_encoder(
+    path: Path,
+    seed: int = 1,
+    *,
+    noise: float = 0.0,
+    last: str = "",
+    known: int = 256,
+    ruined: int = 256,
+    fixed: int = 0,
+) -> None:
+    """A vector a word, and one a place: nothing up to `ruined`, of `known`. `last`: a node at the end."""
+    rng = np.random.default_rng(seed)
+    table = rng.standard_normal((len(WORDS), 16)) * (1 + noise)
+    place = 20 * rng.standard_normal((known, 16)) * (np.arange(known) >= ruined)[:, None]
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], ["length"], start=1),
+        helper.make_node("Slice", ["place", "zero", "length"], ["places"]),
+        helper.make_node("Gather", ["table", "input_ids"], ["words"]),
+        helper.make_node("Add", ["words", "places"], ["sum"]),
+        helper.make_node(last or "Identity", ["sum"], ["hidden"]),
     ]
-    (tmp_path / "manifest.toml").write_text(
-        'name = "words"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "CC0-1.0"\ntrained_by = "nobody"\n'
-        f'[text]\nvocab = "vocab.txt"\nmax_length = 64\n{"".join(rows)}{row(tmp_path / "vocab.txt", "fp32", "vocab")}'
+    weights = {"table": table.astype(np.float32), "place": place.astype(np.float32)}
+    ends: tuple[Ends, Ends] = (
+        {"input_ids": (TensorProto.INT64, [1, fixed or "L"])},
+        {"hidden": (TensorProto.FLOAT, [1, fixed or "L", 16])},
     )
-    served = Models(threads=1).serve(str(tmp_path))
-    assert says in served.why and ("model.int8.onnx (int8) on" in served.why) == (seed == 1)
+    write_onnx(path, nodes, *ends, {**weights, "zero": np.zeros(1, np.int64)})
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ({"noise": 1e-3}, "model.int8.onnx: correlation 1.000 against"),
+        ({"seed": 2}, "does not agree with its parent: "),
+        ({"last": "Neg"}, "does not agree with its parent: nearness of sentences (cosine -1.000) 0.000"),
+        ({"ruined": 120}, "does not agree with its parent: nearness of long texts (cosine "),
+        ({"fixed": 120}, "is refused: it reads 120 word pieces of a text, its parent 256; convert it with as many, or"),
+    ],
+    ids=["alike", "another", "negated", "ruined from the 120th place on", "of 120 places"],
+)
+def test_encoders_by_the_likeness_of_sentences_and_of_vectors(
+    tmp_path: Path, variant: dict[str, Any], says: str
+) -> None:
+    why = Models(threads=1).serve(str(encoders(tmp_path, {}, variant))).why
+    assert says in why and ("model.int8.onnx (int8) on" in why) == ("noise" in variant)
+
+
+def test_of_long_texts_a_parent_that_fails_on_them_asks_nothing(tmp_path: Path) -> None:
+    """Its manifest says 256 places, of which it has 120: the rest is no fault of the variant."""
+    why = Models(threads=1).serve(str(encoders(tmp_path, {"known": 120}, {"fixed": 120}))).why
+    assert "model.int8.onnx: correlation 1.000 against" in why
+
+
+def encoders(folder: Path, parent: dict[str, Any], variant: dict[str, Any]) -> Path:
+    """A model folder of a sentence_encoder and its variant, made as these say."""
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    sentence_encoder(folder / "model.onnx", **parent)
+    sentence_encoder(folder / "model.int8.onnx", **{**parent, **variant})
+    rows = row(folder / "model.int8.onnx", "int8") + row(folder / "model.onnx", "fp32")
+    (folder / "manifest.toml").write_text(
+        'name = "words"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "CC0-1.0"\ntrained_by = "nobody"\n'
+        f'[text]\nvocab = "vocab.txt"\nmax_length = 256\n{rows}{row(folder / "vocab.txt", "fp32", "vocab")}'
+    )
+    return folder
 
 
 def test_heads_beside_an_encoder_are_held_against_their_most_precise_form(tmp_path: Path) -> None:
@@ -303,6 +351,55 @@ def test_classifiers_of_pictures_by_their_first_label(tmp_path: Path, gain: floa
     head = f"score = 0.5\n{head}"
     why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
     assert says in why and f"{serves} (" in why
+
+
+def shares(logits: Floats) -> Floats:
+    power = np.exp(logits)
+    return np.asarray(power / power.sum(axis=1, keepdims=True), np.float32)
+
+
+FIRST = np.array([6, 0, 0], np.float32)
+LOGITS = np.random.default_rng(0).normal(0, 1, (40, 3)).astype(np.float32) + FIRST
+
+
+@pytest.mark.parametrize(
+    ("mine", "least", "most"),
+    [
+        (shares(1.1 * LOGITS), 1.0, 1.0),
+        (shares(LOGITS + np.random.default_rng(1).normal(0, 0.5, LOGITS.shape).astype(np.float32)), 1.0, 1.0),
+        (np.rint(256 * shares(LOGITS)) / np.float32(256), 1.0, 1.0),
+        (shares(0.4 * LOGITS), 0.6, 0.7),
+        (shares(3 * LOGITS), 0.5, 0.6),
+        (shares(0.01 * LOGITS), 0.0, 0.05),
+        (shares(LOGITS * 0 + FIRST), 0.0, 0.01),
+        (shares(-LOGITS + 2 * FIRST), 0.0, 0.0),
+    ],
+    ids=["alike", "noisy", "int8", "fainter", "louder", "faint", "constant", "negated"],
+)
+def test_how_far_shares_follow_those_of_a_parent_that_says_the_same_of_everything(
+    mine: Floats, least: float, most: float
+) -> None:
+    theirs = shares(LOGITS)
+    assert len(set(theirs.argmax(axis=1))) == 1
+    assert least <= _follows(mine, theirs)[0] <= most
+    assert _follows(shares(LOGITS * 0), shares(0.001 * LOGITS))[0] == 1.0, "a parent that says nothing asks for nothing"
+
+
+def test_a_classifier_of_pictures_that_says_the_same_of_everything(tmp_path: Path) -> None:
+    """As its parent does of all the sealed pictures, in which no green is that strong."""
+    for name, gain in (("a.onnx", 10.0), ("b.onnx", 0.01)):
+        gains = numpy_helper.from_array(np.array([1, gain, 1], np.float32).reshape(1, 3, 1, 1), "gain")
+        model = onnx.load(colours(tmp_path / name))
+        (old,) = model.graph.initializer
+        old.CopyFrom(gains)
+        model.graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 20], np.float32), "most"))
+        model.graph.node.insert(2, helper.make_node("Add", ["means", "most"], ["sums"]))
+        model.graph.node[3].input[0] = "sums"
+        onnx.save(model, tmp_path / name)
+    head = 'task = "recognise"\nfamily = "image-classifier"\nlabels = ["blue", "green", "red"]\n[input]\nwidth = 8\n'
+    head += 'height = 8\nchannels = "BGR"\nscale = 0.00392156862745098\nletterbox = "stretch"'
+    why = Models(threads=1).serve(str(variants(tmp_path, head, {"b.onnx": "int8", "a.onnx": "fp32"}))).why
+    assert "b.onnx is refused: it does not agree with its parent: following of the shares (slope " in why
 
 
 def compressor(path: Path, seed: int, noise: float, keep: int = 8) -> Path:

@@ -245,6 +245,20 @@ def test_the_gate_holds_a_variant_against_its_parent(tmp_path: Path, task: str, 
         assert " 1.000 against net.onnx on 46 samples" in tried["int8.onnx"].notes[-1]
 
 
+@pytest.mark.parametrize("task", ["tag", "classify"])
+def test_one_that_says_the_same_as_its_parent_but_of_everything(tmp_path: Path, task: str) -> None:
+    """In the sealed sentences the parent finds nothing either."""
+    make, labels = (tagger, TAGS) if task == "tag" else (labeller, KINDS)
+    table = np.random.default_rng(1).normal(0, 1, (len(WORDS), len(labels))).astype(np.float32)
+    bias = np.zeros(len(labels), np.float32)
+    bias[0] = 9
+    make(tmp_path / "m", table + bias)
+    make(tmp_path / "m", table * np.float32(0.01) + bias, "int8.onnx")
+    tried = {one.name: one for one in try_all(registry.locate(str(folder_of(tmp_path / "m", task, labels))), 1)}
+    assert not tried["net.onnx"].refused
+    assert "does not agree with its parent: following of the shares (slope 0." in tried["int8.onnx"].refused
+
+
 def test_a_manifest_without_labels_is_wrong(tmp_path: Path) -> None:
     tagger(tmp_path / "m", scores(PLACES, 4))
     tagger(tmp_path / "m", scores(PLACES, 4), "int8.onnx")
