@@ -71,7 +71,7 @@ class Trial(msgspec.Struct, frozen=True):
     parts: dict[str, str] = {}
     """role -> file, for vocabulary and tokenizer"""
     parent: Manifest | None = None
-    """of the second variant, which the first is held against; None: the same model's"""
+    """of the second variant, which the first is held against; None: the two are files of one model"""
     parent_parts: dict[str, str] = {}
     seconds: float = 3.0
     """of a race"""
@@ -153,7 +153,8 @@ def agree(
         LIMITS,
         manifest,
         {role: str(part.absolute()) for role, part in parts.items()},
-        theirs if theirs.name != manifest.name else None,
+        # a model that was made from another one may bear its name
+        theirs if manifest.parent is not None else None,
         {role: str(part.absolute()) for role, part in their_parts.items()},
     )
     verdict = ask("reports", trial, again=again)
@@ -239,16 +240,16 @@ def _read(place: Path) -> Verdict | None:
 def _key(trial: Trial) -> str:
     """Hex digest of all that could change the verdict, the limits among them."""
     files = [msgspec.structs.replace(variant.file, name="", sources=[]) for variant in trial.variants]
-    manifest = None
-    if trial.manifest is not None:
-        # what is said about a model's origin does not change what it computes
-        manifest = msgspec.structs.replace(
-            trial.manifest, name="", version="", description="", card=None, made=None, file=files
-        )
-    parts = {role: store.digest(Path(path)) for role, path in trial.parts.items()}
+    # what is said about a model's origin does not change what it computes
+    manifests = [
+        one and msgspec.structs.replace(one, name="", version="", description="", card=None, made=None, file=files)
+        for one in (trial.manifest, trial.parent)
+    ]
+    parts = [
+        {role: store.digest(Path(path)) for role, path in given.items()} for given in (trial.parts, trial.parent_parts)
+    ]
     providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
-    parent = trial.parent.name if trial.parent else ""
-    told = (VERSION, trial.what, files, manifest, parts, parent, trial.threads, trial.limits)
+    told = (VERSION, trial.what, files, manifests, parts, trial.threads, trial.limits)
     told = (*told, runtimes(), cpu(), providers, _samples() if trial.what in ("agree", "heads") else "")  # type: ignore[assignment]
     return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]
 
@@ -266,7 +267,8 @@ def labels() -> Path | None:
 
 
 def _samples() -> list[str]:
-    found = [f"{path.name} {path.stat().st_size}" for path in samples()]
+    # what was written into one since, of the same length too
+    found = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in samples()]
     drawn = labels()
     return [*found, store.digest(drawn)] if drawn else found
 

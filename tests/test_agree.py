@@ -220,6 +220,39 @@ def test_a_parent_of_another_name(tmp_path: Path, own_home: Path) -> None:
         Models(threads=1).serve(str(child))
 
 
+WRONG = ("[input]", "[input]\nscale = 0.05")
+"""what makes a tiny detector see next to nothing"""
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    text = (folder / "manifest.toml").read_text()
+    assert old in text
+    (folder / "manifest.toml").write_text(text.replace(old, new))
+
+
+def test_a_verdict_ends_with_what_the_parent_was_when_it_was_given(tmp_path: Path, own_home: Path) -> None:
+    child, whole = tiny_detector(tmp_path / "child", box=(16, 16, 48, 47)), tiny_detector(own_home / "models" / "whole")
+    edit(child, 'name = "tiny"', 'name = "pruned"\nparent = "whole"')
+    edit(whole, 'name = "tiny"', 'name = "whole"')
+    assert "mAP50 1.000 against" in Models(threads=1).serve(str(child)).why
+    edit(whole, *WRONG)
+    with pytest.raises(RefusedError, match="it does not agree with its parent"):
+        Models(threads=1).serve(str(child))
+    edit(whole, *reversed(WRONG))
+    edit(whole, "licence", 'description = "of its origin"\nlicence')
+    (report,) = (one for one in (own_home / "reports").iterdir() if json.loads(one.read_text())["result"]["passed"])
+    report.write_text(report.read_text().replace("mAP50 1.000 against", "as remembered, against"))
+    assert "as remembered, against" in Models(threads=1).serve(str(child)).why
+
+
+def test_a_parent_of_the_same_name_is_read_as_its_own_manifest_says(tmp_path: Path) -> None:
+    child, whole = tiny_detector(tmp_path / "child", box=(16, 16, 48, 47)), tiny_detector(tmp_path / "whole")
+    edit(child, 'name = "tiny"', f'name = "tiny"\nparent = "{whole}"')
+    edit(child, *WRONG)
+    with pytest.raises(RefusedError, match="it does not agree with its parent"):
+        Models(threads=1).serve(str(child))
+
+
 def sentence_encoder(
     path: Path,
     seed: int = 1,

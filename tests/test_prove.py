@@ -18,7 +18,7 @@ from edge_agent import prove as proving
 from edge_agent import reading, registry
 from edge_agent.errors import FetchError, ModelError, RefusedError
 from edge_agent.manifest import File, Input, Manifest, TextInput
-from edge_agent.prove import Limits, prove
+from edge_agent.prove import LIMITS, Limits, Trial, _key, prove
 from edge_agent.serving import Models
 from tests.nets import absolute_tflite, blob_finder_onnx, write_onnx, write_tflite
 from tests.tasks.text_models import WORDS
@@ -344,3 +344,19 @@ def test_without_a_place_to_remember_it_is_tried_each_time(tmp_path: Path, own_h
     assert prove(made, made.file[0], path, {}, 1).result.passed
     with pytest.raises(FetchError):
         registry.file_path(registry.Located(made, tmp_path / "none", ""), made.file[0])
+
+
+def test_a_verdict_depends_on_the_parents_vocabulary_and_on_what_is_in_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path))
+    vocabulary, sample = tmp_path / "vocab.txt", tmp_path / "samples" / "said.txt"
+    sample.parent.mkdir()
+    keys = []
+    for words, said, at in (("a b", "on", 1), ("a c", "on", 1), ("a c", "no", 2), ("a c", "no", 2)):
+        for path, text in ((vocabulary, words), (sample, said)):
+            path.write_text(text)
+            os.utime(path, (at, at))
+        keys.append(_key(Trial("agree", [], 1, LIMITS, parent_parts={"vocab": str(vocabulary)})))
+    first, other_words, other_sample, same = keys
+    assert len({first, other_words, other_sample}) == 3 and same == other_sample
