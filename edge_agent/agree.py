@@ -48,8 +48,8 @@ FAINT = 0.01
 STEP = 1 / 256
 """of scores that come out as int8"""
 KEPT = 0.75
-"""share of its parent's candidates that a sound variant has; sound int8 ones were measured to have 0.89 and more, dead,
-faint and half blind ones 0.59 and less"""
+"""share of its parent's candidates that a sound variant has; sound int8 ones were measured to have 0.88 and more, dead,
+faint and half blind ones 0.59 and less; at another size 0.86 to 1.7 times the share of the pixels"""
 OVERLAP = 0.88
 """mean IoU with its parent's boxes that a sound variant has; measured: 0.93 and more"""
 NEAR = 0.9
@@ -110,7 +110,8 @@ def _detectors(one: Served, other: Served) -> tuple[float, int, str]:
     figures.append(_kept(known, "boxes of its own that its parent sees"))
     count, most = len(_at_least(all_mine, asked).score), len(_at_least(all_theirs, its / 2).score) + BY_CHANCE
     figures.append((min(1.0, most / max(1, count)), f"boxes in number ({count} where its parent may see {most})"))
-    figures += [_overlap(sure, held), *_faint(_at_least(all_theirs, FAINT), all_mine), *_on_labels(one, other)]
+    figures += [_overlap(sure, held), *_faint(_at_least(all_theirs, FAINT), all_mine, _pixels(one, other))]
+    figures += _on_labels(one, other)
     value, name = _least(figures)
     return value, len(shown) - 1, name
 
@@ -134,19 +135,27 @@ def _overlap(sure: Found, held: Found) -> tuple[float, str]:
     return float(np.minimum(1.0, mean / OVERLAP)), f"overlap with sure boxes of its parent (mean IoU {mean:.3f})"
 
 
-def _faint(theirs: Found, mine: Found) -> list[tuple[float, str]]:
+def _pixels(one: Served, other: Served) -> float:
+    """Pixels of the input of one of the two over those of the other, at most 1."""
+    assert one.input is not None and other.input is not None
+    mine, theirs = (spec.width * spec.height for spec in (one.input, other.input))
+    return min(mine / theirs, theirs / mine)
+
+
+def _faint(theirs: Found, mine: Found, pixels: float) -> list[tuple[float, str]]:
     """What is left of all that the parent sees, whatever it would report of it: of the boxes, and of the classes that
     have more than a few; and the names of that.
 
     The sealed pictures may show nothing of what a model is for. What it takes for that at a hundredth tells all the
-    same whether a variant is dead, faint, or blind to some classes. Half the score will do, less a step of int8.
+    same whether a variant is dead, faint, or blind to some classes. Half the score will do, less a step of int8. Of
+    another input size with this share of the `pixels`, as large a share will do: most of it is small.
     """
     met = _best(theirs, mine)[1] >= np.maximum(theirs.score / 2 - STEP, STEP / 10)
     labels, which, count = np.unique(theirs.label, return_inverse=True, return_counts=True)
     seen = np.bincount(which, met, len(labels))[count >= 2 * BY_CHANCE] > 0
     share = float(seen.mean()) if seen.size else float("nan")
     told = f"classes in faint boxes of its parent that it sees ({seen.sum()} of {len(seen)})"
-    return [_kept(met, "faint boxes of its parent that it sees", KEPT), (share, told)]
+    return [_kept(met, "faint boxes of its parent that it sees", KEPT * pixels), (share, told)]
 
 
 def truth_of(found: Found, score: float) -> Truth:

@@ -156,9 +156,10 @@ def test_half_of_the_faint_boxes_fainter_still() -> None:
     zeros, score = np.zeros(20, np.int64), np.full(20, 0.1)
     theirs = Found(np.arange(20, dtype=np.int64), zeros, np.tile([0.0, 0.0, 9.0, 9.0], (20, 1)), score)
     mine = Found(theirs.image, zeros, theirs.xywh, np.where(np.arange(20) < 10, score, 0.4 * score))
-    (share, told), classes = _faint(theirs, mine)
+    (share, told), classes = _faint(theirs, mine, 1.0)
     assert (round(share, 6), told) == (0.8, "faint boxes of its parent that it sees (10 of 20)")
     assert classes == (1.0, "classes in faint boxes of its parent that it sees (1 of 1)")
+    assert _faint(theirs, mine, 0.75)[0][0] == 1.0, "at another size less is asked for"
 
 
 def test_boxes_that_lie_worse_than_their_parents(tmp_path: Path) -> None:
