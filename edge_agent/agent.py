@@ -46,6 +46,8 @@ LOOK_S = 2.0
 """seconds between two looks for models that were switched"""
 REOPEN_S = (1.0, 60.0)
 """seconds, first and longest wait before a source that failed is opened again"""
+STOP_S, FINISH_S = 10.0, 30.0
+"""seconds at most that a stop waits for a pipeline, and for one with texts that cannot be read again"""
 
 
 class Agent:
@@ -79,7 +81,7 @@ class Agent:
             budget = Budget(config.store.bytes_per_day, store / "budget.json")
             self.link = Link(config.mqtt, self.device, self.outbox, budget) if config.mqtt.url else None
             marks = self.outbox.marks
-            subscribe = self.link.subscribe if self.link else None
+            subscribe = partial(self.link.subscribe, own=False) if self.link else None
             self.lines = [make_line(pipe, self.models, subscribe, marks.get(pipe.name)) for pipe in config.pipeline]
             self.commands = Commands(self.link, store, self._verbs(), self._changed.set) if self.link else None
         except BaseException:
@@ -149,6 +151,7 @@ class Agent:
                             self._stream(line, item)
                             continue
                         line.taken += 1
+                        line.once = isinstance(item, Text) and item.mark is None
                         wait = REOPEN_S[0]
                         if not line.box.put(item):
                             return
@@ -287,17 +290,30 @@ class Agent:
             self._changed.wait(0.05 if draining else 0.5)
 
     def _stop_in_order(self, stop: threading.Event) -> None:
-        """Sources, then what they brought, then the outbox, then the link: nothing that was accepted is lost."""
+        """Sources, then what they brought, then the outbox, then the link: nothing that was accepted is lost, but
+        texts that cannot be read again and take longer than FINISH_S.
+        """
         stop.set()
+        began = time.monotonic()
         for line in self.lines:
             for thread in line.threads:
-                thread.join(10)
+                limit = FINISH_S if line.unanswered else STOP_S
+                thread.join(max(0.0, began + limit - time.monotonic()))
                 if thread.is_alive():
-                    log.warning("%s did not stop within 10 s", thread.name)
+                    log.warning("%s did not stop within %.0f s", thread.name, limit)
+                    line.box.clear()
+                    thread.join(1)
+            if line.unanswered:
+                log.error("%s: %d texts are lost: not answered before the stop", line.config.name, line.unanswered)
         self._say_states()
         if self.link is not None:
             self.link.stop()
         self.outbox.close()
+
+    @property
+    def unanswered(self) -> int:
+        """Texts that were heard, cannot be read again and have no event: lost, once the agent has stopped."""
+        return sum(line.unanswered for line in self.lines)
 
     def _say(self, tail: str, body: dict[str, object]) -> None:
         """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""

@@ -46,10 +46,17 @@ class Line:
     since: float = field(default_factory=time.time)
     taken: int = 0
     """samples that the source gave"""
+    once: bool = False
+    """they cannot be read again: texts without a mark"""
     refused: str = ""
     """why a model that was switched to does not serve, one line; empty when it does"""
     ended: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def unanswered(self) -> int:
+        """Texts that were taken, cannot be read again and have no answer."""
+        return self.opened.left() + (self.taken - self.stats.samples if self.once else 0)
 
     @property
     def models(self) -> list[str]:

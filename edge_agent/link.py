@@ -39,8 +39,9 @@ from edge_agent.wire import (
     MQTTMessage,
     ReasonCode,
     close,
+    comes_for,
     gathered,
-    matches,
+    subscribe,
     turn,
     wait_before,
 )
@@ -67,7 +68,11 @@ TAKEN = 5
 _DENIED = {"Not authorized", "Quota exceeded", "Unspecified error", "Implementation specific error"}
 """v5 reasons that may pass; others (invalid topic, bad payload) will not, and the event is set aside"""
 
-Receiver = Callable[[str, bytes], None]
+REMEMBERED = 10_000
+"""topics whose last texts are remembered, to tell retained ones that come again"""
+
+Receiver = Callable[[str, bytes], object]
+"""(topic, payload) -> False when it is not taken: the broker is to give it again after the next connect"""
 
 
 class Link:
@@ -102,7 +107,10 @@ class Link:
         self._to_tell: deque[tuple[str, bytes]] = deque(maxlen=100)
         self._said: dict[str, bytes] = {}
         self._to_say: dict[str, None] = {}
-        self._receivers: list[tuple[str, Receiver, bool]] = []
+        self._receivers: list[tuple[str, Receiver, bool, bool]] = []
+        self._given: dict[tuple[Receiver, str], tuple[int | None, int | None]] = {}
+        """receiver and topic -> hashes of the last texts, one that was retained and one that was not"""
+        self._numbered = True
         self._subscribed: dict[str, int] = {}
         """topic filter -> packet id of its subscription"""
         self._leaving: dict[int, str] = {}
@@ -178,12 +186,13 @@ class Link:
             self._to_tell.append((tail, payload))
         self.wake()
 
-    def subscribe(self, topics: str, receive: Receiver, retained: bool = True) -> Callable[[], None]:
+    def subscribe(self, topics: str, receive: Receiver, retained: bool = True, own: bool = True) -> Callable[[], None]:
         """Hand each message under a topic filter to `receive(topic, payload)`, which must return at once.
 
-        `retained`: also what the broker kept from before. Returns what ends it.
+        `retained`: also what the broker kept from before; each once. `own`: also what stands under this device's own
+        topics; else only a filter without wildcards gives it. Returns what ends it.
         """
-        entry = (topics, receive, retained)
+        entry = (topics, receive, retained, own)
         with self._lock:
             self._receivers.append(entry)
         self.wake()
@@ -276,6 +285,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
+        client.manual_ack_set(True)  # what a source does not take any more is for the next process
         client.max_inflight_messages_set(WINDOW + SPARE)
         client.will_set(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
         self.broker.connect(client)
@@ -431,11 +441,10 @@ class Link:
 
     def _subscribe_new(self, client: Client) -> None:
         with self._lock:
-            wanted = {topics for topics, _, _ in self._receivers}
+            wanted = {topics for topics, *_ in self._receivers}
         self._note_session(self._session | wanted)
         for topics in sorted(wanted - self._subscribed.keys()):
-            _, mid = client.subscribe(topics, qos=1)
-            self._subscribed[topics] = mid or 0
+            self._subscribed[topics] = subscribe(client, topics, self._numbered)
         for topics in sorted(self._session - wanted - set(self._leaving.values())):
             _, mid = client.unsubscribe(topics)
             self._leaving[mid or 0] = topics
@@ -466,6 +475,7 @@ class Link:
     def _on_connect(self, client: Any, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
         self._connack = reason
         self._largest = getattr(properties, "MaximumPacketSize", None)
+        self._numbered = bool(getattr(properties, "SubscriptionIdentifierAvailable", True))
         if not getattr(properties, "RetainAvailable", 1):
             self._retain_nothing()
         self._most = min(WINDOW + SPARE, getattr(properties, "ReceiveMaximum", WINDOW + SPARE))
@@ -512,12 +522,30 @@ class Link:
     def _on_message(self, client: Any, _: Any, message: MQTTMessage) -> None:
         with self._lock:
             receivers = list(self._receivers)
-        for topics, receive, retained in receivers:
-            if (retained or not message.retain) and matches(topics, message.topic):
-                try:
-                    receive(message.topic, bytes(message.payload))
-                except Exception:  # a bug: it must not end the thread that all messages go through
-                    log.exception("mqtt: %s: %d bytes passed over", message.topic, len(message.payload))
+        ours = message.topic.startswith(f"{self.base}/")
+        taken = True
+        for topics, receive, retained, own in receivers:
+            if not comes_for(topics, message) or (ours and not own and topics != message.topic):
+                continue
+            if message.retain and not retained:
+                continue
+            if retained and self._again(receive, message):
+                continue
+            try:
+                taken = receive(message.topic, bytes(message.payload)) is not False and taken
+            except Exception:  # a bug: it must not end the thread that all messages go through
+                log.exception("mqtt: %s: %d bytes passed over", message.topic, len(message.payload))
+        if taken:
+            client.ack(message.mid, message.qos)
+
+    def _again(self, receive: Receiver, message: MQTTMessage) -> bool:
+        """Whether this is a retained text that was given before; 3.1.1 has them come with each subscription."""
+        key, text = (receive, message.topic), hash(message.payload)
+        retained, passing = self._given.pop(key, (None, None))
+        self._given[key] = (text, passing) if message.retain else (retained, text)
+        if len(self._given) > REMEMBERED:
+            del self._given[next(iter(self._given))]
+        return message.retain and text in (retained, passing)
 
     def _on_ack(self, topic: str, payload: bytes) -> None:
         """A consumer has these: {"ids": ["DEVICE/EPOCH/SEQ", ...]}."""

@@ -57,6 +57,12 @@ class Mailbox(Generic[T]):
             self._closed = True
             self._state.notify_all()
 
+    def clear(self) -> None:
+        """Nothing more comes in, and what is in it is thrown away."""
+        with self._state:
+            self._items.clear()
+        self.close()
+
     def __iter__(self) -> Iterator[T]:
         """Items in order, waiting for each, until the box is closed and empty."""
         while True:

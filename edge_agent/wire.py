@@ -11,6 +11,7 @@ import random
 import select
 import socket
 import ssl
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Mqtt, parse_broker, secret
 from edge_agent.errors import ConfigError, LinkError
@@ -32,8 +34,9 @@ __all__ = [
     "PahoClient",
     "ReasonCode",
     "close",
+    "comes_for",
     "gathered",
-    "matches",
+    "subscribe",
     "turn",
     "wait_before",
 ]
@@ -94,9 +97,32 @@ class Client(PahoClient):
                 del self._unsent[: super()._sock_send(self._unsent)]
 
 
-def matches(topics: str, topic: str) -> bool:
-    """Whether a topic falls under a topic filter."""
-    return topic_matches_sub(topics, topic)
+def subscribe(client: Client, topics: str, numbered: bool = True) -> int:
+    """Subscribe with QoS 1; the packet's id.
+
+    By MQTT 5 what the broker retains comes for a new subscription only, and, if `numbered`, each message names those
+    that it comes for (see `comes_for`): they stay in the session, so their number is made of the filter.
+    """
+    if client.protocol != V5:
+        return client.subscribe(topics, qos=1)[1] or 0
+    options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+    properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+    if numbered:
+        properties.SubscriptionIdentifier = _number(topics)
+    return client.subscribe(topics, options=options, properties=properties)[1] or 0
+
+
+def comes_for(topics: str, message: MQTTMessage) -> bool:
+    """Whether a message is meant for who subscribed to a topic filter: of filters that overlap, the broker sends one
+    for each, and MQTT 5 alone tells which.
+    """
+    numbers = getattr(message.properties, "SubscriptionIdentifier", None)
+    return (not numbers or _number(topics) in numbers) and topic_matches_sub(topics, message.topic)
+
+
+def _number(topics: str) -> int:
+    """1 to 268,435,455 (MQTT 5.0 section 3.8.2.1.2)."""
+    return 1 + zlib.crc32(topics.encode()) % 268_435_455
 
 
 class Broker:

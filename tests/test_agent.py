@@ -7,15 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edge_agent.agent import Agent
 from edge_agent.audit import Audit
-from edge_agent.config import Mqtt
+from edge_agent.config import Mqtt, load
 from edge_agent.outbox import Outbox
+from edge_agent.types import Event
 from tests.broker import Consumer, Mosquitto, broker, until
+from tests.conftest import ROOT
 from tests.tiny import tiny_detector
 
 AGENT = [sys.executable, "-m", "edge_agent"]
@@ -146,6 +150,84 @@ def test_text_from_another_device(mosquitto: Mosquitto, tmp_path: Path) -> None:
         until(lambda: [e["text"] for e in consumer.events()] == ["water the plants"], "the text comes back as an event")
         agent.send_signal(signal.SIGTERM)
         finish(agent)
+
+
+SLOW = """import time
+from edge_agent.types import Text
+class Slow:
+    takes = (Text,)
+    def __init__(self, seconds): self.seconds = seconds
+    def __call__(self, item):
+        time.sleep(self.seconds)
+        yield item
+def slow(uri, serve, home): return Slow(float(uri.options["seconds"]))
+"""
+
+
+def slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> str:
+    """A task that passes texts on after a while."""
+    (tmp_path / "slowtask").mkdir()
+    (tmp_path / "slowtask" / "it.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    return f'"slowtask.it:slow:?seconds={seconds}"'
+
+
+def publish(port: int, topic: str, texts: list[str]) -> None:
+    """Return once the broker has acknowledged each."""
+    tool = ["mosquitto_pub", "-p", str(port), "-q", "1", "-t", topic, "-l"]
+    subprocess.run(tool, input="".join(f"{text}\n" for text in texts), text=True, check=True)
+
+
+def test_texts_that_were_taken_are_answered_before_the_stop_and_the_others_after_it(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 6 pipelines, as what the broker kept comes before threads have started."""
+    task = slowly(tmp_path, monkeypatch, 0.02)
+    pipes = "".join(pipeline(f"p{i}", f"mqtt:in/{i}", task) for i in range(6))
+    config = write(tmp_path, mosquitto.url, pipes)
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+
+        def texts() -> list[str]:
+            return [e["text"] for e in consumer.events()]
+
+        agent = start(config)
+        until(lambda: consumer.last("p5/state"), "the pipelines run")
+        publish(mosquitto.port, "in/0", ["probe"])
+        until(lambda: texts() == ["probe"], "it is subscribed")
+        publish(mosquitto.port, "in/0", [f"taken {i}" for i in range(100)])
+        until(lambda: "taken 0" in texts(), "they arrive")
+        agent.send_signal(signal.SIGTERM)
+        finish(agent)
+        until(lambda: consumer.last("porch/status") == b"offline", "all is told")
+        for i in range(6):
+            publish(mosquitto.port, f"in/{i}", [f"away {i}"])
+        agent = start(config)
+        wanted = {"probe", *(f"taken {i}" for i in range(100)), *(f"away {i}" for i in range(6))}
+        until(lambda: set(texts()) >= wanted, "none is lost")
+        agent.send_signal(signal.SIGTERM)
+        finish(agent)
+        assert sorted(texts()) == sorted(wanted), "none is answered twice"
+
+
+def test_what_no_stop_can_wait_for_is_counted_as_lost(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.agent.FINISH_S", 0.5)
+    monkeypatch.setattr("edge_agent.agent.STOP_S", 0.5)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = write(tmp_path, None, pipeline("words", f"lines:{tmp_path / 'fifo'}", slowly(tmp_path, monkeypatch, 0.2)))
+    os.mkfifo(tmp_path / "fifo")
+    agent, stop = Agent(load(config)), threading.Event()
+    told: list[Event] = []
+    agent.on_event = told.append
+    running = threading.Thread(target=agent.run, args=(stop,))
+    running.start()
+    with (tmp_path / "fifo").open("w") as writer:
+        writer.write("one line\n" * 500)
+    until(lambda: told, "they are answered")
+    stop.set()
+    running.join(30)
+    assert len(told) + agent.unanswered == 500 and agent.unanswered > 400
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,84 @@ def test_messages_reach_who_subscribed(mosquitto: Mosquitto, box: Outbox) -> Non
     other_box.close()
 
 
+def publish(port: int, topic: str, text: str, *more: str) -> bool:
+    """True once the broker has acknowledged it."""
+    tool = ["mosquitto_pub", "-p", str(port), "-q", "1", "-t", topic, "-m", text, *more]
+    return subprocess.run(tool, check=True).returncode == 0
+
+
+def test_filters_that_overlap_bring_each_text_once(mosquitto: Mosquitto, box: Outbox) -> None:
+    link = Link(Mqtt(url=mosquitto.url), "d", box)
+    heard: list[tuple[str, str, bytes]] = []
+    for topics in ("house/+/said", "house/#", "house/hall/+", "house/#"):
+        link.subscribe(topics, lambda topic, payload, topics=topics: heard.append((topics, topic, payload)))  # type: ignore[misc]
+    publish(mosquitto.port, "house/hall/said", "retained", "-r")
+    link.start()
+    until(lambda: len(heard) >= 4, "the retained text has come")
+    publish(mosquitto.port, "house/hall/said", "now")
+    publish(mosquitto.port, "house/hall", "last")
+    until(lambda: [payload for _, _, payload in heard].count(b"last") == 2, "all have come")
+    link.stop()
+    assert len(heard) == 10 and len(set(heard)) == 7, "two have the same filter"
+
+
+@pytest.mark.parametrize("v5", [True, False])
+def test_a_retained_text_comes_once_however_often_the_link_breaks(tmp_path: Path, box: Outbox, v5: bool) -> None:
+    with broker(tmp_path, config=f"allow_anonymous true\npersistence true\npersistence_location {tmp_path}/") as server:
+        link = Link(Mqtt(url=server.url), "d", box)
+        link._v5 = v5
+        heard: list[bytes] = []
+        link.subscribe("a/#", lambda topic, payload: heard.append(payload))
+        publish(server.port, "a/b", "retained", "-r")
+        link.start()
+        until(lambda: heard == [b"retained"], "it comes")
+        for turn in range(2):
+            server.stop()
+            until(lambda: not link.connected, "the link is broken")
+            server.start()
+            until(lambda: link.connected, "it is back")
+            publish(server.port, "a/b", f"new {turn}")
+            until(lambda: b"new %d" % turn in heard, "it hears")  # noqa: B023
+        publish(server.port, "a/b", "other", "-r")
+        until(lambda: heard[-1] == b"other", "another one comes")
+        link.stop()
+    assert heard.count(b"retained") == 1
+
+
+def test_the_device_does_not_hear_itself_unless_asked_by_name(mosquitto: Mosquitto, box: Outbox) -> None:
+    link = Link(Mqtt(url=mosquitto.url), "d", box)
+    heard: list[tuple[str, str]] = []
+    for topics in ("#", "edge/v1/+/p/events", "edge/v1/d/p/events"):
+        link.subscribe(topics, lambda topic, payload, topics=topics: heard.append((topics, topic)), own=False)  # type: ignore[misc]
+    link.start()
+    until(lambda: link.connected, "it is connected")
+    box.put(TextEvent(pipeline="p", at="2026-01-01T00:00:00Z", text="one"))
+    until(lambda: heard, "it is heard")
+    publish(mosquitto.port, "other", "last")
+    until(lambda: heard[-1][1] == "other", "all have come")
+    link.stop()
+    assert heard == [("edge/v1/d/p/events", "edge/v1/d/p/events"), ("#", "other")]
+
+
+def test_what_is_not_taken_comes_again(mosquitto: Mosquitto, box: Outbox) -> None:
+    heard: list[bytes] = []
+
+    def receive(topic: str, payload: bytes) -> bool:
+        heard.append(payload)
+        return len(heard) > 1
+
+    for count in (1, 2):
+        link = Link(Mqtt(url=mosquitto.url), "d", box)
+        link.subscribe("a", receive)
+        link.start()
+        until(lambda: link.connected, "it is connected")  # noqa: B023
+        if count == 1:
+            publish(mosquitto.port, "a", "one", "-r")
+        until(lambda: len(heard) == count, "it comes")  # noqa: B023
+        link.stop()
+    assert heard == [b"one", b"one"]
+
+
 def test_wrong_password_is_said_as_what_it_is(tmp_path: Path, box: Outbox) -> None:
     if shutil.which("mosquitto_passwd") is None:
         pytest.skip("mosquitto_passwd is not installed")

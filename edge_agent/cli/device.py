@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         _notify("STOPPING=1")
         counts, gone = agent.outbox.counts, agent.outbox.unwritten
         more = f", {gone} refused by the disk: the next start declares what is lost of them" if gone else ""
+        more += f", {agent.unanswered} texts lost before they were events" if agent.unanswered else ""
         note(f"{counts.put - gone} events kept, {counts.done} acknowledged, {counts.dropped} lost{more}")
     return 1 if gone else 0
 

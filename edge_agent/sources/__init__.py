@@ -16,8 +16,9 @@ import msgspec
 from edge_agent.errors import ConfigError
 from edge_agent.types import Sample, StreamState, Uri
 
-Subscribe: TypeAlias = Callable[[str, Callable[[str, bytes], None]], Callable[[], None]]
-"""(topic filter, on_message(topic, payload)) -> unsubscribe. on_message is called on the link's thread."""
+Subscribe: TypeAlias = Callable[[str, Callable[[str, bytes], bool]], object]
+"""(topic filter, on_message(topic, payload) -> whether it is taken). on_message is called on the link's thread; what
+is not taken is not acknowledged, so the broker gives it again after the next connect."""
 
 
 class Here(msgspec.Struct, frozen=True):
@@ -33,11 +34,14 @@ class Opened(msgspec.Struct, frozen=True):
     """A source bound to its address. Nothing is read before `run` is iterated."""
 
     run: Callable[[threading.Event], Iterator[Sample | StreamState]]
-    """yields until the source ends or the event is set; raises SourceError when it ended for good"""
+    """yields until the source ends or the event is set, and then what it took and can never take again; raises
+    SourceError when it ended for good"""
     yields: type
     """Frame or Text: lets the chain of tasks be checked before anything starts"""
     live: bool
     """True: the newest sample wins; False: every sample is to be answered"""
+    left: Callable[[], int] = lambda: 0
+    """samples that it took, can never take again and has not yielded"""
 
 
 SCHEMES: dict[str, str] = {

@@ -14,8 +14,9 @@ import select
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.errors import ConfigError, SourceError
@@ -62,7 +63,12 @@ def lines(uri: Uri, here: Here) -> Opened:
             raise SourceError(f"{path}: may not be read; check its owner and mode")
         if not follow and not path.exists():
             raise SourceError(f"{path}: no such file; with follow=true it would be waited for")
-    return Opened(run=lambda stop: walk.run(stop, here.resume_at, from_end), yields=Text, live=False)
+    return Opened(
+        run=lambda stop: walk.run(stop, here.resume_at, from_end),
+        yields=Text,
+        live=False,
+        left=lambda: len(walk.once),
+    )
 
 
 class Splitter:
@@ -111,6 +117,8 @@ class _Walk:
     follow: bool
     clean: Callable[[bytes, int], str]
     pause: float
+    once: deque[tuple[bytes, int, int]] = field(default_factory=deque)
+    """lines of a stream that were read and not yet given; nobody can read them again"""
 
     def run(self, stop: threading.Event, resume_at: int | None, from_end: bool) -> Lines:
         """Open what has the name, read it, and when another takes the name, read that."""
@@ -153,14 +161,25 @@ class _Walk:
         if not stop.is_set():
             yield StreamState("ended")
 
-    def _texts(self, found: list[tuple[bytes, int, int]], stop: threading.Event, marked: bool) -> Iterator[Text]:
-        """Lines as Texts, those without a word left out, at the rate asked for."""
+    def _texts(self, found: list[tuple[bytes, int, int]], stop: threading.Event) -> Iterator[Text]:
+        """Lines of a file as Texts, those without a word left out, at the rate asked for."""
         for raw, lost, mark in found:
             if stop.is_set():
                 return
             text = self.clean(raw, lost)
             if text:
-                yield Text(text, time.time(), time.monotonic(), mark if marked else None)
+                yield Text(text, time.time(), time.monotonic(), mark)
+                if self.pause:
+                    stop.wait(self.pause)
+
+    def _once(self, found: list[tuple[bytes, int, int]], stop: threading.Event) -> Iterator[Text]:
+        """The same of a stream: without a mark, and all of them, whatever `stop` says."""
+        self.once.extend(found)
+        while self.once:
+            raw, lost, _ = self.once.popleft()
+            text = self.clean(raw, lost)
+            if text:
+                yield Text(text, time.time(), time.monotonic())
                 if self.pause:
                     stop.wait(self.pause)
 
@@ -175,7 +194,7 @@ class _Walk:
             try:
                 if os.fstat(fd).st_size < split.at:
                     log.warning("%s: was cut; reading from its new beginning", self.path)
-                    yield from self._texts(split.rest(), stop, marked=True)
+                    yield from self._texts(split.rest(), stop)
                     split, skip = Splitter(), False
                 chunk = os.pread(fd, CHUNK, split.at)
             except OSError as error:
@@ -188,12 +207,12 @@ class _Walk:
                 found = split.feed(chunk)
                 if skip and found:
                     found, skip = found[1:], False
-                yield from self._texts(found, stop, marked=True)
+                yield from self._texts(found, stop)
                 mark = found[-1][2] if found else mark
                 quiet_since = None
                 continue
             if not self.follow or (quiet_since and time.monotonic() - quiet_since > GRACE):
-                yield from self._texts([] if skip else split.rest(), stop, marked=True)
+                yield from self._texts([] if skip else split.rest(), stop)
                 return 0
             if _replaced(fd, self.path):
                 quiet_since = quiet_since or time.monotonic()
@@ -204,12 +223,15 @@ class _Walk:
         """Lines of a FIFO, a terminal or standard input until its end; `forever`: until the next writer, and so on.
 
         A writer that closes ends its last line, newline or not. The FIFO stays open, so that no writer is ever cut off.
+        Once `stop` is set, what was written before is read (a pipe holds CHUNK bytes) and given, the last line too.
         """
         split = Splitter()
         poller = select.poll()
         poller.register(fd, select.POLLIN)
-        while not stop.is_set():
-            events = poller.poll(1000 * TICK)
+        stopping = False
+        while not stopping:
+            stopping = stop.is_set()
+            events = poller.poll(0 if stopping else 1000 * TICK)
             if not events:
                 continue
             if events[0][1] & select.POLLNVAL:
@@ -221,12 +243,13 @@ class _Walk:
             except OSError as error:
                 raise SourceError(f"lines:{self.path}: cannot be read on ({error.strerror})") from None
             if chunk:
-                yield from self._texts(split.feed(chunk), stop, marked=False)
+                yield from self._once(split.feed(chunk), stop)
                 continue
-            yield from self._texts(split.rest(), stop, marked=False)
+            yield from self._once(split.rest(), stop)
             if not forever:
                 return
             stop.wait(TICK)
+        yield from self._once(split.rest(), stop)
 
 
 def _begin(fd: int, resume_at: int | None, from_end: bool) -> tuple[int, bool]:

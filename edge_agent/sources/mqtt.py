@@ -15,12 +15,14 @@ from collections.abc import Iterator
 import msgspec
 
 from edge_agent.errors import ConfigError
-from edge_agent.sources import Here, Opened, Subscribe
+from edge_agent.sources import Here, Opened
 from edge_agent.sources.text import cleaner, tenfold
 from edge_agent.types import StreamState, Text, Uri
 
 MOST_WAITING = 10_000
 """messages that may wait in memory; more are dropped, counted and logged"""
+MOST_BYTES = 8_000_000
+"""bytes of them together; a single message may have more"""
 TICK = 0.1
 """seconds between looks at `stop`"""
 
@@ -46,40 +48,62 @@ def mqtt(uri: Uri, here: Here) -> Opened:
         raise ConfigError(f'"{uri}": is no topic filter; "+" stands for one whole level, "#" for all last ones')
     if here.subscribe is None:
         raise ConfigError(f'"{uri}": no broker is configured; set mqtt.url')
-    subscribe = here.subscribe
-    return Opened(run=lambda stop: _run(uri.rest, subscribe, stop), yields=Text, live=False)
+    inbox = _Inbox(f"mqtt:{uri.rest}")
+    here.subscribe(uri.rest, inbox.take)  # now: what the broker kept comes as soon as the link is up
+    return Opened(run=inbox.run, yields=Text, live=False, left=inbox.left)
 
 
-def _run(topic: str, subscribe: Subscribe, stop: threading.Event) -> Iterator[Text | StreamState]:
-    """Subscribe, give what comes in order, unsubscribe at the end. Only this generator takes from the queue."""
-    clean = cleaner(f"mqtt:{topic}")
-    waiting: deque[tuple[bytes, float, float]] = deque()
-    arrived = threading.Event()
-    dropped = 0
+class _Inbox:
+    """What was heard and is not yet given: the link's thread puts in, the pipeline's takes out."""
 
-    def on_message(_topic: str, payload: bytes) -> None:
-        nonlocal dropped
-        if len(waiting) >= MOST_WAITING:
-            dropped += 1
-            if tenfold(dropped):
-                log.warning("mqtt:%s: more than %d texts wait; %d dropped so far", topic, MOST_WAITING, dropped)
-            return
-        waiting.append((payload, time.time(), time.monotonic()))
-        arrived.set()
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._waiting: deque[tuple[bytes, float, float]] = deque()
+        self._bytes = self._dropped = 0
+        self._state = threading.Condition()
+        self._stop = threading.Event()
 
-    unsubscribe = subscribe(topic, on_message)
-    try:
+    def take(self, _topic: str, payload: bytes) -> bool:
+        """Keep a message. False when the agent stops: unacknowledged, it comes again when the agent is back."""
+        with self._state:
+            if self._stop.is_set():
+                return False
+            if len(self._waiting) >= MOST_WAITING or (self._waiting and self._bytes + len(payload) > MOST_BYTES):
+                self._dropped += 1
+                if tenfold(self._dropped):
+                    most = f"{MOST_WAITING} texts or {MOST_BYTES // 1_000_000} MB"
+                    log.warning("%s: more than %s wait; %d dropped so far", self._name, most, self._dropped)
+                return True
+            self._waiting.append((payload, time.time(), time.monotonic()))
+            self._bytes += len(payload)
+            self._state.notify()
+            return True
+
+    def left(self) -> int:
+        """How many were acknowledged to the broker and not given on."""
+        return self._dropped + len(self._waiting)
+
+    def run(self, stop: threading.Event) -> Iterator[Text | StreamState]:
+        """Give what comes, in order; once `stop` is set, what has come: the broker has forgotten it."""
+        clean = cleaner(self._name)
+        self._stop = stop
         yield StreamState("ok")
-        while not stop.is_set():
-            arrived.wait(TICK)
-            arrived.clear()
-            while waiting and not stop.is_set():
-                payload, at, mono = waiting.popleft()
-                text = clean(_text_of(payload), 0)
-                if text:
-                    yield Text(text, at, mono)
-    finally:
-        unsubscribe()
+        while (oldest := self._oldest()) is not None:
+            payload, at, mono = oldest
+            text = clean(_text_of(payload), 0)
+            if text:
+                yield Text(text, at, mono)
+
+    def _oldest(self) -> tuple[bytes, float, float] | None:
+        """The next message; None when none waits and none will be taken any more."""
+        with self._state:
+            while not self._waiting:
+                if self._stop.is_set():
+                    return None
+                self._state.wait(TICK)
+            oldest = self._waiting.popleft()
+            self._bytes -= len(oldest[0])
+            return oldest
 
 
 def _text_of(payload: bytes) -> bytes:

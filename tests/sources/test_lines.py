@@ -187,6 +187,23 @@ def test_a_fifo_and_its_writers(tmp_path: Path) -> None:
         assert seen.states == ["ok"]
 
 
+def test_a_stop_gives_what_was_written_into_a_fifo(tmp_path: Path) -> None:
+    path, stop = tmp_path / "fifo", threading.Event()
+    os.mkfifo(path)
+    source = opened(path)
+    run = source.run(stop)
+    next(run)
+    writer = os.open(path, os.O_RDWR)
+    os.write(writer, "".join(f"{index}\n" for index in range(1000)).encode())
+    first = next(run)
+    assert source.left() == 999, "read, and lost if nobody asks for them"
+    os.write(writer, b"written since\nhalf")
+    stop.set()
+    texts = [item.text for item in (first, *run) if isinstance(item, Text)]
+    assert texts == [*map(str, range(1000)), "written since", "half"] and source.left() == 0
+    os.close(writer)
+
+
 def test_a_fifo_that_is_not_followed_ends_with_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.config import parse_uri
 from edge_agent.sources import open_source
-from edge_agent.sources.mqtt import MOST_WAITING
+from edge_agent.sources.mqtt import MOST_BYTES, MOST_WAITING
 from edge_agent.sources.text import LONGEST
 from edge_agent.types import Text
 
@@ -22,20 +22,15 @@ class Broker:
 
     def __init__(self) -> None:
         self.topic = ""
-        self.publish: Callable[[str, bytes], None] | None = None
+        self.publish: Callable[[str, bytes], bool] | None = None
 
-    def subscribe(self, topic: str, on_message: Callable[[str, bytes], None]) -> Callable[[], None]:
+    def subscribe(self, topic: str, on_message: Callable[[str, bytes], bool]) -> None:
         self.topic, self.publish = topic, on_message
 
-        def unsubscribe() -> None:
-            self.publish = None
-
-        return unsubscribe
-
-    def say(self, *payloads: bytes) -> None:
-        for payload in payloads:
-            assert self.publish is not None
-            self.publish("house/hall/said", payload)
+    def say(self, *payloads: bytes) -> list[bool]:
+        """Whether each was taken."""
+        assert self.publish is not None
+        return [self.publish("house/hall/said", payload) for payload in payloads]
 
 
 def test_payloads_become_texts_in_order() -> None:
@@ -70,7 +65,6 @@ def test_payloads_become_texts_in_order() -> None:
         '{"a":' * 5000,
         "end",
     ]
-    assert broker.publish is None, "it has unsubscribed"
     assert all(item.mark is None for item in seen.items if isinstance(item, Text))
 
 
@@ -91,12 +85,36 @@ def test_more_than_may_wait_is_dropped_counted_and_said(caplog: pytest.LogCaptur
     assert isinstance(item, Text) and item.text == "after"
     stop.set()
     assert list(run) == []
-    assert broker.publish is None
 
 
-def test_closing_the_generator_unsubscribes() -> None:
+def test_bytes_that_wait_are_bounded_too() -> None:
     broker = Broker()
-    run = open_source(parse_uri("mqtt:a"), subscribe=broker.subscribe).run(threading.Event())
+    opened = open_source(parse_uri("mqtt:a"), subscribe=broker.subscribe)
+    assert broker.say(*[b"x" * 1_000_000] * 20) == [True] * 20, "dropped ones are acknowledged: the others would wait"
+    run, stop = opened.run(threading.Event()), threading.Event()
+    assert opened.left() == 20, "kept or dropped, they have not been given"
+    run = opened.run(stop)
+    stop.set()
+    assert sum(isinstance(item, Text) for item in run) == MOST_BYTES // 1_000_000
+    assert opened.left() == 20 - MOST_BYTES // 1_000_000
+
+
+def test_one_message_above_the_bound_is_taken_alone() -> None:
+    broker, stop = Broker(), threading.Event()
+    opened = open_source(parse_uri("mqtt:a"), subscribe=broker.subscribe)
+    broker.say(b'{"text": "short", "more": "' + b"x" * (MOST_BYTES + 1) + b'"}', b"dropped")
+    stop.set()
+    assert [item.text for item in opened.run(stop) if isinstance(item, Text)] == ["short"]
+
+
+def test_a_stop_ends_what_was_taken_and_takes_no_more() -> None:
+    broker, stop = Broker(), threading.Event()
+    opened = open_source(parse_uri("mqtt:a"), subscribe=broker.subscribe)
+    assert broker.say(b"before the run") == [True]
+    run = opened.run(stop)
     next(run)
-    run.close()  # type: ignore[attr-defined]
-    assert broker.publish is None
+    assert broker.say(b"two", b"three") == [True, True]
+    stop.set()
+    assert broker.say(b"for the next process") == [False]
+    assert [item.text for item in run if isinstance(item, Text)] == ["before the run", "two", "three"]
+    assert opened.left() == 0
