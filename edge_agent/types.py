@@ -64,7 +64,7 @@ class Text(msgspec.Struct, frozen=True):
     at: float
     mono: float
     mark: int | None = None
-    """where the next line begins in the followed file, bytes; None when the source has no place to resume at"""
+    """where its source goes on behind it after a restart; None when the source has no place to resume at"""
 
 
 class Audio(msgspec.Struct, frozen=True):

@@ -10,8 +10,12 @@ from collections.abc import Callable
 LONGEST = 32 * 1024
 """bytes of a line that are kept"""
 
-CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 0x09}
-"""C0 and C1 controls but the tab, for str.translate"""
+CONTROLS = {
+    code: " " if code in (0x0B, 0x0C, 0x0D, 0x85) else None
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+    if code != 0x09
+}
+"""C0 and C1 controls but the tab, for str.translate; those that begin a new line part words, so a space"""
 
 log = logging.getLogger("edge_agent")
 
@@ -19,8 +23,9 @@ log = logging.getLogger("edge_agent")
 def cleaner(name: str) -> Callable[[bytes, int], str]:
     """-> clean(raw, lost): raw bytes (at most LONGEST are used; `lost` more were dropped before) as NFC text.
 
-    Invalid UTF-8 becomes U+FFFD; control characters but the tab and a leading byte order mark are taken out; what is
-    only white space comes back as "". The 1st, 10th, 100th, ... long or invalid line of `name` is logged.
+    Invalid UTF-8 becomes U+FFFD; a carriage return within the line, a vertical tab, form feed or next line becomes a
+    space; other control characters but the tab, and a leading byte order mark, are taken out; what is only white space
+    comes back as "". The 1st, 10th, 100th, ... long or invalid line of `name` is logged.
     """
     seen: Counter[str] = Counter()
 
@@ -33,6 +38,7 @@ def cleaner(name: str) -> Callable[[bytes, int], str]:
         if lost or len(raw) > LONGEST:
             complain(f"a line of more than {LONGEST} bytes was cut")
             raw = _whole_characters(raw[:LONGEST])
+        raw = raw.removesuffix(b"\r")
         try:
             text = raw.decode()
         except UnicodeDecodeError:

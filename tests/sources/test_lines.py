@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.config import parse_uri
-from edge_agent.sources import Opened, open_source
-from edge_agent.sources.lines import Splitter
+from edge_agent.sources import Opened, lines, open_source
+from edge_agent.sources.lines import OFFSET, Splitter
 from edge_agent.sources.text import LONGEST, cleaner
 from edge_agent.types import Text
 
@@ -29,7 +29,9 @@ def opened(path: Path | str, options: str = "", resume_at: int | None = None) ->
 
 
 def marks(seen: Seen) -> list[int | None]:
-    return [item.mark for item in seen.items if isinstance(item, Text)]
+    """The offsets in the marks."""
+    found = [item.mark for item in seen.items if isinstance(item, Text)]
+    return [None if mark is None else mark & OFFSET for mark in found]
 
 
 def append(path: Path, text: str | bytes) -> None:
@@ -141,6 +143,87 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, resume_at: int | None, text
     assert everything(opened(path, "follow=false", resume_at)).texts == texts
 
 
+def mark_of(path: Path) -> int | None:
+    """Where a file that is read to its end is left."""
+    seen = everything(opened(path, "follow=false"))
+    return next(item.mark for item in reversed(seen.items) if isinstance(item, Text))
+
+
+def test_another_file_under_the_name_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("".join(f"temp {index:04}\n" for index in range(100)))
+    mark = mark_of(path)
+    append(path, "temp 0100\n")
+    assert everything(opened(path, "follow=false", mark)).texts == ["temp 0100"], "it has grown"
+    path.write_text("".join(f"temp {index:04}\n" for index in range(1000, 1150)))
+    assert len(everything(opened(path, "follow=false", mark)).texts) == 150
+
+
+@pytest.mark.parametrize(("name", "rotated"), [("log", "log.1"), ("a.log", "a-20260101.log"), ("a.log", "a.log.1")])
+def test_the_rest_of_a_file_that_was_rotated_while_nobody_read(tmp_path: Path, name: str, rotated: str) -> None:
+    path = tmp_path / name
+    path.write_text("1\n2\n")
+    mark = mark_of(path)
+    append(path, "3\n4 without its end")
+    path.rename(tmp_path / rotated)
+    (tmp_path / "b.log.1").write_text("1\n2\nof another log\n")
+    (tmp_path / f"{name}.2.gz").write_bytes(os.urandom(100))
+    path.write_text("5\n")
+    with running(opened(path, resume_at=mark)) as seen:
+        seen.until(lambda: seen.texts == ["3", "4 without its end", "5"])
+    half = next(item.mark for item in seen.items if isinstance(item, Text))
+    with running(opened(path, resume_at=half)) as seen:
+        seen.until(lambda: seen.texts == ["4 without its end", "5"])
+    last = next(item.mark for item in reversed(seen.items) if isinstance(item, Text))
+    with running(opened(path, resume_at=last)) as seen:
+        seen.until_state("ok")
+        append(path, "6\n")
+        seen.until(lambda: seen.texts == ["6"])
+
+
+def test_a_writer_that_stays_in_the_file_that_was_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "GRACE", 0.0)
+    path = tmp_path / "log"
+    path.write_text("1\n")
+    with running(opened(path)) as seen:
+        seen.until(lambda: seen.texts == ["1"])
+        path.rename(tmp_path / "log.1")
+        path.write_text("2\n")
+        seen.until(lambda: seen.texts == ["1", "2"])
+        append(tmp_path / "log.1", "late\nlater")
+        seen.until(lambda: seen.texts == ["1", "2", "late"])
+        assert marks(seen)[-1] == 2, "a restart goes on in the new file"
+        append(path, "3\n")
+        seen.until(lambda: seen.texts == ["1", "2", "late", "3"])
+
+
+def test_a_folder_under_the_name_is_waited_out(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("1\n")
+    with running(opened(path)) as seen:
+        seen.until(lambda: seen.texts == ["1"])
+        path.unlink()
+        path.mkdir()
+        seen.until_state("reconnecting")
+        assert seen.whys[-1] == f"waiting for {path}: Is a directory"
+        path.rmdir()
+        path.write_text("2\n")
+        seen.until(lambda: seen.texts == ["1", "2"])
+
+
+def test_a_writer_that_keeps_its_place_in_a_file_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb", buffering=0) as writer, running(opened(path)) as seen:
+        writer.write(b"x" * 99 + b"\n")
+        writer.write((b"x" * 99 + b"\n") * 999)
+        seen.until(lambda: len(seen.texts) == 1000)
+        os.truncate(path, 0)
+        time.sleep(0.3)
+        writer.write(b"behind a hole of more than a line may have\n")
+        seen.until(lambda: len(seen.texts) == 1001)
+        assert seen.texts[-1] == "behind a hole of more than a line may have"
+
+
 def test_restarts_at_any_line_lose_and_double_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log"
     wanted = [f"line {index} " + "x" * (index % 50) for index in range(400)]
@@ -185,6 +268,28 @@ def test_a_fifo_and_its_writers(tmp_path: Path) -> None:
         assert seen.texts == ["one", "two without its end", "three"]
         assert marks(seen) == [None] * 3
         assert seen.states == ["ok"]
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["a writer holds the old one", "nobody does"])
+def test_a_fifo_that_another_or_a_file_takes_the_place_of(tmp_path: Path, idle: bool) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with running(opened(path)) as seen:
+        seen.until_state("ok")
+        writer = os.open(path, os.O_WRONLY)
+        os.write(writer, b"one\n")
+        if not idle:
+            os.close(writer)
+        seen.until(lambda: seen.texts == ["one"])
+        os.mkfifo(tmp_path / "fresh")
+        (tmp_path / "fresh").rename(path)
+        append(path, "two\n")
+        seen.until(lambda: seen.texts == ["one", "two"])
+        (tmp_path / "file").write_text("three\n")
+        (tmp_path / "file").rename(path)
+        seen.until(lambda: seen.texts == ["one", "two", "three"])
+        if idle:
+            os.close(writer)
 
 
 def test_a_stop_gives_what_was_written_into_a_fifo(tmp_path: Path) -> None:
@@ -278,7 +383,7 @@ def test_lines_do_not_depend_on_how_the_bytes_arrive(data: bytes, steps: list[in
         got += parts.feed(data[at : at + step])
         at += step
     assert got + parts.rest() == wanted
-    assert [line for line, _, _ in wanted] == data.split(b"\n")[: len(wanted)]
+    assert [line for line, _, _ in wanted] == [line.lstrip(b"\0") for line in data.split(b"\n")][: len(wanted)]
     assert all(data[mark - 101 : mark - 100] == b"\n" for _, _, mark in wanted[: data.count(b"\n")])
 
 
@@ -289,6 +394,13 @@ def test_any_bytes_become_a_clean_line(raw: bytes) -> None:
     assert not any(ord(sign) < 32 and sign != "\t" for sign in text)
     assert text == "" or not text.isspace()
     text.encode()
+
+
+def test_what_parts_lines_elsewhere_parts_words() -> None:
+    clean = cleaner("x")
+    assert clean(b"10%\r20%\r\r", 0) == "10% 20% "
+    assert clean("a\vb\fc\x85d".encode(), 0) == "a b c d"
+    assert clean(b"end\r", 0) == "end" and clean(b"\r\v", 0) == ""
 
 
 def test_rate_spreads_the_lines(tmp_path: Path) -> None:
