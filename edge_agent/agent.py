@@ -27,7 +27,7 @@ from edge_agent.manifest import Served
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Folder, Found, reporter, run, run_abreast, to_event
 from edge_agent.serving import Models, Pace
-from edge_agent.types import Event, Finding, StreamState, Text, rfc3339
+from edge_agent.types import Event, Finding, Sample, StreamState, Text, rfc3339
 
 log = logging.getLogger("edge_agent")
 
@@ -180,8 +180,13 @@ class Agent:
 
         name = line.config.name
         fold = Folder()
+        kept: int | None = None
+        last: int | None = None
+        """marks of the last event, and of the last sample that was dealt with"""
 
         def put(event: Event, mark: int | None) -> None:
+            nonlocal kept
+            kept = mark
             self.on_event(self.outbox.put(event, line.config.class_of(kind_of(event)), mark))
 
         def keep(found: Found) -> None:
@@ -192,13 +197,22 @@ class Agent:
             for event, at in fold(fresh, telemetry and self.link is not None and self.link.budget.saving, mark):
                 put(event, at)
 
+        def done(sample: Sample) -> None:
+            nonlocal last
+            last = sample.mark if isinstance(sample, Text) else None
+            # what is held back would not come again
+            if last is not None and last != kept and not fold.holds and not how.startswith("summary"):
+                self.outbox.passed(name, last)
+
         try:
             if len(line.teams) == 1:
-                run(line.box, line.teams[0], reporter(how), keep, line.stats)
+                run(line.box, line.teams[0], reporter(how), keep, line.stats, done)
             else:
-                run_abreast(line.box, line.teams, reporter(how), keep, line.stats, line.box.close)
+                run_abreast(line.box, line.teams, reporter(how), keep, line.stats, line.box.close, done)
             for event, at in fold(None, False):
                 put(event, at)
+            if last is not None and last != kept:
+                self.outbox.passed(name, last)
         finally:
             line.box.close()
             line.ended = True

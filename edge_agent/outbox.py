@@ -79,6 +79,8 @@ class Outbox:
         """the disk confirmed (or has refused) every alert up to this one"""
         self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
+        self._passed: dict[str, tuple[int, int]] = {}
+        """pipeline -> the last number given out when it had passed a mark, and the mark"""
         self._ram: dict[str, deque[Entry]] = {kind: deque() for kind in KINDS}
         """what the disk refused, oldest first"""
         self._again: deque[Record] = deque()
@@ -133,6 +135,14 @@ class Outbox:
                 self._state.wait_for(lambda: self._confirmed >= event.seq or self._closing, PATIENCE)
         return event
 
+    def passed(self, pipeline: str, mark: int) -> None:
+        """The pipeline is done with what lies before `mark`, and more than its events tell was without an event.
+
+        The disk knows of it from the next segment on, or once the store is closed: a kill has it answered once more.
+        """
+        with self._state:
+            self._passed[pipeline] = self._given, mark
+
     def _number(self, event: Event, kind: str, mark: int | None = None) -> Event:
         seq = self._given + 1
         stamped = msgspec.structs.replace(
@@ -140,6 +150,8 @@ class Outbox:
         )
         item = Entry(seq, kind, event.pipeline, mark, msgspec.json.encode(stamped))
         self._given = seq  # not before: what cannot be encoded takes no number
+        if mark is not None:
+            self._passed.pop(event.pipeline, None)
         self._pending.append(item)
         self._pending_bytes += len(item.payload)
         self.counts.put += 1
@@ -338,6 +350,7 @@ class Outbox:
             try:
                 refused = self._strike()
                 self._write(batch)
+                self._pass()
                 self._bury()
                 for segment, lost in make_room(self._journal, held):
                     self._condemned.append((self._declare(lost) if lost else 0, segment))
@@ -392,6 +405,16 @@ class Outbox:
             last = max(self._journal.noted, batch[-1].seq if batch else 0)
             # what is on its way from memory is as little safe as what waits there
             self._journal.note(last=last, state=HOMELESS if self.unwritten else OPEN)
+
+    def _pass(self) -> None:
+        """Move marks over what had no event, once the events before it are written."""
+        with self._state:
+            if self.unwritten:
+                return
+            for pipeline, (seq, mark) in list(self._passed.items()):
+                if not self._pending or self._pending[0].seq > seq:
+                    self._journal.marks[pipeline] = mark
+                    del self._passed[pipeline]
 
     def _bury(self) -> None:
         """Delete the segments whose loss is written down."""

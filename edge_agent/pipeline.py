@@ -76,14 +76,24 @@ class Stats(msgspec.Struct):
             yield item
 
 
-def run(samples: Iterable[Sample], tasks: Sequence[Task], report: Report, sink: Sink, stats: Stats) -> None:
+def run(
+    samples: Iterable[Sample],
+    tasks: Sequence[Task],
+    report: Report,
+    sink: Sink,
+    stats: Stats,
+    done: Callable[[Sample], None] = lambda sample: None,
+) -> None:
     """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
+
+    `done` is told of each sample once the sink has what is reported of it.
 
     A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken. Whoever swaps a
     task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
     """
     for sample in samples:
         _tell(sample, _answer(sample, tasks), report, sink, stats)
+        done(sample)
     _end(report, sink, stats)
 
 
@@ -94,6 +104,7 @@ def run_abreast(
     sink: Sink,
     stats: Stats,
     close: Callable[[], None],
+    done: Callable[[Sample], None] = lambda sample: None,
 ) -> None:
     """As `run`, but with a thread for each team of tasks: as many samples are under way at once.
 
@@ -118,6 +129,7 @@ def run_abreast(
                 if failed:
                     return
                 _tell(sample, answer, report, sink, stats)
+                done(sample)
                 told += 1
                 telling.notify_all()
 
@@ -260,6 +272,11 @@ class Folder:
 
     def __init__(self) -> None:
         self._held: tuple[Event, int | None] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether an event is still to come out."""
+        return self._held is not None
 
     def __call__(
         self, event: Event | None, saving: bool, mark: int | None = None

@@ -54,7 +54,7 @@ def recover(path: Path, queues: Queues) -> Found:
             told |= set(gone[1])
             lost.append(Lost(gone[1][0], gone[1][-1], len(gone[1]), gone[0]))
     last = max(old.last, top)
-    if not saved.seq:
+    if not saved.seq and not saved.marks:
         saved = _from_prefaces(queues)
     ends = {
         kind: max([getattr(old, kind), *(run[1] for s in queues[kind].segments[-1:] for run in s.numbers)])

@@ -210,6 +210,40 @@ def test_texts_that_were_taken_are_answered_before_the_stop_and_the_others_after
         assert sorted(texts()) == sorted(wanted), "none is answered twice"
 
 
+@pytest.mark.parametrize("report", ["changes", "summary:9s"])
+def test_lines_that_were_not_worth_an_event_are_not_answered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: str
+) -> None:
+    (tmp_path / "numbers.txt").write_text("".join(f"{n % 7}\n" for n in range(50)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "odd.it", raising=False)
+    monkeypatch.delitem(sys.modules, "odd", raising=False)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "it.py").write_text(
+        "from edge_agent.types import Anomaly, Finding, ModelRef, Text\n"
+        "class Odd:\n"
+        "    takes = (Text,)\n"
+        "    def __call__(self, item):\n"
+        "        yield Finding(item, Anomaly(1.0, 2.0), ModelRef('odd', '1', '0' * 64), {})\n"
+        "def odd(uri, model, home): return Odd()\n"
+    )
+    pipe = pipeline("numbers", f"lines:{tmp_path / 'numbers.txt'}", '"odd.it:odd:"', f'report = "{report}"')
+    config = write(tmp_path, None, pipe)
+    counts: list[tuple[int, int]] = []
+    for lines in (50, 1):
+        agent, stop = Agent(load(config)), threading.Event()
+        running = threading.Thread(target=agent.run, args=(stop,))
+        running.start()
+        line = agent.lines[0]
+        until(lambda: line.stats.samples >= lines, "it answers all")  # noqa: B023
+        stop.set()
+        running.join(30)
+        counts.append((line.stats.samples, agent.outbox.counts.put))
+        with (tmp_path / "numbers.txt").open("a") as file:
+            file.write("7\n")
+    assert counts == [(50, 1), (1, 1)]
+
+
 def test_what_no_stop_can_wait_for_is_counted_as_lost(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

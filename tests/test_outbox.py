@@ -396,6 +396,26 @@ def test_marks_survive_a_kill(tmp_path: Path) -> None:
     box.close()
 
 
+def test_a_mark_moves_over_what_had_no_event_but_never_before_an_event(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, "d")
+    box.passed("words", 3)
+    box.close()
+    box = Outbox(tmp_path, "d")
+    assert box.marks == {"words": 3}
+    with box._state:  # the committer sees it all at once
+        box._number(event(), "alert", 10)
+        box.passed("words", 50)
+        box._number(event(), "alert", 40)
+        box.passed("other", 7)
+    box.put(event(), "alert")
+    assert box.marks == {"words": 40, "other": 7}, "an event that was put later tells better"
+    box.passed("words", 60)
+    box.close()
+    box = Outbox(tmp_path, "d")
+    assert box.marks == {"words": 60, "other": 7}
+    box.close()
+
+
 def test_what_waited_too_long_is_dropped_and_declared(tmp_path: Path) -> None:
     box = Outbox(tmp_path, "d")
     for _ in range(5):
