@@ -200,7 +200,7 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     pipes = [
         msgspec.structs.replace(
-            pipe, source=_based(pipe.source, base), tasks=[_labels_based(task, base) for task in pipe.tasks]
+            pipe, source=_based(pipe.source, base), tasks=[_task_based(task, base) for task in pipe.tasks]
         )
         for pipe in config.pipeline
     ]
@@ -230,12 +230,18 @@ def _based(source: str, base: Path) -> str:
     return str(made)
 
 
-def _labels_based(task: str, base: Path) -> str:
-    """A task with its labels file made absolute."""
+def _task_based(task: str, base: Path) -> str:
+    """A task with its labels file, and its model where that is a path and no name, made absolute."""
     uri = parse_uri(task if ":" in task else f"{task}:")
-    if "labels" not in uri.options:
-        return task
-    return str(Uri(uri.scheme, uri.rest, {**uri.options, "labels": _path("labels", uri.options["labels"], base)}))
+    made = uri
+    if "labels" in uri.options:
+        made = Uri(uri.scheme, uri.rest, {**uri.options, "labels": _path("labels", uri.options["labels"], base)})
+    is_file = uri.rest.endswith((".onnx", ".tflite")) and (base / uri.rest).is_file()
+    if ":" not in uri.scheme and ("/" in uri.rest or is_file):
+        made = Uri(uri.scheme, _path("tasks", uri.rest, base), made.options)
+        if parse_uri(str(made)) != made:
+            raise ConfigError(f'tasks: "{made}": the folder\'s name reads as options; rename it')
+    return task if made == uri else str(made)
 
 
 def parse_uri(text: str) -> Uri:

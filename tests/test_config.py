@@ -86,6 +86,25 @@ def test_paths_start_at_the_config_or_at_home(tmp_path: Path, monkeypatch: pytes
         config.parse(PIPE.replace("camera:0", "files:photos"), tmp_path / "a ?x=1")
 
 
+def test_models_given_as_paths_start_at_the_config(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "i.toml").touch()
+    for task, found in (
+        ("detect:./m.onnx", f"detect:{tmp_path}/m.onnx"),
+        ("detect:m.onnx?score=0.5", f"detect:{tmp_path}/m.onnx?score=0.5"),
+        ("detect:models/yolo", f"detect:{tmp_path}/models/yolo"),
+        ("detect:/a/b.onnx", "detect:/a/b.onnx"),
+        ("classify:./m?labels=i.toml", f"classify:{tmp_path}/m?labels={tmp_path}/i.toml"),
+        ("classify:encoder?labels=i.toml", f"classify:encoder?labels={tmp_path}/i.toml"),
+        ("detect:other.onnx", "detect:other.onnx"),
+        ("detect", "detect"),
+        ("their.task:it:./x", "their.task:it:./x"),
+    ):
+        assert config.parse(PIPE.replace("detect:detector", task), tmp_path).pipeline[0].tasks == [found]
+    with pytest.raises(ConfigError, match="the folder's name reads as options; rename it"):
+        config.parse(PIPE.replace("detector", "./m"), tmp_path / "a ?x=1")
+
+
 def test_class_by_kind() -> None:
     pipe = config.parse(f'{PIPE}class = {{detections = "telemetry"}}').pipeline[0]
     assert [pipe.class_of(kind) for kind in ("detections", "text")] == ["telemetry", "alert"]
