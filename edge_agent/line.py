@@ -75,6 +75,8 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         if not teams[0] and opened.yields is not Text:
             raise ConfigError('pictures need a task; add tasks = ["detect:detector"]')
+        if opened.yields is Text and pipe.report not in (None, "every") and not _folds_texts(pipe):
+            raise ConfigError(f'report = "{pipe.report}": each text has its own event here; take the line out')
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
     room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
@@ -82,6 +84,11 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
     return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
+
+
+def _folds_texts(pipe: Pipeline) -> bool:
+    """Whether what its tasks find in texts can be alike: numbers are unusual or not; of others' tasks nobody knows."""
+    return any(scheme == "anomaly" or ":" in scheme for scheme in (parse_uri(f"{task}:").scheme for task in pipe.tasks))
 
 
 def pace_of(pipe: Pipeline, opened: Opened) -> Pace:

@@ -276,6 +276,8 @@ def test_what_no_stop_can_wait_for_is_counted_as_lost(
         (pipeline("a", "lines:said.txt?folow=false"), 'did you mean "follow"', 2),
         (pipeline("a", "camera:0"), "pictures need a task", 2),
         (pipeline("a", "mqtt:x"), "pipeline a: ", 2),
+        (pipeline("a", "lines:said.txt", more='report = "summary:10s"'), "each text has its own event", 2),
+        (pipeline("a", "lines:said.txt", '"embed"', 'report = "changes"'), "each text has its own event", 2),
     ],
 )
 def test_what_cannot_work_is_one_line_and_nothing_starts(tmp_path: Path, pipelines: str, says: str, code: int) -> None:
