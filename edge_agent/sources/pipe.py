@@ -16,6 +16,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -41,6 +42,8 @@ FORMATS: dict[str, tuple[int, int, int | None]] = {
 
 FAREWELL = 1.0
 """seconds that a program is given to end by itself"""
+LISTEN = 1.0
+"""seconds between looks whether anybody still wants to know what a program complains about"""
 
 
 def pipe(uri: Uri, here: Here) -> Opened:
@@ -72,10 +75,13 @@ def pipe(uri: Uri, here: Here) -> Opened:
 
 
 def _start(command: list[str], width: int, height: int, layout: str, fps: float) -> Reader:
-    """Start the program in a process group of its own; the Reader ends that whole group."""
+    """Start the program in a process group of its own; the Reader ends that whole group.
+
+    It is killed with the thread that calls this, so also where the agent is killed; what it started itself is not.
+    """
     try:
         program = subprocess.Popen(
-            command,
+            [*_tied(), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -91,7 +97,8 @@ def _start(command: list[str], width: int, height: int, layout: str, fps: float)
         fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, 1 << 20)
     gone = threading.Event()
     last_words = bytearray()
-    listener = threading.Thread(target=_listen, args=(program.stderr, last_words), daemon=True, name="stderr")
+    closed = threading.Event()
+    listener = threading.Thread(target=_listen, args=(program.stderr, last_words, closed), daemon=True, name="stderr")
     listener.start()
     wanted = thinner(fps)
     over, under, _ = FORMATS[layout]
@@ -119,6 +126,7 @@ def _start(command: list[str], width: int, height: int, layout: str, fps: float)
         _end(program, signal.SIGKILL)
         program.wait()
         stdout.close()
+        closed.set()
 
     return Reader(read, close, abort)
 
@@ -149,10 +157,27 @@ def _fill(fd: int, buffer: bytearray, gone: threading.Event) -> bool:
     return True
 
 
-def _listen(stream: IO[bytes], last_words: bytearray) -> None:
-    """Keep the end of what the program complains about; unread, it would block the program."""
+def _tied() -> list[str]:
+    """What ties a program to the thread that starts it (PR_SET_PDEATHSIG, which is called after a fork, where Python
+    must not run in a process with threads): setpriv of util-linux; nothing, where it is not installed.
+    """
+    path = shutil.which("setpriv")
+    return [path, "--pdeathsig", "KILL", "--"] if path and Path(path).resolve().name == "setpriv" else []
+
+
+def _listen(stream: IO[bytes], last_words: bytearray, closed: threading.Event) -> None:
+    """Keep the end of what the program complains about; unread, it would block the program.
+
+    Until its end, or until `closed`, as what the program has started may hold the pipe for ever.
+    """
+    poller = select.poll()
+    poller.register(stream, select.POLLIN)
     with stream:
-        while chunk := os.read(stream.fileno(), 4096):
+        while not closed.is_set():
+            if not poller.poll(1000 * LISTEN):
+                continue
+            if not (chunk := os.read(stream.fileno(), 4096)):
+                return
             last_words += chunk
             del last_words[:-500]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -12,8 +15,9 @@ import numpy as np
 import pytest
 
 from edge_agent.config import parse_uri
-from edge_agent.sources import open_source
+from edge_agent.sources import open_source, pipe
 from edge_agent.types import Pixels, Uri
+from tests.broker import until
 
 from .servers import running
 
@@ -96,6 +100,46 @@ def test_a_program_that_goes_silent_is_ended(tmp_path: Path) -> None:
         seen.until(lambda: len(note.read_text().splitlines()) > 1)
     pids = [int(line) for line in note.read_text().splitlines()]
     seen.until(lambda: not any(alive(pid) for pid in pids), "the end of each program")
+
+
+def test_what_a_program_left_behind_costs_no_thread_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "LISTEN", 0.05)
+    note = tmp_path / "pid"
+    script = f"setsid sleep 1000 > /dev/null & echo $! >> {note}; exec {program(tmp_path, NOISE, 5, rounds=1)}"
+    (tmp_path / "start.sh").write_text(script)
+    with running(open_source(start(f"sh {tmp_path}/start.sh"))) as seen:
+        seen.until(lambda: seen.states.count("ok") > 2, "a third start")
+    try:
+        seen.until(lambda: not [t for t in threading.enumerate() if t.name == "stderr"], "the end of each listener")
+    finally:
+        for pid in note.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not pipe._tied(), reason="needs setpriv of util-linux")
+def test_a_program_does_not_outlive_a_killed_agent(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from edge_agent.config import parse_uri; from edge_agent.sources import open_source\n"
+        "for item in open_source(parse_uri(sys.argv[1])).run(threading.Event()): pass"
+    )
+    note = tmp_path / "pid"
+    (tmp_path / "silent.py").write_text(
+        f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()) + '\\n')\ntime.sleep(1000)\n"
+    )
+    uri = f"pipe:{sys.executable} {tmp_path}/silent.py?width=8&height=8&stall=300"
+    reader = subprocess.Popen([sys.executable, "-c", code, uri])
+    until(lambda: note.exists() and note.read_text().endswith("\n"), "the program runs")
+    pid = int(note.read_text())
+    reader.kill()
+    reader.wait()
+    until(lambda: not alive(pid) or ended(pid), "the program is killed too")
+
+
+def ended(pid: int) -> bool:
+    """Whether it is a zombie that nobody has waited for."""
+    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def alive(pid: int) -> bool:
