@@ -318,7 +318,8 @@ class Agent:
                     line.box.clear()
                     thread.join(1)
             if line.unanswered:
-                log.error("%s: %d texts are lost: not answered before the stop", line.config.name, line.unanswered)
+                why = "dropped, or not answered before the stop"
+                log.error("%s: %d texts are lost: %s", line.config.name, line.unanswered, why)
         self._say_states()
         if self.link is not None:
             self.link.stop()

@@ -210,7 +210,7 @@ class _Walk:
                 if stat.S_ISREG(os.fstat(fd).st_mode):
                     file = _File(fd)
                     try:
-                        if mark and self.follow and not _holds(fd, mark):
+                        if mark and mark > OFFSET and self.follow and not _holds(fd, mark):
                             yield from self._rotated(mark, stop)
                         begin, skip = _begin(fd, mark, from_end)
                         file.begin(begin)

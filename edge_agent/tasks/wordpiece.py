@@ -72,7 +72,7 @@ def category(char: str) -> str:
 
 def kind(char: str) -> int:
     """LETTER, PUNCTUATION (all ASCII symbols too, as in the reference) or SPACE."""
-    # those behind the first four are controls too, which are gone where text is cleaned
+    # those behind the first four are controls, which a source has made spaces of
     if char in " \t\n\r\x0b\x0c\x85":
         return SPACE
     if char.isascii():

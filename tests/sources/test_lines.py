@@ -181,6 +181,14 @@ def test_the_rest_of_a_file_that_was_rotated_while_nobody_read(tmp_path: Path, n
         seen.until(lambda: seen.texts == ["6"])
 
 
+def test_a_mark_of_an_older_version_finds_no_rotated_file(tmp_path: Path) -> None:
+    (tmp_path / "log.1").write_text("a long line\nanother\n")
+    path = tmp_path / "log"
+    path.write_text("new\n")
+    with running(opened(path, resume_at=12)) as seen:
+        seen.until(lambda: seen.texts == ["new"])
+
+
 def test_a_writer_that_stays_in_the_file_that_was_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "GRACE", 0.0)
     path = tmp_path / "log"
