@@ -46,6 +46,8 @@ LOOK_S = 2.0
 """seconds between two looks for models that were switched"""
 REOPEN_S = (1.0, 60.0)
 """seconds, first and longest wait before a source that failed is opened again"""
+LOADED_S = 3.0
+"""seconds at most that a stop waits for a model that is being loaded"""
 STOP_S, FINISH_S = 10.0, 30.0
 """seconds at most that a stop waits for a pipeline, and for one with texts that cannot be read again"""
 
@@ -71,6 +73,7 @@ class Agent:
         """set it to have switched models noticed now; they are looked for every LOOK_S anyway"""
         self._changed = threading.Event()
         self._swapping = threading.Lock()
+        self._looks: list[threading.Thread] = []
         self._failed: EdgeAgentError | None = None
         self._said: dict[str, tuple[dict[str, object], float]] = {}
         """what was said last under each topic, without what counts, and when (monotonic)"""
@@ -119,7 +122,11 @@ class Agent:
                 line.threads.append(thread)
                 thread.start()
         for look in (self._look_for_switches, *([self._improve] if self.race else [])):
-            threading.Thread(target=look, args=(stop,), name=look.__name__.strip("_"), daemon=True).start()
+            thread = threading.Thread(
+                target=self._beside, args=(look, stop), name=look.__name__.strip("_"), daemon=True
+            )
+            self._looks.append(thread)
+            thread.start()
         try:
             self._watch(stop)
         finally:
@@ -139,6 +146,15 @@ class Agent:
         if self._failed is not None:
             stop.set()
             self._changed.set()
+
+    def _beside(self, look: Callable[[threading.Event], None], stop: threading.Event) -> None:
+        """A thread's outermost frame for what goes on beside the pipelines: a bug in it ends neither."""
+        while not stop.is_set():
+            try:
+                look(stop)
+            except Exception:
+                log.exception("%s failed; it goes on", look.__name__.strip("_"))
+                stop.wait(LOOK_S)
 
     def _capture(self, line: Line, stop: threading.Event) -> None:
         """From the source into the mailbox; a live source that fails is opened again."""
@@ -224,7 +240,8 @@ class Agent:
             self.look.wait(LOOK_S)
             self.look.clear()
             for name in self.models.changed():
-                self._swap(name)
+                if not stop.is_set():
+                    self._swap(name)
 
     def _improve(self, stop: threading.Event) -> None:
         """Find out in the background how each model runs fastest here, and go on that way."""
@@ -324,6 +341,10 @@ class Agent:
         if self.link is not None:
             self.link.stop()
         self.outbox.close()
+        # a thread inside of ONNX Runtime at the interpreter's end aborts the process
+        self.look.set()
+        for thread in self._looks:
+            thread.join(LOADED_S)
 
     @property
     def unanswered(self) -> int:
