@@ -94,7 +94,7 @@ def test_a_store_that_filled_its_disk_opens_says_what_is_lost_and_drains(tmp_pat
     """It was stopped in order while events waited in memory, and nothing else on the disk can be deleted."""
     with small_disk(tmp_path / "disk", "2m") as disk:
         box = Outbox(disk / "store", "d", max_bytes=100_000_000)
-        put(box, 4000, kind)
+        put(box, 450, kind, 5000)
         assert box.trouble == "No space left on device" and box.unwritten > 0
         box.close()
         refused = box.unwritten
