@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.types import UNREADABLE
+
 
 class _Seen(msgspec.Struct):
     """What of an event is counted."""
@@ -99,7 +101,7 @@ class Audit:
         """Count one event. What is no event of ours is passed over."""
         try:
             event = msgspec.json.decode(payload, type=_Seen)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             return
         count = self._counts.setdefault((event.device, event.epoch), _Count())
         if not count.seen.add(event.seq, event.seq):

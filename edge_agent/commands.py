@@ -8,10 +8,8 @@ before the command runs.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import msgspec
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.link import Link
+from edge_agent.segments import sync, write_private
 from edge_agent.types import UNREADABLE
 
 log = logging.getLogger("edge_agent")
@@ -111,18 +110,11 @@ class Commands:
         """The id is on disk before the command runs."""
         ids = [*self._ids, name][-REMEMBERED:]
         fresh = self._file.with_suffix(".new")
-        with open(fresh, "wb", opener=partial(os.open, mode=0o600)) as file:
-            file.write(msgspec.json.encode(ids))
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(fresh, msgspec.json.encode(ids), confirm=True)
         fresh.replace(self._file)
         # one that could not be noted may be asked for again
         self._ids = ids
-        folder = os.open(self._file.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._file.parent)
 
     def _reply(self, verb: str, name: str, body: dict[str, Any]) -> None:
         self.link.tell(f"reply/{verb}", msgspec.json.encode({"id": name, **body}))

@@ -217,6 +217,13 @@ def _path(what: str, given: str, base: Path) -> str:
         raise ConfigError(f'{what}: "{given}": {error}') from None
 
 
+def _text(what: str, uri: Uri) -> str:
+    """A URI as text. ConfigError where its path would be read as options."""
+    if parse_uri(str(uri)) != uri:
+        raise ConfigError(f'{what}: "{uri}": the folder\'s name reads as options; rename it')
+    return str(uri)
+
+
 def _based(source: str, base: Path) -> str:
     """A source of files with its path made absolute."""
     uri = parse_uri(source)
@@ -224,10 +231,7 @@ def _based(source: str, base: Path) -> str:
         return source
     if uri.scheme == "files" and glob.has_magic(uri.rest):
         base = Path(glob.escape(str(base)))
-    made = Uri(uri.scheme, _path("source", uri.rest, base), uri.options)
-    if parse_uri(str(made)) != made:
-        raise ConfigError(f'source: "{made}": the folder\'s name reads as options; rename it')
-    return str(made)
+    return _text("source", Uri(uri.scheme, _path("source", uri.rest, base), uri.options))
 
 
 def _task_based(task: str, base: Path) -> str:
@@ -238,9 +242,7 @@ def _task_based(task: str, base: Path) -> str:
         made = Uri(uri.scheme, uri.rest, {**uri.options, "labels": _path("labels", uri.options["labels"], base)})
     is_file = uri.rest.endswith((".onnx", ".tflite")) and (base / uri.rest).is_file()
     if ":" not in uri.scheme and ("/" in uri.rest or is_file):
-        made = Uri(uri.scheme, _path("tasks", uri.rest, base), made.options)
-        if parse_uri(str(made)) != made:
-            raise ConfigError(f'tasks: "{made}": the folder\'s name reads as options; rename it')
+        return _text("tasks", Uri(uri.scheme, _path("tasks", uri.rest, base), made.options))
     return task if made == uri else str(made)
 
 

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from edge_agent import marks, numbering, segments
@@ -49,7 +48,7 @@ class Journal:
         try:
             if not path.is_dir():
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
-                _sync(path.parent)
+                segments.sync(path.parent)
             self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"{path}: no store can stand here ({error.strerror}); set [store] path") from None
@@ -81,7 +80,7 @@ class Journal:
         self._kept_bytes = sum((self.path / name).stat().st_size for name in KEPT if (self.path / name).exists())
         for queue in self.queues.values():  # a power cut from here on must not take what a kill has left in memory
             for segment in queue.segments[-1:] if found.mark.state != CLOSED else []:
-                _sync(segment.path)
+                segments.sync(segment.path)
         # while something is to be declared the old mark stands, so that a second crash declares it again
         boot = numbering.boot_id()
         fresh = replace(found.mark, last=self.last, confirmed=self.last, state=OPEN, boot=boot)
@@ -97,11 +96,7 @@ class Journal:
         """Keep a few blocks of the disk, to be able to say on a full one what is lost."""
         with contextlib.suppress(OSError):
             if not self._spare.exists():
-                fd = os.open(self._spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                try:
-                    segments.write_all(fd, bytes(SPARE_BYTES))
-                finally:
-                    os.close(fd)
+                segments.write_private(self._spare, bytes(SPARE_BYTES))
 
     def give_spare(self) -> bool:
         """Give these blocks back to the disk; False where there were none."""
@@ -199,7 +194,7 @@ class Journal:
             before = queue.segments[-1] if queue.segments else None
             head = preface(self._saved.seq, self._saved.marks, before).packed()
             active = segments.create(self.path, kind, entries[0].seq, self.epoch, head)
-            _sync(self.path)
+            segments.sync(self.path)
             with self.lock:
                 queue.segments.append(active)
                 if before is not None:  # told by the preface now
@@ -291,8 +286,7 @@ class Journal:
         new, old = (self.path / name for name in KEPT)
         if new.exists() and new.stat().st_size + len(payload) > self.segment_bytes:
             new.replace(old)
-        with open(new, "ab", opener=partial(os.open, mode=0o600)) as file:
-            file.write(payload + b"\n")
+        segments.write_private(new, payload + b"\n", append=True)
         self._kept_bytes = sum(path.stat().st_size for path in (new, old) if path.exists())
 
     def bury(self, segment: Segment) -> None:
@@ -334,7 +328,7 @@ class Journal:
             os.fdatasync(self._mark_fd)
             os.pwrite(self._copy_fd, self._mark.pack(), 0)
             os.fdatasync(self._copy_fd)
-            _sync(self.path)
+            segments.sync(self.path)
         except OSError:
             self._mark = replace(self._mark, reserved=before)
             raise
@@ -387,7 +381,7 @@ class Journal:
                 os.fdatasync(queue.segments[-1].fd)
                 queue.dirty = False
         marks.save(self.path, now)
-        _sync(self.path)
+        segments.sync(self.path)
         self._saved = now
         if not self._mark.listed and not self.lost:
             self.note(listed=1)
@@ -416,12 +410,3 @@ class Journal:
                 segment.close()
         for fd in (self._mark_fd, self._copy_fd, self._lock_fd):
             os.close(fd)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk confirm a file's contents, or a folder's names."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -18,7 +18,6 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from edge_agent.config import Mqtt
 from edge_agent.entries import AGENT, KINDS, Record, dated
 from edge_agent.errors import LinkError
 from edge_agent.outbox import Outbox
+from edge_agent.segments import write_private
 from edge_agent.types import KNOWN_TIME, UNREADABLE
 from edge_agent.wire import (
     BACKOFF,
@@ -221,9 +221,8 @@ class Link:
                 if brief and not self._kicked:
                     self._suspect()
                 short = short + 1 if brief else 0
-                if self._kicked or (
-                    short >= TAKEN and not self._alone
-                ):  # not every broker says that the session was taken over
+                # not every broker says that the session was taken over
+                if self._kicked or (short >= TAKEN and not self._alone):
                     why = f"{why} again and again; does another device call itself {self.base.rpartition('/')[2]}?"
                 if why != self.why:
                     log.warning("mqtt: %s:%d: %s; events wait on disk", self.broker.host, self.broker.port, why)
@@ -454,10 +453,9 @@ class Link:
         if session == self._session:
             return
         self._session = session
-        private = partial(os.open, mode=0o600)
         # a filter that is not noted and not wanted any more is heard in vain, as long as the broker remembers it
-        with contextlib.suppress(OSError), open(self._session_file, "wb", opener=private) as file:
-            file.write(msgspec.json.encode(sorted(session)))
+        with contextlib.suppress(OSError):
+            write_private(self._session_file, msgspec.json.encode(sorted(session)))
 
     def _farewell(self, client: Client) -> None:
         """Say what is left to say, then offline, and see it acknowledged before the connection is closed in order."""

@@ -11,6 +11,7 @@ import msgspec
 
 from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
+from edge_agent.types import UNREADABLE
 from edge_agent.wire import BACKOFF, Broker, Client, MQTTMessage, ReasonCode, close, turn, wait_before
 
 CONNECTED = "connected"
@@ -77,6 +78,6 @@ def _acknowledge(client: Client, topic: str, payload: bytes) -> None:
     base, _, tail = topic.rpartition("/")
     if tail != "events":
         return
-    with contextlib.suppress(msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
+    with contextlib.suppress(*UNREADABLE, KeyError, TypeError):
         name = msgspec.json.decode(payload)["id"]
         client.publish(f"{base.rpartition('/')[0]}/ack", msgspec.json.encode({"ids": [name]}), qos=1)

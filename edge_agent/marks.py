@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import zlib
-from functools import partial
 from pathlib import Path
 
 import msgspec
+
+from edge_agent.segments import write_private
 
 log = logging.getLogger("edge_agent")
 
@@ -40,10 +40,7 @@ class Marks(msgspec.Struct, frozen=True):
 def save(folder: Path, marks: Marks) -> None:
     """Replace marks.json. The disk confirms the contents; that of the names is the caller's. Raises OSError."""
     fresh = folder / "marks.new"
-    with open(fresh, "wb", opener=partial(os.open, mode=0o600)) as file:
-        file.write(msgspec.json.encode(marks.checked()))
-        file.flush()
-        os.fsync(file.fileno())
+    write_private(fresh, msgspec.json.encode(marks.checked()), confirm=True)
     with contextlib.suppress(FileNotFoundError):
         (folder / "marks.json").replace(folder / "marks.old")
     fresh.replace(folder / "marks.json")

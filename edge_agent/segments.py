@@ -274,6 +274,30 @@ def scan(segment: Segment) -> Iterator[Read]:
         whole.close()
 
 
+def write_private(path: Path, data: bytes, *, append: bool = False, confirm: bool = False) -> None:
+    """Write a file that its owner alone may read: anew, or behind what it holds; `confirm`: have the disk confirm it.
+
+    Raises OSError.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
+    fd = os.open(path, flags, 0o600)
+    try:
+        write_all(fd, data)
+        if confirm:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync(path: Path) -> None:
+    """Have the disk confirm a file's contents, or a folder's names."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of it, or raise OSError and leave the file as long as it was."""
     before = os.fstat(fd).st_size

@@ -52,7 +52,7 @@ def check(args: argparse.Namespace) -> int:
     models = Models()
     for pipe in loaded.pipeline:
         # a topic can be checked without a connection
-        line = make_line(pipe, models, (lambda topics, receive: lambda: None) if loaded.mqtt.url else None)
+        line = make_line(pipe, models, (lambda topics, receive: None) if loaded.mqtt.url else None)
         print(f"{pipe.name}: {pipe.source} -> {', '.join(pipe.tasks) or 'as it is'}")
         for why in line.models:
             print(f"  {why}")
@@ -167,13 +167,15 @@ def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
     """One message, as it is or as a line for people."""
     import msgspec
 
+    from edge_agent.types import UNREADABLE
+
     try:
         body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
         if as_json:
             print_json(body if payload.startswith(b"{") else {"topic": topic, "payload": body["status"]})
         else:
             _show_message(topic.removeprefix(f"{prefix}/").partition("/")[2], body)
-    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (*UNREADABLE, KeyError, TypeError, AttributeError):
         if as_json:
             print_json({"topic": topic, "payload": payload.decode("utf-8", "replace")})
         else:

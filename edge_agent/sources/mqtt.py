@@ -17,7 +17,7 @@ import msgspec
 from edge_agent.errors import ConfigError
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.text import cleaner, tenfold
-from edge_agent.types import StreamState, Text, Uri
+from edge_agent.types import UNREADABLE, StreamState, Text, Uri
 
 MOST_WAITING = 10_000
 """messages that may wait in memory; more are dropped, counted and logged"""
@@ -109,6 +109,6 @@ class _Inbox:
 def _text_of(payload: bytes) -> bytes:
     """The member "text" of a JSON object that has one, else the payload; its lines joined by spaces."""
     if payload.lstrip()[:1] == b"{":
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+        with contextlib.suppress(*UNREADABLE):
             payload = msgspec.json.decode(payload, type=_Said).text.encode()
     return payload.replace(b"\r\n", b" ").replace(b"\n", b" ").replace(b"\r", b" ")
