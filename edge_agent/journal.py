@@ -95,7 +95,8 @@ class Journal:
     def spare(self) -> None:
         """Keep a few blocks of the disk, to be able to say on a full one what is lost."""
         with contextlib.suppress(OSError):
-            if not self._spare.exists():
+            # a disk that was full may have taken a part of them
+            if not self._spare.exists() or self._spare.stat().st_size < SPARE_BYTES:
                 segments.write_private(self._spare, bytes(SPARE_BYTES))
 
     def give_spare(self) -> bool:

@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from edge_agent import numbering, segments
 from edge_agent import outbox as outbox_module
 from edge_agent.errors import StoreError
+from edge_agent.journal import SPARE_BYTES
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
 from tests.faults.record import settle
@@ -146,6 +147,21 @@ def test_what_is_on_its_way_from_memory_is_declared_when_a_kill_takes_it(tmp_pat
         (lost,) = box.lost_at_start
         assert (lost.first, lost.last, lost.count) == (21, 50, 30)
         box.close()
+
+
+def test_spare_blocks_that_a_full_disk_refused_are_taken_once_it_has_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "600k") as disk:
+        Outbox(disk / "store", "d").close()
+        spare = disk / "store" / "spare"
+        spare.unlink()
+        with suppress(OSError), (disk / "others").open("wb", 0) as others:
+            while True:
+                others.write(bytes(512))
+        Outbox(disk / "store", "d").close()
+        assert spare.stat().st_size < SPARE_BYTES
+        (disk / "others").unlink()
+        Outbox(disk / "store", "d").close()
+        assert spare.stat().st_size == SPARE_BYTES
 
 
 def test_a_disk_filled_by_others_and_a_kill(tmp_path: Path) -> None:
