@@ -27,4 +27,10 @@ The map of the house; imports run one way, top to bottom::
     types.py errors.py config.py manifest.py    the floor: import nothing of the floors above
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# ONNX Runtime looks up its maker's host and writes an id of this device under the cache folder, unless this stands in
+# the environment when it is loaded; what we start inherits it
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -22,7 +22,7 @@ FREE = 500_000_000
 
 def examine() -> list[Row]:
     """Look at everything the agent needs; nothing raises."""
-    return [_python(), _machine(), *(_library(*row) for row in LIBRARIES), _home(), _clock()]
+    return [_python(), _machine(), *(_library(*row) for row in LIBRARIES), _home(), _telemetry(), _clock()]
 
 
 LIBRARIES = (
@@ -72,6 +72,16 @@ def _home() -> Row:
     except OSError as error:
         return "store", False, f"{home}: {error.strerror}; set EDGE_AGENT_HOME to a writable folder"
     return "store", free > FREE, f"{home}, {free / 1e9:.1f} GB free"
+
+
+def _telemetry() -> Row:
+    """ONNX Runtime from 1.32 on reports to its maker, unless it is told not to (see edge_agent/__init__.py)."""
+    if os.environ.get("ORT_DISABLE_TELEMETRY") != "1":
+        return "telemetry", False, "ONNX Runtime's is on: something took ORT_DISABLE_TELEMETRY=1 out of the environment"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111, which raises
+    left = cache / "Microsoft" / "DeveloperTools" / ".onnxruntime"
+    rest = f"; another program's use of it left an id of this device: delete {left}" if left.exists() else ""
+    return "telemetry", True, f"off, also that of ONNX Runtime{rest}"
 
 
 def _clock() -> Row:
