@@ -1,4 +1,4 @@
-"""``python -m edge_agent.proof``: the child process in which a model is tried (see prove.py).
+"""The child process in which a model is tried (see prove.py).
 
 A Trial comes in as JSON on stdin, a Result goes out as JSON on stdout. The limits stand before the model is touched.
 Detectors are shown the pictures that the program carries (a person, a cat, a cup) and noise, encoders some sentences.
@@ -160,7 +160,3 @@ def bounded(net: Net) -> None:
 def peak_rss() -> int:
     """Most bytes that this process ever had resident."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-if __name__ == "__main__":
-    main()

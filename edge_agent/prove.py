@@ -1,7 +1,7 @@
 """Before a model serves, it is tried in a child process with limits; the verdict is remembered.
 
 A hostile or broken file can take memory, time or the whole process with it, so the first process that loads it is not
-the agent: it is ``python -m edge_agent.proof``, which reads a Trial and writes a Result, one JSON each. Verdicts lie
+the agent: it is a Python of its own (proof.py), which reads a Trial and writes a Result, one JSON each. Verdicts lie
 in HOME/proofs under what they depend on: the files, what the manifest says of them, the runtimes and the processor.
 A normal start reads one of them and costs nothing; a refusal holds until one of these changes, or until it is asked
 to be tried again.
@@ -29,12 +29,13 @@ import msgspec
 from edge_agent import registry
 from edge_agent.errors import FetchError, RefusedError
 from edge_agent.manifest import File, Manifest, most_precise
+from edge_agent.programs import python
 from edge_agent.registry import store
 from edge_agent.types import rfc3339
 
 VERSION = 8
 """of what the trials look at: another one tries every model anew"""
-CHILD = [sys.executable, "-m", "edge_agent.proof"]
+CHILD = python("edge_agent.proof")
 MOST_SAMPLES = 64
 """files in HOME/samples that are looked at"""
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime")
@@ -313,9 +314,7 @@ def _hold(trial: Trial) -> tuple[Result, bool]:
     happened for want of memory or time, or because somebody stopped it, may go well the next time.
     """
     limit = f"{trial.limits.seconds:g} s"
-    root = str(registry.PACKAGE.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}
     try:
         child = subprocess.Popen(
             CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

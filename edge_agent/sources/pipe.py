@@ -11,7 +11,6 @@ import fcntl
 import os
 import select
 import shlex
-import shutil
 import signal
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from typing import IO
 import numpy as np
 
 from edge_agent.errors import ConfigError, SourceError
+from edge_agent.programs import which
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import choice, number, whole
 from edge_agent.sources.pictures import bgr, cv2
@@ -63,8 +63,10 @@ def pipe(uri: Uri, here: Here) -> Opened:
         raise ConfigError(f'"{uri}": the command cannot be split ({error}); close each quote') from None
     if not command:
         raise ConfigError(f'"{uri}": give a command')
-    if shutil.which(command[0]) is None:
+    found = which(command[0])
+    if found is None:
         raise SourceError(f"pipe: {command[0]} is not installed, or not on the PATH")
+    command[0] = found
     believed = rules(uri, KNOWN)
     fps = number(uri, KNOWN, "fps", 0.001, 1000)
 
@@ -161,7 +163,7 @@ def _tied() -> list[str]:
     """What ties a program to the thread that starts it (PR_SET_PDEATHSIG, which is called after a fork, where Python
     must not run in a process with threads): setpriv of util-linux; nothing, where it is not installed.
     """
-    path = shutil.which("setpriv")
+    path = which("setpriv")
     return [path, "--pdeathsig", "KILL", "--"] if path and Path(path).resolve().name == "setpriv" else []
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
+from edge_agent.programs import which
 
 TOOL = "EDGE_AGENT_ONNX2TF"
 """Environment: where onnx2tf is, if not on the PATH"""
@@ -28,15 +29,15 @@ def find(given: str | None = None) -> Path:
     """The program: `given`, else $EDGE_AGENT_ONNX2TF, else the PATH's. UsageError, with how to install it, for none."""
     named = given or os.environ.get(TOOL)
     if named:
-        found = shutil.which(named)
+        found = which(named)
         if found is None:
             said = "--onnx2tf" if given else TOOL
             raise UsageError(f"{said} {named}: no program there; install it: {INSTALL}")
-        return Path(found).absolute()
-    found = shutil.which("onnx2tf")
+        return Path(found)
+    found = which("onnx2tf")
     if found is None:
         raise UsageError(f"onnx2tf is not here, and it needs an environment of its own: {INSTALL}")
-    return Path(found).absolute()
+    return Path(found)
 
 
 def command(tool: Path, source: Path, out: Path) -> list[str]:

