@@ -165,7 +165,7 @@ def _broker() -> Iterator[int]:
     try:
         from iotcore import Broker
     except ImportError:
-        raise UsageError('the demo brings its own broker: pip install "edge-agent[demo]"') from None
+        raise UsageError('the demo brings its own broker: pip install "edge-agent-runtime[demo]"') from None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

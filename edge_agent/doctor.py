@@ -5,24 +5,27 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import shutil
 import struct
 import sys
 import tempfile
 from pathlib import Path
 
-from edge_agent import registry
+from edge_agent import __version__, registry
 
 Row = tuple[str, bool, str]
 """what, whether it is good, what was found and the mend"""
 
+DISTRIBUTION, OWN = "edge-agent-runtime", "edge_agent/__init__.py"
+"""what is ours on a package index (edge-agent is somebody else's there), and the file that makes it importable"""
 FREE = 500_000_000
 """bytes that should be free where models and events are kept"""
 
 
 def examine() -> list[Row]:
     """Look at everything the agent needs; nothing raises."""
-    return [_python(), _machine(), *(_library(*row) for row in LIBRARIES), _home(), _telemetry(), _clock()]
+    return [_python(), _machine(), _name(), *(_library(*row) for row in LIBRARIES), _home(), _telemetry(), _clock()]
 
 
 LIBRARIES = (
@@ -32,7 +35,7 @@ LIBRARIES = (
     ("pictures", "cv2", "pip install opencv-python-headless"),
     ("MQTT", "paho.mqtt.client", "pip install paho-mqtt"),
     ("sound", "sounddevice", "apt install libportaudio2"),
-    ("demo broker", "iotcore", 'pip install "edge-agent[demo]"'),
+    ("demo broker", "iotcore", 'pip install "edge-agent-runtime[demo]"'),
 )
 OPTIONAL = {"sounddevice", "iotcore"}
 
@@ -48,6 +51,23 @@ def _machine() -> Row:
     good = bits == 64
     mend = "" if good else "; there are no 32-bit wheels of the runtimes: install a 64-bit system"
     return "machine", good, f"{platform.machine()}, {bits} bit, {cores} cores{mend}"
+
+
+def _name() -> Row:
+    """Another distribution may hold an ``edge_agent`` too: which of the two is imported is chance."""
+    import json
+    from importlib.metadata import distributions
+
+    here = registry.PACKAGE.parent.as_uri()
+    for found in distributions():
+        name = re.sub(r"[-_.]+", "-", found.metadata["Name"] or "").lower()
+        if name == DISTRIBUTION or not (name == "edge-agent" or any(str(f) == OWN for f in found.files or ())):
+            continue
+        if json.loads(found.read_text("direct_url.json") or "{}").get("url") == here:
+            continue  # this checkout, from when it bore that name
+        mend = f"pip uninstall {name}, then pip install --force-reinstall {DISTRIBUTION}"
+        return "name", False, f"{name} {found.version} is another program that is imported as edge_agent: {mend}"
+    return "name", True, f"edge_agent {__version__} from {registry.PACKAGE}"
 
 
 def _library(what: str, module: str, mend: str) -> Row:

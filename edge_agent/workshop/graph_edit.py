@@ -56,7 +56,7 @@ def _slim(model: onnx.ModelProto, most: int | None) -> onnx.ModelProto:
     try:
         from onnxslim import slim
     except ImportError as error:
-        raise ModelError(f'graphs are simplified by onnxslim: pip install "edge-agent[workshop]" ({error})') from None
+        raise ModelError(f'onnxslim simplifies graphs: pip install "edge-agent-runtime[workshop]" ({error})') from None
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     try:

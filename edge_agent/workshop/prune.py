@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     RefusedError where the gate takes it not.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise UsageError('prune needs the workshop: pip install "edge-agent[workshop]"')
+        raise UsageError('prune needs the workshop: pip install "edge-agent-runtime[workshop]"')
     from edge_agent.workshop import calibration, folder, prune_steps, score
 
     _check(args)
@@ -138,7 +138,7 @@ def _check(args: argparse.Namespace) -> None:
         option = "--finetune" if args.finetune else f"--by {args.by}"
         if importlib.util.find_spec("torch") is None:
             mend = "leave --finetune out" if args.finetune else "use --by magnitude"
-            raise UsageError(f'{option} needs PyTorch: pip install "edge-agent[train]", or {mend}')
+            raise UsageError(f'{option} needs PyTorch: pip install "edge-agent-runtime[train]", or {mend}')
     wants = [
         name
         for name, given in (

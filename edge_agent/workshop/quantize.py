@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     try:
         import onnx  # noqa: F401
     except ImportError as error:
-        raise UsageError(f'quantize needs the workshop: pip install "edge-agent[workshop]" ({error})') from None
+        raise UsageError(f'quantize needs the workshop: pip install "edge-agent-runtime[workshop]" ({error})') from None
     from edge_agent.forms import parts_of
     from edge_agent.workshop import calibration, folder, quantize_tools, score
     from edge_agent.workshop.quantize_ranges import HISTOGRAMS

@@ -81,7 +81,7 @@ def quantized(model: Model, plan: Plan, ranges: Ranges) -> bytes:
         from litert_quantizer.quantizer import Quantizer
     except ImportError as error:
         raise ModelError(
-            f'TFLite files are quantized by litert-quantizer: pip install "edge-agent[workshop]" ({error})'
+            f'TFLite files are quantized by litert-quantizer: pip install "edge-agent-runtime[workshop]" ({error})'
         ) from None
     if plan.balanced or plan.corrected:
         raise RefusedError("equalisation and bias correction are for ONNX files; leave them out for TFLite")

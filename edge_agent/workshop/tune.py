@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     the gate does not take it.
     """
     if importlib.util.find_spec("onnx") is None:
-        raise UsageError('tune needs the workshop: pip install "edge-agent[workshop]"')
+        raise UsageError('tune needs the workshop: pip install "edge-agent-runtime[workshop]"')
     from edge_agent import registry
     from edge_agent.forms import parts_of
     from edge_agent.workshop import calibration, folder, score, tune_search

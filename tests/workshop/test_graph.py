@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.nets import blob_finder_onnx, doubling_onnx
 from tests.tiny import tiny_detector
 
-pytest.importorskip("onnxslim", reason="pip install edge-agent[workshop]")
+pytest.importorskip("onnxslim", reason="pip install edge-agent-runtime[workshop]")
 
 YOLO = ROOT / "models" / "edge-yolo"
 RGB = Input(8, 6, channels="RGB", scale=1 / 255, mean=(0.48, 0.45, 0.4), std=(0.22, 0.21, 0.25), letterbox="stretch")
@@ -147,7 +147,7 @@ def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monke
     for name in [name for name in sys.modules if name.split(".")[0] == "onnxslim"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ModelError, match=r'pip install "edge-agent\[workshop\]"'):
+    with pytest.raises(ModelError, match=r'pip install "edge-agent-runtime\[workshop\]"'):
         graph_edit.simplified(convolution(tmp_path / "m.onnx"))
 
 

@@ -189,7 +189,7 @@ def test_the_ladder_finds_the_fewest() -> None:
 
 
 def test_a_tflite_file_goes_the_same_way(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("litert_quantizer", reason="pip install edge-agent[workshop]")
+    pytest.importorskip("litert_quantizer", reason="pip install edge-agent-runtime[workshop]")
     model, out = data / "models" / "vww_96_float.tflite", tmp_path / "small"
     assert quantize(model, "--data", data / "coco_calib96", "--most", 16, "--out", out, "--json") == 0
     parent, small = json.loads(capsys.readouterr().out)["rows"]

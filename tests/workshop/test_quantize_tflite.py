@@ -25,7 +25,7 @@ from edge_agent.workshop.train.detector_graph import tensors_of
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite
 
-pytest.importorskip("litert_quantizer", reason="pip install edge-agent[workshop]")
+pytest.importorskip("litert_quantizer", reason="pip install edge-agent-runtime[workshop]")
 
 SIZE = 96
 Array = npt.NDArray[Any]
@@ -230,7 +230,7 @@ def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, mon
     for name in [name for name in sys.modules if name.startswith("litert_quantizer")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ModelError, match=r'pip install "edge-agent\[workshop\]"'):
+    with pytest.raises(ModelError, match=r'pip install "edge-agent-runtime\[workshop\]"'):
         quantized(yolo, Plan("dynamic"), {})
 
 

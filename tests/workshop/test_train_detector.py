@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent[train]"')
+torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
 
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError  # noqa: E402
 from edge_agent.sources.pictures import read_picture  # noqa: E402

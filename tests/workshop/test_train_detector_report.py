@@ -20,7 +20,7 @@ from edge_agent.workshop.train.detector_export import tensors_of
 from edge_agent.workshop.train.report_detector import agreement, figures, main, table, times, variants
 from tests.conftest import ROOT
 
-pycocotools = pytest.importorskip("pycocotools.coco", reason='needs pycocotools: pip install "edge-agent[dev]"')
+pycocotools = pytest.importorskip("pycocotools.coco", reason='needs pycocotools: pip install "edge-agent-runtime[dev]"')
 FOLDER = str(ROOT / "models" / "edge-yolo")
 
 
@@ -61,7 +61,7 @@ def test_a_model_is_perfect_against_itself(own_truth: Path) -> None:
 def test_operations_are_those_of_the_convolutions() -> None:
     told = report_detector.operations(FOLDER)
     assert told is not None and 100 < told < 1000
-    torch = pytest.importorskip("torch", reason='counts PyTorch\'s network too: pip install "edge-agent[train]"')
+    torch = pytest.importorskip("torch", reason='PyTorch\'s network is counted too: see extra "train"')
     from edge_agent.workshop.train import detector_net
 
     tensors = tensors_of(ROOT / "models" / "edge-yolo" / "model.onnx")

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train what `args.kind` says; 0 when the model folder is written. UsageError where PyTorch is missing."""
     for module in ("torch", "onnx"):
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f'training needs {module}: pip install "edge-agent[train]"')
+            raise UsageError(f'training needs {module}: pip install "edge-agent-runtime[train]"')
     if args.kind == "detector":
         from edge_agent.workshop.train import detector
 

@@ -14,7 +14,7 @@ from edge_agent.workshop.train.bert_data import CLS, SEP, SPECIAL, Source
 
 LETTERS = 110
 """characters that get a piece of their own, the commonest ones; others become [UNK]"""
-MISSING = 'training needs PyTorch and tokenizers, which are not installed: pip install "edge-agent[train]"'
+MISSING = 'training needs PyTorch and tokenizers, which are not installed: pip install "edge-agent-runtime[train]"'
 
 
 def train_vocabulary(sources: Sequence[Source], size: int, file: Path) -> int:
