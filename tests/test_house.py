@@ -42,6 +42,7 @@ ENTRY = {
     "onnxruntime": {"backends/onnx.py", "workshop"},
     "ai_edge_litert": {"backends/tflite.py", "workshop"},
     "tflite_runtime": {"backends/tflite.py"},
+    "simplejpeg": {"sources/pictures.py"},
     "paho": {"wire.py"},
     "sounddevice": {"sources/microphone.py"},
     "torch": {"workshop/train"},

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
-import struct
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edge_agent.errors import InputError
+from edge_agent.sources import formats
+from edge_agent.sources.formats import CUT, JPEG, PNG
 from edge_agent.types import Frame, Pixels
 
 MOST_PIXELS = 200_000_000
 """a picture that claims more is not decoded: 600 MB of memory for a few bytes on disk"""
 BIGGEST = 1 << 29
 """bytes of a picture file that are read"""
+SCANS = 12
+"""scans of a picture of the most pixels that are decoded, as each goes over all of it; a smaller one may have more"""
+PADDING = 16
+"""bytes that a scan may hold beside its picture: webcams put a few before their markers"""
+ODD_HEADERS = ("JFIF revision", "Adobe color transform", "subsampling level")
+"""what simplejpeg stops at in headers that cv2 understands"""
 
 # read when cv2 is loaded or first used; whoever set them otherwise meant it
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -33,7 +42,24 @@ if os.environ["OPENCV_LOG_LEVEL"] == "SILENT":
     # it may have been loaded before by another room
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-__all__ = ["MOST_PIXELS", "bgr", "cv2", "decode", "for_cv2", "read_picture", "shown"]
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this machine: cv2 alone, which says nothing of a scan with a hole
+    simplejpeg = None
+
+__all__ = ["FILES", "MOST_PIXELS", "Limits", "bgr", "cv2", "decode", "for_cv2", "read_picture", "shown"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a picture may cost, known before it is decoded."""
+
+    pixels: int = MOST_PIXELS
+    any_kind: bool = True
+    """False: only what cameras send, a JPEG or a PNG"""
+
+
+FILES = Limits()
+"""of pictures on this device"""
 
 
 def read_picture(path: Path) -> Frame:
@@ -76,25 +102,90 @@ def for_cv2(path: Path) -> Iterator[str]:
         os.close(held)
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: bytes, limits: Limits = FILES) -> Pixels:
     """A whole picture file as (height, width, 3) uint8 BGR, turned upright as its EXIF orientation says.
 
     Grey becomes BGR, alpha is left out, 16 bits become 8. Raises InputError, to be read behind the picture's name, when
-    the data is no picture, is cut off, or claims more than MOST_PIXELS (known before anything is decoded).
+    the data is no picture, is cut off or damaged, or is beyond `limits` (known before anything is decoded).
     """
-    size = claimed_size(data)
-    if size is not None and size[0] * size[1] > MOST_PIXELS:
-        raise InputError(f"claims {size[0]}×{size[1]} pixels, more than {MOST_PIXELS // 10**6} million")
-    if data.startswith(b"\xff\xd8") and not _jpeg_ends(data):
-        raise InputError("is cut off before its end")
+    if not data:
+        raise InputError("is empty")
+    if not limits.any_kind and not data.startswith((JPEG, PNG)):
+        raise InputError("is neither a JPEG nor a PNG")
+    size = formats.claimed_size(data)
+    if size is not None and size[0] * size[1] > limits.pixels:
+        raise InputError(f"claims {size[0]}×{size[1]} pixels, more than {limits.pixels / 1e6:g} million")
+    if data.startswith(JPEG):
+        return _jpeg(data, limits)
+    if data.startswith(PNG):
+        return _by_cv2(formats.png_core(data))
+    if formats.is_avif(data):
+        # cv2 knows nothing of its turns; should that change, it is to leave them to us
+        image = _by_cv2(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        for kind, by in formats.avif_turns(data):
+            image = np.rot90(image, by) if kind == b"irot" else np.flip(image, by)
+        return np.ascontiguousarray(image)
+    return _by_cv2(data)
+
+
+def _by_cv2(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Pixels:
     try:
         # None for what cannot be decoded, whatever cv2's stubs say
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError):
         image = None
+    if image is None and formats.is_picture(data):
+        raise InputError("is cut off or damaged, or of a kind that cannot be decoded")
     if image is None:
-        raise InputError("is no picture that can be decoded" if data else "is empty")
+        raise InputError("is no picture that can be decoded")
     return bgr(image)
+
+
+def _jpeg(data: bytes, limits: Limits) -> Pixels:
+    """A JPEG. libjpeg goes on where data is missing and only warns: its warnings count here.
+
+    It cannot notice everything: where some bytes are lost that code no whole block, it decodes on without a warning.
+    """
+    frame = formats.jpeg_frame(data)
+    if frame is None:
+        raise InputError(CUT)
+    scans, whole = formats.jpeg_scans(data, frame)
+    if scans > 1 and scans * frame.width * frame.height > SCANS * limits.pixels:
+        raise InputError(f"has {scans} scans of {frame.width}×{frame.height} pixels; save it again with fewer")
+    if not whole:
+        raise InputError(CUT)
+    ended = formats.with_end(data, frame)
+    if simplejpeg is None:
+        return _by_cv2(ended)
+    odd = ""
+    for attempt in (ended, formats.without_zeros(ended)):
+        try:
+            return _turned(simplejpeg.decode_jpeg(attempt, "BGR", strict=True), frame.orientation)
+        except MemoryError:
+            raise InputError("does not fit into the memory that is free") from None
+        except ValueError as error:
+            odd = str(error)
+        if "extraneous" not in odd:
+            break
+    extra = re.search(r"(\d+) extraneous bytes before marker 0xd", odd)
+    if (extra and int(extra[1]) <= PADDING) or "SOS parameters" in odd:
+        return _turned(simplejpeg.decode_jpeg(ended, "BGR", strict=False), frame.orientation)
+    if any(words in odd for words in ODD_HEADERS):
+        return _by_cv2(ended)
+    if ended is not data:
+        raise InputError(CUT)
+    raise InputError(f"is cut off or damaged ({odd.removeprefix('Corrupt JPEG data: ')})")
+
+
+def _turned(image: Pixels, orientation: int) -> Pixels:
+    """A picture upright, that was stored as an orientation of EXIF says (2 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
 
 
 def bgr(image: object) -> Pixels:
@@ -105,88 +196,3 @@ def bgr(image: object) -> Pixels:
         if image.ndim == 3 and image.shape[2] == 3:
             return image
     raise InputError("has pixels that are neither BGR nor grey")
-
-
-def claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height as the header of a JPEG, PNG, GIF, BMP, WebP or TIFF states them; None when it is none."""
-    try:
-        if data.startswith(b"\xff\xd8"):
-            return _jpeg_size(data)
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            return _two(">II", data, 16)
-        if data.startswith((b"GIF87a", b"GIF89a")):
-            return _two("<HH", data, 6)
-        if data.startswith(b"BM"):
-            width, height = _two("<ii", data, 18)
-            return abs(width), abs(height)
-        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            return _webp_size(data)
-        if data.startswith((b"II*\0", b"MM\0*")):
-            return _tiff_size(data)
-    except struct.error:
-        pass
-    return None
-
-
-def _two(layout: str, data: bytes, at: int) -> tuple[int, int]:
-    first, second = struct.unpack_from(layout, data, at)
-    return first, second
-
-
-def _jpeg_segments(data: bytes) -> list[tuple[int, int]]:
-    """(marker, offset behind its length field) up to the first start of scan; ISO/IEC 10918-1, B.1."""
-    found, at = [], 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 2
-            continue
-        found.append((marker, at + 4))
-        if marker == 0xDA:
-            break
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return found
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    for marker, at in _jpeg_segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = _two(">HH", data, at + 1)
-            return width, height
-    return None
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether an end-of-image marker follows the start of scan; a thumbnail's own lies before it."""
-    segments = _jpeg_segments(data)
-    return bool(segments) and segments[-1][0] == 0xDA and data.find(b"\xff\xd9", segments[-1][1]) >= 0
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """RFC 9649, sections 2.5 to 2.7."""
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":
-        width, height = _two("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    return None
-
-
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
-    """ImageWidth (256) and ImageLength (257) of the first directory; TIFF 6.0, section 2."""
-    order = "<" if data.startswith(b"II") else ">"
-    (at,) = struct.unpack_from(f"{order}I", data, 4)
-    (count,) = struct.unpack_from(f"{order}H", data, at)
-    sides: dict[int, int] = {}
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind = _two(f"{order}HH", data, entry)
-        if tag in (256, 257):
-            (sides[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
-    return (sides[256], sides[257]) if len(sides) == 2 else None

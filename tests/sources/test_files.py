@@ -16,7 +16,8 @@ import pytest
 from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError, InputError, SourceError
 from edge_agent.sources import open_source
-from edge_agent.sources.pictures import claimed_size, decode
+from edge_agent.sources.formats import claimed_size
+from edge_agent.sources.pictures import decode
 from edge_agent.types import Frame, Pixels, StreamState
 
 from .servers import Seen, everything, running
