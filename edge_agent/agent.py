@@ -26,6 +26,7 @@ from edge_agent.link import Link
 from edge_agent.manifest import Served
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Folder, Found, reporter, run, run_abreast, to_event
+from edge_agent.redact import redact
 from edge_agent.serving import Models, Pace
 from edge_agent.types import Event, Finding, Sample, StreamState, Text, rfc3339
 
@@ -183,6 +184,7 @@ class Agent:
             line.box.close()
 
     def _stream(self, line: Line, state: StreamState) -> None:
+        state = StreamState(state.condition, redact(state.why))  # somebody else's source may have said it
         if state.condition != line.stream.condition:
             level = logging.INFO if state.condition in ("ok", "ended") else logging.WARNING
             log.log(level, "%s: stream is %s%s", line.config.name, state.condition, state.why and f": {state.why}")

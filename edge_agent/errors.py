@@ -14,14 +14,20 @@
     ├── StoreError              the disk below the outbox cannot be used at all
     └── LinkError               the broker cannot be used at all (a bad URL, an unreadable password file)
 
-Each message is one line: what is wrong, where, and what to do about it.
+Each message is one line: what is wrong, where, and what to do about it. It holds no user, password or token of an
+address, as it goes into logs, states and replies.
 """
+
+from edge_agent.redact import redact
 
 
 class EdgeAgentError(Exception):
     """Root of the tree; `exit_code` is what the command line ends with."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(redact(str(message)))
 
 
 class UsageError(EdgeAgentError):

@@ -22,6 +22,7 @@ from edge_agent import __version__
 from edge_agent.cli import device, models, workshop
 from edge_agent.cli.say import one_line
 from edge_agent.errors import EdgeAgentError
+from edge_agent.redact import redact
 
 # small matrices gain nothing from more threads, and a busy box loses much
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("edge_agent").debug("", exc_info=True)
         what = f"{error.filename}: " if error.filename else "cannot be written out: "
         mend = "check its owner and mode" if isinstance(error, PermissionError) else "check the path and the disk"
-        print(f"edge-agent: {what}{error.strerror or one_line(error)}; {mend}", file=sys.stderr)
+        print(redact(f"edge-agent: {what}{error.strerror or one_line(error)}; {mend}"), file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Exception) as error:
         # a library that is interrupted while it is loaded may turn that into an error of its own
@@ -77,7 +78,9 @@ def _act(argv: Sequence[str]) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     level = logging.DEBUG if args.verbose else logging.INFO if args.verb in ("run", "demo") else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Log("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     try:
         return int(args.act(args))
     except EdgeAgentError as error:
@@ -91,11 +94,18 @@ def _hush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Log(logging.Formatter):
+    """Lines of the log, tracebacks too, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {redact(message)}; see {self.prog} --help\n")
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

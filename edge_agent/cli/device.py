@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_agent.cli.say import note, print_json, progress
 from edge_agent.errors import EdgeAgentError, LinkError, StoreError, UsageError
+from edge_agent.redact import redact, source_for_people
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,9 +54,9 @@ def check(args: argparse.Namespace) -> int:
     for pipe in loaded.pipeline:
         # a topic can be checked without a connection
         line = make_line(pipe, models, (lambda topics, receive: None) if loaded.mqtt.url else None)
-        print(f"{pipe.name}: {pipe.source} -> {', '.join(pipe.tasks) or 'as it is'}")
+        print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(pipe.tasks)) or 'as it is'}")
         for why in line.models:
-            print(f"  {why}")
+            print(f"  {redact(why)}")
     if loaded.mqtt.url is None:
         print("mqtt: no url, events stay in the store")
     else:

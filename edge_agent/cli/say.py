@@ -6,15 +6,17 @@ import sys
 import time
 from collections.abc import Callable
 
+from edge_agent.redact import redact
+
 
 def one_line(error: Exception) -> str:
-    """An error's message without line ends."""
-    return " ".join(str(error).split())
+    """An error's message without line ends and without secrets."""
+    return redact(" ".join(str(error).split()))
 
 
 def note(line: str) -> None:
-    """Something about the work, for people."""
-    print(line, file=sys.stderr, flush=True)
+    """Something about the work, for people; without secrets."""
+    print(redact(line), file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:

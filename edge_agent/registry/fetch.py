@@ -27,6 +27,7 @@ from edge_agent import __version__
 from edge_agent.errors import FetchError
 from edge_agent.manifest import File
 from edge_agent.programs import python, which
+from edge_agent.redact import redact
 from edge_agent.registry import store
 
 Say: TypeAlias = Callable[[int, int], None]
@@ -64,7 +65,7 @@ def fetch(home: Path, model: str, folder: Path, row: File, mirror: str | None, s
                 try:
                     return how(home, where, row, say)
                 except (FetchError, OSError) as error:
-                    failed.append(f"{shown(where)}: {_reason(error)}")
+                    failed.append(f"{redact(where)}: {_reason(error)}")
     except OSError as error:
         raise FetchError(f"{model}: {row.name} cannot be stored in {home}: {_reason(error)}") from None
     if not failed:
@@ -291,14 +292,6 @@ def _size(folder: Path) -> int:
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def shown(where: str) -> str:
-    """An address for people: without user, password and query."""
-    if "://" not in where:
-        return where
-    parts = urlsplit(where)
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
 def _reason(error: Exception) -> str:

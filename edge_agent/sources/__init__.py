@@ -67,6 +67,8 @@ def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int 
     if where is None:
         import difflib
 
+        if "@" in uri.rest:
+            raise ConfigError(f'"{uri}": an address begins with its scheme; write e.g. rtsp://… or http://…')
         near = difflib.get_close_matches(uri.scheme, SCHEMES, n=1, cutoff=0.5)
         hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SCHEMES)}"
         raise ConfigError(f'there is no source "{uri.scheme}"; {hint}')

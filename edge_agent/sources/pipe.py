@@ -51,24 +51,26 @@ def pipe(uri: Uri, here: Here) -> Opened:
 
     ConfigError for the options, SourceError when the program is not installed.
     """
-    width, height = whole(uri, KNOWN, "width", 1, 32768), whole(uri, KNOWN, "height", 1, 32768)
+    # its arguments may hold an address with a password
+    said = Uri(uri.scheme, f"{''.join(uri.rest.split()[:1])} …", uri.options)
+    width, height = whole(said, KNOWN, "width", 1, 32768), whole(said, KNOWN, "height", 1, 32768)
     if not (width and height):
-        raise ConfigError(f'"{uri}": raw frames state no size; give width=W&height=H')
-    layout = choice(uri, KNOWN, "format", tuple(FORMATS))
+        raise ConfigError(f'"{said}": raw frames state no size; give width=W&height=H')
+    layout = choice(said, KNOWN, "format", tuple(FORMATS))
     if (layout in ("yuv420p", "nv12", "yuyv422") and width % 2) or (layout in ("yuv420p", "nv12") and height % 2):
-        raise ConfigError(f'"{uri}": {layout} needs an even width and height')
+        raise ConfigError(f'"{said}": {layout} needs an even width and height')
     try:
         command = shlex.split(uri.rest)
     except ValueError as error:
-        raise ConfigError(f'"{uri}": the command cannot be split ({error}); close each quote') from None
+        raise ConfigError(f'"{said}": the command cannot be split ({error}); close each quote') from None
     if not command:
-        raise ConfigError(f'"{uri}": give a command')
+        raise ConfigError(f'"{said}": give a command')
     found = which(command[0])
     if found is None:
         raise SourceError(f"pipe: {command[0]} is not installed, or not on the PATH")
     command[0] = found
-    believed = rules(uri, KNOWN)
-    fps = number(uri, KNOWN, "fps", 0.001, 1000)
+    believed = rules(said, KNOWN)
+    fps = number(said, KNOWN, "fps", 0.001, 1000)
 
     def open_() -> Reader:
         return _start(command, width, height, layout, fps)
