@@ -8,8 +8,8 @@ The map of the house; imports run one way, top to bottom::
     agent.py        Config -> sources, tasks, threads; supervises, swaps models, stops in order (commands.py, demo.py);
                     line.py makes one pipeline ready
     serving.py      a model's name -> a model that answers; before it serves it has proved itself in a child process
-                    (prove.py, proof.py), agreed with its parent (agree.py) and been raced (race.py, bench.py);
-                    derive.py makes the faster form of an ONNX file;
+                    (prove.py, child.py, proof.py), agreed with its parent (agree.py) and been raced (race.py,
+                    bench.py); derive.py makes the faster form of an ONNX file;
                     trial.py tries on pictures what a bare file leaves open
     sources/        "camera:0", "files:photos", "lines:-", ... -> Frame, Text
     backends/       a model file -> a function from tensors to tensors (ONNX Runtime, LiteRT)
@@ -24,6 +24,8 @@ The map of the house; imports run one way, top to bottom::
                     entries.py, segments.py (the files), marks.py (where sources resume)
     link.py         the one MQTT connection; wire.py (the client library), budget.py (a day's bytes);
                     listen.py and audit.py are the consumer's side
+    sandbox.py      what a process that handles a stranger's bytes may still do; programs.py starts others,
+                    held.py holds a file as it was when it was hashed
     types.py errors.py config.py manifest.py    the floor: import nothing of the floors above
 """
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edge_agent import __version__, registry
+from edge_agent import __version__, registry, sandbox
 
 Row = tuple[str, bool, str]
 """what, whether it is good, what was found and the mend"""
@@ -25,7 +25,16 @@ FREE = 500_000_000
 
 def examine() -> list[Row]:
     """Look at everything the agent needs; nothing raises."""
-    return [_python(), _machine(), _name(), *(_library(*row) for row in LIBRARIES), _home(), _telemetry(), _clock()]
+    return [
+        _python(),
+        _machine(),
+        _name(),
+        *(_library(*row) for row in LIBRARIES),
+        _home(),
+        _telemetry(),
+        _sandbox(),
+        _clock(),
+    ]
 
 
 LIBRARIES = (
@@ -102,6 +111,15 @@ def _telemetry() -> Row:
     left = cache / "Microsoft" / "DeveloperTools" / ".onnxruntime"
     rest = f"; another program's use of it left an id of this device: delete {left}" if left.exists() else ""
     return "telemetry", True, f"off, also that of ONNX Runtime{rest}"
+
+
+def _sandbox() -> Row:
+    """What stands around the process that tries a model; the agent works without."""
+    lacks = sandbox.missing()
+    if not lacks:
+        return "sandbox", True, "a model is tried where it can read no other file, write none and reach nobody"
+    mend = "take a kernel from 5.13 (TCP: 6.7) on, with landlock in its lsm= parameter"
+    return "sandbox", True, f"WARNING: this kernel has no {', no '.join(lacks)}: a model is tried under limits; {mend}"
 
 
 def _clock() -> Row:

@@ -5,6 +5,7 @@ A faster form (see derive.py) is made in the child of prove.py and kept as a var
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,8 @@ def _derive(row: File, path: Path, trial: Trial) -> Verdict:
         trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))
         verdict = ask("derived", trial, again=True)
         if (made := _derived(verdict)) is not None:
+            if not stat.S_ISREG(out.lstat().st_mode):
+                raise RefusedError(f"{row.title()}: what was made of it is no file; it is left as it is")
             store.keep(registry.home(), out, made.sha256)
     return verdict
 

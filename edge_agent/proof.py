@@ -1,17 +1,12 @@
-"""The child process in which a model is tried (see prove.py).
+"""What is asked of a model in the child process in which it is tried (child.py; see prove.py).
 
-A Trial comes in as JSON on stdin, a Result goes out as JSON on stdout. The limits stand before the model is touched.
 Detectors are shown the pictures that the program carries (a person, a cat, a cup) and noise, encoders some sentences.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import resource
-import signal
-import sys
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +17,7 @@ import numpy as np
 from edge_agent.backends import open_net
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Manifest, Served
-from edge_agent.prove import Limits, Result, Trial, Variant
+from edge_agent.prove import Result, Trial, Variant
 from edge_agent.serving import as_read, input_of, warm
 from edge_agent.types import ModelRef, Net, Tensors
 
@@ -32,27 +27,17 @@ LOW = 0.05
 """score of a box that is looked at"""
 
 
-def main() -> None:
-    """Answer the Trial on stdin."""
-    # what native libraries print must not stand in the answer
-    answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
-    limit(trial.limits, sum(variant.file.bytes for variant in trial.variants))
-    try:
-        result = asked(trial)
-    except EdgeAgentError as error:
-        result = Result(False, " ".join(str(error).split()))
-    except MemoryError:
-        result = Result(False, f"it needs more than {trial.limits.memory >> 20} MB of memory")
-    answer.write(msgspec.json.encode(result))
-    answer.flush()
-    # not through the runtimes' destructors: the answer is known
-    os._exit(0)
-
-
 def asked(trial: Trial) -> Result:
-    """Do what the trial asks for."""
+    """Do what the trial asks for; what is wrong with the model stands in the Result."""
+    try:
+        return _asked(trial)
+    except EdgeAgentError as error:
+        return Result(False, " ".join(str(error).split()))
+    except MemoryError:
+        return Result(False, f"it needs more than {trial.limits.memory >> 20} MB of memory")
+
+
+def _asked(trial: Trial) -> Result:
     if trial.what == "agree":
         from edge_agent.agree import agree
 
@@ -70,26 +55,6 @@ def asked(trial: Trial) -> Result:
 
         return derive(trial)
     return prove(trial) if trial.what == "prove" else load(trial)
-
-
-def limit(limits: Limits, size: int) -> None:
-    """Bound this process: address space, processor time, the clock, no core dumps; first to go when memory is out."""
-    cores = len(os.sched_getaffinity(0))
-    seconds = math.ceil(limits.seconds)
-    # each thread reserves a stack, whatever it uses of it
-    memory = limits.memory + 8 * size + (cores << 26)
-    for what, most in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, seconds * cores),
-    ):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
-    # should the parent die, nobody else would end this
-    signal.setitimer(signal.ITIMER_REAL, limits.seconds + 1)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────

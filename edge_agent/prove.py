@@ -1,8 +1,10 @@
 """Before a model serves, it is tried in a child process with limits; the verdict is remembered.
 
 A hostile or broken file can take memory, time or the whole process with it, so the first process that loads it is not
-the agent: it is a Python of its own (proof.py), which reads a Trial and writes a Result, one JSON each. Verdicts lie
-in HOME/proofs under what they depend on: the files, what the manifest says of them, the runtimes and the processor.
+the agent: it is a Python of its own (child.py), which may do little but compute (sandbox.py). It reads a Trial and
+writes a Result, one JSON each; it was taken over, for all one knows, so what it writes is believed within bounds only.
+Verdicts lie in HOME/proofs under what they depend on: the files, what the manifest says of them, the runtimes and the
+processor.
 A normal start reads one of them and costs nothing; a refusal holds until one of these changes, or until it is asked
 to be tried again.
 """
@@ -13,29 +15,37 @@ import contextlib
 import errno
 import functools
 import hashlib
+import math
 import os
 import platform
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 
 from edge_agent import registry
 from edge_agent.errors import FetchError, RefusedError
+from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, most_precise
 from edge_agent.programs import python
 from edge_agent.registry import store
+from edge_agent.sandbox import Room
 from edge_agent.types import rfc3339
 
 VERSION = 8
 """of what the trials look at: another one tries every model anew"""
-CHILD = python("edge_agent.proof")
+CHILD = python("edge_agent.child")
+MOST_ANSWER = 16 << 20
+"""bytes of a Result"""
+MOST_NOTES, MOST_WORDS = 200, 2000
+"""notes, and characters of each and of the reason, that are kept"""
 MOST_SAMPLES = 64
 """files in HOME/samples that are looked at"""
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime")
@@ -93,6 +103,85 @@ class Result(msgspec.Struct, frozen=True):
     notes: list[str] = []
     """what was seen, one line each"""
     figures: dict[str, Any] = {}
+
+
+class Proved(msgspec.Struct, frozen=True):
+    """Figures of "prove"."""
+
+    engine: str
+    peak_rss: int
+
+
+class Agreed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Figures of "agree" and "heads"."""
+
+    agreement: float | None
+    measure: str
+    samples: int
+    parent: str
+    max_drop: float = -1.0
+
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Few = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+
+
+class Lap(msgspec.Struct, frozen=True):
+    """One variant with one number of threads in a race; milliseconds a sample."""
+
+    file: str
+    key: str
+    sha256: str
+    format: str
+    precision: str
+    bytes: int
+    threads: Few
+    runs: int
+    median_ms: Positive
+    p95_ms: float
+    cpu_ms: float
+
+
+class Abreast(msgspec.Struct, frozen=True):
+    """Samples a second, answered at once and one after another."""
+
+    file: str
+    key: str
+    sha256: str
+    workers: Few
+    per_second: float
+    alone_per_second: float
+
+
+class Bare(msgspec.Struct, frozen=True):
+    """The original in a default session; milliseconds a sample."""
+
+    file: str
+    runs: int
+    median_ms: float
+    cpu_ms: float
+
+
+class Raced(msgspec.Struct, frozen=True):
+    """Figures of "race", the fastest first."""
+
+    rows: Annotated[list[Lap], msgspec.Meta(min_length=1, max_length=1000)]
+    abreast: Abreast | None = None
+    one_thread: Lap | None = None
+    bare: Bare | None = None
+    providers: dict[str, str] = {}
+
+
+class Derived(msgspec.Struct, frozen=True):
+    """Figures of "derive"."""
+
+    file: File
+
+
+FIGURES: dict[str, type[msgspec.Struct]] = {
+    "prove": Proved, "agree": Agreed, "heads": Agreed, "race": Raced, "derive": Derived,
+}  # fmt: skip
+"""what a Result that has passed holds; of "read" and "load" see reading.py"""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -199,9 +288,10 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
     """The verdict of a trial: the remembered one, or that of the trial held now."""
     if not again and (known := recall(folder, trial)) is not None:
         return known
-    place = registry.home() / folder / f"{_key(trial)}.json"
+    shas = _digests(trial)
+    place = registry.home() / folder / f"{_key(trial, shas)}.json"
     began = time.monotonic()
-    result, lasting = _hold(trial)
+    result, lasting = _hold(trial, shas)
     rows = [variant.file for variant in trial.variants]
     verdict = Verdict(
         model=trial.manifest.name if trial.manifest else trial.variants[0].path,
@@ -238,17 +328,21 @@ def _read(place: Path) -> Verdict | None:
 # ── what a verdict depends on ────────────────────────────────────────────────────────────────────────────
 
 
-def _key(trial: Trial) -> str:
-    """Hex digest of all that could change the verdict, the limits among them."""
+def _digests(trial: Trial) -> dict[str, str]:
+    """path -> SHA-256 of the parts, as they lie there now."""
+    return {path: store.digest(Path(path)) for given in (trial.parts, trial.parent_parts) for path in given.values()}
+
+
+def _key(trial: Trial, shas: Mapping[str, str] | None = None) -> str:
+    """Hex digest of all that could change the verdict, the limits among them; `shas`: those of the parts, if known."""
+    known = _digests(trial) if shas is None else shas
     files = [msgspec.structs.replace(variant.file, name="", sources=[]) for variant in trial.variants]
     # what is said about a model's origin does not change what it computes
     manifests = [
         one and msgspec.structs.replace(one, name="", version="", description="", card=None, made=None, file=files)
         for one in (trial.manifest, trial.parent)
     ]
-    parts = [
-        {role: store.digest(Path(path)) for role, path in given.items()} for given in (trial.parts, trial.parent_parts)
-    ]
+    parts = [{role: known[path] for role, path in given.items()} for given in (trial.parts, trial.parent_parts)]
     providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
     told = (VERSION, trial.what, files, manifests, parts, trial.threads, trial.limits)
     told = (*told, runtimes(), cpu(), providers, _samples() if trial.what in ("agree", "heads") else "")  # type: ignore[assignment]
@@ -309,25 +403,54 @@ OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 """what a trial dies of when it is stopped from outside, as with the service, or by the kernel when memory runs out"""
 
 
-def _hold(trial: Trial) -> tuple[Result, bool]:
+ENVIRONMENT = re.compile(
+    "(EDGE_AGENT_PROVIDERS|(OMP|GOMP|KMP|OPENBLAS|MKL|ORT|CUDA|NVIDIA|TF|XNNPACK|LC|LD|MALLOC|OPENCV)_.*"
+    "|LANG|TZ|PATH|HOME)"
+)
+"""names of what a child is given of the environment, which may hold secrets"""
+
+
+def _hold(trial: Trial, shas: Mapping[str, str]) -> tuple[Result, bool]:
     """Run the child. Whatever becomes of it, a Result comes back, and whether it says something about the model: what
     happened for want of memory or time, or because somebody stopped it, may go well the next time.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            told, room, names = _handed(trial, shas, stack)
+            question, answer, said = (_in_memory(stack) for _ in range(3))
+        except RefusedError as error:
+            return Result(False, str(error)), False
+        except OSError as error:
+            return Result(False, f"its trial could not be started ({error.strerror}); free memory and try again"), False
+        question.write(msgspec.json.encode(told))
+        question.seek(0)
+        result, lasting = _run(trial, room, question, answer, said)
+        for handed, name in names.items():
+            # of descriptors, 1 is also the beginning of 12
+            result = _worded(result, re.compile(re.escape(handed) + ("" if handed.endswith("/") else r"(?!\d)")), name)
+        return result, lasting
+
+
+def _run(trial: Trial, room: Room, question: IO[bytes], answer: IO[bytes], said: IO[bytes]) -> tuple[Result, bool]:
     limit = f"{trial.limits.seconds:g} s"
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "2"}
+    environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
+    environment |= {"EDGE_AGENT_HOME": str(registry.home()), "MALLOC_ARENA_MAX": "2"}
+    command = [*CHILD, msgspec.json.encode(room).decode()]
     try:
         child = subprocess.Popen(
-            CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            command, stdin=question, stdout=answer, stderr=said, env=environment, cwd="/", pass_fds=room.files
         )
     except OSError as error:
         mend = "free memory and try again" if error.errno in (errno.ENOMEM, errno.EAGAIN) else "check that Python runs"
         return Result(False, f"its trial could not be started ({error.strerror}); {mend}"), False
     try:
-        out, said = child.communicate(msgspec.json.encode(trial), timeout=trial.limits.seconds)
+        child.wait(trial.limits.seconds)
     except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
         return Result(False, f"its trial run did not end within {limit}"), False
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
     if child.returncode in (-signal.SIGXCPU, -signal.SIGALRM):
         return Result(False, f"its trial run did not end within {limit}"), child.returncode == -signal.SIGXCPU
     if child.returncode < 0:
@@ -335,8 +458,91 @@ def _hold(trial: Trial) -> tuple[Result, bool]:
         why = {"SIGILL": ", an instruction that this processor lacks", "SIGKILL": ", as when memory runs out"}
         dead = Result(False, f"its trial process died of {name}{why.get(name, '')}")
         return dead, -child.returncode not in OUTSIDE
+    return _believed(trial, answer, child.returncode, said), True
+
+
+def _believed(trial: Trial, answer: IO[bytes], code: int, said: IO[bytes]) -> Result:
+    """What the child wrote, if that is of the kind and the size that was asked for; else a refusal."""
+    out = os.pread(answer.fileno(), MOST_ANSWER + 1, 0)
     try:
-        return msgspec.json.decode(out, type=Result), True
-    except msgspec.MsgspecError:
-        last = said.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        return Result(False, f"its trial process ended with {child.returncode}: {last[-1][:200]}"), True
+        if len(out) > MOST_ANSWER:
+            raise msgspec.ValidationError("too large")
+        result = msgspec.json.decode(out, type=Result)
+        if result.passed and trial.what in FIGURES:
+            kind = FIGURES[trial.what]
+            figures = msgspec.to_builtins(msgspec.convert(result.figures, kind))
+            result = msgspec.structs.replace(result, figures=figures)
+    except msgspec.MsgspecError as error:
+        size = os.fstat(said.fileno()).st_size
+        last = os.pread(said.fileno(), 4096, max(0, size - 4096)).decode(errors="replace").strip().splitlines()
+        if out:
+            return Result(False, f"what its trial process answered cannot be used ({str(error)[:200]})")
+        return Result(False, f"its trial process ended with {code}: {(last or ['it said nothing'])[-1][:200]}")
+    notes = [note[:MOST_WORDS] for note in result.notes[:MOST_NOTES]]
+    return msgspec.structs.replace(result, reason=result.reason[:MOST_WORDS], notes=notes)
+
+
+def _worded(result: Result, handed: re.Pattern[str], name: str) -> Result:
+    """The same with another name for a file, in words and in what was read of it."""
+
+    def named(value: Any) -> Any:
+        if isinstance(value, str):
+            return handed.sub(lambda _: name, value)
+        if isinstance(value, list):
+            return [named(one) for one in value]
+        return {key: named(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+    return msgspec.structs.replace(
+        result, reason=named(result.reason), notes=named(result.notes), figures=named(result.figures)
+    )
+
+
+def _in_memory(stack: contextlib.ExitStack) -> IO[bytes]:
+    """A file that lies nowhere: it is not more than the child may write, and blocks nobody."""
+    return stack.enter_context(os.fdopen(os.memfd_create("trial"), "w+b"))
+
+
+def _handed(trial: Trial, shas: Mapping[str, str], stack: contextlib.ExitStack) -> tuple[Trial, Room, dict[str, str]]:
+    """The trial of files that are held, the child's room, and the names of what it knows by others.
+
+    RefusedError for a file that is no longer the one that was looked at.
+    """
+    files: list[int] = []
+    read: list[str] = []
+    names: dict[str, str] = {}
+
+    def hand(path: str, sha256: str) -> str:
+        file = stack.enter_context(held(Path(path), sha256))
+        files.append(file.fd)
+        read.append(str(file.path))
+        names[str(file.path)] = path
+        return str(file.path)
+
+    variants = [Variant(each.file, hand(each.path, each.file.sha256)) for each in trial.variants]
+    parts = {role: hand(path, shas[path]) for role, path in trial.parts.items()}
+    parent_parts = {role: hand(path, shas[path]) for role, path in trial.parent_parts.items()}
+    if trial.what == "read":
+        # what lies beside it is found by its name
+        path = Path(trial.variants[0].path)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for handed, name in [*names.items()]:
+            beside = os.path.relpath(name, path.parent)
+            if not beside.startswith(os.pardir):
+                (folder / beside).parent.mkdir(exist_ok=True)
+                (folder / beside).symlink_to(handed)
+        names[f"{folder}/"] = str(trial.variants[0].path).removesuffix(path.name)
+        variants = [Variant(trial.variants[0].file, str(folder / path.name))]
+    if trial.what in ("agree", "heads", "race", "derive"):
+        read.append(str(registry.home() / "samples"))
+    size = sum(variant.file.bytes for variant in trial.variants)
+    room = Room(
+        memory=trial.limits.memory + 8 * size,
+        cpu_seconds=math.ceil(trial.limits.seconds),
+        file_bytes=MOST_ANSWER + (8 * size if trial.out else 0),
+        files=files,
+        read=read,
+        write=[str(Path(trial.out).parent)] if trial.out else [],
+        devices=trial.bare or bool(os.environ.get("EDGE_AGENT_PROVIDERS")),
+    )
+    told = msgspec.structs.replace(trial, variants=variants, parts=parts, parent_parts=parent_parts)
+    return told, room, names

@@ -168,9 +168,13 @@ class Models:
             return unknown, []
         figures = verdict.result.figures
         by_key = {row.key(): row for row in rows}
-        ways = [Way(by_key[one["key"]], one["threads"]) for one in figures["rows"]]
-        told = [f"raced: {', '.join(_told(one) for one in _first_of_each(figures['rows']))}"]
+        # a child wrote them that a model may have taken over
+        sound = [one for one in figures["rows"] if one["key"] in by_key and one["threads"] <= cores]
+        ways = [Way(by_key[one["key"]], one["threads"]) for one in sound]
+        told = [f"raced: {', '.join(_told(one) for one in _first_of_each(sound))}"]
         many = figures.get("abreast")
+        if many and (many["key"] not in by_key or many["workers"] > cores):
+            many = None
         if pace.workers > 1:
             ways = [way._replace(workers=pace.workers) for way in ways if way.threads <= max(1, cores // pace.workers)]
         elif pace.workers == 0 and many and _pays(many, pace):

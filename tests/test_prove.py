@@ -223,14 +223,18 @@ def test_an_endless_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "name"), [("SIGSEGV", "died of SIGSEGV"), ("SIGILL", "this processor lacks")])
 def test_a_crash_takes_only_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, name: str) -> None:
-    (tmp_path / "crash.py").write_text(
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "crash.py").write_text(
         "import ctypes, os, signal\n"
         "def load(path, threads):\n"
         f"    if '{number}' == 'SIGSEGV': ctypes.string_at(8)\n"
         "    os.kill(os.getpid(), signal.SIGILL)\n"
     )
-    code = "from edge_agent import backends, proof; backends.FORMATS['onnx'] = 'crash:load'; proof.main()"
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = (
+        f"import sys; sys.path.append({str(modules)!r}); from edge_agent import backends, child\n"
+        "backends.FORMATS['onnx'] = 'crash:load'; child.main()"
+    )
     monkeypatch.setattr(proving, "CHILD", [sys.executable, "-c", code])
     assert name in refusal(blob_finder_onnx(tmp_path / "m.onnx"))
 
