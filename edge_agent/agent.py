@@ -20,7 +20,7 @@ from edge_agent import __version__, registry
 from edge_agent.budget import Budget
 from edge_agent.commands import Commands
 from edge_agent.config import Config
-from edge_agent.errors import EdgeAgentError, SourceError
+from edge_agent.errors import ConfigError, EdgeAgentError, SourceError
 from edge_agent.line import Line, make_line, make_teams
 from edge_agent.link import Link
 from edge_agent.manifest import Served
@@ -78,7 +78,7 @@ class Agent:
         self._failed: EdgeAgentError | None = None
         self._said: dict[str, tuple[dict[str, object], float]] = {}
         """what was said last under each topic, without what counts, and when (monotonic)"""
-        store = store_path(config)
+        store = checked_store(config)
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         try:
@@ -416,6 +416,17 @@ def store_path(config: Config) -> Path:
         return Path(state.split(":")[0]) / "outbox"
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser() / "edge-agent" / config.device.id
+
+
+def checked_store(config: Config) -> Path:
+    """`store_path`, where a folder stands or can be made. ConfigError where none can: a file is in the way."""
+    store = store_path(config)
+    existing = next(place for place in (store, *store.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"store.path: {store}: {existing} is no folder, so no store can stand there; name another")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"store.path: {store}: this user may not write to {existing}; name another, or change it")
+    return store
 
 
 def rss_bytes(peak: bool = False) -> int:

@@ -6,22 +6,25 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import msgspec
 
-from edge_agent.errors import ConfigError
+from edge_agent import toml
+from edge_agent.errors import ConfigError, EdgeAgentError, ManifestError, SourceError, nearest
+from edge_agent.files import read_regular
 from edge_agent.types import AnyEvent, GapEvent, Uri
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+MOST_BYTES = 1_000_000
+"""of a config file"""
+MOST_SECRET = 64_000
+"""bytes of a file that holds a secret"""
 
 # \Z and not $, which lets a newline stand behind
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z"
@@ -33,10 +36,65 @@ REPORT = r"^(changes|every|summary:\d+(\.\d+)?s)\Z"
 RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
 """Pipeline names that would collide with topics of the device itself."""
 
-Name = Annotated[str, msgspec.Meta(pattern=NAME)]
+_LEVELS = "1 to 3 topic levels without + # or spaces"
+_REPORTS = '"changes", "every" or "summary:10s"'
+_NAMED = "1 to 64 letters, digits or _ . - (it stands in topics)"
+Name = Annotated[str, msgspec.Meta(pattern=NAME, description=_NAMED, examples=["door"])]
 CLASSES = ("alert", "telemetry")
 KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
 """of events; gaps are alerts always"""
+
+MEANT = {
+    "id": "name device",
+    "threads": "device",
+    "host": "url mqtt",
+    "server": "url mqtt",
+    "broker": "url mqtt",
+    "port": "url",
+    "url": "source mqtt",
+    "tls": "ca",
+    "cafile": "ca",
+    "ca_file": "ca",
+    "certfile": "cert",
+    "user": "username",
+    "password": "password_file",
+    "topic": "prefix",
+    "path": "source store",
+    "size": "max_bytes",
+    "camera": "source pipeline",
+    "input": "source",
+    "stream": "source",
+    "task": "tasks",
+    "model": "tasks",
+    "detector": "tasks",
+    "interval": "report",
+    "qos": "class",
+}
+"""what people call a key or section -> what it may be here (see `nearest`)"""
+NETWORK = ("rtsp", "rtsps", "http", "https")
+"""schemes of addresses whose query belongs to the camera"""
+OUR_OPTIONS = {"fps", "stall", "dark", "frozen"}
+"""options of these, which stand behind a #"""
+OPTIONS_MEANT = {
+    "confidence": "score",
+    "conf": "score",
+    "threshold": "score",
+    "min_score": "score",
+    "nms": "iou",
+    "class": "classes",
+    "labels": "classes",
+    "top_k": "top max",
+    "limit": "max",
+    "w": "width",
+    "h": "height",
+    "framerate": "fps",
+    "rate": "fps",
+    "repeat": "loop",
+    "timeout": "stall",
+    "pix_fmt": "format",
+    "pixelformat": "fourcc format",
+}
+"""the same of options of sources and tasks"""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,9 +109,9 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[mqtt]``. Without a url nothing is sent, and events wait in the store."""
 
-    url: str | None = None
+    url: Annotated[str, msgspec.Meta(examples=["mqtt://broker.local"])] | None = None
     """mqtt://host[:1883], mqtts://host[:8883]"""
-    prefix: Annotated[str, msgspec.Meta(pattern=PREFIX)] = "edge/v1"
+    prefix: Annotated[str, msgspec.Meta(pattern=PREFIX, description=_LEVELS)] = "edge/v1"
     """1 to 3 topic levels before the device's id"""
     username: str | None = None
     password_file: str | None = None
@@ -75,13 +133,13 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str | None = None
     """folder; $STATE_DIRECTORY/outbox under systemd, else ~/.local/state/edge-agent/DEVICE"""
-    max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] = 256_000_000
+    max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000, le=10**15)] = 256_000_000
     """bytes on disk; when full the oldest telemetry goes first, then the oldest alerts, declared by a gap event"""
-    max_events: Annotated[int, msgspec.Meta(ge=1000)] | None = None
+    max_events: Annotated[int, msgspec.Meta(ge=1000, le=10**12)] | None = None
     """events that may wait on disk, beside max_bytes; what goes then, goes as for max_bytes; no bound, when absent"""
-    expire_hours: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    expire_hours: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
     """events that waited longer are dropped, declared by a gap event; never, when absent"""
-    bytes_per_day: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
+    bytes_per_day: Annotated[int, msgspec.Meta(ge=10_000, le=10**15)] | None = None
     """bytes that may be sent a day (UTC); the last fifth of them is kept for alerts, repeats of telemetry are folded
     while telemetry waits; no bound, when absent"""
 
@@ -90,11 +148,11 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[pipeline]]``: one source and what is done with what it yields."""
 
     name: Name
-    source: str
+    source: Annotated[str, msgspec.Meta(examples=["camera:0"])]
     """scheme:rest?option=value, see the README's table"""
-    tasks: list[str] = []
+    tasks: Annotated[list[str], msgspec.Meta(examples=[["detect:detector"]])] = []
     """in order, e.g. "detect:detector"; none: the sample itself goes out"""
-    report: Annotated[str, msgspec.Meta(pattern=REPORT)] | None = None
+    report: Annotated[str, msgspec.Meta(pattern=REPORT, description=_REPORTS)] | None = None
     """changes: when the labels in view differ from those last reported; every: each result; summary:10s: the fullest
     of each 10 s; when absent, changes for live sources and every for others"""
     workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
@@ -125,29 +183,26 @@ def load(path: str | Path) -> Config:
     Relative paths in it are relative to the file. Raises ConfigError: one line with the file, the key and the mend.
     """
     path = Path(path)
+    with of(path):
+        return parse(toml.read_text(path, MOST_BYTES), base=path.resolve().parent)
+
+
+@contextlib.contextmanager
+def of(path: str | Path) -> Iterator[None]:
+    """What goes wrong within is the doing of this config: its errors name the file, and what can never work as it is
+    written there ends with the exit code of a wrong config.
+    """
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
-    try:
-        return parse(raw.decode(), base=path.resolve().parent)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        yield
+    except EdgeAgentError as error:
+        wrong = isinstance(error, ConfigError | SourceError | ManifestError)
+        raise (ConfigError if wrong else type(error))(f"{path}: {error}") from None
 
 
 def parse(text: str, base: Path | None = None) -> Config:
     """Check a config's text; `base` is the folder that its relative paths start from."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not TOML: {error}") from None
-    try:
-        config = msgspec.convert(table, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(explain(str(error), FIELDS)) from None
-    return _checked(config, base or Path.cwd(), table)
+    table = toml.parse(text)
+    return _checked(toml.convert(table, Config, MEANT), base or Path.cwd(), table)
 
 
 def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
@@ -156,7 +211,7 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         import socket
 
         host = re.sub(r"[^A-Za-z0-9_.\-]", "-", socket.gethostname())[:64].lstrip("-._") or "edge"
-        config = msgspec.structs.replace(config, device=Device(id=host))
+        config = msgspec.structs.replace(config, device=msgspec.structs.replace(config.device, id=host))
     if not config.pipeline:
         raise ConfigError("no [[pipeline]]; add one with name and source")
     seen: set[str] = set()
@@ -169,14 +224,12 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         for kind, cls in pipe.cls.items() if isinstance(pipe.cls, dict) else [("", pipe.cls)]:
             for given, known in ((kind or KINDS[0], KINDS), (cls, CLASSES)):
                 if given not in known:
-                    near = _nearest(given, dict.fromkeys(known, ""))
-                    raise ConfigError(f'pipeline[{i}].class: "{given}" is none{near}')
-        try:
-            parse_uri(pipe.source)
-            for task in pipe.tasks:
-                parse_uri(task if ":" in task else f"{task}:")
-        except ConfigError as error:
-            raise ConfigError(f"pipeline[{i}] ({pipe.name}): {error}") from None
+                    raise ConfigError(f'pipeline[{i}].class: "{given}" is none{nearest(given, known)}')
+        for key, text in (("source", pipe.source), *(("tasks", task) for task in pipe.tasks)):
+            try:
+                parse_uri(text if key == "source" or ":" in text else f"{text}:")
+            except ConfigError as error:
+                raise ConfigError(f"pipeline[{i}] ({pipe.name}): {key}: {error}") from None
     mqtt = config.mqtt
     if mqtt.url is not None:
         secure = parse_broker(mqtt.url)[2]
@@ -214,7 +267,7 @@ def _path(what: str, given: str, base: Path) -> str:
             raise ValueError("a path holds no NUL")
         return str(base / Path(given).expanduser())
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f'{what}: "{given}": {error}') from None
+        raise ConfigError(f'{what}: "{given}": {str(error).rstrip(".")}; write a path from /') from None
 
 
 def _text(what: str, uri: Uri) -> str:
@@ -261,18 +314,37 @@ def parse_uri(text: str) -> Uri:
         scheme = f"{scheme}:{attr}"
     if not colon or not re.fullmatch(r"[A-Za-z][\w+.\-]*(:\w+)?", scheme):
         raise ConfigError(f'"{text}" has no scheme; write e.g. "camera:0", "files:photos" or "lines:-"')
-    mark = "#" if scheme in ("rtsp", "rtsps", "http", "https") else "?"
+    mark = "#" if scheme in NETWORK else "?"
     head, found, tail = rest.rpartition(mark)
     if not found or not re.fullmatch(r"[\w\-]+=[^&]*(&[\w\-]+=[^&]*)*", tail):
         return Uri(scheme, rest)
     return Uri(scheme, head, dict(pair.split("=", 1) for pair in tail.split("&")))
 
 
+def warnings(pipe: Pipeline) -> list[str]:
+    """What is no mistake, but may be meant otherwise; each one line that names the pipeline and the key."""
+    told = []
+    uri = parse_uri(pipe.source)
+    if uri.scheme in NETWORK:
+        query = uri.rest.partition("?")[2]
+        ours = sorted({pair.partition("=")[0] for pair in query.split("&")} & OUR_OPTIONS - set(uri.options))
+        if ours:
+            named = ", ".join(ours)
+            told.append(
+                f"pipeline {pipe.name}: source: {named} stands behind ?, so it is for the camera; our own options "
+                f"stand behind #, as in {uri.scheme}://…#{ours[0]}=…"
+            )
+    path = Path(uri.rest)
+    if uri.scheme == "lines" and uri.rest != "-" and not path.exists():
+        told.append(f"pipeline {pipe.name}: source: {path} is not there yet; it is waited for")
+    return told
+
+
 def option(uri: Uri, known: dict[str, str], key: str) -> str:
     """One option of a URI, or its default from `known`; ConfigError names the nearest for an unknown one."""
     for given in uri.options:
         if given not in known:
-            raise ConfigError(f'"{uri}": unknown option "{given}"{_nearest(given, known)}')
+            raise ConfigError(f'"{uri}": unknown option "{given}"{nearest(given, known, OPTIONS_MEANT)}')
     return uri.options.get(key, known[key])
 
 
@@ -284,70 +356,31 @@ def parse_broker(url: str) -> tuple[str, int, bool]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f'mqtt.url: "{url}": {error}') from None
-    if parts.username or parts.password:
+        shown = "the address" if "@" in url else f'"{url}"'  # what stands before an @ may be a password
+        raise ConfigError(f"mqtt.url: {shown}: {error}; write mqtt://host[:port]") from None
+    if "@" in url:
         raise ConfigError("mqtt.url: no user or password in the address; use mqtt.username and mqtt.password_file")
     odd = parts.path not in ("", "/") or parts.query or parts.fragment or port == 0 or re.search(r"\s", parts.netloc)
+    mend = "; write mqtts:// for TLS" if parts.scheme in ("ssl", "tls") else "; write mqtt:// before the host"
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or odd:
-        raise ConfigError(f'mqtt.url: "{url}" is not mqtt://host[:port] or mqtts://host[:port]')
+        raise ConfigError(f'mqtt.url: "{url}" is not mqtt://host[:port] or mqtts://host[:port]{mend}')
     secure = parts.scheme == "mqtts"
     return parts.hostname, port or (8883 if secure else 1883), secure
 
 
-def secret(where: str) -> str:
-    """Read a secret from a file or from ``credential:NAME``. ConfigError when it cannot be had."""
+def secret(where: str, key: str) -> str:
+    """Read a secret from a file or from ``credential:NAME``. ConfigError, which names `key`, when it cannot be had."""
     if where.startswith("credential:"):
         folder = os.environ.get("CREDENTIALS_DIRECTORY")
         if not folder:
-            raise ConfigError(f"{where}: no systemd credentials here; start as a service or give a file")
+            raise ConfigError(f"{key}: {where}: no systemd credentials here; start as a service or give a file")
         path = Path(folder) / where.removeprefix("credential:")
     else:
         path = Path(where)
     try:
-        return path.read_text().rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: secret cannot be read ({error}); check the path and its owner") from None
-
-
-FIELDS: dict[str, type[msgspec.Struct]] = {
-    "$": Config,
-    "$.device": Device,
-    "$.mqtt": Mqtt,
-    "$.store": Store,
-    "$.pipeline": Pipeline,
-}
-
-
-_PATTERNS = {
-    NAME: "1 to 64 letters, digits or _ . - (it stands in topics)",
-    PREFIX: "1 to 3 topic levels without + # or spaces",
-    REPORT: '"changes", "every" or "summary:10s"',
-}
-
-
-def explain(message: str, fields: dict[str, type[msgspec.Struct]]) -> str:
-    """msgspec's ``... - at `$.pipeline[0].name` `` as ``pipeline[0].name: ...``, with the nearest known key."""
-    what, _, where = message.partition(" - at `")
-    where = where.rstrip("`") or "$"
-    unknown = re.match(r"Object contains unknown field `(.*)`", what)
-    place = where.removeprefix("$").lstrip(".")
-    if unknown:
-        struct = fields.get(re.sub(r"\[.*?\]", "", where), fields["$"])
-        known = {f.encode_name: "" for f in msgspec.structs.fields(struct)}
-        at = f"{place}." if place else ""
-        return f'unknown key "{at}{unknown[1]}"{_nearest(unknown[1], known)}'
-    missing = re.match(r"Object missing required field `(.*)`", what)
-    if missing:
-        return f'{place}: "{missing[1]}" is missing'
-    for pattern, meaning in _PATTERNS.items():
-        if repr(pattern) in what:
-            return f"{place}: must be {meaning}"
-    what = what.replace("Expected `", "expected ").replace("`, got `", ", got ").replace("`", "")
-    return f"{place or 'the file'}: {what}"
-
-
-def _nearest(given: str, known: dict[str, str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(sorted(known))}"
+        return read_regular(path, MOST_SECRET).decode().rstrip("\r\n")
+    except OSError as error:
+        mend = "check the path, its owner and mode"
+        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); {mend}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {path} holds other bytes than UTF-8; save it as UTF-8") from None

@@ -18,6 +18,10 @@ Each message is one line: what is wrong, where, and what to do about it. It hold
 address, as it goes into logs, states and replies.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
 from edge_agent.redact import redact
 
 
@@ -70,3 +74,25 @@ class StoreError(EdgeAgentError):
 
 class LinkError(EdgeAgentError):
     """The broker cannot be used at all."""
+
+
+def nearest(given: str, known: Iterable[str], meant: Mapping[str, str] | None = None, cutoff: float = 0.6) -> str:
+    """The end of a message on an unknown name: `; did you mean "…"?`, or which are known (a dozen at most).
+
+    `meant`: other words -> the names that they may stand for, parted by spaces, where no spelling gives it away; a
+    space within a name is a _ there. `cutoff`: 0..1, how alike two spellings are
+    at least; more than 0.6 where a wrong guess would be acted upon.
+    """
+    import difflib
+
+    names = {name.casefold(): name for name in known}
+    key = given.strip().casefold()
+    words = (meant or {}).get(key, "").split()
+    near = [key, *(each for word in words for each in (word, word.replace("_", " ")))]
+    near = [word for word in near if word in names] or difflib.get_close_matches(key, names, n=1, cutoff=cutoff)
+    near = near or [word for word in names if key and sorted(word) == sorted(key)]
+    if near:
+        return f'; did you mean "{names[near[0]]}"?'
+    listed = list(names.values())
+    more = f" … ({len(listed)} in all)" if len(listed) > 12 else ""
+    return f"; known are {', '.join(listed[:12])}{more}"

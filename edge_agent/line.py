@@ -16,7 +16,7 @@ from edge_agent.manifest import Served
 from edge_agent.pipeline import Stats
 from edge_agent.serving import Models, Pace
 from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import check_chain, make_task
+from edge_agent.tasks import check_chain, check_order, make_task
 from edge_agent.types import Sample, StreamState, Task, Text
 
 WORDS = 64
@@ -70,13 +70,16 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     Raises an EdgeAgentError, one line that names the pipeline.
     """
     try:
-        opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
+        try:
+            opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
+        except EdgeAgentError as error:
+            raise type(error)(f"source: {error}") from None
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         if not teams[0] and opened.yields is not Text:
-            raise ConfigError('pictures need a task; add tasks = ["detect:detector"]')
+            raise ConfigError('tasks: pictures need a task; write tasks = ["detect:detector"]')
         if opened.yields is Text and pipe.report not in (None, "every") and not _folds_texts(pipe):
-            raise ConfigError(f'report = "{pipe.report}": each text has its own event here; take the line out')
+            raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
     room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
@@ -139,6 +142,10 @@ def make_tasks(
     EdgeAgentError.
     """
     uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
+    try:
+        check_order(yields, [uri.scheme for uri in uris])
+    except ConfigError as error:
+        raise ConfigError(f"tasks: {error}") from None
     tasks: list[Task] = []
     uses: list[dict[str, str]] = []
     for number, uri in enumerate(uris):
@@ -153,7 +160,10 @@ def make_tasks(
             tasks.append(kept[number])
             asked |= used[number]
         else:
-            tasks.append(make_task(uri, ask, registry.home()))
+            try:
+                tasks.append(make_task(uri, ask, registry.home()))
+            except EdgeAgentError as error:
+                raise type(error)(f"tasks: {error}") from None
         uses.append(asked)
     check_chain(yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
     return tasks, uses

@@ -6,21 +6,19 @@ classes, tokenizer), so that no task guesses. Written by hand for carried models
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from edge_agent.config import NAME, explain
-from edge_agent.errors import ManifestError
+from edge_agent import toml
+from edge_agent.config import Name
+from edge_agent.errors import ConfigError, ManifestError
 from edge_agent.types import ModelRef, Net
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+MOST_BYTES = 4_000_000
+"""of a manifest, and of a file of labels"""
 
 PRECISIONS = {"fp32": 0, "fp16": 1}
 """those that lose nothing that shows, the most precise first"""
@@ -127,7 +125,7 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
-    name: Annotated[str, msgspec.Meta(pattern=NAME)]
+    name: Name
     version: str
     task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
     family: str
@@ -193,28 +191,16 @@ def load(path: Path) -> Manifest:
 
     Raises ManifestError with the file, the key and the mend.
     """
+    if not path.exists():
+        raise ManifestError(f"{path}: no manifest there")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        manifest = msgspec.convert(table, Manifest)
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no manifest there") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        raise ManifestError(f"{path}: {explain(str(error), FIELDS).removeprefix(': ')}") from None
+        manifest = toml.load(path, MOST_BYTES, Manifest)
+    except ConfigError as error:
+        raise ManifestError(str(error)) from None
     if isinstance(manifest.labels, str):
         manifest = msgspec.structs.replace(manifest, labels=_lines(_inside(path, manifest.labels)))
     _check(path, manifest)
     return manifest
-
-
-FIELDS: dict[str, type[msgspec.Struct]] = {
-    "$": Manifest,
-    "$.input": Input,
-    "$.text": TextInput,
-    "$.made": Made,
-    "$.file": File,
-}
 
 
 def _check(path: Path, manifest: Manifest) -> None:
@@ -253,7 +239,6 @@ def _inside(manifest: Path, name: str) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        # some editors begin a text with a byte order mark
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: labels cannot be read: {error}") from None
+        return toml.read_text(path, MOST_BYTES).splitlines()
+    except ConfigError as error:
+        raise ManifestError(f"{path}: labels: {error}") from None

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from edge_agent.config import explain
+from edge_agent import toml
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import File
 from edge_agent.prove import LIMITS, Result, Trial, Variant, ask
@@ -75,7 +75,7 @@ def _as(kind: type[Found], result: Result, path: Path) -> Found:
     try:
         return msgspec.convert(result.figures, kind)
     except msgspec.ValidationError as error:
-        why = explain(str(error), {"$": kind})
+        why = toml.explain(str(error), kind, result.figures)
         raise RefusedError(f"{path}: what it declares cannot be used ({why}); export it anew") from None
 
 

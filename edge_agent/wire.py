@@ -134,7 +134,7 @@ class Broker:
             raise LinkError("no broker: set mqtt.url")
         self.mqtt = mqtt
         self.host, self.port, self.secure = parse_broker(mqtt.url)
-        self._password = secret(mqtt.password_file) if mqtt.password_file else None
+        self._password = secret(mqtt.password_file, "mqtt.password_file") if mqtt.password_file else None
         self._tls = _tls(mqtt) if self.secure else None
 
     def client(self, client_id: str = "", v5: bool = False) -> Client:

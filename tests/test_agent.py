@@ -269,10 +269,10 @@ def test_what_no_stop_can_wait_for_is_counted_as_lost(
 @pytest.mark.parametrize(
     ("pipelines", "says", "code"),
     [
-        (pipeline("a", "files:none"), "pipeline a: ", 1),
+        (pipeline("a", "files:none"), "pipeline a: source: ", 2),
         (pipeline("a", "filse:none"), 'did you mean "files"', 2),
-        (pipeline("a", "lines:said.txt", '"detect:model"'), "takes Frame, but Text comes to it", 2),
-        (pipeline("a", "files:said.txt", '"detect:nosuchmodel"'), "pipeline a: ", 1),
+        (pipeline("a", "lines:said.txt", '"detect:model"'), "takes pictures, but text comes to it", 2),
+        (pipeline("a", "files:said.txt", '"detect:nosuchmodel"'), "pipeline a: ", 2),
         (pipeline("a", "lines:said.txt", '"dettect:detector"'), 'did you mean "detect"', 2),
         (pipeline("a", "lines:said.txt?folow=false"), 'did you mean "follow"', 2),
         (pipeline("a", "camera:0"), "pictures need a task", 2),
@@ -288,6 +288,7 @@ def test_what_cannot_work_is_one_line_and_nothing_starts(tmp_path: Path, pipelin
         environment = {**os.environ, "EDGE_AGENT_HOME": str(tmp_path / "home")}
         done = subprocess.run([*AGENT, verb, "-c", str(config)], capture_output=True, text=True, env=environment)
         assert done.returncode == code, done.stderr
+        assert f"edge-agent {verb}: {config}: " in done.stderr
         assert says in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 

@@ -320,8 +320,8 @@ def test_check_finds_what_run_would(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x\n")
     for given, code, says in (
         ('[mqtt]\nurl = "mqtts://x"\nca = "nosuch"\n', 2, "mqtt.ca: "),
-        ('[store]\npath = "x"\n', 1, "is no folder that can be written to"),
-        ('[store]\npath = "x/deeper"\n', 1, "is no folder that can be written to"),
+        ('[store]\npath = "x"\n', 2, "is no folder, so no store can stand there"),
+        ('[store]\npath = "x/deeper"\n', 2, "is no folder, so no store can stand there"),
         ('[store]\npath = "new/store"\n', 0, ""),
     ):
         config.write_text(given + words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,10 @@ def test_defaults_and_names() -> None:
         (f'{PIPE}clas = "alert"', 'unknown key "pipeline[0].clas"; did you mean "class"?'),
         (f'[devic]\nid = "x"\n{PIPE}', 'unknown key "devic"; did you mean "device"?'),
         ('[[pipeline]]\nname = "a"', 'pipeline[0]: "source" is missing'),
-        ('[[pipeline]]\nname = 3\nsource = "camera:0"', "pipeline[0].name: expected str, got int"),
+        (
+            '[[pipeline]]\nname = 3\nsource = "camera:0"',
+            "pipeline[0].name: must be 1 to 64 letters, digits or _ . - ",
+        ),
         ('[[pipeline]]\nname = "a/b"\nsource = "camera:0"', "pipeline[0].name: must be 1 to 64 letters"),
         (f'[device]\nid = "edge\\n"\n{PIPE}', "device.id: must be 1 to 64 letters"),
         (f'[mqtt]\nprefix = "a/b\\n"\n{PIPE}', "mqtt.prefix: must be 1 to 3 topic levels"),
@@ -61,6 +65,65 @@ def test_defaults_and_names() -> None:
         (f'[mqtt]\nurl = "mqtt://x?clean=1"\n{PIPE}', "is not mqtt://host"),
         (f'[store]\npath = "a\\u0000b"\n{PIPE}', "store.path"),
         (PIPE.replace("camera:0", "files:~nobodyhere/x"), "source"),
+        (
+            PIPE.replace("[[pipeline]]", "[pipeline]"),
+            "pipeline: must be a list, not a table; write [[pipeline]]",
+        ),
+        (
+            f'[[mqtt]]\nurl = "mqtt://x"\n{PIPE}',
+            "mqtt: must be a table, not a list; write [mqtt], with one bracket",
+        ),
+        (f'mqtt = "mqtt://x"\n{PIPE}', "mqtt: must be a table, not text; write [mqtt], and its keys below it"),
+        ("pipeline = [1]", "pipeline[0]: must be a table, not 1"),
+        (f"[mqtt]\nurl = 1883\n{PIPE}", 'mqtt.url: must be text in quotes, not 1883; write e.g. url = "mqtt://broker'),
+        (f"[mqtt]\nurl = [1]\n{PIPE}", "mqtt.url: must be text in quotes, not a list"),
+        (f"[mqtt]\nack = 1\n{PIPE}", "mqtt.ack: must be true or false, not 1; write e.g. ack = false"),
+        (f'[mqtt]\nkeepalive = "15"\n{PIPE}', "not text; write it without quotes: keepalive = 15"),
+        (f"[mqtt]\nkeepalive = nan\n{PIPE}", "mqtt.keepalive: must be a whole number from 2 to 3_600, not nan"),
+        (f"[mqtt]\nkeepalive = 15.5\n{PIPE}", "mqtt.keepalive: must be a whole number from 2 to 3_600, not 15.5"),
+        (f"[mqtt]\nkeepalive = 2024-01-01\n{PIPE}", "not a date or time; write e.g. keepalive = 15"),
+        (f"[mqtt]\nusername = 123456\n{PIPE}", "mqtt.username: must be text in quotes"),
+        (f"[store]\nmax_bytes = {10**23}\n{PIPE}", "not 1e+23; write e.g. max_bytes = 256_000_000"),
+        (f"[store]\nmax_bytes = 1e23\n{PIPE}", "not 1e+23; write e.g. max_bytes = 256_000_000"),
+        (f'[store]\nmax_bytes = "256MB"\n{PIPE}', "not text; write e.g. max_bytes = 256_000_000"),
+        (f"[store]\nexpire_hours = inf\n{PIPE}", "store.expire_hours: must be a number above 0 to 1e+06, not inf"),
+        (f"[device]\nthreads = -3\n{PIPE}", "device.threads: must be a whole number from 0 to 256, not -3"),
+        (f"{PIPE}workers = true", "pipeline[0].workers: must be a whole number from 0 to 64, not true"),
+        (f"{PIPE}class = {{text = 3}}", "pipeline[0].class[...]: must be text in quotes"),
+        (
+            PIPE.replace('["detect:detector"]', '"detect:detector"'),
+            "tasks: must be a list, not text; write e.g. tasks",
+        ),
+        (PIPE.replace('["detect:detector"]', "[1]"), "pipeline[0].tasks[0]: must be text in quotes, not 1"),
+        (PIPE.replace('["detect:detector"]', '["detect detector"]'), "pipeline[0] (a): tasks: "),
+        (f'[mqtt]\nhost = "x"\n{PIPE}', 'unknown key "mqtt.host"; did you mean "url"?'),
+        (f'[mqtt]\n"a\\u001b[31mb" = "x"\n{PIPE}', 'unknown key "mqtt.a\\u001b[31mb"; known are url, prefix'),
+        (f'id = "x"\n{PIPE}', 'unknown key "id"; did you mean "device"?'),
+        (f'[broker]\nurl = "x"\n{PIPE}', 'unknown key "broker"; did you mean "mqtt"?'),
+        (f'{PIPE}model = "x"', 'unknown key "pipeline[0].model"; did you mean "tasks"?'),
+        (f'[device]\nid = "k\u00fcche"\n{PIPE}', 'not "k\u00fcche"; write e.g. id = "door"'),
+        (f'[device]\nid = "{"x" * 300}"\n{PIPE}', f'not "{"x" * 40}…"; write'),
+        (f'[device]\nid = "\\u001b[31m"\n{PIPE}', 'not "\\u001b[31m"; write'),
+        (f'[mqtt]\nurl = "mqtt://u:secret@x:99999"\n{PIPE}', "mqtt.url: the address: "),
+        (f'[mqtt]\nurl = "tls://x"\n{PIPE}', "write mqtts:// for TLS"),
+        ("name = door", 'not TOML: line 1, name: no value of TOML; write text in quotes, name = "…"'),
+        ("a = 1\nname =", "not TOML: line 2, name: no value; write one behind the ="),
+        ('name = "door\nsource = 1', "not TOML: line 1, name: a quote is not closed"),
+        ("name = \u201cdoor\u201d", "not TOML: line 1, name: typographic quotes"),
+        ('url = "x"\nurl = "y"', "not TOML: line 2, url: stands twice; delete one"),
+        ("[a]\n[a]", "not TOML: line 2: stands twice; delete one"),
+        ('{"mqtt": {"url": "mqtt://x"}}', "this looks like JSON; write TOML"),
+        ("mqtt:\n  url: mqtt://x", "this looks like YAML; write TOML"),
+        ("[mqtt\nurl = 1", "not TOML: line 1: "),
+        ("a", "a key without a value"),
+        ("a = 2024-02-31", "not TOML: line 1, a: "),
+        ("a = 1\nb = 2\0", "line 2: holds a NUL"),
+        ("a = " + "[" * 5000, "brackets nested too deep"),
+        ("a = " + "{a = " * 3000, "brackets nested too deep"),
+        ("a = " + "9" * 5000, "a number has thousands of digits"),
+        (".".join("a" * 20_000) + " = 1", "a key of more than 32 parts"),
+        ("[" + ".".join(['"a"'] * 20_000) + "]", "a key of more than 32 parts"),
+        ("password = rtsp://u:secret@x", "not TOML: line 1, password: no value of TOML"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_the_place(text: str, says: str) -> None:
@@ -123,9 +186,58 @@ def test_file_is_named_and_its_folder_is_the_base(tmp_path: Path) -> None:
     assert loaded.pipeline[0].source == f"files:{tmp_path}/photos?fps=2"
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
         config.load(tmp_path / "none.toml")
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        config.load(file)
+
+
+def test_a_file_in_another_encoding_is_served_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + PIPE.encode())
+    assert config.load(file).pipeline[0].name == "a"
+    for raw, says in (
+        (PIPE.encode("utf-16"), "is UTF-16, not UTF-8; save it as UTF-8"),
+        (PIPE.encode("utf-16-le"), "is UTF-16, not UTF-8; save it as UTF-8"),
+        (b"a = 1\n# k\xfcche\n", "line 2: not UTF-8"),
+    ):
+        file.write_bytes(raw)
+        with pytest.raises(ConfigError) as error:
+            config.load(file)
+        assert str(error.value).startswith(f"{file}: ") and says in str(error.value)
+
+
+def test_what_is_no_small_file_is_not_read(tmp_path: Path) -> None:
+    sparse, pipe = tmp_path / "sparse", tmp_path / "pipe"
+    with sparse.open("wb") as file:
+        file.truncate(3_000_000_000)
+    os.mkfifo(pipe)
+    for path, says in (
+        (sparse, "larger than 1000 kB"),
+        (pipe, "no regular file"),
+        (Path("/dev/zero"), "no regular file"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            config.load(path)
+        assert str(error.value).startswith(f"{path}: ") and says in str(error.value)
+        with pytest.raises(ConfigError, match=r"mqtt\.password_file: .*(larger than|no regular|is a folder)"):
+            config.secret(str(path), "mqtt.password_file")
+
+
+def test_what_may_be_meant_otherwise_is_said() -> None:
+    for source, says in (
+        ("rtsp://h/s?fps=5", ["fps stands behind ?, so it is for the camera"]),
+        ("http://h/s?dark=on&stall=5&user=x", ["dark, stall stands behind ?"]),
+        ("rtsp://h/s?fps=5#fps=5", []),
+        ("rtsp://h/s?channel=1#fps=5", []),
+        ("lines:/no/such/log", ["/no/such/log is not there yet; it is waited for"]),
+        ("lines:-", []),
+        ("camera:0?fps=5", []),
+    ):
+        (pipe,) = config.parse(PIPE.replace("camera:0", source)).pipeline
+        told = config.warnings(pipe)
+        assert [word in line for line, word in zip(told, says, strict=True)] == [True] * len(says)
+
+
+def test_a_name_that_stands_in_no_section_keeps_the_rest_of_it() -> None:
+    assert config.parse(f"[device]\nthreads = 3\n{PIPE}").device.threads == 3
 
 
 @pytest.mark.parametrize(
@@ -147,12 +259,12 @@ def test_addresses(text: str, uri: Uri) -> None:
 
 def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mqtt").write_text("s3cret\n")
-    assert config.secret(str(tmp_path / "mqtt")) == "s3cret"
+    assert config.secret(str(tmp_path / "mqtt"), "k") == "s3cret"
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert config.secret("credential:mqtt") == "s3cret"
+    assert config.secret("credential:mqtt", "k") == "s3cret"
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     with pytest.raises(ConfigError, match="no systemd credentials"):
-        config.secret("credential:mqtt")
+        config.secret("credential:mqtt", "k")
 
 
 @pytest.mark.parametrize("name", ["porch", "folder", "log"])

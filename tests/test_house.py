@@ -16,7 +16,7 @@ from edge_agent.types import AnyEvent
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edge_agent"
-FLOOR = {"types", "errors", "config", "manifest", "held", "programs", "redact", "sandbox"}
+FLOOR = {"types", "errors", "config", "manifest", "held", "programs", "redact", "sandbox", "toml", "files"}
 WALK = {
     "pipeline",
     "mailbox",

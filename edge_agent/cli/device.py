@@ -9,11 +9,14 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.say import note, print_json, progress
-from edge_agent.errors import EdgeAgentError, LinkError, StoreError, UsageError
+from edge_agent.errors import EdgeAgentError, LinkError, UsageError
 from edge_agent.redact import redact, source_for_people
+
+if TYPE_CHECKING:
+    from edge_agent.config import Config
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +27,12 @@ def run(args: argparse.Namespace) -> int:
     stop, look = _stop_on_signals(), threading.Event()
     if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
         signal.signal(signal.SIGHUP, lambda *_: look.set())
-    agent = Agent(config.load(args.config), pull=args.pull, race=True, say=progress("fetching"))
+    loaded = config.load(args.config)
+    with config.of(args.config):
+        agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"))
+    for pipe in loaded.pipeline:
+        for word in config.warnings(pipe):
+            note(f"{args.config}: {word}")
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
@@ -44,31 +52,34 @@ def run(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Say what a config will do, or what is wrong with it."""
     from edge_agent import config
-    from edge_agent.agent import store_path
+
+    loaded = config.load(args.config)
+    with config.of(args.config):
+        _check(loaded)
+    return 0
+
+
+def _check(loaded: Config) -> None:
+    from edge_agent import config
+    from edge_agent.agent import checked_store
     from edge_agent.line import make_line
     from edge_agent.serving import Models
     from edge_agent.wire import Broker
 
-    loaded = config.load(args.config)
-    models = Models()
+    store, models = checked_store(loaded), Models()
+    broker = Broker(loaded.mqtt) if loaded.mqtt.url is not None else None
     for pipe in loaded.pipeline:
         # a topic can be checked without a connection
-        line = make_line(pipe, models, (lambda topics, receive: None) if loaded.mqtt.url else None)
+        line = make_line(pipe, models, (lambda topics, receive: None) if broker else None)
         print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(pipe.tasks)) or 'as it is'}")
-        for why in line.models:
-            print(f"  {redact(why)}")
-    if loaded.mqtt.url is None:
+        for told in (*line.models, *config.warnings(pipe)):
+            print(f"  {redact(told)}")
+    if broker is None:
         print("mqtt: no url, events stay in the store")
     else:
-        broker = Broker(loaded.mqtt)
         tls = " with TLS" if broker.secure else ""
         print(f"mqtt: {broker.host}:{broker.port}{tls} as {loaded.mqtt.prefix}/{loaded.device.id}")
-    store = store_path(loaded)
-    existing = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise StoreError(f"{store}: the store cannot lie there, {existing} is no folder that can be written to")
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
-    return 0
 
 
 def demo(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, nearest
 from edge_agent.types import Sample, StreamState, Uri
 
 Subscribe: TypeAlias = Callable[[str, Callable[[str, bytes], bool]], object]
@@ -56,6 +56,14 @@ SCHEMES: dict[str, str] = {
     "mqtt": "edge_agent.sources.mqtt:mqtt",
 }
 
+MEANT = {
+    **dict.fromkeys(("webcam", "usb", "v4l2", "cam", "device"), "camera"),
+    **dict.fromkeys(("file", "folder", "dir", "image", "images", "picture", "video", "glob"), "files"),
+    **dict.fromkeys(("text", "txt", "log", "tail", "stdin"), "lines"),
+    **dict.fromkeys(("exec", "command", "gst", "gstreamer", "csi", "ffmpeg"), "pipe"),
+}
+"""what people call a source -> what it is called here"""
+
 
 def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int | None = None) -> Opened:
     """Check an address and bind it to its source.
@@ -65,13 +73,9 @@ def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int 
     """
     where = uri.scheme if ":" in uri.scheme else SCHEMES.get(uri.scheme)
     if where is None:
-        import difflib
-
         if "@" in uri.rest:
             raise ConfigError(f'"{uri}": an address begins with its scheme; write e.g. rtsp://… or http://…')
-        near = difflib.get_close_matches(uri.scheme, SCHEMES, n=1, cutoff=0.5)
-        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(SCHEMES)}"
-        raise ConfigError(f'there is no source "{uri.scheme}"; {hint}')
+        raise ConfigError(f'there is no source "{uri.scheme}"{nearest(uri.scheme, SCHEMES, MEANT)}')
     module, _, attr = where.partition(":")
     try:
         bind: Callable[[Uri, Here], Opened] = getattr(importlib.import_module(module), attr)

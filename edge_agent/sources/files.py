@@ -129,7 +129,7 @@ def _listed(path: str) -> list[Path]:
         if not found:
             raise SourceError(f"{path}: no picture or video matches")
         return found
-    raise SourceError(f"{path}: no such file or folder")
+    raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a glob or a video")
 
 
 def _is_video(path: Path) -> bool:

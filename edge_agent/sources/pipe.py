@@ -53,22 +53,13 @@ def pipe(uri: Uri, here: Here) -> Opened:
     """
     # its arguments may hold an address with a password
     said = Uri(uri.scheme, f"{''.join(uri.rest.split()[:1])} …", uri.options)
+    command = _command(uri.rest, said)
     width, height = whole(said, KNOWN, "width", 1, 32768), whole(said, KNOWN, "height", 1, 32768)
     if not (width and height):
         raise ConfigError(f'"{said}": raw frames state no size; give width=W&height=H')
     layout = choice(said, KNOWN, "format", tuple(FORMATS))
     if (layout in ("yuv420p", "nv12", "yuyv422") and width % 2) or (layout in ("yuv420p", "nv12") and height % 2):
         raise ConfigError(f'"{said}": {layout} needs an even width and height')
-    try:
-        command = shlex.split(uri.rest)
-    except ValueError as error:
-        raise ConfigError(f'"{said}": the command cannot be split ({error}); close each quote') from None
-    if not command:
-        raise ConfigError(f'"{said}": give a command')
-    found = which(command[0])
-    if found is None:
-        raise SourceError(f"pipe: {command[0]} is not installed, or not on the PATH")
-    command[0] = found
     believed = rules(said, KNOWN)
     fps = number(said, KNOWN, "fps", 0.001, 1000)
 
@@ -76,6 +67,20 @@ def pipe(uri: Uri, here: Here) -> Opened:
         return _start(command, width, height, layout, fps)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
+
+
+def _command(text: str, said: Uri) -> list[str]:
+    """The program, by its whole path, and its arguments. ConfigError, SourceError when it is not installed."""
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f'"{said}": the command cannot be split ({error}); close each quote') from None
+    if not command:
+        raise ConfigError(f'"{said}": give a command')
+    found = which(command[0])
+    if found is None:
+        raise SourceError(f"pipe: {command[0]} is not installed, or not on the PATH; check how it is written")
+    return [found, *command[1:]]
 
 
 def _start(command: list[str], width: int, height: int, layout: str, fps: float) -> Reader:

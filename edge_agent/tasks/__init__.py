@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, nearest
 from edge_agent.manifest import Served
-from edge_agent.types import Finding, Task, Uri
+from edge_agent.types import Finding, Frame, Task, Text, Uri
 
 TASKS = {
     "detect": "edge_agent.tasks.detect:detect",
@@ -38,6 +38,19 @@ PLAIN = {
 MODELS = {"detect": "detector", "embed": "encoder", "classify": "encoder"}
 """the model of a task that names none; the others have to name one"""
 
+MEANT = {
+    **dict.fromkeys(("yolo", "find", "objects"), "detect"),
+    **dict.fromkeys(("ner", "entities", "spans", "slots"), "tag"),
+    **dict.fromkeys(("intent", "intents", "understand", "bert"), "classify"),
+    **dict.fromkeys(("vector", "encode", "encoder"), "embed"),
+    **dict.fromkeys(("image", "label"), "recognise"),
+}
+"""what people call a task -> what it is called here"""
+TAKES: dict[str, type] = {"detect": Frame, "recognise": Frame, "embed": Text, "classify": Text, "tag": Text}
+"""what a task takes, where that does not hang on its model"""
+WORDS: dict[type, str] = {Frame: "pictures", Text: "text", Finding: "what a task before it found"}
+"""what a kind of sample is called"""
+
 
 def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     """Make the task that `uri` names (scheme) on the model that it names (rest), which `serve` gives.
@@ -47,11 +60,7 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     """
     theirs = ":" in uri.scheme
     if not theirs and uri.scheme not in TASKS:
-        import difflib
-
-        near = difflib.get_close_matches(uri.scheme, TASKS, n=1, cutoff=0.5)
-        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(TASKS)}"
-        raise ConfigError(f'"{uri}": unknown task "{uri.scheme}"; {hint}')
+        raise ConfigError(f'"{uri}": unknown task "{uri.scheme}"{nearest(uri.scheme, TASKS, MEANT)}')
     module, _, attr = (uri.scheme if theirs else TASKS[uri.scheme]).partition(":")
     try:
         make: Callable[[Uri, Any, Path], Task] = getattr(importlib.import_module(module), attr)
@@ -63,6 +72,17 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     return make(uri, serve(name) if name else None, home)
 
 
+def check_order(yields: type, names: Sequence[str]) -> None:
+    """As `check_chain`, by the names of the tasks alone: before their models are looked for."""
+    comes = yields
+    for name in names:
+        if name not in TAKES:
+            return
+        if not issubclass(comes, TAKES[name]):
+            raise _cannot(name, (TAKES[name],), comes)
+        comes = Finding
+
+
 def check_chain(yields: type, chain: Sequence[tuple[str, Task]]) -> None:
     """ConfigError unless each (name, task) takes what comes to it: `yields` from the source, then findings.
 
@@ -71,6 +91,15 @@ def check_chain(yields: type, chain: Sequence[tuple[str, Task]]) -> None:
     comes = yields
     for name, task in chain:
         if not any(issubclass(comes, kind) for kind in task.takes):
-            takes = " or ".join(kind.__name__ for kind in task.takes)
-            raise ConfigError(f'task "{name}" takes {takes}, but {comes.__name__} comes to it; change source or order')
+            raise _cannot(name, task.takes, comes)
         comes = getattr(task, "gives", Finding)
+
+
+def _cannot(name: str, takes: Sequence[type], comes: type) -> ConfigError:
+    """The error of a task to which something comes that it does not take."""
+    wanted = " or ".join(WORDS.get(kind, kind.__name__) for kind in takes)
+    given = WORDS.get(comes, comes.__name__)
+    fitting = " or ".join(task for task, kind in TAKES.items() if kind is comes)
+    mend = f"change the source, or name a task that takes {given}: {fitting}" if fitting else "give it its own pipeline"
+    verb = "come" if comes is Frame else "comes"
+    return ConfigError(f'task "{name}" takes {wanted}, but {given} {verb} to it; {mend}')

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.config import option
-from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
+from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, nearest
 from edge_agent.manifest import Served
 from edge_agent.tasks.boxes import Fit, nms, preparer, to_frame
 from edge_agent.tasks.candidates import Candidates, Family, Head
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.types import Detections, Finding, Frame, Ints, Pixels, Task, Uri
 
+ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
+"""of a plural, and of its singular"""
 OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300"}
 """score and iou default to the manifest's, classes to all of them"""
 
@@ -79,7 +81,7 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
     if manifest.task != "detect" or model.input is None:
         raise ConfigError(f'"{uri}": {manifest.name} is no detector (its task is {manifest.task}); name one that is')
     if manifest.family not in FAMILIES:
-        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"{_near(manifest.family, FAMILIES)}')
+        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"{nearest(manifest.family, FAMILIES)}')
     family = FAMILIES[manifest.family]
     labels = manifest.labels
     if not labels or isinstance(labels, str):
@@ -120,7 +122,7 @@ def _number(uri: Uri, key: str, default: float, most: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= most:
-        raise ConfigError(f'"{uri}": {key}={text} is no number from 0 to {most:g}')
+        raise ConfigError(f'"{uri}": {key}={text} is no number from 0 to {most:g}; write one')
     return value
 
 
@@ -135,13 +137,50 @@ def _wanted(uri: Uri, labels: list[str]) -> Ints | None:
     wanted: list[int] = []
     for given in (part.strip().casefold() for part in text.split(",")):
         if given not in indices:
-            raise ConfigError(f'"{uri}": no class "{given}"{_near(given, indices)}')
+            raise ConfigError(f'"{uri}": no class "{given}"{nearest_class(given, labels)}')
         wanted += indices[given]
     return np.array(wanted, np.int32)
 
 
-def _near(given: str, known: Iterable[str]) -> str:
-    import difflib
+SAME = (
+    "person people persons human pedestrian man men woman women child children kid boy girl",
+    "car automobile auto vehicle",
+    "truck lorry van",
+    "bus coach",
+    "bicycle bike cycle cyclist",
+    "motorcycle motorbike scooter moped",
+    "airplane aeroplane plane aircraft",
+    "boat ship",
+    "dog puppy",
+    "cat kitten",
+    "mouse mice",
+    "sheep lamb",
+    "cow cattle",
+    "knife knives",
+    "couch sofa",
+    "tv television tvmonitor monitor screen",
+    "dining_table diningtable table desk",
+    "potted_plant pottedplant plant",
+    "cell_phone cellphone phone mobile smartphone",
+    "refrigerator fridge",
+    "backpack rucksack",
+    "handbag purse bag",
+    "suitcase luggage",
+    "sports_ball ball football",
+    "fire_hydrant hydrant",
+    "traffic_light trafficlight",
+    "wine_glass wineglass glass",
+    "donut doughnut",
+    "hair_drier hairdryer",
+    "teddy_bear teddy",
+)
+"""what people call one kind of thing, and what sets of labels call it; a _ is a space"""
 
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(known)}"
+
+def nearest_class(given: str, labels: Iterable[str]) -> str:
+    """The end of a message on a class that a model does not know: another word for it, its singular, its spelling."""
+    kinds = {word.replace("_", " "): group for group in SAME for word in group.split()}
+    meant: dict[str, str] = {}
+    for one in (given, *(given.removesuffix(end) + new for end, new in ENDINGS if given.endswith(end))):
+        meant[given] = f"{meant.get(given, '')} {one.replace(' ', '_')} {kinds.get(one, '')}"
+    return nearest(given, labels, meant, cutoff=0.75)

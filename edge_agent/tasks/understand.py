@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from edge_agent import toml
 from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.manifest import Served
@@ -28,15 +29,12 @@ from edge_agent.tasks.everyday import SENTENCES
 from edge_agent.tasks.head import Head, fit
 from edge_agent.types import Embedding, Finding, Scores, Task, Text, Uri
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 LEAST = 2
 """examples of a label"""
 MOST = 20_000
 """examples in all"""
+MOST_BYTES = 4_000_000
+"""of a file of examples"""
 VERSION = 1
 """of the stored heads and of how they are fitted: another one is fitted anew"""
 
@@ -120,15 +118,17 @@ def classify(uri: Uri, model: Served, home: Path) -> Task:
 def read_labels(path: Path) -> tuple[bytes, dict[str, list[str]]]:
     """The file as it is, and its table label -> sentences. ConfigError, one line with file, label and mend."""
     try:
-        raw = path.read_bytes()
-        table = tomllib.loads(raw.decode())
+        text = toml.read_text(path, MOST_BYTES)
+        table = toml.parse(text)
         labels = msgspec.convert(table.get("labels", {}), dict[str, list[str]])
-    except OSError as error:
-        raise ConfigError(f"{path}: labels cannot be read ({error.strerror}); give the path of a TOML file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        raise ConfigError(f'{path}: [labels]: {error}; write name = ["sentence", "sentence"]') from None
+    except ConfigError as error:
+        raise ConfigError(f"labels: {path}: {error}") from None
+    except (msgspec.ValidationError, RecursionError):
+        bad = next((f"{key} is no list of texts" for key, value in _pairs(table) if not _texts(value)), "no table")
+        raise ConfigError(f'labels: {path}: [labels]: {bad}; write name = ["sentence", "sentence"]') from None
+    raw = text.encode()
+    if not labels and set(table) - {"labels"}:
+        raise ConfigError(f'labels: {path}: no [labels] in it; write [labels], and below it name = ["sentence", …]')
     if len(labels) < 2:
         raise ConfigError(f'{path}: {len(labels)} labels; [labels] needs two or more, name = ["sentence", …]')
     seen: dict[str, str] = {}
@@ -143,6 +143,15 @@ def read_labels(path: Path) -> tuple[bytes, dict[str, list[str]]]:
     if sum(map(len, labels.values())) > MOST:
         raise ConfigError(f"{path}: more than {MOST} examples; a few dozen a label are enough")
     return raw, labels
+
+
+def _pairs(table: dict[str, Any]) -> Iterable[tuple[str, object]]:
+    labels = table["labels"]
+    return labels.items() if isinstance(labels, dict) else ()
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _fit(made: Encoder, labels: dict[str, list[str]], path: str) -> Head:

@@ -91,9 +91,9 @@ def test_each_task_must_take_what_comes_to_it(tmp_path: Path) -> None:
     check_chain(Frame, [])
     check_chain(Frame, [("detect:x", detect), ("count", counter)])
     check_chain(Frame, [("detect:x", detect), ("crop", cropper), ("detect:y", detect)])
-    with pytest.raises(ConfigError, match='task "detect:x" takes Frame, but Text comes to it'):
+    with pytest.raises(ConfigError, match='task "detect:x" takes pictures, but text comes to it'):
         check_chain(Text, [("detect:x", detect)])
-    with pytest.raises(ConfigError, match='task "detect:y" takes Frame, but Finding comes to it'):
+    with pytest.raises(ConfigError, match='task "detect:y" takes pictures, but what a task before it found comes'):
         check_chain(Frame, [("detect:x", detect), ("detect:y", detect)])
-    with pytest.raises(ConfigError, match='task "read" takes Text, but Frame comes'):
+    with pytest.raises(ConfigError, match='task "read" takes text, but pictures come'):
         check_chain(Frame, [("read", reader)])

@@ -135,7 +135,7 @@ def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (None, "labels cannot be read (No such file or directory)"),
+        (None, "cannot be read (No such file or directory)"),
         (b"", "0 labels; [labels] needs two or more"),
         (b"[labels]\n", "0 labels"),
         (b'[labels]\na = ["x", "y"]\n', "1 labels"),
@@ -147,7 +147,7 @@ def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
         (b'[labels]\na = "x"\nb = [1]\n', 'write name = ["sentence", "sentence"]'),
         (b"labels = 3\n", 'write name = ["sentence", "sentence"]'),
         (b"[labels\n", "not TOML"),
-        (b"\xff\xfe", "not TOML"),
+        (b"\xff\xfe", "is UTF-16, not UTF-8"),
     ],
 )
 def test_labels_file_that_is_wrong(tmp_path: Path, body: bytes | None, says: str) -> None:

@@ -1,0 +1,228 @@
+"""TOML files that people write: read within limits, and each mistake told in one line with its mend."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from edge_agent.errors import ConfigError, nearest
+from edge_agent.files import read_regular
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MANY_PARTS = re.compile(r"""(?<![\w\-])(?:(?:[\w\-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){32}""", re.ASCII)
+"""a key of more than 32 parts: the parser's time grows with their square, and more than 100 deep nobody reads"""
+Kind = TypeVar("Kind")
+_QUOTES = "\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
+
+
+def load(path: Path, most: int, kind: type[Kind]) -> Kind:
+    """A file of at most `most` bytes as a struct. ConfigError, one line that names the file, the key and the mend."""
+    try:
+        return convert(parse(read_text(path, most)), kind)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def read_text(path: Path, most: int) -> str:
+    """The text of a file of at most `most` bytes, without a byte order mark. ConfigError, which does not name it."""
+    try:
+        raw = read_regular(path, most)
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror}); give the path of a text file") from None
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(raw) > 1 and 0 in raw[:2]):
+        raise ConfigError("is UTF-16, not UTF-8; save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"line {line}: not UTF-8 (byte {error.start} of the file); save it as UTF-8") from None
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The table in a text. ConfigError with the line and the mend, and without the value: it may be a secret."""
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ConfigError(f"line {line}: holds a NUL, which is no text; delete it, or save the file anew")
+    if found := _MANY_PARTS.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise ConfigError(f"line {line}: a key of more than 32 parts; write it shorter")
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+        return table
+    except RecursionError:
+        raise ConfigError("not TOML that can be read: brackets nested too deep; take some out") from None
+    except ValueError as error:  # TOMLDecodeError is one; a number of thousands of digits raises a plain one
+        raise ConfigError(f"not TOML: {_mend(text, str(error))}") from None
+
+
+def _mend(text: str, said: str) -> str:
+    """What the parser said, as line, key and what to write."""
+    if "digits" in said:
+        return "a number has thousands of digits; write a smaller one"
+    what, _, place = said.partition(" (at ")
+    found = re.match(r"line (\d+)", place)
+    lines = text.splitlines() or [""]
+    number = int(found[1]) if found else len(lines)
+    line = lines[min(number, len(lines)) - 1]
+    key = re.match(r"\s*([\w.\-]+)\s*(=?)\s*(.?)", line)
+    at = f"line {number}, {key[1]}" if key and key[2] else f"line {number}"
+    if what.startswith(("Cannot overwrite", "Cannot declare", "Duplicate", "Cannot mutate")):
+        return f"{at}: stands twice; delete one"
+    if set(line) & set(_QUOTES):
+        return f'{at}: typographic quotes; write straight ones: "'
+    if text.lstrip().startswith("{"):
+        return 'this looks like JSON; write TOML: [section], and below it key = "value"'
+    if re.match(r"\s*(- )?[\w.\-]+\s*:", line):
+        return f'line {number}: this looks like YAML; write TOML: [section], and below it key = "value"'
+    if what.startswith("Expected '='"):
+        return f"line {number}: a key without a value; write key = value"
+    if "'\\n'" in what or (not found and line.count('"') % 2):
+        return f"{at}: a quote is not closed; write it at the end of the text"
+    if what == "Invalid value" and key and key[2]:
+        if not key[3]:
+            return f"{at}: no value; write one behind the ="
+        return f'{at}: no value of TOML; write text in quotes, {key[1]} = "…", and true or false in lower case'
+    return f"{at}: {what[:1].lower()}{what[1:]}; write key = value, text in quotes"
+
+
+# ── tables as structs ────────────────────────────────────────────────────────────────────────────────────
+
+
+def convert(table: dict[str, Any], kind: type[Kind], meant: Mapping[str, str] | None = None) -> Kind:
+    """A table as a struct. ConfigError with the key, what was expected in TOML's words, and what to write.
+
+    `meant`: other words for keys, see `nearest`. Of a field's Meta, `description` says in words what its pattern
+    means, and `examples` what to write.
+    """
+    try:
+        return msgspec.convert(table, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ConfigError(explain(str(error), kind, table, meant)) from None
+
+
+def explain(said: str, kind: type, table: object, meant: Mapping[str, str] | None = None) -> str:
+    """What msgspec says of a table that is no `kind` (``... - at `$.pipeline[0].name` ``), for people."""
+    from msgspec import inspect
+
+    what, _, where = said.rpartition(" - at `")
+    if not what:
+        what, where = said, "$"
+    place = where.rstrip("`").removeprefix("$").lstrip(".")
+    want: inspect.Type = inspect.type_info(kind)
+    value: Any = table
+    key, example = "", None
+    for step in re.findall(r"\[\d*(?:\.\.\.)?\]|[^.\[\]]+", place):
+        want = _of_many(want, inspect.StructType if step[0] != "[" else (inspect.DictType, inspect.CollectionType))
+        if isinstance(want, inspect.StructType):
+            field = next((field for field in want.fields if field.encode_name == step), None)
+            if field is None:
+                break
+            key, want, example = step, field.type, None if field.default is msgspec.NODEFAULT else field.default
+            value = value.get(step) if isinstance(value, dict) else None
+        elif isinstance(want, inspect.DictType):
+            want, value = want.value_type, None
+        else:
+            want = getattr(want, "item_type", None) or (getattr(want, "item_types", None) or [want])[0]
+            value = value[int(step[1:-1])] if isinstance(value, list) and step[1:-1].isdigit() else None
+    shown = re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL)
+    if shown:
+        fields = getattr(_of_many(want, inspect.StructType), "fields", ())
+        if shown[1].startswith("missing"):
+            wanted = next((field.type for field in fields if field.encode_name == shown[2]), None)
+            return f'{place}{": " * bool(place)}"{shown[2]}" is missing{_example(shown[2], wanted, None)}'
+        unknown = _quoted(f"{place}." * bool(place) + shown[2], 200)
+        return f"unknown key {unknown}{nearest(shown[2], [field.encode_name for field in fields], meant)}"
+    given = "" if value is None else f", not {_given(value, want)}"
+    return f"{place or 'the file'}: must be {_words(want)}{given}{_mend_of(key, want, value, example)}"
+
+
+def _of_many(want: Any, kinds: Any) -> Any:
+    """Of a union the member of one of these kinds; what stands under its Metadata."""
+    want = getattr(want, "type", want)
+    among = [getattr(each, "type", each) for each in getattr(want, "types", ())]
+    return next((each for each in among if isinstance(each, kinds)), want)
+
+
+def _words(want: Any) -> str:
+    """A type in TOML's words."""
+    from msgspec import inspect
+
+    if isinstance(want, inspect.Metadata):
+        return (want.extra_json_schema or {}).get("description") or _words(want.type)
+    if isinstance(want, inspect.UnionType):
+        return " or ".join(_words(each) for each in want.types if not isinstance(each, inspect.NoneType))
+    if isinstance(want, inspect.IntType | inspect.FloatType):
+        least, most = want.ge if want.ge is not None else want.gt, want.le if want.le is not None else want.lt
+        whole = "a whole number" if isinstance(want, inspect.IntType) else "a number"
+        above = "above" if want.gt is not None else "from"
+        low = f" {above} {_plain(least)}" if least is not None else ""
+        return f"{whole}{low}" + (f" to {_plain(most)}" if most is not None else "")
+    if isinstance(want, inspect.LiteralType):
+        return " or ".join(f'"{value}"' for value in want.values)
+    if isinstance(want, inspect.TupleType):
+        return f"a list of {len(want.item_types)} values"
+    for type_, words in (
+        (inspect.BoolType, "true or false"),
+        (inspect.StrType, "text in quotes"),
+        (inspect.CollectionType, "a list"),
+    ):
+        if isinstance(want, type_):
+            return words
+    return "a table"
+
+
+def _plain(number: float) -> str:
+    return f"{number:,}".replace(",", "_") if isinstance(number, int) else f"{number:g}"
+
+
+def _given(value: Any, want: Any) -> str:
+    """What stands there instead. A text is shown only where a pattern or a choice is asked for: others are secrets."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"{value:.3g}" if abs(value) >= 1e16 else str(value)
+    if isinstance(value, str):
+        open_ = re.match(r"(Metadata\(type=|UnionType\(types=\()*(LiteralType|StrType\(.*pattern=')", repr(want))
+        return _quoted(value, 40) if open_ else "text"
+    if isinstance(value, list):
+        return "a list"
+    return "a table" if isinstance(value, dict) else "a date or time"
+
+
+def _quoted(text: str, most: int) -> str:
+    """A text as TOML writes it, on one line; no more of it than its first `most` characters."""
+    return msgspec.json.encode(text[:most] + "…" * (len(text) > most)).decode()
+
+
+def _example(key: str, want: Any, default: Any) -> str:
+    """`; write e.g. key = …`, from the examples of the field or its default; "" where there is neither."""
+    metas = [want, *getattr(want, "types", ())]
+    examples = [each for meta in metas for each in (getattr(meta, "extra_json_schema", None) or {}).get("examples", ())]
+    example = examples[0] if examples else default
+    if not isinstance(example, str | int | float | list):
+        return ""
+    text = msgspec.json.encode(example).decode()
+    return f"; write e.g. {key} = {_plain(example) if type(example) is int else text}"
+
+
+def _mend_of(key: str, want: Any, value: Any, default: Any) -> str:
+    from msgspec import inspect
+
+    of_tables = isinstance(want, inspect.ListType) and isinstance(want.item_type, inspect.StructType)
+    if of_tables:
+        return f"; write [[{key}]], with two brackets, once for each"
+    if isinstance(want, inspect.StructType):
+        how = "with one bracket, once" if isinstance(value, list) else "and its keys below it"
+        return f"; write [{key}], {how}" if key else ""
+    if isinstance(want, inspect.IntType | inspect.FloatType) and isinstance(value, str) and value.strip().isdigit():
+        return f"; write it without quotes: {key} = {value.strip()}"
+    return _example(key, want, default)
