@@ -52,6 +52,9 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """where the picture stands on the canvas; stretch ignores its aspect ratio"""
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
     """grey of the canvas around it"""
+    resize: Literal["linear", "area"] = "linear"
+    """how a picture is made smaller: from the four nearest pixels of each place, or from the mean of all that it
+    covers, which costs more and loses nothing that is fine; one that is too small is always enlarged linearly"""
 
 
 class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

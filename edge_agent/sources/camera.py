@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,14 @@ from urllib.parse import SplitResult, urlsplit
 from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError, SourceError
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.options import number, whole
+from edge_agent.sources.options import choice, number, whole
 from edge_agent.sources.pictures import bgr, cv2
+from edge_agent.sources.tunnel import Tunnel
 from edge_agent.sources.watch import OPENING, RULES, Reader, Rules, queued, rules, thinner, watch
 from edge_agent.types import Frame, Uri
 
 DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
-STREAM = {"fps": "", **RULES}
+STREAM = {"fps": "", "ca": "", "verify": "yes", **RULES}
 BAD_IN_A_ROW = 100
 """frames that cannot be decoded before the stream is given up"""
 
@@ -69,23 +71,61 @@ def rtsp(uri: Uri, here: Here) -> Opened:
     parts, safe = address(uri)
     believed = rules(safe, STREAM)
     fps = number(safe, STREAM, "fps", 0.001, 1000)
+    tls = trust(safe, STREAM)
 
     def open_() -> Reader:
-        return open_stream(parts, believed, fps)
+        return open_stream(parts, believed, fps, tls)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
 
 
 def address(uri: Uri) -> tuple[SplitResult, Uri]:
     """The address in its parts, and the same Uri fit to be shown: no password, no query (which may hold one)."""
+    scheme, text = uri.scheme, f"{uri.scheme}:{uri.rest}"
+    signs = f"{scheme}: write the signs # ? / @ and % of a user or password as %23 %3F %2F %40 and %25"
     try:
-        parts = urlsplit(f"{uri.scheme}:{uri.rest}")
+        parts = urlsplit(text)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
-        raise ConfigError(f"{uri.scheme}: the address is not {uri.scheme}://host[:port]/path") from None
+        if "@" in text:
+            raise ConfigError(f"{signs}; the address is {scheme}://user:password@host[:port]/path") from None
+        raise ConfigError(f"{scheme}: the address is not {scheme}://host[:port]/path") from None
+    behind = parts.fragment + "".join(uri.options.values())
+    # an @ may stand in a path or query, but hardly where only half of an address stands before it
+    half = ":" in parts.netloc and "@" in parts.path.split("/", 2)[:2][-1]
+    if "@" not in parts.netloc and ("@" in behind or half or (not parts.path and "@" in parts.query)):
+        raise ConfigError(f"{signs}; as it stands, the address ends before its @")
     if not parts.hostname:
-        raise ConfigError(f'"{uri.scheme}:{uri.rest}": has no host; write {uri.scheme}://host[:port]/path')
-    return parts, Uri(uri.scheme, f"//{parts.hostname}{port}{parts.path}", uri.options)
+        raise ConfigError(f'"{text}": has no host; write {scheme}://host[:port]/path')
+    if parts.fragment:
+        raise ConfigError(f"{scheme}: behind the # of an address stand our options, as in #fps=5")
+    return parts, Uri(scheme, f"//{parts.hostname}{port}{parts.path}", uri.options)
+
+
+def trust(safe: Uri, known: dict[str, str]) -> ssl.SSLContext | None:
+    """How the certificate of an https or rtsps camera is checked; None for an address without TLS.
+
+    ``verify=yes``: its chain and its name, by the authorities that the system trusts or by those of ``ca=FILE``;
+    ``verify=chain``: not its name, as most cameras have none; ``verify=no``: not at all. ConfigError for the options.
+    """
+    how = choice(safe, known, "verify", ("yes", "chain", "no"))
+    ca = option(safe, known, "ca")
+    if safe.scheme not in ("https", "rtsps"):
+        if ca or "verify" in safe.options:
+            raise ConfigError(f'"{safe}": ca and verify are for https and rtsps; {safe.scheme} has no certificate')
+        return None
+    if ca and how == "no":
+        raise ConfigError(f'"{safe}": with verify=no nobody looks at ca; leave one of them out')
+    try:
+        context = ssl.create_default_context(cafile=str(Path(ca).expanduser()) if ca else None)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(f'"{safe}": ca={ca}: no certificates can be read there ({said}); give a PEM file') from None
+    if how != "yes":
+        context.check_hostname = False
+    if how == "no":
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def shown(parts: SplitResult) -> str:
@@ -93,19 +133,35 @@ def shown(parts: SplitResult) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-def open_stream(parts: SplitResult, believed: Rules, fps: float) -> Reader:
-    """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it."""
+def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None) -> Reader:
+    """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it.
+
+    FFmpeg checks no certificate unless asked, and some builds no name: with `tls` it talks to a tunnel of ours.
+    """
     opening, reading = int(1000 * (believed.stall + OPENING + 1)), int(1000 * (believed.stall + 1))
-    capture = cv2.VideoCapture(
-        parts.geturl(),
-        cv2.CAP_FFMPEG,
-        [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, opening, cv2.CAP_PROP_READ_TIMEOUT_MSEC, reading],
-    )
-    if not capture.isOpened():
-        capture.release()
-        raise SourceError(f"{shown(parts)}: {_why_not(parts, believed.stall)}")
+    what = shown(parts)
+    tunnel = Tunnel(parts, tls, believed.stall + OPENING, what) if tls else None
+    try:
+        capture = cv2.VideoCapture(
+            tunnel.url if tunnel else parts.geturl(),
+            cv2.CAP_FFMPEG,
+            [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, opening, cv2.CAP_PROP_READ_TIMEOUT_MSEC, reading],
+        )
+        if not capture.isOpened():
+            capture.release()
+            raise SourceError(f"{what}: {(tunnel and tunnel.why) or _why_not(parts, believed.stall)}")
+    except BaseException:
+        if tunnel:
+            tunnel.close()
+        raise
     stale = queued()
-    return reader_of(capture, shown(parts), fps, lambda mono: stale(mono, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000))
+    return reader_of(
+        capture,
+        what,
+        fps,
+        lambda mono: stale(mono, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000),
+        tunnel.close if tunnel else lambda: None,
+    )
 
 
 def _why_not(parts: SplitResult, limit: float) -> str:
@@ -119,7 +175,11 @@ def _why_not(parts: SplitResult, limit: float) -> str:
 
 
 def reader_of(
-    capture: cv2.VideoCapture, what: str, fps: float, stale: Callable[[float], bool] = lambda mono: False
+    capture: cv2.VideoCapture,
+    what: str,
+    fps: float,
+    stale: Callable[[float], bool] = lambda mono: False,
+    closed: Callable[[], None] = lambda: None,
 ) -> Reader:
     """A Reader of an open capture; a frame is stamped when it has arrived, before it is converted."""
     wanted = thinner(fps)
@@ -139,4 +199,8 @@ def reader_of(
                 continue
         raise SourceError(f"{what}: {BAD_IN_A_ROW} frames in a row could not be decoded")
 
-    return Reader(read, capture.release)
+    def close() -> None:
+        capture.release()
+        closed()
+
+    return Reader(read, close)

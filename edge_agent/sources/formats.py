@@ -75,7 +75,7 @@ class JpegFrame(msgspec.Struct, frozen=True):
     """offset of the first start of scan"""
 
 
-def jpeg_frame(data: bytes) -> JpegFrame | None:
+def jpeg_frame(data: bytes | bytearray) -> JpegFrame | None:
     """The header of a JPEG up to its first scan; None where it is none, or ends before that."""
     at, frame, orientation = 2, None, UPRIGHT
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -85,7 +85,7 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
             continue
         if marker == 0xDA:
             return msgspec.structs.replace(frame, orientation=orientation, scan=at) if frame else None
-        body = data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
+        body = bytes(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
             height, width = _two(">HH", body, 1)
             progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)

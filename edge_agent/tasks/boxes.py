@@ -84,7 +84,9 @@ def letterbox(image: Pixels, spec: Input, canvas: Pixels, last: Fit | None = Non
     if (place.width, place.height) == (width, height):
         np.copyto(inside, image)
     else:
-        cv2.resize(image, (place.width, place.height), dst=inside, interpolation=cv2.INTER_LINEAR)
+        smaller = place.width <= width and place.height <= height
+        how = cv2.INTER_AREA if spec.resize == "area" and smaller else cv2.INTER_LINEAR
+        cv2.resize(image, (place.width, place.height), dst=inside, interpolation=how)
     return place
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import socketserver
+import ssl
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import cv2
 import numpy as np
+import pytest
 
 from edge_agent.sources import Opened
 from edge_agent.types import Frame, Pixels, Sample, StreamState, Text
@@ -201,7 +206,10 @@ def rtp_jpeg(data: bytes) -> Iterator[tuple[bool, bytes]]:
 class Server:
     """A server that is stopped and started on one port."""
 
-    def __init__(self, kind: type[socketserver.BaseRequestHandler], camera: Camera) -> None:
+    def __init__(
+        self, kind: type[socketserver.BaseRequestHandler], camera: Camera, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.tls = tls
         self._handler = type("Handler", (kind,), {"camera": camera})
         self._server: socketserver.TCPServer | None = None
         self._clients: list[socket.socket] = []
@@ -217,6 +225,8 @@ class Server:
 
             def get_request(self) -> tuple[socket.socket, object]:
                 client, peer = super().get_request()
+                if outer.tls is not None:
+                    client = outer.tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
                 outer._clients.append(client)
                 outer.connections += 1
                 return client, peer
@@ -241,8 +251,8 @@ class Server:
 
 
 @contextmanager
-def mjpeg_server(camera: Camera) -> Iterator[Server]:
-    server = Server(_Mjpeg, camera)
+def mjpeg_server(camera: Camera, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    server = Server(_Mjpeg, camera, tls)
     try:
         yield server
     finally:
@@ -250,12 +260,45 @@ def mjpeg_server(camera: Camera) -> Iterator[Server]:
 
 
 @contextmanager
-def rtsp_server(camera: Camera) -> Iterator[Server]:
-    server = Server(_Rtsp, camera)
+def rtsp_server(camera: Camera, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    server = Server(_Rtsp, camera, tls)
     try:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def talking(serve: Callable[[socket.socket, str], None]) -> Iterator[Server]:
+    """A server that answers each request, its text given, with whatever `serve` writes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                serve(self.request, self.request.recv(65536).decode("latin-1"))
+
+    server = Server(Handler, Camera())
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
+    """A certificate that signs itself, for these names (IP:127.0.0.1, DNS:localhost), and its key; PEM files."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    make += ["-subj", "/CN=camera", "-addext", f"subjectAltName={','.join(names)}"]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return cert, key
+
+
+def served_with(cert: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
 
 
 class Seen:

@@ -1,0 +1,195 @@
+"""One GET of a camera: its login (Basic, Digest), its certificate, and no way off its host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import ssl
+from collections.abc import Iterable
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+from edge_agent.errors import SourceError
+
+STEPS = 8
+"""answers on the way to the picture: redirections, and what asks for a login"""
+HASHES = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
+"""of RFC 7616, the strongest first -> hashlib's names"""
+
+Challenge = dict[str, str]
+"""the parameters of one challenge, its scheme under "", lower case but for the values"""
+
+
+def challenges(headers: Iterable[str]) -> list[Challenge]:
+    """What WWW-Authenticate headers ask for, several in one or in several (RFC 9110, 11.6.1)."""
+    found: list[Challenge] = []
+    for header in headers:
+        for one in re.finditer(r'([\w-]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?', header[:8192]):
+            name, quoted, bare = one.groups()
+            if quoted is None and bare is None:
+                found.append({"": name.lower()})
+            elif found:
+                found[-1].setdefault(name.lower(), bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
+    return found
+
+
+class Login:
+    """The user and password of an address, and what the camera asked for last."""
+
+    def __init__(self, parts: SplitResult) -> None:
+        self.user = None if parts.username is None else unquote(parts.username)
+        self._password = unquote(parts.password or "")
+        self._asked: Challenge = {}
+        self._refused: set[str] = set()
+        self._count = 0
+
+    def begin(self) -> None:
+        """A new attempt: what was refused before may be tried again."""
+        self._refused.clear()
+
+    def learn(self, headers: Iterable[str], refused: bool) -> bool:
+        """Take the strongest challenge that was not answered in vain; False where there is none.
+
+        `refused`: the request had an answer to the one before. One that came too late for its nonce is given again.
+        """
+        if self.user is None:
+            return False
+        asked = [one for one in challenges(headers) if _rank(one)]
+        if refused:
+            same = next((one for one in asked if _kind(one) == _kind(self._asked)), {})
+            # a nonce that was good a while ago is good no more: in so many words, or only by giving another
+            another = self._count > 1 and same.get("nonce") != self._asked.get("nonce")
+            if not another and same.get("stale", "").lower() != "true":
+                self._refused.add(_kind(self._asked))
+        left = [one for one in asked if _kind(one) not in self._refused]
+        if left:
+            self._asked, self._count = max(left, key=_rank), 0
+        return bool(left)
+
+    def header(self, method: str, target: str) -> dict[str, str]:
+        """The Authorization header for one request, {} before a challenge."""
+        asked, user = self._asked, self.user or ""
+        self._count += 1
+        if not asked:
+            return {}
+        if asked[""] == "basic":
+            plain = f"{user}:{self._password}".encode()
+            return {"Authorization": "Basic " + base64.b64encode(plain).decode()}
+        name = asked.get("algorithm", "MD5").upper()
+        kind = HASHES[name.removesuffix("-SESS")]
+
+        def digest(*of: str) -> str:
+            return hashlib.new(kind, ":".join(of).encode(), usedforsecurity=False).hexdigest()
+
+        realm, nonce = asked.get("realm", ""), asked.get("nonce", "")
+        count, own = f"{self._count:08x}", secrets.token_hex(16)
+        secret = digest(user, realm, self._password)
+        if name.endswith("-SESS"):
+            secret = digest(secret, nonce, own)
+        offered = [word.strip().lower() for word in asked.get("qop", "").split(",")]
+        quality = next((word for word in ("auth", "auth-int") if word in offered), "")
+        what = digest(method, target, *([digest("")] if quality == "auth-int" else []))
+        middle = (nonce, count, own, quality) if quality else (nonce,)
+        hidden = asked.get("userhash", "").lower() == "true"
+        said = {
+            "username": digest(user, realm) if hidden else user,
+            "realm": realm,
+            "nonce": nonce,
+            "uri": target,
+            "response": digest(secret, *middle, what),
+        }
+        said |= {"opaque": asked["opaque"]} if "opaque" in asked else {}
+        said |= {"cnonce": own} if quality or name.endswith("-SESS") else {}
+        fields = [f'{key}="{_quoted(value)}"' for key, value in said.items()]
+        fields += [f"algorithm={asked['algorithm']}"] if "algorithm" in asked else []
+        fields += [f"qop={quality}", f"nc={count}"] if quality else []
+        fields += ["userhash=true"] if hidden else []
+        return {"Authorization": "Digest " + ", ".join(fields)}
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _kind(asked: Challenge) -> str:
+    return f"{asked.get('', '')} {asked.get('algorithm', 'MD5').upper()}"
+
+
+def _rank(asked: Challenge) -> int:
+    """0: cannot be answered; the more the better."""
+    if asked.get("") == "basic":
+        return 1
+    name = asked.get("algorithm", "MD5").upper().removesuffix("-SESS")
+    if asked.get("") != "digest" or HASHES.get(name) not in hashlib.algorithms_available:
+        return 0
+    return 1 + len(HASHES) - list(HASHES).index(name)
+
+
+def get(parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: float, what: str) -> HTTPResponse:
+    """GET, straight, as cameras stand behind no proxy. The user and the password go out only when they are asked for.
+
+    `what`: the address as it may be shown; `limit`: seconds for each read. SourceError with the reason; also where it
+    leads to another host, or from https to http.
+    """
+    login.begin()
+    for _ in range(STEPS):
+        host, port = str(parts.hostname), parts.port
+        line: HTTPConnection
+        if parts.scheme == "https":
+            line = HTTPSConnection(host, port, timeout=limit, context=tls or ssl.create_default_context())
+        else:
+            line = HTTPConnection(host, port, timeout=limit)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        told = login.header("GET", target)
+        try:
+            line.request("GET", target, headers={"User-Agent": "edge-agent", "Connection": "close", **told})
+            answer = line.getresponse()
+        except (OSError, HTTPException, ValueError) as error:
+            line.close()
+            raise SourceError(f"{what}: {reason(error)}") from None
+        if answer.status == 401 and login.learn(answer.headers.get_all("WWW-Authenticate") or (), bool(told)):
+            answer.close()
+            continue
+        if answer.status in (301, 302, 303, 307, 308) and (place := answer.headers.get("Location")):
+            answer.close()
+            parts = _led(parts, place, what)
+            continue
+        if answer.status == 200:
+            return answer
+        answer.close()
+        hint = ""
+        if answer.status == 401 and login.user is None:
+            hint = "; put user:password@ before the host"
+        elif answer.status == 401:
+            hint = (
+                "; the user or the password is wrong" if told else "; it asks for a kind of login that is unknown here"
+            )
+        raise SourceError(f"{what}: HTTP {answer.status} {answer.reason}{hint}")
+    raise SourceError(f"{what}: leads in a circle")
+
+
+def _led(parts: SplitResult, place: str, what: str) -> SplitResult:
+    """Where a redirection leads. SourceError for another host: a camera must not choose what else is talked to."""
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    try:
+        to = urlsplit(urljoin(bare.geturl(), place))
+        host, _ = to.hostname, to.port
+    except ValueError:
+        raise SourceError(f"{what}: leads to an address that is none") from None
+    if host != parts.hostname or to.scheme not in ("http", "https"):
+        raise SourceError(f"{what}: leads to another host; give that one's address if you trust it")
+    if parts.scheme == "https" and to.scheme == "http":
+        raise SourceError(f"{what}: leads from https to http; give the http address if that is meant")
+    return to._replace(fragment="")
+
+
+def reason(error: Exception) -> str:
+    """An error of a connection in words."""
+    inner = getattr(error, "reason", error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); see the options ca and verify"
+    if isinstance(error, ssl.SSLError):
+        return f"does not speak TLS as it should ({inner})"
+    return getattr(inner, "strerror", None) or str(inner) or type(error).__name__
