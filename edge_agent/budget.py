@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.segments import write_private
+
 TELEMETRY_SHARE = 0.8
 """of the day's bytes; the rest is kept for alerts"""
 OVERHEAD = 60
@@ -81,5 +83,5 @@ class Budget:
         if self.path is not None:
             fresh = self.path.with_suffix(".new")
             with contextlib.suppress(OSError):  # the disk refuses: the count goes on in memory
-                fresh.write_bytes(msgspec.json.encode(self._spent))
+                write_private(fresh, msgspec.json.encode(self._spent))
                 fresh.replace(self.path)

@@ -7,12 +7,13 @@ import os
 import platform
 import re
 import shutil
+import stat
 import struct
 import sys
 import tempfile
 from pathlib import Path
 
-from edge_agent import __version__, registry, sandbox
+from edge_agent import __version__, files, registry, sandbox
 
 Row = tuple[str, bool, str]
 """what, whether it is good, what was found and the mend"""
@@ -94,12 +95,18 @@ def _library(what: str, module: str, mend: str) -> Row:
 def _home() -> Row:
     home = registry.home()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        files.folder(home)
         with tempfile.NamedTemporaryFile(dir=home):
             pass
         free = shutil.disk_usage(home).free
+        owner = home.stat().st_uid
+        for path in (home, *home.rglob("*")):
+            at = path.lstat()
+            if at.st_uid != owner and not at.st_mode & stat.S_IROTH:
+                mend = f"sudo chown -R --reference={home} {home}/"
+                return "store", False, f"{path} cannot be read by the owner of {home}, such as the service: {mend}"
     except OSError as error:
-        return "store", False, f"{home}: {error.strerror}; set EDGE_AGENT_HOME to a writable folder"
+        return "store", False, f"{home}: {error.strerror}; set EDGE_AGENT_HOME or --home to a writable folder"
     return "store", free > FREE, f"{home}, {free / 1e9:.1f} GB free"
 
 

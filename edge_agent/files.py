@@ -1,11 +1,50 @@
-"""Reading small files that others may have put there: only regular ones, and no more of them than is asked for."""
+"""Files as they are kept, and as they are read.
+
+What the program keeps has modes of its own: the umask has no say in who may write. What root makes in somebody's
+folder becomes theirs, as the service has to read, replace and delete what root adds. What others may have put there is
+read only where it is a regular file, and no more of it than is asked for.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
+
+FOLDER, FILE = 0o755, 0o644
+"""readable by the service whoever added it; nobody else writes"""
+PRIVATE = 0o700
+
+
+def folder(path: Path, mode: int = FOLDER) -> Path:
+    """`path`, made with those above it that are missing; `mode` is its own, those above get FOLDER. OSError."""
+    missing = [path]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for place in reversed(missing):
+        try:
+            place.mkdir(PRIVATE)
+        except FileExistsError:
+            continue
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            settle(handle, place.parent, mode if place == path else FOLDER)
+        finally:
+            os.close(handle)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    return path
+
+
+def settle(handle: int, parent: Path, mode: int = FILE) -> None:
+    """Give an open file or folder its mode, and, where root made it, to the owner of the folder that it stands in."""
+    os.fchmod(handle, mode)
+    if os.geteuid() == 0 and (owner := parent.stat()).st_uid != 0:
+        # a service may not be allowed to
+        with contextlib.suppress(OSError):
+            os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def read_regular(path: str | Path, most: int) -> bytes:

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent import marks, numbering, segments
+from edge_agent import files, marks, numbering, segments
 from edge_agent.entries import Entry, Lost, Queue, Queues, Record, add, entry, preface
 from edge_agent.errors import StoreError
 from edge_agent.marks import Marks
@@ -47,7 +47,7 @@ class Journal:
         self._spare = path / "spare"
         try:
             if not path.is_dir():
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+                files.folder(path, files.PRIVATE)
                 segments.sync(path.parent)
             self._lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from edge_agent import __version__
@@ -78,6 +79,8 @@ def _act(argv: Sequence[str]) -> int:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     level = logging.DEBUG if args.verbose else logging.INFO if args.verb in ("run", "demo") else logging.WARNING
+    if "home" in args:
+        os.environ["EDGE_AGENT_HOME"] = args.home  # for the processes that are started, too
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Log("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
@@ -113,8 +116,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(prog="edge-agent", description="YOLO and BERT on small devices, reported over MQTT.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
+    _home_option(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    place = next((i for i, arg in enumerate(argv) if not arg.startswith("-")), len(argv))
+    place = 0
+    while place < len(argv) and argv[place].startswith("-"):
+        place += 2 if argv[place] == "--home" else 1
     verb = argv[place] if place < len(argv) else ""
     asked = verb in VERBS and not {"-h", "--help"} & set(argv[:place])
     for name in [verb] if asked else VERBS:
@@ -122,8 +128,15 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=help, description=help)
         made.set_defaults(act=act)
         if asked:
+            _home_option(made)
             options(made)
     return parser
+
+
+def _home_option(of: argparse.ArgumentParser) -> None:
+    """On each side of the verb; left out, it says nothing against the other side."""
+    help = "where models and what is known of them are kept (default: $EDGE_AGENT_HOME, ~/.local/share/edge-agent)"
+    of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=_folder, help=help)
 
 
 def _run_options(run: argparse.ArgumentParser) -> None:
@@ -217,7 +230,15 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
     each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
     collected = each.add_parser("gc", help="delete files that no current or previous version uses")
+    for verb in each.choices.values():
+        _home_option(verb)
     collected.add_argument("--budget", type=_bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
+
+
+def _folder(text: str) -> str:
+    if not text.strip() or "\0" in text or (Path(text).exists() and not Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(f'"{text}" is no folder')
+    return text
 
 
 def _count(text: str) -> int:

@@ -43,10 +43,14 @@ class Located(msgspec.Struct, frozen=True):
 
 
 def home() -> Path:
-    """Folder for what this program keeps: $EDGE_AGENT_HOME, $STATE_DIRECTORY of systemd, ~/.local/share/edge-agent."""
+    """Folder for what this program keeps: $EDGE_AGENT_HOME (--home), that of the service ($STATE_DIRECTORY of systemd,
+    /var/lib/edge-agent), or a person's ($XDG_DATA_HOME/edge-agent, ~/.local/share/edge-agent).
+    """
     given = os.environ.get("EDGE_AGENT_HOME") or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    data = os.environ.get("XDG_DATA_HOME", "")
+    base = data if data.startswith("/") else "~/.local/share"  # a relative one is to be ignored, says the standard
     try:
-        return Path(given or "~/.local/share/edge-agent").expanduser().absolute()
+        return Path(given or f"{base}/edge-agent").expanduser().absolute()
     except RuntimeError as error:
         raise UsageError(f"EDGE_AGENT_HOME: {given}: {error}") from None
 

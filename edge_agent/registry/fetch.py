@@ -139,7 +139,7 @@ class _SameOrSafer(urllib.request.HTTPRedirectHandler):
 def _http(home: Path, url: str, row: File, say: Say) -> Path:
     """Download, going on where an earlier try (or an earlier run of the program) broke off."""
     part = store.scratch(home) / f"{row.sha256}.part"
-    part.touch(mode=0o600)
+    os.close(store.private(part))
     if part.stat().st_size > row.bytes:
         part.write_bytes(b"")
     resumed = part.stat().st_size > 0

@@ -6,6 +6,7 @@ renamed. Nothing is trusted because it lies here: each load hashes what it takes
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edge_agent import files
 from edge_agent.errors import FetchError
 
 CHUNK = 1 << 20
@@ -59,9 +61,7 @@ def digest(path: Path) -> str:
 
 def scratch(home: Path) -> Path:
     """Folder for what is not whole yet, on the same disk as the blobs; made when it is not there."""
-    folder = home / "blobs" / "part"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+    return files.folder(home / "blobs" / "part", files.PRIVATE)
 
 
 def keep(home: Path, part: Path, sha256: str) -> Path:
@@ -74,10 +74,10 @@ def keep(home: Path, part: Path, sha256: str) -> Path:
         part.unlink()
         raise FetchError(f"has sha256 {found[:12]}…, promised was {sha256[:12]}…")
     place = blob(home, sha256)
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.folder(place.parent)
     with part.open("rb") as file:
+        files.settle(file.fileno(), place.parent)
         os.fsync(file.fileno())
-    part.chmod(0o600)
     part.replace(place)
     # the folders may be new themselves
     for folder in (place.parent, *list(place.parents)[1:4]):
@@ -105,9 +105,10 @@ def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
 
 def write(path: Path, text: str) -> None:
     """Write a small text file whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("w", encoding="utf-8") as file:
+        files.settle(file.fileno(), path.parent)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -120,9 +121,20 @@ def alone(home: Path, sha256: str) -> Iterator[None]:
     """One process at a time fetches a file; the others wait and then find it done."""
     import fcntl
 
-    with (scratch(home) / f"{sha256}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    handle = private(scratch(home) / f"{sha256}.lock")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def private(path: Path) -> int:
+    """A descriptor of a file in `scratch` for reading and writing, made when it is not there; only its owner may."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(PermissionError):  # root made it where nothing may be given away
+        files.settle(handle, path.parent, 0o600)
+    return handle
 
 
 def sync(folder: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from edge_agent import files
 from edge_agent.errors import ManifestError, UsageError
 from edge_agent.manifest import load
 from edge_agent.registry import manifest_in, store
@@ -31,12 +32,12 @@ def switch(home: Path, name: str, manifest: str) -> Path:
     link, shelf = home / "models" / name, _shelf(home, name)
     if link.is_dir() and not link.is_symlink():
         raise UsageError(f"{name}: {link} was put there by hand and has no versions; add under another name")
-    shelf.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.folder(shelf)
     for folder in (home, home / "models", shelf.parent):
         store.sync(folder)
     now = _kept(home, name, manifest)
     fresh = shelf / str(max((int(f.name) for f in shelf.iterdir() if f.name.isdigit()), default=0) + 1)
-    fresh.mkdir(mode=0o700)
+    files.folder(fresh)
     if now is not None:
         store.write(fresh / BEFORE, now.name)
     store.write(fresh / MANIFEST, manifest)

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_agent import toml
+from edge_agent import files, toml
 from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.manifest import Served
@@ -174,8 +174,9 @@ def save(path: Path, head: Head) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     columns = {key: getattr(head, key) for key in COLUMNS}
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.folder(path.parent)
         with part.open("wb") as file:
+            files.settle(file.fileno(), path.parent)
             np.savez(file, labels=np.array(head.labels), **columns)
             file.flush()
             os.fsync(file.fileno())

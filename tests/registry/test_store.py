@@ -26,7 +26,7 @@ def test_put_copies_and_leaves_the_source(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(BODY)
     place = store.put(tmp_path / "home", tmp_path / "f", SHA, len(BODY))
     assert place.read_bytes() == (tmp_path / "f").read_bytes() == BODY
-    assert place.stat().st_mode & 0o777 == 0o600
+    assert place.stat().st_mode & 0o777 == 0o644
     assert list((tmp_path / "home" / "blobs" / "part").iterdir()) == []
 
 
