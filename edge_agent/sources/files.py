@@ -1,6 +1,6 @@
 """``files:PATH``: a picture, a folder of pictures, a glob, or a video.
 
-Options: ``fps=N`` plays at N a second and ``pace=own`` a video at its own rate: both are live, and their dark and
+Options: ``fps=N`` plays at N a second and ``pace=own`` a video in its own time: both are live, and their dark and
 frozen frames are held back (``dark=off``, ``frozen=off``, ``frozen=SECONDS``; a folder of pictures is never frozen).
 Otherwise it goes as fast as the answers come, and every frame is answered. ``loop=true`` begins again at the end.
 """
@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from edge_agent.errors import ConfigError, InputError, SourceError
 from edge_agent.sources import Here, Opened
@@ -35,7 +37,9 @@ VIDEOS = {
 ODD_FPS = 25.0
 """frames a second of a video that states none"""
 NOT_TO_THE_END = 0.98
-"""share of its stated frames below which a video is said to have broken off; the statement may be an estimate"""
+"""share of its stated frames, and of its stated time, below which a video is said to have broken off"""
+LONGEST_GAP = 600.0
+"""seconds between two frames; a file that states a longer time has lost its clock"""
 
 log = logging.getLogger("edge_agent")
 
@@ -184,6 +188,37 @@ def _opened(path: Path) -> cv2.VideoCapture:
     return video
 
 
+class _Clock:
+    """When each frame of a video is due, in seconds of the video, by the times in the file, not by its nominal rate."""
+
+    def __init__(self, video: cv2.VideoCapture) -> None:
+        fps = video.get(cv2.CAP_PROP_FPS)
+        self.step = 1 / (fps if 0 < fps <= 1000 else ODD_FPS)
+        """seconds to the next frame where the file does not say"""
+        self.frames = 0
+        self.now = self._stated = 0.0
+        self.longest = self.step
+
+    def see(self, seconds: float) -> None:
+        """The next frame, and the time that the file states for it; which stands still or is 0 where it states none."""
+        gap = seconds - self._stated
+        if not 0 < gap <= LONGEST_GAP:
+            gap = self.step
+        if self.frames:
+            self.now += gap
+            self.longest = max(self.longest, gap)
+        self.frames += 1
+        self._stated = seconds
+
+    def short(self, frames: float) -> str:
+        """How far a video of so many frames fell short, or ""; many formats only estimate them from the whole time."""
+        whole = frames * self.step
+        left = whole - self.now - 2 * self.longest
+        if self.frames >= NOT_TO_THE_END * frames or left <= (1 - NOT_TO_THE_END) * whole:
+            return ""
+        return f"breaks off behind {self.frames} frames, after {self.now + self.step:.1f} of its {whole:.1f} s"
+
+
 def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterator[Frame]:
     """Each frame of a video; one that breaks off ends, with the reason in the log."""
     try:
@@ -192,23 +227,31 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
         # it could be opened at first: the next of a glob, or the next round, may do better
         log.warning("%s; skipped", error)
         return
+    clock = _Clock(video)
+    late = time.monotonic()
     try:
-        if own:
-            fps = video.get(cv2.CAP_PROP_FPS)
-            paced = _ticker(fps if 0 < fps <= 1000 else ODD_FPS, stop)
-        index = 0
         while paced():
             at, mono = time.time(), time.monotonic()
             try:
-                good, image = video.read()
-                if not good:
+                if not video.grab():
                     break
-                yield Frame(bgr(image), at, mono, f"{shown(path)}#{index}", 1000 * (time.monotonic() - mono))
+                clock.see(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                good, image = video.retrieve()
+                if not good:
+                    raise InputError("it cannot be decoded")
+                frame = Frame(
+                    bgr(image), at, mono, f"{shown(path)}#{clock.frames - 1}", 1000 * (time.monotonic() - mono)
+                )
+                if own:
+                    # what comes late shifts the rest
+                    late = max(late, time.monotonic() - clock.now)
+                    if stop.wait(max(0.0, late + clock.now - time.monotonic())):
+                        break
+                    frame = msgspec.structs.replace(frame, at=time.time(), mono=time.monotonic())
+                yield frame
             except (cv2.error, InputError) as error:
-                log.warning("%s: frame %d skipped, %s", path, index, str(error).splitlines()[0])
-            index += 1
-        stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not stop.is_set() and index < NOT_TO_THE_END * stated:
-            log.warning("%s: only %d of its %d frames could be read", path, index, stated)
+                log.warning("%s: frame %d skipped, %s", path, clock.frames - 1, str(error).splitlines()[0])
+        if not stop.is_set() and (why := clock.short(video.get(cv2.CAP_PROP_FRAME_COUNT))):
+            log.warning("%s: %s", path, why)
     finally:
         video.release()
