@@ -34,11 +34,12 @@ def held(path: Path, sha256: str) -> Iterator[Held]:
     """Hold the file at `path`. RefusedError, one line, for one that is not there, or has another hash."""
     with ExitStack() as stack:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            # before it is opened: for some devices that alone is an order
+            _regular(path, path.stat())
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             stack.callback(os.close, fd)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise RefusedError(f"{path}: no regular file; check the path")
-            if not _is_ours(fd):
+            _regular(path, os.fstat(fd))
+            if not is_ours(fd):
                 fd = _copied(fd, os.memfd_create(path.name[:200], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), stack)
                 seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
                 fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
@@ -65,7 +66,12 @@ def digest(fd: int) -> str:
     return hasher.hexdigest()
 
 
-def _is_ours(fd: int) -> bool:
+def _regular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise RefusedError(f"{path}: no regular file; check the path")
+
+
+def is_ours(fd: int) -> bool:
     """Whether only this user and root can write into it; rights that an ACL gives show in those of the group."""
     found = os.fstat(fd)
     return found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

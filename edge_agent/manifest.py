@@ -6,7 +6,8 @@ classes, tokenizer), so that no task guesses. Written by hand for carried models
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ import msgspec
 from edge_agent import toml
 from edge_agent.config import Name
 from edge_agent.errors import ConfigError, ManifestError
+from edge_agent.held import held
 from edge_agent.types import ModelRef, Net
 
 MOST_BYTES = 4_000_000
@@ -187,6 +189,20 @@ class Served(msgspec.Struct, frozen=True):
     """why this model and this file serve, one line"""
     workers: int = 1
     """samples that are best answered at once, each by a task of its own"""
+
+    @contextmanager
+    def part(self, role: str) -> Iterator[Path]:
+        """Where the bytes of a part are read, which are those of its row, whatever is done to the file meanwhile.
+
+        RefusedError where they are others by now.
+        """
+        rows = [row for row in self.manifest.file if row.role == role]
+        if not rows:
+            # of a candidate, of which nothing is written down yet
+            yield self.parts[role]
+            return
+        with held(self.parts[role], rows[0].sha256) as file:
+            yield file.path
 
 
 def load(path: Path) -> Manifest:

@@ -129,7 +129,7 @@ class Models:
                 prove(manifest, row, path, parts, self.threads)
                 agreed = hold_against_parent(located, row, path, parts, self.threads)
                 with quiet():
-                    net = open_net(path, row.format, way.threads)
+                    net = open_net(path, row.format, way.threads, row.sha256)
                     if not self.once:
                         warm(net, input_of(manifest, row))
             except ModelError as error:

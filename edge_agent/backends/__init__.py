@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.errors import RefusedError
+from edge_agent.held import held
 from edge_agent.types import Net, Tensors
 
 FORMATS = {
@@ -19,12 +20,14 @@ FORMATS = {
     "ort": "edge_agent.backends.onnx:load_optimised",
     "tflite": "edge_agent.backends.tflite:load",
 }
-"""format -> "module:attr" of a function (path, threads) -> Net; "ort" is what this device made of an ONNX file"""
+"""format -> "module:attr" of a function (path, threads, source) -> Net, the bytes of path read from source; "ort" is
+what this device made of an ONNX file"""
 
 
-def open_net(path: Path, format: str, threads: int = 0) -> Net:
+def open_net(path: Path, format: str, threads: int = 0, sha256: str = "") -> Net:
     """Load the network in `path`, which is of `format` ("onnx" or "tflite").
 
+    `sha256`: what is loaded is the file of that hash, or it is refused, whatever is done to the path meanwhile.
     `threads` is how many work on one run; 0 means as many as this process may use. The Net may be run from several
     threads at once. Its first run may be slower than the next ones: warming up is the caller's business.
     Raises RefusedError, one line, for a file that is missing, truncated, corrupt or beyond what the runtime can do.
@@ -40,8 +43,12 @@ def open_net(path: Path, format: str, threads: int = 0) -> Net:
     if not os.access(path, os.R_OK):
         raise RefusedError(f"{path}: may not be read by this user; check its owner and mode")
     module, _, attr = FORMATS[format].partition(":")
-    net: Net = getattr(importlib.import_module(module), attr)(path, threads or len(os.sched_getaffinity(0)))
-    return net
+    load: Callable[[Path, int, Path], Net] = getattr(importlib.import_module(module), attr)
+    count = threads or len(os.sched_getaffinity(0))
+    if not sha256:
+        return load(path, count, path)
+    with held(path, sha256) as file:
+        return load(path, count, file.path)
 
 
 def bare(path: Path, format: str, threads: int = 0) -> Callable[[Tensors], object]:

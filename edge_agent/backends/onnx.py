@@ -50,36 +50,36 @@ DTYPES = {
 }
 
 
-def load(path: Path, threads: int) -> Net:
-    """Open `path` with `threads` threads. RefusedError for what cannot be loaded.
+def load(path: Path, threads: int, source: Path) -> Net:
+    """Open `path` with `threads` threads, its bytes read from `source`. RefusedError for what cannot be loaded.
 
     The CPU serves, unless $EDGE_AGENT_PROVIDERS names others: each is tried in turn with a real run, and what speaks
     against it stands in the Net's reasons. float16 outputs come as float32; inputs of another width are cast.
     """
     ort = _runtime(path)
-    _refuse_external(path)
+    _refuse_external(path, source)
     reasons: list[str] = []
     for provider in [p.strip() for p in os.environ.get(PROVIDERS, "").split(",") if p.strip() not in ("", CPU)]:
         try:
-            net = _net(ort, path, _options(ort, threads), provider)
+            net = _net(ort, path, source, _options(ort, threads), provider)
             _try_out(net)
         except ModelError as error:
             reasons.append(f"{provider}: {str(error).removeprefix(f'{path}: ')}")
             continue
         return msgspec.structs.replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
     return msgspec.structs.replace(
-        _net(ort, path, _options(ort, threads), CPU), reasons=(*reasons, f"{CPU}: threads={threads}")
+        _net(ort, path, source, _options(ort, threads), CPU), reasons=(*reasons, f"{CPU}: threads={threads}")
     )
 
 
-def load_optimised(path: Path, threads: int) -> Net:
-    """Open what `optimise` wrote. RefusedError for what cannot be loaded."""
+def load_optimised(path: Path, threads: int, source: Path) -> Net:
+    """Open what `optimise` wrote, as `load` does. RefusedError for what cannot be loaded."""
     ort = _runtime(path)
     options = _options(ort, threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in MAPPED.items():
         options.add_session_config_entry(key, value)
-    return msgspec.structs.replace(_net(ort, path, options, CPU), reasons=(f"{CPU}: threads={threads}",))
+    return msgspec.structs.replace(_net(ort, path, source, options, CPU), reasons=(f"{CPU}: threads={threads}",))
 
 
 def optimise(path: Path, out: Path) -> None:
@@ -89,11 +89,11 @@ def optimise(path: Path, out: Path) -> None:
     of processor: who keeps it has to keep it under both. RefusedError when it cannot be made.
     """
     ort = _runtime(path)
-    _refuse_external(path)
+    _refuse_external(path, path)
     options = _options(ort, 1)
     options.optimized_model_filepath = str(out)
     options.add_session_config_entry("session.save_model_format", "ORT")
-    _session(ort, path, options, [CPU])
+    _session(ort, path, path, options, [CPU])
 
 
 def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
@@ -114,19 +114,19 @@ def providers(path: Path) -> dict[str, str]:
     found = {}
     for provider in OTHERS:
         try:
-            _try_out(_net(ort, path, _options(ort, 1), provider))
+            _try_out(_net(ort, path, path, _options(ort, 1), provider))
             found[provider] = ""
         except ModelError as error:
             found[provider] = str(error).removeprefix(f"{path}: ")
     return found
 
 
-def _net(ort: ModuleType, path: Path, options: Any, provider: str) -> Net:
+def _net(ort: ModuleType, path: Path, source: Path, options: Any, provider: str) -> Net:
     """One session on one provider (the CPU takes what that cannot do). RefusedError when it cannot be built."""
     if provider not in ort.get_available_providers():
         raise RefusedError(f"{path}: this ONNX Runtime was built without it")
     failures = _failures(ort)
-    session = _session(ort, path, options, [provider] if provider == CPU else [provider, CPU])
+    session = _session(ort, path, source, options, [provider] if provider == CPU else [provider, CPU])
     if session.get_providers()[0] != provider:
         raise RefusedError(f"{path}: the session fell back to {session.get_providers()[0]} by itself")
     inputs = tuple(_spec(path, arg) for arg in session.get_inputs())
@@ -155,14 +155,14 @@ def _runtime(path: Path) -> ModuleType:
     return module
 
 
-def _session(ort: ModuleType, path: Path, options: Any, providers: list[str]) -> Any:
+def _session(ort: ModuleType, path: Path, source: Path, options: Any, providers: list[str]) -> Any:
     failures = _failures(ort)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ort.InferenceSession(str(path), options, providers=providers)
+            return ort.InferenceSession(str(source), options, providers=providers)
     except failures as error:
-        raise RefusedError(f"{path}: not a readable ONNX model ({_first_sentence(error, path)})") from None
+        raise RefusedError(f"{path}: not a readable ONNX model ({_first_sentence(error, source)})") from None
 
 
 def _options(ort: ModuleType, threads: int) -> Any:
@@ -237,11 +237,11 @@ NESTED: dict[str, dict[int, str]] = {
 """Where onnx.proto (IR version 4 and later) can hold TensorProto.external_data: message -> field number -> message"""
 
 
-def _refuse_external(path: Path) -> None:
-    """RefusedError if `path` has weights in another file, wherever that lies; or is no protobuf at all."""
-    if path.stat().st_size == 0:
+def _refuse_external(path: Path, source: Path) -> None:
+    """RefusedError if `path`, read from `source`, has weights in another file, wherever it lies; or is no protobuf."""
+    if source.stat().st_size == 0:
         raise RefusedError(f"{path}: not a readable ONNX model (the file is empty)")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data.find(b"location") < 0:
             return
         try:

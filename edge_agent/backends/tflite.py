@@ -28,8 +28,8 @@ FAILURES = (ValueError, RuntimeError, SystemError, TypeError, OSError)
 """what an Interpreter raises; SystemError is tflite-runtime 2.14 beside NumPy 2, which only dies when it is built"""
 
 
-def load(path: Path, threads: int) -> Net:
-    """Open `path` with `threads` threads. RefusedError for what cannot be loaded.
+def load(path: Path, threads: int, source: Path) -> Net:
+    """Open `path` with `threads` threads, its bytes read from `source`. RefusedError for what cannot be loaded.
 
     The first engine that can build an interpreter of this file serves: one that can be imported may still be unable
     to. A quantized input takes its own integers, or float32 which is then quantized here; quantized outputs come as
@@ -37,7 +37,7 @@ def load(path: Path, threads: int) -> Net:
     that come at once each take one, and a further one is built where all are at work. The file is read once: what lies
     under its name later on is another model.
     """
-    content = _content(path)
+    content = _content(path, source)
     reasons: list[str] = []
     model_faults: list[str] = []
     for distribution, module in ENGINES:
@@ -78,15 +78,15 @@ def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
     return run
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, source: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return source.read_bytes()
     except OSError as error:
         raise RefusedError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _default(path: Path, threads: int) -> Any:
-    content = _content(path)
+    content = _content(path, path)
     for _, module in ENGINES:
         try:
             return _ready(importlib.import_module(module).Interpreter, content, threads or None)

@@ -137,11 +137,13 @@ def encoder(model: Served) -> Encoder:
 
 
 def words_of(model: Served) -> WordPiece:
-    """The word pieces of a text model. ManifestError where it has none."""
+    """The word pieces of a text model. ManifestError where it has none, RefusedError where they are others by now."""
     if "tokenizer" in model.parts:
-        return wordpiece.from_json(model.parts["tokenizer"])
+        with model.part("tokenizer") as source:
+            return wordpiece.from_json(model.parts["tokenizer"], source)
     if "vocab" in model.parts and model.manifest.text is not None:
-        return wordpiece.from_vocab(model.parts["vocab"], model.manifest.text.lowercase)
+        with model.part("vocab") as source:
+            return wordpiece.from_vocab(model.parts["vocab"], model.manifest.text.lowercase, source)
     name = model.manifest.name
     raise ManifestError(f'{name}: no [[file]] of role "vocab" or "tokenizer"; a text model needs one')
 

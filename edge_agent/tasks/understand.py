@@ -104,7 +104,10 @@ def classify(uri: Uri, model: Served, home: Path) -> Task:
     raw, labels = read_labels(Path(path).expanduser())
     made = encoder(model)
     # another vocabulary beside the same network gives other vectors
-    words = [hashlib.sha256(path.read_bytes()).hexdigest() for _, path in sorted(model.parts.items())]
+    words = []
+    for role in sorted(model.parts):
+        with model.part(role) as source:
+            words.append(hashlib.sha256(source.read_bytes()).hexdigest())
     told = f"{VERSION} {model.ref.sha256} {model.manifest.text} {words} "
     key = hashlib.sha256(told.encode() + raw).hexdigest()
     place = home / "heads" / f"{key}.npz"

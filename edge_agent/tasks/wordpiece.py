@@ -212,20 +212,26 @@ class WordPiece:
 # ── from files ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def from_vocab(path: Path, lowercase: bool) -> WordPiece:
-    """Read a vocab.txt: one piece a line, the line number is the id. Raises ManifestError."""
+def from_vocab(path: Path, lowercase: bool, source: Path | None = None) -> WordPiece:
+    """Read a vocab.txt: one piece a line, the line number is the id. Raises ManifestError.
+
+    `source`: where the bytes of `path` are read.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = (source or path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
     vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
     return WordPiece(vocab, lowercase=lowercase, where=str(path))
 
 
-def from_json(path: Path) -> WordPiece:
-    """Read a tokenizer.json with a WordPiece model and BERT's rules. Raises ManifestError for another one."""
+def from_json(path: Path, source: Path | None = None) -> WordPiece:
+    """Read a tokenizer.json with a WordPiece model and BERT's rules. Raises ManifestError for another one.
+
+    `source`: where the bytes of `path` are read.
+    """
     try:
-        table = msgspec.json.decode(path.read_bytes())
+        table = msgspec.json.decode((source or path).read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
     model = _part(path, table, "model", "WordPiece")

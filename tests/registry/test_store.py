@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import sys
 import time
 import types
@@ -119,3 +120,17 @@ def test_what_has_just_been_written_is_not_remembered(tmp_path: Path) -> None:
     known = len(store._read_lately)
     store.digest(tmp_path / "f")
     assert len(store._read_lately) == known
+
+
+def test_what_others_can_write_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(8192))
+    path.chmod(0o666)
+    monkeypatch.setattr(store, "TICK", -1)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0] = 1
+        found = {store.digest(path)}
+        # no time stamp tells of it: the page has not been written back since
+        mapped[0] = 2
+        found.add(store.digest(path))
+    assert len(found) == 2

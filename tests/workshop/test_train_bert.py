@@ -329,7 +329,7 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     )
     filled = session(tmp_path / "mlm.int8.onnx").run(None, {"hidden": hidden.numpy()})[0]
     assert float(np.corrcoef(filled.ravel(), words.ravel())[0, 1]) > 0.99
-    lite = load_tflite(tmp_path / "encoder.int8.tflite", 1)
+    lite = load_tflite(tmp_path / "encoder.int8.tflite", 1, tmp_path / "encoder.int8.tflite")
     for row in range(3):
         one = {k: v[row : row + 1].astype(np.int32) for k, v in feed.items()}
         got = lite.run(one)

@@ -58,7 +58,10 @@ def test_golden_numbers(words: wordpiece.WordPiece, run: bert_report.Run) -> Non
 
 
 def test_tflite_and_onnx_give_the_same_vectors(words: wordpiece.WordPiece) -> None:
-    lite, onnx = load_tflite(MODEL / "encoder.int8.tflite", 1), bert_report.runner(MODEL / "encoder.onnx")
+    lite, onnx = (
+        load_tflite(MODEL / "encoder.int8.tflite", 1, MODEL / "encoder.int8.tflite"),
+        bert_report.runner(MODEL / "encoder.onnx"),
+    )
     for text in ("Yes.", "What is the weather like in Boston?", "word " * 120):
         ids = words.encode(text, 128)
         feed = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], "token_type_ids": [[0] * len(ids)]}
