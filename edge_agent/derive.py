@@ -6,8 +6,10 @@ memory less often (backends/rewrite.py), which is kept where it finds the same, 
 kind whose weights lie as int8 and are widened in each run multiplies int8 instead (backends/dynamic.py), where its
 answers agree with its own (agree.py) and it is faster. In a text network, what can be done in one operator is
 (backends/fuse.py), on the same terms. Then ONNX Runtime writes
-the graph down as this processor runs it best, so that it loads several times faster. What comes out is a variant like
-any other: it proves itself, is held against its parent and races it. The file that it was made from is never touched.
+the graph down as this processor runs it best, so that it loads several times faster. Where this processor's fast
+products of int8 saturate (backends/onnx.py), exact ones are what a file gets; with the fast ones it is a second form of
+it. What comes out is a variant like any other: it proves itself, is held against its parent and races it. The file that
+it was made from is never touched.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
 from edge_agent.backends.dynamic import dynamic
 from edge_agent.backends.fuse import fuse
-from edge_agent.backends.onnx import PROVIDERS, optimise
+from edge_agent.backends.nodes import Graph
+from edge_agent.backends.onnx import PROVIDERS, optimise, saturates
 from edge_agent.backends.rewrite import rewrite
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.manifest import File
@@ -53,6 +56,8 @@ PIXELS, SCORE = 1e-3, 1e-4
 """how far a box and a score may be from the parent's"""
 ROUNDED, ROUNDED_SCORE = 1e-2, 5e-4
 """how far they may be off where the same numbers were added in another order: pixels as an event rounds them"""
+SAVES = 0.97
+"""of the processor time of exact products is what those that saturate have to take, to be worth a trial"""
 TURNS, SECONDS = 12, 1.0
 """in which a network and the same one rewritten are timed: so many at least, and more where they are short"""
 
@@ -63,6 +68,8 @@ TOKENS_OFF = 0.02
 
 DYNAMIC = "dynamic-int8"
 """the precision of a network whose products were made int8 here"""
+SATURATING = "saturating"
+"""behind a name, and before a precision: products of int8 may saturate"""
 
 
 class Takes(TypedDict, total=False):
@@ -94,7 +101,10 @@ RECIPES = {
 
 
 def derive(trial: Trial) -> Result:
-    """Write the faster form to `trial.out`; its row stands in the figures as "file". RefusedError when none is made."""
+    """Write the faster form to `trial.out`, and perhaps a second one (see `Trial.places`).
+
+    Their rows stand in the figures as "files". RefusedError when none is made.
+    """
     assert trial.manifest is not None
     (variant,) = trial.variants
     out, source = Path(trial.out), Path(variant.path)
@@ -130,14 +140,49 @@ def derive(trial: Trial) -> Result:
         variant.file,
         name=f"{Path(variant.file.name).stem}.{how}",
         format="onnx" if os.environ.get(PROVIDERS) else "ort",
-        sha256=store.digest(out),
-        bytes=out.stat().st_size,
         sources=[],
         family=family,
         precision=precision,
         **takes,
     )
-    return Result(True, notes=notes, figures={"file": msgspec.to_builtins(made)})
+    files = [_lies(made, out), *_saturating(trial, made, source, notes)]
+    return Result(True, notes=notes, figures={"files": msgspec.to_builtins(files)})
+
+
+def _lies(row: File, path: Path) -> File:
+    return msgspec.structs.replace(row, sha256=store.digest(path), bytes=path.stat().st_size)
+
+
+def _saturating(trial: Trial, made: File, source: Path, notes: list[str]) -> list[File]:
+    """The form `made` of the network in `source` once more, with products of int8 that may saturate, where they do on
+    this processor and are faster than exact ones; `notes` says so.
+    """
+    assert trial.manifest is not None
+    out, quick = trial.places()
+    if made.format != "ort" or not saturates() or not _has_int8(source):
+        return []
+    optimise(source, quick, exact=False)
+    title = trial.variants[0].file.title()
+    second = msgspec.structs.replace(made, name=f"{made.name}.{SATURATING}", precision=f"{SATURATING}-{made.precision}")
+    pair = Variant(made, str(out)), Variant(second, str(quick))
+    try:
+        exact, fast = (stepper(open_served(trial.manifest, one, trial.parts, 1)) for one in pair)
+        share = _share(exact, fast)
+    except ModelError as error:
+        notes.append(f"{title} has exact products of int8: {error}")
+        return []
+    told = f"{title} has exact products of int8; with those that saturate on this processor it takes {share:.3f} of the"
+    told += " processor time"
+    notes.append(told if share < SAVES else f"{told}, so it has no form with them")
+    return [_lies(second, quick)] if share < SAVES else []
+
+
+def _has_int8(path: Path) -> bool:
+    """Whether it has matrices or kernels of int8."""
+    try:
+        return any(tensor.dtype == np.int8 and tensor.ndim > 1 for tensor in Graph(path).tensors.values())
+    except (IndexError, ValueError):
+        return False
 
 
 def _cut(trial: Trial, out: Path) -> tuple[str, float]:

@@ -31,6 +31,7 @@ def examine() -> list[Row]:
         _machine(),
         _name(),
         *(_library(*row) for row in LIBRARIES),
+        _products(),
         _home(),
         _telemetry(),
         _sandbox(),
@@ -90,6 +91,22 @@ def _library(what: str, module: str, mend: str) -> Row:
     package = importlib.import_module(module.split(".")[0])
     version = getattr(found, "__version__", None) or getattr(package, "__version__", "")
     return what, True, f"{module.split('.')[0]} {version}".strip()
+
+
+def _products() -> Row:
+    """How ONNX files of int8 are multiplied here (see backends/onnx.py)."""
+    from edge_agent.backends.onnx import saturates
+
+    try:
+        wrong = saturates()
+    except (ImportError, OSError):
+        return "int8 in ONNX", True, "not known without ONNX Runtime"
+    if not wrong:
+        return "int8 in ONNX", True, "products are exact on this processor"
+    found = (
+        "this processor has no VNNI: its fast products saturate. Files get exact ones, which are slower; a form with"
+    )
+    return "int8 in ONNX", True, f"{found} fast ones serves where it agrees with its parent and wins the race"
 
 
 def _home() -> Row:

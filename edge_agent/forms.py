@@ -70,7 +70,7 @@ def with_derived(
         trial = _derivation(located, row, parts)
         verdict = recall("derived", trial)
         found = _derived(verdict)
-        if make and (verdict is None or (found is not None and not _is_right(located, found))):
+        if make and (verdict is None or not all(_is_right(located, one) for one in found)):
             try:
                 path = registry.file_path(located, row)
                 prove(located.manifest, row, path, parts, threads)
@@ -79,8 +79,8 @@ def with_derived(
             except (ModelError, OSError):
                 continue
         # what a damaged file gave before it was damaged does not stand in for it
-        if found is not None and registry.is_here(located, found) and _is_right(located, row):
-            made.append(found)
+        if found and _is_right(located, row):
+            made += [one for one in found if registry.is_here(located, one)]
     manifest = msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made])
     return msgspec.structs.replace(located, manifest=manifest)
 
@@ -96,9 +96,9 @@ def _derivation(located: registry.Located, row: File, parts: Mapping[str, Path])
     return Trial("derive", [Variant(row, "")], 1, LIMITS, located.manifest, given)
 
 
-def _derived(verdict: Verdict | None) -> File | None:
-    """The row of the faster form."""
-    return msgspec.convert(verdict.result.figures["file"], File) if verdict and verdict.result.passed else None
+def _derived(verdict: Verdict | None) -> list[File]:
+    """The rows of the faster forms."""
+    return msgspec.convert(verdict.result.figures["files"], list[File]) if verdict and verdict.result.passed else []
 
 
 def _derive(row: File, path: Path, trial: Trial) -> Verdict:
@@ -109,10 +109,10 @@ def _derive(row: File, path: Path, trial: Trial) -> Verdict:
         out = Path(folder) / "derived"
         trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))
         verdict = ask("derived", trial, again=True)
-        if (made := _derived(verdict)) is not None:
-            if not stat.S_ISREG(out.lstat().st_mode):
+        for made, path in zip(_derived(verdict), trial.places(), strict=False):
+            if not stat.S_ISREG(path.lstat().st_mode):
                 raise RefusedError(f"{row.title()}: what was made of it is no file; it is left as it is")
-            store.keep(registry.home(), out, made.sha256)
+            store.keep(registry.home(), path, made.sha256)
     return verdict
 
 

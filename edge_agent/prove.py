@@ -39,7 +39,7 @@ from edge_agent.registry import store
 from edge_agent.sandbox import Room
 from edge_agent.types import rfc3339
 
-VERSION = 8
+VERSION = 9
 """of what the trials look at: another one tries every model anew"""
 CHILD = python("edge_agent.child")
 MOST_ANSWER = 16 << 20
@@ -92,6 +92,10 @@ class Trial(msgspec.Struct, frozen=True):
     """race: keys of the variants that do not take part, as they were refused"""
     out: str = ""
     """derive: where the faster form is to be written"""
+
+    def places(self) -> tuple[Path, Path]:
+        """derive: `out`, and where the same form goes whose products of int8 may saturate."""
+        return Path(self.out), Path(f"{self.out}.saturating")
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -163,7 +167,7 @@ class Bare(msgspec.Struct, frozen=True):
 
 
 class Raced(msgspec.Struct, frozen=True):
-    """Figures of "race", the fastest first."""
+    """Figures of "race", the one that is to serve first."""
 
     rows: Annotated[list[Lap], msgspec.Meta(min_length=1, max_length=1000)]
     abreast: Abreast | None = None
@@ -173,9 +177,9 @@ class Raced(msgspec.Struct, frozen=True):
 
 
 class Derived(msgspec.Struct, frozen=True):
-    """Figures of "derive"."""
+    """Figures of "derive", in the order of `Trial.places`."""
 
-    file: File
+    files: Annotated[list[File], msgspec.Meta(min_length=1, max_length=2)]
 
 
 FIGURES: dict[str, type[msgspec.Struct]] = {
@@ -311,10 +315,17 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
 
 
 def remembered(key: str, folder: str = "proofs") -> list[Verdict]:
-    """All verdicts in HOME/`folder` on a variant (File.key), the latest first."""
-    places = (registry.home() / folder).glob("*.json")
-    found = [verdict for place in places if (verdict := _read(place)) is not None and key in verdict.sha256]
-    return sorted(found, key=lambda verdict: verdict.at, reverse=True)
+    """All verdicts in HOME/`folder` on a variant (File.key), the latest first.
+
+    Those of another processor or runtime, as a home that was moved has them, do not count.
+    """
+    read = [_read(place) for place in (registry.home() / folder).glob("*.json")]
+    found = [one for one in read if one is not None and key in one.sha256]
+    return sorted(filter(_is_of_here, found), key=lambda verdict: verdict.at, reverse=True)
+
+
+def _is_of_here(verdict: Verdict) -> bool:
+    return (verdict.cpu, verdict.runtimes) == (cpu(), runtimes())
 
 
 def _read(place: Path) -> Verdict | None:

@@ -8,6 +8,7 @@ they come faster than one at a time can be answered, that may do more in all.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import statistics
@@ -25,7 +26,7 @@ import numpy as np
 
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
-from edge_agent.manifest import Served
+from edge_agent.manifest import PRECISIONS, Served
 from edge_agent.proof import open_served, peak_rss
 from edge_agent.prove import Result, Trial, Variant
 from edge_agent.registry import home
@@ -37,6 +38,8 @@ LEAST, MOST = 3, 2000
 """rounds, however long they take, and however short"""
 WINDOWS = 3
 """in which one at a time and abreast are counted, in turns"""
+GAIN = 0.95
+"""of the time of the most precise files is what another one may take to go before them: it is less accurate"""
 
 
 @dataclass(slots=True)
@@ -52,6 +55,16 @@ class _Runner:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
+    @property
+    def median_ms(self) -> float:
+        """A sample on the clock."""
+        return statistics.median(self.wall) * 1e3
+
+    @property
+    def cpu_ms(self) -> float:
+        """A sample's processor time."""
+        return statistics.fmean(self.cpu) * 1e3
+
     def row(self) -> dict[str, Any]:
         """Its figures, milliseconds a sample."""
         file = self.variant.file
@@ -64,14 +77,14 @@ class _Runner:
             "bytes": file.bytes,
             "threads": self.threads,
             "runs": len(self.wall),
-            "median_ms": statistics.median(self.wall) * 1e3,
+            "median_ms": self.median_ms,
             "p95_ms": float(np.percentile(self.wall, 95)) * 1e3,
-            "cpu_ms": statistics.fmean(self.cpu) * 1e3,
+            "cpu_ms": self.cpu_ms,
         }
 
 
 def race(trial: Trial) -> Result:
-    """Figures of each variant, the fastest first. RefusedError when none runs."""
+    """Figures of each variant, the one that is to serve first (see `_ranked`). RefusedError when none runs."""
     assert trial.manifest is not None
     budget = trial.threads or len(os.sched_getaffinity(0))
     runners, notes = [], []
@@ -90,7 +103,8 @@ def race(trial: Trial) -> Result:
     each = (peak_rss() - before) // len(runners)
     plain = _plain(runners, trial) if trial.bare else []
     _in_turns([*runners, *plain], trial.seconds)
-    runners.sort(key=lambda runner: statistics.median(runner.wall))
+    runners = _ranked(runners)
+    notes += _overtaken(runners)
     figures: dict[str, Any] = {"rows": [runner.row() for runner in runners]}
     formats = {runner.variant.file.format: runner.variant.path for runner in runners}
     # what is not run again gives its memory back
@@ -122,6 +136,28 @@ def _in_turns(runners: list[_Runner], seconds: float) -> None:
             runner.step()
             runner.wall.append(time.perf_counter() - wall)
             runner.cpu.append(time.process_time() - cpu)
+
+
+def _ranked(runners: list[_Runner]) -> list[_Runner]:
+    """The fastest first, but one that is not of the most precise ones goes behind these unless it is clearly faster.
+
+    Clearly is than each of them on the clock, and than they are on as many threads in processor time.
+    """
+    ranked = sorted(runners, key=lambda runner: runner.median_ms)
+    precise = [runner for runner in ranked if runner.variant.file.precision in PRECISIONS]
+
+    def is_ahead(runner: _Runner) -> bool:
+        least = min((one.cpu_ms for one in precise if one.threads == runner.threads), default=math.inf)
+        return runner.median_ms < GAIN * precise[0].median_ms and runner.cpu_ms < least
+
+    return sorted(ranked, key=lambda runner: bool(precise) and runner not in precise and not is_ahead(runner))
+
+
+def _overtaken(ranked: list[_Runner]) -> list[str]:
+    """Says so where the first one is not the fastest."""
+    first, fastest = ranked[0].variant.file, min(ranked, key=lambda runner: runner.median_ms).variant.file
+    said = f"{fastest.title()} is not clearly faster than {first.title()}, which is more precise and goes before it"
+    return [said] if first is not fastest else []
 
 
 def _runner(trial: Trial, variant: Variant, threads: int) -> _Runner:

@@ -22,7 +22,7 @@ from edge_agent.backends.rewrite import rewrite as rewriting
 from edge_agent.derive import derive
 from edge_agent.errors import RefusedError
 from edge_agent.forms import parts_of, with_derived
-from edge_agent.manifest import Input
+from edge_agent.manifest import File, Input
 from edge_agent.prove import LIMITS, Result, Trial, Variant
 from edge_agent.registry import store
 from edge_agent.registry.add import toml
@@ -214,7 +214,7 @@ def test_each_family_is_stopped_before_its_tail_and_finds_the_same(family: str, 
     before = (folder / "model.onnx").read_bytes()
     result = derived(folder, tmp_path / "out")
     assert "is stopped before its tail: boxes within" in result.notes[0]
-    assert result.figures["file"]["family"].endswith("-maps") and result.figures["file"]["format"] == "ort"
+    assert result.figures["files"][0]["family"].endswith("-maps") and result.figures["files"][0]["format"] == "ort"
     assert (folder / "model.onnx").read_bytes() == before
     outputs = open_net(tmp_path / "out", "ort", 1).outputs
     assert all(len(spec.shape) == 4 or spec.name == "anchors" for spec in outputs), "maps come out"
@@ -243,10 +243,42 @@ def test_where_weights_multiplied_ahead_find_something_else_the_pixels_are(
     for function in (real, rewrite):
         monkeypatch.setattr("edge_agent.derive.rewrite", function)
         monkeypatch.setattr("edge_agent.derive._share", lambda before, after: 0.5)
-        row = derived(folder, tmp_path / "out").figures["file"]
+        row = derived(folder, tmp_path / "out").figures["files"][0]
         takes.append((row["layout"], row["pixels"]))
         assert open_net(tmp_path / "out", "ort", 1).inputs[0].dtype == ("uint8" if row["pixels"] else "float32")
     assert takes == [("NHWC", True), ("NHWC", False)]
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_products_that_saturate_are_a_form_of_an_int8_file_where_they_save_time(
+    saves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a processor without VNNI; the edge-yolo that is carried."""
+    monkeypatch.setattr("edge_agent.derive.saturates", lambda: True)
+    monkeypatch.setattr("edge_agent.derive._share", lambda before, after: 0.8 if saves else 0.99)
+    located = registry.locate("edge-yolo")
+    rows = {row.precision: row for row in located.manifest.networks() if row.format == "onnx"}
+
+    def made(row: File) -> tuple[Trial, Result]:
+        path = str(registry.file_path(located, row))
+        trial = Trial("derive", [Variant(row, path)], 1, LIMITS, located.manifest, out=str(tmp_path / row.precision))
+        return trial, derive(trial)
+
+    trial, result = made(rows["int8"])
+    assert any("has exact products of int8; with those that saturate" in note for note in result.notes)
+    files = [msgspec.convert(file, File) for file in result.figures["files"]]
+    assert [(file.name, file.precision) for file in files] == [
+        ("model.int8.cut", "int8"),
+        ("model.int8.cut.saturating", "saturating-int8"),
+    ][: 1 + saves]
+    for file, place in zip(files, trial.places(), strict=False):
+        assert (file.sha256, file.bytes) == (store.digest(place), place.stat().st_size)
+        net = open_net(place, "ort", 1)
+        (images,) = net.inputs
+        assert net.run({"images": np.zeros([axis or 1 for axis in images.shape], images.dtype)})
+    if saves:
+        _, result = made(rows["fp32"])
+        assert len(result.figures["files"]) == 1 and not any("int8" in note for note in result.notes)
 
 
 def test_weights_that_only_the_tail_needs_are_left_out(tmp_path: Path) -> None:
@@ -284,7 +316,7 @@ def test_what_is_not_understood_keeps_its_tail(
 ) -> None:
     result = derived(model(tmp_path / "model", family, build), tmp_path / "out")
     assert result.passed and result.notes[0].startswith("the tail of model.onnx stays: ") and why in result.notes[0]
-    assert result.figures["file"]["family"] is None and result.figures["file"]["name"] == "model.optimised"
+    assert result.figures["files"][0]["family"] is None and result.figures["files"][0]["name"] == "model.optimised"
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x0a", b"\x3a\xff\xff\xff\xff\x0f", b"\x3a\x02\x0a\x7f", b"\x07"])
@@ -329,8 +361,7 @@ def derived_text(folder: Path, out: Path) -> Result:
 
 def test_a_text_network_is_fused_where_that_is_faster_and_answers_the_same(tmp_path: Path) -> None:
     folder = text_model(tmp_path / "model")
-    result = derived_text(folder, tmp_path / "out")
-    (note,) = result.notes
+    note = derived_text(folder, tmp_path / "out").notes[0]
     assert note.startswith("encoder.int8.onnx fused (4 of attention) takes ")
     ids = np.array([[2, *range(40, 60), 3], [2, *range(70, 75), 3, *[0] * 15]])
     feed = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": np.zeros_like(ids)}
@@ -341,7 +372,7 @@ def test_a_text_network_is_fused_where_that_is_faster_and_answers_the_same(tmp_p
 
 def test_one_that_reads_its_mask_in_another_way_is_not_fused(tmp_path: Path) -> None:
     folder = text_model(tmp_path / "model", reversed_mask=True)
-    (note,) = derived_text(folder, tmp_path / "out").notes
+    note = derived_text(folder, tmp_path / "out").notes[0]
     assert note.startswith("encoder.int8.onnx is not fused: fused, ")
     ids = np.array([[2, 40, 41, 3, 0, 0]])
     feed = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": np.zeros_like(ids)}

@@ -20,6 +20,7 @@ from edge_agent.errors import FetchError, ModelError, RefusedError
 from edge_agent.manifest import File, Input, Manifest, TextInput
 from edge_agent.prove import LIMITS, Limits, Trial, _key, prove
 from edge_agent.serving import Models
+from edge_agent.verdicts import refusals
 from tests.nets import absolute_tflite, blob_finder_onnx, write_onnx, write_tflite
 from tests.tasks.text_models import WORDS
 from tests.tiny import tiny_detector
@@ -326,6 +327,17 @@ def test_the_published_int8_that_is_worthless_and_its_good_siblings(data: Path, 
         served = Models(threads=1).serve(str(data / "models" / name))
         (verdict,) = [v for v in proving.remembered(served.ref.sha256) if v.result.notes]
         assert "cup 0." in verdict.result.notes[2], verdict
+
+
+def test_what_a_home_learnt_on_another_processor_is_not_told_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = scaled(tmp_path / "bad.onnx", gain=0.0, offset=1.0)
+    assert refusal(path)
+    (said,) = refusals(manifest(path))
+    assert said.startswith("refused: bad.onnx: ")
+    monkeypatch.setattr(proving, "cpu", lambda: "another one")
+    assert not refusals(manifest(path))
 
 
 def test_a_variant_that_is_refused_gives_way_to_the_next(tmp_path: Path) -> None:

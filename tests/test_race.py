@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 from edge_agent import backends, prove, race
 from edge_agent.backends.onnx import optimise
 from edge_agent.cli import main
-from edge_agent.manifest import load
+from edge_agent.manifest import File, Served, load
 from edge_agent.prove import Trial, Variant
 from edge_agent.serving import Models
 from tests.nets import absolute_tflite, doubling_onnx
@@ -122,6 +123,25 @@ def test_a_race_stands_where_several_at_once_have_no_room(
     assert note.startswith(
         "not tried 2 at once: it may take " if short == "memory" else "2 at once failed: can't start"
     )
+
+
+@pytest.mark.parametrize(
+    ("int8", "processor", "order"),
+    [(0.8, 0.8, "int8 fp32"), (0.97, 0.97, "fp32 int8"), (1.2, 1.2, "fp32 int8"), (0.8, 1.1, "fp32 int8")],
+    ids=["faster", "hardly faster", "slower", "faster for more processor time"],
+)
+def test_int8_goes_before_float_only_where_it_is_clearly_faster(int8: float, processor: float, order: str) -> None:
+    def runner(precision: str, wall: float, cpu: float) -> race._Runner:
+        file = File(precision, "onnx", "0" * 64, 1, precision=precision)
+        return race._Runner(Variant(file, ""), 1, cast(Served, None), lambda: None, {}, [wall] * 3, [cpu] * 3)
+
+    runners = [runner("fp32", 1.0, 1.0), runner("int8", int8, processor)]
+    ranked = race._ranked(runners)
+    assert " ".join(one.variant.file.name for one in ranked) == order
+    said = race._overtaken(ranked)
+    assert said == (["int8 is not clearly faster than fp32, which is more precise and goes before it"]
+                    if order == "fp32 int8" and int8 < 1 else [])  # fmt: skip
+    assert race._ranked(runners[1:]) == runners[1:], "alone it serves"
 
 
 def test_bench_shows_what_each_costs_and_whom_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

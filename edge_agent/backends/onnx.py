@@ -6,11 +6,13 @@ milliseconds after each run, slows down threefold beside one busy process, and i
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
+import platform
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.backends.nodes import Graph
+from edge_agent.backends.protobuf import block, integer
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.types import Net, Tensors, TensorSpec
 
@@ -37,6 +41,12 @@ MAPPED = {
     "session.use_ort_model_bytes_for_initializers": "1",
 }
 """an optimised file is mapped into memory, its weights are used where they lie"""
+
+EXACT = "session.x64quantprecision"
+"""weights of S8 are turned into U8 as the session is made: products of two U8 do not saturate (see `saturates`)"""
+
+EXACTLY = ", products of int8 exact: the fast ones of this processor saturate"
+"""what is said where they are"""
 
 SPIN_DURATION_SINCE = (1, 26)
 """ONNX Runtime that first knows session.intra_op.spin_duration_us; older ones accept any key and ignore it."""
@@ -67,33 +77,93 @@ def load(path: Path, threads: int, source: Path) -> Net:
             reasons.append(f"{provider}: {str(error).removeprefix(f'{path}: ')}")
             continue
         return msgspec.structs.replace(net, reasons=(*reasons, f"{provider}: asked for, and its run works"))
-    return msgspec.structs.replace(
-        _net(ort, path, source, _options(ort, threads), CPU), reasons=(*reasons, f"{CPU}: threads={threads}")
-    )
+    here = f"{CPU}: threads={threads}{EXACTLY if saturates() else ''}"
+    net = _net(ort, path, source, _options(ort, threads), CPU, _without(source))
+    return msgspec.structs.replace(net, reasons=(*reasons, here))
 
 
 def load_optimised(path: Path, threads: int, source: Path) -> Net:
     """Open what `optimise` wrote, as `load` does. RefusedError for what cannot be loaded."""
     ort = _runtime(path)
-    options = _options(ort, threads)
+    options = _options(ort, threads, exact=False)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in MAPPED.items():
         options.add_session_config_entry(key, value)
     return msgspec.structs.replace(_net(ort, path, source, options, CPU), reasons=(f"{CPU}: threads={threads}",))
 
 
-def optimise(path: Path, out: Path) -> None:
+def optimise(path: Path, out: Path, *, exact: bool = True) -> None:
     """Write the network in `path` to `out` in ONNX Runtime's own format, its graph as this processor runs it best.
+
+    `exact`: no product of int8 saturates, as with `load`; without it they may, where this processor `saturates`.
 
     It loads several times faster and gives the same numbers, but only in this version of ONNX Runtime and on this kind
     of processor: who keeps it has to keep it under both. RefusedError when it cannot be made.
     """
     ort = _runtime(path)
     _refuse_external(path, path)
-    options = _options(ort, 1)
+    options = _options(ort, 1, exact)
     options.optimized_model_filepath = str(out)
     options.add_session_config_entry("session.save_model_format", "ORT")
-    _session(ort, path, path, options, [CPU])
+    _session(ort, path, path, options, [CPU], _without(path))
+
+
+@functools.cache
+def saturates() -> bool:
+    """Whether ONNX Runtime's products of U8 and S8 saturate on this processor.
+
+    They do on x86 with AVX2 but no VNNI, where two of them are added in 16 bits (VPMADDUBSW).
+
+    Found by doing one. /proc/cpuinfo would not do: of an emulated processor it tells the host's.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(_largest_product(), options, providers=[CPU])
+    (sums,) = session.run(None, {"a": np.full((TERMS, TERMS), 255, np.uint8)})
+    return bool((sums != TERMS * 255 * 127).any())
+
+
+TERMS = 64
+"""of the sum that shows it"""
+S8_TO_U8 = "QDQS8ToU8Transformer"
+"""the step of ONNX Runtime's optimisation that turns weights into U8, and their zero points, while they stand behind a
+DequantizeLinear of their own; what multiplies integers has another step"""
+
+
+def _without(path: Path) -> list[str]:
+    """Steps that have to be left out for exact products: ONNX Runtime 1.32 makes a network that cannot run of one whose
+    weights have a scale for each channel and no zero points, as weights that are widened have.
+    """
+    if not saturates():
+        return []
+    try:
+        graph = Graph(path)
+    except (IndexError, ValueError):
+        return []
+    steps = [node.inputs[1] for node in graph.nodes if node.op == "DequantizeLinear" and len(node.inputs) == 2]
+    return [S8_TO_U8] if any(graph.tensors[name].size > 1 for name in steps if name in graph.tensors) else []
+
+
+def _largest_product() -> bytes:
+    """An ONNX network of one operator: a, U8 [TERMS, TERMS], times S8 that are all 127."""
+
+    def value(name: bytes, kind: int) -> bytes:
+        shape = block(1, integer(1, TERMS)) * 2
+        return block(1, name) + block(2, block(1, integer(1, kind) + block(2, shape)))
+
+    node = block(1, b"a") + block(1, b"b") + block(2, b"sums") + block(4, b"MatMulInteger")
+    weight = integer(1, TERMS) * 2 + integer(2, INT8) + block(8, b"b") + block(9, bytes([127]) * TERMS**2)
+    ends = block(11, value(b"a", UINT8)) + block(12, value(b"sums", INT32))
+    graph = block(1, node) + block(2, b"product") + block(5, weight) + ends
+    return integer(1, 8) + block(7, graph) + block(8, integer(2, 17))
+
+
+UINT8, INT8, INT32 = 2, 3, 6
+"""TensorProto.DataType"""
 
 
 def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
@@ -121,12 +191,12 @@ def providers(path: Path) -> dict[str, str]:
     return found
 
 
-def _net(ort: ModuleType, path: Path, source: Path, options: Any, provider: str) -> Net:
+def _net(ort: ModuleType, path: Path, source: Path, options: Any, provider: str, without: Sequence[str] = ()) -> Net:
     """One session on one provider (the CPU takes what that cannot do). RefusedError when it cannot be built."""
     if provider not in ort.get_available_providers():
         raise RefusedError(f"{path}: this ONNX Runtime was built without it")
     failures = _failures(ort)
-    session = _session(ort, path, source, options, [provider] if provider == CPU else [provider, CPU])
+    session = _session(ort, path, source, options, [provider] if provider == CPU else [provider, CPU], without)
     if session.get_providers()[0] != provider:
         raise RefusedError(f"{path}: the session fell back to {session.get_providers()[0]} by itself")
     inputs = tuple(_spec(path, arg) for arg in session.get_inputs())
@@ -155,18 +225,24 @@ def _runtime(path: Path) -> ModuleType:
     return module
 
 
-def _session(ort: ModuleType, path: Path, source: Path, options: Any, providers: list[str]) -> Any:
+def _session(
+    ort: ModuleType, path: Path, source: Path, options: Any, providers: list[str], without: Sequence[str] = ()
+) -> Any:
     failures = _failures(ort)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ort.InferenceSession(str(source), options, providers=providers)
+            left_out = {"disabled_optimizers": list(without)} if without else {}
+            return ort.InferenceSession(str(source), options, providers=providers, **left_out)
     except failures as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({_first_sentence(error, source)})") from None
 
 
-def _options(ort: ModuleType, threads: int) -> Any:
+def _options(ort: ModuleType, threads: int, exact: bool = True) -> Any:
     options = ort.SessionOptions()
+    if exact and saturates():
+        # only there: elsewhere it costs time and changes no number
+        options.add_session_config_entry(EXACT, "1")
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -143,12 +143,14 @@ def _derived(own: set[str]) -> set[str]:
     for place in (home() / "derived").glob("*.json"):
         try:
             verdict = json.loads(place.read_bytes())
-            of, made = verdict["sha256"][0], verdict["result"]["figures"]["file"]["sha256"]
-        except (OSError, ValueError, LookupError, TypeError):
+            of, figures = verdict["sha256"][0], verdict["result"]["figures"]
+            # one was all there was, once
+            made = {str(row["sha256"]) for row in figures.get("files") or [figures["file"]]}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             # another version wrote it, or nothing could be made
             continue
-        if str(of).partition(" ")[0] in own and re.fullmatch(SHA256, str(made)):
-            found.add(made)
+        if str(of).partition(" ")[0] in own:
+            found |= {one for one in made if re.fullmatch(SHA256, one)}
     return found
 
 

@@ -85,7 +85,10 @@ def test_no_spinning_in_the_words_of_each_version() -> None:
 def test_the_cpu_serves_unless_asked_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = doubling_onnx(tmp_path / "m.onnx")
     monkeypatch.delenv(backend.PROVIDERS, raising=False)
+    monkeypatch.setattr(backend, "saturates", lambda: False)
     assert open_net(path, "onnx", 1).reasons == ("CPUExecutionProvider: threads=1",)
+    monkeypatch.setattr(backend, "saturates", lambda: True)
+    assert "products of int8 exact" in open_net(path, "onnx", 1).reasons[0]
     absent = "NoSuchExecutionProvider"
     monkeypatch.setenv(backend.PROVIDERS, f" {absent}, ")
     net = open_net(path, "onnx", 1)
@@ -204,3 +207,69 @@ def test_yolox_truncated_anywhere_is_refused(data: Path, tmp_path: Path) -> None
         (tmp_path / "m.onnx").write_bytes(good[:size])
         with pytest.raises(RefusedError, match=r"m\.onnx: not a readable ONNX model \(Protobuf parsing failed\)"):
             open_net(tmp_path / "m.onnx", "onnx", 1)
+
+
+@pytest.mark.parametrize("form", ["integers", "matrices", "kernels"])
+def test_products_of_int8_are_exact_on_every_processor(tmp_path: Path, form: str) -> None:
+    """Pairs of the largest numbers, which processors without VNNI saturate unless they are told not to."""
+    count = 64
+    weight = np.full((count, 8), 127, np.int8)
+    step, zero = np.float32(1 / 255), np.uint8(0)
+    pairs = [helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["small"])]
+    if form == "integers":
+        pairs += [helper.make_node("MatMulInteger", ["small", "weight"], ["y"])]
+        expected, element, shape = count * 255 * 127, TensorProto.INT32, [4, 8]
+    else:
+        pairs += [
+            helper.make_node("DequantizeLinear", ["small", "step", "zero"], ["wide"]),
+            helper.make_node("DequantizeLinear", ["weight", "one"], ["kernel"]),
+            helper.make_node("MatMul" if form == "matrices" else "Conv", ["wide", "kernel"], ["sums"]),
+            helper.make_node("QuantizeLinear", ["sums", "most", "zero"], ["rounded"]),
+            helper.make_node("DequantizeLinear", ["rounded", "most", "zero"], ["y"]),
+        ]
+        expected, element, shape = count * 127, TensorProto.FLOAT, [4, 8]
+    if form == "kernels":
+        weight, shape = weight.T.reshape(8, count, 1, 1), [1, 8, 2, 2]
+    given = [1, count, 2, 2] if form == "kernels" else [4, count]
+    fixed = {
+        "weight": weight,
+        "step": np.asarray(step),
+        "zero": np.asarray(zero),
+        "one": np.asarray(np.float32(1)),
+        "most": np.asarray(np.float32(count * 127 / 255)),
+    }
+    spec, x = {"x": (TensorProto.FLOAT, given)}, np.ones(given, np.float32)
+    net = open_net(write_onnx(tmp_path / "m.onnx", pairs, spec, {"y": (element, shape)}, fixed), "onnx", 1)
+    np.testing.assert_allclose(one(net.run({"x": x})), expected, rtol=1e-6)
+    backend.optimise(tmp_path / "m.onnx", tmp_path / "m.ort")
+    np.testing.assert_allclose(one(open_net(tmp_path / "m.ort", "ort", 1).run({"x": x})), expected, rtol=1e-6)
+
+
+def test_exact_products_are_asked_for_where_the_fast_ones_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    for saturating in (True, False):
+        monkeypatch.setattr(backend, "saturates", lambda it=saturating: it)
+        for exact in (True, False):
+            options = backend._options(onnxruntime, 1, exact)
+            try:
+                asked = options.get_session_config_entry(backend.EXACT) == "1"
+            except RuntimeError:
+                asked = False
+            assert asked == (saturating and exact), "elsewhere it costs time"
+
+
+def test_weights_with_a_scale_for_each_channel_and_no_zero_points_run_with_exact_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "saturates", lambda: True)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["small", "steps"], ["weight"], axis=1),
+        helper.make_node("MatMul", ["x", "weight"], ["y"]),
+    ]
+    small = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)
+    steps = np.array([1, 2, 3], np.float32)
+    ends = {"x": (TensorProto.FLOAT, [1, 4])}, {"y": (TensorProto.FLOAT, [1, 3])}
+    path = write_onnx(tmp_path / "m.onnx", nodes, *ends, {"small": small, "steps": steps})
+    backend.optimise(path, tmp_path / "m.ort")
+    for net in (open_net(path, "onnx", 1), open_net(tmp_path / "m.ort", "ort", 1)):
+        answer = one(net.run({"x": np.ones((1, 4), np.float32)}))
+        np.testing.assert_allclose(answer[0], small.sum(axis=0) * steps)
