@@ -71,7 +71,7 @@ def load(path: Path, threads: int, source: Path) -> Net:
     reasons: list[str] = []
     for provider in [p.strip() for p in os.environ.get(PROVIDERS, "").split(",") if p.strip() not in ("", CPU)]:
         try:
-            net = _net(ort, path, source, _options(ort, threads), provider)
+            net = _net(ort, path, source, _options(ort, threads), provider, _without(source))
             _try_out(net)
         except ModelError as error:
             reasons.append(f"{provider}: {str(error).removeprefix(f'{path}: ')}")
