@@ -59,6 +59,37 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     covers, which costs more and loses nothing that is fine; one that is too small is always enlarged linearly"""
 
 
+class AddedToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token that is found in a text before it is split into words, e.g. `<num>`."""
+
+    content: str
+    id: int
+    single_word: bool = False
+    """only where it is no part of a longer word"""
+    lstrip: bool = False
+    """the spaces before it belong to it"""
+    rstrip: bool = False
+    """the spaces behind it belong to it"""
+    normalized: bool = True
+    """it is looked for in the text as it is after lower-casing and stripping accents"""
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What other files beside a tokenizer say of it; None: as the tokenizer itself has it, or as BERT has it."""
+
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
+    space_cjk: bool | None = None
+    """whether each Chinese character is a word of its own"""
+    first_lower: bool = False
+    """the whole text is lower-cased before anything else, as sentence-transformers may do"""
+    unknown: str | None = None
+    cls: str | None = None
+    sep: str | None = None
+    pad: str | None = None
+    added: list[AddedToken] = []
+
+
 class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a text becomes token ids and its hidden states a vector."""
 
@@ -73,6 +104,7 @@ class TextInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pooling: Annotated[str, msgspec.Meta(pattern=r"^(mean|cls|output:.+)$")] = "mean"
     """mean over the real tokens, the first token, or a named output of the network"""
     normalize: bool = True
+    rules: Rules | None = None
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

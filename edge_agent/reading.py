@@ -19,12 +19,12 @@ from edge_agent import toml
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import File
 from edge_agent.prove import LIMITS, Result, Trial, Variant, ask
-from edge_agent.registry import SUFFIXES, store
+from edge_agent.registry import SUFFIXES, store, tokens
 from edge_agent.registry.graph import clean
 from edge_agent.registry.seen import Seen
 from edge_agent.types import Net, TensorSpec
 
-BESIDE = ("labels.txt", "tokenizer.json", "vocab.txt", "tokenizer_config.json", "config.json", "1_Pooling/config.json")
+BESIDE = ("labels.txt", "tokenizer.json", "vocab.txt", "1_Pooling/config.json", *tokens.BESIDE)
 """files that inspection reads where they lie beside the model"""
 
 

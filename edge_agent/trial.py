@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.errors import InputError, ModelError
+from edge_agent.errors import InputError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.registry import carried
 from edge_agent.registry.inspect import Look, Seen
@@ -21,8 +21,9 @@ from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.anomaly import rebuilder
 from edge_agent.tasks.boxes import letterbox, preparer
 from edge_agent.tasks.detect import detect
-from edge_agent.tasks.encoder import encoder
+from edge_agent.tasks.encoder import encoder, words_of
 from edge_agent.tasks.recognise import probabilities
+from edge_agent.tasks.texthead import text_head
 from edge_agent.types import Detections, Finding, Floats, Frame, ModelRef, Net, Pixels, Uri
 
 PROOFS: dict[str, tuple[str, tuple[float, float, float, float]]] = {
@@ -56,7 +57,15 @@ def looker(pictures: Sequence[Path] = ()) -> Look:
 
     def look(net: Net, seen: Seen, parts: Mapping[str, Path]) -> tuple[float, str]:
         model = _served(net, seen, parts)
+        if seen.text is not None:
+            try:
+                words_of(model)
+            except ManifestError as error:
+                raise RefusedError(str(error)) from None
         try:
+            if seen.task in ("classify", "tag"):
+                text_head(model)
+                return 1.0, ""
             if seen.task == "encode":
                 return _sentences(model)
             if seen.task == "detect":

@@ -174,7 +174,8 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_value(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+        inner = [f"{_value(key)} = {_value(inner)}" for key, inner in value.items() if inner is not None]
+        return "{ " + ", ".join(inner) + " }"
     if isinstance(value, str):
         if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
             raise ManifestError(f"{value!a} cannot be written as TOML; rename it")

@@ -68,7 +68,7 @@ def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
             raise RefusedError(_unknown(path, net, "token ids go in, but no output is a vector a token or a text"))
         if kind.family == "bert":
             return encoder(path, net, kind, look)
-        return head(path, net, kind, graph) if kind.family in HEADS else _named(kind, graph, path)
+        return head(path, net, kind, graph, look) if kind.family in HEADS else _named(kind, graph, path)
     pictures = [spec for spec in net.inputs if len(spec.shape) == 4]
     if len(pictures) == 1:
         extra = ", ".join(f"{s.name} {shape(s)}" for s in net.inputs if s not in pictures)

@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from edge_agent.errors import ModelError
 from edge_agent.manifest import LENGTHS, TextInput
 from edge_agent.registry import names
 from edge_agent.registry.graph import MAX_WORDS, THROUGH, Graph, behind
 from edge_agent.registry.kinds import Kind
 from edge_agent.registry.seen import BETTER, Look, Seen
+from edge_agent.registry.tokens import Tokens, tokens
 from edge_agent.types import Net
 
 ROLES = ("type", "segment", "mask", "ids", "word", "token")
 """words in the names of inputs, by which the encoder tells types, mask and ids apart"""
-FEW = 0.01
-"""share of word pieces with a capital, up to which they are strays in a vocabulary without"""
+BERT = 512
+"""most pieces of a text where nothing says"""
 HEADS = ("bert-classifier", "bert-tagger")
 """families of text networks that come with a head"""
 
@@ -29,29 +32,29 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
     vectors = [spec.name for spec in net.outputs if len(spec.shape) == 2]
     said = [name for name in vectors if any(word in name for word in ("embedding", "vector"))]
     pooling, why = "mean", "each token has a vector"
-    configured = _pooling(path)
+    configured, odd = _pooling(path)
     if said or (vectors and not any(len(spec.shape) == 3 for spec in net.outputs)):
         chosen = (said or vectors)[0].split(":")[0]
         pooling, why = f"output:{chosen}", f"output {chosen} is one vector a text"
     elif configured:
         pooling, why = configured, "1_Pooling/config.json beside the file says so"
-    length, why_length = _length(net)
+    found = tokens(path)
+    reasons += found.reasons
+    puzzle = _nameless(net) or _unwritable(pooling) or odd or found.refusal
+    length, why_length = _length(net, found, None if puzzle else look)
     reasons.append(why_length)
-    if puzzle := _nameless(net) or _unfit(length) or _unwritable(pooling):
-        return Seen("encode", "bert", reasons, refusal=f"{path}: a text encoder, but {puzzle}")
-    part, role, lowercase, told = _words(path)
-    if not part:
-        refusal = f"{path}: a text encoder, but {told}"
+    if puzzle := puzzle or _unfit(length):
+        refusal = f"{path}: a text encoder, but {puzzle}"
         return Seen("encode", "bert", [*reasons, f"pooling {pooling}: {why}"], refusal=refusal)
-    reasons += told.split("; ")
-    made = TextInput(pooling=pooling, max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
+    made, parts = _input(found, length, pooling), {found.role: path.with_name(found.part)}
     seen = Seen("encode", "bert", reasons, text=made)
     if pooling != "mean" or configured:
+        if look is not None:
+            look(net, seen, parts)
         return replace(seen, reasons=[*reasons, f"pooling {pooling}: {why}"])
     if look is None:
         return replace(seen, reasons=[*reasons, f"pooling mean: {why}, the usual way and not tried"])
     cls = replace(seen, text=msgspec.structs.replace(made, pooling="cls"))
-    parts = {role: path.with_name(part)}
     (mean_worth, mean_said), (cls_worth, cls_said) = look(net, seen, parts), look(net, cls, parts)
     tried = f"mean {mean_worth:.2f} ({mean_said}), cls {cls_worth:.2f} ({cls_said})"
     best, worth = (cls, cls_worth) if cls_worth > max(mean_worth, 0) * BETTER else (seen, mean_worth)
@@ -62,21 +65,21 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
     return replace(best, reasons=[*reasons, f"pooling {best.text.pooling}: tried on the proof sentences: {tried}"])
 
 
-def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
+def head(path: Path, net: Net, kind: Kind, graph: Graph, look: Look | None) -> Seen:
     """A classifier or a tagger; refused where a tokenizer or the names of its labels are not beside it, or in it."""
-    length, why_length = _length(net)
     stated, where = names.stated(graph, path, nothing=False)
-    reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}", why_length]
+    reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}"]
 
     def refused(why: str) -> Seen:
         return Seen(kind.task, kind.family, reasons, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
 
-    if puzzle := _nameless(net) or _unfit(length):
+    found = tokens(path)
+    reasons += found.reasons
+    puzzle = _nameless(net) or found.refusal
+    length, why_length = _length(net, found, None if puzzle else look)
+    reasons.append(why_length)
+    if puzzle := puzzle or _unfit(length):
         return refused(puzzle)
-    part, role, lowercase, said = _words(path)
-    if not part:
-        return refused(said)
-    reasons += said.split("; ")
     last = [node.op for node in behind(graph, net.outputs[0].name) if node.op not in THROUGH]
     if last[:1] == ["Sigmoid"]:
         return refused("the graph ends in a Sigmoid, so several labels may hold at once, which is not served")
@@ -92,8 +95,21 @@ def head(path: Path, net: Net, kind: Kind, graph: Graph) -> Seen:
     if not stated and kind.classes == 2:
         return refused(f"it may be a classifier or a next-sentence head, and nothing in the file says; {put}")
     labels, told = names.of_classes(kind.classes, stated, where)
-    made = TextInput(max_length=length, lowercase=lowercase, **{role: part})  # type: ignore[arg-type]
-    return Seen(kind.task, kind.family, [*reasons, f"labels: {told}"], text=made, labels=labels)
+    made = _input(found, length, "mean")
+    seen = Seen(kind.task, kind.family, [*reasons, f"labels: {told}"], text=made, labels=labels)
+    if look is not None:
+        look(net, seen, {found.role: path.with_name(found.part)})
+    return seen
+
+
+def _input(found: Tokens, length: int, pooling: str) -> TextInput:
+    return TextInput(
+        pooling=pooling,
+        max_length=length,
+        lowercase=found.lowercase,
+        rules=found.rules,
+        **{found.role: found.part},  # type: ignore[arg-type]
+    )
 
 
 def _nameless(net: Net) -> str:
@@ -119,52 +135,58 @@ def _unwritable(pooling: str) -> str:
     return "" if name and name.isprintable() else f"its output is called {name!a}; export it under a plain name"
 
 
-def _length(net: Net) -> tuple[int, str]:
-    """Most pieces of a text, and why."""
-    length = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), 512)
-    return length, f"max_length {length}: {'fixed by the input' if length != 512 else 'of BERT'}"
+def _length(net: Net, found: Tokens, look: Look | None) -> tuple[int, str]:
+    """Most pieces of a text, and why: what the files say or BERT's 512, as far as the network has been seen to take."""
+    fixed = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), None)
+    length, why = found.length or BERT, found.why_length or "of BERT"
+    if fixed is not None:
+        return min(length, fixed), f"max_length {min(length, fixed)}: {why if length < fixed else 'fixed by the input'}"
+    if look is None:
+        return length, f"max_length {length}: {why}, not tried"
+    takes = longest(net, length)
+    why = f"the network takes no more, which was tried; {why} {length}" if takes < length else f"{why}, and tried"
+    return takes, f"max_length {takes}: {why}"
 
 
-def _words(path: Path) -> tuple[str, str, bool, str]:
-    """The file of the word pieces beside the network ("" for none), its role, whether text is lower-cased; and why."""
-    part = next((n for n in ("tokenizer.json", "vocab.txt") if path.with_name(n).is_file()), "")
-    if not part:
-        return "", "", True, "no tokenizer.json or vocab.txt beside it; put it there"
-    if part == "tokenizer.json":
-        return part, "tokenizer", True, f"tokenizer: {part} beside the file"
-    lowercase, why = _lowercase(path.with_name(part))
-    said = f"lowercase {str(lowercase).lower()}: {why}"
-    return part, "vocab", lowercase, f"vocab: {part} beside the file; {said}"
+def longest(net: Net, most: int) -> int:
+    """The most pieces, up to `most`, that the network has been seen to take of one text; 0 for none."""
+
+    def takes(length: int) -> bool:
+        row = {spec.name: np.ones((1, length), spec.dtype) for spec in net.inputs}
+        try:
+            return all(np.isfinite(found).all() for found in net.run(row).values())
+        except ModelError:
+            return False
+
+    if takes(most):
+        return most
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if takes(middle) else (low, middle)
+    return low
 
 
-def _pooling(path: Path) -> str:
-    """mean or cls as sentence-transformers' 1_Pooling/config.json says; "" when it is not there."""
+POOLED = {"mean": "mean", "mean_tokens": "mean", "mean_sqrt_len_tokens": "mean", "cls": "cls", "cls_token": "cls"}
+"""sentence-transformers' poolings that are served; the root of the length only makes the vector longer"""
+
+
+def _pooling(path: Path) -> tuple[str, str]:
+    """mean or cls as sentence-transformers' 1_Pooling/config.json says, "" when it is not there; and why it cannot be
+    served.
+    """
     config = path.parent / "1_Pooling" / "config.json"
     try:
         table = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < MAX_WORDS else {}
     except (OSError, ValueError, RecursionError):
-        return ""
-    keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
-    found = [name for name, key in keys.items() if isinstance(table, dict) and table.get(key) is True]
-    return found[0] if len(found) == 1 else ""
-
-
-def _lowercase(vocab: Path) -> tuple[bool, str]:
-    """Whether text is lower-cased, as tokenizer_config.json beside the vocabulary says or its pieces; and why."""
-    config = vocab.with_name("tokenizer_config.json")
-    try:
-        table = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < MAX_WORDS else {}
-    except (OSError, ValueError, RecursionError):
-        table = {}
-    given = table.get("do_lower_case") if isinstance(table, dict) else None
-    if isinstance(given, bool):
-        return given, "tokenizer_config.json beside the file says so"
-    try:
-        with vocab.open(encoding="utf-8", errors="replace") as file:
-            lines = file.read(4 * MAX_WORDS).splitlines()
-    except OSError:
-        return True, "its word pieces cannot be read"
-    # marks such as [CLS] or <URL> are written large in any vocabulary
-    words = [line for line in lines if not line.startswith(("[", "<")) and line.lower() != line.upper()]
-    large = sum(line != line.lower() for line in words)
-    return large <= FEW * len(words), f"{large} of {len(words)} word pieces with letters have a capital"
+        return "", ""
+    if not isinstance(table, dict):
+        return "", ""
+    said = [
+        key.removeprefix("pooling_mode_") for key, on in table.items() if key.startswith("pooling_mode_") and on is True
+    ]
+    said += [str(table["pooling_mode"])] if table.get("pooling_mode") else []
+    found = {POOLED.get(name, "") for name in said}
+    if "" in found or len(found) > 1:
+        return "", f"1_Pooling/config.json beside it says {' and '.join(said)}, which is not served"
+    return next(iter(found), ""), ""

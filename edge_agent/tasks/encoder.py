@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -132,19 +132,31 @@ def encoder(model: Served) -> Encoder:
         fixed=shape[1],
         batch=min(shape[0] or BATCH, BATCH),
     )
-    made.embed([words.cls, words.sep])
+    proved(name, words, made.embed)
     return made
+
+
+def proved(name: str, words: WordPiece, answer: Callable[[list[int]], object]) -> None:
+    """Run a text network on its tokenizer's highest id. ManifestError where it has no such row in its table."""
+    answer([words.cls, words.sep])
+    try:
+        answer([words.cls, words.highest, words.sep])
+    except ModelError as error:
+        raise ManifestError(
+            f"{name}: its network does not take word piece {words.highest}, which its tokenizer gives; put the "
+            f"tokenizer beside it that it was trained with ({error})"
+        ) from None
 
 
 def words_of(model: Served) -> WordPiece:
     """The word pieces of a text model. ManifestError where it has none, RefusedError where they are others by now."""
+    text, name = model.manifest.text, model.manifest.name
     if "tokenizer" in model.parts:
         with model.part("tokenizer") as source:
-            return wordpiece.from_json(model.parts["tokenizer"], source)
-    if "vocab" in model.parts and model.manifest.text is not None:
+            return wordpiece.from_json(model.parts["tokenizer"], text.rules if text else None, source)
+    if "vocab" in model.parts and text is not None:
         with model.part("vocab") as source:
-            return wordpiece.from_vocab(model.parts["vocab"], model.manifest.text.lowercase, source)
-    name = model.manifest.name
+            return wordpiece.from_vocab(model.parts["vocab"], text.lowercase, text.rules, source)
     raise ManifestError(f'{name}: no [[file]] of role "vocab" or "tokenizer"; a text model needs one')
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
 from edge_agent.manifest import Served
-from edge_agent.tasks.encoder import inputs_of, words_of
+from edge_agent.tasks.encoder import inputs_of, proved, words_of
 from edge_agent.tasks.everyday import SENTENCES
 from edge_agent.tasks.wordpiece import WordPiece
 from edge_agent.types import Finding, Floats, Scores, Spans, Task, TensorSpec, Text, Uri
@@ -116,6 +116,7 @@ def text_head(model: Served) -> TextHead:
     words, labels = words_of(model), [str(label) for label in manifest.labels]
     inner = frozenset(i for piece, i in words.vocab.items() if piece.startswith(words.prefix) and piece != words.prefix)
     made = TextHead(model, words, inputs, outputs[0], labels, min(most, fixed or most), fixed, inner)
+    proved(manifest.name, words, made.scores)
     given = np.concatenate([np.atleast_2d(made.scores(made.read(text))) for text in SENTENCES[:PROBED]])
     return replace(made, ready=bool((given >= 0).all() and np.abs(given.sum(axis=1) - 1).max() < SUM))
 

@@ -2,7 +2,9 @@
 
 The rules are those of the reference implementation (Devlin et al. 2018, `tokenization.py`; the `tokenizers` package):
 clean, space out CJK, NFD and strip accents, lower-case, split at spaces and punctuation, then the longest piece first.
-"[SEP]" and the like inside a text are plain text here, so that no text can pretend to be two.
+Tokens that a model added (`<num>`, `@user`) are found first, by the rules of the `tokenizers` package. "[CLS]",
+"[SEP]", "[PAD]", "[MASK]" and the unknown piece inside a text are plain text here, so that no text can pretend to be
+two.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import ManifestError
+from edge_agent.manifest import AddedToken, Rules
 
 MAX_CHARS = 100
 """a longer word is unknown"""
@@ -26,6 +29,11 @@ RUN = re.compile(r"[^ \t\n\r]+")
 """what stands between two spaces: nothing in it depends on what is around it"""
 KEPT = 64
 """characters of a run, up to which its pieces are remembered"""
+BLANK = re.compile(r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+"""Unicode's white space, which an added token may take with it"""
+CIRCLED = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
+"""symbols that count as letters"""
+MASKS = ("[MASK]", "<mask>")
 
 CJK = (
     (0x3400, 0x4DBF),
@@ -81,6 +89,13 @@ def kind(char: str) -> int:
     return SPACE if major == "Z" else PUNCTUATION if major == "P" else LETTER
 
 
+def in_word(char: str) -> bool:
+    """Whether a character belongs to a word, as `\\w` of Unicode's regular expressions has it."""
+    if unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "Mn", "Mc", "Me", "Pc"):
+        return True
+    return char in "\u200c\u200d" or any(first <= ord(char) <= last for first, last in CIRCLED)
+
+
 class WordPiece:
     """A vocabulary and its rules."""
 
@@ -95,26 +110,48 @@ class WordPiece:
         prefix: str = "##",
         max_chars: int = MAX_CHARS,
         unknown: str = "[UNK]",
+        marks: tuple[str | int, str | int, str | int] = ("[CLS]", "[SEP]", "[PAD]"),
+        first_lower: bool = False,
+        added: Sequence[AddedToken] = (),
         where: str = "vocabulary",
     ):
-        """`vocab`: piece -> id. Raises ManifestError when [CLS], [SEP], [PAD] or the unknown piece is not in it."""
-        for piece in (unknown, "[CLS]", "[SEP]", "[PAD]"):
-            if piece not in vocab:
+        """`vocab`: piece -> id; `marks`: piece or id of what stands first, last and in what is left empty.
+
+        `first_lower`: the whole text is lower-cased before anything else. Raises ManifestError where the vocabulary has
+        no such piece.
+        """
+        for piece in (unknown, *marks):
+            if isinstance(piece, str) and piece not in vocab:
                 raise ManifestError(f'{where}: no "{piece}" in it; give the vocabulary that belongs to the model')
         self.vocab = vocab
-        self.unknown, self.cls, self.sep, self.pad = (vocab[p] for p in (unknown, "[CLS]", "[SEP]", "[PAD]"))
-        self.lowercase = lowercase
+        self.unknown = vocab[unknown]
+        self.cls, self.sep, self.pad = (vocab[mark] if isinstance(mark, str) else mark for mark in marks)
+        self.lowercase, self.first_lower = lowercase, first_lower
         self.strip_accents = lowercase if strip_accents is None else strip_accents
         self.clean, self.space_cjk, self.prefix, self.max_chars = clean, space_cjk, prefix, max_chars
         self.longest = max(map(len, vocab))
+        self.highest = max(*vocab.values(), self.cls, self.sep, self.pad, *(token.id for token in added))
         # hostile text can hold any number of different characters and words
         self._shape = lru_cache(maxsize=4096)(self._shape_of)
         self._pieces = lru_cache(maxsize=8192)(self._pieces_of)
         self._run = lru_cache(maxsize=8192)(self._run_of)
+        kept = {unknown, *MASKS, *(mark for mark in marks if isinstance(mark, str))}
+        ids = {self.unknown, self.cls, self.sep, self.pad}
+        mine = [token for token in added if token.content and token.content not in kept and token.id not in ids]
+        self._raw = _Added([(token.content, token) for token in mine if not token.normalized])
+        normal = [("".join(c for c, _, _ in self._normal(t.content)), t) for t in mine if t.normalized]
+        self._normalized = _Added([(content, token) for content, token in normal if content])
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """Ids of at most `max_length` pieces, [CLS] first and [SEP] last; what is too long is not even looked at."""
+        text = text.lower() if self.first_lower else text
         ids = [self.cls]
+        if self._raw or self._normalized:
+            for piece, _, _ in self._found(text):
+                ids.append(piece)
+                if len(ids) >= max_length:
+                    break
+            return [*ids[: max_length - 1], self.sep]
         for match in RUN.finditer(text):
             run = match[0]
             ids += self._run(run) if len(run) <= KEPT else self._run_of(run, max_length)
@@ -124,27 +161,52 @@ class WordPiece:
 
     def places(self, text: str, max_length: int) -> list[tuple[int, int]]:
         """For each piece of `encode` its start and end in `text`, characters, end exclusive; (0, 0) for the two."""
-        found = [(0, 0)]
-        for word, origin in self._words(text):
-            found += [(origin[first], origin[last - 1] + 1) for _, first, last in self._pieces(word)]
+        found, origin = [(0, 0)], None
+        if self.first_lower:
+            lowered = [(c, at) for at, char in enumerate(text) for c in char.lower()]
+            # a capital sigma becomes another letter at the end of a word, so the whole text is lower-cased at once
+            text, origin = text.lower(), [at for _, at in lowered]
+        for _, start, end in self._found(text):
+            found.append((start, end) if origin is None else (origin[start], origin[end - 1] + 1))
             if len(found) >= max_length:
                 break
         return [*found[: max_length - 1], (0, 0)]
 
+    def _found(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """(id, start, end in `text`) of each piece, added tokens among them."""
+        for token, first, last in self._raw.split(text):
+            if token is not None:
+                yield token.id, first, last
+                continue
+            if not self._normalized:
+                for word, origin in self._words(self._normal(text[first:last])):
+                    for piece, start, end in self._pieces(word):
+                        yield piece, first + origin[start], first + origin[end - 1] + 1
+                continue
+            shapes = list(self._normal(text[first:last]))
+            for inner, start, end in self._normalized.split("".join(c for c, _, _ in shapes)):
+                if inner is not None:
+                    yield inner.id, first + shapes[start][2], first + shapes[end - 1][2] + 1
+                    continue
+                for word, origin in self._words(iter(shapes[start:end])):
+                    for piece, a, b in self._pieces(word):
+                        yield piece, first + origin[a], first + origin[b - 1] + 1
+
     def _run_of(self, run: str, most: int = sys.maxsize) -> list[int]:
         """Ids of a run; of the first `most` pieces or a few more."""
         ids: list[int] = []
-        for word, _ in self._words(run):
+        for word, _ in self._words(self._normal(run)):
             ids += [piece for piece, _, _ in self._pieces(word)]
             if len(ids) >= most:
                 break
         return ids
 
-    def _words(self, text: str) -> Iterator[tuple[str, list[int]]]:
-        """Each word or mark, normalised, and for each of its characters the index in `text` that it came from."""
+    @staticmethod
+    def _words(normal: Iterator[tuple[str, int, int]]) -> Iterator[tuple[str, list[int]]]:
+        """Each word or mark of what `_normal` gives, and for each of its characters the index that it came from."""
         word: list[str] = []
         origin: list[int] = []
-        for char, what, at in self._normal(text):
+        for char, what, at in normal:
             if what == LETTER:
                 word.append(char)
                 origin.append(at)
@@ -209,27 +271,77 @@ class WordPiece:
         return tuple(out)
 
 
+class _Added:
+    """Tokens that are looked for in a text before it is split into words; False when there are none."""
+
+    def __init__(self, tokens: list[tuple[str, AddedToken]]):
+        self.tokens = dict(tokens)
+        # the leftmost, and of those that begin there the longest
+        longest = sorted(self.tokens, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
+
+    def __bool__(self) -> bool:
+        return self.pattern is not None
+
+    def split(self, text: str) -> Iterator[tuple[AddedToken | None, int, int]]:
+        """(token, or None for what lies between two, start, end), in order, nothing left out."""
+        done = 0
+        for match in self.pattern.finditer(text) if self.pattern else ():
+            start, end = match.span()
+            token = self.tokens[match[0]]
+            if token.single_word and ((start and in_word(text[start - 1])) or (text[end:] and in_word(text[end]))):
+                continue
+            if token.lstrip:
+                while start > done and BLANK.fullmatch(text[start - 1]):
+                    start -= 1
+            if token.rstrip:
+                spaces = BLANK.match(text, end)
+                end = spaces.end() if spaces else end
+            if done < start:
+                yield None, done, start
+            yield token, max(start, done), end
+            done = end
+        if done < len(text):
+            yield None, done, len(text)
+
+
 # ── from files ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def from_vocab(path: Path, lowercase: bool, source: Path | None = None) -> WordPiece:
+def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
     """Read a vocab.txt: one piece a line, the line number is the id. Raises ManifestError.
 
-    `source`: where the bytes of `path` are read.
+    `rules`: what other files say; `source`: where the bytes of `path` are read.
     """
+    rules = rules or Rules()
     try:
-        lines = (source or path).read_text(encoding="utf-8").split("\n")
+        # some editors begin a text with a byte order mark
+        lines = (source or path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
     vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
-    return WordPiece(vocab, lowercase=lowercase, where=str(path))
+    if not vocab:
+        raise ManifestError(f"{path}: no word piece in it; give the vocabulary that belongs to the model")
+    return WordPiece(
+        vocab,
+        lowercase=lowercase if rules.lowercase is None else rules.lowercase,
+        strip_accents=rules.strip_accents,
+        space_cjk=rules.space_cjk is not False,
+        unknown=rules.unknown or "[UNK]",
+        marks=(rules.cls or "[CLS]", rules.sep or "[SEP]", rules.pad or "[PAD]"),
+        first_lower=rules.first_lower,
+        added=rules.added,
+        where=str(path),
+    )
 
 
-def from_json(path: Path, source: Path | None = None) -> WordPiece:
-    """Read a tokenizer.json with a WordPiece model and BERT's rules. Raises ManifestError for another one.
+def from_json(path: Path, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
+    """Read a tokenizer.json with a WordPiece model and BERT's rules.
 
-    `source`: where the bytes of `path` are read.
+    `rules`: what other files say, which then holds; `source`: where the bytes of `path` are read. Raises ManifestError
+    for another kind of tokenizer, with that as the reason.
     """
+    rules = rules or Rules()
     try:
         table = msgspec.json.decode((source or path).read_bytes())
     except (OSError, msgspec.DecodeError) as error:
@@ -238,24 +350,82 @@ def from_json(path: Path, source: Path | None = None) -> WordPiece:
     normal = _part(path, table, "normalizer", "BertNormalizer")
     _part(path, table, "pre_tokenizer", "BertPreTokenizer")
     vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) for i in vocab.values()):
+    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
         raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
+    lowercase = bool(normal.get("lowercase", True)) if rules.lowercase is None else rules.lowercase
+    strip = normal.get("strip_accents") if rules.strip_accents is None else rules.strip_accents
+    spaced = bool(normal.get("handle_chinese_chars", True)) if rules.space_cjk is None else rules.space_cjk
     return WordPiece(
         vocab,
-        lowercase=bool(normal.get("lowercase", True)),
-        strip_accents=normal.get("strip_accents"),
+        lowercase=lowercase,
+        strip_accents=strip,
         clean=bool(normal.get("clean_text", True)),
-        space_cjk=bool(normal.get("handle_chinese_chars", True)),
+        space_cjk=spaced,
         prefix=str(model.get("continuing_subword_prefix", "##")),
         max_chars=int(model.get("max_input_chars_per_word", MAX_CHARS)),
-        unknown=str(model.get("unk_token", "[UNK]")),
+        unknown=rules.unknown or str(model.get("unk_token", "[UNK]")),
+        marks=_marks(path, table, vocab, rules),
+        first_lower=rules.first_lower,
+        added=list({token.content: token for token in (*_added(path, table, vocab), *rules.added)}.values()),
         where=str(path),
     )
 
 
 def _part(path: Path, table: Any, key: str, expected: str) -> dict[str, Any]:
+    """One part of a tokenizer.json, a sequence of that alone looked through."""
     part = table.get(key) if isinstance(table, dict) else None
+    rows = part.get(f"{key}s") if isinstance(part, dict) and part.get("type") == "Sequence" else None
+    if isinstance(rows, list) and len(rows) == 1:
+        part = rows[0]
+    elif isinstance(rows, list):
+        kinds = ", ".join(str(row.get("type")) if isinstance(row, dict) else "?" for row in rows)
+        raise ManifestError(f"{path}: {key} is {kinds}; only {expected} is understood; use a BERT model's tokenizer")
     found = part.get("type", expected) if isinstance(part, dict) else None
     if not isinstance(part, dict) or found != expected:
         raise ManifestError(f"{path}: {key} is {found}, only {expected} is understood; use a BERT model's tokenizer")
     return part
+
+
+def _marks(
+    path: Path, table: dict[str, Any], vocab: dict[str, int], rules: Rules
+) -> tuple[str | int, str | int, str | int]:
+    """What stands first, last and in what is left empty, as the post-processor puts it."""
+    part, padding = table.get("post_processor"), table.get("padding")
+    pad: str | int = rules.pad or next((name for name in ("[PAD]", "<pad>") if name in vocab), "[PAD]")
+    if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
+        pad = padding["pad_id"]
+    if part is None:
+        return rules.cls or "[CLS]", rules.sep or "[SEP]", pad
+    try:
+        if part["type"] in ("BertProcessing", "RobertaProcessing"):
+            return int(part["cls"][1]), int(part["sep"][1]), pad
+        if part["type"] == "TemplateProcessing":
+            first, text, last = part["single"]
+            if text["Sequence"]["id"] == "A":
+                ids = [part["special_tokens"][mark["SpecialToken"]["id"]]["ids"] for mark in (first, last)]
+                (cls,), (sep,) = ids
+                return int(cls), int(sep), pad
+    except (LookupError, TypeError, ValueError):
+        pass
+    kind = part.get("type") if isinstance(part, dict) else part
+    raise ManifestError(
+        f"{path}: post_processor is {kind} of another form than one piece, the text, one piece; use a BERT model's "
+        "tokenizer"
+    )
+
+
+def _added(path: Path, table: dict[str, Any], vocab: dict[str, int]) -> list[AddedToken]:
+    """The added tokens of a tokenizer.json; ManifestError where one has another number than its vocabulary says."""
+    rows = table.get("added_tokens") or []
+    try:
+        plain = [{key: row[key] for key in AddedToken.__struct_fields__ if key in row} for row in rows]
+        found = msgspec.convert(plain, list[AddedToken])
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ManifestError(f"{path}: added_tokens: {error}; fetch the file anew") from None
+    pieces = {number: piece for piece, number in vocab.items()}
+    for token in found:
+        if vocab.get(token.content, token.id) != token.id or pieces.get(token.id, token.content) != token.content:
+            raise ManifestError(
+                f'{path}: the added token "{token.content}" has the id {token.id}, and the vocabulary says another one'
+            )
+    return found

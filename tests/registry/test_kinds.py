@@ -230,8 +230,10 @@ def test_a_few_capitals_make_no_cased_vocabulary(tmp_path: Path) -> None:
     assert lowercase("Ab", "Cd", "Ef", "Gh", "Ij") is False
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert lowercase() is False
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": null')
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": null}')
     assert lowercase() is True
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": null')
+    assert "tokenizer_config.json beside it is no JSON" in inspect(path, open_net(path, "onnx")).refusal
 
 
 def test_a_text_may_be_about_the_background(tmp_path: Path) -> None:

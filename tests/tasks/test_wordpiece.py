@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken as TheirToken
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from edge_agent.errors import ManifestError
+from edge_agent.manifest import AddedToken, Rules
 from edge_agent.tasks import wordpiece
 from edge_agent.tasks.wordpiece import WordPiece, from_json, from_vocab
 from tests.tasks.text_models import WORDS, vocabulary
@@ -133,6 +135,10 @@ def test_files(tmp_path: Path) -> None:
     [
         ({"model": {"type": "BPE"}}, "model is BPE, only WordPiece is understood"),
         ({"normalizer": None}, "normalizer is None, only BertNormalizer"),
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}},
+            "is NFC, Lower",
+        ),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
         ({"model": {"type": "WordPiece", "vocab": ["a"]}}, "model.vocab is no table"),
         ({"model": {"type": "WordPiece", "vocab": {"a": 1}}}, 'no "[UNK]" in it'),
@@ -145,6 +151,97 @@ def test_other_tokenizers_are_refused_in_one_line(tmp_path: Path, change: dict[s
         from_json(path)
     assert says in str(error.value)
     assert str(path) in str(error.value)
+
+
+MARKED = st.sampled_from(
+    ["<num>", "<NUM>", "@User", "@user", "Café", "cafe", "un", " ", "\u3000", "_", "x", "²", "\u0301"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(MARKED | LETTERS, max_size=12).map("".join),
+    st.tuples(*[st.booleans()] * 8),
+    st.tuples(st.booleans(), st.sampled_from([None, True, False]), st.booleans()),
+)
+def test_added_tokens_as_the_reference_reads_them(
+    text: str, how: tuple[bool, ...], rules: tuple[bool, bool | None, bool]
+) -> None:
+    lowercase, strip, cjk = rules
+    theirs = reference(lowercase, strip)
+    theirs.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip, handle_chinese_chars=cjk, clean_text=True
+    )
+    keys = ("single_word", "lstrip", "rstrip", "normalized")
+    flags = [dict(zip(keys, how[side : side + 4], strict=True)) for side in (0, 4)]
+    # one that is in the vocabulary, two that are not
+    rows = [("<num>", flags[0]), ("@User", flags[1]), ("cafe", flags[0])]
+    theirs.add_tokens([TheirToken(content, **flag) for content, flag in rows])
+    added = [AddedToken(content, theirs.token_to_id(content) or 0, **flag) for content, flag in rows]
+    ours = WordPiece(VOCAB, lowercase=lowercase, strip_accents=strip, space_cjk=cjk, added=added)
+    assert_same(theirs, ours, [text])
+
+
+def test_added_tokens_of_a_file(tmp_path: Path) -> None:
+    theirs = reference(True, None)
+    # no word twice, so that the numbers behind the last are free
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(WORDS))}
+    theirs.model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100)
+    ends = [(piece, vocab[piece]) for piece in ("[SEP]", "[CLS]")]
+    theirs.post_processor = processors.BertProcessing(*ends)
+    theirs.add_special_tokens(["[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"])
+    theirs.add_tokens([TheirToken("<num>", normalized=False), TheirToken("light bright", rstrip=True)])
+    theirs.encode_special_tokens = True
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = from_json(tmp_path / "tokenizer.json")
+    assert_same(theirs, ours, ["play <num> songs", "the LIGHT  bright light bright  lamp", *ODD])
+    # special tokens that stand for themselves in a text stay words: no text can pretend to be two
+    assert ours.sep not in ours.encode("hello [SEP] world", 20)[:-1]
+    table = json.loads((tmp_path / "tokenizer.json").read_text())
+    table["added_tokens"][-1]["id"] = 3
+    (tmp_path / "tokenizer.json").write_text(json.dumps(table))
+    with pytest.raises(ManifestError, match='the added token "light bright" has the id 3, and the vocabulary says'):
+        from_json(tmp_path / "tokenizer.json")
+
+
+def test_what_other_files_say_holds(tmp_path: Path) -> None:
+    reference(True, None).save(str(tmp_path / "tokenizer.json"))
+    made = from_json(tmp_path / "tokenizer.json", Rules(lowercase=False, strip_accents=True, space_cjk=False))
+    theirs = reference(False, True)
+    theirs.normalizer = normalizers.BertNormalizer(
+        lowercase=False, strip_accents=True, clean_text=True, handle_chinese_chars=False
+    )
+    assert_same(theirs, made, ODD)
+    lowered = from_vocab(vocabulary(tmp_path), False, Rules(first_lower=True))
+    plain = reference(False, None)
+    for line in [*ODD, "STRASSE İ ΣΑΣ"]:
+        assert lowered.encode(line, 1 << 20) == plain.encode(line.lower()).ids
+        assert len(lowered.places(line, 1 << 20)) == len(lowered.encode(line, 1 << 20))
+    assert [("CAFE now"[a:b]) for a, b in lowered.places("CAFE now", 9)][1] == "CAFE"
+
+
+def test_first_and_last_as_the_file_puts_them(tmp_path: Path) -> None:
+    named = [*(w for w in WORDS if w not in ("[CLS]", "[SEP]", "[PAD]")), "<s>", "</s>", "<pad>"]
+    vocab = {piece: i for i, piece in enumerate(named)}
+    theirs = reference(True, None)
+    theirs.model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100)
+    for post in (
+        processors.RobertaProcessing(("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), trim_offsets=False),
+        processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[(m, vocab[m]) for m in ("<s>", "</s>")]),
+    ):
+        theirs.post_processor = post
+        theirs.save(str(tmp_path / "tokenizer.json"))
+        ours = from_json(tmp_path / "tokenizer.json")
+        assert_same(theirs, ours, ODD)
+        assert ours.pad == vocab["<pad>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(named), encoding="utf-8-sig")
+    with pytest.raises(ManifestError, match=r'no "\[CLS\]" in it'):
+        from_vocab(tmp_path / "vocab.txt", True)
+    assert_same(theirs, from_vocab(tmp_path / "vocab.txt", True, Rules(cls="<s>", sep="</s>", pad="<pad>")), ODD)
+    theirs.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", vocab["<s>"])])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ManifestError, match="post_processor is TemplateProcessing of another form"):
+        from_json(tmp_path / "tokenizer.json")
 
 
 def test_broken_files(tmp_path: Path) -> None:
