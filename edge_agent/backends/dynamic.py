@@ -39,28 +39,28 @@ def dynamic(path: Path, out: Path) -> int:
         made: list[Node] = []
         if given not in quantized:
             # what several products take is quantized once, before the first of them
-            quantized[given] = (f"{given}/u8", f"{given}/scale", f"{given}/zero point")
+            quantized[given] = tuple(graph.fresh(f"{given}/{what}") for what in ("u8", "scale", "zero point"))
             made.append(Node("DynamicQuantizeLinear", (given,), quantized[given], {}))
         small, step, zero = quantized[given]
+        whole, real, factor = (graph.fresh(f"{result}/{what}") for what in ("sum", "float", "scale"))
         # in this order, and with the scales multiplied first, the runtime makes one operator of it
         made += [
-            Node("MatMulInteger", (small, weight, zero), (f"{result}/sum",), {}),
-            Node("Cast", (f"{result}/sum",), (f"{result}/float",), {"to": FLOAT}),
-            Node("Mul", (step, scale), (f"{result}/scale",), {}),
-            Node("Mul", (f"{result}/float", f"{result}/scale"), (result,), {}),
+            Node("MatMulInteger", (small, weight, zero), (whole,), {}),
+            Node("Cast", (whole,), (real,), {"to": FLOAT}),
+            Node("Mul", (step, scale), (factor,), {}),
+            Node("Mul", (real, factor), (result,), {}),
         ]
         graph.put(made, node, [node])
     for node, (weight, scale) in tables if found else ():
         ids, (result,), steps = node.inputs[1], node.outputs, graph.tensors[scale]
-        made = [
-            Node("Gather", (weight, ids), (f"{result}/rows",), {}),
-            Node("Cast", (f"{result}/rows",), (f"{result}/row",), {"to": FLOAT}),
-        ]
+        rows, row = graph.fresh(f"{result}/rows"), graph.fresh(f"{result}/row")
+        made = [Node("Gather", (weight, ids), (rows,), {}), Node("Cast", (rows,), (row,), {"to": FLOAT})]
+        factor = scale
         if steps.size > 1:
             column = graph.constant(f"{result}/steps", steps.reshape(-1, 1))
-            made.append(Node("Gather", (column, ids), (f"{result}/step",), {}))
-        factor = f"{result}/step" if steps.size > 1 else scale
-        graph.put([*made, Node("Mul", (f"{result}/row", factor), (result,), {})], node, [node])
+            factor = graph.fresh(f"{result}/step")
+            made.append(Node("Gather", (column, ids), (factor,), {}))
+        graph.put([*made, Node("Mul", (row, factor), (result,), {})], node, [node])
     if found:
         graph.drop_unused()
         graph.write(out)

@@ -52,20 +52,21 @@ def fuse(path: Path, out: Path) -> str:
     try:
         graph = Graph(path)
         masks = [name for name in graph.given if "mask" in name.lower()]
-        count = sum([_attend(graph, node, bool(masks)) for node in graph.nodes if node.op == "Softmax"])
+        mask = graph.fresh("attention/mask") if masks else ""
+        count = sum([_attend(graph, node, mask) for node in graph.nodes if node.op == "Softmax"])
         counts = {"attention": count, "GELU": sum([_gelu(graph, node) for node in graph.nodes if node.op == "Erf"])}
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     if any(counts.values()):
         if masks and count:
-            graph.nodes.insert(0, Node("Cast", (masks[0],), ("attention/mask",), {"to": INT32}))
+            graph.nodes.insert(0, Node("Cast", (masks[0],), (mask,), {"to": INT32}))
         graph.imported[DOMAIN] = 1
         graph.drop_unused()
         graph.write(out)
     return ", ".join(f"{count} of {what}" for what, count in counts.items() if count)
 
 
-def _attend(graph: Graph, softmax: Node, masked: bool) -> bool:
+def _attend(graph: Graph, softmax: Node, mask: str) -> bool:
     """Put one operator in the place of the whole attention around a Softmax; False where it is none that is known."""
     scores = _product(graph, softmax.inputs[0])
     mixed = _follow(graph, softmax.outputs[0], "MatMul", "Where")
@@ -85,7 +86,7 @@ def _attend(graph: Graph, softmax: Node, masked: bool) -> bool:
         graph.constant(f"{name}/biases", np.concatenate([part.bias for part in parts])),
         step,
         graph.constant(f"{name}/scales", np.concatenate([part.scale for part in parts])),
-        "attention/mask" if masked else "",
+        mask,
         zero,
     )
     graph.put([Node("QAttention", inputs, (name,), {"num_heads": heads}, BLOCK)], last, [])

@@ -59,6 +59,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.tensors: dict[str, Array] = {}
         self.added: dict[str, Array] = {}
+        self._names: set[str] = set()
         self.given: dict[str, list[int]] = {}
         self.interleaved = ""
         """the input that has its channels last now"""
@@ -156,10 +157,27 @@ class Graph:
         """How often each tensor is taken."""
         return Counter([name for node in self.nodes for name in node.inputs] + self.outputs)
 
-    def constant(self, name: str, value: Array) -> str:
-        """A new constant, under that name."""
-        self.tensors[name] = self.added[name] = np.ascontiguousarray(value)
+    def fresh(self, wanted: str) -> str:
+        """A name for a new tensor: the one that is wanted, or with a number behind it where that is taken."""
+        if not self._names:
+            self._names = {*self.tensors, *self.given, *self.outputs}
+            self._names |= {name for node in self.nodes for name in (*node.inputs, *node.outputs)}
+        name, number = wanted, 0
+        while name in self._names:
+            number += 1
+            name = f"{wanted}.{number}"
+        self._names.add(name)
         return name
+
+    def constant(self, wanted: str, value: Array) -> str:
+        """A new constant; its name, see `fresh`."""
+        name = self.fresh(wanted)
+        self.exchange(name, value)
+        return name
+
+    def exchange(self, name: str, value: Array) -> None:
+        """Another value for a constant."""
+        self.tensors[name] = self.added[name] = np.ascontiguousarray(value)
 
     def put(self, made: Sequence[Node], place: Node, gone: Sequence[Node]) -> None:
         """Nodes in the place of one, and without those that are gone."""

@@ -72,7 +72,7 @@ def split(graph: Graph) -> int:
         weights = np.split(weight, ends)
         biases = np.split(graph.tensors[conv.inputs[2]], ends) if len(conv.inputs) > 2 else None
         for number, output in enumerate(last.outputs):
-            names = {name: f"{name}/part{number}" for node in chain for name in node.outputs}
+            names = {name: graph.fresh(f"{name}/part{number}") for node in chain for name in node.outputs}
             names[last.inputs[0]] = output
             constants = [graph.constant(f"{conv.inputs[1]}/part{number}", weights[number])]
             if biases is not None:
@@ -106,12 +106,12 @@ def join(graph: Graph) -> int:
             before = ""
             for number, (name, weight) in enumerate(zip(first.inputs, weights, strict=True)):
                 constant = graph.constant(f"{conv.inputs[1]}/of{number}", weight)
-                term = f"{conv.outputs[0]}/of{number}"
+                term = graph.fresh(f"{conv.outputs[0]}/of{number}")
                 bias = conv.inputs[2:] if number == 0 else ()
                 made.append(replace(conv, inputs=(name, constant, *bias), outputs=(term,)))
                 if number:
                     end = number == len(weights) - 1
-                    total = conv.outputs[0] if end else f"{conv.outputs[0]}/to{number}"
+                    total = conv.outputs[0] if end else graph.fresh(f"{conv.outputs[0]}/to{number}")
                     made.append(Node("Add", (before, term), (total,), {}))
                     term = total
                 before = term
@@ -191,12 +191,13 @@ def interleave(graph: Graph) -> int:
         ints = {"kernel_shape": [high, 3 * wide], "pads": [top, 3 * left, bottom, 3 * right]}
         rows = graph.constant(f"{picture}/rows", np.array([1, 1, shape[2], 3 * shape[3]]))
         constant = graph.constant(f"{conv.inputs[1]}/rows", weight.reshape(count, 1, high, 3 * wide))
+        taken = graph.fresh(f"{picture}/as rows")
         made = replace(
             conv,
-            inputs=(f"{picture}/as rows", constant, *conv.inputs[2:]),
+            inputs=(taken, constant, *conv.inputs[2:]),
             ints={**conv.ints, **ints, "strides": [down, 3 * along]},
         )
-        graph.put([Node("Reshape", (picture, rows), (f"{picture}/as rows",), {}), made], conv, [conv])
+        graph.put([Node("Reshape", (picture, rows), (taken,), {}), made], conv, [conv])
         graph.interleaved = picture
         return 1
     return 0
@@ -216,8 +217,8 @@ def pixels(graph: Graph, prepared: Input | None) -> int:
     of_channel = weight.reshape(*weight.shape[:3], -1, 3) * (prepared.scale / np.array(prepared.std))
     if prepared.channels == "RGB":
         of_channel = of_channel[..., ::-1]
-    graph.constant(conv.inputs[1], of_channel.reshape(weight.shape).astype(np.float32))
-    widened = Node("Cast", (picture,), (f"{picture}/as numbers",), {"to": FLOAT})
+    graph.exchange(conv.inputs[1], of_channel.reshape(weight.shape).astype(np.float32))
+    widened = Node("Cast", (picture,), (graph.fresh(f"{picture}/as numbers"),), {"to": FLOAT})
     graph.put([widened, replace(rows, inputs=(*widened.outputs, *rows.inputs[1:]))], rows, [rows])
     graph.element = UINT8
     return 1

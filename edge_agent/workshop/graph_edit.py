@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.manifest import Input
+from edge_agent.workshop import names
 
 Reals = npt.NDArray[np.float64]
 SMALL = 4096
@@ -90,37 +91,38 @@ def with_preparation(model: onnx.ModelProto, spec: Input) -> tuple[onnx.ModelPro
     made = onnx.ModelProto()
     made.CopyFrom(model)
     first = _first_convolution(made, old.name) if spec.layout == "NCHW" else None
-    name = old.name
-    before = []
+    name, name_of = old.name, names.fresh(names.of(made.graph))
+    pixels, before = name_of("pixels"), []
     if spec.layout == "NCHW":
-        before.append(helper.make_node("Transpose", ["pixels"], [f"{name}.planes"], perm=[0, 3, 1, 2]))
+        before.append(helper.make_node("Transpose", [pixels], [name_of(f"{name}.planes")], perm=[0, 3, 1, 2]))
     if swap and first is None:
         axis = 1 if spec.layout == "NCHW" else 3
-        made.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), f"{name}.order"))
-        last = before[-1].output[0] if before else "pixels"
-        before.append(helper.make_node("Gather", [last, f"{name}.order"], [f"{name}.ordered"], axis=axis))
-    last = before[-1].output[0] if before else "pixels"
-    before.append(helper.make_node("Cast", [last], [f"{name}.floats"], to=element))
+        order = name_of(f"{name}.order")
+        made.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), order))
+        last = before[-1].output[0] if before else pixels
+        before.append(helper.make_node("Gather", [last, order], [name_of(f"{name}.ordered")], axis=axis))
+    last = before[-1].output[0] if before else pixels
+    before.append(helper.make_node("Cast", [last], [name_of(f"{name}.floats")], to=element))
     if first is not None and (swap or (gain != 1).any()):
-        _fold(made, first, gain, swap)
+        _fold(made, first, gain, swap, name_of)
     moved = shift[::-1] if swap and first is not None else shift
     terms = [("Add", "shift", moved)] if first is not None else [("Add", "shift", shift), ("Mul", "gain", gain)]
     for op, what, values in terms:
         if (values != (1 if op == "Mul" else 0)).any():
             row = values.astype(FLOATS[element]).reshape((1, 3, 1, 1) if spec.layout == "NCHW" else (1, 1, 1, 3))
-            made.graph.initializer.append(numpy_helper.from_array(row, f"{name}.{what}"))
-            made_of = [before[-1].output[0], f"{name}.{what}"]
-            before.append(helper.make_node(op, made_of, [f"{name}.with_{what}"]))
+            made_of = [before[-1].output[0], name_of(f"{name}.{what}")]
+            made.graph.initializer.append(numpy_helper.from_array(row, made_of[1]))
+            before.append(helper.make_node(op, made_of, [name_of(f"{name}.with_{what}")]))
     before[-1].output[0] = name
     for number, node in enumerate(before):
-        node.name = f"{name}.prepare{number}"
+        node.name = name_of(f"{name}.prepare{number}")
     nodes = [*before, *made.graph.node]
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     kept = [one for one in made.graph.input if one.name != name]
     del made.graph.input[:]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, spec.height, spec.width, 3])
-    made.graph.input.extend([pixels, *kept])
+    given_now = helper.make_tensor_value_info(pixels, TensorProto.UINT8, [1, spec.height, spec.width, 3])
+    made.graph.input.extend([given_now, *kept])
     try:
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -139,12 +141,12 @@ def _first_convolution(model: onnx.ModelProto, name: str) -> onnx.NodeProto | No
     return readers[0] if groups == 1 else None
 
 
-def _fold(model: onnx.ModelProto, node: onnx.NodeProto, gain: Reals, swap: bool) -> None:
+def _fold(model: onnx.ModelProto, node: onnx.NodeProto, gain: Reals, swap: bool, name_of: names.Fresh) -> None:
     """Gain and order of the channels into the weights (out, 3, h, w) of `node`, under a name of their own."""
     (held,) = [one for one in model.graph.initializer if one.name == node.input[1]]
     old = numpy_helper.to_array(held)
     new = (old.astype(np.float64) * gain[None, :, None, None]).astype(old.dtype)
-    name = f"{held.name}.prepared"
+    name = name_of(f"{held.name}.prepared")
     model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new[:, ::-1] if swap else new), name))
     node.input[1] = name
     if not any(held.name in one.input for one in model.graph.node):

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from edge_agent.errors import ModelError
+from edge_agent.workshop import names
 from edge_agent.workshop.prune_graph import Array, Graph, attributes, copy, set_attribute, shaped_again
 
 Atoms: TypeAlias = Array
@@ -218,6 +219,9 @@ class _Cut:
         self.values[node, place] = value
 
     def write(self, new: Graph) -> None:
+        name_of = names.fresh(
+            {*new.values, *new.inputs, *(name for node in new.nodes for name in (*node.input, *node.output))}
+        )
         users: dict[str, list[tuple[int, int]]] = {}
         for number, node in enumerate(self.graph.nodes):
             for place, name in enumerate(node.input):
@@ -229,7 +233,7 @@ class _Cut:
                 value = self.value(number, place)
                 known = next((n for v, n in versions if v is value or np.array_equal(v, value)), None)
                 if known is None:
-                    known = name if not versions else f"{name}.{len(versions)}"
+                    known = name if not versions else name_of(name)
                     versions.append((value, known))
                     new.values[known] = value
                     if name in self.graph.halves:

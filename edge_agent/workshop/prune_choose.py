@@ -306,5 +306,5 @@ def _depthwise(graph: Graph, number: int) -> bool:
 def zeroed(graph: Graph, stay: Mapping[int, Array]) -> None:
     """Set the weights that do not stay to 0, in place."""
     for number, mask in stay.items():
-        name = graph.nodes[number].input[1]
+        name = graph.own(number, 1)
         graph.values[name] = graph.values[name] * mask.astype(graph.values[name].dtype)

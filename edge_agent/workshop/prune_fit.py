@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.workshop.prune_channels import layer_name
-from edge_agent.workshop.prune_graph import Array, Graph
+from edge_agent.workshop.prune_graph import Array, Graph, attributes
 from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, columns, touched, walk
 
 ROWS = 12_000
@@ -55,7 +55,7 @@ def refit(
 
     def visit(number: int, live: list[Live]) -> None:
         node = student.nodes[number]
-        if number not in layers or node.op_type == "ConvTranspose":
+        if number not in layers or node.op_type == "ConvTranspose" or attributes(node).get("transA"):
             return
         theirs, ours = live[0][node.input[0]], live[1][node.input[0]]
         mask = None if masks is None else masks.get(number)
@@ -173,17 +173,16 @@ class _Equations:
         return flat
 
     def _write(self, new: Array) -> None:
-        name = self.node.input[1]
         if self.bias:
-            old = self.graph.values[self.bias]
-            self.graph.values[self.bias] = new[:, -1].reshape(old.shape).astype(old.dtype)
+            old, bias = self.graph.values[self.bias], self.graph.own(self.number, 2)
+            self.graph.values[bias] = new[:, -1].reshape(old.shape).astype(old.dtype)
             new = new[:, :-1]
         if self.op == "Conv":
             value = new.transpose(0, 2, 1).reshape(self.weight.shape)
         else:
             turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
             value = new[0].T if turned else new[0]
-        self.graph.values[name] = np.ascontiguousarray(value.astype(self.weight.dtype))
+        self.graph.values[self.graph.own(self.number, 1)] = np.ascontiguousarray(value.astype(self.weight.dtype))
 
 
 def _solution(sums: _Sums, ridge: float, now: Array, mask: Array | None) -> Array:

@@ -18,6 +18,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edge_agent.errors import ModelError
+from edge_agent.workshop import names
+from edge_agent.workshop.quantize_graph import constants_alone, plain_products
 
 Array: TypeAlias = npt.NDArray[Any]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")
@@ -53,6 +55,19 @@ class Graph:
         """Numbers of the nodes that have a float weight of two axes or more: what pruning is about."""
         return [i for i, node in enumerate(self.nodes) if (at := weight_at(node, self.values)) and at > 0]
 
+    def own(self, number: int, place: int) -> str:
+        """The name of the constant that node `number` reads there, and nothing else: a copy, where others read it."""
+        node = self.nodes[number]
+        name = node.input[place]
+        if sum(list(each.input).count(name) for each in self.nodes) + self.outputs.count(name) > 1:
+            taken = {name for each in self.nodes for name in (*each.input, *each.output)}
+            own = names.fresh(taken | {*self.values, *self.inputs, *self.outputs})(name)
+            self.values[own], self.shapes[own] = self.values[name], self.values[name].shape
+            if name in self.halves:
+                self.halves.add(own)
+            node.input[place] = name = own
+        return str(name)
+
     def weight(self, number: int) -> Array:
         """The weight of layer `number`."""
         node = self.nodes[number]
@@ -87,7 +102,7 @@ def opset(model: onnx.ModelProto) -> int:
 def read(path: Path) -> Graph:
     """Read a file. ModelError, one line, for what is no ONNX, is quantized already, or has nothing to prune."""
     try:
-        model = onnx.load(str(path))
+        model = plain_products(constants_alone(onnx.load(str(path))))
         shaped = shape_inference.infer_shapes(model, data_prop=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
@@ -151,14 +166,15 @@ def proto(graph: Graph, extra: Iterable[str] = (), halves: bool = True) -> onnx.
     """The graph as a model; `extra` tensors become outputs too. `halves`: store in half what was stored so."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    used = {name for node in graph.nodes for name in node.input} | set(graph.outputs)
+    used = {name for node in graph.nodes for name in (*node.input, *node.output)} | set(graph.outputs)
     casts = []
+    name_of = names.fresh({*graph.values, *names.of(model.graph)} | {n.name for n in graph.nodes} | used)
     for name, value in graph.values.items():
         if name not in used:
             continue
         if halves and name in graph.halves:
-            value, half = value.astype(np.float16), f"{name}.half"
-            casts.append(helper.make_node("Cast", [half], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
+            value, half = value.astype(np.float16), name_of(f"{name}.half")
+            casts.append(helper.make_node("Cast", [half], [name], name=name_of(f"{name}.cast"), to=TensorProto.FLOAT))
             name = half
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     model.graph.node.extend([*casts, *graph.nodes])
@@ -169,6 +185,8 @@ def proto(graph: Graph, extra: Iterable[str] = (), halves: bool = True) -> onnx.
 def checked(graph: Graph) -> bytes:
     """The file's bytes. ModelError where the ONNX checker finds fault, so that no broken file is ever written."""
     model = proto(graph)
+    if name := names.twice(model.graph):
+        raise ModelError(f'the pruned graph is not valid: two of its tensors are called "{name}"; not written')
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.errors import InputError, ModelError, UsageError
+from edge_agent.errors import InputError, ModelError, RefusedError, UsageError
 from edge_agent.workshop.arguments import share
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge_agent.registry import Located
     from edge_agent.workshop.calibration import Samples
     from edge_agent.workshop.quantize_build import Plan
+    from edge_agent.workshop.quantize_contents import Contents
     from edge_agent.workshop.quantize_search import Found, Tool
     from edge_agent.workshop.report import Report, Row
     from edge_agent.workshop.score import Measure
@@ -93,12 +94,23 @@ def run(args: argparse.Namespace, say: Say) -> Report:
         say("writing", 0, 1)
         data = tool.make(plan)
         quantize_tools.refuse_unsound(tool.open(data), parent, searched)
-        result = work / f"model.{tool.precision(plan)}.{target}"
+        precision = _held(tool.contents(data), plan)
+        result = work / f"model.{precision}.{target}"
         result.write_bytes(data)
         report = _report(args, located, row, path, tool, plan, found, data, parent, samples, reported, judge)
         say("writing", 1, 1)
-        _write(args, located, row, result, tool.precision(plan), plan, samples, report)
+        _write(args, located, row, result, precision, plan, samples, report)
     return report
+
+
+def _held(contents: Contents, plan: Plan) -> str:
+    """The precision of the file, as the manifest names it. RefusedError where nothing in it is as the plan meant."""
+    found = contents.precision
+    if plan.form != "float16" and not contents.quantized:
+        raise RefusedError(
+            f"{plan.text()}: nothing in the file that came of it is quantized ({contents.text()}); try another --form"
+        )
+    return found
 
 
 def lines(report: Report) -> list[str]:
@@ -213,14 +225,15 @@ def _report(
     if found is not None and found.kept:
         plain = tool.make(msgspec.structs.replace(plan, keep=tuple(args.keep)))
         files["nothing kept"] = (len(plain), tool.open(plain), "every layer quantized")
-    kept = f"{len(found.kept)} of {len(tool.parts)} layers in float" if found else ""
-    name = f"{tool.precision(plan)} {row.format}"
+    contents = tool.contents(data)
+    kept = f"{floats} of {len(contents.layers)} layers in float" if (floats := contents.floats) else ""
+    name = f"{contents.precision} {row.format}"
     files[name] = (len(data), tool.open(data), "; ".join(filter(None, [plan.text(), kept])))
     took = score.times({key: model for key, (_, model, _) in files.items()}, reported, SECONDS)
     rows = [
         Row(key, size, judge(model), took[key], note, chosen=key == name) for key, (size, model, note) in files.items()
     ]
-    told = _told(args, samples, reported, found, rows)
+    told = [f"in the file: {contents.text()}", *_told(args, samples, reported, found, rows)]
     layers, plots = [], []
     if found is not None:
         layers = [Layer(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import RefusedError
+from edge_agent.workshop import names
 from edge_agent.workshop.quantize_graph import WEIGHTED, constants, delicate, layers, opset, tail
 from edge_agent.workshop.quantize_ranges import Range
 
@@ -73,6 +74,9 @@ def build(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> on
         raise RefusedError(
             f"--keep {odd[0]}: no node of that name; they are called like {', '.join(sorted(known)[:3])}"
         )
+    branches = {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
+    if branches and plan.form in ("static", "dynamic") and plan.bits != "4w":
+        raise RefusedError("it has branches or loops, whose values get no scales; use --form weights, or float16")
     if plan.form == "float16":
         made = _half(model)
     elif plan.bits == "4w":
@@ -102,6 +106,9 @@ def chosen(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> l
     for node in model.graph.node:
         if node.op_type not in OPS[plan.ops] or node.name in never:
             continue
+        # one scale a channel does not fit the groups of a transposed convolution
+        if node.op_type == "ConvTranspose" and plan.per == "channel" and _groups(node) > 1:
+            continue
         # what two activations multiply (attention) gains little
         if node.op_type in WEIGHTED and node.name not in weighted:
             continue
@@ -109,6 +116,10 @@ def chosen(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> l
         if all(name in ranges for name in touched if typed.get(name) == TensorProto.FLOAT):
             found.append(node.name)
     return found
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
 
 
 def _static(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> onnx.ModelProto:
@@ -154,15 +165,60 @@ def _dynamic(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder, "dynamic.onnx")
         quantize_dynamic(
-            model,
+            _products(model, {layer.name for layer in found if layer.op == "Gemm"}),
             target,
-            op_types_to_quantize=["MatMul", "Gemm"],
+            op_types_to_quantize=["MatMul"],
             per_channel=plan.per == "channel",
             weight_type=QuantType.QInt8,
             nodes_to_quantize=[layer.name for layer in found],
             extra_options={"MatMulConstBOnly": True},
         )
         return _tables(onnx.load(str(target)), plan.keep)
+
+
+def _products(model: onnx.ModelProto, gemms: set[str]) -> onnx.ModelProto:
+    """Each of these Gemm as MatMul and Add, which onnxruntime quantizes by each run's extremes; a Gemm it leaves alone.
+
+    A' B' + beta * C (ONNX, Gemm; `quantize_graph.prepare` took the factors into constants): a transposition goes into
+    B, which is one. The MatMul keeps the node's name.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    values, name_of = constants(model), names.fresh(names.of(model.graph))
+    new: list[onnx.NodeProto] = []
+
+    def constant(wanted: str, value: npt.NDArray[Any]) -> str:
+        name = name_of(wanted)
+        made.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    for node in made.graph.node:
+        if node.name not in gemms:
+            new.append(node)
+            continue
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        (left, right, *bias), (out,) = node.input, node.output
+        beta = given.get("beta", 1.0)
+        if given.get("transB"):
+            right = constant(f"{right}.turned", values[right].T)
+        if given.get("transA"):
+            turned = name_of(f"{left}.turned")
+            new.append(helper.make_node("Transpose", [left], [turned], name=name_of(f"{node.name}.turn"), perm=[1, 0]))
+            left = turned
+        added = bool(bias and bias[0]) and beta != 0
+        product = name_of(f"{out}.product") if added else out
+        new.append(helper.make_node("MatMul", [left, right], [product], name=node.name))
+        if added:
+            term = bias[0]
+            if beta != 1:
+                factor, scaled = constant(f"{node.name}.beta", np.float32(beta)), name_of(f"{term}.scaled")
+                new.append(helper.make_node("Mul", [term, factor], [scaled], name=name_of(f"{node.name}.scale")))
+                term = scaled
+            new.append(helper.make_node("Add", [product, term], [out], name=name_of(f"{node.name}.add")))
+    del made.graph.node[:]
+    made.graph.node.extend(new)
+    _drop_unused(made)
+    return made
 
 
 class _quiet:
@@ -188,7 +244,7 @@ def _weights(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     """S8 weights behind a DequantizeLinear, step = max|w| / 127 of a channel or a tensor; all else stays float."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    values, done = constants(model), set()
+    values, done, name_of = constants(model), set(), names.fresh(names.of(model.graph))
     nodes: list[onnx.NodeProto] = []
     transposed = {
         node.name
@@ -206,15 +262,10 @@ def _weights(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
         step = (np.maximum(top, 1e-12) / 127).astype(np.float32)
         q = np.clip(np.rint(weight / step), -127, 127).astype(np.int8)
         scale = step.reshape(-1) if plan.per == "channel" else step.reshape(())
-        _replace(
-            made,
-            layer.weight,
-            [numpy_helper.from_array(q, f"{layer.weight}_q"), numpy_helper.from_array(scale, f"{layer.weight}_scale")],
-        )
-        given = [f"{layer.weight}_q", f"{layer.weight}_scale"]
-        nodes.append(
-            helper.make_node("DequantizeLinear", given, [layer.weight], name=f"{layer.weight}_real", axis=axis)
-        )
+        given = [name_of(f"{layer.weight}_q"), name_of(f"{layer.weight}_scale")]
+        _replace(made, layer.weight, [numpy_helper.from_array(q, given[0]), numpy_helper.from_array(scale, given[1])])
+        real = name_of(f"{layer.weight}_real")
+        nodes.append(helper.make_node("DequantizeLinear", given, [layer.weight], name=real, axis=axis))
     if not nodes:
         raise RefusedError("no layer with weights is left to quantize: all are kept in float")
     return _tables(_in_front(made, nodes), plan.keep)
@@ -224,15 +275,14 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     """float16 weights behind a Cast: half the file, and a processor that has no float16 computes as before."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    nodes = []
+    nodes, name_of = [], names.fresh(names.of(model.graph))
     for one in model.graph.initializer:
         value = numpy_helper.to_array(one)
         if one.data_type != TensorProto.FLOAT or value.size < 256 or np.abs(value).max() > 65504:
             continue
-        _replace(made, one.name, [numpy_helper.from_array(value.astype(np.float16), f"{one.name}_half")])
-        nodes.append(
-            helper.make_node("Cast", [f"{one.name}_half"], [one.name], name=f"{one.name}_real", to=TensorProto.FLOAT)
-        )
+        half, real = name_of(f"{one.name}_half"), name_of(f"{one.name}_real")
+        _replace(made, one.name, [numpy_helper.from_array(value.astype(np.float16), half)])
+        nodes.append(helper.make_node("Cast", [half], [one.name], name=real, to=TensorProto.FLOAT))
     if not nodes:
         raise RefusedError("it has no float32 weights to halve")
     return _in_front(made, nodes)
@@ -246,7 +296,7 @@ def _four(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    values, count = constants(model), 0
+    values, count, name_of = constants(model), 0, names.fresh(names.of(model.graph))
     nodes = {node.name: node for node in made.graph.node}
     for layer in layers(model):
         weight = np.asarray(values[layer.weight], np.float32)
@@ -261,14 +311,11 @@ def _four(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
         step = (far / -8).astype(np.float32)
         q = np.clip(np.rint(cells / np.where(step == 0, 1, step)) + 8, 0, 15).astype(np.uint8)
         packed = q[..., 0::2] | (q[..., 1::2] << 4)
-        node, name = nodes[layer.name], f"{layer.weight}_{count}"
+        node, own = nodes[layer.name], [name_of(f"{layer.weight}_q4"), name_of(f"{layer.weight}_scale")]
         made.graph.initializer.extend(
-            [
-                numpy_helper.from_array(packed, f"{name}_q4"),
-                numpy_helper.from_array(step.reshape(wide, blocks), f"{name}_scale"),
-            ]
+            [numpy_helper.from_array(packed, own[0]), numpy_helper.from_array(step.reshape(wide, blocks), own[1])]
         )
-        given, taken = [node.input[0], f"{name}_q4", f"{name}_scale"], list(node.output)
+        given, taken = [node.input[0], *own], list(node.output)
         new = helper.make_node(
             "MatMulNBits",
             given,
@@ -292,7 +339,8 @@ def _four(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
 
 def _tables(made: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
     """Tables of float vectors that a Gather reads by rows, as S8 with one step a row: max|w| / 127."""
-    values, new = constants(made), []
+    values, new, name_of = constants(made), [], names.fresh(names.of(made.graph))
+    tables: dict[str, tuple[str, str]] = {}
     for node in made.graph.node:
         table = values.get(node.input[0]) if node.op_type == "Gather" else None
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
@@ -300,14 +348,18 @@ def _tables(made: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
             new.append(node)
             continue
         name, given = node.input[0], node.input[1]
+        if name not in tables:
+            tables[name] = name_of(f"{name}_q"), name_of(f"{name}_step")
+        small, steps = tables[name]
         step = (np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127).astype(np.float32)
         q = np.clip(np.rint(table / step), -127, 127).astype(np.int8)
-        _replace(made, name, [numpy_helper.from_array(q, f"{name}_q"), numpy_helper.from_array(step, f"{name}_step")])
-        rows = [f"{node.output[0]}_{what}" for what in ("q", "step", "real")]
+        _replace(made, name, [numpy_helper.from_array(q, small), numpy_helper.from_array(step, steps)])
+        rows = [name_of(f"{node.output[0]}_{what}") for what in ("q", "step", "real")]
+        nodes = [name_of(f"{node.name}_{what}") for what in ("q", "step", "real")]
         new += [
-            helper.make_node("Gather", [f"{name}_q", given], rows[:1], name=f"{node.name}_q"),
-            helper.make_node("Gather", [f"{name}_step", given], rows[1:2], name=f"{node.name}_step"),
-            helper.make_node("Cast", rows[:1], rows[2:], name=f"{node.name}_real", to=TensorProto.FLOAT),
+            helper.make_node("Gather", [small, given], rows[:1], name=nodes[0]),
+            helper.make_node("Gather", [steps, given], rows[1:2], name=nodes[1]),
+            helper.make_node("Cast", rows[:1], rows[2:], name=nodes[2], to=TensorProto.FLOAT),
             helper.make_node("Mul", [rows[2], rows[1]], [node.output[0]], name=node.name),
         ]
     del made.graph.node[:]
@@ -330,7 +382,7 @@ def _in_front(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.Model
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
-    used = {given for node in model.graph.node for given in node.input} | {one.name for one in model.graph.output}
+    used = names.read(model.graph)
     kept = [one for one in model.graph.initializer if one.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
@@ -352,6 +404,8 @@ def check(model: onnx.ModelProto) -> None:
             )
         if scale.size > 1 and node.domain == "" and opset(model) < 13:
             raise RefusedError(f"one scale a channel needs opset 13, this is {opset(model)}; use --per tensor")
+    if name := names.twice(model.graph):
+        raise RefusedError(f'the quantized network is not valid: two of its tensors are called "{name}"')
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:

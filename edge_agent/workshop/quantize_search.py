@@ -23,6 +23,7 @@ from edge_agent.manifest import Served
 from edge_agent.registry import store
 from edge_agent.workshop.calibration import Samples, Say, feeds
 from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_contents import Contents
 from edge_agent.workshop.score import Measure
 
 FEW = 6
@@ -51,7 +52,8 @@ class Tool:
     make: Callable[[Plan], bytes]
     """raises RefusedError where that cannot be"""
     open: Callable[[bytes], Served]
-    precision: Callable[[Plan], str]
+    contents: Callable[[bytes], Contents]
+    """what a file holds, read off it"""
     balances: Callable[[], bool]
     """whether equalisation changes anything here"""
     corrects: bool

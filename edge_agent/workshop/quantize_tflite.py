@@ -35,16 +35,6 @@ YOLOX-nano, mAP 0.323 with them in float, 0.229 without (24 pictures; the float 
 """
 
 
-def precision(plan: Plan) -> str:
-    """As the manifest names it."""
-    if plan.form == "float16":
-        return "fp16"
-    if plan.form == "static" and plan.bits != "4w":
-        return f"int{plan.bits}"
-    bits = 4 if plan.bits == "4w" else 8
-    return f"dynamic-int{bits}" if plan.form == "dynamic" else f"int{bits}-weights"
-
-
 def exact(model: Model, ranges: Ranges) -> set[str]:
     """Layers that must stay float whatever the plan: the tail, and those at a tensor that no scale serves, as it is a
     mask or was not finite (then it has no range).
@@ -106,7 +96,7 @@ def quantized(model: Model, plan: Plan, ranges: Ranges) -> bytes:
             tool = Quantizer(bytearray(model.data), recipe(model, plan, kept))
             result = tool.quantize(values if static else None, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
-        raise RefusedError(f"litert-quantizer cannot make it {precision(plan)}: {_line(error)}") from None
+        raise RefusedError(f"litert-quantizer cannot make it {plan.text()}: {_line(error)}") from None
     return bytes(result.quantized_model)
 
 

@@ -26,6 +26,7 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
     `samples` are looked at when a plan first needs the ranges of activations; `histograms`: some method needs them.
     """
     from edge_agent.workshop import quantize_balance, quantize_build, quantize_graph, quantize_ranges
+    from edge_agent.workshop.quantize_contents import of_onnx
 
     model = quantize_graph.prepare(path)
 
@@ -59,21 +60,13 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
         return data
 
     parts = [Part(layer.name, layer.op, layer.nodes) for layer in quantize_graph.layers(model)]
-    return Tool(parts, make, open, precision, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
-
-
-def precision(plan: Plan) -> str:
-    """As the manifest names it."""
-    if plan.form == "float16":
-        return "fp16"
-    if plan.bits == "4w":
-        return "int4-weights"
-    return {"static": f"int{plan.bits}", "dynamic": "dynamic-int8", "weights": "int8-weights"}[plan.form]
+    return Tool(parts, make, open, of_onnx, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
 
 
 def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, open: Open, say: Say) -> Tool:
     """For a TFLite file; as `onnx_tool`."""
     from edge_agent.workshop import quantize_ranges, quantize_tflite, tflite_graph
+    from edge_agent.workshop.quantize_contents import of_tflite
 
     model = tflite_graph.read(path)
     names = dict(zip([spec.name for spec in parent.net.inputs], model.inputs, strict=True))
@@ -93,7 +86,7 @@ def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, 
 
     ops, groups = {layer.name: layer.op for layer in model.layers}, model.groups()
     parts = [Part(name, ops[name], tuple(sorted(inside))) for name, inside in groups.items()]
-    return Tool(parts, make, open, quantize_tflite.precision, lambda: False, False)
+    return Tool(parts, make, open, of_tflite, lambda: False, False)
 
 
 TOOLS: dict[str, Callable[[Path, Served, Samples, bool, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}

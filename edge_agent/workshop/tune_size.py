@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper, shape_inference
 
 from edge_agent.errors import ModelError
+from edge_agent.workshop import names
 
 
 def resized(path: Path, width: int, height: int) -> bytes:
@@ -72,7 +73,7 @@ def _follow(model: onnx.ModelProto, node: onnx.NodeProto, before: dict[str, tupl
     if len(spatial) == 1:
         new = sizes.copy()
         new[spatial[0]] = -1
-        name = f"{node.output[0]}.shape.free"
+        name = names.fresh(names.of(model.graph))(f"{node.output[0]}.shape.free")
         model.graph.initializer.append(numpy_helper.from_array(new, name))
         node.input[1] = name
 
@@ -82,7 +83,7 @@ def _by_factor(model: onnx.ModelProto, node: onnx.NodeProto, before: dict[str, t
     came = before.get(node.input[0], ())
     sizes = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == node.input[3])
     if len(came) == len(sizes) and 0 not in came:
-        name = f"{node.output[0]}.factor"
+        name = names.fresh(names.of(model.graph))(f"{node.output[0]}.factor")
         factors = np.array(sizes, np.float32) / np.array(came, np.float32)
         model.graph.initializer.append(numpy_helper.from_array(factors, name))
         kept = [*node.input[:1], node.input[1], name]

@@ -195,3 +195,80 @@ def test_steps_follow_the_cubic_schedule() -> None:
     found = [prune_steps.share(plan, number) for number in (1, 2, 3, 4)]
     np.testing.assert_allclose(found, [0.8 * (1 - (1 - t / 4) ** 3) for t in (1, 2, 3, 4)])
     assert found[-1] == 0.8
+
+
+def shared_scales(path: Path) -> tuple[Path, dict[str, range]]:
+    """Three branches that share one constant of channel scales; in each eight channels of its own are dead."""
+    random = np.random.default_rng(5)
+    dead = {"a": range(8), "b": range(8, 16), "c": range(16, 24)}
+    constants = {"scale": np.exp(random.normal(0, 2, (1, 32, 1, 1))).astype(np.float32)}
+    nodes = []
+    for name, gone in dead.items():
+        wide = random.normal(0, 0.2, (32, 3, 3, 3)).astype(np.float32)
+        wide[list(gone)] = 0
+        constants |= {f"{name}.wide": wide, f"{name}.out": random.normal(0, 0.2, (8, 32, 1, 1)).astype(np.float32)}
+        nodes += [
+            helper.make_node("Conv", ["images", f"{name}.wide"], [f"{name}.1"], name=name, pads=[1] * 4),
+            helper.make_node("Mul", [f"{name}.1", "scale"], [f"{name}.2"]),
+            helper.make_node("Relu", [f"{name}.2"], [f"{name}.3"]),
+            helper.make_node("Conv", [f"{name}.3", f"{name}.out"], [f"{name}.4"]),
+        ]
+    nodes.append(helper.make_node("Sum", [f"{name}.4" for name in dead], ["out"]))
+    spec = {"images": (TensorProto.FLOAT, [1, 3, 16, 16])}
+    return write_onnx(path, nodes, spec, {"out": (TensorProto.FLOAT, [1, 8, 16, 16])}, constants), dead
+
+
+def test_a_constant_that_several_read_keeps_each_value_through_all_steps(tmp_path: Path) -> None:
+    path, dead = shared_scales(tmp_path / "m.onnx")
+    whole = graph = prune_graph.read(path)
+    for branches in ("c", "ab"):
+        traced, gone = prune_channels.trace(graph), set()
+        for name in branches:
+            number = next(i for i, node in enumerate(graph.nodes) if node.name == name)
+            use = next(u for u in traced.uses if (u.node, u.place, u.role) == (number, 1, "out"))
+            gone |= {traced.root(int(use.atoms[i])) for i in dead[name]}
+        graph, _ = prune_channels.removed(graph, traced, gone)
+        prune_graph.checked(graph)
+        for feed in pictures(2):
+            np.testing.assert_allclose(run(graph, feed)[0], run(whole, feed)[0], rtol=1e-4, atol=1e-4)
+    assert sorted(value.shape[1] for name, value in graph.values.items() if name.startswith("scale")) == [24] * 3
+
+
+def test_what_is_fitted_is_a_layer_s_own(tmp_path: Path) -> None:
+    """Two layers that share their weights and are cut differently each keep what fits them."""
+    random = np.random.default_rng(6)
+    constants = {"w": random.normal(0, 0.3, (8, 3, 1, 1)).astype(np.float32), "two": np.array(2, np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["a"], name="one"),
+        helper.make_node("Mul", ["images", "two"], ["twice"]),
+        helper.make_node("Conv", ["twice", "w"], ["b"], name="other"),
+        helper.make_node("Add", ["a", "b"], ["out"]),
+    ]
+    spec = {"images": (TensorProto.FLOAT, [1, 3, 16, 16])}
+    graph = prune_graph.read(
+        write_onnx(tmp_path / "m.onnx", nodes, spec, {"out": (TensorProto.FLOAT, [1, 8, 16, 16])}, constants)
+    )
+    first, second = graph.layers()
+    before = graph.weight(first).copy()
+    name = graph.own(first, 1)
+    graph.values[name] = np.zeros_like(before)
+    assert (graph.weight(second) == before).all() and not graph.weight(first).any()
+    assert graph.own(second, 1) == "w" and name == "w.1"
+    prune_graph.checked(graph)
+
+
+def test_names_that_are_taken_are_not_given_again(tmp_path: Path) -> None:
+    """Halves are stored behind a Cast, whose names another tensor may have."""
+    half = np.ones((8, 3, 1, 1), np.float16)
+    nodes = [
+        helper.make_node("Cast", ["stored"], ["w"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["images", "w"], ["w.half"], name="w.cast"),
+        helper.make_node("Relu", ["w.half"], ["out"]),
+    ]
+    spec = {"images": (TensorProto.FLOAT, [1, 3, 16, 16])}
+    path = write_onnx(tmp_path / "m.onnx", nodes, spec, {"out": (TensorProto.FLOAT, [1, 8, 16, 16])}, {"stored": half})
+    graph = prune_graph.read(path)
+    assert graph.halves == {"w"}
+    data = prune_graph.checked(graph)
+    names = [name for node in onnx.load_from_string(data).graph.node for name in (node.name, *node.output) if name]
+    assert len(names) == len(set(names))

@@ -14,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
+from edge_agent.workshop.quantize import _held
 from edge_agent.workshop.quantize_balance import corrected, equalized, rounded_weight
 from edge_agent.workshop.quantize_build import BLOCK, Plan, build, check, chosen
+from edge_agent.workshop.quantize_contents import of_onnx
 from edge_agent.workshop.quantize_graph import constants, delicate, head, layers, opset, prepare, tail
 from edge_agent.workshop.quantize_ranges import METHODS, ranges, watch
 from tests.nets import write_onnx
@@ -76,6 +78,106 @@ def text_net(path: Path) -> Path:
 
 def calibrated(model: onnx.ModelProto, feeds: list[dict[str, Array]], method: str = "full") -> dict[str, Any]:
     return ranges(watch(model, lambda: feeds, True, lambda step: None), method, 8)
+
+
+def product_net(path: Path, *, alpha: float = 1.0, beta: float = 1.0, turned: int = 1, row: bool = False) -> Path:
+    """x (8, 64) -> Gemm -> Relu -> Gemm -> y (8, 16); a tensor is called as the quantizer would call its own."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "w1_scale"], ["a"], name="one", alpha=alpha, beta=beta, transB=turned),
+        helper.make_node("Relu", ["a"], ["r"], name="relu"),
+        helper.make_node("Gemm", ["r", "w2"], ["y"], name="two"),
+    ]
+    bias = real((1, 32)) if row else real((32,))
+    fixed: dict[str, Array] = {
+        "w1": real((32, 64) if turned else (64, 32)) / 8,
+        "w1_scale": bias,
+        "w2": real((32, 16)) / 4,
+    }
+    spec = {"x": (TensorProto.FLOAT, [8, 64])}
+    return write_onnx(path, nodes, spec, {"y": (TensorProto.FLOAT, [8, 16])}, fixed)
+
+
+@pytest.mark.parametrize(
+    "of", [{}, {"turned": 0}, {"alpha": 0.5, "beta": 2.0}, {"beta": 0.0, "turned": 0}, {"row": True}], ids=str
+)
+@pytest.mark.parametrize("form", ["dynamic", "static", "weights", "float16"])
+def test_a_gemm_is_quantized_in_every_form(
+    tmp_path: Path, of: dict[str, Any], form: Literal["dynamic", "static", "weights", "float16"]
+) -> None:
+    model = prepare(product_net(tmp_path / "m.onnx", **of))
+    feeds = [{"x": real((8, 64))} for _ in range(6)]
+    whole = onnx.load(tmp_path / "m.onnx")
+    made = build(model, Plan(form), calibrated(model, feeds) if form == "static" else {})
+    for feed in feeds:
+        (want,), (got,) = run(whole, feed), run(made, feed)
+        assert np.abs(got - want).max() < 0.15 * want.std()
+    held = of_onnx(made.SerializeToString())
+    kinds = {"dynamic": "dynamic-int8", "static": "int8", "weights": "int8-weights", "float16": "fp16"}
+    assert held.precision == kinds[form]
+    assert [kind for _, kind in held.layers.values()] == [kinds[form]] * 2, held.text()
+
+
+def test_what_a_file_holds_is_read_off_it(tmp_path: Path) -> None:
+    text = prepare(text_net(tmp_path / "t.onnx"))
+    maps = prepare(conv_net(tmp_path / "c.onnx"))
+    known = calibrated(maps, PICTURES)
+    for made, precision, says in (
+        (text, "fp32", "float: 2 MatMul"),
+        (build(text, Plan("dynamic"), {}), "dynamic-int8", "dynamic-int8: 2 MatMul"),
+        (build(text, Plan("dynamic", keep=("one",)), {}), "dynamic-int8", "float: 1 MatMul"),
+        (build(text, Plan("weights", bits="4w"), {}), "int4-weights", "int4-weights: 2 MatMul"),
+        (build(maps, Plan(ops="all"), known), "int8", "int8: 2 Conv"),
+        (build(maps, Plan(ops="all", bits="16"), known), "int16", "int16: 2 Conv"),
+        (build(maps, Plan(ops="all", keep=("two",)), known), "int8", "int8: 1 Conv; float: 1 Conv"),
+    ):
+        held = of_onnx(made.SerializeToString())
+        assert (held.precision, says in held.text()) == (precision, True), held.text()
+    # what an older release called int8, and left as it was
+    plain = product_net(tmp_path / "g.onnx")
+    assert of_onnx(plain.read_bytes()).quantized == 0
+    with pytest.raises(RefusedError, match=r"nothing in the file .* is quantized \(float: 2 Gemm\)"):
+        _held(of_onnx(plain.read_bytes()), Plan("dynamic"))
+
+
+def test_constants_among_the_inputs_and_branches(tmp_path: Path) -> None:
+    model = onnx.load(conv_net(tmp_path / "m.onnx"))
+    model.graph.input.extend(
+        helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in model.graph.initializer
+    )
+    onnx.save(model, tmp_path / "old.onnx")
+    made = build(prepare(tmp_path / "old.onnx"), Plan("weights"), {})
+    assert [one.name for one in made.graph.input] == ["x"]
+    bodies = [
+        helper.make_graph(
+            [helper.make_node("Mul", ["a", factor], [out])],
+            out,
+            [],
+            [helper.make_tensor_value_info(out, TensorProto.FLOAT, None)],
+        )
+        for factor, out in (("big", "then"), ("small", "else"))
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], name="one"),
+        helper.make_node("ReduceMean", ["x"], ["m"], name="mean", keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["high"], name="high"),
+        helper.make_node("If", ["high"], ["y"], name="if", then_branch=bodies[0], else_branch=bodies[1]),
+    ]
+    fixed = {"w": real((64, 16)), "big": np.float32(2), "small": np.float32(0.5), "zero": np.float32(0)}
+    spec = {"x": (TensorProto.FLOAT, [8, 64])}
+    path = write_onnx(
+        tmp_path / "if.onnx",
+        nodes,
+        spec,
+        {"y": (TensorProto.FLOAT, [8, 16])},
+        {k: np.array(v) for k, v in fixed.items()},
+    )
+    branching = prepare(path)
+    feed = {"x": real((8, 64))}
+    (want,) = run(onnx.load(path), feed)
+    assert np.abs(run(build(branching, Plan("weights"), {}), feed)[0] - want).max() < 0.1 * want.std()
+    for form in ("static", "dynamic"):
+        with pytest.raises(RefusedError, match="branches or loops"):
+            build(branching, Plan(form), {})
 
 
 PICTURES = [{"x": real((1, 3, 8, 8))} for _ in range(6)]

@@ -18,8 +18,9 @@ from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import pearson
 from edge_agent.workshop.export_tflite import to_tflite
 from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_contents import of_tflite
 from edge_agent.workshop.quantize_ranges import HISTOGRAMS, METHODS, ranges
-from edge_agent.workshop.quantize_tflite import exact, layers, precision, quantized, seen
+from edge_agent.workshop.quantize_tflite import exact, layers, quantized, seen
 from edge_agent.workshop.tflite_graph import Model, read
 from edge_agent.workshop.train.detector_graph import tensors_of
 from tests.conftest import ROOT
@@ -234,14 +235,18 @@ def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, mon
         quantized(yolo, Plan("dynamic"), {})
 
 
-def test_old_files_and_names() -> None:
-    assert [precision(Plan(form)) for form in ("static", "dynamic", "weights", "float16")] == [
-        "int8",
-        "dynamic-int8",
-        "int8-weights",
-        "fp16",
-    ]
-    assert precision(Plan("weights", bits="4w")) == "int4-weights" and precision(Plan(bits="16")) == "int16"
+def test_what_a_file_holds_is_read_off_it(yolo: Model, measured: dict[str, tuple[float, float]]) -> None:
+    for plan, precision in (
+        (Plan("static", ops="all"), "int8"),
+        (Plan("static", bits="16", ops="all"), "int16"),
+        (Plan("dynamic"), "dynamic-int8"),
+        (Plan("weights"), "int8-weights"),
+        (Plan("weights", bits="4w"), "int4-weights"),
+        (Plan("float16"), "fp16"),
+    ):
+        held = of_tflite(quantized(yolo, plan, measured))
+        assert held.precision == precision, held.text()
+    assert of_tflite(yolo.data).quantized == 0
 
 
 # ── the published files ──────────────────────────────────────────────────────────────────────────────────
