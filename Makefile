@@ -18,6 +18,12 @@ test-slow: .venv/.dev tools
 test-faults: .venv/.dev tools
 	$(BIN)/python -m pytest -m faults tests/faults
 
+# mutants of all that a stranger can send, MINUTES for each kind (KIND=picture only one); what broke lies in build/fuzz
+MINUTES ?= 1
+.PHONY: fuzz
+fuzz: .venv/.dev
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(KIND),--kind $(KIND))
+
 # the README's table of the same, beside what plain paho loses
 bench-faults: .venv/.dev tools
 	$(BIN)/python -m tests.faults.report

@@ -281,6 +281,8 @@ def _check(path: Path, manifest: Manifest) -> None:
 
 def _inside(manifest: Path, name: str) -> Path:
     """A file beside the manifest; ManifestError for a name that leads out of its folder."""
+    if not name.isprintable():
+        raise ManifestError(f"{manifest}: {name!a}: a file's name has no such characters; rename it")
     folder = manifest.resolve().parent
     file = (folder / name).resolve()
     if folder not in file.parents:

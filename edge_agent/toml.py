@@ -189,6 +189,8 @@ def _given(value: Any, want: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
+        if isinstance(value, int) and abs(value) >= 10**300:
+            return f"a number of {len(str(abs(value)))} digits"  # it may be larger than any float
         return f"{value:.3g}" if abs(value) >= 1e16 else str(value)
     if isinstance(value, str):
         open_ = re.match(r"(Metadata\(type=|UnionType\(types=\()*(LiteralType|StrType\(.*pattern=')", repr(want))

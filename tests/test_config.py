@@ -121,6 +121,7 @@ def test_defaults_and_names() -> None:
         ("a = " + "[" * 5000, "brackets nested too deep"),
         ("a = " + "{a = " * 3000, "brackets nested too deep"),
         ("a = " + "9" * 5000, "a number has thousands of digits"),
+        ("[mqtt]\nkeepalive = " + "9" * 400, "mqtt.keepalive: must be "),
         (".".join("a" * 20_000) + " = 1", "a key of more than 32 parts"),
         ("[" + ".".join(['"a"'] * 20_000) + "]", "a key of more than 32 parts"),
         ("password = rtsp://u:secret@x", "not TOML: line 1, password: no value of TOML"),

@@ -297,3 +297,12 @@ def test_damage_of_a_fetched_file_without_any_data(own_home: Path, tmp_path: Pat
     assert registry.verify("toy") == []
     assert adding.remove("toy") == 7
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["net\\u0000.onnx", "net\\u001b[2J.onnx", "net\\u202e.onnx"])
+def test_a_name_that_no_file_has(tmp_path: Path, name: str) -> None:
+    path = toy(tmp_path) / "manifest.toml"
+    path.write_text(path.read_text().replace("net.onnx", name))
+    with pytest.raises(ManifestError, match="a file's name has no such characters") as error:
+        load(path)
+    assert str(error.value).isprintable()

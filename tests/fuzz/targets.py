@@ -1,0 +1,394 @@
+"""What a stranger's bytes reach, each as a function of one mutant. What they must not do is raise anything unplanned.
+
+A target returns what became of the mutant in one word. A raised exception is a bug, and so is a process that dies.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import cv2
+import msgspec
+import numpy as np
+
+from edge_agent import config, manifest, registry, sandbox
+from edge_agent import link as link_module
+from edge_agent.acks import names
+from edge_agent.config import Mqtt
+from edge_agent.errors import ConfigError, InputError, ManifestError, SourceError
+from edge_agent.link import Link
+from edge_agent.outbox import Outbox
+from edge_agent.prove import Limits, Result, Trial, Variant
+from edge_agent.reading import Reading
+from edge_agent.registry import store
+from edge_agent.sources.parts import jpegs, multipart
+from edge_agent.sources.pictures import FILES, decode, read_picture
+from edge_agent.sources.pictures import Limits as PictureLimits
+from edge_agent.types import UNREADABLE, TextEvent
+from tests.conftest import ROOT
+from tests.nets import absolute_tflite, blob_finder_onnx
+from tests.registry.heads import squares
+from tests.tiny import tiny_detector
+
+Target = Callable[[int, bytes], str]
+"""(number of the seed, mutant) -> what became of it"""
+CAMERAS = PictureLimits(33_000_000, any_kind=False)
+
+
+# ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def picture_seeds() -> list[bytes]:
+    """The carried pictures, small, in each format that is read."""
+    image = cv2.resize(read_picture(ROOT / "deploy" / "demo" / "coffee.png").image, (64, 48))
+    made = [
+        cv2.imencode(kind, image, options)[1].tobytes()
+        for kind, options in (
+            (".jpg", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]), (".jpg", [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]),
+            (".png", []), (".webp", []), (".bmp", []), (".tiff", []), (".ppm", []), (".gif", []), (".avif", []),
+            (".jp2", []),
+        ) if cv2.haveImageWriter(f"x{kind}")
+    ]  # fmt: skip
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    return [*made, made[0][:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + made[0][2:]]
+
+
+@contextmanager
+def pictures() -> Iterator[Target]:
+    def picture(number: int, data: bytes) -> str:
+        said = []
+        for limits in (CAMERAS, FILES):
+            try:
+                image = decode(data, limits)
+            except InputError as error:
+                assert "\n" not in str(error) and len(str(error)) < 500, str(error)
+                said.append("refused")
+            else:
+                assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+                said.append("decoded")
+        return said[1]
+
+    yield picture
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stream_seeds() -> list[bytes]:
+    one = picture_seeds()[0]
+    sized = b"--x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(one), one)
+    plain = b"--x\r\nContent-Type: image/jpeg\r\n\r\n" + one + b"\r\n"
+    return [sized * 3, plain * 3, one * 3, b"\r\n".join([sized, plain, b"--x--\r\n"])]
+
+
+@contextmanager
+def streams() -> Iterator[Target]:
+    def stream(number: int, data: bytes) -> str:
+        rng, most, seen = random.Random(data), 1 << 16, 0
+        pieces = iter([data[at : at + 700] for at in range(0, len(data), 700)])
+
+        def more() -> bytes:
+            try:
+                return next(pieces)
+            except StopIteration:
+                raise SourceError("ended") from None
+
+        arrived = lambda: rng.random() < 0.5  # noqa: E731
+        read = jpegs(more, "camera", 60.0, most, arrived) if number == 2 else multipart(
+            more, "camera", 60.0, most, arrived, rng.choice(("", "x", "--x"))
+        )  # fmt: skip
+        try:
+            for part in read:
+                # what was still to come when the bound was passed
+                assert len(part) <= most + 700
+                seen += 1
+                try:
+                    decode(part, CAMERAS)
+                except InputError:
+                    continue
+        except SourceError as error:
+            assert "\n" not in str(error), str(error)
+        return f"{min(seen, 3)} parts"
+
+    yield stream
+
+
+# ── MQTT ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _packet(kind: int, body: bytes) -> bytes:
+    size, length = len(body), b""
+    while True:
+        size, low = divmod(size, 128)
+        length += bytes([low | (128 if size else 0)])
+        if not size:
+            return bytes([kind]) + length + body
+
+
+def _publish(topic: bytes, payload: bytes, *, v5: bool = True, number: int = 7, properties: bytes = b"") -> bytes:
+    head = struct.pack(">H", len(topic)) + topic + struct.pack(">H", number)
+    return _packet(0x32, head + (bytes([len(properties)]) + properties if v5 else b"") + payload)
+
+
+def packet_seeds() -> list[bytes]:
+    """What a broker sends behind its CONNACK, MQTT 5 first."""
+    made = []
+    for v5 in (True, False):
+        none = b"\0" if v5 else b""
+        made += [
+            _publish(b"edge/v1/d/ack", b'{"ids": ["d/1/1", "d/1/2"]}', v5=v5),
+            _publish(b"edge/v1/d/cmd/status", b'{"id": "a"}', v5=v5),
+            _publish(b"words/in", "hear, hear – ☂".encode(), v5=v5, properties=b"\x0b\x01" if v5 else b""),
+            _packet(0x90, b"\0\x01" + none + b"\x01"),
+            _packet(0x40, b"\0\x01" + none + (b"\x10" if v5 else b"")),
+            _packet(0xB0, b"\0\x01" + none + b"\0"),
+            _packet(0xD0, b""),
+        ]
+    return [*made, _packet(0xE0, b"\x8b\0"), _packet(0xF0, b"\x18\0"),
+            _packet(0x20, b"\0\0\x0a\x21\0\x14\x24\x01\x27\0\0\x10\0"), _packet(0x20, b"\0\0")]  # fmt: skip
+
+
+@contextmanager
+def packets() -> Iterator[Target]:
+    """A link, and a broker that sends it one mutant a packet, some to a connection."""
+    seeds, heard = packet_seeds(), itertools.count()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.settimeout(30)
+        stack.enter_context(patch.object(link_module, "BACKOFF", (0.001, 0.002)))
+        stack.enter_context(patch.object(link_module, "CONNACK_S", 0.5))
+        box = Outbox(folder / "store", "d")
+        stack.callback(box.close)
+        link = Link(Mqtt(url=f"mqtt://127.0.0.1:{server.getsockname()[1]}", ack=True), "d", box)
+        link.subscribe("words/in", lambda topic, payload: bool(next(heard)) or True)
+        link.subscribe("edge/v1/d/cmd/+", lambda topic, payload: bool(next(heard)) or True, retained=False)
+        link.start()
+        stack.callback(link.stop, 0)
+        stack.callback(server.close)  # before it stops, which waits for a CONNACK
+        waiting: list[bytes] = []
+
+        def packet(number: int, data: bytes) -> str:
+            waiting.append(data)
+            if len(waiting) < 8:
+                return "queued"
+            box.put(TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text="x"), "alert")
+            peer, _ = server.accept()
+            with peer:
+                peer.settimeout(10)
+                first = peer.recv(4096)
+                v5 = b"MQTT\x05" in first
+                sound = seeds[-2] if v5 else seeds[-1]
+                try:
+                    peer.sendall((data if random.Random(data).random() < 0.1 else sound) + b"".join(waiting))
+                    # until it has gone through them, or left
+                    until = time.monotonic() + 0.05
+                    while (left := until - time.monotonic()) > 0 and select.select([peer], [], [], left)[0]:
+                        if not peer.recv(65536):
+                            break
+                except OSError:
+                    pass
+            waiting.clear()
+            assert link.alive, "the link's thread has died"
+            return "sent"
+
+        yield packet
+
+
+@contextmanager
+def acknowledgements() -> Iterator[Target]:
+    """What lies in a message to the agent."""
+
+    def message(number: int, data: bytes) -> str:
+        try:
+            return f"{min(len(names(data)), 1)} names"
+        except UNREADABLE:
+            return "refused"
+
+    yield message
+
+
+# ── TOML ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def config_seeds() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((ROOT / "deploy" / "examples").rglob("*.toml"))] + [
+        b'[device]\nid = "d"\n[mqtt]\nurl = "mqtt://h"\n[store]\nmax_bytes = 1000000\n'
+        b'[[pipeline]]\nname = "p"\nsource = "camera:0?fps=5"\ntasks = ["detect:edge-yolo?score=0.3"]\n'
+    ]
+
+
+def _of_toml(name: str, load: Callable[[Path], object], wrong: type[Exception]) -> Callable[[int, bytes], str]:
+    folder = tempfile.mkdtemp()
+
+    def toml(number: int, data: bytes) -> str:
+        path = Path(folder, name)
+        path.write_bytes(data)
+        path.chmod(0o600)
+        try:
+            load(path)
+        except wrong as error:
+            assert "\n" not in str(error) and len(str(error)) < 4000, str(error)[:4000]
+            return "refused"
+        finally:
+            path.unlink()
+        return "taken"
+
+    return toml
+
+
+@contextmanager
+def configs() -> Iterator[Target]:
+    yield _of_toml("agent.toml", config.load, ConfigError)
+
+
+def manifest_seeds() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((ROOT / "models").rglob("manifest.toml"))]
+
+
+@contextmanager
+def manifests() -> Iterator[Target]:
+    target = _of_toml("manifest.toml", manifest.load, ManifestError)
+    yield target
+
+
+# ── models ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def model_seeds() -> list[bytes]:
+    """ONNX first, then TFLite: small ones that are all structure, and those that the program carries."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = [
+            blob_finder_onnx(folder / "a.onnx"), squares(folder / "b.onnx", "yolov8"),
+            tiny_detector(folder / "tiny") / "model.onnx", ROOT / "models" / "edge-yolo" / "model.int8.onnx",
+            ROOT / "models" / "edge-bert" / "encoder.int8.onnx", absolute_tflite(folder / "c.tflite", [1, 64, 64, 3]),
+            ROOT / "models" / "edge-yolo" / "model.int8.tflite",
+        ]  # fmt: skip
+        return [path.read_bytes() for path in made]
+
+
+ONNX_SEEDS = 5
+BESIDE = {3: ROOT / "models/edge-yolo/labels.txt", 4: ROOT / "models/edge-bert/vocab.txt",
+          6: ROOT / "models/edge-yolo/labels.txt"}  # fmt: skip
+QUICK = Limits(seconds=30.0)
+LEAVES = 0.9
+"""agreement with what it was made of below which a mutant answers otherwise"""
+
+
+@contextmanager
+def models() -> Iterator[Target]:
+    """Each mutant in a process of its own, forked from one that has loaded the runtimes, in the agent's own room."""
+    import ai_edge_litert.interpreter  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+    from edge_agent import agree, race, trial  # noqa: F401
+    from edge_agent.backends import onnx, tflite  # noqa: F401
+    from edge_agent.proof import asked
+    from edge_agent.registry import inspect  # noqa: F401
+
+    folder = Path(tempfile.mkdtemp())
+    seeds = model_seeds()
+
+    def within(path: Path, seed: Path, beside: dict[str, str]) -> dict[str, Any]:
+        size = path.stat().st_size
+        places = [str(path.parent), str(seed.parent)]
+        sandbox.enter(sandbox.Room(memory=(4 << 30) + 8 * size, cpu_seconds=30, file_bytes=1 << 24, read=places))
+        format = registry.SUFFIXES[path.suffix]
+
+        def read(where: Path) -> Result:
+            row = manifest.File(where.name, format, store.digest(where), where.stat().st_size)  # type: ignore[arg-type]
+            return asked(Trial("read", [Variant(row, str(where))], 1, QUICK, parts=beside))
+
+        result = read(path)
+        if not result.passed:
+            return {"what": "unreadable", "why": result.reason}
+        seen = msgspec.convert(result.figures, Reading).seen
+        if seen.refusal:
+            return {"what": "refused", "why": seen.refusal}
+        located = registry.locate(str(path), read=lambda _: seen)
+        parts = {row.role: str(path.parent / row.name) for row in located.manifest.file if row.format == "text"}
+        mine = Variant(located.manifest.file[0], str(path))
+        proved = asked(Trial("prove", [mine], 1, QUICK, located.manifest, parts))
+        if not proved.passed:
+            return {"what": "no proof", "why": proved.reason}
+        origin = msgspec.convert(read(seed).figures, Reading).seen
+        theirs = registry.locate(str(seed), read=lambda _: origin)
+        other = Variant(theirs.manifest.file[0], str(seed))
+        lent = {row.role: str(seed.parent / row.name) for row in theirs.manifest.file if row.format == "text"}
+        held = asked(Trial("agree", [mine, other], 1, QUICK, located.manifest, parts, theirs.manifest, lent))
+        agreement = held.figures.get("agreement")
+        other_way = not held.passed and (agreement is None or agreement < LEAVES)
+        return {"what": "accepted, answers otherwise" if other_way else "accepted", "why": held.reason}
+
+    def model(number: int, data: bytes) -> str:
+        suffix = ".onnx" if number < ONNX_SEEDS else ".tflite"
+        own, original = folder / "mutant", folder / f"seed{number}"
+        for place, content in ((own, data), (original, seeds[number])):
+            place.mkdir(exist_ok=True)
+            (place / f"m{suffix}").write_bytes(content)
+            if number in BESIDE:
+                (place / BESIDE[number].name).write_bytes(BESIDE[number].read_bytes())
+        beside = {BESIDE[number].name: str(own / BESIDE[number].name)} if number in BESIDE else {}
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                os.close(reading)
+                quiet = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(quiet, 1)
+                os.dup2(quiet, 2)
+                signal.setitimer(signal.ITIMER_REAL, 60)
+                found = within(own / f"m{suffix}", original / f"m{suffix}", beside)
+                os.write(writing, json.dumps({**found, "why": found["why"][:500]}).encode())
+                code = 0
+            except MemoryError:
+                code = 3
+            except BaseException as error:
+                os.write(writing, json.dumps({"what": "raised", "why": repr(error)[:500]}).encode())
+            finally:
+                os._exit(code)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        for left in own.iterdir():
+            left.unlink()
+        if os.WIFSIGNALED(status):
+            # what the child is there for
+            return f"contained: {signal.Signals(os.WTERMSIG(status)).name}"
+        if os.WEXITSTATUS(status) == 3:
+            return "contained: memory"
+        found = json.loads(said)
+        assert found["what"] != "raised", found["why"]
+        assert "\n" not in found["why"], found["why"]
+        return str(found["what"])
+
+    yield model
+
+
+KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[], Any]]] = {
+    "model": (model_seeds, models),
+    "picture": (picture_seeds, pictures),
+    "multipart": (stream_seeds, streams),
+    "packet": (packet_seeds, packets),
+    "message": (packet_seeds, acknowledgements),
+    "config": (config_seeds, configs),
+    "manifest": (manifest_seeds, manifests),
+}
+"""kind -> its seeds, and its target as a context"""
