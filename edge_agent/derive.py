@@ -377,14 +377,15 @@ def _same(whole: Detector, cut: Detector, pixels: float = PIXELS, points: float 
     """The largest difference between the boxes of the two, pixels of the canvas; RefusedError above `pixels`, where
     scores are more than `points` apart, or where classes are not alike.
     """
-    most = 0.0
+    most, compared = 0.0, 0
     for frame in itertools.islice(pictures(), SHOWN):
         one, other = _cells(whole, frame), _cells(cut, frame)
         if len(one.score) != len(other.score):
             raise RefusedError(f"its maps have {len(other.score)} cells, the whole network has {len(one.score)}")
         best = np.argsort(-one.score, kind="stable")[:LOOKED_AT]
-        score = float(np.abs(one.score[best] - other.score[best]).max())
-        box = float(np.abs(one.xyxy[best] - other.xyxy[best]).max())
+        compared += len(best)
+        score = float(np.abs(one.score[best] - other.score[best]).max(initial=0))
+        box = float(np.abs(one.xyxy[best] - other.xyxy[best]).max(initial=0))
         if not (score <= points and box <= pixels):
             raise RefusedError(f"without it boxes are {box:.2g} px and scores {score:.2g} off")
         # below, and where a sigmoid has no digits left above, any class is as good as another
@@ -392,6 +393,8 @@ def _same(whole: Detector, cut: Detector, pixels: float = PIXELS, points: float 
         if (one.label[best] != other.label[best])[clear].any():
             raise RefusedError("without it other classes come out")
         most = max(most, box)
+    if not compared:
+        raise RefusedError("it finds nothing at all in the pictures, so that nothing can be compared")
     return most
 
 

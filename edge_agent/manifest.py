@@ -166,8 +166,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
     family: str
-    """which decoder reads the outputs: yolox, yolov5, yolov8, end2end, ssd, edge-yolo; bert, bert-classifier,
-    bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae"""
+    """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: tasks/yolo.py); bert,
+    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]
@@ -273,6 +273,10 @@ def _check(path: Path, manifest: Manifest) -> None:
         raise ManifestError(f'{path}: no [[file]] of role "model" or "encoder"')
     for row in manifest.file:
         _inside(path, row.name)
+        if row.format == "ort":
+            # its reader trusts what it reads: only what this device wrote itself is given to it
+            made = 'format "ort" is what this device makes itself'
+            raise ManifestError(f"{path}: {row.name}: {made}; give the ONNX file that it was made from")
         if (row.width is None) != (row.height is None):
             raise ManifestError(f"{path}: {row.name} has a width or a height of its own; give both, or neither")
         if row.width is not None and (manifest.input is None or row not in manifest.networks()):

@@ -92,6 +92,8 @@ class Trial(msgspec.Struct, frozen=True):
     """race: keys of the variants that do not take part, as they were refused"""
     out: str = ""
     """derive: where the faster form is to be written"""
+    told: dict[str, str] = {}
+    """read: what the user says of the input: scale, mean, std, channels"""
 
     def places(self) -> tuple[Path, Path]:
         """derive: `out`, and where the same form goes whose products of int8 may saturate."""
@@ -355,7 +357,7 @@ def _key(trial: Trial, shas: Mapping[str, str] | None = None) -> str:
     ]
     parts = [{role: known[path] for role, path in given.items()} for given in (trial.parts, trial.parent_parts)]
     providers = os.environ.get("EDGE_AGENT_PROVIDERS", "")
-    told = (VERSION, trial.what, files, manifests, parts, trial.threads, trial.limits)
+    told = (VERSION, trial.what, files, manifests, parts, trial.threads, trial.limits, trial.told)
     told = (*told, runtimes(), cpu(), providers, _samples() if trial.what in ("agree", "heads") else "")  # type: ignore[assignment]
     return hashlib.sha256(msgspec.json.encode(told, order="deterministic")).hexdigest()[:32]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,12 +47,15 @@ class Reading(msgspec.Struct, frozen=True):
 Found = TypeVar("Found", Ends, Reading)
 
 
-def read(path: Path, proofs: Sequence[Path] = ()) -> Reading:
-    """Read a bare file; `proofs`: pictures of what it is for. RefusedError, one line, for what cannot be read."""
+def read(path: Path, proofs: Sequence[Path] = (), told: Mapping[str, str] = {}) -> Reading:
+    """Read a bare file; `proofs`: pictures of what it is for; `told`: what the user says of its input (picture.TOLD).
+
+    RefusedError, one line, for what cannot be read.
+    """
     beside = {name: path.parent / name for name in BESIDE if (path.parent / name).is_file()}
     given = {**beside, **{f"proof {i}": proof for i, proof in enumerate(proofs)}}
     result, before = _asked(
-        "read", path, SUFFIXES[path.suffix.lower()], {role: str(part.absolute()) for role, part in given.items()}
+        "read", path, SUFFIXES[path.suffix.lower()], {role: str(part.absolute()) for role, part in given.items()}, told
     )
     found = _as(Reading, result, path)
     if before == str(path):
@@ -79,12 +82,15 @@ def _as(kind: type[Found], result: Result, path: Path) -> Found:
         raise RefusedError(f"{path}: what it declares cannot be used ({why}); export it anew") from None
 
 
-def _asked(what: str, path: Path, format: str, parts: dict[str, str]) -> tuple[Result, str]:
+def _asked(
+    what: str, path: Path, format: str, parts: dict[str, str], told: Mapping[str, str] = {}
+) -> tuple[Result, str]:
     """What the child found, and the path under which it knew the file. RefusedError."""
     if not path.is_file() or not os.access(path, os.R_OK):
         raise RefusedError(f"{path}: no file that can be read; check the path and its owner")
     row = File(path.name, format, store.digest(path), path.stat().st_size)  # type: ignore[arg-type]
-    verdict = ask("proofs", Trial(what, [Variant(row, str(path))], 0, LIMITS, parts=parts))  # type: ignore[arg-type]
+    trial = Trial(what, [Variant(row, str(path))], 0, LIMITS, parts=parts, told=dict(told))  # type: ignore[arg-type]
+    verdict = ask("proofs", trial)
     result, before = verdict.result, verdict.model
     if not result.passed:
         reason = result.reason.replace(before, str(path))
@@ -101,7 +107,7 @@ def held(trial: Trial, net: Net) -> Result:
     from edge_agent.trial import looker
 
     proofs = [Path(part) for role, part in sorted(trial.parts.items()) if role.startswith("proof ")]
-    found = inspect(Path(trial.variants[0].path), net, looker(proofs))
+    found = inspect(Path(trial.variants[0].path), net, looker(proofs), trial.told)
     return Result(True, figures={"seen": msgspec.to_builtins(found), "ends": declared(net)})
 
 

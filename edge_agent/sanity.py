@@ -58,7 +58,7 @@ def _detector(model: Served, seen: Recorder) -> list[str]:
     # a head that suppresses in the graph gives zeros when it finds nothing
     if _constant(seen) and (task.family.nms or not nothing):
         raise RefusedError("it gives the same output for three different pictures and for noise")
-    if task.family.nms or model.manifest.family == "end2end":
+    if task.family.nms or model.manifest.family.startswith("end2end"):
         _one_scale(seen)
     _placed([task.family.decode(outputs, task.head, LOW).xyxy for outputs in seen.outputs], model)
     names = {name.casefold(): key for key, name in model.manifest.names().items()}

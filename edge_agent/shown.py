@@ -16,16 +16,36 @@ import numpy as np
 
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.figures.coco_map import Truth
-from edge_agent.manifest import Served
+from edge_agent.manifest import Input, Served
 from edge_agent.prove import labels, samples
 from edge_agent.registry import carried
 from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks import everyday
 from edge_agent.tasks.anomaly import numbers, rebuilder
+from edge_agent.tasks.boxes import letterbox
 from edge_agent.types import Floats, Frame, Pixels, Sample, Text
 
-PICTURES = {"astronaut.png": "person", "chelsea.png": "cat", "coffee.png": "cup"}
-"""of deploy/demo, and what they show in the words of COCO"""
+PLACES: dict[str, tuple[str, tuple[float, float, float, float]]] = {
+    "astronaut.png": ("person", (0.02, 0.0, 0.95, 1.0)),
+    "chelsea.png": ("cat", (0.0, 0.0, 1.0, 1.0)),
+    "coffee.png": ("cup", (0.29, 0.04, 0.68, 0.77)),
+}
+"""of deploy/demo: what they show in the words of COCO, and where as left, top, right, bottom in 0..1"""
+SAME = {
+    **dict.fromkeys(("person", "persons", "people", "human"), "person"),
+    **dict.fromkeys(("cat", "cats"), "cat"),
+    **dict.fromkeys(("cup", "cups", "mug", "coffee cup"), "cup"),
+}
+"""label of a detector -> what it means of PLACES"""
+PICTURES = {name: thing for name, (thing, _) in PLACES.items()}
+SCENES: tuple[tuple[tuple[int, int], tuple[tuple[int, int, int, int], ...]], ...] = (
+    ((640, 640), ((0, 0, 320, 320), (320, 0, 320, 320), (0, 320, 320, 320))),
+    ((900, 600), ((580, 260, 320, 320), (60, 290, 450, 300), (20, 10, 400, 266))),
+    ((480, 800), ((10, 524, 270, 270), (0, 0, 480, 320), (190, 330, 290, 190))),
+)
+"""size of a picture that is put together, and the left, top, width, height that each of PLACES gets in it: other
+corners, sizes and aspect ratios each time, so that a head that is read wrongly is not right by chance
+"""
 SENTENCES = (
     ("Switch on the light in the kitchen.", "Turn the kitchen lamp on."),
     ("It is going to rain tomorrow.", "The forecast for tomorrow says rain."),
@@ -45,6 +65,39 @@ def frames() -> dict[str, Frame]:
     shown = {name: read_picture(carried("deploy", "demo", name)) for name in PICTURES}
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     return {**shown, "noise": Frame(noise, time.time(), time.monotonic(), "noise")}
+
+
+def thing_of(label: str) -> str:
+    """The thing of PLACES that a detector's label means; "" for none of them."""
+    return SAME.get(label.strip().casefold(), "")
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """A picture, and what is known to be where in it: name and box in its pixels."""
+
+    frame: Frame
+    things: tuple[tuple[str, Floats], ...] = ()
+
+
+def scenes() -> list[Scene]:
+    """The carried pictures put together, as SCENES says.
+
+    In a picture of one thing alone a box as large as the canvas could pass for it.
+    """
+    shown = frames()
+    return [_scene(shown, size, tiles) for size, tiles in SCENES]
+
+
+def _scene(shown: dict[str, Frame], size: tuple[int, int], tiles: tuple[tuple[int, int, int, int], ...]) -> Scene:
+    image = np.full((size[1], size[0], 3), 114, np.uint8)
+    things: list[tuple[str, Floats]] = []
+    for (name, (thing, where)), (left, top, width, height) in zip(PLACES.items(), tiles, strict=True):
+        canvas = np.empty((height, width, 3), np.uint8)
+        place = letterbox(shown[name].image, Input(width=width, height=height, letterbox="center"), canvas)
+        image[top : top + height, left : left + width] = canvas
+        corner = np.array([left + place.left, top + place.top] * 2, np.float32)
+        things.append((thing, corner + np.array(where, np.float32) * np.array([place.width, place.height] * 2)))
+    return Scene(Frame(image, 0.0, 0.0, "scene"), tuple(things))
 
 
 def pictures() -> Iterator[Frame]:

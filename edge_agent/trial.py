@@ -5,58 +5,64 @@ Inspection (registry/inspect.py) asks this where the file leaves open which fami
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from edge_agent.errors import InputError, ManifestError, ModelError, RefusedError
-from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.registry import carried
+from edge_agent.manifest import File, Manifest, Served
 from edge_agent.registry.inspect import Look, Seen
-from edge_agent.shown import SENTENCES
+from edge_agent.registry.seen import Worth
+from edge_agent.shown import SENTENCES, Scene, frames, scenes, thing_of
 from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.anomaly import rebuilder
-from edge_agent.tasks.boxes import letterbox, preparer
-from edge_agent.tasks.detect import detect
+from edge_agent.tasks.boxes import preparer
+from edge_agent.tasks.detect import Detector, detect
 from edge_agent.tasks.encoder import encoder, words_of
 from edge_agent.tasks.recognise import probabilities
 from edge_agent.tasks.texthead import text_head
-from edge_agent.types import Detections, Finding, Floats, Frame, ModelRef, Net, Pixels, Uri
+from edge_agent.tasks.yolo import shares
+from edge_agent.types import Detections, Finding, Floats, Frame, ModelRef, Net, Pixels, Tensors, Uri
 
-PROOFS: dict[str, tuple[str, tuple[float, float, float, float]]] = {
-    "astronaut.png": ("person", (0.02, 0.0, 0.95, 1.0)),
-    "chelsea.png": ("cat", (0.0, 0.0, 1.0, 1.0)),
-    "coffee.png": ("cup", (0.29, 0.04, 0.68, 0.77)),
-}
-"""of deploy/demo: what is in it, and where as left, top, right, bottom in 0..1"""
-TILE = 320
-"""pixels of a side of the tile that each of them gets in the one proof picture"""
 OVERLAP = 0.5
 """IoU with where the thing is from which on a box is a find"""
+MOVED = 0.75
+"""IoU with itself of a box that moves with its picture"""
+FIRST = 10
+"""of the best boxes of a picture, those that may be a find where classes have no names that are known"""
+SURE = 0.25
+"""score of a find that counts against a reading where it is in the wrong place"""
+SIGHTINGS = 2
+"""finds in their places that one chance does not explain"""
 LEAST_SIDE = 0.03
 """of the picture: a box with a shorter side is no find of a head whose classes are not known"""
 MANY = 100
 """boxes in one picture beyond which they are noise"""
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A picture, and what is known to be where in it: name and box in its pixels."""
-
-    frame: Frame
-    things: tuple[tuple[str, Floats], ...] = ()
+ROOM = 4 / 3
+"""how much larger a picture is made for the same one to stand in two corners of it"""
+TURNED = 0.02
+"""share of boxes that end before they begin from which on their numbers mean something else"""
+FLAT = 0.01
+"""pixels"""
+AWAY = 0.2
+"""share of boxes that reach far out of the picture from which on their numbers mean something else"""
 
 
 def looker(pictures: Sequence[Path] = ()) -> Look:
     """A `Look` for inspection on the carried pictures, or on those of the user. InputError for one that is none."""
-    given = [Proof(read_picture(path)) for path in pictures]
-    proofs = given or [mosaic()]
+    given = [read_picture(path) for path in pictures]
+    proofs = [scene for frame in given for scene in _corners_of(frame)] or scenes()
+    last: list[Net] = []
 
-    def look(net: Net, seen: Seen, parts: Mapping[str, Path]) -> tuple[float, str]:
-        model = _served(net, seen, parts)
+    def look(net: Net, seen: Seen, parts: Mapping[str, Path]) -> Worth:
+        if last[:1] != [net]:
+            last[:] = [net, _remembering(net)]
+        model = _served(last[1] if seen.task == "detect" else net, seen, parts)
         if seen.text is not None:
             try:
                 words_of(model)
@@ -65,38 +71,57 @@ def looker(pictures: Sequence[Path] = ()) -> Look:
         try:
             if seen.task in ("classify", "tag"):
                 text_head(model)
-                return 1.0, ""
+                return Worth(1.0, "")
             if seen.task == "encode":
                 return _sentences(model)
             if seen.task == "detect":
-                return _pictures(model, proofs)
-            whole = [read_picture(carried("deploy", "demo", name)) for name in PROOFS] + [one.frame for one in given]
+                return _detections(model, proofs)
+            whole = [frame for name, frame in frames().items() if name != "noise"] + given
             return (_classes if seen.task == "recognise" else _rebuilt)(model, whole)
-        except (InputError, ModelError) as error:
-            return 0.0, " ".join(str(error).replace("; ", ", ").split())[:120]
+        except ModelError as error:
+            return Worth(-1.0, _short(error))
+        except InputError as error:
+            return Worth(0.0, _short(error))
 
     return look
 
 
-def mosaic() -> Proof:
-    """The three carried pictures as quarters of one, the last quarter grey.
+def _short(error: Exception) -> str:
+    return " ".join(str(error).removeprefix("candidate: ").removeprefix("scene: ").replace("; ", ", ").split())[:120]
 
-    A head that is read wrongly gives boxes in the wrong place, or as large as the canvas: in a picture of one thing
-    alone these could pass for it.
+
+def _remembering(net: Net) -> Net:
+    """The same network, which runs once on what it is given again: many readings differ in what is made of its outputs
+    alone.
     """
-    image = np.full((2 * TILE, 2 * TILE, 3), 114, np.uint8)
-    things: list[tuple[str, Floats]] = []
-    for index, (name, (thing, where)) in enumerate(PROOFS.items()):
-        picture = read_picture(carried("deploy", "demo", name)).image
-        spec = Input(width=TILE, height=TILE, letterbox="center")
-        canvas = np.empty((TILE, TILE, 3), np.uint8)
-        place = letterbox(picture, spec, canvas)
-        top, left = TILE * (index // 2), TILE * (index % 2)
-        image[top : top + TILE, left : left + TILE] = canvas
-        corner = np.array([left + place.left, top + place.top] * 2, np.float32)
-        size = np.array([place.width, place.height] * 2, np.float32)
-        things.append((thing, corner + np.array(where, np.float32) * size))
-    return Proof(Frame(image, 0.0, 0.0, "proof"), tuple(things))
+    runs: dict[bytes, dict[str, Any]] = {}
+
+    def run(tensors: Tensors) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=16)
+        for array in tensors.values():
+            digest.update(np.ascontiguousarray(array).data)
+        key = digest.digest()
+        if key not in runs:
+            runs[key] = {name: np.array(array) for name, array in net.run(tensors).items()}
+        return runs[key]
+
+    return msgspec.structs.replace(net, run=run)
+
+
+def _corners_of(frame: Frame) -> list[Scene]:
+    """The picture in two corners of a larger one, its most usual colour around it.
+
+    Beside each other and not across: a box whose axes are turned moves the other way.
+    """
+    high, wide = frame.image.shape[:2]
+    size = (round(high * ROOM), round(wide * ROOM))
+    found = []
+    for left in (0, size[1] - wide):
+        image = np.empty((*size, 3), np.uint8)
+        image[:] = np.median(frame.image, axis=(0, 1))
+        image[:high, left : left + wide] = frame.image
+        found.append(Scene(Frame(image, 0.0, 0.0, "proof"), (("", np.array([left, 0] * 2, np.float32)),)))
+    return found
 
 
 def _served(net: Net, seen: Seen, parts: Mapping[str, Path]) -> Served:
@@ -114,38 +139,122 @@ def _served(net: Net, seen: Seen, parts: Mapping[str, Path]) -> Served:
         input=seen.input,
         text=seen.text,
     )
-    return Served(manifest, ModelRef("candidate", "0", blank), net, parts, seen.input, "tried")
+    # where on the canvas the picture stands is no question here: boxes are brought back from wherever it does
+    how = seen.input
+    if how is not None and seen.task == "detect":
+        how = msgspec.structs.replace(how, letterbox="center")
+    return Served(manifest, ModelRef("candidate", "0", blank), net, parts, how, "tried")
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _pictures(model: Served, proofs: list[Proof]) -> tuple[float, str]:
-    """Sum of the scores of the best find of each thing, and what was found.
+def _detections(model: Served, proofs: list[Scene]) -> Worth:
+    """The scores of what is found where it is, in the mean of the pictures; -1 for numbers that cannot be meant so.
 
-    Where the classes have names and a thing in the picture is among them, only that thing in its place is a find;
-    otherwise the best box of each picture that lies in it and is neither tiny nor one of very many.
+    Where the classes have names and a thing in the pictures is among them, the best box of that name has to be in the
+    thing's place; otherwise one of the best boxes of whatever class. In a picture of which nothing is known, a box has
+    to move with the picture. What is nowhere in its place is a find of little worth: the best box that lies in the
+    picture and is neither tiny nor one of very many.
     """
     task = detect(Uri("detect", "candidate", {"score": "0.1"}), model, Path())
-    names = {name.casefold() for name in model.manifest.names().values()}
-    found: list[tuple[float, str]] = []
-    for proof in proofs:
-        (finding,) = task(proof.frame)
+    assert isinstance(task, Detector)
+    found = []
+    for scene in proofs:
+        _possible(task, scene.frame)
+        (finding,) = task(scene.frame)
         assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-        known = [thing for thing in proof.things if thing[0] in names]
-        found += [_thing(finding.what, *thing) for thing in known] or [_any(finding.what, proof.frame)]
-    said = [f"{name} {score:.2f}" for score, name in found if name]
-    return sum(score for score, _ in found), ", ".join(said) or "finds nothing"
+        found.append(finding.what)
+    if not proofs[0].things[0][0]:
+        return _moving(found, proofs)
+    names = {thing for name in model.manifest.names().values() if (thing := thing_of(name))}
+    known = [thing for thing, _ in proofs[0].things if thing in names]
+    scores: dict[str, list[float]] = {}
+    wrong = 0
+    for what, scene in zip(found, proofs, strict=True):
+        for thing, where in scene.things:
+            if thing in known:
+                score, placed = _thing(what, thing, where)
+                wrong += score >= SURE and not placed
+                scores.setdefault(thing, []).append(score * placed)
+            elif not known:
+                score, name = _there(what, where)
+                scores.setdefault(name or thing, []).append(score)
+    sightings = sum(score > 0 for some in scores.values() for score in some)
+    worth = sum(sum(some) for some in scores.values()) / len(proofs)
+    said = ", ".join(f"{name} {max(some):.2f}" for name, some in scores.items() if max(some) > 0)
+    if sightings >= SIGHTINGS and wrong < sightings:
+        return Worth(worth, said, True)
+    if known:
+        return Worth(0.0, f"{said} and {wrong} in wrong places" if said or wrong else "finds nothing")
+    score, name = max(_any(what, scene.frame) for what, scene in zip(found, proofs, strict=True))
+    return Worth(score, f"{name} {score:.2f}" if name else "finds nothing")
 
 
-def _thing(what: Detections, thing: str, where: Floats) -> tuple[float, str]:
-    """Score and name of the best box of this name, when it is in its place; (0, "") otherwise.
+def _possible(task: Detector, frame: Frame) -> None:
+    """RefusedError where what it says of the picture, whatever the score, cannot be meant as the family reads it."""
+    tensor, _ = task.prepare(frame.image)
+    outputs = task.model.net.run({task.model.net.inputs[0].name: tensor})
+    if (these := shares(outputs, task.family, task.head)) is not None:
+        low, high = float(these.min(initial=0)), float(these.max(initial=0))
+        if low < -0.01 or high > 1.1:
+            raise RefusedError(f"what should be scores runs from {low:.3g} to {high:.3g}")
+        whole = (these == np.rint(these)).all(axis=0) & (these.max(axis=0, initial=0) >= 1)
+        if task.family.before and whole[task.family.before - 4 :].any():
+            raise RefusedError("what should be scores of a class are whole numbers")
+    every = task.family.decode(outputs, task.head, 1e-9)
+    if not len(every.score):
+        return
+    size = every.xyxy[:, 2:] - every.xyxy[:, :2]
+    if (turned := float((size < 0).any(axis=1).mean())) > TURNED:
+        raise RefusedError(f"{turned:.0%} of its boxes end before they begin")
+    if (flat := float((size < FLAT).any(axis=1).mean())) > 0.5:
+        raise RefusedError(f"{flat:.0%} of its boxes have no area")
+    canvas = np.array([task.head.width, task.head.height], np.float32)
+    off = ((every.xyxy[:, :2] < -canvas / 4) | (every.xyxy[:, 2:] > canvas * 5 / 4)).any(axis=1)
+    if (away := float(off.mean())) > AWAY and not task.family.nms:
+        raise RefusedError(f"{away:.0%} of its boxes reach far out of the picture")
+
+
+def _moving(found: list[Detections], proofs: list[Scene]) -> Worth:
+    """The scores of the best boxes that move with their picture, where most do; pairs of it stand in `proofs`."""
+    total, names, placed = 0.0, [], False
+    for at in range(0, len(found), 2):
+        one, other = found[at], found[at + 1]
+        shift = proofs[at + 1].things[0][1] - proofs[at].things[0][1]
+        met = [
+            any(
+                key == label and _iou(box + shift, again) >= max(MOVED, _iou(box, again))
+                for again, key in zip(other.xyxy[:MANY], other.label[:MANY], strict=True)
+            )
+            for box, label in list(zip(one.xyxy, one.label, strict=True))[:FIRST]
+        ]
+        if 2 * sum(met) > len(met):
+            best, placed = met.index(True), True
+            score, name = float(one.score[best]), one.names[int(one.label[best])]
+        else:
+            score, name = _any(one, proofs[at].frame)
+        total += score
+        names += [f"{name} {score:.2f}"] if name else []
+    return Worth(total, ", ".join(names) or "finds nothing", placed)
+
+
+def _thing(what: Detections, thing: str, where: Floats) -> tuple[float, bool]:
+    """Score of the best box of this name, and whether it is in its place.
 
     Only the best one: wrongly placed boxes are many, and one of them lies anywhere.
     """
     for box, score, label in zip(what.xyxy, what.score, what.label, strict=True):
-        if what.names[int(label)].casefold() == thing:
-            return (float(score), thing) if _iou(box, where) >= OVERLAP else (0.0, "")
+        if thing_of(what.names[int(label)]) == thing:
+            return float(score), _iou(box, where) >= OVERLAP
+    return 0.0, False
+
+
+def _there(what: Detections, where: Floats) -> tuple[float, str]:
+    """Score and name of the best of the first boxes that is in this place; (0, "") for none."""
+    for box, score, label in list(zip(what.xyxy, what.score, what.label, strict=True))[:FIRST]:
+        if _iou(box, where) >= OVERLAP:
+            return float(score), what.names[int(label)]
     return 0.0, ""
 
 
@@ -182,7 +291,7 @@ def _views(image: Pixels) -> Iterator[Pixels]:
         yield np.ascontiguousarray(view)
 
 
-def _classes(model: Served, frames: list[Frame]) -> tuple[float, str]:
+def _classes(model: Served, frames: list[Frame]) -> Worth:
     """How much of what a classifier says is owed to the picture, and not to how it was turned or lit, in 0..1.
 
     Share of the variance of the log probabilities that lies between pictures (eta squared): a network that sees what
@@ -203,10 +312,10 @@ def _classes(model: Served, frames: list[Frame]) -> tuple[float, str]:
     total = np.square(logs - logs.mean(axis=(0, 1))).mean()
     worth = float(1 - within / total) if total > 1e-9 else 0.0
     seen = [f"{labels[int(row[0].argmax())]} {row[0].max():.2f}" for row in shares[:3]]
-    return worth, f"{worth:.0%} owed to the picture ({', '.join(seen)})"
+    return Worth(worth, f"{worth:.0%} owed to the picture ({', '.join(seen)})")
 
 
-def _rebuilt(model: Served, frames: list[Frame]) -> tuple[float, str]:
+def _rebuilt(model: Served, frames: list[Frame]) -> Worth:
     """How much of the pictures an autoencoder gives back: 1 - error / variance of what goes in, at least 0."""
     assert model.input is not None
     rebuild = rebuilder(model)
@@ -216,13 +325,13 @@ def _rebuilt(model: Served, frames: list[Frame]) -> tuple[float, str]:
         tensor, _ = prepare(frame.image)
         left.append(rebuild.picture(tensor) / max(float(rebuild.real(tensor).var()), 1e-12))
     worth = max(0.0, 1 - float(np.mean(left)))
-    return worth, f"{worth:.0%} of the picture comes back"
+    return Worth(worth, f"{worth:.0%} of the picture comes back")
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _sentences(model: Served) -> tuple[float, str]:
+def _sentences(model: Served) -> Worth:
     """How much closer, as a cosine, sentences of one meaning are than others, in standard deviations of the others.
 
     The spread makes poolings comparable whose cosines crowd together.
@@ -233,4 +342,4 @@ def _sentences(model: Served) -> tuple[float, str]:
     alike = [cosine[i, i + 1] for i in range(0, len(unit), 2)]
     apart = [cosine[i, j] for i, j in combinations(range(len(unit)), 2) if i // 2 != j // 2]
     worth = (np.mean(alike) - np.mean(apart)) / max(float(np.std(apart)), 1e-6)
-    return float(worth), f"cosine {np.mean(alike):.2f} for one meaning and {np.mean(apart):.2f} for others"
+    return Worth(float(worth), f"cosine {np.mean(alike):.2f} for one meaning and {np.mean(apart):.2f} for others")

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from edge_agent.errors import RefusedError
 from edge_agent.held import held
-from edge_agent.types import Net, Tensors
+from edge_agent.types import Net, Tensors, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 FORMATS = {
     "onnx": "edge_agent.backends.onnx:load",
@@ -22,6 +28,16 @@ FORMATS = {
 }
 """format -> "module:attr" of a function (path, threads, source) -> Net, the bytes of path read from source; "ort" is
 what this device made of an ONNX file"""
+
+SIZES: dict[str, Callable[[int, int], tuple[int, int]]] = {
+    "orig_target_sizes": lambda high, wide: (wide, high),
+    "target_sizes": lambda high, wide: (high, wide),
+    "im_shape": lambda high, wide: (high, wide),
+    "scale_factor": lambda high, wide: (1, 1),
+}
+"""a second input of a detector -> its two numbers, of the canvas's height and width: boxes come out in pixels of what
+is said there (RT-DETR, D-FINE and RF-DETR with their post-processor; PaddleDetection)
+"""
 
 
 def open_net(path: Path, format: str, threads: int = 0, sha256: str = "") -> Net:
@@ -46,9 +62,41 @@ def open_net(path: Path, format: str, threads: int = 0, sha256: str = "") -> Net
     load: Callable[[Path, int, Path], Net] = getattr(importlib.import_module(module), attr)
     count = threads or len(os.sched_getaffinity(0))
     if not sha256:
-        return load(path, count, path)
+        return _of_a_picture(load(path, count, path))
     with held(path, sha256) as file:
-        return load(path, count, file.path)
+        return _of_a_picture(load(path, count, file.path))
+
+
+def _of_a_picture(net: Net) -> Net:
+    """The network without the inputs beside its picture that are in SIZES, which are filled in."""
+    pictures = [spec for spec in net.inputs if len(spec.shape) == 4]
+    others = [spec for spec in net.inputs if spec not in pictures]
+    if len(pictures) != 1 or not others or any(_size(spec) is None for spec in others):
+        return net
+    run = net.run
+    return msgspec.structs.replace(
+        net,
+        run=lambda tensors: run(with_sizes(tensors, net.inputs)),
+        inputs=tuple(pictures),
+        reasons=(*net.reasons, *(f"{spec.name} is filled with the size of the canvas" for spec in others)),
+    )
+
+
+def _size(spec: TensorSpec) -> Callable[[int, int], tuple[int, int]] | None:
+    return SIZES.get(spec.name.lower()) if len(spec.shape) == 2 and spec.shape[1] in (2, None) else None
+
+
+def with_sizes(tensors: Tensors, inputs: Sequence[TensorSpec]) -> dict[str, npt.NDArray[Any]]:
+    """The tensors, and those of SIZES that the network takes beside its picture."""
+    import numpy as np
+
+    found = dict(tensors)
+    shape = next((array.shape for array in tensors.values() if array.ndim == 4), ())
+    high, wide = shape[1:3] if shape[-1:] == (3,) else shape[2:] or (0, 0)
+    for spec in inputs:
+        if spec.name not in found and (size := _size(spec)) is not None:
+            found[spec.name] = np.array([size(high, wide)], spec.dtype)
+    return found
 
 
 def bare(path: Path, format: str, threads: int = 0) -> Callable[[Tensors], object]:

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.backends import with_sizes
 from edge_agent.backends.nodes import Graph
 from edge_agent.backends.protobuf import block, integer
 from edge_agent.errors import ModelError, RefusedError
@@ -173,8 +174,13 @@ def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(str(path), options, providers=[CPU])
-    wanted = {arg.name: DTYPES[arg.type] for arg in session.get_inputs()}
-    return lambda tensors: session.run(None, {name: tensors[name].astype(t, copy=False) for name, t in wanted.items()})
+    wanted = [TensorSpec(arg.name, tuple(arg.shape), DTYPES[arg.type]) for arg in session.get_inputs()]
+
+    def run(tensors: Tensors) -> object:
+        given = with_sizes(tensors, wanted) if len(wanted) > len(tensors) else tensors
+        return session.run(None, {spec.name: given[spec.name].astype(spec.dtype, copy=False) for spec in wanted})
+
+    return run
 
 
 def providers(path: Path) -> dict[str, str]:

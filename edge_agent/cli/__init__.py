@@ -210,6 +210,16 @@ def _model_options(of: argparse.ArgumentParser) -> None:
     of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
 
 
+def _input_options(to: argparse.ArgumentParser) -> None:
+    """What a user may say of how pictures go into a bare file."""
+    scale = "how a pixel x goes in: 0..1, 0..255, -1..1, imagenet, caffe, or a number: (x * scale - mean) / std"
+    to.add_argument("--scale", metavar="RANGE", help=scale)
+    in_pixels = "one number or three as 1,2,3, for pixels in 0..1 where no number is above 1 and no --scale is given"
+    to.add_argument("--mean", metavar="NUMBERS", help=in_pixels)
+    to.add_argument("--std", metavar="NUMBERS", help="as --mean")
+    to.add_argument("--channels", choices=("RGB", "BGR"), help="the order in which the colours go in")
+
+
 def _models_options(kept: argparse.ArgumentParser) -> None:
     each = kept.add_subparsers(dest="models_verb", required=True, metavar="VERB")
     listed = each.add_parser("list", help="what is here and what can be had")
@@ -220,10 +230,12 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     inspect.add_argument("--json", action="store_true")
     proof = "a picture of what the model detects, to try on it what a bare file leaves open (may be repeated)"
     inspect.add_argument("--proof", action="append", default=[], metavar="PICTURE", help=proof)
+    _input_options(inspect)
     add = each.add_parser("add", help="take a file or a folder into the registry")
     add.add_argument("file")
     add.add_argument("--name")
     add.add_argument("--proof", action="append", default=[], metavar="PICTURE", help=proof)
+    _input_options(add)
     verify = each.add_parser("verify", help="check every file against its hash")
     verify.add_argument("name", nargs="?")
     verify.add_argument("--prove", action="store_true", help="let one model prove again that its answers make sense")

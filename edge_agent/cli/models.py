@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import threading
 import time
@@ -16,6 +17,9 @@ from edge_agent.errors import InputError, UsageError
 if TYPE_CHECKING:
     from edge_agent.serving import Models, Tried
     from edge_agent.types import Finding, Frame
+
+PATIENCE = 3.0
+"""seconds of silence after which it is said what is being done"""
 
 
 def _models(args: argparse.Namespace, once: bool = False) -> Models:
@@ -253,13 +257,16 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
 
     path = Path(args.model)
     if path.suffix.lower() in registry.SUFFIXES and path.is_file():
-        found = reading.read(path, _proofs(args, args.model))
+        proofs, told = _proofs(args, args.model), _told(args, args.model)
+        with _reading(path):
+            found = reading.read(path, proofs, told)
         net, seen = found.ends, found.seen
         name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
         picture = seen.input
     else:
         located = registry.locate(args.model)
         _proofs(args, args.model, bare=False)
+        _told(args, args.model, bare=False)
         row = located.manifest.networks()[0]
         net = reading.ends(registry.file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
@@ -282,7 +289,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     }
     if args.json:
         print_json(shown)
-        return 0
+        return 1 if refusal else 0
     for key in ("name", "task", "family", "engine", "licence"):
         print(f"{key:9}{shown[key]}")
     for key in ("inputs", "outputs"):
@@ -294,7 +301,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
         print(f"{'because':9}{reason}")
     if refusal:
         print(f"{'refused':9}{refusal}")
-    return 0
+    return 1 if refusal else 0
 
 
 def _proofs(args: argparse.Namespace, model: str, bare: bool = True) -> list[Path]:
@@ -310,6 +317,32 @@ def _proofs(args: argparse.Namespace, model: str, bare: bool = True) -> list[Pat
     return proofs
 
 
+def _told(args: argparse.Namespace, model: str, bare: bool = True) -> dict[str, str]:
+    """What the user says of the input. UsageError for what cannot be meant, or where a manifest says it."""
+    from edge_agent.registry.picture import TOLD, check
+
+    told = {key: str(given) for key in TOLD if (given := getattr(args, key)) is not None}
+    if told and not bare:
+        raise UsageError(f"--{next(iter(told))}: {model} has a manifest, which says how its pictures go in; edit that")
+    check(told)
+    return told
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says what takes so long, where it does: a large network is tried in many ways."""
+    from edge_agent.prove import LIMITS
+
+    most = f"up to {LIMITS.seconds:g} s"
+    say = threading.Timer(PATIENCE, note, [f"reading {path.name}: opened and tried in a process of its own, {most}"])
+    say.daemon = True
+    say.start()
+    try:
+        yield
+    finally:
+        say.cancel()
+
+
 def _tensor(spec: Any) -> dict[str, Any]:
     shown = {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
     return {**shown, "scale": spec.scale, "zero_point": spec.zero_point} if spec.scale else shown
@@ -320,11 +353,16 @@ def _models_add(args: argparse.Namespace, registry: Any) -> int:
     from edge_agent.registry.add import add
     from edge_agent.serving import try_all
 
-    proofs = _proofs(args, args.file, bare=not Path(args.file).is_dir())
+    bare = not Path(args.file).is_dir()
+    proofs, told = _proofs(args, args.file, bare), _told(args, args.file, bare)
     tried: list[Tried] = []
-    located = add(
-        Path(args.file), args.name, lambda path: read(path, proofs).seen, lambda found: tried.extend(try_all(found))
-    )
+    with _reading(Path(args.file)):
+        located = add(
+            Path(args.file),
+            args.name,
+            lambda path: read(path, proofs, told).seen,
+            lambda found: tried.extend(try_all(found)),
+        )
     print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
     for reason in located.why.split("; "):
         print(f"  {reason}")

@@ -49,6 +49,8 @@ class Graph:
     files: Mapping[str, str] = field(default_factory=dict)
     """text files packed into the model"""
     producer: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """what the user says of its input: scale, mean, std, channels"""
 
 
 @dataclass(frozen=True, slots=True)

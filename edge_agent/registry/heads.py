@@ -6,18 +6,26 @@ the size of the input confirm each other. Where several families share a shape, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.types import TensorSpec
 
 SIDES = (640, 416, 320, 512, 608, 256, 224, 384, 480, 768, 800, 960, 1024, 1280, 160, 192, 128)
 """pixels tried, in this order, for an input that leaves its size open"""
+GRIDS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32), (8, 16, 32, 64, 128))
+"""strides of the levels of a head, the usual ones first"""
+MOST = 1000
+"""rows of queries or finished boxes"""
 QUERIES = (100, 300, 900)
 """of DETR and its descendants"""
 BINS = 8
 """of NanoDet's distribution over a distance (reg_max 7)"""
-POINTS = 51
-"""columns of YOLOv8's pose head: 17 points of x, y, visibility"""
+DISTRIBUTIONS = (BINS, 11, 16, 17)
+"""bins of NanoDet-Plus, NanoDet-g and others of its descent"""
+MOST_POINTS = 133
+"""of a pose: those of a whole body"""
+MASKS = 32
+"""columns of a segmentation head: what its masks are mixed with"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +43,16 @@ def cells(width: int, height: int, strides: tuple[int, ...] = (8, 16, 32)) -> in
     return sum(-(-width // s) * -(-height // s) for s in strides)
 
 
+def counts(width: int, height: int) -> set[int]:
+    """Rows that a head of cells may have."""
+    return {cells(width, height, strides) for strides in GRIDS}
+
+
 def side(outputs: tuple[TensorSpec, ...]) -> int:
     """Side in pixels of the square input whose cells the outputs count; 0 when they say nothing."""
     axes = {axis for spec in outputs for axis in spec.shape if axis}
     for pixels in SIDES:
-        plain = {cells(pixels, pixels), cells(pixels, pixels, (8, 16, 32, 64))}
+        plain = {cells(pixels, pixels, strides) for strides in GRIDS[:2]}
         if axes & (plain | {3 * n for n in plain}):
             return pixels
     return 0
@@ -51,19 +64,27 @@ def shape(spec: TensorSpec) -> str:
 
 
 def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int = 0, task: str = "") -> list[Guess]:
-    """Every head that fits; [] when none does. `names`: classes that the file names; `task`: the exporter's word."""
+    """Every head that fits, of families that are only named too; [] when none does. `names`: classes that the file
+    names; `task`: the exporter's word.
+    """
+    if len(outputs) == 1 and _is_table(outputs[0]):
+        return _rows_of(outputs[0], names)
     if len(outputs) == 1 and len(outputs[0].shape) == 3:
         return _single(outputs[0], width, height, names, task)
     flat = [spec for spec in outputs if len(spec.shape) == 3]
     maps = [spec for spec in outputs if len(spec.shape) in (4, 5)]
-    if len(outputs) == 2 and len(flat) == 2:
-        return _pair(flat, width, height, names)
+    thin = [spec for spec in maps if spec.shape[2:] == (1, 4)]
+    if len(outputs) == 2 and len(flat) + len(thin) == 2:
+        return _pair([_thick(s) if s in thin else s for s in outputs], width, height, names)
     if len(outputs) == 2 and len(flat) == 1 and len(maps) == 1:
         return [Guess("yolov8-seg", 0, f"output {shape(flat[0])} and masks {shape(maps[0])}")]
     if len(outputs) in (2, 3, 4):
-        found = _finished(outputs)
+        found = _finished(outputs, width, height)
         if found:
             return found
+    if len(outputs) == 2 and sum(_is_table(spec) for spec in outputs) == 1:
+        # a count of the rows stands beside them
+        return _rows_of(next(spec for spec in outputs if _is_table(spec)), names)
     if len(maps) == len(outputs) and len(outputs) in (3, 4, 6, 8):
         return _maps(maps)
     if len(flat) == len(outputs) and len(outputs) in (3, 4, 6, 8):
@@ -71,11 +92,39 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
     return []
 
 
+def _thick(spec: TensorSpec) -> TensorSpec:
+    """Boxes [1, N, 1, 4] as [1, N, 4]."""
+    return TensorSpec(spec.name, (*spec.shape[:2], 4), spec.dtype, spec.scale, spec.zero_point)
+
+
+def _is_table(spec: TensorSpec) -> bool:
+    """Whether it is a table of finished boxes without a batch: [N, 6], [N, 7], [1, 1, N, 7], N left open or not."""
+    dims = spec.shape
+    wide = dims[-1] in (6, 7) if dims else False
+    return wide and ((len(dims) == 2 and dims[0] != 1) or (len(dims) == 4 and dims[:2] == (1, 1)))
+
+
+def _rows_of(spec: TensorSpec, names: int) -> list[Guess]:
+    """What the columns of finished boxes may be; of these guesses the run tells which."""
+    seen = f"output {shape(spec)}: finished boxes"
+    if spec.shape[-1] == 6:
+        return [
+            Guess("end2end", 0, f"{seen}, box, score, class"),
+            Guess("end2end-paddle", 0, f"{seen}, class, score, box"),
+            Guess("end2end-xywh", 0, f"{seen}, centre and size, score, class"),
+        ]
+    return [
+        Guess("end2end-yolov7", 0, f"{seen}, picture, box, class, score"),
+        Guess("end2end-nas", 0, f"{seen}, picture, box, score, class"),
+        Guess("end2end-openvino", 0, f"{seen}, picture, class, score, box"),
+    ]
+
+
 def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) -> list[Guess]:
     _, rows, columns = spec.shape
-    plain = {cells(width, height), cells(width, height, (8, 16, 32, 64))}
+    plain = counts(width, height)
     grids = {*plain, *(3 * n for n in plain)}
-    turned = rows is not None and (columns in grids or (columns is None and rows < 1000))
+    turned = rows is not None and (columns in grids or (columns is None and rows < 1000)) and rows not in grids
     # of finished boxes and of queries only where the rows are surely theirs: a reader of text gives steps and letters
     turned |= columns in QUERIES and rows in (6, 4 + (names or 80), 95)
     n, m = (columns, rows) if turned else (rows, columns)
@@ -84,14 +133,54 @@ def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) ->
         return []
     if task in ("segment", "pose", "obb"):
         return [Guess(f"yolov8-{task[:4].rstrip('m')}", names, f'{seen}, the file\'s task is "{task}"')]
-    if n in {3 * k for k in plain}:
+    few = n is None or n <= MOST
+    found = _few_rows(n, m, names, seen) if few and n not in plain else []
+    if n is None or n in grids:
+        found = [*_cells(n, m, names, seen, turned, n in plain or n is None), *found]
+    if task == "detect":
+        found = [g for g in found if not g.family.endswith(("-obb", "-seg", "-pose"))]
+    exact = [g for g in found if g.classes in (0, names or 80)]
+    counted = [g for g in exact if g.classes]
+    if names:
+        said = f", as the {names} names in the file say"
+        return [replace(g, why=g.why + said) if g.classes else g for g in exact]
+    # of heads that count their classes, COCO's number is the likeliest; that of an oriented box counts one less
+    if counted and n in plain:
+        return [replace(g, why=f"{g.why}, COCO's number") for g in counted]
+    return found
+
+
+def _few_rows(n: int | None, m: int, names: int, seen: str) -> list[Guess]:
+    """Rows of finished boxes, or of queries."""
+    most = f"at most {n}" if n else "some"
+    found = []
+    if m == 6:
+        found = [
+            Guess("end2end", 0, f"{seen}: {most} finished boxes with score and class"),
+            Guess("end2end-xywh", 0, f"{seen}: {most} finished boxes, centre and size, with score and class"),
+            Guess("end2end-paddle", 0, f"{seen}: {most} finished boxes behind class and score"),
+        ]
+    if m == 7:
+        found = _rows_of(TensorSpec("", (1, n, 7), ""), names)
+        found = [replace(g, why=f"{seen}{g.why.partition(']')[2]}") for g in found]
+    if m == 5:
+        found = [Guess("end2end-one", 1, f"{seen}: {most} finished boxes of one class with score")]
+    if n is None or n in QUERIES:
+        queries = Guess("rtdetr", m - 4, f"{seen}: {n or 'some'} queries, each a box and {m - 4} classes")
+        found.insert(0 if m > 6 else len(found), queries)
+    for extra, family, what in ((1, "end2end-obb", "an angle"), (MASKS, "end2end-seg", f"{MASKS} mask coefficients")):
+        if m == 6 + extra:
+            found.append(Guess(family, 0, f"{seen}: {most} finished boxes with score, class and {what}"))
+    if 8 < m <= 6 + 3 * MOST_POINTS and (m - 6) % 3 == 0 and n in QUERIES:
+        points = (m - 6) // 3
+        found.append(Guess("end2end-pose", 0, f"{seen}: {most} finished boxes with score, class and {points} points"))
+    return found
+
+
+def _cells(n: int | None, m: int, names: int, seen: str, turned: bool, plain: bool) -> list[Guess]:
+    """Rows of cells; `plain`: one a cell, not one for each of three anchors."""
+    if not plain:
         return [Guess("yolov5", m - 5, f"{seen}: three anchors a cell, each a box, objectness and {m - 5} classes")]
-    if n is not None and n not in plain:
-        if m == 6 and n <= 1000:
-            return [Guess("end2end", 0, f"{seen}: at most {n} finished boxes with score and class")]
-        if n in QUERIES and m > 5:
-            return [Guess("rtdetr", m - 4, f"{seen}: {n} queries, each a box and {m - 4} classes")]
-        return []
     order = "transposed, columns are cells" if turned else "one row a cell"
     grid = [
         Guess("yolox", m - 5, f"{seen}: {order}, each a raw box, objectness and {m - 5} classes"),
@@ -99,64 +188,75 @@ def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) ->
         Guess("yolov6", m - 5, f"{seen}: {order}, each a box in pixels, an objectness of 1 and {m - 5} classes"),
     ]
     plainly = [Guess("yolov8", m - 4, f"{seen}: {order}, each a box and {m - 4} classes")]
-    bins = [Guess("nanodet", m - 4 * BINS, f"{seen}: {order}, {m - 32} classes and 4 distances of {BINS} bins")]
-    fits = [*plainly, *grid, *bins] if turned else [*grid, *plainly, *bins]
-    fits = [g for g in fits if g.classes > 0]
-    wanted = [g for g in fits if g.classes == (names or 80)]
-    if wanted or names:
-        said = f", as the {names} names in the file say" if names else ", COCO's number"
-        return [Guess(g.family, g.classes, g.why + said) for g in wanted]
-    return fits
+    bins = [
+        Guess("nanodet", m - 4 * b, f"{seen}: {order}, {m - 4 * b} classes and 4 distances of {b} bins")
+        for b in DISTRIBUTIONS
+        if b == BINS or m - 4 * b in (names, 80)
+    ]
+    oriented = [Guess("yolov8-obb", m - 5, f"{seen}: {order}, each a box, {m - 5} classes and an angle")]
+    fits = [*plainly, *grid, *bins, *oriented] if turned else [*grid, *plainly, *bins]
+    return [g for g in fits if g.classes > 0]
 
 
 def _pair(flat: list[TensorSpec], width: int, height: int, names: int) -> list[Guess]:
-    """Boxes [1, N, 4] and scores [1, N, C], or [1, 4, N] and [1, C, N] of a head of cells."""
-    named = {spec.name.split(":")[0]: spec for spec in flat}
-    boxes = named.get("boxes") or next((s for axis in (2, 1) for s in flat if s.shape[axis] == 4), None)
+    """Boxes [1, N, 4] and scores [1, N, C], each of them also with its last axes turned."""
+    named = next((spec for spec in flat if "box" in spec.name.lower() and 4 in spec.shape[1:]), None)
+    boxes = named or next((s for axis in (2, 1) for s in flat if s.shape[axis] == 4), None)
     if boxes is None:
-        dets = next((s for s in flat if s.shape[2] == 5), None)
-        return [Guess("mmdeploy", 0, f"outputs {shape(dets)} and labels")] if dets and len(flat) == 1 else []
-    scores = next(spec for spec in flat if spec is not boxes)
-    n, classes = scores.shape[1:]
-    grids = (cells(width, height), cells(width, height, (8, 16, 32, 64)))
-    if boxes.shape[1] == 4 and boxes.shape[2] == classes and classes in grids:
-        n, classes = classes, n
-    elif boxes.shape[1] != n or boxes.shape[2] != 4:
         return []
+    scores = next(spec for spec in flat if spec is not boxes)
+    n = boxes.shape[1] if boxes.shape[2] == 4 else boxes.shape[2]
+    if n not in scores.shape[1:]:
+        return []
+    classes = scores.shape[2] if scores.shape[1] == n else scores.shape[1]
     if not classes:
         return []
     seen = f"outputs {boxes.name} {shape(boxes)} and {scores.name} {shape(scores)}"
-    if n in grids:
-        return [Guess("edge-yolo", classes, f"{seen}: four distances and {classes} class logits a cell")]
-    if n is not None and n <= 1000:
-        own = Guess("detr-sigmoid", classes, f"{seen}: {n} queries, {classes} classes")
-        none = Guess("detr", classes - 1, f"{seen}: {n} queries, {classes - 1} classes and no object")
-        fits = [guess for guess in (none, own) if guess.classes == names]
-        if fits:
-            return [Guess(g.family, g.classes, f"{g.why}, as the {names} names in the file say") for g in fits]
+    plain = counts(width, height)
+    own = Guess("edge-yolo", classes, f"{seen}: four distances and {classes} class logits a cell")
+    done = Guess("box-scores", classes, f"{seen}: {n} boxes with {classes} class scores, overlaps not yet suppressed")
+    zero = Guess("ssd-decoded", classes - 1, f"{seen}: {n} boxes with scores of {classes - 1} classes and of none")
+    queries = Guess("detr-sigmoid", classes, f"{seen}: {n} queries, {classes} classes")
+    none = Guess("detr", classes - 1, f"{seen}: {n} queries, {classes - 1} classes and no object")
+    raw = Guess("ssd-raw", classes - 1, f"{seen}: {n} anchors whose places are not in the file")
+    straight = boxes.shape[2] == 4
+    if n in plain and boxes.shape[1:].index(n) == scores.shape[1:].index(n):
+        found = [own, done, zero]
+    elif n is None or n in plain or n in {3 * count for count in plain}:
+        found = [done, zero]
+    elif n <= MOST and straight and scores.shape[1] == n:
         # the first DETR has 100 queries, COCO's 91 ids and one more for no object
-        return [none, own] if n == 100 or classes == 92 else [own, none]
-    return [Guess("ssd-raw", classes - 1, f"{seen}: {n} anchors whose places are not in the file")] if n else []
+        found = [none, queries] if n == 100 or classes == 92 else [queries, none]
+        found += [done, zero]
+    else:
+        found = [zero, done, raw]
+    found = [guess for guess in found if guess.classes > 0]
+    said = f", as the {names} names in the file say" if names else ", COCO's number"
+    # COCO's ids go up to 90, and DETR counts the 0 too
+    fits = [guess for guess in found if guess.classes in ((names,) if names else (80, 91))]
+    return [replace(guess, why=guess.why + said) for guess in fits] or found
 
 
-def _finished(outputs: tuple[TensorSpec, ...]) -> list[Guess]:
-    """Boxes [1, N, 4] (or [1, N, 5] with the score), and columns of N."""
+def _finished(outputs: tuple[TensorSpec, ...], width: int, height: int) -> list[Guess]:
+    """Boxes [1, N, 4] (or [1, N, 5] with the score), and columns of N; all of them also without the 1."""
     seen = ", ".join(f"{spec.name} {shape(spec)}" for spec in outputs)
-    boxes = [s for s in outputs if len(s.shape) == 3 and s.shape[2] in (4, 5)]
+    boxes = [s for s in outputs if len(s.shape) in (2, 3) and s.shape[-1] in (4, 5)]
     if not boxes and len(outputs) == 4 and all(len(s.shape) < 2 for s in outputs[1:]):
         return [Guess("ssd", 0, f"four outputs without shapes, {seen}, as the detection post-process gives them")]
     if len(boxes) != 1:
         return []
-    columns = [s for s in outputs if s is not boxes[0] and s.shape[:2] == boxes[0].shape[:2] and len(s.shape) == 2]
-    if boxes[0].shape[2] == 5:
-        return (
-            [Guess("mmdeploy", 0, f"{seen}: finished boxes with score, and their labels")] if len(columns) == 1 else []
-        )
-    if len(columns) != 2:
+    columns = [s for s in outputs if s is not boxes[0] and s.shape == boxes[0].shape[:-1]]
+    if len(columns) != (2 if boxes[0].shape[-1] == 4 else 1):
         return []
-    if len(outputs) == 3 and any("label" in s.name.lower() for s in outputs):
-        return [Guess("detr-finished", 0, f"{seen}: finished boxes, labels and scores")]
-    return [Guess("ssd", 0, f"{seen}: boxes, classes, scores and count of the detection post-process")]
+    corners = Guess("finished", 0, f"{seen}: finished boxes left, top, right, bottom, classes and scores")
+    if boxes[0].shape[-2] in counts(width, height):
+        return [Guess("cells-finished", 0, f"{seen}: a box, the best class and its score for each cell")]
+    if boxes[0].shape[-1] == 5:
+        return [corners]
+    usual = Guess("ssd", 0, f"{seen}: boxes top, left, bottom, right, classes and scores of the detection post-process")
+    words = " ".join(spec.name.lower() for spec in outputs)
+    theirs = any(word in words for word in ("label", "num_dets", "num_predictions", "det_boxes"))
+    return [corners, usual] if theirs else [usual, corners]
 
 
 def _maps(maps: list[TensorSpec]) -> list[Guess]:

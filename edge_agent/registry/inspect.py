@@ -7,25 +7,35 @@ the file is refused with what was seen. Families that this program cannot run ar
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import RefusedError
+import msgspec
+import numpy as np
+
+from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import MOST_SIDE
 from edge_agent.registry import kinds, names, onnx_file, picture, tflite_file
 from edge_agent.registry.graph import THROUGH, Graph, behind, clean, one_line, output_scale
 from edge_agent.registry.heads import Guess, heads, shape
 from edge_agent.registry.names import coco80
-from edge_agent.registry.seen import ENOUGH, RUNS, Look, Seen, best_of, summary, way
+from edge_agent.registry.seen import BETTER, CLEARLY, ENOUGH, RUNS, SLIGHTLY, Look, Seen, Worth, summary, way
 from edge_agent.registry.text import HEADS, encoder, head
 from edge_agent.types import Net, TensorSpec
 
 __all__ = ["RUNS", "Look", "Seen", "coco80", "inspect", "read_graph"]
 
-ONE_SCALE = ("yolox", "yolox-decoded", "yolov5", "yolov6", "yolov8", "end2end", "rtdetr", "nanodet")
+ONE_SCALE = (
+    "yolox", "yolox-decoded", "yolov5", "yolov6", "yolov8", "rtdetr", "nanodet",
+    *(family for family in RUNS if family.startswith("end2end")),
+)  # fmt: skip
 """families with boxes and scores in one tensor"""
+ALIKE = {"yolov6": "yolox-decoded", "ssd-decoded": "box-scores"}
+"""families whose boxes are read alike"""
 
 
 def read_graph(path: Path) -> tuple[Graph, str]:
@@ -36,13 +46,14 @@ def read_graph(path: Path) -> tuple[Graph, str]:
         return Graph(), f"graph and metadata cannot be read ({error})"
 
 
-def inspect(path: Path, net: Net, look: Look | None = None) -> Seen:
-    """Say what the network in this file is.
+def inspect(path: Path, net: Net, look: Look | None = None, told: Mapping[str, str] = {}) -> Seen:
+    """Say what the network in this file is. `told`: what the user says of its input: scale, mean, std, channels.
 
     Without `look`, what is open is taken as the family is trained, and a reason says so. Raises RefusedError, one
     line with the shapes, for no known family.
     """
     graph, trouble = read_graph(path)
+    graph = replace(graph, told=told)
     notes = [trouble] if trouble else []
     seen = _read(path, net, graph, look)
     licence = clean(graph.meta.get("license") or graph.meta.get("licence") or "")
@@ -94,6 +105,13 @@ WHAT = {
     "hear": ("tells speech from silence", ""),
 }
 """task -> what such a network does, and what may be done about it"""
+DECODED = {
+    "-obb": "its boxes are turned; train a detector of upright ones",
+    "-pose": "its points are not read; train a detector of boxes",
+    "-seg": "its masks are not read; train a detector of boxes",
+}
+"""end of a family's name -> what may be done about one that has its decoding in the graph"""
+SERVED = "YOLOX, YOLOv5 to v12, YOLO26, DETR, RT-DETR, NanoDet, SSD, edge-yolo, BERT, a classifier or an autoencoder"
 
 
 def _named(kind: kinds.Kind, graph: Graph, path: Path, *also: str) -> Seen:
@@ -102,10 +120,12 @@ def _named(kind: kinds.Kind, graph: Graph, path: Path, *also: str) -> Seen:
     fits = bool(found) and len(found) == kind.classes
     reasons = [f"family {kind.family}: {kind.why}", *also, *([f"labels: {where}"] if fits else [])]
     what, mend = WHAT.get(kind.task, ("", ""))
+    for ending, instead in DECODED.items():
+        mend = instead if kind.family.endswith(ending) else mend
     mend = mend or "serve it with a task of your own (theirpkg.module:attr)"
     refusal = (
         f"{path}: {kind.family}{f' ({what})' if what else ''}, {kind.why}; edge-agent cannot run this family: {mend}, "
-        f"or take one of {', '.join(RUNS)}"
+        f"or take one of {SERVED}"
     )
     return Seen(kind.task, kind.family, reasons, labels=found if fits else [], refusal=refusal)
 
@@ -126,14 +146,19 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
     if max(width, height) > MOST_SIDE:
         raise RefusedError(f"{path}: a picture of {width}x{height} goes in; sides up to {MOST_SIDE} pixels are served")
     reasons.append(f"size {width}x{height}: {why}")
+    outputs, why = _outputs(net, (1, 3, height, width) if order == "NCHW" else (1, height, width, 3))
+    reasons += [why] if why else []
     stated, where = names.stated(graph, path)
-    guesses = heads(net.outputs, width, height, len(stated), graph.meta.get("task", ""))
-    if not guesses:
-        guesses = (
-            [replace(g, why=f"{g.why}, though {where}") for g in heads(net.outputs, width, height)] if stated else []
-        )
+    guesses = _worded(graph, heads(outputs, width, height, len(stated), graph.meta.get("task", "")))
+    if not guesses and stated:
+        for guess in heads(outputs, width, height):
+            if guess.family in RUNS and guess.classes and (puzzle := names.unfit(where, guess.classes)):
+                why = f"family {guess.family}: {guess.why}"
+                return Seen("detect", guess.family, [why], refusal=f"{path}: {puzzle}")
+        guesses = [replace(g, why=f"{g.why}, though {where}") for g in heads(outputs, width, height)]
+    net = msgspec.structs.replace(net, outputs=outputs)
     kind = kinds.picture(net, order)
-    lines = kind is not None and kind.family == "ocr-recogniser" and net.outputs[0].shape[1] is None
+    lines = kind is not None and kind.family == "ocr-recogniser"
     if not guesses or lines:
         if kind is None:
             raise RefusedError(_unknown(path, net, f"the outputs are of no head that is known at {width}x{height}"))
@@ -144,14 +169,49 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
             made = Seen("anomaly", kind.family, [f"family {kind.family}: {kind.why}", *reasons])
             return _tried(path, net, made, picture.ways(spec, graph, kind.family, base), look)
         return _shown(_named(kind, graph, path, *reasons), spec, graph, width, height, order)
-    if guesses[0].family not in RUNS:
+    runs = [guess for guess in guesses if guess.family in RUNS]
+    if not runs:
         kind = kinds.Kind("detect", guesses[0].family, guesses[0].why, guesses[0].classes)
         return _shown(_named(kind, graph, path, *reasons), spec, graph, width, height, order)
     if spec.shape[0] not in (None, 1):
         refusal = f"{path}: takes {spec.shape[0]} pictures at once; export it with a batch of 1 or a dynamic one"
-        return Seen("detect", guesses[0].family, [f"family {guesses[0].family}: {guesses[0].why}"], refusal=refusal)
+        return Seen("detect", runs[0].family, [f"family {runs[0].family}: {runs[0].why}"], refusal=refusal)
     base = {"width": width, "height": height, "layout": order}
     return _settle(path, net, graph, guesses, base, reasons, look)
+
+
+def _outputs(net: Net, size: tuple[int, ...]) -> tuple[tuple[TensorSpec, ...], str]:
+    """The outputs; where the file leaves an axis of them open, with what two runs on a picture of `size` gave (None
+    for what differs between them), and why. What cannot be run stays as it is.
+    """
+    axes = [axis for spec in net.outputs for axis in spec.shape[1:]]
+    if None not in axes and all(spec.shape for spec in net.outputs):
+        return net.outputs, ""
+    (spec,) = net.inputs
+    noise = np.random.default_rng(0).integers(0, 127, size)
+    try:
+        runs = [net.run({spec.name: tensor.astype(spec.dtype)}) for tensor in (np.zeros(size), noise)]
+    except (EdgeAgentError, TypeError, ValueError):
+        return net.outputs, ""
+    found = []
+    for output in net.outputs:
+        given = [run[output.name].shape for run in runs if output.name in run]
+        if len(given) != 2 or len(given[0]) != len(given[1]):
+            return net.outputs, ""
+        dims = tuple(a if a == b else None for a, b in zip(*given, strict=True))
+        # one picture went in, of whatever number it takes
+        first = output.shape[:1] if len(output.shape) == len(dims) else ()
+        found.append(msgspec.structs.replace(output, shape=(*(first or dims[:1]), *dims[1:])))
+    return tuple(found), f"outputs: the file leaves axes open, a run gives {', '.join(shape(s) for s in found)}"
+
+
+def _worded(graph: Graph, guesses: list[Guess]) -> list[Guess]:
+    """Those of the guesses that the exporter's own words allow."""
+    meta = graph.meta
+    queries = "rtdetr" in meta.get("description", "").lower().replace("-", "")
+    corners = meta.get("end2end") == "True" or re.search(r"['\"]nms['\"]: True", meta.get("args", ""))
+    some = [g for g in guesses if not (queries and g.family == "end2end") and not (corners and g.family != "end2end")]
+    return some or guesses
 
 
 def _shown(seen: Seen, spec: TensorSpec, graph: Graph, width: int, height: int, order: str) -> Seen:
@@ -163,6 +223,9 @@ def _shown(seen: Seen, spec: TensorSpec, graph: Graph, width: int, height: int, 
     return replace(seen, reasons=[*seen.reasons, *stated], input=None if ways.ranges or ways.orders else ways.first)
 
 
+Tried = tuple[Seen, picture.Ways, Worth]
+
+
 def _settle(
     path: Path,
     net: Net,
@@ -172,67 +235,164 @@ def _settle(
     reasons: list[str],
     look: Look | None,
 ) -> Seen:
-    """Of the families, scales and channel orders that are open, those that make sense on the proof pictures."""
+    """Of the families, namings, scales and channel orders that are open, those that make sense on the proof pictures.
+
+    A shape is never believed alone: of several families that it fits, the one serves whose boxes are where the things
+    are. A preparation serves that does clearly better than any other, or as good as any where everybody trains the
+    family so; else the user is asked.
+    """
     spec = net.inputs[0]
     stated, where = names.stated(graph, path)
     # TensorFlow's detection API counts classes from 1; its form for TFLite, with a post-process of its own, from 0
     api = path.suffix.lower() == ".onnx" and any("detection_classes" in output.name for output in net.outputs)
     first = 1 if api else 0
 
-    def candidate(guess: Guess, ways: picture.Ways) -> Seen:
-        found, ids, why = names.labels(guess.family, guess.classes, stated, where, first)
+    def candidate(guess: Guess, ways: picture.Ways, naming: names.Naming) -> Seen:
+        found, ids, why = naming
         own = [f"family {guess.family}: {guess.why}", *reasons, *ways.reasons, f"labels: {why}"]
         coarse, lost = one_scale(graph, net.outputs, guess.family, max(base["width"], base["height"]), len(found))
         own += [coarse] if coarse else []
         refusal = f"{path}: {coarse}" if lost else ""
         return Seen("detect", guess.family, own, input=ways.first, labels=found, class_ids=ids, refusal=refusal)
 
-    rows = [(guess, picture.ways(spec, graph, guess.family, base)) for guess in guesses if guess.family in RUNS]
-    made = [candidate(*row) for row in rows]
-    sound = [i for i, seen in enumerate(made) if not seen.refusal]
+    rows = [
+        (candidate(guess, ways, naming), ways)
+        for guess in guesses
+        if guess.family in RUNS
+        for ways in [picture.ways(spec, graph, guess.family, base)]
+        for naming in names.namings(guess.family, guess.classes, stated, where, first)
+    ]
+    sound = [(seen, ways) for seen, ways in rows if not seen.refusal]
     if not sound:
-        return made[0]
-    likeliest, ways = made[sound[0]], rows[sound[0]][1]
-    if len(made) == 1 and not ways.ranges and not ways.orders:
-        return likeliest
+        return rows[0][0]
     if look is None:
-        if made[0].refusal:
-            return made[0]
-        untried = f"{way(likeliest)}: taken as this family is trained, not tried"
-        return replace(likeliest, reasons=[*likeliest.reasons, untried])
-    tries = [made[i] for i in sound]
-    tries += [replace(made[i], input=way) for i in sound for way in rows[i][1].ranges]
-    best, worth, told = best_of(net, tries, look, {})
-    if worth >= ENOUGH and best.input is not None:
-        open_order = next(way.orders for seen, (_, way) in zip(made, rows, strict=True) if seen.family == best.family)
-        if open_order:
-            turned = replace(best, input=picture.swapped(best.input))
-            best, worth, more = best_of(net, [best, turned], look, {})
-            told += more
-    said = summary(told)
+        if rows[0][0].refusal:
+            return rows[0][0]
+        seen, ways = sound[0]
+        open_way = len({row.family for row, _ in sound}) > 1 or ways.ranges or ways.orders
+        untried = [f"{way(seen)}: taken as this family is trained, not tried"] if open_way else []
+        return replace(seen, reasons=[*seen.reasons, *untried])
+    tried: list[Tried] = [
+        (replace(seen, input=how), ways, look(net, replace(seen, input=how), {}))
+        for seen, ways in sound
+        for how in (ways.first, *ways.ranges)
+    ]
+    alive = {ALIKE.get(seen.family, seen.family): seen for seen, _, worth in reversed(tried) if worth.value >= 0}
+    (seen, ways, worth), orders = _best(net, tried, look)
+    told = [*tried, *orders]
+    said = summary([(way(each), worth.what) for each, _, worth in told])
+
+    def refused(why: str) -> Seen:
+        mend = "name a picture of what it detects with --proof, or write a manifest.toml"
+        of = rows[0][0] if rows[0][0].refusal else seen
+        return replace(of, refusal=f"{path}: {why}; {mend}", reasons=[*of.reasons, f"tried: {said}"])
+
+    others = [guess for guess in guesses if guess.family not in RUNS]
+    if not alive and others:
+        kind = kinds.Kind("detect", others[0].family, others[0].why, others[0].classes)
+        return _named(kind, graph, path, *reasons, f"tried: {said}")
+    if worth.value < ENOUGH:
+        settled = [each for each, its in sound if ALIKE.get(each.family, each.family) in alive and not its.ranges]
+        if len(alive) == 1 and len(settled) == 1 and not ways.orders and not others:
+            only = f"{way(settled[0])}: its numbers allow no other, and nothing in the proof pictures is its own"
+            return replace(settled[0], reasons=[*settled[0].reasons, only])
+        clipped = rows[0][0].refusal.removeprefix(f"{path}: ")
+        why = clipped or "it is open how its input and output are meant"
+        open_names = any(each.labels == names.UNNAMED for each, _ in sound)
+        unnamed = ", nor as COCO's classes (labels.txt beside it would name others)" if open_names else ""
+        return refused(f"{why}, and nothing makes sense on the proof pictures{unnamed} (tried {said})")
     # where the likeliest reading clips its boxes, another one has to be beyond doubt
-    if worth < ENOUGH or (made[0].refusal and worth <= 1):
-        why = made[0].refusal.removeprefix(f"{path}: ") or "it is open how its input and output are meant"
-        refusal = (
-            f"{path}: {why}, and nothing makes sense on the proof pictures (tried {said}); "
-            "name a picture of what it detects with --proof, or write a manifest.toml"
-        )
-        return replace(made[0], refusal=refusal, reasons=[*made[0].reasons, f"tried: {said}"])
-    return replace(best, reasons=[*best.reasons, f"{way(best)}: tried on the proof pictures, {said}"])
+    if rows[0][0].refusal and worth.value <= 1:
+        return refused(f"{rows[0][0].refusal.removeprefix(f'{path}: ')}, and nothing else makes sense (tried {said})")
+    if len(alive) + bool(others) > 1 and not worth.placed:
+        either = " or ".join([*alive, *(guess.family for guess in others)][:4])
+        return refused(f"its output may be read as {either}, and nothing in the proof pictures tells (tried {said})")
+    rival = max((w.value for each, _, w in tried if w.placed and _other(each, seen)), default=0.0)
+    if rival * BETTER > worth.value:
+        return refused(f"its output makes sense in more than one way (tried {said})")
+    if seen.labels == names.UNNAMED:
+        return refused("its boxes are where things are, but its classes are not COCO's; put labels.txt beside it")
+    doubt = _doubt((seen, ways, worth), told)
+    if doubt:
+        return replace(seen, refusal=f"{path}: {doubt}", reasons=[*seen.reasons, f"tried: {said}"])
+    if not ways.ranges and not ways.orders and len(alive) == 1:
+        return replace(seen, reasons=[*seen.reasons, f"tried on the proof pictures: {worth.what}"])
+    return replace(seen, reasons=[*seen.reasons, f"{way(seen)}: tried on the proof pictures, {said}"])
+
+
+def _other(one: Seen, seen: Seen) -> bool:
+    """Whether one reads other boxes than the other, or calls them otherwise."""
+    same = ALIKE.get(one.family, one.family) == ALIKE.get(seen.family, seen.family)
+    return not same or (one.family == seen.family and one.labels != seen.labels)
+
+
+def _best(net: Net, tried: list[Tried], look: Look) -> tuple[Tried, list[Tried]]:
+    """The reading that is worth most, and what was tried to find the order of its channels.
+
+    Where everybody trains a family in one way, another one has to do clearly better.
+    """
+
+    def own(row: Tried) -> bool:
+        return row[0].input == row[1].first
+
+    best = max(tried, key=lambda row: (row[2].placed, round(row[2].value, 3), own(row)))
+    if best[0].family in picture.ALWAYS:
+        same = [row for row in tried if own(row) and not _other(row[0], best[0]) and row[0].family == best[0].family]
+        enough = (best[2].placed, best[2].value / CLEARLY)
+        best = next((row for row in same if (row[2].placed, row[2].value) >= enough), best)
+    orders: list[Tried] = []
+    if best[1].orders and best[0].input is not None and best[2].value >= ENOUGH:
+        turned = replace(best[0], input=picture.swapped(best[0].input))
+        orders = [(turned, best[1], look(net, turned, {}))]
+        least = CLEARLY if best[0].family in picture.ALWAYS else 1.0
+        better = orders[0][2].value > best[2].value * least and orders[0][2].placed >= best[2].placed
+        best = orders[0] if better else best
+    return best, orders
+
+
+def _doubt(best: Tried, told: list[Tried]) -> str:
+    """What of the preparation is to be asked for, as another one does about as well; "" where nothing is."""
+    seen, ways, worth = best
+    assert seen.input is not None
+    if seen.family in picture.ALWAYS:
+        return ""
+    close = [
+        each.input
+        for each, _, its in told
+        if not _other(each, seen)
+        and (its.placed, its.value * SLIGHTLY) > (worth.placed, worth.value)
+        and each.input not in (None, seen.input)
+    ]
+    asked = []
+    if any(how is not None and picture.swapped(how) != seen.input and ways.ranges for how in close):
+        asked.append(f"--scale ({', '.join(picture.RANGES)}; or a number with --mean and --std)")
+    if any(how is not None and picture.swapped(how) == seen.input for how in close):
+        asked.append("--channels RGB or BGR")
+    if not asked:
+        return ""
+    also = " and ".join(picture.describe(how) for how in [seen.input, *close] if how is not None)
+    mend = f"say it with {' and '.join(asked)}"
+    return f"it is open how its pictures go in: {also} do about as well ({worth.what}); {mend}"
 
 
 def _classifier(
     path: Path, net: Net, graph: Graph, kind: kinds.Kind, base: dict[str, Any], reasons: list[str], look: Look | None
 ) -> Seen:
-    """A classifier of pictures: probabilities or logits, the names of its classes, and how a picture goes in."""
+    """A classifier of pictures: probabilities or logits, the names of its classes, and how a picture goes in.
+
+    Numbers for each picture may be anything. That they are classes takes a Softmax, names, or ImageNet's count.
+    """
+    made = [f"family {kind.family}: {kind.why}", *reasons]
+
+    def refused(why: str) -> Seen:
+        return Seen("recognise", kind.family, made, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
+
     if kind.classes < 2:
-        refusal = f"{path}: {kind.family}, {kind.why}; one number a picture has no classes: write a manifest.toml"
-        return Seen("recognise", kind.family, [f"family {kind.family}: {kind.why}", *reasons], refusal=refusal)
+        return refused("one number a picture has no classes: write a manifest.toml")
     last = [node.op for node in behind(graph, net.outputs[0].name) if node.op not in THROUGH]
     if last[:1] == ["Sigmoid"]:
-        why = "the graph ends in a Sigmoid, so several labels may hold at once, which is not served"
-        made = [f"family {kind.family}: {kind.why}", *reasons]
-        return Seen("recognise", kind.family, made, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
+        return refused("the graph ends in a Sigmoid, so several labels may hold at once, which is not served")
+    stated, where = names.stated(graph, path)
     scale = output_scale(graph, net.outputs[0].name)
     if last[:1] == ["Softmax"]:
         family, why = kind.family, "the graph ends in a Softmax: probabilities come out"
@@ -241,7 +401,12 @@ def _classifier(
     else:
         family = f"{kind.family}-logits"
         why = f"the graph ends in {last[0] if last else 'nothing that is known'}: logits come out, a softmax follows"
-    labels, said = names.of_classes(kind.classes, *names.stated(graph, path))
+    named = len(stated) in (kind.classes, kind.classes - 1)
+    if stated and not named and (puzzle := names.unfit(where, kind.classes)):
+        return refused(puzzle)
+    if not named and (puzzle := kinds.no_classes(net, kind, family == kind.family)):
+        return replace(refused(puzzle), family="vector")
+    labels, said = names.of_classes(kind.classes, stated, where)
     made = [f"family {family}: {kind.why}, and {why}", *reasons, f"labels: {said}"]
     return _tried(
         path,
@@ -259,21 +424,21 @@ def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: Look | No
         return first
     if look is None:
         return replace(first, reasons=[*first.reasons, f"{way(first)}: taken as most are trained, not tried"])
-    inputs = [ways.first, *ways.ranges]
-    if ways.orders:
-        inputs += [picture.swapped(way) for way in inputs]
-    tries = [replace(first, input=way) for way in inputs]
-    best, worth, told = best_of(net, tries, look, {})
-    said = summary([(how.removeprefix(f"{seen.family} with "), what) for how, what in told])
-    if worth < ENOUGH:
+    tries = [replace(first, input=how) for how in (ways.first, *ways.ranges)]
+    tried: list[Tried] = [(each, ways, look(net, each, {})) for each in tries]
+    best, orders = _best(net, tried, look)
+    told = [*tried, *orders]
+    said = summary([(way(each).removeprefix(f"{seen.family} with "), worth.what) for each, _, worth in told])
+    tried_all = [*first.reasons, f"tried: {said}"]
+    if best[2].value < ENOUGH:
         refusal = (
             f"{path}: it is open how its input is meant, and nothing makes sense on the proof pictures (tried {said}); "
-            "name pictures of what it is for with --proof, or write a manifest.toml"
+            "name pictures of what it is for with --proof, say it with --scale and --channels, or write a manifest.toml"
         )
-        return replace(first, refusal=refusal, reasons=[*first.reasons, f"tried: {said}"])
-    doubt = "where two make about as much sense the more usual one is taken, pictures given with --proof tell more"
-    reasons = [f"{way(best)}: tried on the proof pictures, {said}", f"doubtful: {doubt}"]
-    return replace(best, reasons=[*best.reasons, *reasons])
+        return replace(first, refusal=refusal, reasons=tried_all)
+    if doubt := _doubt(best, told):
+        return replace(best[0], refusal=f"{path}: {doubt}", reasons=tried_all)
+    return replace(best[0], reasons=[*first.reasons, f"{way(best[0])}: tried on the proof pictures, {said}"])
 
 
 def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: int, classes: int) -> tuple[str, bool]:
@@ -295,7 +460,7 @@ def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: 
             return f"one scale for boxes and scores, so boxes clip: {seen}", True
         if scale > 0.1:
             return f"one scale for boxes and scores, so scores are rounded away: {seen}", True
-        if family == "end2end" and high < classes - 1.5:
+        if family.startswith("end2end") and family != "end2end-one" and high < classes - 1.5:
             return f"one scale for boxes and scores, so class indices clip: {seen}", True
         exact = scale * side if high < 2 else scale
         return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False

@@ -131,6 +131,24 @@ def picture(net: Net, order: str) -> Kind | None:
     return None
 
 
+IMAGENET = (1000, 1001)
+"""classes of the networks that most others begin with"""
+
+
+def no_classes(net: Net, kind: Kind, shares: bool) -> str:
+    """Why the numbers that come out for a picture are not taken for classes, where nothing names them; "" where they
+    are. `shares`: whether they are probabilities.
+    """
+    high, wide = (net.inputs[0].shape[axis] or 0 for axis in ((2, 3) if net.inputs[0].shape[1] == 3 else (1, 2)))
+    put = "if they are classes, put labels.txt beside it, one name a line"
+    if high in LINE_HEIGHTS and wide >= 2 * high:
+        return f"a picture of {wide}x{high} is a line of text, of which it may say the direction; {put}"
+    if shares or kind.classes in IMAGENET:
+        return ""
+    points = f", or {kind.classes // 2} points such as landmarks" if kind.classes % 2 == 0 else ""
+    return f"nothing says what its {kind.classes} numbers are: a vector that stands for the picture{points}; {put}"
+
+
 def sound(net: Net) -> Kind | None:
     """Voice activity: samples and a state go in, one probability and the state come out."""
     rates = [s for s in net.inputs if s.name.lower() in ("sr", "sample_rate")]

@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from edge_agent.errors import RefusedError
+from edge_agent.files import read_regular
 from edge_agent.registry import carried
 from edge_agent.registry.graph import MAX_WORDS, Graph, clean
 
+BESIDE = "labels.txt"
 KEYS = ("names", "id2label", "labels", "classes", "class_names", "label_names")
 """metadata keys of Ultralytics, transformers and others"""
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -18,6 +21,11 @@ COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 NOTHING = ("???", "background", "__background__")
 """a first name that no object has"""
 MOST = 100_000
+UNNAMED = [f"class_{i}" for i in range(1000)]
+"""of a head that does not say how many classes it has, nor what they are"""
+
+Naming = tuple[list[str], list[int] | None, str]
+"""names, reported ids (None: 0, 1, 2, ...), and why"""
 
 
 def coco80() -> list[str]:
@@ -39,17 +47,37 @@ def stated(graph: Graph, path: Path, nothing: bool = True) -> tuple[list[str], s
             found = _lines(text, nothing)
             if found:
                 return found, f"{len(found)} names in {clean(name)}, which is packed into the file"
-    beside, config = path.with_name("labels.txt"), path.with_name("config.json")
+    beside, config = path.with_name(BESIDE), path.with_name("config.json")
     try:
         if beside.is_file() and beside.stat().st_size <= MAX_WORDS:
-            found = _lines(beside.read_text(encoding="utf-8-sig", errors="replace"), nothing)
-            return found, f"{len(found)} names in labels.txt beside the file"
+            found = _lines(_decoded(read_regular(beside, MAX_WORDS)), nothing)
+            return found, f"{len(found)} names in {BESIDE} beside the file"
         if config.is_file() and config.stat().st_size <= MAX_WORDS:
             found = _of_config(config.read_text(encoding="utf-8", errors="replace"))
             return found, f"{len(found)} names in config.json beside the file (id2label)" if found else ""
+    except UnicodeDecodeError:
+        raise RefusedError(f"{beside}: its encoding cannot be told; save it as UTF-8, one name a line") from None
     except OSError:
         return [], ""
     return [], ""
+
+
+def _decoded(data: bytes) -> str:
+    """The text of a labels file: UTF-8, or UTF-16 as some editors on Windows write it; a mark at its beginning is left
+    out. UnicodeDecodeError for any other encoding: nobody can tell which one it is.
+    """
+    marked = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if not marked and b"\0" not in data[:64]:
+        return data.decode("utf-8-sig")
+    # without the mark, the zeros of Latin letters stand behind them, or before
+    return data.decode("utf-16" if marked else "utf-16-be" if data[:1] == b"\0" else "utf-16-le")
+
+
+def unfit(where: str, classes: int) -> str:
+    """Why the names that the user put beside the file are not those of a head of so many classes; "" for others'."""
+    if BESIDE not in where:
+        return ""
+    return f"there are {where}, and its output has {classes} classes; correct {BESIDE}, or take it away"
 
 
 def _of_config(text: str) -> list[str]:
@@ -85,18 +113,33 @@ def table(text: str) -> list[str]:
 
 
 def _lines(text: str, nothing: bool) -> list[str]:
-    """One name a line; with `nothing` a first line ??? or background, which no head counts, is left out."""
+    """One name a line, with or without its number before it; with `nothing` a first line ??? or background, which no
+    head counts, is left out.
+    """
     lines = [clean(line) for line in text.splitlines()[:MOST]]
     while lines and not lines[-1]:
         lines.pop()
+    lines = _numbered(lines) or lines
     if nothing and lines and lines[0].lower() in NOTHING:
         lines = lines[1:]
     return [line or f"class_{i}" for i, line in enumerate(lines)]
 
 
-def labels(
-    family: str, classes: int, found: list[str], where: str, first: int = 0
-) -> tuple[list[str], list[int] | None, str]:
+def _numbered(lines: list[str]) -> list[str]:
+    """The names of lines as ``15: cat`` or ``15 cat``, each at its number, the first at 0 or 1; [] for other lines."""
+    parts = [re.fullmatch(r"(\d{1,5})\s*([:;,=.)]|\s)\s*(\S.*)", line) for line in lines if line]
+    found = {int(part[1]): part[3] for part in parts if part}
+    numbers = list(found)
+    if len(found) != len(parts) or numbers != sorted(numbers) or not numbers or numbers[0] > 1:
+        return []
+    whole = numbers[-1] - numbers[0] == len(numbers) - 1
+    # a few names may begin with a number themselves
+    if not whole and (len(numbers) < 10 or numbers[-1] > 4 * len(numbers)):
+        return []
+    return [found.get(number, "") for number in range(numbers[0], numbers[-1] + 1)]
+
+
+def labels(family: str, classes: int, found: list[str], where: str, first: int = 0) -> Naming:
     """Names, reported ids (None: 0, 1, 2, ...) and why. `classes` 0: the head does not say how many; `first`: the
     number that it gives the first class, where that is 1 nothing has the 0.
     """
@@ -122,6 +165,22 @@ def labels(
     if not classes:
         return coco80(), None, "the outputs do not say how many, taken for COCO's 80"
     return [f"class_{i}" for i in range(classes)], None, wrong or f"{classes} classes, no names in the file"
+
+
+def namings(family: str, classes: int, found: list[str], where: str, first: int = 0) -> list[Naming]:
+    """All that the names of the classes may be, the likeliest first: `labels`, and where neither the head nor a name
+    says how many there are, COCO's, which are counted in three ways.
+    """
+    likeliest = labels(family, classes, found, where, first)
+    if classes or found or first:
+        return [likeliest]
+    names, ids = _ninety()
+    counted = [
+        (coco80(), None, "the outputs do not say how many, taken for COCO's 80"),
+        (names, ids, "the outputs do not say how many, taken for COCO's 90, counted from 0 with gaps"),
+        (["unused 0", *names], [80, *ids], "the outputs do not say how many, taken for COCO's 90, counted from 1"),
+    ]
+    return [likeliest, *(row for row in counted if row[0] != likeliest[0]), (UNNAMED, None, "nothing names them")]
 
 
 def of_classes(classes: int, found: list[str], where: str) -> tuple[list[str], str]:

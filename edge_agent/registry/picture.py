@@ -7,11 +7,13 @@ input, bytes as input; then the way in which the family is trained, which is a g
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
+from edge_agent.errors import UsageError
 from edge_agent.manifest import Input
 from edge_agent.registry.graph import IMAGENET_MEAN, Graph, Leading, input_scale, leading
 from edge_agent.registry.heads import shape, side
@@ -21,7 +23,11 @@ DYNAMIC_SIDE = 640
 """pixels taken for a detector whose input has no fixed size"""
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-Range = Literal["0..1", "0..255", "-1..1", "imagenet"]
+CAFFE_MEAN = (123.68, 116.779, 103.939)
+"""R, G, B on 0..255, as Caffe's networks have them subtracted"""
+
+Range = Literal["0..1", "0..255", "-1..1", "imagenet", "caffe"]
+RANGES: tuple[Range, ...] = ("0..1", "0..255", "-1..1", "imagenet", "caffe")
 Channels = Literal["BGR", "RGB"]
 Letterbox = Literal["top-left", "center", "stretch"]
 TRAINED: dict[str, tuple[Channels, Range, Letterbox]] = {
@@ -32,6 +38,11 @@ TRAINED: dict[str, tuple[Channels, Range, Letterbox]] = {
     "rtdetr": ("RGB", "0..1", "stretch"),
     "detr": ("RGB", "imagenet", "stretch"),
     "detr-sigmoid": ("RGB", "0..1", "stretch"),
+    "end2end-xywh": ("RGB", "0..1", "stretch"),
+    "end2end-paddle": ("RGB", "imagenet", "stretch"),
+    "end2end-openvino": ("BGR", "0..255", "stretch"),
+    "finished": ("RGB", "0..1", "stretch"),
+    "ssd-decoded": ("RGB", "-1..1", "stretch"),
     "nanodet": ("BGR", "imagenet", "stretch"),
     "rtmdet": ("BGR", "imagenet", "top-left"),
     "image-classifier": ("RGB", "0..1", "stretch"),
@@ -42,6 +53,8 @@ TRAINED: dict[str, tuple[Channels, Range, Letterbox]] = {
 """family -> how its own training prepares a picture"""
 USUAL: tuple[Channels, Range, Letterbox] = ("RGB", "0..1", "center")
 """of YOLOv5 to v12 and most others"""
+ALWAYS = ("yolox", "yolox-decoded", "edge-yolo", "yolov5", "yolov6", "yolov8", "rtdetr", "nanodet")
+"""families that everybody trains in their own way: it holds unless another one does clearly better"""
 SPANS: dict[Range, tuple[float, float]] = {
     "0..1": (0, 1),
     "0..255": (0, 255),
@@ -105,7 +118,9 @@ def ways(spec: TensorSpec, graph: Graph, family: str, base: dict[str, Any]) -> W
         channels = order
         reasons.append(f"channels {order}: {why_order}")
     given = (
-        _stated(graph, family, start, channels)
+        _told(graph, start, channels)
+        or (_bytes(spec, graph, start, channels) if spec.dtype == "uint8" else None)
+        or _stated(graph, family, start, channels)
         or _computed(spec, head, start, channels)
         or _bytes(spec, graph, start, channels)
     )
@@ -114,8 +129,7 @@ def ways(spec: TensorSpec, graph: Graph, family: str, base: dict[str, Any]) -> W
         reasons.append(f"scale {_said(first)}: {why}")
         return Ways(first, (), not order, tuple(reasons))
     first = scaled(start, usual, channels)
-    others = [r for r in ("0..1", "0..255", "-1..1") if r != usual]
-    return Ways(first, tuple(scaled(start, r, channels) for r in others), not order, tuple(reasons))  # type: ignore[arg-type]
+    return Ways(first, tuple(scaled(start, r, channels) for r in RANGES if r != usual), not order, tuple(reasons))
 
 
 def scaled(start: Input, kind: Range, channels: Channels) -> Input:
@@ -129,6 +143,8 @@ def scaled(start: Input, kind: Range, channels: Channels) -> Input:
         mean = std = (127.5, 127.5, 127.5)
     elif kind == "imagenet":
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == "RGB" else (IMAGENET_MEAN[::-1], IMAGENET_STD[::-1])
+    elif kind == "caffe":
+        mean = CAFFE_MEAN if channels == "RGB" else CAFFE_MEAN[::-1]
     return msgspec.structs.replace(start, channels=channels, scale=scale, mean=mean, std=std)
 
 
@@ -149,6 +165,9 @@ def describe(picture: Input) -> str:
 
 
 def _order(graph: Graph, head: Leading) -> tuple[Channels | None, str]:
+    said = graph.told.get("channels", "")
+    if said in ("RGB", "BGR"):
+        return ("RGB" if said == "RGB" else "BGR"), "--channels"
     stated = graph.meta.get("color_space") or graph.meta.get("Image.BitmapPixelFormat", "")
     if stated[:3].upper() in ("RGB", "BGR"):
         return ("RGB" if stated[:3].upper() == "RGB" else "BGR"), f"the file's metadata says {stated[:8]}"
@@ -175,6 +194,47 @@ def _own(graph: Graph) -> bool:
 
 def _ultralytics(meta: Any) -> bool:
     return meta.get("author") == "Ultralytics" or {"stride", "names", "task"} <= set(meta)
+
+
+TOLD = ("scale", "mean", "std", "channels")
+"""what a user may say of the input; `ways` believes it"""
+
+
+def _told(graph: Graph, start: Input, channels: Channels) -> tuple[Input, str] | None:
+    """What the user said. UsageError for what is neither one of RANGES nor numbers."""
+    told = graph.told
+    if not set(TOLD[:3]) & set(told):
+        return None
+    said = " ".join(f"--{key} {told[key]}" for key in TOLD[:3] if key in told)
+    scale = told.get("scale", "")
+    if scale in RANGES:
+        if len(told.keys() & {"mean", "std"}):
+            raise UsageError(f"{said}: {scale} says mean and std itself; leave them out, or give --scale a number")
+        return scaled(start, scale, channels), said
+    mean, std = (_three(told[key], key) if key in told else one * 3 for key, one in (("mean", (0.0,)), ("std", (1.0,))))
+    # as PyTorch's are written, for pixels in 0..1, or for pixels as they are
+    gain = _three(scale, "scale")[0] if scale else (1.0 if max(*map(abs, mean), *std) > 1 else 1 / 255)
+    if min(std) <= 0:
+        raise UsageError(f"{said}: std has to be above 0")
+    return msgspec.structs.replace(start, channels=channels, scale=gain, mean=mean, std=std), said
+
+
+def check(told: Mapping[str, str]) -> None:
+    """UsageError for what a user may not say of an input."""
+    _told(Graph(told=told), Input(1, 1), "RGB")
+
+
+def _three(text: str, what: str) -> tuple[float, float, float]:
+    """One number, or three with commas. UsageError."""
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 3) or not all(abs(v) <= 1e9 for v in found) or (what == "scale" and len(found) == 3):
+        known = f"one of {', '.join(RANGES)}, or a number" if what == "scale" else "one number, or three as 1,2,3"
+        raise UsageError(f"--{what} {text}: give {known}")
+    first, second, third = found * 3 if len(found) == 1 else found
+    return first, second, third
 
 
 def _stated(graph: Graph, family: str, start: Input, channels: Channels) -> tuple[Input, str] | None:
@@ -224,9 +284,17 @@ def _bytes(spec: TensorSpec, graph: Graph, start: Input, channels: Channels) -> 
         return None
     span = [(v - zero) * scale for v in (low, low + 255)]
     said = f"the input is {'quantized at once' if inner else dtype} and stands for {span[0]:.4g}..{span[1]:.4g}"
+    if not inner and dtype == "uint8":
+        # so that the table of what a pixel becomes changes none of them
+        mean, std = (float(zero),) * 3, (1 / scale,) * 3
+        made = msgspec.structs.replace(start, channels=channels, mean=mean, std=std)
+        return made, f"{said}: the pixels themselves go in"
     for kind, (lo, hi) in SPANS.items():
         if abs(span[0] - lo) < 0.03 * (hi - lo) and abs(span[1] - hi) < 0.03 * (hi - lo):
             return scaled(start, kind, channels), said
+    if not inner:
+        mean, std = (float(zero - low),) * 3, (1 / scale,) * 3
+        return msgspec.structs.replace(start, channels=channels, mean=mean, std=std), f"{said}, which the pixels fill"
     return None
 
 

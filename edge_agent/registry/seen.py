@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_agent.manifest import Input, TextInput
 from edge_agent.registry import picture
@@ -17,6 +18,16 @@ RUNS = (
     "yolov6",
     "yolov8",
     "end2end",
+    "end2end-xywh",
+    "end2end-one",
+    "end2end-yolov7",
+    "end2end-nas",
+    "end2end-openvino",
+    "end2end-paddle",
+    "finished",
+    "cells-finished",
+    "box-scores",
+    "ssd-decoded",
     "rtdetr",
     "detr",
     "detr-sigmoid",
@@ -34,6 +45,11 @@ RUNS = (
 """families that the tasks can decode"""
 BETTER = 1.2
 """how many times better a candidate must do than a likelier one"""
+CLEARLY = 1.1
+"""how many times better another preparation must do than the one in which everybody trains a family"""
+SLIGHTLY = 1.05
+"""how many times better a preparation must do than another one where nobody knows how it was trained; measured: the
+right one does 1.06 to 1.2 times better than the next"""
 ENOUGH = 0.15
 """worth below which nothing was found that makes sense"""
 
@@ -54,28 +70,24 @@ class Seen:
     """why it cannot be added; empty when it can"""
 
 
-Look = Callable[[Net, Seen, Mapping[str, Path]], tuple[float, str]]
-"""(net, candidate, parts by role) -> what it is worth on proof pictures or sentences (0: nothing makes sense), and
-what was found, in a few words"""
+class Worth(NamedTuple):
+    """What a reading is worth on proof pictures or sentences."""
+
+    value: float
+    """0: nothing makes sense; below 0: what came out cannot be meant as this reading has it"""
+    what: str
+    """was found, in a few words"""
+    placed: bool = False
+    """whether what was found is where it should be, more than once"""
+
+
+Look = Callable[[Net, Seen, Mapping[str, Path]], Worth]
+"""(net, candidate, parts by role) -> what it is worth"""
 
 
 def way(seen: Seen) -> str:
     """e.g. yolox with BGR 0..255."""
     return f"{seen.family} with {picture.describe(seen.input)}" if seen.input else seen.family
-
-
-def best_of(
-    net: Net, tries: list[Seen], look: Look, parts: Mapping[str, Path]
-) -> tuple[Seen, float, list[tuple[str, str]]]:
-    """The candidate that is worth most, where a likelier one is kept unless another is clearly better."""
-    best, most = tries[0], -1.0
-    told = []
-    for seen in tries:
-        worth, what = look(net, seen, parts)
-        told.append((way(seen), what))
-        if worth > max(most, 0) * BETTER or most < 0:
-            best, most = seen, worth
-    return best, most, told
 
 
 def summary(told: list[tuple[str, str]]) -> str:

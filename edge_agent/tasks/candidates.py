@@ -17,7 +17,8 @@ from edge_agent.types import Floats, Ints
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 
-STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
+"""of the levels of a head, the usual ones first"""
 AWAY = np.array([-1, -1, 1, 1], np.float32)
 """where left, top, right and bottom lie from a point"""
 
@@ -51,7 +52,11 @@ class Family(msgspec.Struct, frozen=True):
 
     decode: Decoder
     nms: bool
-    """whether overlapping boxes are still to be suppressed: the last two kinds do that in the graph"""
+    """whether overlapping boxes are still to be suppressed, which the others do in the graph"""
+    before: int = 0
+    """numbers before the class scores in a row of one tensor, where those from the fifth on are in 0..1; 0: no such"""
+    order: str = ""
+    """columns of finished boxes in one tensor (yolo.finished)"""
 
 
 @functools.lru_cache(maxsize=32)

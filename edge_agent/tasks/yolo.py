@@ -8,6 +8,8 @@ family raises RefusedError, numbers that are not finite raise InputError.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from edge_agent.errors import RefusedError
@@ -75,32 +77,65 @@ def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(_corners(at[:, :2], at[:, 2:]), best[keep], label)
 
 
-def end2end(outputs: Outputs, head: Head, threshold: float) -> Candidates:
-    """Finished boxes [1, N, 6]: left, top, right, bottom, score, class index (YOLOv10, YOLO26, exports with NMS).
+def finished(outputs: Outputs, head: Head, threshold: float, *, order: str) -> Candidates:
+    """Finished boxes [1, N, M] or [N, M], one a row. `order` names the columns: ``xyxy`` (left, top, right, bottom) or
+    ``xywh`` (centre, width, height), ``s`` the score, ``c`` the class index, ``-`` what is not looked at.
 
-    Coordinates as in `yolov5`; rows beyond the last box are zeros.
+    Coordinates as in `yolov5`; rows beyond the last box are zeros. Without ``c`` there is one class.
     """
-    rows = _rows(_volume(outputs), 6)
+    rows = _table(outputs, len(order))
     finite(rows)
-    found = rows[rows[:, 4] >= threshold]
-    return candidates(found[:, :4] * _pixels(rows[:, :4], head), found[:, 4], _whole(found[:, 5], head))
+    score, first = rows[:, order.index("s")], order.index("x")
+    keep = score >= threshold
+    boxes = rows[:, first : first + 4]
+    at = _form(boxes[keep], order[first : first + 4]) * _pixels(boxes, head)
+    label = _whole(rows[keep, order.index("c")], head) if "c" in order else np.zeros(int(keep.sum()), np.int32)
+    return candidates(at, score[keep], label)
 
 
-def ssd(outputs: Outputs, head: Head, threshold: float) -> Candidates:
-    """Four outputs of the TFLite_Detection_PostProcess op, or of the TensorFlow detection API:
+def columns(outputs: Outputs, head: Head, threshold: float, *, form: str, unit: bool = False) -> Candidates:
+    """Boxes [1, N, 4], class indices [1, N] and scores [1, N] (or boxes [1, N, 5] with the score last), and a count
+    that may be missing: of how many rows are meant. `form`: ``yxyx`` or ``xyxy``; `unit`: always 0..1, else as in
+    `yolov5`. They are told apart by shape and name, not by place, which differs between exporters; all may lack the 1.
 
-    boxes [1, N, 4] as top, left, bottom, right in 0..1, class indices [1, N], scores [1, N], count [1] (may be
-    missing). They are told apart by shape and name, not by place, which differs between exporters.
+    The TFLite_Detection_PostProcess op and TensorFlow's detection API give ``yxyx`` in 0..1; TensorRT's EfficientNMS,
+    torchvision, mmdeploy, RT-DETR and D-FINE with their post-processor, YOLOv5's TensorFlow export ``xyxy``.
     """
-    boxes, label, score = _ssd_outputs(outputs)
-    count = next((array for array in outputs.values() if array.size == 1 and array.ndim < 2), np.array(len(score)))
-    for array in (boxes, label, score, count):
+    boxes, label, score = _columns(outputs)
+    deep = max(array.ndim for array in outputs.values())
+    counts = [array for array in outputs.values() if array.size == 1 and (len(score) != 1 or array.ndim < deep - 1)]
+    count = counts[0].reshape(-1)[0] if counts else len(score)
+    for array in (boxes, label, score, np.asarray(count)):
         finite(array)
-    n = max(0, int(count.reshape(-1)[0]))
+    n = max(0, int(count))
     boxes, label, score = boxes[:n], label[:n], score[:n]
     keep = score >= threshold
-    scale = np.array([head.width, head.height] * 2, np.float32)
-    return candidates(boxes[keep][:, [1, 0, 3, 2]] * scale, score[keep], _whole(label[keep], head))
+    scale = np.array([head.width, head.height] * 2, np.float32) if unit else _pixels(boxes, head)
+    return candidates(_form(boxes[keep], form) * scale, score[keep], _whole(label[keep], head))
+
+
+def scores(outputs: Outputs, head: Head, threshold: float, *, background: bool = False) -> Candidates:
+    """Boxes left, top, right, bottom [1, N, 4] (or [1, N, 1, 4]) and class scores in 0..1 [1, N, C], either of them
+    also with its last two axes turned: score = the best class. `background`: a first column counts for none.
+
+    Coordinates as in `yolov5` (YOLO-NAS, PP-YOLOE and darknet's exports without NMS; SSD with its boxes decoded).
+    """
+    classes = head.classes + background
+    flat = {name: array[:, :, 0] if array.ndim == 4 else array for name, array in outputs.items()}
+    found = [array for array in flat.values() if array.ndim == 3 and 4 in array.shape[1:]]
+    others = [array for array in flat.values() if array.ndim == 3 and classes in array.shape[1:]]
+    if not found or not others:
+        seen = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise RefusedError(f"this head has outputs {seen}; boxes [1, N, 4] and scores [1, N, {classes}] are asked for")
+    chosen = next((array for name, array in flat.items() if "box" in name.lower() and 4 in array.shape[1:]), found[0])
+    rest = [array for array in others if array is not chosen]
+    if len(rest) != 1:
+        raise RefusedError("it is open which of its outputs are the scores; correct family in the manifest")
+    boxes, rows = _rows(chosen, 4), _rows(rest[0], classes)[:, int(background) :]
+    best = rows.max(axis=1)
+    finite(best)
+    keep = np.flatnonzero(best >= threshold)
+    return candidates(boxes[keep] * _pixels(boxes, head), best[keep], rows[keep].argmax(axis=1))
 
 
 def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
@@ -155,7 +190,9 @@ def _pair(outputs: Outputs) -> tuple[Array, Array]:
     flat = {name: array for name, array in outputs.items() if array.ndim == 3}
     boxes = [name for name, array in flat.items() if array.shape[2] == 4]
     named = [name for name in boxes if "box" in name.lower()]
-    chosen = (named or boxes)[:1]
+    # logits of four classes: of the two, boxes are what lies in 0..1
+    inside = [name for name in boxes if len(boxes) == 1 or -0.1 <= flat[name].min() <= flat[name].max() <= 1.1]
+    chosen = (named or inside or boxes)[:1]
     others = [array for name, array in flat.items() if name not in chosen]
     if not chosen or len(others) != 1:
         seen = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
@@ -195,21 +232,46 @@ def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(xyxy, best[keep], rows[keep, : head.classes].argmax(axis=1))
 
 
+ORDERS = {
+    "end2end": "xyxysc",
+    "end2end-xywh": "xywhsc",
+    "end2end-one": "xyxys",
+    "end2end-yolov7": "-xyxycs",
+    "end2end-nas": "-xyxysc",
+    "end2end-openvino": "-csxyxy",
+    "end2end-paddle": "csxyxy",
+}
+"""family of finished boxes in one tensor -> its columns: YOLOv10, YOLO26 and exports with NMS; RT-DETR as Ultralytics
+exports it; mmdeploy's of one class; YOLOv7 with --end2end; YOLO-NAS's flat format; OpenVINO's DetectionOutput;
+PaddleDetection
+"""
+
 FAMILIES: dict[str, Family] = {
-    "yolox": Family(yolox, nms=True),
-    "yolox-decoded": Family(yolov5, nms=True),
-    "yolov6": Family(yolov5, nms=True),
+    "yolox": Family(yolox, nms=True, before=5),
+    "yolox-decoded": Family(yolov5, nms=True, before=5),
+    "yolov6": Family(yolov5, nms=True, before=5),
     "nanodet": Family(nanodet, nms=True),
-    "rtdetr": Family(yolov8, nms=False),
+    "rtdetr": Family(yolov8, nms=False, before=4),
     "detr": Family(detr, nms=False),
     "detr-sigmoid": Family(detr_sigmoid, nms=False),
-    "yolov5": Family(yolov5, nms=True),
-    "yolov8": Family(yolov8, nms=True),
+    "yolov5": Family(yolov5, nms=True, before=5),
+    "yolov8": Family(yolov8, nms=True, before=4),
     "edge-yolo": Family(edge_yolo, nms=True),
-    "end2end": Family(end2end, nms=False),
-    "ssd": Family(ssd, nms=False),
+    **{name: Family(partial(finished, order=order), nms=False, order=order) for name, order in ORDERS.items()},
+    "ssd": Family(partial(columns, form="yxyx", unit=True), nms=False),
+    "finished": Family(partial(columns, form="xyxy"), nms=False),
+    "cells-finished": Family(partial(columns, form="xyxy"), nms=True),
+    "box-scores": Family(scores, nms=True),
+    "ssd-decoded": Family(partial(scores, background=True), nms=True),
     **maps.FAMILIES,
 }
+
+
+def shares(outputs: Outputs, family: Family, head: Head) -> Array | None:
+    """All scores of a head whose family has them in one tensor with the boxes; None for others."""
+    if family.order:
+        return _table(outputs, len(family.order))[:, [family.order.index("s")]]
+    return _rows(_volume(outputs), family.before + head.classes)[:, 4:] if family.before else None
 
 
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────
@@ -287,6 +349,25 @@ def _pixels(coordinates: Array, head: Head) -> Floats:
     return np.array([head.width, head.height] * 2, np.float32)
 
 
+def _table(outputs: Outputs, width: int) -> Array:
+    """The one output that is a table of `width` columns, whatever axes of 1 stand before it, or the same turned:
+    (N, width).
+    """
+    found = [array for array in outputs.values() if array.ndim > 1 and width in array.shape[-2:]]
+    if len(found) != 1 or any(axis != 1 for axis in found[0].shape[:-2]):
+        seen = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        raise RefusedError(f"its family and its labels ask for rows of {width} numbers, but there is {seen}")
+    table: Array = found[0].reshape(found[0].shape[-2:])
+    return table if table.shape[1] == width else table.T
+
+
+def _form(boxes: Array, form: str) -> Array:
+    """Boxes (n, 4) in that form -> left, top, right, bottom (n, 4)."""
+    if form == "xywh":
+        return _corners(boxes[:, :2], boxes[:, 2:])
+    return boxes[:, [1, 0, 3, 2]] if form == "yxyx" else boxes
+
+
 def _corners(centre: Array, size: Array) -> Array:
     """Centre and size (n, 2) -> left, top, right, bottom (n, 4)."""
     half = size / 2
@@ -296,6 +377,8 @@ def _corners(centre: Array, size: Array) -> Array:
 def _whole(label: Array, head: Head) -> Array:
     """Class indices that come as floats."""
     index = np.rint(label).astype(np.int32)
+    if len(index) and np.abs(label - index).max() > 1e-4:
+        raise RefusedError("what should be class indices are no whole numbers; correct family in the manifest")
     if len(index) and not 0 <= index.min() <= index.max() < head.classes:
         raise RefusedError(
             f"the head gives class {index.max()}, but there are {head.classes} labels; correct labels in the manifest"
@@ -303,25 +386,32 @@ def _whole(label: Array, head: Head) -> Array:
     return index
 
 
-def _ssd_outputs(outputs: Outputs) -> tuple[Array, Array, Array]:
+def _columns(outputs: Outputs) -> tuple[Array, Array, Array]:
     """Boxes (N, 4), class indices (N,) and scores (N,) among the outputs.
 
-    By shape; of the two [1, N], by a name that says "score" or "class"; else the classes are the ones that are
-    all whole numbers; else, as the op documents its order, the classes come first.
+    By shape; of two [1, N], by a name that says "score" or "class"; else the classes are the ones that are all whole
+    numbers; else, as the TFLite op documents its order, the classes come first.
     """
-    boxes = [array for array in outputs.values() if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] == 4]
+    flat = {name: array[0] if array.shape[:1] == (1,) and array.ndim > 1 else array for name, array in outputs.items()}
+    boxes = [array for array in flat.values() if array.ndim == 2 and array.shape[1] in (4, 5)]
+    names = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
     if len(boxes) != 1:
-        names = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
-        raise RefusedError(f"an ssd head has boxes [1, N, 4], classes, scores and a count, but there is {names}")
-    pair = {name: array[0] for name, array in outputs.items() if array.shape == (1, boxes[0].shape[1])}
-    named = {word: array for word in ("score", "class") for name, array in pair.items() if word in name.lower()}
+        raise RefusedError(f"such a head has boxes [1, N, 4], classes, scores and a count, but there is {names}")
+    pair = {name: array for name, array in flat.items() if array.shape == (len(boxes[0]),)}
+    named = {
+        kind: array
+        for kind, words in (("score", ("score", "conf")), ("class", ("class", "label", "categor")))
+        for name, array in pair.items()
+        if any(word in name.lower() for word in words)
+    }
+    if boxes[0].shape[1] == 5 and len(pair) >= 1:
+        label = named.get("class", next(iter(pair.values())))
+        return boxes[0][:, :4], label, boxes[0][:, 4]
     if len(named) == 2:
-        return boxes[0][0], named["class"], named["score"]
+        return boxes[0], named["class"], named["score"]
     if len(pair) != 2:
-        raise RefusedError(
-            f"an ssd head has classes and scores [1, N] beside its boxes, but there is {', '.join(pair)}"
-        )
+        raise RefusedError(f"such a head has classes and scores [1, N] beside its boxes, but there is {names}")
     first, second = pair.values()
     if (second == np.rint(second)).all() and not (first == np.rint(first)).all():
         first, second = second, first
-    return boxes[0][0], first, second
+    return boxes[0], first, second

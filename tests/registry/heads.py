@@ -24,13 +24,26 @@ QUERIES = 100
 """rows of the heads that have queries or finished boxes"""
 BINS = 8
 """of the distances of NanoDet"""
+ORDERS = {
+    "end2end": "xyxysc",
+    "end2end-xywh": "xywhsc",
+    "end2end-yolov7": "-xyxycs",
+    "end2end-nas": "-xyxysc",
+    "end2end-openvino": "-csxyxy",
+    "end2end-paddle": "csxyxy",
+    "oriented": "xywhsca",
+}
+"""head -> its columns: a box, s(core), c(lass), - nothing, a(ngle)"""
+CORNERS = ("ssd", "finished", "cells-finished", "box-scores", "ssd-decoded")
+"""heads in several tensors whose boxes have corners"""
+UNIT = ("ssd", "rtdetr", "detr", "detr-sigmoid", "end2end-xywh")
 
 
 def picture(path: Path) -> Path:
-    """Black, with one square of 8x8 pixels (as the network sees it) in red, one in blue."""
+    """Black, with one square of 24x24 pixels (as the network sees it) in red, one in blue."""
     image = np.zeros((SIDE * 4, SIDE * 4, 3), np.uint8)
-    image[64:96, 96:128] = (0, 0, 255)
-    image[192:224, 32:64] = (255, 0, 0)
+    image[32:128, 128:224] = (0, 0, 255)
+    image[144:240, 16:112] = (255, 0, 0)
     cv2.imwrite(str(path), image)
     return path
 
@@ -91,7 +104,7 @@ def squares(
     if head == "yolox":
         places[0, :2] = 0.5
         places[0, 2:] = np.log(BOX / strides)
-    elif head in ("end2end", "ssd"):
+    elif head in CORNERS or "xyxy" in ORDERS.get(head, ""):
         places[0] = np.concatenate([places[0, :2] - BOX / 2, places[0, :2] + BOX / 2])
     elif head == "edge-yolo":
         places[:] = BOX / 16
@@ -101,9 +114,9 @@ def squares(
         places = np.log(np.tile(places, (4, 1)), dtype=np.float32)[None]
     if head == "ssd":
         places = places[:, [1, 0, 3, 2]]
-    if head in ("ssd", "rtdetr", "detr", "detr-sigmoid"):
+    if head in UNIT:
         places = places / np.float32(SIDE)
-    if head in ("ssd", "rtdetr", "detr", "detr-sigmoid", "end2end"):
+    if head in (*UNIT, "finished") or head in ORDERS:
         more = const(np.array([0, 0, 0, 0, 0, QUERIES - CELLS], np.int64))
         scores = step("Pad", scores, more)
         places = np.pad(places, ((0, 0), (0, 0), (0, QUERIES - CELLS)))
@@ -118,25 +131,32 @@ def squares(
         "yolov8": [boxes, scores],
         "rtdetr": [boxes, scores],
         "nanodet": [scores, boxes],
-        "end2end": [boxes, best, which],
+        "obb": [boxes, scores, step("Mul", one, const(np.float32(-0.7)))],
     }.get(head, [boxes, one, scores])
+    if order := ORDERS.get(head, ""):
+        # the four letters of the box stand for one tensor
+        columns = {"x": boxes, "s": best, "c": which, "-": zero, "a": step("Mul", one, const(np.float32(-0.7)))}
+        parts = [columns[letter] for letter in order.replace("xyxy", "x").replace("xywh", "x")]
     if head in ("edge-yolo", "detr", "detr-sigmoid"):
         sides = [logits] if head != "detr" else [step("Concat", logits, zero, axis=1)]
         outs, widths = [boxes, *sides], [4, 4 if head == "detr" else 3]
-    elif head == "ssd":
+    elif head in ("ssd", "finished", "cells-finished"):
         outs, widths = [boxes], [4]
+    elif head in ("box-scores", "ssd-decoded"):
+        none = [step("Sub", const(np.float32(1)), best)] if head == "ssd-decoded" else []
+        outs, widths = [boxes, step("Concat", *none, scores, axis=1)], [4, 3 + len(none)]
     elif head == "rtmdet":
         outs, widths = levels, []
     else:
         outs = [step("Concat", *parts, axis=1)]
-        widths = [{"nanodet": 4 * BINS + 3, "end2end": 6, "yolov8": 7, "rtdetr": 7}.get(head, 8)]
+        widths = [len(order) or {"nanodet": 4 * BINS + 3, "yolov8": 7, "rtdetr": 7}.get(head, 8)]
     if head == "yolov5":
         outs, rows = [step("Concat", *outs, *outs, *outs, axis=2)], 3 * CELLS
     shapes: list[list[int | str]] = [[batch, width, rows] for width in widths]
     if (head == "yolov8") == turned and head != "rtmdet":
         outs = [step("Transpose", out, perm=[0, 2, 1]) for out in outs]
         shapes = [[batch, rows, width] for width in widths]
-    if head == "ssd":
+    if head in ("ssd", "finished", "cells-finished"):
         outs += [step("Squeeze", part, const([1])) for part in (which, best)]
         count = step("Slice", step("Shape", best), const([2]), const([3]))
         outs.append(step("Cast", count, to=TensorProto.FLOAT))

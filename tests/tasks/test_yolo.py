@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.tasks.candidates import Head, grid
-from edge_agent.tasks.yolo import FAMILIES
+from edge_agent.tasks.yolo import FAMILIES, ORDERS
 
 Row = tuple[list[float], float, int]
 """box, score, class"""
@@ -229,6 +229,62 @@ def test_the_grid_is_row_major_and_levels_follow_each_other() -> None:
 # ── nothing found, nothing sensible ──────────────────────────────────────────────────────────────────────
 
 
+BOXES = np.array([[10, 20, 110, 60], [200, 5, 300, 145], [0, 0, 0, 0]], np.float32)
+SCORES, CLASSES = np.array([0.9, 0.4, 0], np.float32), np.array([2, 1, 0], np.float32)
+
+
+def finished(order: str, scale: float) -> npt.NDArray[np.float32]:
+    """BOXES in pixels, or in 0..1 of a canvas of 320x160 (`scale` 0), as a table of these columns."""
+    size = np.array([320, 160, 320, 160], np.float32) if not scale else 1
+    corners = BOXES / size
+    middles = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+    boxes = corners if "xyxy" in order else middles
+    columns = {"x": boxes, "s": SCORES[:, None], "c": CLASSES[:, None], "-": np.zeros((3, 1))}
+    letters = order.replace("xyxy", "x").replace("xywh", "x")
+    return np.concatenate([columns[letter] for letter in letters], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0], ids=["pixels", "unit"])
+@pytest.mark.parametrize("family", ORDERS)
+def test_finished_boxes_in_any_order_of_columns(family: str, scale: float) -> None:
+    head = Head(320, 160, 3)
+    want = [(*BOXES[i], SCORES[i], 0 if family == "end2end-one" else CLASSES[i]) for i in (0, 1)]
+    rows = finished(ORDERS[family], scale)
+    for tensor in (rows[None], rows, rows[None, None], rows.T[None]):
+        got = FAMILIES[family].decode({"o": tensor, "count": np.array([2])}, head, 0.3)
+        assert np.allclose(np.column_stack([got.xyxy, got.score, got.label]), want, atol=1e-3)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("five", [True, False])
+def test_boxes_classes_and_scores_in_tensors_of_their_own(five: bool, flat: bool) -> None:
+    """EfficientNMS and torchvision; mmdeploy, whose boxes have their score behind them."""
+    boxes = np.concatenate([BOXES, SCORES[:, None]], axis=1) if five else BOXES
+    given = {"boxes": boxes, "labels": CLASSES.astype(np.int64), **({} if five else {"scores": SCORES})}
+    outputs: dict[str, npt.NDArray[Any]] = dict(given if flat else {name: array[None] for name, array in given.items()})
+    for count in ({}, {"num_dets": np.array([[1]], np.int32)}):
+        got = FAMILIES["finished"].decode({**outputs, **count}, Head(320, 160, 3), 0.3)
+        n = 1 if count else 2
+        assert np.allclose(got.xyxy, BOXES[:n]) and got.label.tolist() == CLASSES[:n].tolist()
+        assert np.allclose(got.score, SCORES[:n])
+
+
+@pytest.mark.parametrize("turned", [(), ("b",), ("s",), ("b", "s")], ids=str)
+@pytest.mark.parametrize("background", [True, False])
+def test_boxes_and_scores_whose_overlaps_are_not_suppressed(background: bool, turned: tuple[str, ...]) -> None:
+    rows = np.zeros((5, 3 + background), np.float32)
+    rows[[0, 1, 2], CLASSES.astype(int) + background] = SCORES
+    rows[:, 0] += background * (1 - rows.sum(axis=1))
+    boxes = np.concatenate([BOXES, BOXES[:2]])
+    given = {"b": boxes, "s": rows}
+    outputs = {name: (array.T if name in turned else array)[None] for name, array in given.items()}
+    thin = {**outputs, "b": boxes[None, :, None]}
+    for each in (outputs, thin):
+        got = FAMILIES["ssd-decoded" if background else "box-scores"].decode(each, Head(320, 160, 3), 0.3)
+        assert np.allclose(got.xyxy, BOXES[:2]) and np.allclose(got.score, SCORES[:2])
+        assert got.label.tolist() == [2, 1]
+
+
 def silent(family: str) -> dict[str, npt.NDArray[Any]]:
     """Outputs of a 32x32 input with two classes in which nothing is found."""
     n = len(list(cells(32, 32)))
@@ -248,7 +304,13 @@ def silent(family: str) -> dict[str, npt.NDArray[Any]]:
         "yolov6": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},
         "nanodet": {"o": np.zeros((1, n, 2 + 4 * 8), np.float32)},
         "rtdetr": {"o": np.zeros((1, 300, 6), np.float32)},
-        "end2end": {"o": np.zeros((1, 10, 6), np.float32)},
+        **{name: {"o": np.zeros((1, 10, len(order)), np.float32)} for name, order in ORDERS.items()},
+        **{
+            name: {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9)), "s": np.zeros((1, 9)), "n": np.zeros((1, 1))}
+            for name in ("finished", "cells-finished")
+        },
+        "box-scores": {"b": np.zeros((1, n, 4)), "s": np.zeros((1, n, 2))},
+        "ssd-decoded": {"b": np.zeros((1, n, 4)), "s": np.tile([1.0, 0, 0], (1, n, 1))},
         "ssd": {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9)), "s": np.zeros((1, 9)), "n": np.zeros(1)},
         "edge-yolo": {"boxes": np.zeros((1, n, 4), np.float32), "logits": np.full((1, n, 2), -9, np.float32)},
         "detr": {"boxes": np.zeros((1, 9, 4)), "logits": np.array([[[-9.0, -9, 9]] * 9])},
@@ -319,9 +381,10 @@ def test_a_quantized_score_a_step_above_one_is_one() -> None:
         ("yolov5", {"o": np.zeros((2, 21, 7))}, r"ask for \[1, N, 7\]"),
         ("yolov8", {"o": np.zeros((21, 6))}, r"needs one output \[1, N, M\], but there is o \[21, 6\]"),
         ("yolov8", {"o": np.zeros((1, 21, 6)), "p": np.zeros((1, 21, 6))}, "needs one output"),
-        ("end2end", {"o": np.zeros((1, 300, 7))}, r"ask for \[1, N, 6\]"),
+        ("end2end", {"o": np.zeros((1, 300, 7))}, "ask for rows of 6 numbers"),
+        ("end2end", {"o": np.array([[[0, 0, 1, 1, 0.9, 0.4]]])}, "no whole numbers"),
         ("end2end", {"o": np.array([[[0, 0, 1, 1, 0.9, 2]]])}, "gives class 2, but there are 2 labels"),
-        ("ssd", {"o": np.zeros((1, 9, 5))}, r"an ssd head has boxes \[1, N, 4\]"),
+        ("ssd", {"o": np.zeros((1, 9, 5))}, "classes and scores"),
         ("ssd", {"b": np.zeros((1, 9, 4)), "c": np.zeros((1, 9))}, "classes and scores"),
         ("edge-yolo", {"o": np.zeros((1, 21, 4))}, r"edge-yolo has boxes \[1, N, 4\] and logits \[1, N, C\]"),
         ("nanodet", {"o": np.zeros((1, 23, 34))}, "no axis of it counts the cells"),
