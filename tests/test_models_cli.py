@@ -21,8 +21,16 @@ def test_a_classifier_of_pictures_is_added_and_labels_them(tmp_path: Path, demo_
     (tmp_path / "labels.txt").write_text("\n".join(reversed(LABELS)) + "\n")
     path = colours(tmp_path / "colours.onnx", gain=20.0)
     out = run(tmp_path, "models", "add", str(path), "--name", "mine")
+    # it sees as much of a picture in whatever range that comes
+    assert out.returncode == 1 and "it is open how its pictures go in: RGB 0..1 and RGB -1..1" in out.stderr
+    out = run(tmp_path, "models", "inspect", str(path))
+    assert out.returncode == 1 and "refused  " in out.stdout and "--scale" in out.stdout
+    for wrong in (["--scale", "0..2"], ["--mean", "1,2"], ["--std", "0", "--scale", "1"], ["--scale", "1..2"]):
+        out = run(tmp_path, "models", "add", str(path), "--name", "mine", *wrong)
+        assert out.returncode == 2 and wrong[0] in out.stderr and len(out.stderr.splitlines()) == 1
+    out = run(tmp_path, "models", "add", str(path), "--name", "mine", "--scale", "0..1", "--channels", "RGB")
     assert out.returncode == 0 and "mine: added (recognise, image-classifier)" in out.stdout, out.stderr + out.stdout
-    assert "labels: 3 names in labels.txt beside the file" in out.stdout and "owed to the picture" in out.stdout
+    assert "labels: 3 names in labels.txt beside the file" in out.stdout and "scale 0..1: --scale 0..1" in out.stdout
     picture = str(demo_pictures / "coffee.png")
     out = run(tmp_path, "detect", "mine", picture, "--json")
     row = json.loads(out.stdout)
@@ -102,6 +110,8 @@ def test_what_would_have_no_effect_is_said(tmp_path: Path) -> None:
         out = run(tmp_path, "models", verb, folder, "--proof", "nosuch.png")
         assert out.returncode == 2
         assert f"--proof nosuch.png: {folder} has a manifest, which leaves nothing to be tried" in out.stderr
+        out = run(tmp_path, "models", verb, folder, "--scale", "0..1")
+        assert out.returncode == 2 and f"--scale: {folder} has a manifest, which says how" in out.stderr
     out = run(tmp_path, "models", "add", folder, "--name", "")
     assert out.returncode == 2 and '"" is no model name; use 1 to 64 letters' in out.stderr
     out = run(tmp_path, "understand", "edge-bert", "hello", "--embed", "--labels", "x.toml")
@@ -111,7 +121,8 @@ def test_what_would_have_no_effect_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vww_96_float", "vww_96_int8", "ad01_fp32", "ad01_int8"])
 def test_the_published_ones_serve(tmp_path: Path, data: Path, demo_pictures: Path, name: str) -> None:
     path = str(data / "models" / f"{name}.tflite")
-    out = run(tmp_path, "models", "add", path, "--name", "mine")
+    said = ("--scale", "0..1", "--channels", "RGB") if name == "vww_96_float" else ()
+    out = run(tmp_path, "models", "add", path, "--name", "mine", *said)
     assert out.returncode == 0 and out.stderr == "", out.stderr
     if name.startswith("vww"):
         out = run(tmp_path, "detect", "mine", str(demo_pictures / "chelsea.png"))

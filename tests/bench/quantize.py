@@ -33,6 +33,7 @@ from edge_agent.workshop.quantize_search import Memory, Tool, distance, search
 from edge_agent.workshop.quantize_tools import TOOLS, default, opener
 from tests.bench.measure import load
 from tests.conftest import ROOT
+from tests.registry.here import visual_wake_words
 
 BEGIN, END = "<!-- bench-quantize -->", "<!-- /bench-quantize -->"
 METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
@@ -131,7 +132,9 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     def quiet(what: str, done: int, total: int) -> None:
         say(f"{case.name}: {what} {done}/{total}")
 
-    located, row, path = verb.find(str(place(case.model)), case.format, False)
+    # what the file leaves open is said when it is added
+    named = visual_wake_words(data) if case.name == "vww" else str(place(case.model))
+    located, row, path = verb.find(named, case.format, False)
     parts = parts_of(located)
 
     def serve(file: Path) -> Served:

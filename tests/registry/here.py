@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_agent import reading
 from edge_agent.backends import open_net
 from edge_agent.registry import SUFFIXES
+from edge_agent.registry.add import add
 from edge_agent.registry.inspect import inspect
 from edge_agent.registry.seen import Look, Seen
+
+
+def visual_wake_words(data: Path) -> str:
+    """The float model of that name, added to the test's own home: what it does not say itself, how pictures go in."""
+    said = {"scale": "0..1", "channels": "RGB"}
+    path = data / "models" / "vww_96_float.tflite"
+    return add(path, "vww_96_float", lambda path: reading.read(path, (), said).seen).manifest.name
 
 
 def read(path: Path, look: Look | None = None) -> Seen:

@@ -18,11 +18,11 @@ from edge_agent.registry import add as adding
 from edge_agent.registry.inspect import RUNS, Look, Seen, inspect
 from edge_agent.registry.picture import describe
 from edge_agent.registry.text import HEADS, ROLES
+from edge_agent.shown import scenes
 from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks import anomaly, encoder, recognise
 from edge_agent.tasks.detect import detect
 from edge_agent.tasks.yolo import FAMILIES
-from edge_agent.shown import scenes
 from edge_agent.trial import OVERLAP, SIGHTINGS, _iou, _served, looker
 from edge_agent.types import Detections, Finding, Uri
 from tests.registry import here
@@ -317,8 +317,8 @@ def test_the_proof_pictures_show_three_things_apart_and_each_time_elsewhere() ->
                 assert (np.minimum(a[2:], b[2:]) <= np.maximum(a[:2], b[:2])).any()
     for found in places.values():
         # read as centre and size, or with its axes turned, a box is in none of these places or in one by chance
-        for turn in (lambda box: box[[1, 0, 3, 2]], lambda box: np.r_[box[:2], box[2:] - box[:2]]):
-            assert sum(_iou(turn(box), box) >= OVERLAP for box in found) < SIGHTINGS
+        for turned in ([box[[1, 0, 3, 2]] for box in found], [np.r_[box[:2], box[2:] - box[:2]] for box in found]):
+            assert sum(_iou(a, b) >= OVERLAP for a, b in zip(turned, found, strict=True)) < SIGHTINGS
 
 
 # ── the files of the data ────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from edge_agent.workshop import quantize_search, quantize_tools
 from edge_agent.workshop.quantize_build import Plan
 from edge_agent.workshop.quantize_search import _ladder
 from tests.nets import blob_finder_onnx, write_onnx
+from tests.registry.here import visual_wake_words
 from tests.workshop.quantizable import detector, pictures
 
 
@@ -190,7 +191,7 @@ def test_the_ladder_finds_the_fewest() -> None:
 
 def test_a_tflite_file_goes_the_same_way(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("litert_quantizer", reason="pip install edge-agent-runtime[workshop]")
-    model, out = data / "models" / "vww_96_float.tflite", tmp_path / "small"
+    model, out = visual_wake_words(data), tmp_path / "small"
     assert quantize(model, "--data", data / "coco_calib96", "--most", 16, "--out", out, "--json") == 0
     parent, small = json.loads(capsys.readouterr().out)["rows"]
     assert small["bytes"] < parent["bytes"] * 0.4 and small["accuracy"] >= 0.8
