@@ -39,7 +39,7 @@ from edge_agent.registry import store
 from edge_agent.sandbox import Room
 from edge_agent.types import rfc3339
 
-VERSION = 9
+VERSION = 10
 """of what the trials look at: another one tries every model anew"""
 CHILD = python("edge_agent.child")
 MOST_ANSWER = 16 << 20
