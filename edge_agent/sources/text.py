@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,14 @@ CONTROLS = {
 }
 """C0 and C1 controls but the tab, for str.translate; those that begin a new line part words, so a space"""
 
+ANSI = re.compile(
+    r"(?:\x1b\[|#033\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and the like; #033 is what rsyslog writes for escape
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # a window's title, a link
+    r"|\x1b[PX^_][^\x1b]*\x1b\\"
+    r"|\x1b[ -/]*[0-Z\\-~]"
+)
+"""what is meant for a terminal (ECMA-48)"""
+
 log = logging.getLogger("edge_agent")
 
 
@@ -24,8 +33,9 @@ def cleaner(name: str) -> Callable[[bytes, int], str]:
     """-> clean(raw, lost): raw bytes (at most LONGEST are used; `lost` more were dropped before) as NFC text.
 
     Invalid UTF-8 becomes U+FFFD; a carriage return within the line, a vertical tab, form feed or next line becomes a
-    space; other control characters but the tab, and a leading byte order mark, are taken out; what is only white space
-    comes back as "". The 1st, 10th, 100th, ... long or invalid line of `name` is logged.
+    space; colours and other orders to a terminal, other control characters but the tab, and a leading byte order mark
+    are taken out; what is only white space comes back as "". The 1st, 10th, 100th, ... long or invalid line of `name`
+    is logged.
     """
     seen: Counter[str] = Counter()
 
@@ -44,7 +54,7 @@ def cleaner(name: str) -> Callable[[bytes, int], str]:
         except UnicodeDecodeError:
             complain("a line is not UTF-8; U+FFFD stands for what could not be read")
             text = raw.decode(errors="replace")
-        text = unicodedata.normalize("NFC", text.translate(CONTROLS)).removeprefix("\ufeff")
+        text = unicodedata.normalize("NFC", ANSI.sub("", text).translate(CONTROLS)).removeprefix("\ufeff")
         return "" if text.isspace() else text
 
     return clean
