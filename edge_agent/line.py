@@ -17,12 +17,14 @@ from edge_agent.pipeline import Stats
 from edge_agent.serving import Models, Pace
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import check_chain, check_order, make_task
-from edge_agent.types import Sample, StreamState, Task, Text
+from edge_agent.types import Frame, Sample, StreamState, Task, Text
 
 WORDS = 64
 """texts that wait for a task where none may be dropped; then the source waits"""
 FRAMES = 4
 """the same of pictures, each of which takes megabytes"""
+FIRST_S = 20.0
+"""seconds that a source has for its first picture when it is tried"""
 CAMERA_FPS = 30.0
 """frames a second of a camera that states none"""
 ALONE = ("classify", "detect", "embed", "recognise", "tag")
@@ -87,6 +89,44 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
     return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
+
+
+def first_sample(line: Line) -> tuple[bool | None, str]:
+    """Whether a picture comes from its source within FIRST_S, and a line about it. None for a source of text: what is
+    read there is not read again.
+    """
+    if line.opened.yields is not Frame:
+        uri = parse_uri(line.config.source)
+        return None, f"{line.config.name}: no text is taken from {uri.scheme}, as it would be gone"
+    stop, said = threading.Event(), ["nothing comes"]
+    found: list[Frame] = []
+    began = time.monotonic()
+
+    def read() -> None:
+        try:
+            for item in line.opened.run(stop):
+                if isinstance(item, Frame):
+                    found.append(item)
+                elif isinstance(item, StreamState) and item.condition != "ok":
+                    said.append(f"{item.condition}{item.why and f': {item.why}'}")
+                if found:
+                    break
+        except EdgeAgentError as error:
+            said.append(str(error))
+        finally:
+            ended.set()
+
+    ended = threading.Event()
+    reader = threading.Thread(target=read, name="first", daemon=True)
+    reader.start()
+    ended.wait(FIRST_S)
+    stop.set()
+    reader.join(FIRST_S)
+    if not found:
+        return False, f"{line.config.name}: no picture within {time.monotonic() - began:.0f} s: {said[-1]}"
+    (frame,) = found[:1]
+    took = time.monotonic() - began
+    return True, f"{line.config.name}: a picture of {frame.width}x{frame.height} after {took:.1f} s"
 
 
 def _folds_texts(pipe: Pipeline) -> bool:

@@ -28,6 +28,7 @@ from edge_agent.config import Mqtt, parse_broker, secret
 from edge_agent.errors import ConfigError, LinkError
 
 __all__ = [
+    "Asking",
     "Broker",
     "Client",
     "MQTTMessage",
@@ -97,6 +98,25 @@ class Client(PahoClient):
                 del self._unsent[: super()._sock_send(self._unsent)]
 
 
+class Asking(Client):
+    """A client that never releases its messages of QoS 2, so that a broker says what it would do with each, and does
+    nothing with it. Should a later paho rename the methods, an empty message goes out.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.answers: dict[int, int] = {}
+        """packet id -> reason code of the PUBREC (MQTT 5.0 section 3.5.2.1)"""
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        packet = bytes(self._in_packet["packet"])
+        self.answers[int.from_bytes(packet[:2], "big")] = packet[2] if len(packet) > 2 else 0
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _send_pubrel(self, mid: int) -> MQTTErrorCode:
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
 def subscribe(client: Client, topics: str, numbered: bool = True) -> int:
     """Subscribe with QoS 1; the packet's id.
 
@@ -137,9 +157,9 @@ class Broker:
         self._password = secret(mqtt.password_file, "mqtt.password_file") if mqtt.password_file else None
         self._tls = _tls(mqtt) if self.secure else None
 
-    def client(self, client_id: str = "", v5: bool = False) -> Client:
+    def client(self, client_id: str = "", v5: bool = False, kind: type[Client] = Client) -> Client:
         """A client that has not connected; one with an id keeps its session at the broker."""
-        made = Client(
+        made = kind(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=V5 if v5 else V311,
@@ -152,18 +172,21 @@ class Broker:
             made.tls_set_context(self._tls)
         return made
 
-    def connect(self, client: Client) -> None:
-        """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError."""
+    def connect(self, client: Client, kept: bool = True) -> None:
+        """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError.
+
+        `kept`: the broker keeps the session for a while after the connection has ended.
+        """
         v5 = client.protocol == V5
         properties = None
-        if v5:
+        if v5 and kept:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_S
         client.connect(
             self.host,
             self.port,
             self.mqtt.keepalive,
-            clean_start=False if v5 else MQTT_CLEAN_START_FIRST_ONLY,
+            clean_start=not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY,
             properties=properties,
         )
         sock: Any = client.socket()

@@ -28,6 +28,7 @@ WALK = {
     "link",
     "acks",
     "wire",
+    "rights",
     "budget",
     "listen",
     "audit",

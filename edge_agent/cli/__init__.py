@@ -146,6 +146,9 @@ def _run_options(run: argparse.ArgumentParser) -> None:
 
 def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("-c", "--config", required=True, help="TOML file")
+    check.add_argument(
+        "--connect", action="store_true", help="try it too: log in, ask for each right, take a picture, write a file"
+    )
 
 
 def _demo_options(demo: argparse.ArgumentParser) -> None:

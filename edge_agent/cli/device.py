@@ -16,7 +16,10 @@ from edge_agent.errors import EdgeAgentError, LinkError, UsageError
 from edge_agent.redact import redact, source_for_people
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge_agent.config import Config
+    from edge_agent.line import Line
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,27 +53,64 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Say what a config will do, or what is wrong with it."""
+    """Say what a config will do, or what is wrong with it; with --connect 1 when something that was tried is not
+    right.
+    """
     from edge_agent import config
 
     loaded = config.load(args.config)
     with config.of(args.config):
-        _check(loaded)
+        lines, store = _check(loaded)
+    if args.connect:
+        return _try(loaded, lines, store)
+    untried = ["the login and the rights at the broker"] * bool(loaded.mqtt.url)
+    untried += [f"a picture of {line.config.name}" for line in lines if line.opened.live]
+    print(f"not tried: {', '.join([*untried, 'a write to the store'])}; --connect tries them")
     return 0
 
 
-def _check(loaded: Config) -> None:
+def _try(loaded: Config, lines: list[Line], store: Path) -> int:
+    """Do for a moment what the agent will do; 1 when something is not right."""
+    from edge_agent.line import first_sample
+    from edge_agent.rights import Tried, tried
+
+    rows = [Tried(True, f"{line.config.name}: {why}") for line in lines for why in line.models]
+    rows += [Tried(*first_sample(line)) for line in lines]
+    rows += tried(loaded) if loaded.mqtt.url is not None else []
+    rows.append(Tried(*_takes_writes(store)))
+    for row in rows:
+        print(f"{'--' if row.good is None else 'ok' if row.good else 'NO'}  {redact(row.told)}", flush=True)
+    return 1 if any(row.good is False for row in rows) else 0
+
+
+def _takes_writes(store: Path) -> tuple[bool, str]:
+    """Whether the disk below a store takes a file, and a line about it."""
+    import tempfile
+
+    place = next(folder for folder in (store, *store.absolute().parents) if folder.is_dir())
+    try:
+        with tempfile.NamedTemporaryFile(dir=place) as file:
+            file.write(bytes(64 * 1024))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return False, f"store: {place}: the disk takes no writes ({error.strerror}); free or remount it"
+    return True, f"store: {place}: takes writes"
+
+
+def _check(loaded: Config) -> tuple[list[Line], Path]:
     from edge_agent import config
     from edge_agent.agent import checked_store
     from edge_agent.line import make_line
     from edge_agent.serving import Models
     from edge_agent.wire import Broker
 
-    store, models = checked_store(loaded), Models()
+    store, models, lines = checked_store(loaded), Models(), []
     broker = Broker(loaded.mqtt) if loaded.mqtt.url is not None else None
     for pipe in loaded.pipeline:
         # a topic can be checked without a connection
         line = make_line(pipe, models, (lambda topics, receive: None) if broker else None)
+        lines.append(line)
         print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(pipe.tasks)) or 'as it is'}")
         for told in (*line.models, *config.warnings(pipe)):
             print(f"  {redact(told)}")
@@ -80,6 +120,7 @@ def _check(loaded: Config) -> None:
         tls = " with TLS" if broker.secure else ""
         print(f"mqtt: {broker.host}:{broker.port}{tls} as {loaded.mqtt.prefix}/{loaded.device.id}")
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
+    return lines, store
 
 
 def demo(args: argparse.Namespace) -> int:
