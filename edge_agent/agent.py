@@ -19,7 +19,7 @@ import msgspec
 from edge_agent import __version__, registry
 from edge_agent.budget import Budget
 from edge_agent.commands import Commands
-from edge_agent.config import Config
+from edge_agent.config import Config, level
 from edge_agent.errors import ConfigError, EdgeAgentError, SourceError
 from edge_agent.line import Line, make_line, make_teams
 from edge_agent.link import Link
@@ -165,6 +165,8 @@ class Agent:
                 try:
                     for item in line.opened.run(stop):
                         if isinstance(item, StreamState):
+                            if item.condition == "ended" and stop.is_set():
+                                continue
                             self._stream(line, item)
                             continue
                         line.taken += 1
@@ -179,15 +181,24 @@ class Agent:
                     self._stream(line, StreamState("reconnecting", str(error)))
                     stop.wait(wait * random.uniform(0.5, 1.0))
                     wait = min(REOPEN_S[1], wait * 2)
-            self._stream(line, StreamState("ended", "the source has ended"))
+            if not stop.is_set():
+                self._stream(line, StreamState("ended", "the source has ended"))
+            elif line.stream.condition != "ended":
+                self._stream(line, StreamState("stopped", "the agent was stopped"))
         finally:
             line.box.close()
 
     def _stream(self, line: Line, state: StreamState) -> None:
         state = StreamState(state.condition, redact(state.why))  # somebody else's source may have said it
         if state.condition != line.stream.condition:
-            level = logging.INFO if state.condition in ("ok", "ended") else logging.WARNING
-            log.log(level, "%s: stream is %s%s", line.config.name, state.condition, state.why and f": {state.why}")
+            calm = state.condition in ("ok", "ended", "stopped")
+            log.log(
+                logging.INFO if calm else logging.WARNING,
+                "%s: stream is %s%s",
+                line.config.name,
+                state.condition,
+                state.why and f": {state.why}",
+            )
             line.since = time.time()
         line.stream = state
         self._changed.set()
@@ -300,8 +311,21 @@ class Agent:
 
     # ── watching and stopping ────────────────────────────────────────────────────────────────────────────
 
+    def reload(self) -> None:
+        """Look for switched models now, and connect anew with the secrets and certificates that are there now."""
+        self.look.set()
+        if self.link is not None:
+            self.link.reload()
+
+    def _with_dots(self) -> list[str]:
+        """What versions retained that wrote names with a dot as they are."""
+        base = f"{self.config.mqtt.prefix}/{self.device}"
+        tails = [f"{line.config.name}/state" for line in self.lines if "." in self.device + line.config.name]
+        return [f"{base}/{tail}" for tail in [*tails, *(["status", "health"] if "." in self.device else [])]]
+
     def _watch(self, stop: threading.Event) -> None:
         state_at = health_at = 0.0
+        cleared = self.link is None
         while not stop.is_set():
             now = time.monotonic()
             if self.commands is not None:
@@ -313,6 +337,9 @@ class Agent:
             if now >= health_at:
                 health_at = now + HEALTH_S
                 self._say("health", self.health())
+            if not cleared and self.link is not None:
+                cleared = True
+                self.link.clear_others(self._with_dots())
             if not self.outbox.alive or (self.link is not None and not self.link.alive):
                 which = "outbox" if not self.outbox.alive else "mqtt"
                 self._failed = EdgeAgentError(f"the thread {which} has died, see the log; start the agent anew")
@@ -367,7 +394,7 @@ class Agent:
 
     def _say_states(self) -> None:
         for line in self.lines:
-            self._say(f"{line.config.name}/state", self.state(line))
+            self._say(f"{level(line.config.name)}/state", self.state(line))
 
     def state(self, line: Line) -> dict[str, object]:
         """What is retained under PIPELINE/state."""
@@ -400,6 +427,7 @@ class Agent:
             "acknowledged": self.outbox.counts.done,
             "lost": self.outbox.counts.dropped,
             "disk": self.outbox.trouble or "ok",
+            "mqtt": self.link.speaks if self.link else "",
         }
 
 

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import msgspec
 
@@ -29,6 +29,12 @@ MOST_SECRET = 64_000
 # \Z and not $, which lets a newline stand behind
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z"
 """What may stand in a topic, a path and an id alike: no slash, no wildcard, no space."""
+
+
+def level(name: str) -> str:
+    """A device's or a pipeline's name as it stands in topics: NATS and RabbitMQ read a dot as the end of a level."""
+    return name.replace(".", "_")
+
 
 PREFIX = r"^[^/+#\s\0]+(/[^/+#\s\0]+){0,2}\Z"
 REPORT = r"^(changes|every|summary:\d+(\.\d+)?s)\Z"
@@ -73,7 +79,7 @@ MEANT = {
 """what people call a key or section -> what it may be here (see `nearest`)"""
 NETWORK = ("rtsp", "rtsps", "http", "https")
 """schemes of addresses whose query belongs to the camera"""
-OUR_OPTIONS = {"fps", "stall", "dark", "frozen"}
+OUR_OPTIONS = {"fps", "stall", "dark", "frozen", "pause"}
 """options of these, which stand behind a #"""
 OPTIONS_MEANT = {
     "confidence": "score",
@@ -110,7 +116,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[mqtt]``. Without a url nothing is sent, and events wait in the store."""
 
     url: Annotated[str, msgspec.Meta(examples=["mqtt://broker.local"])] | None = None
-    """mqtt://host[:1883], mqtts://host[:8883]"""
+    """mqtt://host[:1883], mqtts://host[:8883], or over WebSockets ws://host[:80]/path, wss://host[:443]/path"""
     prefix: Annotated[str, msgspec.Meta(pattern=PREFIX, description=_LEVELS)] = "edge/v1"
     """1 to 3 topic levels before the device's id"""
     username: str | None = None
@@ -126,6 +132,9 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """true: an alert stays in the store until a consumer acknowledges it on PREFIX/DEVICE/ack"""
     keepalive: Annotated[int, msgspec.Meta(ge=2, le=3600)] = 15
     """seconds; a silent network is noticed after about one and a half of these"""
+    longest_pause_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 30.0
+    """seconds, longest pause before it connects again: pauses begin with less than half a second and double, each with
+    jitter"""
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,14 +186,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipeline: list[Pipeline] = []
 
 
-def load(path: str | Path) -> Config:
-    """Read and check a config file.
+def load(path: str | Path, pipelines: bool = True) -> Config:
+    """Read and check a config file; `pipelines`: it is to have some.
 
     Relative paths in it are relative to the file. Raises ConfigError: one line with the file, the key and the mend.
     """
     path = Path(path)
     with of(path):
-        return parse(toml.read_text(path, MOST_BYTES), base=path.resolve().parent)
+        return parse(toml.read_text(path, MOST_BYTES), base=path.resolve().parent, pipelines=pipelines)
 
 
 @contextlib.contextmanager
@@ -199,10 +208,13 @@ def of(path: str | Path) -> Iterator[None]:
         raise (ConfigError if wrong else type(error))(f"{path}: {error}") from None
 
 
-def parse(text: str, base: Path | None = None) -> Config:
+def parse(text: str, base: Path | None = None, pipelines: bool = True) -> Config:
     """Check a config's text; `base` is the folder that its relative paths start from."""
     table = toml.parse(text)
-    return _checked(toml.convert(table, Config, MEANT), base or Path.cwd(), table)
+    config = toml.convert(table, Config, MEANT)
+    if pipelines and not config.pipeline:
+        raise ConfigError("no [[pipeline]]; add one with name and source")
+    return _checked(config, base or Path.cwd(), table)
 
 
 def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
@@ -212,15 +224,14 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
 
         host = re.sub(r"[^A-Za-z0-9_.\-]", "-", socket.gethostname())[:64].lstrip("-._") or "edge"
         config = msgspec.structs.replace(config, device=msgspec.structs.replace(config.device, id=host))
-    if not config.pipeline:
-        raise ConfigError("no [[pipeline]]; add one with name and source")
     seen: set[str] = set()
     for i, pipe in enumerate(config.pipeline):
-        if pipe.name in seen:
-            raise ConfigError(f'pipeline[{i}].name: "{pipe.name}" stands twice; give each pipeline its own name')
+        if level(pipe.name) in seen:
+            dots = " (in topics, where a dot is written _)" if "." in "".join(p.name for p in config.pipeline) else ""
+            raise ConfigError(f'pipeline[{i}].name: "{pipe.name}" stands twice{dots}; give each its own name')
         if pipe.name in RESERVED:
             raise ConfigError(f'pipeline[{i}].name: "{pipe.name}" is a topic of the device itself; choose another')
-        seen.add(pipe.name)
+        seen.add(level(pipe.name))
         for kind, cls in pipe.cls.items() if isinstance(pipe.cls, dict) else [("", pipe.cls)]:
             for given, known in ((kind or KINDS[0], KINDS), (cls, CLASSES)):
                 if given not in known:
@@ -230,24 +241,7 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
                 parse_uri(text if key == "source" or ":" in text else f"{text}:")
             except ConfigError as error:
                 raise ConfigError(f"pipeline[{i}] ({pipe.name}): {key}: {error}") from None
-    mqtt = config.mqtt
-    if mqtt.url is not None:
-        secure = parse_broker(mqtt.url)[2]
-        unused = [key for key in ("ca", "cert", "key") if getattr(mqtt, key) is not None and not secure]
-        if unused:
-            raise ConfigError(f"mqtt.{unused[0]}: mqtt:// is not encrypted, and would not use it; write mqtts://")
-    if (mqtt.cert is None) != (mqtt.key is None):
-        raise ConfigError("mqtt: cert and key come together; give both or none")
-    if mqtt.password_file and not mqtt.username:
-        raise ConfigError("mqtt.password_file: needs mqtt.username beside it")
-    mqtt = msgspec.structs.replace(
-        mqtt,
-        **{
-            key: _path(f"mqtt.{key}", value, base)
-            for key in ("ca", "cert", "key", "password_file")
-            if (value := getattr(mqtt, key)) is not None and not value.startswith("credential:")
-        },
-    )
+    mqtt = checked_mqtt(config.mqtt, base)
     store = config.store
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
@@ -258,6 +252,29 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         for pipe in config.pipeline
     ]
     return msgspec.structs.replace(config, mqtt=mqtt, store=store, pipeline=pipes)
+
+
+def checked_mqtt(mqtt: Mqtt, base: Path) -> Mqtt:
+    """What goes together in it, and its paths made absolute. ConfigError."""
+    if mqtt.url is not None:
+        secure = parse_broker(mqtt.url).secure
+        unused = [key for key in ("ca", "cert", "key") if getattr(mqtt, key) is not None and not secure]
+        if unused:
+            scheme = mqtt.url.partition(":")[0]
+            mend = f"{scheme}:// is not encrypted, and would not use it; write {scheme}s://"
+            raise ConfigError(f"mqtt.{unused[0]}: {mend}")
+    if (mqtt.cert is None) != (mqtt.key is None):
+        raise ConfigError("mqtt: cert and key come together; give both or none")
+    if mqtt.password_file and not mqtt.username:
+        raise ConfigError("mqtt.password_file: needs mqtt.username beside it")
+    return msgspec.structs.replace(
+        mqtt,
+        **{
+            key: _path(f"mqtt.{key}", value, base)
+            for key in ("ca", "cert", "key", "password_file")
+            if (value := getattr(mqtt, key)) is not None and not value.startswith("credential:")
+        },
+    )
 
 
 def _path(what: str, given: str, base: Path) -> str:
@@ -340,6 +357,14 @@ def warnings(pipe: Pipeline) -> list[str]:
     return told
 
 
+def dotted(config: Config) -> list[str]:
+    """What is to be said of names with a dot, a line each."""
+    names = [("device.id", config.device.id), *(("pipeline", pipe.name) for pipe in config.pipeline)]
+    mapped = [(what, name) for what, name in names if "." in name]
+    why = "in topics, since NATS and RabbitMQ read a dot as the end of a level; events keep the name"
+    return [f'{what} "{name}" is written {level(name)} {why}' for what, name in mapped]
+
+
 def option(uri: Uri, known: dict[str, str], key: str) -> str:
     """One option of a URI, or its default from `known`; ConfigError names the nearest for an unknown one."""
     for given in uri.options:
@@ -348,8 +373,22 @@ def option(uri: Uri, known: dict[str, str], key: str) -> str:
     return uri.options.get(key, known[key])
 
 
-def parse_broker(url: str) -> tuple[str, int, bool]:
-    """``mqtt[s]://host[:port]`` -> host, port, whether TLS."""
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+
+
+class BrokerAddress(NamedTuple):
+    """Where a broker listens."""
+
+    host: str
+    port: int
+    secure: bool
+    """TLS"""
+    path: str | None
+    """of MQTT over WebSockets; None: plain MQTT"""
+
+
+def parse_broker(url: str) -> BrokerAddress:
+    """``mqtt[s]://host[:port]`` or ``ws[s]://host[:port]/path``."""
     from urllib.parse import urlsplit
 
     try:
@@ -360,12 +399,15 @@ def parse_broker(url: str) -> tuple[str, int, bool]:
         raise ConfigError(f"mqtt.url: {shown}: {error}; write mqtt://host[:port]") from None
     if "@" in url:
         raise ConfigError("mqtt.url: no user or password in the address; use mqtt.username and mqtt.password_file")
-    odd = parts.path not in ("", "/") or parts.query or parts.fragment or port == 0 or re.search(r"\s", parts.netloc)
+    web = parts.scheme in ("ws", "wss")
+    odd = bool(parts.fragment or port == 0 or re.search(r"\s", parts.netloc + parts.path))
+    odd = odd or (not web and (parts.path not in ("", "/") or bool(parts.query)))
     mend = "; write mqtts:// for TLS" if parts.scheme in ("ssl", "tls") else "; write mqtt:// before the host"
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or odd:
-        raise ConfigError(f'mqtt.url: "{url}" is not mqtt://host[:port] or mqtts://host[:port]{mend}')
-    secure = parts.scheme == "mqtts"
-    return parts.hostname, port or (8883 if secure else 1883), secure
+    if parts.scheme not in PORTS or not parts.hostname or odd:
+        whole = "mqtt://host[:port], mqtts://host[:port], ws://host/path or wss://host/path"
+        raise ConfigError(f'mqtt.url: "{url}" is not {whole}{"" if parts.scheme in PORTS else mend}')
+    path = (parts.path or "/mqtt") + (parts.query and f"?{parts.query}") if web else None
+    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme in ("mqtts", "wss"), path)
 
 
 def secret(where: str, key: str) -> str:

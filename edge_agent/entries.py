@@ -6,14 +6,12 @@ import contextlib
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from edge_agent import segments
 from edge_agent.segments import Read, Segment
-from edge_agent.types import KNOWN_TIME, rfc3339
 
 AGENT = "agent"
 """the pipeline that gap events stand under"""
@@ -252,13 +250,3 @@ def unsent(segment: Segment) -> list[Read]:
         return rest.read(1 << 30)
     finally:
         rest.close()
-
-
-def dated(payload: bytes, jump: float) -> bytes:
-    """An event's JSON; `at`, if it is from before the clock was set, is corrected by the seconds it jumped since."""
-    body = msgspec.json.decode(payload)
-    at = datetime.fromisoformat(body["at"].replace("Z", "+00:00")).timestamp()
-    if at >= KNOWN_TIME:
-        return payload
-    body["at"] = rfc3339(at + jump)
-    return msgspec.json.encode(body)

@@ -5,7 +5,8 @@ its packet id are remembered without a lock. Events come from the outbox only wh
 unacknowledged; paho's own queue, which lives in RAM and would survive a reconnect under stale ids, is thrown away
 with its client at each reconnect. Callbacks note and return: an exception in one would kill the loop.
 
-MQTT 5 first, 3.1.1 when the broker does not know 5 (MQTT 5.0 section 3.1.2.2; CONNACK reason 0x84, or 1 in 3.1.1).
+MQTT 5 first at each connect, 3.1.1 when the broker says that it does not know 5 (MQTT 5.0 section 3.1.2.2; CONNACK
+reason 0x84, or 1 in 3.1.1): by 3.1.1 it cannot say that it denies a publish, and may acknowledge it.
 """
 
 from __future__ import annotations
@@ -17,23 +18,25 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge_agent.acks import Acks, names
+from edge_agent.blame import Alone, Blame
 from edge_agent.budget import Budget
-from edge_agent.config import Mqtt
-from edge_agent.entries import AGENT, KINDS, Record, dated
-from edge_agent.errors import LinkError
+from edge_agent.clock import Clock
+from edge_agent.config import Mqtt, level
+from edge_agent.entries import AGENT, KINDS, Record
+from edge_agent.errors import ConfigError, LinkError
 from edge_agent.outbox import Outbox
 from edge_agent.segments import write_private
 from edge_agent.types import KNOWN_TIME, UNREADABLE
 from edge_agent.wire import (
-    BACKOFF,
     CONNACK_S,
+    FIRST_PAUSE_S,
     Broker,
     Client,
     MQTTMessage,
@@ -41,6 +44,7 @@ from edge_agent.wire import (
     close,
     comes_for,
     gathered,
+    said,
     subscribe,
     turn,
     wait_before,
@@ -60,13 +64,25 @@ SETTLE_S = 2.0
 """seconds at most that alerts wait, after a reconnect, for the acknowledgements that the broker kept meanwhile"""
 SHORT_S = 10.0
 """seconds: a connection that is lost sooner was brief"""
-FALLS = 3
-"""brief connections in a row that look like the fault of the event that was first in flight each time"""
+MUTE, ANSWERS = 3, 3
+"""connects by MQTT 5 in a row that a broker closes without a word until 3.1.1 is tried, and the times that it is to
+answer that, closing at 5 in between, until it is believed not to know 5"""
+OLD_S = 600.0
+"""seconds until MQTT 5 is tried again then; a broker that says that it does not know 5 is asked at each connect"""
 TAKEN = 5
 """brief connections in a row that look like two devices of one name"""
+LOOK_S = 0.5
+"""seconds between two looks at the clock"""
+RELOAD_S = 2.0
+"""seconds at most that a reload waits for what is on its way"""
+TAKEN_S = 30.0
+"""seconds before the next connect then"""
 
 _DENIED = {"Not authorized", "Quota exceeded", "Unspecified error", "Implementation specific error"}
 """v5 reasons that may pass; others (invalid topic, bad payload) will not, and the event is set aside"""
+
+_BY_ITSELF = {"Server shutting down", "Server busy", "Administrative action", "Use another server", "Server moved"}
+"""reasons of a DISCONNECT that have nothing to do with what was sent"""
 
 REMEMBERED = 10_000
 """topics whose last texts are remembered, to tell retained ones that come again"""
@@ -84,7 +100,7 @@ class Link:
         Raises LinkError or ConfigError when the broker's address or a secret file is wrong; does not connect."""
         self.broker = Broker(mqtt)
         self.mqtt, self.outbox = mqtt, outbox
-        self.base = f"{mqtt.prefix}/{device}"
+        self.base = f"{mqtt.prefix}/{level(device)}"
         self.client_id = f"edge-agent-{device}"
         if mqtt.prefix != Mqtt().prefix:  # the same device name of another site on the same broker
             self.client_id += f"-{zlib.crc32(mqtt.prefix.encode()):08x}"
@@ -93,7 +109,12 @@ class Link:
         self.why = "not yet connected"
         """why it is not connected, one line"""
         self.sent = 0
-        self._v5 = True
+        self.speaks = ""
+        """the version of MQTT, "5" or "3.1.1"; empty before the first connection"""
+        self._old_until = 0.0
+        """monotonic time until which 3.1.1 is spoken without asking for 5 first"""
+        self._mute = self._answers = 0
+        """connects by MQTT 5 in a row that were closed without a word, and those by 3.1.1 between them that were not"""
         self._retain = True
         """whether the broker keeps what is to be retained"""
         self._client: Client | None = None
@@ -103,7 +124,7 @@ class Link:
         self._acks = Acks(outbox)
         self._settled_at = 0.0
         """monotonic time from which alerts are sent: the acknowledgements from before a reconnect are to come first"""
-        self._lost_time = time.time() - time.monotonic() if time.time() < KNOWN_TIME else None
+        self._clock = Clock()
         self._to_tell: deque[tuple[str, bytes]] = deque(maxlen=100)
         self._said: dict[str, bytes] = {}
         self._to_say: dict[str, None] = {}
@@ -119,6 +140,14 @@ class Link:
         self._session = _read(self._session_file)
         """what this device may be subscribed to at the broker, which remembers it across our restarts"""
         self._lock = threading.Lock()
+        self._kept_file = outbox.path / "retained.json"
+        self._kept = _read(self._kept_file) if self._kept_file.exists() else None
+        """topics that the broker retains for this device; None: no run has noted them"""
+        self._ghosts: list[str] = []
+        """those that are to be cleared"""
+        self._clearing: dict[int, str] = {}
+        """packet id -> which of them"""
+        self._reload, self._reload_at = threading.Event(), 0.0
         self._stop = threading.Event()
         self._stop_by = float("inf")
         self._gap_wait = HOLD_S
@@ -127,16 +156,21 @@ class Link:
         self._largest: int | None = None
         self._unsaid: set[str] = set()
         """what was too large to be said, and is said to be so once"""
-        self._first, self._falls = 0, 0
-        """the event that was first in flight when the connection broke, and how many times in a row"""
-        self._alone = 0
-        """how many events are still to be sent one by one, with nothing said beside them"""
+        self._blame = Blame()
+        self._careful = False
+        """everything is sent one by one"""
+        self._alone: Alone | None = None
+        """what is on its way then"""
+        self._idle_since = 0.0
+        """monotonic time since which nothing is on its way"""
         self._most = WINDOW + SPARE
         """packets that the broker takes unacknowledged (MQTT 5.0 section 3.2.2.3.3, Receive Maximum)"""
-        self._others: set[int] = set()
-        """packet ids of what is no event and not yet acknowledged"""
+        self._others: dict[int, str] = {}
+        """packet id of what is no event and not yet acknowledged -> what it is"""
         self._connack: ReasonCode | None = None
         self._kicked = False
+        self._parting = ""
+        """why the broker says that it ends the connection (MQTT 5)"""
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         outbox.on_ready = self.wake
         if mqtt.ack:
@@ -162,6 +196,22 @@ class Link:
         self.wake()
         if self._thread.is_alive():
             self._thread.join(drain + CONNACK_S)
+
+    def reload(self) -> None:
+        """Connect anew: secrets and certificates are read at each connect."""
+        self._reload_at = time.monotonic()
+        self._reload.set()
+        self.wake()
+
+    def clear_others(self, more: Iterable[str] = ()) -> None:
+        """All is said that this device says: what it retained in earlier runs and nobody serves now is cleared.
+
+        `more`: topics that may be retained too, where no earlier run of ours noted what it retained.
+        """
+        with self._lock:
+            served = {f"{self.base}/{tail}" for tail in (*self._said, "status")}
+            self._ghosts = sorted((self._kept if self._kept is not None else set(more)) - served)
+        self.wake()
 
     def wake(self) -> None:
         """There is something to do."""
@@ -206,24 +256,26 @@ class Link:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        wait, short = BACKOFF[0], 0
+        wait, short = FIRST_PAUSE_S, 0
         while not self._over():
             began, sent = time.monotonic(), self.sent
             try:
                 self._connect()
                 began = time.monotonic()
                 self.connected, self.why = True, ""
+                self.broker.worked()
                 log.info("mqtt: connected to %s:%d", self.broker.host, self.broker.port)
                 self._serve()
-            except (OSError, LinkError, ValueError) as error:
-                why = str(error) or type(error).__name__
+            except (OSError, LinkError, ConfigError, ValueError) as error:
+                why = said(error)
                 brief = self.connected and time.monotonic() - began < SHORT_S
-                if brief and not self._kicked:
-                    self._suspect()
+                if self.connected and not self._kicked and self._judge(brief):
+                    wait = FIRST_PAUSE_S  # what ended it is not sent again so soon
                 short = short + 1 if brief else 0
                 # not every broker says that the session was taken over
-                if self._kicked or (short >= TAKEN and not self._alone):
-                    why = f"{why} again and again; does another device call itself {self.base.rpartition('/')[2]}?"
+                if self._kicked or (short >= TAKEN and not self._blame.held and not self._blame.suspects):
+                    why = f"{why} again and again, soon after it was made; does another device call itself "
+                    why += f"{self.base.rpartition('/')[2]}?"
                 if why != self.why:
                     log.warning("mqtt: %s:%d: %s; events wait on disk", self.broker.host, self.broker.port, why)
                 self.why = why
@@ -231,33 +283,44 @@ class Link:
             self._forget()
             if self._over():
                 break
-            if self.sent > sent and short < TAKEN:
-                wait = BACKOFF[0]
+            if self.sent > sent and (short < TAKEN or self._careful):
+                wait = FIRST_PAUSE_S
             if self._kicked:  # two that take the session from each other in turn help nobody
-                wait = BACKOFF[1]
-            self._stop.wait(wait_before(wait))
-            wait = min(BACKOFF[1], wait * 2)
+                wait = TAKEN_S
+            if self.broker.more:  # addresses of the same broker
+                continue
+            until = time.monotonic() + wait_before(min(wait, self.mqtt.longest_pause_s))
+            while time.monotonic() < until and not self._stop.wait(min(LOOK_S, max(0.0, until - time.monotonic()))):
+                self._look_at_the_clock()
+                if self._reload.is_set():
+                    break
+            wait = min(self.mqtt.longest_pause_s, wait * 2)
         os.close(self._wake_r)
+
+    def _look_at_the_clock(self) -> None:
+        if (jump := self._clock.notice(self.outbox.last)) > 0:
+            self.outbox.clock_set(jump)
 
     def _over(self) -> bool:
         return self._stop.is_set() and (time.monotonic() >= self._stop_by or self.outbox.empty)
 
-    def _suspect(self) -> None:
-        """A connection broke soon: it may be for an event that was first in flight each time. Such a one is sent alone,
-        and set aside should that not help; else it would be sent first, and nothing after it, for ever.
-        """
-        if not self._flying:
-            return
-        record = next(iter(self._flying.values()))
-        self._falls = self._falls + 1 if record.seq == self._first else 1
-        self._first = record.seq
-        if self._falls < FALLS:
-            return
-        if self._alone:
-            self._refuse(record, f"the broker ended the connection each of {FALLS} times that it was sent alone")
-        else:
-            log.warning("mqtt: each of %d connections broke behind event %d; sending it alone", FALLS, record.seq)
-        self._alone, self._falls = WINDOW, 0
+    def _judge(self, brief: bool) -> bool:
+        """The connection broke: find out what ends it, on evidence alone; see blame.py. Whether that was found."""
+        if self._parting in _BY_ITSELF:
+            return False
+        verdict = self._blame.broke(self._alone, brief and bool(self._flying or self._others))
+        if verdict is None:
+            return False
+        if verdict.refuse is not None:
+            self._refuse(verdict.refuse, verdict.say)
+            return True
+        topic = self._alone.what.removeprefix("PUBLISH ") if self._alone else ""
+        if topic in self._ghosts:
+            self._cleared(topic)
+        if verdict.pipeline:
+            self._held[verdict.pipeline] = time.monotonic() + verdict.wait
+        log.error("mqtt: %s", verdict.say)
+        return True
 
     def _forget(self) -> None:
         """The connection is gone: everything in flight is to be sent again."""
@@ -270,14 +333,22 @@ class Link:
         self._acks.forget()
         self._subscribed.clear()
         self._leaving.clear()
-        self.outbox.again()
+        self._clearing.clear()
+        self._alone = None
+        self.outbox.again(but=[suspect.record for suspect in self._blame.suspects.values()])
 
     def _connect(self) -> None:
         """Connect and wait for the CONNACK. Raises LinkError when the broker refuses, OSError when it cannot."""
         if self.broker.secure and time.time() < KNOWN_TIME:
             raise LinkError("the clock is not set yet, so no certificate can be checked; waiting for the time")
-        self._connack, self._kicked = None, False
-        client = self.broker.client(self.client_id, self._v5)
+        self.broker.choose()
+        self._reload.clear()
+        self._attempt(v5=time.monotonic() >= self._old_until)
+
+    def _attempt(self, v5: bool) -> None:
+        """Connect by MQTT 5 or 3.1.1 to the address that was chosen; as `_connect`."""
+        self._connack, self._kicked, self._parting = None, False, ""
+        client = self.broker.client(self.client_id, v5)
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
@@ -287,36 +358,60 @@ class Link:
         client.manual_ack_set(True)  # what a source does not take any more is for the next process
         client.max_inflight_messages_set(WINDOW + SPARE)
         client.will_set(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
+        deadline = time.monotonic() + self.broker.patience
         self.broker.connect(client)
         self._client = client
-        deadline = time.monotonic() + CONNACK_S
         while self._connack is None:
             if time.monotonic() > deadline:
                 raise LinkError("the broker does not answer the connect")
             if not turn(client, self._wake_r, 0.2) and self._connack is None:
-                if self._v5:
-                    self._connect_in_3_1_1(client)
-                    return
-                self._v5 = True  # it may have been restarted as one that knows 5
-                raise LinkError("the broker closed the connection before it was made")
+                why = self.broker.why(client)
+                close(client)
+                if why is None and v5:
+                    self._mute += 1
+                    if self._mute >= MUTE:
+                        self._ask_in_3_1_1()
+                        return
+                raise LinkError(why or self.broker.closed)
         if self._connack.is_failure:
             name = self._connack.getName()
-            if name == "Unsupported protocol version" and self._v5:
-                self._connect_in_3_1_1(client)
+            if name == "Unsupported protocol version" and v5:
+                close(client)
+                self._attempt(v5=False)
                 return
             if name == "Retain not supported" and self._retain:
                 self._retain_nothing()
                 close(client)
-                self._connect()
+                self._attempt(v5)
                 return
             raise LinkError(f"the broker refuses the connection: {name}; check [mqtt] username, password_file, cert")
+        if v5:
+            self._mute = self._answers = 0
+        if not v5 and self.speaks != "3.1.1":
+            where = f"{self.broker.host}:{self.broker.port}"
+            log.warning("mqtt: %s does not speak MQTT 5; by 3.1.1 it may acknowledge what it denies", where)
+        self.speaks = "5" if v5 else "3.1.1"
 
-    def _connect_in_3_1_1(self, refused: Client) -> None:
-        """The broker does not know MQTT 5: try what it may know, at once."""
-        close(refused)
-        log.info("mqtt: %s:%d does not speak MQTT 5; trying 3.1.1", self.broker.host, self.broker.port)
-        self._v5 = False
-        self._connect()
+    def _ask_in_3_1_1(self) -> None:
+        """Some old brokers close at MQTT 5 without a word, but so does a proxy without a broker behind it. The broker
+        is believed to be old when it answers 3.1.1 ANSWERS times while it closes at 5 each time between them.
+        """
+        speaks = self.speaks
+        try:
+            self.speaks = "3.1.1"  # it is said once it is believed
+            self._attempt(v5=False)
+        except (LinkError, OSError):
+            self._answers = 0
+            raise
+        finally:
+            self.speaks = speaks
+        self._answers += 1
+        if self._answers < ANSWERS:
+            raise LinkError("the broker closes at MQTT 5 and answers 3.1.1; asking again")
+        log.warning("mqtt: it closes at each connect by MQTT 5 and answers 3.1.1, which is spoken for 10 minutes")
+        self._old_until = time.monotonic() + OLD_S
+        self._mute, self._answers = MUTE - 1, ANSWERS - 1
+        self.speaks = "3.1.1"
 
     def _retain_nothing(self) -> None:
         """Such a broker would end the connection for each retained message; who comes later hears the next one."""
@@ -329,7 +424,8 @@ class Link:
         """Publish and listen until the connection ends or we are to stop. Raises LinkError when it broke."""
         client = self._client
         assert client is not None
-        self._others.add(client.publish(f"{self.base}/status", b"online", qos=1, retain=self._retain).mid)
+        self._blame.begin()
+        self._idle_since, greeted = time.monotonic(), False
         if not self.budget.saving:
             with self._lock:
                 self._to_say = dict.fromkeys(self._said)
@@ -341,34 +437,80 @@ class Link:
             if self._stop.is_set() and time.monotonic() >= self._stop_by:
                 self._farewell(client)
                 return
-            self._subscribe_new(client)
-            if not self._alone:
-                self._say_new(client)
-            self._send(client)
-            alive = turn(client, self._wake_r, 0.5 if not self._stop.is_set() else 0.05)
+            self._look_at_the_clock()
+            if not self._idle:
+                self._idle_since = time.monotonic()
+            if self._reload.is_set() and (self._idle or time.monotonic() - self._reload_at > RELOAD_S):
+                log.info("mqtt: connecting anew, with the secrets and certificates that are there now")
+                return
+            careful = self._careful = self._blame.careful()
+            if not self._reload.is_set() and (not careful or (self._idle and self._blame.ready(self._idle_since))):
+                self._alone = None
+                if not greeted and self._free(f"{self.base}/status"):
+                    self._publish_other(client, "status", b"online", self._retain)
+                    greeted = True
+                if not (careful and self._others):
+                    self._subscribe_new(client, 1 if careful else WINDOW)
+                if not (careful and self._others):
+                    self._say_new(client, 1 if careful else WINDOW)
+                if not (careful and self._others):
+                    self._send(client, 1 if careful else WINDOW)
+                if careful and self._idle and time.monotonic() >= self._settled_at:
+                    self._blame.calm()
+            alive = turn(client, self._wake_r, 0.5 if not careful and not self._stop.is_set() else 0.05)
             self._strike()
             if not alive:
                 if self._kicked:
                     raise LinkError("the session was taken over")
-                raise LinkError("the connection was lost")
+                raise LinkError("the connection was lost" + (self._parting and f": the broker says {self._parting}"))
+
+    @property
+    def _idle(self) -> bool:
+        """Nothing is on its way."""
+        return not self._flying and not self._others
+
+    def _free(self, topic: str) -> bool:
+        """Whether the broker is not known to end the connection at a publish on it."""
+        return f"PUBLISH {topic}" not in self._blame.held
+
+    def _publish_other(self, client: Client, tail: str, payload: bytes, retain: bool) -> int:
+        """Publish what is no event; its packet id."""
+        topic = f"{self.base}/{tail}"
+        if retain:
+            self._keep(self._noted | {topic})
+        mid = client.publish(topic, payload, qos=1, retain=retain).mid
+        self._on_its_way(mid, f"PUBLISH {topic}")
+        return mid
+
+    def _on_its_way(self, mid: int, what: str) -> None:
+        self._others[mid] = what
+        if self._careful:
+            self._alone = Alone(what, None)
+
+    def _arrived_other(self, mid: int) -> None:
+        """The broker has acknowledged what is no event."""
+        what = self._others.pop(mid, None)
+        if mid in self._clearing:
+            self._cleared(self._clearing.pop(mid))
+        if what is not None:
+            self._blame.passed(what)
 
     def _strike(self) -> None:
         """Tell the outbox what has arrived."""
         arrived, self._arrived = self._arrived, []
         if arrived:
             self.outbox.done(*arrived)
+        if free := self._blame.freed():
+            self.outbox.again(free)
 
-    def _send(self, client: Client) -> None:
-        room = self._room(SPARE)
-        if self._alone:
-            room = min(room, 1 - len(self._flying))
+    def _send(self, client: Client, most: int) -> None:
+        room = min(most, self._room(SPARE))
         if room <= 0:
             return
         now = time.monotonic()
         self._held = {pipeline: until for pipeline, until in self._held.items() if until > now}
-        records = self._next(room)
-        if not records and now >= self._settled_at:
-            self._alone = 0
+        suspect = self._blame.due()
+        records = [suspect] if suspect is not None and "alert" in self.budget.open(KINDS) else self._next(room)
         if records:
             with gathered(client):
                 for record in records:
@@ -393,7 +535,7 @@ class Link:
         return records + self.outbox.take(room - len(records), others, self._held)
 
     def _publish(self, client: Client, record: Record) -> None:
-        topic = f"{self.base}/{record.pipeline}/events"
+        topic = f"{self.base}/{level(record.pipeline)}/events"
         if self._too_large(topic, record.payload):
             self._refuse(record, self._limit)
             return
@@ -401,25 +543,27 @@ class Link:
             self.outbox.again([record])
             return
         payload = record.payload
-        fresh = record.seq > self.outbox.before  # the others' times may be of another boot
-        if fresh and self._lost_time is not None and time.time() >= KNOWN_TIME:
-            payload = dated(payload, time.time() - time.monotonic() - self._lost_time)
+        if record.seq > self.outbox.before:  # the others' times may be of another boot
+            payload = self._clock.right(record.seq, payload)
+        if self._careful:
+            self._alone = Alone(f"PUBLISH {topic}", record)
         info = client.publish(topic, payload, qos=1)
         self._flying[info.mid] = record
         self.budget.spend(len(topic) + len(payload))
 
-    def _say_new(self, client: Client) -> None:
-        """Say and tell what waits, as far as the broker and the day's bytes take it now."""
-        while self._room(1) > 0 and self.budget.left > 0:
+    def _say_new(self, client: Client, most: int = WINDOW) -> None:
+        """Say and tell up to `most` of what waits, as far as the broker and the day's bytes take it now."""
+        while most > 0 and self._room(1) > 0 and self.budget.left > 0:
             with self._lock:
-                if self._to_say:
-                    tail = next(iter(self._to_say))
+                tail = next((tail for tail in self._to_say if self._free(f"{self.base}/{tail}")), "")
+                if tail:
                     del self._to_say[tail]
                     payload, retain = self._said[tail], self._retain
                 elif self._to_tell:
                     tail, payload = self._to_tell.popleft()
                     retain = False
                 else:
+                    self._clear(client, most)
                     return
             topic = f"{self.base}/{tail}"
             if self._too_large(topic, payload):
@@ -427,8 +571,36 @@ class Link:
                     log.warning("mqtt: %s: %d bytes; %s", topic, len(payload), self._limit)
                 self._unsaid.add(tail)
                 continue
-            self._others.add(client.publish(topic, payload, qos=1, retain=retain).mid)
+            self._publish_other(client, tail, payload, retain)
             self.budget.spend(len(topic) + len(payload))
+            most -= 1
+
+    def _clear(self, client: Client, most: int) -> None:
+        """Clear up to `most` of what was retained for what nobody serves any more."""
+        for topic in [topic for topic in self._ghosts if topic not in self._clearing.values()][:most]:
+            if not self._retain or self._room(1) <= 0:
+                return
+            mid = client.publish(topic, b"", qos=1, retain=True).mid
+            self._clearing[mid] = topic
+            self._on_its_way(mid, f"PUBLISH {topic}")
+            self.budget.spend(len(topic))
+
+    def _cleared(self, topic: str) -> None:
+        """It is, or the broker does not let us."""
+        self._ghosts.remove(topic)
+        self._keep(self._noted - {topic})
+
+    @property
+    def _noted(self) -> set[str]:
+        return self._kept or set()
+
+    def _keep(self, topics: set[str]) -> None:
+        """Note which topics are retained, before they are."""
+        if topics == self._kept:
+            return
+        self._kept = topics
+        with contextlib.suppress(OSError):  # a topic that is not noted may be retained in vain
+            write_private(self._kept_file, msgspec.json.encode(sorted(topics)))
 
     def _too_large(self, topic: str, payload: bytes) -> bool:
         """Whether the broker would end the connection for it; what stands around both is at most 16 bytes."""
@@ -438,16 +610,24 @@ class Link:
     def _limit(self) -> str:
         return f"the broker takes no packet above {self._largest} bytes"
 
-    def _subscribe_new(self, client: Client) -> None:
+    def _subscribe_new(self, client: Client, most: int) -> None:
         with self._lock:
             wanted = {topics for topics, *_ in self._receivers}
         self._note_session(self._session | wanted)
-        for topics in sorted(wanted - self._subscribed.keys()):
-            self._subscribed[topics] = subscribe(client, topics, self._numbered)
-        for topics in sorted(self._session - wanted - set(self._leaving.values())):
-            _, mid = client.unsubscribe(topics)
-            self._leaving[mid or 0] = topics
+        fresh = [topics for topics in sorted(wanted - self._subscribed.keys()) if self._free_to_hear(topics)]
+        for topics in fresh[:most]:
+            self._subscribed[topics] = mid = subscribe(client, topics, self._numbered)
+            self._on_its_way(mid, f"SUBSCRIBE {topics}")
+        gone = [] if fresh[most - 1 :] else sorted(self._session - wanted - set(self._leaving.values()))
+        for topics in [topics for topics in gone if self._free_to_hear(topics, "UNSUBSCRIBE")][:most]:
+            mid = client.unsubscribe(topics)[1] or 0
+            self._leaving[mid] = topics
+            self._on_its_way(mid, f"UNSUBSCRIBE {topics}")
             self._subscribed.pop(topics, None)
+
+    def _free_to_hear(self, topics: str, packet: str = "SUBSCRIBE") -> bool:
+        """Whether the broker is not known to end the connection at it."""
+        return f"{packet} {topics}" not in self._blame.held
 
     def _note_session(self, session: set[str]) -> None:
         if session == self._session:
@@ -479,13 +659,13 @@ class Link:
         self._most = min(WINDOW + SPARE, getattr(properties, "ReceiveMaximum", WINDOW + SPARE))
 
     def _on_publish(self, client: Any, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
-        self._others.discard(mid)
+        self._arrived_other(mid)
         record = self._flying.pop(mid, None)
         if record is None:
             return
         if not reason.is_failure:
             self.sent += 1
-            self._alone = max(0, self._alone - 1)
+            self._blame.acknowledged(record)
             if record.pipeline == AGENT:
                 self._gap_wait = HOLD_S
             if self.mqtt.ack and record.kind == "alert":
@@ -494,10 +674,12 @@ class Link:
                 self._arrived.append(record)
             return
         name = reason.getName()
+        self._blame.suspects.pop(record.seq, None)
         if name in _DENIED:
             self.outbox.again([record])
             self._held[record.pipeline] = time.monotonic() + HOLD_S
-            why = f"the broker denies {self.base}/{record.pipeline}/events: {name}; trying again in {HOLD_S:.0f} s"
+            topic = f"{self.base}/{level(record.pipeline)}/events"
+            why = f"the broker denies {topic}: {name}; trying again in {HOLD_S:.0f} s"
             if why != self.why:
                 log.error("mqtt: %s", why)
             self.why = why
@@ -557,6 +739,7 @@ class Link:
 
     def _on_subscribe(self, client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
         """The broker sends what it kept for us before it answers this, so the acknowledgements that wait are here."""
+        self._arrived_other(mid)
         for topics in [topics for topics, sent in self._subscribed.items() if sent == mid]:
             if any(reason.is_failure for reason in reasons):
                 log.error("mqtt: the broker denies the subscription of %s: %s", topics, reasons[0].getName())
@@ -564,12 +747,15 @@ class Link:
                 self._settled_at = 0.0
 
     def _on_unsubscribe(self, client: Any, _: Any, mid: int, *__: Any) -> None:
+        self._arrived_other(mid)
         topics = self._leaving.pop(mid, None)
         if topics is not None and topics not in self._subscribed:  # nobody wanted it once more meanwhile
             self._note_session(self._session - {topics})
 
-    def _on_disconnect(self, client: Any, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
+    def _on_disconnect(self, client: Any, _: Any, flags: Any, reason: ReasonCode, ___: Any) -> None:
         self._kicked = self._kicked or reason.getName() == "Session taken over"
+        if flags.is_disconnect_packet_from_server:
+            self._parting = reason.getName()
 
 
 def _read(file: Path) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
 from edge_agent.types import UNREADABLE
-from edge_agent.wire import BACKOFF, Broker, Client, MQTTMessage, ReasonCode, close, turn, wait_before
+from edge_agent.wire import FIRST_PAUSE_S, Broker, Client, MQTTMessage, ReasonCode, close, said, turn, wait_before
 
 CONNECTED = "connected"
 
@@ -23,13 +24,17 @@ def listen(
     """Yield (topic, payload, retained) of each message, and a str when the connection changes, until `stop`.
 
     `ack`: acknowledge each event to its device once whoever iterates has asked for the next message.
-    Reconnects for ever with the same back-off. Raises LinkError when the broker refuses the connection.
+    Reconnects for ever with the pauses of the link. Raises LinkError when the broker refuses the connection.
     """
     broker = Broker(mqtt)
     heard: list[tuple[str, bytes, bool] | str] = []
     refused: list[str] = []
 
+    answered = False
+
     def on_connect(client: Any, _: Any, __: Any, reason: Any, ___: Any) -> None:
+        nonlocal answered
+        answered = True
         if reason.is_failure:
             refused.append(reason.getName())
         else:
@@ -45,32 +50,45 @@ def listen(
     def on_message(client: Any, _: Any, message: MQTTMessage) -> None:
         heard.append((message.topic, bytes(message.payload), message.retain))
 
-    wait = BACKOFF[0]
+    wait = FIRST_PAUSE_S
     while not stop.is_set():
-        client = broker.client()
-        client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
+        client, answered, why = None, False, "the connection was lost"
         try:
+            broker.choose()
+            deadline = time.monotonic() + broker.patience
+            client = broker.client()
+            client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
             broker.connect(client)
             alive = True
             while alive and not stop.is_set():
                 alive = turn(client, None, 0.1)
+                if not answered and (not alive or time.monotonic() > deadline):
+                    why = "the broker does not answer the connect" if alive else broker.why(client) or broker.closed
+                    break
                 if refused:
                     raise LinkError(f"{mqtt.url}: {refused[0]}; check user, password and the broker's rights")
                 if heard:
-                    wait = BACKOFF[0]
+                    wait = FIRST_PAUSE_S
+                    broker.worked()
                 while heard:
                     message = heard.pop(0)
                     yield message
                     if ack and not isinstance(message, str):
                         _acknowledge(client, message[0], message[1])
-            if not stop.is_set():
-                yield "the connection was lost"
+        except LinkError as error:
+            if refused:
+                raise
+            why = f"{broker.host}:{broker.port}: {error}"
         except OSError as error:
-            yield f"{broker.host}:{broker.port}: {error.strerror or error}"
+            why = f"{broker.host}:{broker.port}: {said(error)}"
         finally:
-            close(client)
-        stop.wait(wait_before(wait))
-        wait = min(BACKOFF[1], wait * 2)
+            if client is not None:
+                close(client)
+        if not stop.is_set():
+            yield why
+        if not broker.more:
+            stop.wait(wait_before(wait))
+            wait = min(mqtt.longest_pause_s, wait * 2)
 
 
 def _acknowledge(client: Client, topic: str, payload: bytes) -> None:

@@ -22,10 +22,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 import msgspec
@@ -95,6 +96,7 @@ class Outbox:
         self._condemned: list[tuple[int, Segment]] = []
         """segments that go once the gap event of this number is written"""
         self._closing = False
+        self._opened_at = time.time()
         self.lost_at_start = list(journal.lost)
         """what the opening missed, and declared"""
         if journal.lost:
@@ -252,15 +254,25 @@ class Outbox:
         self._declare(declaration([record.entry], why))
         self.done(record)
 
-    def again(self, records: list[Record] | None = None) -> None:
-        """These (by default all) that were taken and are not done are to be taken again: the connection is gone."""
+    def again(self, records: list[Record] | None = None, but: Iterable[Record] = ()) -> None:
+        """These (by default all, without those in `but`) that were taken and are not done are to be taken again."""
         with self._state:
-            given_back = self._taken if records is None else self._taken.intersection(records)
+            given_back = (self._taken if records is None else self._taken.intersection(records)).difference(but)
             back = sorted(given_back, key=lambda record: record.seq)
             self._taken.difference_update(back)
             self._again.extend(record for record in back if record.segment is not None)
             for kind, ram in self._ram.items():
                 ram.extendleft(reversed([r.entry for r in back if r.segment is None and r.kind == kind]))
+
+    def clock_set(self, jump: float) -> None:
+        """The clock was set forward by so many seconds: what was written since the store was opened is no older."""
+        with self._state:
+            for queue in self._journal.queues.values():
+                for segment in queue.segments:
+                    if segment.written >= self._opened_at - 1:
+                        with contextlib.suppress(OSError):
+                            os.utime(segment.path, (segment.written + jump,) * 2)
+            self._opened_at += jump
 
     # ── about ────────────────────────────────────────────────────────────────────────────────────────────
 

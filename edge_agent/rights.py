@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edge_agent.config import Config, parse_uri
+from edge_agent.config import Config, level, parse_uri
 from edge_agent.errors import LinkError
-from edge_agent.wire import CONNACK_S, Asking, Broker, ReasonCode, close, subscribe, turn
+from edge_agent.wire import Asking, Broker, ReasonCode, close, said, subscribe, turn
 
 AT_ONCE = 8
 """messages that a broker is asked to hold at once; each of them takes at least 10"""
@@ -31,9 +31,9 @@ class Tried(NamedTuple):
 
 def topics(config: Config) -> tuple[list[str], list[str]]:
     """The topics that an agent of this config publishes, and the filters that it subscribes to."""
-    base = f"{config.mqtt.prefix}/{config.device.id}"
+    base = f"{config.mqtt.prefix}/{level(config.device.id)}"
     sent = [f"{base}/{tail}" for tail in ("status", "health", "agent/events", "reply/ping")]
-    sent += [f"{base}/{pipe.name}/{tail}" for pipe in config.pipeline for tail in ("events", "state")]
+    sent += [f"{base}/{level(pipe.name)}/{tail}" for pipe in config.pipeline for tail in ("events", "state")]
     heard = [f"{base}/cmd/+"] + [f"{base}/ack"] * config.mqtt.ack
     uris = [parse_uri(pipe.source) for pipe in config.pipeline]
     return sent, heard + [uri.rest for uri in uris if uri.scheme == "mqtt"]
@@ -58,7 +58,7 @@ def tried(config: Config) -> list[Tried]:
                     break
                 rows += visit.may_send(sent[at : at + AT_ONCE])
     except (OSError, ValueError, LinkError) as error:
-        rows.append(Tried(False, f"{where}: {error}"))
+        rows.append(Tried(False, f"{where}: {said(error)}"))
     return rows
 
 
@@ -93,6 +93,17 @@ class _Visit:
         close(self.client)
 
     def _connect(self) -> ReasonCode:
+        while True:  # each of the host's addresses
+            try:
+                self.broker.choose()
+                answer = self._connected()
+                self.broker.worked()
+                return answer
+            except (OSError, LinkError):
+                if not self.broker.more:
+                    raise
+
+    def _connected(self) -> ReasonCode:
         self.client = self.broker.client(self.name, self.v5, Asking)
         answers: list[ReasonCode] = []
         self.granted: dict[int, ReasonCode] = {}
@@ -107,7 +118,7 @@ class _Visit:
 
         self.client.on_connect, self.client.on_subscribe = on_connect, on_subscribe
         self.broker.connect(self.client, kept=False)
-        self._wait(lambda: bool(answers), CONNACK_S, "does not answer the connect")
+        self._wait(lambda: bool(answers), self.broker.patience, "does not answer the connect")
         return answers[0]
 
     def _wait(self, done: Any, seconds: float, what: str) -> None:
@@ -115,7 +126,8 @@ class _Visit:
         while not done():
             alive = turn(self.client, None, 0.1)
             if not done() and (not alive or time.monotonic() > deadline):
-                raise LinkError(f"the broker {what if alive else 'closed the connection'}")
+                why = None if alive else self.broker.why(self.client)
+                raise LinkError(why or f"the broker {what if alive else 'closed the connection'}")
 
     def may_hear(self, topic: str) -> Tried:
         mid = subscribe(self.client, topic, numbered=False)

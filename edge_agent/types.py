@@ -79,7 +79,7 @@ class Audio(msgspec.Struct, frozen=True):
 
 Sample: TypeAlias = Frame | Text | Audio
 
-StreamCondition = Literal["starting", "ok", "stalled", "dark", "frozen", "reconnecting", "ended"]
+StreamCondition = Literal["starting", "ok", "stalled", "dark", "frozen", "reconnecting", "ended", "stopped"]
 
 
 class StreamState(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTTMessage, topic_matches_sub
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTTMessage, WebsocketConnectionError, topic_matches_sub
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -28,6 +28,8 @@ from edge_agent.config import Mqtt, parse_broker, secret
 from edge_agent.errors import ConfigError, LinkError
 
 __all__ = [
+    "CONNACK_S",
+    "FIRST_PAUSE_S",
     "Asking",
     "Broker",
     "Client",
@@ -37,6 +39,7 @@ __all__ = [
     "close",
     "comes_for",
     "gathered",
+    "said",
     "subscribe",
     "turn",
     "wait_before",
@@ -44,8 +47,10 @@ __all__ = [
 
 CONNACK_S = 10.0
 """seconds that the broker has to answer a connect"""
-BACKOFF = (0.4, 30.0)
-"""seconds, first and longest wait between two connects; each is drawn from a quarter to all of a doubling range"""
+HASTE_S = 3.0
+"""the same for each of several addresses of a host, doubled each time that none of them answers"""
+FIRST_PAUSE_S = 0.4
+"""seconds, first wait between two connects; each is drawn from a quarter to all of a doubling range"""
 SILENCE_MS = 10_000
 """milliseconds that sent bytes may go without a TCP acknowledgement: finds a black hole before the keepalive does"""
 SESSION_S = 3600
@@ -54,14 +59,17 @@ SESSION_S = 3600
 AT_ONCE = 64 * 1024
 """bytes read from the socket at once"""
 
+_Address = tuple[int, Any]
+"""family, and the address as sockets take it"""
+
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 
 
 class Client(PahoClient):
     """paho's client with one system call for many packets, where paho takes one a packet to send and three to read.
 
-    It overrides the two methods that all of paho's bytes go through. Should a later paho rename them, everything works
-    as before and takes more calls.
+    It overrides the two methods that all of paho's bytes go through, and the one that connects. Should a later paho
+    rename them, everything works as before, takes more calls, and knows but the first of a host's addresses.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,15 +77,38 @@ class Client(PahoClient):
         self._read, self._at = b"", 0
         self._unsent = bytearray()
         self.gathering = False
+        self.address: _Address | None = None
+        """where to connect to, of the host's addresses"""
+        self.trouble: ssl.SSLError | None = None
+        """what TLS failed on while reading, which paho keeps to itself"""
 
     @property
     def readable(self) -> bool:
         """Whether bytes are here that paho has not seen; the socket does not tell of them."""
         return self._at < len(self._read)
 
+    def _create_socket_connection(self) -> socket.socket:
+        if self.address is None:
+            return super()._create_socket_connection()
+        family, address = self.address
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.connect_timeout)
+            sock.connect(address)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
     def _sock_recv(self, bufsize: int) -> bytes:
         if self._at >= len(self._read):
-            self._read, self._at = super()._sock_recv(AT_ONCE), 0
+            try:
+                self._read, self._at = super()._sock_recv(AT_ONCE), 0
+            except ssl.SSLError as error:
+                self.trouble = error
+                raise
         begin, self._at = self._at, self._at + bufsize
         return self._read[begin : self._at]
 
@@ -146,34 +177,76 @@ def _number(topics: str) -> int:
 
 
 class Broker:
-    """An address and what it takes to be let in; makes one Client for each connection."""
+    """An address and what it takes to be let in; makes one Client for each connection.
+
+    Secrets and certificates are read for each client anew: they may have been renewed.
+    """
 
     def __init__(self, mqtt: Mqtt) -> None:
         """Raises LinkError or ConfigError when the address or a secret file is wrong; does not connect."""
         if mqtt.url is None:
             raise LinkError("no broker: set mqtt.url")
         self.mqtt = mqtt
-        self.host, self.port, self.secure = parse_broker(mqtt.url)
-        self._password = secret(mqtt.password_file, "mqtt.password_file") if mqtt.password_file else None
-        self._tls = _tls(mqtt) if self.secure else None
+        self.host, self.port, self.secure, self.path = parse_broker(mqtt.url)
+        self._left: list[_Address] = []
+        """those of the host's addresses that are to be tried in this round"""
+        self._chosen: _Address | None = None
+        self._good: _Address | None = None
+        self._several = False
+        self._rounds = 0
+        self._asked = False
+        """whether the port was asked, since it worked last, which protocol it speaks"""
+        self._secrets()
 
-    def client(self, client_id: str = "", v5: bool = False, kind: type[Client] = Client) -> Client:
-        """A client that has not connected; one with an id keeps its session at the broker."""
-        made = kind(
+    def _secrets(self) -> tuple[str | None, ssl.SSLContext | None]:
+        file = self.mqtt.password_file
+        return secret(file, "mqtt.password_file") if file else None, _tls(self.mqtt) if self.secure else None
+
+    def client(self, client_id: str = "", v5: bool = False, kind: type[Client] | None = None) -> Client:
+        """A client that has not connected; one with an id keeps its session at the broker. Raises ConfigError."""
+        password, tls = self._secrets()
+        made = (kind or Client)(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             protocol=V5 if v5 else V311,
             clean_session=None if v5 else not client_id,
+            transport="tcp" if self.path is None else "websockets",
         )
-        made.connect_timeout = CONNACK_S
+        if self.path is not None:
+            made.ws_set_options(self.path)
+        made.connect_timeout = self.patience
+        made.address = self._chosen
         if self.mqtt.username:
-            made.username_pw_set(self.mqtt.username, self._password)
-        if self._tls is not None:
-            made.tls_set_context(self._tls)
+            made.username_pw_set(self.mqtt.username, password)
+        if tls is not None:
+            made.tls_set_context(tls)
         return made
 
+    def choose(self) -> None:
+        """Go to the next address of the host, the one that worked last first. Raises OSError when it has none."""
+        if not self._left:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            self._left = sorted(dict.fromkeys((f, at) for f, _, _, _, at in found), key=lambda at: at != self._good)
+            self._several = len(self._left) > 1
+            self._rounds += 1
+        self._chosen = self._left.pop(0)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a connect may take."""
+        return min(CONNACK_S, HASTE_S * 2.0 ** (self._rounds - 1)) if self._several else CONNACK_S
+
+    @property
+    def more(self) -> bool:
+        """Whether the host has addresses that were not tried since one of them worked."""
+        return bool(self._left)
+
+    def worked(self) -> None:
+        """The chosen address let us in."""
+        self._left, self._rounds, self._good, self._asked = [], 0, self._chosen, False
+
     def connect(self, client: Client, kept: bool = True) -> None:
-        """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError.
+        """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError or LinkError.
 
         `kept`: the broker keeps the session for a while after the connection has ended.
         """
@@ -182,16 +255,117 @@ class Broker:
         if v5 and kept:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = SESSION_S
-        client.connect(
-            self.host,
-            self.port,
-            self.mqtt.keepalive,
-            clean_start=not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY,
-            properties=properties,
-        )
-        sock: Any = client.socket()
-        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_MS)
+        try:
+            client.connect(
+                self.host,
+                self.port,
+                self.mqtt.keepalive,
+                clean_start=not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY,
+                properties=properties,
+            )
+        except ssl.SSLError as error:
+            raise LinkError(_tls_reason(error, self)) from None
+        except ConnectionResetError:
+            if self.secure and self._answers_plain():
+                raise LinkError(self._plain) from None
+            raise
+        except WebsocketConnectionError:
+            other = f"no MQTT over WebSockets at {self.path}; check the path in mqtt.url"
+            raise LinkError(self._answers_tls() or other) from None
+        except (IndexError, UnicodeError) as error:  # an answer that is no HTTP
+            raise LinkError(f"no WebSockets there ({error}); check mqtt.url") from None
+
+    def why(self, client: Client) -> str | None:
+        """Why a connection ended before its CONNACK, as far as that can be told; asks the port which it speaks."""
+        if client.trouble is not None:
+            return _tls_reason(client.trouble, self)
+        return self._answers_tls()
+
+    @property
+    def closed(self) -> str:
+        """What to say of a connection that ended before its CONNACK for no reason that is known."""
+        # TLS 1.3 tells it after the handshake, and that may be lost with the connection
+        hint = "; if it requires a client certificate, set mqtt.cert and mqtt.key"
+        return "the broker closed the connection before it was made" + hint * (self.secure and not self.mqtt.cert)
+
+    def _answers_tls(self) -> str | None:
+        """What to say of a port that speaks TLS to who does not; it is asked once."""
+        if self.secure or self._asked:
+            return None
+        self._asked = True
+        with contextlib.suppress(OSError, ValueError), self._socket() as sock:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.wrap_socket(sock, server_hostname=self.host).close()
+            return f"this is a TLS port: use {'mqtts' if self.path is None else 'wss'}://"
+        return None
+
+    def _socket(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=2)
+
+    @property
+    def _plain(self) -> str:
+        return f"this port does not speak TLS: use {'mqtt' if self.path is None else 'ws'}://"
+
+    def _answers_plain(self) -> bool:
+        """Whether the port answers a CONNECT (of nobody) that is not encrypted."""
+        with contextlib.suppress(OSError), self._socket() as sock:
+            sock.sendall(b"\x10\x0c\0\4MQTT\4\2\0\x0f\0\0")
+            return sock.recv(1) == b"\x20"
+        return False
+
+
+def said(error: Exception) -> str:
+    """Why a connection could not be made or ended, one line."""
+    if isinstance(error, socket.gaierror):
+        return f"the broker's name has no address ({error.strerror})"
+    if isinstance(error, TimeoutError):
+        return "the broker does not answer"
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or str(error) or type(error).__name__
+
+
+_OTHER_HOST = "host name does not match: the broker's certificate is not for {host}; write the name of it in mqtt.url"
+_UNTRUSTED = {
+    9: "the broker's certificate is not valid yet; is the clock of this device right?",
+    10: "certificate expired: the broker's is to be renewed, unless the clock of this device is wrong",
+    62: _OTHER_HOST,
+    64: _OTHER_HOST,
+}
+"""OpenSSL's X509_V_ERR_* -> what to say"""
+_UNKNOWN_CA = {2, 18, 19, 20, 21}
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER", "PACKET_LENGTH", "RECORD_TYPE")
+_OURS = {
+    "CERTIFICATE_REQUIRED": "the broker requires a client certificate: set mqtt.cert and mqtt.key",
+    "CERTIFICATE_EXPIRED": "the broker refuses our certificate, mqtt.cert: certificate expired",
+    "CERTIFICATE_REVOKED": "the broker refuses our certificate, mqtt.cert: it was revoked",
+    "UNKNOWN_CA": "the broker refuses our certificate, mqtt.cert: it does not know the authority that signed it",
+    "BAD_CERTIFICATE": "the broker refuses our certificate, mqtt.cert, as bad",
+    "CERTIFICATE_UNKNOWN": "the broker refuses our certificate, mqtt.cert; it does not say why",
+    "ALERT_HANDSHAKE_FAILURE": "the broker refuses the TLS handshake; where it requires a client certificate, set "
+    "mqtt.cert and mqtt.key",
+    "PROTOCOL": "the broker offers no TLS 1.2 or newer",
+}
+"""a part of OpenSSL's reason -> what to say"""
+
+
+def _tls_reason(error: ssl.SSLError, broker: Broker) -> str:
+    """Why TLS failed, in a person's words, and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _UNKNOWN_CA:
+            known = f"{broker.mqtt.ca} (mqtt.ca) holds others" if broker.mqtt.ca else "set mqtt.ca to its PEM file"
+            return f"unknown CA: the authority that signed the broker's certificate is not known here; {known}"
+        other = f"the broker's certificate is refused: {error.verify_message}"
+        return _UNTRUSTED.get(error.verify_code, other).format(host=broker.host)
+    reason = error.reason or ""
+    if any(part in reason for part in _NO_TLS):
+        return broker._plain
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        if broker._answers_plain():
+            return broker._plain
+        return "the broker ends the TLS handshake; does it speak TLS, and does it require a client certificate?"
+    told = next((text for part, text in _OURS.items() if part in reason), "")
+    return told or f"TLS fails: {reason.lower().replace('_', ' ') or error}"
 
 
 def wait_before(wait: float) -> float:
@@ -215,7 +389,8 @@ def turn(client: Client, wake: int | None, timeout: float) -> bool:
     sock = client.socket()
     if sock is None:
         return False
-    held = client.readable or (isinstance(sock, ssl.SSLSocket) and sock.pending() > 0)
+    pending = getattr(sock, "pending", None)  # of TLS, and of paho's WebSockets
+    held = client.readable or (pending is not None and pending() > 0)
     if held:
         timeout = 0
     readers: list[Any] = [sock] if wake is None else [sock, wake]

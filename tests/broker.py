@@ -41,7 +41,7 @@ class Mosquitto:
     def start(self) -> None:
         assert MOSQUITTO is not None
         self.process = subprocess.Popen([MOSQUITTO, "-c", str(self.file)], stderr=subprocess.DEVNULL)
-        until(lambda: _open(self.port), "mosquitto listens")
+        until(lambda: is_open(self.port), "mosquitto listens")
 
     def stop(self, kill: bool = False) -> None:
         if self.process is not None:
@@ -53,7 +53,7 @@ class Mosquitto:
             self.process = None
 
 
-def _open(port: int) -> bool:
+def is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -26,6 +26,8 @@ WALK = {
     "journal",
     "entries",
     "link",
+    "blame",
+    "clock",
     "acks",
     "wire",
     "rights",

@@ -161,7 +161,7 @@ def test_an_event_that_ends_each_connection_is_set_aside(tmp_path: Path, box: Ou
         for _ in range(60):
             box.put(event(), "telemetry")
         link = Link(mqtt, "d", box)
-        link._v5 = False
+        link._old_until = float("inf")
         with Consumer(mqtt) as consumer:
             link.start()
             until(lambda: len(consumer.seqs()) == 61, "all the others and the declaration arrive")
@@ -285,10 +285,10 @@ def test_a_connection_that_breaks_in_the_farewell(
         until(lambda: link.connected, "it is connected")
         say_new = link._say_new
 
-        def cut_and_say(client: Client) -> None:
+        def cut_and_say(client: Client, most: int = 1) -> None:
             if link._stop.is_set():
                 client._sock_close()
-            say_new(client)
+            say_new(client, most)
 
         monkeypatch.setattr(link, "_say_new", cut_and_say)
         link.stop()

@@ -182,7 +182,12 @@ def _bench_options(timed: argparse.ArgumentParser) -> None:
 
 def _listen_options(heard: argparse.ArgumentParser) -> None:
     heard.add_argument("-c", "--config", help="take the broker from this config")
-    heard.add_argument("--url", help="mqtt://host[:port]")
+    heard.add_argument("--url", help="mqtt[s]://host[:port] or ws[s]://host[:port]/path")
+    heard.add_argument("--username", help="who we are to the broker")
+    heard.add_argument("--password-file", metavar="FILE", help="what holds the password")
+    heard.add_argument("--ca", metavar="PEM", help="the authority that signed the broker's certificate")
+    heard.add_argument("--cert", metavar="PEM", help="our certificate, where the broker wants one")
+    heard.add_argument("--key", metavar="PEM", help="and its private key")
     heard.add_argument("--prefix", default="edge/v1")
     heard.add_argument("--device", default="+", help="one device's id (default: all)")
     heard.add_argument("--seconds", type=_seconds, help="end by itself")

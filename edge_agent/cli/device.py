@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.say import note, print_json, progress
-from edge_agent.errors import EdgeAgentError, LinkError, UsageError
+from edge_agent.errors import ConfigError, EdgeAgentError, LinkError, UsageError
 from edge_agent.redact import redact, source_for_people
 
 if TYPE_CHECKING:
@@ -36,10 +37,14 @@ def run(args: argparse.Namespace) -> int:
     for pipe in loaded.pipeline:
         for word in config.warnings(pipe):
             note(f"{args.config}: {word}")
+    for word in config.dotted(loaded):
+        note(f"{args.config}: {word}")
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
     agent.look = look
+    if sys.stdin is None or not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, lambda *_: agent.reload())
     _notify("READY=1")
     try:
         agent.run(stop)
@@ -118,7 +123,10 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
         print("mqtt: no url, events stay in the store")
     else:
         tls = " with TLS" if broker.secure else ""
-        print(f"mqtt: {broker.host}:{broker.port}{tls} as {loaded.mqtt.prefix}/{loaded.device.id}")
+        tls += " over WebSockets" if broker.path else ""
+        print(f"mqtt: {broker.host}:{broker.port}{tls} as {loaded.mqtt.prefix}/{config.level(loaded.device.id)}")
+    for word in config.dotted(loaded):
+        print(word)
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
     return lines, store
 
@@ -190,17 +198,28 @@ def listen(args: argparse.Namespace) -> int:
         timer = threading.Timer(args.seconds, stop.set)
         timer.daemon = True
         timer.start()
-    if args.config and args.url:
-        raise UsageError("give either --url or -c")
+    keys = ("username", "password_file", "ca", "cert", "key")
+    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    if args.config and (args.url or given):
+        raise UsageError("give either -c, which says it all, or --url and what belongs to it")
     if not re.fullmatch(config.PREFIX, args.prefix):
         raise UsageError(f'--prefix "{args.prefix}": give 1 to 3 topic levels without + # or spaces')
+    if args.url is None and args.config is None:
+        raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
     if args.device != "+" and not re.fullmatch(config.NAME, args.device):
         raise UsageError(f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -')
-    mqtt = config.load(args.config).mqtt if args.config else config.Mqtt(url=args.url, prefix=args.prefix)
-    if mqtt.url is None:
-        raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
+    if args.config:
+        mqtt = config.load(args.config, pipelines=False).mqtt
+        if mqtt.url is None:
+            raise UsageError(f"{args.config}: has no mqtt.url; add it, or give --url mqtt://host")
+    else:
+        try:
+            made = config.Mqtt(url=args.url, prefix=args.prefix, **given)
+            mqtt = config.checked_mqtt(made, Path.cwd())
+        except ConfigError as error:
+            raise UsageError(_as_options(str(error))) from None
     audit, connected = Audit(), False
-    for message in listen(mqtt, [f"{mqtt.prefix}/{args.device}/#"], stop, ack=args.ack):
+    for message in listen(mqtt, [f"{mqtt.prefix}/{config.level(args.device)}/#"], stop, ack=args.ack):
         if isinstance(message, str):
             note(f"{mqtt.url}: {message}")
             connected = connected or message == CONNECTED
@@ -214,6 +233,11 @@ def listen(args: argparse.Namespace) -> int:
     if not connected:
         raise LinkError(f"{mqtt.url}: it was never connected; is the broker there?")
     return code
+
+
+def _as_options(text: str) -> str:
+    """What is said of a config's keys, said of the command line."""
+    return re.sub(r"mqtt\.(\w+)", lambda key: "--" + key[1].replace("_", "-"), text).replace("mqtt: cert", "--cert")
 
 
 def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:

@@ -24,6 +24,9 @@ from edge_agent.sources.watch import OPENING, RULES, Reader, Rules, queued, rule
 from edge_agent.types import Frame, Uri
 
 DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
+PORTS = {"rtsp": 554, "rtsps": 322, "https": 443}
+REACH = 2.0
+"""seconds that a network camera has to accept a connection"""
 STREAM = {"fps": "", "ca": "", "verify": "yes", **RULES}
 BAD_IN_A_ROW = 100
 """frames that cannot be decoded before the stream is given up"""
@@ -74,6 +77,7 @@ def rtsp(uri: Uri, here: Here) -> Opened:
     tls = trust(safe, STREAM)
 
     def open_() -> Reader:
+        reach(parts)
         return open_stream(parts, believed, fps, tls)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
@@ -133,6 +137,17 @@ def shown(parts: SplitResult) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
+def reach(parts: SplitResult) -> None:
+    """Raise SourceError where nothing answers at an address: sooner than what waits until a stream is understood, so
+    that a camera which is away is asked often.
+    """
+    port = parts.port or PORTS.get(parts.scheme, 80)
+    try:
+        socket.create_connection((str(parts.hostname), port), timeout=REACH).close()
+    except OSError as error:
+        raise SourceError(f"{shown(parts)}: {error.strerror or 'does not answer'}") from None
+
+
 def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None) -> Reader:
     """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it.
 
@@ -166,7 +181,7 @@ def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLCon
 
 def _why_not(parts: SplitResult, limit: float) -> str:
     """What a plain connection to the same place says; cv2 says nothing."""
-    port = parts.port or {"rtsp": 554, "rtsps": 322, "https": 443}.get(parts.scheme, 80)
+    port = parts.port or PORTS.get(parts.scheme, 80)
     try:
         socket.create_connection((str(parts.hostname), port), timeout=limit).close()
     except OSError as error:

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult
 
 from edge_agent.errors import InputError, SourceError
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.camera import STREAM, address, open_stream, shown, trust
+from edge_agent.sources.camera import STREAM, address, open_stream, reach, shown, trust
 from edge_agent.sources.formats import JPEG, PNG
 from edge_agent.sources.options import number
 from edge_agent.sources.parts import jpegs, multipart
@@ -62,6 +62,7 @@ def http(uri: Uri, here: Here) -> Opened:
 
 def _open(camera: _Camera) -> Reader:
     """By what the camera says that it sends, and where it says nothing or too little, by how that begins."""
+    reach(camera.parts)
     answer = camera.get()
     kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
     boundary = str(answer.headers.get_param("boundary") or "")

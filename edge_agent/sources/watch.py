@@ -18,7 +18,7 @@ from edge_agent.mailbox import TOO_OLD
 from edge_agent.sources.options import number, switch
 from edge_agent.types import Frame, Pixels, StreamCondition, StreamState, Uri
 
-RULES = {"stall": "5", "dark": "on", "frozen": "3"}
+RULES = {"stall": "5", "dark": "on", "frozen": "3", "pause": "30"}
 """Options that every live source of pictures knows, with their defaults."""
 
 DARK, LIGHT = 16, 20
@@ -34,8 +34,11 @@ TICK = 0.1
 """seconds between looks at `stop`"""
 OPENING = 10.0
 """seconds that opening a stream may take: its codec is found out from what it sends, and a camera wakes up slowly"""
-FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
-"""seconds before a stream is opened again: doubled each time, a quarter more or less by chance"""
+FIRST_PAUSE, SHARE = 0.5, 1 / 30
+"""seconds at least before a stream is opened again, and the share of the time that it has been away, which is waited
+where that is longer: up to `pause`, a quarter more or less by chance"""
+STEADY = 10.0
+"""seconds of frames after which a stream that dies was back"""
 MOST_HUNG = 4
 """threads that may hang in reads that never return before no more are started"""
 FAREWELL = 2.0
@@ -56,6 +59,8 @@ class Rules:
     dark: bool = True
     frozen: float = 3.0
     """seconds of one and the same picture; 0: never"""
+    pause: float = 30.0
+    """seconds at most before it is opened again"""
 
 
 def rules(uri: Uri, known: dict[str, str]) -> Rules:
@@ -64,6 +69,7 @@ def rules(uri: Uri, known: dict[str, str]) -> Rules:
         stall=number(uri, known, "stall", 0.1, 3600) or 5.0,
         dark=switch(uri, known, "dark"),
         frozen=number(uri, known, "frozen", 0.1, 3600),
+        pause=number(uri, known, "pause", 0.1, 3600) or 30.0,
     )
 
 
@@ -249,7 +255,7 @@ def watch(open_: Callable[[], Reader], believed: Rules, stop: threading.Event) -
     left behind. `stop` is obeyed within about 0.2 s whatever hangs.
     """
     judge = Judge(believed)
-    pause = FIRST_PAUSE
+    lost = time.monotonic()
     threads: list[threading.Thread] = []
     while not stop.is_set():
         threads = [thread for thread in threads if thread.is_alive()]
@@ -271,10 +277,10 @@ def watch(open_: Callable[[], Reader], believed: Rules, stop: threading.Event) -
         if stop.is_set():
             return
         yield from judge.say("reconnecting", why)
-        if feed.alive - began > LAST_PAUSE / 3:
-            pause = FIRST_PAUSE
-        stop.wait(pause * random.uniform(0.75, 1.25))
-        pause = min(2 * pause, LAST_PAUSE)
+        if feed.alive - began > STEADY:
+            lost = time.monotonic()
+        pause = max(FIRST_PAUSE, SHARE * (time.monotonic() - lost))
+        stop.wait(min(pause, believed.pause) * random.uniform(0.75, 1.25))
 
 
 @atexit.register

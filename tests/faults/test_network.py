@@ -23,7 +23,7 @@ Net = tuple[Outbox, Proxy, Consumer, Link]
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
     """A link that sends through a proxy what a consumer hears from the broker directly."""
-    monkeypatch.setattr(link_module, "BACKOFF", (0.05, 0.2))
+    monkeypatch.setattr(link_module, "FIRST_PAUSE_S", 0.05)
     box = Outbox(tmp_path / "store", "d")
     with (
         broker(tmp_path, config=PERSISTENT.format(tmp_path)) as server,
