@@ -317,7 +317,7 @@ def test_wrong_files_and_addresses_are_one_line(tmp_path: Path, box: Outbox) -> 
         Link(Mqtt(), "d", box)
     with pytest.raises(ConfigError, match="is not mqtt://"):
         Link(Mqtt(url="tcp://x"), "d", box)
-    with pytest.raises(ConfigError, match="secret cannot be read"):
+    with pytest.raises(ConfigError, match=r"mqtt\.password_file: .*none cannot be read"):
         Link(Mqtt(url="mqtt://x", username="u", password_file=str(tmp_path / "none")), "d", box)
     with pytest.raises(ConfigError, match=r"mqtt\.ca: .*none cannot be read"):
         Link(Mqtt(url="mqtts://x", ca=str(tmp_path / "none")), "d", box)
