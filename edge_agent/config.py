@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -18,8 +19,11 @@ import msgspec
 
 from edge_agent import toml
 from edge_agent.errors import ConfigError, EdgeAgentError, ManifestError, SourceError, nearest
-from edge_agent.files import read_regular
+from edge_agent.files import others_may, read_regular
+from edge_agent.redact import redact
 from edge_agent.types import AnyEvent, GapEvent, Uri
+
+log = logging.getLogger("edge_agent")
 
 MOST_BYTES = 1_000_000
 """of a config file"""
@@ -193,7 +197,31 @@ def load(path: str | Path, pipelines: bool = True) -> Config:
     """
     path = Path(path)
     with of(path):
-        return parse(toml.read_text(path, MOST_BYTES), base=path.resolve().parent, pipelines=pipelines)
+        text, real = toml.read_text(path, MOST_BYTES), path.resolve()
+        _refuse_a_stranger_s(real)
+        config = parse(text, base=real.parent, pipelines=pipelines)
+    _warn_of_readers(real, config)
+    return config
+
+
+def _refuse_a_stranger_s(path: Path) -> None:
+    """ConfigError for a file that others may change: it starts programs (``pipe:``, ``their.module:``)."""
+    for place, what in ((path, "it"), (path.parent, "its folder")):
+        if others_may(place)[1]:
+            mode = f"mode {place.stat().st_mode & 0o7777:04o}"
+            raise ConfigError(f"others may write {what} ({mode}), and it says what runs here; chmod go-w {place}")
+
+
+def _warn_of_readers(path: Path, config: Config) -> None:
+    """Say which secrets others on this machine may read or replace, as ssh does."""
+    mqtt = config.mqtt
+    inside = any(redact(pipe.source) != pipe.source for pipe in config.pipeline)
+    secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.key": mqtt.key, "a source's password": inside and path}
+    for what, where in secrets.items():
+        with contextlib.suppress(OSError):  # what is not there is said where it is needed
+            if where and not str(where).startswith("credential:") and any(may := others_may(Path(where))):
+                how = "written" if may[1] else "read"
+                log.warning("%s: %s can be %s by others; chmod g-w,o-rwx %s", path, what, how, where)
 
 
 @contextlib.contextmanager

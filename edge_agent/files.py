@@ -47,6 +47,29 @@ def settle(handle: int, parent: Path, mode: int = FILE) -> None:
             os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
+def others_may(path: Path) -> tuple[bool, bool]:
+    """Whether others than its owner and root may read, and change, a file or what stands in a folder. OSError.
+
+    A group that is its owner's alone, as Debian gives each user one, is nobody else; what a sticky folder holds is
+    changed by its owner only, and what lies on a disk without writing by nobody.
+    """
+    at = path.stat()
+    write = bool(at.st_mode & stat.S_IWOTH) or bool(at.st_mode & stat.S_IWGRP and not _is_own(at.st_uid, at.st_gid))
+    fixed = stat.S_ISDIR(at.st_mode) and (at.st_mode & stat.S_ISVTX or os.statvfs(path).f_flag & os.ST_RDONLY)
+    return bool(at.st_mode & stat.S_IROTH), write and not fixed
+
+
+def _is_own(user: int, group: int) -> bool:
+    import grp
+    import pwd
+
+    try:
+        name, members = pwd.getpwuid(user).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return members.gr_name == name and set(members.gr_mem) <= {name}
+
+
 def read_regular(path: str | Path, most: int) -> bytes:
     """All bytes of a regular file of at most `most` bytes.
 

@@ -14,6 +14,9 @@ import pytest
 # a shell starts jobs in the background with SIGINT ignored, and what the tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# a config that others may write is refused, and these are written by the tests
+os.umask(0o022)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

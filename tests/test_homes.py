@@ -12,6 +12,7 @@ import pytest
 
 from edge_agent import files, registry
 from edge_agent.cli import main
+from edge_agent.config import load
 from edge_agent.doctor import examine
 from edge_agent.registry import store
 from tests.tiny import tiny_detector
@@ -130,3 +131,62 @@ def test_doctor_names_what_the_owner_of_the_home_cannot_read(tmp_path: Path, mon
         shelf.chmod(0o700)
         good, found = row()
         assert not good and str(shelf) in found and "chown" in found
+
+
+CONFIG = '[device]\nid = "porch"\n[[pipeline]]\nname = "a"\nsource = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder", "refused"),
+    [
+        (0o644, 0o755, ""),
+        (0o600, 0o700, ""),
+        (0o666, 0o755, "others may write it (mode 0666)"),
+        (0o602, 0o700, "others may write it (mode 0602)"),
+        (0o644, 0o777, "others may write its folder (mode 0777)"),
+        (0o644, 0o1777, ""),
+    ],
+)
+def test_a_config_that_others_may_write_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: int, folder: int, refused: str
+) -> None:
+    file = tmp_path / "etc" / "agent.toml"
+    file.parent.mkdir()
+    file.write_text(CONFIG.format("lines:x"))
+    file.chmod(mode)
+    file.parent.chmod(folder)
+    assert main(["check", "-c", str(file)]) == (2 if refused else 0)
+    said = capsys.readouterr().err
+    assert (refused in said and "chmod go-w" in said) if refused else said == ""
+
+
+def test_whose_group_is_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import grp
+    import pwd
+
+    file = tmp_path / "agent.toml"
+    file.write_text("")
+    file.chmod(0o664)
+    me = pwd.getpwuid(os.getuid()).pw_name
+    for name, members, others in ((me, [], False), (me, [me], False), (me, [me, "bob"], True), ("staff", [], True)):
+        group = grp.struct_group((name, "x", file.stat().st_gid, members))
+        monkeypatch.setattr(grp, "getgrgid", lambda _, group=group: group)
+        assert files.others_may(file) == (True, others), (name, members)
+
+
+@pytest.mark.parametrize(("mode", "word"), [(0o600, ""), (0o640, ""), (0o644, "read"), (0o666, "written")])
+def test_secrets_that_others_may_read_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, word: str
+) -> None:
+    file, password = tmp_path / "agent.toml", tmp_path / "password"
+    password.write_text("hunter2\n")
+    password.chmod(mode)
+    mqtt = f'[mqtt]\nurl = "mqtt://127.0.0.1"\nusername = "u"\npassword_file = "{password}"\n'
+    file.write_text(mqtt + CONFIG.format("rtsp://me:hunter2@127.0.0.1/x"))
+    file.chmod(0o640)
+    load(file)
+    assert (f"mqtt.password_file can be {word} by others; chmod g-w,o-rwx {password}" in caplog.text) == bool(word)
+    assert "source's password" not in caplog.text and "hunter2" not in caplog.text
+    file.chmod(0o644)
+    load(file)
+    assert f"a source's password can be read by others; chmod g-w,o-rwx {file}" in caplog.text
