@@ -44,11 +44,14 @@ LIBRARIES = (
     ("ONNX", "onnxruntime", "pip install onnxruntime"),
     ("TFLite", "ai_edge_litert.interpreter", "pip install ai-edge-litert"),
     ("pictures", "cv2", "pip install opencv-python-headless"),
+    ("workshop", "onnx", 'pip install "edge-agent-runtime[workshop]"'),
     ("MQTT", "paho.mqtt.client", "pip install paho-mqtt"),
     ("sound", "sounddevice", "apt install libportaudio2"),
     ("demo broker", "iotcore", 'pip install "edge-agent-runtime[demo]"'),
 )
-OPTIONAL = {"sounddevice", "iotcore"}
+SAFE = {"onnxruntime": (1, 24), "cv2": (5, 0), "onnx": (1, 21)}
+"""module -> version below which holes are known, by which a model or a picture may take over what reads it"""
+OPTIONAL = {"sounddevice", "iotcore", "onnx"}
 
 
 def _python() -> Row:
@@ -89,8 +92,18 @@ def _library(what: str, module: str, mend: str) -> Row:
         reason = str(error).splitlines()[0][:80]
         return what, optional, f"{'optional, ' if optional else ''}not there ({reason}); {mend}"
     package = importlib.import_module(module.split(".")[0])
-    version = getattr(found, "__version__", None) or getattr(package, "__version__", "")
-    return what, True, f"{module.split('.')[0]} {version}".strip()
+    version = str(getattr(found, "__version__", None) or getattr(package, "__version__", ""))
+    return what, True, f"{module.split('.')[0]} {version}".strip() + _hole(module, version)
+
+
+def _hole(module: str, version: str) -> str:
+    """A warning for a version with known holes: what Python 3.10, NumPy 1 or a maker's own wheel may hold one to."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if module not in SAFE or not numbers or numbers >= SAFE[module]:
+        return ""
+    least = ".".join(map(str, SAFE[module]))
+    mend = "" if sys.version_info >= (3, 11) else ", which needs Python 3.11"
+    return f"; WARNING: holes are known below {least}: update it{mend}, or serve only what you trust"
 
 
 def _products() -> Row:

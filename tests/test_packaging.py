@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import __version__
-from edge_agent.doctor import DISTRIBUTION, examine
+from edge_agent import __version__, doctor
+from edge_agent.doctor import DISTRIBUTION, SAFE, examine
 from tests.conftest import ROOT
 
 BARE = re.compile(r"edge-agent\[|(?<!which )\binstall\b[^\n`]*[ \"']edge-agent(?![\w.-]*[a-z/])", re.IGNORECASE)
@@ -55,6 +55,25 @@ def test_doctor_names_a_foreign_edge_agent(tmp_path: Path, monkeypatch: pytest.M
             patch.syspath_prepend(str(folder))
             good, found = name_row()
         assert not good and f"{name} 3.1" in found and f"pip uninstall {name}" in found
+
+
+def test_the_bounds_of_what_is_installed_are_above_known_holes() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    named = {"onnxruntime": "onnxruntime", "cv2": "opencv-python-headless", "onnx": "onnx"}
+    for module, least in SAFE.items():
+        bounds = re.findall(rf'"{named[module]}>=([\d.]+)[^";]*(; [^"]*)?"', text)
+        assert bounds, module
+        for bound, marker in bounds:
+            old = marker == "; python_version < '3.11'"
+            assert old or tuple(map(int, bound.split("."))) >= least, (module, bound, marker)
+
+
+def test_doctor_warns_of_a_version_with_known_holes() -> None:
+    for module, version in (("onnxruntime", "1.23.2"), ("cv2", "4.12.0"), ("cv2", "4.9.0-dev"), ("onnx", "1.20")):
+        assert "WARNING: holes are known below" in doctor._hole(module, version)
+    for module, version in (("onnxruntime", "1.24.0"), ("onnxruntime", "1.100"), ("cv2", "5.0.0"), ("numpy", "1.0")):
+        assert doctor._hole(module, version) == ""
+    assert doctor._hole("cv2", "") == "", "of unknown version"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ class Fprog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+libc.prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE, from Linux 6.3 on: no memory that is written becomes code
 if libc.prctl(22, 2, ctypes.byref(Fprog(len(program) // 8, program))):  # PR_SET_SECCOMP
     sys.exit(77)
 os.execv(sys.argv[2], sys.argv[2:])
@@ -39,6 +41,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def test_it_works_under_the_filter_of_its_unit(tmp_path: Path, demo_pictures: Path) -> None:
     unit = (ROOT / "systemd" / "edge-agent.service").read_text()
     assert "SystemCallFilter=~@privileged @resources" in unit and "SystemCallErrorNumber=EPERM" in unit
+    assert "MemoryDenyWriteExecute=yes" in unit
     model = tiny_detector(tmp_path / "model")
     config = tmp_path / "agent.toml"
     config.write_text(
@@ -52,3 +55,37 @@ def test_it_works_under_the_filter_of_its_unit(tmp_path: Path, demo_pictures: Pa
     if agent.returncode == 77:
         pytest.skip("this kernel takes no seccomp filter")
     assert agent.returncode == 0 and "1 events kept" in agent.stderr, agent.stderr
+
+
+def test_the_unit_bounds_what_the_agent_takes_and_lets_it_lock_itself_in() -> None:
+    lines = (ROOT / "systemd" / "edge-agent.service").read_text().splitlines()
+    keys = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith(("#", "SystemCallFilter")))
+    # the kernel kills the child that tries a model, which is not to stop the service
+    assert keys["OOMPolicy"] == "continue" and keys["MemoryMax"] and keys["TasksMax"] and keys["LimitCORE"] == "0"
+    assert keys["ConfigurationDirectoryMode"] == "0750" and "IPAddressDeny" not in keys
+    allowed = {name for line in lines if line.startswith("SystemCallFilter=") for name in line[17:].split()}
+    # not in @system-service of systemd 252
+    assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"} <= allowed
+
+
+def test_the_config_becomes_readable_for_the_service_alone(tmp_path: Path) -> None:
+    """The unit's own line, with a state folder of another group as systemd makes it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files to a group that it is not in")
+    unit = (ROOT / "systemd" / "edge-agent.service").read_text()
+    (script,) = re.findall(r"^ExecStartPre=-\+/bin/sh -c '(.*)'$", unit, re.MULTILINE)
+    state, config = tmp_path / "lib" / "edge-agent", tmp_path / "etc" / "edge-agent"
+    (tmp_path / "lib" / "private").mkdir(parents=True)
+    os.chown(tmp_path / "lib" / "private", 61234, 61234)
+    state.symlink_to("private")
+    (config / "more").mkdir(parents=True)
+    for name in ("agent.toml", "more/password"):
+        (config / name).write_text("x")
+        (config / name).chmod(0o666)
+    done = script.replace("%S", str(state.parent)).replace("%E", str(config.parent))
+    subprocess.run(["/bin/sh", "-c", done], check=True)
+    modes = {path.name: (path.stat().st_mode & 0o777, path.stat().st_gid) for path in (config, *config.rglob("*"))}
+    assert modes == {
+        "edge-agent": (0o750, 61234), "more": (0o750, 61234),
+        "agent.toml": (0o640, 61234), "password": (0o640, 61234),
+    }  # fmt: skip

@@ -49,6 +49,8 @@ def load(path: Path, threads: int, source: Path) -> Net:
         make = partial(_ready, build, content, threads)
         try:
             interpreter = make()
+            # names that are no UTF-8 show here
+            interpreter.get_input_details(), interpreter.get_output_details()
         except FAILURES as error:
             model_faults.append(f"{distribution}: {_first_sentence(error)}")
             reasons.append(model_faults[-1])

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edge_agent.backends import FORMATS, open_net
 from edge_agent.backends.onnx import optimise
 from edge_agent.errors import ModelError, RefusedError
-from tests.nets import absolute_tflite, doubling_onnx, one
+from tests.nets import absolute_tflite, doubling_onnx, one, write_onnx, write_tflite
 
 
 def model(folder: Path, format: str) -> Path:
@@ -126,3 +127,18 @@ class TestBoth:
         ]
         assert net.engine.split()[0] == ("ai-edge-litert" if format == "tflite" else "onnxruntime")
         assert f"threads={len(os.sched_getaffinity(0))}" in net.reasons[-1]
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_names_that_are_no_utf_8(tmp_path: Path, format: str) -> None:
+    path, name = tmp_path / f"m.{format}", "a long name"
+    if format == "onnx":
+        ends = {name: (TensorProto.FLOAT, [2])}, {"y": (TensorProto.FLOAT, [2])}
+        write_onnx(path, [helper.make_node("Add", [name, name], ["y"])], *ends)
+    else:
+        tensor = {"shape": [2], "type": "FLOAT32"}
+        write_tflite(path, "ABS", [{"name": name, **tensor}], [{"name": "y", **tensor}])
+    path.write_bytes(path.read_bytes().replace(name.encode(), b"a lo\xff\xffname"))
+    with pytest.raises(RefusedError, match=rf"m\.{format}: not a readable .* model") as error:
+        open_net(path, format)
+    assert "\n" not in str(error.value)
