@@ -61,7 +61,7 @@ class Agent:
     ) -> None:
         """Check everything that can be checked before a thread starts: sources, models, tasks, store, broker.
 
-        `race`: once it runs, find out how each model runs fastest here, where that is not known yet.
+        `race`: serve as soon as may be; once it runs, find out how each model runs fastest here, where nobody knows.
 
         Raises an EdgeAgentError, one line that names the pipeline.
         """
@@ -69,7 +69,7 @@ class Agent:
         self.started = time.monotonic()
         self.on_event: Callable[[Event], None] = lambda event: None
         """told of each event once it is kept"""
-        self.models, self.race = Models(threads=config.device.threads, pull=pull, say=say), race
+        self.models, self.race = Models(threads=config.device.threads, pull=pull, say=say, soon=race), race
         self.look = threading.Event()
         """set it to have switched models noticed now; they are looked for every LOOK_S anyway"""
         self._changed = threading.Event()

@@ -81,6 +81,7 @@ def run(seconds: float | None, heard: Heard, note: Callable[[str], None], stop: 
     with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as name, _broker() as port:
         folder = Path(name)
         note(f"broker: iotcore on 127.0.0.1:{port}")
+        note("making a clip of three pictures; then each model is tried, which takes longer the first time")
         make_clip(registry.carried("deploy", "demo"), folder / "clip.avi")
         shutil.copy(registry.carried("deploy", "demo", "lines.txt"), folder / "lines.txt")
         labels = registry.carried("deploy", "demo", "intents.toml")
@@ -88,10 +89,10 @@ def run(seconds: float | None, heard: Heard, note: Callable[[str], None], stop: 
         back = _Consumer(config.mqtt, heard)
         back.start()
         try:
-            agent = Agent(config)
+            agent = Agent(config, race=True)
         except FetchError as error:  # no text encoder of our own beside the program: get the published one
             note(f"{error}; fetching it")
-            agent = Agent(config, pull=True)
+            agent = Agent(config, pull=True, race=True)
         for line in agent.lines:
             for why in line.models:
                 note(f"{line.config.name}: {why}")

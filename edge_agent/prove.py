@@ -15,6 +15,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import logging
 import math
 import os
 import platform
@@ -38,6 +39,8 @@ from edge_agent.programs import python
 from edge_agent.registry import store
 from edge_agent.sandbox import Room
 from edge_agent.types import rfc3339
+
+log = logging.getLogger("edge_agent")
 
 VERSION = 10
 """of what the trials look at: another one tries every model anew"""
@@ -444,6 +447,34 @@ def _hold(trial: Trial, shas: Mapping[str, str]) -> tuple[Result, bool]:
         return result, lasting
 
 
+SAID_S = 10.0
+"""seconds between two lines about a trial that goes on"""
+DOING = {
+    "load": "is opened",
+    "read": "is looked at",
+    "prove": "is tried on carried samples",
+    "agree": "is held against its parent",
+    "heads": "and its heads are tried",
+    "race": "and the other variants are raced",
+    "derive": "is rewritten to run faster",
+}
+"""what is done to the first variant, for people"""
+
+
+def _wait(child: subprocess.Popen[bytes], trial: Trial) -> None:
+    """Wait for the child and say from time to time what it does. TimeoutExpired after the trial's limit."""
+    named = trial.manifest.name if trial.manifest else Path(trial.variants[0].path).parent.name
+    doing = f"{named}: {trial.variants[0].file.title()} {DOING[trial.what]}"
+    log.info("%s, once", doing)
+    began = time.monotonic()
+    while (left := began + trial.limits.seconds - time.monotonic()) > SAID_S:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(SAID_S)
+            return
+        log.info("%s: %.0f s so far", doing, time.monotonic() - began)
+    child.wait(max(0.0, left))
+
+
 def _run(trial: Trial, room: Room, question: IO[bytes], answer: IO[bytes], said: IO[bytes]) -> tuple[Result, bool]:
     limit = f"{trial.limits.seconds:g} s"
     environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
@@ -457,7 +488,7 @@ def _run(trial: Trial, room: Room, question: IO[bytes], answer: IO[bytes], said:
         mend = "free memory and try again" if error.errno in (errno.ENOMEM, errno.EAGAIN) else "check that Python runs"
         return Result(False, f"its trial could not be started ({error.strerror}); {mend}"), False
     try:
-        child.wait(trial.limits.seconds)
+        _wait(child, trial)
     except subprocess.TimeoutExpired:
         return Result(False, f"its trial run did not end within {limit}"), False
     finally:

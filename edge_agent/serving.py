@@ -63,11 +63,13 @@ class Models:
         say: Say | None = None,
         race: bool = False,
         once: bool = False,
+        soon: bool = False,
     ) -> None:
         """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes.
 
         `race`: where a model has several variants and nobody knows which one is the fastest here, find out.
         `once`: for a few samples, whose first one may as well be the first run, as what is opened has proved itself.
+        `soon`: of variants that nobody raced the most precise one first: as it is held against none, it is tried once.
         """
         self.threads, self.lane, self.pull, self.say, self.race = (
             threads,
@@ -76,7 +78,7 @@ class Models:
             say,
             race,
         )
-        self.once = once
+        self.once, self.soon = once, soon
         self._served: dict[tuple[str, Pace], Served] = {}
         self._marks: dict[str, str] = {}
 
@@ -158,6 +160,8 @@ class Models:
         rows = located.manifest.networks()
         here = [row for row in rows if registry.is_here(located, row)]
         cores = budget(self.threads)
+        if self.soon and (original := located.manifest.original()) in here:
+            rows.sort(key=lambda row: row is not original)
         unknown = [Way(row, max(1, cores // (pace.workers or 1)), pace.workers or 1) for row in rows]
         if len(here) < 2 and cores == 1:
             return unknown, []

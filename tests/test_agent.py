@@ -288,8 +288,9 @@ def test_what_cannot_work_is_one_line_and_nothing_starts(tmp_path: Path, pipelin
         environment = {**os.environ, "EDGE_AGENT_HOME": str(tmp_path / "home")}
         done = subprocess.run([*AGENT, verb, "-c", str(config)], capture_output=True, text=True, env=environment)
         assert done.returncode == code, done.stderr
-        assert f"edge-agent {verb}: {config}: " in done.stderr
-        assert says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        # a model may have been tried before what is wrong was found
+        (line,) = [line for line in done.stderr.splitlines() if " INFO " not in line]
+        assert line.startswith(f"edge-agent {verb}: {config}: ") and says in line
 
 
 def test_commands_run_once_and_are_answered(mosquitto: Mosquitto, tmp_path: Path) -> None:

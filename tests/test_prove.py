@@ -228,7 +228,7 @@ def test_a_crash_takes_only_the_child(tmp_path: Path, monkeypatch: pytest.Monkey
     modules.mkdir()
     (modules / "crash.py").write_text(
         "import ctypes, os, signal\n"
-        "def load(path, threads):\n"
+        "def load(*given):\n"
         f"    if '{number}' == 'SIGSEGV': ctypes.string_at(8)\n"
         "    os.kill(os.getpid(), signal.SIGILL)\n"
     )
@@ -327,6 +327,18 @@ def test_the_published_int8_that_is_worthless_and_its_good_siblings(data: Path, 
         served = Models(threads=1).serve(str(data / "models" / name))
         (verdict,) = [v for v in proving.remembered(served.ref.sha256) if v.result.notes]
         assert "cup 0." in verdict.result.notes[2], verdict
+
+
+def test_a_trial_that_takes_long_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "edge_agent")
+    monkeypatch.setattr(proving, "CHILD", ["/bin/sh", "-c", "sleep 60"])
+    monkeypatch.setattr(proving, "SAID_S", 0.1)
+    assert "did not end within 1 s" in refusal(blob_finder_onnx(tmp_path / "m.onnx"), limits=Limits(seconds=1))
+    doing = "toy: m.onnx is tried on carried samples"
+    assert caplog.messages[0] == f"{doing}, once"
+    assert caplog.messages[1] == f"{doing}: 0 s so far"
 
 
 def test_what_a_home_learnt_on_another_processor_is_not_told_of_this_one(

@@ -76,6 +76,19 @@ def test_int8_is_not_assumed_to_be_faster_and_the_winner_is_remembered(
     assert all(0 < r["median_ms"] <= r["p95_ms"] and r["runs"] >= 3 for r in rows)
 
 
+def test_the_one_that_needs_no_comparison_serves_first_where_a_race_is_to_follow(
+    tmp_path: Path, own_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = str(slow_first(tmp_path))
+    caplog.set_level("INFO", "edge_agent")
+    models = Models(threads=1, soon=True)
+    assert "; model.onnx (fp32) on " in models.serve(folder).why
+    assert not (own_home / "reports").exists(), "no variant was held against another one"
+    assert caplog.messages == ["tiny: model.onnx is tried on carried samples, once"]
+    assert models.improve(folder) and "raced: " in models.open(folder).why
+    assert "tiny: model.int8.onnx is held against its parent, once" in caplog.messages
+
+
 def test_one_way_to_run_it_needs_no_race(tmp_path: Path, own_home: Path) -> None:
     folder = tiny_detector(tmp_path / "model")
     optimise(folder / "model.onnx", folder / "made")
