@@ -155,10 +155,22 @@ def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--seconds", type=_seconds, help="end by itself (default: run until Ctrl-C)")
 
 
+def _detect(args: argparse.Namespace) -> int:
+    from edge_agent.cli.detect import detect
+
+    return detect(args)
+
+
 def _detect_options(detect: argparse.ArgumentParser) -> None:
     detect.add_argument("model", help="name, folder, .onnx or .tflite; `detector`: the best that is here")
-    detect.add_argument("image", nargs="+", help="picture files")
+    detect.add_argument(
+        "image",
+        nargs="+",
+        help="picture, film, folder, 'glob', address (http://, rtsp://, camera:0); -: such, a line each, on stdin",
+    )
     detect.add_argument("--save", metavar="OUT", help="draw the boxes: a .jpg for one picture, a folder for several")
+    detect.add_argument("--frames", type=_count, metavar="N", help="so many of each film and camera (default: all)")
+    detect.add_argument("--seconds", type=_seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)")
     detect.add_argument("--score", help="0..1, lowest score that counts (default: the manifest's)")
     detect.add_argument("--iou", help="0..1, overlap above which NMS drops a box (default: the manifest's)")
     detect.add_argument("--classes", help="comma-separated names; default all")
@@ -289,7 +301,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "run": (device.run, _run_options, "run the agent of a config"),
     "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
     "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
-    "detect": (models.detect, _detect_options, "find objects in pictures"),
+    "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
     "understand": (models.understand, _understand_options, "label lines of text"),
     "train": (
         workshop.train,

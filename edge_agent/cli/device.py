@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent import config
     from edge_agent.agent import Agent
 
-    stop, look = _stop_on_signals(), threading.Event()
+    stop, look = stop_on_signals(), threading.Event()
     if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
         signal.signal(signal.SIGHUP, lambda *_: look.set())
     loaded = config.load(args.config)
@@ -135,7 +135,7 @@ def demo(args: argparse.Namespace) -> int:
     """The main job, through a broker and back; 1 when an event is missing."""
     from edge_agent import demo
 
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     total = demo.run(args.seconds, _show_message, note, stop)
     print(f"\n{total.seconds:.1f} s: {total.frames} frames, {total.texts} texts")
     print(f"events: {total.sent} sent, {total.received} received, {total.duplicates} twice, {total.lost} lost")
@@ -193,7 +193,7 @@ def listen(args: argparse.Namespace) -> int:
     from edge_agent.audit import Audit
     from edge_agent.listen import CONNECTED, listen
 
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     if args.seconds is not None:
         timer = threading.Timer(args.seconds, stop.set)
         timer.daemon = True
@@ -288,9 +288,9 @@ def doctor(args: argparse.Namespace) -> int:
     return 0 if all(ok for _, ok, _ in rows) else 1
 
 
-def _stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
-    stop = threading.Event()
+def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
+    """An event (`stop`, where it is given) that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
+    stop = stop or threading.Event()
 
     def on_signal(number: int, _: Any) -> None:
         if stop.is_set() and number == signal.SIGINT:

@@ -1,4 +1,4 @@
-"""The verbs of models: detect, understand, models, bench, evaluate."""
+"""The verbs of models: understand, models, bench, evaluate."""
 
 from __future__ import annotations
 
@@ -16,73 +16,17 @@ from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from edge_agent.serving import Models, Tried
-    from edge_agent.types import Finding, Frame
+    from edge_agent.types import Frame
 
 PATIENCE = 3.0
 """seconds of silence after which it is said what is being done"""
 
 
-def _models(args: argparse.Namespace, once: bool = False) -> Models:
+def models_of(args: argparse.Namespace, once: bool = False) -> Models:
+    """The models that the options of a verb ask for."""
     from edge_agent.serving import Models
 
     return Models(threads=args.threads, pull=args.pull, say=progress("fetching"), once=once)
-
-
-def detect(args: argparse.Namespace) -> int:
-    """Find objects in pictures; 1 when one of them cannot be read."""
-    import msgspec
-
-    from edge_agent.pipeline import detections
-    from edge_agent.registry import home
-    from edge_agent.tasks import make_task
-    from edge_agent.types import Detections, Finding, Uri
-
-    options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
-    models = _models(args, once=True)
-    named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
-    task = make_task(Uri(named, args.model, options), models.serve, home())
-    if named == "recognise" and args.save:
-        raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
-    save = _where_to_save(args.save, args.image) if args.save else None
-    failed = 0
-    for path in args.image:
-        try:
-            frame = _picture(Path(path))
-            (found,) = task(frame)
-        except InputError as error:
-            failed += 1
-            print(f"edge-agent detect: {path}: {one_line(error)}", file=sys.stderr)
-            continue
-        assert isinstance(found, Finding)
-        if not isinstance(found.what, Detections):
-            _print_label(path, frame, found, args.json)
-            continue
-        rows = detections(found.what)
-        if args.json:
-            spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
-            size = {"image": path, "width": frame.width, "height": frame.height}
-            print_json({**size, "detections": msgspec.to_builtins(rows), "spent_ms": spent})
-        else:
-            seen = "; ".join(f"{d.label} {d.score:.2f} at {' '.join(f'{x:.0f}' for x in d.box)}" for d in rows)
-            print(f"{path} {frame.width}x{frame.height}: {seen or 'nothing'}", flush=True)
-        if save:
-            _save(save(path), frame, found)
-    return 1 if failed else 0
-
-
-def _print_label(path: str, frame: Frame, found: Finding, as_json: bool) -> None:
-    """What a classifier says of a whole picture."""
-    from edge_agent.types import Scores
-
-    assert isinstance(found.what, Scores)
-    scores = {name: round(score, 4) for name, score in found.what.scores.items()}
-    if as_json:
-        spent = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
-        said = {"label": found.what.label, "score": round(found.what.score, 4), "scores": scores, "spent_ms": spent}
-        print_json({"image": path, "width": frame.width, "height": frame.height, **said})
-    else:
-        others = ", ".join(f"{name} {score:.2f}" for name, score in scores.items() if name != found.what.label)
-        print(f"{path} {frame.width}x{frame.height}: {found.what.label} {found.what.score:.2f} ({others})")
 
 
 def _picture(path: Path) -> Frame:
@@ -90,40 +34,6 @@ def _picture(path: Path) -> Frame:
     from edge_agent.sources.pictures import read_picture
 
     return read_picture(path)
-
-
-def _where_to_save(target: str, images: list[str]) -> Callable[[str], Path]:
-    """Where each picture goes: the file itself for one picture, a folder for several (or when it is one).
-
-    UsageError where one of them would go over another, or over a picture that was given.
-    """
-    path = Path(target)
-    if path.suffix.lower() in (".jpg", ".jpeg") and not path.is_dir():
-        if len(images) > 1:
-            raise UsageError(f"--save {target}: {len(images)} pictures do not fit into one file; give a folder")
-        places = {images[0]: path}
-    elif path.suffix and not path.is_dir():
-        raise UsageError(f"--save {target}: give a name that ends in .jpg, or a folder")
-    else:
-        places = {image: path / f"{Path(image).stem}.jpg" for image in images}
-    taken: dict[Path, str] = {Path(image).resolve(): image for image in images}
-    for image, place in places.items():
-        other = taken.setdefault(place.resolve(), image)
-        if other != image or place.resolve() == Path(image).resolve():
-            raise UsageError(f"--save {target}: {image} would be drawn over {other}; give another folder")
-    return places.__getitem__
-
-
-def _save(path: Path, frame: Frame, found: Finding) -> None:
-    from edge_agent.tasks.boxes import draw, save_jpeg
-    from edge_agent.types import Detections
-
-    assert isinstance(found.what, Detections)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
-    save_jpeg(draw(frame.image, found.what), path)
 
 
 def understand(args: argparse.Namespace) -> int:
@@ -137,7 +47,7 @@ def understand(args: argparse.Namespace) -> int:
 
     if args.embed and args.labels:
         raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
-    models = _models(args, once=True)
+    models = models_of(args, once=True)
     purpose = models.serve(args.model).manifest.task
     if purpose in ("anomaly", "classify", "tag"):
         if args.labels or args.embed:
@@ -443,7 +353,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Measure a model on labels, or against its parent."""
     from edge_agent.workshop import evaluate
 
-    result = evaluate.run(args, _models(args).serve, steps())
+    result = evaluate.run(args, models_of(args).serve, steps())
     for line in result["notes"]:
         note(line)
     if args.json:

@@ -76,7 +76,7 @@ def files(uri: Uri, here: Here) -> Opened:
     if plan.fps and plan.own:
         raise ConfigError(f'"{uri}": give either fps or pace=own')
     found = _listed(plan.path)
-    videos = [path for path in found if _is_video(path)]
+    videos = [path for path in found if is_video(path)]
     for path in videos:
         _opened(path).release()
     if not videos:
@@ -96,7 +96,7 @@ def _run(plan: _Plan, live: bool, stop: threading.Event) -> Iterator[Frame | Str
     while True:
         count = 0
         for path in _listed(plan.path):
-            for frame in _video(path, plan.own, paced, stop) if _is_video(path) else _picture(path, paced, skipped):
+            for frame in _video(path, plan.own, paced, stop) if is_video(path) else _picture(path, paced, skipped):
                 count += 1
                 if live:
                     yield from judge.see(frame)
@@ -136,7 +136,7 @@ def _listed(path: str) -> list[Path]:
     raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a glob or a video")
 
 
-def _is_video(path: Path) -> bool:
+def is_video(path: Path) -> bool:
     """By its name, else by its first bytes. A GIF that moves is one."""
     suffix = path.suffix.lower()
     if suffix == ".gif":

@@ -14,6 +14,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from urllib.parse import SplitResult
 
@@ -58,6 +59,42 @@ def http(uri: Uri, here: Here) -> Opened:
     """Bind an HTTP address; yields Frames. ConfigError for the address; a dead one is waited for."""
     camera = _Camera(*address(uri))
     return Opened(run=lambda stop: watch(lambda: _open(camera), camera.believed, stop), yields=Frame, live=True)
+
+
+def single(uri: Uri) -> Frame | None:
+    """The one picture that an address gives; None where it goes on giving some, or another kind of video.
+
+    ConfigError for the address, SourceError and InputError where there is none to be had.
+    """
+    camera = _Camera(*address(uri))
+    answer = camera.get()
+    kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
+    try:
+        if kind.startswith("multipart/"):
+            return None
+        first = answer.read1(1 << 16)
+        if first.startswith(JPEG) and "Content-Length" not in answer.headers:
+            more = partial(_more, answer, camera.what, threading.Event())
+            come = jpegs(more, camera.what, camera.patience, camera.most, first=first)
+            data = next(come)
+            try:
+                next(come)
+            except SourceError:
+                pass  # nothing behind it
+            else:
+                return None
+        elif first.startswith((JPEG, PNG)) or kind.startswith("image/"):
+            data = first + fetched(answer, camera.what, camera.most, camera.patience)
+        elif kind in ("text/html", "application/json"):
+            raise SourceError(f"{camera.what}: answers {kind}, not pictures; check the path")
+        else:
+            return None
+    except (OSError, HTTPException, ValueError) as error:
+        raise SourceError(f"{camera.what}: {reason(error)}") from None
+    finally:
+        answer.close()
+    at, mono = time.time(), time.monotonic()
+    return Frame(decode(data, camera.limits), at, mono, decode_ms=1000 * (time.monotonic() - mono))
 
 
 def _open(camera: _Camera) -> Reader:
