@@ -76,7 +76,8 @@ def tour(shell: Shell) -> str:
     steps = [
         "**What is here, and what can be had.**",
         block("edge-agent models list", shell("edge-agent models list")),
-        "**Find things in pictures**; `detector` means the best that this device has, at first our own.",
+        "**Find things in pictures**, films, folders, `'globs'`, on addresses and cameras (`--frames`, `--seconds`, or "
+        "Ctrl-C; `-`: a list\non stdin); `detector` means the best that this device has, at first our own.",
         block(
             "edge-agent detect detector deploy/demo/*.png --save found",
             shell(f"edge-agent detect detector deploy/demo/*.png --save {work}/found"),

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from edge_agent.redact import redact
 
 
+QUIET = 10.0
+"""seconds between lines of progress where nobody sees a bar"""
+
+
 def one_line(error: Exception) -> str:
     """An error's message without line ends and without secrets."""
     return redact(" ".join(str(error).split()))
@@ -50,15 +54,20 @@ def progress(what: str) -> Callable[[int, int], None]:
 
 
 def steps() -> Callable[[str, int, int], None]:
-    """What is done, steps done and in all: a bar with the time that is left on a terminal, nothing elsewhere."""
-    doing, began, shown = "", 0.0, 0.0
+    """What is done, steps done and in all: a bar with the time that is left on a terminal, elsewhere a line each 10 s."""
+    doing, began, shown, said = "", 0.0, 0.0, time.monotonic()
 
     def say(what: str, done: int, total: int) -> None:
-        nonlocal doing, began, shown
+        nonlocal doing, began, shown, said
         now = time.monotonic()
         if what != doing:
             doing, began, shown = what, now, 0.0
-        if not sys.stderr.isatty() or (done < total and now - shown < 0.2):
+        if not sys.stderr.isatty():
+            if now - said >= QUIET:
+                said = now
+                note(f"{what}: {done} of {total}")
+            return
+        if done < total and now - shown < 0.2:
             return
         shown = now
         part = done * 30 // total if total else 30
