@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from edge_agent.redact import redact
 
-
 QUIET = 10.0
 """seconds between lines of progress where nobody sees a bar"""
 
@@ -54,7 +53,7 @@ def progress(what: str) -> Callable[[int, int], None]:
 
 
 def steps() -> Callable[[str, int, int], None]:
-    """What is done, steps done and in all: a bar with the time that is left on a terminal, elsewhere a line each 10 s."""
+    """What is done, steps done and in all: a bar with the time left on a terminal, elsewhere a line each 10 s."""
     doing, began, shown, said = "", 0.0, 0.0, time.monotonic()
 
     def say(what: str, done: int, total: int) -> None:
