@@ -114,8 +114,6 @@ def test_detect_on_pictures_of_every_kind(tmp_path: Path) -> None:
         (["listen", "--url", "mqtt://x", "--device", "a/b"], 2, '--device "a/b"'),
         (["listen", "--url", "mqtt://x", "-c", "y"], 2, "give either --url or -c"),
         (["detect", "{model}", "{picture}", "--save", "out.png"], 2, "give a name that ends in .jpg"),
-        (["detect", "{model}", "{folder}/own.jpg", "--save", "{folder}"], 2, "own.jpg would be drawn over"),
-        (["detect", "{model}", "a/x.png", "b/x.png", "--save", "out"], 2, "b/x.png would be drawn over a/x.png"),
     ],
 )
 def test_each_wrong_use_is_one_line(tmp_path: Path, demo_pictures: Path, args: list[str], code: int, says: str) -> None:

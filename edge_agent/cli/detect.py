@@ -50,6 +50,8 @@ class _Out:
         self.args, self.task = args, task
         self.save: Callable[[_Place, Frame], Path] | None = None
         self.failed = 0
+        # lines on a terminal are progress enough
+        self.progress = steps() if not sys.stdout.isatty() else lambda what, done, total: None
         self.frames: Counter[_Place] = Counter()
 
     def see(self, place: _Place, frame: Frame) -> None:
@@ -168,8 +170,6 @@ def _finite(place: _Place, total: int, out: _Out, stop: threading.Event) -> bool
     from edge_agent.sources import open_source
     from edge_agent.sources.pictures import read_picture
 
-    # lines on a terminal are progress enough
-    say = steps() if not sys.stdout.isatty() else lambda what, done, total: None
     if stop.is_set():
         return True
     try:
@@ -182,7 +182,7 @@ def _finite(place: _Place, total: int, out: _Out, stop: threading.Event) -> bool
             for number, item in enumerate(open_source(Uri("files", str(place.path))).run(stop)):
                 if isinstance(item, Frame):
                     out.see(place, item)
-                    say(f"{place.name}, frame {number}", place.number, total)
+                    out.progress(f"{place.name}, frame {number}", place.number, total)
                 if out.args.frames and out.frames[place] >= out.args.frames:
                     break
         else:
@@ -190,7 +190,7 @@ def _finite(place: _Place, total: int, out: _Out, stop: threading.Event) -> bool
             out.see(place, read_picture(place.path))
     except (InputError, SourceError) as error:
         out.bad(place.name, error)
-    say("detect", place.number + 1, total)
+    out.progress("detect", place.number + 1, total)
     return True
 
 
