@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from edge_agent import __version__
 from edge_agent.cli import device, models, workshop
-from edge_agent.cli.say import one_line
+from edge_agent.cli.say import at_work, one_line
 from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import redact
 
@@ -84,8 +84,11 @@ def _act(argv: Sequence[str]) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Log("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("edge_agent").debug("%s, Python %s: %s", __version__, sys.version.split()[0], " ".join(argv))
+    verb = f"{args.verb} {args.models_verb}" if args.verb == "models" else args.verb
     try:
-        return int(args.act(args))
+        with at_work(verb) if verb in LONG else contextlib.nullcontext():
+            return int(args.act(args))
     except EdgeAgentError as error:
         print(f"edge-agent {args.verb}: {one_line(error)}", file=sys.stderr)
         return error.exit_code
@@ -115,8 +118,8 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """The verb that `argv` begins with, and its options: a start pays for no other. Without one, all to be listed."""
     parser = _Parser(prog="edge-agent", description="YOLO and BERT on small devices, reported over MQTT.")
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more about what happens")
-    _home_option(parser)
+    parser.set_defaults(verbose=False)
+    _common_options(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     place = 0
     while place < len(argv) and argv[place].startswith("-"):
@@ -128,13 +131,16 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=help, description=help)
         made.set_defaults(act=act)
         if asked:
-            _home_option(made)
+            _common_options(made)
             options(made)
     return parser
 
 
-def _home_option(of: argparse.ArgumentParser) -> None:
-    """On each side of the verb; left out, it says nothing against the other side."""
+def _common_options(of: argparse.ArgumentParser) -> None:
+    """On each side of the verb; left out, they say nothing against the other side."""
+    of.add_argument(
+        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more about what happens"
+    )
     help = "where models and what is known of them are kept (default: $EDGE_AGENT_HOME, ~/.local/share/edge-agent)"
     of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=_folder, help=help)
 
@@ -263,7 +269,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
     collected = each.add_parser("gc", help="delete files that no current or previous version uses")
     for verb in each.choices.values():
-        _home_option(verb)
+        _common_options(verb)
     collected.add_argument("--budget", type=_bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 
@@ -297,6 +303,9 @@ def _seconds(text: str) -> float:
     return value
 
 
+LONG = {"train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
+LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
+"""verbs that may work for long before they print anything"""
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "run": (device.run, _run_options, "run the agent of a config"),
     "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.cli.say import note, one_line, print_json, progress, steps
+from edge_agent.cli.say import note, one_line, print_json, progress, steps, table
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -134,13 +134,23 @@ def _models_list(args: argparse.Namespace, registry: Any) -> int:
     if args.json:
         print_json(rows)
         return 0
-    wide = max([18, *(len(row["name"]) + 2 for row in rows)])
-    print(f"{'name':{wide}}{'task':10}{'family':17}{'state':9}{'MB':>6}  {'licence':12}trained by")
-    for row in rows:
-        print(
-            f"{row['name']:{wide}}{row['task']:10}{row['family']:17}{row['state']:9}{row['bytes'] / 1e6:6.1f}  "
-            f"{row['licence']:12}{row['trained_by']}"
+    head = ("name", "task", "family", "state", "MB", "licence", "trained by")
+    cells = [
+        (
+            row["name"],
+            row["task"],
+            row["family"],
+            row["state"],
+            f"{row['bytes'] / 1e6:.1f}",
+            row["licence"],
+            row["trained_by"],
         )
+        for row in rows
+    ]
+    first, *lines = table([head, *cells], right=frozenset({4}))
+    print(first)
+    for row, line in zip(rows, lines, strict=True):
+        print(line)
         if why := row.get("why"):
             print(f"  {why}")
         if before := registry.before(row["name"]):

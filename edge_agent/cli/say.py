@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import sys
+import threading
 import time
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 
 from edge_agent.redact import redact
-
-QUIET = 10.0
-"""seconds between lines of progress where nobody sees a bar"""
 
 
 def one_line(error: Exception) -> str:
@@ -17,9 +18,43 @@ def one_line(error: Exception) -> str:
     return redact(" ".join(str(error).split()))
 
 
+EVERY_S = 10.0
+"""seconds of work after which a line says what is being done, where no bar does"""
+
+
+class _Doing:
+    """What is being done, and when something about it was last said."""
+
+    what = ""
+    said = 0.0
+    """monotonic; infinite while a bar says it"""
+
+
 def note(line: str) -> None:
     """Something about the work, for people; without secrets."""
+    _Doing.said = time.monotonic()
     print(redact(line), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def at_work(what: str) -> Iterator[None]:
+    """While it lasts, silence of EVERY_S ends with a line on what is being done, also in a file or a pipe."""
+    began, over = time.monotonic(), threading.Event()
+    _Doing.what, _Doing.said = "", began
+
+    def watch() -> None:
+        while not over.wait(max(0.05, min(EVERY_S, _Doing.said + EVERY_S - time.monotonic()))):
+            if time.monotonic() >= _Doing.said + EVERY_S:
+                with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+                    note(f"{what}: {_Doing.what or 'at work'} ({time.monotonic() - began:.0f} s so far)")
+
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def print_json(value: object) -> None:
@@ -36,43 +71,61 @@ def print_json(value: object) -> None:
 
 
 def progress(what: str) -> Callable[[int, int], None]:
-    """Bytes done and in all, as a bar on a terminal and as nothing elsewhere."""
+    """Bytes done and in all, as a bar on a terminal and as a line now and then elsewhere (see `at_work`)."""
     shown = -1
 
     def say(done: int, total: int) -> None:
         nonlocal shown
         part = done * 40 // total if total else 0
+        told = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB"
+        _Doing.what = f"{what} {told}"
         if part == shown or not sys.stderr.isatty():
             return
         shown = part
         end = "\n" if done >= total else ""
         bar = "#" * part + "." * (40 - part)
-        print(f"\r{what} [{bar}] {done / 1e6:.1f}/{total / 1e6:.1f} MB", end=end, file=sys.stderr, flush=True)
+        _Doing.said = time.monotonic() if end else math.inf
+        print(f"\r{what} [{bar}] {told}", end=end, file=sys.stderr, flush=True)
 
     return say
 
 
 def steps() -> Callable[[str, int, int], None]:
-    """What is done, steps done and in all: a bar with the time left on a terminal, elsewhere a line each 10 s."""
-    doing, began, shown, said = "", 0.0, 0.0, time.monotonic()
+    """What is done, steps done and in all: a bar with the time that is left on a terminal, elsewhere a line now and
+    then (see `at_work`).
+    """
+    doing, began, shown = "", 0.0, 0.0
 
     def say(what: str, done: int, total: int) -> None:
-        nonlocal doing, began, shown, said
+        nonlocal doing, began, shown
         now = time.monotonic()
         if what != doing:
             doing, began, shown = what, now, 0.0
-        if not sys.stderr.isatty():
-            if now - said >= QUIET:
-                said = now
-                note(f"{what}: {done} of {total}")
-            return
-        if done < total and now - shown < 0.2:
+        left = f"{(now - began) * (total - done) / done:.0f} s left" if done else ""
+        _Doing.what = f"{what} {done}/{total}" + (f", {left}" if left else "")
+        if not sys.stderr.isatty() or (done < total and now - shown < 0.2):
             return
         shown = now
         part = done * 30 // total if total else 30
-        left = f"{(now - began) * (total - done) / done:.0f} s left" if done else ""
         line = f"{what} [{'#' * part}{'.' * (30 - part)}] {done}/{total} {left}"
+        _Doing.said = math.inf if done < total else now
         # wiped at the end, so that results stand alone
         print(f"\r\x1b[K{line if done < total else ''}", end="", file=sys.stderr, flush=True)
 
     return say
+
+
+def width(text: str) -> int:
+    """Columns that a text takes on a terminal: wide characters take two, marks that sit on others none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+    """Rows as lines whose columns stand below each other, two spaces apart; those of `right` end together."""
+    wide = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def cell(column: int, text: str) -> str:
+        room = " " * (wide[column] - width(text))
+        return room + text if column in right else text + room
+
+    return ["  ".join(cell(column, text) for column, text in enumerate(row)).rstrip() for row in rows]

@@ -92,14 +92,19 @@ def run(args: argparse.Namespace, say: Say) -> Report:
         found = _searched(args, tool, parent, searched, row, work, say) if args.auto else None
         plan = found.plan if found else quantize_tools.default(tool.parts, _settings(args))[0][0]
         say("writing", 0, 1)
-        data = tool.make(plan)
-        quantize_tools.refuse_unsound(tool.open(data), parent, searched)
-        precision = _held(tool.contents(data), plan)
-        result = work / f"model.{precision}.{target}"
-        result.write_bytes(data)
-        report = _report(args, located, row, path, tool, plan, found, data, parent, samples, reported, judge)
-        say("writing", 1, 1)
-        _write(args, located, row, result, precision, plan, samples, report)
+        try:
+            data = tool.make(plan)
+            quantize_tools.refuse_unsound(tool.open(data), parent, searched)
+            precision = _held(tool.contents(data), plan)
+            result = work / f"model.{precision}.{target}"
+            result.write_bytes(data)
+            report = _report(args, located, row, path, tool, plan, found, data, parent, samples, reported, judge)
+            say("writing", 1, 1)
+            _write(args, located, row, result, precision, plan, samples, report)
+        except RefusedError as error:
+            if args.auto or plan.form not in ("static", "dynamic") or plan.bits == "4w" or "--auto" in str(error):
+                raise
+            raise RefusedError(f"{error}; --auto finds what has to stay in float") from None
     return report
 
 
