@@ -113,9 +113,9 @@ def test_single_pictures_are_fetched_again_and_again(camera: Camera) -> None:
 
 
 def test_a_picture_that_is_not_due_is_no_stall(camera: Camera) -> None:
-    """A reader is alive while it returns, with a picture or without one (watch.py); this one is due in an hour."""
+    """A reader is alive while it returns, with a picture or without one; the next is due in a quarter of an hour."""
     with mjpeg_server(camera) as server:
-        uri = parse_uri(at(server, "snapshot", f"fps={1 / 3600}&stall=0.2"))
+        uri = parse_uri(at(server, "snapshot", "fps=0.001&stall=0.2"))
         reader = mjpeg._pictures(mjpeg._Camera(*address(uri)))
         assert reader.read() is not None
         assert [reader.read() for _ in range(3)] == [None] * 3
