@@ -267,7 +267,9 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     verify.add_argument("--prove", action="store_true", help="let one model prove again that its answers make sense")
     each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
     each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
-    collected = each.add_parser("gc", help="delete files that no current or previous version uses")
+    collected = each.add_parser(
+        "gc", help="delete files that no current or previous version uses, and the rests of killed pulls"
+    )
     for verb in each.choices.values():
         _common_options(verb)
     collected.add_argument("--budget", type=_bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")

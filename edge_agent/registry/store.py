@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,13 @@ from edge_agent import files
 from edge_agent.errors import FetchError
 from edge_agent.held import is_ours
 
+log = logging.getLogger("edge_agent")
+
 CHUNK = 1 << 20
+PATIENCE = 3600.0
+"""seconds that a process waits for another one, which may fetch a large file slowly"""
+STALE = 3600.0
+"""seconds after which a file of a trial is nobody's any more: it has a minute"""
 LATELY = 5.0
 """seconds"""
 TICK = 2_100_000_000
@@ -93,7 +101,7 @@ def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
         raise FetchError(f"has {source.stat().st_size} bytes, promised were {limit}")
     import tempfile
 
-    with tempfile.NamedTemporaryFile(dir=scratch(home), suffix=".copy", delete=False) as copy:
+    with tempfile.NamedTemporaryFile(dir=scratch(home), prefix=f"{sha256}.", suffix=".copy", delete=False) as copy:
         part = Path(copy.name)
         try:
             with source.open("rb") as file:
@@ -119,16 +127,59 @@ def write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def alone(home: Path, sha256: str) -> Iterator[None]:
-    """One process at a time fetches a file; the others wait and then find it done."""
+def alone(home: Path, sha256: str, what: str = "") -> Iterator[None]:
+    """One process at a time fetches a file; the others wait and then find it done. `what`: said while it waits.
+
+    FetchError after PATIENCE seconds.
+    """
     import fcntl
 
     handle = private(scratch(home) / f"{sha256}.lock")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline, said = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise FetchError(f"{what or home}: another process has kept it for {PATIENCE:.0f} s") from None
+                if what and not said:
+                    log.warning("%s: another process fetches it; waiting for that", what)
+                said = True
+                time.sleep(0.05)
         yield
     finally:
         os.close(handle)
+
+
+def sweep(home: Path) -> int:
+    """Delete what killed processes left in `scratch`, unless somebody works on it. Returns the bytes freed."""
+    import fcntl
+    import shutil
+
+    freed = 0
+    for left in scratch(home).iterdir():
+        name = left.name.partition(".")[0]
+        if left.suffix == ".lock":
+            continue
+        handle = -1
+        try:
+            if re.fullmatch("[0-9a-f]{64}", name):
+                handle = private(left.with_name(f"{name}.lock"))
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif time.time() - left.stat().st_mtime < STALE:
+                continue  # a trial may write it; it says so to nobody
+            inside = [left, *left.rglob("*")] if left.is_dir() else [left]
+            size = sum(path.lstat().st_size for path in inside if not path.is_dir())
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            freed += size
+        except BlockingIOError:
+            continue  # it is being fetched
+        finally:
+            if handle >= 0:
+                os.close(handle)
+    return freed
 
 
 def private(path: Path) -> int:

@@ -105,7 +105,8 @@ def manifests(home: Path) -> list[Path]:
 
 
 def collect(home: Path, budget: int, others: list[Path]) -> tuple[int, int]:
-    """Delete blobs that no kept version uses, the oldest first, until all blobs take at most `budget` bytes.
+    """Delete what killed processes left, then blobs that no kept version uses, the oldest first, until all blobs take
+    at most `budget` bytes.
 
     `others`: manifests beside those of `manifests` whose blobs are kept. Returns bytes freed and bytes left. Raises
     ManifestError, and deletes nothing, when a manifest cannot be read: what it uses is not known.
@@ -117,7 +118,7 @@ def collect(home: Path, budget: int, others: list[Path]) -> tuple[int, int]:
         except ManifestError as error:
             raise ManifestError(f"nothing is deleted, as a model's files are not known: {error}") from None
     blobs = [(path.stat(), path) for path in (home / "blobs" / "sha256").glob("??/*")]
-    left, freed = sum(stat.st_size for stat, _ in blobs), 0
+    left, freed = sum(stat.st_size for stat, _ in blobs), store.sweep(home)
     for stat, path in sorted(blobs, key=lambda blob: blob[0].st_mtime):
         if left > budget and f"{path.parent.name}{path.name}" not in used:
             path.unlink()

