@@ -5,6 +5,8 @@ Of one thread, the link's. A name is an event's id, DEVICE/EPOCH/SEQ.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import msgspec
 
 from edge_agent.entries import Record
 from edge_agent.outbox import Outbox
+from edge_agent.segments import ack_entry, read_acks, write_private
 
 ACK_WINDOW = 12
 """alerts sent and not yet acknowledged by the consumer, or not yet noted on disk as that: a kill repeats these"""
@@ -22,10 +25,15 @@ AWAITED = 1000
 """alerts that the broker has and the consumer has not acknowledged; then further alerts wait on disk"""
 ACK_S = (30.0, 900.0)
 """seconds, first and longest wait for a consumer's acknowledgement before an alert is sent again"""
-EARLY = 4096
-"""acknowledgements kept of alerts that this process has not sent: they were sent before it was killed"""
 MOST = 128 * 1024
 """bytes of an acknowledgement that are looked at"""
+MOST_SENT = 8192
+"""alerts that are remembered as sent and not yet acknowledged; AWAITED and a lost connection's are far fewer"""
+SLACK = 1024
+"""entries of the file of these that may be of no use any more"""
+
+
+_NUMBER = re.compile("[0-9]{1,19}")
 
 
 class _Ack(msgspec.Struct):
@@ -45,11 +53,51 @@ class _Waiting:
     """monotonic"""
 
 
+class _Sent:
+    """Which alerts were ever sent and are not acknowledged, in a file: only these can have reached a consumer.
+
+    It is written before they are sent, so that a killed process leaves it whole; a power cut may take the last of it,
+    which costs duplicates. Its entries are those of an .ack file, the first one of them the store's epoch.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._path, self._epoch = outbox.path / "sent", outbox.epoch
+        entries = list(read_acks(self._path))
+        self._entries = len(entries)
+        self._seqs = set(entries[1:]) if entries[:1] == [self._epoch] else set[int]()
+        if not self._seqs:
+            self._entries = SLACK * 2  # write it anew
+
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._seqs
+
+    def add(self, seqs: Iterable[int]) -> None:
+        fresh = [seq for seq in seqs if seq not in self._seqs]
+        if not fresh:
+            return
+        self._seqs.update(fresh)
+        while len(self._seqs) > MOST_SENT:
+            self._seqs.discard(min(self._seqs))
+        with contextlib.suppress(OSError):  # remembered by this process alone
+            if self._entries + len(fresh) > len(self._seqs) + SLACK:
+                new = self._path.with_suffix(".new")
+                write_private(new, b"".join(map(ack_entry, [self._epoch, *sorted(self._seqs)])))
+                new.replace(self._path)
+                self._entries = 1 + len(self._seqs)
+            else:
+                write_private(self._path, b"".join(map(ack_entry, fresh)), append=True)
+                self._entries += len(fresh)
+
+    def discard(self, seq: int) -> None:
+        self._seqs.discard(seq)
+
+
 class Acks:
     """The alerts that the broker has and the consumer has not acknowledged."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
+        self._sent = _Sent(outbox)
         self._waiting: dict[str, _Waiting] = {}
         self._tries: dict[str, int] = {}
         self._early: dict[str, None] = {}
@@ -77,12 +125,19 @@ class Acks:
             self._faster.add(name)
         self._tries.pop(name, None)
         if record is not None:
-            self.outbox.done(record)
-        elif name.startswith(self.outbox.prefix) and name.removeprefix(self.outbox.prefix).isdecimal():
-            if int(name.removeprefix(self.outbox.prefix)) <= self.outbox.last:
-                self._early[name] = None
-            if len(self._early) > EARLY:
-                del self._early[next(iter(self._early))]
+            self._done(record)
+            return
+        number = name.startswith(self.outbox.prefix) and _NUMBER.fullmatch(name, len(self.outbox.prefix))
+        if number and int(number[0]) in self._sent:  # any other is a stranger's guess
+            self._early[name] = None
+
+    def _done(self, record: Record) -> None:
+        self._sent.discard(record.seq)
+        self.outbox.done(record)
+
+    def sending(self, records: Iterable[Record]) -> None:
+        """These are about to be sent."""
+        self._sent.add(record.seq for record in records if record.kind == "alert")
 
     def unheard(self, records: list[Record]) -> list[Record]:
         """Those that are to be sent; those that the consumer has already are struck off."""
@@ -90,7 +145,7 @@ class Acks:
             return records
         had = [record for record in records if self._early.pop(self.outbox.name(record), self) is None]
         for record in had:
-            self.outbox.done(record)
+            self._done(record)
         return [record for record in records if record not in had]
 
     def room(self, flying: int) -> int:

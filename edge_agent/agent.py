@@ -39,7 +39,7 @@ HEALTH_S = 30.0
 METERED_S = 3600.0
 """seconds between two of each of these on a metered link while nothing changes but counts"""
 COUNTING = {"samples", "dropped", "answered", "bad", "events", "waiting", "acknowledged", "store_bytes", "rss_bytes"}
-COUNTING |= {"at", "uptime_s"}
+COUNTING |= {"at", "uptime_s", "passed_over"}
 """the fields of state and health that change by themselves"""
 SETTLED_S = 10.0
 """seconds of work before it is found out how the models run fastest, which takes processor time of its own"""
@@ -428,6 +428,7 @@ class Agent:
             "lost": self.outbox.counts.dropped,
             "disk": self.outbox.trouble or "ok",
             "mqtt": self.link.speaks if self.link else "",
+            "passed_over": self.link.passed_over if self.link else 0,
         }
 
 

@@ -7,17 +7,20 @@ before the command runs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import EdgeAgentError, tenfold
 from edge_agent.link import Link
 from edge_agent.segments import sync, write_private
+from edge_agent.signing import Unsigned
 from edge_agent.types import UNREADABLE
 
 log = logging.getLogger("edge_agent")
@@ -26,8 +29,12 @@ MOST = 16_000
 """bytes of a command"""
 LONGEST = 64
 """characters of a verb; to a longer one, which no topic of a reply may have room for, nothing is answered"""
-REMEMBERED = 512
-"""ids that are not run again"""
+REMEMBERED = 1024
+"""ids that are not run again: more than can be run in the time that a signed one is taken"""
+OLD_S = 300.0
+"""seconds after which a signed command is not taken any more"""
+BURST, A_SECOND = 40, 1.0
+"""commands that are run at once, and a second from then on: each is noted on disk"""
 WAITING = 32
 """commands that wait to be run; more are refused"""
 
@@ -45,24 +52,58 @@ class Commands:
 
     def __init__(self, link: Link, store: Path, verbs: dict[str, Act], wake: Callable[[], None]) -> None:
         self.link, self.verbs, self._wake = link, verbs, wake
-        self._file = store / "commands.json"
+        self._file = store / "commands.log"
+        self._lines = 0
+        """in that file"""
+        self._left, self._left_at = float(BURST), time.monotonic()
+        self._refused = 0
         self._waiting: queue.Queue[tuple[str, bytes]] = queue.Queue(WAITING)
         self._ids: list[str] = []
         try:
-            self._ids = msgspec.json.decode(self._file.read_bytes(), type=list[str])
-        except FileNotFoundError:
-            pass
+            self._ids = self._noted(store)
         except (OSError, msgspec.MsgspecError) as error:
             log.warning("commands: %s: %s; a command that is sent once more is run once more", self._file, error)
         link.subscribe(f"{link.base}/cmd/+", self._receive, retained=False)
 
+    def _noted(self, store: Path) -> list[str]:
+        """The ids on disk, the oldest first; those of earlier versions stand in another file."""
+        ids: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            ids = msgspec.json.decode((store / "commands.json").read_bytes(), type=list[str])
+        with contextlib.suppress(FileNotFoundError):
+            for line in self._file.read_bytes().splitlines():
+                self._lines += 1
+                with contextlib.suppress(*UNREADABLE):  # cut short by a power cut
+                    ids.append(msgspec.json.decode(line, type=str))
+        return ids[-REMEMBERED:]
+
+    def _may(self) -> bool:
+        """Whether one more may be run now; what floods is said seldom, and not answered."""
+        now = time.monotonic()
+        self._left = min(BURST, self._left + A_SECOND * (now - self._left_at))
+        self._left_at = now
+        if self._left >= 1:
+            self._left -= 1
+            return True
+        self._refused += 1
+        if tenfold(self._refused):
+            log.warning("commands: more than %g a second; %d passed over so far", A_SECOND, self._refused)
+        return False
+
     def _receive(self, topic: str, payload: bytes) -> None:
+        if not self._may():
+            return
         verb = topic.rpartition("/")[2]
         if len(verb) > LONGEST:
             log.warning("commands: no verb has %d characters", len(verb))
             return
         if len(payload) > MOST:
             self._reply(verb, "", {"ok": False, "error": f"a command has at most {MOST} bytes"})
+            return
+        try:
+            payload = self.link.signed(topic, payload, OLD_S)
+        except Unsigned as error:
+            self._reply(verb, "", {"ok": False, "error": f"not run: it {error}"})
             return
         try:
             self._waiting.put_nowait((verb, payload))
@@ -109,12 +150,22 @@ class Commands:
     def _remember(self, name: str) -> None:
         """The id is on disk before the command runs."""
         ids = [*self._ids, name][-REMEMBERED:]
-        fresh = self._file.with_suffix(".new")
-        write_private(fresh, msgspec.json.encode(ids), confirm=True)
-        fresh.replace(self._file)
+        if self._lines == 0 or self._lines > 2 * REMEMBERED:
+            fresh = self._file.with_suffix(".new")
+            write_private(fresh, b"".join(map(_line, ids)), confirm=True)
+            fresh.replace(self._file)
+            sync(self._file.parent)
+            self._lines = len(ids)
+        else:
+            write_private(self._file, _line(name), append=True, confirm=True)
+            self._lines += 1
         # one that could not be noted may be asked for again
         self._ids = ids
-        sync(self._file.parent)
 
     def _reply(self, verb: str, name: str, body: dict[str, Any]) -> None:
         self.link.tell(f"reply/{verb}", msgspec.json.encode({"id": name, **body}))
+
+
+def _line(name: str) -> bytes:
+    """One id in the file; it begins with a line's end too, so that one that was cut short spoils none behind it."""
+    return b"\n" + msgspec.json.encode(name) + b"\n"

@@ -134,6 +134,8 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """PEM of its private key"""
     ack: bool = False
     """true: an alert stays in the store until a consumer acknowledges it on PREFIX/DEVICE/ack"""
+    signers: str | None = None
+    """PEM of Ed25519 public keys: acknowledgements and commands count only if one of them signed them"""
     keepalive: Annotated[int, msgspec.Meta(ge=2, le=3600)] = 15
     """seconds; a silent network is noticed after about one and a half of these"""
     longest_pause_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 30.0
@@ -299,7 +301,7 @@ def checked_mqtt(mqtt: Mqtt, base: Path) -> Mqtt:
         mqtt,
         **{
             key: _path(f"mqtt.{key}", value, base)
-            for key in ("ca", "cert", "key", "password_file")
+            for key in ("ca", "cert", "key", "password_file", "signers")
             if (value := getattr(mqtt, key)) is not None and not value.startswith("credential:")
         },
     )
@@ -448,7 +450,7 @@ def secret(where: str, key: str) -> str:
     else:
         path = Path(where)
     try:
-        return read_regular(path, MOST_SECRET).decode().rstrip("\r\n")
+        return read_regular(path, MOST_SECRET).decode("utf-8-sig").rstrip("\r\n")
     except OSError as error:
         mend = "check the path, its owner and mode"
         raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); {mend}") from None

@@ -96,3 +96,8 @@ def nearest(given: str, known: Iterable[str], meant: Mapping[str, str] | None = 
     listed = list(names.values())
     more = f" … ({len(listed)} in all)" if len(listed) > 12 else ""
     return f"; known are {', '.join(listed[:12])}{more}"
+
+
+def tenfold(count: int) -> bool:
+    """Whether `count` is 1, 10, 100, ...: what happens often is said seldom."""
+    return str(count).rstrip("0") == "1"

@@ -30,13 +30,16 @@ from edge_agent.budget import Budget
 from edge_agent.clock import Clock
 from edge_agent.config import Mqtt, level
 from edge_agent.entries import AGENT, KINDS, Record
-from edge_agent.errors import ConfigError, LinkError
+from edge_agent.errors import ConfigError, LinkError, tenfold
 from edge_agent.outbox import Outbox
 from edge_agent.segments import write_private
+from edge_agent.signing import AHEAD_S, Signers, Unsigned
 from edge_agent.types import KNOWN_TIME, UNREADABLE
 from edge_agent.wire import (
     CONNACK_S,
     FIRST_PAUSE_S,
+    LARGEST,
+    SESSION_S,
     Broker,
     Client,
     MQTTMessage,
@@ -109,6 +112,10 @@ class Link:
         self.why = "not yet connected"
         """why it is not connected, one line"""
         self.sent = 0
+        self._signers = Signers(mqtt.signers) if mqtt.signers else None
+        self._not_acks = 0
+        self.passed_over = 0
+        """messages that were too large to be taken in"""
         self.speaks = ""
         """the version of MQTT, "5" or "3.1.1"; empty before the first connection"""
         self._old_until = 0.0
@@ -266,7 +273,7 @@ class Link:
                 self.broker.worked()
                 log.info("mqtt: connected to %s:%d", self.broker.host, self.broker.port)
                 self._serve()
-            except (OSError, LinkError, ConfigError, ValueError) as error:
+            except (OSError, LinkError, ConfigError, ValueError, MemoryError) as error:
                 why = said(error)
                 brief = self.connected and time.monotonic() - began < SHORT_S
                 if self.connected and not self._kicked and self._judge(brief):
@@ -384,6 +391,8 @@ class Link:
                 close(client)
                 self._attempt(v5)
                 return
+            if name == "QoS not supported":
+                raise LinkError("the broker takes messages of QoS 0 only, which may be lost; allow QoS 1 there")
             raise LinkError(f"the broker refuses the connection: {name}; check [mqtt] username, password_file, cert")
         if v5:
             self._mute = self._answers = 0
@@ -511,6 +520,12 @@ class Link:
         self._held = {pipeline: until for pipeline, until in self._held.items() if until > now}
         suspect = self._blame.due()
         records = [suspect] if suspect is not None and "alert" in self.budget.open(KINDS) else self._next(room)
+        if suspect is not None and self.mqtt.ack:  # it may have been acknowledged meanwhile
+            records = self._acks.unheard(records)
+            if suspect not in records:
+                self._blame.suspects.pop(suspect.seq, None)
+        if records and self.mqtt.ack:
+            self._acks.sending(records)
         if records:
             with gathered(client):
                 for record in records:
@@ -700,6 +715,14 @@ class Link:
             log.error("mqtt: gap event %d: %s; trying again in %.0f s", record.seq, why, wait)
 
     def _on_message(self, client: Any, _: Any, message: MQTTMessage) -> None:
+        if size := client.passed_over:
+            client.passed_over = 0
+            self.passed_over += 1
+            if tenfold(self.passed_over):
+                what = f"a message of {size} bytes was passed over ({self.passed_over} so far)"
+                log.warning("mqtt: %.200r: %s; at most %d are taken in", message.topic, what, LARGEST)
+            client.ack(message.mid, message.qos)
+            return
         with self._lock:
             receivers = list(self._receivers)
         ours = message.topic.startswith(f"{self.base}/")
@@ -727,12 +750,21 @@ class Link:
             del self._given[next(iter(self._given))]
         return message.retain and text in (retained, passing)
 
+    def signed(self, topic: str, payload: bytes, old_s: float) -> bytes:
+        """What somebody signed at most `old_s` seconds ago who may; as it is where no keys are configured.
+
+        Raises Unsigned."""
+        return payload if self._signers is None else self._signers.open(topic, payload, old_s)
+
     def _on_ack(self, topic: str, payload: bytes) -> None:
         """A consumer has these: {"ids": ["DEVICE/EPOCH/SEQ", ...]}."""
         try:
-            heard = names(payload)
-        except UNREADABLE:
-            log.warning("mqtt: %s: not an acknowledgement: %.80r", topic, payload)
+            heard = names(self.signed(topic, payload, SESSION_S + AHEAD_S))
+        except (*UNREADABLE, Unsigned) as error:
+            self._not_acks += 1
+            if tenfold(self._not_acks):
+                why = f"{error}" if isinstance(error, Unsigned) else "is no acknowledgement"
+                log.warning("mqtt: %.200r: %s (%d so far): %.80r", topic, why, self._not_acks, payload)
             return
         for name in heard:
             self._acks.heard(name, self._flying.values())

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
+from edge_agent.signing import Signer
 from edge_agent.types import UNREADABLE
 from edge_agent.wire import FIRST_PAUSE_S, Broker, Client, MQTTMessage, ReasonCode, close, said, turn, wait_before
 
@@ -19,11 +20,11 @@ CONNECTED = "connected"
 
 
 def listen(
-    mqtt: Mqtt, topics: list[str], stop: threading.Event, ack: bool = False
+    mqtt: Mqtt, topics: list[str], stop: threading.Event, ack: bool = False, signer: Signer | None = None
 ) -> Iterator[tuple[str, bytes, bool] | str]:
     """Yield (topic, payload, retained) of each message, and a str when the connection changes, until `stop`.
 
-    `ack`: acknowledge each event to its device once whoever iterates has asked for the next message.
+    `ack`: acknowledge each event to its device, signed by `signer`, once the next message is asked for.
     Reconnects for ever with the pauses of the link. Raises LinkError when the broker refuses the connection.
     """
     broker = Broker(mqtt)
@@ -48,6 +49,10 @@ def listen(
             heard.append(CONNECTED)
 
     def on_message(client: Any, _: Any, message: MQTTMessage) -> None:
+        if client.passed_over:
+            heard.append(f"{message.topic}: a message of {client.passed_over} bytes was passed over")
+            client.passed_over = 0
+            return
         heard.append((message.topic, bytes(message.payload), message.retain))
 
     wait = FIRST_PAUSE_S
@@ -74,7 +79,7 @@ def listen(
                     message = heard.pop(0)
                     yield message
                     if ack and not isinstance(message, str):
-                        _acknowledge(client, message[0], message[1])
+                        _acknowledge(client, message[0], message[1], signer)
         except LinkError as error:
             if refused:
                 raise
@@ -91,11 +96,12 @@ def listen(
             wait = min(mqtt.longest_pause_s, wait * 2)
 
 
-def _acknowledge(client: Client, topic: str, payload: bytes) -> None:
+def _acknowledge(client: Client, topic: str, payload: bytes, signer: Signer | None) -> None:
     """Tell an event's device that the consumer has it."""
     base, _, tail = topic.rpartition("/")
     if tail != "events":
         return
     with contextlib.suppress(*UNREADABLE, KeyError, TypeError):
         name = msgspec.json.decode(payload)["id"]
-        client.publish(f"{base.rpartition('/')[0]}/ack", msgspec.json.encode({"ids": [name]}), qos=1)
+        to, body = f"{base.rpartition('/')[0]}/ack", {"ids": [name]}
+        client.publish(to, signer.sign(to, body) if signer else msgspec.json.encode(body), qos=1)

@@ -30,6 +30,8 @@ from edge_agent.errors import ConfigError, LinkError
 __all__ = [
     "CONNACK_S",
     "FIRST_PAUSE_S",
+    "LARGEST",
+    "SESSION_S",
     "Asking",
     "Broker",
     "Client",
@@ -56,8 +58,14 @@ SILENCE_MS = 10_000
 SESSION_S = 3600
 """seconds that the broker keeps our subscriptions' messages while we are away"""
 
+LARGEST = 1 << 20
+"""bytes of a packet that is taken in: by MQTT 5 a broker keeps larger ones to itself, by 3.1.1 their payload is passed
+over as it comes"""
 AT_ONCE = 64 * 1024
 """bytes read from the socket at once"""
+
+MOST_HEAD = 2 + 65535 + 2
+"""bytes of a message's topic and packet id"""
 
 _Address = tuple[int, Any]
 """family, and the address as sockets take it"""
@@ -79,6 +87,11 @@ class Client(PahoClient):
         self.gathering = False
         self.address: _Address | None = None
         """where to connect to, of the host's addresses"""
+        self.passed_over = 0
+        """bytes of the message that comes next, where it was too large to be taken in: it comes without its payload"""
+        self._left = 0
+        self._head = bytearray()
+        """of a packet that is too large: bytes that are to come, and the first of it"""
         self.trouble: ssl.SSLError | None = None
         """what TLS failed on while reading, which paho keeps to itself"""
 
@@ -103,6 +116,28 @@ class Client(PahoClient):
         return sock
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        # paho asks for all of a packet that it has not
+        return self._bytes(bufsize) if bufsize <= LARGEST else self._without_payload(bufsize)
+
+    def _without_payload(self, size: int) -> bytes:
+        """What paho is to take for the `size` bytes of a packet behind its length. BlockingIOError until all came."""
+        self._left = self._left or size
+        while self._left:
+            chunk = self._bytes(min(self._left, AT_ONCE))
+            if not chunk:
+                return chunk
+            self._left -= len(chunk)
+            self._head += chunk[: max(0, MOST_HEAD - len(self._head))]
+        head, self._head, packet = bytes(self._head), bytearray(), self._in_packet
+        if packet["command"] >> 4 != 3:
+            raise ConnectionAbortedError(f"a packet of {size} bytes, which is no message")
+        named = 2 + int.from_bytes(head[:2], "big") + (2 if packet["command"] & 6 else 0)
+        short = head[:named] + (b"\0" if self.protocol == V5 else b"")  # no properties
+        packet["remaining_length"] = packet["to_process"] = len(short)
+        self.passed_over = size
+        return short
+
+    def _bytes(self, bufsize: int) -> bytes:
         if self._at >= len(self._read):
             try:
                 self._read, self._at = super()._sock_recv(AT_ONCE), 0
@@ -194,8 +229,8 @@ class Broker:
         self._good: _Address | None = None
         self._several = False
         self._rounds = 0
-        self._asked = False
-        """whether the port was asked, since it worked last, which protocol it speaks"""
+        self._tls_there: bool | None = None
+        """whether the port speaks TLS; None: it was not asked since it worked last"""
         self._secrets()
 
     def _secrets(self) -> tuple[str | None, ssl.SSLContext | None]:
@@ -243,7 +278,7 @@ class Broker:
 
     def worked(self) -> None:
         """The chosen address let us in."""
-        self._left, self._rounds, self._good, self._asked = [], 0, self._chosen, False
+        self._left, self._rounds, self._good, self._tls_there = [], 0, self._chosen, None
 
     def connect(self, client: Client, kept: bool = True) -> None:
         """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError or LinkError.
@@ -252,9 +287,11 @@ class Broker:
         """
         v5 = client.protocol == V5
         properties = None
-        if v5 and kept:
+        if v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = SESSION_S
+            properties.MaximumPacketSize = LARGEST
+            if kept:
+                properties.SessionExpiryInterval = SESSION_S
         try:
             client.connect(
                 self.host,
@@ -290,15 +327,17 @@ class Broker:
 
     def _answers_tls(self) -> str | None:
         """What to say of a port that speaks TLS to who does not; it is asked once."""
-        if self.secure or self._asked:
+        if self.secure:
             return None
-        self._asked = True
-        with contextlib.suppress(OSError, ValueError), self._socket() as sock:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            context.wrap_socket(sock, server_hostname=self.host).close()
-            return f"this is a TLS port: use {'mqtts' if self.path is None else 'wss'}://"
-        return None
+        if self._tls_there is None:
+            self._tls_there = False
+            with contextlib.suppress(OSError, ValueError), self._socket() as sock:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                context.wrap_socket(sock, server_hostname=self.host).close()
+                self._tls_there = True
+        mend = "mqtts" if self.path is None else "wss"
+        return f"this is a TLS port: use {mend}://" if self._tls_there else None
 
     def _socket(self) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout=2)

@@ -28,6 +28,7 @@ WALK = {
     "link",
     "blame",
     "clock",
+    "signing",
     "acks",
     "wire",
     "rights",

@@ -211,6 +211,7 @@ def _listen_options(heard: argparse.ArgumentParser) -> None:
     heard.add_argument("--seconds", type=_seconds, help="end by itself")
     heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
     heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
+    heard.add_argument("--sign", metavar="PEM", help="with --ack: sign with this Ed25519 private key")
     heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
     heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
 

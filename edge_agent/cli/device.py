@@ -192,6 +192,7 @@ def listen(args: argparse.Namespace) -> int:
     from edge_agent import config
     from edge_agent.audit import Audit
     from edge_agent.listen import CONNECTED, listen
+    from edge_agent.signing import Signer
 
     stop = stop_on_signals()
     if args.seconds is not None:
@@ -218,8 +219,11 @@ def listen(args: argparse.Namespace) -> int:
             mqtt = config.checked_mqtt(made, Path.cwd())
         except ConfigError as error:
             raise UsageError(_as_options(str(error))) from None
+    if args.sign and not args.ack:
+        raise UsageError("--sign: signs acknowledgements; give --ack too")
+    signer = Signer(args.sign) if args.sign else None
     audit, connected = Audit(), False
-    for message in listen(mqtt, [f"{mqtt.prefix}/{config.level(args.device)}/#"], stop, ack=args.ack):
+    for message in listen(mqtt, [f"{mqtt.prefix}/{config.level(args.device)}/#"], stop, args.ack, signer):
         if isinstance(message, str):
             note(f"{mqtt.url}: {message}")
             connected = connected or message == CONNECTED

@@ -18,14 +18,13 @@ from functools import partial
 from http.client import HTTPException, HTTPResponse
 from urllib.parse import SplitResult
 
-from edge_agent.errors import InputError, SourceError
+from edge_agent.errors import InputError, SourceError, tenfold
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.camera import STREAM, address, open_stream, reach, shown, trust
 from edge_agent.sources.formats import JPEG, PNG
 from edge_agent.sources.options import number
 from edge_agent.sources.parts import jpegs, multipart
 from edge_agent.sources.pictures import Limits, decode
-from edge_agent.sources.text import tenfold
 from edge_agent.sources.watch import OPENING, Reader, rules, thinner, watch
 from edge_agent.sources.web import Login, get, reason
 from edge_agent.types import Frame, Uri

@@ -14,15 +14,15 @@ from collections.abc import Iterator
 
 import msgspec
 
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, tenfold
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.text import cleaner, tenfold
+from edge_agent.sources.text import cleaner
 from edge_agent.types import UNREADABLE, StreamState, Text, Uri
 
 MOST_WAITING = 10_000
 """messages that may wait in memory; more are dropped, counted and logged"""
 MOST_BYTES = 8_000_000
-"""bytes of them together; a single message may have more"""
+"""bytes of them together"""
 TICK = 0.1
 """seconds between looks at `stop`"""
 

@@ -8,6 +8,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable
 
+from edge_agent.errors import tenfold
+
 LONGEST = 32 * 1024
 """bytes of a line that are kept"""
 
@@ -58,11 +60,6 @@ def cleaner(name: str) -> Callable[[bytes, int], str]:
         return "" if text.isspace() else text
 
     return clean
-
-
-def tenfold(count: int) -> bool:
-    """Whether `count` is 1, 10, 100, ...: what happens often is said seldom."""
-    return str(count).rstrip("0") == "1"
 
 
 def _whole_characters(raw: bytes) -> bytes:
