@@ -5,6 +5,7 @@ A faster form (see derive.py) is made in the child of prove.py and kept as a var
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,16 @@ import msgspec
 from edge_agent import registry
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import File
-from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall
+from edge_agent.prove import LIMITS, Trial, Variant, Verdict, agree, ask, prove, recall, remember, used
 from edge_agent.registry import store
 
 if TYPE_CHECKING:
     from edge_agent.registry.seen import Seen
+
+MOST_BYTES = 500_000_000
+"""of all faster forms together"""
+WORTH = 1_000_000
+"""bytes of a form from which on it is worth to delete it where it is no faster"""
 
 
 def parts_of(located: registry.Located, **how: Any) -> dict[str, Path]:
@@ -78,6 +84,8 @@ def with_derived(
                 found = _derived(_derive(row, path, trial))
             except (ModelError, OSError):
                 continue
+        if found:
+            used("derived", trial)
         # what a damaged file gave before it was damaged does not stand in for it
         if found and _is_right(located, row):
             made += [one for one in found if registry.is_here(located, one)]
@@ -112,8 +120,67 @@ def _derive(row: File, path: Path, trial: Trial) -> Verdict:
         for made, path in zip(_derived(verdict), trial.places(), strict=False):
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise RefusedError(f"{row.title()}: what was made of it is no file; it is left as it is")
+            if made.bytes > MOST_BYTES:
+                raise RefusedError(f"{row.title()}: its faster form is larger than {MOST_BYTES // 10**6} MB")
             store.keep(registry.home(), path, made.sha256)
+    _make_room()
     return verdict
+
+
+def drop_slower(
+    located: registry.Located, parts: Mapping[str, Path], rows: list[dict[str, Any]], spared: str = ""
+) -> list[File]:
+    """Delete the forms of WORTH bytes and more that a race (its rows) found no faster than the file that they were made
+    from, with any number of threads; not the one whose key is `spared`. They are not made again, and the notes of the
+    file say why. Returns what went.
+    """
+    took = {(row["key"], row["threads"]): row["median_ms"] for row in rows}
+    gone: list[File] = []
+    for row in located.manifest.networks():
+        trial = _derivation(located, row, parts)
+        verdict = recall("derived", trial) if row.format == "onnx" else None
+        found = _derived(verdict)
+        slow = []
+        for one in found:
+            pairs = [(ms, took.get((row.key(), threads))) for (key, threads), ms in took.items() if key == one.key()]
+            never = bool(pairs) and all(own is not None and ms >= own for ms, own in pairs)
+            if never and one.bytes >= WORTH and one.key() != spared:
+                slow.append(one)
+        if verdict is None or not slow:
+            continue
+        told = [f"{one.title()} was no faster than {row.title()} here, and was deleted" for one in slow]
+        kept = [one for one in found if one not in slow]
+        figures = {**verdict.result.figures, "files": msgspec.to_builtins(kept)}
+        result = msgspec.structs.replace(verdict.result, notes=[*verdict.result.notes, *told], figures=figures)
+        remember("derived", trial, msgspec.structs.replace(verdict, result=result))
+        for one in slow:
+            _unlink(one.sha256)
+        gone += slow
+    return gone
+
+
+def _make_room() -> None:
+    """Delete the forms that were not used for the longest, until all take at most MOST_BYTES; they are made again when
+    they are asked for.
+    """
+    places = sorted((registry.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
+    total = 0
+    for place in places:
+        try:
+            found = _derived(msgspec.json.decode(place.read_bytes(), type=Verdict))
+        except (OSError, msgspec.MsgspecError, LookupError):
+            continue  # another version wrote it
+        here = [one for one in found if store.blob(registry.home(), one.sha256).is_file()]
+        total += sum(one.bytes for one in here)
+        if total > MOST_BYTES:
+            for one in here:
+                _unlink(one.sha256)
+            total -= sum(one.bytes for one in here)
+
+
+def _unlink(sha256: str) -> None:
+    with contextlib.suppress(OSError):
+        store.blob(registry.home(), sha256).unlink()
 
 
 def _is_right(located: registry.Located, row: File) -> bool:

@@ -290,7 +290,7 @@ def try_heads(
 
 def recall(folder: str, trial: Trial) -> Verdict | None:
     """The verdict of such a trial in HOME/`folder`; None when none is remembered."""
-    return _read(registry.home() / folder / f"{_key(trial)}.json")
+    return _read(_place(folder, trial))
 
 
 def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
@@ -313,10 +313,29 @@ def ask(folder: str, trial: Trial, *, again: bool = False) -> Verdict:
         result=result,
     )
     if lasting:
-        # a disk that takes nothing means that it is tried again at the next start
-        with contextlib.suppress(OSError):
-            store.write(place, msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n")
+        _write(place, verdict)
     return verdict
+
+
+def remember(folder: str, trial: Trial, verdict: Verdict) -> None:
+    """Keep a verdict as that of such a trial."""
+    _write(_place(folder, trial), verdict)
+
+
+def used(folder: str, trial: Trial) -> None:
+    """Note that what such a trial made is used now: `forms` deletes first what was not for the longest."""
+    with contextlib.suppress(OSError):
+        os.utime(_place(folder, trial))
+
+
+def _place(folder: str, trial: Trial) -> Path:
+    return registry.home() / folder / f"{_key(trial)}.json"
+
+
+def _write(place: Path, verdict: Verdict) -> None:
+    """A disk that takes nothing means that it is tried again at the next start."""
+    with contextlib.suppress(OSError):
+        store.write(place, msgspec.json.format(msgspec.json.encode(verdict)).decode() + "\n")
 
 
 def remembered(key: str, folder: str = "proofs") -> list[Verdict]:

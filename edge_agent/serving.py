@@ -18,10 +18,10 @@ from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
-from edge_agent.forms import derived_notes, hold_against_parent, parts_of, seen, with_derived
+from edge_agent.forms import derived_notes, drop_slower, hold_against_parent, parts_of, seen, with_derived
 from edge_agent.lane import Lane
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.prove import LIMITS, Trial, Variant, Verdict, ask, prove, recall, try_heads
+from edge_agent.prove import LIMITS, Trial, Variant, Verdict, ask, prove, recall, remember, try_heads
 from edge_agent.types import Backend, ModelRef, Net, Tensors
 
 Say = Callable[[int, int], None]
@@ -297,7 +297,16 @@ def race(
         variants.append(Variant(row, str(path.absolute())))
     trial = _race(located, here, parts, threads)
     trial = msgspec.structs.replace(trial, variants=variants, skip=skip, seconds=seconds, bare=bare)
-    return ask("races", trial, again=True)
+    verdict = ask("races", trial, again=True)
+    figures = verdict.result.figures if verdict.result.passed else {}
+    rows, many = figures.get("rows", []), figures.get("abreast") or {}
+    if gone := {one.key() for one in drop_slower(located, parts, rows, many.get("key", ""))}:
+        # so that nobody races again what is left
+        rest = [row for row in here if row.key() not in gone]
+        figures = {**figures, "rows": [row for row in rows if row["key"] not in gone]}
+        result = msgspec.structs.replace(verdict.result, figures=figures)
+        remember("races", _race(located, rest, parts, threads), msgspec.structs.replace(verdict, result=result))
+    return verdict
 
 
 def _race(located: registry.Located, rows: list[File], parts: Mapping[str, Path], threads: int) -> Trial:

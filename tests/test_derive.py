@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent import prove, registry
+from edge_agent import forms, prove, registry
 from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
 from edge_agent.backends.rewrite import rewrite as rewriting
@@ -452,3 +453,53 @@ def test_a_child_that_dies_leaves_the_file_as_it_was(
     assert with_derived(located, {}, 1, make=True).manifest == located.manifest
     (kept,) = (own_home / "derived").iterdir()
     assert "ended with 1" in json.loads(kept.read_text())["result"]["reason"]
+
+
+def test_one_that_is_no_faster_is_deleted_and_not_made_again(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "WORTH", 1)
+    folder = str(model(tmp_path / "model", "yolox"))
+    located = with_derived(registry.locate(folder), {}, 1, make=True)
+    whole, cut = located.manifest.networks()
+
+    def rows(*took: tuple[float, float]) -> list[dict[str, object]]:
+        return [
+            {"key": row.key(), "threads": threads, "median_ms": ms[place]}
+            for threads, ms in enumerate(took, 1)
+            for place, row in enumerate((whole, cut))
+        ]
+
+    assert forms.drop_slower(located, {}, rows((2.0, 2.1), (1.5, 1.4))) == [], "with two threads it is faster"
+    assert forms.drop_slower(located, {}, rows((2.0, 2.1)), spared=cut.key()) == []
+    monkeypatch.setattr(forms, "WORTH", cut.bytes + 1)
+    assert forms.drop_slower(located, {}, rows((2.0, 2.1))) == [], "too small to be worth it"
+    monkeypatch.setattr(forms, "WORTH", cut.bytes)
+    assert forms.drop_slower(located, {}, rows((2.0, 2.1), (1.5, 1.5))) == [cut]
+    assert not store.blob(own_home, cut.sha256).exists()
+    located = with_derived(registry.locate(folder), {}, 1, make=True)
+    assert located.manifest.networks() == [whole]
+    assert "model.cut was no faster than model.onnx here, and was deleted" in forms.derived_notes(located, whole, {})
+
+
+def test_all_of_them_together_have_a_bound(tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(family: str) -> File:
+        folder = tmp_path / family
+        found = registry.locate(str(folder if folder.exists() else model(folder, family)))
+        return with_derived(found, {}, 1, make=True).manifest.networks()[1]
+
+    def here(one: File) -> bool:
+        return store.blob(own_home, one.sha256).is_file()
+
+    first = made("yolox")
+    for place in (own_home / "derived").iterdir():
+        os.utime(place, (1, 1))
+    monkeypatch.setattr(forms, "MOST_BYTES", first.bytes * 3 // 2)
+    second = made("yolov8")
+    assert here(second) and not here(first), "that which was not used for the longest goes"
+    first = made("yolox")
+    assert here(first), "and is made again when it is asked for"
+    monkeypatch.setattr(forms, "MOST_BYTES", 1)
+    (own_home / "derived").joinpath("x.json").write_text("{}")
+    forms._make_room()
+    assert not here(first) and not here(second)
