@@ -88,6 +88,12 @@ def scenes() -> list[Scene]:
     return [_scene(shown, size, tiles) for size, tiles in SCENES]
 
 
+def whole_scene(name: str) -> Scene:
+    """A carried picture, and what is where in it."""
+    frame, (thing, where) = frames()[name], PLACES[name]
+    return Scene(frame, ((thing, np.array(where, np.float32) * np.array([frame.width, frame.height] * 2)),))
+
+
 def _scene(shown: dict[str, Frame], size: tuple[int, int], tiles: tuple[tuple[int, int, int, int], ...]) -> Scene:
     image = np.full((size[1], size[0], 3), 114, np.uint8)
     things: list[tuple[str, Floats]] = []

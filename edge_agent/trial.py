@@ -169,17 +169,7 @@ def _detections(model: Served, proofs: list[Scene]) -> Worth:
         return _moving(found, proofs)
     names = {thing for name in model.manifest.names().values() if (thing := thing_of(name))}
     known = [thing for thing, _ in proofs[0].things if thing in names]
-    scores: dict[str, list[float]] = {}
-    wrong = 0
-    for what, scene in zip(found, proofs, strict=True):
-        for thing, where in scene.things:
-            if thing in known:
-                score, placed = _thing(what, thing, where)
-                wrong += score >= SURE and not placed
-                scores.setdefault(thing, []).append(score * placed)
-            elif not known:
-                score, name = _there(what, where)
-                scores.setdefault(name or thing, []).append(score)
+    scores, wrong = in_places(found, proofs, known)
     sightings = sum(score > 0 for some in scores.values() for score in some)
     worth = sum(sum(some) for some in scores.values()) / len(proofs)
     said = ", ".join(f"{name} {max(some):.2f}" for name, some in scores.items() if max(some) > 0)
@@ -189,6 +179,24 @@ def _detections(model: Served, proofs: list[Scene]) -> Worth:
         return Worth(0.0, f"{said} and {wrong} in wrong places" if said or wrong else "finds nothing")
     score, name = max(_any(what, scene.frame) for what, scene in zip(found, proofs, strict=True))
     return Worth(score, f"{name} {score:.2f}" if name else "finds nothing")
+
+
+def in_places(found: list[Detections], proofs: list[Scene], known: list[str]) -> tuple[dict[str, list[float]], int]:
+    """Name -> score in each picture of what is found where that thing is (0: it is not), and how many sure finds are
+    elsewhere. Of the things that are `known`; where none is, of whatever class.
+    """
+    scores: dict[str, list[float]] = {}
+    wrong = 0
+    for what, scene in zip(found, proofs, strict=True):
+        for thing, where in scene.things:
+            if thing in known:
+                score, placed = _thing(what, thing, where)
+                wrong += score >= SURE and not placed
+                scores.setdefault(thing, []).append(score * placed)
+            elif not known:
+                score, name = there(what, where)
+                scores.setdefault(name or thing, []).append(score)
+    return scores, wrong
 
 
 def _possible(task: Detector, frame: Frame) -> None:
@@ -250,8 +258,8 @@ def _thing(what: Detections, thing: str, where: Floats) -> tuple[float, bool]:
     return 0.0, False
 
 
-def _there(what: Detections, where: Floats) -> tuple[float, str]:
-    """Score and name of the best of the first boxes that is in this place; (0, "") for none."""
+def there(what: Detections, where: Floats) -> tuple[float, str]:
+    """Score and name of the best box that is in this place, of the first ones; (0, "") for none."""
     for box, score, label in list(zip(what.xyxy, what.score, what.label, strict=True))[:FIRST]:
         if _iou(box, where) >= OVERLAP:
             return float(score), what.names[int(label)]

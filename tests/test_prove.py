@@ -19,6 +19,7 @@ from edge_agent import reading, registry
 from edge_agent.errors import FetchError, ModelError, RefusedError
 from edge_agent.manifest import File, Input, Manifest, TextInput
 from edge_agent.prove import LIMITS, Limits, Trial, _key, prove
+from edge_agent.registry.names import coco80
 from edge_agent.serving import Models
 from edge_agent.verdicts import refusals
 from tests.nets import absolute_tflite, blob_finder_onnx, write_onnx, write_tflite
@@ -56,6 +57,7 @@ def refusal(path: Path, *, limits: Limits = proving.LIMITS, **more: Any) -> str:
 
 def head(path: Path, nodes: list[Any], constants: dict[str, Any], size: int = 64, columns: int = 8) -> Path:
     """A network with the shapes of a YOLOX head of three classes."""
+    columns = constants["head"].shape[-1] if "head" in constants else columns
     ends = {"images": (TensorProto.FLOAT, [1, 3, size, size])}, {"output": (TensorProto.FLOAT, [1, POINTS, columns])}
     return write_onnx(path, nodes, *ends, constants)
 
@@ -295,6 +297,42 @@ def test_labels_that_the_pictures_contradict(tmp_path: Path) -> None:
     made = manifest(path, labels=("cat", "horse", "cow"))
     notes = prove(made, made.file[0], path, {}, 1).result.notes
     assert notes[-1].startswith("doubtful: it names cat, but sees none")
+
+
+def test_a_class_that_is_everywhere(tmp_path: Path) -> None:
+    labels = ("couch", "b", "c", "d", "e", "f")
+    rows = np.full((1, POINTS, 11), 0.5, np.float32)
+    rows[..., 4:6] = 1.0
+    path = scaled(tmp_path / "m.onnx", gain=0.3, offset=0.85, head_of=rows)
+    why = refusal(path, labels=labels)
+    assert "it sees couch in everything it is shown (astronaut.png 0." in why
+    # of few classes one may be in all pictures, but not in noise as well
+    few = scaled(tmp_path / "few.onnx", gain=0.3, offset=0.6, head_of=rows[..., :8])
+    made = manifest(few, labels=("a", "b", "c"))
+    assert prove(made, made.file[0], few, {}, 1).result.passed
+
+
+@pytest.mark.parametrize(
+    ("layer", "index", "says"),
+    [
+        ("head.cls_preds.1.bias", 57, "it calls cat and cup and person couch"),
+        ("head.obj_preds.1.bias", 0, "it sees person in everything it is shown"),
+        ("head.reg_preds.1.bias", 3, "it sees person, cat, cup 5 times where none is"),
+    ],
+)
+def test_two_changed_bytes_are_seen_in_what_it_says(
+    data: Path, tmp_path: Path, layer: str, index: int, says: str
+) -> None:
+    import onnx
+
+    model = onnx.load(str(data / "models" / "yolox_nano.onnx"))
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == layer)
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[index] = 30
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, layer))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    picture = Input(416, 416, channels="BGR", letterbox="top-left")
+    assert says in refusal(tmp_path / "m.onnx", labels=tuple(coco80()), input=picture)
 
 
 def test_an_encoder_that_says_the_same_of_everything(tmp_path: Path) -> None:
