@@ -59,7 +59,7 @@ class Limits(msgspec.Struct, frozen=True):
     """What a trial may use."""
 
     seconds: float = 60.0
-    """on the clock; processor time may be as much on every core"""
+    """on the clock, and more where other work has the processors; processor time may be as much on every core"""
     memory: int = 4 << 30
     """bytes of address space, beside eight times the files' size"""
 
@@ -457,6 +457,10 @@ def _hold(trial: Trial, shas: Mapping[str, str]) -> tuple[Result, bool]:
             return Result(False, str(error)), False
         except OSError as error:
             return Result(False, f"its trial could not be started ({error.strerror}); free memory and try again"), False
+        # on the clock longer where the processors are shared by more than they can do at once
+        shared = max(1.0, min(MOST_SHARED, os.getloadavg()[0] / len(os.sched_getaffinity(0))))
+        limits = msgspec.structs.replace(trial.limits, seconds=trial.limits.seconds * shared)
+        told, trial = (msgspec.structs.replace(one, limits=limits) for one in (told, trial))
         question.write(msgspec.json.encode(told))
         question.seek(0)
         result, lasting = _run(trial, room, question, answer, said)
@@ -466,6 +470,8 @@ def _hold(trial: Trial, shas: Mapping[str, str]) -> tuple[Result, bool]:
         return result, lasting
 
 
+MOST_SHARED = 10.0
+"""times as long as its limit a trial may take on the clock"""
 SAID_S = 10.0
 """seconds between two lines about a trial that goes on"""
 DOING = {
@@ -495,7 +501,7 @@ def _wait(child: subprocess.Popen[bytes], trial: Trial) -> None:
 
 
 def _run(trial: Trial, room: Room, question: IO[bytes], answer: IO[bytes], said: IO[bytes]) -> tuple[Result, bool]:
-    limit = f"{trial.limits.seconds:g} s"
+    limit = f"{trial.limits.seconds:.3g} s"
     environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
     environment |= {"EDGE_AGENT_HOME": str(registry.home()), "MALLOC_ARENA_MAX": "2"}
     command = [*CHILD, msgspec.json.encode(room).decode()]

@@ -17,6 +17,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # a config that others may write is refused, and these are written by the tests
 os.umask(0o022)
 
+if slower := os.environ.get("EDGE_AGENT_SLOWER"):
+    # an emulated processor: docs/testing.md
+    import msgspec
+
+    from edge_agent import prove
+
+    msgspec.structs.force_setattr(prove.LIMITS, "seconds", prove.LIMITS.seconds * float(slower))
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

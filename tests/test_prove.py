@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -221,7 +222,8 @@ def test_an_endless_run(tmp_path: Path) -> None:
         "head": np.ones((1, POINTS, 8), np.float32),
     }
     path = head(tmp_path / "m.onnx", nodes, constants)
-    assert "its trial run did not end within 3 s" in refusal(path, limits=Limits(seconds=3))
+    # on a busy machine it has longer
+    assert re.search(r"its trial run did not end within [\d.]+ s", refusal(path, limits=Limits(seconds=3)))
 
 
 @pytest.mark.parametrize(("number", "name"), [("SIGSEGV", "died of SIGSEGV"), ("SIGILL", "this processor lacks")])
@@ -373,7 +375,9 @@ def test_a_trial_that_takes_long_says_so(
     caplog.set_level("INFO", "edge_agent")
     monkeypatch.setattr(proving, "CHILD", ["/bin/sh", "-c", "sleep 60"])
     monkeypatch.setattr(proving, "SAID_S", 0.1)
-    assert "did not end within 1 s" in refusal(blob_finder_onnx(tmp_path / "m.onnx"), limits=Limits(seconds=1))
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.0 * len(os.sched_getaffinity(0)), 0.0, 0.0))
+    why = refusal(blob_finder_onnx(tmp_path / "m.onnx"), limits=Limits(seconds=0.5))
+    assert "did not end within 1.5 s" in why, "three processes want each processor"
     doing = "toy: m.onnx is tried on carried samples"
     assert caplog.messages[0] == f"{doing}, once"
     assert caplog.messages[1] == f"{doing}: 0 s so far"
