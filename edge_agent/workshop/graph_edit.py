@@ -127,7 +127,8 @@ def with_preparation(model: onnx.ModelProto, spec: Input) -> tuple[onnx.ModelPro
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise RefusedError(f"with its preparation taken in it is no valid model ({_line(error)})") from None
-    plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", letterbox=spec.letterbox, pad=spec.pad)
+    kept_as_is = {"letterbox": spec.letterbox, "pad": spec.pad, "resize": spec.resize}
+    plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", **kept_as_is)  # type: ignore[arg-type]
     return made, plain
 
 

@@ -377,5 +377,13 @@ def test_a_classifier_that_sees_as_much_in_several_ways_is_asked_for(data: Path)
     path = data / "models" / "vww_96_float.tflite"
     assert "it is open how its pictures go in" in read(path, looker()).refusal
     seen = read(path, looker(), scale="0..1", channels="RGB")
-    assert (seen.refusal, seen.input) == ("", Input(96, 96, layout="NHWC", scale=1 / 255, letterbox="stretch"))
+    assert (seen.refusal, seen.input) == (
+        "",
+        Input(96, 96, layout="NHWC", scale=1 / 255, letterbox="stretch", resize="area"),
+    )
     assert said(seen, "scale 0..1: --scale 0..1") and said(seen, "channels RGB: --channels")
+
+
+def test_a_detector_takes_its_pictures_as_it_was_trained(data: Path) -> None:
+    picture = read(data / "models" / "yolox_nano.onnx", looker()).input
+    assert picture is not None and picture.resize == "linear"

@@ -134,6 +134,34 @@ def test_a_new_picture_leaves_nothing_of_the_last(layout: Literal["NCHW", "NHWC"
         assert (prepare(image)[0] == preparer(spec, tensor)(image)[0]).all()
 
 
+@pytest.mark.parametrize(("w", "h"), [(640, 480), (1920, 1080), (767, 431), (96, 64), (97, 200), (1600, 70)])
+def test_by_area_nothing_fine_becomes_a_pattern(w: int, h: int) -> None:
+    """Held against the mean of the pixels that each one covers, counted out."""
+    image, spec = noise(h, w), Input(96, 64, letterbox="stretch", resize="area")
+    canvas: Pixels = np.empty((64, 96, 3), np.uint8)
+    letterbox(image, spec, canvas)
+
+    def shares(fine: int, coarse: int) -> npt.NDArray[np.float64]:
+        ends = np.arange(fine + 1) * coarse / fine
+        return np.array([np.diff(np.clip(ends, i, i + 1)) for i in range(coarse)])
+
+    mean = np.einsum("yh,hwc,xw->yxc", shares(h, 64), image, shares(w, 96), optimize=True)
+    # halving shares out the pixels on an edge evenly, instead of by what lies on either side
+    assert np.abs(canvas - mean).mean() < 6, "of noise, which is the worst there is"
+    linear: Pixels = np.empty((64, 96, 3), np.uint8)
+    letterbox(image, Input(96, 64, letterbox="stretch"), linear)
+    if w > 200 and h > 200:
+        assert linear.std() > 1.5 * canvas.std(), "four pixels of noise are still noise"
+
+
+def test_a_picture_that_is_too_small_is_enlarged_as_ever() -> None:
+    image = noise(20, 30)
+    both: list[Pixels] = [np.empty((64, 96, 3), np.uint8) for _ in range(2)]
+    letterbox(image, Input(96, 64), both[0])
+    letterbox(image, Input(96, 64, resize="area"), both[1])
+    assert (both[0] == both[1]).all()
+
+
 def test_a_picture_without_pixels_is_bad_input() -> None:
     with pytest.raises(InputError, match="0x5 pixels"):
         letterbox(np.empty((5, 0, 3), np.uint8), Input(8, 8), np.empty((8, 8, 3), np.uint8))
