@@ -75,7 +75,8 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
     maps = [spec for spec in outputs if len(spec.shape) in (4, 5)]
     thin = [spec for spec in maps if spec.shape[2:] == (1, 4)]
     if len(outputs) == 2 and len(flat) + len(thin) == 2:
-        return _pair([_thick(s) if s in thin else s for s in outputs], width, height, names)
+        found = _pair([_thick(s) if s in thin else s for s in outputs], width, height, names)
+        return [guess for guess in found if not thin or guess.family in ("box-scores", "ssd-decoded")]
     if len(outputs) == 2 and len(flat) == 1 and len(maps) == 1:
         return [Guess("yolov8-seg", 0, f"output {shape(flat[0])} and masks {shape(maps[0])}")]
     if len(outputs) in (2, 3, 4):

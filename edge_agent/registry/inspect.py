@@ -103,6 +103,7 @@ WHAT = {
     "find-text": ("finds text in a picture", ""),
     "read": ("reads a line of text in a picture", ""),
     "hear": ("tells speech from silence", ""),
+    "recognise": ("tells classes apart", ""),
 }
 """task -> what such a network does, and what may be done about it"""
 DECODED = {
@@ -140,6 +141,9 @@ def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None
         kind = kinds.picture(net, "NCHW" if spec.shape[1] == 1 else "NHWC")
         if kind is None:
             raise RefusedError(_unknown(path, net, why))
+        if kind.task == "recognise":
+            grey = "one number a point goes in, as of a sound's spectrum (keyword spotting) or of a grey picture"
+            kind = kinds.Kind(kind.task, "one-channel", f"{kind.why}, and {grey}", kind.classes)
         return _named(kind, graph, path, why)
     reasons = [f"layout {order}: {why}"]
     width, height, why = picture.size(spec, order, net.outputs, graph.meta)

@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from edge_agent import registry
-from edge_agent.backends import open_net
+from edge_agent.backends import bare, open_net
 from edge_agent.errors import RefusedError
 from edge_agent.registry import names
+from edge_agent.registry.graph import Graph
 from edge_agent.registry.inspect import inspect
+from edge_agent.trial import looker
 from edge_agent.types import Net, TensorSpec
-from tests.nets import write_onnx
+from tests.nets import blob_finder_onnx, write_onnx
 from tests.registry import here
 from tests.registry.test_registry import detector
 
@@ -151,6 +154,85 @@ def test_names_in_an_onnx_file(tmp_path: Path) -> None:
     for odd in ("{0: 'hat'", "__import__('os')", "{1: 'a', 2: 'b'}", "7", ""):
         path = detector(tmp_path / "b.onnx", names=odd)
         assert inspect(path, open_net(path, "onnx")).labels == ["class_0", "class_1"]
+
+
+TWO = "cat\r\ndöner\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (TWO.encode("utf-8-sig"), ["cat", "döner"]),
+        (TWO.encode("utf-16"), ["cat", "döner"]),
+        (b"\xfe\xff" + TWO.encode("utf-16-be"), ["cat", "döner"]),
+        (TWO.encode("utf-16-le"), ["cat", "döner"]),
+        (TWO.encode("utf-16-be"), ["cat", "döner"]),
+        (TWO.encode("latin-1"), None),
+        (b"0: cat\n1: dog\n", ["cat", "dog"]),
+        (b"1 cat\n2 dog\n", ["cat", "dog"]),
+        (b"0\tcat\n1\tdog\n", ["cat", "dog"]),
+        (b"2 wheeler\n4 wheeler\n", ["2 wheeler", "4 wheeler"]),
+        (b"cat\n\ndog\n", ["cat", "class_1", "dog"]),
+        (
+            b"".join(b"%d: n%d\n" % (i, i) for i in range(12) if i != 7),
+            [f"n{i}" if i != 7 else "class_7" for i in range(12)],
+        ),
+    ],
+    ids=repr,
+)
+def test_labels_as_editors_and_others_write_them(tmp_path: Path, raw: bytes, found: list[str] | None) -> None:
+    (tmp_path / "labels.txt").write_bytes(raw)
+    if found is None:
+        with pytest.raises(RefusedError, match=r"labels\.txt: its encoding cannot be told; save it as UTF-8"):
+            names.stated(Graph(), tmp_path / "m.onnx")
+        return
+    assert names.stated(Graph(), tmp_path / "m.onnx")[0] == found
+
+
+@pytest.mark.parametrize("outputs", [{"o": (1, 84, 8400)}, {"o": (1, 5)}])
+def test_more_names_than_classes_are_refused(tmp_path: Path, outputs: dict[str, Dims]) -> None:
+    (tmp_path / "labels.txt").write_text("".join(f"name {i}\n" for i in range(90)))
+    seen = inspect(tmp_path / "bare.tflite", net({"x": (1, 3, 640, 640)}, outputs))
+    assert "there are 90 names in labels.txt beside the file, and its output has" in seen.refusal
+    assert "correct labels.txt, or take it away" in seen.refusal
+
+
+def test_axes_that_a_file_leaves_open_are_found_by_a_run(tmp_path: Path) -> None:
+    model = onnx.load(str(blob_finder_onnx(tmp_path / "m.onnx")))
+    model.graph.node[-1].output[0] = "whole"
+    # a shape that is computed from the picture, so that no runtime foresees it
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["images"], ["most"], keepdims=0),
+            helper.make_node("Mul", ["most", "nothing"], ["zero"]),
+            helper.make_node("Add", ["zero", "dims"], ["real"]),
+            helper.make_node("Cast", ["real"], ["shape"], to=TensorProto.INT64),
+            helper.make_node("Reshape", ["whole", "shape"], ["output"]),
+        ]
+    )
+    for name, value in (("nothing", np.float32(0)), ("dims", np.array([1, 84, 8], np.float32))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, ["a", "b", "c"]))
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    seen = here.read(tmp_path / "m.onnx", looker())
+    assert (seen.family, seen.refusal, len(seen.labels)) == ("yolox", "", 3)
+    assert "outputs: the file leaves axes open, a run gives [?, 84, 8]" in seen.reasons
+
+
+def test_the_size_of_the_canvas_is_filled_in_beside_the_picture(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["orig_target_sizes"], ["sizes"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["sizes", "mean"], ["scores"]),
+    ]
+    ends = {"images": (TensorProto.FLOAT, [1, 3, 32, 64]), "orig_target_sizes": (TensorProto.INT64, [1, 2])}
+    path = write_onnx(tmp_path / "m.onnx", nodes, ends, {"scores": (TensorProto.FLOAT, [1, 2])})
+    opened = open_net(path, "onnx", 1)
+    assert [spec.name for spec in opened.inputs] == ["images"] and "orig_target_sizes is filled" in opened.reasons[-1]
+    given = {"images": np.ones((1, 3, 32, 64), np.float32)}
+    assert opened.run(given)["scores"].tolist() == [[64, 32]]
+    assert np.asarray(bare(path, "onnx", 1)(given)).ravel().tolist() == [64, 32]
 
 
 def test_real_files(data: Path) -> None:

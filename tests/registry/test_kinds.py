@@ -35,6 +35,19 @@ def shapes(inputs: dict[str, Dims], outputs: dict[str, Dims], dtype: str = "floa
     [
         (PICTURE, {"o": (1, 3598, 112)}, "detect", "nanodet"),
         (PICTURE, {"o": (1, 112, 3549)}, "detect", "nanodet"),
+        (PICTURE, {"o": (1, 3549, 80 + 4 * 11)}, "detect", "nanodet"),
+        (PICTURE, {"o": (1, 84, 14365)}, "detect", "yolov8"),
+        (PICTURE, {"o": (1, 300, 5)}, "detect", "end2end-one"),
+        (PICTURE, {"o": (1, 5, 3549)}, "detect", "yolov8"),
+        (PICTURE, {"o": (None, 7)}, "detect", "end2end-yolov7"),
+        (PICTURE, {"o": (1, 1, 200, 7)}, "detect", "end2end-yolov7"),
+        (PICTURE, {"o": (None, 6), "n": (1,)}, "detect", "end2end"),
+        (PICTURE, {"logits": (1, 300, 1), "pred_boxes": (1, 300, 4)}, "detect", "detr-sigmoid"),
+        (PICTURE, {"boxes": (1, 3549, 1, 4), "confs": (1, 3549, 80)}, "detect", "box-scores"),
+        (PICTURE, {"a": (1, 3549, 4), "b": (1, 80, 3549)}, "detect", "box-scores"),
+        (PICTURE, {"boxes": (1, 4420, 4), "scores": (1, 4420, 2)}, "detect", "ssd-decoded"),
+        (PICTURE, {"boxes": (1, 3549, 4), "scores": (1, 3549), "class_idx": (1, 3549)}, "detect", "cells-finished"),
+        (PICTURE, {"boxes": (None, 4), "scores": (None,), "labels": (None,)}, "detect", "finished"),
         (PICTURE, {"o": (1, 300, 84)}, "detect", "rtdetr"),
         (PICTURE, {"o": (1, 300, 6)}, "detect", "end2end"),
         (PICTURE, {"o": (1, 85, 3549)}, "detect", "yolox"),
@@ -111,6 +124,27 @@ def test_what_cannot_be_run_is_named_with_what_to_do(
 ) -> None:
     refusal = shapes(inputs, outputs, "int64" if "input_ids" in inputs else "float32").refusal
     assert what in refusal and mend in refusal and "YOLOX" in refusal and "\n" not in refusal
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "family", "says"),
+    [
+        (PICTURE, {"o": (1, 1024)}, "vector", "a vector that stands for the picture, or 512 points such as landmarks"),
+        ({"x": (1, 3, 112, 112)}, {"o": (1, 136)}, "vector", "or 68 points such as landmarks"),
+        ({"x": (None, 3, 48, 192)}, {"o": (None, 2)}, "vector", "a picture of 192x48 is a line of text"),
+        ({"x": (1, 49, 10, 1)}, {"o": (1, 12)}, "one-channel", "a sound's spectrum (keyword spotting)"),
+    ],
+)
+def test_numbers_for_a_picture_are_classes_only_where_something_says_so(
+    tmp_path: Path, inputs: dict[str, Dims], outputs: dict[str, Dims], family: str, says: str
+) -> None:
+    seen = shapes(inputs, outputs)
+    assert (seen.task, seen.family) == ("recognise", family) and says in seen.refusal, seen.refusal
+    if family == "vector":
+        (tmp_path / "labels.txt").write_text("".join(f"name {i}\n" for i in range(outputs["o"][-1] or 0)))
+        specs = [tuple(TensorSpec(n, s, "float32") for n, s in some.items()) for some in (inputs, outputs)]
+        named = inspect(tmp_path / "m.tflite", Net(lambda tensors: {}, specs[0], specs[1], "none"))
+        assert (named.family, named.refusal, named.labels[1]) == ("image-classifier-logits", "", "name 1")
 
 
 @pytest.mark.parametrize("task", ["segment", "pose", "obb"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_agent import registry
-from edge_agent.errors import InputError, UsageError
+from edge_agent.errors import InputError
 from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Uri
@@ -85,5 +85,5 @@ def test_agreement_on_a_video(tmp_path: Path, demo_pictures: Path) -> None:
 
 
 def test_the_command(own_truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="no such file"):
-        main(["--pictures", str(tmp_path / "gone.json")])
+    assert main(["--pictures", str(tmp_path / "gone.json")]) == 2
+    assert capsys.readouterr().err.endswith("gone.json: no such file\n")

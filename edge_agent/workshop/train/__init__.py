@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train what `args.kind` says; 0 when the model folder is written. UsageError where PyTorch is missing."""
-    for module in ("torch", "onnx"):
-        if importlib.util.find_spec(module) is None:
-            raise UsageError(f'training needs {module}: pip install "edge-agent-runtime[train]"')
+    need("training", "torch", "onnx")
     if args.kind == "detector":
         from edge_agent.workshop.train import detector
 
@@ -33,6 +31,14 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     from edge_agent.workshop.train import bert
 
     return bert.run(args, say)
+
+
+def need(what: str, *modules: str) -> None:
+    """UsageError that names the extra, where `what` needs a module that is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            extra = "workshop" if module in ("onnx", "pycocotools") else "train"
+            raise UsageError(f'{what} needs {module}: pip install "edge-agent-runtime[{extra}]"')
 
 
 def _detector_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.tasks import wordpiece
-from edge_agent.workshop.train import bert_data
+from edge_agent.workshop.train import bert_data, need
 from edge_agent.workshop.train.bert_data import CLS, MASK, SEP, Source
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -292,6 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=24_000_000, help="characters of a file, as in training")
     args = parser.parse_args(arguments)
     try:
+        if args.teacher:
+            need("the teacher", "tokenizers")
         found = report(args.data, args.model, args.teacher, args.most, lambda line: sys.stderr.write(f"{line}\n"))
     except EdgeAgentError as error:
         sys.stderr.write(f"bert_report: {error}\n")

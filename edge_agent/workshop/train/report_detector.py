@@ -24,7 +24,7 @@ import numpy as np
 from edge_agent import reading, registry
 from edge_agent.backends import open_net
 from edge_agent.config import parse_uri
-from edge_agent.errors import InputError, UsageError
+from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.figures.coco_map import Found, Truth, average_precision
 from edge_agent.lane import Lane
 from edge_agent.manifest import Served
@@ -32,6 +32,7 @@ from edge_agent.serving import warm
 from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.detect import detect
 from edge_agent.types import Detections, Finding, Frame, ModelRef, Uri
+from edge_agent.workshop.train import need
 from edge_agent.workshop.train.detector_data import video_frames
 
 SHOWN = ("person", "car", "dog", "cat", "chair", "bottle")
@@ -209,6 +210,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("report"), help="folder for the resized teacher (report)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    try:
+        return _report(args)
+    except EdgeAgentError as error:
+        sys.stderr.write(f"report_detector: {error}\n")
+        return error.exit_code
+
+
+def _report(args: argparse.Namespace) -> int:
+    """Print what is asked for. EdgeAgentError."""
     given = args.video or args.pictures
     if given is None or not given.is_file():
         raise UsageError(f"--pictures or --video {given}: no such file")
@@ -216,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, teacher = (next(iter(variants(name).values())) for name in (args.model, args.beside))
         print(json.dumps(agreement(own, teacher, args.video, (0.5, 1.0), FRAMES)))
         return 0
+    need("the table", "pycocotools", "onnx", "torch")
     from pycocotools.coco import COCO
 
     with contextlib.redirect_stdout(io.StringIO()):
