@@ -174,6 +174,8 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """samples that are answered at once, each on its share of the cores; 1: one after the other, on all of them, each
     as fresh as can be: fewer answers, but sooner ones; 0: as was measured, where they come faster than one at a time
     can be answered"""
+    isolate: bool = False
+    """a camera of the network (http, https, rtsp, rtsps) is read and decoded in a process of its own, locked in"""
     cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
     and what is not named is an alert"""

@@ -74,6 +74,10 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     try:
         try:
             opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
+            if pipe.isolate:
+                from edge_agent.sources.isolated import isolated
+
+                opened = isolated(parse_uri(pipe.source), opened)
         except EdgeAgentError as error:
             raise type(error)(f"source: {error}") from None
         pace = pace_of(pipe, opened)

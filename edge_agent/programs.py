@@ -6,6 +6,7 @@ That folder may be one that a stranger's model was unpacked in, with a ``numpy.p
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import site
 import sys
@@ -28,6 +29,18 @@ import runpy, sys
 sys.path[:] = {path}
 runpy.run_module({module}, run_name="__main__", alter_sys=True)
 """
+
+
+ENVIRONMENT = re.compile(
+    "(EDGE_AGENT_(HOME|PROVIDERS)|(OMP|GOMP|KMP|OPENBLAS|MKL|ORT|CUDA|NVIDIA|TF|XNNPACK|LC|LD|MALLOC|OPENCV|SSL_CERT)_.*"
+    "|LANG|TZ|PATH|HOME)"
+)
+"""names of what a child that handles a stranger's bytes is given of the environment, which may hold secrets"""
+
+
+def environment() -> dict[str, str]:
+    """What of the environment such a child is given."""
+    return {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
 
 
 def which(name: str) -> str | None:

@@ -35,7 +35,7 @@ from edge_agent import registry
 from edge_agent.errors import FetchError, RefusedError
 from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, most_precise
-from edge_agent.programs import python
+from edge_agent.programs import environment, python
 from edge_agent.registry import store
 from edge_agent.sandbox import Room
 from edge_agent.types import rfc3339
@@ -438,13 +438,6 @@ OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 """what a trial dies of when it is stopped from outside, as with the service, or by the kernel when memory runs out"""
 
 
-ENVIRONMENT = re.compile(
-    "(EDGE_AGENT_PROVIDERS|(OMP|GOMP|KMP|OPENBLAS|MKL|ORT|CUDA|NVIDIA|TF|XNNPACK|LC|LD|MALLOC|OPENCV)_.*"
-    "|LANG|TZ|PATH|HOME)"
-)
-"""names of what a child is given of the environment, which may hold secrets"""
-
-
 def _hold(trial: Trial, shas: Mapping[str, str]) -> tuple[Result, bool]:
     """Run the child. Whatever becomes of it, a Result comes back, and whether it says something about the model: what
     happened for want of memory or time, or because somebody stopped it, may go well the next time.
@@ -502,12 +495,11 @@ def _wait(child: subprocess.Popen[bytes], trial: Trial) -> None:
 
 def _run(trial: Trial, room: Room, question: IO[bytes], answer: IO[bytes], said: IO[bytes]) -> tuple[Result, bool]:
     limit = f"{trial.limits.seconds:.3g} s"
-    environment = {name: value for name, value in os.environ.items() if ENVIRONMENT.fullmatch(name)}
-    environment |= {"EDGE_AGENT_HOME": str(registry.home()), "MALLOC_ARENA_MAX": "2"}
+    told = {**environment(), "EDGE_AGENT_HOME": str(registry.home()), "MALLOC_ARENA_MAX": "2"}
     command = [*CHILD, msgspec.json.encode(room).decode()]
     try:
         child = subprocess.Popen(
-            command, stdin=question, stdout=answer, stderr=said, env=environment, cwd="/", pass_fds=room.files
+            command, stdin=question, stdout=answer, stderr=said, env=told, cwd="/", pass_fds=room.files
         )
     except OSError as error:
         mend = "free memory and try again" if error.errno in (errno.ENOMEM, errno.EAGAIN) else "check that Python runs"

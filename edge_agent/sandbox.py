@@ -34,7 +34,7 @@ class Room(msgspec.Struct, frozen=True):
     memory: int
     """bytes of address space, beside what its threads' stacks reserve"""
     cpu_seconds: int
-    """of the processor, on every core"""
+    """of the processor, on every core; 0: for as long as it likes"""
     file_bytes: int
     """of each file that it writes, its answer among them"""
     files: list[int] = []
@@ -43,6 +43,10 @@ class Room(msgspec.Struct, frozen=True):
     """files and folders that it may read, beside Python, its packages and what the runtimes ask of the processor"""
     write: list[str] = []
     """folders in which it may make, write and remove files"""
+    network: bool = False
+    """it may look up names and connect"""
+    ports: list[int] = []
+    """TCP ports that it may connect to, where it may connect at all; empty: any, and it may take connections"""
     devices: bool = False
     """it may use what is below /dev and ask the kernel for devices: for runtimes that ask for another processor"""
 
@@ -77,12 +81,15 @@ def _limit(room: Room) -> None:
         (resource.RLIMIT_CORE, 0),
         # each thread reserves a stack, whatever it uses of it
         (resource.RLIMIT_AS, room.memory + (cores << 26)),
-        (resource.RLIMIT_CPU, room.cpu_seconds * cores),
+        (resource.RLIMIT_CPU, room.cpu_seconds * cores or resource.RLIM_INFINITY),
         (resource.RLIMIT_FSIZE, room.file_bytes),
         (resource.RLIMIT_NOFILE, 256),
     ):
         hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if resource.RLIM_INFINITY in (most, hard):
+            most = hard if most == resource.RLIM_INFINITY else most
+        else:
+            most = min(most, hard)
         resource.setrlimit(what, (most, most))
     # the first to go when memory is out
     with suppress(OSError):
@@ -98,6 +105,7 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << bit fo
 MAKE_DIR, MAKE_REG, REFER, TRUNCATE, IOCTL_DEV = 1 << 7, 1 << 8, 1 << 13, 1 << 14, 1 << 15
 HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """version from which on -> accesses to files that are refused unless a rule allows them"""
+BIND_TCP, CONNECT_TCP = 1, 2
 NET, SCOPES = 4, 6
 """versions from which on TCP, and signals and abstract sockets, can be refused"""
 OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
@@ -113,6 +121,12 @@ ABOUT = (
     "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom",
 )  # fmt: skip
 """what runtimes read of the machine: cores, caches, instruction sets, memory, what else could compute"""
+NAMES = (
+    "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services",
+    "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/etc/ssl", "/etc/pki", "/etc/ca-certificates",
+    "/usr/share/ca-certificates", "/usr/share/pki",
+)  # fmt: skip
+"""by which hosts are looked up, and certificates checked"""
 DRIVERS = ("/dev", "/proc", "/sys", "/etc", "/usr", "/opt")
 """what runtimes that ask for another processor read as well"""
 
@@ -128,7 +142,8 @@ def _landlock(libc: ctypes.CDLL, room: Room) -> None:
     if not version:
         return
     handled = HANDLED[max(known for known in HANDLED if known <= version)]
-    told = struct.pack("QQQ", handled, 3 if version >= NET else 0, 3 if version >= SCOPES else 0)
+    tcp = 0 if room.network and not room.ports else BIND_TCP | CONNECT_TCP
+    told = struct.pack("QQQ", handled, tcp if version >= NET else 0, 3 if version >= SCOPES else 0)
     told = told[: 24 if version >= SCOPES else 16 if version >= NET else 8]
     ruleset = libc.syscall(CREATE_RULESET, told, ctypes.c_size_t(len(told)), 0)
     if ruleset < 0:
@@ -146,7 +161,8 @@ def _landlock(libc: ctypes.CDLL, room: Room) -> None:
             finally:
                 os.close(fd)
 
-    for path in {*_python(), *LIBRARIES, *SETTINGS, *ABOUT, *room.read, *(DRIVERS if room.devices else ())}:
+    more = (*(DRIVERS if room.devices else ()), *(NAMES if room.network else ()))
+    for path in {*_python(), *LIBRARIES, *SETTINGS, *ABOUT, *room.read, *more}:
         allow_path(path, READ_FILE | READ_DIR)
     for path in room.write:
         allow_path(path, WRITES)
@@ -155,6 +171,9 @@ def _landlock(libc: ctypes.CDLL, room: Room) -> None:
         allow_path("/dev", READ_FILE | READ_DIR | WRITE_FILE | IOCTL_DEV)
     for fd in room.files:
         allow(fd, READ_FILE)
+    if version >= NET:
+        for port in room.ports if room.network else ():
+            libc.syscall(ADD_RULE, ruleset, 2, struct.pack("=QQ", CONNECT_TCP, port), 0)
     libc.syscall(RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
 
@@ -218,25 +237,34 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "setfsgid": (123, 152), "setgroups": (116, 159), "capset": (126, 91),
 }  # fmt: skip
 """what answers EPERM: name -> number on x86-64 and on aarch64"""
-TALKS = ("bind", "sendto", "sendmsg")
-"""what drivers may, to the kernel"""
+DRIVERS_TALK = ("bind", "sendto", "sendmsg")
+CONNECTIONS = ("connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg")
+"""what of them drivers may, to the kernel, and who may connect"""
 SOCKET, SOCKETPAIR, CLONE, KILL, TGKILL, PRLIMIT = (41, 198), (53, 199), (56, 220), (62, 129), (234, 131), (302, 261)
 CLONE3 = 435
 NEWEST = 462
 """the last call of this table's kernels: later ones do not exist here, and libraries do without"""
 CLONE_THREAD = 0x10000
-AF_NETLINK = 16
-"""by which drivers find their devices"""
+AF_INET, AF_INET6, AF_NETLINK = 2, 10, 16
+"""the last one is how drivers find their devices"""
+STREAM, DATAGRAM, RAW = 1, 2, 3
+"""kinds of sockets; the low four bits of the second argument"""
 
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-"""classic BPF: load a word of seccomp_data; jump where it is equal, at least, has a bit; answer"""
+LOAD, MASK, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+"""classic BPF: load a word of seccomp_data; keep some bits; jump where it is equal, at least, has a bit; answer"""
 ALLOW, REFUSE, ABSENT, END = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS, 0x80000000
-NUMBER, ARCHITECTURE, FIRST, THIRD = 0, 4, 16, 32
+NUMBER, ARCHITECTURE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32
 """where in seccomp_data the call, the processor and the low halves of arguments are, little-endian"""
 
 
-def _program(machine: str, pid: int, devices: bool) -> bytes:
+def _program(machine: str, pid: int, room: Room) -> bytes:
     """The filter as its instructions."""
+    talk: tuple[str, ...] = ()
+    sockets = (-1, -1, -1, -1)  # two families, and two kinds
+    if room.devices:
+        sockets, talk = (AF_NETLINK, AF_NETLINK, DATAGRAM, RAW), DRIVERS_TALK
+    elif room.network:
+        sockets, talk = (AF_INET, AF_INET6, STREAM, DATAGRAM), CONNECTIONS
     audit, column = ARCHITECTURES[machine]
     code = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, audit), (RETURN, 0, 0, END), (LOAD, 0, 0, NUMBER)]
     # the x32 calls of x86-64 have numbers from 2**30 on
@@ -244,12 +272,16 @@ def _program(machine: str, pid: int, devices: bool) -> bytes:
 
     for name, numbers in CALLS.items():
         number = numbers[column]
-        if number is not None and not (devices and name in TALKS):
+        if number is not None and name not in talk:
             code += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
     code += [(EQUAL, 0, 1, SOCKETPAIR[column]), (RETURN, 0, 0, REFUSE)]
-    # numbers of processes and of families are positive: -1 is none
-    for call, value in ((SOCKET, AF_NETLINK if devices else 0xFFFFFFFF), (KILL, pid), (TGKILL, pid)):
-        code += [(EQUAL, 0, 4, call[column]), (LOAD, 0, 0, FIRST), (EQUAL, 1, 0, value)]
+    # no family and no kind is -1
+    one, other, kind, another = (value & 0xFFFFFFFF for value in sockets)
+    code += [(EQUAL, 0, 9, SOCKET[column]), (LOAD, 0, 0, FIRST), (EQUAL, 1, 0, one), (EQUAL, 0, 4, other)]
+    code += [(LOAD, 0, 0, SECOND), (MASK, 0, 0, 15), (EQUAL, 2, 0, kind), (EQUAL, 1, 0, another)]
+    code += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
+    for call in (KILL, TGKILL):
+        code += [(EQUAL, 0, 4, call[column]), (LOAD, 0, 0, FIRST), (EQUAL, 1, 0, pid)]
         code += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
     # limits may be asked for, not set
     code += [(EQUAL, 0, 6, PRLIMIT[column]), (LOAD, 0, 0, THIRD), (EQUAL, 0, 3, 0), (LOAD, 0, 0, THIRD + 4)]
@@ -268,5 +300,5 @@ class _Program(ctypes.Structure):
 
 def _seccomp(libc: ctypes.CDLL, room: Room) -> None:
     if platform.machine() in ARCHITECTURES:
-        program = _program(platform.machine(), os.getpid(), room.devices)
+        program = _program(platform.machine(), os.getpid(), room)
         libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(_Program(len(program) // 8, program)), 0, 0)

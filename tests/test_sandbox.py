@@ -188,6 +188,13 @@ def test_the_network(listener: socket.socket) -> None:
     assert set(tried(small(), TALK, port=port).values()) == {"EPERM"}
     with pytest.raises(TimeoutError):
         listener.accept()
+    camera = tried(small(network=True, ports=[port]), TALK, port=port)
+    assert {name for name, how in camera.items() if how == "done"} == {"TCP", "UDP"}, camera
+    listener.accept()[0].close()
+    other = tried(small(network=True, ports=[1]), TALK, port=port)
+    assert other["TCP"] == "EACCES" or any("TCP" in one for one in LACKS)
+    open_ = tried(small(network=True), TALK, port=port)
+    assert {name for name, how in open_.items() if how == "done"} == {"TCP", "UDP", "listen"}, open_
     drivers = tried(small(devices=True), TALK, port=port)
     assert {name for name, how in drivers.items() if how == "done"} == {"netlink"}, drivers
 
@@ -233,7 +240,7 @@ def test_the_numbers_are_those_of_the_kernel_s_headers(machine: str, file: str, 
 
 def test_the_filter_of_the_other_processor_has_its_own_numbers() -> None:
     for machine, (audit, column) in sandbox.ARCHITECTURES.items():
-        program = sandbox._program(machine, 7, False)
+        program = sandbox._program(machine, 7, small())
         steps = [program[at : at + 8] for at in range(0, len(program), 8)]
         values = [int.from_bytes(step[4:], "little") for step in steps]
         assert values[1] == audit and len(steps) < 4096
