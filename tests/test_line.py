@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge_agent.config import Pipeline
+from edge_agent.errors import ConfigError
 from edge_agent.line import Line, make_line, pace_of
 from edge_agent.pipeline import reporter, run_abreast
 from edge_agent.serving import Models, Pace, _pays
@@ -104,3 +105,15 @@ def test_at_once_only_where_it_is_needed_and_not_clearly_worse(
     per_second: float, alone: float, many: float, pays: bool
 ) -> None:
     assert _pays({"alone_per_second": alone, "per_second": many}, Pace(per_second)) is pays
+
+
+def test_only_a_camera_of_the_network_is_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    task = f"detect:{tiny_detector(tmp_path / 'model')}"
+    with pytest.raises(ConfigError, match=r"pipeline yard: source: isolate: .* is not of the network"):
+        make_line(Pipeline("yard", "camera:0", [task], isolate=True), Models(threads=1), None)
+    plain, apart = (
+        make_line(Pipeline("yard", "http://127.0.0.1:9/", [task], isolate=isolate), Models(threads=1), None)
+        for isolate in (False, True)
+    )
+    assert apart.opened.run.__module__.endswith("isolated") and not plain.opened.run.__module__.endswith("isolated")
