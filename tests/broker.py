@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +22,17 @@ from edge_agent.config import Mqtt
 from edge_agent.listen import listen
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def password_file(path: Path, **users: str) -> Path:
+    """A file of users and their passwords as mosquitto 2.0 hashes them; its own program needs to write under /tmp."""
+    lines = []
+    for user, word in users.items():
+        salt = os.urandom(12)
+        key = hashlib.pbkdf2_hmac("sha512", word.encode(), salt, 101)
+        lines.append(f"{user}:$7$101${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}\n")
+    path.write_text("".join(lines))
+    return path
 
 
 def free_port() -> int:

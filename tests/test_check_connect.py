@@ -12,7 +12,7 @@ import pytest
 from edge_agent.cli import main
 from edge_agent.config import Mqtt, parse
 from edge_agent.rights import tried
-from tests.broker import Consumer, Mosquitto, broker, free_port
+from tests.broker import Consumer, Mosquitto, broker, free_port, password_file
 from tests.conftest import ROOT
 from tests.tiny import tiny_detector
 
@@ -33,9 +33,9 @@ topic write edge/v1/porch/door/events
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
     """A broker that knows three users, each with its name as password."""
-    for name in ("admin", "porch", "half"):
-        more = [] if (tmp_path / "users").exists() else ["-c"]
-        subprocess.run(["mosquitto_passwd", "-b", *more, str(tmp_path / "users"), name, name], check=True)
+    names = ("admin", "porch", "half")
+    password_file(tmp_path / "users", **{name: name for name in names})
+    for name in names:
         (tmp_path / f"{name}.password").write_text(f"{name}\n")
     (tmp_path / "acl").write_text(ACL)
     rules = f"allow_anonymous false\npassword_file {tmp_path}/users\nacl_file {tmp_path}/acl"

@@ -25,7 +25,7 @@ from edge_agent.link import Link
 from edge_agent.listen import listen
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent, rfc3339
-from tests.broker import Consumer, Mosquitto, broker, free_port, until
+from tests.broker import Consumer, Mosquitto, broker, free_port, password_file, until
 
 
 def event(text: str = "x") -> TextEvent:
@@ -217,12 +217,7 @@ def test_what_is_not_taken_comes_again(mosquitto: Mosquitto, box: Outbox) -> Non
 
 
 def test_wrong_password_is_said_as_what_it_is(tmp_path: Path, box: Outbox) -> None:
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto_passwd is not installed")
-    passwords = tmp_path / "passwords"
-    passwords.write_text("")
-    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "me", "right"], check=True, capture_output=True)
-    passwords.chmod(0o644)
+    passwords = password_file(tmp_path / "passwords", me="right")
     with broker(tmp_path, config=f"allow_anonymous false\npassword_file {passwords}") as server:
         (tmp_path / "secret").write_text("wrong\n")
         mqtt = Mqtt(url=server.url, username="me", password_file=str(tmp_path / "secret"))

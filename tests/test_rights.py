@@ -22,7 +22,7 @@ from edge_agent.config import Mqtt
 from edge_agent.link import Link
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
-from tests.broker import broker, free_port, is_open, until
+from tests.broker import broker, free_port, is_open, password_file, until
 from tests.conftest import ROOT
 from tests.test_link import box, quick_backoff  # noqa: F401
 
@@ -77,12 +77,8 @@ class User:
 
 @contextmanager
 def mosquitto(folder: Path) -> Iterator[int]:
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto_passwd is not installed")
-    passwords, acl = folder / "passwords", folder / "acl"
-    passwords.write_text("")
-    for user in USERS[:-1]:
-        subprocess.run(["mosquitto_passwd", "-b", str(passwords), user, user.upper()], check=True, capture_output=True)
+    acl = folder / "acl"
+    passwords = password_file(folder / "passwords", **{user: user.upper() for user in USERS[:-1]})
     acl.write_text(block("acl"))
     for file in (passwords, acl):
         file.chmod(0o644)

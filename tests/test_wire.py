@@ -23,7 +23,7 @@ from edge_agent.link import Link
 from edge_agent.listen import listen
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
-from tests.broker import Consumer, Mosquitto, broker, free_port, is_open, until
+from tests.broker import Consumer, Mosquitto, broker, free_port, is_open, password_file, until
 from tests.test_link import box, quick_backoff  # noqa: F401
 
 
@@ -139,14 +139,10 @@ def test_renewed_certificates_and_passwords_are_used_at_the_next_connect(
     box: Outbox,  # noqa: F811
     authority: Authority,
 ) -> None:
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto_passwd is not installed")
     passwords, secret = tmp_path / "passwords", tmp_path / "secret"
 
     def set_password(word: str) -> None:
-        passwords.write_text("")
-        subprocess.run(["mosquitto_passwd", "-b", str(passwords), "me", word], check=True, capture_output=True)
-        passwords.chmod(0o644)
+        password_file(passwords, me=word)
 
     authority.sign("server")
     authority.sign("device")
@@ -309,12 +305,7 @@ def test_addresses_of_brokers() -> None:
 def test_listen_with_a_user_and_with_only_a_broker_in_the_config(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], authority: Authority
 ) -> None:
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto_passwd is not installed")
-    passwords = tmp_path / "passwords"
-    passwords.write_text("")
-    subprocess.run(["mosquitto_passwd", "-b", str(passwords), "me", "word"], check=True, capture_output=True)
-    passwords.chmod(0o644)
+    passwords = password_file(tmp_path / "passwords", me="word")
     (tmp_path / "secret").write_text("word\n")
     authority.sign("server")
     authority.sign("reader")

@@ -113,8 +113,8 @@ def test_what_cameras_leave_out_or_add_is_no_damage(demo_pictures: Path) -> None
 def test_a_cut_picture_of_another_kind_is_refused(demo_pictures: Path, suffix: str) -> None:
     try:
         data = encoded(photo(demo_pictures), suffix)
-    except cv2.error:
-        pytest.skip(f"this cv2 writes no {suffix}")
+    except (cv2.error, AssertionError):
+        pytest.skip(f"this cv2 writes no {suffix} here: of some it needs a file under /tmp")
     assert decode(data).shape == (400, 600, 3)
     for share in (0.1, 0.5, 0.9):
         with pytest.raises(InputError, match="is cut off"):
