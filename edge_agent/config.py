@@ -41,7 +41,7 @@ def level(name: str) -> str:
 
 
 PREFIX = r"^[^/+#\s\0]+(/[^/+#\s\0]+){0,2}\Z"
-REPORT = r"^(changes|every|summary:\d+(\.\d+)?s)\Z"
+REPORT = r"^(changes|every|summary:(?![0.]+s)\d{1,6}(\.\d{1,3})?s)\Z"
 
 RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
 """Pipeline names that would collide with topics of the device itself."""
@@ -50,12 +50,14 @@ _LEVELS = "1 to 3 topic levels without + # or spaces"
 _REPORTS = '"changes", "every" or "summary:10s"'
 _NAMED = "1 to 64 letters, digits or _ . - (it stands in topics)"
 Name = Annotated[str, msgspec.Meta(pattern=NAME, description=_NAMED, examples=["door"])]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 CLASSES = ("alert", "telemetry")
 KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
 """of events; gaps are alerts always"""
 
 MEANT = {
     "id": "name device",
+    "name": "id",
     "threads": "device",
     "host": "url mqtt",
     "server": "url mqtt",
@@ -123,14 +125,14 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """mqtt://host[:1883], mqtts://host[:8883], or over WebSockets ws://host[:80]/path, wss://host[:443]/path"""
     prefix: Annotated[str, msgspec.Meta(pattern=PREFIX, description=_LEVELS)] = "edge/v1"
     """1 to 3 topic levels before the device's id"""
-    username: str | None = None
-    password_file: str | None = None
+    username: Text | None = None
+    password_file: Text | None = None
     """path, or credential:NAME"""
-    ca: str | None = None
+    ca: Text | None = None
     """PEM of the authority that signed the broker's certificate; the system's own otherwise"""
-    cert: str | None = None
+    cert: Text | None = None
     """PEM of the device's certificate (mTLS)"""
-    key: str | None = None
+    key: Text | None = None
     """PEM of its private key"""
     ack: bool = False
     """true: an alert stays in the store until a consumer acknowledges it on PREFIX/DEVICE/ack"""
@@ -146,7 +148,7 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[store]``: where events wait."""
 
-    path: str | None = None
+    path: Text | None = None
     """folder; $STATE_DIRECTORY/outbox under systemd, else ~/.local/state/edge-agent/DEVICE"""
     max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000, le=10**15)] = 256_000_000
     """bytes on disk; when full the oldest telemetry goes first, then the oldest alerts, declared by a gap event"""
@@ -163,7 +165,7 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[pipeline]]``: one source and what is done with what it yields."""
 
     name: Name
-    source: Annotated[str, msgspec.Meta(examples=["camera:0"])]
+    source: Annotated[str, msgspec.Meta(min_length=1, examples=["camera:0"])]
     """scheme:rest?option=value, see the README's table"""
     tasks: Annotated[list[str], msgspec.Meta(examples=[["detect:detector"]])] = []
     """in order, e.g. "detect:detector"; none: the sample itself goes out"""
@@ -270,6 +272,10 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
                     raise ConfigError(f'pipeline[{i}].class: "{given}" is none{nearest(given, known)}')
         for key, text in (("source", pipe.source), *(("tasks", task) for task in pipe.tasks)):
             try:
+                if not text.strip():
+                    raise ConfigError(
+                        f'"" names none; write e.g. "{"camera:0" if key == "source" else "detect:detector"}"'
+                    )
                 parse_uri(text if key == "source" or ":" in text else f"{text}:")
             except ConfigError as error:
                 raise ConfigError(f"pipeline[{i}] ({pipe.name}): {key}: {error}") from None

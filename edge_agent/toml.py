@@ -142,7 +142,8 @@ def explain(said: str, kind: type, table: object, meant: Mapping[str, str] | Non
         unknown = _quoted(f"{place}." * bool(place) + shown[2], 200)
         return f"unknown key {unknown}{nearest(shown[2], [field.encode_name for field in fields], meant)}"
     given = "" if value is None else f", not {_given(value, want)}"
-    return f"{place or 'the file'}: must be {_words(want)}{given}{_mend_of(key, want, value, example)}"
+    mend = _mend_of(key, want, value, example, place.endswith("]"))
+    return f"{place or 'the file'}: must be {_words(want)}{given}{mend}"
 
 
 def _of_many(want: Any, kinds: Any) -> Any:
@@ -172,7 +173,7 @@ def _words(want: Any) -> str:
         return f"a list of {len(want.item_types)} values"
     for type_, words in (
         (inspect.BoolType, "true or false"),
-        (inspect.StrType, "text in quotes"),
+        (inspect.StrType, "text in quotes that is not empty" if getattr(want, "min_length", 0) else "text in quotes"),
         (inspect.CollectionType, "a list"),
     ):
         if isinstance(want, type_):
@@ -192,6 +193,8 @@ def _given(value: Any, want: Any) -> str:
         if isinstance(value, int) and abs(value) >= 10**300:
             return f"a number of {len(str(abs(value)))} digits"  # it may be larger than any float
         return f"{value:.3g}" if abs(value) >= 1e16 else str(value)
+    if value == "":
+        return '""'
     if isinstance(value, str):
         open_ = re.match(r"(Metadata\(type=|UnionType\(types=\()*(LiteralType|StrType\(.*pattern=')", repr(want))
         return _quoted(value, 40) if open_ else "text"
@@ -216,11 +219,11 @@ def _example(key: str, want: Any, default: Any) -> str:
     return f"; write e.g. {key} = {_plain(example) if type(example) is int else text}"
 
 
-def _mend_of(key: str, want: Any, value: Any, default: Any) -> str:
+def _mend_of(key: str, want: Any, value: Any, default: Any, one_of: bool) -> str:
     from msgspec import inspect
 
     of_tables = isinstance(want, inspect.ListType) and isinstance(want.item_type, inspect.StructType)
-    if of_tables:
+    if of_tables or (one_of and isinstance(want, inspect.StructType)):
         return f"; write [[{key}]], with two brackets, once for each"
     if isinstance(want, inspect.StructType):
         how = "with one bracket, once" if isinstance(value, list) else "and its keys below it"

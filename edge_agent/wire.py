@@ -13,7 +13,6 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTTMessage, WebsocketConnectionError, topic_matches_sub
@@ -26,6 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge_agent.config import Mqtt, parse_broker, secret
 from edge_agent.errors import ConfigError, LinkError
+from edge_agent.files import read_regular
 
 __all__ = [
     "CONNACK_S",
@@ -53,6 +53,8 @@ HASTE_S = 3.0
 """the same for each of several addresses of a host, doubled each time that none of them answers"""
 FIRST_PAUSE_S = 0.4
 """seconds, first wait between two connects; each is drawn from a quarter to all of a doubling range"""
+MOST_PEM = 2_000_000
+"""bytes of a file of certificates"""
 SILENCE_MS = 10_000
 """milliseconds that sent bytes may go without a TCP acknowledgement: finds a black hole before the keepalive does"""
 SESSION_S = 3600
@@ -471,21 +473,21 @@ def _tls(mqtt: Mqtt) -> ssl.SSLContext:
     for key in ("ca", "cert", "key"):
         if (name := getattr(mqtt, key)) is not None:
             try:
-                Path(name).open("rb").close()
+                read_regular(name, MOST_PEM)
             except OSError as error:
-                raise ConfigError(f"mqtt.{key}: {name} cannot be read ({error.strerror})") from None
+                raise ConfigError(f"mqtt.{key}: {name} cannot be read ({error.strerror}); check the path") from None
     try:
         context = ssl.create_default_context(cafile=mqtt.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"mqtt.ca: {mqtt.ca} is no PEM file of certificates ({error})") from None
+    except (OSError, ssl.SSLError):
+        raise ConfigError(f"mqtt.ca: {mqtt.ca} is no PEM file of certificates; give the authority's") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if mqtt.cert and mqtt.key:
         try:
             # where the key wants a passphrase nobody is asked for one
             context.load_cert_chain(mqtt.cert, mqtt.key, password="")
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ssl.SSLError):
             pair = f"{mqtt.cert} and {mqtt.key}"
             raise ConfigError(
-                f"mqtt.cert, mqtt.key: {pair} are no PEM of a certificate and its key ({error})"
+                f"mqtt.cert, mqtt.key: {pair} are no PEM of a certificate and of the key that belongs to it"
             ) from None
     return context

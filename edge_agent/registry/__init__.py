@@ -98,7 +98,7 @@ def locate(
             raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
         return _bare(path, read)
     if is_file:
-        raise RefusedError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
+        raise ManifestError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
     if os.sep in name or path.suffix.lower() in SUFFIXES:
         raise ManifestError(f"{name}: no such file or folder; give a model's name, folder, .onnx or .tflite file")
     known = ", ".join([*ALIASES, *sorted({folder.name for folder in _folders()})])

@@ -7,14 +7,17 @@ is written ``theirpkg.module:attr:rest`` in the config.
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import msgspec
 
-from edge_agent.errors import ConfigError, nearest
+from edge_agent.errors import ConfigError, EdgeAgentError, nearest
 from edge_agent.types import Sample, StreamState, Uri
+
+log = logging.getLogger("edge_agent")
 
 Subscribe: TypeAlias = Callable[[str, Callable[[str, bytes], bool]], object]
 """(topic filter, on_message(topic, payload) -> whether it is taken). on_message is called on the link's thread; what
@@ -81,4 +84,19 @@ def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int 
         bind: Callable[[Uri, Here], Opened] = getattr(importlib.import_module(module), attr)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f'source "{uri.scheme}" cannot be loaded ({error}); install what it needs') from None
-    return bind(uri, Here(subscribe, resume_at))
+    try:
+        opened = bind(uri, Here(subscribe, resume_at))
+    except EdgeAgentError:
+        raise
+    except Exception as error:
+        if ":" not in uri.scheme:
+            raise
+        log.debug("", exc_info=True)
+        raise ConfigError(
+            f'source "{uri.scheme}" fails: {type(error).__name__}: {error}; ask those who made it'
+        ) from None
+    if not isinstance(opened, Opened):
+        raise ConfigError(
+            f'source "{uri.scheme}" gives a {type(opened).__name__}, not an Opened; ask those who made it'
+        )
+    return opened

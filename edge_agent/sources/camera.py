@@ -28,6 +28,8 @@ PORTS = {"rtsp": 554, "rtsps": 322, "https": 443}
 REACH = 2.0
 """seconds that a network camera has to accept a connection"""
 STREAM = {"fps": "", "ca": "", "verify": "yes", **RULES}
+MOST_NUMBER = 255
+"""of a V4L2 camera (Linux, VIDEO_NUM_DEVICES)"""
 BAD_IN_A_ROW = 100
 """frames that cannot be decoded before the stream is given up"""
 
@@ -36,6 +38,8 @@ def camera(uri: Uri, here: Here) -> Opened:
     """Bind a V4L2 camera; yields Frames. ConfigError for the address; a camera that is not there is waited for."""
     if not (uri.rest.isdecimal() or uri.rest.startswith("/")):
         raise ConfigError(f'"{uri}": give the number of a camera (camera:0) or its path (camera:/dev/video0)')
+    if uri.rest.isdecimal() and (len(uri.rest) > 4 or int(uri.rest) > MOST_NUMBER):
+        raise ConfigError(f'"{uri}": cameras have numbers from 0 to {MOST_NUMBER}; `ls /dev/video*` shows those here')
     path = uri.rest if uri.rest.startswith("/") else f"/dev/video{int(uri.rest)}"
     fourcc = option(uri, DEVICE, "fourcc")
     if fourcc and not (len(fourcc) == 4 and fourcc.isascii()):

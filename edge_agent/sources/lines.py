@@ -81,6 +81,8 @@ def lines(uri: Uri, here: Here) -> Opened:
             raise SourceError(f"{path}: is a folder; give a file")
         if path.exists() and not os.access(path, os.R_OK):
             raise SourceError(f"{path}: may not be read; check its owner and mode")
+        if path.exists() and not _has_lines(path):
+            raise SourceError(f"{path}: a device that has no lines; give a file, a FIFO or a terminal")
         if follow and path.is_file() and (name := packed_as(_begins(path))):
             raise SourceError(f"{path}: is compressed ({name}) and cannot be followed; add ?follow=false")
         if not follow and not path.exists():
@@ -91,6 +93,21 @@ def lines(uri: Uri, here: Here) -> Opened:
         live=False,
         left=lambda: len(walk.once),
     )
+
+
+def _has_lines(path: Path) -> bool:
+    """Whether it is a file, a FIFO or a terminal (a serial line, too); other devices have no end, or no lines."""
+    mode = path.stat().st_mode
+    if not stat.S_ISCHR(mode):
+        return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return True  # it says why when it is read
+    try:
+        return os.isatty(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Splitter:

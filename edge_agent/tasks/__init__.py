@@ -7,13 +7,16 @@ One row a task; the module behind it is imported when a config first names it. S
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import ConfigError, nearest
+from edge_agent.errors import ConfigError, EdgeAgentError, nearest
 from edge_agent.manifest import Served
 from edge_agent.types import Finding, Frame, Task, Text, Uri
+
+log = logging.getLogger("edge_agent")
 
 TASKS = {
     "detect": "edge_agent.tasks.detect:detect",
@@ -69,7 +72,17 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     name = uri.rest or MODELS.get(uri.scheme, "")
     if not name and not theirs:
         raise ConfigError(f'"{uri}": which model? write "{uri.scheme}:MODEL"')
-    return make(uri, serve(name) if name else None, home)
+    model = serve(name) if name else None
+    try:
+        return make(uri, model, home)
+    except EdgeAgentError:
+        raise
+    except Exception as error:
+        if not theirs:
+            raise
+        log.debug("", exc_info=True)
+        told = f"{type(error).__name__}: {error}"
+        raise ConfigError(f'"{uri}": task {module}:{attr} fails: {told}; ask those who made it') from None
 
 
 def check_order(yields: type, names: Sequence[str]) -> None:

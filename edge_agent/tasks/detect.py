@@ -105,7 +105,7 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         prepare=prepare,
         score=_number(uri, "score", manifest.score, 1),
         iou=_number(uri, "iou", manifest.iou, 1),
-        limit=int(_number(uri, "max", 0, 10_000)),
+        limit=_whole(uri, "max", 10_000),
         ids=ids,
         wanted=_wanted(uri, labels),
         names=manifest.names(),
@@ -126,16 +126,26 @@ def _number(uri: Uri, key: str, default: float, most: float) -> float:
     return value
 
 
+def _whole(uri: Uri, key: str, most: int) -> int:
+    """An option that counts, from 0 to `most`."""
+    value = _number(uri, key, 0, most)
+    if value != int(value):
+        raise ConfigError(f'"{uri}": {key}={uri.options[key]} is no whole number from 0 to {most}; write one')
+    return int(value)
+
+
 def _wanted(uri: Uri, labels: list[str]) -> Ints | None:
     """``classes=person,car`` -> class indices of the head, in whatever case they are written."""
     text = option(uri, OPTIONS, "classes")
-    if not text:
+    if not text and "classes" not in uri.options:
         return None
     indices: dict[str, list[int]] = {}
     for index, name in enumerate(labels):
         indices.setdefault(name.casefold(), []).append(index)
     wanted: list[int] = []
     for given in (part.strip().casefold() for part in text.split(",")):
+        if not given:
+            raise ConfigError(f'"{uri}": classes names nothing, or ends in a comma; write e.g. classes={labels[0]}')
         if given not in indices:
             raise ConfigError(f'"{uri}": no class "{given}"{nearest_class(given, labels)}')
         wanted += indices[given]

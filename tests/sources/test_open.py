@@ -64,6 +64,10 @@ def theirs(uri: Uri, here: Here) -> Opened:
         ("mqtt:a/#/b", "is no topic filter"),
         ("mqtt:a/b+", "is no topic filter"),
         ("no.such.package:source:x", "cannot be loaded"),
+        ("os.path:join:x", 'source "os.path:join" fails: TypeError: '),
+        ("os.path:samefile:x", 'source "os.path:samefile" '),
+        ("camera:256", "cameras have numbers from 0 to 255"),
+        ("camera:99999999999999999999", "cameras have numbers from 0 to 255"),
     ],
 )
 def test_a_wrong_address_is_one_clear_line(address: str, said: str) -> None:
@@ -76,6 +80,7 @@ def test_a_wrong_address_is_one_clear_line(address: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
+        ("lines:/dev/zero", "a device that has no lines"),
         ("files:{tmp}/none.jpg", "no such file or folder"),
         ("files:{tmp}", "no picture in this folder"),
         ("files:{tmp}/*.jpg", "no picture or video matches"),

@@ -13,6 +13,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import Input, Served
 from edge_agent.tasks.boxes import draw
+from edge_agent.tasks.detect import nearest_class
 from edge_agent.types import Detections, Frame, Net, Pixels, TensorSpec
 from tests.coco import coco80, frame, make, mean_average_precision, only, read, real, serve_net
 from tests.nets import blob_finder_onnx
@@ -141,6 +142,9 @@ def test_classes_that_share_a_name_are_all_meant(finder: Net) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"classes": ""}, "classes names nothing, or ends in a comma; write e.g. classes="),
+        ({"classes": "green,"}, "classes names nothing, or ends in a comma"),
+        ({"max": "2.5"}, "max=2.5 is no whole number from 0 to 10000; write one"),
         ({"classes": "gren"}, 'no class "gren"; did you mean "green"'),
         ({"classes": "zebra"}, 'no class "zebra"; known are blue, green, red'),
         ({"score": "high"}, "score=high is no number from 0 to 1"),
@@ -309,3 +313,26 @@ def test_the_other_models_score_what_is_published(data: Path, name: str, low: fl
 
 def test_the_labels_are_cocos(data: Path) -> None:
     assert len(coco80(data)) == 80
+
+
+def test_the_class_that_is_meant_is_named() -> None:
+    labels = ["person", "apple", "car", "cell phone", "couch", "bicycle", "knife", "bus", "dining table", "dog"]
+    for given, meant in (
+        ("people", "person"),
+        ("persons", "person"),
+        ("cars", "car"),
+        ("cra", "car"),
+        ("automobile", "car"),
+        ("smartphone", "cell phone"),
+        ("sofas", "couch"),
+        ("bycicle", "bicycle"),
+        ("bikes", "bicycle"),
+        ("knives", "knife"),
+        ("puppies", "dog"),
+        ("aple", "apple"),
+        ("dining-table", "dining table"),
+    ):
+        assert nearest_class(given, labels) == f'; did you mean "{meant}"?'
+    for given in ("drone", "lion", "peple's", ""):
+        assert nearest_class(given, labels).startswith(("; known are person, apple", '; did you mean "person"'))
+    assert "… (80 in all)" in nearest_class("drone", [f"thing {number}" for number in range(80)])
