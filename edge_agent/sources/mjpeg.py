@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from http.client import HTTPException, HTTPResponse
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 from edge_agent.errors import InputError, SourceError, tenfold
 from edge_agent.sources import Here, Opened
@@ -115,7 +115,7 @@ def _open(camera: _Camera) -> Reader:
         return _pictures(camera)
     if kind.startswith("text/"):
         raise SourceError(f"{camera.what}: answers {kind}, not pictures; check the path")
-    return open_stream(camera.parts, camera.believed, camera.fps, camera.tls)
+    return open_stream(urlsplit(answer.geturl()), camera.believed, camera.fps, camera.tls)
 
 
 def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: bytes) -> Reader:

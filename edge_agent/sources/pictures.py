@@ -33,8 +33,8 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
 # UDP loses packets, and with them the lower half of a picture; FFmpeg looks at a stream for 3 s and more before it
-# gives a frame, 1 s (here in µs) is enough to know the codec
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analyzeduration;1000000")
+# gives a frame, 1 s (here in µs) is enough to know the codec; where a camera leads to is followed by us, or not at all
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analyzeduration;1000000|max_redirects;0")
 
 import cv2  # noqa: E402
 

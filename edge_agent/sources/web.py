@@ -130,8 +130,8 @@ def _rank(asked: Challenge) -> int:
 def get(parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: float, what: str) -> HTTPResponse:
     """GET, straight, as cameras stand behind no proxy. The user and the password go out only when they are asked for.
 
-    `what`: the address as it may be shown; `limit`: seconds for each read. SourceError with the reason; also where it
-    leads to another host, or from https to http.
+    Its `url` is where it came from in the end. `what`: the address as it may be shown; `limit`: seconds for each read.
+    SourceError with the reason; also where it leads to another host, or from https to http.
     """
     login.begin()
     for _ in range(STEPS):
@@ -157,6 +157,7 @@ def get(parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: flo
             parts = _led(parts, place, what)
             continue
         if answer.status == 200:
+            answer.url = parts.geturl()
             return answer
         answer.close()
         hint = ""
@@ -182,7 +183,8 @@ def _led(parts: SplitResult, place: str, what: str) -> SplitResult:
         raise SourceError(f"{what}: leads to another host; give that one's address if you trust it")
     if parts.scheme == "https" and to.scheme == "http":
         raise SourceError(f"{what}: leads from https to http; give the http address if that is meant")
-    return to._replace(fragment="")
+    login, at, _ = parts.netloc.rpartition("@")
+    return to._replace(netloc=login + at + to.netloc.rpartition("@")[2], fragment="")
 
 
 def reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
 import pytest
 
 from edge_agent.config import parse_uri
@@ -194,6 +195,39 @@ def test_a_camera_leads_to_its_own_host_alone() -> None:
                 with running(open_source(parse_uri(f"http://u:p@127.0.0.1:{server.port}/{path}"))) as it:
                     it.until_state("reconnecting")
                     assert said in it.whys[0]
+    assert met == []
+
+
+def test_a_film_on_the_web_leads_nowhere_else_either(tmp_path: Path) -> None:
+    """FFmpeg asks for it again, and may then be told something else."""
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(20):
+        writer.write(Camera(64, 48).picture())
+    writer.release()
+    data = film.read_bytes()
+    met: list[str] = []
+    asked: list[str] = []
+
+    with talking(lambda client, request: met.append(request)) as other:
+
+        def serve(client: socket.socket, request: str) -> None:
+            path = request.split()[1]
+            asked.append(path)
+            if path == "/moved":
+                client.sendall(b"HTTP/1.1 302 Found\r\nLocation: /film\r\nContent-Length: 0\r\n\r\n")
+            elif path == "/trap" and asked.count(path) > 1:
+                place = f"http://localhost:{other.port}/"
+                client.sendall(f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())
+            else:
+                head = b"Content-Type: video/x-msvideo\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(data)
+                client.sendall(OK + head + data)
+
+        with talking(serve) as server:
+            with running(open_source(parse_uri(f"http://u:p@127.0.0.1:{server.port}/moved"))) as it:
+                it.until_frames(1)
+            with running(open_source(parse_uri(f"http://u:p@127.0.0.1:{server.port}/trap#stall=1"))) as it:
+                it.until(lambda: asked.count("/trap") > 2, "another try")
     assert met == []
 
 
