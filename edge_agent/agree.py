@@ -30,7 +30,7 @@ from edge_agent.proof import LOW, open_served
 from edge_agent.prove import Result, Trial
 from edge_agent.registry import carried, home
 from edge_agent.shown import frames, labelled, paragraphs, pictures, sentences, windows
-from edge_agent.tasks import PLAIN, everyday, make_task
+from edge_agent.tasks import PLAIN, make_task
 from edge_agent.tasks.encoder import Encoder, encoder
 from edge_agent.tasks.head import fit
 from edge_agent.tasks.texthead import TextHead, joined, text_head
@@ -264,7 +264,8 @@ def _encoders(one: Served, other: Served) -> tuple[float, int, str]:
         vectors = made.embed_many(shown + long)
         units.append(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
         cosines.append(similarities(units[-1][: len(shown)]))
-        head = fit(made.embed_many(taught), y, tuple(examples), made.embed_many(everyday.SENTENCES))
+        # of the vectors alone: a head that also counts words would hide what became of them
+        head = fit(made.embed_many(taught), y, tuple(examples))
         scores = [head(vector) for vector in made.embed_many(asked)]
         said.append([max(score, key=score.__getitem__) for score in scores])
     mine, theirs = said

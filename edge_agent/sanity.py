@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.errors import EdgeAgentError, RefusedError
+from edge_agent.errors import EdgeAgentError, ModelError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.proof import LOW, Recorder
 from edge_agent.registry import home
+from edge_agent.registry.text import longest
 from edge_agent.shown import PICTURES, SENTENCES, frames, scenes, thing_of, whole_scene, windows
 from edge_agent.tasks import make_task
 from edge_agent.tasks.anomaly import rebuilder
@@ -24,6 +25,7 @@ from edge_agent.tasks.detect import Detector
 from edge_agent.tasks.encoder import encoder
 from edge_agent.tasks.everyday import SENTENCES as EVERYDAY
 from edge_agent.tasks.texthead import OUTSIDE, joined, text_head
+from edge_agent.tasks.wordpiece import WordPiece
 from edge_agent.trial import in_places, there
 from edge_agent.types import Anomaly, Detections, Finding, Scores, Uri
 
@@ -214,7 +216,9 @@ def _placed(boxes: list[Any], model: Served) -> None:
 
 
 def _encoder(model: Served, seen: Recorder) -> list[str]:
-    vectors = encoder(model).embed_many([sentence for pair in SENTENCES for sentence in pair]).astype(np.float64)
+    made = encoder(model)
+    _full(model, made.words, made.length, made.embed)
+    vectors = made.embed_many([sentence for pair in SENTENCES for sentence in pair]).astype(np.float64)
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     if np.ptp(vectors, axis=0).max() < 1e-6:
         raise RefusedError("it gives the same vector for six different sentences")
@@ -227,11 +231,23 @@ def _encoder(model: Served, seen: Recorder) -> list[str]:
     return notes
 
 
+def _full(model: Served, words: WordPiece, length: int, answer: Callable[[list[int]], object]) -> None:
+    """Have it read as many pieces as its manifest says. RefusedError, with how many it takes."""
+    try:
+        answer([words.cls, *[words.unknown] * (length - 2), words.sep])
+    except ModelError as error:
+        raise RefusedError(
+            f"it takes {longest(model.net, length)} word pieces of a text, and max_length under [text] says {length}; "
+            f"write what it takes ({error})"
+        ) from None
+
+
 # ── texts with labels, and with tags ─────────────────────────────────────────────────────────────────────
 
 
 def _labeller(model: Served, seen: Recorder) -> list[str]:
     head = text_head(model)
+    _full(model, head.words, head.length, head.scores)
     shares = np.stack([head.shares(head.read(text)) for text in EVERYDAY])
     if np.ptp(shares, axis=0).max() < 1e-6:
         raise RefusedError(f"it gives the same scores for {len(shares)} different sentences")
@@ -243,6 +259,7 @@ def _labeller(model: Served, seen: Recorder) -> list[str]:
 
 def _tagger(model: Served, seen: Recorder) -> list[str]:
     head = text_head(model)
+    _full(model, head.words, head.length, head.scores)
     shares = np.concatenate([head.shares(head.read(text)) for text in EVERYDAY])
     if np.ptp(shares, axis=0).max() < 1e-6:
         raise RefusedError(f"it gives the same scores for all {len(shares)} word pieces of {len(EVERYDAY)} sentences")

@@ -48,6 +48,22 @@ class Encoder:
             raise InputError(f"{'empty text' if not text.strip() else 'no letter in the text'}; nothing to understand")
         return ids
 
+    def windows(self, text: str) -> list[tuple[list[int], str]]:
+        """Ids and text of each window of a text (one, where it fits), without those that cannot be read.
+
+        [] where none can: most letters lie in words that the vocabulary does not know. InputError as in `read`.
+        """
+        ids = self.read(text)
+        if len(ids) < self.length and self.words.unknown not in ids:
+            return [(ids, text)]
+        found = []
+        parts = self.words.windows(text, self.length)
+        for _, pieces in parts:
+            if not self.words.unread(text, pieces):
+                part = text if len(parts) == 1 else text[pieces[0][1] : pieces[-1][2]]
+                found.append(([self.words.cls, *(piece for piece, _, _ in pieces), self.words.sep], part))
+        return found
+
     def embed(self, ids: list[int]) -> Floats:
         """One text's vector, (d,) float32. ModelError where the network gives no finite number."""
         return self._run([ids])[0]
@@ -130,7 +146,8 @@ def encoder(model: Served) -> Encoder:
         output=_output(name, net, text.pooling),
         length=min(text.max_length, shape[1] or text.max_length),
         fixed=shape[1],
-        batch=min(shape[0] or BATCH, BATCH),
+        # without a mask what is padded would count
+        batch=min(shape[0] or BATCH, BATCH) if "mask" in inputs or shape[1] else 1,
     )
     proved(name, words, made.embed)
     return made

@@ -1,15 +1,21 @@
-"""Labels from a few examples: a multinomial logistic head on sentence vectors, fitted here in well under a second.
+"""Labels from a few examples: two multinomial logistic heads, fitted here, whose words are weighed against each other.
 
-Weights minimise  sum_i -log softmax(W x_i + b)[y_i] + l2/2 |W|^2  (b is free) by L-BFGS (Nocedal & Wright, Numerical
-Optimization, alg. 7.4 and 7.5). l2 and the temperature (Guo et al. 2017, On Calibration of Modern Neural Networks)
-are those with the least cross-validated loss. Whether a text fits any label at all is a second, two-variable logistic
-regression on how near its nearest example is and how sure the head is, with everyday sentences as its negatives.
+One reads the encoder's vector, what a text means; the other counts its words and letters (hashed, see `grams`), which
+tells apart what an encoder holds for the same. Each head's weights minimise
+    sum_i -log softmax(W x_i + b)[y_i] + l2/2 |W|^2  (b is free)
+by L-BFGS (Nocedal & Wright, Numerical Optimization, alg. 7.4 and 7.5). How much each head counts, and how sure the sum
+is, are the two factors of their logits with the least loss on examples that the heads have not seen (stacking, Wolpert
+1992; it holds temperature scaling, Guo et al. 2017). Whether a text fits any label is asked of its nearest example and
+of the odds of the best label; the limit is what examples have of each other that were not seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -18,71 +24,254 @@ from edge_agent.types import Floats
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 UNKNOWN = "unknown"
-L2 = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-PER_LABEL = 24
-"""examples of a label that cross-validation looks at, and that are kept to be near to"""
+L2 = (0.1, 0.03)
+"""of the head on vectors, which of them is tried"""
+GRAMS_L2 = 0.03
+"""of the head on words and letters"""
+LEAST, MOST, TRIED = 8, 100, 1600
+"""examples of a label that cross-validation looks at and that are kept to be near to; and of all labels together"""
+COUNTED = 4000
+"""examples that the head on words and letters is fitted on"""
 FOLDS = 4
 MEMORY = 10
 ROUNDS = 200
+CLOSE, CLOSER = 1e-3, 1e-4
+"""slope at which a search ends, relative to the loss: of heads that are tried, and of those that serve"""
+HELD, LIKELY = 4.0, 1.65
+"""how strongly the two heads' weights are held near what is likely, and what the head on words is likely to count"""
+LOST = 0.08
+"""share of unseen examples below the limit of what fits a label"""
+ODDS = 0.05
+"""what one unit of the log odds of the best label adds to the cosine of the nearest example"""
+
+# ── words and letters ────────────────────────────────────────────────────────────────────────────────────
+
+BUCKETS = 1 << 12
+WORDS, LETTERS = (1, 2), (2, 3, 4)
+"""how many words, and letters of a word with its ends, are counted together"""
+READ = 4096
+"""characters of a text that are counted"""
+PART = re.compile(r"\w+|[^\w\s]")
+
+
+Counts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""buckets, and how often each was counted"""
+EVEN = np.ones(BUCKETS, np.float32)
+
+
+def count(text: str) -> tuple[Counts, Counts]:
+    """Buckets of a text's words and pairs of words; and of its runs of letters."""
+    words = PART.findall(text[:READ].lower())
+    whole = [" ".join(words[i : i + n]) + "\n" for n in WORDS for i in range(len(words) - n + 1)]
+    ended = [f" {word} " for word in words]
+    runs = [word[i : i + n] for word in ended for n in LETTERS for i in range(len(word) - n + 1)]
+    return _counts(whole), _counts(runs)
+
+
+def _counts(keys: list[str]) -> Counts:
+    buckets = np.array([crc32(key.encode(errors="replace")) % BUCKETS for key in keys], np.int64)
+    at, often = np.unique(buckets, return_counts=True)
+    return at, often
+
+
+def grams(text: str, rare: Floats = EVEN) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Buckets of a text, and how much of each, together of length 1: half of its words, half of its runs of letters.
+
+    `rare`: (BUCKETS,) how much each tells.
+    """
+    whole: Floats = np.zeros(BUCKETS, np.float32)
+    parts = count(text)
+    for at, often in parts:
+        much = (1 + np.log(often)).astype(np.float32) * rare[at]
+        whole[at] += much / np.float32(np.sqrt(much @ much) or 1.0)
+    at = np.union1d(parts[0][0], parts[1][0])
+    much = whole[at]
+    return at, much / np.float32(np.sqrt(much @ much) or 1.0)
+
+
+def rarity(texts: Sequence[str]) -> Floats:
+    """(BUCKETS,): the root of the usual inverse frequency in documents; the words of every sentence tell little."""
+    seen = np.zeros(BUCKETS)
+    for text in texts:
+        seen[np.union1d(*(at for at, _ in count(text)))] += 1
+    rare: Floats = np.sqrt(np.log((1 + len(texts)) / (1 + seen)) + 1).astype(np.float32)
+    return rare
+
+
+def _dense(rows: Sequence[tuple[npt.NDArray[np.int64], Floats]]) -> Floats:
+    """(n, BUCKETS)."""
+    out: Floats = np.zeros((len(rows), BUCKETS), np.float32)
+    for row, (at, much) in zip(out, rows, strict=True):
+        row[at] = much
+    return out
+
+
+# ── the head ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A fitted head of K labels on vectors of d numbers."""
+    """A fitted head of K labels on vectors of d numbers and, where it was fitted with texts, on their words."""
 
     labels: tuple[str, ...]
     weight: Floats
-    """(d, K), divided by the temperature already"""
+    """(d, K), times what this head counts"""
     bias: Floats
-    """(K,), likewise"""
+    """(K,), of both heads"""
+    counted: Floats
+    """(BUCKETS, K), times what that head counts; (0, K) without texts"""
     examples: Floats
     """(m, d) of length 1"""
-    fits: Floats
-    """(3,): log odds that a text fits any label = fits @ [1, nearest cosine, log of the best odds]"""
+    at: npt.NDArray[np.int32]
+    """(g,) buckets of the examples' words and letters, one example after the other"""
+    much: Floats
+    """(g,) how much of each"""
+    first: npt.NDArray[np.int32]
+    """(m,) where each example begins in `at`; (0,) without texts"""
+    rare: Floats
+    """(BUCKETS,) how much each bucket tells; (0,) without texts"""
+    limit: Floats
+    """(2,): how near a text has to be to fit any label, and how fast doubt grows below that"""
 
-    def __call__(self, vector: Floats) -> dict[str, float]:
-        """Probability of each label and of "unknown" for one vector (d,); they sum to 1."""
-        logits = (vector @ self.weight + self.bias).astype(np.float64)
-        near = float((self.examples @ vector).max())
-        known = float(_sigmoid(self.fits.astype(np.float64) @ _features(logits[None], np.array([near]))[0]))
-        shares = _softmax(logits[None])[0] * known
-        scores = {UNKNOWN: 1.0 - known}
-        for label, share in zip(self.labels, shares, strict=True):
+    def __call__(self, vector: Floats, text: str = "") -> dict[str, float]:
+        """Probability of each label and of "unknown" for one vector (d,) and its text; they sum to 1.
+
+        "unknown" is the likeliest exactly where the text is not near enough to any label.
+        """
+        unit = _unit(vector[None].astype(np.float32))[0]
+        logits = unit @ self.weight + self.bias
+        near = self.examples @ unit
+        if len(self.counted):
+            at, much = grams(text, self.rare)
+            logits = logits + much @ self.counted[at]
+            whole = np.zeros(BUCKETS, np.float32)
+            whole[at] = much
+            near = (near + np.add.reduceat(whole[self.at] * self.much, self.first)) / 2
+        shares = _softmax(logits[None].astype(np.float64))[0]
+        score = _score(near.max()[None], logits[None].astype(np.float64))[0]
+        doubt = shares.max() * np.exp(np.clip((self.limit[0] - score) * self.limit[1], -50, 50))
+        scores = {UNKNOWN: float(doubt / (1 + doubt))}
+        for label, share in zip(self.labels, shares / (1 + doubt), strict=True):
             scores[label] = scores.get(label, 0.0) + float(share) if label == UNKNOWN else float(share)
         return scores
 
 
-def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], others: Floats) -> Head:
-    """Fit a head: `vectors` (n, d) of length 1, `y` (n,) indices into `labels`, at least 2 examples of each label.
+def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str] | None = None) -> Head:
+    """Fit a head: `vectors` (n, d), `y` (n,) indices into `labels`, at least 2 examples of each label.
 
-    `others` (m, d) are sentences of no label; those as near to an example as examples are to each other are left out.
+    `texts`: what the vectors are of; without them the encoder's word alone counts.
     """
-    count, few = len(labels), _thin(y, len(labels))
-    # all weights lie in the span of the examples: the search runs there
-    _, s, basis = np.linalg.svd(vectors[few].astype(np.float64), full_matrices=False)
-    turn = basis[s > 1e-6 * s[0]].T
-    x, fy, folds = vectors[few] @ turn, y[few], _folds(y[few], count)
-    l2, temperature, held_out = _choose(x, fy, count, folds)
-    weight, bias = _logistic(x, fy, count, l2)
-    fits = _fit_known(x, folds, held_out / temperature, others @ turn, (weight / temperature, bias / temperature))
+    count = len(labels)
+    vectors = _unit(vectors.astype(np.float32))
+    few = _thin(y, count, min(MOST, max(LEAST, TRIED // count)))
+    fy, folds = y[few], _folds(y[few], count)
+    spans = [_span(vectors[few])]
+    rare = np.zeros(0, np.float32) if texts is None else rarity([texts[i] for i in few])
+    rows = [] if texts is None else [grams(texts[i], rare) for i in few]
+    near = vectors[few] @ vectors[few].T
+    if rows:
+        counted = _dense(rows)
+        spans.append(_span(counted))
+        near = (near + counted @ counted.T) / 2
+    near = np.where(folds[:, None] != folds[None], near, -1).max(1)
+    held = [
+        [_held_out(x, fy, count, folds, l2) for l2 in (L2 if i == 0 else (GRAMS_L2,))] for i, (x, _) in enumerate(spans)
+    ]
+    tries = [[z, *(other[0] for other in held[1:])] for z in held[0]]
+    found = [_weigh(logits, fy) for logits in tries]
+    best = min(range(len(found)), key=lambda i: found[i][0])
+    share = found[best][1]
+    score = _score(near, sum(f * z for f, z in zip(share, tries[best], strict=True)))
+    # each label has the same say, however many examples it has
+    limit, middle = _quantiles(score, 1 / np.bincount(fy)[fy], (LOST, 0.5))
+    steep = 3 / max(float(middle - limit), 0.02)
+
+    whole = _served(vectors, y, few, spans[0], count, L2[best])
+    weight, bias = share[0] * whole[0], share[0] * whole[1]
+    words = np.zeros((0, count))
+    if rows and texts is not None:
+        more = few if len(few) == len(y) else _thin(y, count, max(1, COUNTED // count))
+        if len(more) > len(few):
+            counted = _dense([grams(texts[i], rare) for i in more])
+            w, b = _logistic(counted, y[more], count, GRAMS_L2, CLOSER)
+        else:
+            w, b = _logistic(spans[1][0], fy, count, GRAMS_L2, CLOSER)
+            w = spans[1][1] @ w
+        words, bias = share[1] * w, bias + share[1] * b
+    sizes = [len(at) for at, _ in rows]
+    return Head(
+        labels,
+        weight.astype(np.float32),
+        bias.astype(np.float32),
+        words.astype(np.float32),
+        vectors[few],
+        np.concatenate([at for at, _ in rows]).astype(np.int32) if rows else np.zeros(0, np.int32),
+        np.concatenate([much for _, much in rows]) if rows else np.zeros(0, np.float32),
+        np.cumsum([0, *sizes[:-1]]).astype(np.int32) if rows else np.zeros(0, np.int32),
+        rare,
+        np.array([limit, steep], np.float32),
+    )
+
+
+def _served(
+    vectors: Floats, y: Labels, few: npt.NDArray[np.intp], span: tuple[Floats, Floats], count: int, l2: float
+) -> tuple[Real, Real]:
+    """Weights (d, K) and bias (K,) of the head on vectors, fitted on all examples."""
     if len(few) < len(y):
-        weight, bias = _logistic(vectors.astype(np.float64), y, count, l2)
-        turn = np.eye(len(weight))
-    scaled = (turn @ weight / temperature).astype(np.float32), (bias / temperature).astype(np.float32)
-    return Head(labels, *scaled, vectors[few], fits.astype(np.float32))
+        return _logistic(vectors, y, count, l2, CLOSER)
+    w, b = _logistic(span[0], y[few], count, l2, CLOSER)
+    return span[1] @ w, b
+
+
+def _unit(rows: Floats) -> Floats:
+    unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), np.float32(1e-12))
+    return unit
+
+
+def _span(rows: Floats) -> tuple[Floats, Floats]:
+    """(n, r) and (d, r): the examples in the space that they span, where all weights lie, and the way back from it."""
+    wide = rows.astype(np.float64)
+    if len(rows) < rows.shape[1]:
+        values, basis = np.linalg.eigh(wide @ wide.T)
+        keep = values > 1e-8 * values[-1]
+        s = np.sqrt(values[keep])
+        x, turn = basis[:, keep] * s, wide.T @ (basis[:, keep] / s)
+    else:
+        values, turn = np.linalg.eigh(wide.T @ wide)
+        turn = turn[:, values > 1e-8 * values[-1]]
+        x = wide @ turn
+    return x.astype(np.float32), turn.astype(np.float32)
+
+
+def _score(near: Real, logits: Real) -> Doubles:
+    """(n,): how well texts fit any label, from the cosine of the nearest example and the log odds of the best label."""
+    z = logits.astype(np.float64)
+    best = z.max(1)
+    rest = np.logaddexp.reduce(np.where(np.arange(z.shape[1]) == z.argmax(1)[:, None], -np.inf, z), 1)
+    score: Doubles = near + ODDS * np.clip(best - rest, -10, 10)
+    return score
+
+
+def _quantiles(values: Doubles, weight: Doubles, at: Sequence[float]) -> Doubles:
+    """Of weighted values those that such shares of the weight lie below."""
+    order = np.argsort(values, kind="stable")
+    share = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
+    found: Doubles = np.interp(at, share, values[order])
+    return found
 
 
 # ── cross-validation ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _thin(y: Labels, count: int) -> npt.NDArray[np.intp]:
-    """Indices of at most PER_LABEL examples of each label, spread evenly over those given."""
+def _thin(y: Labels, count: int, most: int) -> npt.NDArray[np.intp]:
+    """Indices of at most so many examples of each label, spread evenly over those given."""
     picks = []
     for label in range(count):
         own = np.flatnonzero(y == label)
-        picks.append(own[np.linspace(0, len(own) - 1, min(len(own), PER_LABEL)).round().astype(int)])
+        picks.append(own[np.linspace(0, len(own) - 1, min(len(own), most)).round().astype(int)])
     return np.concatenate(picks)
 
 
@@ -95,94 +284,87 @@ def _folds(y: Labels, count: int) -> Labels:
     return folds
 
 
-def _choose(x: Doubles, y: Labels, count: int, folds: Labels) -> tuple[float, float, Doubles]:
-    """(l2, temperature) of the least loss on examples that the head has not seen, and their logits (n, K)."""
-    logits = np.zeros((len(L2), len(y), count))
+def _held_out(x: Floats, y: Labels, count: int, folds: Labels, l2: float) -> Floats:
+    """(n, K) logits of examples by heads that have not seen them."""
+    logits: Floats = np.zeros((len(y), count), np.float32)
     for fold in np.unique(folds):
-        rest, start = folds != fold, None
-        for i, l2 in enumerate(L2):
-            start = _logistic(x[rest], y[rest], count, l2, start)
-            logits[i, ~rest] = x[~rest] @ start[0] + start[1]
-    best = (np.inf, 0, 1.0)
-    for i in range(len(L2)):
-        for temperature in np.geomspace(0.02, 5.0, 40):
-            p = _softmax(logits[i] / temperature)[np.arange(len(y)), y]
-            best = min(best, (float(-np.log(np.maximum(p, 1e-12)).mean()), i, float(temperature)))
-    return L2[best[1]], best[2], logits[best[1]]
+        rest = folds != fold
+        w, b = _logistic(x[rest], y[rest], count, l2, CLOSE)
+        logits[~rest] = x[~rest] @ w + b
+    return logits
 
 
-def _fit_known(
-    x: Doubles, folds: Labels, held_out: Doubles, others: Doubles, whole: tuple[Doubles, Doubles]
-) -> Doubles:
-    """(3,) coefficients of "fits some label", examples and others weighing the same.
+def _weigh(logits: Sequence[Floats], y: Labels) -> tuple[float, Doubles]:
+    """The least loss of a weighted sum of logits (n, K) each, and the weights.
 
-    `held_out`: calibrated logits of the examples `x` by heads that have not seen them; `whole`: the calibrated head.
+    Few examples say little about the weights: these are held near 1 and, of words, LIKELY.
     """
-    near = np.where(folds[:, None] != folds[None], x @ x.T, -1).max(1)
-    other_near = (others @ x.T).max(1)
-    apart = other_near <= max(np.median(near), np.median(other_near))
-    known = _features(held_out, near)
-    strange = _features(others[apart] @ whole[0] + whole[1], other_near[apart])
-    rows = np.concatenate([known, strange])
-    target = np.repeat([1.0, 0.0], [len(known), len(strange)])
-    share = np.repeat([0.5 / len(known), 0.5 / len(strange)], [len(known), len(strange)])
-    pull = np.array([0.0, 1e-4, 1e-4])
+    rows = np.arange(len(y))
+    likely = np.log([1.0, LIKELY])[: len(logits)]
 
-    def loss(c: Doubles) -> tuple[float, Doubles]:
-        z = rows @ c
-        value = share @ (np.logaddexp(0, z) - target * z) + (pull * c) @ c / 2
-        return float(value), rows.T @ (share * (_sigmoid(z) - target)) + pull * c
+    def loss(free: Doubles) -> tuple[float, Doubles]:
+        z = sum(f * each for f, each in zip(np.exp(free), logits, strict=True))
+        assert not isinstance(z, int)
+        p = _softmax(z.astype(np.float64))
+        off = free - likely
+        value = -np.log(np.maximum(p[rows, y], 1e-12)).sum() + HELD * (off @ off) / 2
+        p[rows, y] -= 1
+        slope = [np.exp(f) * (p * each).sum() for f, each in zip(free, logits, strict=True)]
+        return float(value), np.array(slope) + HELD * off
 
-    return _lbfgs(loss, np.zeros(3))
-
-
-def _features(logits: Doubles, near: Doubles) -> Doubles:
-    """(n, 3): 1, cosine of the nearest example, log odds of the best label capped at 10."""
-    best = logits.max(1)
-    rest = np.logaddexp.reduce(np.where(np.arange(logits.shape[1]) == logits.argmax(1)[:, None], -np.inf, logits), 1)
-    return np.stack([np.ones(len(near)), near, np.clip(best - rest, -10, 10)], 1)
+    free = _lbfgs(loss, np.zeros(len(logits)), 1e-4)
+    return loss(free)[0], np.exp(free)
 
 
 # ── optimisation ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _logistic(
-    x: Doubles, y: Labels, count: int, l2: float, start: tuple[Doubles, Doubles] | None = None
-) -> tuple[Doubles, Doubles]:
-    """Weights (d, K) and bias (K,) of the least penalised loss, searched from `start`."""
-    target = np.eye(count)[y]
-    size = x.shape[1]
+def _logistic(x: Floats, y: Labels, count: int, l2: float, close: float) -> tuple[Floats, Floats]:
+    """Weights (d, K) and bias (K,) of about the least penalised loss.
 
-    def loss(flat: Doubles) -> tuple[float, Doubles]:
-        w = flat.reshape(size + 1, count)
-        z = x @ w[:size] + w[size]
-        top = z.max(1, keepdims=True)
-        total = np.exp(z - top)
-        mass = total.sum(1, keepdims=True)
-        value = float((np.log(mass) + top).sum() - (z * target).sum() + l2 / 2 * (w[:size] ** 2).sum())
-        error = total / mass - target
-        return value, np.concatenate([x.T @ error + l2 * w[:size], error.sum(0, keepdims=True)]).ravel()
+    The search runs in units in which each column of `x` bends the loss about equally, so few steps do.
+    """
+    n, size = x.shape
+    bend = 0.1 / count
+    unit = np.append(1 / np.sqrt(bend * (x**2).sum(0) + l2), 1 / np.sqrt(bend * n)).astype(np.float32)[:, None]
+    wide = np.concatenate([x, np.ones((n, 1), np.float32)], 1) * unit[:, 0]
+    pull = (l2 * unit**2).astype(np.float32)
+    pull[-1] = 0
+    rows = np.arange(n)
 
-    first = np.zeros((size + 1, count)) if start is None else np.vstack(start)
-    w = _lbfgs(loss, first.ravel()).reshape(size + 1, count)
-    return w[:size], w[size]
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        v = flat.reshape(size + 1, count)
+        z = wide @ v
+        z -= z.max(1, keepdims=True)
+        said = z[rows, y].sum(dtype=np.float64)
+        np.exp(z, out=z)
+        mass = z.sum(1, keepdims=True)
+        value = float(np.log(mass).sum(dtype=np.float64) - said + (pull * v * v).sum(dtype=np.float64) / 2)
+        z /= mass
+        z[rows, y] -= 1
+        return value, (wide.T @ z + pull * v).ravel()
+
+    v = _lbfgs(loss, np.zeros((size + 1) * count, np.float32), close).reshape(size + 1, count) * unit
+    return v[:size], v[size]
 
 
-def _lbfgs(loss: Callable[[Doubles], tuple[float, Doubles]], at: Doubles) -> Doubles:
-    """Where a smooth convex `loss` (value and gradient) is least, by L-BFGS with backtracking (Armijo)."""
+def _lbfgs(loss: Callable[[Any], tuple[float, Any]], at: Any, close: float) -> Any:
+    """Where a smooth `loss` (value and gradient) is least, by L-BFGS with backtracking (Armijo)."""
     value, slope = loss(at)
-    steps: list[tuple[Doubles, Doubles, float]] = []
+    steps: list[tuple[Any, Any, float]] = []
     for _ in range(ROUNDS):
-        if np.abs(slope).max() < 1e-5 * max(1.0, abs(value)):
+        if np.abs(slope).max() < close * max(1.0, abs(value)):
             break
         way, shares = slope.copy(), []
         for s, g, rho in reversed(steps):
-            shares.append(rho * (s @ way))
+            shares.append(rho * float(s @ way))
             way -= shares[-1] * g
-        way *= (steps[-1][0] @ steps[-1][1]) / (steps[-1][1] @ steps[-1][1]) if steps else 1 / np.linalg.norm(slope)
+        way *= float(
+            (steps[-1][0] @ steps[-1][1]) / (steps[-1][1] @ steps[-1][1]) if steps else 1 / np.linalg.norm(slope)
+        )
         for (s, g, rho), share in zip(steps, reversed(shares), strict=True):
-            way += s * (share - rho * (g @ way))
-        fall = slope @ way
+            way += s * (share - rho * float(g @ way))
+        fall = float(slope @ way)
         length = 1.0
         while length > 1e-10:
             ahead, ahead_slope = loss(at - length * way)
@@ -193,7 +375,7 @@ def _lbfgs(loss: Callable[[Doubles], tuple[float, Doubles]], at: Doubles) -> Dou
             break
         s, g = -length * way, ahead_slope - slope
         if s @ g > 1e-12:
-            steps = [*steps[-MEMORY + 1 :], (s, g, 1 / (s @ g))]
+            steps = [*steps[-MEMORY + 1 :], (s, g, 1 / float(s @ g))]
         at, value, slope = at + s, ahead, ahead_slope
     return at
 
@@ -202,7 +384,3 @@ def _softmax(z: Doubles) -> Doubles:
     e = np.exp(z - z.max(1, keepdims=True))
     p: Doubles = e / e.sum(1, keepdims=True)
     return p
-
-
-def _sigmoid(z: Doubles) -> Doubles:
-    return np.exp(-np.logaddexp(0, -z))

@@ -21,6 +21,7 @@ from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
 from edge_agent.manifest import Served
 from edge_agent.tasks.encoder import inputs_of, proved, words_of
 from edge_agent.tasks.everyday import SENTENCES
+from edge_agent.tasks.head import UNKNOWN
 from edge_agent.tasks.wordpiece import WordPiece
 from edge_agent.types import Finding, Floats, Scores, Spans, Task, TensorSpec, Text, Uri
 
@@ -45,8 +46,6 @@ class TextHead:
     """most pieces of one text"""
     fixed: int | None
     """pieces that every input must have; None where the network takes any number"""
-    inner: frozenset[int]
-    """ids of the pieces that begin no word"""
     ready: bool = False
     """probabilities come out of the network, no softmax is wanted"""
 
@@ -86,18 +85,25 @@ class TextHead:
         return found
 
     def tags(self, text: str) -> list[tuple[int, int, str, float]]:
-        """(start, end, tag, probability) of each word."""
-        ids = self.read(text)
-        shares = self.shares(ids)
+        """(start, end, tag, probability) of each word; of a long text by windows, each piece by the one that shows most
+        of what stands around it.
+        """
+        self.read(text)
+        windows = self.words.windows(text, self.length)
+        best: dict[int, tuple[int, int, int, int, Floats]] = {}
+        for begin, pieces in windows:
+            ids = [self.words.cls, *(piece for piece, _, _ in pieces), self.words.sep]
+            for at, ((piece, start, end), share) in enumerate(zip(pieces, self.shares(ids)[1:-1], strict=True)):
+                around = min(at, len(pieces) - 1 - at)
+                if begin + at not in best or best[begin + at][0] < around:
+                    best[begin + at] = around, piece, start, end, share
         tagged: list[tuple[int, int, str, float]] = []
-        for piece, (start, end), share in zip(ids, self.words.places(text, self.length), shares, strict=True):
-            if start == end:
-                continue
-            if piece in self.inner and tagged:
+        for _, piece, start, end, share in (best[at] for at in sorted(best)):
+            if piece in self.words.inner and tagged:
                 tagged[-1] = (tagged[-1][0], end, *tagged[-1][2:])
             else:
-                best = int(share.argmax())
-                tagged.append((start, end, self.labels[best], float(share[best])))
+                label = int(share.argmax())
+                tagged.append((start, end, self.labels[label], float(share[label])))
         return tagged
 
 
@@ -114,8 +120,7 @@ def text_head(model: Served) -> TextHead:
     inputs = inputs_of(manifest.name, net)
     fixed, most = inputs["ids"].shape[1], manifest.text.max_length
     words, labels = words_of(model), [str(label) for label in manifest.labels]
-    inner = frozenset(i for piece, i in words.vocab.items() if piece.startswith(words.prefix) and piece != words.prefix)
-    made = TextHead(model, words, inputs, outputs[0], labels, min(most, fixed or most), fixed, inner)
+    made = TextHead(model, words, inputs, outputs[0], labels, min(most, fixed or most), fixed)
     proved(manifest.name, words, made.scores)
     given = np.concatenate([np.atleast_2d(made.scores(made.read(text))) for text in SENTENCES[:PROBED]])
     return replace(made, ready=bool((given >= 0).all() and np.abs(given.sum(axis=1) - 1).max() < SUM))
@@ -132,12 +137,22 @@ class Labeller:
     takes: tuple[type, ...] = (Text,)
 
     def __call__(self, item: Text) -> Iterator[Finding]:
-        """One Finding with the text's Scores. InputError for a text with nothing to read."""
+        """One Finding with the text's Scores. InputError for a text with nothing to read.
+
+        Of a long text the mean over its windows; a text whose words the model does not know is "unknown".
+        """
         began = time.perf_counter()
-        ids = self.head.read(item.text)
+        self.head.read(item.text)
+        words = self.head.words
+        windows = [w for _, w in words.windows(item.text, self.head.length) if not words.unread(item.text, w)]
         read = time.perf_counter()
-        shares = self.head.shares(ids)
+        rows = [self.head.shares([words.cls, *(piece for piece, _, _ in window), words.sep]) for window in windows]
         spent = {"prepare": (read - began) * 1e3, "infer": (time.perf_counter() - read) * 1e3}
+        if not rows:
+            none = {UNKNOWN: 1.0, **{label: 0.0 for label in self.head.labels if label != UNKNOWN}}
+            yield Finding(item, Scores(UNKNOWN, 1.0, none), self.head.model.ref, spent)
+            return
+        shares = np.average(rows, axis=0, weights=[len(window) for window in windows])
         order = np.argsort(-shares, kind="stable")
         scores = {self.head.labels[i]: float(shares[i]) for i in order}
         first = int(order[0])

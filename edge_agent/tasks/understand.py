@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import time
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,11 @@ from edge_agent import files, toml
 from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.manifest import Served
+from edge_agent.tasks import encoder as encoder_module
+from edge_agent.tasks import head as head_module
+from edge_agent.tasks import wordpiece as wordpiece_module
 from edge_agent.tasks.encoder import Encoder, encoder
-from edge_agent.tasks.everyday import SENTENCES
-from edge_agent.tasks.head import Head, fit
+from edge_agent.tasks.head import BUCKETS, UNKNOWN, Head, fit
 from edge_agent.types import Embedding, Finding, Scores, Task, Text, Uri
 
 LEAST = 2
@@ -35,8 +36,6 @@ MOST = 20_000
 """examples in all"""
 MOST_BYTES = 4_000_000
 """of a file of examples"""
-VERSION = 1
-"""of the stored heads and of how they are fitted: another one is fitted anew"""
 
 
 @dataclass(slots=True)
@@ -44,14 +43,19 @@ class Embed:
     """The task ``embed``."""
 
     encoder: Encoder
+    whole: bool = False
+    """the mean over the windows of a long text, instead of the vector of its beginning"""
     takes: tuple[type, ...] = (Text,)
 
     def __call__(self, item: Text) -> Iterator[Finding]:
         """One Finding with the text's vector. InputError for a text with nothing to read."""
         started = time.perf_counter()
-        pieces = self.encoder.read(item.text)
+        windows = [ids for ids, _ in self.encoder.windows(item.text)] if self.whole else []
+        windows = windows or [self.encoder.read(item.text)]
         prepared = time.perf_counter()
-        vector = self.encoder.embed(pieces)
+        vector = np.stack([self.encoder.embed(ids) for ids in windows]).mean(axis=0, dtype=np.float32)
+        if self.encoder.text.normalize and len(windows) > 1:
+            vector /= max(float(np.linalg.norm(vector)), 1e-12)
         spent = {"prepare": (prepared - started) * 1e3, "infer": (time.perf_counter() - prepared) * 1e3}
         yield Finding(item, Embedding(vector), self.encoder.model.ref, spent)
 
@@ -65,13 +69,18 @@ class Classify:
     takes: tuple[type, ...] = (Text,)
 
     def __call__(self, item: Text) -> Iterator[Finding]:
-        """One Finding with the text's Scores, "unknown" among them. InputError for a text with nothing to read."""
+        """One Finding with the text's Scores, "unknown" among them. InputError for a text with nothing to read.
+
+        Of a long text the window that fits a label best is told; a text that the encoder cannot read is unknown.
+        """
         started = time.perf_counter()
-        pieces = self.encoder.read(item.text)
+        windows = self.encoder.windows(item.text)
         prepared = time.perf_counter()
-        vector = self.encoder.embed(pieces)
+        vectors = [self.encoder.embed(ids) for ids, _ in windows]
         inferred = time.perf_counter()
-        scores = self.head(vector)
+        told = [self.head(vector, text) for vector, (_, text) in zip(vectors, windows, strict=True)]
+        none = {UNKNOWN: 1.0, **{label: 0.0 for label in self.head.labels if label != UNKNOWN}}
+        scores = min(told, key=lambda one: one[UNKNOWN], default=none)
         label = max(scores, key=scores.__getitem__)
         spent = {
             "prepare": (prepared - started) * 1e3,
@@ -82,10 +91,14 @@ class Classify:
 
 
 def embed(uri: Uri, model: Served, home: Path) -> Task:
-    """Make the task. ConfigError for an option, ManifestError for a model that is no encoder."""
-    for key in uri.options:
-        option(uri, {}, key)
-    return Embed(encoder(model))
+    """Make the task. ConfigError for an option, ManifestError for a model that is no encoder.
+
+    ``long=mean``: the mean over a long text's windows; else its beginning, as the model's makers read it.
+    """
+    long = option(uri, {"long": "cut"}, "long")
+    if long not in ("cut", "mean"):
+        raise ConfigError(f'"{uri}": long={long}; write long=cut (the beginning of a long text) or long=mean')
+    return Embed(encoder(model), long == "mean")
 
 
 def classify(uri: Uri, model: Served, home: Path) -> Task:
@@ -108,7 +121,7 @@ def classify(uri: Uri, model: Served, home: Path) -> Task:
     for role in sorted(model.parts):
         with model.part(role) as source:
             words.append(hashlib.sha256(source.read_bytes()).hexdigest())
-    told = f"{VERSION} {model.ref.sha256} {model.manifest.text} {words} "
+    told = f"{_code()} {model.ref.sha256} {model.manifest.text} {words} "
     key = hashlib.sha256(told.encode() + raw).hexdigest()
     place = home / "heads" / f"{key}.npz"
     head = load(place, tuple(labels), len(made.embed(made.read("a"))))
@@ -157,19 +170,37 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
+def _code() -> str:
+    """Of the code that reads texts and fits heads: a head that other code made is fitted anew."""
+    digest = hashlib.sha256()
+    for module in (head_module, wordpiece_module, encoder_module):
+        with contextlib.suppress(OSError):
+            digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
 def _fit(made: Encoder, labels: dict[str, list[str]], path: str) -> Head:
-    """Embed the examples and fit."""
+    """Embed the examples and fit. ConfigError for one that the encoder cannot read."""
     y = np.repeat(np.arange(len(labels)), [len(sentences) for sentences in labels.values()])
-    try:
-        vectors = made.embed_many([sentence for sentences in labels.values() for sentence in sentences])
-    except InputError as error:
-        raise ConfigError(f"{path}: an example cannot be used: {error}") from None
-    return fit(vectors, y, tuple(labels), made.embed_many(SENTENCES))
+    texts = [sentence for sentences in labels.values() for sentence in sentences]
+    for label, sentence in zip(y, texts, strict=True):
+        try:
+            if made.windows(sentence):
+                continue
+        except InputError as error:
+            raise ConfigError(f"{path}: an example cannot be used: {error}") from None
+        raise ConfigError(
+            f'{path}: label "{tuple(labels)[label]}": {made.model.ref.name} knows hardly a word of "{sentence}"; '
+            "write it in a language that the model was made for, or use another model"
+        )
+    return fit(made.embed_many(texts), y, tuple(labels), texts)
 
 
 # ── stored heads ─────────────────────────────────────────────────────────────────────────────────────────
 
-COLUMNS = ("weight", "bias", "examples", "fits")
+DIGEST = hashlib.sha256().digest_size
+"""bytes before the rest of a stored head, which they are of"""
+COLUMNS = ("weight", "bias", "counted", "examples", "at", "much", "first", "rare", "limit")
 
 
 def save(path: Path, head: Head) -> None:
@@ -180,7 +211,9 @@ def save(path: Path, head: Head) -> None:
         files.folder(path.parent)
         with part.open("wb") as file:
             files.settle(file.fileno(), path.parent)
-            np.savez(file, labels=np.array(head.labels), **columns)
+            packed = io.BytesIO()
+            np.savez(packed, labels=np.array(head.labels), **columns)
+            file.write(hashlib.sha256(packed.getbuffer()).digest() + packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -191,14 +224,17 @@ def save(path: Path, head: Head) -> None:
 def load(path: Path, labels: tuple[str, ...], size: int) -> Head | None:
     """A stored head for these labels and vectors of `size`; None when it is not there or not what it should be."""
     try:
-        with np.load(path, allow_pickle=False) as store:
+        raw = path.read_bytes()
+        if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
+            return None
+        with np.load(io.BytesIO(raw[DIGEST:]), allow_pickle=False) as store:
             named = tuple(str(label) for label in store["labels"])
             parts = [store[key] for key in COLUMNS]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, EOFError):
         return None
-    weight, bias, examples, fits = parts
-    shapes = [(size, len(labels)), (len(labels),), (len(examples) if examples.ndim else 0, size), (3,)]
-    fine = all(part.dtype == np.float32 and np.isfinite(part).all() for part in parts)
-    if named != labels or not fine or [part.shape for part in parts] != shapes or not len(examples):
+    head = Head(labels, *parts)
+    shapes = (head.weight.shape, head.bias.shape, head.counted.shape, head.examples.shape[1:], head.limit.shape)
+    count = len(labels)
+    if named != labels or shapes != ((size, count), (count,), (BUCKETS, count), (size,), (2,)):
         return None
-    return Head(labels, weight, bias, examples, fits)
+    return head if all(np.isfinite(part).all() for part in parts) else None

@@ -9,11 +9,13 @@ two.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ MAX_CHARS = 100
 
 RUN = re.compile(r"[^ \t\n\r]+")
 """what stands between two spaces: nothing in it depends on what is around it"""
+WINDOWS = 16
+"""most parts of a long text that are read"""
 KEPT = 64
 """characters of a run, up to which its pieces are remembered"""
 BLANK = re.compile(r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
@@ -130,6 +134,7 @@ class WordPiece:
         self.strip_accents = lowercase if strip_accents is None else strip_accents
         self.clean, self.space_cjk, self.prefix, self.max_chars = clean, space_cjk, prefix, max_chars
         self.longest = max(map(len, vocab))
+        self.inner = frozenset(i for piece, i in vocab.items() if piece.startswith(prefix) and piece != prefix)
         self.highest = max(*vocab.values(), self.cls, self.sep, self.pad, *(token.id for token in added))
         # hostile text can hold any number of different characters and words
         self._shape = lru_cache(maxsize=4096)(self._shape_of)
@@ -161,16 +166,48 @@ class WordPiece:
 
     def places(self, text: str, max_length: int) -> list[tuple[int, int]]:
         """For each piece of `encode` its start and end in `text`, characters, end exclusive; (0, 0) for the two."""
-        found, origin = [(0, 0)], None
-        if self.first_lower:
-            lowered = [(c, at) for at, char in enumerate(text) for c in char.lower()]
-            # a capital sigma becomes another letter at the end of a word, so the whole text is lower-cased at once
-            text, origin = text.lower(), [at for _, at in lowered]
-        for _, start, end in self._found(text):
-            found.append((start, end) if origin is None else (origin[start], origin[end - 1] + 1))
-            if len(found) >= max_length:
-                break
-        return [*found[: max_length - 1], (0, 0)]
+        return [(0, 0), *((start, end) for _, start, end in self.pieces(text, max_length - 2)), (0, 0)]
+
+    def pieces(self, text: str, most: int) -> list[tuple[int, int, int]]:
+        """(id, start, end in `text`) of the first `most` pieces, without those that stand first and last."""
+        if not self.first_lower:
+            return list(islice(self._found(text), most))
+        # a capital sigma becomes another letter at the end of a word, so the whole text is lower-cased at once
+        origin = [at for at, char in enumerate(text) for _ in char.lower()]
+        found = islice(self._found(text.lower()), most)
+        return [(piece, origin[start], origin[end - 1] + 1) for piece, start, end in found]
+
+    def windows(self, text: str, max_length: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
+        """A text as windows of at most `max_length` pieces with room for the two marks: where each begins in all of
+        them, and its pieces.
+
+        A text that fits is one window. Of a longer one each window shares a quarter with the next and begins with a
+        word where it can; what lies behind the first `WINDOWS` is left out.
+        """
+        room = max_length - 2
+        overlap = room // 4
+        found = self.pieces(text, room + (WINDOWS - 1) * (room - overlap))
+        if len(found) <= room:
+            return [(0, found)]
+        count = math.ceil((len(found) - overlap) / (room - overlap))
+        begins = []
+        for number in range(count):
+            begin = number * (len(found) - room) // (count - 1)
+            word = next(
+                (at for at in range(begin, max(begin - overlap, 0), -1) if found[at][0] not in self.inner), begin
+            )
+            begins.append(word if number < count - 1 else begin)
+        return [(begin, found[begin : begin + room]) for begin in begins]
+
+    def unread(self, text: str, pieces: Sequence[tuple[int, int, int]]) -> bool:
+        """Whether more of a text's letters lie in unknown words than in known ones: nothing can be said of it."""
+        lost = read = 0
+        for piece, start, end in pieces:
+            if piece == self.unknown:
+                lost += end - start
+            elif kind(text[start]) != PUNCTUATION:
+                read += end - start
+        return lost > read
 
     def _found(self, text: str) -> Iterator[tuple[int, int, int]]:
         """(id, start, end in `text`) of each piece, added tokens among them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import statistics
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from edge_agent.manifest import Served
 from edge_agent.registry import home
 from edge_agent.tasks import make_task
 from edge_agent.tasks.encoder import Encoder, encoder
-from edge_agent.tasks.everyday import SENTENCES
 from edge_agent.tasks.head import UNKNOWN, fit
 from edge_agent.tasks.understand import LEAST, Classify
 from edge_agent.types import Embedding, Finding, Floats, Scores, Task, Text, Uri
@@ -140,7 +140,8 @@ def _head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say
     vectors = _vectors(made, [text for text, _ in rows], f"{model.ref.name} on {Path(args.train).name}", say)
     read = np.isfinite(vectors[:, 0])
     y = np.array([label for _, label in rows], np.int64)
-    return Classify(made, fit(vectors[read], y[read], tuple(labels), made.embed_many(SENTENCES)))
+    texts = [text for (text, _), there in zip(rows, read, strict=True) if there]
+    return Classify(made, fit(vectors[read], y[read], tuple(labels), texts))
 
 
 def _by_number(given: list[str], names: list[str]) -> list[str]:
@@ -157,11 +158,9 @@ def _vectors(made: Encoder, texts: Sequence[str], what: str, say: Say) -> Floats
     """(n, d) vectors, NaN where a text has nothing to read."""
     good = []
     for number, text in enumerate(texts):
-        try:
-            made.read(text)
-        except InputError:
-            continue
-        good.append(number)
+        with contextlib.suppress(InputError):
+            if made.windows(text):
+                good.append(number)
     chunks = []
     for start in range(0, len(good), STEP):
         say(what, start, len(good))

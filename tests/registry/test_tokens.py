@@ -13,12 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent import registry
 from edge_agent.backends import open_net
-from edge_agent.manifest import Rules
+from edge_agent.errors import RefusedError
+from edge_agent.manifest import File, Manifest, Rules, Served, TextInput
+from edge_agent.proof import Recorder
 from edge_agent.registry.add import add
 from edge_agent.registry.inspect import inspect
 from edge_agent.registry.text import longest
 from edge_agent.registry.tokens import Tokens, tokens
+from edge_agent.sanity import LOOKS
 from edge_agent.trial import looker
+from edge_agent.types import ModelRef
 from tests.registry import here
 from tests.tasks.test_wordpiece import reference
 from tests.tasks.text_models import WORDS, vocabulary
@@ -179,3 +183,16 @@ def test_settings_reach_the_manifest_and_come_back(tmp_path: Path, monkeypatch: 
     text = registry.locate("mine").manifest.text
     assert text is not None and text.rules is not None and text.max_length == 40
     assert text.rules.strip_accents is False and text.rules.added[0].content == '<"num">'
+
+
+def test_a_manifest_that_says_more_than_the_network_takes_is_refused(tmp_path: Path) -> None:
+    path = positions(tmp_path / "net.onnx", 64)
+    rows = [File("net.onnx", "onnx", "0" * 64, 1)]
+    text = TextInput(vocab="vocab.txt", max_length=128)
+    made = Manifest("toy", "1", "encode", "bert", "", "", rows, text=text)
+    words = {"vocab": vocabulary(tmp_path)}
+    model = Served(made, ModelRef("toy", "1", "0" * 64), open_net(path, "onnx"), words, None, "")
+    with pytest.raises(
+        RefusedError, match=r"it takes 64 word pieces of a text, and max_length under \[text\] says 128"
+    ):
+        LOOKS["encode"](model, Recorder())

@@ -115,6 +115,25 @@ def test_what_is_named_in_a_text_with_its_place(tmp_path: Path) -> None:
     assert len(ask(path, "tag", text, "?score=1").label) == 0
 
 
+@pytest.mark.parametrize("length", [10, 12, 32])
+def test_a_long_text_is_tagged_to_its_end(tmp_path: Path, length: int) -> None:
+    path = tagger(tmp_path / "m", scores(PLACES, 4), length=length)
+    named(path.parent, TAGS)
+    text = "hello the river is dark , unable " * 9 + "and a book"
+    found = ask(path, "tag", text)
+    places = [text[a:b] for a, b, kind in zip(found.start, found.end, found.label, strict=True) if kind == "PLACE"]
+    assert places == ["river"] * 9 + ["book"]
+
+
+def test_a_long_text_is_labelled_by_all_of_it_and_an_unreadable_one_not(tmp_path: Path) -> None:
+    path = labeller(tmp_path / "m", scores(MOODS, 3))
+    named(path.parent, KINDS)
+    found = ask(path, "classify", "hello " * 700 + "rain storm " * 700)
+    assert found.label == "storm" and 0.3 < found.scores["storm"] < 0.9
+    found = ask(path, "classify", "включи свет")
+    assert (found.label, found.score, found.scores["storm"]) == ("unknown", 1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("tags", "spans"),
     [

@@ -9,6 +9,7 @@ import pytest
 from edge_agent import registry
 from edge_agent.errors import ConfigError, InputError, ManifestError
 from edge_agent.manifest import Served
+from edge_agent.tasks import head as head_module
 from edge_agent.tasks import make_task, understand
 from edge_agent.tasks.head import Head
 from edge_agent.tasks.understand import Classify, classify, embed
@@ -46,6 +47,16 @@ def test_embed_yields_one_finding(tmp_path: Path) -> None:
     assert set(found.spent_ms) == {"prepare", "infer"}
     assert abs(np.linalg.norm(found.what.vector) - 1) < 1e-5
     assert task.takes == (Text,)
+    long = "turn the light on " * 20 + "and play the band music loud " * 20
+    (cut,), (mean,) = (
+        make_task(Uri("embed", "toy", how), lambda name: bert(tmp_path), tmp_path)(said(long))
+        for how in ({}, {"long": "mean"})
+    )
+    assert isinstance(cut, Finding) and isinstance(cut.what, Embedding)
+    assert isinstance(mean, Finding) and isinstance(mean.what, Embedding)
+    assert cut.what.vector @ mean.what.vector < 0.95 and abs(np.linalg.norm(mean.what.vector) - 1) < 1e-5
+    with pytest.raises(ConfigError, match="long=best; write long=cut"):
+        embed(Uri("embed", "toy", {"long": "best"}), bert(tmp_path), tmp_path)
     with pytest.raises(InputError, match="empty text; nothing to understand"):
         list(task(said(" ")))
     with pytest.raises(ConfigError, match='unknown option "label"'):
@@ -67,6 +78,47 @@ def test_classify_by_examples(tmp_path: Path) -> None:
         list(task(said("\u200b")))
 
 
+def test_what_a_long_text_says_at_its_end_is_read(tmp_path: Path) -> None:
+    task = make(bert(tmp_path), labels_file(tmp_path / "l.toml", EXAMPLES), tmp_path / "home")
+    strange = "cheese and film on the river "
+    for before, behind in ((0, 12), (12, 12), (12, 0), (20, 3)):
+        assert (
+            scores(task, strange * before + "switch the lamp on and make it bright " + strange * behind).label
+            == "light"
+        )
+    assert scores(task, strange * 20).label == "unknown"
+
+
+def test_what_the_encoder_cannot_read_is_unknown(tmp_path: Path) -> None:
+    task = make(bert(tmp_path), labels_file(tmp_path / "l.toml", EXAMPLES), tmp_path / "home")
+    for text in ("включи свет", "включи свет, lamp!", "👍👍", "ライトをつけて", "x" * 200, "включи свет " * 40):
+        told = scores(task, text)
+        assert (told.label, told.score, sum(told.scores.values())) == ("unknown", 1.0, 1.0)
+        assert set(told.scores) == {*EXAMPLES, "unknown"}
+    assert scores(task, "turn the lamp on 👍").label == "light"
+    # a part that cannot be read hides none that can
+    assert scores(task, "включи свет " * 40 + "turn the lamp on and make it bright " * 4).label == "light"
+
+
+@pytest.mark.parametrize("sentence", ["включи свет", "👍", "turn ライトをつけてください"])
+def test_labels_that_the_encoder_cannot_read_are_refused(tmp_path: Path, sentence: str) -> None:
+    path = labels_file(tmp_path / "l.toml", {**EXAMPLES, "other": ["rain on the river", sentence]})
+    with pytest.raises(ConfigError) as error:
+        make(bert(tmp_path), path, tmp_path / "home")
+    assert f'label "other": toy-bert knows hardly a word of "{sentence}"' in str(error.value)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_head_of_other_code_is_fitted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, model, home = labels_file(tmp_path / "l.toml", EXAMPLES), bert(tmp_path), tmp_path / "home"
+    make(model, labels, home)
+    other = tmp_path / "head.py"
+    other.write_bytes(Path(str(head_module.__file__)).read_bytes() + b"# changed\n")
+    monkeypatch.setattr(head_module, "__file__", str(other))
+    make(model, labels, home)
+    assert len(list((home / "heads").iterdir())) == 2
+
+
 def test_head_is_stored_and_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels, model, home = labels_file(tmp_path / "l.toml", EXAMPLES), bert(tmp_path), tmp_path / "home"
     first = make(model, labels, home)
@@ -80,7 +132,7 @@ def test_head_is_stored_and_taken_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(understand, "fit", counted)
     again = make(model, labels, home)
     assert fits == []
-    for name in ("weight", "bias", "examples", "fits"):
+    for name in understand.COLUMNS:
         assert np.array_equal(getattr(again.head, name), getattr(first.head, name))
     labels_file(labels, {**EXAMPLES, "timer": ["wake me", "set a timer"]})
     make(model, labels, home)
@@ -116,14 +168,12 @@ def test_no_damage_of_a_stored_head_gets_through(tmp_path: Path) -> None:
         head = understand.load(path, labels, 48)
         # a bit that no reader looks at may differ, but no number
         assert head is None or np.array_equal(head.weight, task.head.weight)
-    bad = type(task.head)(labels, task.head.weight * np.float32("nan"), *(getattr(task.head, n) for n in PARTS))
+    bad = type(task.head)(labels, task.head.weight * np.float32("nan"), *(getattr(task.head, n) for n in PARTS[1:]))
     understand.save(path, bad)
     assert understand.load(path, labels, 48) is None
-    np.savez(path, labels=np.array(labels), weight=np.array([{}], dtype=object))
-    assert understand.load(path, labels, 48) is None
 
 
-PARTS = ("bias", "examples", "fits")
+PARTS = understand.COLUMNS
 
 
 def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ MARKED = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(MARKED | LETTERS, max_size=12).map("".join),
+    st.lists(MARKED | st.sampled_from("abé ÄßİΣ.-'東京\u0301\u200d\xad\x85"), max_size=12).map("".join),
     st.tuples(*[st.booleans()] * 8),
     st.tuples(st.booleans(), st.sampled_from([None, True, False]), st.booleans()),
 )
@@ -271,3 +271,16 @@ def test_real_lines(data: Path, minilm: Path) -> None:
     for file in sorted((data / "train" / "text").glob("*.xz")):
         with lzma.open(file, "rt", encoding="utf-8") as lines:
             assert_same(theirs, ours, [line.rstrip("\n") for line in islice(lines, 1000)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([*WORDS[5:60], "unableds", "я", "."]), max_size=400), st.integers(5, 40))
+def test_windows_leave_nothing_out(words: list[str], length: int) -> None:
+    ours, text = PAIRS[0][1], " ".join(words)
+    whole = ours.pieces(text, 1 << 20)
+    windows = ours.windows(text, length)
+    assert all(pieces == whole[begin : begin + len(pieces)] for begin, pieces in windows)
+    assert all(len(pieces) <= length - 2 for _, pieces in windows) and len(windows) <= wordpiece.WINDOWS
+    read = {begin + i for begin, pieces in windows for i in range(len(pieces))}
+    assert read == set(range(len(read)))
+    assert len(read) == len(whole) or len(windows) == wordpiece.WINDOWS
