@@ -235,10 +235,10 @@ def _full(model: Served, words: WordPiece, length: int, answer: Callable[[list[i
     """Have it read as many pieces as its manifest says. RefusedError, with how many it takes."""
     try:
         answer([words.cls, *[words.unknown] * (length - 2), words.sep])
-    except ModelError as error:
+    except ModelError:
         raise RefusedError(
             f"it takes {longest(model.net, length)} word pieces of a text, and max_length under [text] says {length}; "
-            f"write what it takes ({error})"
+            "write what it takes"
         ) from None
 
 

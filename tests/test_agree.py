@@ -301,10 +301,11 @@ def test_encoders_by_the_likeness_of_sentences_and_of_vectors(
     assert says in why and ("model.int8.onnx (int8) on" in why) == ("noise" in variant)
 
 
-def test_of_long_texts_a_parent_that_fails_on_them_asks_nothing(tmp_path: Path) -> None:
-    """Its manifest says 256 places, of which it has 120: the rest is no fault of the variant."""
+def test_a_network_that_takes_less_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
+    """The manifest says 256 places; one network has 120, the other takes 120 and is given no more."""
     why = Models(threads=1).serve(str(encoders(tmp_path, {"known": 120}, {"fixed": 120}))).why
-    assert "model.int8.onnx: correlation 1.000 against" in why
+    assert "model.onnx is refused: it takes 120 word pieces of a text, and max_length under [text] says 256" in why
+    assert "model.int8.onnx (int8) on" in why
 
 
 def encoders(folder: Path, parent: dict[str, Any], variant: dict[str, Any]) -> Path:
