@@ -32,7 +32,7 @@ EACH = (3, 5, 10, 20, 0)
 DRAWS = 3
 RARE = 5
 """labels with fewer examples are left out"""
-ASKED = 1200
+ASKED = 700
 """most texts of a set that are asked about"""
 Rows = list[tuple[str, str, str]]
 """text, label, scenario"""
@@ -102,12 +102,13 @@ def one(train: Rows, test: Rows, left_out: float, each: int, draw: int, vectors:
     strange = [row for row in asked if row[2] in gone]
     fits, strange = (rows[:: max(1, len(rows) // ASKED)] for rows in (fits, strange))
     x = np.stack([vectors[text] for text in texts])
-    began = time.perf_counter()
+    # processor time, which a busy box does not lengthen
+    began = time.process_time()
     made = fit(x, y, tuple(labels), texts)
-    seconds = time.perf_counter() - began
-    began = time.perf_counter()
+    seconds = time.process_time() - began
+    began = time.process_time()
     told = [made(vectors[text], text) for text, _, _ in fits]
-    spent = (time.perf_counter() - began) / len(fits) * 1e3
+    spent = (time.process_time() - began) / len(fits) * 1e3
     outside = [made(vectors[text], text) for text, _, _ in strange]
     alone = fit(x, y, tuple(labels))
     truth = [labels.index(label) for _, label, _ in fits]
@@ -132,7 +133,7 @@ def one(train: Rows, test: Rows, left_out: float, each: int, draw: int, vectors:
 
 
 COLUMNS = ("both", "encoder", "words", "TF-IDF")
-ALSO = ("AUROC", "known lost", "strange caught", "fitted in")
+ALSO = ("AUROC", "known lost", "strange caught", "fitted in", "a text")
 
 
 def table(model: str, folder: Path, only: list[str]) -> list[str]:
@@ -151,10 +152,13 @@ def table(model: str, folder: Path, only: list[str]) -> list[str]:
             span = f"{min(r['both'] for r in rows):.3f} to {max(r['both'] for r in rows):.3f}"
             cells = [f"{mean[key]:.3f} ({mean[f'{key} even']:.3f})" for key in COLUMNS]
             cells[:1] = [f"**{cells[0]}**", span]
-            also = [f"{mean[key]:.3f}" for key in ("AUROC", "lost", "caught")] + [f"{mean['seconds']:.2f} s"]
+            also = [f"{mean[key]:.3f}" for key in ("AUROC", "lost", "caught")] + [
+                f"{mean['seconds']:.2f} s",
+                f"{mean['ms']:.2f} ms",
+            ]
             row = (name, str(each or "all"), f"{mean['labels']:.0f}", *cells, *also)
             lines.append(f"| {' | '.join(row)} |")
-            print(lines[-1], f"{mean['ms']:.2f} ms", file=sys.stderr, flush=True)
+            print(lines[-1], file=sys.stderr, flush=True)
     return lines
 
 
