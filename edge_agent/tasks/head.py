@@ -40,7 +40,7 @@ MEMORY = 10
 ROUNDS = 200
 CLOSE, CLOSER = 1e-3, 1e-4
 """slope at which a search ends, relative to the loss: of heads that are tried, and of those that serve"""
-HELD, LIKELY = 16.0, 1.8
+HELD, LIKELY = 4.0, 1.65
 """how strongly the two heads' weights are held near what is likely, and what the head on words is likely to count"""
 LOST = 0.05
 """share of unseen examples below the limit of what fits a label"""
