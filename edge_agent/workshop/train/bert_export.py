@@ -19,6 +19,7 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
 from edge_agent.tasks import wordpiece
 from edge_agent.workshop.train import bert_onnx, bert_tflite
@@ -145,6 +146,7 @@ def compare(folder: Path, words: int, runs: int = 30) -> tuple[float, float]:
     """(mean cosine of the int8 encoder's vectors to the float one's, its time over the float one's), one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    multiply_exactly(options)
     sessions = [
         onnxruntime.InferenceSession(str(folder / f), options, providers=["CPUExecutionProvider"])
         for f in ("encoder.onnx", "encoder.int8.onnx")

@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.tasks import wordpiece
 from edge_agent.workshop.train import bert_data, need
@@ -33,6 +34,7 @@ def session(file: Path) -> onnxruntime.InferenceSession:
     """One thread, no spinning: what a device gives to one task."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    multiply_exactly(options)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
 from edge_agent.manifest import File, Input, Manifest
 from edge_agent.registry.add import toml
@@ -113,6 +114,7 @@ def run_onnx(model: bytes, picture: npt.NDArray[np.float32]) -> Outputs:
     """boxes and logits of an ONNX file for `picture` (1, 3, height, width)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    multiply_exactly(options)
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return dict(zip(["boxes", "logits"], session.run(["boxes", "logits"], {"images": picture}), strict=True))
 
