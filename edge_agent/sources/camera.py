@@ -6,6 +6,7 @@ Options: those of watch.RULES; ``fps=N`` keeps about N frames a second; ``width=
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import ssl
@@ -14,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+import numpy as np
+
 from edge_agent.config import option
-from edge_agent.errors import ConfigError, InputError, SourceError
+from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import choice, number, whole
-from edge_agent.sources.pictures import bgr, cv2
+from edge_agent.sources.pictures import STREAM as PICTURES
+from edge_agent.sources.pictures import as_jpegs, bgr, cv2, decode
 from edge_agent.sources.tunnel import Tunnel
 from edge_agent.sources.watch import OPENING, RULES, Reader, Rules, queued, rules, thinner, watch
 from edge_agent.types import Frame, Uri
@@ -32,6 +36,8 @@ MOST_NUMBER = 255
 """of a V4L2 camera (Linux, VIDEO_NUM_DEVICES)"""
 BAD_IN_A_ROW = 100
 """frames that cannot be decoded before the stream is given up"""
+
+log = logging.getLogger("edge_agent")
 
 
 def camera(uri: Uri, here: Here) -> Opened:
@@ -201,9 +207,10 @@ def reader_of(
     closed: Callable[[], None] = lambda: None,
 ) -> Reader:
     """A Reader of an open capture; a frame is stamped when it has arrived, before it is converted."""
-    wanted = thinner(fps)
+    wanted, jpegs, bad = thinner(fps), as_jpegs(capture), 0
 
     def read() -> Frame | None:
+        nonlocal bad
         for _ in range(BAD_IN_A_ROW):
             if not capture.grab():
                 raise SourceError(f"{what}: the stream ended")
@@ -213,9 +220,12 @@ def reader_of(
             try:
                 good, image = capture.retrieve()
                 if good:
-                    return Frame(bgr(image), at, mono, decode_ms=1000 * (time.monotonic() - mono))
-            except (cv2.error, InputError):
-                continue
+                    pixels = decode(np.asarray(image).tobytes(), PICTURES) if jpegs else bgr(image)
+                    return Frame(pixels, at, mono, decode_ms=1000 * (time.monotonic() - mono))
+            except (cv2.error, InputError) as error:
+                bad += 1
+                if tenfold(bad):
+                    log.warning("%s: a frame was left out, it %s (%d so far)", what, str(error).splitlines()[0], bad)
         raise SourceError(f"{what}: {BAD_IN_A_ROW} frames in a row could not be decoded")
 
     def close() -> None:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from edge_agent.errors import ConfigError, InputError, SourceError
+from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import choice, number, switch
-from edge_agent.sources.pictures import bgr, cv2, for_cv2, read_picture, shown
+from edge_agent.sources.pictures import as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
 from edge_agent.sources.watch import Judge, Rules
 from edge_agent.types import Frame, StreamState, Uri
 
@@ -227,8 +228,8 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
         # it could be opened at first: the next of a glob, or the next round, may do better
         log.warning("%s; skipped", error)
         return
-    clock = _Clock(video)
-    late = time.monotonic()
+    clock, jpegs = _Clock(video), as_jpegs(video)
+    late, bad = time.monotonic(), 0
     try:
         while paced():
             at, mono = time.time(), time.monotonic()
@@ -238,10 +239,10 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
                 clock.see(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                 good, image = video.retrieve()
                 if not good:
-                    raise InputError("it cannot be decoded")
-                frame = Frame(
-                    bgr(image), at, mono, f"{shown(path)}#{clock.frames - 1}", 1000 * (time.monotonic() - mono)
-                )
+                    raise InputError("cannot be decoded")
+                pixels = decode(np.asarray(image).tobytes()) if jpegs else bgr(image)
+                name = f"{shown(path)}#{clock.frames - 1}"
+                frame = Frame(pixels, at, mono, name, 1000 * (time.monotonic() - mono))
                 if own:
                     # what comes late shifts the rest
                     late = max(late, time.monotonic() - clock.now)
@@ -250,7 +251,10 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
                     frame = msgspec.structs.replace(frame, at=time.time(), mono=time.monotonic())
                 yield frame
             except (cv2.error, InputError) as error:
-                log.warning("%s: frame %d skipped, %s", path, clock.frames - 1, str(error).splitlines()[0])
+                bad += 1
+                if tenfold(bad):
+                    why = str(error).splitlines()[0]
+                    log.warning("%s: frame %d skipped, it %s (%d so far)", path, clock.frames - 1, why, bad)
         if not stop.is_set() and (why := clock.short(video.get(cv2.CAP_PROP_FRAME_COUNT))):
             log.warning("%s: %s", path, why)
     finally:

@@ -47,7 +47,19 @@ try:
 except ImportError:  # no wheel for this machine: cv2 alone, which says nothing of a scan with a hole
     simplejpeg = None
 
-__all__ = ["FILES", "MOST_PIXELS", "Limits", "bgr", "cv2", "decode", "for_cv2", "read_picture", "shown"]
+__all__ = [
+    "FILES",
+    "MOST_PIXELS",
+    "STREAM",
+    "Limits",
+    "as_jpegs",
+    "bgr",
+    "cv2",
+    "decode",
+    "for_cv2",
+    "read_picture",
+    "shown",
+]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -60,6 +72,8 @@ class Limits(msgspec.Struct, frozen=True):
 
 FILES = Limits()
 """of pictures on this device"""
+STREAM = Limits(33_000_000, any_kind=False)
+"""of a camera's"""
 
 
 def read_picture(path: Path) -> Frame:
@@ -126,6 +140,15 @@ def decode(data: bytes, limits: Limits = FILES) -> Pixels:
             image = np.rot90(image, by) if kind == b"irot" else np.flip(image, by)
         return np.ascontiguousarray(image)
     return _by_cv2(data)
+
+
+def as_jpegs(capture: cv2.VideoCapture) -> bool:
+    """Let an open film or stream of JPEGs give them as they are, before anything is read; False for any other.
+
+    FFmpeg goes on where a part of one is missing, with what the frame before it had there.
+    """
+    kind = (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little").upper()
+    return capture.getBackendName() == "FFMPEG" and kind in (b"MJPG", b"JPEG") and capture.set(cv2.CAP_PROP_FORMAT, -1)
 
 
 def _by_cv2(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Pixels:

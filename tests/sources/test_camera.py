@@ -78,3 +78,19 @@ def test_a_camera_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
         with running(open_source(parse_uri(address))) as seen:
             seen.until_state("reconnecting")
             assert said in seen.whys[0]
+
+
+def test_a_picture_that_lost_a_part_on_its_way_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("simplejpeg")
+
+    class Lossy(Camera):
+        def jpeg(self) -> bytes | None:
+            data = super().jpeg() or b""
+            return data if self.served % 2 else data[: len(data) // 2] + b"\xff\xd9"
+
+    camera = Lossy()
+    with rtsp_server(camera) as server, running(open_source(parse_uri(f"rtsp://127.0.0.1:{server.port}/x"))) as seen:
+        seen.until_frames(10)
+        assert len(seen.frames) <= camera.served // 2 + 2
+        seen.until(lambda: "a frame was left out, it is cut off or damaged" in caplog.text, "the log")
+    assert all(frame.image[-20:].std() > 10 for frame in seen.frames), "no grey lower half"

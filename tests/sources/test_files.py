@@ -205,7 +205,31 @@ def test_a_video_that_breaks_off_ends_with_the_reason(
         seen = play(f"files:{tmp_path}/cut.avi")
     assert 10 < len(seen.frames) < 30
     assert seen.states == ["ok", "ended"]
-    assert f"breaks off behind {len(seen.frames)} frames, after 0." in caplog.text and "of its 1.0 s" in caplog.text
+    # the last of them is itself cut off
+    said = f"breaks off behind {len(seen.frames) + 1} frames, after 0."
+    assert said in caplog.text and "of its 1.0 s" in caplog.text and "skipped, it is cut off" in caplog.text
+
+
+def test_a_film_of_jpegs_gives_none_that_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("simplejpeg")
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+    for _ in range(6):
+        writer.write(noise(64, 48))
+    writer.release()
+    whole = path.read_bytes()
+    first = play(f"files:{path}").frames
+    begin = [i for i in range(len(whole)) if whole.startswith(b"\xff\xd8\xff", i)]
+    assert len(first) == len(begin) == 6
+    # the third picture ends half-way, in a place of the same size
+    end = whole.index(b"\xff\xd9", begin[2])
+    half = (begin[2] + end) // 2
+    path.write_bytes(whole[:half] + b"\xff\xd9" + bytes(end - half) + whole[end + 2 :])
+    with caplog.at_level(logging.WARNING, "edge_agent"):
+        seen = play(f"files:{path}")
+    assert [frame.name for frame in seen.frames] == [f"a.avi#{i}" for i in (0, 1, 3, 4, 5)]
+    (record,) = caplog.records
+    assert "frame 2 skipped, it is cut off" in record.getMessage()
 
 
 def test_a_moving_gif_is_a_video(data: Path) -> None:
