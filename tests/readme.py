@@ -91,7 +91,7 @@ def tour(shell: Shell) -> str:
         "or your own).",
         block(
             command
-            := 'edge-agent understand encoder "turn the lamp on" "will it rain tomorrow?" "the cat sat on the mat"',
+            := 'edge-agent understand encoder "turn the lamp on" "will it rain tomorrow?" "my sister moved to Lisbon"',
             shell(command, errors=False),
         ),
         "**Drop in a file** of your own; what it is gets read, tried, and said, or refused with the reason.",

@@ -42,8 +42,8 @@ CLOSE, CLOSER = 1e-3, 1e-4
 """slope at which a search ends, relative to the loss: of heads that are tried, and of those that serve"""
 HELD, LIKELY = 4.0, 1.65
 """how strongly the two heads' weights are held near what is likely, and what the head on words is likely to count"""
-LOST = 0.05
-"""share of unseen examples below the limit of what fits a label"""
+LOST = 0.06
+"""share of unseen examples that are given up as "unknown"; each label has the same say"""
 ODDS = 0.05
 """what one unit of the log odds of the best label adds to the cosine of the nearest example"""
 
@@ -137,10 +137,7 @@ class Head:
     """(2,): how near a text has to be to fit any label, and how fast doubt grows below that"""
 
     def __call__(self, vector: Floats, text: str = "") -> dict[str, float]:
-        """Probability of each label and of "unknown" for one vector (d,) and its text; they sum to 1.
-
-        "unknown" is the likeliest exactly where the text is not near enough to any label.
-        """
+        """Probability of each label and of "unknown" for one vector (d,) and its text; they sum to 1."""
         unit = _unit(vector[None].astype(np.float32))[0]
         logits = unit @ self.weight + self.bias
         near = self.examples @ unit
@@ -152,7 +149,7 @@ class Head:
             near = (near + np.add.reduceat(whole[self.at] * self.much, self.first)) / 2
         shares = _softmax(logits[None].astype(np.float64))[0]
         score = _score(near.max()[None], logits[None].astype(np.float64))[0]
-        doubt = shares.max() * np.exp(np.clip((self.limit[0] - score) * self.limit[1], -50, 50))
+        doubt = np.exp(np.clip((self.limit[0] - score) * self.limit[1], -50, 50))
         scores = {UNKNOWN: float(doubt / (1 + doubt))}
         for label, share in zip(self.labels, shares / (1 + doubt), strict=True):
             scores[label] = scores.get(label, 0.0) + float(share) if label == UNKNOWN else float(share)
@@ -184,13 +181,17 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
     found = [_weigh(logits, fy) for logits in tries]
     best = min(range(len(found)), key=lambda i: found[i][0])
     share = found[best][1]
-    score = _score(near, sum(f * z for f, z in zip(share, tries[best], strict=True)))
+    logits = np.stack([f * z for f, z in zip(share, tries[best], strict=True)]).sum(0, dtype=np.float64)
+    score = _score(near, logits)
     # each label has the same say, however many examples it has
-    limit, middle = _quantiles(score, 1 / np.bincount(fy)[fy], (LOST, 0.5))
-    steep = 3 / max(float(middle - limit), 0.02)
+    weight = 1 / np.bincount(fy)[fy]
+    low, middle = _quantiles(score, weight, (LOST, 0.5))
+    steep = 3 / max(float(middle - low), 0.02)
+    # "unknown" is said where it is likelier than the best label
+    (limit,) = _quantiles(score + np.log(_softmax(logits).max(1)) / steep, weight, (LOST,))
 
     whole = _served(vectors, y, few, spans[0], count, L2[best])
-    weight, bias = share[0] * whole[0], share[0] * whole[1]
+    weights, bias = share[0] * whole[0], share[0] * whole[1]
     words = np.zeros((0, count))
     if rows and texts is not None:
         more = few if len(few) == len(y) else _thin(y, count, max(1, COUNTED // count))
@@ -204,7 +205,7 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
     sizes = [len(at) for at, _ in rows]
     return Head(
         labels,
-        weight.astype(np.float32),
+        weights.astype(np.float32),
         bias.astype(np.float32),
         words.astype(np.float32),
         vectors[few],
