@@ -25,7 +25,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from edge_agent import config, manifest, registry, sandbox
+from edge_agent import blame, config, manifest, registry, sandbox
 from edge_agent import link as link_module
 from edge_agent.acks import names
 from edge_agent.config import Mqtt
@@ -170,11 +170,15 @@ def packets() -> Iterator[Target]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         server.settimeout(30)
-        stack.enter_context(patch.object(link_module, "BACKOFF", (0.001, 0.002)))
-        stack.enter_context(patch.object(link_module, "CONNACK_S", 0.5))
+        for room, name, value in (
+            (link_module, "FIRST_PAUSE_S", 0.001), (link_module, "CONNACK_S", 0.5),
+            (blame, "QUIET_S", 0.001), (blame, "AGAIN_S", (0.001, 0.002)), (blame, "WAIT_S", (0.001, 0.002)),
+        ):  # fmt: skip
+            stack.enter_context(patch.object(room, name, value))
         box = Outbox(folder / "store", "d")
         stack.callback(box.close)
-        link = Link(Mqtt(url=f"mqtt://127.0.0.1:{server.getsockname()[1]}", ack=True), "d", box)
+        address = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
+        link = Link(Mqtt(url=address, ack=True, longest_pause_s=0.002), "d", box)
         link.subscribe("words/in", lambda topic, payload: bool(next(heard)) or True)
         link.subscribe("edge/v1/d/cmd/+", lambda topic, payload: bool(next(heard)) or True, retained=False)
         link.start()
@@ -327,6 +331,8 @@ def models() -> Iterator[Target]:
         if not proved.passed:
             return {"what": "no proof", "why": proved.reason}
         origin = msgspec.convert(read(seed).figures, Reading).seen
+        if origin.refusal:
+            return {"what": "accepted, what it was made of is refused", "why": origin.refusal}
         theirs = registry.locate(str(seed), read=lambda _: origin)
         other = Variant(theirs.manifest.file[0], str(seed))
         lent = {row.role: str(seed.parent / row.name) for row in theirs.manifest.file if row.format == "text"}

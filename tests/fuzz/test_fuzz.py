@@ -11,7 +11,7 @@ from edge_agent import sandbox
 from tests.fuzz.mutate import mutants
 from tests.fuzz.targets import KINDS
 
-MANY = {"model": 24, "packet": 400}
+MANY = {"model": 10, "packet": 400, "manifest": 300, "config": 300}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -23,7 +23,7 @@ def test_mutants_do_nothing_unplanned(kind: str, tmp_path: Path, monkeypatch: py
     made = seeds()
     with target_of() as target:
         # what they are made of is right, or the mutants would try nothing
-        sound = {target(number, data) for number, data in enumerate(made)}
+        sound = {target(number, data) for number, data in enumerate(made[:2] if kind == "model" else made)}
         told = {target(number, data) for number, data in itertools.islice(mutants(made, 1), MANY.get(kind, 1000))}
     assert sound and told
     assert kind in ("packet", "multipart") or "refused" in told | sound or "unreadable" in told
