@@ -311,11 +311,13 @@ def _settle(
     if len(alive) + bool(others) > 1 and not worth.placed:
         either = " or ".join([*alive, *(guess.family for guess in others)][:4])
         return refused(f"its output may be read as {either}, and nothing in the proof pictures tells (tried {said})")
-    rival = max((w.value for each, _, w in tried if w.placed and _other(each, seen)), default=0.0)
+    rivals = [w.value for each, _, w in tried if w.placed and each.labels != names.UNNAMED and _other(each, seen)]
+    rival = max(rivals, default=0.0)
     if rival * BETTER > worth.value:
         return refused(f"its output makes sense in more than one way (tried {said})")
     if seen.labels == names.UNNAMED:
-        return refused("its boxes are where things are, but its classes are not COCO's; put labels.txt beside it")
+        why = "its boxes are where things are, but its classes are not COCO's: put labels.txt beside it, one name a line"
+        return replace(seen, refusal=f"{path}: {why}", reasons=[*seen.reasons, f"tried: {said}"])
     doubt = _doubt((seen, ways, worth), told)
     if doubt:
         return replace(seen, refusal=f"{path}: {doubt}", reasons=[*seen.reasons, f"tried: {said}"])
@@ -339,7 +341,10 @@ def _best(net: Net, tried: list[Tried], look: Look) -> tuple[Tried, list[Tried]]
     def own(row: Tried) -> bool:
         return row[0].input == row[1].first
 
-    best = max(tried, key=lambda row: (row[2].placed, round(row[2].value, 3), own(row)))
+    def order(row: Tried) -> tuple[bool, bool, float, bool]:
+        return row[2].placed, row[0].labels != names.UNNAMED, round(row[2].value, 3), own(row)
+
+    best = max(tried, key=order)
     if best[0].family in picture.ALWAYS:
         same = [row for row in tried if own(row) and not _other(row[0], best[0]) and row[0].family == best[0].family]
         enough = (best[2].placed, best[2].value / CLEARLY)
