@@ -20,17 +20,18 @@ from edge_agent import forms, prove, registry
 from edge_agent.backends import open_net
 from edge_agent.backends.cut import Cuttable
 from edge_agent.backends.rewrite import rewrite as rewriting
-from edge_agent.derive import derive
+from edge_agent.derive import _same, derive
 from edge_agent.errors import RefusedError
 from edge_agent.forms import parts_of, with_derived
-from edge_agent.manifest import File, Input
+from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.prove import LIMITS, Result, Trial, Variant
 from edge_agent.registry import store
 from edge_agent.registry.add import toml
 from edge_agent.serving import Models, try_all
 from edge_agent.shown import pictures
 from edge_agent.tasks import make_task
-from edge_agent.types import Detections, Finding, Uri
+from edge_agent.tasks.detect import Detector
+from edge_agent.types import Detections, Finding, ModelRef, Uri
 from tests.nets import write_onnx
 
 SIZE, CLASSES, STRIDES = 64, 3, (8, 16, 32)
@@ -300,6 +301,22 @@ def gained(path: Path) -> Path:
     net.op("Transpose", ["reach"], "boxes", perm=[0, 2, 1])
     net.op("Transpose", [net.rows("cls", CLASSES)], "logits", perm=[0, 2, 1])
     return net.write(path, {"boxes": [1, sum(CELLS), 4], "logits": [1, sum(CELLS), CLASSES]})
+
+
+def test_one_that_finds_nothing_is_compared_with_nothing(tmp_path: Path) -> None:
+    shapes = {"boxes": [1, 9, 4], "scores": [1, 9], "classes": [1, 9], "num_detections": [1]}
+    nodes = [helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0)]
+    nodes += [helper.make_node("Mul", ["mean", f"no {name}"], [name]) for name in shapes]
+    ends = {"images": (TensorProto.FLOAT, [1, 3, 64, 64])}, {n: (TensorProto.FLOAT, dims) for n, dims in shapes.items()}
+    constants: dict[str, Any] = {f"no {name}": np.zeros(dims, np.float32) for name, dims in shapes.items()}
+    path = write_onnx(tmp_path / "m.onnx", nodes, *ends, constants)
+    row = File("m.onnx", "onnx", "0" * 64, 0)
+    made = Manifest("m", "1", "detect", "finished", "", "", [row], labels=["a"], input=Input(64, 64))
+    served = Served(made, ModelRef("m", "1", "0" * 64), open_net(path, "onnx", 1), {}, made.input, "")
+    task = make_task(Uri("detect", "m"), lambda _: served, tmp_path)
+    assert isinstance(task, Detector)
+    with pytest.raises(RefusedError, match="it finds nothing at all in the pictures"):
+        _same(task, task)
 
 
 @pytest.mark.parametrize(

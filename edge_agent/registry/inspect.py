@@ -316,7 +316,9 @@ def _settle(
     if rival * BETTER > worth.value:
         return refused(f"its output makes sense in more than one way (tried {said})")
     if seen.labels == names.UNNAMED:
-        why = "its boxes are where things are, but its classes are not COCO's: put labels.txt beside it, one name a line"
+        why = (
+            "its boxes are where things are, but its classes are not COCO's: put labels.txt beside it, one name a line"
+        )
         return replace(seen, refusal=f"{path}: {why}", reasons=[*seen.reasons, f"tried: {said}"])
     doubt = _doubt((seen, ways, worth), told)
     if doubt:

@@ -14,6 +14,7 @@ from edge_agent.manifest import load
 from edge_agent.registry import add as adding
 from edge_agent.registry import store
 from tests.registry import here
+from tests.tiny import tiny_detector
 
 KEYS = {"name", "task", "family", "format", "version", "sha256", "licence", "trained_by", "bytes", "state"}
 
@@ -201,6 +202,16 @@ def test_folder_with_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "m" / "net.onnx").unlink()
     with pytest.raises(FetchError, match="missing in"):
         registry.file_path(located, located.manifest.file[0])
+
+
+def test_the_form_that_a_device_makes_is_taken_from_nobody(tmp_path: Path) -> None:
+    folder = tiny_detector(tmp_path / "m")
+    text = (folder / "manifest.toml").read_text()
+    (folder / "manifest.toml").write_text(text.replace('format = "onnx"', 'format = "ort"'))
+    with pytest.raises(
+        ManifestError, match=r'model\.onnx: format "ort" is what this device makes itself; give the ONNX'
+    ):
+        registry.locate(str(folder))
 
 
 def test_labels_without_their_byte_order_mark(tmp_path: Path) -> None:
