@@ -19,6 +19,8 @@ from edge_agent.errors import ConfigError, ManifestError
 from edge_agent.held import held
 from edge_agent.types import ModelRef, Net
 
+MOST_PART = 64_000_000
+"""bytes of a vocabulary or a tokenizer"""
 MOST_BYTES = 4_000_000
 """of a manifest, and of a file of labels"""
 
@@ -248,8 +250,9 @@ def load(path: Path) -> Manifest:
         manifest = toml.load(path, MOST_BYTES, Manifest)
     except ConfigError as error:
         raise ManifestError(str(error)) from None
-    if isinstance(manifest.labels, str):
-        manifest = msgspec.structs.replace(manifest, labels=_lines(_inside(path, manifest.labels)))
+    labels = _lines(_inside(path, manifest.labels)) if isinstance(manifest.labels, str) else manifest.labels
+    said = {key: _one_line(getattr(manifest, key)) for key in ("version", "licence", "trained_by", "description")}
+    manifest = msgspec.structs.replace(manifest, labels=[_one_line(label) for label in labels], **said)
     _check(path, manifest)
     return manifest
 
@@ -273,6 +276,8 @@ def _check(path: Path, manifest: Manifest) -> None:
         raise ManifestError(f'{path}: no [[file]] of role "model" or "encoder"')
     for row in manifest.file:
         _inside(path, row.name)
+        if row.format == "text" and row.bytes > MOST_PART:
+            raise ManifestError(f"{path}: {row.name} has {row.bytes} bytes; no vocabulary has more than {MOST_PART}")
         if row.format == "ort":
             # its reader trusts what it reads: only what this device wrote itself is given to it
             made = 'format "ort" is what this device makes itself'
@@ -281,6 +286,11 @@ def _check(path: Path, manifest: Manifest) -> None:
             raise ManifestError(f"{path}: {row.name} has a width or a height of its own; give both, or neither")
         if row.width is not None and (manifest.input is None or row not in manifest.networks()):
             raise ManifestError(f"{path}: {row.name} takes no pictures, so it has no width and height; drop them")
+
+
+def _one_line(text: str) -> str:
+    """A text of somebody else's without line ends: a label is one line of what is printed."""
+    return " ".join(text.splitlines()) if text.splitlines() != [text] else text
 
 
 def _inside(manifest: Path, name: str) -> Path:

@@ -88,7 +88,11 @@ def _asked(
     """What the child found, and the path under which it knew the file. RefusedError."""
     if not path.is_file() or not os.access(path, os.R_OK):
         raise RefusedError(f"{path}: no file that can be read; check the path and its owner")
-    row = File(path.name, format, store.digest(path), path.stat().st_size)  # type: ignore[arg-type]
+    try:
+        digest = store.digest(path)
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror}); check the path and its owner") from None
+    row = File(path.name, format, digest, path.stat().st_size)  # type: ignore[arg-type]
     trial = Trial(what, [Variant(row, str(path))], 0, LIMITS, parts=parts, told=dict(told))  # type: ignore[arg-type]
     verdict = ask("proofs", trial)
     result, before = verdict.result, verdict.model

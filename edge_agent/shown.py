@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.figures.coco_map import Truth
+from edge_agent.files import read_regular
 from edge_agent.manifest import Input, Served
 from edge_agent.prove import labels, samples
 from edge_agent.registry import carried
@@ -52,6 +53,8 @@ SENTENCES = (
     ("The dog sleeps on the sofa.", "A dog lies asleep on the couch."),
 )
 """pairs that mean the same"""
+MOST_LABELS = 100_000_000
+"""bytes of a file of boxes or texts that this device recorded"""
 MOST_LINES = 1000
 """of what the device recorded"""
 ENOUGH = 16
@@ -158,7 +161,7 @@ def labelled() -> tuple[list[Frame], Truth, dict[int, str]] | None:
     if path is None:
         return None
     try:
-        coco = msgspec.json.decode(path.read_bytes(), type=_Coco)
+        coco = msgspec.json.decode(read_regular(path, MOST_LABELS), type=_Coco)
     except (OSError, ValueError) as error:
         raise RefusedError(f"{path}: no COCO JSON of boxes ({error}); mend it or take it away") from None
     names, number, kept = {row.id: row.name for row in coco.categories}, {}, []
@@ -225,7 +228,7 @@ def windows(model: Served) -> list[Text]:
 
 
 def _recorded() -> list[str]:
-    texts = [path.read_text("utf-8", errors="replace") for path in samples() if path.suffix == ".txt"]
+    texts = [read_regular(path, MOST_LABELS).decode("utf-8", "replace") for path in samples() if path.suffix == ".txt"]
     return [line for text in texts for line in text.splitlines() if line.strip()]
 
 

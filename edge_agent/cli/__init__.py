@@ -17,11 +17,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from edge_agent import __version__
 from edge_agent.cli import device, models, workshop
-from edge_agent.cli.say import at_work, one_line
+from edge_agent.cli.say import Clean, at_work, one_line
 from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import redact
 
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
+    out, err = sys.stdout, sys.stderr
+    # both may be missing: closed by whoever started this
+    sys.stdout, sys.stderr = (stream and cast(TextIO, Clean(stream)) for stream in (out, err))
     try:
         try:
             return _act(argv)
@@ -69,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # a bar may stand there
         return 130
+    finally:
+        sys.stdout, sys.stderr = out, err
 
 
 def _act(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
 
 from edge_agent.redact import redact
 
@@ -16,6 +17,33 @@ from edge_agent.redact import redact
 def one_line(error: Exception) -> str:
     """An error's message without line ends and without secrets."""
     return redact(" ".join(str(error).split()))
+
+
+_CODES = (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+CONTROLS = {code: f"\\u{code:04x}" for code in _CODES}
+"""what moves a cursor, colours, or turns the direction of text -> as it is written in JSON"""
+
+
+class Clean:
+    """A text stream without control characters but tab and newline: what files and brokers say reaches no terminal as
+    an order. `raw` is the stream itself, for our own bars.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.raw = stream
+
+    def write(self, text: str) -> int:
+        """As of a stream; the length of what was given."""
+        self.raw.write(text.translate(CONTROLS))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+def bar(text: str, end: str = "") -> None:
+    """Part of a bar, which may move the cursor."""
+    print(text, end=end, file=getattr(sys.stderr, "raw", sys.stderr), flush=True)
 
 
 EVERY_S = 10.0
@@ -83,9 +111,9 @@ def progress(what: str) -> Callable[[int, int], None]:
             return
         shown = part
         end = "\n" if done >= total else ""
-        bar = "#" * part + "." * (40 - part)
+        drawn = "#" * part + "." * (40 - part)
         _Doing.said = time.monotonic() if end else math.inf
-        print(f"\r{what} [{bar}] {told}", end=end, file=sys.stderr, flush=True)
+        bar(f"\r{what.translate(CONTROLS)} [{drawn}] {told}", end)
 
     return say
 
@@ -110,7 +138,7 @@ def steps() -> Callable[[str, int, int], None]:
         line = f"{what} [{'#' * part}{'.' * (30 - part)}] {done}/{total} {left}"
         _Doing.said = math.inf if done < total else now
         # wiped at the end, so that results stand alone
-        print(f"\r\x1b[K{line if done < total else ''}", end="", file=sys.stderr, flush=True)
+        bar(f"\r\x1b[K{line.translate(CONTROLS) if done < total else ''}")
 
     return say
 

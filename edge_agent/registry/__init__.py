@@ -179,7 +179,11 @@ def _bare(path: Path, read: Read) -> Located:
 
 
 def _row(path: Path, format: str, role: str) -> File:
-    return File(path.name, format, store.digest(path), path.stat().st_size, precision="unknown", role=role)  # type: ignore[arg-type]
+    try:
+        digest = store.digest(path)
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror}); check the path and its owner") from None
+    return File(path.name, format, digest, path.stat().st_size, precision="unknown", role=role)  # type: ignore[arg-type]
 
 
 def _roots() -> tuple[tuple[Path, str], tuple[Path, str]]:

@@ -7,10 +7,12 @@ renamed. Nothing is trusted because it lies here: each load hashes what it takes
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from edge_agent.held import is_ours
 log = logging.getLogger("edge_agent")
 
 CHUNK = 1 << 20
+MOST_BYTES = 1 << 31
+"""of a file: ONNX's protobuf and TFLite's offsets end there"""
 PATIENCE = 3600.0
 """seconds that a process waits for another one, which may fetch a large file slowly"""
 STALE = 3600.0
@@ -44,7 +48,8 @@ def blob(home: Path, sha256: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `open` raises it.
+    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `open` raises it, and for one of more than
+    MOST_BYTES, which is not read.
 
     One start asks for the same file up to four times: what was read in the last LATELY seconds, and was left alone
     since (by inode, size and times), is not read again.
@@ -52,6 +57,8 @@ def digest(path: Path) -> str:
     now = time.monotonic()
     with path.open("rb") as file:
         at = os.fstat(file.fileno())
+        if at.st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MOST_BYTES >> 30} GB, which no network file can be", str(path))
         key = (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
         read, found = _read_lately.get(key, (-LATELY, ""))
         if now - read < LATELY:
@@ -97,8 +104,11 @@ def keep(home: Path, part: Path, sha256: str) -> Path:
 
 def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
     """Copy a file of at most `limit` bytes into the store. FetchError when it is not the one that was promised."""
-    if source.stat().st_size != limit:
-        raise FetchError(f"has {source.stat().st_size} bytes, promised were {limit}")
+    status = source.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FetchError("is no regular file")
+    if status.st_size != limit:
+        raise FetchError(f"has {status.st_size} bytes, promised were {limit}")
     import tempfile
 
     with tempfile.NamedTemporaryFile(dir=scratch(home), prefix=f"{sha256}.", suffix=".copy", delete=False) as copy:

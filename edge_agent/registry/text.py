@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ModelError
+from edge_agent.files import read_regular
 from edge_agent.manifest import LENGTHS, TextInput
 from edge_agent.registry import names
 from edge_agent.registry.graph import MAX_WORDS, THROUGH, Graph, behind
@@ -177,7 +178,7 @@ def _pooling(path: Path) -> tuple[str, str]:
     """
     config = path.parent / "1_Pooling" / "config.json"
     try:
-        table = json.loads(config.read_text(encoding="utf-8")) if config.stat().st_size < MAX_WORDS else {}
+        table = json.loads(read_regular(config, MAX_WORDS).decode())
     except (OSError, ValueError, RecursionError):
         return "", ""
     if not isinstance(table, dict):

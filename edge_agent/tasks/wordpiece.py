@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import ManifestError
-from edge_agent.manifest import AddedToken, Rules
+from edge_agent.files import read_regular
+from edge_agent.manifest import MOST_PART, AddedToken, Rules
 
 MAX_CHARS = 100
 """a longer word is unknown"""
@@ -353,8 +354,10 @@ def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: 
     rules = rules or Rules()
     try:
         # some editors begin a text with a byte order mark
-        lines = (source or path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(source or path, MOST_PART).decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise ManifestError(f"{path}: vocabulary cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
     vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
     if not vocab:
@@ -380,8 +383,10 @@ def from_json(path: Path, rules: Rules | None = None, source: Path | None = None
     """
     rules = rules or Rules()
     try:
-        table = msgspec.json.decode((source or path).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+        table = msgspec.json.decode(read_regular(source or path, MOST_PART))
+    except OSError as error:
+        raise ManifestError(f"{path}: tokenizer cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
     model = _part(path, table, "model", "WordPiece")
     normal = _part(path, table, "normalizer", "BertNormalizer")

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_agent.errors import UsageError
 from edge_agent.figures.coco_map import Truth
+from edge_agent.files import read_regular
 from edge_agent.sources.files import PICTURES
 
 LABEL_FILES = ("instances.json", "_annotations.coco.json")
@@ -77,6 +78,10 @@ class Pictures:
     missing: Sequence[str] = ()
     """named in the labels, but not there"""
     notes: Sequence[str] = ()
+
+
+MOST_BYTES = 1_000_000_000
+"""of a file of boxes; COCO's own have up to 500 MB"""
 
 
 def read_pictures(data: Path, limit: int = 0) -> Pictures:
@@ -162,7 +167,7 @@ def _labelled(file: Path, places: list[Path], limit: int, only: Path | None) -> 
 def _read(file: Path) -> _Coco:
     """UsageError names the place in the file."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Coco)
+        return msgspec.json.decode(read_regular(file, MOST_BYTES), type=_Coco)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
     except msgspec.ValidationError as error:

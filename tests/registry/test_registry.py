@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from edge_agent import registry
 from edge_agent.backends import open_net
-from edge_agent.errors import FetchError, ManifestError, RefusedError, UsageError
+from edge_agent.errors import FetchError, ManifestError, UsageError
 from edge_agent.manifest import load
 from edge_agent.registry import add as adding
 from edge_agent.registry import store
@@ -171,7 +171,7 @@ def test_missing_names_say_what_to_do(tmp_path: Path) -> None:
             with pytest.raises(ManifestError, match="no model is named; give a name, a folder"):
                 ask(nothing)
     (tmp_path / "weights.pt").write_bytes(b"x")
-    with pytest.raises(RefusedError, match=r"not a \.onnx or \.tflite file"):
+    with pytest.raises(ManifestError, match=r"not a \.onnx or \.tflite file"):
         registry.locate(str(tmp_path / "weights.pt"))
     for odd in ("x" * 5000, "a/" + "x" * 5000, "\0"):
         with pytest.raises(ManifestError) as error:
