@@ -189,7 +189,9 @@ class Agent:
             line.box.close()
 
     def _stream(self, line: Line, state: StreamState) -> None:
-        state = StreamState(state.condition, redact(state.why))  # somebody else's source may have said it
+        state = StreamState(
+            state.condition, redact(" ".join(state.why.split()))
+        )  # somebody else's source may have said it
         if state.condition != line.stream.condition:
             calm = state.condition in ("ok", "ended", "stopped")
             log.log(

@@ -219,15 +219,23 @@ def _refuse_a_stranger_s(path: Path) -> None:
 
 
 def _warn_of_readers(path: Path, config: Config) -> None:
-    """Say which secrets others on this machine may read or replace, as ssh does."""
+    """Say which secrets others on this machine may read, and which files of the broker's they may replace, as ssh
+    does.
+    """
     mqtt = config.mqtt
     inside = any(redact(pipe.source) != pipe.source for pipe in config.pipeline)
     secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.key": mqtt.key, "a source's password": inside and path}
-    for what, where in secrets.items():
+    for what, where in {**secrets, "mqtt.ca": mqtt.ca, "mqtt.cert": mqtt.cert}.items():
+        if not where or str(where).startswith("credential:"):
+            continue
         with contextlib.suppress(OSError):  # what is not there is said where it is needed
-            if where and not str(where).startswith("credential:") and any(may := others_may(Path(where))):
-                how = "written" if may[1] else "read"
-                log.warning("%s: %s can be %s by others; chmod g-w,o-rwx %s", path, what, how, where)
+            place = Path(where)
+            read, write = others_may(place)
+            if write or (read and what in secrets):
+                how = "written" if write else "read"
+                log.warning("%s: %s can be %s by others; chmod g-w,o-rwx %s", path, what, how, place)
+            elif others_may(place.parent)[1]:
+                log.warning("%s: %s can be replaced by others; chmod go-w %s", path, what, place.parent)
 
 
 @contextlib.contextmanager

@@ -190,3 +190,18 @@ def test_secrets_that_others_may_read_are_warned_of(
     file.chmod(0o644)
     load(file)
     assert f"a source's password can be read by others; chmod g-w,o-rwx {file}" in caplog.text
+
+
+def test_a_ca_that_others_may_replace_is_warned_of_and_one_that_they_read_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, ca = tmp_path / "agent.toml", tmp_path / "tls" / "ca.pem"
+    ca.parent.mkdir()
+    ca.write_text("")
+    file.write_text(f'[mqtt]\nurl = "mqtts://127.0.0.1"\nca = "{ca}"\n' + CONFIG.format("lines:x"))
+    for mode, folder, said in ((0o644, 0o755, ""), (0o646, 0o755, "ca can be written"), (0o644, 0o777, "be replaced")):
+        ca.chmod(mode)
+        ca.parent.chmod(folder)
+        caplog.clear()
+        load(file)
+        assert said in caplog.text and bool(said) == bool(caplog.text)

@@ -395,16 +395,19 @@ class _Walk:
             old.leave_at = time.monotonic() + LINGER
             yield from self._texts([(raw, lost, mark) for raw, lost, _ in found], stop)
 
-    def _rotated(self, mark: int, stop: threading.Event, cut: bool = False) -> Generator[Text, None, bool]:
+    def _rotated(
+        self, mark: int, stop: threading.Event, cut: bool = False, tries: int = 3
+    ) -> Generator[Text, None, bool]:
         """The rest of the file that was read before, where it stands beside its old name, and the files that had the
         name between then and now; whether it was found.
 
         `cut`: it is the one that is open, of which a copy may have been made before it was cut.
         """
         found = None
-        refused = ""
+        refused, moved = "", False
         siblings = _siblings(Path(self.path)) if mark & OFFSET else []
-        for path in siblings:
+        # a copy that somebody made may hold less than what the rotation kept
+        for path in sorted(siblings, key=lambda path: not _is_rotated(path, self.path)):
             try:
                 with _sibling(path) as pread:
                     if not _holds(pread, mark):
@@ -415,11 +418,14 @@ class _Walk:
             except SourceError as error:
                 refused = refused or f"; {path} {error}"
             except OSError as error:
+                moved = moved or isinstance(error, FileNotFoundError)
                 if found:
                     log.warning("%s: %s cannot be read to its end (%s)", self.path, path, error)
             if found:
                 yield from self._between(_newer(siblings, found, self.path), stop)
                 return True
+        if moved and tries:  # renamed or compressed since the folder was read
+            return (yield from self._rotated(mark, stop, cut, tries - 1))
         if refused or not cut:
             lost = "what came into it after the last text that was dealt with is not read"
             log.warning("%s: the file that was read before is gone, and %s%s", self.path, lost, refused)

@@ -94,6 +94,41 @@ def test_each_of_several_rotations_is_read(tmp_path: Path, names: list[str]) -> 
     assert seen.texts == ["3", "4", "5", "6", "7"]
 
 
+def test_what_is_compressed_while_it_is_looked_for_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, rotated = tmp_path / "log", tmp_path / "log.1"
+    path.write_text("1\n")
+    mark = read_first(path, 1)
+    rotated.write_text("1\n2\n")
+    (tmp_path / "log.save").write_text("1\n")
+    path.write_text("3\n")
+    siblings = lines._siblings
+
+    def then_compressed(of: Path) -> list[Path]:
+        found = siblings(of)
+        if rotated.exists():
+            (tmp_path / "log.1.gz").write_bytes(gzip.compress(rotated.read_bytes()))
+            rotated.unlink()
+            (tmp_path / "log.save").unlink()
+        return found
+
+    monkeypatch.setattr(lines, "_siblings", then_compressed)
+    with running(opened(path, resume_at=mark)) as seen:
+        seen.until(lambda: seen.texts[-1:] == ["3"])
+    assert seen.texts == ["2", "3"]
+
+
+def test_a_copy_that_somebody_made_is_no_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("1\n")
+    mark = read_first(path, 1)
+    (tmp_path / "log.1").write_text("1\n2\n")
+    path.write_text("3\n")
+    (tmp_path / "log.save").write_text("1\n")
+    with running(opened(path, resume_at=mark)) as seen:
+        seen.until(lambda: seen.texts[-1:] == ["3"])
+    assert seen.texts == ["2", "3"]
+
+
 def test_two_rotations_within_a_moment_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "GRACE", 0.0)
     path = tmp_path / "log"
