@@ -44,6 +44,7 @@ LIBRARIES = (
     ("ONNX", "onnxruntime", "pip install onnxruntime"),
     ("TFLite", "ai_edge_litert.interpreter", "pip install ai-edge-litert"),
     ("pictures", "cv2", "pip install opencv-python-headless"),
+    ("cut JPEGs", "simplejpeg", "pip install simplejpeg"),
     ("workshop", "onnx", 'pip install "edge-agent-runtime[workshop]"'),
     ("MQTT", "paho.mqtt.client", "pip install paho-mqtt"),
     ("sound", "sounddevice", "apt install libportaudio2"),
@@ -51,7 +52,7 @@ LIBRARIES = (
 )
 SAFE = {"onnxruntime": (1, 24), "cv2": (5, 0), "onnx": (1, 21)}
 """module -> version below which holes are known, by which a model or a picture may take over what reads it"""
-OPTIONAL = {"sounddevice", "iotcore", "onnx"}
+OPTIONAL = {"sounddevice", "iotcore", "onnx", "simplejpeg"}
 
 
 def _python() -> Row:
