@@ -93,7 +93,7 @@ def scored(path: Path, times: float, other: float = 0.0) -> None:
     onnx.save(model, path)
 
 
-def with_score(folder: Path, score: float, names: str = '["person", "cat"]') -> Path:
+def with_score(folder: Path, score: float, names: str = '["kettle", "lamp"]') -> Path:
     """The folder that with_variant makes, with another threshold and other classes."""
     text = (folder / "manifest.toml").read_text().partition("[[file]]")[0]
     text = text.replace("score = 0.05", f"score = {score}").replace('["person"]', names)
@@ -109,9 +109,8 @@ def with_score(folder: Path, score: float, names: str = '["person", "cat"]') -> 
         (0.5, 0.0, "sure boxes of its parent that it reports (0 of "),
         (1.0, 0.5, "boxes of its own that its parent sees (1"),
         (1.0, 0.27, "boxes in number ("),
-        (3.0, 0.0, "boxes in number ("),
     ],
-    ids=["alike", "faint", "another class too", "another class at the threshold", "loud"],
+    ids=["alike", "faint", "another class too", "another class at the threshold"],
 )
 def test_what_is_reported_counts_not_the_order_of_the_scores_alone(
     tmp_path: Path, times: float, other: float, says: str
@@ -120,7 +119,7 @@ def test_what_is_reported_counts_not_the_order_of_the_scores_alone(
     folder = with_variant(tmp_path, (16, 16, 48, 48))
     # the pictures' scores are 0.23 to 0.46
     scored(folder / "model.int8.onnx", times, other)
-    why = Models(threads=1).serve(str(with_score(folder, 0.25 if times < 2 else 0.8))).why
+    why = Models(threads=1).serve(str(with_score(folder, 0.25))).why
     refused = f"model.int8.onnx is refused: it does not agree with its parent: {says}"
     assert (refused if says else "model.int8.onnx: mAP50 1.000 against model.onnx") in why
     assert ("model.int8.onnx (int8) on" in why) == (not says)
