@@ -123,7 +123,8 @@ def test_the_published_ones_serve(tmp_path: Path, data: Path, demo_pictures: Pat
     path = str(data / "models" / f"{name}.tflite")
     said = ("--scale", "0..1", "--channels", "RGB") if name == "vww_96_float" else ()
     out = run(tmp_path, "models", "add", path, "--name", "mine", *said)
-    assert out.returncode == 0 and out.stderr == "", out.stderr
+    # on a busy machine it may say that it is at work
+    assert out.returncode == 0 and all("at work" in line for line in out.stderr.splitlines()), out.stderr
     if name.startswith("vww"):
         out = run(tmp_path, "detect", "mine", str(demo_pictures / "chelsea.png"))
         assert "class_0 0.9" in out.stdout and out.stderr == ""

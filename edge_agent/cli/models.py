@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import threading
 import time
@@ -17,9 +16,6 @@ from edge_agent.errors import InputError, UsageError
 if TYPE_CHECKING:
     from edge_agent.serving import Models, Tried
     from edge_agent.types import Frame
-
-PATIENCE = 3.0
-"""seconds of silence after which it is said what is being done"""
 
 
 def models_of(args: argparse.Namespace, once: bool = False) -> Models:
@@ -178,8 +174,7 @@ def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
     path = Path(args.model)
     if path.suffix.lower() in registry.SUFFIXES and path.is_file():
         proofs, told = _proofs(args, args.model), _told(args, args.model)
-        with _reading(path):
-            found = reading.read(path, proofs, told)
+        found = reading.read(path, proofs, told)
         net, seen = found.ends, found.seen
         name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
         picture = seen.input
@@ -248,21 +243,6 @@ def _told(args: argparse.Namespace, model: str, bare: bool = True) -> dict[str, 
     return told
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Says what takes so long, where it does: a large network is tried in many ways."""
-    from edge_agent.prove import LIMITS
-
-    most = f"up to {LIMITS.seconds:g} s"
-    say = threading.Timer(PATIENCE, note, [f"reading {path.name}: opened and tried in a process of its own, {most}"])
-    say.daemon = True
-    say.start()
-    try:
-        yield
-    finally:
-        say.cancel()
-
-
 def _tensor(spec: Any) -> dict[str, Any]:
     shown = {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
     return {**shown, "scale": spec.scale, "zero_point": spec.zero_point} if spec.scale else shown
@@ -276,13 +256,12 @@ def _models_add(args: argparse.Namespace, registry: Any) -> int:
     bare = not Path(args.file).is_dir()
     proofs, told = _proofs(args, args.file, bare), _told(args, args.file, bare)
     tried: list[Tried] = []
-    with _reading(Path(args.file)):
-        located = add(
-            Path(args.file),
-            args.name,
-            lambda path: read(path, proofs, told).seen,
-            lambda found: tried.extend(try_all(found)),
-        )
+    located = add(
+        Path(args.file),
+        args.name,
+        lambda path: read(path, proofs, told).seen,
+        lambda found: tried.extend(try_all(found)),
+    )
     print(f"{located.manifest.name}: added ({located.manifest.task}, {located.manifest.family})")
     for reason in located.why.split("; "):
         print(f"  {reason}")
