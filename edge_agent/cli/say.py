@@ -130,7 +130,7 @@ def steps() -> Callable[[str, int, int], None]:
         if what != doing:
             doing, began, shown = what, now, 0.0
         left = f"{(now - began) * (total - done) / done:.0f} s left" if done else ""
-        _Doing.what = f"{what} {done}/{total}" + (f", {left}" if left else "")
+        _Doing.what = f"{what} {done}/{total}" + (f", {left}" if left else "") if done < total else f"{what}: done"
         if not sys.stderr.isatty() or (done < total and now - shown < 0.2):
             return
         shown = now
