@@ -236,8 +236,7 @@ def config_seeds() -> list[bytes]:
     ]
 
 
-def _of_toml(name: str, load: Callable[[Path], object], wrong: type[Exception]) -> Callable[[int, bytes], str]:
-    folder = tempfile.mkdtemp()
+def _of_toml(folder: str, name: str, load: Callable[[Path], object], wrong: type[Exception]) -> Target:
 
     def toml(number: int, data: bytes) -> str:
         path = Path(folder, name)
@@ -257,7 +256,8 @@ def _of_toml(name: str, load: Callable[[Path], object], wrong: type[Exception]) 
 
 @contextmanager
 def configs() -> Iterator[Target]:
-    yield _of_toml("agent.toml", config.load, ConfigError)
+    with tempfile.TemporaryDirectory() as folder:
+        yield _of_toml(folder, "agent.toml", config.load, ConfigError)
 
 
 def manifest_seeds() -> list[bytes]:
@@ -266,8 +266,8 @@ def manifest_seeds() -> list[bytes]:
 
 @contextmanager
 def manifests() -> Iterator[Target]:
-    target = _of_toml("manifest.toml", manifest.load, ManifestError)
-    yield target
+    with tempfile.TemporaryDirectory() as folder:
+        yield _of_toml(folder, "manifest.toml", manifest.load, ManifestError)
 
 
 # ── models ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -305,7 +305,8 @@ def models() -> Iterator[Target]:
     from edge_agent.proof import asked
     from edge_agent.registry import inspect  # noqa: F401
 
-    folder = Path(tempfile.mkdtemp())
+    kept = tempfile.TemporaryDirectory()
+    folder = Path(kept.name)
     seeds = model_seeds()
 
     def within(path: Path, seed: Path, beside: dict[str, str]) -> dict[str, Any]:
@@ -385,7 +386,8 @@ def models() -> Iterator[Target]:
         assert "\n" not in found["why"], found["why"]
         return str(found["what"])
 
-    yield model
+    with kept:
+        yield model
 
 
 KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[], Any]]] = {
