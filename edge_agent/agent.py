@@ -45,8 +45,9 @@ SETTLED_S = 10.0
 """seconds of work before it is found out how the models run fastest, which takes processor time of its own"""
 LOOK_S = 2.0
 """seconds between two looks for models that were switched"""
-REOPEN_S = (1.0, 60.0)
-"""seconds, first and longest wait before a source that failed is opened again"""
+REOPEN_S, REOPEN_SHARE = (1.0, 30.0), 1 / 30
+"""seconds, first and longest wait before a source that failed is opened again, and the share of the time that it has
+been away, which is waited in between"""
 LOADED_S = 3.0
 """seconds at most that a stop waits for a model that is being loaded"""
 STOP_S, FINISH_S = 10.0, 30.0
@@ -159,7 +160,7 @@ class Agent:
 
     def _capture(self, line: Line, stop: threading.Event) -> None:
         """From the source into the mailbox; a live source that fails is opened again."""
-        wait = REOPEN_S[0]
+        lost = time.monotonic()
         try:
             while not stop.is_set():
                 try:
@@ -171,7 +172,7 @@ class Agent:
                             continue
                         line.taken += 1
                         line.once = isinstance(item, Text) and item.mark is None
-                        wait = REOPEN_S[0]
+                        lost = time.monotonic()
                         if not line.box.put(item):
                             return
                     break
@@ -179,8 +180,8 @@ class Agent:
                     if not line.opened.live:
                         raise
                     self._stream(line, StreamState("reconnecting", str(error)))
-                    stop.wait(wait * random.uniform(0.5, 1.0))
-                    wait = min(REOPEN_S[1], wait * 2)
+                    wait = max(REOPEN_S[0], REOPEN_SHARE * (time.monotonic() - lost))
+                    stop.wait(min(REOPEN_S[1], wait) * random.uniform(0.5, 1.0))
             if not stop.is_set():
                 self._stream(line, StreamState("ended", "the source has ended"))
             elif line.stream.condition != "ended":

@@ -118,14 +118,17 @@ class Blame:
         """All is sent: nothing is on its way and nothing waits."""
         self._steps = 0
 
-    def due(self) -> Record | None:
-        """The suspect that is to be tried now."""
+    def due(self, idle: bool = False) -> Record | None:
+        """The suspect that is to be tried now. `idle`: nothing else is to be sent, so one may be tried too whose fall
+        would prove nothing; before others it would keep them back.
+        """
         now = time.monotonic()
         for suspect in self.suspects.values():
             if suspect.record.pipeline in self.held or suspect.again > now:
                 continue
             proves = suspect.others >= OTHERS and self._acked[suspect.record.pipeline] >= suspect.place
-            if proves or now >= suspect.again + suspect.wait:
+            if proves or (idle and now >= suspect.again + suspect.wait):
+                self._steps = max(1, self._steps)
                 return suspect.record
         return None
 
@@ -184,8 +187,9 @@ class Blame:
     def _event(self, record: Record, now: float) -> Verdict | None:
         self._fallen.add(record.seq)
         of = self._of.setdefault(record.pipeline, set())
-        of.add(record.seq)
         suspect = self.suspects.get(record.seq)
+        if suspect is None:  # that a suspect fell once more tells nothing of its topic
+            of.add(record.seq)
         if suspect is None:
             if len(self.suspects) < MOST:
                 suspect = self.suspects[record.seq] = _Suspect(record, now + AGAIN_S[0], 0)

@@ -408,7 +408,9 @@ def dotted(config: Config) -> list[str]:
     names = [("device.id", config.device.id), *(("pipeline", pipe.name) for pipe in config.pipeline)]
     mapped = [(what, name) for what, name in names if "." in name]
     why = "in topics, since NATS and RabbitMQ read a dot as the end of a level; events keep the name"
-    return [f'{what} "{name}" is written {level(name)} {why}' for what, name in mapped]
+    told = [f'{what} "{name}" is written {level(name)} {why}' for what, name in mapped]
+    prefix = config.mqtt.prefix
+    return told + [f'mqtt.prefix "{prefix}": to NATS and RabbitMQ its dot ends a level'] * ("." in prefix)
 
 
 def option(uri: Uri, known: dict[str, str], key: str) -> str:

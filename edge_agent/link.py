@@ -519,7 +519,11 @@ class Link:
         now = time.monotonic()
         self._held = {pipeline: until for pipeline, until in self._held.items() if until > now}
         suspect = self._blame.due()
-        records = [suspect] if suspect is not None and "alert" in self.budget.open(KINDS) else self._next(room)
+        records = [suspect] if suspect is not None and self.budget.left > 0 else self._next(room)
+        if not records and self._idle and self._blame.ready(self._idle_since):
+            suspect = self._blame.due(idle=True)
+            records = [suspect] if suspect is not None and self.budget.left > 0 else []
+            self._careful = self._careful or bool(records)
         if suspect is not None and self.mqtt.ack:  # it may have been acknowledged meanwhile
             records = self._acks.unheard(records)
             if suspect not in records:

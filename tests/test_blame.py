@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent import link as link_module
+from edge_agent.blame import Alone, Blame
 from edge_agent.config import Mqtt
+from edge_agent.entries import Entry, Record
 from edge_agent.link import Link
 from edge_agent.outbox import Outbox
 from edge_agent.types import TextEvent
@@ -275,3 +277,66 @@ def test_an_old_broker_that_closes_without_a_word_is_spoken_to_in_3_1_1(
         server.start()
         until(lambda: link.connected and link.speaks == "5", "it is asked for MQTT 5 again")
         link.stop(drain=0)
+
+
+class Played:
+    """Events that are sent over connections which end by themselves, with no network and no time but a clock's."""
+
+    def __init__(self, count: int, clock: list[float], bad: set[int], chance: float = 0.0, limit: int = 0) -> None:
+        self.blame, self.clock, self.bad, self.chance, self.limit = Blame(), clock, bad, chance, limit
+        self.rng = random.Random(1)
+        self.queue = [Record(Entry(n, "alert", "p", None, b""), None) for n in range(count)]
+        self.refused: list[int] = []
+
+    def connect(self) -> None:
+        """One connection, until it ends or nothing is left."""
+        blame = self.blame
+        blame.begin()
+        self.clock[0] += 1.5
+        sent = 0
+        while self.queue or blame.suspects:
+            self.queue += blame.freed()
+            careful, record = blame.careful(), blame.due()
+            fresh = [one for one in self.queue if one.seq not in blame.suspects and "p" not in blame.held]
+            record = record or (fresh[0] if fresh else blame.due(idle=True))
+            if record is None:
+                self.clock[0] += 5
+                continue
+            careful, sent = careful or not fresh, sent + 1
+            self.clock[0] += 0.1
+            if record.seq in self.bad or self.rng.random() < self.chance or sent == self.limit:
+                verdict = blame.broke(Alone("an event", record, self.clock[0]) if careful else None, True)
+                if verdict is not None and verdict.refuse is not None:
+                    self.refused.append(verdict.refuse.seq)
+                    self.queue = [one for one in self.queue if one is not verdict.refuse]
+                return
+            blame.acknowledged(record)
+            self.queue = [one for one in self.queue if one.seq != record.seq]
+
+    def run(self) -> list[int]:
+        while self.queue or self.blame.suspects:
+            self.connect()
+        return sorted(self.refused)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_those_that_are_to_blame_are_found_and_no_other(clock: list[float]) -> None:
+    bad = {10, 60, 61, 62, 63, 64, 120}
+    assert Played(700, clock, bad).run() == sorted(bad)
+    assert clock[0] < 600, "within ten minutes, by the clock of the play"
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.3, 0.5])
+def test_chance_is_not_blamed_on_events(clock: list[float], chance: float) -> None:
+    assert Played(1000, clock, set(), chance).run() == []
+
+
+@pytest.mark.parametrize("limit", [2, 4, 7])
+def test_a_limit_of_packets_is_not_blamed_on_events(clock: list[float], limit: int) -> None:
+    assert Played(300, clock, set(), limit=limit).run() == []
