@@ -22,8 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.backends import with_sizes
-from edge_agent.backends.nodes import Graph
-from edge_agent.backends.protobuf import block, integer
+from edge_agent.backends.protobuf import block, fields, integer, numbers, text
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.types import Net, Tensors, TensorSpec
 
@@ -148,12 +147,21 @@ def _without(path: Path) -> list[str]:
     """
     if not saturates():
         return []
+    data = memoryview(path.read_bytes())
+    steps: list[str] = []
+    many: set[str] = set()
     try:
-        graph = Graph(path)
+        for at, end in [(a, e) for n, _, a, e in fields(data, 0, len(data)) if n == 7]:
+            for number, _, a, e in fields(data, at, end):
+                inside = list(fields(data, a, e)) if number in (1, 5) else []
+                said = {key: [text(data, b, f) for n, _, b, f in inside if n == key] for key in (1, 4) if number == 1}
+                if said.get(4) == ["DequantizeLinear"] and len(said[1]) == 2:
+                    steps.append(said[1][1])
+                if number == 5 and any(size > 1 for field in inside if field[0] == 1 for size in numbers(data, field)):
+                    many |= {text(data, b, f) for n, _, b, f in inside if n == 8}
     except (IndexError, ValueError):
         return []
-    steps = [node.inputs[1] for node in graph.nodes if node.op == "DequantizeLinear" and len(node.inputs) == 2]
-    return [S8_TO_U8] if any(graph.tensors[name].size > 1 for name in steps if name in graph.tensors) else []
+    return [S8_TO_U8] if many.intersection(steps) else []
 
 
 def _largest_product() -> bytes:
