@@ -20,7 +20,7 @@ import msgspec
 from edge_agent import toml
 from edge_agent.errors import ConfigError, EdgeAgentError, ManifestError, SourceError, nearest
 from edge_agent.files import others_may, read_regular
-from edge_agent.redact import redact
+from edge_agent.redact import HIDDEN, redact
 from edge_agent.types import AnyEvent, GapEvent, Uri
 
 log = logging.getLogger("edge_agent")
@@ -223,7 +223,7 @@ def _warn_of_readers(path: Path, config: Config) -> None:
     does.
     """
     mqtt = config.mqtt
-    inside = any(redact(pipe.source) != pipe.source for pipe in config.pipeline)
+    inside = any(HIDDEN in redact(pipe.source) for pipe in config.pipeline)
     secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.key": mqtt.key, "a source's password": inside and path}
     for what, where in {**secrets, "mqtt.ca": mqtt.ca, "mqtt.cert": mqtt.cert}.items():
         if not where or str(where).startswith("credential:"):

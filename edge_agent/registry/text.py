@@ -141,6 +141,8 @@ def _length(net: Net, found: Tokens, look: Look | None) -> tuple[int, str]:
     fixed = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), None)
     length, why = found.length or BERT, found.why_length or "of BERT"
     if fixed is not None:
+        if fixed > LENGTHS[1]:
+            return fixed, "fixed by the input"  # each text would be padded to it
         return min(length, fixed), f"max_length {min(length, fixed)}: {why if length < fixed else 'fixed by the input'}"
     if look is None:
         return length, f"max_length {length}: {why}, not tried"

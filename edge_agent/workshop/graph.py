@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preprocess", action="store_true", help="uint8 pixels in, scale and colour order in the weights, if faster"
     )
-    parser.add_argument("--ort", action="store_true", help="add ONNX Runtime's own format, for this kind of processor")
+    parser.add_argument("--ort", action="store_true", help="also write ONNX Runtime's own format, for other programs")
     parser.add_argument("--tflite", action="store_true", help="add TFLite files, made by onnx2tf")
     parser.add_argument("--onnx2tf", metavar="PROGRAM", help="where it is (default: $EDGE_AGENT_ONNX2TF, the PATH)")
 
@@ -112,7 +112,8 @@ def _made(args: argparse.Namespace, row: File, path: Path, parent: Served, work:
         optimise(file, file.with_suffix(".ort"))
         made.files.append((file.with_suffix(".ort"), "ort", row.precision))
         made.notes.append(
-            f"{file.with_suffix('.ort').name} loads faster, in this version of ONNX Runtime on this kind of processor"
+            f"{file.with_suffix('.ort').name}, for other programs: it loads faster, in this version of ONNX Runtime on "
+            "this kind of processor; the agent makes such a form itself, and takes none from others"
         )
         say("optimising", 1, 1)
     return made
@@ -233,4 +234,9 @@ def _write(
     changes: dict[str, Any] = {} if made.input is None else {"input": made.input}
     pictures = located.manifest.input is not None
     layouts = {file.name: folder.LAYOUTS[format] for file, format, _ in made.files if pictures and format == "tflite"}
-    folder.write(args.out, located, made.files, record, report, layouts, **changes)
+    # no variant of the model: a manifest's .ort is refused, as its reader trusts what it reads
+    beside = {file.name: file.read_bytes() for file, format, _ in made.files if format == "ort"}
+    files = [one for one in made.files if one[0].name not in beside]
+    folder.write(args.out, located, files, record, report, layouts, **changes)
+    for name, content in beside.items():
+        (args.out / name).write_bytes(content)
