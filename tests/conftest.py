@@ -28,6 +28,11 @@ if slower := os.environ.get("EDGE_AGENT_SLOWER"):
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def lines_of(stderr: str) -> list[str]:
+    """What a verb said, without the lines of progress that it says where a busy box makes it take 10 s and more."""
+    return [line for line in stderr.splitlines() if not line.endswith(" s so far)")]
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real models, photos, video and text; $EDGE_AGENT_DATA, else ../shared/data."""

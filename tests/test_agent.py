@@ -20,7 +20,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.sources.lines import OFFSET
 from edge_agent.types import Event
 from tests.broker import Consumer, Mosquitto, broker, until
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lines_of
 from tests.tiny import tiny_detector
 
 AGENT = [sys.executable, "-m", "edge_agent"]
@@ -289,7 +289,7 @@ def test_what_cannot_work_is_one_line_and_nothing_starts(tmp_path: Path, pipelin
         done = subprocess.run([*AGENT, verb, "-c", str(config)], capture_output=True, text=True, env=environment)
         assert done.returncode == code, done.stderr
         # a model may have been tried before what is wrong was found
-        (line,) = [line for line in done.stderr.splitlines() if " INFO " not in line]
+        (line,) = [line for line in lines_of(done.stderr) if " INFO " not in line]
         assert line.startswith(f"edge-agent {verb}: {config}: ") and says in line
 
 

@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_agent.cli import say
 from edge_agent.cli.say import width
 from tests.broker import broker
+from tests.conftest import lines_of
 from tests.nets import blob_finder_onnx
 from tests.tiny import tiny_detector
 
@@ -226,7 +227,7 @@ def test_a_full_disk_behind_stdout_is_one_line_and_a_reader_that_left_none(
     environment.pop("PYTHONUNBUFFERED", None)
     command = f"{sys.executable} -m edge_agent {args}"
     full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, env=environment)
-    assert full.returncode == 1 and full.stderr.count("\n") == 1
+    assert full.returncode == 1 and len(lines_of(full.stderr)) == 1
     assert "cannot be written out: No space left on device" in full.stderr
     left = f"({command}; echo $? >&2) | true"
     gone = subprocess.run(["bash", "-c", left], capture_output=True, text=True, env=environment)
@@ -248,7 +249,7 @@ def test_a_registry_of_somebody_else_is_one_line(tmp_path: Path, demo_pictures: 
     )
     if "edge_agent" in done.stderr and "No module" in done.stderr:
         pytest.skip("this Python is root's alone")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 1 and len(lines_of(done.stderr)) == 1, done.stderr
     assert "Permission denied; check its owner and mode" in done.stderr
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import lines_of
 from tests.sources.servers import Camera, mjpeg_server, rtsp_server
 from tests.test_cli import run
 from tests.tiny import tiny_detector
@@ -128,4 +129,4 @@ def test_wrong_addresses_are_wrong_usage(tmp_path: Path, model: str) -> None:
         ("camera:x", "camera:0"),
     ):
         out = run(tmp_path, "detect", model, address)
-        assert out.returncode == 2 and said in out.stderr and len(out.stderr.splitlines()) == 1
+        assert out.returncode == 2 and said in out.stderr and len(lines_of(out.stderr)) == 1

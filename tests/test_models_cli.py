@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from tests.conftest import lines_of
 from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import LABELS, colours
 from tests.test_agree import compressor, with_variant
@@ -27,7 +28,7 @@ def test_a_classifier_of_pictures_is_added_and_labels_them(tmp_path: Path, demo_
     assert out.returncode == 1 and "refused  " in out.stdout and "--scale" in out.stdout
     for wrong in (["--scale", "0..2"], ["--mean", "1,2"], ["--std", "0", "--scale", "1"], ["--scale", "1..2"]):
         out = run(tmp_path, "models", "add", str(path), "--name", "mine", *wrong)
-        assert out.returncode == 2 and wrong[0] in out.stderr and len(out.stderr.splitlines()) == 1
+        assert out.returncode == 2 and wrong[0] in out.stderr and len(lines_of(out.stderr)) == 1
     out = run(tmp_path, "models", "add", str(path), "--name", "mine", "--scale", "0..1", "--channels", "RGB")
     assert out.returncode == 0 and "mine: added (recognise, image-classifier)" in out.stdout, out.stderr + out.stdout
     assert "labels: 3 names in labels.txt beside the file" in out.stdout and "scale 0..1: --scale 0..1" in out.stdout
@@ -101,7 +102,7 @@ def test_a_proof_that_is_no_picture(tmp_path: Path) -> None:
     path = colours(tmp_path / "m.onnx")
     (tmp_path / "text.png").write_text("no picture")
     out = run(tmp_path, "models", "inspect", str(path), "--proof", str(tmp_path / "text.png"))
-    assert out.returncode in (1, 2) and "text.png" in out.stderr and len(out.stderr.splitlines()) == 1
+    assert out.returncode in (1, 2) and "text.png" in out.stderr and len(lines_of(out.stderr)) == 1
 
 
 def test_what_would_have_no_effect_is_said(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from edge_agent.workshop import evaluate
 from edge_agent.workshop.coco_data import match_classes, read_pictures
 from edge_agent.workshop.evaluate_pictures import _ask
 from tests.coco import real, serve_net
+from tests.conftest import lines_of
 from tests.nets import blob_finder_onnx
 from tests.tasks.text_models import bert
 from tests.tiny import tiny_detector
@@ -343,13 +344,13 @@ def test_the_verb_prints_json_or_a_table(tmp_path: Path) -> None:
     assert ["mAP50-95", "1.000"] in [line.split() for line in done.stdout.splitlines()]
     for wrong in (["--score", "2"], ["--limit", "0"], ["--limit", "x"]):
         done = subprocess.run([*argv, *wrong], capture_output=True, text=True, env=env)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert done.returncode == 2 and len(lines_of(done.stderr)) == 1, done.stderr
 
 
 def test_a_model_that_is_not_there_is_one_line(finder: Net, tmp_path: Path) -> None:
     argv, env = command(tmp_path, "nosuch", str(tmp_path))
     done = subprocess.run(argv, capture_output=True, text=True, env=env)
-    assert done.returncode == 1 and 'no model "nosuch"' in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and 'no model "nosuch"' in done.stderr and len(lines_of(done.stderr)) == 1
     bare = detector(finder)
     unlabelled = msgspec.structs.replace(bare, manifest=msgspec.structs.replace(bare.manifest, labels=[]))
     dataset(tmp_path / "data")
