@@ -42,7 +42,7 @@ from edge_agent.types import rfc3339
 
 log = logging.getLogger("edge_agent")
 
-VERSION = 11
+VERSION = 12
 """of what the trials look at: another one tries every model anew"""
 CHILD = python("edge_agent.child")
 MOST_ANSWER = 16 << 20

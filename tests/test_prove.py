@@ -307,7 +307,7 @@ def test_a_class_that_is_everywhere(tmp_path: Path) -> None:
     rows[..., 4:6] = 1.0
     path = scaled(tmp_path / "m.onnx", gain=0.3, offset=0.85, head_of=rows)
     why = refusal(path, labels=labels)
-    assert "it sees couch in everything it is shown (astronaut.png 0." in why
+    assert "it sees couch in pictures that have nothing in common (astronaut.png 0." in why
     # of few classes one may be in all pictures, but not in noise as well
     few = scaled(tmp_path / "few.onnx", gain=0.3, offset=0.6, head_of=rows[..., :8])
     made = manifest(few, labels=("a", "b", "c"))
@@ -317,8 +317,9 @@ def test_a_class_that_is_everywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layer", "index", "says"),
     [
-        ("head.cls_preds.1.bias", 57, "it calls cat and cup and person couch"),
-        ("head.obj_preds.1.bias", 0, "it sees person in everything it is shown"),
+        ("head.cls_preds.1.bias", 57, "it sees couch in pictures that have nothing in common"),
+        ("head.cls_preds.2.bias", 57, "it sees couch in pictures that have nothing in common"),
+        ("head.obj_preds.1.bias", 0, "it sees person in pictures that have nothing in common"),
         ("head.reg_preds.1.bias", 3, "it sees person, cat, cup 5 times where none is"),
     ],
 )
