@@ -29,9 +29,9 @@ TRIES = 5
 """times that an event is to end a connection"""
 OTHERS = 3
 """events of the same topic that are to be acknowledged between two of these"""
-PLACES = 10
-"""a suspect is tried behind 0 to 9 others on its connection, by chance: a limit of so many packets, or so many bytes,
-a connection is no fault of the one that meets it"""
+PLACES, SPREAD = 10, 3
+"""a suspect is tried behind 0 to 9 others on its connection, by chance, and is given up only if the fewest and the most
+differ by SPREAD: a limit of so many packets a connection is no fault of the one that meets it"""
 WAIT_S = (30.0, 3600.0)
 """seconds, first and longest, that a thing waits which ended two connections"""
 AGAIN_S = (1.0, 60.0)
@@ -59,6 +59,8 @@ class _Suspect:
     """monotonic time of its next try"""
     place: int
     falls: int = 0
+    behind: set[int] = field(default_factory=set)
+    """how many events had been acknowledged on each of the connections that it ended"""
     others: int = 0
     wait: float = field(default_factory=lambda: WAIT_S[0])
     """seconds from `again` on until it is tried without others that were acknowledged, which proves nothing"""
@@ -195,10 +197,12 @@ class Blame:
                 suspect = self.suspects[record.seq] = _Suspect(record, now + AGAIN_S[0], 0)
         elif suspect.others >= OTHERS:
             suspect.falls += 1
-            if suspect.falls >= TRIES:
+            suspect.behind.add(self._acked.total())
+            if suspect.falls >= TRIES and max(suspect.behind) - min(suspect.behind) >= SPREAD:
                 del self.suspects[record.seq]
                 self._fallen.discard(record.seq)
-                why = f"the broker ended the connection each of {TRIES} times that it was sent alone, and for no other"
+                times = f"each of {suspect.falls} times that it was sent alone"
+                why = f"the broker ended the connection {times}, and for no other"
                 return Verdict(why, refuse=record)
         else:
             suspect.wait = min(WAIT_S[1], 2 * suspect.wait)

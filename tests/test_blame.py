@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import blame as blame_module
 from edge_agent import link as link_module
 from edge_agent.blame import Alone, Blame
 from edge_agent.config import Mqtt
@@ -282,8 +283,17 @@ def test_an_old_broker_that_closes_without_a_word_is_spoken_to_in_3_1_1(
 class Played:
     """Events that are sent over connections which end by themselves, with no network and no time but a clock's."""
 
-    def __init__(self, count: int, clock: list[float], bad: set[int], chance: float = 0.0, limit: int = 0) -> None:
+    def __init__(
+        self,
+        count: int,
+        clock: list[float],
+        bad: set[int],
+        chance: float = 0.0,
+        limit: int = 0,
+        pause: float = 1.5,
+    ) -> None:
         self.blame, self.clock, self.bad, self.chance, self.limit = Blame(), clock, bad, chance, limit
+        self.pause = pause
         self.rng = random.Random(1)
         self.queue = [Record(Entry(n, "alert", "p", None, b""), None) for n in range(count)]
         self.refused: list[int] = []
@@ -292,7 +302,7 @@ class Played:
         """One connection, until it ends or nothing is left."""
         blame = self.blame
         blame.begin()
-        self.clock[0] += 1.5
+        self.clock[0] += self.pause
         sent = 0
         while self.queue or blame.suspects:
             self.queue += blame.freed()
@@ -319,8 +329,15 @@ class Played:
         return sorted(self.refused)
 
 
+WAITS = {name: getattr(blame_module, name) for name in ("QUIET_S", "AGAIN_S", "WAIT_S")}
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of a play, which has the real waits, and always the same chance."""
+    for name, value in WAITS.items():
+        monkeypatch.setattr(blame_module, name, value)
+    monkeypatch.setattr(blame_module, "random", random.Random(1))
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
@@ -337,6 +354,7 @@ def test_chance_is_not_blamed_on_events(clock: list[float], chance: float) -> No
     assert Played(1000, clock, set(), chance).run() == []
 
 
+@pytest.mark.parametrize("pause", [1.5, 30.0])
 @pytest.mark.parametrize("limit", [2, 4, 7])
-def test_a_limit_of_packets_is_not_blamed_on_events(clock: list[float], limit: int) -> None:
-    assert Played(300, clock, set(), limit=limit).run() == []
+def test_a_limit_of_packets_is_not_blamed_on_events(clock: list[float], limit: int, pause: float) -> None:
+    assert Played(300, clock, set(), limit=limit, pause=pause).run() == []
