@@ -319,7 +319,7 @@ def test_wrong_files_and_addresses_are_one_line(tmp_path: Path, box: Outbox) -> 
     (tmp_path / "x.pem").write_text("no PEM")
     with pytest.raises(ConfigError, match=r"mqtt\.ca: .*x\.pem is no PEM file of certificates"):
         Link(Mqtt(url="mqtts://x", ca=str(tmp_path / "x.pem")), "d", box)
-    with pytest.raises(ConfigError, match=r"mqtt\.cert, mqtt\.key: .*no PEM of a certificate and its key"):
+    with pytest.raises(ConfigError, match=r"mqtt\.cert, mqtt\.key: .*no PEM of a certificate and of the key"):
         Link(Mqtt(url="mqtts://x", cert=str(tmp_path / "x.pem"), key=str(tmp_path / "x.pem")), "d", box)
 
 
