@@ -481,6 +481,8 @@ def _tls(mqtt: Mqtt) -> ssl.SSLContext:
     except (OSError, ssl.SSLError):
         raise ConfigError(f"mqtt.ca: {mqtt.ca} is no PEM file of certificates; give the authority's") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # from Python 3.13 on authorities that people make themselves would be refused for a missing extension
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if mqtt.cert and mqtt.key:
         try:
             # where the key wants a passphrase nobody is asked for one
