@@ -72,11 +72,13 @@ def test_int8_is_not_assumed_to_be_faster_and_the_winner_is_remembered(
         # a form that was no faster than its file is gone
         known, raced = again.serve(folder).why.split("; raced: ")
         assert why.startswith(f"{known}; raced: ") and raced.split(", ")[0] in why
-    (kept,) = (own_home / "races").iterdir()
-    rows = json.loads(kept.read_text())["result"]["figures"]["rows"]
-    assert rows[0]["file"] in fast and {"model.onnx", "model.int8.onnx"} <= {r["file"] for r in rows} <= {*fast, *slow}
-    assert [r["file"] in slow for r in rows] == sorted(r["file"] in slow for r in rows), "all the slow ones come last"
-    assert all(0 < r["median_ms"] <= r["p95_ms"] and r["runs"] >= 3 for r in rows)
+    for kept in (own_home / "races").iterdir():  # with the form that is gone, and without it
+        rows = json.loads(kept.read_text())["result"]["figures"]["rows"]
+        assert {"model.onnx", "model.int8.onnx"} <= {r["file"] for r in rows} <= {*fast, *slow}
+        assert [r["file"] in slow for r in rows] == sorted(r["file"] in slow for r in rows), (
+            "all the slow ones come last"
+        )
+        assert all(0 < r["median_ms"] <= r["p95_ms"] and r["runs"] >= 3 for r in rows)
 
 
 def test_the_one_that_needs_no_comparison_serves_first_where_a_race_is_to_follow(
