@@ -25,7 +25,7 @@ from edge_agent.line import Line, make_line, make_teams
 from edge_agent.link import Link
 from edge_agent.manifest import Served
 from edge_agent.outbox import Outbox
-from edge_agent.pipeline import Folder, Found, reporter, run, run_abreast, to_event
+from edge_agent.pipeline import Folder, SampleOrFinding, reporter, run, run_abreast, to_event
 from edge_agent.redact import redact
 from edge_agent.serving import Models, Pace
 from edge_agent.types import Event, Finding, Sample, StreamState, Text, rfc3339
@@ -221,7 +221,7 @@ class Agent:
             kept = mark
             self.on_event(self.outbox.put(event, line.config.class_of(kind_of(event)), mark))
 
-        def keep(found: Found) -> None:
+        def keep(found: SampleOrFinding) -> None:
             sample = found.of if isinstance(found, Finding) else found
             mark = sample.mark if isinstance(sample, Text) else None
             fresh = to_event(found, name)
@@ -265,7 +265,7 @@ class Agent:
         done: set[str] = set()
         while not stop.is_set():
             for name in {name for line in self.lines for uses in line.uses for name in uses}:
-                known = f"{name} {registry.mark(name)}"
+                known = f"{name} {registry.fingerprint(name)}"
                 if known not in done and not stop.is_set():
                     done.add(known)
                     try:

@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from edge_agent.errors import ModelError, RefusedError
-from edge_agent.figures.coco_map import Flags, Found, Truth, average_precision, iou
+from edge_agent.figures.coco_map import Flags, FoundBoxes, Truth, average_precision, iou
 from edge_agent.figures.scores import Doubles, accuracy, macro_f1, pearson, similarities, spearman
 from edge_agent.manifest import Served
 from edge_agent.proof import LOW, open_served
@@ -39,7 +39,7 @@ from edge_agent.types import Anomaly, Detections, Finding, Floats, Frame, Sample
 
 Reader = TypeVar("Reader", Encoder, TextHead)
 
-ALIKE = 1.5
+OF_SIZE = 1.5
 """times its parent's, or that part of it, is a variant's reconstruction error"""
 MET = 0.5
 """IoU from which on two boxes of a class are the same"""
@@ -126,7 +126,7 @@ def _kept(met: Flags, name: str, enough: float = 1.0) -> tuple[float, str]:
     return share, f"{name} ({kept} of {n})"
 
 
-def _overlap(sure: Found, held: Found) -> tuple[float, str]:
+def _overlap(sure: FoundBoxes, held: FoundBoxes) -> tuple[float, str]:
     """How well the boxes lie that meet the parent's sure ones: 1 from a mean IoU of OVERLAP on; and its name."""
     overlap = _best(sure, held)[0]
     overlap = overlap[overlap >= MET]
@@ -142,7 +142,7 @@ def _pixels(one: Served, other: Served) -> float:
     return min(mine / theirs, theirs / mine)
 
 
-def _faint(theirs: Found, mine: Found, pixels: float) -> list[tuple[float, str]]:
+def _faint(theirs: FoundBoxes, mine: FoundBoxes, pixels: float) -> list[tuple[float, str]]:
     """What is left of all that the parent sees, whatever it would report of it: of the boxes, and of the classes that
     have more than a few; and the names of that.
 
@@ -158,7 +158,7 @@ def _faint(theirs: Found, mine: Found, pixels: float) -> list[tuple[float, str]]
     return [_kept(met, "faint boxes of its parent that it sees", KEPT * pixels), (share, told)]
 
 
-def truth_of(found: Found, score: float) -> Truth:
+def truth_of(found: FoundBoxes, score: float) -> Truth:
     """What a model finds as the truth that another one is held against.
 
     Boxes from `score` on, which it would report, count; what lies below that is set aside, like truth outside the range
@@ -174,15 +174,15 @@ def _margin(score: float) -> float:
     return min(score, 1 - score) / 2
 
 
-def _at_least(found: Found, score: float) -> Found:
+def _at_least(found: FoundBoxes, score: float) -> FoundBoxes:
     return _where(found, found.score >= score)
 
 
-def _where(found: Found, keep: Flags) -> Found:
-    return Found(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
+def _where(found: FoundBoxes, keep: Flags) -> FoundBoxes:
+    return FoundBoxes(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
 
 
-def _best(boxes: Found, others: Found) -> tuple[Doubles, Doubles]:
+def _best(boxes: FoundBoxes, others: FoundBoxes) -> tuple[Doubles, Doubles]:
     """Of each of `boxes`: the greatest IoU with one of `others` of the same class and picture, and the greatest score
     of those that meet it; 0 for none.
     """
@@ -227,7 +227,7 @@ def _same_names(model: Served, names: Mapping[int, str]) -> dict[int, int]:
     return {key: known[name.casefold()] for key, name in own.items() if name.casefold() in known}
 
 
-def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> Found:
+def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> FoundBoxes:
     """All boxes of the classes in `ids`, under the ids that these are mapped to."""
     task = make_task(Uri("detect", model.ref.name, {"score": str(score)}), lambda _: model, home())
     columns = []
@@ -239,9 +239,9 @@ def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) 
         xywh = np.concatenate([what.xyxy[keep, :2], what.xyxy[keep, 2:] - what.xyxy[keep, :2]], axis=1)
         label = np.array([ids[int(key)] for key in what.label[keep]], np.int64)
         image = np.full(len(label), number, np.int64)
-        columns.append(Found(image, label, xywh.astype(np.float64), what.score[keep].astype(np.float64)))
+        columns.append(FoundBoxes(image, label, xywh.astype(np.float64), what.score[keep].astype(np.float64)))
     parts = [(c.image, c.label, c.xywh, c.score) for c in columns]
-    return Found(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return FoundBoxes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 # ── encoders ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -409,7 +409,7 @@ def _anomalies(one: Served, other: Served) -> tuple[float, int, str]:
     # next to errors of nothing a rounding is many times as much
     least = max(float(np.median(theirs)) / 10, 1e-30)
     ratio = (mine + least) / (theirs + least)
-    alike = float(((ratio <= ALIKE) & (ratio >= 1 / ALIKE)).mean())
+    alike = float(((ratio <= OF_SIZE) & (ratio >= 1 / OF_SIZE)).mean())
     figures = [(_correlation(spearman, mine, theirs), "rank correlation of the errors")]
     value, name = _least([*figures, (alike, "share of errors of its parent's size")])
     return value, len(shown), name

@@ -74,7 +74,7 @@ class _Count:
     last: int = 0
 
 
-class Row(msgspec.Struct, frozen=True):
+class DeviceAudit(msgspec.Struct, frozen=True):
     """The account of one device's epoch."""
 
     device: str
@@ -114,7 +114,7 @@ class Audit:
             count.gaps += 1
             count.declared.append((event.first, event.last, event.count))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DeviceAudit]:
         """One row a device and epoch."""
         rows = []
         for (device, epoch), count in sorted(self._counts.items()):
@@ -127,7 +127,7 @@ class Audit:
                 missing += max(0, _numbers(count.seen, max(first, count.first), min(last, count.last)) - most)
             missing += _numbers(outside, count.first, count.last)
             rows.append(
-                Row(
+                DeviceAudit(
                     device,
                     epoch,
                     count.first,
@@ -158,7 +158,7 @@ def _numbers(ranges: _Ranges, first: int, last: int) -> int:
     return sum(high - low + 1 for low, high in ranges.missing(first, last))
 
 
-def as_json(rows: list[Row]) -> list[dict[str, Any]]:
+def as_json(rows: list[DeviceAudit]) -> list[dict[str, Any]]:
     """The rows as plain values."""
     plain: list[dict[str, Any]] = msgspec.to_builtins(rows)
     return plain

@@ -52,7 +52,7 @@ _NAMED = "1 to 64 letters, digits or _ . - (it stands in topics)"
 Name = Annotated[str, msgspec.Meta(pattern=NAME, description=_NAMED, examples=["door"])]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 CLASSES = ("alert", "telemetry")
-KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
+EVENT_KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
 """of events; gaps are alerts always"""
 
 MEANT = {
@@ -275,7 +275,7 @@ def _checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
             raise ConfigError(f'pipeline[{i}].name: "{pipe.name}" is a topic of the device itself; choose another')
         seen.add(level(pipe.name))
         for kind, cls in pipe.cls.items() if isinstance(pipe.cls, dict) else [("", pipe.cls)]:
-            for given, known in ((kind or KINDS[0], KINDS), (cls, CLASSES)):
+            for given, known in ((kind or EVENT_KINDS[0], EVENT_KINDS), (cls, CLASSES)):
                 if given not in known:
                     raise ConfigError(f'pipeline[{i}].class: "{given}" is none{nearest(given, known)}')
         for key, text in (("source", pipe.source), *(("tasks", task) for task in pipe.tasks)):

@@ -80,7 +80,7 @@ class Takes(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class CutRecipe:
     """How a family is cut."""
 
     family: str
@@ -89,14 +89,14 @@ class Recipe:
     """of the maps of one level"""
 
 
-RECIPES = {
-    "yolov8": Recipe("yolov8-maps", ("boxes", "classes")),
-    "yolov6": Recipe("yolov8-maps", ("boxes", "classes")),
-    "edge-yolo": Recipe("edge-yolo-maps", ("boxes", "classes")),
-    "yolox": Recipe("yolox-maps", ("boxes", "objects", "classes")),
-    "yolox-decoded": Recipe("yolox-maps", ("boxes", "objects", "classes")),
-    "yolov5": Recipe("yolov5-maps", ("all",)),
-    "nanodet": Recipe("nanodet-maps", ("all",)),
+CUTS = {
+    "yolov8": CutRecipe("yolov8-maps", ("boxes", "classes")),
+    "yolov6": CutRecipe("yolov8-maps", ("boxes", "classes")),
+    "edge-yolo": CutRecipe("edge-yolo-maps", ("boxes", "classes")),
+    "yolox": CutRecipe("yolox-maps", ("boxes", "objects", "classes")),
+    "yolox-decoded": CutRecipe("yolox-maps", ("boxes", "objects", "classes")),
+    "yolov5": CutRecipe("yolov5-maps", ("all",)),
+    "nanodet": CutRecipe("nanodet-maps", ("all",)),
 }
 
 
@@ -189,7 +189,7 @@ def _cut(trial: Trial, out: Path) -> tuple[str, float]:
     """Write the network without its tail to `out`: the family that reads it, and how far its boxes are off."""
     assert trial.manifest is not None
     (variant,) = trial.variants
-    recipe = RECIPES.get(trial.manifest.family)
+    recipe = CUTS.get(trial.manifest.family)
     if recipe is None:
         raise RefusedError(f"nobody has written how {trial.manifest.family} is cut")
     whole = Cuttable(Path(variant.path))
@@ -329,7 +329,7 @@ def _share(before: Callable[[], object], after: Callable[[], object]) -> float:
     return float(statistics.median(shares[1:]))
 
 
-def _readings(maps: dict[str, TensorSpec], recipe: Recipe, classes: int) -> Iterator[dict[str, str]]:
+def _readings(maps: dict[str, TensorSpec], recipe: CutRecipe, classes: int) -> Iterator[dict[str, str]]:
     """What each tensor may be, as tensor -> role and level: levels by their size, roles by the number of channels."""
     levels: dict[tuple[int, ...], list[str]] = {}
     for name, spec in maps.items():
@@ -345,7 +345,7 @@ def _readings(maps: dict[str, TensorSpec], recipe: Recipe, classes: int) -> Iter
             yield {name: f"{role}{level}" for name, role, level in pairs}
 
 
-def _fits(recipe: Recipe, role: str, channels: int, classes: int) -> bool:
+def _fits(recipe: CutRecipe, role: str, channels: int, classes: int) -> bool:
     if role == "all":
         return channels % (5 + classes) == 0 if recipe.family == "yolov5-maps" else (channels - classes) % 4 == 0
     return {"boxes": channels % 4 == 0, "objects": channels == 1, "classes": channels == classes}[role]

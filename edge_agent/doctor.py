@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge_agent import __version__, files, registry, sandbox
 
-Row = tuple[str, bool, str]
+Check = tuple[str, bool, str]
 """what, whether it is good, what was found and the mend"""
 
 DISTRIBUTION, OWN = "edge-agent-runtime", "edge_agent/__init__.py"
@@ -24,7 +24,7 @@ FREE = 500_000_000
 """bytes that should be free where models and events are kept"""
 
 
-def examine() -> list[Row]:
+def examine() -> list[Check]:
     """Look at everything the agent needs; nothing raises."""
     return [
         _python(),
@@ -55,12 +55,12 @@ SAFE = {"onnxruntime": (1, 24), "cv2": (5, 0), "onnx": (1, 21)}
 OPTIONAL = {"sounddevice", "iotcore", "onnx", "simplejpeg"}
 
 
-def _python() -> Row:
+def _python() -> Check:
     version = platform.python_version()
     return "python", sys.version_info >= (3, 10), f"{version} (3.10 or later is needed)"
 
 
-def _machine() -> Row:
+def _machine() -> Check:
     bits = struct.calcsize("P") * 8
     cores = len(os.sched_getaffinity(0))
     good = bits == 64
@@ -68,7 +68,7 @@ def _machine() -> Row:
     return "machine", good, f"{platform.machine()}, {bits} bit, {cores} cores{mend}"
 
 
-def _name() -> Row:
+def _name() -> Check:
     """Another distribution may hold an ``edge_agent`` too: which of the two is imported is chance."""
     import json
     from importlib.metadata import distributions
@@ -85,7 +85,7 @@ def _name() -> Row:
     return "name", True, f"edge_agent {__version__} from {registry.PACKAGE}"
 
 
-def _library(what: str, module: str, mend: str) -> Row:
+def _library(what: str, module: str, mend: str) -> Check:
     try:
         found = importlib.import_module(module)
     except (ImportError, OSError) as error:
@@ -107,7 +107,7 @@ def _hole(module: str, version: str) -> str:
     return f"; WARNING: holes are known below {least}: update it{mend}, or serve only what you trust"
 
 
-def _products() -> Row:
+def _products() -> Check:
     """How ONNX files of int8 are multiplied here (see backends/onnx.py)."""
     from edge_agent.backends.onnx import saturates
 
@@ -123,7 +123,7 @@ def _products() -> Row:
     return "int8 in ONNX", True, f"{found} fast ones serves where it agrees with its parent and wins the race"
 
 
-def _home() -> Row:
+def _home() -> Check:
     home = registry.home()
     try:
         files.folder(home)
@@ -141,7 +141,7 @@ def _home() -> Row:
     return "store", free > FREE, f"{home}, {free / 1e9:.1f} GB free"
 
 
-def _telemetry() -> Row:
+def _telemetry() -> Check:
     """ONNX Runtime from 1.32 on reports to its maker, unless it is told not to (see edge_agent/__init__.py)."""
     if os.environ.get("ORT_DISABLE_TELEMETRY") != "1":
         return "telemetry", False, "ONNX Runtime's is on: something took ORT_DISABLE_TELEMETRY=1 out of the environment"
@@ -151,7 +151,7 @@ def _telemetry() -> Row:
     return "telemetry", True, f"off, also that of ONNX Runtime{rest}"
 
 
-def _sandbox() -> Row:
+def _sandbox() -> Check:
     """What stands around the process that tries a model; the agent works without."""
     lacks = sandbox.missing()
     if not lacks:
@@ -160,7 +160,7 @@ def _sandbox() -> Row:
     return "sandbox", True, f"WARNING: this kernel has no {', no '.join(lacks)}: a model is tried under limits; {mend}"
 
 
-def _clock() -> Row:
+def _clock() -> Check:
     """A board without a battery starts in 1970 or at its last shutdown; certificates and times are wrong until NTP."""
     import time
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 
 from edge_agent import segments
-from edge_agent.segments import Read, Segment
+from edge_agent.segments import Segment, SegmentRead
 
 AGENT = "agent"
 """the pipeline that gap events stand under"""
-KINDS = ("alert", "telemetry")
+QUEUES = ("alert", "telemetry")
 """In the order in which they are sent; quota takes them from the other end."""
 
 
@@ -183,7 +183,7 @@ class Queue:
         pairs = zip(self.segments, bounds, strict=False)
         return [segment for segment, following in pairs if segment.first <= last and following > first]
 
-    def between(self, first: int, last: int) -> Iterator[Read]:
+    def between(self, first: int, last: int) -> Iterator[SegmentRead]:
         """The readable records with a seq from `first` to `last`."""
         for segment in self.around(first, last):
             yield from (item for item in readable(segment) if first <= item.seq <= last)
@@ -193,7 +193,7 @@ class Queues(dict[str, Queue]):
     """The segments of a store, class by class."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__({kind: Queue(kind, segments.listed(path, kind)) for kind in KINDS})
+        super().__init__({kind: Queue(kind, segments.listed(path, kind)) for kind in QUEUES})
         self._scanned: dict[Path, tuple[int, list[int]]] = {}
 
     def on_disk(self, first: int, last: int) -> set[int]:
@@ -220,7 +220,7 @@ def fill(segment: Segment, seqs: Iterable[int]) -> None:
         segment.count += 1
 
 
-def entry(item: Read, kind: str) -> Entry:
+def entry(item: SegmentRead, kind: str) -> Entry:
     """A record's body taken apart (see Entry.packed)."""
     body = item.body or b"\0"
     n = 1 + body[0]
@@ -228,7 +228,7 @@ def entry(item: Read, kind: str) -> Entry:
     return Entry(item.seq, kind, body[1:n].decode(errors="replace"), None if mark < 0 else mark, body[n + 8 :])
 
 
-def readable(segment: Segment) -> list[Read]:
+def readable(segment: Segment) -> list[SegmentRead]:
     """The records of a whole segment, whatever its reader has seen."""
     return [item for item in segments.scan(segment) if item.body is not None]
 
@@ -243,7 +243,7 @@ def declaration(gone: list[Entry], why: str, numbers: set[int] | None = None) ->
     return Lost(first, last, len(numbers) + known, why, known)
 
 
-def unsent(segment: Segment) -> list[Read]:
+def unsent(segment: Segment) -> list[SegmentRead]:
     """What the reader of a segment has not come to, damage too, without what is struck off."""
     rest = Segment(segment.path, segment.first, segment.size, offset=segment.offset)
     try:

@@ -29,7 +29,7 @@ from edge_agent.blame import Alone, Blame
 from edge_agent.budget import Budget
 from edge_agent.clock import Clock
 from edge_agent.config import Mqtt, level
-from edge_agent.entries import AGENT, KINDS, Record
+from edge_agent.entries import AGENT, QUEUES, Record
 from edge_agent.errors import ConfigError, LinkError, tenfold
 from edge_agent.outbox import Outbox
 from edge_agent.segments import write_private
@@ -541,7 +541,7 @@ class Link:
 
     def _next(self, room: int) -> list[Record]:
         """What is to be sent now."""
-        kinds = self.budget.open(KINDS)
+        kinds = self.budget.open(QUEUES)
         if not self.mqtt.ack:
             return self.outbox.take(room, kinds, self._held)
         self.outbox.again(self._acks.late())
@@ -558,7 +558,7 @@ class Link:
         if self._too_large(topic, record.payload):
             self._refuse(record, self._limit)
             return
-        if record.kind not in self.budget.open(KINDS):  # those before it took the day's last bytes
+        if record.kind not in self.budget.open(QUEUES):  # those before it took the day's last bytes
             self.outbox.again([record])
             return
         payload = record.payload

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.entries import AGENT, KINDS, Counts, Entry, Lost, Record, declaration
+from edge_agent.entries import AGENT, QUEUES, Counts, Entry, Lost, Record, declaration
 from edge_agent.errors import StoreError
 from edge_agent.journal import SYNC_EVERY, Journal
 from edge_agent.numbering import HOMELESS, OPEN
@@ -82,7 +82,7 @@ class Outbox:
         self._pending_bytes = 0
         self._passed: dict[str, tuple[int, int]] = {}
         """pipeline -> the last number given out when it had passed a mark, and the mark"""
-        self._ram: dict[str, deque[Entry]] = {kind: deque() for kind in KINDS}
+        self._ram: dict[str, deque[Entry]] = {kind: deque() for kind in QUEUES}
         """what the disk refused, oldest first"""
         self._again: deque[Record] = deque()
         self._taken: set[Record] = set()
@@ -179,7 +179,7 @@ class Outbox:
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, limit: int, kinds: tuple[str, ...] = KINDS, but: Container[str] = ()) -> list[Record]:
+    def take(self, limit: int, kinds: tuple[str, ...] = QUEUES, but: Container[str] = ()) -> list[Record]:
         """Up to `limit` events of these kinds to send next, alerts first, oldest first; none of the pipelines in `but`.
 
         Each is the caller's until done or again. What stands on disk before others and is of a pipeline in `but` is
@@ -406,9 +406,9 @@ class Outbox:
 
     def _write(self, batch: list[Entry]) -> None:
         """Append a batch, after what waits in RAM; what was appended is no longer pending, even if the rest fails."""
-        for kind in KINDS:
+        for kind in QUEUES:
             self._from_ram(kind)
-        for kind in KINDS:
+        for kind in QUEUES:
             mine = [item for item in batch if item.kind == kind]
             if mine:
                 self._journal.append(kind, mine)
@@ -469,7 +469,7 @@ class Outbox:
                 self._ram[item.kind].append(item)
             waiting = sum(len(item.payload) for ram in self._ram.values() for item in ram)
             room = RAM_BYTES if waiting <= RAM_BYTES else RAM_BYTES * 3 // 4  # a quarter at once: one gap, not many
-            for kind in reversed(KINDS):
+            for kind in reversed(QUEUES):
                 ram = self._ram[kind]
                 while waiting > room and len(ram) > 1:
                     item = ram.popleft()

@@ -41,8 +41,8 @@ from edge_agent.types import (
 
 log = logging.getLogger("edge_agent")
 
-Found: TypeAlias = Sample | Finding
-Report: TypeAlias = Callable[["Iterable[Found] | None"], "Iterable[Found]"]
+SampleOrFinding: TypeAlias = Sample | Finding
+Reporter: TypeAlias = Callable[["Iterable[SampleOrFinding] | None"], "Iterable[SampleOrFinding]"]
 """Findings of one sample -> those to report; None when the samples have ended."""
 
 KEEP = 1000
@@ -67,7 +67,7 @@ class Stats(msgspec.Struct):
         """Remember one stage's time."""
         self.stages.setdefault(stage, deque(maxlen=KEEP)).append(ms)
 
-    def timed(self, found: Iterable[Found]) -> Iterator[Found]:
+    def timed(self, found: Iterable[SampleOrFinding]) -> Iterator[SampleOrFinding]:
         """Pass findings on and remember what each stage of them cost, reported or not."""
         for item in found:
             if isinstance(item, Finding):
@@ -79,7 +79,7 @@ class Stats(msgspec.Struct):
 def run(
     samples: Iterable[Sample],
     tasks: Sequence[Task],
-    report: Report,
+    report: Reporter,
     sink: Sink,
     stats: Stats,
     done: Callable[[Sample], None] = lambda sample: None,
@@ -100,7 +100,7 @@ def run(
 def run_abreast(
     samples: Iterable[Sample],
     teams: Sequence[Sequence[Task]],
-    report: Report,
+    report: Reporter,
     sink: Sink,
     stats: Stats,
     close: Callable[[], None],
@@ -155,7 +155,7 @@ def run_abreast(
     _end(report, sink, stats)
 
 
-def _answer(sample: Sample, tasks: Sequence[Task]) -> list[Found] | InputError | ModelError:
+def _answer(sample: Sample, tasks: Sequence[Task]) -> list[SampleOrFinding] | InputError | ModelError:
     """What is left of one sample at the end of the chain, or why it cannot be answered."""
     try:
         return list(walk(sample, tuple(tasks)))
@@ -164,7 +164,7 @@ def _answer(sample: Sample, tasks: Sequence[Task]) -> list[Found] | InputError |
 
 
 def _tell(
-    sample: Sample, answer: list[Found] | InputError | ModelError, report: Report, sink: Sink, stats: Stats
+    sample: Sample, answer: list[SampleOrFinding] | InputError | ModelError, report: Reporter, sink: Sink, stats: Stats
 ) -> None:
     """One sample's findings past the report into the sink, or into the log what is wrong with it."""
     try:
@@ -183,7 +183,7 @@ def _tell(
     stats.spent("age", (time.monotonic() - sample.mono) * 1000)
 
 
-def _end(report: Report, sink: Sink, stats: Stats) -> None:
+def _end(report: Reporter, sink: Sink, stats: Stats) -> None:
     for found in report(None):
         sink(found)
         stats.findings += 1
@@ -203,7 +203,7 @@ def walk(item: Sample | Finding, tasks: Sequence[Task]) -> Iterator[Sample | Fin
 # ── which findings are worth an event ────────────────────────────────────────────────────────────────────
 
 
-def reporter(how: str) -> Report:
+def reporter(how: str) -> Reporter:
     """The report that a config asks for: "every", "changes" or "summary:10s"."""
     if how == "every":
         return lambda found: found or ()
@@ -212,7 +212,7 @@ def reporter(how: str) -> Report:
     return _summary(float(how.removeprefix("summary:").removesuffix("s")))
 
 
-def _labels(item: Found) -> Counter[object] | None:
+def _labels(item: SampleOrFinding) -> Counter[object] | None:
     """What is in view; None for what is always reported."""
     if not isinstance(item, Finding):
         return None
@@ -225,13 +225,13 @@ def _labels(item: Found) -> Counter[object] | None:
     return None
 
 
-def _changes() -> Report:
+def _changes() -> Reporter:
     """Detections when how many of each label are in view differs from the last reported; so the label of a frame, and
     whether a sample is unusual; all else always.
     """
     last: Counter[object] = Counter()
 
-    def report(found: Iterable[Found] | None) -> Iterator[Found]:
+    def report(found: Iterable[SampleOrFinding] | None) -> Iterator[SampleOrFinding]:
         nonlocal last
         for item in found or ():
             labels = _labels(item)
@@ -243,13 +243,13 @@ def _changes() -> Report:
     return report
 
 
-def _summary(seconds: float) -> Report:
+def _summary(seconds: float) -> Reporter:
     """Of each `seconds`, the detections with the most boxes; all else always."""
-    best: Found | None = None
+    best: SampleOrFinding | None = None
     most = -1
     until = 0.0
 
-    def report(found: Iterable[Found] | None) -> Iterator[Found]:
+    def report(found: Iterable[SampleOrFinding] | None) -> Iterator[SampleOrFinding]:
         nonlocal best, most, until
         now = time.monotonic()
         if best is not None and (found is None or now >= until):
@@ -314,7 +314,7 @@ def _says(event: Event) -> object:
 # ── from a finding to the event that leaves the device ───────────────────────────────────────────────────
 
 
-def to_event(found: Found, pipeline: str) -> Event:
+def to_event(found: SampleOrFinding, pipeline: str) -> Event:
     """The event of one finding, not yet numbered; `age_ms` is the sample's age when the finding was ready."""
     sample, ready = (found.of, found.mono) if isinstance(found, Finding) else (found, time.monotonic())
     head: dict[str, Any] = {

@@ -76,9 +76,9 @@ def prove(trial: Trial) -> Result:
     (variant,) = trial.variants
     seen = Recorder()
     model = open_served(trial.manifest, variant, trial.parts, trial.threads, seen)
-    from edge_agent.sanity import LOOKS
+    from edge_agent.sanity import SANITY_CHECKS
 
-    notes = LOOKS[trial.manifest.task](model, seen)
+    notes = SANITY_CHECKS[trial.manifest.task](model, seen)
     return Result(True, notes=notes, figures={"engine": model.net.engine, "peak_rss": peak_rss()})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edge_agent.entries import KINDS, Lost, Queue, declaration, entry, unsent
+from edge_agent.entries import QUEUES, Lost, Queue, declaration, entry, unsent
 from edge_agent.journal import Journal
 from edge_agent.segments import Segment
 from edge_agent.types import KNOWN_TIME
@@ -42,7 +42,7 @@ def _victim(journal: Journal) -> tuple[Queue, Segment, str] | None:
     elif journal.max_events is not None and journal.waiting > journal.max_events:
         full = f"{journal.max_events} events"
     before = time.time() - 3600 * journal.expire_hours if journal.expire_hours else 0.0
-    for kind in reversed(KINDS):
+    for kind in reversed(QUEUES):
         queue = journal.queues[kind]
         for segment in queue.segments:
             if not segment.sealed or segment.outstanding:

@@ -44,7 +44,7 @@ class Reading(msgspec.Struct, frozen=True):
     ends: Ends
 
 
-Found = TypeVar("Found", Ends, Reading)
+Declared = TypeVar("Declared", Ends, Reading)
 
 
 def read(path: Path, proofs: Sequence[Path] = (), told: Mapping[str, str] = {}) -> Reading:
@@ -73,7 +73,7 @@ def ends(path: Path, format: str) -> Ends:
     return _as(Ends, _asked("load", path, format, {})[0], path)
 
 
-def _as(kind: type[Found], result: Result, path: Path) -> Found:
+def _as(kind: type[Declared], result: Result, path: Path) -> Declared:
     """What the child found, its bounds checked. RefusedError: the child read a hostile file, so it is not believed."""
     try:
         return msgspec.convert(result.figures, kind)

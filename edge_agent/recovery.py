@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_agent import marks, numbering, segments
-from edge_agent.entries import KINDS, Lost, Preface, Queues, entry, fill, numbers, preface_of
+from edge_agent.entries import QUEUES, Lost, Preface, Queues, entry, fill, numbers, preface_of
 from edge_agent.marks import Marks
 from edge_agent.numbering import CLOSED, HOMELESS, OPEN, RESERVE, Mark
 from edge_agent.types import KNOWN_TIME
@@ -19,7 +19,7 @@ CLOCKLESS = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Recovered:
     """A store as it was found."""
 
     mark: Mark
@@ -38,7 +38,7 @@ class Found:
     """pipeline -> the mark of its last event that is kept"""
 
 
-def recover(path: Path, queues: Queues) -> Found:
+def recover(path: Path, queues: Queues) -> Recovered:
     """Look at the store's files; nothing is written. Raises OSError."""
     saved = marks.load(path)
     newest, epoch = _newest(queues, saved)
@@ -58,10 +58,10 @@ def recover(path: Path, queues: Queues) -> Found:
         saved = _from_prefaces(queues)
     ends = {
         kind: max([getattr(old, kind), *(run[1] for s in queues[kind].segments[-1:] for run in s.numbers)])
-        for kind in KINDS
+        for kind in QUEUES
     }
     mark = replace(old, **ends)
-    return Found(mark, last, first - 1 if why else last, lost, told, saved, _resume(queues, saved, last))
+    return Recovered(mark, last, first - 1 if why else last, lost, told, saved, _resume(queues, saved, last))
 
 
 def _numbers(path: Path, newest: int, epoch: int) -> tuple[Mark, str, int, int]:

@@ -42,7 +42,7 @@ in them and in noise
 """
 CLIPPED = 0.1
 """share of box coordinates at an end of the scale from which on boxes are clipped; of sound heads it is below 0.001"""
-WORDS = {
+WORDS_FOR = {
     "person": {"person", "people", "man", "woman", "face", "human"},
     "cat": {"cat", "tabby", "kitten"},
     "cup": {"cup", "mug", "espresso", "coffee"},
@@ -312,7 +312,7 @@ def _names(model: Served) -> list[str]:
 
 def means(label: str, thing: str) -> bool:
     """Whether a label's words mean the thing that a proof picture shows."""
-    return bool(WORDS[thing] & set(re.split(r"[^a-z]+", label.casefold())))
+    return bool(WORDS_FOR[thing] & set(re.split(r"[^a-z]+", label.casefold())))
 
 
 # ── autoencoders ─────────────────────────────────────────────────────────────────────────────────────────
@@ -335,8 +335,8 @@ def _anomaly(model: Served, seen: Recorder) -> list[str]:
     return [f"reconstruction error {min(errors):.4g} to {max(errors):.4g} on {len(shown)} samples"]
 
 
-Look = Callable[[Served, Recorder], list[str]]
-LOOKS: dict[str, Look] = {
+SanityCheck = Callable[[Served, Recorder], list[str]]
+SANITY_CHECKS: dict[str, SanityCheck] = {
     "detect": _detector,
     "encode": _encoder,
     "classify": _labeller,

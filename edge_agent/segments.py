@@ -40,7 +40,7 @@ def pack(seq: int, body: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class SegmentRead:
     """One step of reading: a record, or a stretch of damage (`body` None)."""
 
     seq: int
@@ -50,7 +50,7 @@ class Read:
     """offset in `data` behind it"""
 
 
-def parse(data: bytes, final: bool, at: int = 0) -> Iterator[Read]:
+def parse(data: bytes, final: bool, at: int = 0) -> Iterator[SegmentRead]:
     """The records in `data` from `at` on; what cannot be one is yielded as damage.
 
     `final` says that nothing follows, so that a record cut short is damage too; else parsing stops before it.
@@ -69,13 +69,13 @@ def parse(data: bytes, final: bool, at: int = 0) -> Iterator[Read]:
             body = data[at + RECORD.size : end]
             if len(body) == length and zlib.crc32(body, zlib.crc32(CHECKED.pack(length, seq))) == crc:
                 if damage < at:
-                    yield Read(0, None, at)
-                yield Read(seq, body, end)
+                    yield SegmentRead(0, None, at)
+                yield SegmentRead(seq, body, end)
                 at = damage = end
                 continue
             at += 1
         if damage < at:
-            yield Read(0, None, at)
+            yield SegmentRead(0, None, at)
         return
 
 
@@ -134,9 +134,9 @@ class Segment:
         except OSError:
             return time.time()
 
-    def read(self, limit: int) -> list[Read]:
+    def read(self, limit: int) -> list[SegmentRead]:
         """Up to `limit` records from where the reader stands, damage in between, and the reader moves on."""
-        found: list[Read] = []
+        found: list[SegmentRead] = []
         if self.acked is None:
             self.acked = set(read_acks(self.path.with_suffix(".ack")))
         size, fresh = CHUNK, False
@@ -149,13 +149,13 @@ class Segment:
                     break
                 self._chunk, self._chunk_at, fresh = chunk, start, True
                 if not self._chunk:
-                    found.append(Read(self.last, None, 0))
+                    found.append(SegmentRead(self.last, None, 0))
                     break
             final = self.sealed and self._chunk_at + len(self._chunk) >= self.size
             for item in parse(self._chunk, final, start - self._chunk_at):
                 self.offset = self._chunk_at + item.end
                 if item.body is None:
-                    found.append(Read(self.last, None, item.end))
+                    found.append(SegmentRead(self.last, None, item.end))
                 elif item.seq:
                     self.last = max(self.last, item.seq)
                     if item.seq not in self.acked:
@@ -168,7 +168,7 @@ class Segment:
                 fresh = True
             elif len(self._chunk) < wanted:  # a bad sector follows, and this record reaches into it
                 self.offset += len(self._chunk)
-                found.append(Read(self.last, None, len(self._chunk)))
+                found.append(SegmentRead(self.last, None, len(self._chunk)))
             else:  # one record longer than the chunk
                 if size > 2 * LONGEST:
                     break
@@ -264,7 +264,7 @@ def listed(folder: Path, kind: str) -> list[Segment]:
     return sorted(found, key=lambda s: s.first)
 
 
-def scan(segment: Segment) -> Iterator[Read]:
+def scan(segment: Segment) -> Iterator[SegmentRead]:
     """Each record and each stretch of damage of a whole segment, without moving its reader."""
     whole = Segment(segment.path, segment.first, segment.size, sealed=True, acked=set())
     try:

@@ -95,7 +95,7 @@ class Models:
 
     def changed(self) -> list[str]:
         """Names under which another model lies than the one that was last opened (or tried)."""
-        return [name for name, mark in self._marks.items() if registry.mark(name) not in ("", mark)]
+        return [name for name, mark in self._marks.items() if registry.fingerprint(name) not in ("", mark)]
 
     def improve(self, name: str) -> bool:
         """Make the faster forms of its files and race them all, where nobody has; whether anything is known anew.
@@ -117,7 +117,7 @@ class Models:
     def open(self, name: str, pace: Pace = SLOWLY) -> Served:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
         # marked before it is read: what changes meanwhile is noticed afterwards
-        self._marks[name] = registry.mark(name)
+        self._marks[name] = registry.fingerprint(name)
         located = registry.locate(name, pull=self.pull, say=self.say, read=seen)
         manifest = located.manifest
         parts = parts_of(located, pull=self.pull, say=self.say)

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_agent.errors import InputError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import File, Manifest, Served
-from edge_agent.registry.inspect import Look, Seen
+from edge_agent.registry.inspect import Seen, TryReading
 from edge_agent.registry.seen import Worth
 from edge_agent.shown import SENTENCES, Scene, frames, scenes, thing_of
 from edge_agent.sources.pictures import read_picture
@@ -53,8 +53,8 @@ AWAY = 0.2
 """share of boxes that reach far out of the picture from which on their numbers mean something else"""
 
 
-def looker(pictures: Sequence[Path] = ()) -> Look:
-    """A `Look` for inspection on the carried pictures, or on those of the user. InputError for one that is none."""
+def looker(pictures: Sequence[Path] = ()) -> TryReading:
+    """A `TryReading` on the carried pictures, or on those of the user. InputError for one that is none."""
     given = [read_picture(path) for path in pictures]
     proofs = [scene for frame in given for scene in _corners_of(frame)] or scenes()
     last: list[Net] = []

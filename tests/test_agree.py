@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent import registry
 from edge_agent.agree import _correlation, _faint, _follows, _kept, boxes, truth_of
 from edge_agent.errors import RefusedError
-from edge_agent.figures.coco_map import Found, average_precision
+from edge_agent.figures.coco_map import FoundBoxes, average_precision
 from edge_agent.figures.scores import pearson
 from edge_agent.registry import store
 from edge_agent.serving import Models, try_all
@@ -153,8 +153,8 @@ def test_a_variant_that_is_blind_to_a_class(tmp_path: Path, other: float) -> Non
 
 def test_half_of_the_faint_boxes_fainter_still() -> None:
     zeros, score = np.zeros(20, np.int64), np.full(20, 0.1)
-    theirs = Found(np.arange(20, dtype=np.int64), zeros, np.tile([0.0, 0.0, 9.0, 9.0], (20, 1)), score)
-    mine = Found(theirs.image, zeros, theirs.xywh, np.where(np.arange(20) < 10, score, 0.4 * score))
+    theirs = FoundBoxes(np.arange(20, dtype=np.int64), zeros, np.tile([0.0, 0.0, 9.0, 9.0], (20, 1)), score)
+    mine = FoundBoxes(theirs.image, zeros, theirs.xywh, np.where(np.arange(20) < 10, score, 0.4 * score))
     (share, told), classes = _faint(theirs, mine, 1.0)
     assert (round(share, 6), told) == (0.8, "faint boxes of its parent that it sees (10 of 20)")
     assert classes == (1.0, "classes in faint boxes of its parent that it sees (1 of 1)")

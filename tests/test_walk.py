@@ -15,7 +15,7 @@ from edge_agent import mailbox
 from edge_agent.errors import InputError
 from edge_agent.lane import Lane
 from edge_agent.mailbox import Mailbox
-from edge_agent.pipeline import Folder, Found, Stats, reporter, run, run_abreast, to_event
+from edge_agent.pipeline import Folder, SampleOrFinding, Stats, reporter, run, run_abreast, to_event
 from edge_agent.types import (
     Detections,
     DetectionsEvent,
@@ -216,7 +216,7 @@ class Twice:
 
 
 def test_items_flow_depth_first_and_past_tasks_that_do_not_take_them() -> None:
-    out: list[Found] = []
+    out: list[SampleOrFinding] = []
     stats = Stats()
     run([text("a"), text("bad"), text("b")], [Upper(), Twice()], reporter("every"), out.append, stats)
     shown = [o.text if isinstance(o, Text) else type(o.what).__name__ for o in out if isinstance(o, Text | Finding)]
@@ -243,7 +243,7 @@ class Slow:
 
 
 def test_samples_under_way_at_once_are_told_in_their_order() -> None:
-    out: list[Found] = []
+    out: list[SampleOrFinding] = []
     stats, both = Stats(), threading.Barrier(2)
     samples = [text(str(n)) for n in range(6)]
     run_abreast(samples, [[Slow(both)], [Slow(both)]], reporter("every"), out.append, stats, lambda: None)
@@ -254,7 +254,7 @@ def test_samples_under_way_at_once_are_told_in_their_order() -> None:
 def test_what_one_of_them_fails_on_ends_them_all() -> None:
     box: Mailbox[Sample] = Mailbox(4, newest=False)
 
-    def fail(found: Found) -> None:
+    def fail(found: SampleOrFinding) -> None:
         raise OSError("no room")
 
     box.put(text("a"))

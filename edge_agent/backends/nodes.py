@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 DTYPES: dict[int, str] = {1: "<f4", 3: "|i1", 7: "<i8"}
 """TensorProto.DataType: float32, int8 and int64"""
-KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
+DATA_TYPES = {dtype: kind for kind, dtype in DTYPES.items()}
 FLOAT, UINT8 = 1, 2
 INT, INTS = 2, 7
 """AttributeProto.AttributeType"""
@@ -216,7 +216,7 @@ class Graph:
         for name, value in self.added.items():
             if users[name]:
                 shape = b"".join(integer(1, axis) for axis in value.shape)
-                kind = integer(2, KINDS[value.dtype.str])
+                kind = integer(2, DATA_TYPES[value.dtype.str])
                 graph += block(5, shape + kind + block(8, name.encode()) + block(9, value.tobytes()))
         with out.open("wb") as file:
             for number, at, _, e in fields(self.data, 0, len(self.data)):

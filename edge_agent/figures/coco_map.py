@@ -44,7 +44,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundBoxes:
     """What a detector found: n boxes, columns of one length."""
 
     image: Longs
@@ -88,7 +88,7 @@ def _mean(values: Doubles) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def average_precision(truth: Truth, found: Found, labels: Sequence[int]) -> Precision:
+def average_precision(truth: Truth, found: FoundBoxes, labels: Sequence[int]) -> Precision:
     """Score `found` against `truth` for each class id of `labels`; boxes of other classes are not looked at.
 
     Equal scores rank by the number of the picture, then in the order given.
@@ -111,7 +111,7 @@ def average_precision(truth: Truth, found: Found, labels: Sequence[int]) -> Prec
     return Precision(ap, recall, count)
 
 
-def f1_by_picture(truth: Truth, found: Found, labels: Sequence[int], pictures: int, iou: float = 0.5) -> Doubles:
+def f1_by_picture(truth: Truth, found: FoundBoxes, labels: Sequence[int], pictures: int, iou: float = 0.5) -> Doubles:
     """(pictures,) F1 of the boxes of each picture at one IoU; 1 where there is nothing and nothing was found."""
     right, wanted, given = (np.zeros(pictures) for _ in range(3))
     for label in labels:
@@ -126,7 +126,7 @@ def f1_by_picture(truth: Truth, found: Found, labels: Sequence[int], pictures: i
     return np.where(boxes_in_all > 0, 2 * right / np.maximum(boxes_in_all, 1), 1.0)
 
 
-def _of_class(truth: Truth, found: Found, label: int) -> tuple[Truth, Found]:
+def _of_class(truth: Truth, found: FoundBoxes, label: int) -> tuple[Truth, FoundBoxes]:
     """The boxes of one class: truth by picture, found by picture and falling score, at most MOST a picture."""
     own = np.flatnonzero(truth.label == label)
     own = own[np.argsort(truth.image[own], kind="stable")]
@@ -135,7 +135,7 @@ def _of_class(truth: Truth, found: Found, label: int) -> tuple[Truth, Found]:
     of = of[np.lexsort((-found.score[of], found.image[of]))]
     images = found.image[of]
     of = of[np.arange(len(of)) - np.searchsorted(images, images) < MOST]
-    return some, Found(found.image[of], found.label[of], found.xywh[of], found.score[of])
+    return some, FoundBoxes(found.image[of], found.label[of], found.xywh[of], found.score[of])
 
 
 def _outside(area: Doubles, limits: Doubles) -> Flags:
@@ -144,7 +144,7 @@ def _outside(area: Doubles, limits: Doubles) -> Flags:
     return flags
 
 
-def _match(some: Truth, boxes: Found, aside: Flags, apart: Flags, thresholds: Doubles) -> tuple[Flags, Flags]:
+def _match(some: Truth, boxes: FoundBoxes, aside: Flags, apart: Flags, thresholds: Doubles) -> tuple[Flags, Flags]:
     """Give each found box the truth that it meets best, in the order of scores, in every range of areas at once.
 
     `aside` (areas, m): truth that does not count, taken only where none that counts is met. `apart` (areas, n): found

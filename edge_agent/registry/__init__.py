@@ -30,7 +30,7 @@ ALIASES = {"detector": ("yolox-nano", "edge-yolo"), "encoder": ("minilm-l6-int8"
 SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
 
 Say = Callable[[int, int], None]
-Read = Callable[[Path], "Seen"]
+ReadFile = Callable[[Path], "Seen"]
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ def locate(
     *,
     pull: bool = False,
     say: Say | None = None,
-    read: Read | None = None,
+    read: ReadFile | None = None,
 ) -> Located:
     """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
 
@@ -105,7 +105,7 @@ def locate(
     raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
 
 
-def mark(name: str) -> str:
+def fingerprint(name: str) -> str:
     """Another text as soon as `locate` would read another manifest or bare file; empty when nothing is there.
 
     Two system calls, to be asked every few seconds. An alias keeps to the model that it meant at the start.
@@ -152,7 +152,7 @@ def _serves(located: Located) -> bool:
     return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
 
 
-def _bare(path: Path, read: Read) -> Located:
+def _bare(path: Path, read: ReadFile) -> Located:
     """A manifest for a file that has none, with the reasons as `why`. RefusedError for what cannot be run."""
     format = SUFFIXES[path.suffix.lower()]
     seen = read(path)

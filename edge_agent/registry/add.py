@@ -15,13 +15,24 @@ import msgspec
 from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, UsageError
 from edge_agent.manifest import SHA256, Manifest, load
-from edge_agent.registry import ALIASES, Located, Read, carried, file_path, home, locate, manifest_in, store, versions
+from edge_agent.registry import (
+    ALIASES,
+    Located,
+    ReadFile,
+    carried,
+    file_path,
+    home,
+    locate,
+    manifest_in,
+    store,
+    versions,
+)
 
 
 def add(
     path: Path,
     name: str | None,
-    read: Read,
+    read: ReadFile,
     prove: Callable[[Located], object] = lambda located: None,
 ) -> Located:
     """Copy a model (a folder with a manifest, or a bare file) into the registry, once `prove` has raised nothing.

@@ -23,7 +23,7 @@ AFFINE = ("Add", "Sub", "Mul", "Div")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FileNode:
     """One operator."""
 
     op: str
@@ -34,10 +34,10 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class FileGraph:
     """What one file holds, as far as inspection goes."""
 
-    nodes: tuple[Node, ...] = ()
+    nodes: tuple[FileNode, ...] = ()
     constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """constants of at most SHORT numbers"""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Leading:
     """the first operator that is none of these"""
 
 
-def leading(graph: Graph, name: str) -> Leading:
+def leading(graph: FileGraph, name: str) -> Leading:
     """Follow the input `name` to the first layer."""
     ops: list[str] = []
     gain: tuple[float, ...] = (1.0,)
@@ -113,7 +113,7 @@ def _each(a: tuple[float, ...], b: tuple[float, ...], op: str) -> tuple[float, .
     return tuple(x * y if op == "Mul" else x / y for x, y in pairs)
 
 
-def constant(graph: Graph, name: str) -> tuple[float, ...]:
+def constant(graph: FileGraph, name: str) -> tuple[float, ...]:
     """The numbers of a short constant, a Cast or DequantizeLinear before it looked through; () for anything else."""
     if name in graph.constants:
         return graph.constants[name]
@@ -123,10 +123,10 @@ def constant(graph: Graph, name: str) -> tuple[float, ...]:
     return ()
 
 
-def behind(graph: Graph, name: str) -> list[Node]:
+def behind(graph: FileGraph, name: str) -> list[FileNode]:
     """The chain of operators that ends in the output `name`, last one first, as long as it has one main input."""
     makers = {out: node for node in graph.nodes for out in node.outputs}
-    chain: list[Node] = []
+    chain: list[FileNode] = []
     while name in makers and len(chain) < 12:
         node = makers[name]
         chain.append(node)
@@ -136,7 +136,7 @@ def behind(graph: Graph, name: str) -> list[Node]:
     return chain
 
 
-def output_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
+def output_scale(graph: FileGraph, name: str) -> tuple[float, int, str] | None:
     """Scale, zero point and integer type of what an output holds, also where a DequantizeLinear stands behind it."""
     for node in behind(graph, name):
         if node.op == "DequantizeLinear" and node.inputs[0] in graph.scales:
@@ -148,7 +148,7 @@ def output_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
     return graph.scales.get(name)
 
 
-def input_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
+def input_scale(graph: FileGraph, name: str) -> tuple[float, int, str] | None:
     """Scale, zero point and integer type that the graph gives a float input before anything else."""
     users = [node for node in graph.nodes if name in node.inputs]
     if len(users) != 1 or users[0].op != "QuantizeLinear" or not users[0].outputs:
@@ -156,7 +156,7 @@ def input_scale(graph: Graph, name: str) -> tuple[float, int, str] | None:
     return _scale(graph, users[0]) or graph.scales.get(users[0].outputs[0])
 
 
-def _scale(graph: Graph, node: Node) -> tuple[float, int, str] | None:
+def _scale(graph: FileGraph, node: FileNode) -> tuple[float, int, str] | None:
     """What an ONNX QuantizeLinear or DequantizeLinear has as its second and third input."""
     scale = constant(graph, node.inputs[1]) if len(node.inputs) > 1 else ()
     zero = constant(graph, node.inputs[2]) if len(node.inputs) > 2 else (0.0,)
@@ -166,7 +166,7 @@ def _scale(graph: Graph, node: Node) -> tuple[float, int, str] | None:
     return scale[0], int(zero[0]), kind
 
 
-def embedding(graph: Graph, name: str) -> tuple[int, int] | None:
+def embedding(graph: FileGraph, name: str) -> tuple[int, int] | None:
     """(words, width) of the table in which the token ids of input `name` are looked up."""
     names = {name}
     for node in graph.nodes:
@@ -180,7 +180,7 @@ def embedding(graph: Graph, name: str) -> tuple[int, int] | None:
     return None
 
 
-def _table(graph: Graph, name: str) -> tuple[int, ...]:
+def _table(graph: FileGraph, name: str) -> tuple[int, ...]:
     """Dimensions of a table behind a Cast or a DequantizeLinear."""
     for node in graph.nodes:
         if name in node.outputs and node.inputs:

@@ -20,14 +20,14 @@ import numpy as np
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import MOST_SIDE
 from edge_agent.registry import kinds, names, onnx_file, picture, tflite_file
-from edge_agent.registry.graph import THROUGH, Graph, behind, clean, one_line, output_scale
+from edge_agent.registry.graph import THROUGH, FileGraph, behind, clean, one_line, output_scale
 from edge_agent.registry.heads import Guess, heads, shape
 from edge_agent.registry.names import coco80
-from edge_agent.registry.seen import BETTER, CLEARLY, ENOUGH, RUNS, SLIGHTLY, Look, Seen, Worth, summary, way
+from edge_agent.registry.seen import BETTER, CLEARLY, ENOUGH, RUNS, SLIGHTLY, Seen, TryReading, Worth, summary, way
 from edge_agent.registry.text import HEADS, encoder, head
 from edge_agent.types import Net, TensorSpec
 
-__all__ = ["RUNS", "Look", "Seen", "coco80", "inspect", "read_graph"]
+__all__ = ["RUNS", "Seen", "TryReading", "coco80", "inspect", "read_graph"]
 
 ONE_SCALE = (
     "yolox", "yolox-decoded", "yolov5", "yolov6", "yolov8", "rtdetr", "nanodet",
@@ -38,15 +38,15 @@ ALIKE = {"yolov6": "yolox-decoded", "ssd-decoded": "box-scores"}
 """families whose boxes are read alike"""
 
 
-def read_graph(path: Path) -> tuple[Graph, str]:
+def read_graph(path: Path) -> tuple[FileGraph, str]:
     """The file's graph and metadata, and why there is none ("" when there is)."""
     try:
         return (onnx_file.read(path) if path.suffix.lower() == ".onnx" else tflite_file.read(path)), ""
     except (OSError, ValueError, struct.error) as error:
-        return Graph(), f"graph and metadata cannot be read ({error})"
+        return FileGraph(), f"graph and metadata cannot be read ({error})"
 
 
-def inspect(path: Path, net: Net, look: Look | None = None, told: Mapping[str, str] = {}) -> Seen:
+def inspect(path: Path, net: Net, look: TryReading | None = None, told: Mapping[str, str] = {}) -> Seen:
     """Say what the network in this file is. `told`: what the user says of its input: scale, mean, std, channels.
 
     Without `look`, what is open is taken as the family is trained, and a reason says so. Raises RefusedError, one
@@ -69,7 +69,7 @@ def inspect(path: Path, net: Net, look: Look | None = None, told: Mapping[str, s
     return replace(seen, licence=licence or "unknown", reasons=reasons, refusal=one_line(seen.refusal, 1000))
 
 
-def _read(path: Path, net: Net, graph: Graph, look: Look | None) -> Seen:
+def _read(path: Path, net: Net, graph: FileGraph, look: TryReading | None) -> Seen:
     tflite = path.suffix.lower() == ".tflite"
     if len(net.inputs) == 1 and len(net.inputs[0].shape) == 4:
         return _picture(path, net, graph, tflite, look)
@@ -115,7 +115,7 @@ DECODED = {
 SERVED = "YOLOX, YOLOv5 to v12, YOLO26, DETR, RT-DETR, NanoDet, SSD, edge-yolo, BERT, a classifier or an autoencoder"
 
 
-def _named(kind: kinds.Kind, graph: Graph, path: Path, *also: str) -> Seen:
+def _named(kind: kinds.Kind, graph: FileGraph, path: Path, *also: str) -> Seen:
     """A family that is known and cannot be run."""
     found, where = names.stated(graph, path)
     fits = bool(found) and len(found) == kind.classes
@@ -134,7 +134,7 @@ def _named(kind: kinds.Kind, graph: Graph, path: Path, *also: str) -> Seen:
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _picture(path: Path, net: Net, graph: Graph, tflite: bool, look: Look | None) -> Seen:
+def _picture(path: Path, net: Net, graph: FileGraph, tflite: bool, look: TryReading | None) -> Seen:
     spec = net.inputs[0]
     order, why = picture.layout(spec, graph, tflite)
     if order is None:
@@ -209,7 +209,7 @@ def _outputs(net: Net, size: tuple[int, ...]) -> tuple[tuple[TensorSpec, ...], s
     return tuple(found), f"outputs: the file leaves axes open, a run gives {', '.join(shape(s) for s in found)}"
 
 
-def _worded(graph: Graph, guesses: list[Guess]) -> list[Guess]:
+def _worded(graph: FileGraph, guesses: list[Guess]) -> list[Guess]:
     """Those of the guesses that the exporter's own words allow."""
     meta = graph.meta
     queries = "rtdetr" in meta.get("description", "").lower().replace("-", "")
@@ -218,7 +218,7 @@ def _worded(graph: Graph, guesses: list[Guess]) -> list[Guess]:
     return some or guesses
 
 
-def _shown(seen: Seen, spec: TensorSpec, graph: Graph, width: int, height: int, order: str) -> Seen:
+def _shown(seen: Seen, spec: TensorSpec, graph: FileGraph, width: int, height: int, order: str) -> Seen:
     """The same with what the file says of its input, where it says it."""
     ways = picture.ways(spec, graph, seen.family, {"width": width, "height": height, "layout": order})
     stated = [reason for reason in ways.reasons if not reason.startswith("letterbox")]
@@ -233,11 +233,11 @@ Tried = tuple[Seen, picture.Ways, Worth]
 def _settle(
     path: Path,
     net: Net,
-    graph: Graph,
+    graph: FileGraph,
     guesses: list[Guess],
     base: dict[str, Any],
     reasons: list[str],
-    look: Look | None,
+    look: TryReading | None,
 ) -> Seen:
     """Of the families, namings, scales and channel orders that are open, those that make sense on the proof pictures.
 
@@ -334,7 +334,7 @@ def _other(one: Seen, seen: Seen) -> bool:
     return not same or (one.family == seen.family and one.labels != seen.labels)
 
 
-def _best(net: Net, tried: list[Tried], look: Look) -> tuple[Tried, list[Tried]]:
+def _best(net: Net, tried: list[Tried], look: TryReading) -> tuple[Tried, list[Tried]]:
     """The reading that is worth most, and what was tried to find the order of its channels.
 
     Where everybody trains a family in one way, another one has to do clearly better.
@@ -387,7 +387,13 @@ def _doubt(best: Tried, told: list[Tried]) -> str:
 
 
 def _classifier(
-    path: Path, net: Net, graph: Graph, kind: kinds.Kind, base: dict[str, Any], reasons: list[str], look: Look | None
+    path: Path,
+    net: Net,
+    graph: FileGraph,
+    kind: kinds.Kind,
+    base: dict[str, Any],
+    reasons: list[str],
+    look: TryReading | None,
 ) -> Seen:
     """A classifier of pictures: probabilities or logits, the names of its classes, and how a picture goes in.
 
@@ -428,7 +434,7 @@ def _classifier(
     )
 
 
-def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: Look | None) -> Seen:
+def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: TryReading | None) -> Seen:
     """The scale and channel order, as the file says them or as they make sense on the proof pictures."""
     first = replace(seen, input=ways.first, reasons=[*seen.reasons, *ways.reasons])
     if not ways.ranges and not ways.orders:
@@ -452,7 +458,9 @@ def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: Look | No
     return replace(best[0], reasons=[*first.reasons, f"{way(best[0])}: tried on the proof pictures, {said}"])
 
 
-def one_scale(graph: Graph, outputs: tuple[TensorSpec, ...], family: str, side: int, classes: int) -> tuple[str, bool]:
+def one_scale(
+    graph: FileGraph, outputs: tuple[TensorSpec, ...], family: str, side: int, classes: int
+) -> tuple[str, bool]:
     """What it costs that one quantized tensor holds boxes and scores ("" when none does), and whether it is too much.
 
     A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth,

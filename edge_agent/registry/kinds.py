@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.registry.graph import Graph, behind, embedding
+from edge_agent.registry.graph import FileGraph, behind, embedding
 from edge_agent.registry.heads import shape
 from edge_agent.types import Net, TensorSpec
 
@@ -31,7 +31,7 @@ def axes(spec: TensorSpec) -> tuple[int | None, ...]:
     return (*spec.shape[:1], *(axis for axis in spec.shape[1:] if axis != 1))
 
 
-def is_text(net: Net, graph: Graph) -> bool:
+def is_text(net: Net, graph: FileGraph) -> bool:
     """Whether token ids go in: integers [B, L] by name, or looked up in a table."""
     flat = [s for s in net.inputs if len(s.shape) == 2]
     first = [s for s in flat if s.dtype in ("int32", "int64")]
@@ -39,7 +39,7 @@ def is_text(net: Net, graph: Graph) -> bool:
     return bool(named or any("ids" in s.name.lower() for s in flat) or any(embedding(graph, s.name) for s in first))
 
 
-def text(net: Net, graph: Graph) -> Kind | None:
+def text(net: Net, graph: FileGraph) -> Kind | None:
     """Encoder, masked words, next sentence, tags, answers or classes, from the shapes of what comes out."""
     table = next((t for s in net.inputs if (t := embedding(graph, s.name))), None)
     where = f"the table of {table[0]} words by {table[1]}" if table else "no table of words was found"
@@ -78,7 +78,7 @@ def text(net: Net, graph: Graph) -> Kind | None:
     return None
 
 
-def _norm(graph: Graph, name: str) -> bool:
+def _norm(graph: FileGraph, name: str) -> bool:
     """Whether a layer normalisation gives this output, as it does a BERT's hidden states."""
     chain = [node.op for node in behind(graph, name)]
     return bool(chain) and (chain[0] in ("LayerNormalization", "SkipLayerNormalization") or chain[:2] == ["Add", "Mul"])

@@ -11,7 +11,7 @@ from typing import Any
 from edge_agent.errors import RefusedError
 from edge_agent.files import read_regular
 from edge_agent.registry import carried
-from edge_agent.registry.graph import MAX_WORDS, Graph, clean
+from edge_agent.registry.graph import MAX_WORDS, FileGraph, clean
 
 BESIDE = "labels.txt"
 KEYS = ("names", "id2label", "labels", "classes", "class_names", "label_names")
@@ -33,7 +33,7 @@ def coco80() -> list[str]:
     return carried("models", "yolox-nano", "labels.txt").read_text().splitlines()
 
 
-def stated(graph: Graph, path: Path, nothing: bool = True) -> tuple[list[str], str]:
+def stated(graph: FileGraph, path: Path, nothing: bool = True) -> tuple[list[str], str]:
     """The names that the file states, in the order of the classes, and where; [] when it states none.
 
     `nothing`: a first line ??? or background is no class, as in the labels of networks for pictures.

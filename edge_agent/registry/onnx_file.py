@@ -11,17 +11,17 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.registry.graph import MAX_WORDS, SHORT, Graph, Node
+from edge_agent.registry.graph import MAX_WORDS, SHORT, FileGraph, FileNode
 
 MAX_FIELDS = 2_000_000
 MAX_TEXT = 4096
 """bytes of a tensor's or operator's name"""
-KINDS = {1: "f", 2: "B", 3: "b", 4: "H", 5: "h", 6: "i", 7: "q", 11: "d", 12: "I", 13: "Q", 10: "e"}
+STRUCT_LETTERS = {1: "f", 2: "B", 3: "b", 4: "H", 5: "h", 6: "i", 7: "q", 11: "d", 12: "I", 13: "Q", 10: "e"}
 """TensorProto.DataType -> struct's letter"""
 INTEGER = {2: "uint8", 3: "int8"}
 
 
-def read(path: Path) -> Graph:
+def read(path: Path) -> FileGraph:
     """Read the file. ValueError where it is no protobuf of an ONNX model, or one with too many fields.
 
     Format: onnx.proto (ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, StringStringEntryProto) and
@@ -44,7 +44,7 @@ class _Reader:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.scales: dict[str, tuple[float, int, str]] = {}
 
-    def model(self) -> Graph:
+    def model(self) -> FileGraph:
         meta: dict[str, str] = {}
         producer, nodes = "", []
         for number, _, at, end in self.fields(0, len(self.data)):
@@ -60,7 +60,7 @@ class _Reader:
                         nodes.append(self.node(a, e))
                     elif inner == 5:
                         self.tensor(a, e, "")
-        return Graph(tuple(nodes), self.constants, self.shapes, self.scales, meta, {}, producer)
+        return FileGraph(tuple(nodes), self.constants, self.shapes, self.scales, meta, {}, producer)
 
     def fields(self, at: int, end: int) -> Iterator[Field]:
         """The fields of the message at `at`..`end`."""
@@ -98,7 +98,7 @@ class _Reader:
     def text(self, at: int, end: int) -> str:
         return self.data[at : min(end, at + MAX_TEXT)].decode(errors="replace")
 
-    def node(self, at: int, end: int) -> Node:
+    def node(self, at: int, end: int) -> FileNode:
         inputs, outputs, op, ints = [], [], "", []
         tensors = []
         for number, _, a, e in self.fields(at, end):
@@ -116,7 +116,7 @@ class _Reader:
                         ints += self.varints(value, begin, stop)
         if op == "Constant" and tensors and outputs:
             self.tensor(*tensors[0], outputs[0])
-        return Node(op, tuple(inputs), tuple(outputs), tuple(ints[:SHORT]))
+        return FileNode(op, tuple(inputs), tuple(outputs), tuple(ints[:SHORT]))
 
     def varints(self, value: int, at: int, end: int) -> list[int]:
         """A repeated integer: packed, or one at a time (`value`)."""
@@ -158,7 +158,7 @@ class _Reader:
                 self.scales[name] = (0.0, int(numbers[0]), INTEGER[kind])
 
     def raw(self, kind: int, at: int, end: int) -> list[float]:
-        letter = KINDS.get(kind, "")
+        letter = STRUCT_LETTERS.get(kind, "")
         size = struct.calcsize(f"<{letter}") if letter else 0
         if not size or end == at or (end - at) % size:
             return []

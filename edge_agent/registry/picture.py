@@ -15,7 +15,7 @@ import msgspec
 
 from edge_agent.errors import UsageError
 from edge_agent.manifest import Input
-from edge_agent.registry.graph import IMAGENET_MEAN, Graph, Leading, input_scale, leading
+from edge_agent.registry.graph import IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
 from edge_agent.registry.heads import shape, side
 from edge_agent.types import TensorSpec
 
@@ -80,7 +80,7 @@ class Ways:
     reasons: tuple[str, ...]
 
 
-def layout(spec: TensorSpec, graph: Graph, tflite: bool) -> tuple[Literal["NCHW", "NHWC"] | None, str]:
+def layout(spec: TensorSpec, graph: FileGraph, tflite: bool) -> tuple[Literal["NCHW", "NHWC"] | None, str]:
     """Where the three colours stand, and why; None where no axis can hold them."""
     a, c = spec.shape[1], spec.shape[3]
     if a == 3 and c != 3:
@@ -112,7 +112,7 @@ def size(
     return width or DYNAMIC_SIDE, height or DYNAMIC_SIDE, "the file leaves it open"
 
 
-def ways(spec: TensorSpec, graph: Graph, family: str, base: dict[str, Any]) -> Ways:
+def ways(spec: TensorSpec, graph: FileGraph, family: str, base: dict[str, Any]) -> Ways:
     """`base`: width, height and layout. Scale and channels with the evidence, or what has to be tried."""
     channels, usual, letterbox = TRAINED.get(family, USUAL)
     head = leading(graph, spec.name)
@@ -172,7 +172,7 @@ def describe(picture: Input) -> str:
     return f"{picture.channels} {_said(picture)}"
 
 
-def _order(graph: Graph, head: Leading) -> tuple[Channels | None, str]:
+def _order(graph: FileGraph, head: Leading) -> tuple[Channels | None, str]:
     said = graph.told.get("channels", "")
     if said in ("RGB", "BGR"):
         return ("RGB" if said == "RGB" else "BGR"), "--channels"
@@ -196,7 +196,7 @@ def _order(graph: Graph, head: Leading) -> tuple[Channels | None, str]:
     return None, ""
 
 
-def _own(graph: Graph) -> bool:
+def _own(graph: FileGraph) -> bool:
     return "edge-agent" in (graph.producer, graph.meta.get("description"))
 
 
@@ -208,7 +208,7 @@ TOLD = ("scale", "mean", "std", "channels")
 """what a user may say of the input; `ways` believes it"""
 
 
-def _told(graph: Graph, start: Input, channels: Channels) -> tuple[Input, str] | None:
+def _told(graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
     """What the user said. UsageError for what is neither one of RANGES nor numbers."""
     told = graph.told
     if not set(TOLD[:3]) & set(told):
@@ -229,7 +229,7 @@ def _told(graph: Graph, start: Input, channels: Channels) -> tuple[Input, str] |
 
 def check(told: Mapping[str, str]) -> None:
     """UsageError for what a user may not say of an input."""
-    _told(Graph(told=told), Input(1, 1), "RGB")
+    _told(FileGraph(told=told), Input(1, 1), "RGB")
 
 
 def _three(text: str, what: str) -> tuple[float, float, float]:
@@ -245,7 +245,7 @@ def _three(text: str, what: str) -> tuple[float, float, float]:
     return first, second, third
 
 
-def _stated(graph: Graph, family: str, start: Input, channels: Channels) -> tuple[Input, str] | None:
+def _stated(graph: FileGraph, family: str, start: Input, channels: Channels) -> tuple[Input, str] | None:
     meta = graph.meta
     if family == "edge-yolo" and _own(graph):
         return scaled(start, "0..255", channels), "the file was written by this project's own export"
@@ -279,7 +279,7 @@ def _computed(spec: TensorSpec, head: Leading, start: Input, channels: Channels)
     return None
 
 
-def _bytes(spec: TensorSpec, graph: Graph, start: Input, channels: Channels) -> tuple[Input, str] | None:
+def _bytes(spec: TensorSpec, graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
     """From an integer input, or a float one that is quantized at once: which numbers do its 256 steps stand for?"""
     inner = None if spec.dtype in ("uint8", "int8") else input_scale(graph, spec.name)
     if spec.dtype not in ("uint8", "int8") and inner is None:

@@ -81,7 +81,7 @@ class Worth(NamedTuple):
     """whether what was found is where it should be, more than once"""
 
 
-Look = Callable[[Net, Seen, Mapping[str, Path]], Worth]
+TryReading = Callable[[Net, Seen, Mapping[str, Path]], Worth]
 """(net, candidate, parts by role) -> what it is worth"""
 
 

@@ -13,9 +13,9 @@ from edge_agent.errors import ModelError
 from edge_agent.files import read_regular
 from edge_agent.manifest import LENGTHS, TextInput
 from edge_agent.registry import names
-from edge_agent.registry.graph import MAX_WORDS, THROUGH, Graph, behind
+from edge_agent.registry.graph import MAX_WORDS, THROUGH, FileGraph, behind
 from edge_agent.registry.kinds import Kind
-from edge_agent.registry.seen import BETTER, Look, Seen
+from edge_agent.registry.seen import BETTER, Seen, TryReading
 from edge_agent.registry.tokens import Tokens, tokens
 from edge_agent.types import Net
 
@@ -27,7 +27,7 @@ HEADS = ("bert-classifier", "bert-tagger")
 """families of text networks that come with a head"""
 
 
-def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
+def encoder(path: Path, net: Net, kind: Kind, look: TryReading | None) -> Seen:
     """The encoder whose outputs are of `kind`; refused where no tokenizer lies beside it or no pooling makes sense."""
     reasons = [f"family bert: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}"]
     vectors = [spec.name for spec in net.outputs if len(spec.shape) == 2]
@@ -66,7 +66,7 @@ def encoder(path: Path, net: Net, kind: Kind, look: Look | None) -> Seen:
     return replace(best, reasons=[*reasons, f"pooling {best.text.pooling}: tried on the proof sentences: {tried}"])
 
 
-def head(path: Path, net: Net, kind: Kind, graph: Graph, look: Look | None) -> Seen:
+def head(path: Path, net: Net, kind: Kind, graph: FileGraph, look: TryReading | None) -> Seen:
     """A classifier or a tagger; refused where a tokenizer or the names of its labels are not beside it, or in it."""
     stated, where = names.stated(graph, path, nothing=False)
     reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in net.inputs)}, {kind.why}"]
@@ -136,7 +136,7 @@ def _unwritable(pooling: str) -> str:
     return "" if name and name.isprintable() else f"its output is called {name!a}; export it under a plain name"
 
 
-def _length(net: Net, found: Tokens, look: Look | None) -> tuple[int, str]:
+def _length(net: Net, found: Tokens, look: TryReading | None) -> tuple[int, str]:
     """Most pieces of a text, and why: what the files say or BERT's 512, as far as the network has been seen to take."""
     fixed = next((spec.shape[1] for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] is not None), None)
     length, why = found.length or BERT, found.why_length or "of BERT"

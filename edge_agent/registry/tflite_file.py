@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_agent.registry.graph import MAX_WORDS, SHORT, Graph, Node
+from edge_agent.registry.graph import MAX_WORDS, SHORT, FileGraph, FileNode
 
 MAX_ITEMS = 200_000
 """elements that are looked at in all vectors together"""
@@ -34,7 +34,7 @@ CUSTOM = 32
 SPACES = {1: "RGB", 2: "GRAYSCALE"}
 
 
-def read(path: Path) -> Graph:
+def read(path: Path) -> FileGraph:
     """Read the file. ValueError where it is no TFLite model or its offsets lead out of it."""
     if path.stat().st_size < 8:
         raise ValueError("the file is too short")
@@ -48,7 +48,7 @@ def read(path: Path) -> Graph:
     files = packed(path)
     for name in [n for n in files if n in ("temp_meta.txt", "metadata.json")]:
         meta |= _exporter(files.pop(name))
-    return Graph(*graph, meta, files, meta.get("producer", ""))
+    return FileGraph(*graph, meta, files, meta.get("producer", ""))
 
 
 class _Buffer:
@@ -110,7 +110,7 @@ class _Buffer:
 
 
 GraphParts = tuple[
-    tuple[Node, ...], dict[str, tuple[float, ...]], dict[str, tuple[int, ...]], dict[str, tuple[float, int, str]]
+    tuple[FileNode, ...], dict[str, tuple[float, ...]], dict[str, tuple[int, ...]], dict[str, tuple[float, int, str]]
 ]
 
 
@@ -162,7 +162,7 @@ def _graph(fb: _Buffer, graph: int, ops: list[str], buffers: list[int]) -> Graph
         wires = [tuple(names[i] for i in fb.numbers(step, side, "i", 4096) if 0 <= i < len(names)) for side in (1, 2)]
         op = ops[code] if code < len(ops) else ""
         perm = constants.get(wires[0][1], ()) if op == "Transpose" and len(wires[0]) > 1 else ()
-        nodes.append(Node(op, wires[0], wires[1], tuple(int(v) for v in perm)))
+        nodes.append(FileNode(op, wires[0], wires[1], tuple(int(v) for v in perm)))
     return tuple(nodes), constants, shapes, scales
 
 

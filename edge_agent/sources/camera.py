@@ -24,7 +24,7 @@ from edge_agent.sources.options import choice, number, whole
 from edge_agent.sources.pictures import STREAM as PICTURES
 from edge_agent.sources.pictures import as_jpegs, bgr, cv2, decode
 from edge_agent.sources.tunnel import Tunnel
-from edge_agent.sources.watch import OPENING, RULES, Reader, Rules, queued, rules, thinner, watch
+from edge_agent.sources.watch import OPENING, RULES, Rules, StreamReader, queued, rules, thinner, watch
 from edge_agent.types import Frame, Uri
 
 DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
@@ -63,7 +63,7 @@ def camera(uri: Uri, here: Here) -> Opened:
             asked.append((prop, float(value)))
     believed = rules(uri, DEVICE)
 
-    def open_() -> Reader:
+    def open_() -> StreamReader:
         if not Path(path).exists():
             raise SourceError(f"no camera at {path}")
         if not os.access(path, os.R_OK | os.W_OK):
@@ -86,7 +86,7 @@ def rtsp(uri: Uri, here: Here) -> Opened:
     fps = number(safe, STREAM, "fps", 0.001, 1000)
     tls = trust(safe, STREAM)
 
-    def open_() -> Reader:
+    def open_() -> StreamReader:
         reach(parts)
         return open_stream(parts, believed, fps, tls)
 
@@ -159,7 +159,7 @@ def reach(parts: SplitResult) -> None:
         raise SourceError(f"{shown(parts)}: {error.strerror or 'does not answer'}") from None
 
 
-def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None) -> Reader:
+def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None) -> StreamReader:
     """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it.
 
     FFmpeg checks no certificate unless asked, and some builds no name: with `tls` it talks to a tunnel of ours.
@@ -206,7 +206,7 @@ def reader_of(
     fps: float,
     stale: Callable[[float], bool] = lambda mono: False,
     closed: Callable[[], None] = lambda: None,
-) -> Reader:
+) -> StreamReader:
     """A Reader of an open capture; a frame is stamped when it has arrived, before it is converted."""
     wanted, jpegs, bad = thinner(fps), as_jpegs(capture), 0
 
@@ -233,4 +233,4 @@ def reader_of(
         capture.release()
         closed()
 
-    return Reader(read, close)
+    return StreamReader(read, close)

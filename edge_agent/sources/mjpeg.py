@@ -25,7 +25,7 @@ from edge_agent.sources.formats import JPEG, PNG
 from edge_agent.sources.options import number
 from edge_agent.sources.parts import jpegs, multipart
 from edge_agent.sources.pictures import Limits, decode
-from edge_agent.sources.watch import OPENING, Reader, rules, thinner, watch
+from edge_agent.sources.watch import OPENING, StreamReader, rules, thinner, watch
 from edge_agent.sources.web import Login, get, reason
 from edge_agent.types import Frame, Uri
 
@@ -96,7 +96,7 @@ def single(uri: Uri) -> Frame | None:
     return Frame(decode(data, camera.limits), at, mono, decode_ms=1000 * (time.monotonic() - mono))
 
 
-def _open(camera: _Camera) -> Reader:
+def _open(camera: _Camera) -> StreamReader:
     """By what the camera says that it sends, and where it says nothing or too little, by how that begins."""
     reach(camera.parts)
     answer = camera.get()
@@ -118,7 +118,7 @@ def _open(camera: _Camera) -> Reader:
     return open_stream(urlsplit(answer.geturl()), camera.believed, camera.fps, camera.tls)
 
 
-def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: bytes) -> Reader:
+def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: bytes) -> StreamReader:
     """Frames of an answer that goes on; what is no whole picture is left out. `boundary` None: JPEGs without parts.
 
     A single JPEG may come without a length too: where the answer ends behind the first one, it is asked for again.
@@ -128,7 +128,7 @@ def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: 
     poller.register(answer.fileno(), select.POLLIN)
     wanted = thinner(camera.fps)
     bad = count = 0
-    single: Reader | None = None
+    single: StreamReader | None = None
 
     def more() -> bytes:
         return _more(answer, what, gone)
@@ -168,7 +168,7 @@ def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: 
             raise
         raise SourceError(f"{what}: the stream ended")
 
-    return Reader(read, answer.close, gone.set)
+    return StreamReader(read, answer.close, gone.set)
 
 
 def _more(answer: HTTPResponse, what: str, gone: threading.Event) -> bytes:
@@ -184,7 +184,7 @@ def _more(answer: HTTPResponse, what: str, gone: threading.Event) -> bytes:
     return data
 
 
-def _pictures(camera: _Camera, gone: threading.Event | None = None) -> Reader:
+def _pictures(camera: _Camera, gone: threading.Event | None = None) -> StreamReader:
     """Frames of an address that answers one picture at a time, once a second where nothing else is asked for; while the
     next is not due, none each half of the time that is taken for a stall.
     """
@@ -206,7 +206,7 @@ def _pictures(camera: _Camera, gone: threading.Event | None = None) -> Reader:
         except InputError as error:
             raise SourceError(f"{camera.what}: the picture {error}") from None
 
-    return Reader(read, lambda: None, left_alone.set)
+    return StreamReader(read, lambda: None, left_alone.set)
 
 
 def fetched(answer: HTTPResponse, what: str, most: int, limit: float) -> bytes:

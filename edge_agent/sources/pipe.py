@@ -25,7 +25,7 @@ from edge_agent.programs import which
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.options import choice, number, whole
 from edge_agent.sources.pictures import bgr, cv2
-from edge_agent.sources.watch import RULES, TICK, Reader, rules, thinner, watch
+from edge_agent.sources.watch import RULES, TICK, StreamReader, rules, thinner, watch
 from edge_agent.types import Frame, Pixels, Uri
 
 KNOWN = {"width": "", "height": "", "format": "bgr24", "fps": "", **RULES}
@@ -63,7 +63,7 @@ def pipe(uri: Uri, here: Here) -> Opened:
     believed = rules(said, KNOWN)
     fps = number(said, KNOWN, "fps", 0.001, 1000)
 
-    def open_() -> Reader:
+    def open_() -> StreamReader:
         return _start(command, width, height, layout, fps)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
@@ -83,7 +83,7 @@ def _command(text: str, said: Uri) -> list[str]:
     return [found, *command[1:]]
 
 
-def _start(command: list[str], width: int, height: int, layout: str, fps: float) -> Reader:
+def _start(command: list[str], width: int, height: int, layout: str, fps: float) -> StreamReader:
     """Start the program in a process group of its own; the Reader ends that whole group.
 
     It is killed with the thread that calls this, so also where the agent is killed; what it started itself is not.
@@ -137,7 +137,7 @@ def _start(command: list[str], width: int, height: int, layout: str, fps: float)
         stdout.close()
         closed.set()
 
-    return Reader(read, close, abort)
+    return StreamReader(read, close, abort)
 
 
 def _pixels(buffer: bytearray, width: int, height: int, layout: str) -> Pixels:

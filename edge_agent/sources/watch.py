@@ -184,7 +184,7 @@ def _nothing_to_abort() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class StreamReader:
     """An open stream."""
 
     read: Callable[[], Frame | None]
@@ -201,13 +201,13 @@ class _Feed:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._frame: Frame | None = None
-        self._reader: Reader | None = None
+        self._reader: StreamReader | None = None
         self.over: str | None = None
         self.left = False
         self.alive = 0.0
         """monotonic time of the last frame, wanted or not; 0 before the first"""
 
-    def pump(self, open_: Callable[[], Reader]) -> None:
+    def pump(self, open_: Callable[[], StreamReader]) -> None:
         """The reading thread: open, read until nobody wants more or it ends, close."""
         why = "the reader failed; its error is in the log"
         try:
@@ -248,7 +248,7 @@ class _Feed:
                 self._reader.abort()
 
 
-def watch(open_: Callable[[], Reader], believed: Rules, stop: threading.Event) -> Iterator[Frame | StreamState]:
+def watch(open_: Callable[[], StreamReader], believed: Rules, stop: threading.Event) -> Iterator[Frame | StreamState]:
     """Honest frames of a live stream, newest first, for ever: opened again with growing pauses whenever it dies.
 
     `open_` runs on the reading thread; it and `read` raise SourceError and may hang for ever: a thread that hangs is

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edge_agent.tasks.boxes import Fit
 
 OPTIONS = {"limit": ""}
-FAMILIES = ("autoencoder", "vae")
+AUTOENCODERS = ("autoencoder", "vae")
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Rebuilder:
 
 
 @dataclass(slots=True)
-class Detector:
+class AnomalyTask:
     """The task."""
 
     model: Served
@@ -101,8 +101,8 @@ def anomaly(uri: Uri, model: Served, home: Path) -> Task:
     manifest, text = model.manifest, option(uri, OPTIONS, "limit")
     if manifest.task != "anomaly":
         raise ConfigError(f'"{uri}": {manifest.name} is no autoencoder (its task is {manifest.task})')
-    if manifest.family not in FAMILIES:
-        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(FAMILIES)}')
+    if manifest.family not in AUTOENCODERS:
+        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(AUTOENCODERS)}')
     limit = None
     if text:
         try:
@@ -120,7 +120,7 @@ def anomaly(uri: Uri, model: Served, home: Path) -> Task:
             prepare = preparer(model.input, rebuild.source)
         except ModelError as error:
             raise type(error)(f"{manifest.name}: {error}") from None
-    return Detector(model, rebuild, prepare, limit, (Frame,) if prepare else (Text,))
+    return AnomalyTask(model, rebuild, prepare, limit, (Frame,) if prepare else (Text,))
 
 
 def rebuilder(model: Served) -> Rebuilder:

@@ -23,7 +23,7 @@ AWAY = np.array([-1, -1, 1, 1], np.float32)
 """where left, top, right and bottom lie from a point"""
 
 
-class Head(msgspec.Struct, frozen=True):
+class HeadLayout(msgspec.Struct, frozen=True):
     """What a decoder knows of the network besides its outputs."""
 
     width: int
@@ -44,7 +44,7 @@ class Candidates(msgspec.Struct, frozen=True):
     """(n,) class index of the head"""
 
 
-Decoder = Callable[[Outputs, Head, float], Candidates]
+Decoder = Callable[[Outputs, HeadLayout, float], Candidates]
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ def anchors(width: int, height: int, strides: tuple[int, ...], shift: float) -> 
     return np.tile((cells + np.float32(shift)) * stride, 2), stride * AWAY
 
 
-def around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], head: Head) -> Array:
+def around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], head: HeadLayout) -> Array:
     """Distances left, top, right, bottom (n, 4) in strides from the points of the cells `keep` -> the same as
     coordinates in pixels.
     """
@@ -91,7 +91,7 @@ def around(reach: Array, shift: float, keep: Array, strides: tuple[int, ...], he
     return xyxy
 
 
-def points(head: Head, strides: tuple[int, ...]) -> int:
+def points(head: HeadLayout, strides: tuple[int, ...]) -> int:
     """How many cells the levels of these strides have together."""
     return sum(-(-head.width // s) * -(-head.height // s) for s in strides)
 

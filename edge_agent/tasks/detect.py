@@ -15,7 +15,7 @@ from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, nearest
 from edge_agent.manifest import Served
 from edge_agent.tasks.boxes import Fit, nms, preparer, to_frame
-from edge_agent.tasks.candidates import Candidates, Family, Head
+from edge_agent.tasks.candidates import Candidates, Family, HeadLayout
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.types import Detections, Finding, Frame, Ints, Pixels, Task, Uri
 
@@ -30,7 +30,7 @@ class Detector(msgspec.Struct):
 
     model: Served
     family: Family
-    head: Head
+    head: HeadLayout
     prepare: Callable[[Pixels], tuple[npt.NDArray[Any], Fit]]
     score: float
     iou: float
@@ -101,7 +101,7 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
     return Detector(
         model=model,
         family=family,
-        head=Head(model.input.width, model.input.height, len(ids)),
+        head=HeadLayout(model.input.width, model.input.height, len(ids)),
         prepare=prepare,
         score=_number(uri, "score", manifest.score, 1),
         iou=_number(uri, "iou", manifest.iou, 1),

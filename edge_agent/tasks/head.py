@@ -113,7 +113,7 @@ def _dense(rows: Sequence[tuple[npt.NDArray[np.int64], Floats]]) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class LabelHead:
     """A fitted head of K labels on vectors of d numbers and, where it was fitted with texts, on their words."""
 
     labels: tuple[str, ...]
@@ -156,7 +156,7 @@ class Head:
         return scores
 
 
-def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str] | None = None) -> Head:
+def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str] | None = None) -> LabelHead:
     """Fit a head: `vectors` (n, d), `y` (n,) indices into `labels`, at least 2 examples of each label.
 
     `texts`: what the vectors are of; without them the encoder's word alone counts.
@@ -203,7 +203,7 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
             w = spans[1][1] @ w
         words, bias = share[1] * w, bias + share[1] * b
     sizes = [len(at) for at, _ in rows]
-    return Head(
+    return LabelHead(
         labels,
         weights.astype(np.float32),
         bias.astype(np.float32),

@@ -18,7 +18,7 @@ from edge_agent.tasks.candidates import (
     Array,
     Candidates,
     Family,
-    Head,
+    HeadLayout,
     Outputs,
     around,
     candidates,
@@ -29,7 +29,7 @@ from edge_agent.tasks.candidates import (
 )
 
 
-def distances(outputs: Outputs, head: Head, threshold: float, *, least: float = -np.inf) -> Candidates:
+def distances(outputs: Outputs, head: HeadLayout, threshold: float, *, least: float = -np.inf) -> Candidates:
     """boxes [1, 4*B, h, w] and classes [1, C, h, w]: distances left, top, right, bottom from the cell's centre.
 
     In strides, and not below `least`; with B > 1 a distance is the mean of 0..B-1 under the softmax of its B logits
@@ -41,7 +41,7 @@ def distances(outputs: Outputs, head: Head, threshold: float, *, least: float = 
     return candidates(around(reach.T, 0.5, keep, _strides(outputs, head, "classes"), head), score, label)
 
 
-def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def nanodet(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """all [1, C + 4*B, h, w], classes first; distances as above. With four levels from the cell's corner."""
     maps, n = _maps(outputs, "all"), head.classes
     keep, score, label = _by_class([level[:n] for level in maps], threshold)
@@ -50,7 +50,7 @@ def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(around(reach.T, shift, keep, _strides(outputs, head, "all"), head), score, label)
 
 
-def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def yolox(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """boxes [1, 4, h, w], objects [1, 1, h, w], classes [1, C, h, w]; see `yolo.yolox`."""
     objects, classes, boxes = (_maps(outputs, role) for role in ("objects", "classes", "boxes"))
     keep, score, label = _by_object([level[0] for level in objects], classes, threshold)
@@ -62,7 +62,7 @@ def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(np.concatenate([centre - half, centre + half], axis=1), score, label)
 
 
-def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def yolov5(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """all [1, A * (5+C), h, w] and anchors, width and height of each in pixels, level by level.
 
     centre = (2 sigmoid(x) - 0.5 + cell) * stride, size = (2 sigmoid(w))^2 * anchor, score = objectness * class
@@ -81,7 +81,7 @@ def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(np.concatenate([centre - half, centre + half], axis=1), score, label)
 
 
-FAMILIES: dict[str, Family] = {
+MAP_FAMILIES: dict[str, Family] = {
     "yolov8-maps": Family(distances, nms=True),
     "edge-yolo-maps": Family(partial(distances, least=0.0), nms=True),
     "yolox-maps": Family(yolox, nms=True),
@@ -104,7 +104,7 @@ def _maps(outputs: Outputs, role: str) -> list[Array]:
     return found
 
 
-def _strides(outputs: Outputs, head: Head, role: str) -> tuple[int, ...]:
+def _strides(outputs: Outputs, head: HeadLayout, role: str) -> tuple[int, ...]:
     rows: tuple[int, ...] = ()
     while (array := outputs.get(f"{role}{len(rows)}")) is not None:
         rows += (array.shape[2],)

@@ -84,7 +84,7 @@ def probabilities(outputs: dict[str, npt.NDArray[Any]], family: str, classes: in
     return clipped
 
 
-FAMILIES = ("image-classifier", "image-classifier-logits")
+CLASSIFIERS = ("image-classifier", "image-classifier-logits")
 
 
 def recognise(uri: Uri, model: Served, home: Path) -> Task:
@@ -92,8 +92,8 @@ def recognise(uri: Uri, model: Served, home: Path) -> Task:
     manifest, net = model.manifest, model.net
     if manifest.task != "recognise" or model.input is None:
         raise ConfigError(f'"{uri}": {manifest.name} is no classifier of pictures (its task is {manifest.task})')
-    if manifest.family not in FAMILIES:
-        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(FAMILIES)}')
+    if manifest.family not in CLASSIFIERS:
+        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(CLASSIFIERS)}')
     if not manifest.labels or isinstance(manifest.labels, str):
         raise ManifestError(f"{manifest.name}: a classifier needs labels; give a file of one name a line")
     if len(net.inputs) != 1 or len(net.outputs) != 1:

@@ -27,7 +27,7 @@ from edge_agent.tasks import encoder as encoder_module
 from edge_agent.tasks import head as head_module
 from edge_agent.tasks import wordpiece as wordpiece_module
 from edge_agent.tasks.encoder import Encoder, encoder
-from edge_agent.tasks.head import BUCKETS, UNKNOWN, Head, fit
+from edge_agent.tasks.head import BUCKETS, UNKNOWN, LabelHead, fit
 from edge_agent.types import Embedding, Finding, Scores, Task, Text, Uri
 
 LEAST = 2
@@ -65,7 +65,7 @@ class Classify:
     """The task ``classify``."""
 
     encoder: Encoder
-    head: Head
+    head: LabelHead
     takes: tuple[type, ...] = (Text,)
 
     def __call__(self, item: Text) -> Iterator[Finding]:
@@ -179,7 +179,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _fit(made: Encoder, labels: dict[str, list[str]], path: str) -> Head:
+def _fit(made: Encoder, labels: dict[str, list[str]], path: str) -> LabelHead:
     """Embed the examples and fit. ConfigError for one that the encoder cannot read."""
     y = np.repeat(np.arange(len(labels)), [len(sentences) for sentences in labels.values()])
     texts = [sentence for sentences in labels.values() for sentence in sentences]
@@ -203,7 +203,7 @@ DIGEST = hashlib.sha256().digest_size
 COLUMNS = ("weight", "bias", "counted", "examples", "at", "much", "first", "rare", "limit")
 
 
-def save(path: Path, head: Head) -> None:
+def save(path: Path, head: LabelHead) -> None:
     """Store a head whole or not at all. On a disk that takes nothing it is fitted again at the next start."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     columns = {key: getattr(head, key) for key in COLUMNS}
@@ -221,7 +221,7 @@ def save(path: Path, head: Head) -> None:
         part.unlink()
 
 
-def load(path: Path, labels: tuple[str, ...], size: int) -> Head | None:
+def load(path: Path, labels: tuple[str, ...], size: int) -> LabelHead | None:
     """A stored head for these labels and vectors of `size`; None when it is not there or not what it should be."""
     try:
         raw = path.read_bytes()
@@ -232,7 +232,7 @@ def load(path: Path, labels: tuple[str, ...], size: int) -> Head | None:
             parts = [store[key] for key in COLUMNS]
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    head = Head(labels, *parts)
+    head = LabelHead(labels, *parts)
     shapes = (head.weight.shape, head.bias.shape, head.counted.shape, head.examples.shape[1:], head.limit.shape)
     count = len(labels)
     if named != labels or shapes != ((size, count), (count,), (BUCKETS, count), (size,), (2,)):

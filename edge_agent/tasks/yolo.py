@@ -19,7 +19,7 @@ from edge_agent.tasks.candidates import (
     Array,
     Candidates,
     Family,
-    Head,
+    HeadLayout,
     Outputs,
     around,
     bar,
@@ -32,7 +32,7 @@ from edge_agent.tasks.candidates import (
 from edge_agent.types import Floats
 
 
-def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def yolox(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """Raw grid head [1, N, 5+C] or [1, 5+C, N]: dx, dy, log w, log h, objectness, class scores (both sigmoided).
 
     Anchor-free, one point a cell, cells row-major, strides 8, 16, 32 (and 64) one after the other:
@@ -49,7 +49,7 @@ def yolox(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(_corners((at[:, :2] + cells[keep]) * step, size), score, label)
 
 
-def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def yolov5(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """Decoded head [1, N, 5+C] or [1, 5+C, N]: centre x, centre y, width, height, objectness, class scores.
 
     score = objectness * class (YOLOv5, v7, and YOLOX exported with its decoding). Coordinates are pixels of the
@@ -61,7 +61,7 @@ def yolov5(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(_corners(at[:, :2], at[:, 2:]), score, label)
 
 
-def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def yolov8(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """Decoded head [1, 4+C, N] or [1, N, 4+C]: centre x, centre y, width, height, class scores (sigmoided).
 
     No objectness: score = the best class (YOLOv8, v9, 11, 12). Coordinates as in `yolov5`.
@@ -77,7 +77,7 @@ def yolov8(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(_corners(at[:, :2], at[:, 2:]), best[keep], label)
 
 
-def finished(outputs: Outputs, head: Head, threshold: float, *, order: str) -> Candidates:
+def finished(outputs: Outputs, head: HeadLayout, threshold: float, *, order: str) -> Candidates:
     """Finished boxes [1, N, M] or [N, M], one a row. `order` names the columns: ``xyxy`` (left, top, right, bottom) or
     ``xywh`` (centre, width, height), ``s`` the score, ``c`` the class index, ``-`` what is not looked at.
 
@@ -93,7 +93,7 @@ def finished(outputs: Outputs, head: Head, threshold: float, *, order: str) -> C
     return candidates(at, score[keep], label)
 
 
-def columns(outputs: Outputs, head: Head, threshold: float, *, form: str, unit: bool = False) -> Candidates:
+def columns(outputs: Outputs, head: HeadLayout, threshold: float, *, form: str, unit: bool = False) -> Candidates:
     """Boxes [1, N, 4], class indices [1, N] and scores [1, N] (or boxes [1, N, 5] with the score last), and a count
     that may be missing: of how many rows are meant. `form`: ``yxyx`` or ``xyxy``; `unit`: always 0..1, else as in
     `yolov5`. They are told apart by shape and name, not by place, which differs between exporters; all may lack the 1.
@@ -114,7 +114,7 @@ def columns(outputs: Outputs, head: Head, threshold: float, *, form: str, unit: 
     return candidates(_form(boxes[keep], form) * scale, score[keep], _whole(label[keep], head))
 
 
-def scores(outputs: Outputs, head: Head, threshold: float, *, background: bool = False) -> Candidates:
+def scores(outputs: Outputs, head: HeadLayout, threshold: float, *, background: bool = False) -> Candidates:
     """Boxes left, top, right, bottom [1, N, 4] (or [1, N, 1, 4]) and class scores in 0..1 [1, N, C], either of them
     also with its last two axes turned: score = the best class. `background`: a first column counts for none.
 
@@ -138,7 +138,7 @@ def scores(outputs: Outputs, head: Head, threshold: float, *, background: bool =
     return candidates(boxes[keep] * _pixels(boxes, head), best[keep], rows[keep].argmax(axis=1))
 
 
-def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def edge_yolo(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """This project's own head: `boxes` [1, N, 4] and `logits` [1, N, C], cells ordered as in `yolox`.
 
     boxes are the distances left, top, right, bottom from the cell's centre, in strides; score = sigmoid(logit),
@@ -158,7 +158,7 @@ def edge_yolo(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return candidates(around(distances[keep], 0.5, keep, strides, head), sigmoid(best), label)
 
 
-def detr(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def detr(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """Queries: boxes [1, N, 4] as centre x, centre y, width, height in 0..1, logits [1, N, C+1], the last of which is
     "no object": score = the best class under a softmax over all of them (Carion et al., DETR, arXiv 2005.12872).
     """
@@ -168,7 +168,7 @@ def detr(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return _queries(boxes, (power / power.sum(axis=1, keepdims=True))[:, : head.classes], head, threshold)
 
 
-def detr_sigmoid(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def detr_sigmoid(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """As `detr`, but C logits [1, N, C], each of which stands for itself: score = sigmoid of the best (RT-DETR, arXiv
     2304.08069, RF-DETR and other descendants that are trained with a focal loss).
     """
@@ -177,7 +177,7 @@ def detr_sigmoid(outputs: Outputs, head: Head, threshold: float) -> Candidates:
     return _queries(boxes, sigmoid(logits.astype(np.float32)), head, threshold)
 
 
-def _queries(boxes: Array, scores: Array, head: Head, threshold: float) -> Candidates:
+def _queries(boxes: Array, scores: Array, head: HeadLayout, threshold: float) -> Candidates:
     """The queries (N, 4) in 0..1 whose best score (N, C) reaches the threshold."""
     best = scores.max(axis=1)
     keep = np.flatnonzero(best >= threshold)
@@ -200,7 +200,7 @@ def _pair(outputs: Outputs) -> tuple[Array, Array]:
     return flat[chosen[0]], others[0]
 
 
-def nanodet(outputs: Outputs, head: Head, threshold: float) -> Candidates:
+def nanodet(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     """Distribution head [1, N, C+4*B] or [1, C+4*B, N]: class scores (sigmoided), then B logits for each of the
     distances left, top, right, bottom.
 
@@ -263,11 +263,11 @@ FAMILIES: dict[str, Family] = {
     "cells-finished": Family(partial(columns, form="xyxy"), nms=True),
     "box-scores": Family(scores, nms=True),
     "ssd-decoded": Family(partial(scores, background=True), nms=True),
-    **maps.FAMILIES,
+    **maps.MAP_FAMILIES,
 }
 
 
-def shares(outputs: Outputs, family: Family, head: Head) -> Array | None:
+def shares(outputs: Outputs, family: Family, head: HeadLayout) -> Array | None:
     """All scores of a head whose family has them in one tensor with the boxes; None for others."""
     if family.order:
         return _table(outputs, len(family.order))[:, [family.order.index("s")]]
@@ -277,7 +277,7 @@ def shares(outputs: Outputs, family: Family, head: Head) -> Array | None:
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _strides(n: int, head: Head) -> tuple[int, ...]:
+def _strides(n: int, head: HeadLayout) -> tuple[int, ...]:
     """The strides whose grids have n points together."""
     for strides in STRIDES:
         if n == points(head, strides):
@@ -288,7 +288,7 @@ def _strides(n: int, head: Head) -> tuple[int, ...]:
     )
 
 
-def _boxes_and_logits(outputs: Outputs, head: Head) -> tuple[Array, Array]:
+def _boxes_and_logits(outputs: Outputs, head: HeadLayout) -> tuple[Array, Array]:
     """The two outputs of edge-yolo by their names, else by their shapes."""
     if "boxes" in outputs and "logits" in outputs:
         return outputs["boxes"], outputs["logits"]
@@ -338,7 +338,7 @@ def _objects(rows: Array, threshold: float) -> tuple[Array, Floats, Array]:
     return keep[passed], score[passed], label[passed]
 
 
-def _pixels(coordinates: Array, head: Head) -> Floats:
+def _pixels(coordinates: Array, head: HeadLayout) -> Floats:
     """What (n, 4) x, y, width, height have to be multiplied by to be pixels: 1, or the canvas.
 
     A head gives a box for every cell of its grid, so in pixels the largest coordinate is near the canvas's size,
@@ -374,7 +374,7 @@ def _corners(centre: Array, size: Array) -> Array:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def _whole(label: Array, head: Head) -> Array:
+def _whole(label: Array, head: HeadLayout) -> Array:
     """Class indices that come as floats."""
     index = np.rint(label).astype(np.int32)
     if len(index) and np.abs(label - index).max() > 1e-4:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import InputError, UsageError
-from edge_agent.figures.coco_map import Found, Truth, average_precision, f1_by_picture
+from edge_agent.figures.coco_map import FoundBoxes, Truth, average_precision, f1_by_picture
 from edge_agent.manifest import Served
 from edge_agent.registry import home
 from edge_agent.sources.pictures import read_picture
@@ -44,7 +44,7 @@ class _Answers:
     bad: dict[int, str]
     """number of each picture that could not be read, and why; these are in no other field"""
 
-    def boxes(self, ids: dict[int, int]) -> Found:
+    def boxes(self, ids: dict[int, int]) -> FoundBoxes:
         """As columns, with the class ids of the truth; boxes of classes that it has not are left out."""
         image = np.repeat(np.arange(len(self.found)), [len(one) for one in self.found])
         label = np.concatenate([one.label for one in self.found])
@@ -53,7 +53,7 @@ class _Answers:
         keep = np.isin(label, list(ids))
         label = np.array([ids[int(key)] for key in label[keep]], np.int64)
         xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-        return Found(image[keep], label, xywh[keep], score[keep])
+        return FoundBoxes(image[keep], label, xywh[keep], score[keep])
 
 
 def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
@@ -167,13 +167,13 @@ def _readable(pictures: Pictures, answers: _Answers) -> tuple[Pictures, list[str
     return replace(pictures, paths=[paths[i] for i in kept], truth=truth, sizes=stated, missing=missing), notes
 
 
-def _as_truth(found: Found) -> Truth:
+def _as_truth(found: FoundBoxes) -> Truth:
     return Truth(
         found.image, found.label, found.xywh, found.xywh[:, 2] * found.xywh[:, 3], np.zeros(len(found.label), bool)
     )
 
 
-def _figures(truth: Truth, found: Found, ids: dict[int, int], names: Any) -> dict[str, Any]:
+def _figures(truth: Truth, found: FoundBoxes, ids: dict[int, int], names: Any) -> dict[str, Any]:
     """`ids`: class of the model -> class of the truth; the classes that are scored."""
     labels = sorted(set(ids.values()))
     precision = average_precision(truth, found, labels)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.workshop.train.detector_graph import Layer, Size, Tensors, layers
+from edge_agent.workshop.train.detector_graph import ConvLayer, Size, Tensors, layers
 
 Array = npt.NDArray[Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -37,7 +37,7 @@ VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "DEQUANTIZE": 3, "PAD": 2, "AD
 SAME, VALID, RELU = 0, 1, 1
 
 
-class Parts(Protocol):
+class TfliteParts(Protocol):
     """What a model is put together from: the schema's objects, in the order of their indices."""
 
     schema: Any
@@ -48,7 +48,7 @@ class Parts(Protocol):
     buffers: list[bytes]
 
 
-def packed(parts: Parts, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+def packed(parts: TfliteParts, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
     """The file: one graph from the tensors `inputs` to the tensors `outputs`."""
     import flatbuffers
 
@@ -151,7 +151,7 @@ def _tensor(file: _File, name: str, shape: tuple[int, ...], shares: Ranges) -> i
 
 
 def _write(
-    file: _File, layer: Layer, inputs: list[int], out: int, tensors: Tensors, precision: str, shares: Ranges
+    file: _File, layer: ConvLayer, inputs: list[int], out: int, tensors: Tensors, precision: str, shares: Ranges
 ) -> None:
     if layer.kind == "conv" and layer.act == "silu":
         raw, gate = (_tensor(file, f"{layer.output}.{part}", layer.shape, shares) for part in ("raw", "gate"))
@@ -180,7 +180,7 @@ def _write(
             file.op("RELU", [joined], out)
 
 
-def _conv(file: _File, layer: Layer, x: int, out: int, tensors: Tensors, precision: str) -> None:
+def _conv(file: _File, layer: ConvLayer, x: int, out: int, tensors: Tensors, precision: str) -> None:
     weight, bias = tensors[layer.weight], tensors[layer.weight.replace(".weight", ".bias")]
     kernel, pad = weight.shape[2], (weight.shape[2] - 1) // 2
     if layer.stride > 1 and pad:
@@ -216,7 +216,7 @@ def _conv(file: _File, layer: Layer, x: int, out: int, tensors: Tensors, precisi
     file.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, w, b], out, **options)
 
 
-def _int8_weights(file: _File, layer: Layer, x: int, data: Array, bias: Array, axis: int) -> tuple[int, int]:
+def _int8_weights(file: _File, layer: ConvLayer, x: int, data: Array, bias: Array, axis: int) -> tuple[int, int]:
     """Weights int8, symmetric, one scale an output channel (`axis` of `data`); bias int32 in the product's scale."""
     others = tuple(i for i in range(data.ndim) if i != axis)
     given = float(file.tensors[x].quantization.scale[0])
@@ -250,7 +250,7 @@ def _scale(low: float, high: float) -> tuple[float, int]:
     return scale, int(np.clip(round(-128 - low / scale), -128, 127))
 
 
-def _shared_ranges(made: list[Layer], ranges: Ranges) -> dict[str, tuple[float, float]]:
+def _shared_ranges(made: list[ConvLayer], ranges: Ranges) -> dict[str, tuple[float, float]]:
     """The range of each int8 tensor. One range for what pooling, doubling and joining of channels tie together, as
     these kernels only move numbers. What follows the last convolutions' inputs has no range: it stays float.
     """

@@ -18,7 +18,7 @@ from edge_agent.manifest import File, Made, Manifest, load
 from edge_agent.registry import Located, file_path, is_here, locate, store
 from edge_agent.registry.add import toml
 from edge_agent.serving import try_all
-from edge_agent.workshop.report import Report, save
+from edge_agent.workshop.report import MakingReport, save
 
 WORK = ".work"
 """folder inside --out for what is not finished: it is gone once the model stands"""
@@ -67,7 +67,7 @@ def write(
     parent: Located,
     files: Sequence[tuple[Path, str, str]],
     made: Made,
-    report: Report,
+    report: MakingReport,
     layouts: Mapping[str, Literal["NCHW", "NHWC"]] = {},
     **changes: Any,
 ) -> Manifest:
@@ -110,7 +110,7 @@ def write(
     return manifest
 
 
-def _tried(out: Path, manifest: Manifest, report: Report) -> None:
+def _tried(out: Path, manifest: Manifest, report: MakingReport) -> None:
     """What the gate says goes into the report."""
     refusal = ""
     try:

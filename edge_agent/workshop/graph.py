@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_agent.manifest import File, Input, Manifest, Served
     from edge_agent.registry import Located
     from edge_agent.workshop.calibration import Samples
-    from edge_agent.workshop.report import Report
+    from edge_agent.workshop.report import MakingReport
 
 Say = Callable[[str, int, int], None]
 SECONDS = 8.0
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--onnx2tf", metavar="PROGRAM", help="where it is (default: $EDGE_AGENT_ONNX2TF, the PATH)")
 
 
-def run(args: argparse.Namespace, say: Say) -> Report:
+def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """Write the model folder `args.out`, let the gate try it.
 
     Raises UsageError for arguments, ModelError for what cannot be changed, RefusedError where the gate takes nothing.
@@ -190,15 +190,15 @@ def _report(
     served: dict[str, Served],
     made: _Made,
     samples: Samples,
-) -> Report:
+) -> MakingReport:
     from edge_agent.workshop import score
-    from edge_agent.workshop.report import Report, Row
+    from edge_agent.workshop.report import MakingReport, TableRow
 
     parent = served[row.name]
     judge, took = score.against(parent, samples), score.times(served, samples, SECONDS)
     size = {row.name: path.stat().st_size, **{file.name: file.stat().st_size for file, _, _ in made.files}}
-    rows = [Row(name, size[name], judge(model), took[name]) for name, model in served.items()]
-    return Report(
+    rows = [TableRow(name, size[name], judge(model), took[name]) for name, model in served.items()]
+    return MakingReport(
         verb="graph",
         model=located.manifest.name,
         measure=score.name_of(parent, samples),
@@ -210,7 +210,7 @@ def _report(
     )
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: MakingReport) -> list[str]:
     """The report for a terminal."""
     from edge_agent.workshop import report as told
 
@@ -218,7 +218,7 @@ def lines(report: Report) -> list[str]:
 
 
 def _write(
-    args: argparse.Namespace, located: Located, row: File, made: _Made, samples: Samples, report: Report
+    args: argparse.Namespace, located: Located, row: File, made: _Made, samples: Samples, report: MakingReport
 ) -> None:
     from edge_agent.manifest import Made
     from edge_agent.workshop import folder

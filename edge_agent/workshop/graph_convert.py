@@ -22,7 +22,7 @@ TOOL = "EDGE_AGENT_ONNX2TF"
 INSTALL = f"python3 -m venv tf && tf/bin/pip install onnx2tf, then --onnx2tf tf/bin/onnx2tf or {TOOL}"
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 """what onnx2tf fetches from the net, unless it is there, to see which axis is which; any picture will do"""
-KINDS = {"float32": "fp32", "float16": "fp16"}
+PRECISIONS = {"float32": "fp32", "float16": "fp16"}
 
 
 def find(given: str | None = None) -> Path:
@@ -80,7 +80,7 @@ def to_tflite(tool: Path, source: Path, work: Path, say: Callable[[str, int, int
             child.kill()
             child.wait()
     say("onnx2tf", 1, 1)
-    found = [(out / f"{source.stem}_{kind}.tflite", precision) for kind, precision in KINDS.items()]
+    found = [(out / f"{source.stem}_{kind}.tflite", precision) for kind, precision in PRECISIONS.items()]
     made = [(path, precision) for path, precision in found if path.is_file()]
     if child.returncode or not made:
         words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]

@@ -32,7 +32,7 @@ GIVE = "give a folder with a folder for each label in it, or a .csv, .tsv or .js
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LabelledSample:
     """One sample, not read yet."""
 
     name: str
@@ -62,7 +62,7 @@ class Row:
 class Answers:
     """What one model said of the samples that it could take."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LabelledSample] = field(default_factory=list)
     said: list[Any] = field(default_factory=list)
     spent: list[float] = field(default_factory=list)
     """milliseconds a sample, without reading the file"""
@@ -82,7 +82,7 @@ class Answers:
         return [f"{len(self.bad)} samples cannot be taken and are left out: {few}"]
 
 
-def ask(model: Served, rows: Sequence[Row], say: Say, **options: str) -> Answers:
+def ask(model: Served, rows: Sequence[LabelledSample], say: Say, **options: str) -> Answers:
     """What the task that serves the model finds in each sample. UsageError when it can take none of them."""
     task, answers = served_by(model, options), Answers()
     for number, row in enumerate(rows):
@@ -104,7 +104,7 @@ def ask(model: Served, rows: Sequence[Row], say: Say, **options: str) -> Answers
     return answers
 
 
-def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[Row]:
+def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[LabelledSample]:
     """The samples of `data`, at most `limit` of them (0: all), spread evenly.
 
     A folder: its table (labels.csv, .tsv or .json), else a folder for each label in it, else its own files without
@@ -132,7 +132,7 @@ def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[Row]:
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _folder(data: Path, suffixes: tuple[str, ...]) -> Iterator[Row]:
+def _folder(data: Path, suffixes: tuple[str, ...]) -> Iterator[LabelledSample]:
     def files(paths: Iterator[Path]) -> list[Path]:
         return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
 
@@ -147,14 +147,14 @@ def _folder(data: Path, suffixes: tuple[str, ...]) -> Iterator[Row]:
             yield from _samples(path, label)
 
 
-def _samples(path: Path, label: str | None) -> Iterator[Row]:
+def _samples(path: Path, label: str | None) -> Iterator[LabelledSample]:
     """A picture or a recording is one sample, of other files each line is."""
     if path.suffix.lower() not in (".txt", ".csv"):
-        yield Row(path.name, path, label)
+        yield LabelledSample(path.name, path, label)
         return
     for number, line in enumerate(_text(path).splitlines(), 1):
         if line.strip():
-            yield Row(f"{path.name}:{number}", line, label)
+            yield LabelledSample(f"{path.name}:{number}", line, label)
 
 
 def _text(path: Path) -> str:
@@ -169,17 +169,17 @@ def _text(path: Path) -> str:
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _table(path: Path, pictures: bool) -> list[Row]:
+def _table(path: Path, pictures: bool) -> list[LabelledSample]:
     pairs = _json(path) if path.suffix.lower() == ".json" else _columns(path)
-    rows: list[Row] = []
+    rows: list[LabelledSample] = []
     for number, (what, label) in enumerate(pairs, 1):
         file = path.parent / what if len(what) < 1024 and "\0" not in what else None
         if file is not None and file.is_file():
-            rows += _samples(file, label) if not pictures else [Row(what, file, label)]
+            rows += _samples(file, label) if not pictures else [LabelledSample(what, file, label)]
         elif pictures:
             raise UsageError(f"{path}: row {number}: {what[:80]} is not there; paths count from the table's folder")
         else:
-            rows.append(Row(f"{path.name}:{number}", what, label))
+            rows.append(LabelledSample(f"{path.name}:{number}", what, label))
     return rows
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_agent.registry import Located
     from edge_agent.workshop.calibration import Samples, Say
     from edge_agent.workshop.prune_steps import Step
-    from edge_agent.workshop.report import Report
+    from edge_agent.workshop.report import MakingReport
 
 FLOAT = ("fp32", "fp16", "unknown")
 SECONDS = 8.0
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=count, default=64, help="samples of --data at most; half are fitted on (64)")
 
 
-def run(args: argparse.Namespace, say: Say) -> Report:
+def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """Prune, write the model folder `args.out`, let the gate try it. What was done before an interruption is kept.
 
     Raises UsageError for arguments, ModelError for what cannot be pruned or stays in no budget, InputError for data,
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     graph = prune_steps.read(path)
     parent = score.open_file(located.manifest, path, "onnx", _parts(located), max(1, args.threads))
     samples = calibration.read(args.data, parent, args.most, say) if args.data else None
-    plan = prune_steps.Plan(
+    plan = prune_steps.PrunePlan(
         sparsity=args.sparsity,
         structured=not args.unstructured,
         of=args.of,
@@ -123,7 +123,7 @@ def find(name: str, pull: bool) -> tuple[Located, File, Path]:
     return located, row, registry.file_path(located, row, pull=pull)
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: MakingReport) -> list[str]:
     """The report for a terminal."""
     from edge_agent.workshop import report as told
 
@@ -188,7 +188,7 @@ def _report(
     done: list[Step],
     good: Step,
     whole: float | None,
-) -> Report:
+) -> MakingReport:
     """Rows a step, plots, and what has to be said about zeroes."""
     from edge_agent.workshop import prune_graph, prune_steps, report, score
 
@@ -197,12 +197,12 @@ def _report(
         candidates = {"parent": parent} | {step.name: _open(parent, located, step, args.threads) for step in done}
         times = score.times(candidates, held, SECONDS)
     before = prune_graph.multiplications(graph)
-    rows = [report.Row("parent", row.bytes, whole, times.get("parent"))]
+    rows = [report.TableRow("parent", row.bytes, whole, times.get("parent"))]
     for step in done:
         gone = f"{step.sparsity:.0%} of the weights gone"
         what = f"{gone}, {1 - step.multiplications / before:.0%} of the multiplications" if plan.structured else gone
         rows.append(
-            report.Row(
+            report.TableRow(
                 step.name, step.path.stat().st_size, step.accuracy, times.get(step.name), what, chosen=step is good
             )
         )
@@ -228,13 +228,13 @@ def _report(
     if whole is not None:
         curve = [(0.0, whole), *((100 * step.sparsity, step.accuracy or 0.0) for step in done)]
         plots.append(report.Plot("Accuracy over sparsity", "% of the weights gone", "accuracy", {plan.by: curve}))
-    return report.Report(
+    return report.MakingReport(
         verb="prune",
         model=located.manifest.name,
         measure=score.name_of(parent, held) if held else "not measured",
         settings=settings,
         rows=rows,
-        layers=[report.Layer(*layer) for layer in good.layers],
+        layers=[report.LayerRow(*layer) for layer in good.layers],
         plots=plots,
         notes=notes,
         parent_sha256=row.sha256,
@@ -258,7 +258,7 @@ def _zeroes(located: Located, row: File, good: Step) -> str:
 
 
 def _write(
-    args: argparse.Namespace, located: Located, row: File, good: Step, samples: Samples | None, report: Report
+    args: argparse.Namespace, located: Located, row: File, good: Step, samples: Samples | None, report: MakingReport
 ) -> None:
     from edge_agent.manifest import Made
     from edge_agent.workshop import folder

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop import names
-from edge_agent.workshop.prune_graph import Array, Graph, attributes, copy, set_attribute, shaped_again
+from edge_agent.workshop.prune_graph import Array, PruneGraph, attributes, copy, set_attribute, shaped_again
 
 Atoms: TypeAlias = Array
 """int64, one an entry of an axis"""
@@ -99,7 +99,7 @@ class Traced:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ChannelGroup:
     """Groups of channels that the same layers make; each group can go alone."""
 
     roots: Atoms
@@ -109,7 +109,7 @@ class Family:
     """how many should stay a multiple of this: vector units take 8 at a time; 1 for heads of an attention"""
 
 
-def trace(graph: Graph) -> Traced:
+def trace(graph: PruneGraph) -> Traced:
     """Follow all channels."""
     from edge_agent.workshop.prune_rules import follow
 
@@ -123,7 +123,7 @@ def trace(graph: Graph) -> Traced:
     return traced
 
 
-def families(graph: Graph, traced: Traced) -> list[Family]:
+def families(graph: PruneGraph, traced: Traced) -> list[ChannelGroup]:
     """What can be pruned. Groups that nothing reads, or of which there is but one, are left out."""
     made: dict[int, set[int]] = {}
     width: dict[int, int] = {}
@@ -144,11 +144,11 @@ def families(graph: Graph, traced: Traced) -> list[Family]:
     for by, group in found.items():
         if len(group) > 1:
             name = " + ".join(layer_name(graph, traced.uses[m].node) for m in by)
-            named.append(Family(np.array(sorted(group)), name, 8 if width[group[0]] == 1 else 1))
+            named.append(ChannelGroup(np.array(sorted(group)), name, 8 if width[group[0]] == 1 else 1))
     return named
 
 
-def layer_name(graph: Graph, number: int) -> str:
+def layer_name(graph: PruneGraph, number: int) -> str:
     """What people find a layer by: its weight's name where that says something, else its own."""
     node = graph.nodes[number]
     weight = node.input[1] if len(node.input) > 1 else ""
@@ -157,7 +157,7 @@ def layer_name(graph: Graph, number: int) -> str:
     return node.name or f"{node.op_type.lower()} {node.output[0]}"
 
 
-def sizes(graph: Graph, traced: Traced) -> list[list[Array | int]]:
+def sizes(graph: PruneGraph, traced: Traced) -> list[list[Array | int]]:
     """Of each layer's weight the axes: as roots where entries can go, else as their number."""
     found: dict[int, list[Array | int]] = {n: list(graph.weight(n).shape) for n in graph.layers()}
     for use in traced.uses:
@@ -166,7 +166,7 @@ def sizes(graph: Graph, traced: Traced) -> list[list[Array | int]]:
     return list(found.values())
 
 
-def removed(graph: Graph, traced: Traced, gone: set[int]) -> tuple[Graph, dict[int, Array]]:
+def removed(graph: PruneGraph, traced: Traced, gone: set[int]) -> tuple[PruneGraph, dict[int, Array]]:
     """The graph without the groups `gone` (roots), and for each layer the numbers of its output channels that stay.
 
     Nothing is fitted: what the remaining channels compute is what they computed. Raises ModelError for a group that
@@ -204,7 +204,7 @@ def removed(graph: Graph, traced: Traced, gone: set[int]) -> tuple[Graph, dict[i
 class _Cut:
     """New values of constants, by node and input; a constant that several nodes read may become several."""
 
-    graph: Graph
+    graph: PruneGraph
     values: dict[tuple[int, int], Array] = field(default_factory=dict)
 
     def value(self, node: int, place: int) -> Array:
@@ -218,7 +218,7 @@ class _Cut:
         value[index] = number
         self.values[node, place] = value
 
-    def write(self, new: Graph) -> None:
+    def write(self, new: PruneGraph) -> None:
         name_of = names.fresh(
             {*new.values, *new.inputs, *(name for node in new.nodes for name in (*node.input, *node.output))}
         )

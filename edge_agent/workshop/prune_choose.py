@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_agent.workshop.prune_channels import Family, Traced, sizes
-from edge_agent.workshop.prune_graph import Array, Graph, attributes, per_weight
+from edge_agent.workshop.prune_channels import ChannelGroup, Traced, sizes
+from edge_agent.workshop.prune_graph import Array, PruneGraph, attributes, per_weight
 from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, touched, walk
 
 BY = ("magnitude", "reconstruction", "gradient", "gradient-weight")
@@ -35,7 +35,7 @@ Gradients = Iterable[Mapping[str, Array]]
 class Ranked:
     """A family in the order in which its channels are worth keeping."""
 
-    family: Family
+    family: ChannelGroup
     order: Array
     """roots, the best first"""
     cost: Array
@@ -45,7 +45,7 @@ class Ranked:
 # ── how much each channel matters ────────────────────────────────────────────────────────────────────────
 
 
-def by_magnitude(graph: Graph, traced: Traced, found: list[Family]) -> list[Ranked]:
+def by_magnitude(graph: PruneGraph, traced: Traced, found: list[ChannelGroup]) -> list[Ranked]:
     """Needs nothing but the weights."""
     sums = np.zeros(len(traced.parent))
     for use in traced.uses:
@@ -57,7 +57,7 @@ def by_magnitude(graph: Graph, traced: Traced, found: list[Family]) -> list[Rank
 
 
 def by_gradient(
-    graph: Graph, traced: Traced, found: list[Family], gradients: Gradients, times_weight: bool
+    graph: PruneGraph, traced: Traced, found: list[ChannelGroup], gradients: Gradients, times_weight: bool
 ) -> list[Ranked]:
     """Needs the gradient of each sample."""
     squares = np.zeros(len(traced.parent))
@@ -79,7 +79,7 @@ def by_gradient(
     return [_falling(family, scores[family.roots], relative=False) for family in found]
 
 
-def _falling(family: Family, scores: Array, relative: bool) -> Ranked:
+def _falling(family: ChannelGroup, scores: Array, relative: bool) -> Ranked:
     order = np.argsort(-scores, kind="stable")
     lost = scores.sum() - np.concatenate([[0.0], np.cumsum(scores[order])])
     cost = np.maximum(lost, 0) / (max(scores.sum(), 1e-12) if relative else 1.0)
@@ -87,7 +87,12 @@ def _falling(family: Family, scores: Array, relative: bool) -> Ranked:
 
 
 def by_reconstruction(
-    graph: Graph, traced: Traced, found: list[Family], feeds: Feeds, say: Say, boxes: list[Array] | None = None
+    graph: PruneGraph,
+    traced: Traced,
+    found: list[ChannelGroup],
+    feeds: Feeds,
+    say: Say,
+    boxes: list[Array] | None = None,
 ) -> list[Ranked]:
     """Needs samples; `boxes`: where objects are, as in `prune_fit.refit`."""
     readers = {use.node: use for use in traced.uses if use.role == "in"}
@@ -124,7 +129,7 @@ def by_reconstruction(
     return ranked
 
 
-def _behind(graph: Graph) -> dict[int, set[int]]:
+def _behind(graph: PruneGraph) -> dict[int, set[int]]:
     """For each layer the last layers that its output reaches (itself, where it is one); -1: all of them."""
     layers, reach, found = set(graph.layers()), dict[str, set[int]](), dict[int, set[int]]()
     for number in range(len(graph.nodes) - 1, -1, -1):
@@ -170,7 +175,7 @@ def _moments(values: list[Array], most: int, maps: bool, boxes: list[Array] | No
     return _Moments(float(rows), np.asarray(total), np.asarray(square))
 
 
-def _greedy(family: Family, terms: list[tuple[Array, Array, Array]]) -> Ranked:
+def _greedy(family: ChannelGroup, terms: list[tuple[Array, Array, Array]]) -> Ranked:
     """`terms`: for each layer that reads the family its inputs' covariance, its weights' products, whose they are."""
     count = len(family.roots)
     whole = [max(float((c * h).sum()), 1e-12) for c, h, _ in terms]
@@ -203,7 +208,9 @@ def _greedy(family: Family, terms: list[tuple[Array, Array, Array]]) -> Ranked:
 # ── how many go ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def to_remove(graph: Graph, traced: Traced, ranked: list[Ranked], target: float, by_work: bool = False) -> set[int]:
+def to_remove(
+    graph: PruneGraph, traced: Traced, ranked: list[Ranked], target: float, by_work: bool = False
+) -> set[int]:
     """Roots of the groups to take out, so that at most `target` weights stay (or as few as can be).
 
     Each family keeps as many channels as make its cost, plus a price for what they take, least; one price serves all
@@ -263,7 +270,7 @@ class _Sizes:
 
 
 def masks(
-    graph: Graph, sparsity: float, gradients: Gradients | None = None, times_weight: bool = True
+    graph: PruneGraph, sparsity: float, gradients: Gradients | None = None, times_weight: bool = True
 ) -> dict[int, Array]:
     """For each layer which weights stay (bool, shaped as the weight), so that `sparsity` of all of them is 0.
 
@@ -299,11 +306,11 @@ def masks(
     return found
 
 
-def _depthwise(graph: Graph, number: int) -> bool:
+def _depthwise(graph: PruneGraph, number: int) -> bool:
     return int(attributes(graph.nodes[number]).get("group", 1)) > 1
 
 
-def zeroed(graph: Graph, stay: Mapping[int, Array]) -> None:
+def zeroed(graph: PruneGraph, stay: Mapping[int, Array]) -> None:
     """Set the weights that do not stay to 0, in place."""
     for number, mask in stay.items():
         name = graph.own(number, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.workshop.prune_channels import layer_name
-from edge_agent.workshop.prune_graph import Array, Graph, attributes
+from edge_agent.workshop.prune_graph import Array, PruneGraph, attributes
 from edge_agent.workshop.prune_walk import Feeds, Live, Say, cells, columns, touched, walk
 
 ROWS = 12_000
@@ -35,8 +35,8 @@ class Fitted:
 
 
 def refit(
-    parent: Graph,
-    student: Graph,
+    parent: PruneGraph,
+    student: PruneGraph,
     stays: Mapping[int, Array],
     feeds: Feeds,
     say: Say,
@@ -104,7 +104,7 @@ class _Equations:
     X has a column of ones where there is a bias.
     """
 
-    def __init__(self, op: str, graph: Graph, number: int, most: int) -> None:
+    def __init__(self, op: str, graph: PruneGraph, number: int, most: int) -> None:
         self.op, self.graph, self.number, self.most = op, graph, number, most
         self.node, self.weight = graph.nodes[number], graph.weight(number)
         self.bias = self.node.input[2] if len(self.node.input) > 2 and self.node.input[2] in graph.values else ""

@@ -28,7 +28,7 @@ LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(slots=True)
-class Graph:
+class PruneGraph:
     """A network. `values` may be exchanged by name; nodes stay as many and as they are ordered."""
 
     model: onnx.ModelProto
@@ -99,7 +99,7 @@ def opset(model: onnx.ModelProto) -> int:
     return next((int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
-def read(path: Path) -> Graph:
+def read(path: Path) -> PruneGraph:
     """Read a file. ModelError, one line, for what is no ONNX, is quantized already, or has nothing to prune."""
     try:
         model = plain_products(constants_alone(onnx.load(str(path))))
@@ -113,7 +113,7 @@ def read(path: Path) -> Graph:
     return taken(shaped, str(path))
 
 
-def taken(model: onnx.ModelProto, name: str) -> Graph:
+def taken(model: onnx.ModelProto, name: str) -> PruneGraph:
     """A model with inferred shapes as a Graph; ModelError as `read`."""
     kinds = {node.op_type for node in model.graph.node}
     if kinds & set(QUANTIZED):
@@ -146,23 +146,23 @@ def taken(model: onnx.ModelProto, name: str) -> Graph:
     shell.CopyFrom(model)
     for part in (shell.graph.node, shell.graph.initializer, shell.graph.value_info):
         del part[:]
-    graph = Graph(shell, nodes, values, shapes, halves)
+    graph = PruneGraph(shell, nodes, values, shapes, halves)
     if not graph.layers():
         raise ModelError(f"{name}: no convolution or matrix product with weights in it, so nothing to prune")
     return graph
 
 
-def copy(graph: Graph) -> Graph:
+def copy(graph: PruneGraph) -> PruneGraph:
     """Another graph that may be changed without changing this one; arrays are shared until they are exchanged."""
     nodes = []
     for node in graph.nodes:
         twin = onnx.NodeProto()
         twin.CopyFrom(node)
         nodes.append(twin)
-    return Graph(graph.model, nodes, dict(graph.values), dict(graph.shapes), set(graph.halves))
+    return PruneGraph(graph.model, nodes, dict(graph.values), dict(graph.shapes), set(graph.halves))
 
 
-def proto(graph: Graph, extra: Iterable[str] = (), halves: bool = True) -> onnx.ModelProto:
+def proto(graph: PruneGraph, extra: Iterable[str] = (), halves: bool = True) -> onnx.ModelProto:
     """The graph as a model; `extra` tensors become outputs too. `halves`: store in half what was stored so."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -182,7 +182,7 @@ def proto(graph: Graph, extra: Iterable[str] = (), halves: bool = True) -> onnx.
     return model
 
 
-def checked(graph: Graph) -> bytes:
+def checked(graph: PruneGraph) -> bytes:
     """The file's bytes. ModelError where the ONNX checker finds fault, so that no broken file is ever written."""
     model = proto(graph)
     if name := names.twice(model.graph):
@@ -195,22 +195,22 @@ def checked(graph: Graph) -> bytes:
     return data
 
 
-def shaped_again(graph: Graph) -> Graph:
+def shaped_again(graph: PruneGraph) -> PruneGraph:
     """The same graph with its shapes inferred anew, after channels went."""
     return taken(shape_inference.infer_shapes(proto(graph), data_prop=True), "the pruned graph")
 
 
-def weights(graph: Graph) -> int:
+def weights(graph: PruneGraph) -> int:
     """Numbers in the layers' weights."""
     return sum(graph.weight(i).size for i in graph.layers())
 
 
-def multiplications(graph: Graph) -> float:
+def multiplications(graph: PruneGraph) -> float:
     """Millions of multiplications of one sample in the layers."""
     return sum(f * graph.weight(n).size for f, n in zip(per_weight(graph), graph.layers(), strict=True))
 
 
-def per_weight(graph: Graph, length: int = 32) -> list[float]:
+def per_weight(graph: PruneGraph, length: int = 32) -> list[float]:
     """Of each layer how often one weight is multiplied for a sample, in millions; an open axis counts as `length`."""
     found = []
     for number in graph.layers():

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from edge_agent.workshop.prune_channels import Axes, Count, Traced
-from edge_agent.workshop.prune_graph import Graph
+from edge_agent.workshop.prune_graph import PruneGraph
 
 
-def flatten(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def flatten(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """(1, C, 1, 1) -> (1, C): maps of more than one cell would need every cell's entry to go."""
     node = graph.nodes[number]
     return _one(_regrouped(graph, traced, number, given[0], graph.shapes[node.output[0]], None))
 
 
-def reshape(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def reshape(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """An axis that is split in blocks (heads of an attention) can lose blocks; one that is joined can lose the same."""
     node = graph.nodes[number]
     target = graph.values.get(node.input[1])
@@ -29,7 +29,7 @@ def _one(axes: Axes | None) -> list[Axes] | None:
 
 
 def _regrouped(
-    graph: Graph, traced: Traced, number: int, axes: Axes, after: tuple[int | None, ...], target: list[int] | None
+    graph: PruneGraph, traced: Traced, number: int, axes: Axes, after: tuple[int | None, ...], target: list[int] | None
 ) -> Axes | None:
     """Axes after a Reshape to `target` (None: no sizes are written down)."""
     before = graph.shapes[graph.nodes[number].input[0]]
@@ -111,7 +111,7 @@ def _passed(
     return False
 
 
-def squeezed(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def squeezed(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Axes of length 1 come or go; the others keep their order."""
     node = graph.nodes[number]
     after = graph.shapes[node.output[0]]

@@ -8,7 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from edge_agent.workshop.prune_channels import Axes, Count, Traced, Use
-from edge_agent.workshop.prune_graph import Graph, attributes, weight_at
+from edge_agent.workshop.prune_graph import PruneGraph, attributes, weight_at
 from edge_agent.workshop.prune_reshape import flatten, reshape, squeezed
 
 UNARY = (
@@ -23,11 +23,11 @@ REDUCING = (
     *("Softmax", "LogSoftmax", "ArgMax", "LayerNormalization", "LpNormalization", "InstanceNormalization"),
 )
 
-Rule = Callable[[Graph, Traced, int, list[Axes]], list[Axes] | None]
+Rule = Callable[[PruneGraph, Traced, int, list[Axes]], list[Axes] | None]
 """(graph, what is known, number of the node, axes of its inputs) -> axes of its outputs; None: no rule fits"""
 
 
-def follow(graph: Graph, traced: Traced, number: int) -> None:
+def follow(graph: PruneGraph, traced: Traced, number: int) -> None:
     """Give the outputs of one node their atoms."""
     node = graph.nodes[number]
     given: list[Axes] = []
@@ -45,11 +45,11 @@ def follow(graph: Graph, traced: Traced, number: int) -> None:
         traced.axes[name] = axes
 
 
-def _same(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _same(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     return [given[0]]
 
 
-def _spatial(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _spatial(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Channels pass where an operator works on each map by itself."""
     node, axes = graph.nodes[number], given[0]
     out = graph.shapes[node.output[0]]
@@ -65,7 +65,7 @@ def _spatial(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> li
     return [axes] * len(node.output)
 
 
-def _elementwise(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _elementwise(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Tensors of one shape, or spread to one (numpy's rule): what meets goes together."""
     node = graph.nodes[number]
     rank = max(len(axes) for axes in given)
@@ -93,7 +93,7 @@ def _elementwise(graph: Graph, traced: Traced, number: int, given: list[Axes]) -
     return [result]
 
 
-def _conv(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _conv(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Full convolutions make new channels; depthwise ones keep each where it is; other groups cannot shrink."""
     node, axes = graph.nodes[number], given[0]
     if not weight_at(node, graph.values):
@@ -118,7 +118,7 @@ def _conv(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[
     return [[None, made, *[None] * (len(axes) - 2)]]
 
 
-def _matmul(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _matmul(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """By a constant: a layer. Of two tensors: their inner axes meet, and so do those that count products."""
     node, (one, other) = graph.nodes[number], given[:2]
     if weight_at(node, graph.values):
@@ -152,7 +152,7 @@ def _meet(traced: Traced, one: object, other: object) -> bool:
     return one is None and other is None
 
 
-def _gemm(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _gemm(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     node, given_as = graph.nodes[number], attributes(graph.nodes[number])
     if not weight_at(node, graph.values) or given_as.get("transA", 0):
         return None
@@ -170,7 +170,7 @@ def _gemm(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[
     return [[given[0][0], made]]
 
 
-def _normalised(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _normalised(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Batch normalisation: four numbers a channel."""
     node, axes = graph.nodes[number], given[0]
     if axes[1] is not None:
@@ -180,7 +180,7 @@ def _normalised(graph: Graph, traced: Traced, number: int, given: list[Axes]) ->
     return [axes]
 
 
-def _concat(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _concat(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     node = graph.nodes[number]
     at = int(attributes(node)["axis"]) % len(given[0])
     result: Axes = []
@@ -207,7 +207,7 @@ def _concat(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> lis
     return [result]
 
 
-def _split(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _split(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Pieces of an axis; their sizes, an attribute before opset 13, become what is left of each."""
     node, axes = graph.nodes[number], given[0]
     told = attributes(node)
@@ -230,7 +230,7 @@ def _split(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list
     return pieces
 
 
-def _slice(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _slice(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     node, axes = graph.nodes[number], list(given[0])
     constants = [graph.values.get(name) for name in node.input[1:]]
     if len(node.input) < 3 or any(c is None for c in constants):
@@ -252,12 +252,12 @@ def _slice(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list
     return [axes]
 
 
-def _transpose(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _transpose(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     order = attributes(graph.nodes[number]).get("perm", range(len(given[0]))[::-1])
     return [[given[0][int(axis)] for axis in order]]
 
 
-def _reduced(graph: Graph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
+def _reduced(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """What is summed up over, or normalised over, cannot shrink; other axes pass."""
     node, axes = graph.nodes[number], list(given[0])
     told = attributes(node)

@@ -12,11 +12,11 @@ import numpy as np
 
 from edge_agent.errors import ModelError
 from edge_agent.manifest import Served
-from edge_agent.tasks.candidates import Head
+from edge_agent.tasks.candidates import HeadLayout
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.workshop import calibration, prune_channels, prune_choose, prune_fit, prune_graph
 from edge_agent.workshop.calibration import Samples, Say
-from edge_agent.workshop.prune_graph import Array, Graph
+from edge_agent.workshop.prune_graph import Array, PruneGraph
 
 VERSION = 1
 """of what a step does: another one begins anew"""
@@ -26,7 +26,7 @@ read = prune_graph.read
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PrunePlan:
     """What is asked for."""
 
     sparsity: float
@@ -61,18 +61,20 @@ class Step:
     accuracy: float | None = None
 
 
-def key(model: str, data: str, plan: Plan) -> str:
+def key(model: str, data: str, plan: PrunePlan) -> str:
     """Another text as soon as anything changes that a step depends on."""
     told = msgspec.json.encode([VERSION, model, data, plan], order="deterministic")
     return hashlib.sha256(told).hexdigest()[:16]
 
 
-def share(plan: Plan, number: int) -> float:
+def share(plan: PrunePlan, number: int) -> float:
     """Sparsity after step `number`, 1 … steps (Zhu & Gupta 2017, equation 1)."""
     return plan.sparsity * (1 - (1 - number / plan.steps) ** 3)
 
 
-def steps(parent: Graph, plan: Plan, served: Served, samples: Samples | None, folder: Path, say: Say) -> Iterator[Step]:
+def steps(
+    parent: PruneGraph, plan: PrunePlan, served: Served, samples: Samples | None, folder: Path, say: Say
+) -> Iterator[Step]:
     """Each step as it is done, or as it was found in `folder`. `samples` are those to fit on.
 
     Raises ModelError where nothing can be taken out.
@@ -99,16 +101,16 @@ def steps(parent: Graph, plan: Plan, served: Served, samples: Samples | None, fo
 
 
 def _done(
-    parent: Graph,
-    student: Graph,
+    parent: PruneGraph,
+    student: PruneGraph,
     stays: dict[int, Array],
-    plan: Plan,
+    plan: PrunePlan,
     number: int,
     feeds: list[dict[str, Array]],
     boxes: list[Array] | None,
     folder: Path,
     say: Say,
-) -> tuple[Graph, dict[int, Array], Step]:
+) -> tuple[PruneGraph, dict[int, Array], Step]:
     """One step further than `student`."""
     target, whole = share(plan, number), prune_graph.weights(parent)
     masks: dict[int, Array] | None = None
@@ -156,9 +158,9 @@ def _done(
 
 
 def _ranked(
-    student: Graph,
+    student: PruneGraph,
     traced: prune_channels.Traced,
-    plan: Plan,
+    plan: PrunePlan,
     feeds: list[dict[str, Array]],
     boxes: list[Array] | None,
     gradients: Iterable[Mapping[str, Array]] | None,
@@ -173,7 +175,7 @@ def _ranked(
 
 
 def _gradients(
-    student: Graph, plan: Plan, feeds: list[dict[str, Array]], boxes: list[Array] | None, say: Say
+    student: PruneGraph, plan: PrunePlan, feeds: list[dict[str, Array]], boxes: list[Array] | None, say: Say
 ) -> Iterable[Mapping[str, Array]] | None:
     """By automatic differentiation, where the plan asks for it."""
     if not plan.by.startswith("gradient"):
@@ -191,14 +193,14 @@ def places(served: Served, feeds: list[dict[str, Array]]) -> list[Array] | None:
     family = FAMILIES.get(served.manifest.family)
     if served.manifest.task != "detect" or served.input is None or family is None:
         return None
-    head = Head(served.input.width, served.input.height, len(served.manifest.labels))
+    head = HeadLayout(served.input.width, served.input.height, len(served.manifest.labels))
     found = [family.decode(served.net.run(feed), head, SEEN).xyxy for feed in feeds]
     size = np.array([head.width, head.height] * 2, np.float64)
     return [xyxy / size for xyxy in found] if any(len(xyxy) for xyxy in found) else None
 
 
 def _layers(
-    parent: Graph, student: Graph, fitted: list[prune_fit.Fitted], masks: Mapping[int, Array] | None
+    parent: PruneGraph, student: PruneGraph, fitted: list[prune_fit.Fitted], masks: Mapping[int, Array] | None
 ) -> list[tuple[str, str, float, bool, str]]:
     """A row a layer for the report."""
     left = {one.name: one for one in fitted}

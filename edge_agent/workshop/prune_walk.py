@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.prune_graph import Array, Graph, attributes
+from edge_agent.workshop.prune_graph import Array, PruneGraph, attributes
 
 Feeds: TypeAlias = "list[dict[str, Array]]"
 """input tensors by name, one dict a sample"""
@@ -29,7 +29,7 @@ OUTSIDE = 0.1
 """weight of a cell that no object touches, where those that one touches have 1"""
 
 
-def walk(graphs: Sequence[Graph], feeds: Feeds, visit: Visit, say: Say, what: str) -> list[Live]:
+def walk(graphs: Sequence[PruneGraph], feeds: Feeds, visit: Visit, say: Say, what: str) -> list[Live]:
     """Run all nodes; returns the outputs of each network.
 
     `visit` is called before the last network runs a node, and may change that network's constants of it.
@@ -51,7 +51,7 @@ def walk(graphs: Sequence[Graph], feeds: Feeds, visit: Visit, say: Say, what: st
     return [{name: tensors[name] for name in graph.outputs} for graph, tensors in zip(graphs, live, strict=True)]
 
 
-def _run(graph: Graph, number: int, live: Live, samples: int) -> Live:
+def _run(graph: PruneGraph, number: int, live: Live, samples: int) -> Live:
     """One node on every sample."""
     node = graph.nodes[number]
     names = [name for name in dict.fromkeys(node.input) if name]

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from edge_agent.manifest import File, Served
     from edge_agent.registry import Located
     from edge_agent.workshop.calibration import Samples
-    from edge_agent.workshop.quantize_build import Plan
+    from edge_agent.workshop.quantize_build import QuantizePlan
     from edge_agent.workshop.quantize_contents import Contents
-    from edge_agent.workshop.quantize_search import Found, Tool
-    from edge_agent.workshop.report import Report, Row
+    from edge_agent.workshop.quantize_search import SearchResult, Tool
+    from edge_agent.workshop.report import MakingReport, TableRow
     from edge_agent.workshop.score import Measure
 
 Say = Callable[[str, int, int], None]
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evaluate", type=Path, metavar="DATA", help="report on this (labelled) data instead")
 
 
-def run(args: argparse.Namespace, say: Say) -> Report:
+def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """Quantize, write the model folder `args.out`, let the gate try it. What an interrupted search measured is kept.
 
     Raises UsageError for arguments, ModelError for what cannot be quantized, InputError for data, RefusedError where
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, say: Say) -> Report:
     return report
 
 
-def _held(contents: Contents, plan: Plan) -> str:
+def _held(contents: Contents, plan: QuantizePlan) -> str:
     """The precision of the file, as the manifest names it. RefusedError where nothing in it is as the plan meant."""
     found = contents.precision
     if plan.form != "float16" and not contents.quantized:
@@ -118,7 +118,7 @@ def _held(contents: Contents, plan: Plan) -> str:
     return found
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: MakingReport) -> list[str]:
     """The report for a terminal."""
     from edge_agent.workshop import report as told
 
@@ -183,7 +183,7 @@ def _apart(data: Path, test: Samples, samples: Samples) -> Samples:
 
 def _searched(
     args: argparse.Namespace, tool: Tool, parent: Served, searched: Samples, row: File, work: Path, say: Say
-) -> Found:
+) -> SearchResult:
     """The best plan of --auto. Of forms that meet the budget, the fastest."""
     import msgspec
 
@@ -212,19 +212,19 @@ def _report(
     row: File,
     path: Path,
     tool: Tool,
-    plan: Plan,
-    found: Found | None,
+    plan: QuantizePlan,
+    found: SearchResult | None,
     data: bytes,
     parent: Served,
     samples: Samples,
     reported: Samples,
     judge: Measure,
-) -> Report:
+) -> MakingReport:
     """All that was measured, on the half (or the data) that nothing was searched on."""
     import msgspec
 
     from edge_agent.workshop import score
-    from edge_agent.workshop.report import Layer, Plot, Report, Row
+    from edge_agent.workshop.report import LayerRow, MakingReport, Plot, TableRow
 
     files = {row.name: (path.stat().st_size, parent, "the parent, float")}
     if found is not None and found.kept:
@@ -236,16 +236,17 @@ def _report(
     files[name] = (len(data), tool.open(data), "; ".join(filter(None, [plan.text(), kept])))
     took = score.times({key: model for key, (_, model, _) in files.items()}, reported, SECONDS)
     rows = [
-        Row(key, size, judge(model), took[key], note, chosen=key == name) for key, (size, model, note) in files.items()
+        TableRow(key, size, judge(model), took[key], note, chosen=key == name)
+        for key, (size, model, note) in files.items()
     ]
     told = [f"in the file: {contents.text()}", *_told(args, samples, reported, found, rows)]
     layers, plots = [], []
     if found is not None:
-        layers = [Layer(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]
+        layers = [LayerRow(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]
         ladder = [(float(count), score) for count, score in found.ladder]
         plots = [Plot("Accuracy over layers kept", "layers in float", "accuracy", {"searched half": ladder})]
     settings = {"plan": plan.text(), "target": row.format, "auto": args.auto, "max_drop": args.max_drop}
-    return Report(
+    return MakingReport(
         verb="quantize",
         model=located.manifest.name,
         measure=score.name_of(parent, reported),
@@ -260,7 +261,7 @@ def _report(
 
 
 def _told(
-    args: argparse.Namespace, samples: Samples, reported: Samples, found: Found | None, rows: list[Row]
+    args: argparse.Namespace, samples: Samples, reported: Samples, found: SearchResult | None, rows: list[TableRow]
 ) -> list[str]:
     """What a reader should know beside the table."""
     count = len(samples.halves()[0].items)
@@ -283,9 +284,9 @@ def _write(
     row: File,
     result: Path,
     precision: str,
-    plan: Plan,
+    plan: QuantizePlan,
     samples: Samples,
-    report: Report,
+    report: MakingReport,
 ) -> None:
     from edge_agent.manifest import Made
     from edge_agent.workshop import folder

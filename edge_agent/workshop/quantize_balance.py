@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from edge_agent.workshop.quantize_graph import constants, layers, readers
-from edge_agent.workshop.quantize_ranges import Range, Seen, seeing
+from edge_agent.workshop.quantize_ranges import Interval, TensorRange, seeing
 
 MOST = 16.0
 """by which a channel is scaled at most, either way"""
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Feeds = Callable[[], Iterable[Mapping[str, npt.NDArray[np.generic]]]]
 
 
-def equalized(model: onnx.ModelProto, seen: Mapping[str, Seen]) -> tuple[onnx.ModelProto, int]:
+def equalized(model: onnx.ModelProto, seen: Mapping[str, TensorRange]) -> tuple[onnx.ModelProto, int]:
     """The same network with channels of like size, so that one scale serves a tensor; and how many layers changed.
 
     Between a convolution and those that read it, with nothing but operators of SCALES, nearest Resize and Concat on the
@@ -55,7 +55,9 @@ def equalized(model: onnx.ModelProto, seen: Mapping[str, Seen]) -> tuple[onnx.Mo
     return made, count
 
 
-def _sizes(seen: Mapping[str, Seen], node: onnx.NodeProto, by: Mapping[str, list[onnx.NodeProto]]) -> Floats | None:
+def _sizes(
+    seen: Mapping[str, TensorRange], node: onnx.NodeProto, by: Mapping[str, list[onnx.NodeProto]]
+) -> Floats | None:
     """Greatest value of each channel behind the activation that follows `node`, which alone reads it."""
     name = node.output[0]
     after = by.get(name, [])
@@ -158,7 +160,7 @@ def _scale(
 
 
 def corrected(
-    model: onnx.ModelProto, nodes: Iterable[str], ranges: Mapping[str, Range], per: str, bits: int, feeds: Feeds
+    model: onnx.ModelProto, nodes: Iterable[str], ranges: Mapping[str, Interval], per: str, bits: int, feeds: Feeds
 ) -> onnx.ModelProto:
     """The network whose convolutions `nodes` are right on average once quantized: b' = b - (Σ W_q·E[Q(x)] - Σ W·E[x]).
 
@@ -208,7 +210,7 @@ def _sums(weight: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], groups
 
 
 def _means(
-    model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Range], bits: int, feeds: Feeds
+    model: onnx.ModelProto, names: list[str], ranges: Mapping[str, Interval], bits: int, feeds: Feeds
 ) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
     """Mean of each channel of the named tensors, as they are and as they will be rounded."""
     inside = [name for name in names if name not in {one.name for one in model.graph.input}]

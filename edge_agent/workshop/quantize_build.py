@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.errors import RefusedError
 from edge_agent.workshop import names
 from edge_agent.workshop.quantize_graph import WEIGHTED, constants, delicate, layers, opset, tail
-from edge_agent.workshop.quantize_ranges import Range
+from edge_agent.workshop.quantize_ranges import Interval
 
 MOVES = ("MaxPool", "Resize", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat")
 """operators that only move values"""
@@ -33,7 +33,7 @@ NATIVE_16 = 21
 """opset whose own QuantizeLinear has 16 bits; below, that of com.microsoft serves"""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class QuantizePlan(msgspec.Struct, frozen=True):
     """How a network is quantized."""
 
     form: Literal["static", "dynamic", "weights", "float16"] = "static"
@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
         return ", ".join(words)
 
 
-def build(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> onnx.ModelProto:
+def build(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
     """The network by the plan, checked by ONNX. `ranges`: of the activations, for a static plan.
 
     Raises RefusedError, one line, where the plan makes no sense for this network or gives no sound one.
@@ -92,7 +92,7 @@ def build(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> on
     return made
 
 
-def chosen(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> list[str]:
+def chosen(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> list[str]:
     """Names of the nodes that a static plan quantizes."""
     never = set(plan.keep) | tail(model) | delicate(model)
     weighted = {layer.name for layer in layers(model)}
@@ -122,7 +122,7 @@ def _groups(node: onnx.NodeProto) -> int:
     return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
 
 
-def _static(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> onnx.ModelProto:
+def _static(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
     """QDQ pairs: U8 (or U16) activations, S8 weights, which x86 and Arm both run fast."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
@@ -153,7 +153,7 @@ def _static(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range]) -> 
     return _tables(made.model.model, plan.keep)
 
 
-def _dynamic(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
+def _dynamic(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
     """Weights S8; the activations of each run by their own extremes. For MatMul and Gemm."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -240,7 +240,7 @@ def _axis(op: str) -> int:
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}[op]
 
 
-def _weights(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
+def _weights(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
     """S8 weights behind a DequantizeLinear, step = max|w| / 127 of a channel or a tensor; all else stays float."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -288,7 +288,7 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
     return _in_front(made, nodes)
 
 
-def _four(model: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
+def _four(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
     """MatMul's weights in four bits, a scale for each block of 32 down a column: MatMulNBits of com.microsoft.
 
     q = round(w / step) + 8 in 0..15, step = (the value of the greatest magnitude) / -8, so that it is met exactly

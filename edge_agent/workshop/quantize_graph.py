@@ -38,7 +38,7 @@ OPSET, PER_CHANNEL = 17, 13
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class QuantizableLayer:
     """An operator with weights and the operators without that work on its output, up to the next ones with weights."""
 
     name: str
@@ -242,7 +242,7 @@ def readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     return found
 
 
-def layers(model: onnx.ModelProto) -> list[Layer]:
+def layers(model: onnx.ModelProto) -> list[QuantizableLayer]:
     """The layers, in the order of the graph. Operators before the first one belong to none."""
     weights = {one.name: one.dims for one in model.graph.initializer}
     found: dict[str, list[onnx.NodeProto]] = {}
@@ -262,7 +262,9 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         first = nodes[0]
         groups = next((a.i for a in first.attribute if a.name == "group"), 1)
         depthwise = first.op_type == "Conv" and groups > 1 and weights[first.input[1]][1] == 1
-        made.append(Layer(name, first.op_type, first.input[1], tuple(node.name for node in nodes), depthwise))
+        made.append(
+            QuantizableLayer(name, first.op_type, first.input[1], tuple(node.name for node in nodes), depthwise)
+        )
     return made
 
 
@@ -276,7 +278,7 @@ def tail(model: onnx.ModelProto) -> set[str]:
     return {node.name for node in model.graph.node} - before - own
 
 
-def head(model: onnx.ModelProto) -> list[Layer]:
+def head(model: onnx.ModelProto) -> list[QuantizableLayer]:
     """The layers that no other one reads: those that give boxes and scores."""
     made = layers(model)
     before = _before(model, [layer.name for layer in made])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from edge_agent.workshop import quantize_balance, quantize_graph, quantize_ranges
-from edge_agent.workshop.quantize_build import Plan, build
+from edge_agent.workshop.quantize_build import QuantizePlan, build
 from edge_agent.workshop.train.detector_graph import Size, Tensors, tensors_of, to_onnx
 
 Batch = npt.NDArray[np.float32]
@@ -40,9 +40,9 @@ def equalized(tensors: Tensors, size: Size, pictures: Sequence[Batch]) -> dict[s
 def to_int8(model: onnx.ModelProto, pictures: Sequence[Batch]) -> onnx.ModelProto:
     """The QDQ form of `model`, calibrated on `pictures`, each (1, 3, height, width) float32."""
     kept = tuple(name for layer in quantize_graph.head(model) for name in layer.nodes)
-    return build(model, Plan(method=METHOD, ops="all", keep=kept + DELICATE), ranges(model, pictures))
+    return build(model, QuantizePlan(method=METHOD, ops="all", keep=kept + DELICATE), ranges(model, pictures))
 
 
-def _seen(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, quantize_ranges.Seen]:
+def _seen(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, quantize_ranges.TensorRange]:
     whole = onnx.shape_inference.infer_shapes(model)
     return quantize_ranges.watch(whole, lambda: ({"images": one} for one in pictures), True, lambda step: None)

@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from edge_agent.workshop.quantize_graph import readers
 
-Range = tuple[float, float]
+Interval = tuple[float, float]
 Doubles = npt.NDArray[np.float64]
 BINS = 2048
 """of a histogram, from -m to m, m the greatest magnitude"""
@@ -31,7 +31,7 @@ KL_BINS, KL_LEVELS = 1024, 128
 
 
 @dataclass(slots=True)
-class Seen:
+class TensorRange:
     """What was seen of one tensor."""
 
     low: float = math.inf
@@ -91,7 +91,7 @@ def watch(
     feeds: Callable[[], Iterable[Mapping[str, npt.NDArray[np.generic]]]],
     histograms: bool,
     say: Callable[[int], None],
-) -> dict[str, Seen]:
+) -> dict[str, TensorRange]:
     """Every float tensor of the network that is computed, on all feeds. `say` hears of each feed.
 
     `feeds` is called once, and once more for `histograms`, whose bins need the extremes first.
@@ -100,7 +100,7 @@ def watch(
     session = seeing(model, names)
     given = [one.name for one in model.graph.input]
     gated = silus(model)
-    seen = {name: Seen(silu=name in gated) for name in [*names, *given]}
+    seen = {name: TensorRange(silu=name in gated) for name in [*names, *given]}
     step = 0
     for spread in (False, True)[: 1 + histograms]:
         for feed in feeds():
@@ -147,7 +147,7 @@ def seeing(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSession:
 # ── methods: from what was seen to (low, high) ───────────────────────────────────────────────────────────
 
 
-def largest(seen: Seen, bits: int) -> Range:
+def largest(seen: TensorRange, bits: int) -> Interval:
     """**max**: symmetric, step = max|x| / 2^(n-1), zero point in the middle; nothing but +max|x| itself is clipped.
 
     The plainest form of symmetric quantization (Krishnamoorthi, arXiv 1806.08342, section 2.2).
@@ -156,7 +156,7 @@ def largest(seen: Seen, bits: int) -> Range:
     return -step * 2 ** (bits - 1), step * (2 ** (bits - 1) - 1)
 
 
-def mean(seen: Seen, bits: int) -> Range:
+def mean(seen: TensorRange, bits: int) -> Interval:
     """**mean**: symmetric, step = c·mean|x| / 2^(n-1), clipped beyond c·mean|x|, and never wider than **max**.
 
     c solves c·e^c = 3·4^n: where values are spread as a Laplace distribution with b = mean|x|, clipping at c·b makes
@@ -176,7 +176,7 @@ def laplace(bits: int) -> float:
     return c
 
 
-def full(seen: Seen, bits: int) -> Range:
+def full(seen: TensorRange, bits: int) -> Interval:
     """**full**: affine over the whole range, step = (max - min) / (2^n - 1), zero point = round(-min / step).
 
     With 0 taken into the range, so that it has a level of its own (Jacob et al., arXiv 1712.05877, section 3).
@@ -184,7 +184,7 @@ def full(seen: Seen, bits: int) -> Range:
     return min(seen.low, 0.0), max(seen.high, 0.0)
 
 
-def average(seen: Seen, bits: int) -> Range:
+def average(seen: TensorRange, bits: int) -> Interval:
     """**average**: affine, from the mean of the samples' least values to the mean of their greatest.
 
     So that one rare peak does not cost all other values their resolution (the moving average of Jacob et al., arXiv
@@ -193,7 +193,7 @@ def average(seen: Seen, bits: int) -> Range:
     return min(seen.lows / max(seen.samples, 1), 0.0), max(seen.highs / max(seen.samples, 1), 0.0)
 
 
-def percentile(seen: Seen, bits: int) -> Range:
+def percentile(seen: TensorRange, bits: int) -> Interval:
     """**percentile**: affine over the middle 99.99 % of the values: half of the rest is clipped at either end.
 
     By ONNX Runtime's collector (Wu et al., "Integer quantization for deep learning inference", arXiv 2004.09602).
@@ -206,7 +206,7 @@ def percentile(seen: Seen, bits: int) -> Range:
     return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def entropy(seen: Seen, bits: int) -> Range:
+def entropy(seen: TensorRange, bits: int) -> Interval:
     """**entropy**: the range whose clipped values, at 128 levels, have the least Kullback-Leibler divergence from all.
 
     KL(P‖Q) = Σ p·ln(p/q), by ONNX Runtime's search (Migacz, "8-bit inference with TensorRT", GTC 2017).
@@ -219,7 +219,7 @@ def entropy(seen: Seen, bits: int) -> Range:
     return min(max(float(low), seen.low), 0.0), max(min(float(high), seen.high), 0.0)
 
 
-def squares(seen: Seen, bits: int) -> Range:
+def squares(seen: TensorRange, bits: int) -> Interval:
     """**mse**: affine over those shares of min and max, each 0, 0.02, ... 1, whose Σ (f(x) - f(Q(x)))² is the least.
 
     Summed over the histogram's bins at their middles; one end after the other, twice (Nagel et al., "A white paper on
@@ -254,7 +254,7 @@ def _through(x: npt.NDArray[np.floating[Any]], silu: bool) -> npt.NDArray[np.flo
     return x / (1 + np.exp(-np.clip(x, -80, 80))) if silu else x
 
 
-def _collector(method: str, seen: Seen, histogram: npt.NDArray[np.int64]) -> Any:
+def _collector(method: str, seen: TensorRange, histogram: npt.NDArray[np.int64]) -> Any:
     """ONNX Runtime's collector with one tensor, "x", in it."""
     from onnxruntime.quantization.calibrate import HistogramCollector
 
@@ -265,7 +265,7 @@ def _collector(method: str, seen: Seen, histogram: npt.NDArray[np.int64]) -> Any
     return made
 
 
-METHODS: dict[str, Callable[[Seen, int], Range]] = {
+METHODS: dict[str, Callable[[TensorRange, int], Interval]] = {
     "max": largest,
     "mean": mean,
     "full": full,
@@ -278,6 +278,6 @@ HISTOGRAMS = ("percentile", "entropy", "mse")
 """methods that need a histogram"""
 
 
-def ranges(seen: Mapping[str, Seen], method: str, bits: int) -> dict[str, Range]:
+def ranges(seen: Mapping[str, TensorRange], method: str, bits: int) -> dict[str, Interval]:
     """Range of every tensor whose values were all finite."""
     return {name: METHODS[method](one, bits) for name, one in seen.items() if one.finite}

@@ -22,7 +22,7 @@ from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.registry import store
 from edge_agent.workshop.calibration import Samples, Say, feeds
-from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_build import QuantizePlan
 from edge_agent.workshop.quantize_contents import Contents
 from edge_agent.workshop.score import Measure
 
@@ -35,7 +35,7 @@ FLOOR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LayerGroup:
     """A layer that can be quantized or kept."""
 
     name: str
@@ -48,8 +48,8 @@ class Part:
 class Tool:
     """What turns a plan into a file, for one model in one format."""
 
-    parts: list[Part]
-    make: Callable[[Plan], bytes]
+    parts: list[LayerGroup]
+    make: Callable[[QuantizePlan], bytes]
     """raises RefusedError where that cannot be"""
     open: Callable[[bytes], Served]
     contents: Callable[[bytes], Contents]
@@ -61,10 +61,10 @@ class Tool:
 
 
 @dataclass(slots=True)
-class Found:
+class SearchResult:
     """What the search came to."""
 
-    plan: Plan
+    plan: QuantizePlan
     score: float
     """on the samples that were searched with"""
     within: bool
@@ -88,7 +88,7 @@ class Memory:
             self.known = {}
         self.had = len(self.known)
 
-    def __call__(self, what: str, plan: Plan, compute: Callable[[], float]) -> float:
+    def __call__(self, what: str, plan: QuantizePlan, compute: Callable[[], float]) -> float:
         """The figure `what` of a plan, as it was or as it is found now."""
         key = f"{what} {hashlib.sha256(msgspec.json.encode(plan)).hexdigest()[:24]}"
         if key not in self.known:
@@ -138,13 +138,13 @@ def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def search(
     tool: Tool,
-    bases: Sequence[Plan],
+    bases: Sequence[QuantizePlan],
     measure: Measure,
     budget: float,
     far: Callable[[Served], float],
     memory: Memory,
     say: Say,
-) -> Found:
+) -> SearchResult:
     """The plan that keeps the fewest layers in float and loses at most `budget` against `measure` of the parent (what
     is measured of the parent is in `budget` already: a plan is within it when its score is at least that).
 
@@ -168,11 +168,11 @@ def search(
         tick(f"layer {part.name} alone")
     order = sorted(tool.parts, key=lambda part: -_ranked(costs[part.name]))
 
-    def kept(count: int) -> Plan:
+    def kept(count: int) -> QuantizePlan:
         names = tuple(name for part in order[:count] for name in part.keep)
         return msgspec.structs.replace(base, keep=(*base.keep, *names))
 
-    def score(plan: Plan) -> float:
+    def score(plan: QuantizePlan) -> float:
         tick("measuring plans")
         return memory("score", plan, lambda: _scored(tool, plan, measure))
 
@@ -192,10 +192,10 @@ def search(
             break
     say("measuring plans", total, total)
     names = [part.name for part in order[:best]]
-    return Found(plan, found, found >= budget, costs, sorted(scores.items()), names)
+    return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
 
 
-def _finer(tool: Tool, bases: Sequence[Plan], plan: Plan) -> list[Plan]:
+def _finer(tool: Tool, bases: Sequence[QuantizePlan], plan: QuantizePlan) -> list[QuantizePlan]:
     """The same layers in float, by every method that was asked for, with bias correction and without."""
     corrects = (False, True) if tool.corrects and plan.form == "static" else (False,)
     found = [
@@ -205,8 +205,12 @@ def _finer(tool: Tool, bases: Sequence[Plan], plan: Plan) -> list[Plan]:
 
 
 def _nearest(
-    tool: Tool, bases: Sequence[Plan], far: Callable[[Served], float], memory: Memory, tick: Callable[[str], None]
-) -> Plan:
+    tool: Tool,
+    bases: Sequence[QuantizePlan],
+    far: Callable[[Served], float],
+    memory: Memory,
+    tick: Callable[[str], None],
+) -> QuantizePlan:
     """The plan whose outputs are nearest to the parent's with every layer quantized."""
     found, refusals = {}, []
     for plan in bases:
@@ -220,7 +224,7 @@ def _nearest(
     return min(found, key=lambda plan: found[plan])
 
 
-def _tried(tool: Tool, plan: Plan, far: Callable[[Served], float]) -> float:
+def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:
     """Error at the outputs; infinite for what cannot be made. A layer that is never quantized costs nothing."""
     try:
         return far(tool.open(tool.make(plan)))
@@ -228,7 +232,7 @@ def _tried(tool: Tool, plan: Plan, far: Callable[[Served], float]) -> float:
         return 0.0 if "left to quantize" in str(error) else float("inf")
 
 
-def _scored(tool: Tool, plan: Plan, measure: Measure) -> float:
+def _scored(tool: Tool, plan: QuantizePlan, measure: Measure) -> float:
     try:
         return measure(tool.open(tool.make(plan)))
     except EdgeAgentError:

@@ -1,9 +1,9 @@
 """Quantization of a float TFLite file: recipes for litert-quantizer, ranges of activations as `quantize` measures them.
 
-The forms of `Plan`: static (int8 activations, or int16, with int8 weights), dynamic (int8 or int4 weights, activations
-quantized as they come), weights (int8 or int4, computed in float) and float16. Weights are symmetric with one scale an
-output channel, or one a tensor. Inputs and outputs stay float32, and so does the tail behind the last weights, where a
-detector joins boxes and scores: one scale cannot serve both.
+The forms of `QuantizePlan`: static (int8 activations, or int16, with int8 weights), dynamic (int8 or int4 weights,
+activations quantized as they come), weights (int8 or int4, computed in float) and float16. Weights are symmetric with
+one scale an output channel, or one a tensor. Inputs and outputs stay float32, and so does the tail behind the last
+weights, where a detector joins boxes and scores: one scale cannot serve both.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import ModelError, RefusedError
-from edge_agent.workshop.quantize_build import Plan
-from edge_agent.workshop.quantize_ranges import Seen
-from edge_agent.workshop.tflite_graph import Layer, Model, watch
+from edge_agent.workshop.quantize_build import QuantizePlan
+from edge_agent.workshop.quantize_ranges import TensorRange
+from edge_agent.workshop.tflite_graph import Model, TfliteLayer, watch
 
 Array = npt.NDArray[Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -45,24 +45,24 @@ def exact(model: Model, ranges: Ranges) -> set[str]:
 
 def seen(
     model: Model, feeds: Callable[[], Iterable[Mapping[str, Array]]], histograms: bool, say: Callable[[int], None]
-) -> dict[str, Seen]:
+) -> dict[str, TensorRange]:
     """Every activation on all feeds, for `quantize_ranges.ranges`. `say` hears of each feed.
 
     `feeds` is called once, and once more for `histograms`, whose bins need the extremes first.
     """
-    found: dict[str, Seen] = {}
+    found: dict[str, TensorRange] = {}
     step = 0
     for spread in (False, True)[: 1 + histograms]:
         for tensors in watch(model, feeds()):
             for name, value in tensors.items():
-                one = found.setdefault(name, Seen())
+                one = found.setdefault(name, TensorRange())
                 (one.spread if spread else one.take)(value)
             step += 1
             say(step)
     return found
 
 
-def quantized(model: Model, plan: Plan, ranges: Ranges) -> bytes:
+def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
     """The file. `ranges`: least and greatest value of each activation, by name, for the form `static`.
 
     Raises ModelError where litert-quantizer is missing, RefusedError where it cannot quantize this model.
@@ -100,7 +100,7 @@ def quantized(model: Model, plan: Plan, ranges: Ranges) -> bytes:
     return bytes(result.quantized_model)
 
 
-def _whole(ranges: Ranges, plan: Plan) -> Ranges:
+def _whole(ranges: Ranges, plan: QuantizePlan) -> Ranges:
     """Ranges with 0 in them, and a width, so that no scale is 0; around 0 for 16 bits, whose zero point is 0."""
     found = {}
     for name, (low, high) in ranges.items():
@@ -109,7 +109,7 @@ def _whole(ranges: Ranges, plan: Plan) -> Ranges:
     return found
 
 
-def recipe(model: Model, plan: Plan, kept: Iterable[str]) -> list[dict[str, Any]]:
+def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[str, Any]]:
     """The plan as litert-quantizer reads it: a rule for all, then the exceptions, of which the last that fits holds."""
     form = "weights" if plan.form == "static" and plan.bits == "4w" else plan.form
     weights: dict[str, Any] = {"num_bits": 16, "dtype": "FLOAT"}
@@ -136,7 +136,7 @@ def recipe(model: Model, plan: Plan, kept: Iterable[str]) -> list[dict[str, Any]
     return rules + [{"regex": f"^{re.escape(name)}", "operation": "*", **free} for name in names]
 
 
-def layers(model: Model) -> list[Layer]:
+def layers(model: Model) -> list[TfliteLayer]:
     """Those whose weights a plan can quantize or keep."""
     return [layer for layer in model.layers if layer.weights]
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.workshop.calibration import Samples, Say, feeds
-from edge_agent.workshop.quantize_build import Plan
-from edge_agent.workshop.quantize_search import Part, Tool
+from edge_agent.workshop.quantize_build import QuantizePlan
+from edge_agent.workshop.quantize_search import LayerGroup, Tool
 
 Open = Callable[[bytes], Served]
 
@@ -34,7 +34,7 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
         return feeds(parent, samples)
 
     @functools.cache
-    def seen(balanced: bool) -> dict[str, quantize_ranges.Seen]:
+    def seen(balanced: bool) -> dict[str, quantize_ranges.TensorRange]:
         total = len(samples.items) * (1 + histograms)
         return quantize_ranges.watch(network(balanced), given, histograms, lambda step: say("calibrating", step, total))
 
@@ -47,10 +47,10 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
         return quantize_balance.equalized(model, seen(False))
 
     @functools.cache
-    def ranges(balanced: bool, method: str, bits: int) -> dict[str, quantize_ranges.Range]:
+    def ranges(balanced: bool, method: str, bits: int) -> dict[str, quantize_ranges.Interval]:
         return quantize_ranges.ranges(seen(balanced), method, bits)
 
-    def make(plan: Plan) -> bytes:
+    def make(plan: QuantizePlan) -> bytes:
         source, bits = network(plan.balanced), 16 if plan.bits == "16" else 8
         found = ranges(plan.balanced, plan.method, bits) if plan.form == "static" else {}
         if plan.corrected:
@@ -59,7 +59,7 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
         data: bytes = quantize_build.build(source, plan, found).SerializeToString()
         return data
 
-    parts = [Part(layer.name, layer.op, layer.nodes) for layer in quantize_graph.layers(model)]
+    parts = [LayerGroup(layer.name, layer.op, layer.nodes) for layer in quantize_graph.layers(model)]
     return Tool(parts, make, open, of_onnx, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
 
 
@@ -75,17 +75,17 @@ def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, 
         return ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
 
     @functools.cache
-    def ranges(method: str, bits: int) -> dict[str, quantize_ranges.Range]:
+    def ranges(method: str, bits: int) -> dict[str, quantize_ranges.Interval]:
         total = len(samples.items) * (1 + histograms)
         seen = quantize_tflite.seen(model, given, histograms, lambda step: say("calibrating", step, total))
         return quantize_ranges.ranges(seen, method, bits)
 
-    def make(plan: Plan) -> bytes:
+    def make(plan: QuantizePlan) -> bytes:
         found = ranges(plan.method, 16 if plan.bits == "16" else 8) if plan.form == "static" else {}
         return quantize_tflite.quantized(model, plan, found)
 
     ops, groups = {layer.name: layer.op for layer in model.layers}, model.groups()
-    parts = [Part(name, ops[name], tuple(sorted(inside))) for name, inside in groups.items()]
+    parts = [LayerGroup(name, ops[name], tuple(sorted(inside))) for name, inside in groups.items()]
     return Tool(parts, make, open, of_tflite, lambda: False, False)
 
 
@@ -130,7 +130,7 @@ def _constant(values: list[npt.NDArray[Any]]) -> bool:
     return bool(others) and all(np.array_equal(first, other) for other in others)
 
 
-def default(parts: list[Part], settings: Mapping[str, Any]) -> list[list[Plan]]:
+def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[list[QuantizePlan]]:
     """Plans to begin with where the form was left open, the groups that are searched by themselves.
 
     Convolutions: static, all operators between them too, as an int8 network is fast only where it stays int8.
@@ -140,9 +140,9 @@ def default(parts: list[Part], settings: Mapping[str, Any]) -> list[list[Plan]]:
     given = {key: value for key, value in settings.items() if value is not None}
     methods = [given.pop("method")] if "method" in given else ["percentile", "mse", "average"]
     ops = "all" if convolutions else "layers"
-    static = [Plan(**{"form": "static", "method": method, "ops": ops, **given}) for method in methods]
+    static = [QuantizePlan(**{"form": "static", "method": method, "ops": ops, **given}) for method in methods]
     if given.get("form") == "static" or given.get("bits") == "16" or (convolutions and "form" not in given):
         return [static]
     if "form" in given:
-        return [[Plan(**given)]]
-    return [[Plan(**{"form": "dynamic", **given})], static]
+        return [[QuantizePlan(**given)]]
+    return [[QuantizePlan(**{"form": "dynamic", **given})], static]

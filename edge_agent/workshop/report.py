@@ -21,14 +21,14 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop import plot
 from edge_agent.workshop.plot import Plot, front, text
 
-__all__ = ["Layer", "Plot", "Report", "Row", "front", "lines", "page", "save"]
+__all__ = ["LayerRow", "MakingReport", "Plot", "TableRow", "front", "lines", "page", "save"]
 
 MOST_BARS = 40
 """layers that are drawn, the costliest; report.json has all"""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One model file that was measured; the parent's comes first."""
 
     name: str
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerRow:
     """What one layer costs when it alone is changed."""
 
     name: str
@@ -55,7 +55,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class MakingReport:
     """All of it."""
 
     verb: str
@@ -63,8 +63,8 @@ class Report:
     measure: str
     """what `accuracy` is, e.g. "mAP50 against the parent"; more is better"""
     settings: dict[str, Any]
-    rows: list[Row]
-    layers: list[Layer] = field(default_factory=list)
+    rows: list[TableRow]
+    layers: list[LayerRow] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     """without named points among them, accuracy over time and over size are drawn from the rows"""
     notes: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Report:
     command: str = ""
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: MakingReport) -> list[str]:
     """The table for a terminal: a row a file, the chosen one marked, then the kept layers' number and the notes."""
     table = [("", "MB", "accuracy", "ms", "")]
     for row in report.rows:
@@ -92,7 +92,7 @@ def lines(report: Report) -> list[str]:
     return [line.rstrip() for line in [*out, *map(text, report.notes)]]
 
 
-def save(report: Report, folder: Path) -> None:
+def save(report: MakingReport, folder: Path) -> None:
     """Write report.json and report.html into `folder` (made if need be), each by a rename: both are whole or absent.
 
     Raises EdgeAgentError when that cannot be, a full disk for one; nothing half-written stays.
@@ -116,7 +116,7 @@ def save(report: Report, folder: Path) -> None:
         raise EdgeAgentError(f"{folder}: the report cannot be written there ({error.strerror})") from None
 
 
-def _json(report: Report) -> bytes:
+def _json(report: MakingReport) -> bytes:
     """JSON, indented; NaN and infinity, which it has no word for, are null."""
     try:
         return msgspec.json.format(msgspec.json.encode(report, enc_hook=_plain), indent=2) + b"\n"
@@ -165,7 +165,7 @@ svg .kept { fill: var(--s1); } svg .bar { fill: var(--s0); }
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(report: Report) -> str:
+def page(report: MakingReport) -> str:
     """The HTML document."""
     body = "\n".join(_parts(report))
     title = _shown(f"{report.verb} {report.model}")
@@ -177,7 +177,7 @@ def page(report: Report) -> str:
     )
 
 
-def _parts(report: Report) -> Iterator[str]:
+def _parts(report: MakingReport) -> Iterator[str]:
     yield f"<h1>{_shown(report.verb)} {_shown(report.model)}</h1>"
     yield f'<p class="soft">accuracy: {_shown(report.measure)}; milliseconds: median of a whole sample, end to end</p>'
     yield from _rows(report.rows)
@@ -198,7 +198,7 @@ def _parts(report: Report) -> Iterator[str]:
         yield f'<h2>How it was made</h2>\n<div class="wide"><table>{"".join(cells)}</table></div>'
 
 
-def _rows(rows: Sequence[Row]) -> Iterator[str]:
+def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
     heads = '<th></th><th class="n">MB</th><th class="n">of the first</th><th class="n">accuracy</th>'
     yield f'<div class="wide"><table><tr>{heads}<th class="n">ms</th><th></th></tr>'
     for row in rows:
@@ -210,7 +210,7 @@ def _rows(rows: Sequence[Row]) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _of_rows(report: Report) -> list[Plot]:
+def _of_rows(report: MakingReport) -> list[Plot]:
     """Accuracy over time and over size, each with the front of those that no other beats in both."""
     rows = [(row, row.accuracy) for row in report.rows if row.accuracy is not None]
     timed = [(row.median_ms, accuracy, row.name) for row, accuracy in rows if row.median_ms is not None]
@@ -222,7 +222,7 @@ def _of_rows(report: Report) -> list[Plot]:
     ]
 
 
-def _layers(layers: Sequence[Layer]) -> Iterator[str]:
+def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     shown = sorted(layers, key=lambda layer: -layer.error if math.isfinite(layer.error) else -math.inf)[:MOST_BARS]
     kept = sum(layer.kept for layer in layers)
     most = "" if len(shown) == len(layers) else f", the {len(shown)} costliest are shown"

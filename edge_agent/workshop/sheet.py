@@ -10,7 +10,7 @@ import numpy as np
 from edge_agent.sources.pictures import read_picture
 from edge_agent.tasks.boxes import save_jpeg
 from edge_agent.types import Pixels
-from edge_agent.workshop.labelled import Row
+from edge_agent.workshop.labelled import LabelledSample
 
 MOST = 12
 """pictures"""
@@ -19,7 +19,7 @@ WIDE, HIGH, LINE = 320, 240, 24
 COLUMNS = 4
 
 
-def sheet(path: Path, shown: Sequence[tuple[Row, str]]) -> None:
+def sheet(path: Path, shown: Sequence[tuple[LabelledSample, str]]) -> None:
     """Write the pictures with their captions; no file for none. UsageError when it cannot be written."""
     tiles = [_tile(row, caption) for row, caption in shown]
     if not tiles:
@@ -30,7 +30,7 @@ def sheet(path: Path, shown: Sequence[tuple[Row, str]]) -> None:
     save_jpeg(np.concatenate(rows), path)
 
 
-def _tile(row: Row, caption: str) -> Pixels:
+def _tile(row: LabelledSample, caption: str) -> Pixels:
     import cv2
 
     assert isinstance(row.what, Path)

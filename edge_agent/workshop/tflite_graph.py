@@ -34,7 +34,7 @@ WEIGHTED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class TfliteLayer:
     """One operator of the graph."""
 
     name: str
@@ -54,7 +54,7 @@ class Model:
     """A float32 model, ready for the quantizer."""
 
     data: bytes
-    layers: list[Layer]
+    layers: list[TfliteLayer]
     inputs: list[str]
     outputs: list[str]
     floats: frozenset[str]
@@ -79,7 +79,7 @@ class Model:
 
         Here boxes and scores are joined, so one scale cannot serve what these layers give.
         """
-        readers: dict[str, list[Layer]] = {}
+        readers: dict[str, list[TfliteLayer]] = {}
         for layer in self.layers:
             for name in layer.inputs:
                 readers.setdefault(name, []).append(layer)
@@ -170,7 +170,7 @@ def _name(graph: Any) -> None:
         seen.add(tensor.name)
 
 
-def _layers(model: Any, graph: Any, schema: Any) -> list[Layer]:
+def _layers(model: Any, graph: Any, schema: Any) -> list[TfliteLayer]:
     kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
     def constant(index: int) -> bool:
@@ -193,7 +193,7 @@ def _layers(model: Any, graph: Any, schema: Any) -> list[Layer]:
                 integer = scale is not None and len(scale) > 0
         computed = tuple(graph.tensors[i].name.decode() for i in inputs if not constant(i))
         if names:
-            found.append(Layer(names[0], kind, computed, tuple(names), weights, integer))
+            found.append(TfliteLayer(names[0], kind, computed, tuple(names), weights, integer))
     return found
 
 

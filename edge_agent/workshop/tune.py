@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.manifest import File, Manifest, Served
     from edge_agent.registry import Located
     from edge_agent.workshop.calibration import Samples, Say
-    from edge_agent.workshop.report import Report
+    from edge_agent.workshop.report import MakingReport
     from edge_agent.workshop.tune_search import Candidate
 
 SECONDS = 10.0
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
 
 
-def run(args: argparse.Namespace, say: Say) -> Report:
+def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """Search, write, let the gate try it. What an interrupted search measured is kept.
 
     Raises UsageError for arguments, ModelError where nothing fits --max-ms, InputError for data, RefusedError where
@@ -91,7 +91,7 @@ def folder_of(args: argparse.Namespace) -> Path:
     return Path(args.out) if args.out else registry.home() / "tuned" / Path(args.model).name
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: MakingReport) -> list[str]:
     """The report for a terminal."""
     from edge_agent.workshop import report as told
 
@@ -125,12 +125,12 @@ def _report(
     told: dict[str, float],
     nms: tuple[float | None, float | None],
     notes: list[str],
-) -> Report:
+) -> MakingReport:
     from edge_agent.workshop import report, score
 
     ordered = sorted(found, key=lambda c: (c is not now, c.median_ms))
     rows = [
-        report.Row(
+        report.TableRow(
             c.name, c.path.stat().st_size, c.accuracy, c.median_ms, "serves now" if c is now else "", chosen=c is chosen
         )
         for c in ordered
@@ -146,7 +146,7 @@ def _report(
         overlap = "" if iou is None else f", iou {manifest.iou:g} -> {iou:g}"
         said.append(f"score {manifest.score:g} -> {threshold:g}{overlap}")
     said.append(f"on the other half of the samples: {told['chosen']:.3f}, now {told['now']:.3f}")
-    return report.Report(
+    return report.MakingReport(
         verb="tune",
         model=manifest.name,
         measure=score.name_of(parent, samples),
@@ -173,7 +173,7 @@ def _write(
     parent: Served,
     searched: Samples,
     out: Path,
-    report: Report,
+    report: MakingReport,
     nms: tuple[float | None, float | None],
 ) -> None:
     """A model folder; with --write the registry's entry then points at what the gate took."""
@@ -210,7 +210,7 @@ def _write(
     _switch(written, out, report)
 
 
-def _switch(written: Manifest, out: Path, report: Report) -> None:
+def _switch(written: Manifest, out: Path, report: MakingReport) -> None:
     """Make the folder's model the current version of its name; the version before can be rolled back to."""
     import shutil
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent.agree import boxes
 from edge_agent.errors import ModelError
-from edge_agent.figures.coco_map import Found, Truth, f1_by_picture
+from edge_agent.figures.coco_map import FoundBoxes, Truth, f1_by_picture
 from edge_agent.manifest import File, Input, Served
 from edge_agent.registry import Located, store
 from edge_agent.serving import input_of
@@ -176,7 +176,7 @@ def nms(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> tuple
     f1 = {}
     for threshold in sorted({*THRESHOLDS, manifest.score}):
         keep = found.score >= threshold
-        some = Found(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
+        some = FoundBoxes(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
         f1[threshold] = round(float(f1_by_picture(truth, some, sorted(set(ids.values())), len(frames)).mean()), 4)
     say("NMS", 1, 1)
     return overlap, max(f1, key=lambda t: (f1[t], -abs(t - manifest.score)))

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from edge_agent.figures.coco_map import Doubles, iou
 from edge_agent.outbox import Outbox
-from edge_agent.pipeline import Found, Stats, reporter, run, to_event
+from edge_agent.pipeline import SampleOrFinding, Stats, reporter, run, to_event
 from edge_agent.registry import home
 from edge_agent.tasks import make_task
 from edge_agent.types import Detections, Finding, Floats, Frame, Task, Uri
@@ -61,7 +61,7 @@ def _measure(
     with tempfile.TemporaryDirectory() as folder:
         box = Outbox(Path(folder), "bench")
 
-        def keep(found: Found) -> None:
+        def keep(found: SampleOrFinding) -> None:
             box.put(to_event(found, "bench"), "telemetry")
 
         def ours() -> int:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edge_agent.figures.scores import auroc
 from edge_agent.tasks.encoder import encoder
-from edge_agent.tasks.head import UNKNOWN, Head, fit
+from edge_agent.tasks.head import UNKNOWN, LabelHead, fit
 from edge_agent.types import Floats
 from tests.conftest import ROOT
 from tests.tasks.text_models import registered
@@ -113,7 +113,7 @@ def one(train: Rows, test: Rows, left_out: float, each: int, draw: int, vectors:
     alone = fit(x, y, tuple(labels))
     truth = [labels.index(label) for _, label, _ in fits]
     blind = np.ones((len(texts), 1), np.float32)
-    words: Head = fit(blind, y, tuple(labels), texts)
+    words: LabelHead = fit(blind, y, tuple(labels), texts)
     right = {
         "both": [labels.index(_best(scores)) for scores in told],
         "encoder": [labels.index(_best(alone(vectors[text]))) for text, _, _ in fits],

@@ -28,7 +28,7 @@ from edge_agent.types import rfc3339
 from edge_agent.workshop import calibration, score
 from edge_agent.workshop import quantize as verb
 from edge_agent.workshop.calibration import Samples
-from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_build import QuantizePlan
 from edge_agent.workshop.quantize_search import Memory, Tool, distance, search
 from edge_agent.workshop.quantize_tools import TOOLS, default, opener
 from tests.bench.measure import load
@@ -106,19 +106,19 @@ class Line:
         return f"| {self.case} | {self.method} | {self.bytes / 1e6:.2f} | {self.accuracy:.3f} | {self.ms:.2f} |"
 
 
-def plans(case: Case, tool: Tool, quick: bool) -> dict[str, Plan]:
+def plans(case: Case, tool: Tool, quick: bool) -> dict[str, QuantizePlan]:
     """Method -> plan."""
     found = {}
     if case.static:
         ops = default(tool.parts, {})[0][0].ops
         for method in METHODS:
             if not (quick and method in SLOW):
-                found[f"static int8, {method}"] = Plan(method=method, ops=ops)
-        found["static int8, mse, per tensor"] = Plan(method="mse", ops=ops, per="tensor")
-    found["dynamic int8"] = Plan("dynamic")
-    found["int8 weights"] = Plan("weights")
-    found["4-bit weights"] = Plan("weights", bits="4w")
-    found["float16"] = Plan("float16")
+                found[f"static int8, {method}"] = QuantizePlan(method=method, ops=ops)
+        found["static int8, mse, per tensor"] = QuantizePlan(method="mse", ops=ops, per="tensor")
+    found["dynamic int8"] = QuantizePlan("dynamic")
+    found["int8 weights"] = QuantizePlan("weights")
+    found["4-bit weights"] = QuantizePlan("weights", bits="4w")
+    found["float16"] = QuantizePlan("float16")
     return found
 
 
@@ -150,7 +150,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     source = f"{row.sha256} {searched.sha256} {code()}"
     known = Memory(work, [source, reported.sha256, case.format])
     judge = score.against(parent, reported)
-    base = known("score", Plan(keep=("parent",)), lambda: judge(parent))
+    base = known("score", QuantizePlan(keep=("parent",)), lambda: judge(parent))
     float_ = "float" if row.precision == "unknown" else f"float ({row.precision})"
     lines = [Line(case.name, float_, path.stat().st_size, base)]
     served = {lines[0].method: parent}
@@ -179,16 +179,16 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     yield from (replace(line, ms=took[line.method]) for line in lines)
 
 
-def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memory, say: Any) -> Plan:
+def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memory, say: Any) -> QuantizePlan:
     """What --auto finds within BUDGET."""
     judge = score.against(parent, searched)
-    budget = known("search", Plan(keep=("parent",)), lambda: judge(parent)) - BUDGET
+    budget = known("search", QuantizePlan(keep=("parent",)), lambda: judge(parent)) - BUDGET
     bases = default(tool.parts, {"method": "mse"})[0]
     return search(tool, bases, judge, budget, distance(parent, searched), known, say).plan
 
 
 def made(
-    tool: Tool, plan: Plan, work: Path, source: str, format: str, serve: Callable[[Path], Served]
+    tool: Tool, plan: QuantizePlan, work: Path, source: str, format: str, serve: Callable[[Path], Served]
 ) -> tuple[Served, int]:
     """The file of a plan, kept by what it was made from: `source` has hashes of the model, the samples and our code."""
     key = hashlib.sha256(source.encode() + msgspec.json.encode(plan)).hexdigest()[:20]

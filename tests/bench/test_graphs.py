@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.backends import open_net
 from edge_agent.registry.inspect import inspect
-from edge_agent.tasks.candidates import Head
+from edge_agent.tasks.candidates import HeadLayout
 from edge_agent.tasks.yolo import FAMILIES
 from tests.bench.graphs import CLASSES, NETWORKS, PASSING, build, pictures, write_int8
 from tests.bench.setup import PROOFS
@@ -43,7 +43,7 @@ def test_it_is_read_as_yolov8_and_finds_a_handful(network: Path) -> None:
     for picture in pictures(PROOFS, SIDE):
         outputs = net.run({"images": picture})
         assert all(np.isfinite(array).all() for array in outputs.values())
-        found = FAMILIES["yolov8"].decode(outputs, Head(SIDE, SIDE, CLASSES), 0.25)
+        found = FAMILIES["yolov8"].decode(outputs, HeadLayout(SIDE, SIDE, CLASSES), 0.25)
         passed += len(found.score)
         assert (found.xyxy[:, 2:] > found.xyxy[:, :2]).all()
     assert 0 < passed < 10 * PASSING * len(PROOFS)

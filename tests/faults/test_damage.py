@@ -288,7 +288,7 @@ def test_marks_that_are_gone_are_found_in_few_segments(tmp_path: Path, monkeypat
     read: list[Path] = []
     real = segments.scan
 
-    def scan(segment: Segment) -> Iterator[segments.Read]:
+    def scan(segment: Segment) -> Iterator[segments.SegmentRead]:
         read.append(segment.path)
         return real(segment)
 

@@ -11,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from edge_agent.figures.coco_map import Found, Truth, average_precision, f1_by_picture
+from edge_agent.figures.coco_map import FoundBoxes, Truth, average_precision, f1_by_picture
 
 STATS = {"map": 0, "map50": 1, "map75": 2, "map_small": 3, "map_medium": 4, "map_large": 5, "recall": 8}
 
@@ -26,8 +26,8 @@ def truth_of(rows: list[dict[str, Any]]) -> Truth:
     )
 
 
-def found_of(rows: list[dict[str, Any]]) -> Found:
-    return Found(
+def found_of(rows: list[dict[str, Any]]) -> FoundBoxes:
+    return FoundBoxes(
         np.array([r["image_id"] for r in rows], np.int64),
         np.array([r["category_id"] for r in rows], np.int64),
         np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4),

@@ -9,7 +9,7 @@ from edge_agent.backends import open_net
 from edge_agent.registry import SUFFIXES
 from edge_agent.registry.add import add
 from edge_agent.registry.inspect import inspect
-from edge_agent.registry.seen import Look, Seen
+from edge_agent.registry.seen import Seen, TryReading
 
 
 def visual_wake_words(data: Path) -> str:
@@ -19,6 +19,6 @@ def visual_wake_words(data: Path) -> str:
     return add(path, "vww_96_float", lambda path: reading.read(path, (), said).seen).manifest.name
 
 
-def read(path: Path, look: Look | None = None) -> Seen:
+def read(path: Path, look: TryReading | None = None) -> Seen:
     """What a .onnx or .tflite file is; `look` tries what it leaves open (trial.looker). Raises RefusedError."""
     return inspect(path, open_net(path, SUFFIXES[path.suffix.lower()]), look)

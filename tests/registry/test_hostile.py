@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edge_agent.backends import open_net
 from edge_agent.registry import names, onnx_file, tflite_file
-from edge_agent.registry.graph import MAX_NAME, MAX_WORDS, Graph, clean, leading
+from edge_agent.registry.graph import MAX_NAME, MAX_WORDS, FileGraph, clean, leading
 from edge_agent.registry.inspect import inspect, read_graph
 from edge_agent.types import Net, TensorSpec
 from tests.nets import absolute_tflite
@@ -52,7 +52,7 @@ def test_a_file_cut_or_scrambled_anywhere_is_read_or_refused(tmp_path: Path, kin
         assert "\n" not in trouble
         read += not trouble
         if trouble:
-            assert graph == Graph()
+            assert graph == FileGraph()
     assert 0 < read < 300
 
 
@@ -94,12 +94,12 @@ def test_a_tflite_vector_longer_than_the_file(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_runs_in_circles() -> None:
-    from edge_agent.registry.graph import Node, behind, embedding
+    from edge_agent.registry.graph import FileNode, behind, embedding
 
-    circle = (Node("Identity", ("a",), ("b",)), Node("Identity", ("b",), ("a",)))
-    assert leading(Graph(circle), "a").layer == ""
-    assert len(behind(Graph(circle), "a")) == 12
-    assert embedding(Graph(circle), "a") is None
+    circle = (FileNode("Identity", ("a",), ("b",)), FileNode("Identity", ("b",), ("a",)))
+    assert leading(FileGraph(circle), "a").layer == ""
+    assert len(behind(FileGraph(circle), "a")) == 12
+    assert embedding(FileGraph(circle), "a") is None
 
 
 # ── words ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from edge_agent import registry
 from edge_agent.backends import bare, open_net
 from edge_agent.errors import RefusedError
 from edge_agent.registry import names
-from edge_agent.registry.graph import Graph
+from edge_agent.registry.graph import FileGraph
 from edge_agent.registry.inspect import inspect
 from edge_agent.trial import looker
 from edge_agent.types import Net, TensorSpec
@@ -184,9 +184,9 @@ def test_labels_as_editors_and_others_write_them(tmp_path: Path, raw: bytes, fou
     (tmp_path / "labels.txt").write_bytes(raw)
     if found is None:
         with pytest.raises(RefusedError, match=r"labels\.txt: its encoding cannot be told; save it as UTF-8"):
-            names.stated(Graph(), tmp_path / "m.onnx")
+            names.stated(FileGraph(), tmp_path / "m.onnx")
         return
-    assert names.stated(Graph(), tmp_path / "m.onnx")[0] == found
+    assert names.stated(FileGraph(), tmp_path / "m.onnx")[0] == found
 
 
 @pytest.mark.parametrize("outputs", [{"o": (1, 84, 8400)}, {"o": (1, 5)}])

@@ -15,7 +15,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.manifest import Input
 from edge_agent.registry import add as adding
-from edge_agent.registry.inspect import RUNS, Look, Seen, inspect
+from edge_agent.registry.inspect import RUNS, Seen, TryReading, inspect
 from edge_agent.registry.picture import describe
 from edge_agent.registry.text import HEADS, ROLES
 from edge_agent.shown import scenes
@@ -31,7 +31,7 @@ from tests.tasks.text_models import bert
 
 
 @pytest.fixture(scope="session")
-def look(tmp_path_factory: pytest.TempPathFactory) -> Look:
+def look(tmp_path_factory: pytest.TempPathFactory) -> TryReading:
     return looker([picture(tmp_path_factory.mktemp("proof") / "squares.png")])
 
 
@@ -39,7 +39,7 @@ MICROSOFT = {"Image.NominalPixelRange": "NominalRange_0_255", "Image.BitmapPixel
 """metadata keys that ONNX documents for images"""
 
 
-def read(path: Path, look: Look | None, **told: str) -> Seen:
+def read(path: Path, look: TryReading | None, **told: str) -> Seen:
     return inspect(path, open_net(path, path.suffix[1:], 1), look, told)
 
 
@@ -49,7 +49,7 @@ def said(seen: Seen, *words: str) -> bool:
 
 def test_what_can_be_added_is_what_the_tasks_decode() -> None:
     detectors = {family for family in FAMILIES if not family.endswith("-maps")}
-    assert set(RUNS) == {*detectors, "bert", *HEADS, *recognise.FAMILIES, *anomaly.FAMILIES}
+    assert set(RUNS) == {*detectors, "bert", *HEADS, *recognise.CLASSIFIERS, *anomaly.AUTOENCODERS}
     assert set(ROLES) == {word for _, words in encoder.ROLES for word in words}
 
 
@@ -81,7 +81,7 @@ LOGITS = {"edge-yolo": "0..255", "detr": "imagenet", "detr-sigmoid": "0..1"}
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else str(value),
 )
-def test_each_head_in_each_way(tmp_path: Path, look: Look, head: str, given: dict[str, Any], span: str) -> None:
+def test_each_head_in_each_way(tmp_path: Path, look: TryReading, head: str, given: dict[str, Any], span: str) -> None:
     """`span`: what black and a full channel are to be as the network's input."""
     open_scale = given.get("element") != TensorProto.UINT8 and "lead" not in given
     if head in LOGITS and open_scale:
@@ -123,7 +123,7 @@ FINISHED = sorted({*CORNERS, *ORDERS} - {"end2end", "oriented", "ssd"})
 @pytest.mark.parametrize("batch", [1, "n"])
 @pytest.mark.parametrize("head", FINISHED)
 def test_a_layout_of_another_exporter_is_found_by_its_places(
-    tmp_path: Path, look: Look, head: str, batch: int | str
+    tmp_path: Path, look: TryReading, head: str, batch: int | str
 ) -> None:
     path = squares(tmp_path / "net.onnx", head, batch=batch, gain=1.0)
     seen = read(path, look, channels="BGR", scale="0..1")
@@ -139,7 +139,9 @@ def test_a_layout_of_another_exporter_is_found_by_its_places(
 
 
 @pytest.mark.parametrize(("head", "says"), [("oriented", "an angle"), ("obb", "an angle")])
-def test_a_head_that_is_not_run_is_not_taken_for_another(tmp_path: Path, look: Look, head: str, says: str) -> None:
+def test_a_head_that_is_not_run_is_not_taken_for_another(
+    tmp_path: Path, look: TryReading, head: str, says: str
+) -> None:
     seen = read(squares(tmp_path / "net.onnx", head, gain=1.0, turned=head == "obb"), look)
     assert seen.family.endswith("-obb") and says in seen.refusal and "its boxes are turned" in seen.refusal
 
@@ -157,7 +159,9 @@ def test_a_head_that_is_not_run_is_not_taken_for_another(tmp_path: Path, look: L
     ],
     ids=str,
 )
-def test_a_head_that_is_only_named_is_named_in_each_way(tmp_path: Path, look: Look, given: dict[str, Any]) -> None:
+def test_a_head_that_is_only_named_is_named_in_each_way(
+    tmp_path: Path, look: TryReading, given: dict[str, Any]
+) -> None:
     seen = read(squares(tmp_path / "net.onnx", "rtmdet", **given), look)
     assert (seen.task, seen.family, len(seen.labels)) == ("detect", "rtmdet", 3)
     assert "cannot run this family" in seen.refusal and "3 class logits" in seen.refusal
@@ -194,13 +198,13 @@ def test_evidence_in_the_file_needs_no_trial(tmp_path: Path) -> None:
         assert said(seen, "not tried") == (not said(seen, f"channels {channels}")), given
 
 
-def test_mean_and_std_follow_their_channels(tmp_path: Path, look: Look) -> None:
+def test_mean_and_std_follow_their_channels(tmp_path: Path, look: TryReading) -> None:
     meta = {"mean": "[123.675, 116.28, 103.53]", "std": "[58.395, 57.12, 57.375]", "color_space": "RGB"}
     seen = read(squares(tmp_path / "net.onnx", "yolov8", meta=meta), look)
     assert seen.input is not None and seen.input.mean == (123.675, 116.28, 103.53)
 
 
-def test_what_makes_no_sense_in_any_way_is_refused(tmp_path: Path, look: Look) -> None:
+def test_what_makes_no_sense_in_any_way_is_refused(tmp_path: Path, look: TryReading) -> None:
     path = squares(tmp_path / "blind.onnx", "yolov8", gain=0.0)
     assert read(path, None).refusal == ""
     seen = read(path, look)
@@ -224,7 +228,7 @@ def test_what_makes_no_sense_in_any_way_is_refused(tmp_path: Path, look: Look) -
     ],
 )
 def test_one_scale_for_boxes_and_scores(
-    tmp_path: Path, look: Look, head: str, tail: tuple[float, int], words: str, refused: bool
+    tmp_path: Path, look: TryReading, head: str, tail: tuple[float, int], words: str, refused: bool
 ) -> None:
     path = squares(tmp_path / "net.onnx", head, tail=tail, meta=MICROSOFT)
     for how in (None, look):
@@ -287,7 +291,7 @@ def test_an_encoder_in_each_way(tmp_path: Path, given: dict[str, Any], refused: 
     assert said(seen, f"max_length {given.get('length') or 512}")
 
 
-def test_add_writes_what_was_concluded(tmp_path: Path, look: Look) -> None:
+def test_add_writes_what_was_concluded(tmp_path: Path, look: TryReading) -> None:
     meta = {"license": "MIT"}
     path = squares(tmp_path / "my net.onnx", "yolov8", gain=1.0, nhwc=True, meta=meta)
     located = adding.add(path, "squares", partial(here.read, look=look))

@@ -20,7 +20,7 @@ from edge_agent.registry.add import add
 from edge_agent.registry.inspect import inspect
 from edge_agent.registry.text import longest
 from edge_agent.registry.tokens import Tokens, tokens
-from edge_agent.sanity import LOOKS
+from edge_agent.sanity import SANITY_CHECKS
 from edge_agent.trial import looker
 from edge_agent.types import ModelRef
 from tests.registry import here
@@ -195,4 +195,4 @@ def test_a_manifest_that_says_more_than_the_network_takes_is_refused(tmp_path: P
     with pytest.raises(
         RefusedError, match=r"it takes 64 word pieces of a text, and max_length under \[text\] says 128"
     ):
-        LOOKS["encode"](model, Recorder())
+        SANITY_CHECKS["encode"](model, Recorder())

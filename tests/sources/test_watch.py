@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.errors import SourceError
 from edge_agent.sources import Opened
-from edge_agent.sources.watch import MOST_HUNG, Judge, Reader, Rules, queued, thinner, watch
+from edge_agent.sources.watch import MOST_HUNG, Judge, Rules, StreamReader, queued, thinner, watch
 from edge_agent.types import Frame, Pixels, StreamState
 
 from .servers import running
@@ -119,7 +119,7 @@ class Hung:
         self.good, self.opened, self.closed = good, 0, 0
         self.release = threading.Event()
 
-    def open_(self) -> Reader:
+    def open_(self) -> StreamReader:
         self.opened += 1
         left = count(1)
 
@@ -132,7 +132,7 @@ class Hung:
         def close() -> None:
             self.closed += 1
 
-        return Reader(read, close)
+        return StreamReader(read, close)
 
 
 def test_a_read_that_never_returns_is_noticed_and_left_behind() -> None:
@@ -155,7 +155,7 @@ def test_a_read_that_never_returns_is_noticed_and_left_behind() -> None:
 def test_stop_is_obeyed_while_open_and_read_hang() -> None:
     hung = Hung(good=0)
 
-    def never() -> Reader:
+    def never() -> StreamReader:
         hung.release.wait()
         raise SourceError("was let go")
 
@@ -170,10 +170,10 @@ def test_stop_is_obeyed_while_open_and_read_hang() -> None:
 def test_a_source_that_cannot_be_opened_is_tried_again_and_says_why_once() -> None:
     tries = count(1)
 
-    def open_() -> Reader:
+    def open_() -> StreamReader:
         if next(tries) < 3:
             raise SourceError("no camera at /dev/video9")
-        return Reader(lambda: now(noise(32, 32)), lambda: None)
+        return StreamReader(lambda: now(noise(32, 32)), lambda: None)
 
     with running(Opened(lambda stop: watch(open_, Rules(), stop), Frame, live=True)) as seen:
         seen.until_frames(1)
@@ -184,13 +184,13 @@ def test_a_source_that_cannot_be_opened_is_tried_again_and_says_why_once() -> No
 def test_a_reader_that_breaks_is_opened_again() -> None:
     frames = count()
 
-    def open_() -> Reader:
+    def open_() -> StreamReader:
         def read() -> Frame:
             if next(frames) % 2:
                 raise SourceError("the cable is out")
             return now(noise(32, 32))
 
-        return Reader(read, lambda: None)
+        return StreamReader(read, lambda: None)
 
     with running(Opened(lambda stop: watch(open_, Rules(), stop), Frame, live=True)) as seen:
         seen.until_frames(2)
@@ -209,7 +209,7 @@ def test_a_reader_with_a_bug_does_not_end_the_source(monkeypatch: pytest.MonkeyP
         return now(noise(32, 32))
 
     def run(stop: threading.Event) -> Iterator[Frame | StreamState]:
-        return watch(lambda: Reader(read, lambda: closed.append(1)), Rules(), stop)
+        return watch(lambda: StreamReader(read, lambda: closed.append(1)), Rules(), stop)
 
     with running(Opened(run, Frame, live=True)) as seen:
         seen.until(lambda: seen.states == ["ok", "reconnecting", "ok"])
@@ -232,7 +232,7 @@ def test_the_newest_frame_wins_and_an_old_one_is_dropped() -> None:
         return now(image)
 
     stop = threading.Event()
-    run = watch(lambda: Reader(read, lambda: None), Rules(stall=60), stop)
+    run = watch(lambda: StreamReader(read, lambda: None), Rules(stall=60), stop)
     assert next(run) == StreamState("ok")
     first = next(run)
     assert isinstance(first, Frame)
@@ -253,7 +253,7 @@ def test_a_slow_consumer_is_no_stall() -> None:
         return now(noise(32, 32))
 
     with_stop = threading.Event()
-    run = watch(lambda: Reader(read, lambda: None), Rules(stall=0.2), with_stop)
+    run = watch(lambda: StreamReader(read, lambda: None), Rules(stall=0.2), with_stop)
     got = []
     for item in run:
         got.append(item)

@@ -16,7 +16,7 @@ from edge_agent.errors import ConfigError, InputError, ManifestError
 from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.pipeline import reporter, to_event
 from edge_agent.tasks import make_task
-from edge_agent.tasks.anomaly import Detector, quantized
+from edge_agent.tasks.anomaly import AnomalyTask, quantized
 from edge_agent.types import Anomaly, AnomalyEvent, Finding, Frame, ModelRef, TensorSpec, Text
 from tests.nets import write_onnx
 
@@ -42,9 +42,9 @@ def served(path: Path, family: str = "autoencoder", **more: Any) -> Served:
     return Served(made, ModelRef("mean", "1", "0" * 64), open_net(path, "onnx", 1), {}, made.input, "")
 
 
-def watch(model: Served, options: str = "") -> Detector:
+def watch(model: Served, options: str = "") -> AnomalyTask:
     task = make_task(parse_uri(f"anomaly:mean{options}"), lambda _: model, Path())
-    assert isinstance(task, Detector)
+    assert isinstance(task, AnomalyTask)
     return task
 
 
@@ -52,7 +52,7 @@ def line(text: str) -> Text:
     return Text(text, time.time(), time.monotonic())
 
 
-def error(task: Detector, item: Text | Frame) -> float:
+def error(task: AnomalyTask, item: Text | Frame) -> float:
     (finding,) = task(item)
     assert isinstance(finding.what, Anomaly)
     return finding.what.error

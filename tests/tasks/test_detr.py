@@ -8,11 +8,11 @@ import pytest
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.registry.heads import heads
 from edge_agent.registry.names import labels
-from edge_agent.tasks.candidates import Head
+from edge_agent.tasks.candidates import HeadLayout
 from edge_agent.tasks.yolo import FAMILIES
 from edge_agent.types import TensorSpec
 
-HEAD = Head(200, 100, 3)
+HEAD = HeadLayout(200, 100, 3)
 BOXES = np.array([[[0.5, 0.5, 0.2, 0.4], [0.1, 0.1, 0.1, 0.1]]], np.float32)
 
 

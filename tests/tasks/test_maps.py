@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 
 from edge_agent.errors import InputError
-from edge_agent.tasks.candidates import Head, grid
+from edge_agent.tasks.candidates import HeadLayout, grid
 from edge_agent.tasks.yolo import FAMILIES
 
 Array = npt.NDArray[Any]
 STRIDES = (8, 16, 32)
-HEAD = Head(96, 64, 3)
+HEAD = HeadLayout(96, 64, 3)
 CELLS = [(64 // s, 96 // s) for s in STRIDES]
 ANCHORS = np.arange(1, 19, dtype=np.float32).reshape(3, 3, 2) * 7
 

@@ -11,7 +11,7 @@ from edge_agent.errors import ConfigError, InputError, ManifestError
 from edge_agent.manifest import Served
 from edge_agent.tasks import head as head_module
 from edge_agent.tasks import make_task, understand
-from edge_agent.tasks.head import Head
+from edge_agent.tasks.head import LabelHead
 from edge_agent.tasks.understand import Classify, classify, embed
 from edge_agent.types import Embedding, Finding, Scores, Text, Uri
 from tests.tasks.text_models import EXAMPLES, bert, labels_file, registered
@@ -125,7 +125,7 @@ def test_head_is_stored_and_taken_again(tmp_path: Path, monkeypatch: pytest.Monk
     (path,) = (home / "heads").iterdir()
     fits = []
 
-    def counted(*given: object) -> Head:
+    def counted(*given: object) -> LabelHead:
         fits.append(given)
         return first.head
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_agent.errors import InputError, RefusedError
-from edge_agent.tasks.candidates import Head, grid
+from edge_agent.tasks.candidates import HeadLayout, grid
 from edge_agent.tasks.yolo import FAMILIES, ORDERS
 
 Row = tuple[list[float], float, int]
@@ -30,7 +30,9 @@ def cells(width: int, height: int, strides: tuple[int, ...] = (8, 16, 32)) -> It
                 yield column, row, s
 
 
-def check(family: str, outputs: dict[str, npt.NDArray[Any]], head: Head, want: list[Row], threshold: float) -> None:
+def check(
+    family: str, outputs: dict[str, npt.NDArray[Any]], head: HeadLayout, want: list[Row], threshold: float
+) -> None:
     got = FAMILIES[family].decode(outputs, head, threshold)
     assert got.xyxy.dtype == got.score.dtype == np.float32 and got.label.dtype == np.int32
     rows = sorted(zip(got.score.tolist(), got.label.tolist(), got.xyxy.tolist(), strict=True))
@@ -54,7 +56,7 @@ def best(scores: npt.NDArray[Any]) -> tuple[float, int]:
 @pytest.mark.parametrize(("width", "height", "strides"), [(96, 64, (8, 16, 32)), (128, 64, (8, 16, 32, 64))])
 def test_yolox(width: int, height: int, strides: tuple[int, ...], transposed: bool) -> None:
     points = list(cells(width, height, strides))
-    head = Head(width, height, 4)
+    head = HeadLayout(width, height, 4)
     raw = rng().normal(0, 1, (len(points), 9)).astype(np.float32)
     raw[:, 4:] = rng(1).random((len(points), 5))
     want: list[Row] = []
@@ -74,7 +76,7 @@ def test_yolox(width: int, height: int, strides: tuple[int, ...], transposed: bo
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_yolov5(transposed: bool, normalised: bool) -> None:
-    head = Head(320, 160, 6)
+    head = HeadLayout(320, 160, 6)
     raw = rng().random((500, 11)).astype(np.float32)
     size = [320, 160, 320, 160]
     want: list[Row] = []
@@ -91,7 +93,7 @@ def test_yolov5(transposed: bool, normalised: bool) -> None:
 @pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_yolov8(transposed: bool, normalised: bool) -> None:
-    head = Head(320, 160, 6)
+    head = HeadLayout(320, 160, 6)
     raw = rng().random((500, 10)).astype(np.float32)
     raw[:, 4:] **= 4
     size = [320, 160, 320, 160]
@@ -105,7 +107,7 @@ def test_yolov8(transposed: bool, normalised: bool) -> None:
 
 @pytest.mark.parametrize("normalised", [False, True])
 def test_end2end(normalised: bool) -> None:
-    head = Head(320, 160, 6)
+    head = HeadLayout(320, 160, 6)
     raw = np.zeros((300, 6), np.float32)
     raw[:40, :2] = rng().random((40, 2)) * 0.5
     raw[:40, 2:4] = raw[:40, :2] + rng(1).random((40, 2)) * 0.5
@@ -136,7 +138,7 @@ def test_nanodet(width: int, bins: int, strides: tuple[int, ...], transposed: bo
         shift = 0.0 if 64 in strides else 0.5
         x, y = (i + shift) * s, (j + shift) * s
         want.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], *best(row[:5])))
-    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, Head(width, 64, 5), want, 0.6)
+    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, HeadLayout(width, 64, 5), want, 0.6)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -148,7 +150,7 @@ def test_rtdetr_needs_no_suppression(normalised: bool) -> None:
         want.append((centred(*(v * k for v, k in zip(row[:4], size, strict=True))), *best(row[4:])))
     if not normalised:
         raw[:, :4] *= np.array(size, np.float32)
-    check("rtdetr", {"output": raw[None]}, Head(320, 160, 6), want, 0.9)
+    check("rtdetr", {"output": raw[None]}, HeadLayout(320, 160, 6), want, 0.9)
     assert not FAMILIES["rtdetr"].nms
 
 
@@ -187,13 +189,13 @@ def ssd_tensors(n: int = 20, count: int = 12) -> tuple[dict[str, npt.NDArray[Any
 )
 def test_ssd_in_any_order(names: dict[str, str]) -> None:
     tensors, want = ssd_tensors(count=12 if "count" in names else 20)
-    check("ssd", {name: tensors[kind] for kind, name in names.items()}, Head(320, 160, 6), want, 0.3)
+    check("ssd", {name: tensors[kind] for kind, name in names.items()}, HeadLayout(320, 160, 6), want, 0.3)
 
 
 def test_ssd_of_whole_scores_goes_by_the_ops_order() -> None:
     tensors, _ = ssd_tensors()
     outputs = {"P": tensors["boxes"], "P:1": np.full((1, 20), 3.0), "P:2": np.ones((1, 20)), "P:3": tensors["count"]}
-    got = FAMILIES["ssd"].decode(outputs, Head(320, 160, 6), 0.5)
+    got = FAMILIES["ssd"].decode(outputs, HeadLayout(320, 160, 6), 0.5)
     assert got.label.tolist() == [3] * 12 and got.score.tolist() == [1.0] * 12
 
 
@@ -208,7 +210,7 @@ def test_edge_yolo(threshold: float) -> None:
         x, y = (i + 0.5) * s, (j + 0.5) * s
         box = [x - row[0] * s, y - row[1] * s, x + row[2] * s, y + row[3] * s]
         want.append((box, 1 / (1 + math.exp(-logit)), label))
-    check("edge-yolo", {"boxes": boxes[None], "logits": logits[None]}, Head(96, 64, 5), want, threshold)
+    check("edge-yolo", {"boxes": boxes[None], "logits": logits[None]}, HeadLayout(96, 64, 5), want, threshold)
 
 
 def test_edge_yolo_at_the_ends_of_the_scale() -> None:
@@ -216,9 +218,9 @@ def test_edge_yolo_at_the_ends_of_the_scale() -> None:
     outputs = {"boxes": np.ones((1, n, 4), np.float32), "logits": np.full((1, n, 2), -50, np.float32)}
     outputs["logits"][0, 0] = 200
     decode = FAMILIES["edge-yolo"].decode
-    assert len(decode(outputs, Head(32, 32, 2), 0.0).score) == n
-    assert decode(outputs, Head(32, 32, 2), 0.5).score.tolist() == [1.0]
-    assert len(decode(outputs, Head(32, 32, 2), 1.0).score) == 0
+    assert len(decode(outputs, HeadLayout(32, 32, 2), 0.0).score) == n
+    assert decode(outputs, HeadLayout(32, 32, 2), 0.5).score.tolist() == [1.0]
+    assert len(decode(outputs, HeadLayout(32, 32, 2), 1.0).score) == 0
 
 
 def test_the_grid_is_row_major_and_levels_follow_each_other() -> None:
@@ -247,7 +249,7 @@ def finished(order: str, scale: float) -> npt.NDArray[np.float32]:
 @pytest.mark.parametrize("scale", [1.0, 0.0], ids=["pixels", "unit"])
 @pytest.mark.parametrize("family", ORDERS)
 def test_finished_boxes_in_any_order_of_columns(family: str, scale: float) -> None:
-    head = Head(320, 160, 3)
+    head = HeadLayout(320, 160, 3)
     want = [(*BOXES[i], SCORES[i], 0 if family == "end2end-one" else CLASSES[i]) for i in (0, 1)]
     rows = finished(ORDERS[family], scale)
     for tensor in (rows[None], rows, rows[None, None], rows.T[None]):
@@ -263,7 +265,7 @@ def test_boxes_classes_and_scores_in_tensors_of_their_own(five: bool, flat: bool
     given = {"boxes": boxes, "labels": CLASSES.astype(np.int64), **({} if five else {"scores": SCORES})}
     outputs: dict[str, npt.NDArray[Any]] = dict(given if flat else {name: array[None] for name, array in given.items()})
     for count in ({}, {"num_dets": np.array([[1]], np.int32)}):
-        got = FAMILIES["finished"].decode({**outputs, **count}, Head(320, 160, 3), 0.3)
+        got = FAMILIES["finished"].decode({**outputs, **count}, HeadLayout(320, 160, 3), 0.3)
         n = 1 if count else 2
         assert np.allclose(got.xyxy, BOXES[:n]) and got.label.tolist() == CLASSES[:n].tolist()
         assert np.allclose(got.score, SCORES[:n])
@@ -280,7 +282,7 @@ def test_boxes_and_scores_whose_overlaps_are_not_suppressed(background: bool, tu
     outputs = {name: (array.T if name in turned else array)[None] for name, array in given.items()}
     thin = {**outputs, "b": boxes[None, :, None]}
     for each in (outputs, thin):
-        got = FAMILIES["ssd-decoded" if background else "box-scores"].decode(each, Head(320, 160, 3), 0.3)
+        got = FAMILIES["ssd-decoded" if background else "box-scores"].decode(each, HeadLayout(320, 160, 3), 0.3)
         assert np.allclose(got.xyxy, BOXES[:2]) and np.allclose(got.score, SCORES[:2])
         assert got.label.tolist() == [2, 1]
 
@@ -320,7 +322,7 @@ def silent(family: str) -> dict[str, npt.NDArray[Any]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_empty_picture_gives_empty_columns(family: str) -> None:
-    got = FAMILIES[family].decode(silent(family), Head(32, 32, 2), 0.3)
+    got = FAMILIES[family].decode(silent(family), HeadLayout(32, 32, 2), 0.3)
     assert got.xyxy.shape == (0, 4) and got.score.shape == (0,) and got.label.shape == (0,)
 
 
@@ -349,7 +351,7 @@ def test_what_is_not_finite_is_never_passed_on(family: str, name: str, column: i
         outputs["logits"][0, 3] = 5
     outputs[name][0, 3, column] = bad
     with pytest.raises(InputError, match="not finite"):
-        FAMILIES[family].decode(outputs, Head(32, 32, 2), 0.3)
+        FAMILIES[family].decode(outputs, HeadLayout(32, 32, 2), 0.3)
 
 
 @pytest.mark.parametrize("name", ["b", "c", "s", "n"])
@@ -357,20 +359,20 @@ def test_every_output_of_an_ssd_is_watched(name: str) -> None:
     outputs = silent("ssd")
     outputs[name].reshape(-1)[-1] = math.nan
     with pytest.raises(InputError, match="not finite"):
-        FAMILIES["ssd"].decode(outputs, Head(32, 32, 2), 0.3)
+        FAMILIES["ssd"].decode(outputs, HeadLayout(32, 32, 2), 0.3)
 
 
 def test_a_size_that_overflows_is_not_passed_on() -> None:
     outputs = silent("yolox")
     outputs["o"][0, 3] = [0, 0, 1000, 0, 0.9, 0.9, 0]
     with pytest.raises(InputError, match="not finite"):
-        FAMILIES["yolox"].decode(outputs, Head(32, 32, 2), 0.3)
+        FAMILIES["yolox"].decode(outputs, HeadLayout(32, 32, 2), 0.3)
 
 
 def test_a_quantized_score_a_step_above_one_is_one() -> None:
     outputs = silent("yolov8")
     outputs["o"][0, 3, 4] = 1.004
-    assert FAMILIES["yolov8"].decode(outputs, Head(32, 32, 2), 0.3).score.tolist() == [1.0]
+    assert FAMILIES["yolov8"].decode(outputs, HeadLayout(32, 32, 2), 0.3).score.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -394,4 +396,4 @@ def test_a_quantized_score_a_step_above_one_is_one() -> None:
 )
 def test_a_head_of_another_family_is_refused(family: str, outputs: dict[str, npt.NDArray[Any]], said: str) -> None:
     with pytest.raises(RefusedError, match=said):
-        FAMILIES[family].decode(outputs, Head(32, 32, 2), 0.3)
+        FAMILIES[family].decode(outputs, HeadLayout(32, 32, 2), 0.3)

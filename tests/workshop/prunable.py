@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from edge_agent.workshop import prune_graph
 from edge_agent.workshop.prune_channels import Traced
-from edge_agent.workshop.prune_graph import Graph
+from edge_agent.workshop.prune_graph import PruneGraph
 from tests.nets import write_onnx
 
 Array = npt.NDArray[Any]
@@ -88,7 +88,7 @@ def attention(path: Path, heads: int = 4, width: int = 32) -> Path:
     return write_onnx(path, nodes, {"x": spec}, {"out": spec}, constants)
 
 
-def run(graph: Graph, feed: Mapping[str, Array]) -> list[Array]:
+def run(graph: PruneGraph, feed: Mapping[str, Array]) -> list[Array]:
     """All outputs, after the ONNX checker has passed the file."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -97,7 +97,7 @@ def run(graph: Graph, feed: Mapping[str, Array]) -> list[Array]:
     return found
 
 
-def masked(graph: Graph, traced: Traced, gone: set[int]) -> Graph:
+def masked(graph: PruneGraph, traced: Traced, gone: set[int]) -> PruneGraph:
     """The dense graph in which every layer that reads a channel of `gone` multiplies it by 0."""
     new = prune_graph.copy(graph)
     for use in traced.uses:

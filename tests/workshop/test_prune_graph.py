@@ -191,7 +191,7 @@ def test_what_cannot_be_pruned_says_why(tmp_path: Path) -> None:
 
 
 def test_steps_follow_the_cubic_schedule() -> None:
-    plan = prune_steps.Plan(0.8, True, "weights", "magnitude", 4, False, 0.0)
+    plan = prune_steps.PrunePlan(0.8, True, "weights", "magnitude", 4, False, 0.0)
     found = [prune_steps.share(plan, number) for number in (1, 2, 3, 4)]
     np.testing.assert_allclose(found, [0.8 * (1 - (1 - t / 4) ** 3) for t in (1, 2, 3, 4)])
     assert found[-1] == 0.8

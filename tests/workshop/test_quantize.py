@@ -15,7 +15,7 @@ from edge_agent import cli, manifest, registry
 from edge_agent.backends import open_net
 from edge_agent.workshop import quantize as quantize_verb
 from edge_agent.workshop import quantize_search, quantize_tools
-from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_build import QuantizePlan
 from edge_agent.workshop.quantize_search import _ladder
 from tests.nets import blob_finder_onnx, write_onnx
 from tests.registry.here import visual_wake_words
@@ -108,7 +108,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     tried: list[str] = []
     real = quantize_search._tried
 
-    def stopping(tool: quantize_search.Tool, plan: Plan, far: object) -> float:
+    def stopping(tool: quantize_search.Tool, plan: QuantizePlan, far: object) -> float:
         tried.append(",".join(plan.keep))
         if len(tried) == 3:
             raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.quantize import _held
 from edge_agent.workshop.quantize_balance import corrected, equalized, rounded_weight
-from edge_agent.workshop.quantize_build import BLOCK, Plan, build, check, chosen
+from edge_agent.workshop.quantize_build import BLOCK, QuantizePlan, build, check, chosen
 from edge_agent.workshop.quantize_contents import of_onnx
 from edge_agent.workshop.quantize_graph import constants, delicate, head, layers, opset, prepare, tail
 from edge_agent.workshop.quantize_ranges import METHODS, ranges, watch
@@ -107,7 +107,7 @@ def test_a_gemm_is_quantized_in_every_form(
     model = prepare(product_net(tmp_path / "m.onnx", **of))
     feeds = [{"x": real((8, 64))} for _ in range(6)]
     whole = onnx.load(tmp_path / "m.onnx")
-    made = build(model, Plan(form), calibrated(model, feeds) if form == "static" else {})
+    made = build(model, QuantizePlan(form), calibrated(model, feeds) if form == "static" else {})
     for feed in feeds:
         (want,), (got,) = run(whole, feed), run(made, feed)
         assert np.abs(got - want).max() < 0.15 * want.std()
@@ -123,12 +123,12 @@ def test_what_a_file_holds_is_read_off_it(tmp_path: Path) -> None:
     known = calibrated(maps, PICTURES)
     for made, precision, says in (
         (text, "fp32", "float: 2 MatMul"),
-        (build(text, Plan("dynamic"), {}), "dynamic-int8", "dynamic-int8: 2 MatMul"),
-        (build(text, Plan("dynamic", keep=("one",)), {}), "dynamic-int8", "float: 1 MatMul"),
-        (build(text, Plan("weights", bits="4w"), {}), "int4-weights", "int4-weights: 2 MatMul"),
-        (build(maps, Plan(ops="all"), known), "int8", "int8: 2 Conv"),
-        (build(maps, Plan(ops="all", bits="16"), known), "int16", "int16: 2 Conv"),
-        (build(maps, Plan(ops="all", keep=("two",)), known), "int8", "int8: 1 Conv; float: 1 Conv"),
+        (build(text, QuantizePlan("dynamic"), {}), "dynamic-int8", "dynamic-int8: 2 MatMul"),
+        (build(text, QuantizePlan("dynamic", keep=("one",)), {}), "dynamic-int8", "float: 1 MatMul"),
+        (build(text, QuantizePlan("weights", bits="4w"), {}), "int4-weights", "int4-weights: 2 MatMul"),
+        (build(maps, QuantizePlan(ops="all"), known), "int8", "int8: 2 Conv"),
+        (build(maps, QuantizePlan(ops="all", bits="16"), known), "int16", "int16: 2 Conv"),
+        (build(maps, QuantizePlan(ops="all", keep=("two",)), known), "int8", "int8: 1 Conv; float: 1 Conv"),
     ):
         held = of_onnx(made.SerializeToString())
         assert (held.precision, says in held.text()) == (precision, True), held.text()
@@ -136,7 +136,7 @@ def test_what_a_file_holds_is_read_off_it(tmp_path: Path) -> None:
     plain = product_net(tmp_path / "g.onnx")
     assert of_onnx(plain.read_bytes()).quantized == 0
     with pytest.raises(RefusedError, match=r"nothing in the file .* is quantized \(float: 2 Gemm\)"):
-        _held(of_onnx(plain.read_bytes()), Plan("dynamic"))
+        _held(of_onnx(plain.read_bytes()), QuantizePlan("dynamic"))
 
 
 def test_constants_among_the_inputs_and_branches(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_constants_among_the_inputs_and_branches(tmp_path: Path) -> None:
         helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in model.graph.initializer
     )
     onnx.save(model, tmp_path / "old.onnx")
-    made = build(prepare(tmp_path / "old.onnx"), Plan("weights"), {})
+    made = build(prepare(tmp_path / "old.onnx"), QuantizePlan("weights"), {})
     assert [one.name for one in made.graph.input] == ["x"]
     bodies = [
         helper.make_graph(
@@ -174,10 +174,10 @@ def test_constants_among_the_inputs_and_branches(tmp_path: Path) -> None:
     branching = prepare(path)
     feed = {"x": real((8, 64))}
     (want,) = run(onnx.load(path), feed)
-    assert np.abs(run(build(branching, Plan("weights"), {}), feed)[0] - want).max() < 0.1 * want.std()
+    assert np.abs(run(build(branching, QuantizePlan("weights"), {}), feed)[0] - want).max() < 0.1 * want.std()
     for form in ("static", "dynamic"):
         with pytest.raises(RefusedError, match="branches or loops"):
-            build(branching, Plan(form), {})
+            build(branching, QuantizePlan(form), {})
 
 
 PICTURES = [{"x": real((1, 3, 8, 8))} for _ in range(6)]
@@ -195,7 +195,7 @@ def error(model: onnx.ModelProto, made: onnx.ModelProto, feeds: list[dict[str, A
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: Literal["tensor", "channel"]) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
-    made = build(model, Plan(method=method, per=per, ops="all"), calibrated(model, PICTURES, method))
+    made = build(model, QuantizePlan(method=method, per=per, ops="all"), calibrated(model, PICTURES, method))
     assert error(model, made, PICTURES) < 0.1
     scale = constants(made)["w1_scale"]
     assert scale.shape == ((4,) if per == "channel" else ())
@@ -206,13 +206,15 @@ def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: 
 def test_sixteen_bits_err_less_than_eight(tmp_path: Path) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
     found = calibrated(model, PICTURES)
-    eight, sixteen = (build(model, Plan(bits=bits, ops="all"), found) for bits in ("8", "16"))
+    eight, sixteen = (build(model, QuantizePlan(bits=bits, ops="all"), found) for bits in ("8", "16"))
     assert error(model, sixteen, PICTURES) < error(model, eight, PICTURES)
     assert "com.microsoft" in {node.domain for node in sixteen.graph.node}
 
 
-@pytest.mark.parametrize("plan", [Plan("dynamic"), Plan("weights"), Plan("weights", "4w"), Plan("float16")])
-def test_forms_without_calibration(tmp_path: Path, plan: Plan) -> None:
+@pytest.mark.parametrize(
+    "plan", [QuantizePlan("dynamic"), QuantizePlan("weights"), QuantizePlan("weights", "4w"), QuantizePlan("float16")]
+)
+def test_forms_without_calibration(tmp_path: Path, plan: QuantizePlan) -> None:
     path = text_net(tmp_path / "n.onnx")
     model = prepare(path)
     made = build(model, plan, {})
@@ -222,7 +224,7 @@ def test_forms_without_calibration(tmp_path: Path, plan: Plan) -> None:
 
 
 def test_weights_that_alone_are_int8_become_float_first(tmp_path: Path) -> None:
-    packed = build(prepare(text_net(tmp_path / "n.onnx")), Plan("weights"), {})
+    packed = build(prepare(text_net(tmp_path / "n.onnx")), QuantizePlan("weights"), {})
     assert any(node.op_type == "DequantizeLinear" for node in packed.graph.node)
     onnx.save(packed, str(tmp_path / "packed.onnx"))
     again = prepare(tmp_path / "packed.onnx")
@@ -230,14 +232,14 @@ def test_weights_that_alone_are_int8_become_float_first(tmp_path: Path) -> None:
     for name in ("w1", "w2"):
         weight = np.asarray(have[f"{name}_q"], np.float32) * np.asarray(have[f"{name}_scale"], np.float32)
         np.testing.assert_array_equal(constants(again)[name], weight)
-    made = build(again, Plan("dynamic"), {})
+    made = build(again, QuantizePlan("dynamic"), {})
     assert any(node.op_type == "MatMulInteger" for node in made.graph.node)
     assert error(packed, made, WORDS) < 0.03
 
 
 def test_four_bits_meet_the_greatest_weight_of_a_block(tmp_path: Path) -> None:
     model = prepare(text_net(tmp_path / "n.onnx"))
-    made = build(model, Plan("weights", "4w", keep=("look", "two")), {})
+    made = build(model, QuantizePlan("weights", "4w", keep=("look", "two")), {})
     (node,) = [node for node in made.graph.node if node.op_type == "MatMulNBits"]
     weight = np.asarray(constants(model)["w1"], np.float32)
     identity = np.eye(64, dtype=np.float32)[None]
@@ -262,7 +264,7 @@ def test_a_network_below_opset_13_is_converted_first(tmp_path: Path) -> None:
     onnx.save(model, str(path))
     ready = prepare(path)
     assert opset(ready) >= 13
-    made = build(ready, Plan(per="channel", ops="all"), calibrated(ready, PICTURES))
+    made = build(ready, QuantizePlan(per="channel", ops="all"), calibrated(ready, PICTURES))
     assert opset(made) >= 13 and constants(made)["w1_scale"].shape == (4,)
     assert error(ready, made, PICTURES) < 0.1
     made.opset_import[0].version = 11
@@ -273,7 +275,7 @@ def test_a_network_below_opset_13_is_converted_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [0.0, np.nan, np.inf])
 def test_a_scale_that_is_none_is_refused(tmp_path: Path, scale: float) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
-    made = build(model, Plan(ops="all"), calibrated(model, PICTURES))
+    made = build(model, QuantizePlan(ops="all"), calibrated(model, PICTURES))
     (one,) = [one for one in made.graph.initializer if one.name == "x_scale"]
     one.CopyFrom(numpy_helper.from_array(np.array(scale, np.float32), "x_scale"))
     with pytest.raises(RefusedError, match='the scale of "x" is'):
@@ -284,9 +286,9 @@ def test_pads_of_minus_infinity_and_softmax_stay_float(tmp_path: Path) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx", extra=True))
     found = calibrated(model, PICTURES)
     assert delicate(model) == {"pad", "soft"} and "p" not in found
-    nodes = chosen(model, Plan(ops="all"), found)
+    nodes = chosen(model, QuantizePlan(ops="all"), found)
     assert {"one", "two"} <= set(nodes) and not {"pad", "soft"} & set(nodes)
-    made = build(model, Plan(ops="all"), found)
+    made = build(model, QuantizePlan(ops="all"), found)
     assert error(model, made, PICTURES) < 0.1
     assert not any("p_" in name or name.startswith("p_") for name in constants(made) if name.endswith("p_scale"))
 
@@ -297,7 +299,7 @@ def test_what_joins_boxes_and_scores_has_no_scale(tmp_path: Path) -> None:
     assert [layer.name for layer in head(model)] == ["mix"] and layers(model)[1].depthwise
     assert {"classes", "output"} <= tail(model) and not {"stem", "mix"} & tail(model)
     feeds = [{"images": RNG.uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)} for _ in range(3)]
-    made = build(model, Plan(ops="all"), calibrated(model, feeds))
+    made = build(model, QuantizePlan(ops="all"), calibrated(model, feeds))
     makers = {output: node.op_type for node in made.graph.node for output in node.output}
     assert makers["output"] == "Concat"
     joined = next(node for node in made.graph.node if node.output[0] == "output")
@@ -306,7 +308,7 @@ def test_what_joins_boxes_and_scores_has_no_scale(tmp_path: Path) -> None:
 
 def test_kept_nodes_stay_float(tmp_path: Path) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
-    made = build(model, Plan(ops="all", keep=("one",)), calibrated(model, PICTURES))
+    made = build(model, QuantizePlan(ops="all", keep=("one",)), calibrated(model, PICTURES))
     by = {node.name: node for node in made.graph.node}
     makers = {output: node.op_type for node in made.graph.node for output in node.output}
     assert makers.get(by["one"].input[1]) is None and makers[by["two"].input[1]] == "DequantizeLinear"
@@ -314,7 +316,7 @@ def test_kept_nodes_stay_float(tmp_path: Path) -> None:
 
 def test_a_quantized_network_and_no_network_are_refused(tmp_path: Path) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
-    onnx.save(build(model, Plan(ops="all"), calibrated(model, PICTURES)), str(tmp_path / "q.onnx"))
+    onnx.save(build(model, QuantizePlan(ops="all"), calibrated(model, PICTURES)), str(tmp_path / "q.onnx"))
     with pytest.raises(RefusedError, match="quantized already"):
         prepare(tmp_path / "q.onnx")
     (tmp_path / "text.onnx").write_text("no network")
@@ -350,7 +352,7 @@ def test_equalisation_changes_sizes_and_no_answer(tmp_path: Path) -> None:
     after = watch(made, lambda: PICTURES, False, lambda step: None)
     spread = [np.ptp(np.log(one["l"].channel_high)) for one in (seen, after)]
     assert spread[1] < spread[0] * 0.6
-    plan = Plan(ops="all")
+    plan = QuantizePlan(ops="all")
     errors = [error(model, build(m, plan, ranges(s, "full", 8)), PICTURES) for m, s in ((model, seen), (made, after))]
     assert errors[1] < errors[0]
 

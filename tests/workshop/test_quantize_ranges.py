@@ -12,15 +12,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.workshop.quantize_ranges import BINS, METHODS, Seen, laplace, silus, watch
+from edge_agent.workshop.quantize_ranges import BINS, METHODS, TensorRange, laplace, silus, watch
 from tests.nets import write_onnx
 
 BITS = 8
 Reals: TypeAlias = npt.NDArray[Any]
 
 
-def seen(*samples: Reals, silu: bool = False) -> Seen:
-    made = Seen(silu=silu)
+def seen(*samples: Reals, silu: bool = False) -> TensorRange:
+    made = TensorRange(silu=silu)
     for spread in (False, True):
         for sample in samples:
             (made.spread if spread else made.take)(np.asarray(sample, np.float32))

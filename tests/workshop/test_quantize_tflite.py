@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import pearson
 from edge_agent.workshop.export_tflite import to_tflite
-from edge_agent.workshop.quantize_build import Plan
+from edge_agent.workshop.quantize_build import QuantizePlan
 from edge_agent.workshop.quantize_contents import of_tflite
 from edge_agent.workshop.quantize_ranges import HISTOGRAMS, METHODS, ranges
 from edge_agent.workshop.quantize_tflite import exact, layers, quantized, seen
@@ -79,24 +79,29 @@ def measured(yolo: Model, pictures: Feeds) -> dict[str, tuple[float, float]]:
 def test_half_weights_are_widened(yolo: Model, pictures: Feeds) -> None:
     assert "DEQUANTIZE" not in {layer.op for layer in yolo.layers}
     assert sum(layer.op in ("CONV_2D", "DEPTHWISE_CONV_2D") for layer in layers(yolo)) == len(layers(yolo)) > 50
-    half = len(quantized(yolo, Plan("float16"), {}))
+    half = len(quantized(yolo, QuantizePlan("float16"), {}))
     assert 0.45 < half / len(yolo.data) < 0.6, "what was float16 takes its room once"
 
 
 @pytest.mark.parametrize(
     ("plan", "size", "least"),
     [
-        (Plan("float16"), 0.6, 0.999),
-        (Plan("static"), 0.45, 0.95),
-        (Plan("static", ops="all"), 0.4, 0.95),
-        (Plan("dynamic"), 0.4, 0.95),
-        (Plan("weights"), 0.35, 0.95),
-        (Plan("weights", bits="4w"), 0.25, 0.3),
+        (QuantizePlan("float16"), 0.6, 0.999),
+        (QuantizePlan("static"), 0.45, 0.95),
+        (QuantizePlan("static", ops="all"), 0.4, 0.95),
+        (QuantizePlan("dynamic"), 0.4, 0.95),
+        (QuantizePlan("weights"), 0.35, 0.95),
+        (QuantizePlan("weights", bits="4w"), 0.25, 0.3),
     ],
-    ids=lambda value: value.text() if isinstance(value, Plan) else "",
+    ids=lambda value: value.text() if isinstance(value, QuantizePlan) else "",
 )
 def test_each_form_is_smaller_and_answers_like_the_float_one(
-    yolo: Model, pictures: Feeds, measured: dict[str, tuple[float, float]], plan: Plan, size: float, least: float
+    yolo: Model,
+    pictures: Feeds,
+    measured: dict[str, tuple[float, float]],
+    plan: QuantizePlan,
+    size: float,
+    least: float,
 ) -> None:
     data = quantized(yolo, plan, measured)
     assert len(data) < size * len(yolo.data)
@@ -119,7 +124,7 @@ def test_boxes_and_scores_never_share_a_scale(
 ) -> None:
     tail = yolo.tail()
     assert {"boxes", "logits"} <= tail and not tail & {layer.name for layer in layers(yolo)}
-    data = quantized(yolo, Plan("static", ops="all"), measured)
+    data = quantized(yolo, QuantizePlan("static", ops="all"), measured)
     assert not tail & {*types(data).get("int8", [])}
 
 
@@ -127,25 +132,25 @@ def test_what_is_kept_is_not_touched(yolo: Model, measured: dict[str, tuple[floa
     groups = yolo.groups()
     first = layers(yolo)[0].name
     rest = tuple(name for head, inside in groups.items() if head != first for name in inside)
-    one = quantized(yolo, Plan("static", ops="all", keep=rest), measured)
-    all_ = quantized(yolo, Plan("static", ops="all"), measured)
+    one = quantized(yolo, QuantizePlan("static", ops="all", keep=rest), measured)
+    all_ = quantized(yolo, QuantizePlan("static", ops="all"), measured)
     assert 0 < len(types(one)["int8"]) < len(types(all_)["int8"]) / 10
     assert alike(one, yolo, pictures) > alike(all_, yolo, pictures)
     with pytest.raises(RefusedError, match="--keep nothing: no layer of that name"):
-        quantized(yolo, Plan(keep=("nothing",)), measured)
+        quantized(yolo, QuantizePlan(keep=("nothing",)), measured)
     with pytest.raises(RefusedError, match="nothing is left to quantize"):
-        quantized(yolo, Plan(keep=tuple(layer.name for layer in yolo.layers)), measured)
+        quantized(yolo, QuantizePlan(keep=tuple(layer.name for layer in yolo.layers)), measured)
 
 
 def test_dynamic_leaves_the_small_weights_of_depthwise_layers_alone(yolo: Model, pictures: Feeds) -> None:
     small = {layer.name for layer in yolo.layers if layer.op == "DEPTHWISE_CONV_2D"}
-    assert small and small <= {*types(quantized(yolo, Plan("dynamic"), {}))["float32"]}
+    assert small and small <= {*types(quantized(yolo, QuantizePlan("dynamic"), {}))["float32"]}
     held = sum(layer.weights for layer in yolo.layers if layer.name in small)
     assert held < 0.05 * sum(layer.weights for layer in yolo.layers)
 
 
 def test_per_tensor_is_coarser(yolo: Model, measured: dict[str, tuple[float, float]], pictures: Feeds) -> None:
-    coarse, fine = (quantized(yolo, Plan("weights", per=per), {}) for per in ("tensor", "channel"))
+    coarse, fine = (quantized(yolo, QuantizePlan("weights", per=per), {}) for per in ("tensor", "channel"))
     assert len(coarse) < len(fine)
     assert alike(coarse, yolo, pictures) < alike(fine, yolo, pictures)
 
@@ -159,7 +164,7 @@ def test_a_tensor_that_no_scale_serves_stays_float(
     unknown = {name: one for name, one in measured.items() if name != layer.name}
     for odd in (masked, unknown):
         assert layer.name in exact(yolo, odd) and layers(yolo)[5].name not in exact(yolo, odd)
-        data = quantized(yolo, Plan("static", ops="all"), odd)
+        data = quantized(yolo, QuantizePlan("static", ops="all"), odd)
         assert layer.name in types(data)["float32"]
         assert alike(data, yolo, pictures) > 0.9
     for detail in Interpreter(model_content=data).get_tensor_details():
@@ -169,7 +174,7 @@ def test_a_tensor_that_no_scale_serves_stays_float(
 
 def test_a_range_that_is_a_point_has_a_scale(yolo: Model, measured: dict[str, tuple[float, float]]) -> None:
     flat = dict.fromkeys(measured, (0.0, 0.0))
-    for detail in Interpreter(model_content=quantized(yolo, Plan("static"), flat)).get_tensor_details():
+    for detail in Interpreter(model_content=quantized(yolo, QuantizePlan("static"), flat)).get_tensor_details():
         scales = detail["quantization_parameters"]["scales"]
         assert np.isfinite(scales).all() and (scales > 0).all()
 
@@ -183,12 +188,12 @@ def test_every_method_has_its_ranges(yolo: Model, pictures: Feeds, method: str) 
     assert steps == list(range(1, 1 + 2 * (1 + histograms))) and set(found) == set(yolo.floats)
     one = layers(yolo)[3].name
     whole = ranges(found, "full", 8)
-    data = quantized(yolo, Plan("static", method=method), {**whole, **ranges({one: found[one]}, method, 8)})
+    data = quantized(yolo, QuantizePlan("static", method=method), {**whole, **ranges({one: found[one]}, method, 8)})
     assert alike(data, yolo, pictures) > 0.9
 
 
 def test_a_quantized_file_is_refused(tmp_path: Path, yolo: Model, measured: dict[str, tuple[float, float]]) -> None:
-    for number, plan in enumerate((Plan("static"), Plan("dynamic"), Plan("weights"))):
+    for number, plan in enumerate((QuantizePlan("static"), QuantizePlan("dynamic"), QuantizePlan("weights"))):
         path = tmp_path / f"{number}.tflite"
         path.write_bytes(quantized(yolo, plan, measured))
         with pytest.raises(RefusedError, match="it is quantized already"):
@@ -210,9 +215,9 @@ def test_what_cannot_be_quantized_is_refused(tmp_path: Path) -> None:
 
 def test_plans_that_make_no_sense(yolo: Model) -> None:
     with pytest.raises(RefusedError, match="are for ONNX files"):
-        quantized(yolo, Plan(balanced=True), {})
+        quantized(yolo, QuantizePlan(balanced=True), {})
     with pytest.raises(RefusedError, match="16 bits are for activations"):
-        quantized(yolo, Plan("dynamic", bits="16"), {})
+        quantized(yolo, QuantizePlan("dynamic", bits="16"), {})
 
 
 def test_calibration_data_that_does_not_fit(yolo: Model) -> None:
@@ -232,17 +237,17 @@ def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, mon
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ModelError, match=r'pip install "edge-agent-runtime\[workshop\]"'):
-        quantized(yolo, Plan("dynamic"), {})
+        quantized(yolo, QuantizePlan("dynamic"), {})
 
 
 def test_what_a_file_holds_is_read_off_it(yolo: Model, measured: dict[str, tuple[float, float]]) -> None:
     for plan, precision in (
-        (Plan("static", ops="all"), "int8"),
-        (Plan("static", bits="16", ops="all"), "int16"),
-        (Plan("dynamic"), "dynamic-int8"),
-        (Plan("weights"), "int8-weights"),
-        (Plan("weights", bits="4w"), "int4-weights"),
-        (Plan("float16"), "fp16"),
+        (QuantizePlan("static", ops="all"), "int8"),
+        (QuantizePlan("static", bits="16", ops="all"), "int16"),
+        (QuantizePlan("dynamic"), "dynamic-int8"),
+        (QuantizePlan("weights"), "int8-weights"),
+        (QuantizePlan("weights", bits="4w"), "int4-weights"),
+        (QuantizePlan("float16"), "fp16"),
     ):
         held = of_tflite(quantized(yolo, plan, measured))
         assert held.precision == precision, held.text()
@@ -264,7 +269,7 @@ def test_the_autoencoder_s_errors_are_those_of_the_published_int8_file(data: Pat
     def errors(data: bytes) -> npt.NDArray[np.float64]:
         return np.array([((a[0] - f["input_1"]) ** 2).mean() for a, f in zip(answers(data, feeds), feeds, strict=True)])
 
-    own = errors(quantized(model, Plan("static"), found))
+    own = errors(quantized(model, QuantizePlan("static"), found))
     assert abs(own.mean() - errors(model.data).mean()) < 1.0
     assert np.corrcoef(own, errors(model.data))[0, 1] > 0.9
 
@@ -279,6 +284,6 @@ def test_visual_wake_words_decides_as_before(data: Path) -> None:
     ]
     found = ranges(seen(model, lambda: feeds[:12], False, lambda _: None), "full", 8)
     wanted = [int(one[0].argmax()) for one in answers(model.data, feeds)]
-    for plan in (Plan("static", ops="all"), Plan("dynamic"), Plan("weights")):
+    for plan in (QuantizePlan("static", ops="all"), QuantizePlan("dynamic"), QuantizePlan("weights")):
         got = [int(one[0].argmax()) for one in answers(quantized(model, plan, found), feeds)]
         assert sum(a == b for a, b in zip(wanted, got, strict=True)) >= 23, plan.text()

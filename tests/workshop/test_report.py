@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop import plot, report
-from edge_agent.workshop.report import Layer, Plot, Report, Row, front
+from edge_agent.workshop.report import LayerRow, MakingReport, Plot, TableRow, front
 
 VOID = {"meta"}
 EVIL = "</td><script>alert(1)</script>\x1b[2J\"'&\x00\u202e"
@@ -65,8 +65,8 @@ def parsed(html: str) -> Page:
     return page
 
 
-def full(name: str = "conv1") -> Report:
-    return Report(
+def full(name: str = "conv1") -> MakingReport:
+    return MakingReport(
         verb="quantize",
         model=name,
         measure="mAP50 against the parent",
@@ -78,12 +78,12 @@ def full(name: str = "conv1") -> Report:
             "share": np.float32(0.5),
         },
         rows=[
-            Row(name, 3_660_092, 1.0, 32.25, "parent"),
-            Row(f"{name} int8", 1_221_424, 0.98, 20.5, "per channel", True),
-            Row(f"{name} bad", 1_000_000, math.nan, None),
+            TableRow(name, 3_660_092, 1.0, 32.25, "parent"),
+            TableRow(f"{name} int8", 1_221_424, 0.98, 20.5, "per channel", True),
+            TableRow(f"{name} bad", 1_000_000, math.nan, None),
         ],
-        layers=[Layer(f"{name}.{i}", "Conv", 0.001 * i, i > 47, "p99" if i == 49 else "") for i in range(50)]
-        + [Layer("odd", "Softmax", math.nan, True)],
+        layers=[LayerRow(f"{name}.{i}", "Conv", 0.001 * i, i > 47, "p99" if i == 49 else "") for i in range(50)]
+        + [LayerRow("odd", "Softmax", math.nan, True)],
         plots=[Plot("Loss", "step", name, {"train": [(0, 1.0), (1, 0.5), (2, math.inf)], name: [(0, 2.0), (2, 1.0)]})],
         notes=[f"one output of {name} is constant"],
         parent_sha256="a" * 64,
@@ -113,7 +113,7 @@ def test_json_comes_back(tmp_path: Path) -> None:
     assert raw["rows"][2]["accuracy"] is None and raw["layers"][50]["error"] is None
     raw["layers"].pop()
     raw["plots"] = []
-    back = msgspec.convert(raw, Report)
+    back = msgspec.convert(raw, MakingReport)
     assert back.rows[:2] == full().rows[:2] and back.layers == full().layers[:50] and back.command == full().command
 
 
@@ -191,7 +191,7 @@ def test_the_front_is_what_nothing_beats() -> None:
 
 
 def test_a_report_of_almost_nothing() -> None:
-    bare = Report("prune", "m", "top-1", {}, [])
+    bare = MakingReport("prune", "m", "top-1", {}, [])
     assert report.lines(bare)[0].split() == ["MB", "accuracy", "ms"]
     assert parsed(report.page(bare)).tags.count("svg") == 0
 

@@ -85,11 +85,11 @@ def test_too_little_text_is_refused(tmp_path: Path) -> None:
 
 def test_held_out_documents_are_whole_and_the_same_whatever_stands_around_them(tmp_path: Path) -> None:
     documents = bert_data.read_documents(write_corpus(tmp_path / "many.txt", documents=1500))
-    train, held = bert_data.split([bert_data.Source("many", documents)])
+    train, held = bert_data.split([bert_data.TextSource("many", documents)])
     kept = {tuple(d) for d in held[0].documents}
     assert len(train[0].documents) + len(held[0].documents) == 1500
     assert 10 <= len(held[0].documents) <= 60
-    backwards = bert_data.split([bert_data.Source("x", documents[::-1])])[1]
+    backwards = bert_data.split([bert_data.TextSource("x", documents[::-1])])[1]
     assert {tuple(d) for d in backwards[0].documents} == kept
 
 
@@ -245,7 +245,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
         with torch.no_grad():
             net.token.weight[6] = float("nan")  # a cosmic ray after the first checkpoint
 
-    plan = bert_fit.Plan(seconds=30, rows=1, half=False, save_every=0.0)
+    plan = bert_fit.TrainPlan(seconds=30, rows=1, half=False, save_every=0.0)
     with pytest.raises(ModelError, match=r"no number at step \d+: .*--resume"):
         bert_fit.fit(net, deck, held, bert_fit.Lessons(), plan, save, lambda _: None)
     assert kept == [True]

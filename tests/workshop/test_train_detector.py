@@ -95,7 +95,7 @@ def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: P
 
 def test_losses_fall(shapes: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
-    recipe = detector_fit.Recipe(size=(96, 96), steps=70, batch=8, rate=5e-3, warm_up=5)
+    recipe = detector_fit.TrainRecipe(size=(96, 96), steps=70, batch=8, rate=5e-3, warm_up=5)
     trainer = detector_fit.Trainer(new_net(2, narrowed(0.5), 0), None, [], recipe, torch.device("cpu"), pool)
     before = trainer.held_out(pool)
     for _ in range(70):
@@ -106,7 +106,7 @@ def test_losses_fall(shapes: Path) -> None:
 
 def small(pool: list[Picture], steps: int, classes: int = 2, **options: Any) -> detector_fit.Trainer:
     """A trainer of a small network on pictures of 64 pixels."""
-    recipe = detector_fit.Recipe(size=(64, 64), steps=steps, batch=2, warm_up=1, **options)
+    recipe = detector_fit.TrainRecipe(size=(64, 64), steps=steps, batch=2, warm_up=1, **options)
     return detector_fit.Trainer(new_net(classes, narrowed(0.25), 0), None, [], recipe, torch.device("cpu"), pool)
 
 

@@ -16,7 +16,7 @@ from edge_agent.workshop.train.bert_vocab import MISSING, bulk_tokenizer, train_
 
 if TYPE_CHECKING:
     from edge_agent.workshop.train.bert_net import Bert
-    from edge_agent.workshop.train.bert_teacher import Parts, Vectors
+    from edge_agent.workshop.train.bert_teacher import TeacherParts, Vectors
 
 HELD_TEXTS = 1000
 """held-out texts on which the agreement with the teacher is followed"""
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     files = parts(args.teacher)
     vectors = teacher(files, device)
     rows = args.rows or (512 if device.startswith("cuda") else 16)
-    plan = bert_fit.Plan(args.minutes * 60, rows, args.rate, half=half_pays(device), seed=args.seed)
+    plan = bert_fit.TrainPlan(args.minutes * 60, rows, args.rate, half=half_pays(device), seed=args.seed)
     run_plan(args.out, train, held, files, vectors, plan, args, device, say)
     return 0
 
@@ -101,7 +101,7 @@ def run_plan(
     out: Path,
     train: bert_data.Corpus,
     held: bert_data.Corpus,
-    files: Parts,
+    files: TeacherParts,
     vectors: Vectors,
     plan: Any,
     args: argparse.Namespace,

@@ -31,7 +31,7 @@ LEAST_SENTENCES = 200
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """One file of text."""
 
     name: str
@@ -94,7 +94,7 @@ def read_documents(path: Path) -> list[list[str]]:
     return found
 
 
-def read_sources(paths: Sequence[Path], say: Callable[[str], None], most: int = 0) -> list[Source]:
+def read_sources(paths: Sequence[Path], say: Callable[[str], None], most: int = 0) -> list[TextSource]:
     """Each file (or each .txt and .xz of a folder) as a Source; bad files are named through `say` and skipped.
 
     `most`: characters kept of one file, in whole documents drawn by their own text; 0 keeps all. Raises UsageError
@@ -109,7 +109,7 @@ def read_sources(paths: Sequence[Path], say: Callable[[str], None], most: int = 
             say(f"skipped {error}")
             continue
         kept = _some(documents, most) if most else documents
-        sources.append(Source(file.name.split(".")[0], kept))
+        sources.append(TextSource(file.name.split(".")[0], kept))
         part = "" if len(kept) == len(documents) else f" of {len(documents)}"
         say(f"{file}: {len(kept)}{part} documents, {sum(map(len, kept))} sentences")
     sentences = sum(len(d) for s in sources for d in s.documents)
@@ -138,14 +138,14 @@ def held_out(document: list[str]) -> bool:
     return _key(document) % HELD_OUT == 0
 
 
-def split(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+def split(sources: Sequence[TextSource]) -> tuple[list[TextSource], list[TextSource]]:
     """(to train on, held out), by whole documents."""
-    train = [Source(s.name, [d for d in s.documents if not held_out(d)]) for s in sources]
-    held = [Source(s.name, [d for d in s.documents if held_out(d)]) for s in sources]
+    train = [TextSource(s.name, [d for d in s.documents if not held_out(d)]) for s in sources]
+    held = [TextSource(s.name, [d for d in s.documents if held_out(d)]) for s in sources]
     return [s for s in train if s.documents], [s for s in held if s.documents]
 
 
-def encode(sources: Sequence[Source], tokenizer: Any) -> Corpus:
+def encode(sources: Sequence[TextSource], tokenizer: Any) -> Corpus:
     """Token ids of whole sources, by a `tokenizers` tokenizer; sentences without a token are left out."""
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []

@@ -29,7 +29,7 @@ LESSON = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """How a run is spent."""
 
     seconds: float
@@ -179,7 +179,7 @@ def fit(
     deck: Deck,
     held: Held,
     lessons: Lessons,
-    plan: Plan,
+    plan: TrainPlan,
     save: Callable[[torch.optim.AdamW, dict[str, Any], bool], None],
     say: Callable[[str], None],
     state: dict[str, Any] | None = None,
@@ -256,7 +256,7 @@ def _keep(
     net: Bert,
     optimizer: torch.optim.AdamW,
     held: Held,
-    plan: Plan,
+    plan: TrainPlan,
     state: dict[str, Any],
     elapsed: float,
     save: Callable[[torch.optim.AdamW, dict[str, Any], bool], None],

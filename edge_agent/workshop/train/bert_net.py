@@ -49,7 +49,7 @@ def waves(length: int, width: int) -> torch.Tensor:
     return torch.cat([at.sin(), at.cos()], 1)
 
 
-class Layer(nn.Module):  # type: ignore[misc]
+class TransformerLayer(nn.Module):  # type: ignore[misc]
     """One block: attention, then the feed-forward part, each normalised before and added to its input."""
 
     def __init__(self, shape: Shape) -> None:
@@ -92,7 +92,7 @@ class Bert(nn.Module):  # type: ignore[misc]
         self.segment = nn.Embedding(2, shape.token)
         self.norm0 = nn.LayerNorm(shape.token, EPS)
         self.widen = nn.Linear(shape.token, shape.width)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(TransformerLayer(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.width, EPS)
         self.project = nn.Linear(shape.width, shape.embedding)
         self.mlm = nn.Linear(shape.width, shape.token)

@@ -24,7 +24,7 @@ from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.tasks import wordpiece
 from edge_agent.workshop.train import bert_data, need
-from edge_agent.workshop.train.bert_data import CLS, MASK, SEP, Source
+from edge_agent.workshop.train.bert_data import CLS, MASK, SEP, TextSource
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """(ids, types) (n, L), 0 where nothing stands -> (hidden, embedding)"""
@@ -59,7 +59,7 @@ def table(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return out
 
 
-def encode(sources: Sequence[Source], words: wordpiece.WordPiece) -> dict[str, list[list[list[int]]]]:
+def encode(sources: Sequence[TextSource], words: wordpiece.WordPiece) -> dict[str, list[list[list[int]]]]:
     """source -> documents -> sentences -> ids, without [CLS] and [SEP]."""
     return {s.name: [[i for line in d if (i := words.encode(line, 512)[1:-1])] for d in s.documents] for s in sources}
 

@@ -25,7 +25,7 @@ TRIAL = ["turn on the lights in the kitchen", "A photon has no mass.", "Yes.", "
 
 
 @dataclass(frozen=True)
-class Parts:
+class TeacherParts:
     """The files of a teacher."""
 
     network: Path
@@ -36,7 +36,7 @@ class Parts:
     """as in a manifest: mean, cls or output:NAME"""
 
 
-def parts(model: str) -> Parts:
+def parts(model: str) -> TeacherParts:
     """The ONNX encoder of a model (name in the registry, or folder), fetched where it can be; raises ModelError."""
     from edge_agent import registry
 
@@ -49,16 +49,16 @@ def parts(model: str) -> Parts:
             f"{model}: a teacher for text is an encoder with an ONNX file and its vocabulary; this is none"
         )
     files = [registry.file_path(located, row, pull=True) for row in (networks[0], words[0])]
-    return Parts(files[0], files[1], words[0].role == "tokenizer", text.pooling)
+    return TeacherParts(files[0], files[1], words[0].role == "tokenizer", text.pooling)
 
 
-def by_file(p: Parts, threads: int = 0) -> Vectors:
+def by_file(p: TeacherParts, threads: int = 0) -> Vectors:
     """texts -> (n, E) float32 of length 1, by onnxruntime; `threads` 0 takes all."""
     tokenizer, run = _tokenizer(p), _session(p, threads)
     return lambda texts: _in_batches(tokenizer, texts, 32, run)
 
 
-def teacher(p: Parts, device: str) -> Vectors:
+def teacher(p: TeacherParts, device: str) -> Vectors:
     """As `by_file`, or by PyTorch where that gives the same."""
     slow = by_file(p)
     by_torch = _on_device(p.network, device) if p.pooling == "mean" else None
@@ -73,7 +73,7 @@ def teacher(p: Parts, device: str) -> Vectors:
     return fast if same else slow
 
 
-def _tokenizer(p: Parts) -> Any:
+def _tokenizer(p: TeacherParts) -> Any:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(p.tokens)) if p.json else bulk_tokenizer(p.tokens)
@@ -101,7 +101,7 @@ def _in_batches(
     return back
 
 
-def _session(p: Parts, threads: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+def _session(p: TeacherParts, threads: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
     import onnxruntime
 
     pooling, options = p.pooling, onnxruntime.SessionOptions()
@@ -178,7 +178,7 @@ def read_weights(network: Path) -> dict[str, NDArray[np.float32]] | None:
     return weights if needed <= set(weights) and "layer.0.attention.self.query.weight" in weights else None
 
 
-def token_vectors(p: Parts, pieces: list[str], width: int) -> NDArray[np.float32] | None:
+def token_vectors(p: TeacherParts, pieces: list[str], width: int) -> NDArray[np.float32] | None:
     """(pieces, width) the teacher's own vectors of our word pieces, reduced by PCA; None when it shows no weights.
 
     A piece that the teacher does not have gets the mean of the pieces that it would be cut into.

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import UsageError
-from edge_agent.workshop.train.bert_data import CLS, SEP, SPECIAL, Source
+from edge_agent.workshop.train.bert_data import CLS, SEP, SPECIAL, TextSource
 
 LETTERS = 110
 """characters that get a piece of their own, the commonest ones; others become [UNK]"""
 MISSING = 'training needs PyTorch and tokenizers, which are not installed: pip install "edge-agent-runtime[train]"'
 
 
-def train_vocabulary(sources: Sequence[Source], size: int, file: Path) -> int:
+def train_vocabulary(sources: Sequence[TextSource], size: int, file: Path) -> int:
     """Trains lower-case word pieces, writes one a line; returns how many there are (`size` or fewer).
 
     A source n times smaller than the largest is read n ** 0.75 times, twenty times at most.

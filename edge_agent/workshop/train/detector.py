@@ -18,7 +18,7 @@ from edge_agent.workshop.train.bert_net import half_pays
 from edge_agent.workshop.train.detector_augment import Picture, Size, plain
 from edge_agent.workshop.train.detector_data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector_export import tensors_of, write_model
-from edge_agent.workshop.train.detector_fit import BEST, CURVE, STATE, Recipe, Trainer, fit
+from edge_agent.workshop.train.detector_fit import BEST, CURVE, STATE, Trainer, TrainRecipe, fit
 from edge_agent.workshop.train.detector_net import EdgeYolo, from_folded, narrowed, new_net
 from edge_agent.workshop.train.detector_prune import start_from
 from edge_agent.workshop.train.detector_teacher import YoloxTeacher, is_yolox
@@ -121,7 +121,7 @@ def train_detector(
     often = [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
     keep = _rows(dense[1], classes) if dense else []
     net = _network(start, begin, classes, narrowed(width), dense, keep, pool, size, seed, say)
-    recipe = Recipe(
+    recipe = TrainRecipe(
         size=size,
         seconds=minutes * 60 if minutes is not None else None,
         steps=steps,

@@ -34,7 +34,7 @@ CURVE = "detector_curve.csv"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainRecipe:
     """How long and how hard to train."""
 
     size: Size = (320, 320)
@@ -66,7 +66,7 @@ class Trainer:
         net: EdgeYolo,
         teacher: YoloxTeacher | None,
         keep: list[int],
-        recipe: Recipe,
+        recipe: TrainRecipe,
         device: torch.device,
         pictures: list[Picture],
     ) -> None:

@@ -21,7 +21,7 @@ NAME = "edge-yolo-2"
 
 
 @dataclass(frozen=True)
-class Layer:
+class ConvLayer:
     """One operation on maps of (1, channels, height, width)."""
 
     kind: Literal["conv", "add", "concat", "pool", "double", "cells", "stack"]
@@ -37,16 +37,16 @@ class Layer:
     act: Literal["", "relu", "silu"] = ""
 
 
-def layers(tensors: Tensors, size: Size) -> list[Layer]:
+def layers(tensors: Tensors, size: Size) -> list[ConvLayer]:
     """The network of `detector_net.EdgeYolo` without normalisation, for pictures `images` of `size`.
 
     The last two layers give `boxes` and `logits`, as the head is defined there.
     """
-    made: list[Layer] = []
+    made: list[ConvLayer] = []
     maps: dict[str, tuple[int, ...]] = {"images": (size[1], size[0], 3)}
 
     def add(kind: Any, inputs: tuple[str, ...], output: str, shape: tuple[int, ...], **more: Any) -> str:
-        made.append(Layer(kind, inputs, output, shape, **more))
+        made.append(ConvLayer(kind, inputs, output, shape, **more))
         maps[output] = shape
         return output
 

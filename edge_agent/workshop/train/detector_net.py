@@ -134,7 +134,7 @@ class Pyramid(nn.Module):  # type: ignore[misc]
         return self.join(torch.cat(parts, 1))
 
 
-class Head(nn.Module):  # type: ignore[misc]
+class YoloHead(nn.Module):  # type: ignore[misc]
     """One stride's head: a shared pointwise layer, then a class branch (C logits) and a box branch (4 distances)."""
 
     def __init__(self, cin: int, width: int, classes: int, *, norm: bool) -> None:
@@ -185,7 +185,7 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
         self.out16 = Partial(2 * w8, w16, 1, False, norm=n)
         self.pan32 = Separable(w16, w16, 2, norm=n)
         self.out32 = Partial(2 * w16, w32, 1, False, norm=n)
-        self.heads = nn.ModuleList([Head(cin, w8, classes, norm=n) for cin in (w8, w16, w32)])
+        self.heads = nn.ModuleList([YoloHead(cin, w8, classes, norm=n) for cin in (w8, w16, w32)])
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         at8 = self.stage8(self.stage4(self.stem(pictures)))

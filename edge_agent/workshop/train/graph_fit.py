@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edge_agent.workshop.prune_graph import Array, Graph
+from edge_agent.workshop.prune_graph import Array, PruneGraph
 from edge_agent.workshop.prune_walk import Feeds, Say
 from edge_agent.workshop.train.graph_torch import ends, forward, sigmoided, weight_of_cells
 
@@ -29,8 +29,8 @@ Target = tuple[int, Tensor]
 
 
 def follow(
-    parent: Graph,
-    student: Graph,
+    parent: PruneGraph,
+    student: PruneGraph,
     stays: Mapping[int, Array],
     feeds: Feeds,
     masks: Mapping[int, Array] | None,
@@ -92,14 +92,14 @@ def follow(
     return f"fine-tuned for {step} steps: loss on held samples {before:.4f} to {after:.4f}"
 
 
-def _watched(graph: Graph) -> list[int]:
+def _watched(graph: PruneGraph) -> list[int]:
     """The last layers, and a few on the way."""
     last, layers = ends(graph), graph.layers()
     some = {layers[int(i)] for i in np.linspace(0, len(layers) - 1, ON_THE_WAY + 2)[1:-1]}
     return sorted({*last, *some})
 
 
-def _constants(graph: Graph) -> dict[str, Tensor]:
+def _constants(graph: PruneGraph) -> dict[str, Tensor]:
     """What is learnt: weights and what is added to them."""
     found = {}
     for node in graph.nodes:
@@ -123,7 +123,9 @@ def _kept(y: Tensor, stays: Array | None) -> Tensor:
     return y.index_select(1 if y.ndim == 4 else y.ndim - 1, torch.from_numpy(stays))
 
 
-def _loss(graph: Graph, watched: list[int], given: list[Tensor], goals: list[Tensor], boxes: Array | None) -> Tensor:
+def _loss(
+    graph: PruneGraph, watched: list[int], given: list[Tensor], goals: list[Tensor], boxes: Array | None
+) -> Tensor:
     """Squared error over the spread, or cross entropy of what goes into a sigmoid; more where objects are."""
     last = set(ends(graph))
     total = torch.zeros(())

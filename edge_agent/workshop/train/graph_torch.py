@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.prune_graph import Array, Graph, attributes
+from edge_agent.workshop.prune_graph import Array, PruneGraph, attributes
 from edge_agent.workshop.prune_walk import Feeds, Say, pads
 
 Op = Callable[[list[Any], dict[str, Any]], Any]
@@ -21,7 +21,7 @@ Op = Callable[[list[Any], dict[str, Any]], Any]
 
 
 def forward(
-    graph: Graph, trained: Mapping[str, Tensor], feed: Mapping[str, Array], wanted: Iterable[str]
+    graph: PruneGraph, trained: Mapping[str, Tensor], feed: Mapping[str, Array], wanted: Iterable[str]
 ) -> list[Tensor]:
     """The tensors named `wanted` for one sample. `trained` replaces constants by name. ModelError: unknown operator."""
     live: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feed.items()}
@@ -56,7 +56,7 @@ def forward(
     return [live[name] for name in names]
 
 
-def ends(graph: Graph) -> list[int]:
+def ends(graph: PruneGraph) -> list[int]:
     """The last layers: those behind which no other layer comes. What they give is what the network says."""
     layers, behind = set(graph.layers()), set[str]()
     found = []
@@ -70,7 +70,7 @@ def ends(graph: Graph) -> list[int]:
     return found[::-1]
 
 
-def sigmoided(graph: Graph, number: int) -> bool:
+def sigmoided(graph: PruneGraph, number: int) -> bool:
     """Whether a layer's output goes into a sigmoid and nowhere else (SiLU reads it twice)."""
     (name,) = graph.nodes[number].output
     readers = [node.op_type for node in graph.nodes if name in node.input]
@@ -89,7 +89,7 @@ def weight_of_cells(y: Tensor, boxes: Array | None, outside: float = 0.1) -> Ten
     return weight
 
 
-def gradients(graph: Graph, feeds: Feeds, boxes: list[Array] | None, say: Say) -> Iterator[dict[str, Array]]:
+def gradients(graph: PruneGraph, feeds: Feeds, boxes: list[Array] | None, say: Say) -> Iterator[dict[str, Array]]:
     """For each sample the gradient of what the network says, in a random direction, by the name of each layer's weight.
 
     No labels are needed: for e normal and y the output, the mean of (e·∂y/∂w · w)² is the squared change of y, to first
@@ -242,7 +242,7 @@ def _batch_norm(x: list[Any], told: dict[str, Any]) -> Tensor:
     return F.batch_norm(x[0], x[3], x[4], x[1], x[2], False, 0.0, told.get("epsilon", 1e-5))
 
 
-KINDS = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64}
+TORCH_TYPES = {1: torch.float32, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16, 11: torch.float64}
 """ONNX's TensorProto.DataType"""
 
 OPS: dict[str, Op] = {
@@ -264,7 +264,7 @@ OPS: dict[str, Op] = {
     "Squeeze": _squeeze,
     "Gather": _gather,
     "Shape": _shape,
-    "Cast": lambda x, told: x[0].to(KINDS[told["to"]]),
+    "Cast": lambda x, told: x[0].to(TORCH_TYPES[told["to"]]),
     "Identity": lambda x, _: x[0],
     "Gemm": _gemm,
     "MatMul": lambda x, _: x[0] @ x[1],

@@ -25,7 +25,7 @@ from edge_agent import reading, registry
 from edge_agent.backends import open_net
 from edge_agent.config import parse_uri
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
-from edge_agent.figures.coco_map import Found, Truth, average_precision
+from edge_agent.figures.coco_map import FoundBoxes, Truth, average_precision
 from edge_agent.lane import Lane
 from edge_agent.manifest import Served
 from edge_agent.serving import warm
@@ -138,7 +138,7 @@ def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, fl
     image, label, xywh, _ = _columns(columns[0])
     truth = Truth(image, label, xywh, xywh[:, 2] * xywh[:, 3], np.zeros(len(label), bool))
     labels = sorted(set(label.tolist()))
-    precision = average_precision(truth, Found(*_columns(columns[1])), labels)
+    precision = average_precision(truth, FoundBoxes(*_columns(columns[1])), labels)
     figures = precision.figures()
     result = {"map": figures["map"], "map50": figures["map50"], "boxes": len(label), "frames": len(frames)}
     return result | {"classes": {own_names[label]: precision.of_class(k) for k, label in enumerate(labels)}}
