@@ -19,9 +19,11 @@ import msgspec
 
 from edge_agent import toml
 from edge_agent.errors import ConfigError, EdgeAgentError, ManifestError, SourceError, nearest
+from edge_agent.events import AnyEvent, GapEvent
 from edge_agent.files import others_may, read_regular
 from edge_agent.redact import HIDDEN, redact
-from edge_agent.types import AnyEvent, GapEvent, Uri
+from edge_agent.toml import PREFIX, REPORT, Name
+from edge_agent.uri import NETWORK, Uri, parse_uri
 
 log = logging.getLogger("edge_agent")
 
@@ -30,26 +32,17 @@ MOST_BYTES = 1_000_000
 MOST_SECRET = 64_000
 """bytes of a file that holds a secret"""
 
-# \Z and not $, which lets a newline stand behind
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z"
-"""What may stand in a topic, a path and an id alike: no slash, no wildcard, no space."""
-
 
 def level(name: str) -> str:
     """A device's or a pipeline's name as it stands in topics: NATS and RabbitMQ read a dot as the end of a level."""
     return name.replace(".", "_")
 
 
-PREFIX = r"^[^/+#\s\0]+(/[^/+#\s\0]+){0,2}\Z"
-REPORT = r"^(changes|every|summary:(?![0.]+s)\d{1,6}(\.\d{1,3})?s)\Z"
-
 RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
 """Pipeline names that would collide with topics of the device itself."""
 
 _LEVELS = "1 to 3 topic levels without + # or spaces"
 _REPORTS = '"changes", "every" or "summary:10s"'
-_NAMED = "1 to 64 letters, digits or _ . - (it stands in topics)"
-Name = Annotated[str, msgspec.Meta(pattern=NAME, description=_NAMED, examples=["door"])]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 CLASSES = ("alert", "telemetry")
 EVENT_KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
@@ -83,30 +76,8 @@ MEANT = {
     "qos": "class",
 }
 """what people call a key or section -> what it may be here (see `nearest`)"""
-NETWORK = ("rtsp", "rtsps", "http", "https")
-"""schemes of addresses whose query belongs to the camera"""
 OUR_OPTIONS = {"fps", "stall", "dark", "frozen", "pause"}
 """options of these, which stand behind a #"""
-OPTIONS_MEANT = {
-    "confidence": "score",
-    "conf": "score",
-    "threshold": "score",
-    "min_score": "score",
-    "nms": "iou",
-    "class": "classes",
-    "labels": "classes",
-    "top_k": "top max",
-    "limit": "max",
-    "w": "width",
-    "h": "height",
-    "framerate": "fps",
-    "rate": "fps",
-    "repeat": "loop",
-    "timeout": "stall",
-    "pix_fmt": "format",
-    "pixelformat": "fourcc format",
-}
-"""the same of options of sources and tasks"""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -362,28 +333,6 @@ def _task_based(task: str, base: Path) -> str:
     return task if made == uri else str(made)
 
 
-def parse_uri(text: str) -> Uri:
-    """Split ``scheme:rest?key=value``.
-
-    /dev/videoN reads as camera:/dev/videoN. In rtsp and http addresses the query belongs to the camera, so our
-    options stand after a ``#``: ``rtsp://host/stream?channel=1#fps=5``.
-    """
-    if text.startswith("/dev/video"):
-        text = f"camera:{text}"
-    scheme, colon, rest = text.partition(":")
-    # "theirpkg.module:attr:rest" names somebody else's source or task
-    if "." in scheme and colon:
-        attr, _, rest = rest.partition(":")
-        scheme = f"{scheme}:{attr}"
-    if not colon or not re.fullmatch(r"[A-Za-z][\w+.\-]*(:\w+)?", scheme):
-        raise ConfigError(f'"{text}" has no scheme; write e.g. "camera:0", "files:photos" or "lines:-"')
-    mark = "#" if scheme in NETWORK else "?"
-    head, found, tail = rest.rpartition(mark)
-    if not found or not re.fullmatch(r"[\w\-]+=[^&]*(&[\w\-]+=[^&]*)*", tail):
-        return Uri(scheme, rest)
-    return Uri(scheme, head, dict(pair.split("=", 1) for pair in tail.split("&")))
-
-
 def warnings(pipe: Pipeline) -> list[str]:
     """What is no mistake, but may be meant otherwise; each one line that names the pipeline and the key."""
     told = []
@@ -411,14 +360,6 @@ def dotted(config: Config) -> list[str]:
     told = [f'{what} "{name}" is written {level(name)} {why}' for what, name in mapped]
     prefix = config.mqtt.prefix
     return told + [f'mqtt.prefix "{prefix}": to NATS and RabbitMQ its dot ends a level'] * ("." in prefix)
-
-
-def option(uri: Uri, known: dict[str, str], key: str) -> str:
-    """One option of a URI, or its default from `known`; ConfigError names the nearest for an unknown one."""
-    for given in uri.options:
-        if given not in known:
-            raise ConfigError(f'"{uri}": unknown option "{given}"{nearest(given, known, OPTIONS_MEANT)}')
-    return uri.options.get(key, known[key])
 
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -474,3 +415,13 @@ def secret(where: str, key: str) -> str:
         raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); {mend}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{key}: {path} holds other bytes than UTF-8; save it as UTF-8") from None
+
+
+def store_path(config: Config) -> Path:
+    """Where the events wait: as configured, else under systemd's state folder, else under the user's."""
+    if config.store.path:
+        return Path(config.store.path)
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "outbox"
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "edge-agent" / config.device.id

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from edge_agent import toml
-from edge_agent.config import Name
 from edge_agent.errors import ConfigError, ManifestError
 from edge_agent.held import held
+from edge_agent.toml import Name
 from edge_agent.types import ModelRef, Net
 
 MOST_PART = 64_000_000
@@ -168,7 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
     family: str
-    """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: tasks/yolo.py); bert,
+    """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/yolo.py); bert,
     bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae"""
     licence: str
     trained_by: str
@@ -182,7 +183,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
     iou: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
     max_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.03
-    """how far below its parent a variant may agree with it and still serve (see agree.py)"""
+    """how far below its parent a variant may agree with it and still serve (see gate/agree.py)"""
     parent: str | None = None
     """name of the model that this one was made from, e.g. pruned, and that its answers are held against"""
     input: Input | None = None
@@ -309,3 +310,19 @@ def _lines(path: Path) -> list[str]:
         return toml.read_text(path, MOST_BYTES).splitlines()
     except ConfigError as error:
         raise ManifestError(f"{path}: labels: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found, in the manifest's terms."""
+
+    task: str
+    family: str
+    reasons: list[str]
+    input: Input | None = None
+    text: TextInput | None = None
+    labels: list[str] = field(default_factory=list)
+    class_ids: list[int] | None = None
+    licence: str = "unknown"
+    refusal: str = ""
+    """why it cannot be added; empty when it can"""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from edge_agent.errors import ConfigError, nearest
+from edge_agent.errors import ConfigError, ManifestError, nearest
 from edge_agent.files import read_regular
 
 if sys.version_info >= (3, 11):
@@ -231,3 +232,44 @@ def _mend_of(key: str, want: Any, value: Any, default: Any, one_of: bool) -> str
     if isinstance(want, inspect.IntType | inspect.FloatType) and isinstance(value, str) and value.strip().isdigit():
         return f"; write it without quotes: {key} = {value.strip()}"
     return _example(key, want, default)
+
+
+# \Z and not $, which lets a newline stand behind
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z"
+"""What may stand in a topic, a path and an id alike: no slash, no wildcard, no space."""
+
+
+PREFIX = r"^[^/+#\s\0]+(/[^/+#\s\0]+){0,2}\Z"
+REPORT = r"^(changes|every|summary:(?![0.]+s)\d{1,6}(\.\d{1,3})?s)\Z"
+_NAMED = "1 to 64 letters, digits or _ . - (it stands in topics)"
+Name = Annotated[str, msgspec.Meta(pattern=NAME, description=_NAMED, examples=["door"])]
+
+
+def toml(table: dict[str, Any]) -> str:
+    """A manifest's plain values as TOML 1.0: scalars and lists first, then the tables and the [[file]] rows."""
+    plain = {k: v for k, v in table.items() if v is not None and not isinstance(v, dict) and k != "file"}
+    lines = _pairs(plain)
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]", *_pairs(value)]
+    for row in table["file"]:
+        lines += ["", "[[file]]", *_pairs(row)]
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(table: dict[str, Any]) -> list[str]:
+    return [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        inner = [f"{_value(key)} = {_value(inner)}" for key, inner in value.items() if inner is not None]
+        return "{ " + ", ".join(inner) + " }"
+    if isinstance(value, str):
+        if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+            raise ManifestError(f"{value!a} cannot be written as TOML; rename it")
+        # a JSON string is a TOML basic string, but for DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)

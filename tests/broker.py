@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from edge_agent.config import Mqtt
-from edge_agent.listen import listen
+from edge_agent.consumer.listen import listen
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 

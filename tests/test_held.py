@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from edge_agent import forms, held, registry, serving
-from edge_agent import prove as proving
+from edge_agent import files, held
 from edge_agent.errors import EdgeAgentError, RefusedError
-from edge_agent.prove import LIMITS, Trial, Variant
-from edge_agent.registry import store
-from edge_agent.serving import Models
-from edge_agent.tasks.encoder import words_of
+from edge_agent.gate import ask
+from edge_agent.gate.trial import LIMITS, Trial, Variant
+from edge_agent.registry import catalogue, store
+from edge_agent.serving import forms, models
+from edge_agent.serving.models import Models
+from edge_agent.tasks.text.encoder import words_of
 from tests.conftest import ROOT
+from tests.gate.test_ask import manifest
 from tests.nets import blob_finder_onnx
-from tests.test_prove import manifest
 from tests.tiny import tiny_detector
 
 EDGE_YOLO, EDGE_BERT = ROOT / "models" / "edge-yolo", ROOT / "models" / "edge-bert"
@@ -113,7 +114,7 @@ def test_a_network_that_is_swapped_behind_its_proof_does_not_serve(
     good = path.read_bytes()
     evil = good[:-1] + bytes([good[-1] ^ 1])
     with (
-        meanwhile(monkeypatch, serving, "prove", lambda: swap(path, evil)),
+        meanwhile(monkeypatch, models, "prove", lambda: swap(path, evil)),
         pytest.raises(RefusedError, match="it is no longer the file that was looked at"),
     ):
         Models(threads=1).serve(str(path))
@@ -130,16 +131,16 @@ def test_a_network_that_is_swapped_before_its_trial_is_not_the_one_that_is_prove
     good = path.read_bytes()
     # in the child's time as well: what it reads is held
     for room, name, act in (
-        (proving, "_digests", lambda: replaced(path, b"bad")),
-        (proving, "_handed", lambda: replaced(path, b"bad")),
+        (ask, "_digests", lambda: replaced(path, b"bad")),
+        (ask, "_handed", lambda: replaced(path, b"bad")),
     ):
         replaced(path, good)
         with meanwhile(monkeypatch, room, name, act):
             if name == "_handed":
-                assert proving.prove(made, made.file[0], path, {}, 1).result.passed
+                assert ask.prove(made, made.file[0], path, {}, 1).result.passed
             else:
                 with pytest.raises(RefusedError, match="no longer the file that was looked at"):
-                    proving.prove(made, made.file[0], path, {}, 1)
+                    ask.prove(made, made.file[0], path, {}, 1)
                 assert not (own_home / "proofs").exists(), "it says nothing about the file of that hash"
 
 
@@ -157,20 +158,20 @@ def test_what_lies_beside_a_bare_file_is_held_too(tmp_path: Path, monkeypatch: p
     path, labels = blob_finder_onnx(tmp_path / "m.onnx"), tmp_path / "labels.txt"
     labels.write_text("blue\ngreen\nred\n")
     trial = Trial("read", [Variant(manifest(path).file[0], str(path))], 1, LIMITS, parts={"labels.txt": str(labels)})
-    with meanwhile(monkeypatch, proving, "_handed", lambda: replaced(labels, b"a\nb\nc\n")):
-        result = proving.ask("proofs", trial).result
+    with meanwhile(monkeypatch, ask, "_handed", lambda: replaced(labels, b"a\nb\nc\n")):
+        result = ask.ask("proofs", trial).result
     assert result.figures["seen"]["labels"] == ["blue", "green", "red"]
     with (
-        meanwhile(monkeypatch, proving, "_digests", lambda: replaced(labels, b"x\ny\nz\n")),
-        meanwhile(monkeypatch, store, "write", lambda: None),
+        meanwhile(monkeypatch, ask, "_digests", lambda: replaced(labels, b"x\ny\nz\n")),
+        meanwhile(monkeypatch, files, "write", lambda: None),
     ):
-        result = proving.ask("proofs", trial, again=True).result
+        result = ask.ask("proofs", trial, again=True).result
     assert "labels.txt: it is no longer the file" in result.reason
 
 
 def test_the_faster_form_is_held_and_mapped(tmp_path: Path, own_home: Path) -> None:
     folder = tiny_detector(tmp_path / "model")
-    located = registry.locate(str(folder))
+    located = catalogue.locate(str(folder))
     made = forms.with_derived(located, {}, 1, make=True)
     (form,) = [row for row in made.manifest.networks() if row.format == "ort"]
     blob = store.blob(own_home, form.sha256)

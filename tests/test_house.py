@@ -11,47 +11,46 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent import schema
-from edge_agent.types import AnyEvent
+from edge_agent import events
+from edge_agent.events import AnyEvent
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edge_agent"
-FLOOR = {"types", "errors", "config", "manifest", "held", "programs", "redact", "sandbox", "toml", "files"}
-WALK = {
-    "pipeline",
-    "mailbox",
-    "lane",
-    "outbox",
-    "segments",
-    "journal",
-    "entries",
-    "link",
-    "blame",
-    "clock",
-    "signing",
-    "acks",
-    "wire",
-    "rights",
-    "budget",
-    "listen",
-    "audit",
-    "marks",
-    "numbering",
-    "recovery",
-    "quota",
+STOREYS = {
+    "doors": "cli workshop __main__",
+    "service": "agent consumer ui",
+    "serving": "serving",
+    "gate": "gate",
+    "rooms": "sources tasks inspect link fleet",
+    "walk": "walk outbox registry samples backends",
+    "craft": "families graphs pictures device figures",
+    "floor": "__init__ types events errors config manifest toml uri paths files held programs redact",
 }
-ROOMS = {"sources", "backends", "tasks", "registry"}
+"""from top to bottom; an import goes to the same storey or to one below"""
+STOREY = {room: -at for at, rooms in enumerate(STOREYS.values()) for room in rooms.split()}
+SIBLINGS = {*STOREYS["rooms"].split(), *STOREYS["service"].split()}
+"""rooms that never import each other, though they are on one storey"""
+FILES = sorted(PACKAGE.rglob("*.py"))
 ENTRY = {
-    "cv2": {"sources", "tasks/boxes.py", "workshop"},
+    "cv2": {"pictures", "sources", "workshop"},
     "onnxruntime": {"backends/onnx.py", "workshop"},
     "ai_edge_litert": {"backends/tflite.py", "workshop"},
     "tflite_runtime": {"backends/tflite.py"},
-    "simplejpeg": {"sources/pictures.py"},
-    "paho": {"wire.py"},
+    "simplejpeg": {"pictures/read.py"},
+    "cryptography": {"link/signing.py"},
+    "paho": {"link/wire.py"},
     "sounddevice": {"sources/microphone.py"},
-    "torch": {"workshop/train"},
+    "torch": {"workshop/train", "workshop/prune"},
     "onnx": {"workshop"},
 }
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of one of our files."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {name_of(path): path for path in FILES}
 
 
 def imports(path: Path) -> set[str]:
@@ -67,26 +66,42 @@ def imports(path: Path) -> set[str]:
 
 
 def ours(path: Path) -> set[str]:
-    """The parts of our package (its first level) that a file imports."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("edge_agent.") and name.count(".")}
+    """Those of our files that a file imports."""
+    every = imports(path)
+    inside = {name.rpartition(".")[0] for name in every & NAMES.keys()}
+    return {name for name in every & NAMES.keys() if name not in inside or _names_more(every, name)} - {name_of(path)}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    parts = {name for name in ours(path) if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
-    if room in FLOOR:
-        assert parts <= FLOOR
-    elif room in WALK:
-        assert parts <= FLOOR | WALK
-    elif room in ROOMS:
-        assert parts <= FLOOR | WALK | {room}, "rooms are siblings: they never import each other"
-    elif room == "workshop":
-        assert not parts & {"cli", "agent", "demo"}
-    elif room == "figures":
-        assert parts <= {"figures"}
-    elif room not in ("cli", "__main__"):
-        assert not parts & {"cli", "workshop"}, "what runs on a device never loads the workshop"
+def _names_more(every: set[str], package: str) -> bool:
+    """Whether something of a package itself is imported, too, and not only files in it."""
+    return any(name.rpartition(".")[0] == package and name not in NAMES for name in every)
+
+
+def room_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_down(path: Path) -> None:
+    room = room_of(name_of(path))
+    for name in ours(path):
+        other = room_of(name)
+        assert STOREY[other] <= STOREY[room], f"{name} is on a storey above"
+        beside = other != room and STOREY[other] == STOREY[room]
+        assert not (beside and room in SIBLINGS), f"{name}: siblings never import each other"
+        assert (other != "cli" or room in ("cli", "__main__")) and (other != "workshop" or room in ("workshop", "cli"))
+
+
+def test_no_circle_of_imports() -> None:
+    left = {name: ours(path) for name, path in NAMES.items()}
+    rooms: dict[str, set[str]] = {}
+    for name, others in left.items():
+        rooms.setdefault(room_of(name), set()).update(map(room_of, others))
+    for graph in (left, {room: others - {room} for room, others in rooms.items()}):
+        while free := {name for name, others in graph.items() if not others & graph.keys()}:
+            for name in free:
+                del graph[name]
+        assert not graph, f"in or above a circle: {sorted(graph)}"
 
 
 @pytest.mark.parametrize("library", sorted(ENTRY))
@@ -110,7 +125,7 @@ def test_help_and_package_load_nothing_heavy() -> None:
 
 def test_the_published_schema_is_the_code_s() -> None:
     published = (ROOT / "deploy" / "event.schema.json").read_text()
-    assert published == schema.text(), "run: python -m edge_agent.schema > deploy/event.schema.json"
+    assert published == events.schema_text(), "run: python -m edge_agent.events > deploy/event.schema.json"
 
 
 def test_every_kind_of_event_survives_its_json() -> None:

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import config as config_module
-from edge_agent.agent import Agent
+from edge_agent import config
+from edge_agent.agent.agent import Agent
 from edge_agent.cli import main
-from edge_agent.clock import Clock
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError
-from edge_agent.link import Link
-from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent, rfc3339
+from edge_agent.events import TextEvent, rfc3339
+from edge_agent.link.clock import Clock
+from edge_agent.link.link import Link
+from edge_agent.outbox.outbox import Outbox
 from tests.broker import Consumer, broker, until
-from tests.test_link import box, quick_backoff  # noqa: F401
+from tests.link.test_link import (
+    box,  # noqa: F401
+    quick_backoff,  # noqa: F401
+)
 
 
 def write(folder: Path, url: str, *pipelines: str, device: str = "d") -> Path:
@@ -64,7 +67,7 @@ def test_names_with_dots_are_one_level_in_topics_and_keep_their_ids(
         agent.terminate()
         agent.wait(30)
     with pytest.raises(ConfigError, match=r"stands twice .*a dot is written _"):
-        config_module.load(write(tmp_path, "mqtt://h", "a.b", "a_b"))
+        config.load(write(tmp_path, "mqtt://h", "a.b", "a_b"))
 
 
 def test_states_that_nobody_serves_any_more_are_cleared_after_a_kill_too(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_a_source_that_has_ended_says_so(tmp_path: Path) -> None:
 
 def test_health_says_which_mqtt_is_spoken(tmp_path: Path) -> None:
     with broker(tmp_path) as server:
-        agent = Agent(config_module.load(write(tmp_path, server.url, "words")))
+        agent = Agent(config.load(write(tmp_path, server.url, "words")))
         assert agent.link is not None
         agent.link.start()
         until(lambda: agent.health()["mqtt"] == "5", "it is known once it is connected")
@@ -107,7 +110,7 @@ class Hands:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, wall: float) -> None:
         self.wall, self.boot = wall, 1000.0
         monkeypatch.setattr(time, "time", lambda: self.wall)
-        monkeypatch.setattr("edge_agent.clock._boottime", lambda: self.boot)
+        monkeypatch.setattr("edge_agent.link.clock._boottime", lambda: self.boot)
 
     def run(self, seconds: float) -> None:
         self.wall += seconds

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import __version__, doctor
-from edge_agent.doctor import DISTRIBUTION, SAFE, examine
+from edge_agent import __version__
+from edge_agent.cli import doctor
+from edge_agent.cli.doctor import DISTRIBUTION, SAFE, examine
 from tests.conftest import ROOT
 
 BARE = re.compile(r"edge-agent\[|(?<!which )\binstall\b[^\n`]*[ \"']edge-agent(?![\w.-]*[a-z/])", re.IGNORECASE)

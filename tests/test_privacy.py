@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edge_agent.doctor import examine
+from edge_agent.cli.doctor import examine
 from tests.tiny import tiny_detector
 
 TRACED = "connect,sendto,sendmsg,sendmmsg"

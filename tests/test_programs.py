@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent import programs
-from edge_agent.config import parse_uri
 from edge_agent.errors import SourceError
 from edge_agent.sources import open_source
+from edge_agent.uri import parse_uri
 from tests.nets import blob_finder_onnx
 from tests.registry.heads import picture
 
@@ -134,7 +134,9 @@ def test_another_python_imports_from_where_this_one_does(hostile: Path, monkeypa
     assert programs.import_path()[0] == str(hostile.parent) and str(hostile) not in programs.import_path()
     done = subprocess.run(programs.python("of_the_user"), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    code = programs.python("edge_agent.proof")[-1].replace("import_module('edge_agent.proof').main()", "")
+    code = programs.python("edge_agent.gate.questions")[-1].replace(
+        "import_module('edge_agent.gate.questions').main()", ""
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"{code}\nimport edge_agent, types; print(edge_agent.__file__, types.__file__)"],
         capture_output=True, text=True, check=True,

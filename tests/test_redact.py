@@ -11,11 +11,10 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent import registry
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, FetchError, SourceError
 from edge_agent.redact import redact, source_for_people
-from edge_agent.registry import fetch
+from edge_agent.registry import catalogue, fetch
 from tests.broker import Consumer, broker, until
 from tests.tiny import tiny_detector
 
@@ -162,7 +161,7 @@ def test_a_pull_hides_the_mirror_s_password_and_that_of_pip_s_index(
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:1") as caught:
-        registry.pull("yolox-nano")
+        catalogue.pull("yolox-nano")
     assert not any(secret in str(caught.value) for secret in SECRETS), caught.value
 
 

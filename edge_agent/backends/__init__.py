@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
-from edge_agent.errors import RefusedError
+from edge_agent.errors import ModelError, RefusedError
 from edge_agent.held import held
 from edge_agent.types import Net, Tensors, TensorSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
 
 FORMATS = {
     "onnx": "edge_agent.backends.onnx:load",
@@ -115,3 +117,22 @@ def providers(path: Path, format: str) -> dict[str, str]:
     module = importlib.import_module(FORMATS[format].partition(":")[0])
     found: dict[str, str] = module.providers(path)
     return found
+
+
+def longest(net: Net, most: int) -> int:
+    """The most pieces, up to `most`, that the network has been seen to take of one text; 0 for none."""
+
+    def takes(length: int) -> bool:
+        row = {spec.name: np.ones((1, length), spec.dtype) for spec in net.inputs}
+        try:
+            return all(np.isfinite(found).all() for found in net.run(row).values())
+        except ModelError:
+            return False
+
+    if takes(most):
+        return most
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if takes(middle) else (low, middle)
+    return low

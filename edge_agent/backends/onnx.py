@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.backends import with_sizes
-from edge_agent.backends.protobuf import block, fields, integer, numbers, text
 from edge_agent.errors import ModelError, RefusedError
+from edge_agent.graphs.protobuf import block, fields, integer, numbers, text
 from edge_agent.types import Net, Tensors, TensorSpec
 
 PROVIDERS = "EDGE_AGENT_PROVIDERS"

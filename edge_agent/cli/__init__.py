@@ -229,7 +229,8 @@ def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
     """The options of a recipe of the workshop, which only its own verb loads."""
 
     def add(of: argparse.ArgumentParser) -> None:
-        importlib.import_module(f"edge_agent.workshop.{name}").add_arguments(of)
+        module = "train" if name == "train" else f"{name}.verb"
+        importlib.import_module(f"edge_agent.workshop.{module}").add_arguments(of)
         if name != "train":
             _model_options(of)
 

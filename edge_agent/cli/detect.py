@@ -18,7 +18,8 @@ from pathlib import Path
 from edge_agent.cli.say import note, one_line, print_json, steps
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.redact import redact
-from edge_agent.types import Detections, Finding, Frame, Scores, Task, Uri
+from edge_agent.types import Detections, Finding, Frame, Scores, Task
+from edge_agent.uri import Uri
 
 ADDRESS = re.compile(r"(https?|rtsps?)://|(camera|pipe):|/dev/video\d", re.IGNORECASE)
 """how what is no file begins"""
@@ -75,7 +76,7 @@ class _Out:
     def _say(self, place: _Place, frame: Frame, found: Finding) -> None:
         import msgspec
 
-        from edge_agent.pipeline import detections
+        from edge_agent.walk.event import detections
 
         title, what = place.title(frame), found.what
         size = f"{title} {frame.width}x{frame.height}"
@@ -103,7 +104,7 @@ class _Out:
 def detect(args: argparse.Namespace) -> int:
     """Find objects in pictures, films and cameras; 1 when one of them cannot be read."""
     from edge_agent.cli.models import models_of
-    from edge_agent.registry import home
+    from edge_agent.paths import home
     from edge_agent.tasks import make_task
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
@@ -167,8 +168,8 @@ def _places(text: str) -> Iterator[_Place]:
 def _finite(place: _Place, total: int, out: _Out, stop: threading.Event) -> bool:
     """Answer a picture or a film; False for a camera, which goes on."""
     from edge_agent.errors import SourceError
+    from edge_agent.pictures.read import read_picture
     from edge_agent.sources import open_source
-    from edge_agent.sources.pictures import read_picture
 
     if stop.is_set():
         return True
@@ -196,8 +197,8 @@ def _finite(place: _Place, total: int, out: _Out, stop: threading.Event) -> bool
 
 def _one(address: str) -> Frame | None:
     """The picture that an address gives; None for a camera."""
-    from edge_agent.config import parse_uri
     from edge_agent.sources.mjpeg import single
+    from edge_agent.uri import parse_uri
 
     uri = parse_uri(address)
     return single(uri) if uri.scheme in ("http", "https") else None
@@ -206,8 +207,8 @@ def _one(address: str) -> Frame | None:
 def _cameras(places: list[_Place], out: _Out, stop: threading.Event) -> None:
     """Answer the newest frames of all cameras at once, until it is enough, or Ctrl-C."""
     from edge_agent.cli.device import stop_on_signals
-    from edge_agent.config import parse_uri
     from edge_agent.sources import open_source
+    from edge_agent.uri import parse_uri
 
     stop_on_signals(stop)
     opened = [(place, open_source(parse_uri(place.address))) for place in places]
@@ -272,7 +273,7 @@ def _saver(target: str, places: list[_Place]) -> Callable[[_Place, Frame], Path]
     given = {place.path.resolve() for place in places if place.path is not None}
     if single and path.resolve() in given:
         raise UsageError(f"--save {target}: that is the picture itself; give another name")
-    from edge_agent.tasks.boxes import is_drawn
+    from edge_agent.pictures.boxes import is_drawn
 
     taken: set[Path] = set()
     count: Counter[_Place] = Counter()
@@ -293,7 +294,7 @@ def _saver(target: str, places: list[_Place]) -> Callable[[_Place, Frame], Path]
 
 
 def _save(path: Path, frame: Frame, found: Finding) -> None:
-    from edge_agent.tasks.boxes import draw, save_jpeg
+    from edge_agent.pictures.boxes import draw, save_jpeg
 
     assert isinstance(found.what, Detections)
     try:

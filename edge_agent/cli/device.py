@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.say import note, print_json, progress
+from edge_agent.device.notify import _notify
 from edge_agent.errors import ConfigError, EdgeAgentError, LinkError, UsageError
 from edge_agent.redact import redact, source_for_people
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from edge_agent.agent.line import Line
     from edge_agent.config import Config
-    from edge_agent.line import Line
 
 
 def run(args: argparse.Namespace) -> int:
     """Work until a signal, or until the sources have ended and all is acknowledged."""
     from edge_agent import config
-    from edge_agent.agent import Agent
+    from edge_agent.agent.agent import Agent
 
     stop, look = stop_on_signals(), threading.Event()
     if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
@@ -76,8 +75,8 @@ def check(args: argparse.Namespace) -> int:
 
 def _try(loaded: Config, lines: list[Line], store: Path) -> int:
     """Do for a moment what the agent will do; 1 when something is not right."""
-    from edge_agent.line import first_sample
-    from edge_agent.rights import Tried, tried
+    from edge_agent.agent.line import first_sample
+    from edge_agent.link.rights import Tried, tried
 
     rows = [Tried(True, f"{line.config.name}: {why}") for line in lines for why in line.models]
     rows += [Tried(*first_sample(line)) for line in lines]
@@ -105,10 +104,10 @@ def _takes_writes(store: Path) -> tuple[bool, str]:
 
 def _check(loaded: Config) -> tuple[list[Line], Path]:
     from edge_agent import config
-    from edge_agent.agent import checked_store
-    from edge_agent.line import make_line
-    from edge_agent.serving import Models
-    from edge_agent.wire import Broker
+    from edge_agent.agent.agent import checked_store
+    from edge_agent.agent.line import make_line
+    from edge_agent.link.wire import Broker
+    from edge_agent.serving.models import Models
 
     store, models, lines = checked_store(loaded), Models(), []
     broker = Broker(loaded.mqtt) if loaded.mqtt.url is not None else None
@@ -133,7 +132,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
 
 def demo(args: argparse.Namespace) -> int:
     """The main job, through a broker and back; 1 when an event is missing."""
-    from edge_agent import demo
+    from edge_agent.cli import demo
 
     stop = stop_on_signals()
     total = demo.run(args.seconds, _show_message, note, stop)
@@ -189,10 +188,10 @@ def _show_message(tail: str, body: dict[str, Any]) -> None:
 
 def listen(args: argparse.Namespace) -> int:
     """Print what devices report; with --audit 1 when something is missing."""
-    from edge_agent import config
-    from edge_agent.audit import Audit
-    from edge_agent.listen import CONNECTED, listen
-    from edge_agent.signing import Signer
+    from edge_agent import config, toml
+    from edge_agent.consumer.audit import Audit
+    from edge_agent.consumer.listen import CONNECTED, listen
+    from edge_agent.link.signing import Signer
 
     stop = stop_on_signals()
     if args.seconds is not None:
@@ -203,11 +202,11 @@ def listen(args: argparse.Namespace) -> int:
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     if args.config and (args.url or given):
         raise UsageError("give either -c, which says it all, or --url and what belongs to it")
-    if not re.fullmatch(config.PREFIX, args.prefix):
+    if not re.fullmatch(toml.PREFIX, args.prefix):
         raise UsageError(f'--prefix "{args.prefix}": give 1 to 3 topic levels without + # or spaces')
     if args.url is None and args.config is None:
         raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
-    if args.device != "+" and not re.fullmatch(config.NAME, args.device):
+    if args.device != "+" and not re.fullmatch(toml.NAME, args.device):
         raise UsageError(f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -')
     if args.config:
         mqtt = config.load(args.config, pipelines=False).mqtt
@@ -248,7 +247,7 @@ def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
     """One message, as it is or as a line for people."""
     import msgspec
 
-    from edge_agent.types import UNREADABLE
+    from edge_agent.events import UNREADABLE
 
     try:
         body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
@@ -265,7 +264,7 @@ def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
 
 def _audited(audit: Any, as_json: bool) -> int:
     """Print the account; 1 when something is missing."""
-    from edge_agent.audit import as_json as plain
+    from edge_agent.consumer.audit import as_json as plain
 
     rows = audit.rows()
     if as_json:
@@ -281,7 +280,7 @@ def _audited(audit: Any, as_json: bool) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look at this machine; 1 when something needed is missing."""
-    from edge_agent.doctor import examine
+    from edge_agent.cli.doctor import examine
 
     rows = examine()
     if args.json:
@@ -304,17 +303,3 @@ def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     return stop
-
-
-def _notify(message: str) -> None:
-    """Tell systemd (sd_notify(3)); nothing happens elsewhere."""
-    import socket
-
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.connect(address)
-        channel.send(message.encode())

@@ -14,20 +14,21 @@ from edge_agent.cli.say import note, one_line, print_json, progress, steps, tabl
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from edge_agent.serving import Models, Tried
+    from edge_agent.manifest import Manifest, Seen
+    from edge_agent.serving.models import Models, Tried
     from edge_agent.types import Frame
 
 
 def models_of(args: argparse.Namespace, once: bool = False) -> Models:
     """The models that the options of a verb ask for."""
-    from edge_agent.serving import Models
+    from edge_agent.serving.models import Models
 
     return Models(threads=args.threads, pull=args.pull, say=progress("fetching"), once=once)
 
 
 def _picture(path: Path) -> Frame:
     """A picture file as a Frame. InputError when it cannot be read."""
-    from edge_agent.sources.pictures import read_picture
+    from edge_agent.pictures.read import read_picture
 
     return read_picture(path)
 
@@ -36,10 +37,11 @@ def understand(args: argparse.Namespace) -> int:
     """Label, or embed, texts; 1 when one of them is empty."""
     import msgspec
 
-    from edge_agent.pipeline import spans
-    from edge_agent.registry import carried, home
+    from edge_agent.paths import carried, home
     from edge_agent.tasks import make_task
-    from edge_agent.types import Anomaly, Embedding, Finding, Scores, Spans, Text, Uri
+    from edge_agent.types import Anomaly, Embedding, Finding, Scores, Spans, Text
+    from edge_agent.uri import Uri
+    from edge_agent.walk.event import spans
 
     if args.embed and args.labels:
         raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
@@ -96,7 +98,8 @@ def _texts(given: list[str]) -> Iterator[str]:
         yield from given
         return
     from edge_agent.sources import open_source
-    from edge_agent.types import Text, Uri
+    from edge_agent.types import Text
+    from edge_agent.uri import Uri
 
     for item in open_source(Uri("lines", "-")).run(threading.Event()):
         if isinstance(item, Text):
@@ -108,9 +111,7 @@ def _texts(given: list[str]) -> Iterator[str]:
 
 def models_verb(args: argparse.Namespace) -> int:
     """The verbs below `models`."""
-    from edge_agent import registry
-
-    verbs: dict[str, Callable[[argparse.Namespace, Any], int]] = {
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "list": _models_list,
         "pull": _models_pull,
         "inspect": _models_inspect,
@@ -120,13 +121,14 @@ def models_verb(args: argparse.Namespace) -> int:
         "rollback": _models_rollback,
         "gc": _models_gc,
     }
-    return verbs[args.models_verb](args, registry)
+    return verbs[args.models_verb](args)
 
 
-def _models_list(args: argparse.Namespace, registry: Any) -> int:
-    from edge_agent.verdicts import refusals
+def _models_list(args: argparse.Namespace) -> int:
+    from edge_agent.gate.ask import refusals
+    from edge_agent.registry import catalogue
 
-    rows = registry.listing()
+    rows = catalogue.listing()
     if args.json:
         print_json(rows)
         return 0
@@ -149,41 +151,47 @@ def _models_list(args: argparse.Namespace, registry: Any) -> int:
         print(line)
         if why := row.get("why"):
             print(f"  {why}")
-        if before := registry.before(row["name"]):
+        if before := catalogue.before(row["name"]):
             print(f"  before: {before}; `edge-agent models rollback {row['name']}` brings it back")
-        for why in refusals(registry.locate(row["name"]).manifest) if row["task"] else []:
+        for why in refusals(catalogue.locate(row["name"]).manifest) if row["task"] else []:
             print(f"  {why}")
     return 0
 
 
-def _models_pull(args: argparse.Namespace, registry: Any) -> int:
+def _models_pull(args: argparse.Namespace) -> int:
+    from edge_agent.registry import catalogue
+
     for name in args.name:
-        located = registry.pull(name, progress(name))
+        located = catalogue.pull(name, progress(name))
         print(f"{located.manifest.name}: all files here and verified")
     return 0
 
 
-def _models_inspect(args: argparse.Namespace, registry: Any) -> int:
+def _models_inspect(args: argparse.Namespace) -> int:
     import msgspec
 
-    from edge_agent import reading
-    from edge_agent.registry.graph import clean
-    from edge_agent.serving import input_of
-    from edge_agent.verdicts import notes
+    from edge_agent.gate import read as gate_read
+    from edge_agent.gate.ask import notes
+    from edge_agent.gate.opened import input_of
+    from edge_agent.gate.read import ends
+    from edge_agent.graphs.graph import clean
+    from edge_agent.registry import catalogue
+    from edge_agent.registry.files import file_path
 
+    what: Seen | Manifest
     path = Path(args.model)
-    if path.suffix.lower() in registry.SUFFIXES and path.is_file():
+    if path.suffix.lower() in catalogue.SUFFIXES and path.is_file():
         proofs, told = _proofs(args, args.model), _told(args, args.model)
-        found = reading.read(path, proofs, told)
+        found = gate_read.read(path, proofs, told)
         net, seen = found.ends, found.seen
         name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
         picture = seen.input
     else:
-        located = registry.locate(args.model)
+        located = catalogue.locate(args.model)
         _proofs(args, args.model, bare=False)
         _told(args, args.model, bare=False)
         row = located.manifest.networks()[0]
-        net = reading.ends(registry.file_path(located, row), row.format)
+        net = ends(file_path(located, row), row.format)
         name, what, refusal = located.manifest.name, located.manifest, ""
         picture = input_of(located.manifest, row)
         reasons = [*located.why.split("; "), *net.reasons, *notes(located.manifest)]
@@ -234,7 +242,7 @@ def _proofs(args: argparse.Namespace, model: str, bare: bool = True) -> list[Pat
 
 def _told(args: argparse.Namespace, model: str, bare: bool = True) -> dict[str, str]:
     """What the user says of the input. UsageError for what cannot be meant, or where a manifest says it."""
-    from edge_agent.registry.picture import TOLD, check
+    from edge_agent.inspect.picture import TOLD, check
 
     told = {key: str(given) for key in TOLD if (given := getattr(args, key)) is not None}
     if told and not bare:
@@ -248,10 +256,10 @@ def _tensor(spec: Any) -> dict[str, Any]:
     return {**shown, "scale": spec.scale, "zero_point": spec.zero_point} if spec.scale else shown
 
 
-def _models_add(args: argparse.Namespace, registry: Any) -> int:
-    from edge_agent.reading import read
+def _models_add(args: argparse.Namespace) -> int:
+    from edge_agent.gate.read import read
     from edge_agent.registry.add import add
-    from edge_agent.serving import try_all
+    from edge_agent.serving.models import try_all
 
     bare = not Path(args.file).is_dir()
     proofs, told = _proofs(args, args.file, bare), _told(args, args.file, bare)
@@ -269,10 +277,12 @@ def _models_add(args: argparse.Namespace, registry: Any) -> int:
     return 0
 
 
-def _models_verify(args: argparse.Namespace, registry: Any) -> int:
+def _models_verify(args: argparse.Namespace) -> int:
+    from edge_agent.registry import catalogue
+
     if args.prove:
-        return _models_prove(args, registry)
-    problems = registry.verify(args.name)
+        return _models_prove(args)
+    problems = catalogue.verify(args.name)
     for problem in problems:
         print(problem)
     if not problems:
@@ -280,13 +290,14 @@ def _models_verify(args: argparse.Namespace, registry: Any) -> int:
     return 1 if problems else 0
 
 
-def _models_prove(args: argparse.Namespace, registry: Any) -> int:
-    from edge_agent.reading import seen
-    from edge_agent.serving import try_all
+def _models_prove(args: argparse.Namespace) -> int:
+    from edge_agent.gate.read import seen
+    from edge_agent.registry import catalogue
+    from edge_agent.serving.models import try_all
 
     if args.name is None:
         raise UsageError("models verify --prove: which model? give its name")
-    tried = try_all(registry.locate(args.name, read=seen), again=True)
+    tried = try_all(catalogue.locate(args.name, read=seen), again=True)
     _print_tried(tried)
     return 1 if any(one.refused for one in tried) else 0
 
@@ -297,14 +308,14 @@ def _print_tried(tried: list[Tried]) -> None:
             print(f"  {line}")
 
 
-def _models_remove(args: argparse.Namespace, registry: Any) -> int:
+def _models_remove(args: argparse.Namespace) -> int:
     from edge_agent.registry.add import remove
 
     print(f"{args.name}: {remove(args.name) / 1e6:.1f} MB freed")
     return 0
 
 
-def _models_rollback(args: argparse.Namespace, registry: Any) -> int:
+def _models_rollback(args: argparse.Namespace) -> int:
     from edge_agent.registry.add import rollback
 
     manifest = rollback(args.name).manifest
@@ -312,7 +323,7 @@ def _models_rollback(args: argparse.Namespace, registry: Any) -> int:
     return 0
 
 
-def _models_gc(args: argparse.Namespace, registry: Any) -> int:
+def _models_gc(args: argparse.Namespace) -> int:
     from edge_agent.registry.add import collect
 
     freed, left = collect(args.budget or 0)
@@ -325,7 +336,7 @@ def _models_gc(args: argparse.Namespace, registry: Any) -> int:
 
 def bench(args: argparse.Namespace) -> int:
     """Time a model's variants on this device."""
-    from edge_agent.bench import bench, lines
+    from edge_agent.serving.bench import bench, lines
 
     found = bench(args.model, args.threads, args.seconds)
     if args.json:
@@ -340,13 +351,13 @@ def bench(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Measure a model on labels, or against its parent."""
-    from edge_agent.workshop import evaluate
+    from edge_agent.workshop.evaluate import verb
 
-    result = evaluate.run(args, models_of(args).serve, steps())
+    result = verb.run(args, models_of(args).serve, steps())
     for line in result["notes"]:
         note(line)
     if args.json:
         print_json(result)
     else:
-        print("\n".join(evaluate.lines(result)))
+        print("\n".join(verb.lines(result)))
     return 0

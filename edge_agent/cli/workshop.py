@@ -18,23 +18,23 @@ def train(args: argparse.Namespace) -> int:
 
 def quantize(args: argparse.Namespace) -> int:
     """Quantize a model; 1 when the gate refuses what came of it."""
-    from edge_agent.workshop import quantize
+    from edge_agent.workshop.quantize import verb
 
-    return _made(args, quantize)
+    return _made(args, verb)
 
 
 def prune(args: argparse.Namespace) -> int:
     """Prune a model; 1 when the gate refuses what came of it."""
-    from edge_agent.workshop import prune
+    from edge_agent.workshop.prune import verb
 
-    return _made(args, prune)
+    return _made(args, verb)
 
 
 def graph(args: argparse.Namespace) -> int:
     """Write a model's network down better; 1 when the gate refuses what came of it."""
-    from edge_agent.workshop import graph
+    from edge_agent.workshop.graph import verb
 
-    return _made(args, graph)
+    return _made(args, verb)
 
 
 def _made(args: argparse.Namespace, verb: ModuleType) -> int:
@@ -57,17 +57,17 @@ def tune(args: argparse.Namespace) -> int:
     """Search the settings of a model; 1 when nothing is fast enough, or the gate refuses it."""
     import msgspec
 
-    from edge_agent.workshop import report as told
-    from edge_agent.workshop import tune
+    from edge_agent.workshop.report.report import lines
+    from edge_agent.workshop.tune.verb import folder_of, run
 
     try:
-        report = tune.run(args, steps())
+        report = run(args, steps())
     except KeyboardInterrupt:
-        return interrupted(tune.folder_of(args))
+        return interrupted(folder_of(args))
     if args.json:
         print_json(msgspec.to_builtins(report, enc_hook=str))
         return 0
-    print("\n".join(told.lines(report)))
+    print("\n".join(lines(report)))
     note(f"{args.out}: a model folder; its report is {args.out / 'report.html'}" if args.out else report.notes[-1])
     return 0
 

@@ -8,25 +8,16 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from edge_agent.config import NAME
 from edge_agent.errors import FetchError, ManifestError, ModelError, UsageError
 from edge_agent.manifest import SHA256, Manifest, load
-from edge_agent.registry import (
-    ALIASES,
-    Located,
-    ReadFile,
-    carried,
-    file_path,
-    home,
-    locate,
-    manifest_in,
-    store,
-    versions,
-)
+from edge_agent.paths import carried, home
+from edge_agent.registry import store, versions
+from edge_agent.registry.catalogue import ALIASES, ReadFile, locate
+from edge_agent.registry.files import Located, file_path, manifest_in
+from edge_agent.toml import NAME, toml
 
 
 def add(
@@ -149,7 +140,7 @@ def _delete(gone: list[Manifest], folder: Path) -> int:
 
 
 def _derived(own: set[str]) -> set[str]:
-    """The faster forms that this device made of these files (forms.py keeps what it made in HOME/derived)."""
+    """The faster forms that this device made of these files (serving/forms.py keeps what it made in HOME/derived)."""
     found = set()
     for place in (home() / "derived").glob("*.json"):
         try:
@@ -163,33 +154,3 @@ def _derived(own: set[str]) -> set[str]:
         if str(of).partition(" ")[0] in own:
             found |= {one for one in made if re.fullmatch(SHA256, one)}
     return found
-
-
-def toml(table: dict[str, Any]) -> str:
-    """A manifest's plain values as TOML 1.0: scalars and lists first, then the tables and the [[file]] rows."""
-    plain = {k: v for k, v in table.items() if v is not None and not isinstance(v, dict) and k != "file"}
-    lines = _pairs(plain)
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{key}]", *_pairs(value)]
-    for row in table["file"]:
-        lines += ["", "[[file]]", *_pairs(row)]
-    return "\n".join(lines) + "\n"
-
-
-def _pairs(table: dict[str, Any]) -> list[str]:
-    return [f"{key} = {_value(value)}" for key, value in table.items() if value is not None]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    if isinstance(value, dict):
-        inner = [f"{_value(key)} = {_value(inner)}" for key, inner in value.items() if inner is not None]
-        return "{ " + ", ".join(inner) + " }"
-    if isinstance(value, str):
-        if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-            raise ManifestError(f"{value!a} cannot be written as TOML; rename it")
-        # a JSON string is a TOML basic string, but for DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from edge_agent import files
 from edge_agent.errors import FetchError
+from edge_agent.files import sync
 from edge_agent.held import is_ours
 
 log = logging.getLogger("edge_agent")
@@ -123,19 +124,6 @@ def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
     return keep(home, part, sha256)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all; its folder is made."""
-    files.folder(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8") as file:
-        files.settle(file.fileno(), path.parent)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    sync(path.parent)
-
-
 @contextmanager
 def alone(home: Path, sha256: str, what: str = "") -> Iterator[None]:
     """One process at a time fetches a file; the others wait and then find it done. `what`: said while it waits.
@@ -198,12 +186,3 @@ def private(path: Path) -> int:
     with contextlib.suppress(PermissionError):  # root made it where nothing may be given away
         files.settle(handle, path.parent, 0o600)
     return handle
-
-
-def sync(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

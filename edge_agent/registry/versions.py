@@ -17,7 +17,8 @@ from pathlib import Path
 from edge_agent import files
 from edge_agent.errors import ManifestError, UsageError
 from edge_agent.manifest import load
-from edge_agent.registry import manifest_in, store
+from edge_agent.registry import store
+from edge_agent.registry.files import manifest_in
 
 MANIFEST, BEFORE = "manifest.toml", "previous"
 
@@ -34,19 +35,19 @@ def switch(home: Path, name: str, manifest: str) -> Path:
         raise UsageError(f"{name}: {link} was put there by hand and has no versions; add under another name")
     files.folder(shelf)
     for folder in (home, home / "models", shelf.parent):
-        store.sync(folder)
+        files.sync(folder)
     now = _kept(home, name, manifest)
     fresh = shelf / str(max((int(f.name) for f in shelf.iterdir() if f.name.isdigit()), default=0) + 1)
     files.folder(fresh)
     if now is not None:
-        store.write(fresh / BEFORE, now.name)
-    store.write(fresh / MANIFEST, manifest)
-    store.sync(shelf)
+        files.write(fresh / BEFORE, now.name)
+    files.write(fresh / MANIFEST, manifest)
+    files.sync(shelf)
     pointer = link.with_name(f".{name}.new")
     pointer.unlink(missing_ok=True)
     pointer.symlink_to(Path(".versions", name, fresh.name))
     pointer.replace(link)
-    store.sync(link.parent)
+    files.sync(link.parent)
     for folder in shelf.iterdir():
         if folder not in (fresh, now):
             shutil.rmtree(folder)
@@ -89,7 +90,7 @@ def previous(home: Path, name: str) -> Path | None:
 def drop(home: Path, name: str) -> None:
     """Forget every version of a name; the link goes first."""
     (home / "models" / name).unlink()
-    store.sync(home / "models")
+    files.sync(home / "models")
     if _shelf(home, name).is_dir():
         shutil.rmtree(_shelf(home, name))
 

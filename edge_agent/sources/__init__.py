@@ -15,7 +15,8 @@ from typing import TypeAlias
 import msgspec
 
 from edge_agent.errors import ConfigError, EdgeAgentError, nearest
-from edge_agent.types import Sample, StreamState, Uri
+from edge_agent.types import Sample, StreamState
+from edge_agent.uri import Uri
 
 log = logging.getLogger("edge_agent")
 

@@ -17,15 +17,14 @@ from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 
-from edge_agent.config import option
 from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
+from edge_agent.pictures.read import STREAM as PICTURES
+from edge_agent.pictures.read import as_jpegs, bgr, cv2, decode
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.options import choice, number, whole
-from edge_agent.sources.pictures import STREAM as PICTURES
-from edge_agent.sources.pictures import as_jpegs, bgr, cv2, decode
 from edge_agent.sources.tunnel import Tunnel
 from edge_agent.sources.watch import OPENING, RULES, Rules, StreamReader, queued, rules, thinner, watch
-from edge_agent.types import Frame, Uri
+from edge_agent.types import Frame
+from edge_agent.uri import Uri, choice, number, option, whole
 
 DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
 PORTS = {"rtsp": 554, "rtsps": 322, "https": 443}
@@ -132,7 +131,7 @@ def trust(safe: Uri, known: dict[str, str]) -> ssl.SSLContext | None:
         raise ConfigError(f'"{safe}": with verify=no nobody looks at ca; leave one of them out')
     try:
         context = ssl.create_default_context(cafile=str(Path(ca).expanduser()) if ca else None)
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # see wire.py
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # see link/wire.py
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise ConfigError(f'"{safe}": ca={ca}: no certificates can be read there ({said}); give a PEM file') from None

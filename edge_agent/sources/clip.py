@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import SourceError
-from edge_agent.sources.pictures import cv2, decode
+from edge_agent.pictures.read import cv2, decode
 from edge_agent.types import Pixels
 
 WIDTH, HEIGHT, FPS = 640, 480, 10

@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
+from edge_agent.pictures.read import as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.options import choice, number, switch
-from edge_agent.sources.pictures import as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
 from edge_agent.sources.watch import Judge, Rules
-from edge_agent.types import Frame, StreamState, Uri
+from edge_agent.types import Frame, StreamState
+from edge_agent.uri import Uri, choice, number, switch
 
 KNOWN = {"fps": "", "pace": "", "loop": "false", "dark": "on", "frozen": "3"}
 

@@ -1,5 +1,6 @@
-"""A source of pictures in a process of its own, which is locked in (sandbox.py): what a camera sends that takes over a
-decoder gets no further than that process, and the camera that it came from.
+"""A source of pictures in a process of its own, which is locked in (device/sandbox.py).
+
+What a camera sends that takes over a decoder gets no further than that process, and the camera that it came from.
 
 What that process says is bounded by kind and size; a frame is copied before it is looked at.
 """
@@ -22,17 +23,17 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from edge_agent.config import option
+from edge_agent.device.sandbox import Room
 from edge_agent.errors import ConfigError
 from edge_agent.programs import environment, python
-from edge_agent.sandbox import Room
 from edge_agent.sources import Opened
 from edge_agent.sources.watch import TICK
-from edge_agent.types import Frame, StreamCondition, StreamState, Uri
+from edge_agent.types import Frame, StreamCondition, StreamState
+from edge_agent.uri import Uri, option
 
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
 """schemes that can be isolated, and their ports"""
-CHILD = python("edge_agent.decoder")
+CHILD = python("edge_agent.sources.decoder")
 ALIVE = 2.0
 """seconds between two signs of life"""
 SILENCE = 30.0

@@ -31,10 +31,10 @@ from pathlib import Path
 
 from edge_agent.errors import ConfigError, SourceError
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.options import choice, number, switch
 from edge_agent.sources.packed import ENDINGS, Packed, open_regular, packed_as
 from edge_agent.sources.text import LONGEST, cleaner
-from edge_agent.types import StreamState, Text, Uri
+from edge_agent.types import StreamState, Text
+from edge_agent.uri import Uri, choice, number, switch
 
 KNOWN = {"follow": "true", "from": "start", "rate": ""}
 

@@ -19,15 +19,15 @@ from http.client import HTTPException, HTTPResponse
 from urllib.parse import SplitResult, urlsplit
 
 from edge_agent.errors import InputError, SourceError, tenfold
+from edge_agent.pictures.formats import JPEG, PNG
+from edge_agent.pictures.read import Limits, decode
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.camera import STREAM, address, open_stream, reach, shown, trust
-from edge_agent.sources.formats import JPEG, PNG
-from edge_agent.sources.options import number
 from edge_agent.sources.parts import jpegs, multipart
-from edge_agent.sources.pictures import Limits, decode
 from edge_agent.sources.watch import OPENING, StreamReader, rules, thinner, watch
 from edge_agent.sources.web import Login, get, reason
-from edge_agent.types import Frame, Uri
+from edge_agent.types import Frame
+from edge_agent.uri import Uri, number
 
 KNOWN = {**STREAM, "megapixels": "33", "megabytes": "8"}
 """the last two: what one picture may have at most"""

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 import msgspec
 
 from edge_agent.errors import ConfigError, tenfold
+from edge_agent.events import UNREADABLE
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.text import cleaner
-from edge_agent.types import UNREADABLE, StreamState, Text, Uri
+from edge_agent.types import StreamState, Text
+from edge_agent.uri import Uri
 
 MOST_WAITING = 10_000
 """messages that may wait in memory; more are dropped, counted and logged"""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from edge_agent.errors import SourceError
-from edge_agent.sources.formats import END_OF_JPEG, JPEG, jpeg_frame
+from edge_agent.pictures.formats import END_OF_JPEG, JPEG, jpeg_frame
 
 LONGEST_LINE = 8192
 """bytes of one header line of a part"""

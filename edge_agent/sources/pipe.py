@@ -21,12 +21,12 @@ from typing import IO
 import numpy as np
 
 from edge_agent.errors import ConfigError, SourceError
+from edge_agent.pictures.read import bgr, cv2
 from edge_agent.programs import which
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.options import choice, number, whole
-from edge_agent.sources.pictures import bgr, cv2
 from edge_agent.sources.watch import RULES, TICK, StreamReader, rules, thinner, watch
-from edge_agent.types import Frame, Pixels, Uri
+from edge_agent.types import Frame, Pixels
+from edge_agent.uri import Uri, choice, number, whole
 
 KNOWN = {"width": "", "height": "", "format": "bgr24", "fps": "", **RULES}
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import SourceError
-from edge_agent.mailbox import TOO_OLD
-from edge_agent.sources.options import number, switch
-from edge_agent.types import Frame, Pixels, StreamCondition, StreamState, Uri
+from edge_agent.types import Frame, Pixels, StreamCondition, StreamState
+from edge_agent.uri import Uri, number, switch
+from edge_agent.walk.mailbox import TOO_OLD
 
 RULES = {"stall": "5", "dark": "on", "frozen": "3", "pause": "30"}
 """Options that every live source of pictures knows, with their defaults."""

@@ -14,17 +14,18 @@ from typing import Any
 
 from edge_agent.errors import ConfigError, EdgeAgentError, nearest
 from edge_agent.manifest import Served
-from edge_agent.types import Finding, Frame, Task, Text, Uri
+from edge_agent.types import Finding, Frame, Task, Text
+from edge_agent.uri import Uri
 
 log = logging.getLogger("edge_agent")
 
 TASKS = {
-    "detect": "edge_agent.tasks.detect:detect",
-    "embed": "edge_agent.tasks.understand:embed",
-    "classify": "edge_agent.tasks.understand:classify",
-    "tag": "edge_agent.tasks.texthead:tag",
-    "recognise": "edge_agent.tasks.recognise:recognise",
-    "anomaly": "edge_agent.tasks.anomaly:anomaly",
+    "detect": "edge_agent.tasks.detect.detect:detect",
+    "embed": "edge_agent.tasks.text.understand:embed",
+    "classify": "edge_agent.tasks.text.understand:classify",
+    "tag": "edge_agent.tasks.text.texthead:tag",
+    "recognise": "edge_agent.tasks.recognise.recognise:recognise",
+    "anomaly": "edge_agent.tasks.anomaly.anomaly:anomaly",
 }
 """task -> "module:attr" of a function (uri, model, home) -> Task"""
 

@@ -9,8 +9,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.backends import onnx as backend
+from edge_agent.backends import onnx as backends_onnx
 from edge_agent.backends import open_net, providers
+from edge_agent.backends.onnx import EXACT, OTHERS, PROVIDERS, _options, optimise
 from edge_agent.errors import RefusedError
 from tests.nets import doubling_onnx, one, write_onnx
 
@@ -73,24 +74,24 @@ def test_an_operator_the_runtime_lacks_is_refused(tmp_path: Path) -> None:
 def test_no_spinning_in_the_words_of_each_version() -> None:
     def entry(version: str, key: str) -> str:
         runtime = SimpleNamespace(SessionOptions=onnxruntime.SessionOptions, __version__=version)
-        return str(backend._options(runtime, 3).get_session_config_entry(key))  # type: ignore[arg-type]
+        return str(_options(runtime, 3).get_session_config_entry(key))  # type: ignore[arg-type]
 
     assert entry("1.32.0", "session.intra_op.spin_duration_us") == "20"
     assert entry("1.26.0", "session.intra_op.spin_duration_us") == "20"
     assert entry("1.25.1", "session.intra_op.allow_spinning") == "0"
-    options = backend._options(onnxruntime, 3)
+    options = _options(onnxruntime, 3)
     assert (options.intra_op_num_threads, options.enable_mem_pattern, options.enable_cpu_mem_arena) == (3, False, True)
 
 
 def test_the_cpu_serves_unless_asked_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = doubling_onnx(tmp_path / "m.onnx")
-    monkeypatch.delenv(backend.PROVIDERS, raising=False)
-    monkeypatch.setattr(backend, "saturates", lambda: False)
+    monkeypatch.delenv(PROVIDERS, raising=False)
+    monkeypatch.setattr(backends_onnx, "saturates", lambda: False)
     assert open_net(path, "onnx", 1).reasons == ("CPUExecutionProvider: threads=1",)
-    monkeypatch.setattr(backend, "saturates", lambda: True)
+    monkeypatch.setattr(backends_onnx, "saturates", lambda: True)
     assert "products of int8 exact" in open_net(path, "onnx", 1).reasons[0]
     absent = "NoSuchExecutionProvider"
-    monkeypatch.setenv(backend.PROVIDERS, f" {absent}, ")
+    monkeypatch.setenv(PROVIDERS, f" {absent}, ")
     net = open_net(path, "onnx", 1)
     assert net.engine.endswith(" CPUExecutionProvider")
     assert net.reasons[0] == f"{absent}: this ONNX Runtime was built without it"
@@ -100,7 +101,7 @@ def test_a_provider_that_works_serves(tmp_path: Path, monkeypatch: pytest.Monkey
     others = [p for p in onnxruntime.get_available_providers() if p == "AzureExecutionProvider"]
     if not others:
         pytest.skip("this onnxruntime lists no provider but the CPU")
-    monkeypatch.setenv(backend.PROVIDERS, others[0])
+    monkeypatch.setenv(PROVIDERS, others[0])
     net = open_net(doubling_onnx(tmp_path / "m.onnx"), "onnx", 1)
     assert net.engine.endswith(others[0]) and net.reasons == (f"{others[0]}: asked for, and its run works",)
 
@@ -112,7 +113,7 @@ def test_a_provider_whose_run_fails_is_fallen_back_from(tmp_path: Path, monkeypa
     spec = (TensorProto.FLOAT, ["n"])
     node = helper.make_node("Reshape", ["x", "shape"], ["y"])
     path = write_onnx(tmp_path / "m.onnx", [node], {"x": spec}, {"y": spec}, {"shape": np.array([7], np.int64)})
-    monkeypatch.setenv(backend.PROVIDERS, "AzureExecutionProvider")
+    monkeypatch.setenv(PROVIDERS, "AzureExecutionProvider")
     net = open_net(path, "onnx", 1)
     assert net.engine.endswith(" CPUExecutionProvider")
     assert net.reasons[0].startswith("AzureExecutionProvider: the run failed (")
@@ -125,13 +126,13 @@ def test_each_provider_is_listed_with_what_became_of_trying_it(tmp_path: Path, m
     really = onnxruntime.get_available_providers()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", *really])
     found = providers(path, "onnx")
-    assert set(found) == set(backend.OTHERS) and all("\n" not in why for why in found.values())
+    assert set(found) == set(OTHERS) and all("\n" not in why for why in found.values())
     claimed = [name for name in found if name in really]
     assert found["CUDAExecutionProvider"] or "CUDAExecutionProvider" in claimed
     assert all(
         "built without it" in why for name, why in found.items() if name not in ("CUDAExecutionProvider", *claimed)
     )
-    monkeypatch.setenv(backend.PROVIDERS, "CUDAExecutionProvider")
+    monkeypatch.setenv(PROVIDERS, "CUDAExecutionProvider")
     net = open_net(path, "onnx", 1)
     if "CUDAExecutionProvider" not in claimed:
         assert net.engine.endswith(" CPUExecutionProvider")
@@ -241,17 +242,17 @@ def test_products_of_int8_are_exact_on_every_processor(tmp_path: Path, form: str
     spec, x = {"x": (TensorProto.FLOAT, given)}, np.ones(given, np.float32)
     net = open_net(write_onnx(tmp_path / "m.onnx", pairs, spec, {"y": (element, shape)}, fixed), "onnx", 1)
     np.testing.assert_allclose(one(net.run({"x": x})), expected, rtol=1e-6)
-    backend.optimise(tmp_path / "m.onnx", tmp_path / "m.ort")
+    optimise(tmp_path / "m.onnx", tmp_path / "m.ort")
     np.testing.assert_allclose(one(open_net(tmp_path / "m.ort", "ort", 1).run({"x": x})), expected, rtol=1e-6)
 
 
 def test_exact_products_are_asked_for_where_the_fast_ones_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
     for saturating in (True, False):
-        monkeypatch.setattr(backend, "saturates", lambda it=saturating: it)
+        monkeypatch.setattr(backends_onnx, "saturates", lambda it=saturating: it)
         for exact in (True, False):
-            options = backend._options(onnxruntime, 1, exact)
+            options = _options(onnxruntime, 1, exact)
             try:
-                asked = options.get_session_config_entry(backend.EXACT) == "1"
+                asked = options.get_session_config_entry(EXACT) == "1"
             except RuntimeError:
                 asked = False
             assert asked == (saturating and exact), "elsewhere it costs time"
@@ -260,7 +261,7 @@ def test_exact_products_are_asked_for_where_the_fast_ones_saturate(monkeypatch: 
 def test_weights_with_a_scale_for_each_channel_and_no_zero_points_run_with_exact_products(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "saturates", lambda: True)
+    monkeypatch.setattr(backends_onnx, "saturates", lambda: True)
     nodes = [
         helper.make_node("DequantizeLinear", ["small", "steps"], ["weight"], axis=1),
         helper.make_node("MatMul", ["x", "weight"], ["y"]),
@@ -269,7 +270,7 @@ def test_weights_with_a_scale_for_each_channel_and_no_zero_points_run_with_exact
     steps = np.array([1, 2, 3], np.float32)
     ends = {"x": (TensorProto.FLOAT, [1, 4])}, {"y": (TensorProto.FLOAT, [1, 3])}
     path = write_onnx(tmp_path / "m.onnx", nodes, *ends, {"small": small, "steps": steps})
-    backend.optimise(path, tmp_path / "m.ort")
+    optimise(path, tmp_path / "m.ort")
     for net in (open_net(path, "onnx", 1), open_net(tmp_path / "m.ort", "ort", 1)):
         answer = one(net.run({"x": np.ones((1, 4), np.float32)}))
         np.testing.assert_allclose(answer[0], small.sum(axis=0) * steps)

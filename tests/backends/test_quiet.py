@@ -13,7 +13,8 @@ import pytest
 from edge_agent.backends import open_net
 from edge_agent.backends.quiet import CHATTER, quiet
 from edge_agent.manifest import File, Manifest
-from edge_agent.workshop import score, tflite_graph
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.graph import tflite
 from tests.nets import absolute_tflite
 
 
@@ -43,8 +44,8 @@ def test_the_workshop_opens_candidates_without_a_word(tmp_path: Path, capfd: pyt
     path = absolute_tflite(tmp_path / "m.tflite", [1, 4])
     row = File("m.tflite", "tflite", "0" * 64, path.stat().st_size)
     score.open_file(Manifest("m", "1", "anomaly", "autoencoder", "", "", [row]), path, "tflite", {})
-    model = tflite_graph.Model(path.read_bytes(), [], ["x"], ["y"], frozenset("xy"))
-    assert list(tflite_graph.watch(model, [{"x": np.ones((1, 4), np.float32)}]))
+    model = tflite.Model(path.read_bytes(), [], ["x"], ["y"], frozenset("xy"))
+    assert list(tflite.watch(model, [{"x": np.ones((1, 4), np.float32)}]))
     assert capfd.readouterr().err == ""
 
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent.prove import cpu
-from edge_agent.types import rfc3339
+from edge_agent.events import rfc3339
+from edge_agent.gate.ask import cpu
 from tests.bench import cost, instructions, rates, report, size, start, together, video, words
 from tests.bench.measure import Row, load
 from tests.bench.setup import Place, prepare

@@ -14,11 +14,14 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_agent.figures.coco_map import Doubles, iou
-from edge_agent.outbox import Outbox
-from edge_agent.pipeline import SampleOrFinding, Stats, reporter, run, to_event
-from edge_agent.registry import home
+from edge_agent.outbox.outbox import Outbox
+from edge_agent.paths import home
 from edge_agent.tasks import make_task
-from edge_agent.types import Detections, Finding, Floats, Frame, Task, Uri
+from edge_agent.types import Detections, Finding, Floats, Frame, Task
+from edge_agent.uri import Uri
+from edge_agent.walk.event import to_event
+from edge_agent.walk.pipeline import Stats, run
+from edge_agent.walk.report import SampleOrFinding, reporter
 from tests.bench.measure import Row, Took, in_turns, ms, ratio
 from tests.bench.setup import DETECTORS, SHAPED, Place, again, plain, served
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edge_agent.manifest import Served
 from edge_agent.tasks import make_task
-from edge_agent.types import Frame, Net, Task, Uri
+from edge_agent.types import Frame, Net, Task
+from edge_agent.uri import Uri
 
 
 def main(which: int, number: int, files: list[Path]) -> None:

@@ -317,8 +317,8 @@ def _set_head(g: Graph, model: onnx.ModelProto, head: int, pictures: list[Array]
 def pictures(paths: Iterable[Path], size: int = SIZE) -> Iterable[Array]:
     """Picture files as the networks take them: letterboxed on grey, RGB, 0..1."""
     from edge_agent.manifest import Input
-    from edge_agent.sources.pictures import read_picture
-    from edge_agent.tasks.boxes import preparer
+    from edge_agent.pictures.boxes import preparer
+    from edge_agent.pictures.read import read_picture
     from edge_agent.types import TensorSpec
 
     prepare = preparer(Input(size, size, scale=1 / 255), TensorSpec("images", (1, 3, size, size), "float32"))

@@ -27,9 +27,10 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.registry import home
+from edge_agent.paths import home
 from edge_agent.tasks import make_task
-from edge_agent.types import Tensors, Uri
+from edge_agent.types import Tensors
+from edge_agent.uri import Uri
 from tests.bench.measure import Row
 from tests.bench.setup import Place, served
 from tests.conftest import ROOT

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.figures.scores import auroc
-from edge_agent.tasks.encoder import encoder
-from edge_agent.tasks.head import UNKNOWN, LabelHead, fit
+from edge_agent.tasks.text.encoder import encoder
+from edge_agent.tasks.text.head import UNKNOWN, LabelHead, fit
 from edge_agent.types import Floats
 from tests.conftest import ROOT
 from tests.tasks.text_models import registered

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 
 from edge_agent.sources import Here, Opened
-from edge_agent.types import Frame, StreamState, Uri
+from edge_agent.types import Frame, StreamState
+from edge_agent.uri import Uri
 
 frames: list[Frame] = []
 """what is shown"""

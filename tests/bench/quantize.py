@@ -21,16 +21,17 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import EdgeAgentError, RefusedError
-from edge_agent.forms import parts_of
+from edge_agent.events import rfc3339
+from edge_agent.gate.ask import cpu
 from edge_agent.manifest import Served
-from edge_agent.prove import cpu
-from edge_agent.types import rfc3339
-from edge_agent.workshop import calibration, score
-from edge_agent.workshop import quantize as verb
-from edge_agent.workshop.calibration import Samples
-from edge_agent.workshop.quantize_build import QuantizePlan
-from edge_agent.workshop.quantize_search import Memory, Tool, distance, search
-from edge_agent.workshop.quantize_tools import TOOLS, default, opener
+from edge_agent.serving.forms import parts_of
+from edge_agent.workshop.data import calibration
+from edge_agent.workshop.data.calibration import Samples
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.quantize import verb
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.search import Memory, Tool, distance, search
+from edge_agent.workshop.quantize.tools import TOOLS, default, opener
 from tests.bench.measure import load
 from tests.conftest import ROOT
 from tests.registry.here import visual_wake_words

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge_agent import config as configs
-from edge_agent.agent import Agent
+from edge_agent import config
+from edge_agent.agent.agent import Agent
 from tests.bench import memory
 from tests.bench.cost import default_run
 from tests.bench.measure import Row
@@ -108,7 +108,7 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
     fps = 4 / (time.perf_counter() - began)
     found: dict[str, list[float]] = {"ours": [], "default": [], "ours cpu": [], "default cpu": []}
     with tempfile.TemporaryDirectory() as store:
-        agent = Agent(configs.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))))
+        agent = Agent(config.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))))
         ends: list[float] = []
         agent.on_event = lambda event: ends.append(time.perf_counter())
         stop = threading.Event()

@@ -13,13 +13,16 @@ from pathlib import Path
 
 from edge_agent.backends import open_net
 from edge_agent.errors import EdgeAgentError
-from edge_agent.forms import parts_of
+from edge_agent.gate.opened import input_of
 from edge_agent.manifest import Served
-from edge_agent.registry import file_path, locate
-from edge_agent.serving import Models, input_of
+from edge_agent.registry.catalogue import locate
+from edge_agent.registry.files import file_path
+from edge_agent.serving.forms import parts_of
+from edge_agent.serving.models import Models
 from edge_agent.sources import open_source
 from edge_agent.sources.clip import make_clip
-from edge_agent.types import Frame, ModelRef, Uri
+from edge_agent.types import Frame, ModelRef
+from edge_agent.uri import Uri
 from tests.bench.graphs import NETWORKS, write, write_int8
 from tests.conftest import ROOT
 

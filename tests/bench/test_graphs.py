@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from edge_agent.backends import open_net
-from edge_agent.registry.inspect import inspect
-from edge_agent.tasks.candidates import HeadLayout
-from edge_agent.tasks.yolo import FAMILIES
+from edge_agent.families.candidates import HeadLayout
+from edge_agent.families.yolo import FAMILIES
+from edge_agent.inspect.inspect import inspect
 from tests.bench.graphs import CLASSES, NETWORKS, PASSING, build, pictures, write_int8
 from tests.bench.setup import PROOFS
 

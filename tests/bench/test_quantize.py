@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.tasks import everyday
+from edge_agent.samples import everyday
 from tests.bench import quantize
 from tests.bench.quantize import Case, Line
 from tests.conftest import ROOT

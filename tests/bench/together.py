@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import onnxruntime as ort
 
-from edge_agent.serving import Models
+from edge_agent.serving.models import Models
 from edge_agent.types import Frame, Text
 from tests.bench.cost import default_run
 from tests.bench.measure import Row, in_turns, ms, ratio

@@ -19,18 +19,20 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_agent import registry
+from edge_agent.agent.line import make_teams
 from edge_agent.config import Pipeline
 from edge_agent.errors import FetchError
-from edge_agent.line import make_teams
-from edge_agent.pipeline import Stats, reporter, run, run_abreast
-from edge_agent.registry import home
-from edge_agent.registry.add import toml
-from edge_agent.serving import Models, Pace
+from edge_agent.paths import home
+from edge_agent.registry import catalogue
+from edge_agent.serving.models import Models, Pace
 from edge_agent.tasks import make_task
-from edge_agent.tasks.encoder import encoder
-from edge_agent.tasks.understand import Embed
-from edge_agent.types import Sample, Task, Text, Uri
+from edge_agent.tasks.text.encoder import encoder
+from edge_agent.tasks.text.understand import Embed
+from edge_agent.toml import toml
+from edge_agent.types import Sample, Task, Text
+from edge_agent.uri import Uri
+from edge_agent.walk.pipeline import Stats, run, run_abreast
+from edge_agent.walk.report import reporter
 from tests.bench.measure import Row, in_turns, ms, ratio
 from tests.bench.peers.turns import Peer
 from tests.bench.setup import Place
@@ -52,7 +54,7 @@ def same_file() -> Path:
     """A model folder with one encoder in it, so that both sides run the same file."""
     folder, source = home() / "edge-bert-alone", ROOT / "models" / "edge-bert"
     if not folder.is_dir():
-        located = registry.locate("edge-bert")
+        located = catalogue.locate("edge-bert")
         kept = [row for row in located.manifest.file if row.name in (ONE, "vocab.txt")]
         folder.mkdir(parents=True)
         for row in kept:
@@ -136,7 +138,7 @@ def _bare(place: Place, sentences: list[str], rounds: int) -> Row:
 def _peers(place: Place, sentences: list[str], rounds: int) -> Iterator[Row]:
     name = MINILM
     try:
-        registry.pull(name)
+        catalogue.pull(name)
     except FetchError:
         name = "edge-bert"
     # as `run` opens it: with the forms that this device made of its files, as many at once as was measured to be best

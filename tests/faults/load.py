@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from edge_agent.agent import rss_bytes
 from edge_agent.config import Mqtt
-from edge_agent.link import Link
-from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.device.health import rss_bytes
+from edge_agent.events import TextEvent
+from edge_agent.link.link import Link
+from edge_agent.outbox.outbox import Outbox
 from tests.faults.rivals import SqliteOutbox, client
 
 QUOTA = 2_000_000_000

@@ -21,10 +21,10 @@ from typing import Any
 
 import msgspec
 
-from edge_agent import journal, numbering
-from edge_agent.entries import Record
-from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.events import TextEvent
+from edge_agent.outbox import journal, numbering
+from edge_agent.outbox.entries import Record
+from edge_agent.outbox.outbox import Outbox
 
 STEP = 0.02
 """seconds of the store's clock that an event takes"""

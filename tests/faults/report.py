@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent import numbering
+from edge_agent.outbox import numbering
 from tests.broker import broker
 from tests.conftest import ROOT
 from tests.faults.storm import Result, percentile, storm

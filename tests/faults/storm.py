@@ -210,7 +210,7 @@ def _one(rng: random.Random, stage: Stage, result: Result) -> None:
     stage.unanswered = []
     if rng.random() < 0.1:
         began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import edge_agent.agent"], env=stage.agent.environment, check=True)
+        subprocess.run([sys.executable, "-c", "import edge_agent.agent.agent"], env=stage.agent.environment, check=True)
         result.yardstick.append(time.monotonic() - began)
 
 

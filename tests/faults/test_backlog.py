@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.events import TextEvent
+from edge_agent.outbox.outbox import Outbox
 from tests.broker import broker
 from tests.conftest import ROOT
 from tests.faults.record import settle

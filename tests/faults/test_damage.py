@@ -14,12 +14,12 @@ from typing import Protocol
 import msgspec
 import pytest
 
-from edge_agent import segments
-from edge_agent.entries import Record
 from edge_agent.errors import StoreError
-from edge_agent.outbox import Outbox
-from edge_agent.segments import HEADER, Segment
-from edge_agent.types import TextEvent
+from edge_agent.events import TextEvent
+from edge_agent.outbox import segments
+from edge_agent.outbox.entries import Record
+from edge_agent.outbox.outbox import Outbox
+from edge_agent.outbox.segments import HEADER, Segment
 from tests.faults.record import MAX_BYTES, settle
 from tests.faults.test_power_cut import declared, drain
 

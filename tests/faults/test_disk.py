@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import numbering, segments
-from edge_agent import outbox as outbox_module
+from edge_agent import files
 from edge_agent.errors import StoreError
-from edge_agent.journal import SPARE_BYTES
-from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.events import TextEvent
+from edge_agent.outbox import numbering, outbox
+from edge_agent.outbox.journal import SPARE_BYTES
+from edge_agent.outbox.outbox import Outbox
 from tests.faults.record import settle
 from tests.faults.test_power_cut import declared
 
@@ -64,7 +64,7 @@ def closes(box: Outbox, got: dict[int, bytes]) -> None:
 
 
 def test_full_disk_goes_on_from_memory_and_drains_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "RAM_BYTES", 400_000)
+    monkeypatch.setattr(outbox, "RAM_BYTES", 400_000)
     with small_disk(tmp_path / "disk") as disk:
         box = Outbox(disk / "store", "d", max_bytes=100_000_000)
         got: dict[int, bytes] = {}
@@ -238,7 +238,7 @@ def test_numbers_sent_while_the_disk_was_read_only_are_not_given_out_again(
     with monkeypatch.context() as readonly:
         real = os.pwrite
         store = str(tmp_path)
-        readonly.setattr(segments, "write_all", refuse)
+        readonly.setattr(files, "write_all", refuse)
         readonly.setattr(
             os,
             "pwrite",
@@ -249,7 +249,7 @@ def test_numbers_sent_while_the_disk_was_read_only_are_not_given_out_again(
         assert max(given) == 50
         box._journal.close()  # the lock goes, as with a kill
     with monkeypatch.context() as full:  # the next start fails too, before anything could be declared
-        full.setattr(segments, "write_all", refuse)
+        full.setattr(files, "write_all", refuse)
         with pytest.raises(StoreError):
             Outbox(tmp_path / "store", "d")
     after = Outbox(tmp_path / "store", "d")

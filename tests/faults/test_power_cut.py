@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent import journal, numbering
-from edge_agent.outbox import Outbox
-from edge_agent.types import TextEvent
+from edge_agent.events import TextEvent
+from edge_agent.outbox import journal, numbering
+from edge_agent.outbox.outbox import Outbox
 from tests.conftest import ROOT
 from tests.faults.images import Disk, Facts, lay_out, read_log
 from tests.faults.record import MAX_BYTES, STEP

@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.figures.scores import (
-    accuracy,
-    auroc,
-    f1_by_label,
-    macro_f1,
-    pearson,
-    ranks,
-    similarities,
-    spearman,
-)
+from edge_agent.figures.scores import accuracy, auroc, f1_by_label, macro_f1, pearson, ranks, similarities, spearman
 
 
 def test_accuracy_and_f1() -> None:

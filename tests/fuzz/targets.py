@@ -25,20 +25,22 @@ import cv2
 import msgspec
 import numpy as np
 
-from edge_agent import blame, config, manifest, registry, sandbox
-from edge_agent import link as link_module
-from edge_agent.acks import names
+from edge_agent import config, manifest
 from edge_agent.config import Mqtt
+from edge_agent.device import sandbox
 from edge_agent.errors import ConfigError, InputError, ManifestError, SourceError
-from edge_agent.link import Link
-from edge_agent.outbox import Outbox
-from edge_agent.prove import Limits, Result, Trial, Variant
-from edge_agent.reading import Reading
-from edge_agent.registry import store
+from edge_agent.events import UNREADABLE, TextEvent
+from edge_agent.gate.read import Reading
+from edge_agent.gate.trial import Limits, Result, Trial, Variant
+from edge_agent.link import blame
+from edge_agent.link import link as link_module
+from edge_agent.link.acks import names
+from edge_agent.link.link import Link
+from edge_agent.outbox.outbox import Outbox
+from edge_agent.pictures.read import FILES, decode, read_picture
+from edge_agent.pictures.read import Limits as PictureLimits
+from edge_agent.registry import catalogue, store
 from edge_agent.sources.parts import jpegs, multipart
-from edge_agent.sources.pictures import FILES, decode, read_picture
-from edge_agent.sources.pictures import Limits as PictureLimits
-from edge_agent.types import UNREADABLE, TextEvent
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite, blob_finder_onnx
 from tests.registry.heads import squares
@@ -300,10 +302,17 @@ def models() -> Iterator[Target]:
     import ai_edge_litert.interpreter  # noqa: F401
     import onnxruntime  # noqa: F401
 
-    from edge_agent import agree, race, trial  # noqa: F401
-    from edge_agent.backends import onnx, tflite  # noqa: F401
-    from edge_agent.proof import asked
-    from edge_agent.registry import inspect  # noqa: F401
+    from edge_agent.backends import (
+        onnx,  # noqa: F401
+        tflite,  # noqa: F401
+    )
+    from edge_agent.gate import (
+        agree,  # noqa: F401
+        race,  # noqa: F401
+        tried,  # noqa: F401
+    )
+    from edge_agent.gate.questions import asked
+    from edge_agent.inspect import inspect  # noqa: F401
 
     kept = tempfile.TemporaryDirectory()
     folder = Path(kept.name)
@@ -313,7 +322,7 @@ def models() -> Iterator[Target]:
         size = path.stat().st_size
         places = [str(path.parent), str(seed.parent)]
         sandbox.enter(sandbox.Room(memory=(4 << 30) + 8 * size, cpu_seconds=30, file_bytes=1 << 24, read=places))
-        format = registry.SUFFIXES[path.suffix]
+        format = catalogue.SUFFIXES[path.suffix]
 
         def read(where: Path) -> Result:
             row = manifest.File(where.name, format, store.digest(where), where.stat().st_size)  # type: ignore[arg-type]
@@ -325,7 +334,7 @@ def models() -> Iterator[Target]:
         seen = msgspec.convert(result.figures, Reading).seen
         if seen.refusal:
             return {"what": "refused", "why": seen.refusal}
-        located = registry.locate(str(path), read=lambda _: seen)
+        located = catalogue.locate(str(path), read=lambda _: seen)
         parts = {row.role: str(path.parent / row.name) for row in located.manifest.file if row.format == "text"}
         mine = Variant(located.manifest.file[0], str(path))
         proved = asked(Trial("prove", [mine], 1, QUICK, located.manifest, parts))
@@ -334,7 +343,7 @@ def models() -> Iterator[Target]:
         origin = msgspec.convert(read(seed).figures, Reading).seen
         if origin.refusal:
             return {"what": "accepted, what it was made of is refused", "why": origin.refusal}
-        theirs = registry.locate(str(seed), read=lambda _: origin)
+        theirs = catalogue.locate(str(seed), read=lambda _: origin)
         other = Variant(theirs.manifest.file[0], str(seed))
         lent = {row.role: str(seed.parent / row.name) for row in theirs.manifest.file if row.format == "text"}
         held = asked(Trial("agree", [mine, other], 1, QUICK, located.manifest, parts, theirs.manifest, lent))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import sandbox
+from edge_agent.device import sandbox
 from tests.fuzz.mutate import mutants
 from tests.fuzz.targets import KINDS
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent import files
 from edge_agent.errors import FetchError
 from edge_agent.registry import store
 
@@ -41,8 +42,8 @@ def test_another_hash_is_refused_and_the_part_deleted(tmp_path: Path) -> None:
 
 
 def test_write_replaces_whole(tmp_path: Path) -> None:
-    store.write(tmp_path / "a" / "b.toml", "one")
-    store.write(tmp_path / "a" / "b.toml", "two")
+    files.write(tmp_path / "a" / "b.toml", "one")
+    files.write(tmp_path / "a" / "b.toml", "two")
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.toml"]
     assert (tmp_path / "a" / "b.toml").read_text() == "two"
 

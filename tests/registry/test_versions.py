@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import registry
 from edge_agent.cli import main
 from edge_agent.errors import FetchError, ManifestError, UsageError
 from edge_agent.manifest import load
-from edge_agent.registry import add as adding
-from edge_agent.registry import store, versions
+from edge_agent.registry import add as registry_add
+from edge_agent.registry import catalogue, files, store, versions
+from edge_agent.registry.add import collect, remove, rollback
 from tests.conftest import ROOT
 from tests.registry import here
 from tests.registry.test_registry import toy
@@ -28,8 +28,8 @@ def model(tmp_path: Path, body: str) -> Path:
     return folder
 
 
-def add(tmp_path: Path, body: str) -> registry.Located:
-    return adding.add(model(tmp_path, body), "mine", here.read)
+def add(tmp_path: Path, body: str) -> files.Located:
+    return registry_add.add(model(tmp_path, body), "mine", here.read)
 
 
 def pair(home: Path) -> tuple[str, str]:
@@ -39,7 +39,7 @@ def pair(home: Path) -> tuple[str, str]:
         assert folder is not None
         manifest = load(folder / "manifest.toml")
         for row in manifest.file:
-            body = registry.file_path(registry.Located(manifest, folder, ""), row).read_text()
+            body = files.file_path(files.Located(manifest, folder, ""), row).read_text()
             assert body == manifest.version
         found.append(manifest.version)
     return found[0], found[1]
@@ -48,23 +48,23 @@ def pair(home: Path) -> tuple[str, str]:
 def test_current_previous_and_back(tmp_path: Path, own_home: Path) -> None:
     add(tmp_path, "one")
     with pytest.raises(UsageError, match="no previous version"):
-        adding.rollback("mine")
+        rollback("mine")
     add(tmp_path, "two")
     assert pair(own_home) == ("two", "one")
-    assert registry.locate("mine").manifest.version == "two"
+    assert catalogue.locate("mine").manifest.version == "two"
     assert add(tmp_path, "two").why.endswith("current version already")
     assert pair(own_home) == ("two", "one")
-    assert adding.rollback("mine").manifest.version == "one"
+    assert rollback("mine").manifest.version == "one"
     assert pair(own_home) == ("one", "two")
-    adding.rollback("mine")
+    rollback("mine")
     add(tmp_path, "three")
     assert pair(own_home) == ("three", "two")
     assert len(list((own_home / "models" / ".versions" / "mine").iterdir())) == 2
-    assert [row["name"] for row in registry.listing() if row["name"] == "mine"] == ["mine"]
-    assert registry.verify() == []
+    assert [row["name"] for row in catalogue.listing() if row["name"] == "mine"] == ["mine"]
+    assert catalogue.verify() == []
     for name in ("nothing", "../mine", "yolox-nano"):
         with pytest.raises(UsageError, match="no previous version"):
-            adding.rollback(name)
+            rollback(name)
 
 
 def test_a_damaged_previous_version_is_not_gone_back_to(tmp_path: Path, own_home: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_damaged_previous_version_is_not_gone_back_to(tmp_path: Path, own_home
     add(tmp_path, "two")
     store.blob(own_home, one.file[0].sha256).write_bytes(b"eno")
     with pytest.raises(FetchError, match="damaged"):
-        adding.rollback("mine")
-    assert registry.locate("mine").manifest.version == "two"
+        rollback("mine")
+    assert catalogue.locate("mine").manifest.version == "two"
 
 
 def test_damage_of_the_previous_version_is_found_and_mended(
@@ -90,22 +90,22 @@ def test_damage_of_the_previous_version_is_found_and_mended(
         assert "; run `edge-agent models pull mine` (" in said and len(said.splitlines()) == 1
         assert main(["models", "pull", "mine"]) == 0 and main(["models", "verify", *name]) == 0
         capsys.readouterr()
-    assert adding.rollback("mine").manifest.version == "one"
+    assert rollback("mine").manifest.version == "one"
     blob.write_bytes(b"eno")
     (tmp_path / "one" / "net.onnx").unlink()
-    adding.rollback("mine")
+    rollback("mine")
     assert main(["models", "pull", "mine"]) == 1
     assert "the version before, one: mine: net.onnx cannot be had: " in capsys.readouterr().err
 
 
 def test_a_refused_version_changes_nothing(tmp_path: Path, own_home: Path) -> None:
-    def refuse(located: registry.Located) -> None:
+    def refuse(located: files.Located) -> None:
         raise ManifestError("no")
 
     add(tmp_path, "one")
     add(tmp_path, "two")
     with pytest.raises(ManifestError, match="no"):
-        adding.add(model(tmp_path, "three"), "mine", here.read, refuse)
+        registry_add.add(model(tmp_path, "three"), "mine", here.read, refuse)
     assert pair(own_home) == ("two", "one")
 
 
@@ -119,7 +119,7 @@ def test_a_folder_put_there_by_hand_and_another_task_are_not_switched(tmp_path: 
     text = (folder / "manifest.toml").read_text().replace('"detect"', '"encode"')
     (folder / "manifest.toml").write_text(text.replace("input = {", 'text = { vocab = "v" }\ninput = {'))
     with pytest.raises(UsageError, match="is a model to detect, this is one to encode"):
-        adding.add(folder, "mine", here.read)
+        registry_add.add(folder, "mine", here.read)
 
 
 def shelf(home: Path) -> Path:
@@ -144,7 +144,7 @@ def test_a_broken_manifest_says_how_to_be_rid_of_it(
         assert 'manifest.toml: "name" is missing' in said
         assert "; mend it, or remove the model: `edge-agent models remove mine`" in said
     assert main(["models", "remove", "mine"]) == 0
-    assert not shelf(own_home).exists() and registry.verify() == []
+    assert not shelf(own_home).exists() and catalogue.verify() == []
     assert main(["models", "gc"]) == 0
     assert list((own_home / "blobs" / "sha256").glob("??/*")) == []
 
@@ -157,8 +157,8 @@ def test_adding_replaces_what_cannot_be_read(
     add(tmp_path, "two")
     damage(own_home, *broken)
     add(tmp_path, "three")
-    assert registry.before("mine") == (f"{after} (net.onnx)" if after else "")
-    assert registry.locate("mine").manifest.version == "three" and adding.collect(0)[1] == (8 if after else 5)
+    assert catalogue.before("mine") == (f"{after} (net.onnx)" if after else "")
+    assert catalogue.locate("mine").manifest.version == "three" and collect(0)[1] == (8 if after else 5)
 
 
 def test_the_list_goes_on_behind_a_broken_previous_version(
@@ -176,38 +176,38 @@ def test_a_link_to_a_version_that_is_gone(tmp_path: Path, own_home: Path, gone: 
     add(tmp_path, "one")
     add(tmp_path, "two")
     shutil.rmtree(shelf(own_home) / gone)
-    assert [row["state"] for row in registry.listing() if row["name"] == "mine"] == ["corrupt"]
+    assert [row["state"] for row in catalogue.listing() if row["name"] == "mine"] == ["corrupt"]
     with pytest.raises(ManifestError, match="no manifest there; mend it, or remove the model"):
-        registry.locate("mine")
+        catalogue.locate("mine")
     with pytest.raises(ManifestError, match=r"nothing is deleted, .* `edge-agent models remove mine`"):
-        adding.collect(0)
+        collect(0)
     add(tmp_path, "three")
-    assert registry.locate("mine").manifest.version == "three" and registry.before("mine") == ""
+    assert catalogue.locate("mine").manifest.version == "three" and catalogue.before("mine") == ""
     shutil.rmtree(shelf(own_home))
-    adding.remove("mine")
-    assert "mine" not in [row["name"] for row in registry.listing()]
+    remove("mine")
+    assert "mine" not in [row["name"] for row in catalogue.listing()]
 
 
 def test_what_a_power_cut_left_of_a_switch_is_no_model(tmp_path: Path, own_home: Path) -> None:
     add(tmp_path, "one")
-    names = [row["name"] for row in registry.listing()]
+    names = [row["name"] for row in catalogue.listing()]
     (own_home / "models" / ".mine.new").symlink_to(Path(".versions", "mine", "1"))
-    assert [row["name"] for row in registry.listing()] == names and ".mine.new" not in names
+    assert [row["name"] for row in catalogue.listing()] == names and ".mine.new" not in names
 
 
 def test_collect_frees_the_oldest_that_nothing_uses(tmp_path: Path, own_home: Path) -> None:
     for body in ("one", "twoo", "three", "fourth"):
         sha256 = add(tmp_path, body).manifest.file[0].sha256
         os.utime(store.blob(own_home, sha256), (len(body), len(body)))
-    assert adding.collect(18) == (0, 18)
-    assert adding.collect(17) == (3, 15)
-    assert adding.collect(0) == (4, 11)
+    assert collect(18) == (0, 18)
+    assert collect(17) == (3, 15)
+    assert collect(0) == (4, 11)
     assert pair(own_home) == ("fourth", "three")
     (own_home / "models" / "bad").mkdir()
     (own_home / "models" / "bad" / "manifest.toml").write_text("name = ")
     with pytest.raises(ManifestError, match="nothing is deleted"):
-        adding.collect(0)
-    assert adding.remove("mine") == 11
+        collect(0)
+    assert remove("mine") == 11
     assert not (own_home / "models" / "mine").is_symlink()
 
 
@@ -271,8 +271,8 @@ def test_killed_at_every_step_a_model_still_serves(
         assert seen[-1] in (("two", "one"), after)
         # whatever it left behind, the next one succeeds, and nothing stays that nothing uses
         add(tmp_path, "four")
-        assert registry.locate("mine").manifest.version == "four"
-        adding.collect(0)
+        assert catalogue.locate("mine").manifest.version == "four"
+        collect(0)
         kept = {path.read_text() for path in (home / "blobs" / "sha256").glob("??/*")}
         assert kept == {"four", *(seen[-1] or ())[:1]}
     # before the rename the old pair, from then on the new one

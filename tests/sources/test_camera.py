@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.sources import open_source
-
-from .servers import Camera, rtsp_server, running
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Camera, rtsp_server, running
 
 
 def test_rtsp_hangs_dies_and_comes_back(capfd: pytest.CaptureFixture[str]) -> None:

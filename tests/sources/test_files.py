@@ -13,14 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError, InputError, SourceError
+from edge_agent.pictures.formats import claimed_size
+from edge_agent.pictures.read import decode
 from edge_agent.sources import open_source
-from edge_agent.sources.formats import claimed_size
-from edge_agent.sources.pictures import decode
 from edge_agent.types import Frame, Pixels, StreamState
-
-from .servers import Seen, everything, running
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Seen, everything, running
 
 rng = np.random.default_rng(11)
 

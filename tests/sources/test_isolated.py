@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import sandbox
-from edge_agent.config import parse_uri
+from edge_agent.device import sandbox
 from edge_agent.errors import ConfigError
 from edge_agent.sources import Opened, isolated, open_source
-
-from .servers import Camera, Server, certificate, mjpeg_server, rtsp_server, running, served_with
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Camera, Server, certificate, mjpeg_server, rtsp_server, running, served_with
 
 CHILD = isolated.CHILD
 
@@ -160,8 +159,8 @@ def over(uri):
 sources.open_source = over
 """)
         path = f"import sys; sys.path.insert(0, {str(tmp_path / 'modules')!r})"
-        late = "import edge_agent.sandbox as s; e = s.enter; s.enter = lambda r: (e(r), __import__('taken'))"
-        code = f"{path}\n{late}\nfrom edge_agent.decoder import main; main()"
+        late = "import edge_agent.device.sandbox as s; e = s.enter; s.enter = lambda r: (e(r), __import__('taken'))"
+        code = f"{path}\n{late}\nfrom edge_agent.sources.decoder import main; main()"
         monkeypatch.setattr(isolated, "CHILD", [sys.executable, "-c", code])
         with running(opened(at(server))) as seen:
             seen.until_state("dark")

@@ -15,13 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.config import parse_uri
 from edge_agent.sources import Opened, lines, open_source
 from edge_agent.sources.lines import OFFSET, Splitter
 from edge_agent.sources.text import LONGEST, cleaner
 from edge_agent.types import Text
-
-from .servers import Seen, everything, running
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Seen, everything, running
 
 
 def opened(path: Path | str, options: str = "", resume_at: int | None = None) -> Opened:

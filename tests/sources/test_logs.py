@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.errors import SourceError
 from edge_agent.programs import which
 from edge_agent.sources import Opened, lines, open_source, packed
 from edge_agent.sources.lines import Splitter, width
 from edge_agent.sources.text import cleaner
 from edge_agent.types import Text
-
-from .servers import Seen, everything, running
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Seen, everything, running
 
 
 def opened(path: Path, options: str = "", resume_at: int | None = None) -> Opened:

@@ -10,13 +10,12 @@ from collections.abc import Callable
 import cv2
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.errors import SourceError
 from edge_agent.sources import mjpeg, open_source
 from edge_agent.sources.camera import address
 from edge_agent.sources.parts import multipart
-
-from .servers import Camera, Server, mjpeg_server, running, talking
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Camera, Server, mjpeg_server, running, talking
 
 
 @pytest.fixture()

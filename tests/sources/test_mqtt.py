@@ -8,13 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.sources import open_source
 from edge_agent.sources.mqtt import MOST_BYTES, MOST_WAITING
 from edge_agent.sources.text import LONGEST
 from edge_agent.types import Text
-
-from .servers import running
+from edge_agent.uri import parse_uri
+from tests.sources.servers import running
 
 
 class Broker:

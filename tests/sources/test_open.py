@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError, SourceError
 from edge_agent.sources import SCHEMES, Here, Opened, open_source
-from edge_agent.types import Frame, Sample, StreamState, Text, Uri
-
-from .servers import everything
+from edge_agent.types import Frame, Sample, StreamState, Text
+from edge_agent.uri import Uri, parse_uri
+from tests.sources.servers import everything
 
 
 def theirs(uri: Uri, here: Here) -> Opened:
@@ -134,7 +133,7 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
 
 def test_text_sources_do_not_load_cv2() -> None:
     code = (
-        "import sys; from edge_agent.config import parse_uri; from edge_agent.sources import open_source;"
+        "import sys; from edge_agent.uri import parse_uri; from edge_agent.sources import open_source;"
         "open_source(parse_uri('lines:-')); assert 'cv2' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

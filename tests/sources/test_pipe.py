@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.sources import open_source, pipe
-from edge_agent.types import Pixels, Uri
+from edge_agent.types import Pixels
+from edge_agent.uri import Uri, parse_uri
 from tests.broker import until
-
-from .servers import running
+from tests.sources.servers import running
 
 WRITER = """
 import os, sys, time
@@ -121,7 +120,7 @@ def test_what_a_program_left_behind_costs_no_thread_and_no_file(
 @pytest.mark.skipif(not pipe._tied(), reason="needs setpriv of util-linux")
 def test_a_program_does_not_outlive_a_killed_agent(tmp_path: Path) -> None:
     code = (
-        "import sys, threading; from edge_agent.config import parse_uri; from edge_agent.sources import open_source\n"
+        "import sys, threading; from edge_agent.uri import parse_uri; from edge_agent.sources import open_source\n"
         "for item in open_source(parse_uri(sys.argv[1])).run(threading.Event()): pass"
     )
     note = tmp_path / "pid"

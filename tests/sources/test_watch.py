@@ -14,8 +14,7 @@ from edge_agent.errors import SourceError
 from edge_agent.sources import Opened
 from edge_agent.sources.watch import MOST_HUNG, Judge, Rules, StreamReader, queued, thinner, watch
 from edge_agent.types import Frame, Pixels, StreamState
-
-from .servers import running
+from tests.sources.servers import running
 
 rng = np.random.default_rng(5)
 

@@ -13,12 +13,11 @@ from urllib.parse import urlsplit
 import cv2
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError
 from edge_agent.sources import open_source
 from edge_agent.sources.web import Login, challenges
-
-from .servers import Camera, certificate, mjpeg_server, rtsp_server, running, served_with, talking
+from edge_agent.uri import parse_uri
+from tests.sources.servers import Camera, certificate, mjpeg_server, rtsp_server, running, served_with, talking
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -11,13 +11,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent.backends import open_net
-from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError, InputError, ManifestError
+from edge_agent.events import AnomalyEvent
 from edge_agent.manifest import File, Input, Manifest, Served
-from edge_agent.pipeline import reporter, to_event
 from edge_agent.tasks import make_task
-from edge_agent.tasks.anomaly import AnomalyTask, quantized
-from edge_agent.types import Anomaly, AnomalyEvent, Finding, Frame, ModelRef, TensorSpec, Text
+from edge_agent.tasks.anomaly.anomaly import AnomalyTask, quantized
+from edge_agent.types import Anomaly, Finding, Frame, ModelRef, TensorSpec, Text
+from edge_agent.uri import parse_uri
+from edge_agent.walk.event import to_event
+from edge_agent.walk.report import reporter
 from tests.nets import write_onnx
 
 

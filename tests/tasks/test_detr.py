@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import InputError, RefusedError
-from edge_agent.registry.heads import heads
-from edge_agent.registry.names import labels
-from edge_agent.tasks.candidates import HeadLayout
-from edge_agent.tasks.yolo import FAMILIES
+from edge_agent.families.candidates import HeadLayout
+from edge_agent.families.heads import heads
+from edge_agent.families.yolo import FAMILIES
+from edge_agent.inspect.names import labels
 from edge_agent.types import TensorSpec
 
 HEAD = HeadLayout(200, 100, 3)

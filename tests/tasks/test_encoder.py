@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from edge_agent import registry
+from edge_agent import paths
 from edge_agent.errors import InputError, ManifestError, ModelError
 from edge_agent.manifest import Served
-from edge_agent.tasks.encoder import encoder
+from edge_agent.tasks.text.encoder import encoder
 from tests.tasks.text_models import WORDS, bert, registered
 
 LINES = [
@@ -102,7 +102,7 @@ def test_model_and_manifest_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_own_encoder_follows_its_teacher() -> None:
-    if not registry.carried("models", "edge-bert", "manifest.toml").is_file():
+    if not paths.carried("models", "edge-bert", "manifest.toml").is_file():
         pytest.skip("models/edge-bert is not here yet")
     made = encoder(registered("edge-bert"))
     a, b, c = made.embed_many(["turn on the lamp", "switch the light on", "the treaty was signed in spring"])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.tasks import head as module
-from edge_agent.tasks.head import UNKNOWN, fit, grams
+from edge_agent.tasks.text import head
+from edge_agent.tasks.text.head import UNKNOWN, fit, grams
 
 
 def clusters(
@@ -26,8 +26,8 @@ def clusters(
 @pytest.mark.parametrize("l2", [0.01, 0.1, 1.0])
 def test_least_loss_is_where_the_slope_is_none(l2: float) -> None:
     x, y, _ = clusters(0)
-    weight, bias = module._logistic(x, y, 4, l2, 1e-5)
-    p = module._softmax((x @ weight + bias).astype(np.float64)) - np.eye(4)[y]
+    weight, bias = head._logistic(x, y, 4, l2, 1e-5)
+    p = head._softmax((x @ weight + bias).astype(np.float64)) - np.eye(4)[y]
     assert np.abs(x.T @ p + l2 * weight).max() < 1e-3
     assert np.abs(p.sum(0)).max() < 1e-3
 
@@ -36,7 +36,7 @@ def test_least_loss_is_where_the_slope_is_none(l2: float) -> None:
 def test_the_span_of_the_examples_leads_back(shape: tuple[int, int]) -> None:
     rows = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     rows[-1] = rows[0]
-    x, turn = module._span(rows)
+    x, turn = head._span(rows)
     np.testing.assert_allclose(rows @ turn, x, atol=1e-4)
     np.testing.assert_allclose(x @ x.T, rows @ rows.T, atol=1e-3)
     assert x.shape[1] <= min(shape)
@@ -44,7 +44,7 @@ def test_the_span_of_the_examples_leads_back(shape: tuple[int, int]) -> None:
 
 def test_words_and_letters_are_counted() -> None:
     at, much = grams("Pump pump THREE!")
-    assert abs(much @ much - 1) < 1e-5 and len(set(at)) == len(at) and at.max() < module.BUCKETS
+    assert abs(much @ much - 1) < 1e-5 and len(set(at)) == len(at) and at.max() < head.BUCKETS
     assert np.array_equal(at, grams("pump PUMP three !")[0])
     assert not np.array_equal(at, grams("three pump pump!")[0])
     for odd in ("", " ", "\u200b", "\ud800x", "a" * 100_000):
@@ -135,6 +135,6 @@ def test_many_examples_of_one_label_and_few_of_another() -> None:
     x, y, _ = clusters(3, labels=3, each=120)
     keep = (y != 2) | (np.arange(len(y)) % 60 == 0)
     made = fit(x[keep], y[keep], ("a", "b", "c"))
-    assert len(made.examples) == 2 * module.MOST + 2
+    assert len(made.examples) == 2 * head.MOST + 2
     told = [max(s, key=s.__getitem__) for s in map(made, x[y == 2])]
     assert told.count("c") > 80

@@ -8,12 +8,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError
 from edge_agent.manifest import Input, Manifest, Served
 from edge_agent.tasks import MODELS, PLAIN, TASKS, check_chain, make_task
-from edge_agent.tasks.detect import Detector
+from edge_agent.tasks.detect.detect import Detector
 from edge_agent.types import Finding, Frame, Net, TensorSpec, Text
+from edge_agent.uri import parse_uri
 from tests.coco import serve_net
 
 NET = Net(lambda tensors: {}, (TensorSpec("images", (1, 3, 64, 64), "float32"),), (), "a lambda")

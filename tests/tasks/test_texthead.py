@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent import registry
 from edge_agent.cli import main
-from edge_agent.config import parse_uri
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, RefusedError
-from edge_agent.pipeline import to_event
-from edge_agent.reading import read
-from edge_agent.serving import Models, try_all
+from edge_agent.events import SpansEvent
+from edge_agent.gate.read import read
+from edge_agent.registry import catalogue
+from edge_agent.serving.models import Models, try_all
 from edge_agent.tasks import make_task
-from edge_agent.tasks.texthead import joined, text_head
-from edge_agent.types import Finding, Scores, Spans, SpansEvent, Text
+from edge_agent.tasks.text.texthead import joined, text_head
+from edge_agent.types import Finding, Scores, Spans, Text
+from edge_agent.uri import parse_uri
+from edge_agent.walk.event import to_event
+from tests.gate.test_agree import row
 from tests.nets import write_onnx
 from tests.tasks.text_models import WORDS, vocabulary
-from tests.test_agree import row
 
 TAGS = ["O", "B-PLACE", "I-PLACE", "B-THING"]
 KINDS = ["calm", "storm", "song"]
@@ -187,7 +188,7 @@ def test_it_is_read_with_a_reason_for_each_conclusion(tmp_path: Path) -> None:
     assert (seen.task, seen.family, seen.labels, seen.refusal) == ("tag", "bert-tagger", TAGS, "")
     for words in ("family bert-tagger: ", "vocab: vocab.txt beside", "lowercase true", "id2label", "max_length 512"):
         assert any(words in reason for reason in seen.reasons), words
-    assert registry.locate(str(path), read=lambda _: seen).manifest.text is not None
+    assert catalogue.locate(str(path), read=lambda _: seen).manifest.text is not None
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_what_it_leaves_open_is_refused_with_what_to_do(
     if made == "placeholders":
         (folder / "config.json").write_text(json.dumps({"id2label": {str(i): f"LABEL_{i}" for i in range(4)}}))
     with pytest.raises(RefusedError) as caught:
-        registry.locate(str(path), read=lambda path: read(path).seen)
+        catalogue.locate(str(path), read=lambda path: read(path).seen)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -255,7 +256,7 @@ def test_the_gate_holds_a_variant_against_its_parent(tmp_path: Path, task: str, 
     make(tmp_path / "m", table)
     other = table + np.random.default_rng(1).normal(0, 1e-3 if not broken else 6, table.shape).astype(np.float32)
     make(tmp_path / "m", other, "int8.onnx")
-    tried = {one.name: one for one in try_all(registry.locate(str(folder_of(tmp_path / "m", task, labels))), 1)}
+    tried = {one.name: one for one in try_all(catalogue.locate(str(folder_of(tmp_path / "m", task, labels))), 1)}
     assert not tried["net.onnx"].refused
     if broken:
         assert "int8.onnx is refused: it does not agree with its parent: " in tried["int8.onnx"].refused
@@ -273,7 +274,7 @@ def test_one_that_says_the_same_as_its_parent_but_of_everything(tmp_path: Path, 
     bias[0] = 9
     make(tmp_path / "m", table + bias)
     make(tmp_path / "m", table * np.float32(0.01) + bias, "int8.onnx")
-    tried = {one.name: one for one in try_all(registry.locate(str(folder_of(tmp_path / "m", task, labels))), 1)}
+    tried = {one.name: one for one in try_all(catalogue.locate(str(folder_of(tmp_path / "m", task, labels))), 1)}
     assert not tried["net.onnx"].refused
     assert "does not agree with its parent: following of the shares (slope 0." in tried["int8.onnx"].refused
 
@@ -282,7 +283,7 @@ def test_a_manifest_without_labels_is_wrong(tmp_path: Path) -> None:
     tagger(tmp_path / "m", scores(PLACES, 4))
     tagger(tmp_path / "m", scores(PLACES, 4), "int8.onnx")
     with pytest.raises(ManifestError, match="needs labels, in the order of its outputs"):
-        registry.locate(str(folder_of(tmp_path / "m", "tag", [])))
+        catalogue.locate(str(folder_of(tmp_path / "m", "tag", [])))
     with pytest.raises(ModelError, match="4 scores come out for 2 labels"):
         Models(threads=1).serve(str(folder_of(tmp_path / "m", "tag", ["O", "A"])))
 

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent import registry
+from edge_agent import paths
 from edge_agent.errors import ConfigError, InputError, ManifestError
 from edge_agent.manifest import Served
-from edge_agent.tasks import head as head_module
-from edge_agent.tasks import make_task, understand
-from edge_agent.tasks.head import LabelHead
-from edge_agent.tasks.understand import Classify, classify, embed
-from edge_agent.types import Embedding, Finding, Scores, Text, Uri
+from edge_agent.registry import catalogue
+from edge_agent.tasks import make_task
+from edge_agent.tasks.text import head as head_module
+from edge_agent.tasks.text import understand
+from edge_agent.tasks.text.head import LabelHead
+from edge_agent.tasks.text.understand import Classify, classify, embed
+from edge_agent.types import Embedding, Finding, Scores, Text
+from edge_agent.uri import Uri
 from tests.tasks.text_models import EXAMPLES, bert, labels_file, registered
 
 
@@ -217,7 +220,7 @@ def test_no_labels_and_unknown_options_and_wrong_models(tmp_path: Path) -> None:
         classify(Uri("classify", "toy"), model, tmp_path)
     with pytest.raises(ConfigError, match='did you mean "labels"'):
         classify(Uri("classify", "toy", {"label": "x"}), model, tmp_path)
-    located = registry.locate("yolox-nano")
+    located = catalogue.locate("yolox-nano")
     other = Served(located.manifest, model.ref, model.net, {}, None, "")
     with pytest.raises(ManifestError, match="yolox-nano: no text encoder"):
         embed(Uri("embed", "yolox-nano"), other, tmp_path)
@@ -253,8 +256,8 @@ def auroc(above: list[float], below: list[float]) -> float:
 
 
 def test_demo_lines(encoder_model: Served, tmp_path: Path) -> None:
-    task = make(encoder_model, registry.carried("deploy", "demo", "intents.toml"), tmp_path)
-    lines = registry.carried("deploy", "demo", "lines.txt").read_text(encoding="utf-8").splitlines()
+    task = make(encoder_model, paths.carried("deploy", "demo", "intents.toml"), tmp_path)
+    lines = paths.carried("deploy", "demo", "lines.txt").read_text(encoding="utf-8").splitlines()
     told = {line: scores(task, line).label for line in lines}
     assert told["please switch the light on in the cellar"] == "light"
     assert told["the second pump has tripped again"] == "machine"
@@ -300,8 +303,8 @@ def test_full_head_on_atis(data: Path, encoder_model: Served, tmp_path: Path) ->
 
 
 def test_own_encoder_on_the_demo_lines(tmp_path: Path) -> None:
-    if not registry.carried("models", "edge-bert", "manifest.toml").is_file():
+    if not paths.carried("models", "edge-bert", "manifest.toml").is_file():
         pytest.skip("models/edge-bert is not here yet")
-    task = make(registered("edge-bert"), registry.carried("deploy", "demo", "intents.toml"), tmp_path)
+    task = make(registered("edge-bert"), paths.carried("deploy", "demo", "intents.toml"), tmp_path)
     assert scores(task, "switch on the lamp in the kitchen").label == "light"
     assert scores(task, "what is the weather like tomorrow").label == "weather"

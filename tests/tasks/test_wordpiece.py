@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from edge_agent.errors import ManifestError
 from edge_agent.manifest import AddedToken, Rules
-from edge_agent.tasks import wordpiece
-from edge_agent.tasks.wordpiece import WordPiece, from_json, from_vocab
+from edge_agent.tasks.text import wordpiece
+from edge_agent.tasks.text.wordpiece import WordPiece, from_json, from_vocab
 from tests.tasks.text_models import WORDS, vocabulary
 
 VOCAB = {piece: i for i, piece in enumerate(WORDS)}

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.manifest import File, Manifest, Served, TextInput
+from edge_agent.registry import catalogue, files
 from edge_agent.types import ModelRef
 
 WIDTH = 48
@@ -99,11 +99,11 @@ def bert(
 
 def registered(name: str) -> Served:
     """A model of the registry, ready to serve."""
-    located = registry.locate(name)
+    located = catalogue.locate(name)
     row = located.manifest.networks()[0]
-    parts = {r.role: registry.file_path(located, r) for r in located.manifest.file if r.format == "text"}
+    parts = {r.role: files.file_path(located, r) for r in located.manifest.file if r.format == "text"}
     ref = ModelRef(located.manifest.name, located.manifest.version, row.sha256)
-    net = open_net(registry.file_path(located, row), row.format)
+    net = open_net(files.file_path(located, row), row.format)
     return Served(located.manifest, ref, net, parts, None, located.why)
 
 

@@ -12,9 +12,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from edge_agent.workshop import prune_graph
-from edge_agent.workshop.prune_channels import Traced
-from edge_agent.workshop.prune_graph import PruneGraph
+from edge_agent.workshop.prune.axes import Traced
+from edge_agent.workshop.prune.graph import PruneGraph, checked, copy
 from tests.nets import write_onnx
 
 Array = npt.NDArray[Any]
@@ -92,14 +91,14 @@ def run(graph: PruneGraph, feed: Mapping[str, Array]) -> list[Array]:
     """All outputs, after the ONNX checker has passed the file."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(prune_graph.checked(graph), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(checked(graph), options, providers=["CPUExecutionProvider"])
     found: list[Array] = session.run(None, dict(feed))
     return found
 
 
 def masked(graph: PruneGraph, traced: Traced, gone: set[int]) -> PruneGraph:
     """The dense graph in which every layer that reads a channel of `gone` multiplies it by 0."""
-    new = prune_graph.copy(graph)
+    new = copy(graph)
     for use in traced.uses:
         if use.role == "in":
             name = new.nodes[use.node].input[use.place]

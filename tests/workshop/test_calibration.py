@@ -9,14 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent import registry
 from edge_agent.errors import InputError
-from edge_agent.forms import parts_of
 from edge_agent.manifest import Served
-from edge_agent.tasks.boxes import preparer
+from edge_agent.pictures.boxes import preparer
+from edge_agent.registry import catalogue
+from edge_agent.registry.files import file_path
+from edge_agent.serving.forms import parts_of
 from edge_agent.types import Frame
-from edge_agent.workshop import score
-from edge_agent.workshop.calibration import Samples, border, feeds, read, shared_with
+from edge_agent.workshop.data.calibration import Samples, border, feeds, read, shared_with
+from edge_agent.workshop.evaluate import score
 from tests.workshop.quantizable import SIZE, blobs, detector, pictures
 
 
@@ -31,15 +32,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Served:
-    located = registry.locate(str(detector(tmp_path / "blobs", uneven=False)))
+    located = catalogue.locate(str(detector(tmp_path / "blobs", uneven=False)))
     return score.open_file(located.manifest, located.folder / "model.onnx", "onnx", {})
 
 
 @pytest.fixture(scope="module")
 def bert() -> Served:
-    located = registry.locate("edge-bert")
+    located = catalogue.locate("edge-bert")
     row = located.manifest.original()
-    return score.open_file(located.manifest, registry.file_path(located, row), row.format, parts_of(located))
+    return score.open_file(located.manifest, file_path(located, row), row.format, parts_of(located))
 
 
 def refused(data: Path, model: Served) -> str:

@@ -29,9 +29,9 @@ from edge_agent.errors import ManifestError, UsageError
 from edge_agent.figures.coco_map import average_precision
 from edge_agent.manifest import Input, Served
 from edge_agent.types import Net
-from edge_agent.workshop import evaluate
-from edge_agent.workshop.coco_data import match_classes, read_pictures
-from edge_agent.workshop.evaluate_pictures import _ask
+from edge_agent.workshop.data.coco_data import match_classes, read_pictures
+from edge_agent.workshop.evaluate import verb
+from edge_agent.workshop.evaluate.pictures import _ask
 from tests.coco import real, serve_net
 from tests.conftest import lines_of
 from tests.nets import blob_finder_onnx
@@ -60,9 +60,9 @@ def no_say(what: str, done: int, total: int) -> None:
 
 def run(serve: dict[str, Served], *argv: str, say: Callable[[str, int, int], None] = no_say) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
-    evaluate.add_arguments(parser)
-    result = evaluate.run(parser.parse_args(argv), serve.__getitem__, say)
-    assert evaluate.lines(result) and json.loads(msgspec.json.encode(result))
+    verb.add_arguments(parser)
+    result = verb.run(parser.parse_args(argv), serve.__getitem__, say)
+    assert verb.lines(result) and json.loads(msgspec.json.encode(result))
     return result
 
 
@@ -145,7 +145,7 @@ def test_labels_and_a_parent_give_both(finder: Net, tmp_path: Path) -> None:
     result = run(models, "m", str(tmp_path), "--against", "parent")
     assert result["map"] == result["against"]["on_labels"]["map"] == pytest.approx(2 / 3, abs=1e-6)
     assert result["against"]["map"] == 1
-    head = next(line for line in evaluate.lines(result) if "on labels" in line)
+    head = next(line for line in verb.lines(result) if "on labels" in line)
     assert head.split() == ["on", "labels", "parent", "agreement"]
 
 

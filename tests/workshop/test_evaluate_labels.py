@@ -14,7 +14,7 @@ import pytest
 from edge_agent.cli import main
 from edge_agent.errors import UsageError
 from edge_agent.manifest import Input, Served
-from edge_agent.workshop.labelled import read_rows
+from edge_agent.workshop.data.labelled import read_rows
 from tests.registry.here import visual_wake_words
 from tests.tasks import test_anomaly, test_recognise
 from tests.workshop.test_evaluate import run

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.manifest import Input, load
-from edge_agent.workshop import graph, graph_convert, graph_edit
+from edge_agent.workshop.graph import convert, edit, verb
 from tests.conftest import ROOT
 from tests.nets import blob_finder_onnx, doubling_onnx
 from tests.tiny import tiny_detector
@@ -34,7 +34,7 @@ def no_say(what: str, done: int, total: int) -> None:
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    graph.add_arguments(parser)
+    verb.add_arguments(parser)
     args = parser.parse_args(argv)
     args.threads, args.pull, args.json = 1, False, False
     return args
@@ -85,7 +85,7 @@ def test_the_preparation_is_taken_in(tmp_path: Path, channels: Any, layout: Any,
     if plain:
         spec = Input(8, 6, channels=channels, layout=layout)
     model = convolution(tmp_path / "m.onnx", layout, groups)
-    made, takes = graph_edit.with_preparation(model, spec)
+    made, takes = edit.with_preparation(model, spec)
     image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
     np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), rtol=1e-3, atol=1e-3)
     assert (takes.layout, takes.channels, takes.scale, takes.letterbox) == ("NHWC", "BGR", 1.0, spec.letterbox)
@@ -98,16 +98,16 @@ def test_the_preparation_is_taken_in(tmp_path: Path, channels: Any, layout: Any,
 
 def test_half_floats_stay_half_floats(tmp_path: Path) -> None:
     model = convolution(tmp_path / "m.onnx", element=TensorProto.FLOAT16)
-    made, _ = graph_edit.with_preparation(model, RGB)
+    made, _ = edit.with_preparation(model, RGB)
     image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
     want = answer(model, prepared(image, RGB).astype(np.float16))
     np.testing.assert_allclose(answer(made, image[None]), want, atol=0.1)
 
 
 def test_what_takes_no_floats_is_refused(tmp_path: Path) -> None:
-    made, spec = graph_edit.with_preparation(convolution(tmp_path / "m.onnx"), RGB)
+    made, spec = edit.with_preparation(convolution(tmp_path / "m.onnx"), RGB)
     with pytest.raises(RefusedError, match='"pixels" is uint8 already'):
-        graph_edit.with_preparation(made, spec)
+        edit.with_preparation(made, spec)
 
 
 def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
     model.graph.node[1].input[0] = "same"
     model.graph.node.insert(0, helper.make_node("Add", ["w", "w"], ["twice"], name="sum"))
     model.graph.node[2].input[1] = "twice"
-    made = graph_edit.simplified(model)
+    made = edit.simplified(model)
     assert [node.op_type for node in made.graph.node] == ["Conv"]
     x = np.random.default_rng(0).normal(size=(1, 3, 6, 8)).astype(np.float32)
     np.testing.assert_allclose(answer(made, x), answer(model, x), rtol=1e-5)
@@ -126,14 +126,14 @@ def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
 
 def test_weights_kept_as_half_floats_are_not_widened() -> None:
     """edge-bert's lie as float16 with a Cast behind each: folding that would double the file."""
-    model = graph_edit.read(ROOT / "models" / "edge-bert" / "encoder.onnx")
-    assert graph_edit.simplified(model).ByteSize() < model.ByteSize() * 1.1
+    model = edit.read(ROOT / "models" / "edge-bert" / "encoder.onnx")
+    assert edit.simplified(model).ByteSize() < model.ByteSize() * 1.1
 
 
 def test_no_onnx_file(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("hello there")
     with pytest.raises(RefusedError, match="not a readable ONNX model"):
-        graph_edit.read(tmp_path / "m.onnx")
+        edit.read(tmp_path / "m.onnx")
 
 
 def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monke
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ModelError, match=r'pip install "edge-agent-runtime\[workshop\]"'):
-        graph_edit.simplified(convolution(tmp_path / "m.onnx"))
+        edit.simplified(convolution(tmp_path / "m.onnx"))
 
 
 # ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,15 +157,15 @@ def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monke
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv(graph_convert.TOOL, raising=False)
-    monkeypatch.setattr(graph, "SECONDS", 0.2)
+    monkeypatch.delenv(convert.TOOL, raising=False)
+    monkeypatch.setattr(verb, "SECONDS", 0.2)
 
 
 def test_the_verb_writes_a_model_that_the_gate_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "FASTER", 1e9)  # whatever this box says of the time, it is kept
+    monkeypatch.setattr(verb, "FASTER", 1e9)  # whatever this box says of the time, it is kept
     tiny = tiny_detector(tmp_path / "tiny")
     before = (tiny / "model.onnx").read_bytes()
-    report = graph.run(arguments(str(tiny), "--preprocess", "--ort", "--out", str(tmp_path / "out")), no_say)
+    report = verb.run(arguments(str(tiny), "--preprocess", "--ort", "--out", str(tmp_path / "out")), no_say)
     assert (tiny / "model.onnx").read_bytes() == before
     manifest = load(tmp_path / "out" / "manifest.toml")
     assert [row.format for row in manifest.file] == ["onnx"], "the agent takes no .ort from a manifest"
@@ -175,13 +175,13 @@ def test_the_verb_writes_a_model_that_the_gate_takes(tmp_path: Path, monkeypatch
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "manifest.toml", "model.pixels.onnx", "model.pixels.ort", "report.html", "report.json"
     }  # fmt: skip
-    assert any("preparation taken in" in note for note in report.notes) and graph.lines(report)
+    assert any("preparation taken in" in note for note in report.notes) and verb.lines(report)
 
 
 def test_preparation_that_gains_nothing_stays_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "FASTER", 0.0)
+    monkeypatch.setattr(verb, "FASTER", 0.0)
     tiny = tiny_detector(tmp_path / "tiny")
-    report = graph.run(arguments(str(tiny), "--preprocess", "--out", str(tmp_path / "out")), no_say)
+    report = verb.run(arguments(str(tiny), "--preprocess", "--out", str(tmp_path / "out")), no_say)
     manifest = load(tmp_path / "out" / "manifest.toml")
     assert [row.name for row in manifest.file] == ["model.simple.onnx"]
     assert manifest.input == load(tiny / "manifest.toml").input
@@ -191,11 +191,11 @@ def test_preparation_that_gains_nothing_stays_outside(tmp_path: Path, monkeypatc
 def test_wrong_usage(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     with pytest.raises(UsageError, match="make the TFLite files in a folder of their own"):
-        graph.run(arguments(str(YOLO), "--preprocess", "--tflite", "--out", out), no_say)
+        verb.run(arguments(str(YOLO), "--preprocess", "--tflite", "--out", out), no_say)
     with pytest.raises(UsageError, match="takes no pictures"):
-        graph.run(arguments(str(ROOT / "models" / "edge-bert"), "--preprocess", "--out", out), no_say)
+        verb.run(arguments(str(ROOT / "models" / "edge-bert"), "--preprocess", "--out", out), no_say)
     with pytest.raises(UsageError, match="which the workshop did not make"):
-        graph.run(arguments(str(YOLO), "--out", str(ROOT / "docs")), no_say)
+        verb.run(arguments(str(YOLO), "--out", str(ROOT / "docs")), no_say)
 
 
 # ── onnx2tf ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,7 +222,7 @@ def test_it_is_called_on_a_copy(tmp_path: Path) -> None:
     """The real one writes over its input, and fetches a picture from the net where none lies beside it."""
     source = doubling_onnx(tmp_path / "m.onnx")
     before = source.read_bytes()
-    made = graph_convert.to_tflite(program(tmp_path / "onnx2tf", CONVERTS), source, tmp_path / "work", no_say)
+    made = convert.to_tflite(program(tmp_path / "onnx2tf", CONVERTS), source, tmp_path / "work", no_say)
     assert [(path.name, precision) for path, precision in made] == [
         ("m_float32.tflite", "fp32"),
         ("m_float16.tflite", "fp16"),
@@ -234,32 +234,32 @@ def test_its_last_words_are_said(tmp_path: Path) -> None:
     source = doubling_onnx(tmp_path / "m.onnx")
     bad = program(tmp_path / "bad", "print('much')\nprint('ERROR: no such operator', file=sys.stderr)\nsys.exit(1)")
     with pytest.raises(RefusedError, match=r"onnx2tf cannot convert m.onnx: ERROR: no such operator"):
-        graph_convert.to_tflite(bad, source, tmp_path / "work", no_say)
+        convert.to_tflite(bad, source, tmp_path / "work", no_say)
     with pytest.raises(RefusedError, match="it ended with 0 and said nothing"):
-        graph_convert.to_tflite(program(tmp_path / "mute", ""), source, tmp_path / "work", no_say)
+        convert.to_tflite(program(tmp_path / "mute", ""), source, tmp_path / "work", no_say)
 
 
 def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"python3 -m venv tf && tf/bin/pip install onnx2tf"):
-        graph_convert.find()
+        convert.find()
     with pytest.raises(UsageError, match="--onnx2tf nowhere: no program there"):
-        graph_convert.find("nowhere")
+        convert.find("nowhere")
     tool = program(tmp_path / "onnx2tf", "")
-    assert graph_convert.find() == tool
+    assert convert.find() == tool
     other = program(tmp_path / "other", "")
-    monkeypatch.setenv(graph_convert.TOOL, str(other))
-    assert graph_convert.find() == other and graph_convert.find(str(tool)) == tool
-    monkeypatch.setenv(graph_convert.TOOL, str(tmp_path / "gone"))
-    with pytest.raises(UsageError, match=graph_convert.TOOL):
-        graph_convert.find()
+    monkeypatch.setenv(convert.TOOL, str(other))
+    assert convert.find() == other and convert.find(str(tool)) == tool
+    monkeypatch.setenv(convert.TOOL, str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match=convert.TOOL):
+        convert.find()
 
 
 def test_blob_finder_keeps_its_findings(tmp_path: Path) -> None:
     """A detector made here, whose first operator is a product with 1 / 255: it is no convolution, nothing is folded."""
-    model = graph_edit.read(blob_finder_onnx(tmp_path / "m.onnx"))
+    model = edit.read(blob_finder_onnx(tmp_path / "m.onnx"))
     spec = Input(64, 64, channels="BGR", letterbox="top-left")
-    made, _ = graph_edit.with_preparation(graph_edit.simplified(model), spec)
+    made, _ = edit.with_preparation(edit.simplified(model), spec)
     image = np.zeros((64, 64, 3), np.uint8)
     image[16:32, 16:32] = (0, 0, 255)
     np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), atol=1e-4)

@@ -13,7 +13,7 @@ import pytest
 from edge_agent import cli
 from edge_agent.errors import ModelError, UsageError
 from edge_agent.manifest import load
-from edge_agent.workshop import prune
+from edge_agent.workshop.prune import verb
 
 WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garden")
 
@@ -22,7 +22,7 @@ WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garde
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Texts, and a registry of their own."""
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(prune, "SECONDS", 0.1)
+    monkeypatch.setattr(verb, "SECONDS", 0.1)
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"turn the {a} in the {b} on\nis the {a} off\n" for a in WORDS for b in WORDS[:2]))
     return path
@@ -30,7 +30,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def arguments(*given: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    prune.add_arguments(parser)
+    verb.add_arguments(parser)
     parser.add_argument("--pull", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args([str(one) for one in given])
@@ -56,9 +56,9 @@ def test_a_pruned_encoder_is_a_model_folder_that_the_gate_took(lines: Path, tmp_
         heard.append(what)
 
     with pytest.raises(KeyboardInterrupt):
-        prune.run(given, interrupting)
+        verb.run(given, interrupting)
     assert not (out / "manifest.toml").exists() and len(list(out.glob(".work/*/step-1.onnx"))) == 1
-    report = prune.run(given, hearing)
+    report = verb.run(given, hearing)
     assert any(what.startswith("step 2") for what in heard) and not any(what.startswith("step 1") for what in heard)
     manifest, parent = load(out / "manifest.toml"), load(Path("models/edge-bert/manifest.toml").absolute())
     assert manifest.parent == "edge-bert" and manifest.made is not None and manifest.made.verb == "prune"
@@ -78,7 +78,7 @@ def test_a_pruned_encoder_is_a_model_folder_that_the_gate_took(lines: Path, tmp_
 def test_zeroes_are_called_what_they_are(lines: Path, tmp_path: Path) -> None:
     out = tmp_path / "zeroes"
     given = ("edge-bert", "--data", lines, "--out", out, "--sparsity", "0.3", "--steps", "1", "--unstructured")
-    report = prune.run(arguments(*given, "--max-drop", "0.5", "--most", "16"), quiet)
+    report = verb.run(arguments(*given, "--max-drop", "0.5", "--most", "16"), quiet)
     (said,) = [note for note in report.notes if "zeroes save nothing" in note]
     assert "gzip" in said
     assert report.rows[1].bytes == pytest.approx(report.rows[0].bytes, rel=0.01)
@@ -88,7 +88,7 @@ def test_a_budget_that_the_first_step_breaks_leaves_nothing(lines: Path, tmp_pat
     out, parent = tmp_path / "out", Path("models/edge-bert/encoder.onnx").read_bytes()
     given = ("edge-bert", "--data", lines, "--out", out, "--sparsity", "0.6", "--steps", "1", "--by", "magnitude")
     with pytest.raises(ModelError, match=r"first step .* costs .* more than --max-drop 0"):
-        prune.run(arguments(*given, "--max-drop", "0", "--no-refit", "--most", "8"), quiet)
+        verb.run(arguments(*given, "--max-drop", "0", "--no-refit", "--most", "8"), quiet)
     assert [path.name for path in out.iterdir()] == [".work"]
     assert Path("models/edge-bert/encoder.onnx").read_bytes() == parent
 
@@ -104,7 +104,7 @@ def test_a_budget_that_the_first_step_breaks_leaves_nothing(lines: Path, tmp_pat
 )
 def test_options_that_cannot_be(tmp_path: Path, given: tuple[str, ...], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        prune.run(arguments("edge-bert", "--out", tmp_path / "out", *given), quiet)
+        verb.run(arguments("edge-bert", "--out", tmp_path / "out", *given), quiet)
     assert not (tmp_path / "out").exists()
 
 
@@ -133,46 +133,46 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
 def test_gradients_say_what_matters(tmp_path: Path) -> None:
     """The gradient by PyTorch is the one by differences, and channels that change nothing go first."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
-    from edge_agent.workshop import prune_channels, prune_choose, prune_graph
-    from edge_agent.workshop.train import graph_torch
+    from edge_agent.workshop.prune import channels, choose, torch
+    from edge_agent.workshop.prune.graph import read
     from tests.workshop.prunable import attention, maps, run
 
     for path, feed in (
         (maps(tmp_path / "m.onnx"), {"images": np.random.default_rng(0).normal(0, 1, (1, 3, 16, 16))}),
         (attention(tmp_path / "a.onnx"), {"x": np.random.default_rng(0).normal(0, 1, (1, 5, 32))}),
     ):
-        graph = prune_graph.read(path)
+        graph = read(path)
         feeds = [{name: value.astype(np.float32) for name, value in feed.items()}]
-        (y,) = graph_torch.forward(graph, {}, feeds[0], graph.outputs)
+        (y,) = torch.forward(graph, {}, feeds[0], graph.outputs)
         np.testing.assert_allclose(y.numpy(), run(graph, feeds[0])[0], rtol=1e-3, atol=1e-4)
-    graph = prune_graph.read(maps(tmp_path / "m.onnx"))
+    graph = read(maps(tmp_path / "m.onnx"))
     dead = graph.values["other.weight"].copy()
     dead[4:8] = 0
     graph.values["other.weight"] = dead
     feeds = [{"images": np.random.default_rng(i).normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for i in range(4)]
-    traced = prune_channels.trace(graph)
-    other = [f for f in prune_channels.families(graph, traced) if f.name == "other"]
-    found = list(graph_torch.gradients(graph, feeds, None, quiet))
-    (ranked,) = prune_choose.by_gradient(graph, traced, other, found, True)
+    traced = channels.trace(graph)
+    other = [f for f in channels.families(graph, traced) if f.name == "other"]
+    found = list(torch.gradients(graph, feeds, None, quiet))
+    (ranked,) = choose.by_gradient(graph, traced, other, found, True)
     assert {int(r) for r in ranked.order[-4:]} == {int(r) for r in other[0].roots[4:8]}
 
 
 def test_fine_tuning_follows_the_parent(tmp_path: Path) -> None:
     """On samples that it does not learn from; zeroes that were asked for stay."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
-    from edge_agent.workshop import prune_choose, prune_graph
-    from edge_agent.workshop.train import graph_fit
+    from edge_agent.workshop.prune import choose, finetune
+    from edge_agent.workshop.prune.graph import copy, read
     from tests.workshop.prunable import maps, run
 
-    graph = prune_graph.read(maps(tmp_path / "m.onnx"))
-    student = prune_graph.copy(graph)
-    masks = prune_choose.masks(student, 0.5)
-    prune_choose.zeroed(student, masks)
+    graph = read(maps(tmp_path / "m.onnx"))
+    student = copy(graph)
+    masks = choose.masks(student, 0.5)
+    choose.zeroed(student, masks)
     random = np.random.default_rng(0)
     feeds = [{"images": random.normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for _ in range(9)]
     zero = [student.weight(n) == 0 for n in student.layers()]
     before = np.square(run(student, feeds[0])[0] - run(graph, feeds[0])[0]).mean()
-    said = graph_fit.follow(graph, student, {}, feeds, masks, None, 0.03, quiet)
+    said = finetune.follow(graph, student, {}, feeds, masks, None, 0.03, quiet)
     assert "fine-tuned" in said
     assert np.square(run(student, feeds[0])[0] - run(graph, feeds[0])[0]).mean() < before
     assert all((student.weight(n)[was] == 0).all() for n, was in zip(student.layers(), zero, strict=True))

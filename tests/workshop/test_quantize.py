@@ -11,12 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent import cli, manifest, registry
+from edge_agent import cli, manifest
 from edge_agent.backends import open_net
-from edge_agent.workshop import quantize as quantize_verb
-from edge_agent.workshop import quantize_search, quantize_tools
-from edge_agent.workshop.quantize_build import QuantizePlan
-from edge_agent.workshop.quantize_search import _ladder
+from edge_agent.registry import catalogue
+from edge_agent.workshop.quantize import search, tools
+from edge_agent.workshop.quantize import verb as quantize_verb
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.search import _ladder
 from tests.nets import blob_finder_onnx, write_onnx
 from tests.registry.here import visual_wake_words
 from tests.workshop.quantizable import detector, pictures
@@ -63,7 +64,7 @@ def test_a_plain_plan_becomes_a_folder_that_the_gate_took(tmp_path: Path, capsys
     ]  # fmt: skip
     assert sorted(path.read_bytes() for path in parent.iterdir()) == before
     onnx.checker.check_model(str(out / "model.int8.onnx"), full_check=True)
-    assert registry.locate(str(out)).manifest.name == "small"
+    assert catalogue.locate(str(out)).manifest.name == "small"
 
 
 def test_plain_int8_that_loses_a_class_is_refused_and_its_report_stays(
@@ -106,15 +107,15 @@ def test_an_interrupted_search_goes_on_where_it_was(
 ) -> None:
     parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data"), tmp_path / "out"
     tried: list[str] = []
-    real = quantize_search._tried
+    real = search._tried
 
-    def stopping(tool: quantize_search.Tool, plan: QuantizePlan, far: object) -> float:
+    def stopping(tool: search.Tool, plan: QuantizePlan, far: object) -> float:
         tried.append(",".join(plan.keep))
         if len(tried) == 3:
             raise KeyboardInterrupt
         return real(tool, plan, far)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(quantize_search, "_tried", stopping)
+    monkeypatch.setattr(search, "_tried", stopping)
     assert quantize(parent, "--data", data, "--out", out, "--auto") == 130
     assert "run the same command again" in capsys.readouterr().err
     assert not (out / "manifest.toml").exists() and list((out / ".work").glob("measured-*.json"))
@@ -176,7 +177,7 @@ def test_a_constant_output_is_caught(tmp_path: Path) -> None:
     other = write_onnx(tmp_path / "x.onnx", [helper.make_node("Add", ["x", "x"], ["y"])], {"x": spec}, {"y": spec})
     given = [{"x": np.full((1, 4), value, np.float32)} for value in (1, 2, 3)]
     answers = [[open_net(p, "onnx", 1).run(feed)["y"] for feed in given] for p in (path, other)]
-    assert quantize_tools._constant(answers[0]) and not quantize_tools._constant(answers[1])
+    assert tools._constant(answers[0]) and not tools._constant(answers[1])
 
 
 def test_the_ladder_finds_the_fewest() -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edge_agent.workshop.quantize_ranges import BINS, METHODS, TensorRange, laplace, silus, watch
+from edge_agent.workshop.quantize.ranges import BINS, METHODS, TensorRange, laplace, silus, watch
 from tests.nets import write_onnx
 
 BITS = 8

@@ -16,13 +16,13 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import pearson
-from edge_agent.workshop.export_tflite import to_tflite
-from edge_agent.workshop.quantize_build import QuantizePlan
-from edge_agent.workshop.quantize_contents import of_tflite
-from edge_agent.workshop.quantize_ranges import HISTOGRAMS, METHODS, ranges
-from edge_agent.workshop.quantize_tflite import exact, layers, quantized, seen
-from edge_agent.workshop.tflite_graph import Model, read
-from edge_agent.workshop.train.detector_graph import tensors_of
+from edge_agent.workshop.graph.tflite import Model, read
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.contents import of_tflite
+from edge_agent.workshop.quantize.ranges import HISTOGRAMS, METHODS, ranges
+from edge_agent.workshop.quantize.tflite import exact, layers, quantized, seen
+from edge_agent.workshop.train.detector.graph import tensors_of
+from edge_agent.workshop.train.tflite import to_tflite
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite
 

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.workshop import plot, report
-from edge_agent.workshop.report import LayerRow, MakingReport, Plot, TableRow, front
+from edge_agent.workshop.report import plot, report
+from edge_agent.workshop.report.plot import Plot, front
+from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
 
 VOID = {"meta"}
 EVIL = "</td><script>alert(1)</script>\x1b[2J\"'&\x00\u202e"
@@ -212,7 +213,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write fails in the middle of the page."""
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
-        "from edge_agent.errors import EdgeAgentError\nfrom edge_agent.workshop import report\n"
+        "from edge_agent.errors import EdgeAgentError\nfrom edge_agent.workshop.report import report\n"
         "from tests.workshop.test_report import full\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "size = len(report.page(full()))\n"

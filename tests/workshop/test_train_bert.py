@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError
-from edge_agent.workshop.train import bert, bert_data
-from edge_agent.workshop.train.bert_vocab import bulk_tokenizer, train_vocabulary
+from edge_agent.workshop.train.bert import data, recipe
+from edge_agent.workshop.train.bert.vocab import bulk_tokenizer, train_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 TEACHER = ROOT / "models" / "edge-bert"
@@ -46,8 +46,8 @@ def test_documents_of_txt_and_xz(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     (tmp_path / "a.txt.xz").write_bytes(lzma.compress(text.encode()))
     expected = [["one.", "two eclairs"], ["three."]]
-    assert bert_data.read_documents(tmp_path / "a.txt") == expected
-    assert bert_data.read_documents(tmp_path / "a.txt.xz") == expected
+    assert data.read_documents(tmp_path / "a.txt") == expected
+    assert data.read_documents(tmp_path / "a.txt.xz") == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_documents_of_txt_and_xz(tmp_path: Path) -> None:
 def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=words) as error:
-        bert_data.read_documents(tmp_path / name)
+        data.read_documents(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -71,7 +71,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str, content: b
 def test_bad_files_are_named_and_skipped_and_good_ones_read(tmp_path: Path, corpus: Path) -> None:
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
     said: list[str] = []
-    sources = bert_data.read_sources([tmp_path, tmp_path / "absent.txt"], said.append)
+    sources = data.read_sources([tmp_path, tmp_path / "absent.txt"], said.append)
     assert [s.name for s in sources] == ["farm"]
     skipped = [line for line in said if line.startswith("skipped")]
     assert [any(n in line for line in skipped) for n in ("bad.txt", "absent.txt")] == [True, True]
@@ -80,22 +80,22 @@ def test_bad_files_are_named_and_skipped_and_good_ones_read(tmp_path: Path, corp
 def test_too_little_text_is_refused(tmp_path: Path) -> None:
     write_corpus(tmp_path / "short.txt", documents=3)
     with pytest.raises(UsageError, match=r"short\.txt: 18 usable sentences; 200"):
-        bert_data.read_sources([tmp_path / "short.txt"], lambda _: None)
+        data.read_sources([tmp_path / "short.txt"], lambda _: None)
 
 
 def test_held_out_documents_are_whole_and_the_same_whatever_stands_around_them(tmp_path: Path) -> None:
-    documents = bert_data.read_documents(write_corpus(tmp_path / "many.txt", documents=1500))
-    train, held = bert_data.split([bert_data.TextSource("many", documents)])
+    documents = data.read_documents(write_corpus(tmp_path / "many.txt", documents=1500))
+    train, held = data.split([data.TextSource("many", documents)])
     kept = {tuple(d) for d in held[0].documents}
     assert len(train[0].documents) + len(held[0].documents) == 1500
     assert 10 <= len(held[0].documents) <= 60
-    backwards = bert_data.split([bert_data.TextSource("x", documents[::-1])])[1]
+    backwards = data.split([data.TextSource("x", documents[::-1])])[1]
     assert {tuple(d) for d in backwards[0].documents} == kept
 
 
 def test_a_large_file_is_thinned_by_whole_documents(corpus: Path) -> None:
     said: list[str] = []
-    (source,) = bert_data.read_sources([corpus], said.append, most=12_000)
+    (source,) = data.read_sources([corpus], said.append, most=12_000)
     size = sum(len(line) for d in source.documents for line in d)
     assert 12_000 < size < 12_500
     assert all(len(d) == 6 for d in source.documents)
@@ -106,20 +106,20 @@ def test_a_large_file_is_thinned_by_whole_documents(corpus: Path) -> None:
 
 
 @pytest.fixture
-def encoded(tmp_path: Path, corpus: Path) -> bert_data.Corpus:
-    sources = bert_data.read_sources([corpus], lambda _: None)
+def encoded(tmp_path: Path, corpus: Path) -> data.Corpus:
+    sources = data.read_sources([corpus], lambda _: None)
     train_vocabulary(sources, 300, tmp_path / "vocab.txt")
-    return bert_data.encode(sources, bulk_tokenizer(tmp_path / "vocab.txt"))
+    return data.encode(sources, bulk_tokenizer(tmp_path / "vocab.txt"))
 
 
-def test_vocabulary_begins_with_the_special_pieces(tmp_path: Path, encoded: bert_data.Corpus) -> None:
+def test_vocabulary_begins_with_the_special_pieces(tmp_path: Path, encoded: data.Corpus) -> None:
     lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    assert tuple(lines[:5]) == bert_data.SPECIAL
+    assert tuple(lines[:5]) == data.SPECIAL
     assert {"the", "dog", "forest"} <= set(lines)
     assert len(set(lines)) == len(lines)
 
 
-def test_corpus_keeps_sentences_and_documents_apart(encoded: bert_data.Corpus) -> None:
+def test_corpus_keeps_sentences_and_documents_apart(encoded: data.Corpus) -> None:
     assert len(encoded.sentence) == 160 * 6 + 1
     assert len(encoded.text) == 160 * 6
     assert np.bincount(encoded.document).tolist() == [6] * 160
@@ -131,28 +131,28 @@ def test_masks_are_15_percent_and_80_10_10() -> None:
     torch = pytest.importorskip("torch", reason="training needs PyTorch")
     g = torch.Generator().manual_seed(0)
     ids = torch.randint(5, 8000, (3000, 64), generator=g)
-    ids[:, 0], ids[:, 40], ids[:, 63] = bert_data.CLS, bert_data.SEP, bert_data.SEP
-    ids[::2, 50:] = bert_data.PAD
-    masked, places, truth = bert_data.mask(ids, 8000, g)
+    ids[:, 0], ids[:, 40], ids[:, 63] = data.CLS, data.SEP, data.SEP
+    ids[::2, 50:] = data.PAD
+    masked, places, truth = data.mask(ids, 8000, g)
     real = truth >= 0
-    ordinary = (ids > bert_data.MASK).sum()
+    ordinary = (ids > data.MASK).sum()
     assert float(real.sum() / ordinary) == pytest.approx(0.15, abs=0.005)
     now = masked.gather(1, places)[real]
     was = truth[real]
     assert bool((ids.gather(1, places)[real] == was).all())
-    assert bool((was > bert_data.MASK).all())
-    assert float((now == bert_data.MASK).float().mean()) == pytest.approx(0.8, abs=0.01)
+    assert bool((was > data.MASK).all())
+    assert float((now == data.MASK).float().mean()) == pytest.approx(0.8, abs=0.01)
     assert float((now == was).float().mean()) == pytest.approx(0.1, abs=0.01)
-    assert float(((now != was) & (now > bert_data.MASK)).float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert float(((now != was) & (now > data.MASK)).float().mean()) == pytest.approx(0.1, abs=0.01)
     touched = torch.zeros_like(ids, dtype=torch.bool)
     touched.scatter_(1, places, real)
     assert bool((masked == ids)[~touched].all())
 
 
-def test_half_of_the_pairs_are_neighbours_and_strangers_are_of_other_documents(encoded: bert_data.Corpus) -> None:
+def test_half_of_the_pairs_are_neighbours_and_strangers_are_of_other_documents(encoded: data.Corpus) -> None:
     torch = pytest.importorskip("torch", reason="training needs PyTorch")
-    d = bert_data.deck(encoded, "cpu")
-    a, b, label = bert_data.pairs(d, 8000, torch.Generator().manual_seed(0))
+    d = data.deck(encoded, "cpu")
+    a, b, label = data.pairs(d, 8000, torch.Generator().manual_seed(0))
     assert float(label.float().mean()) == pytest.approx(0.5, abs=0.03)
     true = label == 0
     assert bool((b[true] == a[true] + 1).all())
@@ -160,21 +160,21 @@ def test_half_of_the_pairs_are_neighbours_and_strangers_are_of_other_documents(e
     assert float((d.document[a[~true]] != d.document[b[~true]]).float().mean()) > 0.999
 
 
-def test_pairs_are_laid_out_as_bert_reads_them(encoded: bert_data.Corpus) -> None:
+def test_pairs_are_laid_out_as_bert_reads_them(encoded: data.Corpus) -> None:
     torch = pytest.importorskip("torch", reason="training needs PyTorch")
-    d = bert_data.deck(encoded, "cpu")
+    d = data.deck(encoded, "cpu")
     a, b = torch.tensor([7, 9]), torch.tensor([8, 30])
-    ids, types = bert_data.lay(d, a, b, 64, torch.tensor([False, True]))
+    ids, types = data.lay(d, a, b, 64, torch.tensor([False, True]))
     first, second = (encoded.tokens[encoded.sentence[i] : encoded.sentence[i + 1]].tolist() for i in (7, 8))
-    line = [bert_data.CLS, *first, bert_data.SEP, *second, bert_data.SEP]
-    assert ids[0].tolist() == line + [bert_data.PAD] * (64 - len(line))
+    line = [data.CLS, *first, data.SEP, *second, data.SEP]
+    assert ids[0].tolist() == line + [data.PAD] * (64 - len(line))
     assert types[0].tolist() == [0] * (len(first) + 2) + [1] * (len(second) + 1) + [0] * (64 - len(line))
     reach = ids[1].tolist()
     back = encoded.tokens[encoded.sentence[6] : encoded.sentence[10]].tolist()[-30:]
-    assert reach[1 : reach.index(bert_data.SEP)] == back
+    assert reach[1 : reach.index(data.SEP)] == back
     on = encoded.tokens[encoded.sentence[30] : encoded.sentence[36]].tolist()
-    assert reach[reach.index(bert_data.SEP) + 1 : -1] == on[: 64 - 3 - len(back)]
-    assert reach[-1] == bert_data.SEP
+    assert reach[reach.index(data.SEP) + 1 : -1] == on[: 64 - 3 - len(back)]
+    assert reach[-1] == data.SEP
 
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +182,7 @@ def test_pairs_are_laid_out_as_bert_reads_them(encoded: bert_data.Corpus) -> Non
 
 def arguments(tmp_path: Path, *extra: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    bert.add_arguments(parser)
+    recipe.add_arguments(parser)
     given = ["--data", str(tmp_path / "farm.txt"), "--teacher", str(TEACHER), "--out", str(tmp_path / "out")]
     return parser.parse_args(
         [*given, "--vocabulary", "300", "--texts", "1000", "--rows", "2", "--device", "cpu", *extra]
@@ -198,13 +198,13 @@ def few_threads() -> None:
 @pytest.mark.usefixtures("few_threads", "corpus")
 def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_agent.manifest import load
-    from edge_agent.workshop.train import bert_export
+    from edge_agent.workshop.train.bert import export
     from edge_agent.workshop.train.checkpoint import read_curve
 
     write_corpus(tmp_path / "farm.txt", documents=600)
-    monkeypatch.setattr(bert, "HELD_TEXTS", 100)
+    monkeypatch.setattr(recipe, "HELD_TEXTS", 100)
     said: list[str] = []
-    assert bert.run(arguments(tmp_path, "--minutes", "0.04", "--texts", "200"), said.append) == 0
+    assert recipe.run(arguments(tmp_path, "--minutes", "0.04", "--texts", "200"), said.append) == 0
     out = tmp_path / "out"
     steps = [row["step"] for row in read_curve(out / "curve.csv")]
     assert steps and steps[-1] > 0
@@ -214,13 +214,13 @@ def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatc
     assert all((out / row.name).stat().st_size == row.bytes for row in manifest.file)
     assert any("tokens/s" in line for line in said) or any("held-out" in line for line in said)
 
-    assert bert.run(arguments(tmp_path, "--minutes", "0.08", "--texts", "200", "--resume"), said.append) == 0
+    assert recipe.run(arguments(tmp_path, "--minutes", "0.08", "--texts", "200", "--resume"), said.append) == 0
     again = [row["step"] for row in read_curve(out / "curve.csv")]
     assert again[: len(steps)] == steps
     assert again[-1] > steps[-1]
 
     (out / "best.pt").unlink()
-    net = bert_export.read_net(out)
+    net = export.read_net(out)
     assert net.shape.vocabulary == len((out / "vocab.txt").read_text(encoding="utf-8").splitlines())
 
 
@@ -228,16 +228,16 @@ def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatc
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
     import torch
 
-    from edge_agent.workshop.train import bert_fit
-    from edge_agent.workshop.train.bert_net import Bert, Shape
+    from edge_agent.workshop.train.bert import fit
+    from edge_agent.workshop.train.bert.net import Bert, Shape
 
-    sources = bert_data.read_sources([tmp_path / "farm.txt"], lambda _: None)
+    sources = data.read_sources([tmp_path / "farm.txt"], lambda _: None)
     words = train_vocabulary(sources, 300, tmp_path / "vocab.txt")
-    encoded = bert_data.encode(sources, bulk_tokenizer(tmp_path / "vocab.txt"))
-    deck = bert_data.deck(encoded, "cpu")
+    encoded = data.encode(sources, bulk_tokenizer(tmp_path / "vocab.txt"))
+    deck = data.deck(encoded, "cpu")
     torch.manual_seed(0)
     net = Bert(Shape(words, layers=1, width=32, inner=32, token=16, embedding=8))
-    held = bert_fit.Held(deck, np.full((4, 64), 7, np.int32), np.ones((4, 8), np.float16))
+    held = fit.Held(deck, np.full((4, 64), 7, np.int32), np.ones((4, 8), np.float16))
     kept: list[bool] = []
 
     def save(optimizer: object, state: object, best: bool) -> None:
@@ -245,24 +245,24 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: 
         with torch.no_grad():
             net.token.weight[6] = float("nan")  # a cosmic ray after the first checkpoint
 
-    plan = bert_fit.TrainPlan(seconds=30, rows=1, half=False, save_every=0.0)
+    plan = fit.TrainPlan(seconds=30, rows=1, half=False, save_every=0.0)
     with pytest.raises(ModelError, match=r"no number at step \d+: .*--resume"):
-        bert_fit.fit(net, deck, held, bert_fit.Lessons(), plan, save, lambda _: None)
+        fit.fit(net, deck, held, fit.Lessons(), plan, save, lambda _: None)
     assert kept == [True]
 
 
 @pytest.mark.usefixtures("few_threads", "corpus")
 def test_a_teacher_that_fails_ends_the_run_in_one_line(tmp_path: Path) -> None:
-    from edge_agent.workshop.train import bert_fit
+    from edge_agent.workshop.train.bert import fit
 
     def broken(texts: list[str]) -> np.ndarray:
         raise RuntimeError("out of memory")
 
-    lessons = bert_fit.Lessons()
-    sources = bert_data.read_sources([tmp_path / "farm.txt"], lambda _: None)
+    lessons = fit.Lessons()
+    sources = data.read_sources([tmp_path / "farm.txt"], lambda _: None)
     train_vocabulary(sources, 300, tmp_path / "vocab.txt")
     tokenizer = bulk_tokenizer(tmp_path / "vocab.txt")
-    bert_fit.teach(lessons, ["a dog"], tokenizer, broken).join()
+    fit.teach(lessons, ["a dog"], tokenizer, broken).join()
     assert "out of memory" in str(lessons.error)
 
 
@@ -280,7 +280,7 @@ def test_a_teacher_that_fails_ends_the_run_in_one_line(tmp_path: Path) -> None:
 def test_wrong_options_are_refused_in_one_line(tmp_path: Path, corpus: Path, extra: list[str], words: str) -> None:
     write_corpus(tmp_path / "farm.txt", documents=600)
     with pytest.raises(EdgeAgentError, match=words) as error:
-        bert.run(arguments(tmp_path, *extra), lambda _: None)
+        recipe.run(arguments(tmp_path, *extra), lambda _: None)
     assert "\n" not in str(error.value)
 
 
@@ -288,7 +288,7 @@ def test_wrong_options_are_refused_in_one_line(tmp_path: Path, corpus: Path, ext
 def test_text_of_one_document_is_refused(tmp_path: Path) -> None:
     (tmp_path / "farm.txt").write_text("The dog sees the cat.\n" * 500, encoding="utf-8")
     with pytest.raises(UsageError, match="1 documents are too few"):
-        bert.run(arguments(tmp_path, "--minutes", "1"), lambda _: None)
+        recipe.run(arguments(tmp_path, "--minutes", "1"), lambda _: None)
 
 
 # ── export ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,9 +299,9 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     import torch
 
     from edge_agent.backends.tflite import load as load_tflite
-    from edge_agent.workshop.train import bert_export
-    from edge_agent.workshop.train.bert_net import Bert, Shape
-    from edge_agent.workshop.train.bert_report import session
+    from edge_agent.workshop.train.bert import export
+    from edge_agent.workshop.train.bert.net import Bert, Shape
+    from edge_agent.workshop.train.bert.report import session
 
     torch.manual_seed(3)
     net = Bert(Shape(500)).eval()
@@ -309,7 +309,7 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
         net.mlm_bias.normal_()
     lines = (TEACHER / "vocab.txt").read_text(encoding="utf-8").splitlines()[:500]
     (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    bert_export.write_model(net, tmp_path, lambda _: None)
+    export.write_model(net, tmp_path, lambda _: None)
     ids = torch.randint(5, 500, (3, 20))
     ids[1, 12:] = 0
     types = torch.zeros_like(ids)
@@ -338,20 +338,20 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     short = lite.run({k: v[1:2, :12].astype(np.int32) for k, v in feed.items()})["embedding"][0]
     assert float((short * vector.numpy()[1]).sum()) > 0.999
 
-    back = bert_export.read_net(tmp_path)
+    back = export.read_net(tmp_path)
     for name, value in net.state_dict().items():
         np.testing.assert_allclose(back.state_dict()[name].numpy(), value.numpy(), atol=0.005, err_msg=name)
 
 
 def test_export_refuses_what_is_no_checkpoint(tmp_path: Path, few_threads: None) -> None:
-    from edge_agent.workshop.train import bert_export
+    from edge_agent.workshop.train.bert import export
 
     (tmp_path / "best.pt").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match=r"best\.pt: not a checkpoint"):
-        bert_export.read_net(tmp_path)
+        export.read_net(tmp_path)
     (tmp_path / "best.pt").unlink()
     with pytest.raises(ModelError, match="no edge-bert to start from"):
-        bert_export.read_net(tmp_path)
+        export.read_net(tmp_path)
     (tmp_path / "encoder.onnx").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="no edge-bert to start from"):
-        bert_export.read_net(tmp_path)
+        export.read_net(tmp_path)

@@ -11,9 +11,9 @@ import pytest
 
 from edge_agent.backends.tflite import load as load_tflite
 from edge_agent.manifest import Manifest, load
-from edge_agent.tasks import wordpiece
-from edge_agent.workshop.train import bert_report
-from edge_agent.workshop.train.bert_data import CLS, MASK, SEP
+from edge_agent.tasks.text import wordpiece
+from edge_agent.workshop.train.bert import report
+from edge_agent.workshop.train.bert.data import CLS, MASK, SEP
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "edge-bert"
 
@@ -29,8 +29,8 @@ def words() -> wordpiece.WordPiece:
 
 
 @pytest.fixture(scope="module", params=["encoder.onnx", "encoder.int8.onnx"])
-def run(request: pytest.FixtureRequest) -> bert_report.Run:
-    return bert_report.runner(MODEL / request.param)
+def run(request: pytest.FixtureRequest) -> report.Run:
+    return report.runner(MODEL / request.param)
 
 
 def test_files_are_those_of_the_manifest_and_small(manifest: Manifest) -> None:
@@ -49,10 +49,10 @@ def test_files_are_those_of_the_manifest_and_small(manifest: Manifest) -> None:
     assert (MODEL / manifest.card).is_file()
 
 
-def test_golden_numbers(words: wordpiece.WordPiece, run: bert_report.Run) -> None:
+def test_golden_numbers(words: wordpiece.WordPiece, run: report.Run) -> None:
     for row in json.loads((MODEL / "golden.json").read_text(encoding="utf-8")):
         assert words.encode(row["text"], 128) == row["ids"]
-        vector = bert_report.embed([row["text"]], words, run)[0]
+        vector = report.embed([row["text"]], words, run)[0]
         np.testing.assert_allclose(vector[:8], row["embedding"], atol=0.02)
         assert float(vector @ vector) == pytest.approx(1.0, abs=1e-4)
 
@@ -60,21 +60,21 @@ def test_golden_numbers(words: wordpiece.WordPiece, run: bert_report.Run) -> Non
 def test_tflite_and_onnx_give_the_same_vectors(words: wordpiece.WordPiece) -> None:
     lite, onnx = (
         load_tflite(MODEL / "encoder.int8.tflite", 1, MODEL / "encoder.int8.tflite"),
-        bert_report.runner(MODEL / "encoder.onnx"),
+        report.runner(MODEL / "encoder.onnx"),
     )
     for text in ("Yes.", "What is the weather like in Boston?", "word " * 120):
         ids = words.encode(text, 128)
         feed = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], "token_type_ids": [[0] * len(ids)]}
         found = lite.run({k: np.array(v, np.int32) for k, v in feed.items()})["embedding"][0]
-        assert float(found @ bert_report.embed([text], words, onnx)[0]) > 0.98, text
+        assert float(found @ report.embed([text], words, onnx)[0]) > 0.98, text
 
 
 def test_a_text_has_the_same_vector_alone_and_in_a_batch(words: wordpiece.WordPiece) -> None:
-    run = bert_report.runner(MODEL / "encoder.onnx")
+    run = report.runner(MODEL / "encoder.onnx")
     rows = [words.encode(t, 128) for t in ("Play some jazz.", "Remind me to call my mother at six tomorrow evening.")]
-    ids = bert_report.table(rows)
+    ids = report.table(rows)
     together = run(ids, np.zeros_like(ids))[1]
-    alone = run(bert_report.table(rows[:1]), np.zeros((1, len(rows[0])), np.int64))[1]
+    alone = run(report.table(rows[:1]), np.zeros((1, len(rows[0])), np.int64))[1]
     np.testing.assert_allclose(together[0], alone[0], atol=1e-4)
 
 
@@ -90,12 +90,12 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(words: wordpiece.WordPi
     ],
 )
 def test_masked_words_are_filled_plausibly(
-    words: wordpiece.WordPiece, run: bert_report.Run, text: str, plausible: set[str]
+    words: wordpiece.WordPiece, run: report.Run, text: str, plausible: set[str]
 ) -> None:
     before, after = (words.encode(part, 64)[1:-1] for part in text.split("[MASK]"))
     ids = np.array([[CLS, *before, MASK, *after, SEP]])
     hidden = run(ids, np.zeros_like(ids))[0][:, [len(before) + 1]]
-    logits = bert_report.session(MODEL / "mlm.int8.onnx").run(None, {"hidden": hidden})[0][0, 0]
+    logits = report.session(MODEL / "mlm.int8.onnx").run(None, {"hidden": hidden})[0][0, 0]
     names = (MODEL / "vocab.txt").read_text(encoding="utf-8").splitlines()
     best = {names[i] for i in np.argsort(-logits)[:5]}
     assert best & plausible, best
@@ -111,8 +111,8 @@ PAIRS = [
 ]
 
 
-def test_the_true_next_sentence_is_preferred_to_strangers(words: wordpiece.WordPiece, run: bert_report.Run) -> None:
-    head = bert_report.session(MODEL / "nsp.onnx")
+def test_the_true_next_sentence_is_preferred_to_strangers(words: wordpiece.WordPiece, run: report.Run) -> None:
+    head = report.session(MODEL / "nsp.onnx")
 
     def margin(first: str, second: str) -> float:
         a, b = (words.encode(t, 64) for t in (first, second))
@@ -139,9 +139,9 @@ ALIKE = [
 ]
 
 
-def test_paraphrases_are_closer_than_strangers(words: wordpiece.WordPiece, run: bert_report.Run) -> None:
+def test_paraphrases_are_closer_than_strangers(words: wordpiece.WordPiece, run: report.Run) -> None:
     for text, same, other in ALIKE:
-        a, b, c = bert_report.embed([text, same, other], words, run)
+        a, b, c = report.embed([text, same, other], words, run)
         assert float(a @ b) > float(a @ c) + 0.1, text
 
 
@@ -151,7 +151,7 @@ def test_the_report_measures_it_without_the_teacher(tmp_path: Path) -> None:
     (tmp_path / "train" / "text").mkdir(parents=True)
     write_corpus(tmp_path / "train" / "text" / "farm.txt", documents=600)
     said: list[str] = []
-    found = bert_report.report(tmp_path, MODEL, "", 0, said.append)
+    found = report.report(tmp_path, MODEL, "", 0, said.append)
     assert found["mlm"]["float"]["all"]["asked"] > 50
     assert 0 < found["mlm"]["float"]["all"]["top1"] <= found["mlm"]["float"]["all"]["top5"] <= 1
     assert found["nsp"]["int8"]["pairs"] > 10
@@ -161,7 +161,7 @@ def test_the_report_measures_it_without_the_teacher(tmp_path: Path) -> None:
 
 
 def test_the_report_says_in_one_line_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bert_report.main(["--data", str(tmp_path), "--model", str(MODEL), "--teacher", ""]) == 2
+    assert report.main(["--data", str(tmp_path), "--model", str(MODEL), "--teacher", ""]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "0 usable sentences" in said.err.splitlines()[-1]

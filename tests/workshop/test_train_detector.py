@@ -14,16 +14,18 @@ import pytest
 torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
 
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError  # noqa: E402
-from edge_agent.sources.pictures import read_picture  # noqa: E402
+from edge_agent.pictures.read import read_picture  # noqa: E402
 from edge_agent.workshop import train  # noqa: E402
-from edge_agent.workshop.train import checkpoint, detector, detector_fit  # noqa: E402
-from edge_agent.workshop.train.detector import train_detector  # noqa: E402
-from edge_agent.workshop.train.detector_augment import Picture, augmented, plain  # noqa: E402
-from edge_agent.workshop.train.detector_data import labelled_by, read_pictures  # noqa: E402
-from edge_agent.workshop.train.detector_export import run_onnx, tensors_of  # noqa: E402
-from edge_agent.workshop.train.detector_loss import losses, merged, targets_from_boxes  # noqa: E402
-from edge_agent.workshop.train.detector_net import EdgeYolo, folded_copy, from_folded, narrowed, new_net  # noqa: E402
-from edge_agent.workshop.train.detector_teacher import Dense, cells  # noqa: E402
+from edge_agent.workshop.train import checkpoint  # noqa: E402
+from edge_agent.workshop.train.detector import fit  # noqa: E402
+from edge_agent.workshop.train.detector import recipe as detector_recipe  # noqa: E402
+from edge_agent.workshop.train.detector.augment import Picture, augmented, plain  # noqa: E402
+from edge_agent.workshop.train.detector.data import labelled_by, read_pictures  # noqa: E402
+from edge_agent.workshop.train.detector.export import run_onnx, tensors_of  # noqa: E402
+from edge_agent.workshop.train.detector.loss import losses, merged, targets_from_boxes  # noqa: E402
+from edge_agent.workshop.train.detector.net import EdgeYolo, folded_copy, from_folded, narrowed, new_net  # noqa: E402
+from edge_agent.workshop.train.detector.recipe import train_detector  # noqa: E402
+from edge_agent.workshop.train.detector.teacher import Dense, cells  # noqa: E402
 
 CLASSES = ("red", "blue")
 COLOURS = {"red": (30, 30, 220), "blue": (220, 60, 30)}
@@ -66,18 +68,19 @@ def quick(data: Path, out: Path, lines: list[str], **options: Any) -> EdgeYolo:
 def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     quick(shapes, tmp_path / "colours", lines, steps=30)
-    rows = checkpoint.read_curve(tmp_path / "colours" / "training" / detector_fit.CURVE)
+    rows = checkpoint.read_curve(tmp_path / "colours" / "training" / fit.CURVE)
     assert rows[-1]["step"] == 30
     assert any("pictures/s" in line and "s left" in line for line in lines)
-    best = checkpoint.load(tmp_path / "colours" / "training" / detector_fit.BEST)
+    best = checkpoint.load(tmp_path / "colours" / "training" / fit.BEST)
     assert best["classes"] == list(CLASSES)
     picture = cv2.imread(str(tmp_path / "colours" / "curves.png"))
     assert picture is not None and picture.std() > 1
 
-    from edge_agent.serving import Models
-    from edge_agent.sources.pictures import read_picture
-    from edge_agent.tasks.detect import detect
-    from edge_agent.types import Detections, Finding, Uri
+    from edge_agent.pictures.read import read_picture
+    from edge_agent.serving.models import Models
+    from edge_agent.tasks.detect.detect import detect
+    from edge_agent.types import Detections, Finding
+    from edge_agent.uri import Uri
 
     for file in (
         "colours/model.onnx",
@@ -95,8 +98,8 @@ def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: P
 
 def test_losses_fall(shapes: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
-    recipe = detector_fit.TrainRecipe(size=(96, 96), steps=70, batch=8, rate=5e-3, warm_up=5)
-    trainer = detector_fit.Trainer(new_net(2, narrowed(0.5), 0), None, [], recipe, torch.device("cpu"), pool)
+    recipe = fit.TrainRecipe(size=(96, 96), steps=70, batch=8, rate=5e-3, warm_up=5)
+    trainer = fit.Trainer(new_net(2, narrowed(0.5), 0), None, [], recipe, torch.device("cpu"), pool)
     before = trainer.held_out(pool)
     for _ in range(70):
         trainer.learn(pool)
@@ -104,10 +107,10 @@ def test_losses_fall(shapes: Path) -> None:
     assert after[0] < 0.7 * before[0] and after[1] < before[1]
 
 
-def small(pool: list[Picture], steps: int, classes: int = 2, **options: Any) -> detector_fit.Trainer:
+def small(pool: list[Picture], steps: int, classes: int = 2, **options: Any) -> fit.Trainer:
     """A trainer of a small network on pictures of 64 pixels."""
-    recipe = detector_fit.TrainRecipe(size=(64, 64), steps=steps, batch=2, warm_up=1, **options)
-    return detector_fit.Trainer(new_net(classes, narrowed(0.25), 0), None, [], recipe, torch.device("cpu"), pool)
+    recipe = fit.TrainRecipe(size=(64, 64), steps=steps, batch=2, warm_up=1, **options)
+    return fit.Trainer(new_net(classes, narrowed(0.25), 0), None, [], recipe, torch.device("cpu"), pool)
 
 
 def test_a_resumed_training_is_the_training(shapes: Path, tmp_path: Path) -> None:
@@ -134,16 +137,16 @@ def test_a_resumed_training_is_the_training(shapes: Path, tmp_path: Path) -> Non
 def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_state(shapes: Path, tmp_path: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
     lines: list[str] = []
-    detector_fit.fit(small(pool, 2), pool, pool[:2], tmp_path, lines.append, CLASSES)
-    before = (tmp_path / detector_fit.BEST).read_bytes()
-    assert "saved" in lines[-1] and np.isfinite(checkpoint.read_curve(tmp_path / detector_fit.CURVE)[-1]["held_class"])
+    fit.fit(small(pool, 2), pool, pool[:2], tmp_path, lines.append, CLASSES)
+    before = (tmp_path / fit.BEST).read_bytes()
+    assert "saved" in lines[-1] and np.isfinite(checkpoint.read_curve(tmp_path / fit.CURVE)[-1]["held_class"])
     wild = small(pool, 4, rate=1e30)
-    wild.restore(checkpoint.load_parts(tmp_path, detector_fit.STATE))
+    wild.restore(checkpoint.load_parts(tmp_path, fit.STATE))
     with pytest.raises(EdgeAgentError, match=r"not a finite number; the last good state is in .*detector_best\.pt"):
-        detector_fit.fit(wild, pool, pool[:2], tmp_path, lines.append, CLASSES)
-    assert (tmp_path / detector_fit.BEST).read_bytes() == before
+        fit.fit(wild, pool, pool[:2], tmp_path, lines.append, CLASSES)
+    assert (tmp_path / fit.BEST).read_bytes() == before
     with pytest.raises(EdgeAgentError, match="nothing was saved yet"):
-        detector_fit.fit(small(pool, 4, rate=1e30), pool, [], tmp_path / "new", lines.append, CLASSES)
+        fit.fit(small(pool, 4, rate=1e30), pool, [], tmp_path / "new", lines.append, CLASSES)
 
 
 def test_it_starts_from_a_carried_over_teacher_of_the_same_shape(shapes: Path, tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_it_starts_from_a_carried_over_teacher_of_the_same_shape(shapes: Path, t
         lines: list[str] = []
         given: dict[str, Any] = {"teacher": str(tmp_path), "start": start, "steps": 2, "rate": 1e-6, "width": 0.5}
         quick(pictures, tmp_path / start, lines, **given, size=(96, 96))
-        (row,) = checkpoint.read_curve(tmp_path / start / "training" / detector_fit.CURVE)
+        (row,) = checkpoint.read_curve(tmp_path / start / "training" / fit.CURVE)
         held[start] = row["held_box"]
         assert np.isfinite(row["feature"]) and row["feature"] > 0
     assert held["teacher"] < held["none"]
@@ -320,7 +323,7 @@ def test_tiles_move_their_boxes_with_them() -> None:
     shown, boxes = plain(picture, (280, 280))
     assert boxes[0, :4].tolist() == [100, 60, 180, 140]
     assert shown[62:138, 102:178].min() > 240 and shown[:56].max() <= 114 and (shown[210:] == 114).all()
-    from edge_agent.workshop.train.detector_augment import _composed
+    from edge_agent.workshop.train.detector.augment import _composed
 
     checked = 0
     for seed in range(40):
@@ -374,7 +377,7 @@ def test_mirrored_targets_are_the_mirrored_picture_s() -> None:
     box = torch.tensor([[[10.0, 20.0, 50.0, 60.0, 0.0, 1.0]]])
     other = torch.tensor([[[46.0, 20.0, 86.0, 60.0, 0.0, 1.0]]])
     told, wanted = (targets_from_boxes(one, grid, 1) for one in (box, other))
-    flipped = detector_fit.mirrored(told, (96, 64))
+    flipped = fit.mirrored(told, (96, 64))
     told = wanted.score[0, :, 0] > 0
     assert torch.equal(flipped.score, wanted.score) and torch.allclose(flipped.boxes[0, told], wanted.boxes[0, told])
 
@@ -397,7 +400,7 @@ def test_folding_and_starting_again_keep_the_function() -> None:
 
 
 def test_onnx_is_the_network(tmp_path: Path) -> None:
-    from edge_agent.workshop.train.detector_graph import to_onnx
+    from edge_agent.workshop.train.detector.graph import to_onnx
 
     folded = folded_copy(new_net(2, narrowed(0.25), 1))
     tensors = {name: value.numpy() for name, value in folded.state_dict().items()}
@@ -411,4 +414,4 @@ def test_onnx_is_the_network(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     back = tensors_of(tmp_path / "m.onnx")
     assert back.keys() == tensors.keys() and all((back[k] == tensors[k]).all() for k in tensors)
-    assert detector.CLASSES[0] == "person"
+    assert detector_recipe.CLASSES[0] == "person"

@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent import registry
+from edge_agent import paths
 from edge_agent.errors import InputError
-from edge_agent.sources.pictures import read_picture
-from edge_agent.tasks.detect import detect
-from edge_agent.types import Detections, Finding, Uri
-from edge_agent.workshop.train import report_detector
-from edge_agent.workshop.train.detector_export import tensors_of
-from edge_agent.workshop.train.report_detector import agreement, figures, main, table, times, variants
+from edge_agent.pictures.read import read_picture
+from edge_agent.tasks.detect.detect import detect
+from edge_agent.types import Detections, Finding
+from edge_agent.uri import Uri
+from edge_agent.workshop.train.detector import report
+from edge_agent.workshop.train.detector.export import tensors_of
+from edge_agent.workshop.train.detector.report import agreement, figures, main, table, times, variants
 from tests.conftest import ROOT
 
 pycocotools = pytest.importorskip("pycocotools.coco", reason='needs pycocotools: pip install "edge-agent-runtime[dev]"')
@@ -28,7 +29,7 @@ FOLDER = str(ROOT / "models" / "edge-yolo")
 def own_truth(tmp_path_factory: pytest.TempPathFactory, demo_pictures: Path) -> Path:
     """A COCO JSON whose labels are what the carried model finds in the carried pictures."""
     model = variants(FOLDER)["model.onnx"]
-    task = detect(Uri("detect", "edge-yolo", {"score": "0.3"}), model, registry.home())
+    task = detect(Uri("detect", "edge-yolo", {"score": "0.3"}), model, paths.home())
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     for number, path in enumerate(sorted(demo_pictures.glob("*.png"))):
@@ -59,14 +60,14 @@ def test_a_model_is_perfect_against_itself(own_truth: Path) -> None:
 
 
 def test_operations_are_those_of_the_convolutions() -> None:
-    told = report_detector.operations(FOLDER)
+    told = report.operations(FOLDER)
     assert told is not None and 100 < told < 1000
     torch = pytest.importorskip("torch", reason='PyTorch\'s network is counted too: see extra "train"')
-    from edge_agent.workshop.train import detector_net
+    from edge_agent.workshop.train.detector import net
 
     tensors = tensors_of(ROOT / "models" / "edge-yolo" / "model.onnx")
     with torch.no_grad():
-        assert detector_net.megaflops(detector_net.from_folded(tensors, 20), (288, 224)) == pytest.approx(told)
+        assert net.megaflops(net.from_folded(tensors, 20), (288, 224)) == pytest.approx(told)
 
 
 def test_agreement_on_a_video(tmp_path: Path, demo_pictures: Path) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent import registry
 from edge_agent.backends import open_net
 from edge_agent.manifest import Served, load
-from edge_agent.sources.pictures import read_picture
-from edge_agent.tasks.detect import detect
-from edge_agent.types import Detections, Finding, Frame, ModelRef, Uri
+from edge_agent.pictures.read import read_picture
+from edge_agent.registry import catalogue, files
+from edge_agent.tasks.detect.detect import detect
+from edge_agent.types import Detections, Finding, Frame, ModelRef
+from edge_agent.uri import Uri
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "models" / "edge-yolo"
@@ -20,9 +21,9 @@ FOLDER = ROOT / "models" / "edge-yolo"
 
 def served(file: str) -> Served:
     """One file of the carried model."""
-    located = registry.locate(str(FOLDER))
+    located = catalogue.locate(str(FOLDER))
     row = next(row for row in located.manifest.file if row.name == file)
-    net = open_net(registry.file_path(located, row), row.format, 1)
+    net = open_net(files.file_path(located, row), row.format, 1)
     given = located.manifest.input
     assert given is not None
     if row.layout == "NHWC":
@@ -78,6 +79,6 @@ def test_the_manifest_tells_its_files_and_classes() -> None:
     names = manifest.names()
     assert names[0] == "person" and names[15] == "cat" and names[73] == "book" and len(names) == 20
     for row in manifest.file:
-        assert registry.file_path(registry.locate(str(FOLDER)), row) == FOLDER / row.name
+        assert files.file_path(catalogue.locate(str(FOLDER)), row) == FOLDER / row.name
     assert (FOLDER / (manifest.card or "")).is_file()
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 9e6

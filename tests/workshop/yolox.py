@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.workshop.train.detector_graph import layers
+from edge_agent.workshop.train.detector.graph import layers
 
 
 def write_yolox(path: Path, classes: int, size: int, seed: int = 0) -> str:
     """Write the file for pictures (1, 3, size, size); returns its sha256. Output (1, N, 5 + classes), raw."""
-    from edge_agent.workshop.train.detector_net import EdgeYolo, narrowed
+    from edge_agent.workshop.train.detector.net import EdgeYolo, narrowed
 
     random = np.random.default_rng(seed)
     tensors: dict[str, Any] = {}

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     detector = kinds.add_parser("detector", help="an edge-yolo from your own pictures")
     _detector_arguments(detector)
     bert = kinds.add_parser("bert", help="an edge-bert from your own text")
-    from edge_agent.workshop.train import bert as recipe
+    from edge_agent.workshop.train.bert import recipe
 
     recipe.add_arguments(bert)
 
@@ -25,12 +25,12 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train what `args.kind` says; 0 when the model folder is written. UsageError where PyTorch is missing."""
     need("training", "torch", "onnx")
     if args.kind == "detector":
-        from edge_agent.workshop.train import detector
+        from edge_agent.workshop.train.detector import recipe as detector_recipe
 
-        return detector.run(args, say)
-    from edge_agent.workshop.train import bert
+        return detector_recipe.run(args, say)
+    from edge_agent.workshop.train.bert import recipe as bert_recipe
 
-    return bert.run(args, say)
+    return bert_recipe.run(args, say)
 
 
 def need(what: str, *modules: str) -> None:

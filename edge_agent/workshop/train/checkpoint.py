@@ -1,5 +1,7 @@
 """Long trainings: checkpoints that are never half written, in parts of a limited size, and the loss curve."""
 
+from __future__ import annotations
+
 import csv
 import math
 import os

@@ -5,7 +5,6 @@ A child of turns.Peer, run by the peers' own Python. The network has MiniLM-L6's
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import sys

@@ -1,0 +1,214 @@
+"""One pipeline made ready: its source opened, its tasks on models that answer, the mailbox between them."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_agent import paths
+from edge_agent.config import Pipeline
+from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.manifest import Served
+from edge_agent.serving.models import Models, Pace
+from edge_agent.sources import Opened, Subscribe, open_source
+from edge_agent.tasks import check_chain, check_order, make_task
+from edge_agent.types import Frame, Sample, StreamState, Task, Text
+from edge_agent.uri import parse_uri
+from edge_agent.walk.mailbox import TOO_OLD, Mailbox
+from edge_agent.walk.pipeline import Stats
+
+WORDS = 64
+"""texts that wait for a task where none may be dropped; then the source waits"""
+FRAMES = 4
+"""the same of pictures, each of which takes megabytes"""
+FIRST_S = 20.0
+"""seconds that a source has for its first picture when it is tried"""
+CAMERA_FPS = 30.0
+"""frames a second of a camera that states none"""
+ALONE = ("classify", "detect", "embed", "recognise", "tag")
+"""tasks that answer each sample by itself, so that several may be under way"""
+
+
+@dataclass(slots=True)
+class Line:
+    """One pipeline at work."""
+
+    config: Pipeline
+    opened: Opened
+    pace: Pace
+    teams: list[list[Task]]
+    """one list of tasks for each frame that is answered at once"""
+    uses: list[dict[str, str]]
+    """for each task, the models that it asked for -> which one serves, and why"""
+    box: Mailbox[Sample]
+    stats: Stats = field(default_factory=Stats)
+    stream: StreamState = field(default_factory=lambda: StreamState("starting"))
+    since: float = field(default_factory=time.time)
+    taken: int = 0
+    """samples that the source gave"""
+    once: bool = False
+    """they cannot be read again: texts without a mark"""
+    refused: str = ""
+    """why a model that was switched to does not serve, one line; empty when it does"""
+    ended: bool = False
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def unanswered(self) -> int:
+        """Texts that were taken, cannot be read again and have no answer."""
+        return self.opened.left() + (self.taken - self.stats.samples if self.once else 0)
+
+    @property
+    def models(self) -> list[str]:
+        """Name, version and reason of each model that serves here."""
+        return list(dict.fromkeys(why for uses in self.uses for why in uses.values()))
+
+
+def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resume_at: int | None = None) -> Line:
+    """Check one pipeline and make ready what it needs; nothing is read and no thread starts.
+
+    Raises an EdgeAgentError, one line that names the pipeline.
+    """
+    try:
+        try:
+            opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
+            if pipe.isolate:
+                from edge_agent.sources.isolated import isolated
+
+                opened = isolated(parse_uri(pipe.source), opened)
+        except EdgeAgentError as error:
+            raise type(error)(f"source: {error}") from None
+        pace = pace_of(pipe, opened)
+        teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
+        if not teams[0] and opened.yields is not Text:
+            raise ConfigError('tasks: pictures need a task; write tasks = ["detect:detector"]')
+        if opened.yields is Text and pipe.report not in (None, "every") and not _folds_texts(pipe):
+            raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
+    except EdgeAgentError as error:
+        raise type(error)(f"pipeline {pipe.name}: {error}") from None
+    room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
+    old = TOO_OLD if opened.live else math.inf
+    box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
+    # how many threads work on it is settled here: a model that is swapped in later keeps to it
+    return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
+
+
+def first_sample(line: Line) -> tuple[bool | None, str]:
+    """Whether a picture comes from its source within FIRST_S, and a line about it. None for a source of text: what is
+    read there is not read again.
+    """
+    if line.opened.yields is not Frame:
+        uri = parse_uri(line.config.source)
+        return None, f"{line.config.name}: no text is taken from {uri.scheme}, as it would be gone"
+    stop, said = threading.Event(), ["nothing comes"]
+    found: list[Frame] = []
+    began = time.monotonic()
+
+    def read() -> None:
+        try:
+            for item in line.opened.run(stop):
+                if isinstance(item, Frame):
+                    found.append(item)
+                elif isinstance(item, StreamState) and item.condition != "ok":
+                    said.append(f"{item.condition}{item.why and f': {item.why}'}")
+                if found:
+                    break
+        except EdgeAgentError as error:
+            said.append(str(error))
+        finally:
+            ended.set()
+
+    ended = threading.Event()
+    reader = threading.Thread(target=read, name="first", daemon=True)
+    reader.start()
+    ended.wait(FIRST_S)
+    stop.set()
+    reader.join(FIRST_S)
+    if not found:
+        return False, f"{line.config.name}: no picture within {time.monotonic() - began:.0f} s: {said[-1]}"
+    (frame,) = found[:1]
+    took = time.monotonic() - began
+    return True, f"{line.config.name}: a picture of {frame.width}x{frame.height} after {took:.1f} s"
+
+
+def _folds_texts(pipe: Pipeline) -> bool:
+    """Whether what its tasks find in texts can be alike: numbers are unusual or not; of others' tasks nobody knows."""
+    return any(scheme == "anomaly" or ":" in scheme for scheme in (parse_uri(f"{task}:").scheme for task in pipe.tasks))
+
+
+def pace_of(pipe: Pipeline, opened: Opened) -> Pace:
+    """How fast its samples come: as its source says, else as cameras do; what waits comes as fast as it is taken, and
+    text always waits.
+    """
+    stated = parse_uri(pipe.source).options.get("fps") or CAMERA_FPS
+    return Pace(float(stated) if opened.live else math.inf, pipe.workers)
+
+
+def make_teams(
+    pipe: Pipeline, yields: type, serve: Callable[[str], Served], keep: Line | None = None, swapped: str = ""
+) -> tuple[list[list[Task]], list[dict[str, str]]]:
+    """The tasks of a pipeline, once for each sample that is to be answered at once, and the models that they use.
+
+    Parameters as of `make_tasks`. As many as its model is best run by; one where a task remembers what it saw.
+    """
+    workers = 1
+
+    def ask(name: str) -> Served:
+        nonlocal workers
+        served = serve(name)
+        workers = max(workers, served.workers)
+        return served
+
+    kept, used = (keep.teams, keep.uses) if keep else ([], None)
+    tasks, uses = make_tasks(pipe, yields, ask, kept[0] if kept else None, used, swapped)
+    if any(task.partition(":")[0] not in ALONE for task in pipe.tasks):
+        workers = 1
+    others = [
+        make_tasks(pipe, yields, serve, kept[n] if kept else None, used, swapped)[0]
+        for n in range(1, len(kept) or workers)
+    ]
+    return [tasks, *others], uses
+
+
+def make_tasks(
+    pipe: Pipeline,
+    yields: type,
+    serve: Callable[[str], Served],
+    kept: list[Task] | None = None,
+    used: list[dict[str, str]] | None = None,
+    swapped: str = "",
+) -> tuple[list[Task], list[dict[str, str]]]:
+    """The tasks of a pipeline and, for each, the models that it asked for (see `Line.uses`).
+
+    `kept`, `used`, `swapped`: of those tasks only the ones on the model of that name are made anew. Raises an
+    EdgeAgentError.
+    """
+    uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
+    try:
+        check_order(yields, [uri.scheme for uri in uris])
+    except ConfigError as error:
+        raise ConfigError(f"tasks: {error}") from None
+    tasks: list[Task] = []
+    uses: list[dict[str, str]] = []
+    for number, uri in enumerate(uris):
+        asked: dict[str, str] = {}
+
+        def ask(name: str, asked: dict[str, str] = asked) -> Served:
+            served = serve(name)
+            asked[name] = f"{served.ref.name} {served.ref.version}: {served.why}"
+            return served
+
+        if kept is not None and used is not None and swapped not in used[number]:
+            tasks.append(kept[number])
+            asked |= used[number]
+        else:
+            try:
+                tasks.append(make_task(uri, ask, paths.home()))
+            except EdgeAgentError as error:
+                raise type(error)(f"tasks: {error}") from None
+        uses.append(asked)
+    check_chain(yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
+    return tasks, uses

@@ -1,0 +1,175 @@
+"""The main job on one machine: a clip and some lines in, a real broker, and what comes back from it.
+
+The clip is made of three carried pictures as a camera would see them: it pans and zooms, goes black, freezes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent import paths
+from edge_agent.agent.agent import Agent
+from edge_agent.config import Mqtt, parse
+from edge_agent.consumer.listen import listen
+from edge_agent.device.health import rss_bytes
+from edge_agent.errors import EdgeAgentError, FetchError, UsageError
+from edge_agent.sources.clip import make_clip
+
+DEVICE = "demo"
+CONFIG = """
+[device]
+id = "{device}"
+
+[mqtt]
+url = "mqtt://127.0.0.1:{port}"
+
+[store]
+path = "{folder}/store"
+
+[[pipeline]]
+name = "camera"
+source = "files:{folder}/clip.avi?pace=own&loop=true&frozen=1.5"
+tasks = ["detect:detector"]
+report = "changes"
+
+[[pipeline]]
+name = "words"
+source = "lines:{folder}/lines.txt?rate=2&follow=false"
+tasks = ["classify:encoder?labels={labels}"]
+"""
+CATCH_UP_S = 10.0
+"""seconds that the last events have to come back"""
+
+
+@dataclass(slots=True)
+class Summary:
+    """What the demo did; `lost` is what was sent to the outbox and never came back from the broker."""
+
+    seconds: float = 0.0
+    frames: int = 0
+    texts: int = 0
+    sent: int = 0
+    received: int = 0
+    lost: int = 0
+    duplicates: int = 0
+    stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """pipeline.stage -> median and 95th percentile, ms"""
+    peak_rss: int = 0
+    models: list[str] = field(default_factory=list)
+
+
+Heard = Callable[[str, dict[str, Any]], None]
+"""Told of each message that came back: what follows the device in its topic, and its JSON."""
+
+
+def run(seconds: float | None, heard: Heard, note: Callable[[str], None], stop: threading.Event) -> Summary:
+    """Run for `seconds`, or until `stop`. `note` hears one line about each step.
+
+    Raises UsageError when the demo's extra is not installed, EdgeAgentError when the broker does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as name, _broker() as port:
+        folder = Path(name)
+        note(f"broker: iotcore on 127.0.0.1:{port}")
+        note("making a clip of three pictures; then each model is tried, which takes longer the first time")
+        make_clip(paths.carried("deploy", "demo"), folder / "clip.avi")
+        shutil.copy(paths.carried("deploy", "demo", "lines.txt"), folder / "lines.txt")
+        labels = paths.carried("deploy", "demo", "intents.toml")
+        config = parse(CONFIG.format(device=DEVICE, port=port, folder=folder, labels=labels))
+        back = _Consumer(config.mqtt, heard)
+        back.start()
+        try:
+            agent = Agent(config, race=True)
+        except FetchError as error:  # no text encoder of our own beside the program: get the published one
+            note(f"{error}; fetching it")
+            agent = Agent(config, pull=True, race=True)
+        for line in agent.lines:
+            for why in line.models:
+                note(f"{line.config.name}: {why}")
+        if seconds is not None:
+            threading.Timer(seconds, stop.set).start()
+        began = time.monotonic()
+        agent.run(stop)
+        spent = time.monotonic() - began
+        back.wait_for(agent.outbox.last, CATCH_UP_S)
+        back.stop.set()
+        return _sum_up(agent, back, spent)
+
+
+def _sum_up(agent: Agent, back: _Consumer, spent: float) -> Summary:
+    camera, words = agent.lines
+    total = Summary(seconds=spent, frames=camera.taken, texts=words.taken, peak_rss=rss_bytes(peak=True))
+    total.sent, total.received, total.duplicates = agent.outbox.last, len(back.seqs), back.duplicates
+    total.lost = len(set(range(1, agent.outbox.last + 1)) - back.seqs)
+    for line in agent.lines:
+        total.models += line.models
+        for stage, times in line.stats.stages.items():
+            ordered = sorted(times)
+            p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+            total.stages[f"{line.config.name}.{stage}"] = (statistics.median(ordered), p95)
+    return total
+
+
+class _Consumer(threading.Thread):
+    """Hears what comes back from the broker and counts it."""
+
+    def __init__(self, mqtt: Mqtt, heard: Heard) -> None:
+        super().__init__(name="consumer", daemon=True)
+        self.mqtt, self.heard = mqtt, heard
+        self.seqs: set[int] = set()
+        self.duplicates = 0
+        self.stop = threading.Event()
+        self._state = threading.Condition()
+        self._ready = threading.Event()
+
+    def start(self) -> None:
+        """Return once it is subscribed, so that it misses nothing."""
+        super().start()
+        if not self._ready.wait(20):
+            raise EdgeAgentError("demo: the broker on 127.0.0.1 does not answer; is a firewall in the way?")
+
+    def run(self) -> None:
+        base = f"{self.mqtt.prefix}/{DEVICE}/"
+        for message in listen(self.mqtt, [f"{base}#"], self.stop):
+            if isinstance(message, str):
+                self._ready.set()
+                continue
+            topic, payload, _ = message
+            tail = topic.removeprefix(base)
+            body: dict[str, Any] = msgspec.json.decode(payload) if tail != "status" else {"status": payload.decode()}
+            if tail.endswith("/events"):
+                with self._state:
+                    self.duplicates += body["seq"] in self.seqs
+                    self.seqs.add(body["seq"])
+                    self._state.notify_all()
+            self.heard(tail, body)
+
+    def wait_for(self, last: int, seconds: float) -> None:
+        """Wait until every number up to `last` came back, or the time is over."""
+        with self._state:
+            self._state.wait_for(lambda: len(self.seqs) >= last, seconds)
+
+
+@contextmanager
+def _broker() -> Iterator[int]:
+    """An embedded broker on a free port of 127.0.0.1; yields the port."""
+    try:
+        from iotcore import Broker
+    except ImportError:
+        raise UsageError('the demo brings its own broker: pip install "edge-agent-runtime[demo]"') from None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with Broker(listen="127.0.0.1", port=port, max_payload_size=256 * 1024):
+        yield port

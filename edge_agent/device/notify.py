@@ -1,0 +1,19 @@
+"""Words to systemd: ready, stopping, still alive."""
+
+from __future__ import annotations
+
+import os
+
+
+def _notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens elsewhere."""
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect(address)
+        channel.send(message.encode())

@@ -1,0 +1,58 @@
+"""Does a variant (int8, fp16, pruned, another runtime) answer as its parent does? Runs in the child of gate/ask.py.
+
+The samples are sealed: the carried pictures, each also mirrored, darkened and cut, or everyday sentences; and what
+the device itself recorded under HOME/samples.
+
+The least of some figures decides, each of them 1 for a variant that answers alike. Detectors: mAP50 of the variant's
+boxes against the parent's (those that the parent would report), what each reports of the other's boxes, how many and
+how well they lie, what is left of the parent's faint boxes, and what it loses on labels where
+HOME/samples/instances.json has some. Encoders: the correlation of the cosines of all pairs of sentences, agreement and
+F1 of the labels that heads fitted on each give, and how near the vectors are to the parent's, of long texts too. Text
+classifiers and taggers: agreement and F1 of their labels, or of their tags and spans. Classifiers of pictures: how
+often the first label is the same, and sure enough. All three: how far the shares of the labels go up and down with the
+parent's. Autoencoders: the rank correlation of the reconstruction errors, and how many are of the parent's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_agent.gate.opened import open_served
+from edge_agent.gate.trial import Result, Trial
+from edge_agent.manifest import Served
+from edge_agent.tasks.anomaly.proof import _anomalies
+from edge_agent.tasks.detect.proof import _detectors
+from edge_agent.tasks.recognise.proof import _recognisers
+from edge_agent.tasks.text.proof import _encoders, _labellers, _taggers
+
+
+def agree(trial: Trial) -> Result:
+    """How far the first variant agrees with the second. Refused below 1 - max_drop of the manifest."""
+    assert trial.manifest is not None
+    variant, parent = trial.variants
+    one = open_served(trial.manifest, variant, trial.parts, trial.threads)
+    other = open_served(trial.parent or trial.manifest, parent, trial.parent_parts, trial.threads)
+    agreement, count, measure = _COMPARED[trial.manifest.task](one, other)
+    figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.title()}
+    figures["max_drop"] = trial.manifest.max_drop
+    if np.isnan(agreement):
+        note = f"not compared: its parent {parent.file.title()} has nothing to say about {count} samples"
+        return Result(True, notes=[note], figures={**figures, "agreement": None})
+    told = f"{measure} {agreement:.3f} against {parent.file.title()} on {count} samples"
+    if agreement < 1 - trial.manifest.max_drop:
+        least = f"at least {1 - trial.manifest.max_drop:.3f} is asked for"
+        return Result(False, f"it does not agree with its parent: {told}, {least}", figures=figures)
+    return Result(True, notes=[told], figures=figures)
+
+
+_COMPARED: dict[str, Callable[[Served, Served], tuple[float, int, str]]] = {
+    "detect": _detectors,
+    "encode": _encoders,
+    "classify": _labellers,
+    "tag": _taggers,
+    "recognise": _recognisers,
+    "anomaly": _anomalies,
+}
+"""task -> a function of a variant and its parent: what says least for the variant, samples, and what that is"""

@@ -1,0 +1,1 @@
+"""Network files, read and changed without a runtime."""

@@ -1,0 +1,298 @@
+"""The same network with fewer passes over memory: what ONNX Runtime does not rewrite by itself, done in the ONNX file.
+
+Its convolutions work on blocks of channels, and every operator that cannot makes it put them back in order before and
+into blocks again behind it. Five patterns of detectors go, none of which multiplies more or less than before:
+
+- a convolution, and what activates it, whose channels are then split: one convolution for each part
+- channels of several tensors joined for one convolution: one convolution for each, their results added (the runtime
+  adds while it writes)
+- every second pixel of the picture, four times, joined (YOLOv5's and YOLOX's focus): a convolution of twice the size
+  and stride on the picture itself
+- maxima over ever larger windows of the same tensor (SPP): each taken over what the one before it gave
+- a picture in three planes, for one convolution: the picture with its channels last, as cameras and files give it, for
+  a convolution of one channel, three times as wide. The input then is [1, height, width, 3]; where all that is done
+  with a pixel before is to multiply it, and to put RGB in order, the weights do that, and the input takes uint8 as
+  frames have them
+
+The numbers are the same but for how they are rounded: they are added up, and pixels multiplied, in another order. Only
+float32 weights that lie in the file are touched; what does not fit a pattern stays as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_agent.errors import RefusedError
+from edge_agent.graphs.nodes import FLOAT, UINT8, Graph, Node
+from edge_agent.manifest import Input
+
+ACTIVATIONS = {"HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh"}
+"""operators that treat every channel alike, when all that they take comes from one convolution"""
+KEEP_CHANNELS = {"Add", "AveragePool", "Clip", "MaxPool", "Mul", "Resize", "Upsample", *ACTIVATIONS}
+"""operators whose result has the channels of what they take first"""
+
+
+def rewrite(path: Path, out: Path, prepared: Input | None = None) -> str:
+    """Write the network in `path` to `out` with the patterns gone: how many of each, one line.
+
+    `prepared`: how a picture is made ready for it, which the result does itself where it says "pixels".
+    "" where there are none, and nothing is written. Raises RefusedError, one line, for a file that cannot be read.
+    """
+    try:
+        graph = Graph(path)
+        counts = {"split channels": split(graph), "focus": focus(graph), "joined channels": join(graph)}
+        counts["pools"] = pool(graph)
+        counts["planes"] = interleave(graph)
+        counts["pixels"] = pixels(graph, prepared)
+    except (IndexError, ValueError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
+    if any(counts.values()):
+        graph.write(out)
+    return ", ".join(f"{count} of {what}" for what, count in counts.items() if count)
+
+
+def split(graph: Graph) -> int:
+    """Convolution, activation, split of its channels -> a convolution and an activation for each part."""
+    found = 0
+    for last in [node for node in graph.nodes if node.op == "Split" and node.one("axis", 0) == 1]:
+        chain = _activated(graph, last.inputs[0])
+        if not chain or graph.users()[last.inputs[0]] != 1:
+            continue
+        conv, weight = chain[0], graph.tensors[chain[0].inputs[1]]
+        sizes = _sizes(graph, last, len(weight))
+        if sum(sizes) != len(weight):
+            continue
+        made: list[Node] = []
+        ends = np.cumsum(sizes)[:-1]
+        weights = np.split(weight, ends)
+        biases = np.split(graph.tensors[conv.inputs[2]], ends) if len(conv.inputs) > 2 else None
+        for number, output in enumerate(last.outputs):
+            names = {name: graph.fresh(f"{name}/part{number}") for node in chain for name in node.outputs}
+            names[last.inputs[0]] = output
+            constants = [graph.constant(f"{conv.inputs[1]}/part{number}", weights[number])]
+            if biases is not None:
+                constants.append(graph.constant(f"{conv.inputs[2]}/part{number}", biases[number]))
+            for node in chain:
+                inputs = (node.inputs[0], *constants) if node is conv else node.inputs
+                made.append(
+                    replace(
+                        node,
+                        inputs=tuple(names.get(name, name) for name in inputs),
+                        outputs=tuple(names[name] for name in node.outputs),
+                    )
+                )
+        graph.put(made, last, chain)
+        found += 1
+    return found
+
+
+def join(graph: Graph) -> int:
+    """Join of channels, convolution -> a convolution of each tensor, and additions."""
+    found = 0
+    for first in [node for node in graph.nodes if node.op == "Concat" and node.one("axis", 0) == 1]:
+        convs = [node for node in graph.nodes if first.outputs[0] in node.inputs]
+        sizes = [_channels(graph, name) for name in first.inputs]
+        fits = [_is_plain(graph, conv) and sum(sizes) == graph.tensors[conv.inputs[1]].shape[1] for conv in convs]
+        if 0 in sizes or not fits or not all(fits) or first.outputs[0] in graph.outputs or len(sizes) < 2:
+            continue
+        for conv in convs:
+            weights = np.split(graph.tensors[conv.inputs[1]], np.cumsum(sizes)[:-1], axis=1)
+            made: list[Node] = []
+            before = ""
+            for number, (name, weight) in enumerate(zip(first.inputs, weights, strict=True)):
+                constant = graph.constant(f"{conv.inputs[1]}/of{number}", weight)
+                term = graph.fresh(f"{conv.outputs[0]}/of{number}")
+                bias = conv.inputs[2:] if number == 0 else ()
+                made.append(replace(conv, inputs=(name, constant, *bias), outputs=(term,)))
+                if number:
+                    end = number == len(weights) - 1
+                    total = conv.outputs[0] if end else graph.fresh(f"{conv.outputs[0]}/to{number}")
+                    made.append(Node("Add", (before, term), (total,), {}))
+                    term = total
+                before = term
+            graph.put(made, conv, [conv])
+        graph.nodes.remove(first)
+        found += 1
+    return found
+
+
+def focus(graph: Graph) -> int:
+    """Every second pixel joined, convolution -> a convolution of twice the kernel, stride and padding."""
+    found = 0
+    for first in [node for node in graph.nodes if node.op == "Concat" and node.one("axis", 0) == 1]:
+        convs = [node for node in graph.nodes if first.outputs[0] in node.inputs]
+        places = [_every_second(graph, name) for name in first.inputs]
+        sources = {place[0] for place in places if place is not None}
+        if len(convs) != 1 or len(places) != 4 or None in places or len(sources) != 1:
+            continue
+        (conv,) = convs
+        (source,) = sources
+        if not _is_plain(graph, conv) or set(conv.some("dilations", [1])) != {1} or not sources <= graph.given.keys():
+            continue
+        old = graph.tensors[conv.inputs[1]]
+        count, (high, wide) = old.shape[1] // 4, old.shape[2:]
+        new = np.zeros((len(old), count, 2 * high, 2 * wide), np.float32)
+        for number, place in enumerate(places):
+            if place is not None:
+                new[:, :, place[1] :: 2, place[2] :: 2] = old[:, number * count : (number + 1) * count]
+        doubled = {
+            "kernel_shape": [2 * high, 2 * wide],
+            "pads": [2 * pad for pad in conv.some("pads", [0] * 4)],
+            "strides": [2 * step for step in conv.some("strides", [1] * 2)],
+        }
+        constant = graph.constant(f"{conv.inputs[1]}/whole", new)
+        made = replace(conv, inputs=(source, constant, *conv.inputs[2:]), ints={**conv.ints, **doubled})
+        graph.put([made], conv, [conv, first])
+        graph.drop_unused()
+        found += 1
+    return found
+
+
+def pool(graph: Graph) -> int:
+    """Maxima over windows of 5, 9 and 13 of one tensor -> over 5 of it, over 5 of those, over 5 of these.
+
+    What lies beyond the edge counts for nothing in a MaxPool, so that the numbers are the same there, too.
+    """
+    groups: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if _is_centred(node):
+            groups.setdefault(node.inputs[0], []).append(node)
+    found = 0
+    for group in groups.values():
+        group.sort(key=lambda node: node.some("kernel_shape", []))
+        for before, node in itertools.pairwise(group):
+            side = node.some("kernel_shape", [])[0] - before.some("kernel_shape", [])[0] + 1
+            at = graph.nodes.index(node)
+            if side > 1 and any(before.outputs == one.outputs for one in graph.nodes[:at]):
+                ints = {**node.ints, "kernel_shape": [side] * 2, "pads": [side // 2] * 4}
+                graph.nodes[at] = replace(node, inputs=before.outputs, ints=ints)
+                found += 1
+    return found
+
+
+def interleave(graph: Graph) -> int:
+    """Picture in planes, convolution -> picture with its channels last, convolution of one channel."""
+    for picture, shape in graph.given.items():
+        convs = [node for node in graph.nodes if picture in node.inputs]
+        if shape[:2] != [1, 3] or 0 in shape or len(shape) != 4 or graph.users()[picture] != 1:
+            continue
+        (conv,) = convs
+        if not _is_plain(graph, conv) or set(conv.some("dilations", [1])) != {1}:
+            continue
+        weight = graph.tensors[conv.inputs[1]].transpose(0, 2, 3, 1)
+        count, high, wide, _ = weight.shape
+        top, left, bottom, right = conv.some("pads", [0] * 4)
+        down, along = conv.some("strides", [1] * 2)
+        ints = {"kernel_shape": [high, 3 * wide], "pads": [top, 3 * left, bottom, 3 * right]}
+        rows = graph.constant(f"{picture}/rows", np.array([1, 1, shape[2], 3 * shape[3]]))
+        constant = graph.constant(f"{conv.inputs[1]}/rows", weight.reshape(count, 1, high, 3 * wide))
+        taken = graph.fresh(f"{picture}/as rows")
+        made = replace(
+            conv,
+            inputs=(taken, constant, *conv.inputs[2:]),
+            ints={**conv.ints, **ints, "strides": [down, 3 * along]},
+        )
+        graph.put([Node("Reshape", (picture, rows), (taken,), {}), made], conv, [conv])
+        graph.interleaved = picture
+        return 1
+    return 0
+
+
+def pixels(graph: Graph, prepared: Input | None) -> int:
+    """Behind `interleave`: the first convolution takes uint8 BGR, its weights multiplied as each pixel was before.
+
+    A mean cannot be taken in: beyond the edge the convolution sees the zeros of what was prepared.
+    """
+    picture = graph.interleaved
+    if not picture or prepared is None or any(prepared.mean):
+        return 0
+    (rows,) = [node for node in graph.nodes if picture in node.inputs]
+    (conv,) = [node for node in graph.nodes if rows.outputs[0] in node.inputs]
+    weight = graph.tensors[conv.inputs[1]]
+    of_channel = weight.reshape(*weight.shape[:3], -1, 3) * (prepared.scale / np.array(prepared.std))
+    if prepared.channels == "RGB":
+        of_channel = of_channel[..., ::-1]
+    graph.exchange(conv.inputs[1], of_channel.reshape(weight.shape).astype(np.float32))
+    widened = Node("Cast", (picture,), (graph.fresh(f"{picture}/as numbers"),), {"to": FLOAT})
+    graph.put([widened, replace(rows, inputs=(*widened.outputs, *rows.inputs[1:]))], rows, [rows])
+    graph.element = UINT8
+    return 1
+
+
+# ── what the patterns are made of ────────────────────────────────────────────────────────────────────────────
+
+
+def _is_plain(graph: Graph, node: Node) -> bool:
+    """Whether it is a convolution of a picture, of all its channels at once, whose weights are known."""
+    known = all(name in graph.tensors and graph.tensors[name].dtype == np.float32 for name in node.inputs[1:])
+    whole = not node.rest and node.one("group", 1) == 1
+    return node.op == "Conv" and known and whole and graph.tensors[node.inputs[1]].ndim == 4
+
+
+def _is_centred(node: Node) -> bool:
+    """Whether it takes the maximum over an odd square around each pixel, and keeps the size."""
+    side, *others = node.some("kernel_shape", [0])
+    plain = not node.rest and len(node.outputs) == 1 and node.one("ceil_mode", 0) == node.one("storage_order", 0) == 0
+    still = set(node.some("strides", [1])) == set(node.some("dilations", [1])) == {1}
+    square = others == [side] and side % 2 == 1 and node.some("pads", [0]) == [side // 2] * 4
+    return node.op == "MaxPool" and plain and still and square
+
+
+def _activated(graph: Graph, name: str) -> list[Node]:
+    """The convolution that `name` comes from and the activation between, in order; empty where it is not so."""
+    chain: list[Node] = []
+    todo = [name]
+    while todo:
+        node = graph.maker(todo.pop())
+        if node is None or node in chain:
+            continue
+        if node.op not in ACTIVATIONS and not _is_plain(graph, node):
+            return []
+        chain.append(node)
+        todo += node.inputs if node.op in ACTIVATIONS else ()
+    if sum(node.op == "Conv" for node in chain) != 1:
+        return []
+    inside = Counter(given for node in chain for given in node.inputs)
+    users = graph.users()
+    made = {output for node in chain for output in node.outputs}
+    alone = all(users[output] == inside[output] for output in made - {name})
+    own = all(given in made for node in chain if node.op in ACTIVATIONS for given in node.inputs)
+    return sorted(chain, key=graph.nodes.index) if alone and own else []
+
+
+def _sizes(graph: Graph, node: Node, channels: int) -> list[int]:
+    """Of the parts of a Split."""
+    if len(node.inputs) > 1 and node.inputs[1]:
+        given = graph.tensors.get(node.inputs[1])
+        return [] if given is None else [int(size) for size in given]
+    count = len(node.outputs)
+    return node.some("split", []) or ([channels // count] * count if channels % count == 0 else [])
+
+
+def _channels(graph: Graph, name: str) -> int:
+    """Of a tensor within the network, found behind its convolution; 0: not known."""
+    node = graph.maker(name)
+    while node is not None and node.op in KEEP_CHANNELS:
+        node = graph.maker(node.inputs[0])
+    if node is None or node.inputs[1:2] == () or node.inputs[1] not in graph.tensors:
+        return 0
+    return len(graph.tensors[node.inputs[1]]) if node.op == "Conv" else 0
+
+
+def _every_second(graph: Graph, name: str) -> tuple[str, int, int] | None:
+    """The picture of which `name` is every second row and column, and the first of them; None where it is not."""
+    starts: dict[int, int] = {}
+    while (node := graph.maker(name)) is not None and node.op == "Slice" and len(node.inputs) == 5:
+        if any(given not in graph.tensors for given in node.inputs[1:]):
+            return None
+        for start, _, axis, step in zip(*(graph.tensors[given].tolist() for given in node.inputs[1:]), strict=True):
+            if step != 2 or axis in starts or start not in (0, 1):
+                return None
+            starts[axis] = start
+        name = node.inputs[0]
+    return (name, starts[2], starts[3]) if set(starts) == {2, 3} else None

@@ -1,0 +1,1 @@
+"""What a bare model file is, read from the file itself."""

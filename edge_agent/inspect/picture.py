@@ -1,0 +1,291 @@
+"""How a picture goes into a network: layout, size, scale and channel order, each with the evidence for it.
+
+Evidence, the strongest first: what the exporter wrote, arithmetic at the head of the graph, the range of a quantized
+input, bytes as input; then the way in which the family is trained, which is a guess and has to be tried.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from edge_agent.errors import UsageError
+from edge_agent.families.heads import shape, side
+from edge_agent.families.table import TRAINED, USUAL, Channels, Range
+from edge_agent.graphs.graph import IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
+from edge_agent.manifest import Input
+from edge_agent.types import TensorSpec
+
+DYNAMIC_SIDE = 640
+"""pixels taken for a detector whose input has no fixed size"""
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+CAFFE_MEAN = (123.68, 116.779, 103.939)
+"""R, G, B on 0..255, as Caffe's networks have them subtracted"""
+RANGES: tuple[Range, ...] = ("0..1", "0..255", "-1..1", "imagenet", "caffe")
+ALWAYS = ("yolox", "yolox-decoded", "edge-yolo", "yolov5", "yolov6", "yolov8", "rtdetr", "nanodet")
+"""families that everybody trains in their own way: it holds unless another one does clearly better"""
+SMOOTH = ("image-classifier", "image-classifier-logits", "ssd")
+"""families for which a picture is made smaller by area. Visual wake words: 0.80 instead of 0.72 are right of 86
+pictures, 0.83 instead of 0.82 of 317 others. SSD: mAP 0.194 instead of 0.193, on others 0.160 both; it looks at 300
+pixels of whatever is given, and may afford it. The YOLOs lose (YOLOX-nano 0.289 instead of 0.291, edge-yolo 0.168
+instead of 0.171), being trained on linear ones, and the 1 to 5 ms that two megapixels take are their whole inference"""
+SPANS: dict[Range, tuple[float, float]] = {
+    "0..1": (0, 1),
+    "0..255": (0, 255),
+    "-1..1": (-1, 1),
+    "imagenet": (-2.118, 2.64),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the picture may go in: the first is the likeliest, more than one have to be tried."""
+
+    first: Input
+    ranges: tuple[Input, ...]
+    """the same with other scales, where nothing in the file says which"""
+    orders: bool
+    """whether the channel order is open too"""
+    reasons: tuple[str, ...]
+
+
+def layout(spec: TensorSpec, graph: FileGraph, tflite: bool) -> tuple[Literal["NCHW", "NHWC"] | None, str]:
+    """Where the three colours stand, and why; None where no axis can hold them."""
+    a, c = spec.shape[1], spec.shape[3]
+    if a == 3 and c != 3:
+        return "NCHW", f"input {spec.name} is {shape(spec)}, 3 stands second"
+    if c == 3 and a != 3:
+        return "NHWC", f"input {spec.name} is {shape(spec)}, 3 stands last"
+    if a not in (None, 3) and c not in (None, 3):
+        return None, f"no axis of 3 colours in the input {shape(spec)}"
+    if tflite:
+        return "NHWC", f"input {spec.name} is {shape(spec)}, and TFLite's convolutions want the colours last"
+    if leading(graph, spec.name).perm == (0, 3, 1, 2):
+        return "NHWC", f"input {spec.name} is {shape(spec)}, and the graph moves the last axis to the front"
+    return "NCHW", f"input {spec.name} is {shape(spec)}, and ONNX convolutions want the colours second"
+
+
+def size(
+    spec: TensorSpec, order: Literal["NCHW", "NHWC"], outputs: tuple[TensorSpec, ...], meta: Any
+) -> tuple[int, int, str]:
+    """Width, height in pixels and why."""
+    height, width = spec.shape[2:] if order == "NCHW" else spec.shape[1:3]
+    if width and height:
+        return width, height, "fixed by the input"
+    stated = _numbers(meta.get("imgsz", ""))
+    if len(stated) in (1, 2) and all(1 <= v <= 8192 for v in stated):
+        return int(stated[-1]), int(stated[0]), "the file leaves it open and states imgsz"
+    counted = side(outputs)
+    if counted:
+        return width or counted, height or counted, "the file leaves it open, the rows of its output count these cells"
+    return width or DYNAMIC_SIDE, height or DYNAMIC_SIDE, "the file leaves it open"
+
+
+def ways(spec: TensorSpec, graph: FileGraph, family: str, base: dict[str, Any]) -> Ways:
+    """`base`: width, height and layout. Scale and channels with the evidence, or what has to be tried."""
+    channels, usual, letterbox = TRAINED.get(family, USUAL)
+    head = leading(graph, spec.name)
+    resize: Literal["linear", "area"] = "area" if family in SMOOTH else "linear"
+    start = Input(**base, letterbox=letterbox, resize=resize)
+    order, why_order = _order(graph, head)
+    reasons = [f"letterbox {letterbox} on 114: as the family {family} is trained"]
+    if resize != "linear":
+        reasons.append(f"resize {resize}: better for the family {family}, as was measured")
+    if order:
+        channels = order
+        reasons.append(f"channels {order}: {why_order}")
+    given = (
+        _told(graph, start, channels)
+        or (_bytes(spec, graph, start, channels) if spec.dtype == "uint8" else None)
+        or _stated(graph, family, start, channels)
+        or _computed(spec, head, start, channels)
+        or _bytes(spec, graph, start, channels)
+    )
+    if given:
+        first, why = given
+        reasons.append(f"scale {_said(first)}: {why}")
+        return Ways(first, (), not order, tuple(reasons))
+    first = scaled(start, usual, channels)
+    return Ways(first, tuple(scaled(start, r, channels) for r in RANGES if r != usual), not order, tuple(reasons))
+
+
+def scaled(start: Input, kind: Range, channels: Channels) -> Input:
+    """`start` with the pixels mapped to that range."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale = 1.0
+    if kind == "0..1":
+        scale = 1 / 255
+    elif kind == "-1..1":
+        mean = std = (127.5, 127.5, 127.5)
+    elif kind == "imagenet":
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == "RGB" else (IMAGENET_MEAN[::-1], IMAGENET_STD[::-1])
+    elif kind == "caffe":
+        mean = CAFFE_MEAN if channels == "RGB" else CAFFE_MEAN[::-1]
+    return msgspec.structs.replace(start, channels=channels, scale=scale, mean=mean, std=std)
+
+
+def swapped(picture: Input) -> Input:
+    """The same with the other channel order; mean and std follow their channels."""
+    other: Channels = "RGB" if picture.channels == "BGR" else "BGR"
+    return msgspec.structs.replace(picture, channels=other, mean=picture.mean[::-1], std=picture.std[::-1])
+
+
+def _said(picture: Input) -> str:
+    ends = [((x * picture.scale) - picture.mean[0]) / picture.std[0] for x in (0, 255)]
+    return f"{ends[0]:.3g}..{ends[1]:.3g}"
+
+
+def describe(picture: Input) -> str:
+    """e.g. BGR 0..255."""
+    return f"{picture.channels} {_said(picture)}"
+
+
+def _order(graph: FileGraph, head: Leading) -> tuple[Channels | None, str]:
+    said = graph.told.get("channels", "")
+    if said in ("RGB", "BGR"):
+        return ("RGB" if said == "RGB" else "BGR"), "--channels"
+    stated = graph.meta.get("color_space") or graph.meta.get("Image.BitmapPixelFormat", "")
+    if stated[:3].upper() in ("RGB", "BGR"):
+        return ("RGB" if stated[:3].upper() == "RGB" else "BGR"), f"the file's metadata says {stated[:8]}"
+    if _own(graph):
+        return "BGR", "the file was written by this project's own export"
+    if _ultralytics(graph.meta):
+        return "RGB", "the metadata is Ultralytics', whose exports take RGB"
+    means = head.offset
+    if len(means) == 3 and means[0] != means[2]:
+        mean = [-m / g for m, g in zip(means, head.gain * 3, strict=False)]
+        # in ImageNet's mean red is the brightest channel and blue the darkest
+        unit = 255 if max(mean) > 2 else 1
+        for order, want in (("RGB", IMAGENET_MEAN), ("BGR", IMAGENET_MEAN[::-1])):
+            if all(abs(m * 255 / unit - w) < 6 for m, w in zip(mean, want, strict=True)):
+                name: Channels = "RGB" if (order == "RGB") != head.flips else "BGR"
+                shown = ", ".join(f"{m:.4g}" for m in (mean[::-1] if head.flips else mean))
+                return name, f"the graph subtracts ImageNet's mean in that order ({shown})"
+    return None, ""
+
+
+def _own(graph: FileGraph) -> bool:
+    return "edge-agent" in (graph.producer, graph.meta.get("description"))
+
+
+def _ultralytics(meta: Any) -> bool:
+    return meta.get("author") == "Ultralytics" or {"stride", "names", "task"} <= set(meta)
+
+
+TOLD = ("scale", "mean", "std", "channels")
+"""what a user may say of the input; `ways` believes it"""
+
+
+def _told(graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
+    """What the user said. UsageError for what is neither one of RANGES nor numbers."""
+    told = graph.told
+    if not set(TOLD[:3]) & set(told):
+        return None
+    said = " ".join(f"--{key} {told[key]}" for key in TOLD[:3] if key in told)
+    scale = told.get("scale", "")
+    if scale in RANGES:
+        if len(told.keys() & {"mean", "std"}):
+            raise UsageError(f"{said}: {scale} says mean and std itself; leave them out, or give --scale a number")
+        return scaled(start, scale, channels), said
+    mean, std = (_three(told[key], key) if key in told else one * 3 for key, one in (("mean", (0.0,)), ("std", (1.0,))))
+    # as PyTorch's are written, for pixels in 0..1, or for pixels as they are
+    gain = _three(scale, "scale")[0] if scale else (1.0 if max(*map(abs, mean), *std) > 1 else 1 / 255)
+    if min(std) <= 0:
+        raise UsageError(f"{said}: std has to be above 0")
+    return msgspec.structs.replace(start, channels=channels, scale=gain, mean=mean, std=std), said
+
+
+def check(told: Mapping[str, str]) -> None:
+    """UsageError for what a user may not say of an input."""
+    _told(FileGraph(told=told), Input(1, 1), "RGB")
+
+
+def _three(text: str, what: str) -> tuple[float, float, float]:
+    """One number, or three with commas. UsageError."""
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) not in (1, 3) or not all(abs(v) <= 1e9 for v in found) or (what == "scale" and len(found) == 3):
+        known = f"one of {', '.join(RANGES)}, or a number" if what == "scale" else "one number, or three as 1,2,3"
+        raise UsageError(f"--{what} {text}: give {known}")
+    first, second, third = found * 3 if len(found) == 1 else found
+    return first, second, third
+
+
+def _stated(graph: FileGraph, family: str, start: Input, channels: Channels) -> tuple[Input, str] | None:
+    meta = graph.meta
+    if family == "edge-yolo" and _own(graph):
+        return scaled(start, "0..255", channels), "the file was written by this project's own export"
+    mean, std = _numbers(meta.get("mean", "")), _numbers(meta.get("std", ""))
+    if len(mean) in (1, 3) and len(std) in (1, 3) and min(std) > 0:
+        m, s = (tuple(v * 3 if len(v) == 1 else v) for v in (mean, std))
+        made = msgspec.structs.replace(start, channels=channels, mean=m, std=s)
+        return made, f"the file's metadata states mean {mean} and std {std}"
+    pixel_range = meta.get("Image.NominalPixelRange", "")
+    kinds: dict[str, Range] = {"NominalRange_0_255": "0..255", "Normalized_0_1": "0..1", "Normalized_1_1": "-1..1"}
+    if pixel_range in kinds:
+        return scaled(start, kinds[pixel_range], channels), f"the file's metadata says {pixel_range}"
+    if _ultralytics(meta):
+        return scaled(start, "0..1", channels), "the metadata is Ultralytics', whose exports take 0..1"
+    return None
+
+
+def _computed(spec: TensorSpec, head: Leading, start: Input, channels: Channels) -> tuple[Input, str] | None:
+    """From arithmetic before the first layer: the pixels are what it turns into numbers of a network's usual size."""
+    if not any(op.split()[0] in ("Add", "Sub", "Mul", "Div") for op in head.ops) or spec.scale:
+        return None
+    pairs = list(zip(head.gain * 3, head.offset * 3, strict=False))[:3]
+    for kind, top in (("0..255", 255.0), ("0..1", 1.0)):
+        ends = [g * x + o for g, o in pairs for x in (0.0, top)]
+        spread = max(ends) - min(ends)
+        # Caffe's way: the mean is subtracted and nothing divided
+        bare = top == 255 and 0.5 < abs(pairs[0][0]) <= 2 and min(ends) < -50
+        if bare or (0.5 <= spread <= 8 and max(map(abs, ends)) <= 8):
+            done = ", ".join(head.ops)
+            return scaled(start, kind, channels), f"the graph begins with {done}, which is meant for {kind}"  # type: ignore[arg-type]
+    return None
+
+
+def _bytes(spec: TensorSpec, graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
+    """From an integer input, or a float one that is quantized at once: which numbers do its 256 steps stand for?"""
+    inner = None if spec.dtype in ("uint8", "int8") else input_scale(graph, spec.name)
+    if spec.dtype not in ("uint8", "int8") and inner is None:
+        return None
+    scale, zero, dtype = inner or (spec.scale, spec.zero_point, spec.dtype)
+    low = 0 if dtype == "uint8" else -128
+    if not scale:
+        if dtype == "uint8":
+            return scaled(start, "0..255", channels), "the input is uint8 without a scale: the pixels themselves"
+        return None
+    span = [(v - zero) * scale for v in (low, low + 255)]
+    said = f"the input is {'quantized at once' if inner else dtype} and stands for {span[0]:.4g}..{span[1]:.4g}"
+    if not inner and dtype == "uint8":
+        # so that the table of what a pixel becomes changes none of them
+        mean, std = (float(zero),) * 3, (1 / scale,) * 3
+        made = msgspec.structs.replace(start, channels=channels, mean=mean, std=std)
+        return made, f"{said}: the pixels themselves go in"
+    for kind, (lo, hi) in SPANS.items():
+        if abs(span[0] - lo) < 0.03 * (hi - lo) and abs(span[1] - hi) < 0.03 * (hi - lo):
+            return scaled(start, kind, channels), said
+    if not inner:
+        mean, std = (float(zero - low),) * 3, (1 / scale,) * 3
+        return msgspec.structs.replace(start, channels=channels, mean=mean, std=std), f"{said}, which the pixels fill"
+    return None
+
+
+def _numbers(text: str) -> list[float]:
+    """[640, 640] or 640 as JSON; [] for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    items = found if isinstance(found, list) else [found]
+    good = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6 for v in items)
+    return [float(v) for v in items] if good and len(items) <= 4 else []

@@ -1,0 +1,1 @@
+"""Still pictures: read, decoded, fitted to a network's input, drawn on."""

@@ -1,0 +1,221 @@
+"""Bytes of a picture become pixels; cv2, quiet."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_agent.errors import InputError
+from edge_agent.pictures import formats
+from edge_agent.pictures.formats import CUT, JPEG, PNG
+from edge_agent.types import Frame, Pixels
+
+MOST_PIXELS = 200_000_000
+"""a picture that claims more is not decoded: 600 MB of memory for a few bytes on disk"""
+BIGGEST = 1 << 29
+"""bytes of a picture file that are read"""
+SCANS = 12
+"""scans of a picture of the most pixels that are decoded, as each goes over all of it; a smaller one may have more"""
+PADDING = 16
+"""bytes that a scan may hold beside its picture: webcams put a few before their markers"""
+ODD_HEADERS = ("JFIF revision", "Adobe color transform", "subsampling level")
+"""what simplejpeg stops at in headers that cv2 understands"""
+
+# read when cv2 is loaded or first used; whoever set them otherwise meant it
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
+# UDP loses packets, and with them the lower half of a picture; FFmpeg looks at a stream for 3 s and more before it
+# gives a frame, 1 s (here in µs) is enough to know the codec; where a camera leads to is followed by us, or not at all
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analyzeduration;1000000|max_redirects;0")
+
+import cv2  # noqa: E402
+
+if os.environ["OPENCV_LOG_LEVEL"] == "SILENT":
+    # it may have been loaded before by another room
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this machine: cv2 alone, which says nothing of a scan with a hole
+    simplejpeg = None
+
+__all__ = [
+    "FILES",
+    "MOST_PIXELS",
+    "STREAM",
+    "Limits",
+    "as_jpegs",
+    "bgr",
+    "cv2",
+    "decode",
+    "for_cv2",
+    "read_picture",
+    "shown",
+]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a picture may cost, known before it is decoded."""
+
+    pixels: int = MOST_PIXELS
+    any_kind: bool = True
+    """False: only what cameras send, a JPEG or a PNG"""
+
+
+FILES = Limits()
+"""of pictures on this device"""
+STREAM = Limits(33_000_000, any_kind=False)
+"""of a camera's"""
+
+
+def read_picture(path: Path) -> Frame:
+    """One picture file as a Frame. InputError, without the path, when it cannot be read."""
+    at, mono = time.time(), time.monotonic()
+    try:
+        with path.open("rb") as file:
+            data = file.read(BIGGEST + 1)  # what a device gives has no size, and no end
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if len(data) > BIGGEST:
+        raise InputError(f"is larger than {BIGGEST >> 20} MiB")
+    return Frame(decode(data), at, mono, shown(path), 1000 * (time.monotonic() - mono))
+
+
+def shown(path: Path) -> str:
+    """A file's name as an event can hold it: ? for bytes that are not UTF-8."""
+    return path.name.encode("utf-8", "replace").decode()
+
+
+@contextmanager
+def for_cv2(path: Path) -> Iterator[str]:
+    """A path as cv2 takes it, good while the context lasts: cv2 dies of a name that is not UTF-8."""
+    name = str(path.absolute())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        yield name
+        return
+    try:
+        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield os.devnull
+        return
+    try:
+        yield f"/proc/self/fd/{held}"
+    finally:
+        os.close(held)
+
+
+def decode(data: bytes, limits: Limits = FILES) -> Pixels:
+    """A whole picture file as (height, width, 3) uint8 BGR, turned upright as its EXIF orientation says.
+
+    Grey becomes BGR, alpha is left out, 16 bits become 8. Raises InputError, to be read behind the picture's name, when
+    the data is no picture, is cut off or damaged, or is beyond `limits` (known before anything is decoded).
+    """
+    if not data:
+        raise InputError("is empty")
+    if not limits.any_kind and not data.startswith((JPEG, PNG)):
+        raise InputError("is neither a JPEG nor a PNG")
+    size = formats.claimed_size(data)
+    if size is not None and size[0] * size[1] > limits.pixels:
+        raise InputError(f"claims {size[0]}×{size[1]} pixels, more than {limits.pixels / 1e6:g} million")
+    if data.startswith(JPEG):
+        return _jpeg(data, limits)
+    if data.startswith(PNG):
+        return _by_cv2(formats.png_core(data))
+    if formats.is_avif(data):
+        # cv2 knows nothing of its turns; should that change, it is to leave them to us
+        image = _by_cv2(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        for kind, by in formats.avif_turns(data):
+            image = np.rot90(image, by) if kind == b"irot" else np.flip(image, by)
+        return np.ascontiguousarray(image)
+    return _by_cv2(data)
+
+
+def as_jpegs(capture: cv2.VideoCapture) -> bool:
+    """Let an open film or stream of JPEGs give them as they are, before anything is read; False for any other.
+
+    FFmpeg goes on where a part of one is missing, with what the frame before it had there.
+    """
+    kind = (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little").upper()
+    return capture.getBackendName() == "FFMPEG" and kind in (b"MJPG", b"JPEG") and capture.set(cv2.CAP_PROP_FORMAT, -1)
+
+
+def _by_cv2(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Pixels:
+    try:
+        # None for what cannot be decoded, whatever cv2's stubs say
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError):
+        image = None
+    if image is None and formats.is_picture(data):
+        raise InputError("is cut off or damaged, or of a kind that cannot be decoded")
+    if image is None:
+        raise InputError("is no picture that can be decoded")
+    return bgr(image)
+
+
+def _jpeg(data: bytes, limits: Limits) -> Pixels:
+    """A JPEG. libjpeg goes on where data is missing and only warns: its warnings count here.
+
+    It cannot notice everything: where some bytes are lost that code no whole block, it decodes on without a warning.
+    """
+    frame = formats.jpeg_frame(data)
+    if frame is None:
+        raise InputError(CUT)
+    scans, whole = formats.jpeg_scans(data, frame)
+    if scans > 1 and scans * frame.width * frame.height > SCANS * limits.pixels:
+        raise InputError(f"has {scans} scans of {frame.width}×{frame.height} pixels; save it again with fewer")
+    if not whole:
+        raise InputError(CUT)
+    ended = formats.with_end(data, frame)
+    if simplejpeg is None:
+        return _by_cv2(ended)
+    odd = ""
+    for attempt in (ended, formats.without_zeros(ended)):
+        try:
+            return _turned(simplejpeg.decode_jpeg(attempt, "BGR", strict=True), frame.orientation)
+        except MemoryError:
+            raise InputError("does not fit into the memory that is free") from None
+        except ValueError as error:
+            odd = str(error)
+        if "extraneous" not in odd:
+            break
+    extra = re.search(r"(\d+) extraneous bytes before marker 0xd", odd)
+    if (extra and int(extra[1]) <= PADDING) or "SOS parameters" in odd:
+        return _turned(simplejpeg.decode_jpeg(ended, "BGR", strict=False), frame.orientation)
+    if any(words in odd for words in ODD_HEADERS):
+        return _by_cv2(ended)
+    if ended is not data:
+        raise InputError(CUT)
+    raise InputError(f"is cut off or damaged ({odd.removeprefix('Corrupt JPEG data: ')})")
+
+
+def _turned(image: Pixels, orientation: int) -> Pixels:
+    """A picture upright, that was stored as an orientation of EXIF says (2 to 8)."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def bgr(image: object) -> Pixels:
+    """What cv2 gave as (height, width, 3) uint8 BGR; InputError when it is neither BGR nor grey of 8 bits."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+            return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
+        if image.ndim == 3 and image.shape[2] == 3:
+            return image
+    raise InputError("has pixels that are neither BGR nor grey")

@@ -1,0 +1,255 @@
+"""What models there are here: found by name, listed, fetched, verified."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
+from edge_agent.manifest import File, Manifest, load
+from edge_agent.paths import carried, home
+from edge_agent.registry import store
+from edge_agent.registry.files import Located, Say, _is_model, _look, _quiet, _serves, file_path, manifest_in, state
+from edge_agent.toml import NAME
+
+if TYPE_CHECKING:
+    from edge_agent.manifest import Seen
+
+
+ALIASES = {"detector": ("yolox-nano", "edge-yolo"), "encoder": ("minilm-l6-int8", "edge-bert")}
+"""A name that means the best that this device has: (fetched, our own, which is always here)."""
+
+SUFFIXES = {".onnx": "onnx", ".tflite": "tflite"}
+ReadFile = Callable[[Path], "Seen"]
+
+
+def locate(
+    name: str,
+    *,
+    pull: bool = False,
+    say: Say | None = None,
+    read: ReadFile | None = None,
+) -> Located:
+    """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
+
+    `pull`: an alias may fetch its first choice. `read` says what a bare file is (reading.seen, in a child process).
+    Raises ManifestError, RefusedError (a bare file of no known family) or FetchError.
+    """
+    if name in ALIASES:
+        return _best(name, pull, say)
+    if re.fullmatch(NAME, name):
+        for root, where in _roots():
+            if _is_model(root / name):
+                return Located(manifest_in(root / name), root / name, f"{name}: {where}")
+    try:
+        path = Path(name).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ManifestError(f"{name[:80]!r} is no model's name or path ({error.__class__.__name__})") from None
+    if not name.strip():
+        raise ManifestError("no model is named; give a name, a folder, a .onnx or a .tflite file")
+    if is_folder and not (path / "manifest.toml").is_file():
+        raise ManifestError(f"{path}: no manifest there; give the .onnx or .tflite file in it, or write manifest.toml")
+    if is_folder:
+        return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
+    if path.suffix.lower() in SUFFIXES and is_file:
+        if read is None:
+            raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
+        return _bare(path, read)
+    if is_file:
+        raise ManifestError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
+    if os.sep in name or path.suffix.lower() in SUFFIXES:
+        raise ManifestError(f"{name}: no such file or folder; give a model's name, folder, .onnx or .tflite file")
+    known = ", ".join([*ALIASES, *sorted({folder.name for folder in _folders()})])
+    raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
+
+
+def fingerprint(name: str) -> str:
+    """Another text as soon as `locate` would read another manifest or bare file; empty when nothing is there.
+
+    Two system calls, to be asked every few seconds. An alias keeps to the model that it meant at the start.
+    """
+    if name in ALIASES:
+        return ""
+    for place in (*(root / name / "manifest.toml" for root, _ in _roots()), Path(name) / "manifest.toml", Path(name)):
+        try:
+            stat = place.stat()
+            if place.is_dir():
+                continue
+            return f"{place.resolve()} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
+def _best(alias: str, pull_it: bool, say: Say | None) -> Located:
+    """The first of an alias's models that can serve (or can be had), with the reason."""
+    first, own = ALIASES[alias]
+    found = locate(first)
+    why = f"not fetched yet, `edge-agent models pull {first}`"
+    if pull_it and not _serves(found):
+        try:
+            pull(first, say)
+        except FetchError as error:
+            why = f"not to be had ({error})"
+    if _serves(found):
+        return Located(found.manifest, found.folder, f"{alias} is {first}: it is here")
+    if state(found) == "corrupt":
+        why = f"damaged, `edge-agent models pull {first}`"
+    try:
+        located = locate(own)
+    except ManifestError:
+        raise FetchError(f"{alias}: {own} did not come with the program, and {first} is {why}") from None
+    return Located(located.manifest, located.folder, f"{alias} is {own}: {first} is {why}")
+
+
+def _bare(path: Path, read: ReadFile) -> Located:
+    """A manifest for a file that has none, with the reasons as `why`. RefusedError for what cannot be run."""
+    format = SUFFIXES[path.suffix.lower()]
+    seen = read(path)
+    if seen.refusal:
+        raise RefusedError(seen.refusal)
+    rows = [_row(path, format, "model")]
+    if seen.text:
+        part = seen.text.tokenizer or seen.text.vocab or ""
+        rows.append(_row(path.with_name(part), "text", "tokenizer" if seen.text.tokenizer else "vocab"))
+    manifest = Manifest(
+        name=re.sub(r"[^A-Za-z0-9_.\-]", "-", path.stem).lstrip("_.-")[:64] or "model",
+        version=rows[0].sha256[:12],
+        task=seen.task,  # type: ignore[arg-type]
+        family=seen.family,
+        licence=seen.licence,
+        trained_by="unknown",
+        file=rows,
+        labels=seen.labels,
+        class_ids=seen.class_ids,
+        input=seen.input,
+        text=seen.text,
+    )
+    return Located(manifest, path.parent, "; ".join(seen.reasons))
+
+
+def _row(path: Path, format: str, role: str) -> File:
+    try:
+        digest = store.digest(path)
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror}); check the path and its owner") from None
+    return File(path.name, format, digest, path.stat().st_size, precision="unknown", role=role)  # type: ignore[arg-type]
+
+
+def _roots() -> tuple[tuple[Path, str], tuple[Path, str]]:
+    return (home() / "models", "added here"), (carried("models"), "of the catalogue")
+
+
+def _folders() -> Iterator[Path]:
+    """Folders of all models; one that was added hides the catalogue's of the same name."""
+    seen = set()
+    for root, _ in _roots():
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            if _is_model(folder) and not folder.name.startswith(".") and folder.name not in seen:
+                seen.add(folder.name)
+                yield folder
+
+
+def before(name: str) -> str:
+    """The previous version of a model that was added, for people: its version and first network; "" where there is
+    none that can be read.
+    """
+    try:
+        earlier = _earlier(home() / "models" / name)
+    except ManifestError:
+        return ""
+    return f"{earlier.manifest.version} ({earlier.manifest.networks()[0].name})" if earlier is not None else ""
+
+
+def _earlier(folder: Path) -> Located | None:
+    """The version before that of a model's folder; None where there is none. ManifestError for one that is damaged."""
+    from edge_agent.registry import versions
+
+    place = versions.previous(home(), folder.name) if folder.parent == home() / "models" else None
+    return Located(manifest_in(place), place, "") if place is not None else None
+
+
+def _before_it(earlier: Located, problem: str) -> str:
+    """A problem with a file of an earlier version, which has the same name."""
+    return f"the version before, {earlier.manifest.version}: {problem}"
+
+
+def listing() -> list[dict[str, Any]]:
+    """One dict a model, by name; format, sha256 and bytes are those of the network that is preferred."""
+    rows = []
+    for folder in _folders():
+        try:
+            located = Located(manifest_in(folder), folder, "")
+        except ModelError as error:
+            blank = dict.fromkeys(("task", "family", "format", "version", "sha256", "licence", "trained_by"), "")
+            rows.append({"name": folder.name, **blank, "bytes": 0, "state": "corrupt", "why": str(error)})
+            continue
+        m, net = located.manifest, located.manifest.networks()[0]
+        rows.append(
+            {
+                "name": m.name,
+                "task": m.task,
+                "family": m.family,
+                "format": net.format,
+                "version": m.version,
+                "sha256": net.sha256,
+                "licence": m.licence,
+                "trained_by": m.trained_by,
+                "bytes": net.bytes,
+                "state": state(located),
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def pull(name: str, say: Say | None = None) -> Located:
+    """Bring all files of a model here, then those of the version before it. `say` hears of bytes done and bytes in all.
+
+    Raises FetchError.
+    """
+    located = locate(ALIASES[name][0] if name in ALIASES else name)
+    try:
+        earlier = _earlier(located.folder)
+    except ManifestError:
+        earlier = None
+    rows = [(each, row) for each in (located, earlier) if each is not None for row in each.manifest.file]
+    total, before = sum(row.bytes for _, row in rows), 0
+    for each, row in rows:
+
+        def tell(done: int, _: int, before: int = before) -> None:
+            (say or _quiet)(before + done, total)
+
+        try:
+            file_path(each, row, pull=True, say=tell)
+        except FetchError as error:
+            raise FetchError(str(error) if each is located else _before_it(each, str(error))) from None
+        before += row.bytes
+        tell(0, 0, before)
+    return located
+
+
+def verify(name: str | None = None) -> list[str]:
+    """Compute the hashes of one model's files, or of all that are here, and of those of the versions before them; each
+    problem as one line.
+
+    Raises ManifestError where there is no model of that name.
+    """
+    problems = []
+    for folder in [locate(name).folder] if name is not None else _folders():
+        try:
+            located = Located(manifest_in(folder), folder, "")
+            looks = [_look(located, row) for row in located.manifest.file]
+            # of the catalogue, what nobody fetched is no problem
+            untouched = name is None and all(condition == "absent" for _, condition, _ in looks)
+            if not (untouched and all(row.sources for row in located.manifest.file)):
+                problems += [problem for _, condition, problem in looks if condition != "right"]
+            if (earlier := _earlier(folder)) is not None:
+                looks = [_look(earlier, row) for row in earlier.manifest.file]
+                problems += [_before_it(earlier, problem) for _, condition, problem in looks if condition != "right"]
+        except ModelError as error:
+            problems.append(str(error))
+    return problems

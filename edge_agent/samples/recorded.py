@@ -1,0 +1,30 @@
+"""Samples and labels that the device recorded of its own pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent import paths
+from edge_agent.registry import store
+
+MOST_SAMPLES = 64
+"""files in HOME/samples that are looked at"""
+
+
+def samples() -> list[Path]:
+    """What this device recorded to hold variants against: HOME/samples/*.jpg, .png and .txt (a sentence a line)."""
+    found = [path for path in (paths.home() / "samples").glob("*") if path.suffix in (".jpg", ".png", ".txt")]
+    return sorted(found)[:MOST_SAMPLES]
+
+
+def labels() -> Path | None:
+    """The boxes that people drew in them: HOME/samples/instances.json, in COCO's format; None where there are none."""
+    path = paths.home() / "samples" / "instances.json"
+    return path if path.is_file() else None
+
+
+def _samples() -> list[str]:
+    # what was written into one since, of the same length too
+    found = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in samples()]
+    drawn = labels()
+    return [*found, store.digest(drawn)] if drawn else found

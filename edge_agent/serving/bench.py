@@ -1,0 +1,90 @@
+"""``bench MODEL``: what each variant costs on this device, beside a bare session of the original."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from edge_agent.errors import RefusedError
+from edge_agent.gate.ask import remembered
+from edge_agent.gate.read import seen
+from edge_agent.registry import catalogue
+from edge_agent.serving.forms import derived_notes, parts_of, with_derived
+from edge_agent.serving.models import race, try_all
+
+
+def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
+    """Try and race every variant that is here, and remember who won. Raises ModelError when none may serve.
+
+    ``variants``: milliseconds a sample end to end, the one that serves first, memory, and agreement with the parent;
+    ``path_over_bare``: processor time of the winner's whole path over that of the original's bare default session;
+    ``one_thread_over_bare``: the same of the cheapest path on one thread over the original's bare session of one
+    thread, taken in turns; ``abreast``: samples a second one at a time, and several at once; ``notes``: how the faster
+    forms of the files were made, or why not, and why the first one is not the fastest.
+    """
+    located = catalogue.locate(name, read=seen)
+    tried = try_all(located, threads)
+    parts = parts_of(located)
+    located = with_derived(located, parts, threads)
+    result = race(located, parts, threads, seconds=seconds, bare=True).result
+    made = [note for row in located.manifest.networks() for note in derived_notes(located, row, parts)]
+    if not result.passed:
+        raise RefusedError(f"{located.manifest.name}: {result.reason}")
+    figures = result.figures
+    for row in figures["rows"]:
+        row["peak_rss"] = _latest(row["key"], "proofs").get("peak_rss")
+        with contextlib.suppress(KeyError):
+            row["agreement"] = _latest(row["key"], "reports")["agreement"]
+    bare, alone = figures["bare"], figures["one_thread"]
+    least = min((row["cpu_ms"] for row in figures["rows"] if row["threads"] == 1), default=0.0)
+    return {
+        "model": located.manifest.name,
+        "version": located.manifest.version,
+        "variants": figures["rows"],
+        "refused": [one.refused for one in tried if one.refused],
+        "bare": bare,
+        "path_over_bare": figures["rows"][0]["cpu_ms"] / bare["cpu_ms"] if bare and bare["cpu_ms"] else None,
+        "one_thread_over_bare": least / alone["cpu_ms"] if alone and alone["cpu_ms"] else None,
+        "abreast": figures.get("abreast"),
+        "notes": made + result.notes,
+        "providers": figures["providers"],
+    }
+
+
+def _latest(key: str, folder: str) -> dict[str, Any]:
+    found = [verdict.result.figures for verdict in remembered(key, folder) if verdict.sha256[0] == key]
+    return next((figures for figures in found if figures), {})
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The table for people."""
+    rows = found["variants"]
+    slowest = max(row["median_ms"] for row in rows)
+    wide = max(26, *(len(row["file"]) + 1 for row in rows))
+    told = [f"{'variant':{wide}}{'threads':>8}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
+    for row in rows:
+        agrees = f"{row['agreement']:.3f}" if row.get("agreement") is not None else "-"
+        bar = "#" * max(1, round(20 * row["median_ms"] / slowest))
+        told.append(
+            f"{row['file']:{wide}}{row['threads']:8}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
+            f"{(row['peak_rss'] or 0) / 1e6:8.0f}{row['bytes'] / 1e6:7.1f}{agrees:>8}  {bar}"
+        )
+    if found["bare"]:
+        bare = found["bare"]
+        told.append(
+            f"{'bare ' + bare['file']:{wide}}{'':8}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   "
+            "a default session"
+        )
+    if found["path_over_bare"] is not None:
+        told.append(f"the whole path of {rows[0]['file']} takes {found['path_over_bare']:.2f} of its processor time")
+    if found["one_thread_over_bare"] is not None:
+        told.append(f"on one thread the cheapest path takes {found['one_thread_over_bare']:.2f} of the bare original's")
+    if many := found["abreast"]:
+        told.append(
+            f"{many['workers']} at once, one thread each, on {many['file']}: {many['per_second']:.1f} a second; "
+            f"one at a time {many['alone_per_second']:.1f}"
+        )
+    told += [f"note     {note}" for note in found["notes"]]
+    told += [f"refused  {why}" for why in found["refused"]]
+    told += [f"{name:{wide}}{why or 'works'}" for name, why in found["providers"].items()]
+    return told

@@ -1,0 +1,201 @@
+"""The forms in which a model lies here: its files, and the faster ones that this device made of them; who may serve.
+
+A faster form (see gate/derive.py) is made in the child of gate/ask.py and kept as a variant behind the file it was made
+from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edge_agent import paths
+from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
+from edge_agent.gate.ask import agree, ask, prove, recall, remember, used
+from edge_agent.gate.trial import LIMITS, Trial, Variant, Verdict
+from edge_agent.manifest import File
+from edge_agent.registry import catalogue, files, store
+
+if TYPE_CHECKING:
+    from edge_agent.manifest import Seen
+
+
+MOST_BYTES = 500_000_000
+"""of all faster forms together"""
+WORTH = 1_000_000
+"""bytes of a form from which on it is worth to delete it where it is no faster"""
+
+
+def parts_of(located: files.Located, **how: Any) -> dict[str, Path]:
+    """role -> verified file, of the parts that are no network."""
+    return {r.role: files.file_path(located, r, **how) for r in located.manifest.file if r.format == "text"}
+
+
+def hold_against_parent(
+    located: files.Located,
+    row: File,
+    path: Path,
+    parts: Mapping[str, Path],
+    threads: int = 0,
+    *,
+    again: bool = False,
+) -> str:
+    """How far a variant agrees with what it was made from, one line; empty for what is no variant.
+
+    Raises RefusedError when that is not enough. A parent that is not here, or makes no sense, holds nobody up.
+    """
+    manifest, parent = located.manifest, located
+    try:
+        if manifest.parent is not None:
+            # what the workshop made may come from a bare file
+            parent = catalogue.locate(manifest.parent, read=seen)
+        origin = parent.manifest.original()
+        if origin.key() == row.key():
+            return ""
+        theirs = parent.manifest, origin, files.file_path(parent, origin), parts_of(parent)
+        prove(*theirs, threads)
+    except (FetchError, ManifestError, RefusedError) as error:
+        return f"{row.title()} is not held against its parent: {error}"
+    result = agree(manifest, row, path, parts, theirs, threads, again=again).result
+    return f"{row.title()}: {result.notes[0]}"
+
+
+def with_derived(
+    located: files.Located, parts: Mapping[str, Path], threads: int = 0, *, make: bool = False
+) -> files.Located:
+    """The model with the faster forms of its ONNX files that this device made (gate/derive.py) as variants behind them.
+
+    `make`: make those that are not there, or damaged, of files that may serve. One that cannot be made holds nobody up.
+    """
+    made: list[File] = []
+    for row in located.manifest.networks():
+        if row.format != "onnx" or not files.is_here(located, row):
+            continue
+        trial = _derivation(located, row, parts)
+        verdict = recall("derived", trial)
+        found = _derived(verdict)
+        if make and (verdict is None or not all(_is_right(located, one) for one in found)):
+            try:
+                path = files.file_path(located, row)
+                prove(located.manifest, row, path, parts, threads)
+                hold_against_parent(located, row, path, parts, threads)
+                found = _derived(_derive(row, path, trial))
+            except (ModelError, OSError):
+                continue
+        if found:
+            used("derived", trial)
+        # what a damaged file gave before it was damaged does not stand in for it
+        if found and _is_right(located, row):
+            made += [one for one in found if files.is_here(located, one)]
+    manifest = msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made])
+    return msgspec.structs.replace(located, manifest=manifest)
+
+
+def derived_notes(located: files.Located, row: File, parts: Mapping[str, Path]) -> list[str]:
+    """What was said of the faster form of a file when it was made, or not made."""
+    verdict = recall("derived", _derivation(located, row, parts)) if row.format == "onnx" else None
+    return list(filter(None, [*verdict.result.notes, verdict.result.reason])) if verdict is not None else []
+
+
+def _derivation(located: files.Located, row: File, parts: Mapping[str, Path]) -> Trial:
+    given = {role: str(part.absolute()) for role, part in parts.items()}
+    return Trial("derive", [Variant(row, "")], 1, LIMITS, located.manifest, given)
+
+
+def _derived(verdict: Verdict | None) -> list[File]:
+    """The rows of the faster forms."""
+    return msgspec.convert(verdict.result.figures["files"], list[File]) if verdict and verdict.result.passed else []
+
+
+def _derive(row: File, path: Path, trial: Trial) -> Verdict:
+    """Have it made, and keep what was made."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir=store.scratch(paths.home())) as folder:
+        out = Path(folder) / "derived"
+        trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))
+        verdict = ask("derived", trial, again=True)
+        for made, path in zip(_derived(verdict), trial.places(), strict=False):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise RefusedError(f"{row.title()}: what was made of it is no file; it is left as it is")
+            if made.bytes > MOST_BYTES:
+                raise RefusedError(f"{row.title()}: its faster form is larger than {MOST_BYTES // 10**6} MB")
+            store.keep(paths.home(), path, made.sha256)
+    _make_room()
+    return verdict
+
+
+def drop_slower(
+    located: files.Located, parts: Mapping[str, Path], rows: list[dict[str, Any]], spared: str = ""
+) -> list[File]:
+    """Delete the forms of WORTH bytes and more that a race (its rows) found no faster than the file that they were made
+    from, with any number of threads; not the one whose key is `spared`. They are not made again, and the notes of the
+    file say why. Returns what went.
+    """
+    took = {(row["key"], row["threads"]): row["median_ms"] for row in rows}
+    gone: list[File] = []
+    for row in located.manifest.networks():
+        trial = _derivation(located, row, parts)
+        verdict = recall("derived", trial) if row.format == "onnx" else None
+        found = _derived(verdict)
+        slow = []
+        for one in found:
+            pairs = [(ms, took.get((row.key(), threads))) for (key, threads), ms in took.items() if key == one.key()]
+            never = bool(pairs) and all(own is not None and ms >= own for ms, own in pairs)
+            if never and one.bytes >= WORTH and one.key() != spared:
+                slow.append(one)
+        if verdict is None or not slow:
+            continue
+        told = [f"{one.title()} was no faster than {row.title()} here, and was deleted" for one in slow]
+        kept = [one for one in found if one not in slow]
+        figures = {**verdict.result.figures, "files": msgspec.to_builtins(kept)}
+        result = msgspec.structs.replace(verdict.result, notes=[*verdict.result.notes, *told], figures=figures)
+        remember("derived", trial, msgspec.structs.replace(verdict, result=result))
+        for one in slow:
+            _unlink(one.sha256)
+        gone += slow
+    return gone
+
+
+def _make_room() -> None:
+    """Delete the forms that were not used for the longest, until all take at most MOST_BYTES; they are made again when
+    they are asked for.
+    """
+    places = sorted((paths.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
+    total = 0
+    for place in places:
+        try:
+            found = _derived(msgspec.json.decode(place.read_bytes(), type=Verdict))
+        except (OSError, msgspec.MsgspecError, LookupError):
+            continue  # another version wrote it
+        here = [one for one in found if store.blob(paths.home(), one.sha256).is_file()]
+        total += sum(one.bytes for one in here)
+        if total > MOST_BYTES:
+            for one in here:
+                _unlink(one.sha256)
+            total -= sum(one.bytes for one in here)
+
+
+def _unlink(sha256: str) -> None:
+    with contextlib.suppress(OSError):
+        store.blob(paths.home(), sha256).unlink()
+
+
+def _is_right(located: files.Located, row: File) -> bool:
+    try:
+        files.file_path(located, row)
+    except FetchError:
+        return False
+    return True
+
+
+def seen(path: Path) -> Seen:
+    """What a bare file is; a model of the registry needs none of what finds that out."""
+    from edge_agent.gate import read
+
+    return read.seen(path)

@@ -1,0 +1,92 @@
+"""How a detector of unusual readings proves itself, and how two of them are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edge_agent.errors import InputError, RefusedError
+from edge_agent.figures.scores import spearman
+from edge_agent.manifest import Served
+from edge_agent.paths import home
+from edge_agent.samples.shown import MOST_LINES, _recorded, _text, frames, pictures
+from edge_agent.tasks import make_task
+from edge_agent.tasks.anomaly.anomaly import numbers, rebuilder
+from edge_agent.tasks.proofs import Recorder, _correlation, _least, answers
+from edge_agent.types import Anomaly, Finding, Floats, Sample, Text
+from edge_agent.uri import Uri
+
+ALIKE = 1e-9
+"""mean squared error below which an autoencoder only copies"""
+
+
+def _anomaly(model: Served, seen: Recorder) -> list[str]:
+    task = make_task(Uri("anomaly", model.ref.name), lambda _: model, home())
+    sink = rebuilder(model).sink.name
+    shown: list[Any] = list(frames().values()) if model.input is not None else windows(model)
+    seen.outputs.clear()
+    errors = []
+    for item in shown:
+        (finding,) = task(item)
+        assert isinstance(finding, Finding) and isinstance(finding.what, Anomaly)
+        errors.append(finding.what.error)
+    if all(np.array_equal(seen.outputs[0][sink], outputs[sink]) for outputs in seen.outputs):
+        raise RefusedError(f"it gives the same output whatever goes in, on {len(shown)} samples")
+    if max(errors) < ALIKE:
+        raise RefusedError("it gives back exactly what goes in: an error of 0 tells nothing")
+    return [f"reconstruction error {min(errors):.4g} to {max(errors):.4g} on {len(shown)} samples"]
+
+
+OF_SIZE = 1.5
+"""times its parent's, or that part of it, is a variant's reconstruction error"""
+
+
+def _anomalies(one: Served, other: Served) -> tuple[float, int, str]:
+    """The least of: rank correlation of the reconstruction errors, as their order says what is unusual; and, as a limit
+    is set to what the parent gives, how many are of its size. And the samples, and which it is.
+    """
+    shown: Sequence[Sample] = list(pictures()) if other.input is not None else windows(other)
+    mine, theirs = (
+        np.array([what.error for what in answers(model, shown) if isinstance(what, Anomaly)]) for model in (one, other)
+    )
+    # next to errors of nothing a rounding is many times as much
+    least = max(float(np.median(theirs)) / 10, 1e-30)
+    ratio = (mine + least) / (theirs + least)
+    alike = float(((ratio <= OF_SIZE) & (ratio >= 1 / OF_SIZE)).mean())
+    figures = [(_correlation(spearman, mine, theirs), "rank correlation of the errors")]
+    value, name = _least([*figures, (alike, "share of errors of its parent's size")])
+    return value, len(shown), name
+
+
+ENOUGH = 16
+"""recorded windows from which on none is made up"""
+NOISE = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""on a window, in standard deviations of it"""
+
+
+def windows(model: Served) -> list[Text]:
+    """Lines of numbers for an autoencoder: the recorded ones that it can take, each also with noise.
+
+    Where there are not enough of them: what the model itself makes of noise lies where its data lies, and stands in
+    for it, with more and more noise on it. That finds a variant that is broken, recorded data finds a worse one too.
+    """
+    rebuild, rng = rebuilder(model), np.random.default_rng(0)
+    found: list[Floats] = []
+    for line in _recorded():
+        try:
+            found.extend(numbers(line, rebuild.size))
+        except InputError:
+            continue
+    found = found[:MOST_LINES]
+    if len(found) < ENOUGH:
+        noise = [rng.normal(0, spread, rebuild.size).astype(np.float32) for spread in (1, 10, 30) for _ in range(8)]
+        found = [rebuild.rebuilt(some).astype(np.float32) for some in noise]
+    spreads = [float(window.std()) or 1.0 for window in found]
+    made = [
+        window + rng.normal(0, part * spread, rebuild.size)
+        for window, spread in zip(found, spreads, strict=True)
+        for part in NOISE
+    ]
+    return [_text(" ".join(f"{x:.6g}" for x in window)) for window in made]

@@ -1,0 +1,196 @@
+"""``detect:MODEL?score=0.3&iou=0.5&classes=person,car&max=300``: a Frame -> the boxes found in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, nearest
+from edge_agent.families.candidates import Candidates, Family, HeadLayout
+from edge_agent.families.yolo import FAMILIES
+from edge_agent.manifest import Served
+from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
+from edge_agent.types import Detections, Finding, Frame, Ints, Pixels, Task
+from edge_agent.uri import Uri, option
+
+ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
+"""of a plural, and of its singular"""
+OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300"}
+"""score and iou default to the manifest's, classes to all of them"""
+
+
+class Detector(msgspec.Struct):
+    """The task. Its input buffers are its own: one thread at a time; two workers make two of it on one model."""
+
+    model: Served
+    family: Family
+    head: HeadLayout
+    prepare: Callable[[Pixels], tuple[npt.NDArray[Any], Fit]]
+    score: float
+    iou: float
+    limit: int
+    ids: Ints
+    """reported id of each class index of the head"""
+    wanted: Ints | None
+    """class indices that are reported; None: all"""
+    names: dict[int, str]
+    takes: tuple[type, ...] = (Frame,)
+
+    def __call__(self, item: Frame) -> Iterator[Finding]:
+        """One Finding a Frame, of boxes in the frame's pixels, best score first. InputError for a bad result."""
+        started = time.perf_counter()
+        tensor, place = self.prepare(item.image)
+        prepared = time.perf_counter()
+        outputs = self.model.net.run({self.model.net.inputs[0].name: tensor})
+        inferred = time.perf_counter()
+        try:
+            found = self._finish(self.family.decode(outputs, self.head, self.score), place)
+        except (InputError, ModelError) as error:
+            raise type(error)(f"{self.model.ref.name}: {item.name + ': ' if item.name else ''}{error}") from None
+        spent = {
+            "decode": item.decode_ms,
+            "prepare": (prepared - started) * 1e3,
+            "infer": (inferred - prepared) * 1e3,
+            "finish": (time.perf_counter() - inferred) * 1e3,
+        }
+        yield Finding(item, found, self.model.ref, spent)
+
+    def _finish(self, some: Candidates, place: Fit) -> Detections:
+        """Candidates on the canvas -> Detections in the frame: wanted classes, NMS, clipped, at most `limit`."""
+        xyxy, score, label = some.xyxy, some.score, some.label
+        if self.wanted is not None:
+            keep = np.flatnonzero(np.isin(label, self.wanted))
+            xyxy, score, label = xyxy[keep], score[keep], label[keep]
+        order = nms(xyxy, score, label, self.iou) if self.family.nms else np.argsort(-score, kind="stable")
+        xyxy = to_frame(xyxy[order], place)
+        # a box that lies on the grey border alone has no area once it is clipped
+        inside = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
+        order, xyxy = order[inside][: self.limit], xyxy[inside][: self.limit]
+        return Detections(xyxy, score[order], self.ids[label[order]], self.names)
+
+
+def detect(uri: Uri, model: Served, home: Path) -> Task:
+    """Make the task. ConfigError for its options, ManifestError or RefusedError for a model that cannot detect."""
+    manifest = model.manifest
+    if manifest.task != "detect" or model.input is None:
+        raise ConfigError(f'"{uri}": {manifest.name} is no detector (its task is {manifest.task}); name one that is')
+    if manifest.family not in FAMILIES:
+        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"{nearest(manifest.family, FAMILIES)}')
+    family = FAMILIES[manifest.family]
+    labels = manifest.labels
+    if not labels or isinstance(labels, str):
+        raise ManifestError(f"{manifest.name}: a detector needs labels; give a file of one name a line")
+    if len(model.net.inputs) != 1:
+        given = ", ".join(spec.name for spec in model.net.inputs)
+        raise ManifestError(f"{manifest.name}: a detector takes one picture, but this network has inputs {given}")
+    if "iou" in uri.options and not family.nms:
+        raise ConfigError(
+            f'"{uri}": iou does nothing, as {manifest.family} suppresses overlaps in the network; drop it'
+        )
+    try:
+        prepare = preparer(model.input, model.net.inputs[0])
+    except ModelError as error:
+        raise type(error)(f"{manifest.name}: {error}") from None
+    ids = np.array(manifest.class_ids or range(len(labels)), np.int32)
+    return Detector(
+        model=model,
+        family=family,
+        head=HeadLayout(model.input.width, model.input.height, len(ids)),
+        prepare=prepare,
+        score=_number(uri, "score", manifest.score, 1),
+        iou=_number(uri, "iou", manifest.iou, 1),
+        limit=_whole(uri, "max", 10_000),
+        ids=ids,
+        wanted=_wanted(uri, labels),
+        names=manifest.names(),
+    )
+
+
+def _number(uri: Uri, key: str, default: float, most: float) -> float:
+    """An option between 0 and `most`."""
+    text = option(uri, OPTIONS, key)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:
+        raise ConfigError(f'"{uri}": {key}={text} is no number from 0 to {most:g}; write one')
+    return value
+
+
+def _whole(uri: Uri, key: str, most: int) -> int:
+    """An option that counts, from 0 to `most`."""
+    value = _number(uri, key, 0, most)
+    if value != int(value):
+        raise ConfigError(f'"{uri}": {key}={uri.options[key]} is no whole number from 0 to {most}; write one')
+    return int(value)
+
+
+def _wanted(uri: Uri, labels: list[str]) -> Ints | None:
+    """``classes=person,car`` -> class indices of the head, in whatever case they are written."""
+    text = option(uri, OPTIONS, "classes")
+    if not text and "classes" not in uri.options:
+        return None
+    indices: dict[str, list[int]] = {}
+    for index, name in enumerate(labels):
+        indices.setdefault(name.casefold(), []).append(index)
+    wanted: list[int] = []
+    for given in (part.strip().casefold() for part in text.split(",")):
+        if not given:
+            raise ConfigError(f'"{uri}": classes names nothing, or ends in a comma; write e.g. classes={labels[0]}')
+        if given not in indices:
+            raise ConfigError(f'"{uri}": no class "{given}"{nearest_class(given, labels)}')
+        wanted += indices[given]
+    return np.array(wanted, np.int32)
+
+
+SAME = (
+    "person people persons human pedestrian man men woman women child children kid boy girl",
+    "car automobile auto vehicle",
+    "truck lorry van",
+    "bus coach",
+    "bicycle bike cycle cyclist",
+    "motorcycle motorbike scooter moped",
+    "airplane aeroplane plane aircraft",
+    "boat ship",
+    "dog puppy",
+    "cat kitten",
+    "mouse mice",
+    "sheep lamb",
+    "cow cattle",
+    "knife knives",
+    "couch sofa",
+    "tv television tvmonitor monitor screen",
+    "dining_table diningtable table desk",
+    "potted_plant pottedplant plant",
+    "cell_phone cellphone phone mobile smartphone",
+    "refrigerator fridge",
+    "backpack rucksack",
+    "handbag purse bag",
+    "suitcase luggage",
+    "sports_ball ball football",
+    "fire_hydrant hydrant",
+    "traffic_light trafficlight",
+    "wine_glass wineglass glass",
+    "donut doughnut",
+    "hair_drier hairdryer",
+    "teddy_bear teddy",
+)
+"""what people call one kind of thing, and what sets of labels call it; a _ is a space"""
+
+
+def nearest_class(given: str, labels: Iterable[str]) -> str:
+    """The end of a message on a class that a model does not know: another word for it, its singular, its spelling."""
+    kinds = {word.replace("_", " "): group for group in SAME for word in group.split()}
+    meant: dict[str, str] = {}
+    for one in (given, *(given.removesuffix(end) + new for end, new in ENDINGS if given.endswith(end))):
+        meant[given] = f"{meant.get(given, '')} {one.replace(' ', '_')} {kinds.get(one, '')}"
+    return nearest(given, labels, meant, cutoff=0.75)

@@ -1,0 +1,104 @@
+"""What the proofs and comparisons of several tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge_agent.errors import RefusedError
+from edge_agent.figures.scores import Doubles
+from edge_agent.manifest import Served
+from edge_agent.paths import home
+from edge_agent.tasks import PLAIN, make_task
+from edge_agent.types import Finding, Floats, Net, Sample, Tensors
+from edge_agent.uri import Uri
+
+LOW = 0.05
+"""score of a box that is looked at"""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Keeps what a network gave."""
+
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+
+    def around(self, net: Net) -> Net:
+        """The same network, its outputs kept."""
+
+        def run(tensors: Tensors) -> dict[str, Any]:
+            self.outputs.append({name: np.array(array) for name, array in net.run(tensors).items()})
+            return dict(self.outputs[-1])
+
+        return msgspec.structs.replace(net, run=run)
+
+
+def _constant(seen: Recorder) -> bool:
+    first, *others = seen.outputs
+    return all(np.array_equal(first[name], other[name]) for other in others for name in first)
+
+
+SanityCheck = Callable[[Served, Recorder], list[str]]
+
+
+STEP = 1 / 256
+"""of scores that come out as int8"""
+FOLLOWS = 0.6
+"""slope of its log shares over its parent's that a sound variant has, or its reciprocal; measured: 0.8 to 1"""
+LITTLE = 0.05
+"""standard deviation of log shares that says nothing"""
+
+
+def _margin(score: float) -> float:
+    """How far above a threshold a score is sure: half of it again, or half way to 1."""
+    return min(score, 1 - score) / 2
+
+
+def _least(figures: list[tuple[float, str]]) -> tuple[float, str]:
+    """The least figure and its name, the first of equals; NaN only where all are."""
+    return min([figure for figure in figures if not np.isnan(figure[0])] or figures, key=itemgetter(0))
+
+
+def _follows(mine: Floats, theirs: Floats) -> tuple[float, str]:
+    """How far the shares of labels, (n, C) each, go up and down with the other's from sample to sample, and its name.
+
+    The slope of the one's log shares over the other's, less what a sample and a label have in the mean: 0 for a variant
+    that says the same of everything, which agrees on all labels with a parent that finds nothing in these samples; and
+    1 from FOLLOWS up to its reciprocal. A parent that hardly varies asks for nothing.
+    """
+    least = max(_least_share(mine), _least_share(theirs))
+    a, b = (np.log(np.maximum(shares.astype(np.float64), least)) for shares in (mine, theirs))
+    a, b = (logs - logs.mean(1, keepdims=True) for logs in (a, b))
+    a, b = a - a.mean(0), b - b.mean(0)
+    little = a.size * LITTLE**2
+    slope = float((a * b).sum() + little) / float((b * b).sum() + little)
+    value = min(slope, 1 / slope) if slope > 0 else 0.0
+    return min(1.0, value / FOLLOWS), f"following of the shares (slope {slope:.3f})"
+
+
+def _least_share(shares: Floats) -> float:
+    """The smallest of these that says something: the smallest at all of int8, and of a softmax that rounds to 0."""
+    steps = shares / np.float32(STEP)
+    coarse = (shares <= 0).any() or np.array_equal(steps, np.rint(steps))
+    return float(np.clip(shares[shares > 0].min(), 1e-12, STEP)) if coarse else 1e-12
+
+
+def _same_labels(one: Served, other: Served) -> None:
+    if one.manifest.labels != other.manifest.labels:
+        raise RefusedError(f"its labels are not those of its parent {other.manifest.name}")
+
+
+def _correlation(measure: Callable[[Doubles, Doubles], float], mine: Doubles, theirs: Doubles) -> float:
+    """`measure`; 0 where only the parent's answers vary: it says nothing of what the parent tells apart."""
+    return 0.0 if np.ptp(mine) == 0 < np.ptp(theirs) else measure(mine, theirs)
+
+
+def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] = {}) -> list[object]:
+    """What the model finds in each sample, by the task that needs nothing but the model."""
+    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options), lambda _: model, home())
+    return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]

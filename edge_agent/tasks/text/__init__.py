@@ -1,0 +1,1 @@
+"""Texts: their vectors, labels, spans."""

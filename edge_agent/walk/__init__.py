@@ -1,0 +1,1 @@
+"""The way of a sample: mailbox, chain of tasks, report, event."""

@@ -1,0 +1,175 @@
+"""One sample through its tasks: the one loop.
+
+A task names the types it takes; what it does not take flows on past it, so a finding of the first task leaves the
+chain unless a later task asks for findings.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from edge_agent.errors import InputError, ModelError
+from edge_agent.types import Finding, Sample, Sink, Task
+from edge_agent.walk.report import Reporter, SampleOrFinding
+
+log = logging.getLogger("edge_agent")
+
+KEEP = 1000
+"""samples that the times of each stage are remembered for"""
+
+
+class Stats(msgspec.Struct):
+    """What a pipeline did so far."""
+
+    samples: int = 0
+    """answered"""
+    bad: int = 0
+    """samples that could not be answered: corrupt, empty, or the model failed on them"""
+    findings: int = 0
+    """handed to the sink"""
+    stages: dict[str, deque[float]] = msgspec.field(default_factory=dict)
+    """stage -> milliseconds of the last samples"""
+    trouble: str = ""
+    """why the last sample could not be answered, one line; empty when it could"""
+
+    def spent(self, stage: str, ms: float) -> None:
+        """Remember one stage's time."""
+        self.stages.setdefault(stage, deque(maxlen=KEEP)).append(ms)
+
+    def timed(self, found: Iterable[SampleOrFinding]) -> Iterator[SampleOrFinding]:
+        """Pass findings on and remember what each stage of them cost, reported or not."""
+        for item in found:
+            if isinstance(item, Finding):
+                for stage, ms in item.spent_ms.items():
+                    self.spent(stage, ms)
+            yield item
+
+
+def run(
+    samples: Iterable[Sample],
+    tasks: Sequence[Task],
+    report: Reporter,
+    sink: Sink,
+    stats: Stats,
+    done: Callable[[Sample], None] = lambda sample: None,
+) -> None:
+    """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
+
+    `done` is told of each sample once the sink has what is reported of it.
+
+    A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken. Whoever swaps a
+    task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
+    """
+    for sample in samples:
+        _tell(sample, _answer(sample, tasks), report, sink, stats)
+        done(sample)
+    _end(report, sink, stats)
+
+
+def run_abreast(
+    samples: Iterable[Sample],
+    teams: Sequence[Sequence[Task]],
+    report: Reporter,
+    sink: Sink,
+    stats: Stats,
+    close: Callable[[], None],
+    done: Callable[[Sample], None] = lambda sample: None,
+) -> None:
+    """As `run`, but with a thread for each team of tasks: as many samples are under way at once.
+
+    They are told in the order in which they came. What one of the threads fails on ends all of them: `close` is called,
+    which has to end `samples`, and it is raised.
+    """
+    numbered, taking, telling = enumerate(samples), threading.Lock(), threading.Condition()
+    told, failed = 0, False
+
+    def work(tasks: Sequence[Task]) -> None:
+        nonlocal told
+        while True:
+            with taking:
+                taken = next(numbered, None)
+            if taken is None:
+                return
+            number, sample = taken
+            answer = _answer(sample, tasks)
+            with telling:
+                while told != number and not failed:
+                    telling.wait()
+                if failed:
+                    return
+                _tell(sample, answer, report, sink, stats)
+                done(sample)
+                told += 1
+                telling.notify_all()
+
+    def to_the_end(tasks: Sequence[Task]) -> None:
+        nonlocal failed
+        ended = False
+        try:
+            work(tasks)
+            ended = True
+        finally:
+            if not ended:
+                with telling:
+                    failed = True
+                    telling.notify_all()
+                close()
+
+    from concurrent.futures import ThreadPoolExecutor  # a verb that runs no pipeline starts sooner without it
+
+    with ThreadPoolExecutor(len(teams)) as pool:
+        works = [pool.submit(to_the_end, team) for team in teams]
+    for one in works:
+        one.result()
+    _end(report, sink, stats)
+
+
+def _answer(sample: Sample, tasks: Sequence[Task]) -> list[SampleOrFinding] | InputError | ModelError:
+    """What is left of one sample at the end of the chain, or why it cannot be answered."""
+    try:
+        return list(walk(sample, tuple(tasks)))
+    except (InputError, ModelError) as error:
+        return error
+
+
+def _tell(
+    sample: Sample, answer: list[SampleOrFinding] | InputError | ModelError, report: Reporter, sink: Sink, stats: Stats
+) -> None:
+    """One sample's findings past the report into the sink, or into the log what is wrong with it."""
+    try:
+        if isinstance(answer, (InputError, ModelError)):
+            raise answer
+        for found in report(stats.timed(answer)):
+            sink(found)
+            stats.findings += 1
+        stats.trouble = ""
+    except (InputError, ModelError) as error:
+        stats.bad += 1
+        if stats.trouble != str(error):
+            log.warning("skipped a sample: %s", error)
+        stats.trouble = str(error)
+    stats.samples += 1
+    stats.spent("age", (time.monotonic() - sample.mono) * 1000)
+
+
+def _end(report: Reporter, sink: Sink, stats: Stats) -> None:
+    for found in report(None):
+        sink(found)
+        stats.findings += 1
+
+
+def walk(item: Sample | Finding, tasks: Sequence[Task]) -> Iterator[Sample | Finding]:
+    """What is left of one item at the end of the chain, depth first, in order."""
+    if not tasks:
+        yield item
+    elif isinstance(item, tasks[0].takes):
+        for out in tasks[0](item):
+            yield from walk(out, tasks[1:])
+    else:
+        yield from walk(item, tasks[1:])

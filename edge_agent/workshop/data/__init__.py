@@ -1,0 +1,1 @@
+"""What the workshop reads: labelled pictures, texts and readings."""

@@ -1,0 +1,225 @@
+"""Pictures, or lines of numbers, with one label each: a folder a label, or a table of files and labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edge_agent.errors import InputError, UsageError
+from edge_agent.manifest import Served
+from edge_agent.pictures.read import read_picture
+from edge_agent.sources.files import PICTURES
+from edge_agent.types import Finding, Frame, Text
+from edge_agent.workshop.data.calibration import Say, served_by
+from edge_agent.workshop.data.coco_data import spread
+from edge_agent.workshop.data.text_data import LABEL_NAMES
+
+NUMBERS = (".txt", ".csv", ".bin")
+"""files of numbers: a sample a line, or one recording as float32, low byte first"""
+TABLES = (".csv", ".tsv", ".json")
+INSIDE = tuple(f"labels{suffix}" for suffix in TABLES)
+"""names under which a folder's table is looked for"""
+FILE_NAMES = ("file", "file_name", "filename", "image", "path", "picture", "sample", "name", "numbers")
+GIVE = "give a folder with a folder for each label in it, or a .csv, .tsv or .json file of file and label"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSample:
+    """One sample, not read yet."""
+
+    name: str
+    what: Path | str
+    """a picture, a recording, or a line of numbers"""
+    label: str | None
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture file."""
+        return isinstance(self.what, Path) and self.what.suffix.lower() in PICTURES
+
+    def read(self) -> Frame | Text:
+        """InputError for a file that cannot be read."""
+        if isinstance(self.what, str):
+            return Text(self.what, 0.0, 0.0)
+        if self.is_picture:
+            return read_picture(self.what)
+        try:
+            found = np.frombuffer(self.what.read_bytes(), "<f4")
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read as float32 numbers ({error})") from None
+        return Text(" ".join(f"{x:.9g}" for x in found), 0.0, 0.0)
+
+
+@dataclass(slots=True)
+class Answers:
+    """What one model said of the samples that it could take."""
+
+    rows: list[LabelledSample] = field(default_factory=list)
+    said: list[Any] = field(default_factory=list)
+    spent: list[float] = field(default_factory=list)
+    """milliseconds a sample, without reading the file"""
+    bad: dict[str, str] = field(default_factory=dict)
+    """name of each sample that could not be taken, and why; these are in no other field"""
+
+    @property
+    def ms(self) -> float:
+        """Median milliseconds a sample."""
+        return statistics.median(self.spent)
+
+    def notes(self) -> list[str]:
+        """On what was left out."""
+        if not self.bad:
+            return []
+        few = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])
+        return [f"{len(self.bad)} samples cannot be taken and are left out: {few}"]
+
+
+def ask(model: Served, rows: Sequence[LabelledSample], say: Say, **options: str) -> Answers:
+    """What the task that serves the model finds in each sample. UsageError when it can take none of them."""
+    task, answers = served_by(model, options), Answers()
+    for number, row in enumerate(rows):
+        say(model.ref.name, number, len(rows))
+        try:
+            item = row.read()
+            (finding,) = task(item)
+        except InputError as error:
+            answers.bad[row.name] = str(error)
+            continue
+        assert isinstance(finding, Finding)
+        answers.rows.append(row)
+        answers.said.append(finding.what)
+        answers.spent.append(sum(ms for stage, ms in finding.spent_ms.items() if stage != "decode"))
+    say(model.ref.name, len(rows), len(rows))
+    if not answers.said:
+        name, why = next(iter(answers.bad.items()))
+        raise UsageError(f"none of {len(rows)} samples can be taken; the first, {name}: {why}")
+    return answers
+
+
+def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[LabelledSample]:
+    """The samples of `data`, at most `limit` of them (0: all), spread evenly.
+
+    A folder: its table (labels.csv, .tsv or .json), else a folder for each label in it, else its own files without
+    labels. A table: a file and a label a row, the files beside it; for numbers the numbers themselves may stand there.
+    JSON is a list of objects with these keys, or an object file -> label. `pictures`: whether these are pictures or
+    numbers. UsageError, one line, for what is none of these, and for nothing.
+    """
+    suffixes = tuple(PICTURES) if pictures else NUMBERS
+    if data.is_dir():
+        inside = next((data / name for name in INSIDE if (data / name).is_file()), None)
+        rows = _table(inside, pictures) if inside else list(_folder(data, suffixes))
+    elif data.suffix.lower() in TABLES:
+        rows = _table(data, pictures)
+    elif data.is_file() and not pictures and data.suffix.lower() in suffixes:
+        rows = list(_samples(data, None))
+    else:
+        there = "not such data" if data.exists() else "no such file or folder"
+        raise UsageError(f"{data}: {there}; {GIVE}")
+    if not rows:
+        what = "picture" if pictures else f"file of numbers ({', '.join(NUMBERS)})"
+        raise UsageError(f"{data}: no {what} in it; {GIVE}")
+    return [rows[i] for i in spread(len(rows), limit)]
+
+
+# ── folders ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _folder(data: Path, suffixes: tuple[str, ...]) -> Iterator[LabelledSample]:
+    def files(paths: Iterator[Path]) -> list[Path]:
+        return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
+
+    labels = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+    inner = {folder.name: files(folder.rglob("*")) for folder in labels}
+    if not any(inner.values()) or list(inner) == ["images"]:
+        for path in files(data.iterdir()) or inner.get("images", []):
+            yield from _samples(path, None)
+        return
+    for label, paths in inner.items():
+        for path in paths:
+            yield from _samples(path, label)
+
+
+def _samples(path: Path, label: str | None) -> Iterator[LabelledSample]:
+    """A picture or a recording is one sample, of other files each line is."""
+    if path.suffix.lower() not in (".txt", ".csv"):
+        yield LabelledSample(path.name, path, label)
+        return
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if line.strip():
+            yield LabelledSample(f"{path.name}:{number}", line, label)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); {GIVE}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: no UTF-8 text (byte {error.start}); {GIVE}") from None
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _table(path: Path, pictures: bool) -> list[LabelledSample]:
+    pairs = _json(path) if path.suffix.lower() == ".json" else _columns(path)
+    rows: list[LabelledSample] = []
+    for number, (what, label) in enumerate(pairs, 1):
+        file = path.parent / what if len(what) < 1024 and "\0" not in what else None
+        if file is not None and file.is_file():
+            rows += _samples(file, label) if not pictures else [LabelledSample(what, file, label)]
+        elif pictures:
+            raise UsageError(f"{path}: row {number}: {what[:80]} is not there; paths count from the table's folder")
+        else:
+            rows.append(LabelledSample(f"{path.name}:{number}", what, label))
+    return rows
+
+
+def _json(path: Path) -> list[tuple[str, str]]:
+    try:
+        found = msgspec.json.decode(_text(path))
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path}: broken JSON: {error}") from None
+    if isinstance(found, dict) and "annotations" in found:
+        raise UsageError(f"{path}: COCO's boxes are for detectors; {GIVE}")
+    if isinstance(found, dict):
+        found = [{"file": key, "label": value} for key, value in found.items()]
+    pairs = []
+    for number, row in enumerate(found if isinstance(found, list) else [None], 1):
+        plain = row if isinstance(row, dict) else {}
+        what, label = (next((plain[k] for k in keys if k in plain), None) for keys in (FILE_NAMES, LABEL_NAMES))
+        if isinstance(what, list):
+            what = " ".join(map(str, what))
+        if not isinstance(what, str) or not isinstance(label, str | int):
+            raise UsageError(f'{path}: entry {number} names no file and label; write {{"file": …, "label": …}}')
+        pairs.append((what, str(label)))
+    return pairs
+
+
+def _columns(path: Path) -> list[tuple[str, str]]:
+    text = _text(path)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), _dialect(path)) if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise UsageError(f"{path}: broken table: {error}") from None
+    head = [cell.strip().casefold() for cell in rows[0]] if rows else []
+    file = next((head.index(name) for name in FILE_NAMES if name in head), None)
+    label = next((head.index(name) for name in LABEL_NAMES if name in head), None)
+    if file is None or label is None:
+        raise UsageError(f'{path}: its first row names no columns "file" and "label"; {GIVE}')
+    odd = next((i for i, row in enumerate(rows, 1) if len(row) != len(head)), None)
+    if odd is not None:
+        raise UsageError(f"{path}: row {odd} has {len(rows[odd - 1])} columns, the first has {len(head)}; mend it")
+    return [(row[file].strip(), row[label].strip()) for row in rows[1:]]
+
+
+def _dialect(path: Path) -> type[csv.Dialect]:
+    return csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel

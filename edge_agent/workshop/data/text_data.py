@@ -1,0 +1,118 @@
+"""Texts with labels: tables of tabs or commas, ATIS's .iob, or plain lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.errors import UsageError
+from edge_agent.workshop.data.coco_data import spread
+
+TEXT_NAMES = ("text", "sentence", "content", "utterance", "query", "question", "message", "review", "phrase", "line")
+LABEL_NAMES = ("label", "labels", "intent", "class", "category", "target", "sentiment", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Lines of text; `labels` of the same length, or None where there are none."""
+
+    texts: list[str]
+    labels: list[str] | None
+    how: str
+    """how the file was read, for people"""
+    skipped: int = 0
+    """rows without a text"""
+
+
+def read_texts(path: Path, limit: int = 0) -> Texts:
+    """Read a file as its shape says; `limit`: so many rows at most, spread evenly.
+
+    A line ``BOS words EOS<tab>tags intent`` is ATIS's; of joined intents (a#b) the first counts. A table has a header
+    that names a text and a label column, or two columns of which the one with fewer different (else shorter) values is
+    the label. Other files are one text a line. UsageError, one line, for what cannot be read or told apart, and for
+    an empty file.
+    """
+    try:
+        raw = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a .tsv, .csv, .iob or .txt file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: no UTF-8 text (byte {error.start}); give a .tsv, .csv, .iob or .txt file") from None
+    lines = [line for line in raw.replace("\r\n", "\n").split("\n") if line.strip()]
+    if not lines:
+        raise UsageError(f"{path}: no text in it; there is nothing to measure")
+    if lines[0].startswith("BOS ") and "\t" in lines[0]:
+        read = _iob(path, lines)
+    elif path.suffix.lower() == ".csv":
+        read = _table(path, _commas(path, raw))
+    elif path.suffix.lower() == ".tsv" or all("\t" in line for line in lines):
+        read = _table(path, [line.split("\t") for line in lines])
+    else:
+        read = Texts(lines, None, "one text a line")
+    keep = [i for i, text in enumerate(read.texts) if text.strip()]
+    if not keep:
+        raise UsageError(f"{path}: no text in it; there is nothing to measure")
+    picked = [keep[i] for i in spread(len(keep), limit)]
+    labels = None if read.labels is None else [read.labels[i].strip() for i in picked]
+    return Texts([read.texts[i].strip() for i in picked], labels, read.how, len(read.texts) - len(keep))
+
+
+def _iob(path: Path, lines: Sequence[str]) -> Texts:
+    texts, labels = [], []
+    for line in lines:
+        words, _, tags = line.partition("\t")
+        said = words.split()
+        if said[:1] != ["BOS"] or said[-1:] != ["EOS"] or not tags.strip():
+            raise UsageError(f'{path}: "{line[:40]}" is no line BOS words EOS<tab>tags intent')
+        texts.append(" ".join(said[1:-1]))
+        labels.append(tags.split()[-1].partition("#")[0])
+    return Texts(texts, labels, 'ATIS: words, tags and intent (the first of those joined by "#")')
+
+
+def _commas(path: Path, raw: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(io.StringIO(raw, newline="")))
+    except csv.Error as error:
+        raise UsageError(f"{path}: broken CSV: {error}") from None
+
+
+def _table(path: Path, rows: list[list[str]]) -> Texts:
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    width = len(rows[0]) if rows else 0
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            raise UsageError(f"{path}: row {number} has {len(row)} columns, the first has {width}; quote or mend it")
+    head = [cell.strip().casefold() for cell in rows[0]] if rows else []
+    text = next((head.index(name) for name in TEXT_NAMES if name in head), None)
+    label = next((head.index(name) for name in LABEL_NAMES if name in head), None)
+    if width == 2 and (text is None) != (label is None):
+        text, label = (1 - label if label is not None else text), (1 - text if text is not None else label)
+    if text is not None and (label is not None or width == 1):
+        rows = rows[1:]
+    elif width == 1:
+        text = 0
+    elif width == 2:
+        text = _longer(path, rows)
+        label = 1 - text
+    else:
+        raise UsageError(f'{path}: {width} columns and no header that names two of them "text" and "label"; add it')
+    if not rows:
+        raise UsageError(f"{path}: a header and no row; there is nothing to measure")
+    assert text is not None
+    texts = [row[text] for row in rows]
+    if label is None:
+        return Texts(texts, None, "one text a row")
+    named = f"text is column {text + 1}, label column {label + 1}"
+    return Texts(texts, [row[label] for row in rows], named)
+
+
+def _longer(path: Path, rows: Sequence[Sequence[str]]) -> int:
+    """Which of two columns is the text: more different values, else more letters."""
+    different = [len({row[i] for row in rows}) for i in (0, 1)]
+    letters = [sum(len(row[i]) for row in rows) for i in (0, 1)]
+    if (different[0], letters[0]) == (different[1], letters[1]):
+        raise UsageError(f'{path}: which column is the text? add a first row of "text" and "label"')
+    return 0 if (different[0], letters[0]) > (different[1], letters[1]) else 1

@@ -1,0 +1,148 @@
+"""An autoencoder: how well its error tells what is unusual, and whether it ranks samples as its parent does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.errors import UsageError
+from edge_agent.figures.scores import Doubles, auroc, spearman
+from edge_agent.manifest import Served
+from edge_agent.workshop.data.labelled import Answers, ask, read_rows
+from edge_agent.workshop.evaluate.verb import Say, folder
+from edge_agent.workshop.report.sheet import MOST, sheet
+
+NORMAL = ("normal", "good", "ok", "nominal", "regular", "0", "false")
+"""labels of what is usual; whatever else stands there is unusual"""
+
+
+def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+    """AUROC, and the best limit, where there are labels; rank correlation of the errors where there is a parent."""
+    rows = read_rows(Path(args.data), model.input is not None, args.limit)
+    kinds = sorted({row.label for row in rows if row.label is not None})
+    usual = [label for label in kinds if label.casefold() in NORMAL]
+    if not kinds and parent is None:
+        raise UsageError(
+            f"{args.data}: samples without labels; give --against PARENT, or folders normal/ and anomalous/"
+        )
+    if kinds and (not usual or len(usual) == len(kinds)):
+        raise UsageError(
+            f"{args.data}: labels {', '.join(kinds[:5])}; what is usual has to be called {' or '.join(NORMAL[:3])}, "
+            "and something else has to be there"
+        )
+    if not kinds and args.save:
+        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+    answers = ask(model, rows, say)
+    notes = answers.notes()
+    shown: dict[str, Any] = {
+        "model": model.ref.name,
+        "version": model.ref.version,
+        "sha256": model.ref.sha256,
+        "data": str(args.data),
+        "samples": len(answers.said),
+        "ms_per_sample": answers.ms,
+        "notes": notes,
+    }
+    if kinds:
+        shown |= _figures(answers)
+        if args.save:
+            notes.append(_worst(Path(args.save), answers))
+    if parent is not None:
+        theirs = ask(parent, answers.rows, say)
+        if theirs.bad:
+            raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
+        against: dict[str, Any] = {
+            "model": parent.ref.name,
+            "version": parent.ref.version,
+            "sha256": parent.ref.sha256,
+            "ms_per_sample": theirs.ms,
+            "spearman": spearman(_errors(theirs), _errors(answers)),
+        }
+        if kinds:
+            against["on_labels"] = {"auroc": _figures(theirs)["auroc"]}
+        shown["against"] = against
+    return shown
+
+
+def _errors(answers: Answers) -> Doubles:
+    return np.array([one.error for one in answers.said], np.float64)
+
+
+def _usual(answers: Answers) -> Any:
+    """(n,) bool: which samples are labelled as usual."""
+    return np.array([(row.label or "").casefold() in NORMAL for row in answers.rows], bool)
+
+
+def _figures(answers: Answers) -> dict[str, Any]:
+    """AUROC of the errors; and the limit above which calling a sample unusual has the best F1, with that F1."""
+    errors, usual = _errors(answers), _usual(answers)
+    normal, odd = errors[usual], errors[~usual]
+    limit, f1 = _best_limit(normal, odd)
+    return {
+        "auroc": auroc(odd, normal),
+        "limit": limit,
+        "f1": f1,
+        "accuracy": float(np.mean((errors > limit) != usual)),
+        "normal": {"samples": len(normal), "error": float(np.median(normal)) if len(normal) else float("nan")},
+        "anomalous": {"samples": len(odd), "error": float(np.median(odd)) if len(odd) else float("nan")},
+    }
+
+
+def _best_limit(normal: Doubles, odd: Doubles) -> tuple[float, float]:
+    """Halfway between two neighbouring errors (or below all of them); of equally good ones the highest."""
+    every = np.unique(np.concatenate([normal, odd]))
+    limits = np.concatenate([every[:1] / 2, (every[1:] + every[:-1]) / 2])
+    if not len(odd) or not len(normal):
+        return float("nan"), float("nan")
+    caught, false = (len(one) - np.searchsorted(np.sort(one), limits, "right") for one in (odd, normal))
+    f1 = 2 * caught / (caught + false + len(odd))
+    best = len(f1) - 1 - int(f1[::-1].argmax())
+    return float(limits[best]), float(f1[best])
+
+
+def _worst(where: Path, answers: Answers) -> str:
+    """Write FOLDER/worst.jpg (of pictures) or worst.tsv: the usual samples of the largest errors and the unusual ones
+    of the least, in turns; says so.
+    """
+    errors, usual = _errors(answers), _usual(answers)
+    high = [int(i) for i in np.argsort(-errors, kind="stable") if usual[i]]
+    low = [int(i) for i in np.argsort(errors, kind="stable") if not usual[i]]
+    picked = [i for pair in zip(high, low, strict=False) for i in pair]
+    picked += high[len(low) :] + low[len(high) :]
+    shown = [(answers.rows[i], f"{answers.rows[i].label}, error {errors[i]:.4g}") for i in picked[:MOST]]
+    where = folder(where)
+    if all(row.is_picture for row, _ in shown):
+        sheet(where / "worst.jpg", shown)
+        return f"the {len(shown)} worst in {where / 'worst.jpg'}"
+    table = where / "worst.tsv"
+    try:
+        rows = [f"{answers.rows[i].name}\t{answers.rows[i].label}\t{errors[i]:.6g}" for i in picked]
+        table.write_text("\n".join(["sample\tlabel\terror", *rows]) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--save {table}: cannot be written ({error.strerror})") from None
+    return f"the worst first in {table}"
+
+
+# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Figures, beside them the parent's."""
+    against = result.get("against", {})
+    told = [f"{result['model']}: {result['samples']} samples, {result['ms_per_sample']:.1f} ms a sample"]
+    if "auroc" in result:
+        beside = f"   ({against['model']}: {against['on_labels']['auroc']:.4f})" if against else ""
+        told.append(f"{'AUROC':16}{result['auroc']:.4f}{beside}")
+        told.append(f"{'F1':16}{result['f1']:.4f}   with limit={result['limit']:.4g}, the best for these samples")
+        told.append(f"{'accuracy':16}{result['accuracy']:.4f}   with that limit")
+        for kind in ("normal", "anomalous"):
+            row = result[kind]
+            told.append(f"{kind:16}{row['samples']} samples, median error {row['error']:.4g}")
+    if against:
+        told.append(
+            f"{'same order':16}{against['spearman']:.4f}   rank correlation of the errors with {against['model']}"
+        )
+    return told

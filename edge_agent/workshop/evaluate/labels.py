@@ -1,0 +1,149 @@
+"""A classifier of pictures: its first label against those that people gave, and against a parent's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_agent.errors import UsageError
+from edge_agent.figures import scores
+from edge_agent.manifest import Served
+from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
+from edge_agent.workshop.data.coco_data import match_classes
+from edge_agent.workshop.data.labelled import GIVE, Answers, ask, read_rows
+from edge_agent.workshop.evaluate.verb import Say, folder
+from edge_agent.workshop.report.sheet import MOST, sheet
+
+
+def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+    """Accuracy, F1 and AUROC where there are labels, agreement where there is a parent."""
+    rows = read_rows(Path(args.data), True, args.limit)
+    labelled = all(row.label is not None for row in rows)
+    if not labelled and parent is None:
+        raise UsageError(f"{args.data}: pictures without labels; give --against PARENT, or {GIVE.partition(' ')[2]}")
+    if not labelled and args.save:
+        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+    if parent is not None and parent.manifest.labels != model.manifest.labels:
+        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+    names = _names(model, sorted({row.label for row in rows if row.label is not None})) if labelled else {}
+    answers = ask(model, rows, say, score=_score(args, model), top="1000")
+    notes = answers.notes()
+    shown: dict[str, Any] = {
+        "model": model.ref.name,
+        "version": model.ref.version,
+        "sha256": model.ref.sha256,
+        "data": str(args.data),
+        "samples": len(answers.said),
+        "ms_per_sample": answers.ms,
+        "notes": notes,
+    }
+    if labelled:
+        shown |= _figures(answers, names)
+        foreign = sorted({row.label or "" for row in answers.rows} - set(names.values()))
+        if foreign:
+            count = sum(row.label in foreign for row in answers.rows)
+            notes.append(f"{count} pictures have a label that the model cannot say, and count as wrong: {foreign[0]}")
+        if args.save:
+            notes.append(f"{_worst(Path(args.save), answers, names)} errors in {args.save}, the surest first")
+    if parent is not None:
+        theirs = ask(parent, answers.rows, say, score=_score(args, parent), top="1000")
+        if theirs.bad:
+            raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
+        told, said = _first(theirs), _first(answers)
+        against: dict[str, Any] = {
+            "model": parent.ref.name,
+            "version": parent.ref.version,
+            "sha256": parent.ref.sha256,
+            "ms_per_sample": theirs.ms,
+            "agreement": scores.accuracy(told, said),
+            "agreement_f1": scores.macro_f1(told, said),
+        }
+        if labelled:
+            figures = _figures(theirs, names)
+            against["on_labels"] = {key: figures[key] for key in ("accuracy", "f1", "auroc", "doubted")}
+        shown["against"] = against
+    return shown
+
+
+def _score(args: argparse.Namespace, model: Served) -> str:
+    return str(model.manifest.score if args.score is None else args.score)
+
+
+def _names(model: Served, truth: list[str]) -> dict[str, str]:
+    """The model's labels -> those of the data: by name, else by number. UsageError when they share none."""
+    ours = dict(enumerate(unlike(list(model.manifest.labels))))
+    numbers = all(label.isdigit() for label in truth)
+    theirs = {int(label) if numbers else i: label for i, label in enumerate(truth)}
+    if numbers and max(theirs) < len(ours) and not set(truth) & set(ours.values()):
+        return {ours[key]: label for key, label in theirs.items()}
+    return {ours[key]: theirs[to] for key, to in match_classes(theirs, ours).items()}
+
+
+def _first(answers: Answers) -> list[str]:
+    """The likeliest label of each picture, surely enough or not."""
+    return [next(iter(one.scores)) for one in answers.said]
+
+
+def _figures(answers: Answers, names: dict[str, str]) -> dict[str, Any]:
+    """Accuracy and macro F1 of the likeliest label; AUROC, the mean over the labels of telling each from the others;
+    and how many pictures are answered with "unknown", as no label is sure enough.
+    """
+    truth = [row.label or "" for row in answers.rows]
+    said = [names.get(label, label) for label in _first(answers)]
+    each = scores.f1_by_label(truth, said)
+    return {
+        "accuracy": scores.accuracy(truth, said),
+        "f1": scores.macro_f1(truth, said),
+        "auroc": _auroc(truth, answers, names),
+        "doubted": float(np.mean([one.label == UNKNOWN for one in answers.said])),
+        "labels": {label: {"f1": each[label], "samples": truth.count(label)} for label in each},
+    }
+
+
+def _auroc(truth: Sequence[str], answers: Answers, names: dict[str, str]) -> float:
+    told = []
+    for own, label in names.items():
+        share = np.array([one.scores.get(own, 0.0) for one in answers.said], np.float64)
+        mine = np.array([one == label for one in truth])
+        told.append(scores.auroc(share[mine], share[~mine]))
+    known = [one for one in told if not np.isnan(one)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _worst(where: Path, answers: Answers, names: dict[str, str]) -> int:
+    """Write FOLDER/worst.jpg: the wrong answers, the surest first; returns how many there are in all."""
+    wrong = []
+    for row, one in zip(answers.rows, answers.said, strict=True):
+        label, share = next(iter(one.scores.items()))
+        if names.get(label, label) != row.label:
+            wrong.append((share, row, f"{names.get(label, label)} {share:.2f}, is {row.label}"))
+    wrong.sort(key=lambda one: -one[0])
+    sheet(folder(where) / "worst.jpg", [(row, caption) for _, row, caption in wrong[:MOST]])
+    return len(wrong)
+
+
+# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
+
+ROWS = (("accuracy", "accuracy"), ("macro F1", "f1"), ("AUROC", "auroc"), ("doubted", "doubted"))
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Figures, beside them the parent's, then the labels by how many pictures they have."""
+    against = result.get("against", {})
+    told = [f"{result['model']}: {result['samples']} pictures, {result['ms_per_sample']:.1f} ms a picture"]
+    for name, key in ROWS if "accuracy" in result else ():
+        beside = f"   ({against['model']}: {against['on_labels'][key]:.4f})" if against else ""
+        said = '   answered with "unknown"' if key == "doubted" else ""
+        told.append(f"{name:16}{result[key]:.4f}{beside}{said}")
+    if against:
+        told.append(f"{'same label':16}{against['agreement']:.4f}   as {against['model']}")
+        told.append(f"{'':16}{against['agreement_f1']:.4f}   macro F1 of that")
+    if "labels" in result:
+        told.append(f"{'label':32}{'F1':>8}{'pictures':>10}")
+        by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["samples"])
+        told += [f"{name:32}{row['f1']:>8.4f}{row['samples']:>10}" for name, row in by_count]
+    return told

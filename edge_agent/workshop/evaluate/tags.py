@@ -1,0 +1,151 @@
+"""A tagger of text: the spans that it marks against those that people marked, and against a parent's."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import InputError, UsageError
+from edge_agent.manifest import Served
+from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
+from edge_agent.workshop.data.coco_data import spread
+from edge_agent.workshop.data.text_data import read_texts
+from edge_agent.workshop.evaluate.verb import Say
+
+Marked = set[tuple[int, int, int, str]]
+"""number of the text, start and end in characters, kind"""
+GIVE = "give CoNLL's form (a word and its tag a line, a blank line between texts) or ATIS's .iob"
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    texts: list[str]
+    spans: Marked | None
+    """None for texts without tags"""
+
+
+def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+    """Precision, recall and F1 of whole spans of the right kind, as CoNLL-2003's evaluation counts them."""
+    if args.save:
+        raise UsageError(f"--save {args.save}: nothing is saved for a tagger; leave it out")
+    data = _read(Path(args.data), args.limit)
+    if data.spans is None and parent is None:
+        raise UsageError(f"{args.data}: texts without tags; give --against PARENT, or {GIVE.partition(' ')[2]}")
+    mine, spent, notes = _ask(model, data.texts, say)
+    shown: dict[str, Any] = {
+        "model": model.ref.name,
+        "version": model.ref.version,
+        "sha256": model.ref.sha256,
+        "data": str(args.data),
+        "texts": len(data.texts),
+        "ms_per_text": spent,
+        "notes": notes,
+    }
+    if data.spans is not None:
+        shown |= _figures(data.spans, mine)
+    if parent is not None:
+        theirs, spent, _ = _ask(parent, data.texts, say)
+        against = {"model": parent.ref.name, "version": parent.ref.version, "sha256": parent.ref.sha256}
+        shown["against"] = {**against, "ms_per_text": spent, **_figures(theirs, mine)}
+        if data.spans is not None:
+            shown["against"]["on_labels"] = _figures(data.spans, theirs)
+    return shown
+
+
+def _ask(model: Served, texts: Sequence[str], say: Say) -> tuple[Marked, float, list[str]]:
+    """Its spans, milliseconds a text, and notes."""
+    head, found, spent, bad = text_head(model), set(), [], 0
+    for number, text in enumerate(texts):
+        say(model.ref.name, number, len(texts))
+        began = time.perf_counter()
+        try:
+            found |= {(number, *span[:3]) for span in joined(head.tags(text))}
+        except InputError:
+            bad += 1
+        spent.append((time.perf_counter() - began) * 1e3)
+    say(model.ref.name, len(texts), len(texts))
+    return found, statistics.median(spent), [f"{bad} texts have no letter to read and count as unmarked"] if bad else []
+
+
+def _figures(truth: Marked, said: Marked) -> dict[str, Any]:
+    """Over all spans, and of each kind."""
+    kinds = sorted({span[3] for span in truth | said})
+    rows = {kind: _score({s for s in truth if s[3] == kind}, {s for s in said if s[3] == kind}) for kind in kinds}
+    return {**_score(truth, said), "labels": rows}
+
+
+def _score(truth: Marked, said: Marked) -> dict[str, Any]:
+    right, nothing = len(truth & said), float("nan")
+    return {
+        "precision": right / len(said) if said else nothing,
+        "recall": right / len(truth) if truth else nothing,
+        "f1": 2 * right / (len(truth) + len(said)) if truth or said else nothing,
+        "spans": len(truth),
+    }
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(path: Path, limit: int) -> _Data:
+    """ATIS's lines, CoNLL's columns, or plain texts. UsageError, one line."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); {GIVE}") from None
+    if lines and lines[0].startswith("BOS ") and "\t" in lines[0]:
+        rows = [[part.split() for part in line.split("\t", 1)] for line in lines if line.strip()]
+        # BOS and EOS have a tag each, and where EOS stands is the intent
+        texts = [list(zip(words[1:-1], tags[1:-1], strict=False)) for words, tags in rows]
+    elif path.suffix.lower() in (".conll", ".bio", ".iob", ".iob2"):
+        texts = _columns(path, lines)
+    else:
+        return _Data(read_texts(path, limit).texts, None)
+    texts = [texts[i] for i in spread(len(texts), limit)]
+    if not texts:
+        raise UsageError(f"{path}: no text in it; {GIVE}")
+    spans: Marked = set()
+    for number, words in enumerate(texts):
+        at, tagged = 0, []
+        for word, tag in words:
+            tagged.append((at, at + len(word), tag, 1.0))
+            at += len(word) + 1
+        spans |= {(number, *span[:3]) for span in joined(tagged)}
+    return _Data([" ".join(word for word, _ in words) for words in texts], spans)
+
+
+def _columns(path: Path, lines: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """The first and the last column; -DOCSTART- and comments are left out."""
+    texts: list[list[tuple[str, str]]] = [[]]
+    for number, line in enumerate(lines, 1):
+        cells = line.split()
+        if not cells:
+            texts.append([])
+        elif cells[0] != "-DOCSTART-" and not line.startswith("# "):
+            if len(cells) < 2:
+                raise UsageError(f"{path}: line {number} has a word and no tag ({OUTSIDE}, B-…); {GIVE}")
+            texts[-1].append((cells[0], cells[-1]))
+    return [words for words in texts if words]
+
+
+# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Figures, beside them the parent's, then the kinds by how many spans they have."""
+    against = result.get("against", {})
+    told = [f"{result['model']}: {result['texts']} texts, {result['ms_per_text']:.1f} ms a text"]
+    shown = result if "f1" in result else against
+    for key in ("f1", "precision", "recall") if "f1" in result else ():
+        beside = f"   ({against['model']}: {against['on_labels'][key]:.4f})" if against else ""
+        told.append(f"{key:16}{result[key]:.4f}{beside}")
+    if against:
+        told.append(f"{'same spans':16}{against['f1']:.4f}   F1 on the {against['spans']} of {against['model']}")
+    told.append(f"{'label':32}{'F1':>8}{'spans':>8}")
+    by_count = sorted(shown["labels"].items(), key=lambda item: -item[1]["spans"])
+    return told + [f"{name:32}{row['f1']:>8.4f}{row['spans']:>8}" for name, row in by_count]

@@ -1,0 +1,105 @@
+"""``evaluate MODEL DATA``: how good is a model, on labels that people gave and against the model it was made from.
+
+Detectors on pictures: COCO's mean average precision. Classifiers of pictures: accuracy, F1, AUROC. Autoencoders: AUROC,
+rank correlation. Text: accuracy, F1, AUROC of "unknown", correlation of similarities; F1 of spans. The models answer
+through the same tasks that serve, so what is measured is what serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_agent.errors import UsageError
+from edge_agent.workshop.arguments import share
+
+if TYPE_CHECKING:
+    from edge_agent.manifest import Served
+
+
+Say = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)"""
+
+TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "detect": ("edge_agent.workshop.evaluate.pictures", ("score", "iou")),
+    "recognise": ("edge_agent.workshop.evaluate.labels", ("score",)),
+    "anomaly": ("edge_agent.workshop.evaluate.anomaly", ()),
+    "classify": ("edge_agent.workshop.evaluate.text", ()),
+    "tag": ("edge_agent.workshop.evaluate.tags", ()),
+    "encode": ("edge_agent.workshop.evaluate.text", ("labels", "train", "unknown")),
+}
+"""task -> the module that measures such a model, and the options that it takes"""
+OPTIONS = ("score", "iou", "labels", "train", "unknown")
+"""those that not every task takes"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
+    parser.add_argument("model", help="name, folder, .onnx or .tflite")
+    parser.add_argument(
+        "data",
+        help="detectors: COCO JSON, or a folder (with instances.json in or above it); classifiers and autoencoders: a "
+        "folder for each label (normal/ and others), or a table of file and label; text: .tsv, .csv, .iob",
+    )
+    parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
+    parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
+    parser.add_argument("--limit", type=_above_0, default=0, help="so many samples at most, spread evenly over DATA")
+    parser.add_argument("--score", type=share, help="pictures: lowest score that counts (detectors: default 0.001)")
+    parser.add_argument("--iou", type=share, help="pictures: overlap above which NMS drops a box (default 0.65)")
+    parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
+    parser.add_argument("--train", metavar="FILE", help="text: fit the labels on this table instead")
+    parser.add_argument("--unknown", metavar="FILE", help="text: lines that fit no label")
+
+
+def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> dict[str, Any]:
+    """The figures by name, as --json prints them; a figure that does not exist is NaN. "notes" are lines for people.
+
+    Raises UsageError for arguments and data, ModelError for models.
+    """
+    model = serve(args.model)
+    parent = serve(args.against) if args.against else None
+    task = model.manifest.task
+    if parent is not None and parent.manifest.task != task:
+        raise UsageError(
+            f"--against {args.against}: its task is {parent.manifest.task}, that of {args.model} is {task}"
+        )
+    module, own = TASKS[task]
+    odd = [f"--{key}" for key in OPTIONS if key not in own and getattr(args, key) is not None]
+    if odd:
+        raise UsageError(f"{', '.join(odd)}: not for {args.model}, whose task is {task}")
+    if args.save:
+        folder(Path(args.save))
+    figures = importlib.import_module(module).evaluate(args, model, parent, say)
+    rounded: dict[str, Any] = _rounded({"task": task, **figures})
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to six digits, however deep they lie."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The figures as lines for people."""
+    told: list[str] = importlib.import_module(TASKS[result["task"]][0]).lines(result)
+    return told
+
+
+def folder(path: Path) -> Path:
+    """Make a folder. UsageError when that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
+    return path
+
+
+def _above_0(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 10**9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of samples above 0')
+    return int(text)

@@ -1,0 +1,1 @@
+"""A network's graph, shown and edited."""

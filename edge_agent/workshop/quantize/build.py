@@ -1,0 +1,412 @@
+"""A plan of quantization, and the ONNX network that it gives."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_agent.errors import RefusedError
+from edge_agent.workshop.graph import names
+from edge_agent.workshop.quantize.graph import WEIGHTED, constants, delicate, layers, opset, tail
+from edge_agent.workshop.quantize.ranges import Interval
+
+MOVES = ("MaxPool", "Resize", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat")
+"""operators that only move values"""
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")
+"""operators that a quantized layer takes in"""
+SUMS = ("Add", "Mul", "Sigmoid", "HardSigmoid", "HardSwish", "AveragePool", "GlobalAveragePool", "Pad")
+OPS = {"layers": (*WEIGHTED, *ACTIVATIONS), "all": (*WEIGHTED, *ACTIVATIONS, *MOVES, *SUMS)}
+"""what is quantized: the layers with weights alone, or all that is between them too"""
+BLOCK = 32
+"""weights that share one scale in four bits"""
+FORMS = ("static", "dynamic", "weights", "float16")
+NATIVE_16 = 21
+"""opset whose own QuantizeLinear has 16 bits; below, that of com.microsoft serves"""
+
+
+class QuantizePlan(msgspec.Struct, frozen=True):
+    """How a network is quantized."""
+
+    form: Literal["static", "dynamic", "weights", "float16"] = "static"
+    bits: Literal["8", "16", "4w"] = "8"
+    per: Literal["tensor", "channel"] = "channel"
+    """scales of the weights"""
+    method: str = "full"
+    """of the activations' ranges, static only"""
+    ops: Literal["layers", "all"] = "layers"
+    keep: tuple[str, ...] = ()
+    """names of the nodes that stay float, beside the tail and the delicate ones"""
+    balanced: bool = False
+    """cross-layer equalisation"""
+    corrected: bool = False
+    """bias correction"""
+
+    def text(self) -> str:
+        """One line for people."""
+        if self.form == "float16":
+            return "float16 weights"
+        if self.bits == "4w":
+            return f"4-bit weights in blocks of {BLOCK}"
+        words = [f"{self.form} int{self.bits}" if self.form != "weights" else "int8 weights", f"per {self.per}"]
+        if self.form == "static":
+            words = [words[0], self.method, words[1], "all operators" if self.ops == "all" else "layers with weights"]
+        words += ["equalised"] * self.balanced + ["bias corrected"] * self.corrected
+        return ", ".join(words)
+
+
+def build(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
+    """The network by the plan, checked by ONNX. `ranges`: of the activations, for a static plan.
+
+    Raises RefusedError, one line, where the plan makes no sense for this network or gives no sound one.
+    """
+    known = {node.name for node in model.graph.node}
+    odd = [name for name in plan.keep if name not in known]
+    if odd:
+        raise RefusedError(
+            f"--keep {odd[0]}: no node of that name; they are called like {', '.join(sorted(known)[:3])}"
+        )
+    branches = {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
+    if branches and plan.form in ("static", "dynamic") and plan.bits != "4w":
+        raise RefusedError("it has branches or loops, whose values get no scales; use --form weights, or float16")
+    if plan.form == "float16":
+        made = _half(model)
+    elif plan.bits == "4w":
+        made = _four(model, plan)
+    elif plan.form == "weights":
+        made = _weights(model, plan)
+    elif plan.form == "dynamic":
+        made = _dynamic(model, plan)
+    else:
+        made = _static(model, plan, ranges)
+    made.producer_name = "edge-agent"
+    check(made)
+    return made
+
+
+def chosen(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> list[str]:
+    """Names of the nodes that a static plan quantizes."""
+    never = set(plan.keep) | tail(model) | delicate(model)
+    weighted = {layer.name for layer in layers(model)}
+    floats = {one.name for one in model.graph.initializer}
+    made = {output for node in model.graph.node for output in node.output} | {one.name for one in model.graph.input}
+    typed = {
+        one.name: one.type.tensor_type.elem_type
+        for one in [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    }
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in OPS[plan.ops] or node.name in never:
+            continue
+        # one scale a channel does not fit the groups of a transposed convolution
+        if node.op_type == "ConvTranspose" and plan.per == "channel" and _groups(node) > 1:
+            continue
+        # what two activations multiply (attention) gains little
+        if node.op_type in WEIGHTED and node.name not in weighted:
+            continue
+        touched = [name for name in [*node.input, *node.output] if name in made and name not in floats]
+        if all(name in ranges for name in touched if typed.get(name) == TensorProto.FLOAT):
+            found.append(node.name)
+    return found
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
+
+
+def _static(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
+    """QDQ pairs: U8 (or U16) activations, S8 weights, which x86 and Arm both run fast."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    nodes = chosen(model, plan, ranges)
+    if not any(node.op_type in WEIGHTED for node in model.graph.node if node.name in set(nodes)):
+        raise RefusedError("no layer with weights is left to quantize: all are kept in float, or their values overflow")
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    source = onnx.ModelProto()
+    source.CopyFrom(model)
+    options: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
+    with _quiet():
+        made = QDQQuantizer(
+            source,
+            plan.per == "channel",
+            False,
+            QuantType.QInt8,
+            QuantType.QUInt16 if plan.bits == "16" else QuantType.QUInt8,
+            TensorsData(CalibrationMethod.MinMax, data),
+            nodes,
+            [],
+            list(OPS[plan.ops]),
+            options,
+        )
+        made.quantize_model()
+        made.model.topological_sort()
+    return _tables(made.model.model, plan.keep)
+
+
+def _dynamic(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
+    """Weights S8; the activations of each run by their own extremes. For MatMul and Gemm."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    found = [layer for layer in layers(model) if layer.op in ("MatMul", "Gemm") and layer.name not in plan.keep]
+    if not found:
+        raise RefusedError(
+            "dynamic quantization is for MatMul and Gemm, of which it has none to change; use --form static"
+        )
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        target = Path(folder, "dynamic.onnx")
+        quantize_dynamic(
+            _products(model, {layer.name for layer in found if layer.op == "Gemm"}),
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=plan.per == "channel",
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=[layer.name for layer in found],
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return _tables(onnx.load(str(target)), plan.keep)
+
+
+def _products(model: onnx.ModelProto, gemms: set[str]) -> onnx.ModelProto:
+    """Each of these Gemm as MatMul and Add, which onnxruntime quantizes by each run's extremes; a Gemm it leaves alone.
+
+    A' B' + beta * C (ONNX, Gemm; `quantize_graph.prepare` took the factors into constants): a transposition goes into
+    B, which is one. The MatMul keeps the node's name.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    values, name_of = constants(model), names.fresh(names.of(model.graph))
+    new: list[onnx.NodeProto] = []
+
+    def constant(wanted: str, value: npt.NDArray[Any]) -> str:
+        name = name_of(wanted)
+        made.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    for node in made.graph.node:
+        if node.name not in gemms:
+            new.append(node)
+            continue
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        (left, right, *bias), (out,) = node.input, node.output
+        beta = given.get("beta", 1.0)
+        if given.get("transB"):
+            right = constant(f"{right}.turned", values[right].T)
+        if given.get("transA"):
+            turned = name_of(f"{left}.turned")
+            new.append(helper.make_node("Transpose", [left], [turned], name=name_of(f"{node.name}.turn"), perm=[1, 0]))
+            left = turned
+        added = bool(bias and bias[0]) and beta != 0
+        product = name_of(f"{out}.product") if added else out
+        new.append(helper.make_node("MatMul", [left, right], [product], name=node.name))
+        if added:
+            term = bias[0]
+            if beta != 1:
+                factor, scaled = constant(f"{node.name}.beta", np.float32(beta)), name_of(f"{term}.scaled")
+                new.append(helper.make_node("Mul", [term, factor], [scaled], name=name_of(f"{node.name}.scale")))
+                term = scaled
+            new.append(helper.make_node("Add", [product, term], [out], name=name_of(f"{node.name}.add")))
+    del made.graph.node[:]
+    made.graph.node.extend(new)
+    _drop_unused(made)
+    return made
+
+
+class _quiet:
+    """onnxruntime logs its advice through the root logger."""
+
+    def __enter__(self) -> None:
+        self.level = logging.getLogger().level
+        logging.getLogger().setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().setLevel(self.level)
+
+
+# ── weights alone ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _axis(op: str) -> int:
+    """The axis of a weight that counts the outputs."""
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}[op]
+
+
+def _weights(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
+    """S8 weights behind a DequantizeLinear, step = max|w| / 127 of a channel or a tensor; all else stays float."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    values, done, name_of = constants(model), set(), names.fresh(names.of(model.graph))
+    nodes: list[onnx.NodeProto] = []
+    transposed = {
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
+    }
+    for layer in layers(model):
+        weight = np.asarray(values[layer.weight], np.float32)
+        if layer.name in plan.keep or layer.weight in done or weight.ndim < 2:
+            continue
+        done.add(layer.weight)
+        axis = (0 if layer.name in transposed else _axis(layer.op)) % weight.ndim
+        others = tuple(i for i in range(weight.ndim) if i != axis)
+        top = np.abs(weight).max(axis=others if plan.per == "channel" else None, keepdims=True)
+        step = (np.maximum(top, 1e-12) / 127).astype(np.float32)
+        q = np.clip(np.rint(weight / step), -127, 127).astype(np.int8)
+        scale = step.reshape(-1) if plan.per == "channel" else step.reshape(())
+        given = [name_of(f"{layer.weight}_q"), name_of(f"{layer.weight}_scale")]
+        _replace(made, layer.weight, [numpy_helper.from_array(q, given[0]), numpy_helper.from_array(scale, given[1])])
+        real = name_of(f"{layer.weight}_real")
+        nodes.append(helper.make_node("DequantizeLinear", given, [layer.weight], name=real, axis=axis))
+    if not nodes:
+        raise RefusedError("no layer with weights is left to quantize: all are kept in float")
+    return _tables(_in_front(made, nodes), plan.keep)
+
+
+def _half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """float16 weights behind a Cast: half the file, and a processor that has no float16 computes as before."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    nodes, name_of = [], names.fresh(names.of(model.graph))
+    for one in model.graph.initializer:
+        value = numpy_helper.to_array(one)
+        if one.data_type != TensorProto.FLOAT or value.size < 256 or np.abs(value).max() > 65504:
+            continue
+        half, real = name_of(f"{one.name}_half"), name_of(f"{one.name}_real")
+        _replace(made, one.name, [numpy_helper.from_array(value.astype(np.float16), half)])
+        nodes.append(helper.make_node("Cast", [half], [one.name], name=real, to=TensorProto.FLOAT))
+    if not nodes:
+        raise RefusedError("it has no float32 weights to halve")
+    return _in_front(made, nodes)
+
+
+def _four(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
+    """MatMul's weights in four bits, a scale for each block of 32 down a column: MatMulNBits of com.microsoft.
+
+    q = round(w / step) + 8 in 0..15, step = (the value of the greatest magnitude) / -8, so that it is met exactly
+    (onnxruntime, docs/ContribOperators.md, com.microsoft.MatMulNBits).
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    values, count, name_of = constants(model), 0, names.fresh(names.of(model.graph))
+    nodes = {node.name: node for node in made.graph.node}
+    for layer in layers(model):
+        weight = np.asarray(values[layer.weight], np.float32)
+        if layer.op != "MatMul" or weight.ndim != 2 or layer.name in plan.keep:
+            continue
+        deep, wide = weight.shape
+        blocks = -(-deep // BLOCK)
+        padded = np.zeros((blocks * BLOCK, wide), np.float32)
+        padded[:deep] = weight
+        cells = padded.T.reshape(wide, blocks, BLOCK)
+        far = np.take_along_axis(cells, np.abs(cells).argmax(axis=2)[..., None], axis=2)
+        step = (far / -8).astype(np.float32)
+        q = np.clip(np.rint(cells / np.where(step == 0, 1, step)) + 8, 0, 15).astype(np.uint8)
+        packed = q[..., 0::2] | (q[..., 1::2] << 4)
+        node, own = nodes[layer.name], [name_of(f"{layer.weight}_q4"), name_of(f"{layer.weight}_scale")]
+        made.graph.initializer.extend(
+            [numpy_helper.from_array(packed, own[0]), numpy_helper.from_array(step.reshape(wide, blocks), own[1])]
+        )
+        given, taken = [node.input[0], *own], list(node.output)
+        new = helper.make_node(
+            "MatMulNBits",
+            given,
+            taken,
+            name=node.name,
+            domain="com.microsoft",
+            K=deep,
+            N=wide,
+            bits=4,
+            block_size=BLOCK,
+        )
+        node.CopyFrom(new)
+        count += 1
+    if not count:
+        raise RefusedError("4-bit weights are for the MatMul of text models, of which it has none; use --bits 8")
+    _drop_unused(made)
+    if not any(one.domain == "com.microsoft" for one in made.opset_import):
+        made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return _tables(made, plan.keep)
+
+
+def _tables(made: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
+    """Tables of float vectors that a Gather reads by rows, as S8 with one step a row: max|w| / 127."""
+    values, new, name_of = constants(made), [], names.fresh(names.of(made.graph))
+    tables: dict[str, tuple[str, str]] = {}
+    for node in made.graph.node:
+        table = values.get(node.input[0]) if node.op_type == "Gather" else None
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        if table is None or table.dtype != np.float32 or table.ndim != 2 or axis or node.name in keep:
+            new.append(node)
+            continue
+        name, given = node.input[0], node.input[1]
+        if name not in tables:
+            tables[name] = name_of(f"{name}_q"), name_of(f"{name}_step")
+        small, steps = tables[name]
+        step = (np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127).astype(np.float32)
+        q = np.clip(np.rint(table / step), -127, 127).astype(np.int8)
+        _replace(made, name, [numpy_helper.from_array(q, small), numpy_helper.from_array(step, steps)])
+        rows = [name_of(f"{node.output[0]}_{what}") for what in ("q", "step", "real")]
+        nodes = [name_of(f"{node.name}_{what}") for what in ("q", "step", "real")]
+        new += [
+            helper.make_node("Gather", [small, given], rows[:1], name=nodes[0]),
+            helper.make_node("Gather", [steps, given], rows[1:2], name=nodes[1]),
+            helper.make_node("Cast", rows[:1], rows[2:], name=nodes[2], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [rows[2], rows[1]], [node.output[0]], name=node.name),
+        ]
+    del made.graph.node[:]
+    made.graph.node.extend(new)
+    return made
+
+
+def _replace(model: onnx.ModelProto, name: str, by: list[onnx.TensorProto]) -> None:
+    """Other initialisers in place of one."""
+    kept = [one for one in model.graph.initializer if one.name != name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*kept, *by])
+
+
+def _in_front(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    return model
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    used = names.read(model.graph)
+    kept = [one for one in model.graph.initializer if one.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+# ── is it sound? ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(model: onnx.ModelProto) -> None:
+    """RefusedError for a network that ONNX does not allow, or whose scales are none: zero, not finite."""
+    values = constants(model)
+    for node in model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in values:
+            continue
+        scale: npt.NDArray[np.float64] = np.asarray(values[node.input[1]], np.float64)
+        if not np.isfinite(scale).all() or (scale <= 0).any():
+            raise RefusedError(
+                f'the scale of "{node.input[0]}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
+            )
+        if scale.size > 1 and node.domain == "" and opset(model) < 13:
+            raise RefusedError(f"one scale a channel needs opset 13, this is {opset(model)}; use --per tensor")
+    if name := names.twice(model.graph):
+        raise RefusedError(f'the quantized network is not valid: two of its tensors are called "{name}"')
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise RefusedError(f"the quantized network is not valid: {str(error).splitlines()[0]}") from None

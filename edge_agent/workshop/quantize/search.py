@@ -1,0 +1,260 @@
+"""``quantize --auto``: which layers stay in float so that the rest may be quantized within a budget of accuracy.
+
+Each layer is quantized alone, and what that does to the network's outputs is its cost; the costliest are kept in float,
+as few as meet the budget; last, of the methods the one whose outputs are the nearest then is taken. That the cost of
+many layers is about the sum of their own is what HAWQ and its like build on (Dong et al., arXiv 1905.03696); how many
+it takes is measured, never assumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent import files
+from edge_agent.errors import EdgeAgentError, RefusedError
+from edge_agent.manifest import Served
+from edge_agent.workshop.data.calibration import Samples, Say, feeds
+from edge_agent.workshop.evaluate.score import Measure
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.contents import Contents
+
+FEW = 6
+"""samples on which a layer alone is tried"""
+TRIED = 3
+"""of the plans whose outputs are the nearest, how many are measured in the end"""
+FLOOR = 0.1
+"""of the mean variance, added to that of each channel: what hardly varies counts little"""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """A layer that can be quantized or kept."""
+
+    name: str
+    op: str
+    keep: tuple[str, ...]
+    """what a plan names to keep it in float"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What turns a plan into a file, for one model in one format."""
+
+    parts: list[LayerGroup]
+    make: Callable[[QuantizePlan], bytes]
+    """raises RefusedError where that cannot be"""
+    open: Callable[[bytes], Served]
+    contents: Callable[[bytes], Contents]
+    """what a file holds, read off it"""
+    balances: Callable[[], bool]
+    """whether equalisation changes anything here"""
+    corrects: bool
+    """whether biases can be corrected"""
+
+
+@dataclass(slots=True)
+class SearchResult:
+    """What the search came to."""
+
+    plan: QuantizePlan
+    score: float
+    """on the samples that were searched with"""
+    within: bool
+    """whether it meets the budget"""
+    costs: dict[str, float]
+    """layer -> error at the outputs when it alone is quantized"""
+    ladder: list[tuple[int, float]]
+    """(layers kept, score), in the order of the layers kept"""
+    kept: list[str]
+
+
+class Memory:
+    """What was measured, by what it depends on; in a file, so that an interrupted search goes on where it was."""
+
+    def __init__(self, path: Path, about: Sequence[str]) -> None:
+        """`about`: hashes and settings that every figure here depends on."""
+        self.path = path / f"measured-{hashlib.sha256(chr(10).join(about).encode()).hexdigest()[:16]}.json"
+        try:
+            self.known: dict[str, float] = msgspec.json.decode(self.path.read_bytes(), type=dict[str, float])
+        except (OSError, msgspec.MsgspecError):
+            self.known = {}
+        self.had = len(self.known)
+
+    def __call__(self, what: str, plan: QuantizePlan, compute: Callable[[], float]) -> float:
+        """The figure `what` of a plan, as it was or as it is found now."""
+        key = f"{what} {hashlib.sha256(msgspec.json.encode(plan)).hexdigest()[:24]}"
+        if key not in self.known:
+            self.known[key] = compute()
+            files.write(self.path, msgspec.json.encode(self.known).decode())
+        return self.known[key]
+
+
+def distance(parent: Served, samples: Samples) -> Callable[[Served], float]:
+    """How far a candidate's outputs are from the parent's: squared error over variance, channel by channel.
+
+    Channels are the last axis of an output; the mean over channels, the greatest over outputs. 0 for equal ones, about
+    1 for what has nothing to do with them; infinite where numbers are none.
+    """
+    count = len(samples.items)
+    few = samples.pick(sorted({int(i) for i in np.linspace(0, count - 1, min(FEW, count))}))
+    given = list(feeds(parent, few))
+    answers = [parent.net.run(feed) for feed in given]
+    names = [spec.name for spec in parent.net.outputs if answers[0][spec.name].dtype == np.float32]
+    real = {name: np.concatenate([_channels(answer[name]) for answer in answers]) for name in names}
+    spread = {name: _variance(columns) for name, columns in real.items()}
+
+    def far(candidate: Served) -> float:
+        found = [candidate.net.run(feed) for feed in given]
+        worst = 0.0
+        for name in names:
+            mine = np.concatenate([_channels(answer[name]) for answer in found])
+            if not np.isfinite(mine).all():
+                return float("inf")
+            worst = max(worst, float((((mine - real[name]) ** 2).mean(axis=0) / spread[name]).mean()))
+        return worst
+
+    return far
+
+
+def _channels(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """(rows, channels)."""
+    wide = value.shape[-1] if value.ndim > 1 else 1
+    return value.reshape(-1, wide).astype(np.float64)
+
+
+def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    variance = columns.var(axis=0)
+    floored: npt.NDArray[np.float64] = variance + FLOOR * variance.mean() + 1e-12
+    return floored
+
+
+def search(
+    tool: Tool,
+    bases: Sequence[QuantizePlan],
+    measure: Measure,
+    budget: float,
+    far: Callable[[Served], float],
+    memory: Memory,
+    say: Say,
+) -> SearchResult:
+    """The plan that keeps the fewest layers in float and loses at most `budget` against `measure` of the parent (what
+    is measured of the parent is in `budget` already: a plan is within it when its score is at least that).
+
+    `bases`: plans without kept layers, of which the one whose outputs are nearest is taken on. Raises RefusedError
+    where none of them can be made.
+    """
+    total = len(bases) * 3 + len(tool.parts) + 10
+    done = 0
+
+    def tick(what: str) -> None:
+        nonlocal done
+        done += 1
+        say(what, min(done, total - 1), total)
+
+    base = _nearest(tool, bases, far, memory, tick)
+    costs = {}
+    for part in tool.parts:
+        others = tuple(name for other in tool.parts if other.name != part.name for name in other.keep)
+        alone = msgspec.structs.replace(base, keep=(*base.keep, *others))
+        costs[part.name] = memory("distance", alone, lambda plan=alone: _tried(tool, plan, far))  # type: ignore[misc]
+        tick(f"layer {part.name} alone")
+    order = sorted(tool.parts, key=lambda part: -_ranked(costs[part.name]))
+
+    def kept(count: int) -> QuantizePlan:
+        names = tuple(name for part in order[:count] for name in part.keep)
+        return msgspec.structs.replace(base, keep=(*base.keep, *names))
+
+    def score(plan: QuantizePlan) -> float:
+        tick("measuring plans")
+        return memory("score", plan, lambda: _scored(tool, plan, measure))
+
+    scores = _ladder(len(order), lambda count: score(kept(count)), budget)
+    good = [count for count, value in scores.items() if value >= budget]
+    best = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
+    plan, found = kept(best), scores[best]
+    # with other layers left, another method may be the nearest
+    near = {}
+    for other in _finer(tool, bases, plan):
+        tick("measuring plans")
+        near[other] = memory("distance", other, lambda plan=other: _tried(tool, plan, far))  # type: ignore[misc]
+    for other in sorted(near, key=lambda one: near[one])[:TRIED]:
+        value = found if other == plan else score(other)
+        if value >= min(budget, found):
+            plan, found = other, value
+            break
+    say("measuring plans", total, total)
+    names = [part.name for part in order[:best]]
+    return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
+
+
+def _finer(tool: Tool, bases: Sequence[QuantizePlan], plan: QuantizePlan) -> list[QuantizePlan]:
+    """The same layers in float, by every method that was asked for, with bias correction and without."""
+    corrects = (False, True) if tool.corrects and plan.form == "static" else (False,)
+    found = [
+        msgspec.structs.replace(base, keep=plan.keep, corrected=corrected) for base in bases for corrected in corrects
+    ]
+    return list(dict.fromkeys([plan, *found]))
+
+
+def _nearest(
+    tool: Tool,
+    bases: Sequence[QuantizePlan],
+    far: Callable[[Served], float],
+    memory: Memory,
+    tick: Callable[[str], None],
+) -> QuantizePlan:
+    """The plan whose outputs are nearest to the parent's with every layer quantized."""
+    found, refusals = {}, []
+    for plan in bases:
+        try:
+            found[plan] = memory("distance", plan, lambda plan=plan: far(tool.open(tool.make(plan))))  # type: ignore[misc]
+        except RefusedError as error:
+            refusals.append(str(error))
+        tick(plan.text())
+    if not found:
+        raise RefusedError(refusals[0])
+    return min(found, key=lambda plan: found[plan])
+
+
+def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:
+    """Error at the outputs; infinite for what cannot be made. A layer that is never quantized costs nothing."""
+    try:
+        return far(tool.open(tool.make(plan)))
+    except RefusedError as error:
+        return 0.0 if "left to quantize" in str(error) else float("inf")
+
+
+def _scored(tool: Tool, plan: QuantizePlan, measure: Measure) -> float:
+    try:
+        return measure(tool.open(tool.make(plan)))
+    except EdgeAgentError:
+        return 0.0
+
+
+def _ranked(cost: float) -> float:
+    return cost if cost == cost else float("inf")
+
+
+def _ladder(count: int, score: Callable[[int], float], budget: float) -> dict[int, float]:
+    """Scores of 0, 1, 2, 4, 8, ... kept layers up to the first that meets the budget, then of what lies between."""
+    scores = {0: score(0)}
+    low, high = 0, 1
+    while scores[low] < budget and high < count:
+        scores[high] = score(high)
+        if scores[high] >= budget:
+            break
+        low, high = high, min(high * 2, count)
+    if high in scores and scores[high] >= budget:
+        while high - low > 1:
+            middle = (low + high) // 2
+            scores[middle] = score(middle)
+            low, high = (low, middle) if scores[middle] >= budget else (middle, high)
+    return scores

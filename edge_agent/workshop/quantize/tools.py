@@ -1,0 +1,153 @@
+"""Plans of quantization become files: one tool a format."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ModelError, RefusedError
+from edge_agent.manifest import Served
+from edge_agent.workshop.data.calibration import Samples, Say, feeds
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.search import LayerGroup, Tool
+
+Open = Callable[[bytes], Served]
+
+
+def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, open: Open, say: Say) -> Tool:
+    """For an ONNX file. Raises RefusedError for one that cannot be quantized.
+
+    `samples` are looked at when a plan first needs the ranges of activations; `histograms`: some method needs them.
+    """
+    from edge_agent.workshop.quantize import balance, build, graph
+    from edge_agent.workshop.quantize import ranges as quantize_ranges
+    from edge_agent.workshop.quantize.contents import of_onnx
+    from edge_agent.workshop.quantize.ranges import Interval, TensorRange, watch
+
+    model = graph.prepare(path)
+
+    def given() -> Any:
+        return feeds(parent, samples)
+
+    @functools.cache
+    def seen(balanced: bool) -> dict[str, TensorRange]:
+        total = len(samples.items) * (1 + histograms)
+        return watch(network(balanced), given, histograms, lambda step: say("calibrating", step, total))
+
+    @functools.cache
+    def network(balanced: bool) -> Any:
+        return equalized()[0] if balanced else model
+
+    @functools.cache
+    def equalized() -> tuple[Any, int]:
+        return balance.equalized(model, seen(False))
+
+    @functools.cache
+    def ranges(balanced: bool, method: str, bits: int) -> dict[str, Interval]:
+        return quantize_ranges.ranges(seen(balanced), method, bits)
+
+    def make(plan: QuantizePlan) -> bytes:
+        source, bits = network(plan.balanced), 16 if plan.bits == "16" else 8
+        found = ranges(plan.balanced, plan.method, bits) if plan.form == "static" else {}
+        if plan.corrected:
+            nodes = build.chosen(source, plan, found)
+            source = balance.corrected(source, nodes, found, plan.per, bits, given)
+        data: bytes = build.build(source, plan, found).SerializeToString()
+        return data
+
+    parts = [LayerGroup(layer.name, layer.op, layer.nodes) for layer in graph.layers(model)]
+    return Tool(parts, make, open, of_onnx, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
+
+
+def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, open: Open, say: Say) -> Tool:
+    """For a TFLite file; as `onnx_tool`."""
+    from edge_agent.workshop.graph import tflite as tflite_graph
+    from edge_agent.workshop.quantize import ranges as quantize_ranges
+    from edge_agent.workshop.quantize import tflite as quantize_tflite
+    from edge_agent.workshop.quantize.contents import of_tflite
+    from edge_agent.workshop.quantize.ranges import Interval
+
+    model = tflite_graph.read(path)
+    names = dict(zip([spec.name for spec in parent.net.inputs], model.inputs, strict=True))
+
+    def given() -> Any:
+        return ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
+
+    @functools.cache
+    def ranges(method: str, bits: int) -> dict[str, Interval]:
+        total = len(samples.items) * (1 + histograms)
+        seen = quantize_tflite.seen(model, given, histograms, lambda step: say("calibrating", step, total))
+        return quantize_ranges.ranges(seen, method, bits)
+
+    def make(plan: QuantizePlan) -> bytes:
+        found = ranges(plan.method, 16 if plan.bits == "16" else 8) if plan.form == "static" else {}
+        return quantize_tflite.quantized(model, plan, found)
+
+    ops, groups = {layer.name: layer.op for layer in model.layers}, model.groups()
+    parts = [LayerGroup(name, ops[name], tuple(sorted(inside))) for name, inside in groups.items()]
+    return Tool(parts, make, open, of_tflite, lambda: False, False)
+
+
+TOOLS: dict[str, Callable[[Path, Served, Samples, bool, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}
+
+
+def opener(work: Path, serve: Callable[[Path], Served], format: str) -> Open:
+    """A function that opens a file's bytes, through a file in `work` that is gone again."""
+    numbers = itertools.count()
+
+    def open(data: bytes) -> Served:
+        path = work / f"candidate-{next(numbers)}.{format}"
+        try:
+            path.write_bytes(data)
+            return serve(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    return open
+
+
+def refuse_unsound(candidate: Served, parent: Served, samples: Samples) -> None:
+    """RefusedError where an output of the candidate is not finite, or always the same while the parent's is not."""
+    given = list(feeds(parent, samples.pick(range(min(4, len(samples.items))))))
+    try:
+        pairs = [(candidate.net.run(feed), parent.net.run(feed)) for feed in given]
+    except ModelError as error:
+        raise RefusedError(f"the quantized network cannot be run: {error}") from None
+    for spec in parent.net.outputs:
+        mine, theirs = ([pair[side][spec.name] for pair in pairs] for side in (0, 1))
+        if not all(np.isfinite(value).all() for value in mine):
+            raise RefusedError(f'output "{spec.name}" of the quantized network is not finite; keep layers with --keep')
+        if _constant(mine) and not _constant(theirs):
+            raise RefusedError(
+                f'output "{spec.name}" of the quantized network is the same for every sample: its range was lost; '
+                "use another --method, or --auto"
+            )
+
+
+def _constant(values: list[npt.NDArray[Any]]) -> bool:
+    first, *others = values
+    return bool(others) and all(np.array_equal(first, other) for other in others)
+
+
+def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[list[QuantizePlan]]:
+    """Plans to begin with where the form was left open, the groups that are searched by themselves.
+
+    Convolutions: static, all operators between them too, as an int8 network is fast only where it stays int8.
+    MatMul alone: by each run's own extremes, or static.
+    """
+    convolutions = any("CONV" in part.op.upper() for part in parts)
+    given = {key: value for key, value in settings.items() if value is not None}
+    methods = [given.pop("method")] if "method" in given else ["percentile", "mse", "average"]
+    ops = "all" if convolutions else "layers"
+    static = [QuantizePlan(**{"form": "static", "method": method, "ops": ops, **given}) for method in methods]
+    if given.get("form") == "static" or given.get("bits") == "16" or (convolutions and "form" not in given):
+        return [static]
+    if "form" in given:
+        return [[QuantizePlan(**given)]]
+    return [[QuantizePlan(**{"form": "dynamic", **given})], static]

@@ -1,0 +1,174 @@
+"""What a verb of the workshop leaves behind: a model folder that the agent's gate has looked at, with its report."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edge_agent.errors import EdgeAgentError, ModelError, RefusedError, UsageError
+from edge_agent.manifest import File, Made, Manifest, load
+from edge_agent.registry import store
+from edge_agent.registry.catalogue import locate
+from edge_agent.registry.files import Located, file_path, is_here
+from edge_agent.serving.models import try_all
+from edge_agent.toml import NAME, toml
+from edge_agent.workshop.report.report import MakingReport, save
+
+WORK = ".work"
+"""folder inside --out for what is not finished: it is gone once the model stands"""
+LAYOUTS: dict[str, Literal["NCHW", "NHWC"]] = {"onnx": "NCHW", "tflite": "NHWC"}
+
+
+@contextlib.contextmanager
+def work(out: Path) -> Iterator[Path]:
+    """OUT/.work, made; a full disk (or another failed write) in the block is one line.
+
+    What a block that ends badly has left in it stays there for the next run, unless the disk was full. Raises
+    UsageError before anything is done where OUT holds something that the workshop did not make.
+    """
+    check(out)
+    fresh = not out.exists()
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        yield out / WORK
+    except OSError as error:
+        shutil.rmtree(out if fresh else out / WORK, ignore_errors=True)
+        where = error.filename or out
+        raise EdgeAgentError(f"{where}: cannot be written ({error.strerror}); nothing was kept") from None
+
+
+def check(out: Path) -> None:
+    """UsageError unless OUT can become a model folder: it is new, empty, or the workshop made what is in it."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: that is a file; name a folder")
+    try:
+        inside = [path for path in out.iterdir() if path.name != WORK] if out.is_dir() else []
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be listed ({error.strerror})") from None
+    if inside and not _ours(out):
+        raise UsageError(f"--out {out}: it holds {inside[0].name}, which the workshop did not make; name a new folder")
+
+
+def _ours(out: Path) -> bool:
+    try:
+        return load(out / "manifest.toml").made is not None
+    except ModelError:
+        return False
+
+
+def write(
+    out: Path,
+    parent: Located,
+    files: Sequence[tuple[Path, str, str]],
+    made: Made,
+    report: MakingReport,
+    layouts: Mapping[str, Literal["NCHW", "NHWC"]] = {},
+    **changes: Any,
+) -> Manifest:
+    """Make OUT the model folder of these (path, format, precision), with report.json and report.html, and let the gate
+    try it against its parent.
+
+    The first file is preferred. `layouts`: file name -> how it takes its picture, where that is not as the parent's
+    file of that format does it. The manifest is the parent's, with `made` and `changes` (as score, input, version) in
+    it; vocabulary and tokenizer are copied. All is written to OUT/.work and renamed, the manifest last, so that no
+    half of a model ever stands in OUT. Raises EdgeAgentError, one line, for a full disk, which leaves OUT as it was;
+    RefusedError where the gate takes none of the files: the folder stays for a look, the report says why.
+    """
+    with work(out) as place:
+        new = place / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        rows = [_copied(path, format, precision, parent, new, layouts) for path, format, precision in files]
+        for row in parent.manifest.file:
+            if row.format == "text":
+                shutil.copyfile(file_path(parent, row), new / row.name)
+                rows.append(msgspec.structs.replace(row, sources=[]))
+        figures = {name: round(float(value), 6) for name, value in made.figures.items() if math.isfinite(value)}
+        given: dict[str, Any] = {
+            "name": _name(out, parent),
+            "file": rows,
+            "made": msgspec.structs.replace(made, figures=figures),
+            "parent": reference(parent),
+            "card": None,
+            **changes,
+        }
+        manifest = msgspec.structs.replace(parent.manifest, **given)
+        (new / "manifest.toml").write_text(toml(plain(manifest)), encoding="utf-8")
+        manifest = load(new / "manifest.toml")
+        save(report, new)
+        (out / "manifest.toml").unlink(missing_ok=True)
+        for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.toml"):
+            path.replace(out / path.name)
+    _tried(out, manifest, report)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def _tried(out: Path, manifest: Manifest, report: MakingReport) -> None:
+    """What the gate says goes into the report."""
+    refusal = ""
+    try:
+        tried = try_all(Located(manifest, out, str(out)))
+        notes = [f"gate: {one.refused or '; '.join(one.notes)}" for one in tried]
+    except RefusedError as error:
+        refusal = str(error)
+        notes = [f"gate: {refusal}"]
+    report.notes.extend(notes)
+    save(report, out)
+    if refusal:
+        raise RefusedError(f"{out}: the gate refuses it: {refusal}; see {out / 'report.html'}")
+
+
+def reference(parent: Located) -> str:
+    """How the manifest names its parent, so that the gate finds its file: by name where that has it here, else by its
+    absolute path.
+    """
+    name, row = parent.manifest.name, parent.manifest.original()
+    with contextlib.suppress(ModelError):
+        known = locate(name)
+        if known.manifest.original().sha256 == row.sha256 and is_here(known, row):
+            return name
+    if (parent.folder / "manifest.toml").is_file():
+        return str(parent.folder.absolute())
+    return str((parent.folder / row.name).absolute())
+
+
+def _copied(
+    path: Path,
+    format: str,
+    precision: str,
+    parent: Located,
+    new: Path,
+    layouts: Mapping[str, Literal["NCHW", "NHWC"]],
+) -> File:
+    shutil.copyfile(path, new / path.name)
+    alike = "onnx" if format == "ort" else format
+    same = next((row for row in parent.manifest.networks() if row.format == alike), None)
+    own = parent.manifest.original()
+    layout = layouts.get(path.name, same.layout if same else None)
+    if path.name not in layouts and same is None and parent.manifest.input is not None and alike != own.format:
+        layout = LAYOUTS[format]
+    size, digest = (new / path.name).stat().st_size, store.digest(new / path.name)
+    return File(path.name, format, digest, size, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
+
+
+def _name(out: Path, parent: Located) -> str:
+    """The folder's name where that is a model's, so that the new model is not taken for its parent."""
+    name = out.absolute().name
+    return name if re.fullmatch(NAME, name) else f"{parent.manifest.name}-made"[:64]
+
+
+def plain(manifest: Manifest) -> dict[str, Any]:
+    """The manifest's values without those that say nothing."""
+    table: dict[str, Any] = msgspec.to_builtins(manifest)
+    for row in table["file"]:
+        if not row["from"]:
+            del row["from"]
+    return {key: value for key, value in table.items() if value is not None}

@@ -1,0 +1,237 @@
+"""What a verb of the workshop ends with: a table for the terminal, report.json, and report.html.
+
+The page stands alone: one file, drawn by `plot` as inline SVG, no script, nothing from elsewhere, light and dark as the
+reader's screen is. Whatever a model's file or a path says about itself is shown as text, never as markup or as an
+escape sequence.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.errors import EdgeAgentError
+from edge_agent.workshop.report import plot
+from edge_agent.workshop.report.plot import Plot, front, text
+
+__all__ = ["LayerRow", "MakingReport", "Plot", "TableRow", "front", "lines", "page", "save"]
+
+MOST_BARS = 40
+"""layers that are drawn, the costliest; report.json has all"""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One model file that was measured; the parent's comes first."""
+
+    name: str
+    bytes: int
+    accuracy: float | None
+    """what `Report.measure` says; None where it was not measured"""
+    median_ms: float | None
+    """of a whole sample, end to end"""
+    note: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """What one layer costs when it alone is changed."""
+
+    name: str
+    op: str
+    error: float
+    """accuracy lost, or the error that the note names; the more, the worse"""
+    kept: bool
+    """left as it was"""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MakingReport:
+    """All of it."""
+
+    verb: str
+    model: str
+    measure: str
+    """what `accuracy` is, e.g. "mAP50 against the parent"; more is better"""
+    settings: dict[str, Any]
+    rows: list[TableRow]
+    layers: list[LayerRow] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    """without named points among them, accuracy over time and over size are drawn from the rows"""
+    notes: list[str] = field(default_factory=list)
+    parent_sha256: str = ""
+    data_sha256: str = ""
+    command: str = ""
+
+
+def lines(report: MakingReport) -> list[str]:
+    """The table for a terminal: a row a file, the chosen one marked, then the kept layers' number and the notes."""
+    table = [("", "MB", "accuracy", "ms", "")]
+    for row in report.rows:
+        name = f"{'*' if row.chosen else ' '} {text(row.name)}"
+        table.append((name, _megabytes(row.bytes), _number(row.accuracy), _number(row.median_ms, 2), text(row.note)))
+    widths = [max(len(cells[column]) for cells in table) for column in range(4)]
+    out = [
+        "  ".join([f"{cells[0]:<{widths[0]}}", *(f"{cells[c]:>{widths[c]}}" for c in (1, 2, 3)), cells[4]])
+        for cells in table
+    ]
+    if any(row.accuracy is not None for row in report.rows):
+        out.append(f"accuracy: {text(report.measure)}")
+    kept = [layer.name for layer in report.layers if layer.kept]
+    if report.layers:
+        out.append(f"layers: {len(report.layers)}, of which {len(kept)} left as they were")
+    return [line.rstrip() for line in [*out, *map(text, report.notes)]]
+
+
+def save(report: MakingReport, folder: Path) -> None:
+    """Write report.json and report.html into `folder` (made if need be), each by a rename: both are whole or absent.
+
+    Raises EdgeAgentError when that cannot be, a full disk for one; nothing half-written stays.
+    """
+    files = {"report.json": _json(report), "report.html": page(report).encode("utf-8", "replace")}
+    parts = {folder / name: folder / f".{name}.part" for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, part in parts.items():
+            with part.open("wb") as file:
+                file.write(files[path.name])
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            part.replace(path)
+    except OSError as error:
+        for part in parts.values():
+            # what cannot be removed was not written
+            if part.is_file():
+                part.unlink()
+        raise EdgeAgentError(f"{folder}: the report cannot be written there ({error.strerror})") from None
+
+
+def _json(report: MakingReport) -> bytes:
+    """JSON, indented; NaN and infinity, which it has no word for, are null."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(report, enc_hook=_plain), indent=2) + b"\n"
+    except UnicodeEncodeError as error:
+        raise EdgeAgentError(f"{text(error.object)}: the name is no UTF-8 and cannot be reported; rename it") from None
+
+
+def _plain(value: object) -> object:
+    """A setting of a type that JSON does not know: numpy's by its list, a path and all others by their text."""
+    listed = getattr(value, "tolist", None)
+    return listed() if listed is not None else str(value)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+# ── the page ─────────────────────────────────────────────────────────────────────────────────────────────
+
+STYLE = """
+:root { color-scheme: light dark; --back: #fff; --ink: #1d232b; --soft: #66707c; --rule: #dde2e8; --mark: #e8f1fd;
+  --s0: #2266cc; --s1: #cc4422; --s2: #1c8a50; --s3: #b07a00; --s4: #7a44bb; --s5: #0e8a96; }
+@media (prefers-color-scheme: dark) { :root { --back: #14181d; --ink: #e4e8ec; --soft: #98a2ae; --rule: #303842;
+  --mark: #1c2c44; --s0: #6aa6ff; --s1: #ff8a66; --s2: #5fcf92; --s3: #e6b84a; --s4: #b994f2; --s5: #55cbd8; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem; max-width: 68rem; background: var(--back); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+p, li, td { overflow-wrap: anywhere; } .soft { color: var(--soft); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th { font-weight: 600; color: var(--soft); } .n { text-align: right; font-variant-numeric: tabular-nums; }
+.chosen td { background: var(--mark); font-weight: 600; }
+code { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
+.plots { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .25rem; }
+svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
+svg text { fill: var(--ink); } svg .soft { fill: var(--soft); } svg .rule { stroke: var(--rule); }
+svg .halo { paint-order: stroke; stroke: var(--back); stroke-width: 3px; }
+svg .kept { fill: var(--s1); } svg .bar { fill: var(--s0); }
+""".strip()
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def page(report: MakingReport) -> str:
+    """The HTML document."""
+    body = "\n".join(_parts(report))
+    title = _shown(f"{report.verb} {report.model}")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_shown(POLICY)}">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _parts(report: MakingReport) -> Iterator[str]:
+    yield f"<h1>{_shown(report.verb)} {_shown(report.model)}</h1>"
+    yield f'<p class="soft">accuracy: {_shown(report.measure)}; milliseconds: median of a whole sample, end to end</p>'
+    yield from _rows(report.rows)
+    drawn = [*report.plots, *([] if any(one.named for one in report.plots) else _of_rows(report))]
+    if drawn:
+        yield '<h2>Plots</h2>\n<div class="plots">'
+        for one in drawn:
+            yield f"<figure><figcaption>{_shown(one.title)}</figcaption>{plot.draw(one)}</figure>"
+        yield "</div>"
+    if report.layers:
+        yield from _layers(report.layers)
+    if report.notes:
+        yield "<h2>Notes</h2>\n<ul>" + "".join(f"<li>{_shown(note)}</li>" for note in report.notes) + "</ul>"
+    made = {"parent sha256": report.parent_sha256, "data sha256": report.data_sha256, "command": report.command}
+    told = {**report.settings, **{key: value for key, value in made.items() if value}}
+    if told:
+        cells = (f"<tr><th>{_shown(key)}</th><td><code>{_shown(value)}</code></td></tr>" for key, value in told.items())
+        yield f'<h2>How it was made</h2>\n<div class="wide"><table>{"".join(cells)}</table></div>'
+
+
+def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
+    heads = '<th></th><th class="n">MB</th><th class="n">of the first</th><th class="n">accuracy</th>'
+    yield f'<div class="wide"><table><tr>{heads}<th class="n">ms</th><th></th></tr>'
+    for row in rows:
+        share = f"{row.bytes / rows[0].bytes:.0%}" if rows[0].bytes else "-"
+        numbers = (_megabytes(row.bytes), share, _number(row.accuracy), _number(row.median_ms, 2))
+        cells = "".join(f'<td class="n">{number}</td>' for number in numbers)
+        chosen = ' class="chosen"' if row.chosen else ""
+        yield f"<tr{chosen}><td>{_shown(row.name)}</td>{cells}<td>{_shown(row.note)}</td></tr>"
+    yield "</table></div>"
+
+
+def _of_rows(report: MakingReport) -> list[Plot]:
+    """Accuracy over time and over size, each with the front of those that no other beats in both."""
+    rows = [(row, row.accuracy) for row in report.rows if row.accuracy is not None]
+    timed = [(row.median_ms, accuracy, row.name) for row, accuracy in rows if row.median_ms is not None]
+    sized = [(row.bytes / 1e6, accuracy, row.name) for row, accuracy in rows]
+    return [
+        Plot(f"Accuracy over {what}", unit, "accuracy", {"best trade": front(points)}, points)
+        for what, unit, points in (("time", "milliseconds, median", timed), ("size", "MB", sized))
+        if len(points) > 1
+    ]
+
+
+def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
+    shown = sorted(layers, key=lambda layer: -layer.error if math.isfinite(layer.error) else -math.inf)[:MOST_BARS]
+    kept = sum(layer.kept for layer in layers)
+    most = "" if len(shown) == len(layers) else f", the {len(shown)} costliest are shown"
+    told = f"What each costs when it alone is changed; {kept} of {len(layers)} were left as they were{most}."
+    yield f"<h2>Layers</h2>\n<p>{told}</p>"
+    bars = [(f"{layer.name} ({layer.op})", layer.error, layer.kept, layer.note) for layer in shown]
+    yield f"<figure>{plot.bars(bars)}</figure>"
+
+
+def _shown(value: object) -> str:
+    """A value as HTML text or attribute."""
+    return html.escape(text(str(value)))

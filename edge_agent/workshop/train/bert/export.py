@@ -1,0 +1,184 @@
+"""The finished edge-bert as a model folder: ONNX float and int8, TFLite, heads, vocabulary, manifest; and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import numpy_helper
+
+from edge_agent.backends.onnx import multiply_exactly
+from edge_agent.errors import ModelError
+from edge_agent.tasks.text import wordpiece
+from edge_agent.workshop.train.bert import onnx as bert_onnx
+from edge_agent.workshop.train.bert import tflite
+from edge_agent.workshop.train.bert.net import Bert, Shape
+from edge_agent.workshop.train.bert.onnx import mlm, nsp, stored_in_half, weights_of
+
+AGREES = 0.99
+"""least mean cosine of an int8 encoder's vectors to the float ones, for it to serve first"""
+
+
+def net_of(table: dict[str, Any]) -> Bert:
+    """The network of a checkpoint `{"shape": ..., "weights": ...}`, in float32."""
+    net = Bert(Shape(**table["shape"]))
+    net.load_state_dict({k: v.float() for k, v in table["weights"].items()})
+    return net
+
+
+def read_table(file: Path, device: str) -> dict[str, Any]:
+    """A checkpoint; raises ModelError when it is none."""
+    try:
+        table: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        why = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise ModelError(f"{file}: not a checkpoint: {why}") from None
+    if not isinstance(table, dict) or not {"shape", "weights"} <= set(table):
+        raise ModelError(f"{file}: a checkpoint, but not of an edge-bert")
+    return table
+
+
+def read_net(folder: Path) -> Bert:
+    """The network of a folder that `write_model` wrote, or that training left (best.pt); raises ModelError.
+
+    From ONNX the weights are the stored ones: float16, and int8 for the one matrix of the MLM head that the encoder
+    does not have.
+    """
+    if (folder / "best.pt").is_file():
+        return net_of(read_table(folder / "best.pt", "cpu"))
+    try:
+        encoder = onnx.load(str(folder / "encoder.onnx"))
+        weights = weights_of(encoder)
+        weights |= weights_of(onnx.load(str(folder / "nsp.onnx")))
+        weights |= weights_of(onnx.load(str(folder / "mlm.int8.onnx")))
+    except (OSError, ValueError, DecodeError) as error:
+        raise ModelError(f"{folder}: no edge-bert to start from: {error}") from None
+    missing = {"token.weight", "position.weight", "norm.weight", "layers.0.up.bias", "project.bias"} - set(weights)
+    split = [numpy_helper.to_array(t) for t in encoder.graph.initializer if t.name == "split"]
+    if missing or not split:
+        raise ModelError(f"{folder}: encoder.onnx is no edge-bert's, it lacks {', '.join(sorted(missing)) or 'split'}")
+    words, token = weights["token.weight"].shape
+    layers = sum(1 for k in weights if k.endswith(".query.bias"))
+    width, inner = weights["norm.weight"].shape[0], weights["layers.0.up.bias"].shape[0]
+    length, vector = weights["position.weight"].shape[0], weights["project.bias"].shape[0]
+    net = Bert(Shape(words, layers, width, int(split[0][2]), inner, token, length, vector))
+    try:
+        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items() if k != "decoder.weight"})
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder}: its files are not of one edge-bert: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return net
+
+
+def int8(model: onnx.ModelProto, file: Path) -> None:
+    """Writes `model` with int8 matrices (per column) and tables; activations are quantized as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quiet = logging.getLogger()
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "float.onnx"
+            onnx.save(model, str(source))
+            quantize_dynamic(source, file, per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        quiet.setLevel(level)
+
+
+def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "edge-bert") -> None:
+    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx,
+    golden.json and manifest.toml.
+
+    `out` holds vocab.txt. The int8 encoder comes first in the manifest when it agrees with the float one and is the
+    faster one here.
+    """
+    net = net.eval().cpu()
+    onnx.save(stored_in_half(bert_onnx.encoder(net)), str(out / "encoder.onnx"))
+    onnx.save(stored_in_half(nsp(net)), str(out / "nsp.onnx"))
+    int8(bert_onnx.encoder(net), out / "encoder.int8.onnx")
+    int8(mlm(net), out / "mlm.int8.onnx")
+    (out / "encoder.int8.tflite").write_bytes(tflite.encoder(net))
+    write_golden(out)
+    cosine, ratio = compare(out, net.shape.vocabulary)
+    first = cosine >= AGREES and ratio < 1
+    say(f"int8 against float: cosine {cosine:.4f}, time {ratio:.2f}; {'int8' if first else 'float'} serves first")
+    encoders = [("encoder.int8.onnx", "onnx", "int8"), ("encoder.onnx", "onnx", "fp16")]
+    rows = [
+        *((*row, "encoder") for row in (encoders if first else encoders[::-1])),
+        ("encoder.int8.tflite", "tflite", "dynamic-int8", "encoder"),
+        ("mlm.int8.onnx", "onnx", "int8", "mlm"),
+        ("nsp.onnx", "onnx", "fp16", "nsp"),
+        ("vocab.txt", "text", "fp32", "vocab"),
+    ]
+    (out / "manifest.toml").write_text(_manifest(out, name, net.shape, rows), encoding="utf-8")
+    say(f"{out}: {', '.join(row[0] for row in rows)}, manifest.toml")
+
+
+GOLDEN = ("Turn on the lights in the kitchen.", "What flights leave Boston on Thursday?", "Naïve café, 42°C: façade!")
+
+
+def write_golden(folder: Path) -> None:
+    """golden.json: token ids and the first numbers of the float encoder's vectors for three texts, for later checks."""
+    words = wordpiece.from_vocab(folder / "vocab.txt", True)
+    session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
+    rows = []
+    for text in GOLDEN:
+        ids = np.array([words.encode(text, 128)])
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        vector = session.run(["embedding"], feed)[0][0]
+        rows.append({"text": text, "ids": ids[0].tolist(), "embedding": [round(float(v), 5) for v in vector[:8]]})
+    (folder / "golden.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def compare(folder: Path, words: int, runs: int = 30) -> tuple[float, float]:
+    """(mean cosine of the int8 encoder's vectors to the float one's, its time over the float one's), one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    multiply_exactly(options)
+    sessions = [
+        onnxruntime.InferenceSession(str(folder / f), options, providers=["CPUExecutionProvider"])
+        for f in ("encoder.onnx", "encoder.int8.onnx")
+    ]
+    dice = np.random.default_rng(0)
+    spent: list[list[float]] = [[], []]
+    agree = []
+    for _ in range(runs):
+        ids = dice.integers(5, words, (1, 24))
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        vectors = []
+        for session, times in zip(sessions, spent, strict=True):
+            begun = time.perf_counter()
+            vectors.append(session.run(["embedding"], feed)[0][0])
+            times.append(time.perf_counter() - begun)
+        agree.append(float(vectors[0] @ vectors[1]))
+    return float(np.mean(agree)), float(np.median(spent[1]) / np.median(spent[0]))
+
+
+def _manifest(out: Path, name: str, shape: Shape, rows: list[tuple[str, str, str, str]]) -> str:
+    files = "".join(
+        f'\n[[file]]\nname = "{file}"\nformat = "{kind}"\nprecision = "{precision}"\nrole = "{role}"\n'
+        f'sha256 = "{hashlib.sha256((out / file).read_bytes()).hexdigest()}"\nbytes = {(out / file).stat().st_size}\n'
+        for file, kind, precision, role in rows
+    )
+    card = 'card = "README.md"\n' if (out / "README.md").is_file() else ""
+    return (
+        f'name = "{name}"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "Apache-2.0"\n'
+        f'trained_by = "edge-agent"\n{card}'
+        f'description = "BERT of {shape.layers} layers, {shape.width} wide, that follows the vectors of its teacher"\n'
+        f'\n[text]\nvocab = "vocab.txt"\nlowercase = true\nmax_length = {shape.length}\n'
+        f'pooling = "output:embedding"\nnormalize = true\n{files}'
+    )

@@ -1,0 +1,208 @@
+"""Pictures and labels for a training: a folder, a video, or a COCO JSON beside its images.
+
+What is bad is named and skipped, never trained on in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_agent.errors import InputError
+from edge_agent.pictures.read import for_cv2
+from edge_agent.workshop.train.detector.augment import Picture
+
+Say = Callable[[str], None]
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".gif")
+LEAST = 16
+"pixels; a smaller side is refused"
+MOST = 20_000
+"pictures of a folder, as all are kept in memory; of more, evenly spread ones are taken"
+
+
+NO_BOXES = np.zeros((0, 6), np.float32)
+
+
+def read_pictures(
+    data: Path,
+    classes: tuple[str, ...],
+    side: int,
+    say: Say,
+    part: tuple[float, float] = (0.0, 1.0),
+    labels: Path | None = None,
+) -> list[Picture]:
+    """All usable pictures of `data`: a folder (searched whole), a video file, or a COCO JSON.
+
+    `labels`: a COCO JSON for some of a folder's pictures, which are matched by the names of their files.
+    `part` takes that share of a video's frames, or of the files in the order of their names. `say` gets a line for each
+    thing that is skipped. Raises InputError where nothing usable is left.
+    """
+    if not data.exists():
+        raise InputError(f"no such data: {data}")
+    if data.is_dir():
+        files = sorted(p for p in data.rglob("*") if p.suffix.lower() in PICTURES)
+        files = files[int(len(files) * part[0]) : round(len(files) * part[1])]
+        if len(files) > MOST:
+            say(f"{data} has {len(files)} pictures; every {-(-len(files) // MOST)}th is used")
+            files = files[:: -(-len(files) // MOST)]
+        if not files:
+            raise InputError(f"no pictures ({', '.join(PICTURES)}) in {data}")
+        boxes = {Path(name).name: rows for name, rows in _coco(labels, classes, say).items()} if labels else {}
+        found = list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files], side, say))
+    elif data.suffix.lower() in VIDEOS:
+        found = list(video_frames(data, side, part))
+    elif data.suffix.lower() == ".json":
+        boxes = _coco(data, classes, say)
+        folder = _folder_of(data, list(boxes))
+        found = list(_from_files([(folder / name, rows) for name, rows in boxes.items()], side, say))
+    else:
+        raise InputError(f"{data} is no folder of pictures, no video and no COCO .json")
+    if not found:
+        raise InputError(f"none of the pictures in {data} can be used; see the lines above")
+    return found
+
+
+def _from_files(files: list[tuple[Path, np.ndarray]], side: int, say: Say) -> Iterator[Picture]:
+    for path, boxes in files:
+        try:
+            raw = np.frombuffer(path.read_bytes(), np.uint8)
+        except OSError as error:
+            say(f"skipped {path}: {error.strerror}")
+            continue
+        pixels = cv2.imdecode(raw, cv2.IMREAD_COLOR) if len(raw) else None
+        if pixels is None:
+            say(f"skipped {path}: not a picture that can be decoded")
+        elif min(pixels.shape[:2]) < LEAST:
+            say(f"skipped {path}: {pixels.shape[1]}x{pixels.shape[0]} is too small to learn from")
+        else:
+            yield _fitted(str(path), pixels, _inside(str(path), boxes, pixels.shape[1], pixels.shape[0], say), side)
+
+
+def _inside(name: str, boxes: np.ndarray, width: int, height: int, say: Say) -> np.ndarray:
+    """The boxes that lie in the picture, give or take a pixel; the others are named and dropped."""
+    if not len(boxes):
+        return boxes
+    x1, y1, x2, y2 = boxes[:, :4].T
+    good = np.isfinite(boxes).all(1) & (x1 >= -1) & (y1 >= -1) & (x2 <= width + 1) & (y2 <= height + 1)
+    good &= (x2 - x1 >= 1) & (y2 - y1 >= 1)
+    for box in boxes[~good]:
+        say(f"skipped a label of {name}: box {[round(float(v), 1) for v in box[:4]]} is not inside {width}x{height}")
+    inside: np.ndarray = boxes[good]
+    return inside
+
+
+def _fitted(name: str, pixels: np.ndarray, boxes: np.ndarray, side: int) -> Picture:
+    """Reduced (never enlarged) until the longer side is `side`."""
+    height, width = pixels.shape[:2]
+    ratio = side / max(height, width)
+    if ratio < 1:
+        size = (max(LEAST, round(width * ratio)), max(LEAST, round(height * ratio)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        boxes = boxes.copy()
+        boxes[:, [0, 2]] *= size[0] / width
+        boxes[:, [1, 3]] *= size[1] / height
+    return Picture(name, pixels, boxes)
+
+
+def video_frames(path: Path, side: int, part: tuple[float, float], most: int = 2000) -> Iterator[Picture]:
+    """Frames of a share of a video, evenly thinned to at most `most`."""
+    with for_cv2(path) as name:
+        video = cv2.VideoCapture(name)
+    try:
+        if not video.isOpened():
+            raise InputError(f"{path} cannot be opened as a video")
+        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        first, last = int(count * part[0]), round(count * part[1])
+        every = max(1, -(-(last - first) // most))
+        at = 0
+        while True:
+            good, frame = video.read()
+            if not good or (count > 0 and at >= last):
+                return
+            if at >= first and (at - first) % every == 0:
+                yield _fitted(f"{path}#{at}", frame, NO_BOXES, side)
+            at += 1
+    finally:
+        video.release()
+
+
+def _folder_of(path: Path, names: list[str]) -> Path:
+    """Where a COCO JSON's images stand: beside it, or in a folder beside it."""
+    for folder in (path.parent, *sorted(p for p in path.parent.iterdir() if p.is_dir())):
+        if any((folder / name).is_file() for name in names):
+            return folder
+    raise InputError(f"none of the images that {path} names stand beside it or in a folder beside it")
+
+
+def _coco(path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarray]:
+    """file_name -> boxes (k, 6) of each image of a COCO JSON, crowds left out."""
+    try:
+        value: Any = json.loads(path.read_text())
+        names = {int(c["id"]): str(c["name"]) for c in value["categories"]}
+        images = {int(i["id"]): str(i["file_name"]) for i in value["images"]}
+        labels = [
+            (int(a["image_id"]), int(a["category_id"]), [float(v) for v in a["bbox"]])
+            for a in value["annotations"]
+            if not a.get("iscrowd", 0)
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a COCO JSON of detections: {error}") from error
+    index = {name: i for i, name in enumerate(classes)}
+    strange = sorted(set(names.values()) - set(index))
+    if len(strange) == len(names):
+        raise InputError(f"no category of {path} is among the classes {', '.join(classes)}; name them with --classes")
+    if strange:
+        say(f"{path}: labels of {len(strange)} other categories are left out ({', '.join(strange[:8])} …)")
+    boxes: dict[int, list[list[float]]] = {key: [] for key in images}
+    for image, category, (x, y, width, height) in labels:
+        if image not in images or category not in names:
+            say(f"skipped a label of {path}: image {image} or category {category} is not in the file")
+        elif names[category] in index:
+            boxes[image].append([x, y, x + width, y + height, index[names[category]], 1.0])
+    return {images[key]: np.array(rows, np.float32).reshape(-1, 6) for key, rows in boxes.items()}
+
+
+def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], score: float, say: Say) -> list[Picture]:
+    """`pictures` with what the detector `name` (any that this program runs) finds in them as labels, of the
+    confidence found. Labels that a picture has already stay, in place of what the detector says of the same thing.
+    """
+    from edge_agent import paths
+    from edge_agent.serving.models import Models
+    from edge_agent.tasks.detect.detect import detect
+    from edge_agent.types import Detections, Finding, Frame
+    from edge_agent.uri import parse_uri
+
+    task = detect(parse_uri(f"detect:{name}?score={score}"), Models(pull=True).serve(name), paths.home())
+    index = {known: i for i, known in enumerate(classes)}
+    labelled = []
+    for at, picture in enumerate(pictures):
+        rows = []
+        for finding in task(Frame(picture.pixels, 0.0, 0.0, picture.name)):
+            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+            found = finding.what
+            for box, confidence, label in zip(found.xyxy, found.score, found.label, strict=True):
+                if found.names[int(label)] in index:
+                    rows.append([*box, index[found.names[int(label)]], confidence])
+        boxes = np.array(rows, np.float32).reshape(-1, 6)
+        boxes = boxes[~_known(boxes, picture.boxes)]
+        labelled.append(picture._replace(boxes=np.concatenate([picture.boxes, boxes])))
+        if (at + 1) % 200 == 0:
+            say(f"the teacher has looked at {at + 1} of {len(pictures)} pictures")
+    return labelled
+
+
+def _known(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(k,) bool: which of `boxes` (k, 6) lie on one of `labels` (m, 6) of their class with an IoU above 0.5."""
+    low = np.maximum(boxes[:, None, :2], labels[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:4], labels[None, :, 2:4])
+    both = (high - low).clip(0).prod(-1)
+    areas = [(b[:, 2:4] - b[:, :2]).prod(-1) for b in (boxes, labels)]
+    overlap = both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-6)
+    same = (overlap > 0.5) & (boxes[:, None, 4] == labels[None, :, 4])
+    return np.asarray(same.any(1))

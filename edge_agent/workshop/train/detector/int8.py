@@ -1,0 +1,50 @@
+"""int8 of an edge-yolo: the recipe's own plan, by the workshop's general quantization.
+
+U8 activations and S8 weights, one scale an output channel (onnxruntime's static QDQ form, which x86 and Arm both run
+fast). The first two layers stay float, and so do the convolutions that give boxes and logits and all after them, as one
+scale does not serve what is added up over a picture's boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edge_agent.workshop.quantize import balance, graph
+from edge_agent.workshop.quantize import ranges as quantize_ranges
+from edge_agent.workshop.quantize.build import QuantizePlan, build
+from edge_agent.workshop.quantize.ranges import TensorRange, watch
+from edge_agent.workshop.train.detector.graph import Size, Tensors, tensors_of, to_onnx
+
+Batch = npt.NDArray[np.float32]
+PIXELS = (0.0, 255.0)
+METHOD = "mse"
+DELICATE = ("stem.raw", "stem", "stage4.0.depth.raw", "stage4.0.depth")
+"""the first two layers, which stay float in ONNX: few channels, of very unlike size"""
+
+
+def ranges(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, tuple[float, float]]:
+    """The range of each float tensor of `model` that rounds the values of `pictures`, each (1, 3, height, width), with
+    the least squared error.
+    """
+    return quantize_ranges.ranges(_seen(model, pictures), METHOD, 8) | {"images": PIXELS}
+
+
+def equalized(tensors: Tensors, size: Size, pictures: Sequence[Batch]) -> dict[str, npt.NDArray[np.float32]]:
+    """The same network with channels of like size, so that one scale serves a whole tensor (quantize/balance.py)."""
+    model = to_onnx(tensors, size)
+    return tensors_of(balance.equalized(onnx.shape_inference.infer_shapes(model), _seen(model, pictures))[0])
+
+
+def to_int8(model: onnx.ModelProto, pictures: Sequence[Batch]) -> onnx.ModelProto:
+    """The QDQ form of `model`, calibrated on `pictures`, each (1, 3, height, width) float32."""
+    kept = tuple(name for layer in graph.head(model) for name in layer.nodes)
+    return build(model, QuantizePlan(method=METHOD, ops="all", keep=kept + DELICATE), ranges(model, pictures))
+
+
+def _seen(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, TensorRange]:
+    whole = onnx.shape_inference.infer_shapes(model)
+    return watch(whole, lambda: ({"images": one} for one in pictures), True, lambda step: None)

@@ -1,0 +1,209 @@
+"""A YOLOX detector as a teacher: its raw maps and the features below its heads, by ONNX Runtime.
+
+The file's graph is cut above its last Reshape, where sizes are hard-coded, so a teacher exported at 416 also answers at
+320. What is what is read off the structure, not off names. Any other detector can teach by the boxes it finds; see
+`detector_data`.
+
+YOLOX: Ge et al., "YOLOX: Exceeding YOLO Series in 2021", arXiv 2107.08430. Its raw head, for each cell:
+``dx, dy, log w, log h`` in units of the stride from the cell's corner, then objectness and class probabilities.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from torch import Tensor
+
+from edge_agent.errors import ModelError
+from edge_agent.workshop.train.detector.net import FOLLOWED, STRIDES, EdgeYolo, convolutions
+
+
+class Dense(NamedTuple):
+    """What is to be said about each cell of a batch; cells row-major, strides 8, 16, 32 one after the other."""
+
+    score: Tensor
+    "(B, N, C) probability of each class, objectness included"
+    boxes: Tensor
+    "(B, N, 4) left, top, right, bottom of the cell's centre, in units of the stride"
+    features: list[Tensor]
+    "maps (B, K, h, w) in the order of detector_net.FOLLOWED, or its last three only; may be empty"
+
+
+class YoloxTeacher:
+    """The three raw maps of a YOLOX file and the features below its heads, for pictures of any multiple of 32."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.path = path
+        self.model = load_onnx(path)
+        self.levels, stems, self.classes = _find_heads(self.model.graph, path)
+        found = pairs(self.model.graph)
+        # the tensor after the activation: SiLU's Mul is the last to read a convolution's output
+        after = {name: node.output[0] for node in self.model.graph.node for name in node.input}
+        self.followed = [after[found[name].output[0]] for name in FOLLOWED] if found else stems
+        self._session = self.open([*self.levels, *self.followed], threads)
+
+    def open(self, outputs: list[str], threads: int = 1) -> ort.InferenceSession:
+        """A session that gives the named tensors for pictures (B, 3, H, W) float32 of any size."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            model = self._cut(outputs, ("batch", "height", "width")).SerializeToString()
+            return ort.InferenceSession(model, options, providers=ort.get_available_providers())
+        except (ort.capi.onnxruntime_pybind11_state.Fail, RuntimeError) as error:
+            raise ModelError(f"teacher {self.path} does not run: {str(error).splitlines()[0]}") from error
+
+    def write(self, path: Path, size: tuple[int, int]) -> None:
+        """The teacher for pictures of width and height `size`, with its usual one output, (1, N, 5 + classes)."""
+        model = self._cut(self.levels, (1, size[1], size[0]))
+        graph = model.graph
+        rows = onnx.helper.make_tensor("rows", onnx.TensorProto.INT64, [3], [1, 5 + self.classes, -1])
+        graph.initializer.append(rows)
+        for name in self.levels:
+            graph.node.append(onnx.helper.make_node("Reshape", [name, "rows"], [f"{name}.rows"]))
+        graph.node.append(onnx.helper.make_node("Concat", [f"{n}.rows" for n in self.levels], ["columns"], axis=2))
+        graph.node.append(onnx.helper.make_node("Transpose", ["columns"], ["output"], perm=[0, 2, 1]))
+        del graph.output[:]
+        count = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
+        shape = [1, count, 5 + self.classes]
+        graph.output.append(onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape))
+        onnx.save(model, str(path))
+
+    def _cut(self, outputs: list[str], shape: tuple[int | str, int | str, int | str]) -> onnx.ModelProto:
+        """The file's graph down to `outputs`, for pictures of `shape`: how many, height, width."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        graph = model.graph
+        needed = _needed(graph, outputs)
+        nodes = [node for node in graph.node if node.output[0] in needed]
+        kept = [tensor for tensor in graph.initializer if tensor.name in needed]
+        for field, values in (("node", nodes), ("initializer", kept)):
+            copies = [type(value).FromString(value.SerializeToString()) for value in values]
+            del getattr(graph, field)[:]
+            getattr(graph, field).extend(copies)
+        del graph.value_info[:], graph.output[:]
+        graph.input[0].CopyFrom(
+            onnx.helper.make_tensor_value_info(
+                graph.input[0].name, onnx.TensorProto.FLOAT, [shape[0], 3, shape[1], shape[2]]
+            )
+        )
+        graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+        return model
+
+    def dense(self, pictures: Tensor, keep: list[int]) -> Dense:
+        """`pictures` (B, 3, H, W) float32 BGR 0..255; `keep`: the head's classes that the student learns."""
+        source = self._session.get_inputs()[0].name
+        found = self._session.run(None, {source: pictures.numpy(force=True)})
+        maps = [torch.from_numpy(m) for m in found[: len(STRIDES)]]
+        score, boxes = decode(maps, keep)
+        device = pictures.device
+        features = [torch.from_numpy(m).to(device) for m in found[len(STRIDES) :]]
+        return Dense(score.to(device), boxes.to(device), features)
+
+
+def decode(maps: list[Tensor], keep: list[int]) -> tuple[Tensor, Tensor]:
+    """Raw maps (B, 5 + classes, h, w) -> scores (B, N, len(keep)) and distances (B, N, 4) as in `Dense`."""
+    scores, boxes = [], []
+    for raw in maps:
+        rows = raw.flatten(2).transpose(1, 2)
+        scores.append(rows[..., 4:5] * rows[..., 5:][..., keep])
+        # the centre relative to the cell's corner, then to its middle, where the student measures from
+        centre, half = rows[..., :2] - 0.5, rows[..., 2:4].clamp(max=6).exp() / 2
+        boxes.append(torch.cat([half - centre, half + centre], -1))
+    return torch.cat(scores, 1), torch.cat(boxes, 1)
+
+
+def pairs(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The name of each of EdgeYolo's convolutions -> the teacher's convolution in its place.
+
+    {} where the teacher is not of the same shape: YOLOX with depthwise convolutions and depth 0.33, as YOLOX-nano.
+    """
+    nodes = [node for node in graph.node if node.op_type == "Conv"]
+    found: dict[str, onnx.NodeProto] = {}
+    at = 0
+    for name, conv in convolutions(EdgeYolo(1)):
+        if at >= len(nodes):
+            return {}
+        values = {a.name: onnx.helper.get_attribute_value(a) for a in nodes[at].attribute}
+        stride = 1 if name == "stem.conv" else conv.stride[0]  # theirs stands after a rearrangement of pixels
+        if (values.get("group", 1) > 1) != (conv.groups > 1) or values.get("strides", [1, 1])[0] != stride:
+            return {}
+        found[name.removesuffix(".conv")] = nodes[at]
+        # a third prediction of each head, the objectness, follows its boxes
+        at += 2 if name.endswith(".boxes") else 1
+    return found if at == len(nodes) else {}
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """The file's protobuf. Raises ModelError where it cannot be read."""
+    try:
+        return onnx.load(str(path))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise ModelError(f"{path} is not an ONNX file, or is cut short") from error
+
+
+def _needed(graph: onnx.GraphProto, outputs: list[str]) -> set[str]:
+    """Every tensor that `outputs` depend on, themselves included."""
+    maker = {node.output[0]: node for node in graph.node}
+    seen: set[str] = set()
+    todo = list(outputs)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        todo.extend(maker[name].input if name in maker else [])
+    return seen
+
+
+def _find_heads(graph: onnx.GraphProto, path: Path) -> tuple[list[str], list[str], int]:
+    """The three per-stride maps, the tensor that each one's branches share, and the number of classes.
+
+    A map is a Concat of three: a Conv of 4 outputs, the Sigmoid of a Conv of 1, the Sigmoid of the classes' Conv.
+    """
+    maker = {node.output[0]: node for node in graph.node}
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    order = {node.output[0]: i for i, node in enumerate(graph.node)}
+    levels, stems, classes = [], [], 0
+    for node in graph.node:
+        parts = [maker[name] for name in node.input if name in maker] if node.op_type == "Concat" else []
+        if [part.op_type for part in parts] != ["Conv", "Sigmoid", "Sigmoid"]:
+            continue
+        if shapes.get(parts[0].input[1], [0])[0] != 4:
+            continue
+        classes = shapes[maker[parts[2].input[0]].input[1]][0]
+        shared = _needed(graph, [parts[0].output[0]]) & _needed(graph, [parts[2].output[0]])
+        levels.append(node.output[0])
+        stems.append(max((name for name in shared if name in order), key=order.__getitem__))
+    if len(levels) != len(STRIDES):
+        raise ModelError(f"{path} has no YOLOX head ({len(levels)} of 3 levels found)")
+    return levels, stems, classes
+
+
+def is_yolox(path: Path) -> bool:
+    """Whether `path` is an ONNX file with a YOLOX head, before its boxes are decoded."""
+    if path.suffix != ".onnx":
+        return False
+    try:
+        _find_heads(load_onnx(path).graph, path)
+    except ModelError:
+        return False
+    return True
+
+
+def cells(width: int, height: int) -> np.ndarray:
+    """(N, 3) float32: x and y of each cell's centre in pixels, and its stride; in the order of the heads' rows."""
+    rows = []
+    for stride in STRIDES:
+        y, x = np.mgrid[0 : height // stride, 0 : width // stride]
+        centre = (np.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride
+        rows.append(np.concatenate([centre, np.full((len(centre), 1), stride)], 1))
+    return np.concatenate(rows).astype(np.float32)

@@ -1,0 +1,185 @@
+"""What `tune` tries and how it chooses: every variant at every size that its graph can take, then NMS and threshold."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edge_agent import files
+from edge_agent.errors import ModelError
+from edge_agent.families.yolo import FAMILIES
+from edge_agent.figures.coco_map import FoundBoxes, Truth, f1_by_picture
+from edge_agent.gate.opened import input_of
+from edge_agent.manifest import File, Input, Served
+from edge_agent.registry import store
+from edge_agent.registry.files import Located
+from edge_agent.tasks.detect.proof import boxes
+from edge_agent.types import Frame
+from edge_agent.workshop.data.calibration import Samples, Say, served_by
+from edge_agent.workshop.data.coco_data import match_classes
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.tune.size import resized
+
+__all__ = ["Candidate", "best", "candidates", "input_of", "measure", "nms", "with_defaults"]
+
+SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25)
+"""of the input's sides that are tried, rounded to STEP"""
+STEP = 32
+"""what the strides of a detector divide"""
+OVERLAPS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+THRESHOLDS = tuple(i / 100 for i in range(10, 65, 5))
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One file at one size."""
+
+    name: str
+    row: File
+    path: Path
+    input: Input | None
+    served: Served
+    accuracy: float = math.nan
+    median_ms: float = math.nan
+
+
+# ── what is tried ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def candidates(
+    sizes: tuple[int, ...] | None,
+    located: Located,
+    rows: list[File],
+    paths: dict[str, Path],
+    parts: dict[str, Path],
+    threads: int,
+    work: Path,
+    notes: list[str],
+    say: Say,
+) -> list[Candidate]:
+    """Every variant at every size that it can take; what cannot be is noted."""
+    manifest = located.manifest
+    found: list[Candidate] = []
+    given = {_label(row, input_of(manifest, row)) for row in rows}
+    for number, row in enumerate(rows):
+        say("opening", number, len(rows))
+        own = input_of(manifest, row)
+        shaped = msgspec.structs.replace(manifest, input=own)
+        served = score.open_file(shaped, paths[row.name], row.format, parts, threads)
+        found.append(Candidate(_label(row, own), row, paths[row.name], own, msgspec.structs.replace(served, input=own)))
+        if own is None or row.format != "onnx" or manifest.task != "detect":
+            continue
+        for width, height in _tried(sizes, own):
+            changed = msgspec.structs.replace(own, width=width, height=height)
+            if _label(row, changed) in given:
+                continue
+            shaped = msgspec.structs.replace(manifest, input=changed)
+            path = work / f"{Path(row.name).stem}.{width}x{height}.onnx"
+            try:
+                path.write_bytes(resized(paths[row.name], width, height))
+                served = score.open_file(shaped, path, row.format, parts, threads)
+                _answers(served)
+            except ModelError as error:
+                notes.append(f"{row.name} at {width}x{height}: {error}")
+                break
+            found.append(Candidate(_label(row, changed), row, path, changed, served))
+    say("opening", len(rows), len(rows))
+    return found
+
+
+def _answers(served: Served) -> None:
+    """ModelError where the head does not fit the size: its cells are written into the graph."""
+    for _ in served_by(served)(Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 0.0)):
+        pass
+
+
+def _tried(sizes: tuple[int, ...] | None, own: Input) -> list[tuple[int, int]]:
+    """(width, height) of the sizes other than its own; the longer side is what --sizes means."""
+    longest = max(own.width, own.height)
+    wanted = [size / longest for size in sizes] if sizes else list(SHARES)
+    found = []
+    for part in wanted:
+        width, height = (max(STEP, round(side * part / STEP) * STEP) for side in (own.width, own.height))
+        if (width, height) != (own.width, own.height) and (width, height) not in found:
+            found.append((width, height))
+    return found
+
+
+def _label(row: File, input: Input | None) -> str:
+    return f"{row.name} {input.width}x{input.height}" if input is not None else row.name
+
+
+# ── measuring and choosing ───────────────────────────────────────────────────────────────────────────────
+
+
+def measure(found: list[Candidate], parent: Served, searched: Samples, work: Path, say: Say) -> None:
+    """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`."""
+    place = work / "tune.json"
+    try:
+        known = msgspec.json.decode(place.read_bytes(), type=dict[str, float])
+    except (OSError, msgspec.MsgspecError):
+        known = {}
+    value = score.against(parent, searched)
+    for number, one in enumerate(found):
+        say("measuring", number, len(found))
+        told = [store.digest(one.path), searched.sha256, one.name, msgspec.to_builtins(parent.manifest)]
+        key = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+        if key not in known:
+            known[key] = value(one.served)
+            files.write(place, msgspec.json.encode(known).decode())
+        one.accuracy = known[key]
+    say("measuring", len(found), len(found))
+
+
+def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str) -> Candidate:
+    """The most accurate in time, of equals the faster. ModelError where none is in time."""
+    # without a limit: what serves now is in time by definition, whatever the clock's noise says
+    limit = now.median_ms if max_ms is None else max_ms
+    within = [c for c in found if c.median_ms <= limit]
+    if not within:
+        fast = min(found, key=lambda c: c.median_ms)
+        raise ModelError(
+            f"{name}: nothing runs in {limit:g} ms here; the fastest is {fast.name} with {fast.median_ms:.1f} ms"
+        )
+    return max(within, key=lambda c: (round(c.accuracy, 4), -c.median_ms))
+
+
+def with_defaults(served: Served, iou: float | None, threshold: float | None) -> Served:
+    """The same model with other defaults."""
+    changes = {key: value for key, value in (("iou", iou), ("score", threshold)) if value is not None}
+    return msgspec.structs.replace(served, manifest=msgspec.structs.replace(served.manifest, **changes))
+
+
+def nms(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> tuple[float | None, float]:
+    """The overlap with the highest average precision (None: suppressed in the graph), and the threshold of the highest
+    mean F1 of a picture at IoU 0.5; of equals the ones nearest to what it has.
+    """
+    manifest = chosen.served.manifest
+    overlap: float | None = None
+    if FAMILIES[manifest.family].nms:
+        value = score.against(parent, searched)
+        tried = sorted({*OVERLAPS, manifest.iou})
+        values = {}
+        for number, iou in enumerate(tried):
+            say("NMS", number, len(tried))
+            values[iou] = round(value(with_defaults(chosen.served, iou, None)), 4)
+        overlap = max(tried, key=lambda iou: (values[iou], -abs(iou - manifest.iou)))
+    frames = [item for item in searched.items if isinstance(item, Frame)]
+    truth, ids = searched.truth, match_classes(searched.names or parent.manifest.names(), manifest.names())
+    if truth is None:
+        theirs = boxes(parent, frames, parent.manifest.score, ids)
+        area = theirs.xywh[:, 2] * theirs.xywh[:, 3]
+        truth = Truth(theirs.image, theirs.label, theirs.xywh, area, np.zeros(len(area), bool))
+    found = boxes(with_defaults(chosen.served, overlap, None), frames, min(THRESHOLDS), ids)
+    f1 = {}
+    for threshold in sorted({*THRESHOLDS, manifest.score}):
+        keep = found.score >= threshold
+        some = FoundBoxes(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
+        f1[threshold] = round(float(f1_by_picture(truth, some, sorted(set(ids.values())), len(frames)).mean()), 4)
+    say("NMS", 1, 1)
+    return overlap, max(f1, key=lambda t: (f1[t], -abs(t - manifest.score)))
