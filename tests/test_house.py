@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -53,6 +54,7 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path): path for path in FILES}
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Dotted names of every module that a file imports, wherever in it."""
     found: set[str] = set()
@@ -65,6 +67,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@cache
 def ours(path: Path) -> set[str]:
     """Those of our files that a file imports."""
     every = imports(path)
