@@ -18,7 +18,7 @@ from edge_agent.config import Mqtt, load
 from edge_agent.consumer.audit import Audit
 from edge_agent.events import Event
 from edge_agent.outbox.outbox import Outbox
-from edge_agent.sources.lines import OFFSET
+from edge_agent.sources.rotation import OFFSET
 from tests.broker import Consumer, Mosquitto, broker, until
 from tests.conftest import ROOT, lines_of
 from tests.tiny import tiny_detector

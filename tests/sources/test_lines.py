@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.sources import Opened, lines, open_source
-from edge_agent.sources.lines import OFFSET, Splitter
+from edge_agent.sources.rotation import OFFSET
+from edge_agent.sources.splitter import Splitter
 from edge_agent.sources.text import LONGEST, cleaner
 from edge_agent.types import Text
 from edge_agent.uri import parse_uri

@@ -15,8 +15,8 @@ import pytest
 
 from edge_agent.errors import SourceError
 from edge_agent.programs import which
-from edge_agent.sources import Opened, lines, open_source, packed
-from edge_agent.sources.lines import Splitter, width
+from edge_agent.sources import Opened, lines, open_source, packed, rotation
+from edge_agent.sources.splitter import Splitter, width
 from edge_agent.sources.text import cleaner
 from edge_agent.types import Text
 from edge_agent.uri import parse_uri
@@ -100,7 +100,7 @@ def test_what_is_compressed_while_it_is_looked_for_is_found(tmp_path: Path, monk
     rotated.write_text("1\n2\n")
     (tmp_path / "log.save").write_text("1\n")
     path.write_text("3\n")
-    siblings = lines._siblings
+    siblings = rotation.siblings_of
 
     def then_compressed(of: Path) -> list[Path]:
         found = siblings(of)
@@ -110,7 +110,7 @@ def test_what_is_compressed_while_it_is_looked_for_is_found(tmp_path: Path, monk
             (tmp_path / "log.save").unlink()
         return found
 
-    monkeypatch.setattr(lines, "_siblings", then_compressed)
+    monkeypatch.setattr(lines, "siblings_of", then_compressed)
     with running(opened(path, resume_at=mark)) as seen:
         seen.until(lambda: seen.texts[-1:] == ["3"])
     assert seen.texts == ["2", "3"]
