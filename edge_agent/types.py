@@ -10,18 +10,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from edge_agent.uri import Uri
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
-Floats: TypeAlias = npt.NDArray[np.float32]
-Ints: TypeAlias = npt.NDArray[np.int32]
-Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
+if TYPE_CHECKING:  # who only reads or sends events needs no arrays
+    import numpy as np
+    import numpy.typing as npt
+
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
+Floats: TypeAlias = "npt.NDArray[np.float32]"
+Ints: TypeAlias = "npt.NDArray[np.int32]"
+Tensors: TypeAlias = Mapping[str, "npt.NDArray[Any]"]
 
 
 # ── samples: what a source yields ────────────────────────────────────────────────────────────────────────
@@ -41,7 +43,7 @@ class Frame(msgspec.Struct, frozen=True):
     """time spent to get pixels out of the file or stream"""
 
     def __post_init__(self) -> None:
-        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != "uint8":
             raise ValueError(f"a Frame is (h, w, 3) uint8 BGR, not {self.image.shape} {self.image.dtype}")
 
     @property

@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 from edge_agent import events
+from edge_agent.config import RESERVED
 from edge_agent.events import AnyEvent
+from edge_agent.link import topics
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "edge_agent"
@@ -124,6 +126,24 @@ def test_help_and_package_load_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("module", "without"), [("consumer.listen", {"numpy"})])
+def test_what_is_not_needed_is_not_loaded(module: str, without: set[str]) -> None:
+    code = f"import sys, edge_agent.{module}; print(*sorted({without} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_one_file_spells_the_topics() -> None:
+    topic = re.compile(r"/(events|ack)$|(^|/)(cmd|reply)/|^/state$")
+    for path in set(FILES) - {Path(topics.__file__)}:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
+        texts = [n.value for n in nodes if isinstance(n, ast.Constant) and n not in docstrings]
+        assert not [text for text in texts if isinstance(text, str) and topic.search(text)], path
+    tails = (topics.STATUS, topics.HEALTH, topics.ACK, topics.COMMANDS, topics.reply("ping"), topics.events("agent"))
+    assert {tail.partition("/")[0] for tail in tails} == set(RESERVED), "no pipeline may take one of the device's own"
 
 
 def test_the_published_schema_is_the_code_s() -> None:

@@ -18,10 +18,11 @@ import msgspec
 
 from edge_agent import __version__
 from edge_agent.agent.line import Line, make_line, make_teams
-from edge_agent.config import Config, level, store_path
+from edge_agent.config import Config, store_path
 from edge_agent.device.health import rss_bytes
 from edge_agent.errors import ConfigError, EdgeAgentError, SourceError
 from edge_agent.events import Event, rfc3339
+from edge_agent.link import topics
 from edge_agent.link.budget import Budget
 from edge_agent.link.commands import Commands
 from edge_agent.link.link import Link
@@ -325,12 +326,6 @@ class Agent:
         if self.link is not None:
             self.link.reload()
 
-    def _with_dots(self) -> list[str]:
-        """What versions retained that wrote names with a dot as they are."""
-        base = f"{self.config.mqtt.prefix}/{self.device}"
-        tails = [f"{line.config.name}/state" for line in self.lines if "." in self.device + line.config.name]
-        return [f"{base}/{tail}" for tail in [*tails, *(["status", "health"] if "." in self.device else [])]]
-
     def _watch(self, stop: threading.Event) -> None:
         state_at = health_at = 0.0
         cleared = self.link is None
@@ -344,10 +339,11 @@ class Agent:
                 self._say_states()
             if now >= health_at:
                 health_at = now + HEALTH_S
-                self._say("health", self.health())
+                self._say(topics.HEALTH, self.health())
             if not cleared and self.link is not None:
                 cleared = True
-                self.link.clear_others(self._with_dots())
+                names = [line.config.name for line in self.lines]
+                self.link.clear_others(topics.retained_with_dots(self.config.mqtt.prefix, self.device, names))
             if not self.outbox.alive or (self.link is not None and not self.link.alive):
                 which = "outbox" if not self.outbox.alive else "mqtt"
                 self._failed = EdgeAgentError(f"the thread {which} has died, see the log; start the agent anew")
@@ -402,7 +398,7 @@ class Agent:
 
     def _say_states(self) -> None:
         for line in self.lines:
-            self._say(f"{level(line.config.name)}/state", self.state(line))
+            self._say(topics.state(line.config.name), self.state(line))
 
     def state(self, line: Line) -> dict[str, object]:
         """What is retained under PIPELINE/state."""

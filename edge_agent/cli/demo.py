@@ -25,6 +25,7 @@ from edge_agent.config import Mqtt, parse
 from edge_agent.consumer.listen import listen
 from edge_agent.device.health import rss_bytes
 from edge_agent.errors import EdgeAgentError, FetchError, UsageError
+from edge_agent.link import topics
 from edge_agent.sources.clip import make_clip
 
 DEVICE = "demo"
@@ -141,14 +142,16 @@ class _Consumer(threading.Thread):
 
     def run(self) -> None:
         base = f"{self.mqtt.prefix}/{DEVICE}/"
-        for message in listen(self.mqtt, [f"{base}#"], self.stop):
+        for message in listen(self.mqtt, [topics.everything(self.mqtt.prefix, DEVICE)], self.stop):
             if isinstance(message, str):
                 self._ready.set()
                 continue
             topic, payload, _ = message
             tail = topic.removeprefix(base)
-            body: dict[str, Any] = msgspec.json.decode(payload) if tail != "status" else {"status": payload.decode()}
-            if tail.endswith("/events"):
+            body: dict[str, Any] = (
+                msgspec.json.decode(payload) if tail != topics.STATUS else {"status": payload.decode()}
+            )
+            if topics.holds_events(tail):
                 with self._state:
                     self.duplicates += body["seq"] in self.seqs
                     self.seqs.add(body["seq"])

@@ -106,6 +106,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
     from edge_agent import config
     from edge_agent.agent.agent import checked_store
     from edge_agent.agent.line import make_line
+    from edge_agent.link import topics
     from edge_agent.link.wire import Broker
     from edge_agent.serving.models import Models
 
@@ -123,7 +124,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
     else:
         tls = " with TLS" if broker.secure else ""
         tls += " over WebSockets" if broker.path else ""
-        print(f"mqtt: {broker.host}:{broker.port}{tls} as {loaded.mqtt.prefix}/{config.level(loaded.device.id)}")
+        print(f"mqtt: {broker.host}:{broker.port}{tls} as {topics.base_of(loaded.mqtt.prefix, loaded.device.id)}")
     for word in config.dotted(loaded):
         print(word)
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
@@ -191,6 +192,7 @@ def listen(args: argparse.Namespace) -> int:
     from edge_agent import config, toml
     from edge_agent.consumer.audit import Audit
     from edge_agent.consumer.listen import CONNECTED, listen
+    from edge_agent.link import topics
     from edge_agent.link.signing import Signer
 
     stop = stop_on_signals()
@@ -222,13 +224,13 @@ def listen(args: argparse.Namespace) -> int:
         raise UsageError("--sign: signs acknowledgements; give --ack too")
     signer = Signer(args.sign) if args.sign else None
     audit, connected = Audit(), False
-    for message in listen(mqtt, [f"{mqtt.prefix}/{config.level(args.device)}/#"], stop, args.ack, signer):
+    for message in listen(mqtt, [topics.everything(mqtt.prefix, args.device)], stop, args.ack, signer):
         if isinstance(message, str):
             note(f"{mqtt.url}: {message}")
             connected = connected or message == CONNECTED
             continue
         topic, payload, _ = message
-        if topic.endswith("/events"):
+        if topics.holds_events(topic):
             audit.add(payload)
         if not (args.audit and args.quiet):
             _show(topic, payload, mqtt.prefix, args.json)

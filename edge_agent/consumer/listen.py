@@ -13,6 +13,7 @@ import msgspec
 from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
 from edge_agent.events import UNREADABLE
+from edge_agent.link import topics
 from edge_agent.link.signing import Signer
 from edge_agent.link.wire import FIRST_PAUSE_S, Broker, Client, MQTTMessage, ReasonCode, close, said, turn, wait_before
 
@@ -20,7 +21,7 @@ CONNECTED = "connected"
 
 
 def listen(
-    mqtt: Mqtt, topics: list[str], stop: threading.Event, ack: bool = False, signer: Signer | None = None
+    mqtt: Mqtt, filters: list[str], stop: threading.Event, ack: bool = False, signer: Signer | None = None
 ) -> Iterator[tuple[str, bytes, bool] | str]:
     """Yield (topic, payload, retained) of each message, and a str when the connection changes, until `stop`.
 
@@ -39,10 +40,10 @@ def listen(
         if reason.is_failure:
             refused.append(reason.getName())
         else:
-            client.subscribe([(topic, 1) for topic in topics])
+            client.subscribe([(topic, 1) for topic in filters])
 
     def on_subscribe(client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
-        denied = [topic for topic, reason in zip(topics, reasons, strict=False) if reason.is_failure]
+        denied = [topic for topic, reason in zip(filters, reasons, strict=False) if reason.is_failure]
         if denied:
             refused.append(f"subscription denied: {', '.join(denied)}")
         else:
@@ -98,10 +99,9 @@ def listen(
 
 def _acknowledge(client: Client, topic: str, payload: bytes, signer: Signer | None) -> None:
     """Tell an event's device that the consumer has it."""
-    base, _, tail = topic.rpartition("/")
-    if tail != "events":
+    if not topics.holds_events(topic):
         return
     with contextlib.suppress(*UNREADABLE, KeyError, TypeError):
         name = msgspec.json.decode(payload)["id"]
-        to, body = f"{base.rpartition('/')[0]}/ack", {"ids": [name]}
+        to, body = topics.ack_of(topic), {"ids": [name]}
         client.publish(to, signer.sign(to, body) if signer else msgspec.json.encode(body), qos=1)

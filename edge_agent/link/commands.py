@@ -20,6 +20,7 @@ import msgspec
 from edge_agent.errors import EdgeAgentError, tenfold
 from edge_agent.events import UNREADABLE
 from edge_agent.files import sync, write_private
+from edge_agent.link import topics
 from edge_agent.link.link import Link
 from edge_agent.link.signing import Unsigned
 
@@ -63,7 +64,7 @@ class Commands:
             self._ids = self._noted(store)
         except (OSError, msgspec.MsgspecError) as error:
             log.warning("commands: %s: %s; a command that is sent once more is run once more", self._file, error)
-        link.subscribe(f"{link.base}/cmd/+", self._receive, retained=False)
+        link.subscribe(f"{link.base}/{topics.COMMANDS}", self._receive, retained=False)
 
     def _noted(self, store: Path) -> list[str]:
         """The ids on disk, the oldest first; those of earlier versions stand in another file."""
@@ -93,7 +94,7 @@ class Commands:
     def _receive(self, topic: str, payload: bytes) -> None:
         if not self._may():
             return
-        verb = topic.rpartition("/")[2]
+        verb = topics.verb_of(topic)
         if len(verb) > LONGEST:
             log.warning("commands: no verb has %d characters", len(verb))
             return
@@ -163,7 +164,7 @@ class Commands:
         self._ids = ids
 
     def _reply(self, verb: str, name: str, body: dict[str, Any]) -> None:
-        self.link.tell(f"reply/{verb}", msgspec.json.encode({"id": name, **body}))
+        self.link.tell(topics.reply(verb), msgspec.json.encode({"id": name, **body}))
 
 
 def _line(name: str) -> bytes:

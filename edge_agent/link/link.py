@@ -24,10 +24,11 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.config import Mqtt, level
+from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, LinkError, tenfold
 from edge_agent.events import KNOWN_TIME, UNREADABLE
 from edge_agent.files import write_private
+from edge_agent.link import topics
 from edge_agent.link.acks import Acks, names
 from edge_agent.link.blame import Alone, Blame
 from edge_agent.link.budget import Budget
@@ -103,7 +104,7 @@ class Link:
         Raises LinkError or ConfigError when the broker's address or a secret file is wrong; does not connect."""
         self.broker = Broker(mqtt)
         self.mqtt, self.outbox = mqtt, outbox
-        self.base = f"{mqtt.prefix}/{level(device)}"
+        self.base = topics.base_of(mqtt.prefix, device)
         self.client_id = f"edge-agent-{device}"
         if mqtt.prefix != Mqtt().prefix:  # the same device name of another site on the same broker
             self.client_id += f"-{zlib.crc32(mqtt.prefix.encode()):08x}"
@@ -182,7 +183,7 @@ class Link:
         outbox.on_ready = self.wake
         if mqtt.ack:
             outbox.on_noted = self.wake
-            self.subscribe(f"{self.base}/ack", self._on_ack, retained=False)
+            self.subscribe(f"{self.base}/{topics.ACK}", self._on_ack, retained=False)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     # ── from other threads ───────────────────────────────────────────────────────────────────────────────
@@ -216,7 +217,7 @@ class Link:
         `more`: topics that may be retained too, where no earlier run of ours noted what it retained.
         """
         with self._lock:
-            served = {f"{self.base}/{tail}" for tail in (*self._said, "status")}
+            served = {f"{self.base}/{tail}" for tail in (*self._said, topics.STATUS)}
             self._ghosts = sorted((self._kept if self._kept is not None else set(more)) - served)
         self.wake()
 
@@ -243,13 +244,13 @@ class Link:
             self._to_tell.append((tail, payload))
         self.wake()
 
-    def subscribe(self, topics: str, receive: Receiver, retained: bool = True, own: bool = True) -> Callable[[], None]:
+    def subscribe(self, pattern: str, receive: Receiver, retained: bool = True, own: bool = True) -> Callable[[], None]:
         """Hand each message under a topic filter to `receive(topic, payload)`, which must return at once.
 
         `retained`: also what the broker kept from before; each once. `own`: also what stands under this device's own
         topics; else only a filter without wildcards gives it. Returns what ends it.
         """
-        entry = (topics, receive, retained, own)
+        entry = (pattern, receive, retained, own)
         with self._lock:
             self._receivers.append(entry)
         self.wake()
@@ -364,7 +365,7 @@ class Link:
         client.on_disconnect = self._on_disconnect
         client.manual_ack_set(True)  # what a source does not take any more is for the next process
         client.max_inflight_messages_set(WINDOW + SPARE)
-        client.will_set(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
+        client.will_set(f"{self.base}/{topics.STATUS}", b"offline", qos=1, retain=self._retain)
         deadline = time.monotonic() + self.broker.patience
         self.broker.connect(client)
         self._client = client
@@ -455,8 +456,8 @@ class Link:
             careful = self._careful = self._blame.careful()
             if not self._reload.is_set() and (not careful or (self._idle and self._blame.ready(self._idle_since))):
                 self._alone = None
-                if not greeted and self._free(f"{self.base}/status"):
-                    self._publish_other(client, "status", b"online", self._retain)
+                if not greeted and self._free(f"{self.base}/{topics.STATUS}"):
+                    self._publish_other(client, topics.STATUS, b"online", self._retain)
                     greeted = True
                 if not (careful and self._others):
                     self._subscribe_new(client, 1 if careful else WINDOW)
@@ -554,7 +555,7 @@ class Link:
         return records + self.outbox.take(room - len(records), others, self._held)
 
     def _publish(self, client: Client, record: Record) -> None:
-        topic = f"{self.base}/{level(record.pipeline)}/events"
+        topic = f"{self.base}/{topics.events(record.pipeline)}"
         if self._too_large(topic, record.payload):
             self._refuse(record, self._limit)
             return
@@ -613,13 +614,13 @@ class Link:
     def _noted(self) -> set[str]:
         return self._kept or set()
 
-    def _keep(self, topics: set[str]) -> None:
+    def _keep(self, pattern: set[str]) -> None:
         """Note which topics are retained, before they are."""
-        if topics == self._kept:
+        if pattern == self._kept:
             return
-        self._kept = topics
+        self._kept = pattern
         with contextlib.suppress(OSError):  # a topic that is not noted may be retained in vain
-            write_private(self._kept_file, msgspec.json.encode(sorted(topics)))
+            write_private(self._kept_file, msgspec.json.encode(sorted(pattern)))
 
     def _too_large(self, topic: str, payload: bytes) -> bool:
         """Whether the broker would end the connection for it; what stands around both is at most 16 bytes."""
@@ -631,22 +632,22 @@ class Link:
 
     def _subscribe_new(self, client: Client, most: int) -> None:
         with self._lock:
-            wanted = {topics for topics, *_ in self._receivers}
+            wanted = {pattern for pattern, *_ in self._receivers}
         self._note_session(self._session | wanted)
-        fresh = [topics for topics in sorted(wanted - self._subscribed.keys()) if self._free_to_hear(topics)]
-        for topics in fresh[:most]:
-            self._subscribed[topics] = mid = subscribe(client, topics, self._numbered)
-            self._on_its_way(mid, f"SUBSCRIBE {topics}")
+        fresh = [pattern for pattern in sorted(wanted - self._subscribed.keys()) if self._free_to_hear(pattern)]
+        for pattern in fresh[:most]:
+            self._subscribed[pattern] = mid = subscribe(client, pattern, self._numbered)
+            self._on_its_way(mid, f"SUBSCRIBE {pattern}")
         gone = [] if fresh[most - 1 :] else sorted(self._session - wanted - set(self._leaving.values()))
-        for topics in [topics for topics in gone if self._free_to_hear(topics, "UNSUBSCRIBE")][:most]:
-            mid = client.unsubscribe(topics)[1] or 0
-            self._leaving[mid] = topics
-            self._on_its_way(mid, f"UNSUBSCRIBE {topics}")
-            self._subscribed.pop(topics, None)
+        for pattern in [pattern for pattern in gone if self._free_to_hear(pattern, "UNSUBSCRIBE")][:most]:
+            mid = client.unsubscribe(pattern)[1] or 0
+            self._leaving[mid] = pattern
+            self._on_its_way(mid, f"UNSUBSCRIBE {pattern}")
+            self._subscribed.pop(pattern, None)
 
-    def _free_to_hear(self, topics: str, packet: str = "SUBSCRIBE") -> bool:
+    def _free_to_hear(self, pattern: str, packet: str = "SUBSCRIBE") -> bool:
         """Whether the broker is not known to end the connection at it."""
-        return f"{packet} {topics}" not in self._blame.held
+        return f"{packet} {pattern}" not in self._blame.held
 
     def _note_session(self, session: set[str]) -> None:
         if session == self._session:
@@ -659,7 +660,7 @@ class Link:
     def _farewell(self, client: Client) -> None:
         """Say what is left to say, then offline, and see it acknowledged before the connection is closed in order."""
         self._say_new(client)
-        info = client.publish(f"{self.base}/status", b"offline", qos=1, retain=self._retain)
+        info = client.publish(f"{self.base}/{topics.STATUS}", b"offline", qos=1, retain=self._retain)
         deadline = time.monotonic() + 2
         # which raises where it could not even be sent
         with contextlib.suppress(RuntimeError, ValueError):
@@ -697,7 +698,7 @@ class Link:
         if name in _DENIED:
             self.outbox.again([record])
             self._held[record.pipeline] = time.monotonic() + HOLD_S
-            topic = f"{self.base}/{level(record.pipeline)}/events"
+            topic = f"{self.base}/{topics.events(record.pipeline)}"
             why = f"the broker denies {topic}: {name}; trying again in {HOLD_S:.0f} s"
             if why != self.why:
                 log.error("mqtt: %s", why)
@@ -731,8 +732,8 @@ class Link:
             receivers = list(self._receivers)
         ours = message.topic.startswith(f"{self.base}/")
         taken = True
-        for topics, receive, retained, own in receivers:
-            if not comes_for(topics, message) or (ours and not own and topics != message.topic):
+        for pattern, receive, retained, own in receivers:
+            if not comes_for(pattern, message) or (ours and not own and pattern != message.topic):
                 continue
             if message.retain and not retained:
                 continue
@@ -776,17 +777,17 @@ class Link:
     def _on_subscribe(self, client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
         """The broker sends what it kept for us before it answers this, so the acknowledgements that wait are here."""
         self._arrived_other(mid)
-        for topics in [topics for topics, sent in self._subscribed.items() if sent == mid]:
+        for pattern in [pattern for pattern, sent in self._subscribed.items() if sent == mid]:
             if any(reason.is_failure for reason in reasons):
-                log.error("mqtt: the broker denies the subscription of %s: %s", topics, reasons[0].getName())
-            if topics == f"{self.base}/ack":
+                log.error("mqtt: the broker denies the subscription of %s: %s", pattern, reasons[0].getName())
+            if pattern == f"{self.base}/{topics.ACK}":
                 self._settled_at = 0.0
 
     def _on_unsubscribe(self, client: Any, _: Any, mid: int, *__: Any) -> None:
         self._arrived_other(mid)
-        topics = self._leaving.pop(mid, None)
-        if topics is not None and topics not in self._subscribed:  # nobody wanted it once more meanwhile
-            self._note_session(self._session - {topics})
+        pattern = self._leaving.pop(mid, None)
+        if pattern is not None and pattern not in self._subscribed:  # nobody wanted it once more meanwhile
+            self._note_session(self._session - {pattern})
 
     def _on_disconnect(self, client: Any, _: Any, flags: Any, reason: ReasonCode, ___: Any) -> None:
         self._kicked = self._kicked or reason.getName() == "Session taken over"

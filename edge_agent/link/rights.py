@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edge_agent.config import Config, level
+from edge_agent.config import Config
 from edge_agent.errors import LinkError
+from edge_agent.link import topics
 from edge_agent.link.wire import Asking, Broker, ReasonCode, close, said, subscribe, turn
-from edge_agent.uri import parse_uri
 
 AT_ONCE = 8
 """messages that a broker is asked to hold at once; each of them takes at least 10"""
@@ -30,22 +30,12 @@ class Tried(NamedTuple):
     """one line"""
 
 
-def topics(config: Config) -> tuple[list[str], list[str]]:
-    """The topics that an agent of this config publishes, and the filters that it subscribes to."""
-    base = f"{config.mqtt.prefix}/{level(config.device.id)}"
-    sent = [f"{base}/{tail}" for tail in ("status", "health", "agent/events", "reply/ping")]
-    sent += [f"{base}/{level(pipe.name)}/{tail}" for pipe in config.pipeline for tail in ("events", "state")]
-    heard = [f"{base}/cmd/+"] + [f"{base}/ack"] * config.mqtt.ack
-    uris = [parse_uri(pipe.source) for pipe in config.pipeline]
-    return sent, heard + [uri.rest for uri in uris if uri.scheme == "mqtt"]
-
-
 def tried(config: Config) -> list[Tried]:
     """Log in at the broker of `config`, and try each of its topics. Raises LinkError or ConfigError as `Broker`."""
     broker = Broker(config.mqtt)
     name = f"edge-agent-{config.device.id}-check"  # not the agent's own, which may be connected
     where = f"mqtt: {broker.host}:{broker.port}"
-    sent, heard = topics(config)
+    sent, heard = topics.published(config), topics.heard(config)
     rows: list[Tried] = []
     try:
         for at in range(0, len(sent), AT_ONCE):

@@ -1,0 +1,76 @@
+"""The topics of a device: the only file that spells them. A tail is what stands behind PREFIX/DEVICE/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge_agent.config import Config, level
+from edge_agent.uri import parse_uri
+
+STATUS, HEALTH = "status", "health"
+"""tails, retained"""
+ACK = "ack"
+"""tail of what a consumer acknowledges"""
+COMMANDS = "cmd/+"
+"""tail of the commands that come in"""
+
+
+def base_of(prefix: str, device: str) -> str:
+    """PREFIX/DEVICE; the device `+` stands for all of them."""
+    return f"{prefix}/{level(device)}"
+
+
+def everything(prefix: str, device: str) -> str:
+    """The filter of all that a device sends."""
+    return f"{base_of(prefix, device)}/#"
+
+
+def events(pipeline: str) -> str:
+    """The tail of a pipeline's events."""
+    return f"{level(pipeline)}/events"
+
+
+def state(pipeline: str) -> str:
+    """The tail of a pipeline's state, retained."""
+    return f"{level(pipeline)}/state"
+
+
+def reply(verb: str) -> str:
+    """The tail of the answers to a command."""
+    return f"reply/{verb}"
+
+
+def verb_of(topic: str) -> str:
+    """Which command came in."""
+    return topic.rpartition("/")[2]
+
+
+def holds_events(topic: str) -> bool:
+    """Whether a topic, or a tail, is one of events."""
+    return topic.endswith("/events")
+
+
+def ack_of(topic: str) -> str:
+    """Where the events of a topic are acknowledged."""
+    return f"{topic.rsplit('/', 2)[0]}/{ACK}"
+
+
+def published(config: Config) -> list[str]:
+    """The topics that an agent of this config publishes."""
+    tails = [STATUS, HEALTH, events("agent"), reply("ping")]
+    tails += [tail for pipe in config.pipeline for tail in (events(pipe.name), state(pipe.name))]
+    return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails]
+
+
+def heard(config: Config) -> list[str]:
+    """The filters that an agent of this config subscribes to."""
+    base = base_of(config.mqtt.prefix, config.device.id)
+    uris = [parse_uri(pipe.source) for pipe in config.pipeline]
+    own = [COMMANDS, *([ACK] if config.mqtt.ack else [])]
+    return [f"{base}/{tail}" for tail in own] + [uri.rest for uri in uris if uri.scheme == "mqtt"]
+
+
+def retained_with_dots(prefix: str, device: str, pipelines: Iterable[str]) -> list[str]:
+    """What versions retained that wrote names with a dot as they are."""
+    tails = [f"{pipeline}/state" for pipeline in pipelines if "." in device + pipeline]
+    return [f"{prefix}/{device}/{tail}" for tail in [*tails, *([STATUS, HEALTH] if "." in device else [])]]
