@@ -87,9 +87,9 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
         # a count of the rows stands beside them
         return _rows_of(next(spec for spec in outputs if _is_table(spec)), names)
     if len(maps) == len(outputs) and len(outputs) in (3, 4, 6, 8):
-        return _maps(maps)
+        return _maps(maps, names)
     if len(flat) == len(outputs) and len(outputs) in (3, 4, 6, 8):
-        return _rows_by_level(flat, width, height)
+        return _rows_by_level(flat, width, height, names)
     return []
 
 
@@ -189,11 +189,7 @@ def _cells(n: int | None, m: int, names: int, seen: str, turned: bool, plain: bo
         Guess("yolov6", m - 5, f"{seen}: {order}, each a box in pixels, an objectness of 1 and {m - 5} classes"),
     ]
     plainly = [Guess("yolov8", m - 4, f"{seen}: {order}, each a box and {m - 4} classes")]
-    bins = [
-        Guess("nanodet", m - 4 * b, f"{seen}: {order}, {m - 4 * b} classes and 4 distances of {b} bins")
-        for b in DISTRIBUTIONS
-        if b == BINS or m - 4 * b in (names, 80)
-    ]
+    bins = _distances((m,), f"{seen}: {order}", names)
     oriented = [Guess("yolov8-obb", m - 5, f"{seen}: {order}, each a box, {m - 5} classes and an angle")]
     fits = [*plainly, *grid, *bins, *oriented] if turned else [*grid, *plainly, *bins]
     return [g for g in fits if g.classes > 0]
@@ -260,7 +256,20 @@ def _finished(outputs: tuple[TensorSpec, ...], width: int, height: int) -> list[
     return [corners, usual] if theirs else [usual, corners]
 
 
-def _maps(maps: list[TensorSpec]) -> list[Guess]:
+def _distances(widths: tuple[int, ...], seen: str, names: int) -> list[Guess]:
+    """NanoDet's classes and distributions over distances, in one tensor or in two of these widths."""
+    if len(widths) == 1:
+        found = [(widths[0] - 4 * b, b) for b in DISTRIBUTIONS if b == BINS or widths[0] - 4 * b in (names, 80)]
+    else:
+        found = [(n, b) for n, other in (widths, widths[::-1]) for b in DISTRIBUTIONS if other == 4 * b]
+    return [
+        Guess("nanodet", n, f"{seen}, {n} classes and 4 distances of {b} bins")
+        for n, b in sorted(found, key=lambda pair: pair[0] not in (names, 80))
+        if n > 0
+    ]
+
+
+def _maps(maps: list[TensorSpec], names: int) -> list[Guess]:
     """One tensor a level, or two."""
     seen = ", ".join(shape(spec) for spec in maps[:6])
     flat = [spec.shape[1:] for spec in maps if len(spec.shape) == 4]
@@ -274,31 +283,29 @@ def _maps(maps: list[TensorSpec]) -> list[Guess]:
     if len(widths) == 2 and 4 in widths and len(maps) in (6, 8) and None not in widths:
         (classes,) = [w for w in widths if w is not None and w != 4]
         return [Guess("rtmdet", classes, f"{seen}: a map of {classes} class logits and one of 4 distances a level")]
-    if len(widths) == 2 and 4 * BINS in widths and len(maps) in (6, 8):
-        return [Guess("nanodet-levels", 0, f"{seen}: a map of classes and one of 4 x {BINS} bins a level")]
-    if len(widths) == 1 and len(maps) in (3, 4) and len(set(flat)) == len(maps):
-        return [Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding")]
-    return []
+    if None in widths or len(widths) not in (1, 2) or len(maps) not in ((3, 4), (6, 8))[len(widths) - 1]:
+        return []
+    found = _distances(tuple(w for w in widths if w), f"{seen}: maps of each level", names)
+    if len(widths) == 1 and len(set(flat)) == len(maps):
+        found = [guess for guess in found if guess.classes in (names, 80)]
+        found.append(Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding"))
+    return found
 
 
-def _rows_by_level(flat: list[TensorSpec], width: int, height: int) -> list[Guess]:
+def _rows_by_level(flat: list[TensorSpec], width: int, height: int, names: int) -> list[Guess]:
     """Levels as rows [1, cells, C] (or [1, C, cells]): one tensor each, or one of classes and one of distances."""
     counts = [cells(width, height, (stride,)) for stride in (8, 16, 32, 64)]
-    widths: dict[int, list[int | None]] = {}
-    for spec in flat:
-        n = next((n for n in counts if n in spec.shape[1:]), 0)
-        widths.setdefault(n, []).append(spec.shape[2] if spec.shape[1] == n else spec.shape[1])
-    kinds = {tuple(sorted(w or 0 for w in found)) for found in widths.values()}
-    if 0 in widths or sorted(widths, reverse=True) != counts[: len(widths)] or len(kinds) != 1:
+    found: tuple[int, ...] = ()
+    for rows, columns in ((1, 2), (2, 1)):
+        levels: dict[int, list[int]] = {}
+        for spec in flat:
+            levels.setdefault(spec.shape[rows] or 0, []).append(spec.shape[columns] or 0)
+        kinds = {tuple(sorted(widths)) for widths in levels.values()}
+        if len(kinds) == 1 and sorted(levels, reverse=True) == counts[: len(levels)]:
+            (found,) = kinds
+    if len(found) not in (1, 2):
         return []
-    (found,) = kinds
     seen = ", ".join(shape(spec) for spec in flat[:6])
     if len(found) == 2 and 4 in found:
         return [Guess("rtmdet", sum(found) - 4, f"{seen}: rows of {sum(found) - 4} classes and of 4 distances a level")]
-    if len(found) == 2 and 4 * BINS in found:
-        classes = sum(found) - 4 * BINS
-        return [Guess("nanodet-levels", classes, f"{seen}: rows of {classes} classes and of 4 x {BINS} bins a level")]
-    if len(found) == 1 and found[0] > 4 * BINS:
-        classes = found[0] - 4 * BINS
-        return [Guess("nanodet-levels", classes, f"{seen}: rows of {classes} classes and 4 x {BINS} bins a level")]
-    return []
+    return _distances(found, f"{seen}: rows of each level", names)

@@ -45,7 +45,7 @@ from edge_agent.samples.recorded import _samples
 
 log = logging.getLogger("edge_agent")
 
-VERSION = 12
+VERSION = 13
 """of what the trials look at: another one tries every model anew"""
 CHILD = python("edge_agent.gate.child")
 MOST_ANSWER = 16 << 20

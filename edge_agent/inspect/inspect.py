@@ -462,7 +462,7 @@ def one_scale(
     A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth,
     and finished boxes the index of the last of their classes.
     """
-    if family not in ONE_SCALE:
+    if family not in ONE_SCALE or (family == "nanodet" and len(outputs) in (6, 8)):
         return "", False
     for spec in outputs:
         found = (spec.scale, spec.zero_point, spec.dtype) if spec.scale else output_scale(graph, spec.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,21 @@ def test_nanodet(width: int, bins: int, strides: tuple[int, ...], transposed: bo
         shift = 0.0 if 64 in strides else 0.5
         x, y = (i + shift) * s, (j + shift) * s
         want.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], *best(row[:5])))
-    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, HeadLayout(width, 64, 5), want, 0.6)
+    head = HeadLayout(width, 64, 5)
+    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, head, want, 0.6)
+    # the same with each level in a tensor of its own, or in two, in whatever order
+    for cut in ((0, None), (0, 5, None)):
+        rows, maps, at = {}, {}, 0
+        for s in strides:
+            high, wide = -(-64 // s), -(-width // s)
+            level, at = raw[at : at + high * wide], at + high * wide
+            for left, right in pairwise(cut):
+                part = level[:, left:right]
+                rows[f"{-s} {left}"] = part.T[None] if transposed else part[None]
+                plane = part.reshape(1, high, wide, -1)
+                maps[f"{s} {left}"] = plane.transpose(0, 3, 1, 2) if transposed else plane
+        for outputs in (rows, maps):
+            check("nanodet", dict(sorted(outputs.items(), reverse=True)), head, want, 0.6)
 
 
 @pytest.mark.parametrize("normalised", [False, True])

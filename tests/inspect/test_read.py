@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, RefusedError
@@ -141,6 +142,57 @@ def test_a_layout_of_another_exporter_is_found_by_its_places(
     for name, middle in (("blue", (64, 192)), ("red", (176, 80))):
         boxes = [box for box, key in zip(found.what.xyxy, found.what.label, strict=True) if seen.labels[key] == name]
         assert boxes and np.abs((boxes[0][:2] + boxes[0][2:]) / 2 - middle).max() <= 32
+
+
+def by_level(path: Path, cut: bool, mapped: bool, logits: bool = False) -> Path:
+    """The same detector with NanoDet's head, each level as a tensor of its own, or `cut` into scores and distances."""
+    squares(path, "nanodet", gain=1.0, turned=True)
+    model = onnx.load(str(path))
+    whole, outs = model.graph.output.pop().name, []
+
+    def const(*values: int) -> str:
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.array(values, np.int64), f"n{len(model.graph.initializer)}")
+        )
+        return model.graph.initializer[-1].name
+
+    def step(op: str, *inputs: str, **attributes: Any) -> str:
+        model.graph.node.append(helper.make_node(op, list(inputs), [f"level {len(model.graph.node)}"], **attributes))
+        return str(model.graph.node[-1].output[0])
+
+    if logits:
+        # far below 0 and above 1, as before a sigmoid
+        whole = step("Mul", step("Sub", whole, step("Constant", value_float=0.5)), step("Constant", value_float=9.0))
+    for left, right, side in ((80, 84, 2), (0, 64, 8), (64, 80, 4)):
+        for low, high in ((0, 3), (3, 35)) if cut else ((0, 35),):
+            part = step("Slice", whole, const(low, left), const(high, right), const(1, 2))
+            shape = [1, high - low, side, side] if mapped else [1, side * side, high - low]
+            part = step("Reshape", part, const(*shape)) if mapped else step("Transpose", part, perm=[0, 2, 1])
+            outs.append(helper.make_tensor_value_info(part, TensorProto.FLOAT, shape))
+    model.graph.output.extend(outs)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["rows", "maps"])
+@pytest.mark.parametrize("cut", [False, True], ids=["together", "apart"])
+def test_levels_in_tensors_of_their_own_are_read(tmp_path: Path, look: TryReading, cut: bool, mapped: bool) -> None:
+    path = by_level(tmp_path / "net.onnx", cut, mapped)
+    seen = read(path, look, channels="BGR", scale="0..1")
+    assert (seen.family, seen.refusal) == ("nanodet", ""), seen.reasons
+    model = _served(open_net(path, "onnx", 1), seen, {})
+    (found,) = detect(Uri("detect", "it", {"score": "0.9"}), model, tmp_path)(
+        read_picture(picture(tmp_path / "squares.png"))
+    )
+    assert isinstance(found, Finding) and isinstance(found.what, Detections)
+    for name, middle in (("blue", (64, 192)), ("red", (176, 80))):
+        boxes = [box for box, key in zip(found.what.xyxy, found.what.label, strict=True) if seen.labels[key] == name]
+        assert boxes and np.abs((boxes[0][:2] + boxes[0][2:]) / 2 - middle).max() <= 32
+
+
+def test_levels_whose_scores_are_none_yet_are_refused(tmp_path: Path, look: TryReading) -> None:
+    seen = read(by_level(tmp_path / "net.onnx", True, False, logits=True), look)
+    assert "what should be scores runs from" in seen.refusal + str(seen.reasons) and seen.refusal
 
 
 @pytest.mark.parametrize(("head", "says"), [("oriented", "an angle"), ("obb", "an angle")])
