@@ -270,7 +270,8 @@ def _classes(model: Served, frames: list[Frame]) -> Worth:
     total = np.square(logs - logs.mean(axis=(0, 1))).mean()
     worth = float(1 - within / total) if total > 1e-9 else 0.0
     seen = [f"{labels[int(row[0].argmax())]} {row[0].max():.2f}" for row in shares[:3]]
-    return Worth(worth, f"{worth:.0%} owed to the picture ({', '.join(seen)})")
+    alike = len({int(row[0].argmax()) for row in shares}) == 1
+    return Worth(worth, f"{worth:.0%} owed to the picture ({', '.join(seen)})", alike=alike)
 
 
 def _rebuilt(model: Served, frames: list[Frame]) -> Worth:

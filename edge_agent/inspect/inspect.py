@@ -400,8 +400,12 @@ def _classifier(
     def refused(why: str) -> Seen:
         return Seen("recognise", kind.family, made, refusal=f"{path}: {kind.family}, {kind.why}; {why}")
 
+    def unserved(why: str) -> Seen:
+        told = [f"family vector: {kind.why}", *reasons]
+        return Seen("recognise", "vector", told, refusal=f"{path}: {kind.why}; {why}")
+
     if kind.classes < 2:
-        return refused("one number a picture has no classes: write a manifest.toml")
+        return unserved("it tells no classes apart; serve it with a task of your own (theirpkg.module:attr)")
     last = [node.op for node in behind(graph, net.outputs[0].name) if node.op not in THROUGH]
     if last[:1] == ["Sigmoid"]:
         return refused("the graph ends in a Sigmoid, so several labels may hold at once, which is not served")
@@ -418,7 +422,7 @@ def _classifier(
     if stated and not named and (puzzle := names.unfit(where, kind.classes)):
         return refused(puzzle)
     if not named and (puzzle := kinds.no_classes(net, kind, family == kind.family)):
-        return replace(refused(puzzle), family="vector")
+        return unserved(puzzle)
     labels, said = names.of_classes(kind.classes, stated, where)
     made = [f"family {family}: {kind.why}, and {why}", *reasons, f"labels: {said}"]
     return _tried(
@@ -443,9 +447,10 @@ def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: TryReadin
     told = [*tried, *orders]
     said = summary([(way(each).removeprefix(f"{seen.family} with "), worth.what) for each, _, worth in told])
     tried_all = [*first.reasons, f"tried: {said}"]
-    if best[2].value < ENOUGH:
+    if best[2].value < ENOUGH or best[2].alike:
+        why = "every answer is the same" if best[2].alike else "nothing makes sense"
         refusal = (
-            f"{path}: it is open how its input is meant, and nothing makes sense on the proof pictures (tried {said}); "
+            f"{path}: it is open how its input is meant, and on the proof pictures {why} (tried {said}); "
             "name pictures of what it is for with --proof, say it with --scale and --channels, or write a manifest.toml"
         )
         return replace(first, refusal=refusal, reasons=tried_all)

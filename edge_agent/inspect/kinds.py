@@ -123,9 +123,10 @@ def picture(net: Net, order: str) -> Kind | None:
         return Kind("read", "ocr-recogniser", f"a line {height} pixels high goes in, {seen}: {n} characters a step", n)
     if len(out.shape) == 4 and 1 in (out.shape[1], out.shape[3]) and (out.shape[2] in (height, None)):
         return Kind("find-text", "ocr-detector", f"{seen}: one probability a pixel of the picture")
-    rest = axes(out)
-    if len(rest) == 2 and rest[1] and len(out.shape) in (2, 4):
-        return Kind("recognise", "image-classifier", f"{seen}: {rest[1]} classes for each picture", rest[1])
+    rest = (*axes(out), 1)
+    if len(rest) in (2, 3) and rest[1] and len(out.shape) in (2, 4):
+        many = f"{rest[1]} numbers" if rest[1] > 1 else "one number"
+        return Kind("recognise", "image-classifier", f"{seen}: {many} for each picture", rest[1])
     if len(out.shape) == 4 and None not in out.shape[1:]:
         return Kind("segment", "segmentation", f"{seen}: a map of classes")
     return None
@@ -146,7 +147,7 @@ def no_classes(net: Net, kind: Kind, shares: bool) -> str:
     if shares or kind.classes in IMAGENET:
         return ""
     points = f", or {kind.classes // 2} points such as landmarks" if kind.classes % 2 == 0 else ""
-    return f"nothing says what its {kind.classes} numbers are: a vector that stands for the picture{points}; {put}"
+    return f"nothing says what they are: a vector that stands for the picture{points}; {put}"
 
 
 def sound(net: Net) -> Kind | None:

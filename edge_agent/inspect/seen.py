@@ -30,6 +30,8 @@ class Worth(NamedTuple):
     """was found, in a few words"""
     placed: bool = False
     """whether what was found is where it should be, more than once"""
+    alike: bool = False
+    """whether every picture gets the same answer, which tells nothing"""
 
 
 TryReading = Callable[[Net, Seen, Mapping[str, Path]], Worth]

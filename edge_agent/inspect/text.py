@@ -55,7 +55,7 @@ def encoder(path: Path, net: Net, kind: Kind, look: TryReading | None) -> Seen:
     if look is None:
         return replace(seen, reasons=[*reasons, f"pooling mean: {why}, the usual way and not tried"])
     cls = replace(seen, text=msgspec.structs.replace(made, pooling="cls"))
-    (mean_worth, mean_said, _), (cls_worth, cls_said, _) = look(net, seen, parts), look(net, cls, parts)
+    (mean_worth, mean_said, *_), (cls_worth, cls_said, *_) = look(net, seen, parts), look(net, cls, parts)
     tried = f"mean {mean_worth:.2f} ({mean_said}), cls {cls_worth:.2f} ({cls_said})"
     best, worth = (cls, cls_worth) if cls_worth > max(mean_worth, 0) * BETTER else (seen, mean_worth)
     if worth <= 0:

@@ -31,6 +31,7 @@ from edge_agent.tasks.recognise import recognise
 from edge_agent.tasks.text import encoder
 from edge_agent.types import Detections, Finding
 from edge_agent.uri import Uri
+from tests.nets import write_onnx
 from tests.registry import here
 from tests.registry.heads import CORNERS, ORDERS, picture, squares
 from tests.tasks.text_models import bert
@@ -154,7 +155,7 @@ def by_level(path: Path, cut: bool, mapped: bool, logits: bool = False) -> Path:
         model.graph.initializer.append(
             numpy_helper.from_array(np.array(values, np.int64), f"n{len(model.graph.initializer)}")
         )
-        return model.graph.initializer[-1].name
+        return str(model.graph.initializer[-1].name)
 
     def step(op: str, *inputs: str, **attributes: Any) -> str:
         model.graph.node.append(helper.make_node(op, list(inputs), [f"level {len(model.graph.node)}"], **attributes))
@@ -443,6 +444,21 @@ def test_a_classifier_that_sees_as_much_in_several_ways_is_asked_for(data: Path)
         Input(96, 96, layout="NHWC", scale=1 / 255, letterbox="stretch", resize="area"),
     )
     assert said(seen, "scale 0..1: --scale 0..1") and said(seen, "channels RGB: --channels")
+
+
+def test_a_classifier_that_says_the_same_of_every_picture_tells_nothing_of_its_input(tmp_path: Path) -> None:
+    """Of a network whose classes are in none of the pictures: its shares move with them, its answer does not."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Gemm", ["means", "w", "b"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["y"], axis=1),
+    ]
+    given = {"w": np.array([[1, -1], [-3, 3], [2, -2]], np.float32) / 1000, "b": np.array([2, 0], np.float32)}
+    ends = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, [1, 2])}
+    path = write_onnx(tmp_path / "m.onnx", nodes, *ends, given)
+    seen = read(path, looker(), channels="RGB")
+    assert "on the proof pictures every answer is the same" in seen.refusal and "--scale" in seen.refusal
+    assert read(path, looker(), channels="RGB", scale="0..1").refusal == ""
 
 
 def test_a_detector_takes_its_pictures_as_it_was_trained(data: Path) -> None:
