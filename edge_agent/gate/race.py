@@ -27,7 +27,7 @@ import numpy as np
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.gate.opened import open_served, peak_rss
-from edge_agent.gate.trial import Result, Trial, Variant
+from edge_agent.gate.trial import GAIN, Result, Trial, Variant
 from edge_agent.manifest import PRECISIONS, Served
 from edge_agent.paths import home
 from edge_agent.samples.shown import SENTENCES, _text, frames
@@ -40,8 +40,6 @@ LEAST, MOST = 3, 2000
 """rounds, however long they take, and however short"""
 WINDOWS = 3
 """in which one at a time and abreast are counted, in turns"""
-GAIN = 0.95
-"""of the time of the most precise files is what another one may take to go before them: it is less accurate"""
 
 
 @dataclass(slots=True)

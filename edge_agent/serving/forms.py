@@ -17,7 +17,7 @@ import msgspec
 from edge_agent import paths
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.gate.ask import agree, ask, prove, recall, remember, used
-from edge_agent.gate.trial import LIMITS, Trial, Variant, Verdict
+from edge_agent.gate.trial import GAIN, LIMITS, Trial, Variant, Verdict
 from edge_agent.manifest import File
 from edge_agent.registry import catalogue, files, store
 
@@ -29,6 +29,8 @@ MOST_BYTES = 500_000_000
 """of all faster forms together"""
 WORTH = 1_000_000
 """bytes of a form from which on it is worth to delete it where it is no faster"""
+LARGER = 1.5
+"""times the bytes of its file from which on a form has to be clearly faster: by less, chance decides a race"""
 
 
 def parts_of(located: files.Located, **how: Any) -> dict[str, Path]:
@@ -131,23 +133,23 @@ def _derive(row: File, path: Path, trial: Trial) -> Verdict:
 
 
 def drop_slower(
-    located: files.Located, parts: Mapping[str, Path], rows: list[dict[str, Any]], spared: str = ""
-) -> list[File]:
+    located: files.Located, parts: Mapping[str, Path], rows: list[dict[str, Any]]
+) -> list[tuple[File, File]]:
     """Delete the forms of WORTH bytes and more that a race (its rows) found no faster than the file that they were made
-    from, with any number of threads; not the one whose key is `spared`. They are not made again, and the notes of the
-    file say why. Returns what went.
+    from, with any number of threads. They are not made again, and the notes of the file say why. Returns what went, and
+    the file of each.
     """
-    took = {(row["key"], row["threads"]): row["median_ms"] for row in rows}
-    gone: list[File] = []
+    took = {(row["key"], row["threads"]): row for row in rows}
+    gone: list[tuple[File, File]] = []
     for row in located.manifest.networks():
         trial = _derivation(located, row, parts)
         verdict = recall("derived", trial) if row.format == "onnx" else None
         found = _derived(verdict)
         slow = []
         for one in found:
-            pairs = [(ms, took.get((row.key(), threads))) for (key, threads), ms in took.items() if key == one.key()]
-            never = bool(pairs) and all(own is not None and ms >= own for ms, own in pairs)
-            if never and one.bytes >= WORTH and one.key() != spared:
+            pairs = [(its, took.get((row.key(), threads))) for (key, threads), its in took.items() if key == one.key()]
+            never = bool(pairs) and all(own is not None and not _is_faster(its, own) for its, own in pairs)
+            if never and one.bytes >= WORTH:
                 slow.append(one)
         if verdict is None or not slow:
             continue
@@ -158,8 +160,15 @@ def drop_slower(
         remember("derived", trial, msgspec.structs.replace(verdict, result=result))
         for one in slow:
             _unlink(one.sha256)
-        gone += slow
+        gone += [(one, row) for one in slow]
     return gone
+
+
+def _is_faster(its: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether a form is faster than its file on the clock; clearly, and in processor time too, where it is LARGER."""
+    if its["bytes"] < LARGER * own["bytes"]:
+        return bool(its["median_ms"] < own["median_ms"])
+    return all(its[what] < GAIN * own[what] for what in ("median_ms", "cpu_ms"))
 
 
 def _make_room() -> None:

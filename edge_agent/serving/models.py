@@ -267,11 +267,14 @@ def race(
     trial = msgspec.structs.replace(trial, variants=variants, skip=skip, seconds=seconds, bare=bare)
     verdict = ask("races", trial, again=True)
     figures = verdict.result.figures if verdict.result.passed else {}
-    rows, many = figures.get("rows", []), figures.get("abreast") or {}
-    if gone := {one.key() for one in drop_slower(located, parts, rows, many.get("key", ""))}:
+    rows, many = figures.get("rows", []), figures.get("abreast")
+    if gone := {form.key(): row for form, row in drop_slower(located, parts, rows)}:
         # so that nobody races again what is left
         rest = [row for row in here if row.key() not in gone]
-        figures = {**figures, "rows": [row for row in rows if row["key"] not in gone]}
+        if many and (instead := gone.get(many["key"])):
+            # which does about as much
+            many = {**many, "file": instead.title(), "key": instead.key(), "sha256": instead.sha256}
+        figures = {**figures, "rows": [row for row in rows if row["key"] not in gone], "abreast": many}
         result = msgspec.structs.replace(verdict.result, figures=figures)
         remember("races", _race(located, rest, parts, threads), msgspec.structs.replace(verdict, result=result))
     return verdict

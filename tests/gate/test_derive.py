@@ -476,27 +476,31 @@ def test_a_child_that_dies_leaves_the_file_as_it_was(
     assert "ended with 1" in json.loads(kept.read_text())["result"]["reason"]
 
 
+@pytest.mark.parametrize("large", [False, True], ids=["as large", "four times as large"])
 def test_one_that_is_no_faster_is_deleted_and_not_made_again(
-    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     monkeypatch.setattr(forms, "WORTH", 1)
     folder = str(model(tmp_path / "model", "yolox"))
     located = with_derived(catalogue.locate(folder), {}, 1, make=True)
     whole, cut = located.manifest.networks()
 
-    def rows(*took: tuple[float, float]) -> list[dict[str, object]]:
+    def rows(*took: tuple[float, float], size: int = 1, cpu: float = 0.5) -> list[dict[str, object]]:
+        """`took`: milliseconds of the file and of the form; `size`: times the bytes of the file, `cpu`: its time."""
         return [
-            {"key": row.key(), "threads": threads, "median_ms": ms[place]}
+            {"key": row.key(), "threads": threads, "median_ms": ms[place], "bytes": n, "cpu_ms": (1.0, cpu)[place]}
             for threads, ms in enumerate(took, 1)
-            for place, row in enumerate((whole, cut))
+            for place, (row, n) in enumerate(((whole, 1), (cut, size)))
         ]
 
     assert forms.drop_slower(located, {}, rows((2.0, 2.1), (1.5, 1.4))) == [], "with two threads it is faster"
-    assert forms.drop_slower(located, {}, rows((2.0, 2.1)), spared=cut.key()) == []
+    assert forms.drop_slower(located, {}, rows((2.0, 1.9), size=1, cpu=1.1)) == []
+    assert forms.drop_slower(located, {}, rows((2.0, 1.8), size=4)) == [], "it is large, and clearly faster"
     monkeypatch.setattr(forms, "WORTH", cut.bytes + 1)
     assert forms.drop_slower(located, {}, rows((2.0, 2.1))) == [], "too small to be worth it"
     monkeypatch.setattr(forms, "WORTH", cut.bytes)
-    assert forms.drop_slower(located, {}, rows((2.0, 2.1), (1.5, 1.5))) == [cut]
+    slower = rows((2.0, 1.8), size=4, cpu=0.99) if large else rows((2.0, 2.1), (1.5, 1.5))
+    assert forms.drop_slower(located, {}, slower) == [(cut, whole)]
     assert not store.blob(own_home, cut.sha256).exists()
     located = with_derived(catalogue.locate(folder), {}, 1, make=True)
     assert located.manifest.networks() == [whole]

@@ -453,7 +453,10 @@ def test_a_classifier_that_says_the_same_of_every_picture_tells_nothing_of_its_i
         helper.make_node("Gemm", ["means", "w", "b"], ["z"]),
         helper.make_node("Softmax", ["z"], ["y"], axis=1),
     ]
-    given = {"w": np.array([[1, -1], [-3, 3], [2, -2]], np.float32) / 1000, "b": np.array([2, 0], np.float32)}
+    given: dict[str, Any] = {
+        "w": np.array([[1, -1], [-3, 3], [2, -2]], np.float32) / 1000,
+        "b": np.array([2, 0], np.float32),
+    }
     ends = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, [1, 2])}
     path = write_onnx(tmp_path / "m.onnx", nodes, *ends, given)
     seen = read(path, looker(), channels="RGB")
