@@ -169,7 +169,7 @@ def _detections(model: Served, proofs: list[Scene]) -> Worth:
     worth = sum(sum(some) for some in scores.values()) / len(proofs)
     said = ", ".join(f"{name} {max(some):.2f}" for name, some in scores.items() if max(some) > 0)
     if sightings >= SIGHTINGS and wrong < sightings:
-        return Worth(worth, said, True)
+        return Worth(worth, said, True, each={name: sum(some) for name, some in scores.items()})
     if known:
         return Worth(0.0, f"{said} and {wrong} in wrong places" if said or wrong else "finds nothing")
     score, name = max(_any(what, scene.frame) for what, scene in zip(found, proofs, strict=True))

@@ -24,7 +24,7 @@ from edge_agent.graphs import onnx_file, tflite_file
 from edge_agent.graphs.graph import THROUGH, FileGraph, behind, clean, one_line, output_scale
 from edge_agent.inspect import kinds, names, picture
 from edge_agent.inspect.names import coco80
-from edge_agent.inspect.seen import BETTER, CLEARLY, ENOUGH, SLIGHTLY, TryReading, Worth, summary, way
+from edge_agent.inspect.seen import BETTER, CLEARLY, ENOUGH, TryReading, Worth, is_clear, summary, way
 from edge_agent.inspect.text import HEADS, encoder, head
 from edge_agent.manifest import MOST_SIDE, Seen
 from edge_agent.types import Net, TensorSpec
@@ -95,8 +95,7 @@ WHAT = {
     "fill-mask": ("guesses masked words", "export the encoder without this head to get vectors and labels"),
     "next-sentence": ("says whether one sentence follows another", "export the encoder without this head"),
     "tag": ("tags words", "export it together with its encoder"),
-    "segment": ("labels every pixel of a picture", ""),
-    "find-text": ("finds text in a picture", ""),
+    "segment": ("says something of every place in a picture", ""),
     "read": ("reads a line of text in a picture", ""),
     "hear": ("tells speech from silence", ""),
     "recognise": ("tells classes apart", ""),
@@ -366,9 +365,7 @@ def _doubt(best: Tried, told: list[Tried]) -> str:
     close = [
         each.input
         for each, _, its in told
-        if not _other(each, seen)
-        and (its.placed, its.value * SLIGHTLY) > (worth.placed, worth.value)
-        and each.input not in (None, seen.input)
+        if not _other(each, seen) and not is_clear(worth, its) and each.input not in (None, seen.input)
     ]
     asked = []
     if any(how is not None and picture.swapped(how) != seen.input and ways.ranges for how in close):

@@ -121,14 +121,25 @@ def picture(net: Net, order: str) -> Kind | None:
     if len(out.shape) == 3 and (height in LINE_HEIGHTS) and (width is None or width >= 2 * height):
         n = out.shape[2] or 0
         return Kind("read", "ocr-recogniser", f"a line {height} pixels high goes in, {seen}: {n} characters a step", n)
-    if len(out.shape) == 4 and 1 in (out.shape[1], out.shape[3]) and (out.shape[2] in (height, None)):
-        return Kind("find-text", "ocr-detector", f"{seen}: one probability a pixel of the picture")
     rest = (*axes(out), 1)
     if len(rest) in (2, 3) and rest[1] and len(out.shape) in (2, 4):
         many = f"{rest[1]} numbers" if rest[1] > 1 else "one number"
         return Kind("recognise", "image-classifier", f"{seen}: {many} for each picture", rest[1])
-    if len(out.shape) == 4 and None not in out.shape[1:]:
-        return Kind("segment", "segmentation", f"{seen}: a map of classes")
+    return _maps(out, seen, (height, width)) if len(out.shape) == 4 else None
+
+
+def _maps(out: TensorSpec, seen: str, size: tuple[int | None, ...]) -> Kind | None:
+    """Numbers for each pixel or cell of a picture of `size`; None where its sides are of no such map."""
+    for channels, sides in ((out.shape[1], out.shape[2:]), (out.shape[3], out.shape[1:3])):
+        if channels == 1 and (sides == size or None in sides):
+            what = "as of where text is, of what stands before the rest, or of how far it is"
+            return Kind("segment", "pixel-map", f"{seen}: one number for each pixel of the picture, {what}")
+        if channels and sides == size:
+            return Kind("segment", "segmentation", f"{seen}: {channels} numbers for each pixel, as of classes")
+        (high, wide), (height, width) = ([side or 0 for side in both] for both in (sides, size))
+        if channels and high * 64 >= height and abs(high * width - wide * height) <= height + width:
+            what = "as of classes or of the points of a body"
+            return Kind("segment", "cell-maps", f"{seen}: maps of {channels} numbers for each cell, {what}")
     return None
 
 

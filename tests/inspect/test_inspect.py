@@ -124,6 +124,8 @@ def test_a_flip_of_the_channels_turns_a_mean_only_when_it_comes_first(
     ("inputs", "outputs", "says"),
     [
         ({"x": (1, 3, 224, 224)}, {"o": (1, 99, 85)}, "no head that is known at 224x224"),
+        # places of the points of a body, and no map
+        ({"x": (1, 192, 192, 3)}, {"o": (1, 1, 17, 3)}, "no head that is known at 192x192"),
         ({"x": (1, 1, 96, 96)}, {"o": (1, 3, 5)}, "no axis of 3 colours"),
         ({"x": (1, 640)}, {"o": (1, 641)}, "neither one picture nor token ids"),
         ({"input_ids": (None, None)}, {"o": ()}, "no output is a vector"),

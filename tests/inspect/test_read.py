@@ -18,7 +18,7 @@ from edge_agent.families.yolo import FAMILIES
 from edge_agent.gate.tried import SIGHTINGS, _served, looker
 from edge_agent.inspect.inspect import inspect
 from edge_agent.inspect.picture import describe
-from edge_agent.inspect.seen import TryReading
+from edge_agent.inspect.seen import TryReading, Worth, is_clear
 from edge_agent.inspect.text import HEADS, ROLES
 from edge_agent.manifest import Input, Seen
 from edge_agent.pictures.read import read_picture
@@ -462,6 +462,16 @@ def test_a_classifier_that_says_the_same_of_every_picture_tells_nothing_of_its_i
     seen = read(path, looker(), channels="RGB")
     assert "on the proof pictures every answer is the same" in seen.refusal and "--scale" in seen.refusal
     assert read(path, looker(), channels="RGB", scale="0..1").refusal == ""
+
+
+def test_a_preparation_that_does_worse_by_one_thing_has_to_do_much_better() -> None:
+    """What a published CenterNet (0..255) finds with its own preparation, and with Caffe's mean."""
+    own = Worth(1.35, "", True, each={"person": 1.4, "cat": 2.04, "cup": 0.6})
+    caffe = Worth(1.5, "", True, each={"person": 2.01, "cat": 1.86, "cup": 0.63})
+    assert not is_clear(caffe, own)
+    assert is_clear(caffe._replace(each={**caffe.each, "cat": 2.1}), own)
+    assert is_clear(caffe._replace(value=1.6), own)
+    assert is_clear(own, caffe._replace(placed=False)) and not is_clear(own._replace(placed=False), caffe)
 
 
 def test_a_detector_takes_its_pictures_as_it_was_trained(data: Path) -> None:
