@@ -90,7 +90,9 @@ def _limit(room: Room) -> None:
             most = hard if most == resource.RLIM_INFINITY else most
         else:
             most = min(most, hard)
-        resource.setrlimit(what, (most, most))
+        # where both limits of processor time are the same the kernel sends SIGKILL, which says nothing of the reason
+        later = what == resource.RLIMIT_CPU and most != resource.RLIM_INFINITY
+        resource.setrlimit(what, (most, most + 1 if later and most != hard else most))
     # the first to go when memory is out
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")

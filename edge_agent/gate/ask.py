@@ -420,8 +420,11 @@ def _run(trial: Trial, room: Room, question: IO[bytes], answer: IO[bytes], said:
         if child.poll() is None:
             child.kill()
             child.wait()
-    if child.returncode in (-signal.SIGXCPU, -signal.SIGALRM):
-        return Result(False, f"its trial run did not end within {limit}"), child.returncode == -signal.SIGXCPU
+    if child.returncode == -signal.SIGXCPU:
+        used = room.cpu_seconds * len(os.sched_getaffinity(0))
+        return Result(False, f"its trial run did not end within {used} s of processor time"), True
+    if child.returncode == -signal.SIGALRM:
+        return Result(False, f"its trial run did not end within {limit}"), False
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         why = {"SIGILL": ", an instruction that this processor lacks", "SIGKILL": ", as when memory runs out"}
