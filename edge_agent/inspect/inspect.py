@@ -444,15 +444,15 @@ def _tried(path: Path, net: Net, seen: Seen, ways: picture.Ways, look: TryReadin
     told = [*tried, *orders]
     said = summary([(way(each).removeprefix(f"{seen.family} with "), worth.what) for each, _, worth in told])
     tried_all = [*first.reasons, f"tried: {said}"]
+    if best[2].value >= ENOUGH and (doubt := _doubt(best, told)):
+        return replace(best[0], refusal=f"{path}: {doubt}", reasons=tried_all)
     if best[2].value < ENOUGH or best[2].alike:
-        why = "every answer is the same" if best[2].alike else "nothing makes sense"
+        why = "nothing makes sense" if best[2].value < ENOUGH else "all answers are the same"
         refusal = (
-            f"{path}: it is open how its input is meant, and on the proof pictures {why} (tried {said}); "
+            f"{path}: it is open how its input is meant, and {why} on the proof pictures (tried {said}); "
             "name pictures of what it is for with --proof, say it with --scale and --channels, or write a manifest.toml"
         )
         return replace(first, refusal=refusal, reasons=tried_all)
-    if doubt := _doubt(best, told):
-        return replace(best[0], refusal=f"{path}: {doubt}", reasons=tried_all)
     return replace(best[0], reasons=[*first.reasons, f"{way(best[0])}: tried on the proof pictures, {said}"])
 
 

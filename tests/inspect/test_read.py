@@ -459,9 +459,15 @@ def test_a_classifier_that_says_the_same_of_every_picture_tells_nothing_of_its_i
     }
     ends = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, [1, 2])}
     path = write_onnx(tmp_path / "m.onnx", nodes, *ends, given)
-    seen = read(path, looker(), channels="RGB")
-    assert "on the proof pictures every answer is the same" in seen.refusal and "--scale" in seen.refusal
-    assert read(path, looker(), channels="RGB", scale="0..1").refusal == ""
+    told = read(path, looker(), channels="RGB", scale="0..1")
+    assert told.refusal == "" and looker()(open_net(path, "onnx", 1), told, {}).alike
+
+    def one_way(alike: bool) -> TryReading:
+        return lambda net, seen, parts: Worth(0.9 if seen.input == told.input else 0.2, "", alike=alike)
+
+    seen = read(path, one_way(alike=True), channels="RGB")
+    assert "all answers are the same on the proof pictures" in seen.refusal and "--scale" in seen.refusal
+    assert read(path, one_way(alike=False), channels="RGB").refusal == ""
 
 
 def test_a_preparation_that_does_worse_by_one_thing_has_to_do_much_better() -> None:
