@@ -15,6 +15,7 @@ import socket
 import struct
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from unittest.mock import patch
 import cv2
 import msgspec
 import numpy as np
+import onnx
 
 from edge_agent import config, manifest
 from edge_agent.config import Mqtt
@@ -276,21 +278,35 @@ def manifests() -> Iterator[Target]:
 
 
 def model_seeds() -> list[bytes]:
-    """ONNX first, then TFLite: small ones that are all structure, and those that the program carries."""
+    """ONNX first, then TFLite: small ones that are all structure, those that the program carries, and one that names a
+    canary.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         made = [
             blob_finder_onnx(folder / "a.onnx"), squares(folder / "b.onnx", "yolov8"),
             tiny_detector(folder / "tiny") / "model.onnx", ROOT / "models" / "edge-yolo" / "model.int8.onnx",
-            ROOT / "models" / "edge-bert" / "encoder.int8.onnx", absolute_tflite(folder / "c.tflite", [1, 64, 64, 3]),
+            ROOT / "models" / "edge-bert" / "encoder.int8.onnx", _elsewhere(folder / "d.onnx"),
+            absolute_tflite(folder / "c.tflite", [1, 64, 64, 3]),
             ROOT / "models" / "edge-yolo" / "model.int8.tflite",
         ]  # fmt: skip
         return [path.read_bytes() for path in made]
 
 
-ONNX_SEEDS = 5
+def _elsewhere(path: Path) -> Path:
+    """A model that is refused, as its weights are said to lie in a canary of the storm."""
+    model = onnx.load(blob_finder_onnx(path))
+    tensor = model.graph.initializer[0]
+    tensor.external_data.add(key="location", value=CANARY)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+CANARY = "../../canaries/weights"
+ONNX_SEEDS = 6
 BESIDE = {3: ROOT / "models/edge-yolo/labels.txt", 4: ROOT / "models/edge-bert/vocab.txt",
-          6: ROOT / "models/edge-yolo/labels.txt"}  # fmt: skip
+          7: ROOT / "models/edge-yolo/labels.txt"}  # fmt: skip
 QUICK = Limits(seconds=30.0)
 LEAVES = 0.9
 """agreement with what it was made of below which a mutant answers otherwise"""
@@ -393,6 +409,11 @@ def models() -> Iterator[Target]:
         found = json.loads(said)
         assert found["what"] != "raised", found["why"]
         assert "\n" not in found["why"], found["why"]
+        if found["what"].startswith("accepted, "):
+            accepted = ROOT / "build" / "fuzz" / "model" / f"accepted-{number}-{zlib.crc32(data):08x}{suffix}"
+            accepted.parent.mkdir(parents=True, exist_ok=True)
+            accepted.write_bytes(data)
+            accepted.with_suffix(".txt").write_text(f"{found['what']}: {found['why']}\n")
         return str(found["what"])
 
     with kept:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device import sandbox
+from tests.fuzz.__main__ import _canaries, _touched
 from tests.fuzz.mutate import mutants
 from tests.fuzz.targets import KINDS
 
@@ -27,6 +28,14 @@ def test_mutants_do_nothing_unplanned(kind: str, tmp_path: Path, monkeypatch: py
         told = {target(number, data) for number, data in itertools.islice(mutants(made, 1), MANY.get(kind, 1000))}
     assert sound and told
     assert kind in ("packet", "multipart") or "refused" in told | sound or "unreadable" in told
+
+
+def test_a_canary_tells_that_it_was_read_and_which(tmp_path: Path) -> None:
+    place, watch = _canaries(tmp_path)
+    assert _touched(*watch) == []
+    assert (place / "weights").read_text() == "canary"
+    assert _touched(*watch) == ["weights"]
+    assert _touched(*watch) == []
 
 
 def test_the_same_seed_makes_the_same_mutants() -> None:
