@@ -47,6 +47,8 @@ class Room(msgspec.Struct, frozen=True):
     """it may look up names and connect"""
     ports: list[int] = []
     """TCP ports that it may connect to, where it may connect at all; empty: any, and it may take connections"""
+    listen: list[int] = []
+    """TCP ports on which it may take connections, where `ports` says to which it may connect"""
     devices: bool = False
     """it may use what is below /dev and ask the kernel for devices: for runtimes that ask for another processor"""
 
@@ -174,8 +176,9 @@ def _landlock(libc: ctypes.CDLL, room: Room) -> None:
     for fd in room.files:
         allow(fd, READ_FILE)
     if version >= NET:
-        for port in room.ports if room.network else ():
-            libc.syscall(ADD_RULE, ruleset, 2, struct.pack("=QQ", CONNECT_TCP, port), 0)
+        for access, ports in ((CONNECT_TCP, room.ports), (BIND_TCP, room.listen)):
+            for port in ports if room.network else ():
+                libc.syscall(ADD_RULE, ruleset, 2, struct.pack("=QQ", access, port), 0)
     libc.syscall(RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
 

@@ -32,9 +32,25 @@ ODD_HEADERS = ("JFIF revision", "Adobe color transform", "subsampling level")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))
-# UDP loses packets, and with them the lower half of a picture; FFmpeg looks at a stream for 3 s and more before it
-# gives a frame, 1 s (here in µs) is enough to know the codec; where a camera leads to is followed by us, or not at all
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|analyzeduration;1000000|max_redirects;0")
+_FORMATS = (
+    "rtsp,avi,mov,matroska,webm,mpegts,mpegtsraw,mpeg,mpegvideo,m4v,flv,live_flv,kux,asf,asf_o,ogg,nut,mxf,gxf,wtv,rm,"
+    "swf,dv,dhav,nsv,ivf,ivr,obu,av1,h261,h263,h264,hevc,vvc,evc,apv,vc1,vc1test,dirac,dnxhd,cavsvideo,avs2,avs3,mjpeg,"
+    "mpjpeg,mjpeg_2000,ingenient,yuv4mpegpipe,gif,apng,bmp_pipe,j2k_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
+)
+"""films and streams that FFmpeg may open: none that only name other addresses (HLS, DASH, SDP, lists)"""
+_FFMPEG = {
+    # UDP loses packets, and with them the lower half of a picture
+    "rtsp_transport": "tcp",
+    # FFmpeg looks at a stream for 3 s and more before it gives a frame, 1 s (here in µs) is enough to know the codec
+    "analyzeduration": "1000000",
+    # where a camera leads to is followed by us, or not at all
+    "max_redirects": "0",
+    "format_whitelist": _FORMATS,
+}
+_theirs = os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS", "")
+_kept = {part.partition(";")[0] for part in _theirs.split("|")}
+_ours = [f"{name};{value}" for name, value in _FFMPEG.items() if name not in _kept]
+os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join([_theirs, *_ours] if _theirs else _ours)
 
 import cv2  # noqa: E402
 

@@ -23,6 +23,7 @@ from edge_agent.pictures.read import as_jpegs, bgr, cv2, decode
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.tunnel import Tunnel
 from edge_agent.sources.watch import OPENING, RULES, Rules, StreamReader, queued, rules, thinner, watch
+from edge_agent.sources.web import STEPS, led
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, choice, number, option, whole
 
@@ -86,7 +87,6 @@ def rtsp(uri: Uri, here: Here) -> Opened:
     tls = trust(safe, STREAM)
 
     def open_() -> StreamReader:
-        reach(parts)
         return open_stream(parts, believed, fps, tls)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
@@ -147,13 +147,13 @@ def shown(parts: SplitResult) -> str:
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
-def reach(parts: SplitResult) -> None:
-    """Raise SourceError where nothing answers at an address: sooner than what waits until a stream is understood, so
-    that a camera which is away is asked often.
+def reach(parts: SplitResult) -> socket.socket:
+    """A connection to an address. SourceError where nothing answers: sooner than what waits until a stream is
+    understood, so that a camera which is away is asked often.
     """
     port = parts.port or PORTS.get(parts.scheme, 80)
     try:
-        socket.create_connection((str(parts.hostname), port), timeout=REACH).close()
+        return socket.create_connection((str(parts.hostname), port), timeout=REACH)
     except OSError as error:
         raise SourceError(f"{shown(parts)}: {error.strerror or 'does not answer'}") from None
 
@@ -161,24 +161,30 @@ def reach(parts: SplitResult) -> None:
 def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None) -> StreamReader:
     """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it.
 
-    FFmpeg checks no certificate unless asked, and some builds no name: with `tls` it talks to a tunnel of ours.
+    FFmpeg checks no certificate unless asked, and some builds no name; in RTSP it goes wherever a camera leads it, with
+    the password. So it talks to a tunnel of ours, but for plain HTTP. SourceError, also where it leads to another host.
     """
     opening, reading = int(1000 * (believed.stall + OPENING + 1)), int(1000 * (believed.stall + 1))
     what = shown(parts)
-    tunnel = Tunnel(parts, tls, believed.stall + OPENING, what) if tls else None
-    try:
+    for _ in range(STEPS):
+        context = tls or ssl.create_default_context() if parts.scheme in ("https", "rtsps") else None
+        plain = parts.scheme == "http"
+        tunnel = None if plain else Tunnel(reach(parts), parts, context, believed.stall + OPENING, what)
         capture = cv2.VideoCapture(
             tunnel.url if tunnel else parts.geturl(),
             cv2.CAP_FFMPEG,
             [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, opening, cv2.CAP_PROP_READ_TIMEOUT_MSEC, reading],
         )
-        if not capture.isOpened():
-            capture.release()
-            raise SourceError(f"{what}: {(tunnel and tunnel.why) or _why_not(parts, believed.stall)}")
-    except BaseException:
+        if capture.isOpened():
+            break
+        capture.release()
         if tunnel:
             tunnel.close()
-        raise
+        if tunnel is None or tunnel.led is None:
+            raise SourceError(f"{what}: {_why_not(parts, believed.stall)}")
+        parts = led(parts, tunnel.led, what)
+    else:
+        raise SourceError(f"{what}: leads in a circle")
     stale = queued()
     return reader_of(
         capture,

@@ -33,12 +33,13 @@ def main() -> None:
     import numpy as np
 
     from edge_agent.errors import SourceError
-    from edge_agent.sources import open_source
+    from edge_agent.sources import open_source, tunnel
     from edge_agent.sources.isolated import ALIVE, LONGEST, Alive, Asked, Message, Over, Picture, Said, State
     from edge_agent.types import Frame, StreamState
 
     (size,) = struct.unpack("<I", os.read(0, 4))
     asked = msgspec.msgpack.decode(os.read(0, size), type=Asked)
+    tunnel.PORT = asked.port
     slot = np.frombuffer(mmap.mmap(asked.memory, asked.most), np.uint8)
     stop, alone = threading.Event(), threading.Lock()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

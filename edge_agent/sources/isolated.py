@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import select
+import socket
 import struct
 import subprocess
 import threading
@@ -65,6 +66,8 @@ class Asked(msgspec.Struct, frozen=True):
     """its bytes"""
     level: int
     """of what it logs"""
+    port: int
+    """on 127.0.0.1 where it may take connections: for its tunnel"""
 
 
 class Picture(msgspec.Struct, frozen=True, tag=True):
@@ -136,8 +139,13 @@ def _of_one(uri: Uri, most: int, stop: threading.Event) -> Generator[Frame | Str
         said = stack.enter_context(os.fdopen(os.memfd_create("said"), "rb"))
         os.ftruncate(memory, most)
         seen = stack.enter_context(mmap.mmap(memory, most, prot=mmap.PROT_READ))
+        # held, so that nobody else takes it between two of its connections
+        place = stack.enter_context(socket.socket())
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
         try:
-            command = [*CHILD, msgspec.json.encode(_room(uri, most)).decode()]
+            command = [*CHILD, msgspec.json.encode(_room(uri, most, port)).decode()]
             child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment(), cwd="/",
                 pass_fds=[memory], bufsize=0,
@@ -146,7 +154,7 @@ def _of_one(uri: Uri, most: int, stop: threading.Event) -> Generator[Frame | Str
             return f"its process could not be started ({error.strerror})"
         stack.callback(_end, child)
         assert child.stdin is not None and child.stdout is not None
-        asked = Asked(uri, memory, most, log.getEffectiveLevel())
+        asked = Asked(uri, memory, most, log.getEffectiveLevel(), port)
         told = msgspec.msgpack.encode(asked)
         with suppress(BrokenPipeError):
             child.stdin.write(struct.pack("<I", len(told)) + told)
@@ -225,15 +233,13 @@ class _Messages:
         return size + 4 if len(self._held) >= size + 4 else 0
 
 
-def _room(uri: Uri, most: int) -> Room:
+def _room(uri: Uri, most: int, port: int) -> Room:
     from edge_agent.sources.camera import address
 
     parts, _ = address(uri)
-    own = parts.port or PORTS[uri.scheme]
-    # with TLS FFmpeg comes through a tunnel (tunnel.py), which listens on a port that nobody knows before
-    ports = [] if uri.scheme in ("https", "rtsps") else sorted({own, PORTS[uri.scheme]})
+    ports = sorted({parts.port or PORTS[uri.scheme], PORTS[uri.scheme], port})
     ca = [os.path.expanduser(uri.options["ca"])] if uri.options.get("ca") else []  # noqa: PTH111, which raises
-    return Room(MEMORY + most, 0, 1 << 20, read=ca, network=True, ports=ports)
+    return Room(MEMORY + most, 0, 1 << 20, read=ca, network=True, ports=ports, listen=[port])
 
 
 def _clean(text: str) -> str:

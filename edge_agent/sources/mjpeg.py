@@ -1,9 +1,11 @@
 """``http://…`` and ``https://…``: MJPEG cameras (multipart/x-mixed-replace), or one picture fetched again and again.
 
 Own reader, because it knows what FFmpeg hides: a corrupt part, a server that drips, the reason of a refusal. Any other
-kind of video over HTTP goes to FFmpeg. Options: those of watch.RULES, ``ca`` and ``verify`` as in camera.trust;
-``fps=N`` keeps about N frames a second, and is how often a single picture is fetched (once a second when not given);
-``megapixels=`` and ``megabytes=`` bound one picture, so that a camera that is not what it seems takes no memory.
+kind of video over HTTP goes to FFmpeg, but for playlists: they lead anywhere, to what is seconds old.
+
+Options: those of watch.RULES, ``ca`` and ``verify`` as in camera.trust; ``fps=N`` keeps about N frames a second, and is
+how often a single picture is fetched (once a second when not given); ``megapixels=`` and ``megabytes=`` bound one
+picture, so that a camera that is not what it seems takes no memory.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ KNOWN = {**STREAM, "megapixels": "33", "megabytes": "8"}
 """the last two: what one picture may have at most"""
 PART = re.compile(rb"^content[-_](type|length)\s*:", re.IGNORECASE | re.MULTILINE)
 """a header of a part, where the answer itself does not say that it has parts"""
+PLAYLIST = re.compile(rb"#EXTM3U|<MPD\b")
+"""HLS and DASH: no video, but addresses of pieces of one"""
 
 log = logging.getLogger("edge_agent")
 
@@ -98,7 +102,7 @@ def single(uri: Uri) -> Frame | None:
 
 def _open(camera: _Camera) -> StreamReader:
     """By what the camera says that it sends, and where it says nothing or too little, by how that begins."""
-    reach(camera.parts)
+    reach(camera.parts).close()
     answer = camera.get()
     kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
     boundary = str(answer.headers.get_param("boundary") or "")
@@ -113,6 +117,11 @@ def _open(camera: _Camera) -> StreamReader:
     answer.close()
     if kind.startswith("image/") or first.startswith((JPEG, PNG)):
         return _pictures(camera)
+    if PLAYLIST.search(first[:1024]):
+        raise SourceError(
+            f"{camera.what}: gives a playlist (HLS, DASH), and what it lists is seconds old; "
+            "give the camera's rtsp or MJPEG address"
+        )
     if kind.startswith("text/"):
         raise SourceError(f"{camera.what}: answers {kind}, not pictures; check the path")
     return open_stream(urlsplit(answer.geturl()), camera.believed, camera.fps, camera.tls)

@@ -154,7 +154,7 @@ def get(parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: flo
             continue
         if answer.status in (301, 302, 303, 307, 308) and (place := answer.headers.get("Location")):
             answer.close()
-            parts = _led(parts, place, what)
+            parts = led(parts, place, what)
             continue
         if answer.status == 200:
             answer.url = parts.geturl()
@@ -171,7 +171,7 @@ def get(parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: flo
     raise SourceError(f"{what}: leads in a circle")
 
 
-def _led(parts: SplitResult, place: str, what: str) -> SplitResult:
+def led(parts: SplitResult, place: str, what: str) -> SplitResult:
     """Where a redirection leads. SourceError for another host: a camera must not choose what else is talked to."""
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     try:
@@ -179,10 +179,11 @@ def _led(parts: SplitResult, place: str, what: str) -> SplitResult:
         host, _ = to.hostname, to.port
     except ValueError:
         raise SourceError(f"{what}: leads to an address that is none") from None
-    if host != parts.hostname or to.scheme not in ("http", "https"):
+    plain, safe = parts.scheme.removesuffix("s"), parts.scheme.removesuffix("s") + "s"
+    if host != parts.hostname or to.scheme not in (plain, safe):
         raise SourceError(f"{what}: leads to another host; give that one's address if you trust it")
-    if parts.scheme == "https" and to.scheme == "http":
-        raise SourceError(f"{what}: leads from https to http; give the http address if that is meant")
+    if parts.scheme == safe and to.scheme == plain:
+        raise SourceError(f"{what}: leads from {safe} to {plain}; give the {plain} address if that is meant")
     login, at, _ = parts.netloc.rpartition("@")
     return to._replace(netloc=login + at + to.netloc.rpartition("@")[2], fragment="")
 

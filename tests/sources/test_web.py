@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +20,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.sources import open_source
 from edge_agent.sources.web import Login, challenges
 from edge_agent.uri import parse_uri
-from tests.sources.servers import Camera, certificate, mjpeg_server, rtsp_server, running, served_with, talking
+from tests.sources.servers import Camera, Server, certificate, mjpeg_server, rtsp_server, running, served_with, talking
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -88,6 +91,8 @@ def guarded(kind: str, challenge: str, seen: list[str]) -> Callable[[socket.sock
         return hashlib.new(kind, text.encode()).hexdigest()
 
     def serve(client: socket.socket, request: str) -> None:
+        if not request:
+            return  # only looked whether anybody is there
         told = dict(re.findall(r'(\w+)="?([^",\r]*)"?', request.partition("Authorization: Digest")[2].split("\r\n")[0]))
         nonce = f"n{state['nonce']}"
         middle = f"{nonce}:{told.get('nc')}:{told.get('cnonce')}:auth"
@@ -288,17 +293,109 @@ def test_wrong_options_of_certificates(address: str, said: str) -> None:
         open_source(parse_uri(address))
 
 
-def test_a_camera_that_leads_elsewhere_in_rtsp_is_left(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path, "IP:127.0.0.1")
-    met: list[str] = []
+# ── where FFmpeg is led ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture()
+def canary() -> Iterator[Server]:
+    """Another host of the network; nobody has a reason to connect to it."""
+    with talking(lambda client, request: None) as server:
+        yield server
+        assert server.connections == 0
+
+
+MOVED = "RTSP/1.0 302 Found\r\nCSeq: 1\r\nLocation: PLACE\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (MOVED, "leads to another host"),
+        ("RTSP/1.0\t+302 Found\r\nlo\rcation:PLACE\n\n", "leads to another host"),
+        ("RTSP/1.0 302 Found\r\n$\0\0\x08content-Location: PLACE\r\n\r\n", "leads "),
+        ("RTSP/1.0 302 Found\r\nCSeq: 1\r\n\r\n", "leads in a circle"),
+        (MOVED.replace("PLACE", "/x"), "leads in a circle"),
+        (MOVED.replace("PLACE", "http://localhost/"), "leads to another host"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_an_rtsp_camera_leads_to_its_own_host_alone(canary: Server, answer: str, said: str, step: int) -> None:
+    """However it says so, and in whatever pieces that comes."""
 
     def serve(client: socket.socket, request: str) -> None:
-        client.sendall(f"RTSP/1.0 302 Found\r\nCSeq: 1\r\nLocation: rtsp://127.0.0.1:{other.port}/\r\n\r\n".encode())
+        told = answer.replace("PLACE", f"rtsp://localhost:{canary.port}/").encode("latin-1")
+        for at in range(0, len(told), step):
+            client.sendall(told[at : at + step])
         client.recv(10)
 
-    with talking(lambda client, request: met.append(request)) as other, talking(serve) as server:
+    with talking(serve) as server, running(open_source(parse_uri(f"rtsp://u:p@127.0.0.1:{server.port}/x"))) as it:
+        it.until_state("reconnecting")
+        assert said in it.whys[0]
+
+
+def test_an_rtsp_camera_may_move_on_its_own_host(tmp_path: Path, canary: Server) -> None:
+    cert, key = certificate(tmp_path, "IP:127.0.0.1")
+
+    def serve(client: socket.socket, request: str) -> None:
+        place = f"rtsp://127.0.0.1:{canary.port if server.tls else plain.port}/x"
+        client.sendall(MOVED.replace("PLACE", place).encode())
+        client.recv(10)
+
+    with rtsp_server(Camera()) as plain, talking(serve) as server:
+        with running(open_source(parse_uri(f"rtsp://u:p@127.0.0.1:{server.port}/x"))) as it:
+            it.until_frames(3)
         server.tls = served_with(cert, key)
         with running(open_source(parse_uri(f"rtsps://u:p@127.0.0.1:{server.port}/x#ca={cert}&stall=1"))) as it:
             it.until_state("reconnecting")
-            assert "leads to another address" in it.whys[0]
-    assert met == []
+            assert "leads from rtsps to rtsp" in it.whys[0]
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "application/vnd.apple.mpegurl", "application/sdp"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\nhttp://PLACE/a.ts\n#EXTINF:2.0,\nhttp://PLACE/b.ts\n",
+            "HLS",
+        ),
+        (b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1280000\nhttp://PLACE/a.m3u8\n", "HLS"),
+        (b"<?xml version='1.0'?><MPD><BaseURL>http://PLACE/</BaseURL></MPD>", "DASH"),
+        (b"ffconcat version 1.0\nfile 'http://PLACE/a.ts'\n", "no video"),
+        (b"v=0\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 26\na=control:rtsp://PLACE/\n", "no video"),
+    ],
+)
+def test_a_list_of_places_leads_nowhere(canary: Server, kind: str, body: bytes, said: str) -> None:
+    told = body.replace(b"PLACE", f"localhost:{canary.port}".encode())
+
+    def serve(client: socket.socket, request: str) -> None:
+        head = f"Content-Type: {kind}\r\nContent-Length: {len(told)}\r\nConnection: close\r\n\r\n"
+        client.sendall(OK + head.encode() + told)
+
+    with talking(serve) as server, running(open_source(parse_uri(f"http://u:p@127.0.0.1:{server.port}/x"))) as it:
+        it.until_state("reconnecting")
+        assert said in it.whys[0]
+
+
+def test_ffmpeg_opens_no_list_of_places_itself(canary: Server, tmp_path: Path) -> None:
+    """It may be given something else than what we looked at, or a file."""
+    place = f"http://localhost:{canary.port}/a.ts"
+    told = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{place}\n#EXT-X-ENDLIST\n".encode()
+    (tmp_path / "film.mp4").write_bytes(told)
+
+    def serve(client: socket.socket, request: str) -> None:
+        head = f"Content-Type: application/vnd.apple.mpegurl\r\nContent-Length: {len(told)}\r\n\r\n"
+        client.sendall(OK + head.encode() + told)
+
+    with talking(serve) as server:
+        for where in (f"http://127.0.0.1:{server.port}/x.m3u8", str(tmp_path / "film.mp4")):
+            assert not cv2.VideoCapture(where, cv2.CAP_FFMPEG).isOpened()
+        assert server.connections
+
+
+def test_what_somebody_sets_for_ffmpeg_counts_and_the_rest_stays() -> None:
+    ask = "import os, edge_agent.pictures.read; print(os.environ['OPENCV_FFMPEG_CAPTURE_OPTIONS'])"
+    run = [sys.executable, "-c", ask]
+    env = {**os.environ, "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_transport;udp|threads;1"}
+    said = subprocess.run(run, env=env, check=True, capture_output=True, text=True).stdout.strip().split("|")
+    assert said[:2] == ["rtsp_transport;udp", "threads;1"] and "rtsp_transport;tcp" not in said
+    assert "max_redirects;0" in said and any(part.startswith("format_whitelist;rtsp,") for part in said)
