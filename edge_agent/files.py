@@ -73,22 +73,33 @@ def _is_own(user: int, group: int) -> bool:
 def read_regular(path: str | Path, most: int) -> bytes:
     """All bytes of a regular file of at most `most` bytes.
 
-    Raises OSError, whose strerror says what is wrong, also for a device, a FIFO, a folder, and a file that is larger:
-    it is neither waited for nor read into memory.
+    Raises OSError as `open_regular` does, also for a file that is larger, which is not read into memory.
     """
-    path = Path(path)
-    _regular(path, path.stat().st_mode)  # before it is opened: for some devices that alone is an order
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        _regular(path, status.st_mode)
-        data = b"" if status.st_size > most else file.read(most + 1)
-        if status.st_size > most or len(data) > most:
-            raise OSError(errno.EFBIG, f"larger than {most // 1000} kB", str(path))
+    with os.fdopen(open_regular(path), "rb") as file:
+        too_large = os.fstat(file.fileno()).st_size > most
+        data = b"" if too_large else file.read(most + 1)
+        if too_large or len(data) > most:
+            size = f"{most // 1_000_000} MB" if most >= 10_000_000 else f"{most // 1000} kB"
+            raise OSError(errno.EFBIG, f"larger than {size}", str(path))
     return data
 
 
-def _regular(path: Path, mode: int) -> None:
+def open_regular(path: str | Path) -> int:
+    """A descriptor of a regular file, to read it; it is the caller's to close.
+
+    Raises OSError, whose strerror says what is wrong, also for a device, a FIFO and a folder, which are not waited for.
+    """
+    _regular(path, Path(path).stat().st_mode)  # before it is opened: for some devices that alone is an order
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    try:
+        _regular(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _regular(path: str | Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
     if not stat.S_ISREG(mode):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_agent.errors import RefusedError
+from edge_agent.files import open_regular
 
 CHUNK = 1 << 20
 
@@ -34,11 +35,8 @@ def held(path: Path, sha256: str) -> Iterator[Held]:
     """Hold the file at `path`. RefusedError, one line, for one that is not there, or has another hash."""
     with ExitStack() as stack:
         try:
-            # before it is opened: for some devices that alone is an order
-            _regular(path, path.stat())
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            fd = open_regular(path)
             stack.callback(os.close, fd)
-            _regular(path, os.fstat(fd))
             if not is_ours(fd):
                 fd = _copied(fd, os.memfd_create(path.name[:200], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), stack)
                 seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -64,11 +62,6 @@ def digest(fd: int) -> str:
         hasher.update(piece)
         at += len(piece)
     return hasher.hexdigest()
-
-
-def _regular(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise RefusedError(f"{path}: no regular file; check the path")
 
 
 def is_ours(fd: int) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import InputError
+from edge_agent.files import open_regular
 from edge_agent.pictures import formats
 from edge_agent.pictures.formats import CUT, JPEG, PNG
 from edge_agent.types import Frame, Pixels
@@ -122,7 +123,7 @@ def for_cv2(path: Path) -> Iterator[str]:
         yield name
         return
     try:
-        held = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        held = open_regular(path)
     except OSError:
         yield os.devnull
         return

@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -49,14 +48,14 @@ def blob(home: Path, sha256: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `open` raises it, and for one of more than
-    MOST_BYTES, which is not read.
+    """SHA-256 of a file in lower-case hex, read in pieces. OSError as `files.open_regular` raises it, also for one of
+    more than MOST_BYTES, which is not read.
 
     One start asks for the same file up to four times: what was read in the last LATELY seconds, and was left alone
     since (by inode, size and times), is not read again.
     """
     now = time.monotonic()
-    with path.open("rb") as file:
+    with os.fdopen(files.open_regular(path), "rb") as file:
         at = os.fstat(file.fileno())
         if at.st_size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES >> 30} GB, which no network file can be", str(path))
@@ -105,22 +104,24 @@ def keep(home: Path, part: Path, sha256: str) -> Path:
 
 def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
     """Copy a file of at most `limit` bytes into the store. FetchError when it is not the one that was promised."""
-    status = source.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise FetchError("is no regular file")
-    if status.st_size != limit:
-        raise FetchError(f"has {status.st_size} bytes, promised were {limit}")
     import tempfile
 
-    with tempfile.NamedTemporaryFile(dir=scratch(home), prefix=f"{sha256}.", suffix=".copy", delete=False) as copy:
-        part = Path(copy.name)
-        try:
-            with source.open("rb") as file:
+    try:
+        file = os.fdopen(files.open_regular(source), "rb")
+    except OSError as error:
+        raise FetchError(f"cannot be read ({error.strerror})") from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != limit:
+            raise FetchError(f"has {size} bytes, promised were {limit}")
+        with tempfile.NamedTemporaryFile(dir=scratch(home), prefix=f"{sha256}.", suffix=".copy", delete=False) as copy:
+            part = Path(copy.name)
+            try:
                 while piece := file.read(CHUNK):
                     copy.write(piece)
-        except BaseException:
-            part.unlink()
-            raise
+            except BaseException:
+                part.unlink()
+                raise
     return keep(home, part, sha256)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import subprocess
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_agent.errors import SourceError
+from edge_agent.files import open_regular
 from edge_agent.programs import which
 
 MAGIC = {
@@ -31,15 +31,6 @@ ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".Z", ".zip", ".7z", ".lz", ".l
 def packed_as(begin: bytes) -> str:
     """What a file that begins so is compressed with; "" for plain bytes."""
     return next((name for magic, name in MAGIC.items() if begin.startswith(magic)), "")
-
-
-def open_regular(path: str | Path) -> int:
-    """A descriptor of a regular file. OSError for anything else, which is not waited for."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(f"{path}: no regular file")
-    return fd
 
 
 class Packed:

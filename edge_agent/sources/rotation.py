@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.errors import SourceError
-from edge_agent.sources.packed import ENDINGS, Packed, open_regular, packed_as
+from edge_agent.files import open_regular
+from edge_agent.sources.packed import ENDINGS, Packed, packed_as
 
 OFFSET = (1 << 40) - 1
 """the bits of a mark that hold the offset, so up to 1 TB; the checksum, from 1 to 2**23 - 1, stands above them"""
@@ -23,7 +24,7 @@ Pread = Callable[[int, int], bytes]
 
 def first_bytes(path: Path) -> bytes:
     """The first bytes of a file; none where it cannot be read."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with contextlib.suppress(OSError), os.fdopen(open_regular(path), "rb") as file:
         return file.read(8)
     return b""
 
