@@ -83,13 +83,15 @@ class Limits(msgspec.Struct, frozen=True):
     """What a picture may cost, known before it is decoded."""
 
     pixels: int = MOST_PIXELS
+    size: int = BIGGEST
+    """bytes"""
     any_kind: bool = True
     """False: only what cameras send, a JPEG or a PNG"""
 
 
 FILES = Limits()
 """of pictures on this device"""
-STREAM = Limits(33_000_000, any_kind=False)
+STREAM = Limits(33_000_000, 8 << 20, any_kind=False)
 """of a camera's"""
 
 
@@ -101,8 +103,6 @@ def read_picture(path: Path) -> Frame:
             data = file.read(BIGGEST + 1)  # what a device gives has no size, and no end
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if len(data) > BIGGEST:
-        raise InputError(f"is larger than {BIGGEST >> 20} MiB")
     return Frame(decode(data), at, mono, shown(path), 1000 * (time.monotonic() - mono))
 
 
@@ -141,6 +141,8 @@ def decode(data: bytes, limits: Limits = FILES) -> Pixels:
     """
     if not data:
         raise InputError("is empty")
+    if len(data) > limits.size:
+        raise InputError(f"is larger than {limits.size / (1 << 20):.3g} MiB")
     if not limits.any_kind and not data.startswith((JPEG, PNG)):
         raise InputError("is neither a JPEG nor a PNG")
     size = formats.claimed_size(data)

@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.pictures.read import STREAM as PICTURES
-from edge_agent.pictures.read import as_jpegs, bgr, cv2, decode
+from edge_agent.pictures.read import Limits, as_jpegs, bgr, cv2, decode
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.tunnel import Tunnel
 from edge_agent.sources.watch import OPENING, RULES, Rules, StreamReader, queued, rules, thinner, watch
@@ -31,7 +31,8 @@ DEVICE = {"width": "", "height": "", "fps": "", "fourcc": "", **RULES}
 PORTS = {"rtsp": 554, "rtsps": 322, "https": 443}
 REACH = 2.0
 """seconds that a network camera has to accept a connection"""
-STREAM = {"fps": "", "ca": "", "verify": "yes", **RULES}
+STREAM = {"fps": "", "ca": "", "verify": "yes", "megapixels": "33", "megabytes": "8", **RULES}
+"""of a network camera; one picture may have so many megapixels, and as a JPEG or PNG so many megabytes"""
 MOST_NUMBER = 255
 """of a V4L2 camera (Linux, VIDEO_NUM_DEVICES)"""
 BAD_IN_A_ROW = 100
@@ -84,10 +85,10 @@ def rtsp(uri: Uri, here: Here) -> Opened:
     parts, safe = address(uri)
     believed = rules(safe, STREAM)
     fps = number(safe, STREAM, "fps", 0.001, 1000)
-    tls = trust(safe, STREAM)
+    tls, limits = trust(safe, STREAM), bounds(safe)
 
     def open_() -> StreamReader:
-        return open_stream(parts, believed, fps, tls)
+        return open_stream(parts, believed, fps, tls, limits)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
 
@@ -142,6 +143,12 @@ def trust(safe: Uri, known: dict[str, str]) -> ssl.SSLContext | None:
     return context
 
 
+def bounds(safe: Uri) -> Limits:
+    """What one picture of a network camera may have. ConfigError for the options."""
+    pixels, size = number(safe, STREAM, "megapixels", 0.01, 200), number(safe, STREAM, "megabytes", 0.01, 512)
+    return Limits(round(pixels * 1e6), round(size * (1 << 20)), any_kind=False)
+
+
 def shown(parts: SplitResult) -> str:
     """Host and port, for messages that leave the device."""
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
@@ -158,7 +165,9 @@ def reach(parts: SplitResult) -> socket.socket:
         raise SourceError(f"{shown(parts)}: {error.strerror or 'does not answer'}") from None
 
 
-def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None) -> StreamReader:
+def open_stream(
+    parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLContext | None, limits: Limits
+) -> StreamReader:
     """A network stream through FFmpeg, whose own time-outs come just after the watch has given up on it.
 
     FFmpeg checks no certificate unless asked, and some builds no name; in RTSP it goes wherever a camera leads it, with
@@ -181,17 +190,13 @@ def open_stream(parts: SplitResult, believed: Rules, fps: float, tls: ssl.SSLCon
         if tunnel:
             tunnel.close()
         if tunnel is None or tunnel.led is None:
-            raise SourceError(f"{what}: {_why_not(parts, believed.stall)}")
+            raise SourceError(f"{what}: {(tunnel and tunnel.why) or _why_not(parts, believed.stall)}")
         parts = led(parts, tunnel.led, what)
     else:
         raise SourceError(f"{what}: leads in a circle")
     stale = queued()
     return reader_of(
-        capture,
-        what,
-        fps,
-        lambda mono: stale(mono, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000),
-        tunnel.close if tunnel else lambda: None,
+        capture, what, fps, lambda mono: stale(mono, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000), limits, tunnel
     )
 
 
@@ -210,7 +215,8 @@ def reader_of(
     what: str,
     fps: float,
     stale: Callable[[float], bool] = lambda mono: False,
-    closed: Callable[[], None] = lambda: None,
+    limits: Limits | None = None,
+    tunnel: Tunnel | None = None,
 ) -> StreamReader:
     """A Reader of an open capture; a frame is stamped when it has arrived, before it is converted."""
     wanted, jpegs, bad = thinner(fps), as_jpegs(capture), 0
@@ -219,14 +225,20 @@ def reader_of(
         nonlocal bad
         for _ in range(BAD_IN_A_ROW):
             if not capture.grab():
-                raise SourceError(f"{what}: the stream ended")
+                raise SourceError(f"{what}: {(tunnel and tunnel.why) or 'the stream ended'}")
+            if tunnel:
+                tunnel.since = 0
             at, mono = time.time(), time.monotonic()
             if stale(mono) or not wanted(mono):
                 return None
             try:
                 good, image = capture.retrieve()
                 if good:
-                    pixels = decode(np.asarray(image).tobytes(), PICTURES) if jpegs else bgr(image)
+                    pixels = decode(np.asarray(image).tobytes(), limits or PICTURES) if jpegs else bgr(image)
+                    height, width = pixels.shape[:2]
+                    if limits and width * height > limits.pixels:
+                        most = f"{limits.pixels / 1e6:g}"
+                        raise SourceError(f"{what}: {width}×{height} pixels, more than {most} million; see megapixels")
                     return Frame(pixels, at, mono, decode_ms=1000 * (time.monotonic() - mono))
             except (cv2.error, InputError) as error:
                 bad += 1
@@ -236,6 +248,7 @@ def reader_of(
 
     def close() -> None:
         capture.release()
-        closed()
+        if tunnel:
+            tunnel.close()
 
     return StreamReader(read, close)

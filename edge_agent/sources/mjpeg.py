@@ -22,17 +22,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from edge_agent.errors import InputError, SourceError, tenfold
 from edge_agent.pictures.formats import JPEG, PNG
-from edge_agent.pictures.read import Limits, decode
+from edge_agent.pictures.read import decode
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.camera import STREAM, address, open_stream, reach, shown, trust
+from edge_agent.sources.camera import STREAM, address, bounds, open_stream, reach, shown, trust
 from edge_agent.sources.parts import jpegs, multipart
 from edge_agent.sources.watch import OPENING, StreamReader, rules, thinner, watch
 from edge_agent.sources.web import Login, get, reason
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, number
 
-KNOWN = {**STREAM, "megapixels": "33", "megabytes": "8"}
-"""the last two: what one picture may have at most"""
 PART = re.compile(rb"^content[-_](type|length)\s*:", re.IGNORECASE | re.MULTILINE)
 """a header of a part, where the answer itself does not say that it has parts"""
 PLAYLIST = re.compile(rb"#EXTM3U|<MPD\b")
@@ -46,11 +44,10 @@ class _Camera:
 
     def __init__(self, parts: SplitResult, safe: Uri) -> None:
         self.parts, self.what, self.login = parts, shown(parts), Login(parts)
-        self.tls = trust(safe, KNOWN)
-        self.believed = rules(safe, KNOWN)
-        self.fps = number(safe, KNOWN, "fps", 0.001, 1000)
-        self.limits = Limits(round(number(safe, KNOWN, "megapixels", 0.01, 200) * 1e6), any_kind=False)
-        self.most = round(number(safe, KNOWN, "megabytes", 0.01, 512) * (1 << 20))
+        self.tls = trust(safe, STREAM)
+        self.believed = rules(safe, STREAM)
+        self.fps = number(safe, STREAM, "fps", 0.001, 1000)
+        self.limits = bounds(safe)
         # longer than the watch waits, so that it is the watch that judges
         self.patience = self.believed.stall + OPENING + 1
 
@@ -78,7 +75,7 @@ def single(uri: Uri) -> Frame | None:
         first = answer.read1(1 << 16)
         if first.startswith(JPEG) and "Content-Length" not in answer.headers:
             more = partial(_more, answer, camera.what, threading.Event())
-            come = jpegs(more, camera.what, camera.patience, camera.most, first=first)
+            come = jpegs(more, camera.what, camera.patience, camera.limits.size, first=first)
             data = next(come)
             try:
                 next(come)
@@ -87,7 +84,7 @@ def single(uri: Uri) -> Frame | None:
             else:
                 return None
         elif first.startswith((JPEG, PNG)) or kind.startswith("image/"):
-            data = first + fetched(answer, camera.what, camera.most, camera.patience)
+            data = first + fetched(answer, camera.what, camera.limits.size, camera.patience)
         elif kind in ("text/html", "application/json"):
             raise SourceError(f"{camera.what}: answers {kind}, not pictures; check the path")
         else:
@@ -124,7 +121,7 @@ def _open(camera: _Camera) -> StreamReader:
         )
     if kind.startswith("text/"):
         raise SourceError(f"{camera.what}: answers {kind}, not pictures; check the path")
-    return open_stream(urlsplit(answer.geturl()), camera.believed, camera.fps, camera.tls)
+    return open_stream(urlsplit(answer.geturl()), camera.believed, camera.fps, camera.tls, camera.limits)
 
 
 def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: bytes) -> StreamReader:
@@ -147,9 +144,9 @@ def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: 
 
     parts: Iterator[bytes]
     if boundary is None:
-        parts = jpegs(more, what, camera.patience, camera.most, arrived, first)
+        parts = jpegs(more, what, camera.patience, camera.limits.size, arrived, first)
     else:
-        parts = multipart(more, what, camera.patience, camera.most, arrived, boundary, first)
+        parts = multipart(more, what, camera.patience, camera.limits.size, arrived, boundary, first)
 
     def read() -> Frame | None:
         nonlocal bad, count, single
@@ -208,7 +205,7 @@ def _pictures(camera: _Camera, gone: threading.Event | None = None) -> StreamRea
         if left > alive:
             return None
         due = max(due, time.monotonic() - 1 / fps) + 1 / fps
-        data = fetched(camera.get(), camera.what, camera.most, camera.patience)
+        data = fetched(camera.get(), camera.what, camera.limits.size, camera.patience)
         at, mono = time.time(), time.monotonic()
         try:
             return Frame(decode(data, camera.limits), at, mono, decode_ms=1000 * (time.monotonic() - mono))

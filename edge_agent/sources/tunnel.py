@@ -19,6 +19,8 @@ from edge_agent.sources.web import reason
 PLAIN = {"rtsps": "rtsp", "https": "http"}
 CHUNK = 1 << 16
 """bytes"""
+MOST_SINCE = 1 << 26
+"""bytes between two frames: a camera that waits 10 s with its next whole picture sends 50 Mbit/s until then"""
 MOST_ANSWER = 1 << 16
 """bytes of an answer that leads elsewhere, which is read to its end to learn where"""
 LEADS = re.compile(rb"rtsp/\S*\s+[+0]*3\d\d|\nlocation:", re.IGNORECASE)
@@ -43,6 +45,10 @@ class Tunnel:
     ) -> None:
         self.led: str | None = None
         """where the camera would lead FFmpeg, "" where that is not said; None: nowhere"""
+        self.why = ""
+        """why it broke off, where that is known"""
+        self.since = 0
+        """bytes since a frame was made of them; whoever gets the frames sets it to 0"""
         self._camera = camera
         try:
             camera.settimeout(limit)
@@ -100,6 +106,10 @@ class Tunnel:
                 except (ssl.SSLWantReadError, BlockingIOError):
                     continue
                 if not data or (self._looking and self._leads(data)):
+                    return
+                self.since += len(data)
+                if self.since > MOST_SINCE:
+                    self.why = f"more than {MOST_SINCE / (1 << 20):.3g} MiB without a frame"
                     return
                 ffmpeg.sendall(data)
 

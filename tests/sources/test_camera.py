@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.sources import open_source
+from edge_agent.sources import open_source, tunnel
 from edge_agent.uri import parse_uri
 from tests.sources.servers import Camera, rtsp_server, running
 
@@ -93,3 +93,30 @@ def test_a_picture_that_lost_a_part_on_its_way_is_left_out(caplog: pytest.LogCap
         assert len(seen.frames) <= camera.served // 2 + 2
         seen.until(lambda: "a frame was left out, it is cut off or damaged" in caplog.text, "the log")
     assert all(frame.image[-20:].std() > 10 for frame in seen.frames), "no grey lower half"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("megapixels=0.01", "claims 160×96 pixels, more than 0.01 million"),
+        ("megabytes=0.01", "is larger than 0.01 MiB"),
+    ],
+)
+def test_what_one_picture_of_a_stream_may_have(caplog: pytest.LogCaptureFixture, options: str, said: str) -> None:
+    with rtsp_server(Camera()) as server:
+        address = f"rtsp://127.0.0.1:{server.port}/x"
+        with running(open_source(parse_uri(f"{address}#{options}"))) as seen:
+            seen.until(lambda: said in caplog.text, said)
+        assert not seen.frames
+        with running(open_source(parse_uri(f"{address}#megapixels=1&megabytes=1"))) as seen:
+            seen.until_frames(1)
+
+
+def test_bytes_that_never_make_a_frame_are_not_taken_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnel, "MOST_SINCE", 1 << 16)
+    with (
+        rtsp_server(Camera(640, 480)) as server,
+        running(open_source(parse_uri(f"rtsp://127.0.0.1:{server.port}/x"))) as seen,
+    ):
+        seen.until_state("reconnecting")
+        assert "more than 0.0625 MiB without a frame" in seen.whys[0]
