@@ -19,13 +19,13 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
-from edge_agent.pictures.read import as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
+from edge_agent.pictures.read import MOST_PIXELS, Limits, as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.watch import Judge, Rules
 from edge_agent.types import Frame, StreamState
 from edge_agent.uri import Uri, choice, number, switch
 
-KNOWN = {"fps": "", "pace": "", "loop": "false", "dark": "on", "frozen": "3"}
+KNOWN = {"fps": "", "pace": "", "loop": "false", "dark": "on", "frozen": "3", "megapixels": "100"}
 
 PICTURES = {
     ".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".webp",
@@ -57,6 +57,7 @@ class _Plan:
     own: bool
     loop: bool
     rules: Rules
+    limits: Limits
 
 
 def files(uri: Uri, here: Here) -> Opened:
@@ -73,6 +74,7 @@ def files(uri: Uri, here: Here) -> Opened:
         own=choice(uri, KNOWN, "pace", ("", "own")) == "own",
         loop=switch(uri, KNOWN, "loop"),
         rules=Rules(dark=switch(uri, KNOWN, "dark"), frozen=number(uri, KNOWN, "frozen", 0.1, 3600)),
+        limits=Limits(round(number(uri, KNOWN, "megapixels", 0.01, MOST_PIXELS / 1e6) * 1e6)),
     )
     if plan.fps and plan.own:
         raise ConfigError(f'"{uri}": give either fps or pace=own')
@@ -97,7 +99,9 @@ def _run(plan: _Plan, live: bool, stop: threading.Event) -> Iterator[Frame | Str
     while True:
         count = 0
         for path in _listed(plan.path):
-            for frame in _video(path, plan.own, paced, stop) if is_video(path) else _picture(path, paced, skipped):
+            for frame in (
+                _video(path, plan.own, paced, stop) if is_video(path) else _picture(path, plan.limits, paced, skipped)
+            ):
                 count += 1
                 if live:
                     yield from judge.see(frame)
@@ -167,12 +171,12 @@ def _ticker(fps: float, stop: threading.Event) -> Tick:
     return tick
 
 
-def _picture(path: Path, tick: Tick, skipped: set[Path]) -> Iterator[Frame]:
+def _picture(path: Path, limits: Limits, tick: Tick, skipped: set[Path]) -> Iterator[Frame]:
     """The one frame of a picture file, or none when it cannot be read, which is logged the first time."""
     if not tick():
         return
     try:
-        yield read_picture(path)
+        yield read_picture(path, limits)
     except InputError as error:
         if path not in skipped:
             skipped.add(path)

@@ -151,7 +151,11 @@ def test_a_bomb_is_skipped_before_it_is_decoded(tmp_path: Path, caplog: pytest.L
     save(tmp_path / "b.png", noise(8, 8))
     with caplog.at_level(logging.WARNING, "edge_agent"):
         assert [frame.name for frame in play(f"files:{tmp_path}").frames] == ["b.png"]
-    assert "it claims 60000×60000 pixels, more than 200 million" in caplog.text
+    assert "it claims 60000×60000 pixels, more than 100 million" in caplog.text
+    save(tmp_path / "c.png", noise(200, 100))
+    with caplog.at_level(logging.WARNING, "edge_agent"):
+        assert [frame.name for frame in play(f"files:{tmp_path}?megapixels=0.01").frames] == ["b.png"]
+    assert "it claims 200×100 pixels, more than 0.01 million" in caplog.text
 
 
 def test_sizes_that_headers_claim() -> None:

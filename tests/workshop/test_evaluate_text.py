@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.errors import UsageError
+from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.coco_data import spread
-from edge_agent.workshop.data.text_data import read_texts
+from edge_agent.workshop.data.text_data import numbers_of, read_texts
 from tests.tasks.text_models import EXAMPLES, bert, labels_file, registered
 from tests.workshop.test_evaluate import run
 
@@ -174,6 +175,17 @@ def test_limit_is_spread_evenly(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("ab,cd\nef,gh\n")
     with pytest.raises(UsageError, match="which column is the text"):
         read_texts(tmp_path / "c.csv")
+
+
+def test_what_is_too_large_or_no_file_is_one_line(tmp_path: Path) -> None:
+    with (tmp_path / "a.bin").open("wb") as file:
+        file.truncate(40_000_000_000)
+    os.mkfifo(tmp_path / "pipe.bin")
+    for path in (tmp_path / "a.bin", tmp_path / "pipe.bin", tmp_path, Path("/dev/zero")):
+        with pytest.raises(UsageError, match=r"(larger than 256 MB|no regular file|is a folder)\); give a \.tsv"):
+            read_texts(path)
+        with pytest.raises(InputError, match=r"float32 numbers \((larger than 256 MB|no regular file|is a folder)\)$"):
+            numbers_of(path)
 
 
 def test_minilm_tells_atis_intents(data: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:

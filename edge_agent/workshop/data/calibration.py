@@ -30,7 +30,7 @@ from edge_agent.tasks import PLAIN, make_task
 from edge_agent.types import Frame, Task, Tensors, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.coco_data import LABEL_FILES, read_pictures, spread
-from edge_agent.workshop.data.text_data import read_texts
+from edge_agent.workshop.data.text_data import numbers_of, read_texts, text_of
 
 Say = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
@@ -210,12 +210,12 @@ def _lines(path: Path, parent: Served) -> list[str]:
     """Texts, or, for a network of numbers, lines of them; a .bin is float32, low byte first, a line an input."""
     if parent.manifest.text is not None:
         return read_texts(path).texts
+    if path.suffix.lower() != ".bin":
+        return [line for line in text_of(path, "give lines of numbers").splitlines() if line.strip()]
     try:
-        if path.suffix.lower() != ".bin":
-            return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-        found = np.frombuffer(path.read_bytes(), "<f4")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        found = numbers_of(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     size = math.prod(axis or 1 for axis in parent.net.inputs[0].shape)
     if not len(found) or len(found) % size:
         raise InputError(f"{path}: {len(found)} numbers are no whole multiple of the {size} that the network takes")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
@@ -20,7 +19,7 @@ from edge_agent.sources.files import PICTURES
 from edge_agent.types import Finding, Frame, Text
 from edge_agent.workshop.data.calibration import Say, served_by
 from edge_agent.workshop.data.coco_data import spread
-from edge_agent.workshop.data.text_data import LABEL_NAMES
+from edge_agent.workshop.data.text_data import LABEL_NAMES, numbers_of, text_of
 
 NUMBERS = (".txt", ".csv", ".bin")
 """files of numbers: a sample a line, or one recording as float32, low byte first"""
@@ -51,11 +50,7 @@ class LabelledSample:
             return Text(self.what, 0.0, 0.0)
         if self.is_picture:
             return read_picture(self.what)
-        try:
-            found = np.frombuffer(self.what.read_bytes(), "<f4")
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read as float32 numbers ({error})") from None
-        return Text(" ".join(f"{x:.9g}" for x in found), 0.0, 0.0)
+        return Text(" ".join(f"{x:.9g}" for x in numbers_of(self.what)), 0.0, 0.0)
 
 
 @dataclass(slots=True)
@@ -152,18 +147,9 @@ def _samples(path: Path, label: str | None) -> Iterator[LabelledSample]:
     if path.suffix.lower() not in (".txt", ".csv"):
         yield LabelledSample(path.name, path, label)
         return
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(text_of(path, GIVE).splitlines(), 1):
         if line.strip():
             yield LabelledSample(f"{path.name}:{number}", line, label)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); {GIVE}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: no UTF-8 text (byte {error.start}); {GIVE}") from None
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +171,7 @@ def _table(path: Path, pictures: bool) -> list[LabelledSample]:
 
 def _json(path: Path) -> list[tuple[str, str]]:
     try:
-        found = msgspec.json.decode(_text(path))
+        found = msgspec.json.decode(text_of(path, GIVE))
     except msgspec.DecodeError as error:
         raise UsageError(f"{path}: broken JSON: {error}") from None
     if isinstance(found, dict) and "annotations" in found:
@@ -205,7 +191,7 @@ def _json(path: Path) -> list[tuple[str, str]]:
 
 
 def _columns(path: Path) -> list[tuple[str, str]]:
-    text = _text(path)
+    text = text_of(path, GIVE)
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), _dialect(path)) if any(map(str.strip, row))]
     except csv.Error as error:

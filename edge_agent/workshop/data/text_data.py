@@ -8,11 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.errors import UsageError
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import InputError, UsageError
+from edge_agent.files import read_regular
 from edge_agent.workshop.data.coco_data import spread
 
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "query", "question", "message", "review", "phrase", "line")
 LABEL_NAMES = ("label", "labels", "intent", "class", "category", "target", "sentiment", "y")
+
+
+MOST_BYTES = 256_000_000
+"""of a file of texts or numbers: it is read whole, and its lines take several times as much memory"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +43,7 @@ def read_texts(path: Path, limit: int = 0) -> Texts:
     the label. Other files are one text a line. UsageError, one line, for what cannot be read or told apart, and for
     an empty file.
     """
-    try:
-        raw = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); give a .tsv, .csv, .iob or .txt file") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: no UTF-8 text (byte {error.start}); give a .tsv, .csv, .iob or .txt file") from None
+    raw = text_of(path, "give a .tsv, .csv, .iob or .txt file")
     lines = [line for line in raw.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines:
         raise UsageError(f"{path}: no text in it; there is nothing to measure")
@@ -58,6 +61,25 @@ def read_texts(path: Path, limit: int = 0) -> Texts:
     picked = [keep[i] for i in spread(len(keep), limit)]
     labels = None if read.labels is None else [read.labels[i].strip() for i in picked]
     return Texts([read.texts[i].strip() for i in picked], labels, read.how, len(read.texts) - len(keep))
+
+
+def text_of(path: Path, give: str) -> str:
+    """What a text file holds. UsageError, which ends in `give`, for one that is not UTF-8, or above MOST_BYTES."""
+    try:
+        return read_regular(path, MOST_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); {give}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: no UTF-8 text (byte {error.start}); {give}") from None
+
+
+def numbers_of(path: Path) -> npt.NDArray[np.float32]:
+    """The float32, low byte first, of a file. InputError, without the path, for none, or a file above MOST_BYTES."""
+    try:
+        return np.frombuffer(read_regular(path, MOST_BYTES), "<f4")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot be read as float32 numbers ({why})") from None
 
 
 def _iob(path: Path, lines: Sequence[str]) -> Texts:

@@ -14,7 +14,7 @@ from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
 from edge_agent.workshop.data.coco_data import spread
-from edge_agent.workshop.data.text_data import read_texts
+from edge_agent.workshop.data.text_data import read_texts, text_of
 from edge_agent.workshop.evaluate.verb import Say
 
 Marked = set[tuple[int, int, int, str]]
@@ -94,10 +94,7 @@ def _score(truth: Marked, said: Marked) -> dict[str, Any]:
 
 def _read(path: Path, limit: int) -> _Data:
     """ATIS's lines, CoNLL's columns, or plain texts. UsageError, one line."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); {GIVE}") from None
+    lines = text_of(path, GIVE).splitlines()
     if lines and lines[0].startswith("BOS ") and "\t" in lines[0]:
         rows = [[part.split() for part in line.split("\t", 1)] for line in lines if line.strip()]
         # BOS and EOS have a tag each, and where EOS stands is the intent
