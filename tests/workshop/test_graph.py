@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_agent import cli
 from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.manifest import Input, load
+from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.graph import convert, edit, verb
 from tests.conftest import ROOT
 from tests.nets import blob_finder_onnx, doubling_onnx
@@ -263,3 +266,28 @@ def test_blob_finder_keeps_its_findings(tmp_path: Path) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[16:32, 16:32] = (0, 0, 255)
     np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), atol=1e-4)
+
+
+@pytest.mark.parametrize("verb", ["graph", "quantize", "prune", "tune"])
+def test_a_strangers_model_is_opened_here_only_once_it_has_proved_itself(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    folder = tiny_detector(tmp_path / "tiny")
+    before = (folder / "model.onnx").read_bytes()
+    model = onnx.load_from_string(before)
+    kept = next(one for one in model.graph.initializer if one.name == "box")
+    kept.CopyFrom(numpy_helper.from_array(np.full((1, 1, 6), np.nan, np.float32), "box"))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    manifest = (folder / "manifest.toml").read_text()
+    was, now = (hashlib.sha256(raw).hexdigest() for raw in (before, model.SerializeToString()))
+    (folder / "manifest.toml").write_text(manifest.replace(was, now))
+
+    def opened(*_: object) -> None:
+        raise AssertionError("it was opened")
+
+    monkeypatch.setattr(score, "open_served", opened)
+    data = ["--data", str(ROOT / "deploy" / "demo")] if verb in ("quantize", "tune") else []
+    assert cli.main([verb, str(folder), "--out", str(tmp_path / "out"), *data]) == 1
+    assert f"edge-agent {verb}: tiny: model.onnx is refused: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

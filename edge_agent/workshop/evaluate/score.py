@@ -13,6 +13,7 @@ from edge_agent.backends.quiet import quiet
 from edge_agent.errors import InputError, ModelError, UsageError
 from edge_agent.figures.coco_map import average_precision
 from edge_agent.figures.scores import Doubles, accuracy, pearson, ranks, similarities
+from edge_agent.gate.ask import prove
 from edge_agent.gate.opened import open_served
 from edge_agent.gate.trial import Variant
 from edge_agent.manifest import File, Manifest, Served
@@ -42,6 +43,14 @@ def against(parent: Served, samples: Samples) -> Measure:
 def name_of(parent: Served, samples: Samples) -> str:
     """What `against` measures, for people."""
     return "mAP50-95 on labels" if samples.truth is not None else _MEASURES[parent.manifest.task][0]
+
+
+def open_given(manifest: Manifest, row: File, path: Path, parts: Mapping[str, Path], threads: int = 1) -> Served:
+    """A file of the model that a verb was given, warm. It proves itself, in the sandbox, before it is opened here:
+    RefusedError where it does not.
+    """
+    prove(manifest, row, path, parts)
+    return open_file(manifest, path, row.format, parts, threads)
 
 
 def open_file(manifest: Manifest, path: Path, format: str, parts: Mapping[str, Path], threads: int = 1) -> Served:

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     folder.check(args.out)
     located, row, path = find(args.model, "onnx", args.pull)
     parts, threads = parts_of(located), max(1, args.threads)
-    parent = score.open_file(located.manifest, path, "onnx", parts, threads)
+    parent = score.open_given(located.manifest, row, path, parts, threads)
     samples = _samples(args, parent, say)
     with folder.work(args.out) as work:
         made = _made(args, row, path, parent, work, say)

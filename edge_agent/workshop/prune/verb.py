@@ -76,8 +76,8 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     _check(args)
     folder.check(args.out)
     located, row, path = find(args.model, args.pull)
+    parent = score.open_given(located.manifest, row, path, _parts(located), max(1, args.threads))
     graph = steps.read(path)
-    parent = score.open_file(located.manifest, path, "onnx", _parts(located), max(1, args.threads))
     samples = calibration.read(args.data, parent, args.most, say) if args.data else None
     plan = steps.PrunePlan(
         sparsity=args.sparsity,

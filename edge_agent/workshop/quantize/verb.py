@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     def serve(file: Path) -> Served:
         return score.open_file(located.manifest, file, target, parts, threads)
 
-    parent = serve(path)
+    parent = score.open_given(located.manifest, row, path, parts, threads)
     samples = calibration.read(args.data, parent, args.most, say)
     searched, reported = samples.halves()
     if args.evaluate is not None:

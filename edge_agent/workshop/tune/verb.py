@@ -67,11 +67,12 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     if not rows:
         raise ModelError(f"{located.manifest.name}: none of its networks is here; add --pull")
     paths = {row.name: files.file_path(located, row) for row in rows}
+    rows, refused = _sound(located, rows, paths, parts)
     first = located.manifest.original() if located.manifest.original() in rows else rows[0]
     parent = score.open_file(located.manifest, paths[first.name], first.format, parts, threads)
     samples = calibration.read(args.data, parent, args.most, say)
     searched, reported = samples.halves()
-    notes = list(samples.notes)
+    notes = [*refused, *samples.notes]
     with folder.work(out) as work:
         found = search.candidates(args.sizes, located, rows, paths, parts, threads, work, notes, say)
         search.measure(found, parent, searched, work, say)
@@ -113,6 +114,25 @@ def _located(args: argparse.Namespace) -> Located:
             f"--write: {args.model} was not added here (`edge-agent models add`), so its entry cannot change; use --out"
         )
     return located
+
+
+def _sound(
+    located: Located, rows: list[File], paths: dict[str, Path], parts: dict[str, Path]
+) -> tuple[list[File], list[str]]:
+    """The variants that prove themselves, in the sandbox, before this process opens them; and why others do not."""
+    from edge_agent.gate.ask import prove
+
+    sound, refused = [], []
+    for row in rows:
+        try:
+            prove(located.manifest, row, paths[row.name], parts)
+        except RefusedError as error:
+            refused.append(str(error))
+        else:
+            sound.append(row)
+    if not sound:
+        raise RefusedError("; ".join(refused))
+    return sound, refused
 
 
 # ── what is left behind ──────────────────────────────────────────────────────────────────────────────────
