@@ -64,7 +64,11 @@ def test_the_same_frames_and_states_and_a_process_that_is_killed(camera: Camera)
 
 def test_rtsp_and_https(camera: Camera, tmp_path: Path) -> None:
     with rtsp_server(camera) as server, running(opened(f"rtsp://127.0.0.1:{server.port}/x")) as seen:
-        seen.until_frames(3)
+        for _ in range(2):
+            seen.until_frames(3)
+            server.stop()
+            seen.until(lambda: seen.states[-1] != "ok", "the end")
+            server.start()
     cert, key = certificate(tmp_path, "IP:127.0.0.1")
     with mjpeg_server(camera, served_with(cert, key)) as server:
         address = f"https://127.0.0.1:{server.port}/video#ca={cert}"
