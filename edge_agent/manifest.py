@@ -259,34 +259,58 @@ def load(path: Path) -> Manifest:
 
 
 def _check(path: Path, manifest: Manifest) -> None:
-    """What the types alone cannot say."""
-    if manifest.task == "detect" and manifest.input is None:
-        raise ManifestError(f"{path}: a detector needs [input] with width and height")
-    if manifest.task == "recognise" and (manifest.input is None or not manifest.labels):
-        raise ManifestError(f"{path}: a classifier of pictures needs labels, and [input] with width and height")
-    if manifest.task in ("encode", "classify", "tag") and not (
-        manifest.text is not None and (manifest.text.vocab or manifest.text.tokenizer)
-    ):
-        raise ManifestError(f"{path}: a text model needs [text] with vocab or tokenizer")
-    if manifest.task in ("classify", "tag") and not manifest.labels:
-        raise ManifestError(f"{path}: a text classifier or tagger needs labels, in the order of its outputs")
-    if manifest.class_ids is not None and len(manifest.class_ids) != len(manifest.labels):
-        n, m = len(manifest.class_ids), len(manifest.labels)
-        raise ManifestError(f"{path}: class_ids has {n} entries and labels {m}; they must match")
-    if not manifest.networks():
-        raise ManifestError(f'{path}: no [[file]] of role "model" or "encoder"')
+    """Raise ManifestError for what the types alone cannot say."""
+    found = [problem for is_so, problem in _problems(manifest) if is_so]
     for row in manifest.file:
+        if found:
+            break
         _inside(path, row.name)
-        if row.format == "text" and row.bytes > MOST_PART:
-            raise ManifestError(f"{path}: {row.name} has {row.bytes} bytes; no vocabulary has more than {MOST_PART}")
-        if row.format == "ort":
-            # its reader trusts what it reads: only what this device wrote itself is given to it
-            made = 'format "ort" is what this device makes itself'
-            raise ManifestError(f"{path}: {row.name}: {made}; give the ONNX file that it was made from")
-        if (row.width is None) != (row.height is None):
-            raise ManifestError(f"{path}: {row.name} has a width or a height of its own; give both, or neither")
-        if row.width is not None and (manifest.input is None or row not in manifest.networks()):
-            raise ManifestError(f"{path}: {row.name} takes no pictures, so it has no width and height; drop them")
+        found = [f"{row.name}{problem}" for is_so, problem in _problems_of_file(manifest, row) if is_so]
+    if found:
+        raise ManifestError(f"{path}: {found[0]}")
+
+
+def _problems(m: Manifest) -> list[tuple[bool, str]]:
+    """(whether it is so, what is wrong) of a manifest as a whole."""
+    of_text = m.task in ("encode", "classify", "tag")
+    has_words = m.text is not None and bool(m.text.vocab or m.text.tokenizer)
+    ids, names = m.class_ids or (), len(m.labels)
+    mismatch = m.class_ids is not None and len(ids) != names
+    return [
+        (m.task == "detect" and m.input is None, "a detector needs [input] with width and height"),
+        (
+            m.task == "recognise" and (m.input is None or not names),
+            "a classifier of pictures needs labels, and [input] with width and height",
+        ),
+        (of_text and not has_words, "a text model needs [text] with vocab or tokenizer"),
+        (
+            m.task in ("classify", "tag") and not names,
+            "a text classifier or tagger needs labels, in the order of its outputs",
+        ),
+        (mismatch, f"class_ids has {len(ids)} entries and labels {names}; they must match"),
+        (not m.networks(), 'no [[file]] of role "model" or "encoder"'),
+    ]
+
+
+def _problems_of_file(manifest: Manifest, row: File) -> list[tuple[bool, str]]:
+    """(whether it is so, what is wrong) of one file."""
+    takes_pictures = manifest.input is not None and row in manifest.networks()
+    return [
+        (
+            row.format == "text" and row.bytes > MOST_PART,
+            f" has {row.bytes} bytes; no vocabulary has more than {MOST_PART}",
+        ),
+        # its reader trusts what it reads: only what this device wrote itself is given to it
+        (
+            row.format == "ort",
+            ': format "ort" is what this device makes itself; give the ONNX file that it was made from',
+        ),
+        ((row.width is None) != (row.height is None), " has a width or a height of its own; give both, or neither"),
+        (
+            row.width is not None and not takes_pictures,
+            " takes no pictures, so it has no width and height; drop them",
+        ),
+    ]
 
 
 def _one_line(text: str) -> str:

@@ -74,25 +74,31 @@ def _mend(text: str, said: str) -> str:
     lines = text.splitlines() or [""]
     number = int(found[1]) if found else len(lines)
     line = lines[min(number, len(lines)) - 1]
-    key = re.match(r"\s*([\w.\-]+)\s*(=?)\s*(.?)", line)
-    at = f"line {number}, {key[1]}" if key and key[2] else f"line {number}"
-    if what.startswith(("Cannot overwrite", "Cannot declare", "Duplicate", "Cannot mutate")):
-        return f"{at}: stands twice; delete one"
-    if set(line) & set(_QUOTES):
-        return f'{at}: typographic quotes; write straight ones: "'
-    if text.lstrip().startswith("{"):
-        return 'this looks like JSON; write TOML: [section], and below it key = "value"'
-    if re.match(r"\s*(- )?[\w.\-]+\s*:", line):
-        return f'line {number}: this looks like YAML; write TOML: [section], and below it key = "value"'
-    if what.startswith("Expected '='"):
-        return f"line {number}: a key without a value; write key = value"
-    if "'\\n'" in what or (not found and line.count('"') % 2):
-        return f"{at}: a quote is not closed; write it at the end of the text"
-    if what == "Invalid value" and key and key[2]:
-        if not key[3]:
-            return f"{at}: no value; write one behind the ="
-        return f'{at}: no value of TOML; write text in quotes, {key[1]} = "…", and true or false in lower case'
-    return f"{at}: {what[:1].lower()}{what[1:]}; write key = value, text in quotes"
+    pair = re.match(r"\s*([\w.\-]+)\s*=\s*(.?)", line)
+    key = pair[1] if pair else ""
+    here = f"line {number}"
+    at = f"{here}, {key}" if key else here
+    no_end = "'\\n'" in what or (not found and line.count('"') % 2)
+    no_value = bool(key) and what == "Invalid value"
+    looks = 'write TOML: [section], and below it key = "value"'
+    mends = (
+        (what.startswith(_TWICE), f"{at}: stands twice; delete one"),
+        (bool(set(line) & set(_QUOTES)), f'{at}: typographic quotes; write straight ones: "'),
+        (text.lstrip().startswith("{"), f"this looks like JSON; {looks}"),
+        (re.match(r"\s*(- )?[\w.\-]+\s*:", line), f"{here}: this looks like YAML; {looks}"),
+        (what.startswith("Expected '='"), f"{here}: a key without a value; write key = value"),
+        (no_end, f"{at}: a quote is not closed; write it at the end of the text"),
+        (no_value and pair and not pair[2], f"{at}: no value; write one behind the ="),
+        (
+            no_value,
+            f'{at}: no value of TOML; write text in quotes, {key} = "…", and true or false in lower case',
+        ),
+        (True, f"{at}: {what[:1].lower()}{what[1:]}; write key = value, text in quotes"),
+    )
+    return next(mend for is_so, mend in mends if is_so)
+
+
+_TWICE = ("Cannot overwrite", "Cannot declare", "Duplicate", "Cannot mutate")
 
 
 # ── tables as structs ────────────────────────────────────────────────────────────────────────────────────
@@ -118,33 +124,38 @@ def explain(said: str, kind: type, table: object, meant: Mapping[str, str] | Non
     if not what:
         what, where = said, "$"
     place = where.rstrip("`").removeprefix("$").lstrip(".")
-    want: inspect.Type = inspect.type_info(kind)
-    value: Any = table
-    key, example = "", None
+    key, want, value, default = _at(place, inspect.type_info(kind), table)
+    shown = re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL)
+    if shown is None:
+        given = "" if value is None else f", not {_given(value, want)}"
+        mend = _mend_of(key, want, value, default, place.endswith("]"))
+        return f"{place or 'the file'}: must be {_words(want)}{given}{mend}"
+    fields = {field.encode_name: field.type for field in getattr(_of_many(want, inspect.StructType), "fields", ())}
+    if shown[1].startswith("missing"):
+        return f'{place}{": " * bool(place)}"{shown[2]}" is missing{_example(shown[2], fields.get(shown[2]), None)}'
+    unknown = _quoted(f"{place}." * bool(place) + shown[2], 200)
+    return f"unknown key {unknown}{nearest(shown[2], fields, meant)}"
+
+
+def _at(place: str, want: Any, value: Any) -> tuple[str, Any, Any, Any]:
+    """What stands at a place (``pipeline[0].name``) of a table of the type `want`: its key, type, value and default."""
+    from msgspec import inspect
+
+    key, default = "", None
     for step in re.findall(r"\[\d*(?:\.\.\.)?\]|[^.\[\]]+", place):
         want = _of_many(want, inspect.StructType if step[0] != "[" else (inspect.DictType, inspect.CollectionType))
         if isinstance(want, inspect.StructType):
             field = next((field for field in want.fields if field.encode_name == step), None)
             if field is None:
                 break
-            key, want, example = step, field.type, None if field.default is msgspec.NODEFAULT else field.default
+            key, want, default = step, field.type, None if field.default is msgspec.NODEFAULT else field.default
             value = value.get(step) if isinstance(value, dict) else None
         elif isinstance(want, inspect.DictType):
             want, value = want.value_type, None
         else:
             want = getattr(want, "item_type", None) or (getattr(want, "item_types", None) or [want])[0]
             value = value[int(step[1:-1])] if isinstance(value, list) and step[1:-1].isdigit() else None
-    shown = re.match(r"Object (contains unknown|missing required) field `(.*)`", what, re.DOTALL)
-    if shown:
-        fields = getattr(_of_many(want, inspect.StructType), "fields", ())
-        if shown[1].startswith("missing"):
-            wanted = next((field.type for field in fields if field.encode_name == shown[2]), None)
-            return f'{place}{": " * bool(place)}"{shown[2]}" is missing{_example(shown[2], wanted, None)}'
-        unknown = _quoted(f"{place}." * bool(place) + shown[2], 200)
-        return f"unknown key {unknown}{nearest(shown[2], [field.encode_name for field in fields], meant)}"
-    given = "" if value is None else f", not {_given(value, want)}"
-    mend = _mend_of(key, want, value, example, place.endswith("]"))
-    return f"{place or 'the file'}: must be {_words(want)}{given}{mend}"
+    return key, want, value, default
 
 
 def _of_many(want: Any, kinds: Any) -> Any:
@@ -162,17 +173,13 @@ def _words(want: Any) -> str:
         return (want.extra_json_schema or {}).get("description") or _words(want.type)
     if isinstance(want, inspect.UnionType):
         return " or ".join(_words(each) for each in want.types if not isinstance(each, inspect.NoneType))
-    if isinstance(want, inspect.IntType | inspect.FloatType):
-        least, most = want.ge if want.ge is not None else want.gt, want.le if want.le is not None else want.lt
-        whole = "a whole number" if isinstance(want, inspect.IntType) else "a number"
-        above = "above" if want.gt is not None else "from"
-        low = f" {above} {_plain(least)}" if least is not None else ""
-        return f"{whole}{low}" + (f" to {_plain(most)}" if most is not None else "")
     if isinstance(want, inspect.LiteralType):
         return " or ".join(f'"{value}"' for value in want.values)
     if isinstance(want, inspect.TupleType):
         return f"a list of {len(want.item_types)} values"
     for type_, words in (
+        (inspect.IntType, "a whole number" + _range(want)),
+        (inspect.FloatType, "a number" + _range(want)),
         (inspect.BoolType, "true or false"),
         (inspect.StrType, "text in quotes that is not empty" if getattr(want, "min_length", 0) else "text in quotes"),
         (inspect.CollectionType, "a list"),
@@ -180,6 +187,14 @@ def _words(want: Any) -> str:
         if isinstance(want, type_):
             return words
     return "a table"
+
+
+def _range(want: Any) -> str:
+    """The bounds of a number's type."""
+    above, least, below, most = (getattr(want, name, None) for name in ("gt", "ge", "lt", "le"))
+    low = f" above {_plain(above)}" if above is not None else f" from {_plain(least)}" if least is not None else ""
+    high = most if most is not None else below
+    return low + (f" to {_plain(high)}" if high is not None else "")
 
 
 def _plain(number: float) -> str:
