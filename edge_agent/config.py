@@ -19,7 +19,7 @@ import msgspec
 
 from edge_agent import toml
 from edge_agent.errors import ConfigError, EdgeAgentError, ManifestError, SourceError, nearest
-from edge_agent.events import AnyEvent, GapEvent
+from edge_agent.events import AnyEvent, GapEvent, kind_of
 from edge_agent.files import others_may, read_regular
 from edge_agent.redact import HIDDEN, redact
 from edge_agent.toml import PREFIX, REPORT, Name
@@ -45,7 +45,7 @@ _LEVELS = "1 to 3 topic levels without + # or spaces"
 _REPORTS = '"changes", "every" or "summary:10s"'
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 CLASSES = ("alert", "telemetry")
-EVENT_KINDS = tuple(str(event.__struct_config__.tag) for event in get_args(AnyEvent) if event is not GapEvent)
+EVENT_KINDS = tuple(kind_of(event) for event in get_args(AnyEvent) if event is not GapEvent)
 """of events; gaps are alerts always"""
 
 MEANT = {

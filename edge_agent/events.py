@@ -122,6 +122,11 @@ class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
 AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | AnomalyEvent | GapEvent
 
 
+def kind_of(event: Event | type[Event]) -> str:
+    """detections, text, scores, ...: what its JSON says."""
+    return str(event.__struct_config__.tag)
+
+
 TITLE = "edge-agent event, version 1"
 
 

@@ -128,7 +128,7 @@ def test_help_and_package_load_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize(("module", "without"), [("consumer.listen", {"numpy"})])
+@pytest.mark.parametrize(("module", "without"), [("consumer.listen", {"numpy"}), ("agent.agent", {"numpy", "paho"})])
 def test_what_is_not_needed_is_not_loaded(module: str, without: set[str]) -> None:
     code = f"import sys, edge_agent.{module}; print(*sorted({without} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -99,7 +99,7 @@ def test_health_says_which_mqtt_is_spoken(tmp_path: Path) -> None:
         agent = Agent(config.load(write(tmp_path, server.url, "words")))
         assert agent.link is not None
         agent.link.start()
-        until(lambda: agent.health()["mqtt"] == "5", "it is known once it is connected")
+        until(lambda: agent.state.health()["mqtt"] == "5", "it is known once it is connected")
         agent.link.stop(drain=0)
         agent.outbox.close()
 

@@ -7,18 +7,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edge_agent import paths
 from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.manifest import Served
-from edge_agent.serving.models import Models, Pace
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import check_chain, check_order, make_task
 from edge_agent.types import Frame, Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Stats
+
+if TYPE_CHECKING:
+    from edge_agent.serving.models import Models, Pace
 
 WORDS = 64
 """texts that wait for a task where none may be dropped; then the source waits"""
@@ -143,6 +146,8 @@ def pace_of(pipe: Pipeline, opened: Opened) -> Pace:
     """How fast its samples come: as its source says, else as cameras do; what waits comes as fast as it is taken, and
     text always waits.
     """
+    from edge_agent.serving.models import Pace
+
     stated = parse_uri(pipe.source).options.get("fps") or CAMERA_FPS
     return Pace(float(stated) if opened.live else math.inf, pipe.workers)
 

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         signal.signal(signal.SIGHUP, lambda *_: look.set())
     loaded = config.load(args.config)
     with config.of(args.config):
-        agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"))
+        agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"), look=look)
     for pipe in loaded.pipeline:
         for word in config.warnings(pipe):
             note(f"{args.config}: {word}")
@@ -41,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
-    agent.look = look
     if sys.stdin is None or not sys.stdin.isatty():
         signal.signal(signal.SIGHUP, lambda *_: agent.reload())
     _notify("READY=1")

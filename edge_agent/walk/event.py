@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, TypeAlias
 
 from edge_agent.errors import ModelError
 from edge_agent.events import (
@@ -17,8 +17,9 @@ from edge_agent.events import (
     TextEvent,
     rfc3339,
 )
-from edge_agent.types import Anomaly, Detections, Embedding, Finding, Frame, Scores, Spans, Text
-from edge_agent.walk.report import SampleOrFinding
+from edge_agent.types import Anomaly, Detections, Embedding, Finding, Frame, Sample, Scores, Spans, Text
+
+SampleOrFinding: TypeAlias = Sample | Finding
 
 
 def to_event(found: SampleOrFinding, pipeline: str) -> Event:

@@ -16,7 +16,8 @@ import msgspec
 
 from edge_agent.errors import InputError, ModelError
 from edge_agent.types import Finding, Sample, Sink, Task
-from edge_agent.walk.report import Reporter, SampleOrFinding
+from edge_agent.walk.event import SampleOrFinding
+from edge_agent.walk.report import Reporter
 
 log = logging.getLogger("edge_agent")
 

@@ -9,12 +9,76 @@ from typing import TypeAlias
 
 import msgspec
 
-from edge_agent.events import AnomalyEvent, DetectionsEvent, Event, ScoresEvent, SpansEvent, TextEvent
-from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores
+from edge_agent.config import Pipeline
+from edge_agent.events import AnomalyEvent, DetectionsEvent, Event, ScoresEvent, SpansEvent, TextEvent, kind_of
+from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Text
+from edge_agent.walk.event import SampleOrFinding, to_event
 
-SampleOrFinding: TypeAlias = Sample | Finding
 Reporter: TypeAlias = Callable[["Iterable[SampleOrFinding] | None"], "Iterable[SampleOrFinding]"]
 """Findings of one sample -> those to report; None when the samples have ended."""
+
+
+class Report:
+    """The events of one pipeline on their way to where they are kept. Of one thread at a time.
+
+    `keep` takes each finding, `done` each sample once all its findings were taken, `end` ends it.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        live: bool,
+        put: Callable[[Event, str, int | None], object],
+        passed: Callable[[int], object],
+        saving: Callable[[], bool],
+    ) -> None:
+        """`put` keeps an event of a class, and where the source resumes behind it; `passed` is given the place up to
+        which the source is done, where that lies behind the last event; `saving`: whether repeats are to be folded.
+        """
+        how = pipe.report or ("changes" if live else "every")
+        self.worth = reporter(how)
+        self._pipe, self._put, self._passed, self._saving = pipe, put, passed, saving
+        self._late = how.startswith("summary")
+        """findings may still be reported when later samples are done"""
+        self._fold = Folder()
+        self._kept: int | None = None
+        self._done: int | None = None
+        """marks of the last event, and of the last sample that was dealt with"""
+
+    def keep(self, found: SampleOrFinding) -> None:
+        """Make the event of a finding, and keep it, or what it is folded with."""
+        event = to_event(found, self._pipe.name)
+        folds = self._class_of(event) == "telemetry" and self._saving()
+        self._put_each(self._fold(event, folds, _mark(found.of if isinstance(found, Finding) else found)))
+
+    def done(self, sample: Sample) -> None:
+        """All that is reported of this sample was kept."""
+        self._done = _mark(sample)
+        # what is held back would not come again
+        if not self._fold.holds and not self._late:
+            self._pass()
+
+    def end(self) -> None:
+        """The samples have ended: keep what was held back."""
+        self._put_each(self._fold(None, False))
+        self._pass()
+
+    def _class_of(self, event: Event) -> str:
+        return self._pipe.class_of(kind_of(event))
+
+    def _put_each(self, events: Iterable[tuple[Event, int | None]]) -> None:
+        for event, mark in events:
+            self._kept = mark
+            self._put(event, self._class_of(event), mark)
+
+    def _pass(self) -> None:
+        if self._done is not None and self._done != self._kept:
+            self._passed(self._done)
+
+
+def _mark(sample: Sample) -> int | None:
+    """Where its source resumes behind it; None where it has no such place."""
+    return sample.mark if isinstance(sample, Text) else None
 
 
 def reporter(how: str) -> Reporter:

@@ -19,9 +19,9 @@ from edge_agent.paths import home
 from edge_agent.tasks import make_task
 from edge_agent.types import Detections, Finding, Floats, Frame, Task
 from edge_agent.uri import Uri
-from edge_agent.walk.event import to_event
+from edge_agent.walk.event import SampleOrFinding, to_event
 from edge_agent.walk.pipeline import Stats, run
-from edge_agent.walk.report import SampleOrFinding, reporter
+from edge_agent.walk.report import reporter
 from tests.bench.measure import Row, Took, in_turns, ms, ratio
 from tests.bench.setup import DETECTORS, SHAPED, Place, again, plain, served
 

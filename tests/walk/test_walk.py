@@ -15,11 +15,11 @@ from edge_agent.errors import InputError
 from edge_agent.events import DetectionsEvent, ScoresEvent, TextEvent
 from edge_agent.types import Detections, Embedding, Finding, Frame, ModelRef, Sample, Scores, Text
 from edge_agent.walk import mailbox
-from edge_agent.walk.event import to_event
+from edge_agent.walk.event import SampleOrFinding, to_event
 from edge_agent.walk.lane import Lane
 from edge_agent.walk.mailbox import Mailbox
 from edge_agent.walk.pipeline import Stats, run, run_abreast
-from edge_agent.walk.report import Folder, SampleOrFinding, reporter
+from edge_agent.walk.report import Folder, reporter
 from tests.broker import until
 
 MODEL = ModelRef("m", "1", "0" * 64)

@@ -1,0 +1,67 @@
+"""From the source of a pipeline into its mailbox."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from edge_agent.agent.line import Line
+from edge_agent.errors import SourceError
+from edge_agent.redact import redact
+from edge_agent.types import StreamState, Text
+
+log = logging.getLogger("edge_agent")
+
+REOPEN_S, REOPEN_SHARE = (1.0, 30.0), 1 / 30
+"""seconds, first and longest wait before a source that failed is opened again, and the share of the time that it has
+been away, which is waited in between"""
+
+
+def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) -> None:
+    """Read the source until it ends or `stop` is set; a live source that fails is opened again.
+
+    `changed` is called when what the source says of itself changes. Raises SourceError.
+    """
+    taken_at = time.monotonic()
+    try:
+        while not stop.is_set():
+            try:
+                for item in line.opened.run(stop):
+                    if isinstance(item, StreamState):
+                        if item.condition != "ended" or not stop.is_set():
+                            _note(line, item, changed)
+                        continue
+                    line.taken += 1
+                    line.once = isinstance(item, Text) and item.mark is None
+                    taken_at = time.monotonic()
+                    if not line.box.put(item):
+                        return
+                break
+            except SourceError as error:
+                if not line.opened.live:
+                    raise
+                _note(line, StreamState("reconnecting", str(error)), changed)
+                wait = max(REOPEN_S[0], REOPEN_SHARE * (time.monotonic() - taken_at))
+                stop.wait(min(REOPEN_S[1], wait) * random.uniform(0.5, 1.0))
+        if not stop.is_set():
+            _note(line, StreamState("ended", "the source has ended"), changed)
+        elif line.stream.condition != "ended":
+            _note(line, StreamState("stopped", "the agent was stopped"), changed)
+    finally:
+        line.box.close()
+
+
+def _note(line: Line, state: StreamState, changed: Callable[[], object]) -> None:
+    """What the source says of itself now."""
+    # somebody else's source may have said it
+    state = StreamState(state.condition, redact(" ".join(state.why.split())))
+    if state.condition != line.stream.condition:
+        calm = state.condition in ("ok", "ended", "stopped")
+        why = state.why and f": {state.why}"
+        log.log(logging.INFO if calm else logging.WARNING, "%s: stream is %s%s", line.config.name, state.condition, why)
+        line.since = time.time()
+    line.stream = state
+    changed()

@@ -1,0 +1,117 @@
+"""What the device says about itself: the state of each pipeline, and its health."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edge_agent import __version__
+from edge_agent.agent.line import Line
+from edge_agent.device.health import rss_bytes
+from edge_agent.events import rfc3339
+from edge_agent.link import topics
+from edge_agent.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from edge_agent.link.link import Link
+
+STATE_S = 10.0
+"""seconds between two states of a pipeline while nothing changes"""
+HEALTH_S = 30.0
+"""seconds between two reports on the device itself"""
+METERED_S = 3600.0
+"""seconds between two of each of these on a metered link while nothing changes but counts"""
+COUNTING = {"samples", "dropped", "answered", "bad", "events", "waiting", "acknowledged", "store_bytes", "rss_bytes"}
+COUNTING |= {"at", "uptime_s", "passed_over"}
+"""the fields of state and health that change by themselves"""
+
+
+def line_state(line: Line) -> dict[str, object]:
+    """What is retained under PIPELINE/state."""
+    return {
+        "v": 1,
+        "stream": line.stream.condition,
+        "why": line.stream.why,
+        "since": rfc3339(line.since),
+        "samples": line.taken,
+        "dropped": line.box.dropped,
+        "answered": line.stats.samples,
+        "bad": line.stats.bad,
+        "trouble": line.stats.trouble,
+        "events": line.stats.findings,
+        "models": line.models,
+        "refused": line.refused,
+    }
+
+
+def device_health(outbox: Outbox, link: Link | None, started: float) -> dict[str, object]:
+    """What is retained under health. `started`: monotonic."""
+    return {
+        "v": 1,
+        "at": rfc3339(time.time()),
+        "version": __version__,
+        "uptime_s": round(time.monotonic() - started, 1),
+        "rss_bytes": rss_bytes(),
+        "store_bytes": outbox.size,
+        "waiting": outbox.waiting,
+        "events": outbox.counts.put,
+        "acknowledged": outbox.counts.done,
+        "lost": outbox.counts.dropped,
+        "disk": outbox.trouble or "ok",
+        "mqtt": link.speaks if link else "",
+        "passed_over": link.passed_over if link else 0,
+    }
+
+
+class State:
+    """Says the states and the health from time to time, retained. Of one thread."""
+
+    def __init__(self, lines: Sequence[Line], outbox: Outbox, link: Link | None) -> None:
+        self.lines, self.outbox, self.link = lines, outbox, link
+        self.started = time.monotonic()
+        self._state_at = self._health_at = 0.0
+        """monotonic times of the next ones"""
+        self._said: dict[str, tuple[dict[str, object], float]] = {}
+        """what was said last under each topic, without what counts, and when (monotonic)"""
+
+    def states(self) -> dict[str, dict[str, object]]:
+        """That of each pipeline."""
+        return {line.config.name: line_state(line) for line in self.lines}
+
+    def health(self) -> dict[str, object]:
+        """That of the device."""
+        return device_health(self.outbox, self.link, self.started)
+
+    def say_due(self, changed: bool) -> None:
+        """Say what has not been said for a while; the states at once when one `changed`."""
+        now = time.monotonic()
+        if changed or now >= self._state_at:
+            self._state_at = now + STATE_S
+            self.say_states()
+        if now >= self._health_at:
+            self._health_at = now + HEALTH_S
+            self.say_health()
+
+    def say_states(self) -> None:
+        """The state of each pipeline."""
+        for name, state in self.states().items():
+            self._say(topics.state(name), state)
+
+    def say_health(self) -> None:
+        """How the device is."""
+        self._say(topics.HEALTH, self.health())
+
+    def _say(self, tail: str, body: dict[str, object]) -> None:
+        """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""
+        if self.link is None:
+            return
+        budget, now = self.link.budget, time.monotonic()
+        telling = {key: value for key, value in body.items() if key not in COUNTING}
+        before, said_at = self._said.get(tail, ({}, -METERED_S))
+        if budget.per_day is not None and now < said_at + METERED_S and (budget.saving or telling == before):
+            return
+        self._said[tail] = telling, now
+        self.link.say(tail, msgspec.json.encode(body))
