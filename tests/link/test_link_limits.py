@@ -236,6 +236,7 @@ def test_states_leave_the_bytes_of_a_metered_link_to_the_events(tmp_path: Path) 
                 return [topic for topic, _, _ in list(consumer.heard) if topic.endswith(("state", "health"))]
 
             agent.link.start()
+            until(lambda: agent.link is not None and agent.link.connected, "it is connected")
             for taken in range(20):
                 agent.lines[0].taken = taken
                 agent.state.say_states()
