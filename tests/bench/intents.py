@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.figures.scores import auroc
+from edge_agent.samples.everyday import SENTENCES
 from edge_agent.tasks.text.encoder import encoder
-from edge_agent.tasks.text.head import UNKNOWN, LabelHead, fit
+from edge_agent.tasks.text.head import UNKNOWN, LabelHead, fit, strangers
 from edge_agent.types import Floats
 from tests.conftest import ROOT
 from tests.tasks.text_models import registered
@@ -102,9 +103,12 @@ def one(train: Rows, test: Rows, left_out: float, each: int, draw: int, vectors:
     strange = [row for row in asked if row[2] in gone]
     fits, strange = (rows[:: max(1, len(rows) // ASKED)] for rows in (fits, strange))
     x = np.stack([vectors[text] for text in texts])
+    shown = strangers({label: [text for text, own in picked if labels[own] == label] for label in labels})
+    rows = [(text, number) for number, own in enumerate(shown.values()) for text in own]
+    given, many = [text for text, _ in rows], np.stack([vectors[text] for text, _ in rows])
     # processor time, which a busy box does not lengthen
     began = time.process_time()
-    made = fit(x, y, tuple(labels), texts)
+    made = fit(many, np.array([number for _, number in rows]), tuple(shown), given)
     seconds = time.process_time() - began
     began = time.process_time()
     told = [made(vectors[text], text) for text, _, _ in fits]
@@ -144,7 +148,7 @@ def table(model: str, folder: Path, only: list[str]) -> list[str]:
     for name, (train, test, left_out) in sets(folder).items():
         if only and name not in only:
             continue
-        texts = sorted({row[0] for row in (*train, *test)})
+        texts = sorted({*(row[0] for row in (*train, *test)), *SENTENCES})
         vectors = dict(zip(texts, made.embed_many(texts), strict=True))
         for each in EACH:
             rows = [one(train, test, left_out, each, draw, vectors) for draw in range(DRAWS)]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.tasks.text import head
-from edge_agent.tasks.text.head import UNKNOWN, fit, grams
+from edge_agent.tasks.text.head import UNKNOWN, fit, grams, strangers
 
 
 def clusters(
@@ -111,12 +111,12 @@ def test_same_examples_same_head() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10_000), st.booleans())
-def test_scores_sum_to_one_whatever_the_examples(labels: int, each: int, seed: int, same: bool) -> None:
+@given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10_000), st.booleans(), st.booleans())
+def test_scores_sum_to_one_whatever_the_examples(labels: int, each: int, seed: int, same: bool, strange: bool) -> None:
     x, y, others = clusters(seed, labels, each, width=12)
     if same:
         x = np.repeat(x[:1], len(x), 0)
-    made = fit(x, y, tuple(str(i) for i in range(labels)))
+    made = fit(x, y, (*(str(i) for i in range(labels - 1)), UNKNOWN if strange else "last"))
     for vector in [*x[:3], *others[:3], -x[0], np.zeros_like(x[0])]:
         scores = made(vector)
         assert set(scores) == {UNKNOWN, *made.labels}
@@ -129,6 +129,32 @@ def test_a_label_of_ones_own_may_be_called_unknown() -> None:
     scores = fit(x, y, ("a", "b", UNKNOWN))(x[-1])
     assert max(scores, key=scores.__getitem__) == UNKNOWN
     assert abs(sum(scores.values()) - 1) < 1e-6
+
+
+def test_examples_of_what_is_unknown_catch_more_and_lose_few() -> None:
+    labels = tuple("abcde")
+    lost: tuple[list[bool], list[bool]] = ([], [])
+    caught: tuple[list[bool], list[bool]] = ([], [])
+    for seed in range(6):
+        x, y, others = clusters(seed, labels=5, each=40, width=16, spread=1.0)
+        train, shown, asked = np.arange(len(y)) % 4 == 0, others[::2], others[1::2]
+        plain = fit(x[train], y[train], labels)
+        more = np.concatenate([x[train], shown]), np.concatenate([y[train], np.full(len(shown), 5)])
+        made = fit(*more, (*labels, UNKNOWN))
+        assert len(made.examples) == len(plain.examples)
+        for number, one in enumerate((plain, made)):
+            lost[number].extend(max(s := one(v), key=s.__getitem__) == UNKNOWN for v in x[~train])
+            caught[number].extend(max(s := one(v), key=s.__getitem__) == UNKNOWN for v in asked)
+    assert np.mean(caught[1]) > np.mean(caught[0])
+    assert np.mean(lost[1]) < 0.12
+
+
+def test_sentences_of_everyday_life_are_shown_as_unknown() -> None:
+    plain = strangers({"a": ["one", "two"], "b": ["three", "four"]})
+    assert list(plain) == ["a", "b", UNKNOWN] and len(plain[UNKNOWN]) == 2 * head.STRANGE
+    taken = plain[UNKNOWN][0]
+    own = strangers({UNKNOWN: ["mine", "yours"], "a": [taken, "two"]})
+    assert own[UNKNOWN][:2] == ["mine", "yours"] and taken not in own[UNKNOWN]
 
 
 def test_many_examples_of_one_label_and_few_of_another() -> None:

@@ -6,13 +6,15 @@ tells apart what an encoder holds for the same. Each head's weights minimise
 by L-BFGS (Nocedal & Wright, Numerical Optimization, alg. 7.4 and 7.5). How much each head counts, and how sure the sum
 is, are the two factors of their logits with the least loss on examples that the heads have not seen (stacking, Wolpert
 1992; it holds temperature scaling, Guo et al. 2017). Whether a text fits any label is asked of its nearest example and
-of the odds of the best label; the limit is what examples have of each other that were not seen.
+of the odds of the best label; the limit is what examples have of each other that were not seen. Examples of a label
+"unknown" show what fits no other one: that label is as likely as the heads find it, held down where it would take too
+many examples of the others, and its examples are not those that a text has to be near to.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -20,6 +22,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.samples.everyday import SENTENCES
 from edge_agent.types import Floats
 
 Doubles = npt.NDArray[np.float64]
@@ -43,7 +46,10 @@ CLOSE, CLOSER = 1e-3, 1e-4
 HELD, LIKELY = 4.0, 1.65
 """how strongly the two heads' weights are held near what is likely, and what the head on words is likely to count"""
 LOST = 0.05
-"""share of unseen examples that are given up as "unknown"; each label has the same say"""
+"""share of unseen examples that are given up as "unknown", each label having the same say, at most half of them as they
+look more like its examples"""
+STRANGE = 2
+"""sentences of everyday life, for each example that a label has, that show what is unknown"""
 ODDS = 0.05
 """what one unit of the log odds of the best label adds to the cosine of the nearest example"""
 
@@ -124,7 +130,7 @@ class LabelHead:
     counted: Floats
     """(BUCKETS, K), times what that head counts; (0, K) without texts"""
     examples: Floats
-    """(m, d) of length 1"""
+    """(m, d) of length 1, none of "unknown"'s"""
     at: npt.NDArray[np.int32]
     """(g,) buckets of the examples' words and letters, one example after the other"""
     much: Floats
@@ -147,13 +153,23 @@ class LabelHead:
             whole = np.zeros(BUCKETS, np.float32)
             whole[at] = much
             near = (near + np.add.reduceat(whole[self.at] * self.much, self.first)) / 2
-        shares = _softmax(logits[None].astype(np.float64))[0]
-        score = _score(near.max()[None], logits[None].astype(np.float64))[0]
+        wide, strange = logits[None].astype(np.float64), _strange(self.labels)
+        score = _score(near.max()[None], wide, strange)[0]
         doubt = np.exp(np.clip((self.limit[0] - score) * self.limit[1], -50, 50))
         scores = {UNKNOWN: float(doubt / (1 + doubt))}
-        for label, share in zip(self.labels, shares / (1 + doubt), strict=True):
-            scores[label] = scores.get(label, 0.0) + float(share) if label == UNKNOWN else float(share)
+        for label, share in zip(self.labels, _softmax(wide)[0] / (1 + doubt), strict=True):
+            scores[label] = scores.get(label, 0.0) + float(share)
         return scores
+
+
+def strangers(labels: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """`labels` and, as examples of "unknown" after a user's own, sentences of everyday life, STRANGE for each example
+    that a label has.
+    """
+    taken = {text for texts in labels.values() for text in texts}
+    most = round(STRANGE * sum(map(len, labels.values())) / len(labels))
+    everyday = [sentence for sentence in SENTENCES[:most] if sentence not in taken]
+    return {**{label: list(texts) for label, texts in labels.items()}, UNKNOWN: [*labels.get(UNKNOWN, ()), *everyday]}
 
 
 def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str] | None = None) -> LabelHead:
@@ -173,7 +189,9 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
         counted = _dense(rows)
         spans.append(_span(counted))
         near = (near + counted @ counted.T) / 2
-    near = np.where(folds[:, None] != folds[None], near, -1).max(1)
+    strange = _strange(labels)
+    known = fy != strange
+    near = np.where((folds[:, None] != folds[None]) & known[None], near, -1).max(1)
     held = [
         [_held_out(x, fy, count, folds, l2) for l2 in (L2 if i == 0 else (GRAMS_L2,))] for i, (x, _) in enumerate(spans)
     ]
@@ -182,13 +200,24 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
     best = min(range(len(found)), key=lambda i: found[i][0])
     share = found[best][1]
     logits = np.stack([f * z for f, z in zip(share, tries[best], strict=True)]).sum(0, dtype=np.float64)
-    score = _score(near, logits)
     # each label has the same say, however many examples it has
-    weight = 1 / np.bincount(fy)[fy]
+    weight = 1 / np.bincount(fy)[fy[known]]
+    down = 0.0
+    if strange >= 0:
+        room = _known(logits, strange).max(1) - logits[:, strange]
+        # a little more: examples that are all the same would lie on the very border
+        down = min(0.0, float(_quantiles(room[known], weight, (LOST / 2,))[0]) - 0.01)
+        logits[:, strange] += down
+    score = _score(near, logits, strange)[known]
     low, middle = _quantiles(score, weight, (LOST, 0.5))
     steep = 3 / max(float(middle - low), 0.02)
     # "unknown" is said where it is likelier than the best label
-    (limit,) = _quantiles(score + np.log(_softmax(logits).max(1)) / steep, weight, (LOST,))
+    shares = _softmax(logits)[known]
+    best_share = _known(shares, strange).max(1)
+    there = best_share == shares.max(1)
+    left = float(weight[there].sum() / weight.sum())
+    values = score[there] + np.log(best_share[there]) / steep
+    (limit,) = _quantiles(values, weight[there], (max(0.0, LOST - (1 - left)) / left,))
 
     whole = _served(vectors, y, few, spans[0], count, L2[best])
     weights, bias = share[0] * whole[0], share[0] * whole[1]
@@ -202,13 +231,16 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
             w, b = _logistic(spans[1][0], fy, count, GRAMS_L2, CLOSER)
             w = spans[1][1] @ w
         words, bias = share[1] * w, bias + share[1] * b
+    if strange >= 0:
+        bias[strange] += down
+    rows = [row for row, keep in zip(rows, known, strict=False) if keep]
     sizes = [len(at) for at, _ in rows]
     return LabelHead(
         labels,
         weights.astype(np.float32),
         bias.astype(np.float32),
         words.astype(np.float32),
-        vectors[few],
+        vectors[few][known],
         np.concatenate([at for at, _ in rows]).astype(np.int32) if rows else np.zeros(0, np.int32),
         np.concatenate([much for _, much in rows]) if rows else np.zeros(0, np.float32),
         np.cumsum([0, *sizes[:-1]]).astype(np.int32) if rows else np.zeros(0, np.int32),
@@ -247,11 +279,22 @@ def _span(rows: Floats) -> tuple[Floats, Floats]:
     return x.astype(np.float32), turn.astype(np.float32)
 
 
-def _score(near: Real, logits: Real) -> Doubles:
+def _strange(labels: tuple[str, ...]) -> int:
+    """Which label is "unknown"; -1 where none is."""
+    return labels.index(UNKNOWN) if UNKNOWN in labels else -1
+
+
+def _known(logits: Doubles, strange: int) -> Doubles:
+    """(n, K), minus infinity for "unknown"."""
+    known: Doubles = np.where(np.arange(logits.shape[1]) == strange, -np.inf, logits)
+    return known
+
+
+def _score(near: Real, logits: Doubles, strange: int) -> Doubles:
     """(n,): how well texts fit any label, from the cosine of the nearest example and the log odds of the best label."""
-    z = logits.astype(np.float64)
-    best = z.max(1)
-    rest = np.logaddexp.reduce(np.where(np.arange(z.shape[1]) == z.argmax(1)[:, None], -np.inf, z), 1)
+    known = _known(logits, strange)
+    best = known.max(1)
+    rest = np.logaddexp.reduce(np.where(np.arange(known.shape[1]) == known.argmax(1)[:, None], -np.inf, logits), 1)
     score: Doubles = near + ODDS * np.clip(best - rest, -10, 10)
     return score
 

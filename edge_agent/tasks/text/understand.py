@@ -22,11 +22,12 @@ import numpy as np
 from edge_agent import files, toml
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.manifest import Served
+from edge_agent.samples import everyday
 from edge_agent.tasks.text import encoder as encoder_module
 from edge_agent.tasks.text import head as head_module
 from edge_agent.tasks.text import wordpiece
 from edge_agent.tasks.text.encoder import Encoder, encoder
-from edge_agent.tasks.text.head import BUCKETS, UNKNOWN, LabelHead, fit
+from edge_agent.tasks.text.head import BUCKETS, UNKNOWN, LabelHead, fit, strangers
 from edge_agent.types import Embedding, Finding, Scores, Task, Text
 from edge_agent.uri import Uri, option
 
@@ -124,7 +125,7 @@ def classify(uri: Uri, model: Served, home: Path) -> Task:
     told = f"{_code()} {model.ref.sha256} {model.manifest.text} {words} "
     key = hashlib.sha256(told.encode() + raw).hexdigest()
     place = home / "heads" / f"{key}.npz"
-    head = load(place, tuple(labels), len(made.embed(made.read("a"))))
+    head = load(place, tuple(strangers(labels)), len(made.embed(made.read("a"))))
     if head is None:
         head = _fit(made, labels, path)
         save(place, head)
@@ -173,7 +174,7 @@ def _texts(value: object) -> bool:
 def _code() -> str:
     """Of the code that reads texts and fits heads: a head that other code made is fitted anew."""
     digest = hashlib.sha256()
-    for module in (head_module, wordpiece, encoder_module):
+    for module in (head_module, everyday, wordpiece, encoder_module):
         with contextlib.suppress(OSError):
             digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
@@ -181,19 +182,25 @@ def _code() -> str:
 
 def _fit(made: Encoder, labels: dict[str, list[str]], path: str) -> LabelHead:
     """Embed the examples and fit. ConfigError for one that the encoder cannot read."""
-    y = np.repeat(np.arange(len(labels)), [len(sentences) for sentences in labels.values()])
-    texts = [sentence for sentences in labels.values() for sentence in sentences]
-    for label, sentence in zip(y, texts, strict=True):
+    for label, sentence in ((label, sentence) for label, sentences in labels.items() for sentence in sentences):
         try:
             if made.windows(sentence):
                 continue
         except InputError as error:
             raise ConfigError(f"{path}: an example cannot be used: {error}") from None
         raise ConfigError(
-            f'{path}: label "{tuple(labels)[label]}": {made.model.ref.name} knows hardly a word of "{sentence}"; '
+            f'{path}: label "{label}": {made.model.ref.name} knows hardly a word of "{sentence}"; '
             "write it in a language that the model was made for, or use another model"
         )
-    return fit(made.embed_many(texts), y, tuple(labels), texts)
+    return learn(made, labels)
+
+
+def learn(made: Encoder, labels: dict[str, list[str]]) -> LabelHead:
+    """A head fitted on these examples of each label, and on what shows what is unknown."""
+    shown = strangers(labels)
+    y = np.repeat(np.arange(len(shown)), [len(sentences) for sentences in shown.values()])
+    texts = [sentence for sentences in shown.values() for sentence in sentences]
+    return fit(made.embed_many(texts), y, tuple(shown), texts)
 
 
 # ── stored heads ─────────────────────────────────────────────────────────────────────────────────────────

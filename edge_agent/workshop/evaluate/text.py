@@ -19,7 +19,7 @@ from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text.encoder import Encoder, encoder
-from edge_agent.tasks.text.head import UNKNOWN, fit
+from edge_agent.tasks.text.head import UNKNOWN, fit, strangers
 from edge_agent.tasks.text.understand import LEAST, Classify
 from edge_agent.types import Embedding, Finding, Floats, Scores, Task, Text
 from edge_agent.uri import Uri
@@ -135,14 +135,14 @@ def _head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say
         notes.append(f"{len(rare)} labels have fewer than {LEAST} rows in {args.train} and are never said: {rare[0]} …")
     if len(labels) < 2:
         raise UsageError(f"--train {args.train}: {len(labels)} labels with {LEAST} rows or more; give two such labels")
-    rows = [
-        (text, labels.index(label)) for text, label in zip(train.texts, train.labels, strict=True) if label in labels
-    ]
+    given = list(zip(train.texts, train.labels, strict=True))
+    shown = strangers({label: [text for text, own in given if own == label] for label in labels})
+    rows = [(text, number) for number, texts in enumerate(shown.values()) for text in texts]
     vectors = _vectors(made, [text for text, _ in rows], f"{model.ref.name} on {Path(args.train).name}", say)
     read = np.isfinite(vectors[:, 0])
     y = np.array([label for _, label in rows], np.int64)
     texts = [text for (text, _), there in zip(rows, read, strict=True) if there]
-    return Classify(made, fit(vectors[read], y[read], tuple(labels), texts))
+    return Classify(made, fit(vectors[read], y[read], tuple(shown), texts))
 
 
 def _by_number(given: list[str], names: list[str]) -> list[str]:
