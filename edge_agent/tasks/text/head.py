@@ -45,7 +45,7 @@ CLOSE, CLOSER = 1e-3, 1e-4
 """slope at which a search ends, relative to the loss: of heads that are tried, and of those that serve"""
 HELD, LIKELY = 4.0, 1.65
 """how strongly the two heads' weights are held near what is likely, and what the head on words is likely to count"""
-LOST = 0.05
+LOST = 0.04
 """share of unseen examples that are given up as "unknown", each label having the same say, at most half of them as they
 look more like its examples"""
 STRANGE = 2
