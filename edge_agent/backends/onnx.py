@@ -7,7 +7,6 @@ milliseconds after each run, slows down threefold beside one busy process, and i
 from __future__ import annotations
 
 import functools
-import mmap
 import os
 import platform
 import re
@@ -23,7 +22,17 @@ import numpy.typing as npt
 
 from edge_agent.backends import with_sizes
 from edge_agent.errors import ModelError, RefusedError
-from edge_agent.graphs.protobuf import block, fields, integer, numbers, text
+from edge_agent.graphs.onnx_proto import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    has_external_data,
+    tensor_proto,
+    value_info,
+)
+from edge_agent.graphs.protobuf import block, integer, mapped, text
 from edge_agent.types import Net, Tensors, TensorSpec
 
 PROVIDERS = "EDGE_AGENT_PROVIDERS"
@@ -147,39 +156,33 @@ def _without(path: Path) -> list[str]:
     """
     if not saturates():
         return []
-    data = memoryview(path.read_bytes())
-    steps: list[str] = []
-    many: set[str] = set()
     try:
-        for at, end in [(a, e) for n, _, a, e in fields(data, 0, len(data)) if n == 7]:
-            for number, _, a, e in fields(data, at, end):
-                inside = list(fields(data, a, e)) if number in (1, 5) else []
-                said = {key: [text(data, b, f) for n, _, b, f in inside if n == key] for key in (1, 4) if number == 1}
-                if said.get(4) == ["DequantizeLinear"] and len(said[1]) == 2:
-                    steps.append(said[1][1])
-                if number == 5 and any(size > 1 for field in inside if field[0] == 1 for size in numbers(data, field)):
-                    many |= {text(data, b, f) for n, _, b, f in inside if n == 8}
+        with mapped(path) as file:
+            graphs = list(file.message().messages(ModelProto.GRAPH))
+            nodes = [node for graph in graphs for node in graph.messages(GraphProto.NODE)]
+            widened = [n.texts(NodeProto.INPUT) for n in nodes if n.text(NodeProto.OP_TYPE) == "DequantizeLinear"]
+            scales = {names[1] for names in widened if len(names) == 2}
+            tensors = [tensor for graph in graphs for tensor in graph.messages(GraphProto.INITIALIZER)]
+            many = {t.text(TensorProto.NAME) for t in tensors if any(n > 1 for n in t.numbers(TensorProto.DIMS))}
     except (IndexError, ValueError):
         return []
-    return [S8_TO_U8] if many.intersection(steps) else []
+    return [S8_TO_U8] if many & scales else []
 
 
 def _largest_product() -> bytes:
     """An ONNX network of one operator: a, U8 [TERMS, TERMS], times S8 that are all 127."""
-
-    def value(name: bytes, kind: int) -> bytes:
-        shape = block(1, integer(1, TERMS)) * 2
-        return block(1, name) + block(2, block(1, integer(1, kind) + block(2, shape)))
-
-    node = block(1, b"a") + block(1, b"b") + block(2, b"sums") + block(4, b"MatMulInteger")
-    weight = integer(1, TERMS) * 2 + integer(2, INT8) + block(8, b"b") + block(9, bytes([127]) * TERMS**2)
-    ends = block(11, value(b"a", UINT8)) + block(12, value(b"sums", INT32))
-    graph = block(1, node) + block(2, b"product") + block(5, weight) + ends
-    return integer(1, 8) + block(7, graph) + block(8, integer(2, 17))
-
-
-UINT8, INT8, INT32 = 2, 3, 6
-"""TensorProto.DataType"""
+    shape = [TERMS, TERMS]
+    names = text(NodeProto.INPUT, "a") + text(NodeProto.INPUT, "b") + text(NodeProto.OUTPUT, "sums")
+    graph = [
+        block(GraphProto.NODE, names + text(NodeProto.OP_TYPE, "MatMulInteger")),
+        text(GraphProto.NAME, "product"),
+        block(GraphProto.INITIALIZER, tensor_proto("b", np.full(shape, 127, np.int8))),
+        block(GraphProto.INPUT, value_info("a", TensorProto.UINT8, shape)),
+        block(GraphProto.OUTPUT, value_info("sums", TensorProto.INT32, shape)),
+    ]
+    operators = integer(OperatorSetIdProto.VERSION, 17)
+    made = integer(ModelProto.IR_VERSION, 8) + block(ModelProto.GRAPH, b"".join(graph))
+    return made + block(ModelProto.OPSET_IMPORT, operators)
 
 
 def bare(path: Path, threads: int = 0) -> Callable[[Tensors], object]:
@@ -317,76 +320,20 @@ def _first_sentence(error: Exception, path: Path) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-# ── external data ────────────────────────────────────────────────────────────────────────────────────────
-# A model may name files that hold its weights. They have no hash, so that nobody would notice when they are no longer
-# what was proved, they do not come along when a model is added, and older ONNX Runtimes read whatever path is named.
-
-NESTED: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "entry"},
-}
-"""Where onnx.proto (IR version 4 and later) can hold TensorProto.external_data: message -> field number -> message"""
-
-
 def _refuse_external(path: Path, source: Path) -> None:
-    """RefusedError if `path`, read from `source`, has weights in another file, wherever it lies; or is no protobuf."""
-    if source.stat().st_size == 0:
-        raise RefusedError(f"{path}: not a readable ONNX model (the file is empty)")
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data.find(b"location") < 0:
-            return
-        try:
-            outside = _external(data)
-        except (IndexError, ValueError) as error:
-            raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
+    """RefusedError if `path`, read from `source`, has weights in another file, wherever it lies; or is no protobuf.
+
+    Such files have no hash, so that nobody would notice when they are no longer what was proved, they do not come along
+    when a model is added, and older ONNX Runtimes read whatever path is named.
+    """
+    try:
+        with mapped(source) as file:
+            # the key of the entry that names the other file: most files hold none, and are not walked through
+            outside = file.mentions(b"location") and has_external_data(file.message())
+    except ValueError as error:
+        raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     if outside:
         raise RefusedError(
             f"{path}: its weights lie in another file; save it in one: "
             f'onnx.save(onnx.load("{path.name}"), "one-file.onnx")'
         )
-
-
-def _external(data: mmap.mmap) -> bool:
-    """Whether a tensor of an ONNX protobuf has an external_data entry; IndexError or ValueError if it is broken."""
-    stack = [("model", 0, len(data))]
-    while stack:
-        message, at, end = stack.pop()
-        while at < end:
-            key, at = _varint(data, at)
-            field, wire = key >> 3, key & 7
-            if wire == 0:
-                _, at = _varint(data, at)
-            elif wire in (1, 5):
-                at += 8 if wire == 1 else 4
-            elif wire == 2:
-                size, at = _varint(data, at)
-                inner = NESTED[message].get(field)
-                if inner == "entry":
-                    return True
-                if inner:
-                    stack.append((inner, at, at + size))
-                at += size
-            else:
-                raise ValueError(f"protobuf wire type {wire} at byte {at}")
-        if at > end:
-            raise ValueError(f"protobuf message ends at byte {end} within a field")
-    return False
-
-
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """Value and the place behind it of the variable-length integer at `at`."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"protobuf integer too long at byte {at}")

@@ -1,1 +1,1 @@
-"""Network files, read and changed without a runtime."""
+"""Network files without a runtime: read, cut, rewritten."""

@@ -10,14 +10,26 @@ Tables that rows are looked up in have only these rows widened; that gives the s
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from edge_agent.errors import RefusedError
-from edge_agent.graphs.nodes import FLOAT, Graph, Node
+from edge_agent.graphs.nodes import Graph, Node, readable
+from edge_agent.graphs.onnx_proto import Array, TensorProto
 
 LEAST_OPSET = 11
 """that has DynamicQuantizeLinear"""
+WIDEN: dict[str, int | list[int]] = {"to": TensorProto.FLOAT}
+"""attributes of a Cast to float32"""
+
+
+class Widened(NamedTuple):
+    """Weights that a network widens in each run: names of constants."""
+
+    weight: str
+    """int8 (K, N)"""
+    scale: str
+    """float32, one or one for each index of an axis"""
 
 
 def dynamic(path: Path, out: Path) -> int:
@@ -25,79 +37,95 @@ def dynamic(path: Path, out: Path) -> int:
 
     0: nothing is written. Raises RefusedError, one line, for a file that cannot be read.
     """
-    try:
+    with readable(path):
         graph = Graph(path)
         if graph.opset < LEAST_OPSET:
             return 0
-        found = [(n, held) for n in graph.nodes if n.op == "MatMul" and (held := _held(graph, n.inputs[1], 1))]
-        tables = [(n, held) for n in graph.nodes if _is_lookup(n) and (held := _held(graph, n.inputs[0], 0))]
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
+        found = [(n, held) for n in graph.nodes if n.op == "MatMul" and (held := _widened(graph, n.inputs[1], 1))]
+        tables = [(n, held) for n in graph.nodes if _is_lookup(n) and (held := _widened(graph, n.inputs[0], 0))]
+    if not found:
+        return 0
     quantized: dict[str, tuple[str, ...]] = {}
-    for node, (weight, scale) in found:
-        (given, _), (result,) = node.inputs, node.outputs
-        made: list[Node] = []
-        if given not in quantized:
-            # what several products take is quantized once, before the first of them
-            quantized[given] = tuple(graph.fresh(f"{given}/{what}") for what in ("u8", "scale", "zero point"))
-            made.append(Node("DynamicQuantizeLinear", (given,), quantized[given], {}))
-        small, step, zero = quantized[given]
-        whole, real, factor = (graph.fresh(f"{result}/{what}") for what in ("sum", "float", "scale"))
-        # in this order, and with the scales multiplied first, the runtime makes one operator of it
-        made += [
-            Node("MatMulInteger", (small, weight, zero), (whole,), {}),
-            Node("Cast", (whole,), (real,), {"to": FLOAT}),
-            Node("Mul", (step, scale), (factor,), {}),
-            Node("Mul", (real, factor), (result,), {}),
-        ]
-        graph.put(made, node, [node])
-    for node, (weight, scale) in tables if found else ():
-        ids, (result,), steps = node.inputs[1], node.outputs, graph.tensors[scale]
-        rows, row = graph.fresh(f"{result}/rows"), graph.fresh(f"{result}/row")
-        made = [Node("Gather", (weight, ids), (rows,), {}), Node("Cast", (rows,), (row,), {"to": FLOAT})]
-        factor = scale
-        if steps.size > 1:
-            column = graph.constant(f"{result}/steps", steps.reshape(-1, 1))
-            factor = graph.fresh(f"{result}/step")
-            made.append(Node("Gather", (column, ids), (factor,), {}))
-        graph.put([*made, Node("Mul", (row, factor), (result,), {})], node, [node])
-    if found:
-        graph.drop_unused()
-        graph.write(out)
+    for node, held in found:
+        graph.put(_product(graph, node, held, quantized), node, [node])
+    for node, held in tables:
+        graph.put(_lookup(graph, node, held), node, [node])
+    graph.drop_unused()
+    graph.write(out)
     return len(found)
+
+
+def _product(graph: Graph, node: Node, held: Widened, quantized: dict[str, tuple[str, ...]]) -> list[Node]:
+    """A MatMul in int8. `quantized`: what was quantized already, and the result's names; it is added to."""
+    (given, _), (result,) = node.inputs, node.outputs
+    made: list[Node] = []
+    if given not in quantized:
+        # what several products take is quantized once, before the first of them
+        quantized[given] = tuple(graph.fresh(f"{given}/{what}") for what in ("u8", "scale", "zero point"))
+        made.append(Node("DynamicQuantizeLinear", (given,), quantized[given], {}))
+    small, step, zero = quantized[given]
+    whole, real, factor = (graph.fresh(f"{result}/{what}") for what in ("sum", "float", "scale"))
+    # in this order, and with the scales multiplied first, the runtime makes one operator of it
+    return [
+        *made,
+        Node("MatMulInteger", (small, held.weight, zero), (whole,), {}),
+        Node("Cast", (whole,), (real,), WIDEN),
+        Node("Mul", (step, held.scale), (factor,), {}),
+        Node("Mul", (real, factor), (result,), {}),
+    ]
+
+
+def _lookup(graph: Graph, node: Node, held: Widened) -> list[Node]:
+    """A Gather of rows that are widened after it."""
+    ids, (result,), steps = node.inputs[1], node.outputs, graph.tensors[held.scale]
+    rows, row = graph.fresh(f"{result}/rows"), graph.fresh(f"{result}/row")
+    made = [Node("Gather", (held.weight, ids), (rows,), {}), Node("Cast", (rows,), (row,), WIDEN)]
+    factor = held.scale
+    if steps.size > 1:
+        column = graph.constant(f"{result}/steps", steps.reshape(-1, 1))
+        factor = graph.fresh(f"{result}/step")
+        made.append(Node("Gather", (column, ids), (factor,), {}))
+    return [*made, Node("Mul", (row, factor), (result,), {})]
 
 
 def _is_lookup(node: Node) -> bool:
     return node.op == "Gather" and node.one("axis", 0) == 0
 
 
-def _held(graph: Graph, name: str, axis: int) -> tuple[str, str] | None:
-    """The int8 weights (K, N) and their scale, one or one for each index of `axis`, that `name` is the product of; or
-    None.
-    """
+def _widened(graph: Graph, name: str, axis: int) -> Widened | None:
+    """The weights that `name` is the product of, their scale one or one for each index of `axis`; or None."""
     last = graph.maker(name)
     if last is None or last.rest:
         return None
-    if last.op == "DequantizeLinear":
-        weight, scale = last.inputs[:2]
-        zero = graph.tensors.get(last.inputs[2]) if len(last.inputs) > 2 else np.zeros(1)
-        if zero is None or zero.any() or last.one("block_size", 0) or last.one("axis", 1) not in (axis, axis - 2):
-            return None
-    elif last.op == "Mul":
-        widened = [graph.maker(given) for given in last.inputs]
-        casts = [number for number, node in enumerate(widened) if node is not None and node.op == "Cast"]
-        if len(casts) != 1:
-            return None
-        cast = widened[casts[0]]
-        assert cast is not None
-        weight, scale = cast.inputs[0], last.inputs[1 - casts[0]]
-    else:
+    held = _dequantized(graph, last, axis) if last.op == "DequantizeLinear" else _multiplied(graph, last)
+    if held is None:
         return None
-    small, steps = graph.tensors.get(weight), graph.tensors.get(scale)
+    small, steps = graph.tensors.get(held.weight), graph.tensors.get(held.scale)
     if small is None or steps is None or small.dtype != np.int8 or small.ndim != 2 or steps.dtype != np.float32:
         return None
-    many = small.shape[axis]
-    shapes = {(), (1,), (1, 1), (1, many) if axis else (many, 1)}
-    if axis or last.op == "DequantizeLinear":
-        shapes.add((many,))
-    return (weight, scale) if steps.shape in shapes else None
+    return held if steps.shape in _shapes(small, axis, last.op) else None
+
+
+def _shapes(weight: Array, axis: int, op: str) -> set[tuple[int, ...]]:
+    """Those that a scale may have."""
+    many = weight.shape[axis]
+    shapes: set[tuple[int, ...]] = {(), (1,), (1, 1), (1, many) if axis else (many, 1)}
+    return shapes | {(many,)} if axis or op == "DequantizeLinear" else shapes
+
+
+def _dequantized(graph: Graph, last: Node, axis: int) -> Widened | None:
+    """By one operator, around 0."""
+    zero = graph.tensors.get(last.inputs[2]) if len(last.inputs) > 2 else np.zeros(1)
+    if zero is None or zero.any() or last.one("block_size", 0) or last.one("axis", 1) not in (axis, axis - 2):
+        return None
+    return Widened(*last.inputs[:2])
+
+
+def _multiplied(graph: Graph, last: Node) -> Widened | None:
+    """By a Cast, then a Mul."""
+    makers = [graph.maker(given) for given in last.inputs]
+    casts = [(at, node) for at, node in enumerate(makers) if node is not None and node.op == "Cast"]
+    if last.op != "Mul" or len(casts) != 1:
+        return None
+    ((at, cast),) = casts
+    return Widened(cast.inputs[0], last.inputs[1 - at])

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.errors import RefusedError
-from edge_agent.graphs.nodes import Array, Graph, Node
-from edge_agent.graphs.protobuf import block
+from edge_agent.graphs.nodes import Graph, Node, readable
+from edge_agent.graphs.onnx_proto import Array, NodeProto, TensorProto
+from edge_agent.graphs.protobuf import text
 
 DOMAIN = "com.microsoft"
-BLOCK = block(7, DOMAIN.encode())
-"""the domain as a NodeProto has it"""
-INT32 = 6
-"""TensorProto.DataType"""
+IN_DOMAIN = text(NodeProto.DOMAIN, DOMAIN)
+"""as a NodeProto has it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +47,15 @@ def fuse(path: Path, out: Path) -> str:
 
     "" where there are none, and nothing is written. Raises RefusedError, one line, for a file that cannot be read.
     """
-    try:
+    with readable(path):
         graph = Graph(path)
         masks = [name for name in graph.given if "mask" in name.lower()]
         mask = graph.fresh("attention/mask") if masks else ""
         count = sum([_attend(graph, node, mask) for node in graph.nodes if node.op == "Softmax"])
         counts = {"attention": count, "GELU": sum([_gelu(graph, node) for node in graph.nodes if node.op == "Erf"])}
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     if any(counts.values()):
         if masks and count:
-            graph.nodes.insert(0, Node("Cast", (masks[0],), (mask,), {"to": INT32}))
+            graph.nodes.insert(0, Node("Cast", (masks[0],), (mask,), {"to": TensorProto.INT32}))
         graph.imported[DOMAIN] = 1
         graph.drop_unused()
         graph.write(out)
@@ -89,7 +85,7 @@ def _attend(graph: Graph, softmax: Node, mask: str) -> bool:
         mask,
         zero,
     )
-    graph.put([Node("QAttention", inputs, (name,), {"num_heads": heads}, BLOCK)], last, [])
+    graph.put([Node("QAttention", inputs, (name,), {"num_heads": heads}, IN_DOMAIN)], last, [])
     return True
 
 
@@ -108,7 +104,7 @@ def _gelu(graph: Graph, erf: Node) -> bool:
     half, whole = (one, other) if _number(graph, one) == 0.5 else (other, one)
     if _number(graph, half) != 0.5 or given not in whole.inputs:
         return False
-    graph.put([Node("Gelu", (given,), other.outputs, {}, BLOCK)], other, [])
+    graph.put([Node("Gelu", (given,), other.outputs, {}, IN_DOMAIN)], other, [])
     return True
 
 
@@ -155,30 +151,55 @@ def _projection(graph: Graph, name: str) -> _Projection | None:
     while node is not None and (node.op in ("Reshape", "Transpose") or _is_scale(graph, node)):
         if node.op == "Reshape":
             shape = node.inputs[1]
-        held = [given for given in node.inputs if given not in graph.tensors]
+        held = _made(graph, node)
         node = graph.maker(held[0]) if held else None
-    if node is None or node.op != "Add":
+    if node is None or node.op != "Add" or len(held := _held(graph, node)) != 1:
         return None
-    (bias, inner), *_ = [pair for pair in (node.inputs, node.inputs[::-1]) if pair[0] in graph.tensors] or [("", "")]
-    whole = graph.maker(inner)
-    made = [graph.maker(given) for given in whole.inputs] if whole is not None and whole.op == "Mul" else []
-    casts = [node for node in made if node is not None and node.op == "Cast"]
-    steps = [node for node in made if node is not None and node.op == "Mul"]
-    product = graph.maker(casts[0].inputs[0]) if casts else None
-    if product is None or product.op != "MatMulInteger" or len(product.inputs) < 3 or not steps:
+    bias, scaled = graph.tensors[held[0]], graph.maker(_made(graph, node)[0])
+    if scaled is None or scaled.op != "Mul":
         return None
-    weight = graph.tensors.get(product.inputs[1])
-    zero = graph.tensors.get(product.inputs[3]) if len(product.inputs) > 3 else np.zeros(1)
-    scales = [graph.tensors[given] for given in steps[0].inputs if given in graph.tensors]
-    taken = [given for given in steps[0].inputs if given not in graph.tensors]
-    if weight is None or weight.dtype != np.int8 or zero is None or zero.any() or len(scales) != 1 or len(taken) != 1:
+    product, step = _operands(graph, scaled)
+    if product is None or step is None or not _is_int8(graph, product):
         return None
+    weight, scale = graph.tensors[product.inputs[1]], graph.tensors[_held(graph, step)[0]]
     size = weight.shape[1]
-    if scales[0].size not in (1, size) or graph.tensors[bias].shape != (size,):
+    if scale.size not in (1, size) or bias.shape != (size,):
         return None
-    scale = np.broadcast_to(scales[0].ravel(), (size,)).astype(np.float32)
-    given = (product.inputs[0], taken[0], product.inputs[2])
-    return _Projection(given, weight, scale, graph.tensors[bias], _heads(graph, shape, size))
+    given = (product.inputs[0], _made(graph, step)[0], product.inputs[2])
+    scale = np.broadcast_to(scale.ravel(), (size,)).astype(np.float32)
+    return _Projection(given, weight, scale, bias, _heads(graph, shape, size))
+
+
+def _held(graph: Graph, node: Node) -> list[str]:
+    """The constants that a node takes."""
+    return [name for name in node.inputs if name in graph.tensors]
+
+
+def _made(graph: Graph, node: Node) -> list[str]:
+    """What a node takes that is no constant."""
+    return [name for name in node.inputs if name not in graph.tensors]
+
+
+def _operands(graph: Graph, scaled: Node) -> tuple[Node | None, Node | None]:
+    """What a Mul multiplies: the product of integers behind a Cast, and the Mul of what was measured and a constant."""
+    made = {node.op: node for name in scaled.inputs if (node := graph.maker(name)) is not None}
+    cast, step = made.get("Cast"), made.get("Mul")
+    if step is not None and (len(_held(graph, step)), len(_made(graph, step))) != (1, 1):
+        step = None
+    return graph.maker(cast.inputs[0]) if cast is not None else None, step
+
+
+def _is_int8(graph: Graph, product: Node) -> bool:
+    """Whether it multiplies what is quantized as it comes by weights of int8 around 0."""
+    if product.op != "MatMulInteger" or len(product.inputs) < 3:
+        return False
+    weight = graph.tensors.get(product.inputs[1])
+    return weight is not None and weight.dtype == np.int8 and _is_zero(graph, product.inputs[3:4])
+
+
+def _is_zero(graph: Graph, zero_points: tuple[str, ...]) -> bool:
+    """Whether the zero points are known to be 0, as they are where none are given."""
+    return all(name in graph.tensors and not graph.tensors[name].any() for name in zero_points)
 
 
 def _is_scale(graph: Graph, node: Node) -> bool:

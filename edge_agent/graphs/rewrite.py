@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.errors import RefusedError
-from edge_agent.graphs.nodes import FLOAT, UINT8, Graph, Node
+from edge_agent.graphs.nodes import Graph, Node, readable
+from edge_agent.graphs.onnx_proto import Array, TensorProto
 from edge_agent.manifest import Input
 
 ACTIVATIONS = {"HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh"}
@@ -43,14 +43,12 @@ def rewrite(path: Path, out: Path, prepared: Input | None = None) -> str:
     `prepared`: how a picture is made ready for it, which the result does itself where it says "pixels".
     "" where there are none, and nothing is written. Raises RefusedError, one line, for a file that cannot be read.
     """
-    try:
+    with readable(path):
         graph = Graph(path)
         counts = {"split channels": split(graph), "focus": focus(graph), "joined channels": join(graph)}
         counts["pools"] = pool(graph)
         counts["planes"] = interleave(graph)
         counts["pixels"] = pixels(graph, prepared)
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{path}: not a readable ONNX model ({error})") from None
     if any(counts.values()):
         graph.write(out)
     return ", ".join(f"{count} of {what}" for what, count in counts.items() if count)
@@ -63,94 +61,102 @@ def split(graph: Graph) -> int:
         chain = _activated(graph, last.inputs[0])
         if not chain or graph.users()[last.inputs[0]] != 1:
             continue
-        conv, weight = chain[0], graph.tensors[chain[0].inputs[1]]
-        sizes = _sizes(graph, last, len(weight))
-        if sum(sizes) != len(weight):
-            continue
-        made: list[Node] = []
-        ends = np.cumsum(sizes)[:-1]
-        weights = np.split(weight, ends)
-        biases = np.split(graph.tensors[conv.inputs[2]], ends) if len(conv.inputs) > 2 else None
-        for number, output in enumerate(last.outputs):
-            names = {name: graph.fresh(f"{name}/part{number}") for node in chain for name in node.outputs}
-            names[last.inputs[0]] = output
-            constants = [graph.constant(f"{conv.inputs[1]}/part{number}", weights[number])]
-            if biases is not None:
-                constants.append(graph.constant(f"{conv.inputs[2]}/part{number}", biases[number]))
-            for node in chain:
-                inputs = (node.inputs[0], *constants) if node is conv else node.inputs
-                made.append(
-                    replace(
-                        node,
-                        inputs=tuple(names.get(name, name) for name in inputs),
-                        outputs=tuple(names[name] for name in node.outputs),
-                    )
-                )
-        graph.put(made, last, chain)
-        found += 1
+        channels = len(graph.tensors[chain[0].inputs[1]])
+        sizes = _sizes(graph, last, channels)
+        if sum(sizes) == channels:
+            graph.put(_parts(graph, chain, last, sizes), last, chain)
+            found += 1
     return found
+
+
+def _parts(graph: Graph, chain: list[Node], last: Node, sizes: list[int]) -> list[Node]:
+    """A convolution and what activates it, `chain`, once for each part of the Split `last`."""
+    made: list[Node] = []
+    conv, ends = chain[0], np.cumsum(sizes)[:-1]
+    constants = [(name, np.split(graph.tensors[name], ends)) for name in conv.inputs[1:]]
+    for number, output in enumerate(last.outputs):
+        names = {name: graph.fresh(f"{name}/part{number}") for node in chain for name in node.outputs}
+        names[last.inputs[0]] = output
+        own = [graph.constant(f"{name}/part{number}", parts[number]) for name, parts in constants]
+        for node in chain:
+            taken = (node.inputs[0], *own) if node is conv else node.inputs
+            inputs = tuple(names.get(name, name) for name in taken)
+            made.append(replace(node, inputs=inputs, outputs=tuple(names[name] for name in node.outputs)))
+    return made
+
+
+def _joins(graph: Graph) -> list[tuple[Node, list[Node]]]:
+    """Joins of channels, and who takes what they give."""
+    joins = [node for node in graph.nodes if node.op == "Concat" and node.one("axis", 0) == 1]
+    return [(first, [node for node in graph.nodes if first.outputs[0] in node.inputs]) for first in joins]
 
 
 def join(graph: Graph) -> int:
     """Join of channels, convolution -> a convolution of each tensor, and additions."""
     found = 0
-    for first in [node for node in graph.nodes if node.op == "Concat" and node.one("axis", 0) == 1]:
-        convs = [node for node in graph.nodes if first.outputs[0] in node.inputs]
+    for first, convs in _joins(graph):
         sizes = [_channels(graph, name) for name in first.inputs]
         fits = [_is_plain(graph, conv) and sum(sizes) == graph.tensors[conv.inputs[1]].shape[1] for conv in convs]
         if 0 in sizes or not fits or not all(fits) or first.outputs[0] in graph.outputs or len(sizes) < 2:
             continue
         for conv in convs:
-            weights = np.split(graph.tensors[conv.inputs[1]], np.cumsum(sizes)[:-1], axis=1)
-            made: list[Node] = []
-            before = ""
-            for number, (name, weight) in enumerate(zip(first.inputs, weights, strict=True)):
-                constant = graph.constant(f"{conv.inputs[1]}/of{number}", weight)
-                term = graph.fresh(f"{conv.outputs[0]}/of{number}")
-                bias = conv.inputs[2:] if number == 0 else ()
-                made.append(replace(conv, inputs=(name, constant, *bias), outputs=(term,)))
-                if number:
-                    end = number == len(weights) - 1
-                    total = conv.outputs[0] if end else graph.fresh(f"{conv.outputs[0]}/to{number}")
-                    made.append(Node("Add", (before, term), (total,), {}))
-                    term = total
-                before = term
-            graph.put(made, conv, [conv])
+            graph.put(_sum(graph, conv, first.inputs, sizes), conv, [conv])
         graph.nodes.remove(first)
         found += 1
     return found
 
 
+def _sum(graph: Graph, conv: Node, names: tuple[str, ...], sizes: list[int]) -> list[Node]:
+    """A convolution of joined tensors as one of each, their results added."""
+    weights = np.split(graph.tensors[conv.inputs[1]], np.cumsum(sizes)[:-1], axis=1)
+    made: list[Node] = []
+    total = ""
+    for number, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        constant = graph.constant(f"{conv.inputs[1]}/of{number}", weight)
+        term = graph.fresh(f"{conv.outputs[0]}/of{number}")
+        bias = conv.inputs[2:] if number == 0 else ()
+        made.append(replace(conv, inputs=(name, constant, *bias), outputs=(term,)))
+        if number == 0:
+            total = term
+            continue
+        before, total = total, graph.fresh(f"{conv.outputs[0]}/to{number}")
+        made.append(Node("Add", (before, term), (total,), {}))
+    made[-1] = replace(made[-1], outputs=conv.outputs)
+    return made
+
+
 def focus(graph: Graph) -> int:
     """Every second pixel joined, convolution -> a convolution of twice the kernel, stride and padding."""
     found = 0
-    for first in [node for node in graph.nodes if node.op == "Concat" and node.one("axis", 0) == 1]:
-        convs = [node for node in graph.nodes if first.outputs[0] in node.inputs]
-        places = [_every_second(graph, name) for name in first.inputs]
-        sources = {place[0] for place in places if place is not None}
-        if len(convs) != 1 or len(places) != 4 or None in places or len(sources) != 1:
+    for first, convs in _joins(graph):
+        places = [place for name in first.inputs if (place := _every_second(graph, name)) is not None]
+        sources = {name for name, _, _ in places}
+        if len(convs) != 1 or len(places) != 4 or len(first.inputs) != 4 or len(sources) != 1:
             continue
-        (conv,) = convs
-        (source,) = sources
-        if not _is_plain(graph, conv) or set(conv.some("dilations", [1])) != {1} or not sources <= graph.given.keys():
+        (conv,), (source,) = convs, sources
+        if not _is_dense(graph, conv) or source not in graph.given:
             continue
-        old = graph.tensors[conv.inputs[1]]
-        count, (high, wide) = old.shape[1] // 4, old.shape[2:]
-        new = np.zeros((len(old), count, 2 * high, 2 * wide), np.float32)
-        for number, place in enumerate(places):
-            if place is not None:
-                new[:, :, place[1] :: 2, place[2] :: 2] = old[:, number * count : (number + 1) * count]
-        doubled = {
-            "kernel_shape": [2 * high, 2 * wide],
+        weight = _doubled(graph.tensors[conv.inputs[1]], [(row, column) for _, row, column in places])
+        ints: dict[str, int | list[int]] = {
+            "kernel_shape": [*weight.shape[2:]],
             "pads": [2 * pad for pad in conv.some("pads", [0] * 4)],
             "strides": [2 * step for step in conv.some("strides", [1] * 2)],
         }
-        constant = graph.constant(f"{conv.inputs[1]}/whole", new)
-        made = replace(conv, inputs=(source, constant, *conv.inputs[2:]), ints={**conv.ints, **doubled})
+        constant = graph.constant(f"{conv.inputs[1]}/whole", weight)
+        made = replace(conv, inputs=(source, constant, *conv.inputs[2:]), ints={**conv.ints, **ints})
         graph.put([made], conv, [conv, first])
         graph.drop_unused()
         found += 1
     return found
+
+
+def _doubled(weight: Array, places: list[tuple[int, int]]) -> Array:
+    """A kernel of every second pixel as one of all: (N, 4 C, h, w) -> (N, C, 2 h, 2 w)."""
+    count, (high, wide) = weight.shape[1] // 4, weight.shape[2:]
+    new = np.zeros((len(weight), count, 2 * high, 2 * wide), np.float32)
+    for number, (row, column) in enumerate(places):
+        new[:, :, row::2, column::2] = weight[:, number * count : (number + 1) * count]
+    return new
 
 
 def pool(graph: Graph) -> int:
@@ -182,7 +188,7 @@ def interleave(graph: Graph) -> int:
         if shape[:2] != [1, 3] or 0 in shape or len(shape) != 4 or graph.users()[picture] != 1:
             continue
         (conv,) = convs
-        if not _is_plain(graph, conv) or set(conv.some("dilations", [1])) != {1}:
+        if not _is_dense(graph, conv):
             continue
         weight = graph.tensors[conv.inputs[1]].transpose(0, 2, 3, 1)
         count, high, wide, _ = weight.shape
@@ -218,9 +224,9 @@ def pixels(graph: Graph, prepared: Input | None) -> int:
     if prepared.channels == "RGB":
         of_channel = of_channel[..., ::-1]
     graph.exchange(conv.inputs[1], of_channel.reshape(weight.shape).astype(np.float32))
-    widened = Node("Cast", (picture,), (graph.fresh(f"{picture}/as numbers"),), {"to": FLOAT})
+    widened = Node("Cast", (picture,), (graph.fresh(f"{picture}/as numbers"),), {"to": TensorProto.FLOAT})
     graph.put([widened, replace(rows, inputs=(*widened.outputs, *rows.inputs[1:]))], rows, [rows])
-    graph.element = UINT8
+    graph.element = TensorProto.UINT8
     return 1
 
 
@@ -232,6 +238,11 @@ def _is_plain(graph: Graph, node: Node) -> bool:
     known = all(name in graph.tensors and graph.tensors[name].dtype == np.float32 for name in node.inputs[1:])
     whole = not node.rest and node.one("group", 1) == 1
     return node.op == "Conv" and known and whole and graph.tensors[node.inputs[1]].ndim == 4
+
+
+def _is_dense(graph: Graph, node: Node) -> bool:
+    """Whether it is such a convolution, of pixels side by side."""
+    return _is_plain(graph, node) and set(node.some("dilations", [1])) == {1}
 
 
 def _is_centred(node: Node) -> bool:
@@ -255,14 +266,18 @@ def _activated(graph: Graph, name: str) -> list[Node]:
             return []
         chain.append(node)
         todo += node.inputs if node.op in ACTIVATIONS else ()
-    if sum(node.op == "Conv" for node in chain) != 1:
+    if sum(node.op == "Conv" for node in chain) != 1 or not _is_closed(graph, chain, name):
         return []
+    return sorted(chain, key=graph.nodes.index)
+
+
+def _is_closed(graph: Graph, chain: list[Node], name: str) -> bool:
+    """Whether nothing of a chain but `name` is taken elsewhere, and its activations take nothing from elsewhere."""
     inside = Counter(given for node in chain for given in node.inputs)
     users = graph.users()
     made = {output for node in chain for output in node.outputs}
-    alone = all(users[output] == inside[output] for output in made - {name})
-    own = all(given in made for node in chain if node.op in ACTIVATIONS for given in node.inputs)
-    return sorted(chain, key=graph.nodes.index) if alone and own else []
+    own = {given for node in chain if node.op in ACTIVATIONS for given in node.inputs}
+    return own <= made and all(users[output] == inside[output] for output in made - {name})
 
 
 def _sizes(graph: Graph, node: Node, channels: int) -> list[int]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.backends import open_net
-from edge_agent.graphs import onnx_file, tflite_file
+from edge_agent.graphs import onnx_file, protobuf, tflite_file
 from edge_agent.graphs.graph import MAX_NAME, MAX_WORDS, FileGraph, clean, leading
 from edge_agent.inspect import names
 from edge_agent.inspect.inspect import inspect, read_graph
@@ -75,7 +75,7 @@ def test_lengths_that_lie(tmp_path: Path, body: bytes) -> None:
 
 
 def test_fields_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_file, "MAX_FIELDS", 1000)
+    monkeypatch.setattr(protobuf, "MAX_FIELDS", 1000)
     path = tmp_path / "many.onnx"
     path.write_bytes(b"\x08\x01" * 2000)
     with pytest.raises(ValueError, match="more than 1000 fields"):
