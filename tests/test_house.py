@@ -82,6 +82,29 @@ def _names_more(every: set[str], package: str) -> bool:
     return any(name.rpartition(".")[0] == package and name not in NAMES for name in every)
 
 
+def drawing() -> str:
+    """The storeys and their rooms from top to bottom, each with what stands at its head."""
+    lines = []
+    for number, (storey, rooms) in zip(range(len(STOREYS), 0, -1), STOREYS.items(), strict=True):
+        named = [(f"{room}/", said(PACKAGE / room)) for room in rooms.split() if (PACKAGE / room).is_dir()]
+        if storey == "floor":
+            named = [(", ".join(rooms.split()[1:]), "")]
+        for at, (room, words) in enumerate(named):
+            lines.append(f"{f'{number} {storey}' if not at else '':12}{room:11}{words}".rstrip())
+    return "\n".join(lines)
+
+
+def said(folder: Path) -> str:
+    """The first sentence of a package's docstring."""
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    return text.partition("\n")[0].rstrip(".")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_map_of_the_house_is_that_of_the_tree(page: str) -> None:
+    assert drawing() in (ROOT / page).read_text(), "copy what `python -m tests.test_house` prints"
+
+
 def room_of(name: str) -> str:
     return name.split(".")[1] if "." in name else "__init__"
 
@@ -180,3 +203,7 @@ def test_no_file_names_this_machine() -> None:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".sh", ".service", "") and path.is_file():
             assert not pattern.search(path.read_text(errors="replace")), name
+
+
+if __name__ == "__main__":
+    print(drawing())

@@ -1,1 +1,1 @@
-"""The service: pipelines opened, watched and stopped; models exchanged while they run; the state that is told."""
+"""The service: pipelines opened, watched and stopped; models exchanged while they run."""

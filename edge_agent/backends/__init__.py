@@ -1,4 +1,4 @@
-"""Backends: a model file -> a Net, a function from named tensors to named tensors.
+"""A model file becomes a function from named tensors to named tensors.
 
 One row a format; the module behind it, and the heavy library behind that, are imported when the first file of
 the format is opened.

@@ -1,4 +1,4 @@
-"""argv -> one function per verb; the only package that prints.
+"""The command line: one function a verb; the only room that prints.
 
 Data goes to stdout, everything said about it to stderr. Exit 0: good; 1: the answer is no; 2: wrong usage or config,
 with one line on stderr that says what, where and what to do.

@@ -1,1 +1,1 @@
-"""The side that receives: what devices report is heard, acknowledged and counted."""
+"""The receiving side: what devices report is heard, acknowledged and counted."""

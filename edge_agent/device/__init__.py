@@ -1,1 +1,1 @@
-"""The board that this runs on: what it is, how it is, what a child process may do on it."""
+"""The board: its memory, its service manager, what a child process may do."""

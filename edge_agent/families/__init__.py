@@ -1,1 +1,1 @@
-"""Families of networks that give boxes: how each lays out its outputs, is recognised and was trained."""
+"""Families of detectors: how each gives its boxes, and how it was trained."""

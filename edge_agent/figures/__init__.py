@@ -1,1 +1,1 @@
-"""How good is it: the figures of detectors and text models, from arrays alone (numpy)."""
+"""How good it is: mAP, accuracy, F1, correlation, from arrays alone."""

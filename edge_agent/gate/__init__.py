@@ -1,1 +1,1 @@
-"""Before a model serves: it is tried in a child process, held against its parent, and its variants are raced."""
+"""Before a model serves: tried in a child process, compared with its parent, raced."""

@@ -1,1 +1,1 @@
-"""The connection to the broker: what is sent, acknowledged, kept and answered."""
+"""The connection to the broker: sent, acknowledged, kept, answered."""

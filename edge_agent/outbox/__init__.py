@@ -1,1 +1,1 @@
-"""Events on disk, from the moment they are counted until the broker has them."""
+"""Events on disk, from when they are counted until the broker has them."""

@@ -1,1 +1,1 @@
-"""Still pictures: read, decoded, fitted to a network's input, drawn on."""
+"""Still pictures: read, decoded, fitted to an input, drawn on."""

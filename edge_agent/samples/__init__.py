@@ -1,1 +1,1 @@
-"""What models are shown when they are tried: carried pictures and sentences, and what the device recorded."""
+"""What models are shown when they are tried: carried, or recorded here."""

@@ -1,4 +1,4 @@
-"""Sources: an address becomes samples.
+"""An address becomes samples: cameras, files, lines, pipes, topics.
 
 A new source is one file with one function ``NAME(uri, here) -> Opened`` and one row of SCHEMES; somebody else's
 is written ``theirpkg.module:attr:rest`` in the config.

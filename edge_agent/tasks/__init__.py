@@ -1,4 +1,4 @@
-"""Tasks: a sample -> what was found in it.
+"""A sample becomes findings: detect, recognise, understand, anomaly.
 
 One row a task; the module behind it is imported when a config first names it. Somebody else's task is written as
 ``theirpkg.module:attr:MODEL`` and made by a function of the same signature.

@@ -1,1 +1,1 @@
-"""What is done on a workstation, not on the device: training, export, calibration, reports. Extra `[train]`."""
+"""On a workstation: train, quantize, prune, tune, evaluate, edit graphs, report."""
