@@ -14,7 +14,7 @@ from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import check_chain, check_order, make_task
+from edge_agent.tasks import TASKS, check_chain, check_order, make_task
 from edge_agent.types import Frame, Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
@@ -31,8 +31,6 @@ FIRST_S = 20.0
 """seconds that a source has for its first picture when it is tried"""
 CAMERA_FPS = 30.0
 """frames a second of a camera that states none"""
-ALONE = ("classify", "detect", "embed", "recognise", "tag")
-"""tasks that answer each sample by itself, so that several may be under way"""
 
 
 @dataclass(slots=True)
@@ -139,7 +137,8 @@ def first_sample(line: Line) -> tuple[bool | None, str]:
 
 def _folds_texts(pipe: Pipeline) -> bool:
     """Whether what its tasks find in texts can be alike: numbers are unusual or not; of others' tasks nobody knows."""
-    return any(scheme == "anomaly" or ":" in scheme for scheme in (parse_uri(f"{task}:").scheme for task in pipe.tasks))
+    rows = [TASKS.get(parse_uri(f"{task}:").scheme) for task in pipe.tasks]
+    return any(row is None or row.alike for row in rows)
 
 
 def pace_of(pipe: Pipeline, opened: Opened) -> Pace:
@@ -169,7 +168,8 @@ def make_teams(
 
     kept, used = (keep.teams, keep.uses) if keep else ([], None)
     tasks, uses = make_tasks(pipe, yields, ask, kept[0] if kept else None, used, swapped)
-    if any(task.partition(":")[0] not in ALONE for task in pipe.tasks):
+    rows = [TASKS.get(task.partition(":")[0]) for task in pipe.tasks]
+    if not all(row is not None and row.alone for row in rows):
         workers = 1
     others = [
         make_tasks(pipe, yields, serve, kept[n] if kept else None, used, swapped)[0]

@@ -18,7 +18,7 @@ from pathlib import Path
 from edge_agent.cli.say import note, one_line, print_json, steps
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.redact import redact
-from edge_agent.types import Detections, Finding, Frame, Scores, Task
+from edge_agent.types import Detections, Finding, Frame, Task
 from edge_agent.uri import Uri
 
 ADDRESS = re.compile(r"(https?|rtsps?)://|(camera|pipe):|/dev/video\d", re.IGNORECASE)
@@ -47,8 +47,10 @@ class _Place:
 class _Out:
     """What has been seen so far, said and drawn."""
 
-    def __init__(self, args: argparse.Namespace, task: Task) -> None:
-        self.args, self.task = args, task
+    def __init__(
+        self, args: argparse.Namespace, task: Task, show: Callable[[Finding], tuple[dict[str, object], str]]
+    ) -> None:
+        self.args, self.task, self.show = args, task, show
         self.save: Callable[[_Place, Frame], Path] | None = None
         self.failed = 0
         # lines on a terminal are progress enough
@@ -74,38 +76,22 @@ class _Out:
         print(f"edge-agent detect: {redact(name)}: {one_line(error)}", file=sys.stderr, flush=True)
 
     def _say(self, place: _Place, frame: Frame, found: Finding) -> None:
-        import msgspec
-
-        from edge_agent.walk.event import detections
-
-        title, what = place.title(frame), found.what
-        size = f"{title} {frame.width}x{frame.height}"
-        if self.args.json:
-            row: dict[str, object] = {"image": title, "width": frame.width, "height": frame.height}
-            if place.address:
-                row["at"] = datetime.fromtimestamp(frame.at, timezone.utc).isoformat(timespec="milliseconds")
-            if isinstance(what, Detections):
-                row["detections"] = msgspec.to_builtins(detections(what))
-            else:
-                assert isinstance(what, Scores)
-                scores = {name: round(score, 4) for name, score in what.scores.items()}
-                row |= {"label": what.label, "score": round(what.score, 4), "scores": scores}
-            print_json({**row, "spent_ms": {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}})
-        elif isinstance(what, Detections):
-            rows = detections(what)
-            seen = "; ".join(f"{d.label} {d.score:.2f} at {' '.join(f'{x:.0f}' for x in d.box)}" for d in rows)
-            print(f"{size}: {seen or 'nothing'}", flush=True)
-        else:
-            assert isinstance(what, Scores)
-            others = ", ".join(f"{name} {score:.2f}" for name, score in what.scores.items() if name != what.label)
-            print(f"{size}: {what.label} {what.score:.2f} ({others})", flush=True)
+        title = place.title(frame)
+        fields, words = self.show(found)
+        if not self.args.json:
+            print(f"{title} {frame.width}x{frame.height}: {words}", flush=True)
+            return
+        row: dict[str, object] = {"image": title, "width": frame.width, "height": frame.height}
+        if place.address:
+            row["at"] = datetime.fromtimestamp(frame.at, timezone.utc).isoformat(timespec="milliseconds")
+        print_json({**row, **fields, "spent_ms": {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}})
 
 
 def detect(args: argparse.Namespace) -> int:
     """Find objects in pictures, films and cameras; 1 when one of them cannot be read."""
     from edge_agent.cli.models import models_of
     from edge_agent.paths import home
-    from edge_agent.tasks import make_task
+    from edge_agent.tasks import TASKS, found_at, make_task
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
     models = models_of(args, once=True)
@@ -113,7 +99,7 @@ def detect(args: argparse.Namespace) -> int:
     task = make_task(Uri(named, args.model, options), models.serve, home())
     if named == "recognise" and args.save:
         raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
-    out, places = _Out(args, task), list[_Place]()
+    out, places = _Out(args, task, found_at(TASKS[named].show)), list[_Place]()
     for text in _given(args.image):
         try:
             places += [replace(place, number=len(places) + i) for i, place in enumerate(_places(text))]

@@ -35,29 +35,27 @@ def _picture(path: Path) -> Frame:
 
 def understand(args: argparse.Namespace) -> int:
     """Label, or embed, texts; 1 when one of them is empty."""
-    import msgspec
-
     from edge_agent.paths import carried, home
-    from edge_agent.tasks import make_task
-    from edge_agent.types import Anomaly, Embedding, Finding, Scores, Spans, Text
+    from edge_agent.tasks import TASKS, found_at, make_task
+    from edge_agent.types import Text
     from edge_agent.uri import Uri
-    from edge_agent.walk.event import spans
 
     if args.embed and args.labels:
         raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
     models = models_of(args, once=True)
     purpose = models.serve(args.model).manifest.task
+    name, options = "classify", dict[str, str]()
     if purpose in ("anomaly", "classify", "tag"):
         if args.labels or args.embed:
             raise UsageError(f"--labels, --embed: not for {args.model}, whose task is {purpose}")
-        task = make_task(Uri(purpose, args.model), models.serve, home())
+        name = purpose
     elif args.embed:
-        task = make_task(Uri("embed", args.model), models.serve, home())
+        name = "embed"
     else:
-        labels = args.labels or str(carried("deploy", "demo", "intents.toml"))
-        task = make_task(Uri("classify", args.model, {"labels": labels}), models.serve, home())
-        if not args.labels:
-            note(f"labels: the demo's ({labels}); give your own with --labels FILE.toml")
+        options = {"labels": args.labels or str(carried("deploy", "demo", "intents.toml"))}
+    task, show = make_task(Uri(name, args.model, options), models.serve, home()), found_at(TASKS[name].show)
+    if options and not args.labels:
+        note(f"labels: the demo's ({options['labels']}); give your own with --labels FILE.toml")
     failed = 0
     for text in _texts(args.text):
         try:
@@ -68,27 +66,11 @@ def understand(args: argparse.Namespace) -> int:
             failed += 1
             print(f"edge-agent understand: {one_line(error)}", file=sys.stderr)
             continue
-        assert isinstance(found, Finding)
-        if isinstance(found.what, Scores):
-            scores = {name: round(score, 4) for name, score in found.what.scores.items()}
-            row = {"text": text, "label": found.what.label, "score": round(found.what.score, 4), "scores": scores}
-            human = f"{found.what.label} {found.what.score:.2f}  {text}"
-        elif isinstance(found.what, Spans):
-            rows = spans(found.what, text)
-            row = {"text": text, "spans": msgspec.to_builtins(rows)}
-            named = [f'{s.label} {s.score:.2f} "{s.text}"' for s in rows]
-            human = f"{', '.join(named) or 'nothing'}  {text}"
-        elif isinstance(found.what, Anomaly):
-            row = {"text": text, "error": round(found.what.error, 6)}
-            human = f"error {found.what.error:.4g}  {text[:60]}"
-        else:
-            assert isinstance(found.what, Embedding)
-            row = {"text": text, "embedding": [round(float(x), 6) for x in found.what.vector]}
-            human = f"{' '.join(f'{x:.4f}' for x in found.what.vector[:8])} …  {text}"
+        row, words = show(found)
         if args.json:
             print_json(row)
         else:
-            print(human, flush=True)
+            print(words, flush=True)
     return 1 if failed else 0
 
 

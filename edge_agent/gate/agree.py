@@ -15,17 +15,11 @@ parent's. Autoencoders: the rank correlation of the reconstruction errors, and h
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from edge_agent.gate.opened import open_served
 from edge_agent.gate.trial import Result, Trial
-from edge_agent.manifest import Served
-from edge_agent.tasks.anomaly.proof import _anomalies
-from edge_agent.tasks.detect.proof import _detectors
-from edge_agent.tasks.recognise.proof import _recognisers
-from edge_agent.tasks.text.proof import _encoders, _labellers, _taggers
+from edge_agent.tasks import found_at, row_of
 
 
 def agree(trial: Trial) -> Result:
@@ -34,7 +28,7 @@ def agree(trial: Trial) -> Result:
     variant, parent = trial.variants
     one = open_served(trial.manifest, variant, trial.parts, trial.threads)
     other = open_served(trial.parent or trial.manifest, parent, trial.parent_parts, trial.threads)
-    agreement, count, measure = _COMPARED[trial.manifest.task](one, other)
+    agreement, count, measure = found_at(row_of(one).compare)(one, other)
     figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.title()}
     figures["max_drop"] = trial.manifest.max_drop
     if np.isnan(agreement):
@@ -45,14 +39,3 @@ def agree(trial: Trial) -> Result:
         least = f"at least {1 - trial.manifest.max_drop:.3f} is asked for"
         return Result(False, f"it does not agree with its parent: {told}, {least}", figures=figures)
     return Result(True, notes=[told], figures=figures)
-
-
-_COMPARED: dict[str, Callable[[Served, Served], tuple[float, int, str]]] = {
-    "detect": _detectors,
-    "encode": _encoders,
-    "classify": _labellers,
-    "tag": _taggers,
-    "recognise": _recognisers,
-    "anomaly": _anomalies,
-}
-"""task -> a function of a variant and its parent: what says least for the variant, samples, and what that is"""

@@ -11,11 +11,8 @@ from edge_agent.backends import open_net
 from edge_agent.errors import EdgeAgentError
 from edge_agent.gate.opened import bounded, open_served, peak_rss
 from edge_agent.gate.trial import Result, Trial
-from edge_agent.tasks.anomaly.proof import _anomaly
-from edge_agent.tasks.detect.proof import _detector
-from edge_agent.tasks.proofs import Recorder, SanityCheck
-from edge_agent.tasks.recognise.proof import _recogniser
-from edge_agent.tasks.text.proof import _encoder, _labeller, _tagger
+from edge_agent.tasks import found_at, row_of
+from edge_agent.tasks.proofs import Recorder
 
 
 def asked(trial: Trial) -> Result:
@@ -65,15 +62,5 @@ def prove(trial: Trial) -> Result:
     seen = Recorder()
     model = open_served(trial.manifest, variant, trial.parts, trial.threads, seen)
 
-    notes = SANITY_CHECKS[trial.manifest.task](model, seen)
+    notes: list[str] = found_at(row_of(model).prove)(model, seen)
     return Result(True, notes=notes, figures={"engine": model.net.engine, "peak_rss": peak_rss()})
-
-
-SANITY_CHECKS: dict[str, SanityCheck] = {
-    "detect": _detector,
-    "encode": _encoder,
-    "classify": _labeller,
-    "tag": _tagger,
-    "recognise": _recogniser,
-    "anomaly": _anomaly,
-}

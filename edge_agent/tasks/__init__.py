@@ -1,7 +1,7 @@
 """A sample becomes findings: detect, recognise, understand, anomaly.
 
-One row a task; the module behind it is imported when a config first names it. Somebody else's task is written as
-``theirpkg.module:attr:MODEL`` and made by a function of the same signature.
+One row a task, which names all there is of it; what stands behind a row is imported when it is first needed. Somebody
+else's task is written as ``theirpkg.module:attr:MODEL`` and made by a function of the same signature.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_agent.errors import ConfigError, EdgeAgentError, nearest
 from edge_agent.manifest import Served
 from edge_agent.types import Finding, Frame, Task, Text
@@ -19,41 +21,126 @@ from edge_agent.uri import Uri
 
 log = logging.getLogger("edge_agent")
 
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is said of one task elsewhere. Functions are written as "module:attr"; see `found_at`."""
+
+    make: str
+    """(uri, model, home) -> Task"""
+    takes: type | None = None
+    """what goes in, where that does not hang on its model"""
+    purpose: str = ""
+    """what a manifest says of the models that it needs nothing but; empty: it runs on no model"""
+    default: str = ""
+    """the model that serves where none is named; empty: one has to be named"""
+    prove: str = ""
+    """(model, recorder) -> notes on what it says of carried samples; RefusedError where that makes no sense"""
+    compare: str = ""
+    """(variant, parent) -> how far the variant agrees, 1 the most; on how many samples; what that is"""
+    measure: str = ""
+    """(parent, samples) -> function of a candidate: how well it does what the parent does, 1 the most (the workshop)"""
+    measured: str = ""
+    """what `measure` gives, for people"""
+    show: str = ""
+    """finding -> its JSON fields and its words, as the verbs print them"""
+    alone: bool = True
+    """each sample is answered by itself, so that several may be under way"""
+    alike: bool = False
+    """what is found in texts may be the same of many, so that a report may leave repeats out"""
+    meant: tuple[str, ...] = ()
+    """what people call it"""
+
+
+_TEXT = "edge_agent.tasks.text"
 TASKS = {
-    "detect": "edge_agent.tasks.detect.detect:detect",
-    "embed": "edge_agent.tasks.text.understand:embed",
-    "classify": "edge_agent.tasks.text.understand:classify",
-    "tag": "edge_agent.tasks.text.texthead:tag",
-    "recognise": "edge_agent.tasks.recognise.recognise:recognise",
-    "anomaly": "edge_agent.tasks.anomaly.anomaly:anomaly",
+    "detect": TaskRow(
+        make="edge_agent.tasks.detect.detect:detect",
+        takes=Frame,
+        purpose="detect",
+        default="detector",
+        prove="edge_agent.tasks.detect.proof:prove",
+        compare="edge_agent.tasks.detect.compare:compare",
+        measure="edge_agent.tasks.detect.compare:measure",
+        measured="mAP50 against the parent",
+        show="edge_agent.tasks.detect.show:show",
+        meant=("yolo", "find", "objects"),
+    ),
+    "embed": TaskRow(
+        make=f"{_TEXT}.understand:embed",
+        takes=Text,
+        purpose="encode",
+        default="encoder",
+        prove=f"{_TEXT}.proof:prove_encoder",
+        compare=f"{_TEXT}.compare:compare_encoders",
+        measure=f"{_TEXT}.measure:measure_encoder",
+        measured="correlation of similarities with the parent's",
+        show=f"{_TEXT}.show:show_vector",
+        meant=("vector", "encode", "encoder"),
+    ),
+    "classify": TaskRow(
+        make=f"{_TEXT}.understand:classify",
+        takes=Text,
+        purpose="classify",
+        default="encoder",
+        prove=f"{_TEXT}.proof:prove_labeller",
+        compare=f"{_TEXT}.compare:compare_labellers",
+        measure="edge_agent.tasks.proofs:measure_labels",
+        measured="share of texts with the parent's label",
+        show=f"{_TEXT}.show:show_label",
+        meant=("intent", "intents", "understand", "bert"),
+    ),
+    "tag": TaskRow(
+        make=f"{_TEXT}.texthead:tag",
+        takes=Text,
+        purpose="tag",
+        prove=f"{_TEXT}.proof:prove_tagger",
+        compare=f"{_TEXT}.compare:compare_taggers",
+        measure=f"{_TEXT}.measure:measure_tagger",
+        measured="F1 of the spans against the parent's",
+        show=f"{_TEXT}.show:show_spans",
+        meant=("ner", "entities", "spans", "slots"),
+    ),
+    "recognise": TaskRow(
+        make="edge_agent.tasks.recognise.recognise:recognise",
+        takes=Frame,
+        purpose="recognise",
+        prove="edge_agent.tasks.recognise.proof:prove",
+        compare="edge_agent.tasks.recognise.compare:compare",
+        measure="edge_agent.tasks.proofs:measure_labels",
+        measured="share of pictures with the parent's label",
+        show="edge_agent.tasks.recognise.show:show",
+        meant=("image", "label"),
+    ),
+    "anomaly": TaskRow(
+        make="edge_agent.tasks.anomaly.anomaly:anomaly",
+        purpose="anomaly",
+        prove="edge_agent.tasks.anomaly.proof:prove",
+        compare="edge_agent.tasks.anomaly.compare:compare",
+        measure="edge_agent.tasks.anomaly.compare:measure",
+        measured="rank correlation of the errors with the parent's",
+        show="edge_agent.tasks.anomaly.show:show",
+        alone=False,
+        alike=True,
+    ),
 }
-"""task -> "module:attr" of a function (uri, model, home) -> Task"""
-
-PLAIN = {
-    "detect": "detect",
-    "encode": "embed",
-    "classify": "classify",
-    "tag": "tag",
-    "recognise": "recognise",
-    "anomaly": "anomaly",
-}
+"""what a config calls a task -> all there is of it"""
+PLAIN = {row.purpose: name for name, row in TASKS.items() if row.purpose}
 """what a model's manifest says it is for -> the task that needs nothing but the model"""
-
-MODELS = {"detect": "detector", "embed": "encoder", "classify": "encoder"}
-"""the model of a task that names none; the others have to name one"""
-
-MEANT = {
-    **dict.fromkeys(("yolo", "find", "objects"), "detect"),
-    **dict.fromkeys(("ner", "entities", "spans", "slots"), "tag"),
-    **dict.fromkeys(("intent", "intents", "understand", "bert"), "classify"),
-    **dict.fromkeys(("vector", "encode", "encoder"), "embed"),
-    **dict.fromkeys(("image", "label"), "recognise"),
-}
+MEANT = {word: name for name, row in TASKS.items() for word in row.meant}
 """what people call a task -> what it is called here"""
-TAKES: dict[str, type] = {"detect": Frame, "recognise": Frame, "embed": Text, "classify": Text, "tag": Text}
-"""what a task takes, where that does not hang on its model"""
 WORDS: dict[type, str] = {Frame: "pictures", Text: "text", Finding: "what a task before it found"}
 """what a kind of sample is called"""
+
+
+def row_of(model: Served) -> TaskRow:
+    """The row of the task that needs nothing but this model."""
+    return TASKS[PLAIN[model.manifest.task]]
+
+
+def found_at(place: str) -> Any:
+    """What "module:attr" names. ImportError or AttributeError where there is no such thing."""
+    module, _, attr = place.partition(":")
+    return getattr(importlib.import_module(module), attr)
 
 
 def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
@@ -62,38 +149,45 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     `home` is the folder for what a task stores. Somebody else's task that names no model is given None for it.
     Raises ConfigError for an unknown task or option, and what `serve` and the task raise about the model.
     """
-    theirs = ":" in uri.scheme
-    if not theirs and uri.scheme not in TASKS:
+    if ":" in uri.scheme:
+        return _theirs(uri, serve, home)
+    if uri.scheme not in TASKS:
         raise ConfigError(f'"{uri}": unknown task "{uri.scheme}"{nearest(uri.scheme, TASKS, MEANT)}')
-    module, _, attr = (uri.scheme if theirs else TASKS[uri.scheme]).partition(":")
-    try:
-        make: Callable[[Uri, Any, Path], Task] = getattr(importlib.import_module(module), attr)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f'"{uri}": task {module}:{attr} cannot be imported ({error}); is it installed?') from None
-    name = uri.rest or MODELS.get(uri.scheme, "")
-    if not name and not theirs:
+    row = TASKS[uri.scheme]
+    name = uri.rest or row.default
+    if row.purpose and not name:
         raise ConfigError(f'"{uri}": which model? write "{uri.scheme}:MODEL"')
-    model = serve(name) if name else None
+    task: Task = found_at(row.make)(uri, serve(name) if row.purpose else None, home)
+    return task
+
+
+def _theirs(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
+    """Make somebody else's task."""
     try:
-        return make(uri, model, home)
+        make = found_at(uri.scheme)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f'"{uri}": task {uri.scheme} cannot be imported ({error}); is it installed?') from None
+    model = serve(uri.rest) if uri.rest else None
+    try:
+        task: Task = make(uri, model, home)
     except EdgeAgentError:
         raise
     except Exception as error:
-        if not theirs:
-            raise
         log.debug("", exc_info=True)
         told = f"{type(error).__name__}: {error}"
-        raise ConfigError(f'"{uri}": task {module}:{attr} fails: {told}; ask those who made it') from None
+        raise ConfigError(f'"{uri}": task {uri.scheme} fails: {told}; ask those who made it') from None
+    return task
 
 
 def check_order(yields: type, names: Sequence[str]) -> None:
     """As `check_chain`, by the names of the tasks alone: before their models are looked for."""
     comes = yields
     for name in names:
-        if name not in TAKES:
+        takes = TASKS[name].takes if name in TASKS else None
+        if takes is None:
             return
-        if not issubclass(comes, TAKES[name]):
-            raise _cannot(name, (TAKES[name],), comes)
+        if not issubclass(comes, takes):
+            raise _cannot(name, (takes,), comes)
         comes = Finding
 
 
@@ -113,7 +207,7 @@ def _cannot(name: str, takes: Sequence[type], comes: type) -> ConfigError:
     """The error of a task to which something comes that it does not take."""
     wanted = " or ".join(WORDS.get(kind, kind.__name__) for kind in takes)
     given = WORDS.get(comes, comes.__name__)
-    fitting = " or ".join(task for task, kind in TAKES.items() if kind is comes)
+    fitting = " or ".join(task for task, row in TASKS.items() if row.takes is comes)
     mend = f"change the source, or name a task that takes {given}: {fitting}" if fitting else "give it its own pipeline"
     verb = "come" if comes is Frame else "comes"
     return ConfigError(f'task "{name}" takes {wanted}, but {given} {verb} to it; {mend}')

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edge_agent.errors import RefusedError
-from edge_agent.figures.scores import Doubles
+from edge_agent.errors import InputError, ModelError, RefusedError
+from edge_agent.figures.scores import Doubles, accuracy
 from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import PLAIN, make_task
-from edge_agent.types import Finding, Floats, Net, Sample, Tensors
+from edge_agent.types import Finding, Floats, Net, Sample, Scores, Tensors
 from edge_agent.uri import Uri
 
 LOW = 0.05
@@ -38,12 +38,10 @@ class Recorder:
         return msgspec.structs.replace(net, run=run)
 
 
-def _constant(seen: Recorder) -> bool:
+def constant(seen: Recorder) -> bool:
+    """Whether the network gave the same whatever went in."""
     first, *others = seen.outputs
     return all(np.array_equal(first[name], other[name]) for other in others for name in first)
-
-
-SanityCheck = Callable[[Served, Recorder], list[str]]
 
 
 STEP = 1 / 256
@@ -54,17 +52,17 @@ LITTLE = 0.05
 """standard deviation of log shares that says nothing"""
 
 
-def _margin(score: float) -> float:
+def margin(score: float) -> float:
     """How far above a threshold a score is sure: half of it again, or half way to 1."""
     return min(score, 1 - score) / 2
 
 
-def _least(figures: list[tuple[float, str]]) -> tuple[float, str]:
+def least_of(figures: list[tuple[float, str]]) -> tuple[float, str]:
     """The least figure and its name, the first of equals; NaN only where all are."""
     return min([figure for figure in figures if not np.isnan(figure[0])] or figures, key=itemgetter(0))
 
 
-def _follows(mine: Floats, theirs: Floats) -> tuple[float, str]:
+def follows(mine: Floats, theirs: Floats) -> tuple[float, str]:
     """How far the shares of labels, (n, C) each, go up and down with the other's from sample to sample, and its name.
 
     The slope of the one's log shares over the other's, less what a sample and a label have in the mean: 0 for a variant
@@ -88,12 +86,13 @@ def _least_share(shares: Floats) -> float:
     return float(np.clip(shares[shares > 0].min(), 1e-12, STEP)) if coarse else 1e-12
 
 
-def _same_labels(one: Served, other: Served) -> None:
+def same_labels(one: Served, other: Served) -> None:
+    """RefusedError unless both have the same labels in the same order."""
     if one.manifest.labels != other.manifest.labels:
         raise RefusedError(f"its labels are not those of its parent {other.manifest.name}")
 
 
-def _correlation(measure: Callable[[Doubles, Doubles], float], mine: Doubles, theirs: Doubles) -> float:
+def correlation(measure: Callable[[Doubles, Doubles], float], mine: Doubles, theirs: Doubles) -> float:
     """`measure`; 0 where only the parent's answers vary: it says nothing of what the parent tells apart."""
     return 0.0 if np.ptp(mine) == 0 < np.ptp(theirs) else measure(mine, theirs)
 
@@ -102,3 +101,36 @@ def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] =
     """What the model finds in each sample, by the task that needs nothing but the model."""
     task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options), lambda _: model, home())
     return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]
+
+
+Measure = Callable[[Served], float]
+"""How well a candidate does what its parent does: 1 the most"""
+
+
+def answers_or_none(model: Served, shown: Sequence[Sample]) -> list[object]:
+    """As `answers`, with None for a sample whose result is refused: a broken candidate is measured, too."""
+    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name), lambda _: model, home())
+    found: list[object] = []
+    for item in shown:
+        try:
+            (finding,) = task(item)
+            found.append(getattr(finding, "what", None))
+        except (InputError, ModelError):
+            found.append(None)
+    return found
+
+
+def measure_labels(parent: Served, shown: Sequence[Sample]) -> Measure:
+    """Share of the samples with the parent's likeliest label, whether that is sure enough or not."""
+    theirs = [_likeliest(one) for one in answers_or_none(parent, shown)]
+
+    def measure(candidate: Served) -> float:
+        return accuracy(theirs, [_likeliest(one) for one in answers_or_none(candidate, shown)])
+
+    return measure
+
+
+def _likeliest(answer: object) -> str:
+    """The likeliest label; nothing for a result that was refused."""
+    scores = answer.scores if isinstance(answer, Scores) else {}
+    return max(scores, key=lambda name: scores[name], default="")

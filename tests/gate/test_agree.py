@@ -18,8 +18,8 @@ from edge_agent.figures.scores import pearson
 from edge_agent.registry import catalogue, store
 from edge_agent.samples.shown import pictures
 from edge_agent.serving.models import Models, try_all
-from edge_agent.tasks.detect.proof import _faint, _kept, boxes, truth_of
-from edge_agent.tasks.proofs import _correlation, _follows
+from edge_agent.tasks.detect.compare import _faint, _kept, boxes, truth_of
+from edge_agent.tasks.proofs import correlation, follows
 from edge_agent.types import Floats
 from tests.nets import Ends, write_onnx
 from tests.tasks.test_recognise import colours
@@ -415,8 +415,8 @@ def test_how_far_shares_follow_those_of_a_parent_that_says_the_same_of_everythin
 ) -> None:
     theirs = shares(LOGITS)
     assert len(set(theirs.argmax(axis=1))) == 1
-    assert least <= _follows(mine, theirs)[0] <= most
-    assert _follows(shares(LOGITS * 0), shares(0.001 * LOGITS))[0] == 1.0, "a parent that says nothing asks for nothing"
+    assert least <= follows(mine, theirs)[0] <= most
+    assert follows(shares(LOGITS * 0), shares(0.001 * LOGITS))[0] == 1.0, "a parent that says nothing asks for nothing"
 
 
 def test_a_classifier_of_pictures_that_says_the_same_of_everything(tmp_path: Path) -> None:
@@ -483,9 +483,9 @@ def test_errors_of_another_size(tmp_path: Path, scale: float, says: str) -> None
 
 def test_answers_that_never_vary_are_no_reason_not_to_compare() -> None:
     same, vary = np.full(3, 0.5), np.array([1.0, 2.0, 3.0])
-    assert _correlation(pearson, same, vary) == 0.0
-    assert _correlation(pearson, vary, vary) == pytest.approx(1.0)
-    assert np.isnan(_correlation(pearson, vary, same)), "the parent says nothing"
+    assert correlation(pearson, same, vary) == 0.0
+    assert correlation(pearson, vary, vary) == pytest.approx(1.0)
+    assert np.isnan(correlation(pearson, vary, same)), "the parent says nothing"
 
 
 def test_lines_of_numbers_that_the_device_recorded_are_what_autoencoders_are_held_to(

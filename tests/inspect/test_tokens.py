@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.backends import longest, open_net
 from edge_agent.errors import RefusedError
-from edge_agent.gate.questions import SANITY_CHECKS
 from edge_agent.gate.tried import looker
 from edge_agent.inspect.inspect import inspect
 from edge_agent.inspect.tokens import Tokens, tokens
@@ -21,6 +20,7 @@ from edge_agent.manifest import File, Manifest, Rules, Served, TextInput
 from edge_agent.registry import catalogue
 from edge_agent.registry.add import add
 from edge_agent.tasks.proofs import Recorder
+from edge_agent.tasks.text.proof import prove_encoder
 from edge_agent.types import ModelRef
 from tests.registry import here
 from tests.tasks.test_wordpiece import reference
@@ -194,4 +194,4 @@ def test_a_manifest_that_says_more_than_the_network_takes_is_refused(tmp_path: P
     with pytest.raises(
         RefusedError, match=r"it takes 64 word pieces of a text, and max_length under \[text\] says 128"
     ):
-        SANITY_CHECKS["encode"](model, Recorder())
+        prove_encoder(model, Recorder())

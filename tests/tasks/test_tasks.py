@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import pytest
 
 from edge_agent.errors import ConfigError
 from edge_agent.manifest import Input, Manifest, Served
-from edge_agent.tasks import MODELS, PLAIN, TASKS, check_chain, make_task
+from edge_agent.tasks import PLAIN, TASKS, check_chain, found_at, make_task
 from edge_agent.tasks.detect.detect import Detector
 from edge_agent.types import Finding, Frame, Net, TensorSpec, Text
 from edge_agent.uri import parse_uri
+from edge_agent.workshop.evaluate import verb
 from tests.coco import serve_net
 
 NET = Net(lambda tensors: {}, (TensorSpec("images", (1, 3, 64, 64), "float32"),), (), "a lambda")
@@ -37,14 +39,22 @@ def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
 
 
 def test_a_task_without_a_model_of_its_own_has_to_name_one(tmp_path: Path) -> None:
-    assert set(TASKS) - set(MODELS) == {"recognise", "anomaly", "tag"} and set(MODELS) <= set(TASKS)
+    assert {name for name, row in TASKS.items() if not row.default} == {"recognise", "anomaly", "tag"}
     with pytest.raises(ConfigError, match='"recognise:": which model\\? write "recognise:MODEL"'):
         make_task(parse_uri("recognise:"), serve, tmp_path)
 
 
 def test_each_purpose_of_a_model_has_a_task() -> None:
-    assert set(PLAIN) == set(get_args(get_type_hints(Manifest)["task"]))
-    assert set(PLAIN.values()) <= set(TASKS)
+    assert set(PLAIN) == set(get_args(get_type_hints(Manifest)["task"])) == set(verb.TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_row_names_is_there(name: str) -> None:
+    row = TASKS[name]
+    places = {key: place for key, place in msgspec.structs.asdict(row).items() if ":" in str(place)}
+    assert all(callable(found_at(place)) for place in places.values())
+    assert set(places) == ({"make", "prove", "compare", "measure", "show"} if row.purpose else {"make"})
+    assert bool(row.measured) == bool(row.purpose)
 
 
 def test_an_unknown_task_names_the_nearest(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.search import _ladder
 from tests.nets import blob_finder_onnx, write_onnx
 from tests.registry.here import visual_wake_words
+from tests.tasks.test_texthead import PLACES, TAGS, folder_of, scores, tagger
 from tests.workshop.quantizable import detector, pictures
 
 
@@ -213,3 +214,16 @@ def test_text_is_searched_in_both_forms(tmp_path: Path, capsys: pytest.CaptureFi
     assert report["rows"][-1]["accuracy"] >= 0.99 and len(report["layers"]) > 20
     (row,) = manifest.load(out / "manifest.toml").networks()
     assert row.role == "encoder" and row.precision in ("dynamic-int8", "int8")
+
+
+def test_a_tagger_is_measured_by_what_its_parent_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tagger(tmp_path / "m", scores(PLACES, 4))
+    tagger(tmp_path / "m", scores(PLACES, 4), "int8.onnx")
+    parent, said, out = folder_of(tmp_path / "m", "tag", TAGS), tmp_path / "said.txt", tmp_path / "out"
+    said.write_text("\n".join(f"the river and the book, {word} {word} to un" for word in ("lamp", "song", "rain", "e")))
+    assert quantize(parent, "--data", said, "--out", out, "--method", "max", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "F1 of the spans" in report["measure"] and report["rows"][-1]["accuracy"] > 0.95
+    said.write_text("\n".join(f"the {word}" for word in ("lamp", "song", "rain", "snow")))
+    assert quantize(parent, "--data", said, "--out", tmp_path / "b", "--method", "max") == 1
+    assert "m marks nothing in " in complaint(capsys)

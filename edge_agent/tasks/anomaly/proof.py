@@ -1,28 +1,27 @@
-"""How a detector of unusual readings proves itself, and how two of them are compared."""
+"""How a detector of unusual readings proves itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from edge_agent.errors import InputError, RefusedError
-from edge_agent.figures.scores import spearman
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import MOST_LINES, _recorded, _text, frames, pictures
+from edge_agent.samples.shown import MOST_LINES, _recorded, _text, frames
 from edge_agent.tasks import make_task
 from edge_agent.tasks.anomaly.anomaly import numbers, rebuilder
-from edge_agent.tasks.proofs import Recorder, _correlation, _least, answers
-from edge_agent.types import Anomaly, Finding, Floats, Sample, Text
+from edge_agent.tasks.proofs import Recorder
+from edge_agent.types import Anomaly, Finding, Floats, Text
 from edge_agent.uri import Uri
 
 ALIKE = 1e-9
 """mean squared error below which an autoencoder only copies"""
 
 
-def _anomaly(model: Served, seen: Recorder) -> list[str]:
+def prove(model: Served, seen: Recorder) -> list[str]:
+    """Run it on what it is for. Notes on what it says; RefusedError where that makes no sense."""
     task = make_task(Uri("anomaly", model.ref.name), lambda _: model, home())
     sink = rebuilder(model).sink.name
     shown: list[Any] = list(frames().values()) if model.input is not None else windows(model)
@@ -37,27 +36,6 @@ def _anomaly(model: Served, seen: Recorder) -> list[str]:
     if max(errors) < ALIKE:
         raise RefusedError("it gives back exactly what goes in: an error of 0 tells nothing")
     return [f"reconstruction error {min(errors):.4g} to {max(errors):.4g} on {len(shown)} samples"]
-
-
-OF_SIZE = 1.5
-"""times its parent's, or that part of it, is a variant's reconstruction error"""
-
-
-def _anomalies(one: Served, other: Served) -> tuple[float, int, str]:
-    """The least of: rank correlation of the reconstruction errors, as their order says what is unusual; and, as a limit
-    is set to what the parent gives, how many are of its size. And the samples, and which it is.
-    """
-    shown: Sequence[Sample] = list(pictures()) if other.input is not None else windows(other)
-    mine, theirs = (
-        np.array([what.error for what in answers(model, shown) if isinstance(what, Anomaly)]) for model in (one, other)
-    )
-    # next to errors of nothing a rounding is many times as much
-    least = max(float(np.median(theirs)) / 10, 1e-30)
-    ratio = (mine + least) / (theirs + least)
-    alike = float(((ratio <= OF_SIZE) & (ratio >= 1 / OF_SIZE)).mean())
-    figures = [(_correlation(spearman, mine, theirs), "rank correlation of the errors")]
-    value, name = _least([*figures, (alike, "share of errors of its parent's size")])
-    return value, len(shown), name
 
 
 ENOUGH = 16

@@ -1,17 +1,15 @@
-"""How a classifier of pictures proves itself, and how two of them are compared."""
+"""How a classifier of pictures proves itself."""
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import PICTURES, frames, pictures
+from edge_agent.samples.shown import PICTURES, frames
 from edge_agent.tasks import make_task
-from edge_agent.tasks.proofs import Recorder, _constant, _follows, _least, _margin, _same_labels, answers
+from edge_agent.tasks.proofs import Recorder, constant
 from edge_agent.types import Finding, Scores
 from edge_agent.uri import Uri
 
@@ -23,7 +21,8 @@ WORDS_FOR = {
 """what the pictures show -> words of a label that means it"""
 
 
-def _recogniser(model: Served, seen: Recorder) -> list[str]:
+def prove(model: Served, seen: Recorder) -> list[str]:
+    """Run it on what it is for. Notes on what it says; RefusedError where that makes no sense."""
     task = make_task(Uri("recognise", model.ref.name, {"score": "0"}), lambda _: model, home())
     found: dict[str, Scores] = {}
     for name, frame in frames().items():
@@ -33,7 +32,7 @@ def _recogniser(model: Served, seen: Recorder) -> list[str]:
             raise RefusedError(f"on the proof picture {name}: {error}") from None
         assert isinstance(finding, Finding) and isinstance(finding.what, Scores)
         found[name] = finding.what
-    if _constant(seen):
+    if constant(seen):
         raise RefusedError("it gives the same output for three different pictures and for noise")
     notes = []
     for name, what in found.items():
@@ -59,28 +58,3 @@ def _names(model: Served) -> list[str]:
 def means(label: str, thing: str) -> bool:
     """Whether a label's words mean the thing that a proof picture shows."""
     return bool(WORDS_FOR[thing] & set(re.split(r"[^a-z]+", label.casefold())))
-
-
-def _recognisers(one: Served, other: Served) -> tuple[float, int, str]:
-    """The least of: share of the pictures with the same first label; of those that the other is sure of, the share that
-    `one` names alike, surely enough to report it; how far the shares follow the other's. And the pictures, and which it
-    is.
-    """
-    _same_labels(one, other)
-    shown, its = list(pictures()), other.manifest.score
-    options = {"score": "0", "top": "1000"}
-    mine, theirs = (
-        [what for what in answers(model, shown, options) if isinstance(what, Scores)] for model in (one, other)
-    )
-    same = np.array([a.label == b.label for a, b in zip(mine, theirs, strict=True)])
-    said = same & np.array([what.score >= one.manifest.score for what in mine])
-    sure = np.array([what.score >= its + _margin(its) for what in theirs])
-    figures = [(float(same.mean()), "agreement of the first label")]
-    figures.append((float(said[sure].mean()) if sure.any() else float("nan"), "share of its parent's sure labels"))
-    labels = sorted({label for what in (*mine, *theirs) for label in what.scores})
-    shares = [
-        np.array([[what.scores.get(label, 0.0) for label in labels] for what in some], np.float32)
-        for some in (mine, theirs)
-    ]
-    value, name = _least([*figures, _follows(*shares)])
-    return value, len(shown), name

@@ -10,22 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.backends.quiet import quiet
-from edge_agent.errors import InputError, ModelError, UsageError
-from edge_agent.figures.coco_map import average_precision
-from edge_agent.figures.scores import Doubles, accuracy, pearson, ranks, similarities
+from edge_agent.errors import InputError, ModelError
+from edge_agent.figures.coco_map import Truth, average_precision
 from edge_agent.gate.ask import prove
 from edge_agent.gate.opened import open_served
 from edge_agent.gate.trial import Variant
 from edge_agent.manifest import File, Manifest, Served
-from edge_agent.tasks.detect.proof import boxes, truth_of
-from edge_agent.tasks.text.encoder import encoder
-from edge_agent.types import Frame, Scores, Text
+from edge_agent.tasks import found_at, row_of
+from edge_agent.tasks.detect.compare import boxes
+from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, served_by
 from edge_agent.workshop.data.coco_data import match_classes
 
 Measure = Callable[[Served], float]
-FAINT, LOW = 0.001, 0.05
-"""scores of boxes that are held against labels (as in ``evaluate``), and against the parent's (as in gate/agree.py)"""
+FAINT = 0.001
+"""score of boxes that are held against labels, as in ``evaluate``"""
 
 
 def against(parent: Served, samples: Samples) -> Measure:
@@ -35,14 +34,18 @@ def against(parent: Served, samples: Samples) -> Measure:
     how well the answers are the parent's. `parent` itself may be measured too: what a candidate loses is the
     difference. Raises InputError where nothing can be told from these samples.
     """
-    if parent.manifest.task not in _MEASURES:
-        raise UsageError(f"{parent.manifest.name}: no measure is known for the task {parent.manifest.task}")
-    return _MEASURES[parent.manifest.task][1](parent, samples)
+    if samples.truth is not None:
+        return _on_labels(samples, samples.truth)
+    try:
+        measure: Measure = found_at(row_of(parent).measure)(parent, samples.items)
+    except InputError as error:
+        raise InputError(f"{samples.source}: {error}") from None
+    return measure
 
 
 def name_of(parent: Served, samples: Samples) -> str:
     """What `against` measures, for people."""
-    return "mAP50-95 on labels" if samples.truth is not None else _MEASURES[parent.manifest.task][0]
+    return "mAP50-95 on labels" if samples.truth is not None else row_of(parent).measured
 
 
 def open_given(manifest: Manifest, row: File, path: Path, parts: Mapping[str, Path], threads: int = 1) -> Served:
@@ -83,110 +86,22 @@ def times(candidates: Mapping[str, Served], samples: Samples, seconds: float) ->
     return {name: statistics.median(took) * 1e3 for name, took in wall.items()}
 
 
-# ── detectors ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _detector(parent: Served, samples: Samples) -> Measure:
+def _on_labels(samples: Samples, truth: Truth) -> Measure:
+    """mAP50-95 on the boxes that people drew."""
     frames = [item for item in samples.items if isinstance(item, Frame)]
-    if samples.truth is not None:
-        truth, names, figure, lowest = samples.truth, samples.names, "map", FAINT
-    else:
-        names, figure, lowest = parent.manifest.names(), "map50", LOW
-        least = parent.manifest.score
-        truth = truth_of(boxes(parent, frames, least / 2, {key: key for key in names}), least)
     if not (np.isfinite(truth.area) & ~truth.crowd).any():
         raise InputError(
-            f"{samples.source}: {parent.manifest.name} finds nothing in {len(frames)} pictures, so no change of it "
-            "would show; give pictures of what it detects"
+            f"{samples.source}: people drew no box in these {len(frames)} pictures, so no change would show; give "
+            "pictures of what the model detects"
         )
 
     def measure(candidate: Served) -> float:
-        ids = match_classes(names, candidate.manifest.names())
+        ids = match_classes(samples.names, candidate.manifest.names())
         try:
-            found = boxes(candidate, frames, lowest, ids)
+            found = boxes(candidate, frames, FAINT, ids)
         except (InputError, ModelError):
             # numbers that are none: a broken quantization
             return 0.0
-        return average_precision(truth, found, sorted(set(ids.values()))).figures()[figure]
+        return average_precision(truth, found, sorted(set(ids.values()))).figures()["map"]
 
     return measure
-
-
-# ── encoders ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _encoder(parent: Served, samples: Samples) -> Measure:
-    texts = [item.text for item in samples.items if isinstance(item, Text)]
-    theirs = _cosines(parent, texts)
-
-    def measure(candidate: Served) -> float:
-        try:
-            mine = _cosines(candidate, texts)
-        except ModelError:
-            return 0.0
-        agreement = pearson(theirs, mine)
-        return 0.0 if np.isnan(agreement) else agreement
-
-    return measure
-
-
-def _cosines(model: Served, texts: list[str]) -> Doubles:
-    vectors = encoder(model).embed_many(texts)
-    length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return similarities(vectors / length)
-
-
-# ── pictures with one label, and autoencoders ────────────────────────────────────────────────────────────
-
-
-def _recogniser(parent: Served, samples: Samples) -> Measure:
-    theirs = [_label(one) for one in _answers(parent, samples)]
-
-    def measure(candidate: Served) -> float:
-        return accuracy(theirs, [_label(one) for one in _answers(candidate, samples)])
-
-    return measure
-
-
-def _label(answer: object) -> str:
-    """The likeliest label, surely enough or not; nothing for a result that was refused."""
-    scores = answer.scores if isinstance(answer, Scores) else {}
-    return max(scores, key=lambda name: scores[name], default="")
-
-
-def _rebuilder(parent: Served, samples: Samples) -> Measure:
-    theirs = np.array([_error(one) for one in _answers(parent, samples)])
-
-    def measure(candidate: Served) -> float:
-        mine = np.array([_error(one) for one in _answers(candidate, samples)])
-        known = np.isfinite(theirs) & np.isfinite(mine)
-        agreement = pearson(ranks(theirs[known]), ranks(mine[known])) if known.sum() > 2 else float("nan")
-        return 0.0 if np.isnan(agreement) else agreement * float(known.mean())
-
-    return measure
-
-
-def _error(answer: object) -> float:
-    return float(getattr(answer, "error", "nan"))
-
-
-def _answers(model: Served, samples: Samples) -> list[object]:
-    """What the model's task says of each sample; None where its result was refused."""
-    task = served_by(model)
-    found: list[object] = []
-    for item in samples.items:
-        try:
-            (finding,) = task(item)
-            found.append(getattr(finding, "what", None))
-        except (InputError, ModelError):
-            found.append(None)
-    return found
-
-
-_MEASURES: dict[str, tuple[str, Callable[[Served, Samples], Measure]]] = {
-    "detect": ("mAP50 against the parent", _detector),
-    "encode": ("correlation of similarities with the parent's", _encoder),
-    "classify": ("share of texts with the parent's label", _recogniser),
-    "recognise": ("share of pictures with the parent's label", _recogniser),
-    "anomaly": ("rank correlation of the errors with the parent's", _rebuilder),
-}

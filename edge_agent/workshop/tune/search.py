@@ -18,7 +18,7 @@ from edge_agent.gate.opened import input_of
 from edge_agent.manifest import File, Input, Served
 from edge_agent.registry import store
 from edge_agent.registry.files import Located
-from edge_agent.tasks.detect.proof import boxes
+from edge_agent.tasks.detect.compare import boxes
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, Say, served_by
 from edge_agent.workshop.data.coco_data import match_classes
