@@ -35,7 +35,7 @@ SIBLINGS = {*STOREYS["rooms"].split(), *STOREYS["service"].split()}
 """rooms that never import each other, though they are on one storey"""
 FILES = sorted(PACKAGE.rglob("*.py"))
 ENTRY = {
-    "cv2": {"pictures", "sources", "workshop"},
+    "cv2": {"pictures"},
     "onnxruntime": {"backends/onnx.py", "workshop"},
     "ai_edge_litert": {"backends/tflite.py", "workshop"},
     "tflite_runtime": {"backends/tflite.py"},

@@ -259,7 +259,7 @@ def _saver(target: str, places: list[_Place]) -> Callable[[_Place, Frame], Path]
     given = {place.path.resolve() for place in places if place.path is not None}
     if single and path.resolve() in given:
         raise UsageError(f"--save {target}: that is the picture itself; give another name")
-    from edge_agent.pictures.boxes import is_drawn
+    from edge_agent.pictures.draw import is_drawn
 
     taken: set[Path] = set()
     count: Counter[_Place] = Counter()
@@ -280,7 +280,7 @@ def _saver(target: str, places: list[_Place]) -> Callable[[_Place, Frame], Path]
 
 
 def _save(path: Path, frame: Frame, found: Finding) -> None:
-    from edge_agent.pictures.boxes import draw, save_jpeg
+    from edge_agent.pictures.draw import draw, save_jpeg
 
     assert isinstance(found.what, Detections)
     try:

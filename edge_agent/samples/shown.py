@@ -22,6 +22,7 @@ from edge_agent.paths import carried
 from edge_agent.pictures.boxes import letterbox
 from edge_agent.pictures.read import read_picture
 from edge_agent.samples import everyday
+from edge_agent.samples.coco import Id, read, truth
 from edge_agent.samples.recorded import labels, samples
 from edge_agent.types import Floats, Frame, Pixels, Text
 
@@ -121,32 +122,6 @@ def pictures() -> Iterator[Frame]:
                 continue
 
 
-class _Picture(msgspec.Struct, frozen=True):
-    id: int
-    file_name: str
-
-
-class _Box(msgspec.Struct, frozen=True):
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    iscrowd: bool | int = 0
-    area: float | None = None
-
-
-class _Category(msgspec.Struct, frozen=True):
-    id: int
-    name: str
-
-
-class _Coco(msgspec.Struct, frozen=True):
-    """What of the format is read (cocodataset.org/#format-data)."""
-
-    images: list[_Picture]
-    annotations: list[_Box]
-    categories: list[_Category]
-
-
 def labelled() -> tuple[list[Frame], Truth, dict[int, str]] | None:
     """The recorded pictures that people drew boxes in, the boxes, and the names of their classes; None for none.
 
@@ -156,10 +131,12 @@ def labelled() -> tuple[list[Frame], Truth, dict[int, str]] | None:
     if path is None:
         return None
     try:
-        coco = msgspec.json.decode(read_regular(path, MOST_LABELS), type=_Coco)
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"{path}: no COCO JSON of boxes ({error}); mend it or take it away") from None
-    names, number, kept = {row.id: row.name for row in coco.categories}, {}, []
+        coco = read(path, MOST_LABELS)
+    except InputError as error:
+        why = str(error).removeprefix("no COCO JSON of boxes: ")
+        raise RefusedError(f"{path}: no COCO JSON of boxes ({why}); mend it or take it away") from None
+    number: dict[Id, int] = {}
+    kept: list[Frame] = []
     here = {sample.name: sample for sample in samples()}
     for row in coco.images:
         sample = here.get(Path(row.file_name).name)
@@ -167,17 +144,8 @@ def labelled() -> tuple[list[Frame], Truth, dict[int, str]] | None:
             if sample is not None:
                 kept.append(read_picture(sample))
                 number[row.id] = len(kept) - 1
-    boxes = [box for box in coco.annotations if box.image_id in number and box.category_id in names]
-    if not boxes:
-        return None
-    truth = Truth(
-        np.array([number[box.image_id] for box in boxes], np.int64),
-        np.array([box.category_id for box in boxes], np.int64),
-        np.array([box.bbox for box in boxes], np.float64),
-        np.array([box.bbox[2] * box.bbox[3] if box.area is None else box.area for box in boxes], np.float64),
-        np.array([bool(box.iscrowd) for box in boxes], bool),
-    )
-    return kept, truth, names
+    boxes = coco.boxes(number)
+    return (kept, truth(boxes, number), coco.names()) if boxes else None
 
 
 def _of(image: Pixels) -> Frame:

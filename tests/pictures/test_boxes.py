@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import InputError, RefusedError, UsageError
 from edge_agent.manifest import Input
-from edge_agent.pictures.boxes import (
-    NMS_CANDIDATES,
-    colour,
-    draw,
-    fit,
-    jpeg,
-    letterbox,
-    nms,
-    preparer,
-    save_jpeg,
-    to_frame,
-)
+from edge_agent.pictures.boxes import NMS_CANDIDATES, fit, letterbox, nms, preparer, to_frame
+from edge_agent.pictures.draw import colour, draw, jpeg, save_jpeg
 from edge_agent.types import Detections, Floats, Pixels, TensorSpec
 
 PLACES = ("top-left", "center", "stretch")

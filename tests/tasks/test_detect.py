@@ -12,7 +12,7 @@ import pytest
 from edge_agent.backends import open_net
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import Input, Served
-from edge_agent.pictures.boxes import draw
+from edge_agent.pictures.draw import draw
 from edge_agent.tasks.detect.detect import nearest_class
 from edge_agent.types import Detections, Frame, Net, Pixels, TensorSpec
 from tests.coco import coco80, frame, make, mean_average_precision, only, read, real, serve_net

@@ -29,7 +29,7 @@ from edge_agent.errors import ManifestError, UsageError
 from edge_agent.figures.coco_map import average_precision
 from edge_agent.manifest import Input, Served
 from edge_agent.types import Net
-from edge_agent.workshop.data.coco_data import match_classes, read_pictures
+from edge_agent.workshop.data.pictures import match_classes, read_pictures
 from edge_agent.workshop.evaluate import verb
 from edge_agent.workshop.evaluate.pictures import _ask
 from tests.coco import real, serve_net

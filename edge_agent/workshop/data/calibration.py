@@ -29,8 +29,8 @@ from edge_agent.sources.files import PICTURES
 from edge_agent.tasks import PLAIN, make_task
 from edge_agent.types import Frame, Task, Tensors, Text
 from edge_agent.uri import Uri
-from edge_agent.workshop.data.coco_data import LABEL_FILES, read_pictures, spread
-from edge_agent.workshop.data.text_data import numbers_of, read_texts, text_of
+from edge_agent.workshop.data.pictures import LABEL_FILES, read_pictures, spread
+from edge_agent.workshop.data.texts import numbers_of, read_texts, text_of
 
 Say = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""

@@ -18,8 +18,8 @@ from edge_agent.pictures.read import read_picture
 from edge_agent.sources.files import PICTURES
 from edge_agent.types import Finding, Frame, Text
 from edge_agent.workshop.data.calibration import Say, served_by
-from edge_agent.workshop.data.coco_data import spread
-from edge_agent.workshop.data.text_data import LABEL_NAMES, numbers_of, text_of
+from edge_agent.workshop.data.pictures import spread
+from edge_agent.workshop.data.texts import LABEL_NAMES, numbers_of, text_of
 
 NUMBERS = (".txt", ".csv", ".bin")
 """files of numbers: a sample a line, or one recording as float32, low byte first"""

@@ -13,8 +13,8 @@ from edge_agent.errors import UsageError
 from edge_agent.figures import scores
 from edge_agent.manifest import Served
 from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
-from edge_agent.workshop.data.coco_data import match_classes
 from edge_agent.workshop.data.labelled import GIVE, Answers, ask, read_rows
+from edge_agent.workshop.data.pictures import match_classes
 from edge_agent.workshop.evaluate.verb import Say, folder
 from edge_agent.workshop.report.sheet import MOST, sheet
 

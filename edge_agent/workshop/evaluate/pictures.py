@@ -16,12 +16,12 @@ from edge_agent.families.yolo import FAMILIES
 from edge_agent.figures.coco_map import FoundBoxes, Truth, average_precision, f1_by_picture
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.pictures.boxes import draw, save_jpeg
+from edge_agent.pictures.draw import draw, save_jpeg
 from edge_agent.pictures.read import read_picture
 from edge_agent.tasks import make_task
 from edge_agent.types import Detections, Finding, Pixels, Task
 from edge_agent.uri import Uri
-from edge_agent.workshop.data.coco_data import Pictures, match_classes, read_pictures
+from edge_agent.workshop.data.pictures import Pictures, match_classes, read_pictures
 from edge_agent.workshop.evaluate.verb import Say, folder
 
 SCORE, IOU = 0.001, 0.65

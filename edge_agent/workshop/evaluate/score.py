@@ -20,7 +20,7 @@ from edge_agent.tasks import found_at, row_of
 from edge_agent.tasks.detect.compare import boxes
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, served_by
-from edge_agent.workshop.data.coco_data import match_classes
+from edge_agent.workshop.data.pictures import match_classes
 
 Measure = Callable[[Served], float]
 FAINT = 0.001

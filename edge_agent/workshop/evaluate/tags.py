@@ -13,8 +13,8 @@ from typing import Any
 from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
-from edge_agent.workshop.data.coco_data import spread
-from edge_agent.workshop.data.text_data import read_texts, text_of
+from edge_agent.workshop.data.pictures import spread
+from edge_agent.workshop.data.texts import read_texts, text_of
 from edge_agent.workshop.evaluate.verb import Say
 
 Marked = set[tuple[int, int, int, str]]

@@ -23,8 +23,8 @@ from edge_agent.tasks.text.head import UNKNOWN, fit, strangers
 from edge_agent.tasks.text.understand import LEAST, Classify
 from edge_agent.types import Embedding, Finding, Floats, Scores, Task, Text
 from edge_agent.uri import Uri
-from edge_agent.workshop.data.coco_data import spread
-from edge_agent.workshop.data.text_data import Texts, read_texts
+from edge_agent.workshop.data.pictures import spread
+from edge_agent.workshop.data.texts import Texts, read_texts
 from edge_agent.workshop.evaluate.verb import Say, folder
 
 COMPARED = 1000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.pictures.boxes import save_jpeg
-from edge_agent.pictures.read import read_picture
+from edge_agent.pictures.draw import save_jpeg
+from edge_agent.pictures.read import cv2, read_picture
 from edge_agent.types import Pixels
 from edge_agent.workshop.data.labelled import LabelledSample
 
@@ -31,8 +31,6 @@ def sheet(path: Path, shown: Sequence[tuple[LabelledSample, str]]) -> None:
 
 
 def _tile(row: LabelledSample, caption: str) -> Pixels:
-    import cv2
-
     assert isinstance(row.what, Path)
     image = read_picture(row.what).image
     share = min(WIDE / image.shape[1], HIGH / image.shape[0])

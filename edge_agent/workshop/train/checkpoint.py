@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from edge_agent.errors import EdgeAgentError
+from edge_agent.pictures.draw import save_png
+from edge_agent.pictures.read import cv2
 
 PART_BYTES = 12 * 2**20
 
@@ -100,8 +102,6 @@ COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 1
 
 def draw_curves(path: Path, series: dict[str, list[tuple[float, float]]], title: str, x_name: str) -> None:
     """A PNG of lines: one panel a series, stacked, each with its own scale, its least and greatest value written."""
-    import cv2
-
     panel, width, margin = 150, 900, 70
     names = [name for name, points in series.items() if points]
     picture = np.full((40 + panel * max(len(names), 1) + 30, width, 3), 255, np.uint8)
@@ -129,5 +129,4 @@ def draw_curves(path: Path, series: dict[str, list[tuple[float, float]]], title:
         write(f"{high[1]:.3g}", 8, top + 8)
         write(f"{low[1]:.3g}", 8, bottom)
     write(f"{x_name}: 0 .. {last:,.0f}", margin, picture.shape[0] - 12)
-    if not cv2.imwrite(str(path), picture):
-        raise EdgeAgentError(f"cannot write {path}; is the disk full?")
+    save_png(picture, path)

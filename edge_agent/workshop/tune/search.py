@@ -21,7 +21,7 @@ from edge_agent.registry.files import Located
 from edge_agent.tasks.detect.compare import boxes
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, Say, served_by
-from edge_agent.workshop.data.coco_data import match_classes
+from edge_agent.workshop.data.pictures import match_classes
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.tune.size import resized
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+
+from edge_agent.pictures.read import cv2
 
 GREY = 114
 Size = tuple[int, int]

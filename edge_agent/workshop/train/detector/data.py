@@ -5,16 +5,14 @@ What is bad is named and skipped, never trained on in silence.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
 from edge_agent.errors import InputError
-from edge_agent.pictures.read import for_cv2
+from edge_agent.pictures.read import cv2, for_cv2, read_picture
+from edge_agent.samples import coco
 from edge_agent.workshop.train.detector.augment import Picture
 
 Say = Callable[[str], None]
@@ -71,14 +69,11 @@ def read_pictures(
 def _from_files(files: list[tuple[Path, np.ndarray]], side: int, say: Say) -> Iterator[Picture]:
     for path, boxes in files:
         try:
-            raw = np.frombuffer(path.read_bytes(), np.uint8)
-        except OSError as error:
-            say(f"skipped {path}: {error.strerror}")
+            pixels = read_picture(path).image
+        except InputError as error:
+            say(f"skipped {path}: it {error}")
             continue
-        pixels = cv2.imdecode(raw, cv2.IMREAD_COLOR) if len(raw) else None
-        if pixels is None:
-            say(f"skipped {path}: not a picture that can be decoded")
-        elif min(pixels.shape[:2]) < LEAST:
+        if min(pixels.shape[:2]) < LEAST:
             say(f"skipped {path}: {pixels.shape[1]}x{pixels.shape[0]} is too small to learn from")
         else:
             yield _fitted(str(path), pixels, _inside(str(path), boxes, pixels.shape[1], pixels.shape[0], say), side)
@@ -143,29 +138,23 @@ def _folder_of(path: Path, names: list[str]) -> Path:
 def _coco(path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarray]:
     """file_name -> boxes (k, 6) of each image of a COCO JSON, crowds left out."""
     try:
-        value: Any = json.loads(path.read_text())
-        names = {int(c["id"]): str(c["name"]) for c in value["categories"]}
-        images = {int(i["id"]): str(i["file_name"]) for i in value["images"]}
-        labels = [
-            (int(a["image_id"]), int(a["category_id"]), [float(v) for v in a["bbox"]])
-            for a in value["annotations"]
-            if not a.get("iscrowd", 0)
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a COCO JSON of detections: {error}") from error
-    index = {name: i for i, name in enumerate(classes)}
+        labels = coco.read(path)
+    except InputError as error:
+        raise InputError(f"{path} is not a COCO JSON of detections: {error}") from None
+    names, index = labels.names(), {name: i for i, name in enumerate(classes)}
     strange = sorted(set(names.values()) - set(index))
     if len(strange) == len(names):
         raise InputError(f"no category of {path} is among the classes {', '.join(classes)}; name them with --classes")
     if strange:
         say(f"{path}: labels of {len(strange)} other categories are left out ({', '.join(strange[:8])} …)")
-    boxes: dict[int, list[list[float]]] = {key: [] for key in images}
-    for image, category, (x, y, width, height) in labels:
-        if image not in images or category not in names:
-            say(f"skipped a label of {path}: image {image} or category {category} is not in the file")
-        elif names[category] in index:
-            boxes[image].append([x, y, x + width, y + height, index[names[category]], 1.0])
-    return {images[key]: np.array(rows, np.float32).reshape(-1, 6) for key, rows in boxes.items()}
+    boxes: dict[coco.Id, list[list[float]]] = {image.id: [] for image in labels.images}
+    for box in [box for box in labels.annotations if not box.iscrowd]:
+        if box.image_id not in boxes or box.category_id not in names:
+            say(f"skipped a label of {path}: image {box.image_id} or category {box.category_id} is not in the file")
+        elif (name := names[box.category_id]) in index:
+            x, y, width, height = box.bbox
+            boxes[box.image_id].append([x, y, x + width, y + height, index[name], 1.0])
+    return {image.file_name: np.array(boxes[image.id], np.float32).reshape(-1, 6) for image in labels.images}
 
 
 def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], score: float, say: Say) -> list[Picture]:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from edge_agent import paths
 from edge_agent.errors import InputError, UsageError
 from edge_agent.gate import read
+from edge_agent.pictures.read import cv2
 from edge_agent.registry import catalogue, files
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert.net import half_pays

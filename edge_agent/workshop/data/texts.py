@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.files import read_regular
-from edge_agent.workshop.data.coco_data import spread
+from edge_agent.workshop.data.pictures import spread
 
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "query", "question", "message", "review", "phrase", "line")
 LABEL_NAMES = ("label", "labels", "intent", "class", "category", "target", "sentiment", "y")

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from edge_agent.errors import UsageError
+from edge_agent.errors import InputError, UsageError
 from edge_agent.figures.coco_map import Truth
-from edge_agent.files import read_regular
+from edge_agent.samples import coco
 from edge_agent.sources.files import PICTURES
 
 LABEL_FILES = ("instances.json", "_annotations.coco.json")
@@ -36,34 +35,6 @@ SHOWN = 5
 """names in a note"""
 
 
-class _Picture(msgspec.Struct, frozen=True):
-    id: int | str
-    file_name: str
-    width: int = 0
-    height: int = 0
-
-
-class _Box(msgspec.Struct, frozen=True):
-    image_id: int | str
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    iscrowd: bool | int = 0
-    area: float | None = None
-
-
-class _Category(msgspec.Struct, frozen=True):
-    id: int
-    name: str
-
-
-class _Coco(msgspec.Struct, frozen=True):
-    """What of the format is read (cocodataset.org/#format-data); all else is passed over."""
-
-    images: list[_Picture]
-    annotations: list[_Box]
-    categories: list[_Category]
-
-
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """Picture files, in the order in which they are numbered, and the boxes in them."""
@@ -78,10 +49,6 @@ class Pictures:
     missing: Sequence[str] = ()
     """named in the labels, but not there"""
     notes: Sequence[str] = ()
-
-
-MOST_BYTES = 1_000_000_000
-"""of a file of boxes; COCO's own have up to 500 MB"""
 
 
 def read_pictures(data: Path, limit: int = 0) -> Pictures:
@@ -120,60 +87,51 @@ def _places(file: Path) -> list[Path]:
 
 def _labelled(file: Path, places: list[Path], limit: int, only: Path | None) -> Pictures:
     """`only`: the folder whose pictures are meant, when the labels above it may be of more."""
-    coco = _read(file)
-    pictures = sorted(coco.images, key=lambda picture: (isinstance(picture.id, str), picture.id))
-    if only is not None:
-        here = [p for p in pictures if (only / p.file_name).is_file() or (only / Path(p.file_name).name).is_file()]
-        pictures = here or pictures
-    pictures = [pictures[i] for i in spread(len(pictures), limit)]
-    if not pictures:
-        raise UsageError(f"{file}: no picture in it (images is empty); there is nothing to measure")
-    known = {picture.id for picture in coco.images}
-    found = [(picture, _find(picture.file_name, places)) for picture in pictures]
-    missing = [picture.file_name for picture, path in found if path is None]
-    if len(missing) == len(found):
-        raise UsageError(f"{file}: none of its {len(found)} pictures is there, e.g. {missing[0]}; put them beside it")
-    paths = [path for _, path in found if path is not None]
-    kept = [picture for picture, path in found if path is not None]
-    names = {category.id: category.name for category in coco.categories}
-    lost = [b for b in coco.annotations if b.image_id not in known or b.category_id not in names]
-    notes = []
-    if missing:
-        notes.append(f"{len(missing)} of {len(found)} pictures are missing and left out: {_few(missing)}")
-    if lost:
-        notes.append(
-            f"{len(lost)} boxes are left out, their image_id or category_id stands in no list (first: "
-            f"image {lost[0].image_id}, category {lost[0].category_id})"
-        )
-    number = {picture.id: i for i, picture in enumerate(kept)}
-    boxes = [box for box in coco.annotations if box.image_id in number and box.category_id in names]
-    sizes = [(picture.width, picture.height) for picture in kept]
-    outside = [box for box in boxes if _odd(box.bbox, sizes[number[box.image_id]])]
-    if outside:
-        first = kept[number[outside[0].image_id]].file_name
-        notes.append(
-            f"{len(outside)} boxes have no area or reach outside their picture (first: in {first}); they count as given"
-        )
-    truth = Truth(
-        np.array([number[box.image_id] for box in boxes], np.int64),
-        np.array([box.category_id for box in boxes], np.int64),
-        np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4),
-        np.array([box.bbox[2] * box.bbox[3] if box.area is None else box.area for box in boxes], np.float64),
-        np.array([bool(box.iscrowd) for box in boxes], bool),
-    )
-    return Pictures(paths, truth, names, sizes, missing, notes)
-
-
-def _read(file: Path) -> _Coco:
-    """UsageError names the place in the file."""
     try:
-        return msgspec.json.decode(read_regular(file, MOST_BYTES), type=_Coco)
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{file}: no COCO JSON of boxes: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: broken JSON: {error}") from None
+        labels = coco.read(file)
+    except InputError as error:
+        raise UsageError(f"{file}: {error}") from None
+    images = _chosen(labels.images, limit, only)
+    if not images:
+        raise UsageError(f"{file}: no picture in it (images is empty); there is nothing to measure")
+    found = [(image, _find(image.file_name, places)) for image in images]
+    kept = [(image, path) for image, path in found if path is not None]
+    missing = [image.file_name for image, path in found if path is None]
+    if not kept:
+        raise UsageError(f"{file}: none of its {len(found)} pictures is there, e.g. {missing[0]}; put them beside it")
+    notes = [f"{len(missing)} of {len(found)} pictures are missing and left out: {_few(missing)}"] if missing else []
+    number = {image.id: place for place, (image, _) in enumerate(kept)}
+    boxes = labels.boxes(number)
+    notes += [*_lost(labels), *_outside(boxes, {image.id: image for image, _ in kept})]
+    sizes = [(image.width, image.height) for image, _ in kept]
+    return Pictures([path for _, path in kept], coco.truth(boxes, number), labels.names(), sizes, missing, notes)
+
+
+def _chosen(images: list[coco.CocoImage], limit: int, only: Path | None) -> list[coco.CocoImage]:
+    """The pictures to look at, in the order of their ids; those of the folder `only`, if any of it are named."""
+    ordered = sorted(images, key=lambda image: (isinstance(image.id, str), image.id))
+    if only is not None:
+        ordered = [image for image in ordered if _find(image.file_name, [only])] or ordered
+    return [ordered[i] for i in spread(len(ordered), limit)]
+
+
+def _lost(labels: coco.Coco) -> list[str]:
+    """A note on boxes of a picture or class that the file does not list."""
+    known, names = {image.id for image in labels.images}, labels.names()
+    lost = [box for box in labels.annotations if box.image_id not in known or box.category_id not in names]
+    if not lost:
+        return []
+    first = f"image {lost[0].image_id}, category {lost[0].category_id}"
+    return [f"{len(lost)} boxes are left out, their image_id or category_id stands in no list (first: {first})"]
+
+
+def _outside(boxes: list[coco.CocoBox], images: Mapping[coco.Id, coco.CocoImage]) -> list[str]:
+    """A note on boxes that cannot be what they say."""
+    odd = [images[box.image_id] for box in boxes if _is_odd(box.bbox, images[box.image_id])]
+    if not odd:
+        return []
+    first = odd[0].file_name
+    return [f"{len(odd)} boxes have no area or reach outside their picture (first: in {first}); they count as given"]
 
 
 def _find(name: str, places: list[Path]) -> Path | None:
@@ -181,11 +139,12 @@ def _find(name: str, places: list[Path]) -> Path | None:
     return next((path for path in tries if path.is_file()), None)
 
 
-def _odd(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+def _is_odd(box: tuple[float, float, float, float], image: coco.CocoImage) -> bool:
     """Whether a box has no area, or reaches more than a pixel outside its picture (labels are rounded)."""
     x, y, w, h = box
-    outside = size[0] and size[1] and (x < -1 or y < -1 or x + w > size[0] + 1 or y + h > size[1] + 1)
-    return bool(w <= 0 or h <= 0 or outside)
+    sized = image.width and image.height
+    outside = sized and (min(x, y) < -1 or x + w > image.width + 1 or y + h > image.height + 1)
+    return bool(min(w, h) <= 0 or outside)
 
 
 def spread(count: int, limit: int) -> list[int]:

@@ -1,0 +1,82 @@
+"""Pictures for people: boxes drawn into them, and written as JPEG and PNG files."""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+
+from edge_agent.errors import InputError, UsageError
+from edge_agent.pictures.read import cv2
+from edge_agent.types import Detections, Pixels
+
+JPEG_SIDE = 65_500
+"""the most pixels a side that cv2 writes into a JPEG"""
+
+OURS = b"\xff\xfe\x00\x0cedge-agent"
+"""a comment in the pictures that we draw, by which they are known when they are drawn anew"""
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """A BGR colour of its own for each class id: hues stepped by the golden angle, which never repeat."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.85 if label % 2 else 0.65, 0.95)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def draw(image: Pixels, found: Detections) -> Pixels:
+    """A copy of `image` (h, w, 3 BGR) with the boxes of `found`, each with its name and score on a filled tag.
+
+    Line and letters grow with the picture. The best-scored box is drawn last, on top.
+    """
+    picture: Pixels = image.copy()
+    height, width = picture.shape[:2]
+    line = max(1, round((width + height) / 600))
+    size = max(0.4, (width + height) / 2400)
+    for box, score, label in reversed(list(zip(found.xyxy, found.score, found.label, strict=True))):
+        left, top, right, bottom = (round(float(v)) for v in box)
+        paint = colour(int(label))
+        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), paint, line)
+        name = found.names.get(int(label), str(label)).encode("ascii", "replace").decode()
+        text = f"{name} {score:.2f}"
+        (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, line)
+        x = max(0, min(left, width - text_width))
+        y = top - below if top >= text_height + 2 * below else top + text_height + below
+        cv2.rectangle(picture, (x, y - text_height - below), (x + text_width, y + below), paint, cv2.FILLED)
+        dark = 0.114 * paint[0] + 0.587 * paint[1] + 0.299 * paint[2] < 128
+        ink = (255, 255, 255) if dark else (0, 0, 0)
+        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, ink, max(1, line // 2), cv2.LINE_AA)
+    return picture
+
+
+def jpeg(image: Pixels, quality: int = 90) -> bytes:
+    """`image` (h, w, 3 BGR) as the bytes of a JPEG file. InputError above 65,500 pixels a side."""
+    if max(image.shape) > JPEG_SIDE:
+        raise InputError(f"a picture of {image.shape[1]}x{image.shape[0]} pixels does not fit into a JPEG")
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return bytes(data)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether `save_jpeg` wrote that file."""
+    with path.open("rb") as file:
+        return file.read(2 + len(OURS))[2:] == OURS
+
+
+def save_jpeg(image: Pixels, path: Path) -> None:
+    """Write `image` to `path`. UsageError when that cannot be written."""
+    data = jpeg(image)
+    _write(path, data[:2] + OURS + data[2:])
+
+
+def save_png(image: Pixels, path: Path) -> None:
+    """Write `image` (h, w, 3 BGR) to `path`. UsageError when that cannot be written."""
+    _, data = cv2.imencode(".png", image)
+    _write(path, bytes(data))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written ({error.strerror}); give a file in a folder you may write"
+        ) from None
