@@ -83,19 +83,24 @@ def nearest(given: str, known: Iterable[str], meant: Mapping[str, str] | None = 
     space within a name is a _ there. `cutoff`: 0..1, how alike two spellings are
     at least; more than 0.6 where a wrong guess would be acted upon.
     """
-    import difflib
-
     names = {name.casefold(): name for name in known}
-    key = given.strip().casefold()
-    words = (meant or {}).get(key, "").split()
-    near = [key, *(each for word in words for each in (word, word.replace("_", " ")))]
-    near = [word for word in near if word in names] or difflib.get_close_matches(key, names, n=1, cutoff=cutoff)
-    near = near or [word for word in names if key and sorted(word) == sorted(key)]
-    if near:
-        return f'; did you mean "{names[near[0]]}"?'
+    near = _nearest(given.strip().casefold(), names, meant or {}, cutoff)
+    if near is not None:
+        return f'; did you mean "{names[near]}"?'
     listed = list(names.values())
     more = f" … ({len(listed)} in all)" if len(listed) > 12 else ""
     return f"; known are {', '.join(listed[:12])}{more}"
+
+
+def _nearest(key: str, names: Mapping[str, str], meant: Mapping[str, str], cutoff: float) -> str | None:
+    import difflib
+
+    words = meant.get(key, "").split()
+    same = [key, *(each for word in words for each in (word, word.replace("_", " ")))]
+    near = [word for word in same if word in names]
+    near = near or difflib.get_close_matches(key, names, n=1, cutoff=cutoff)
+    near = near or [word for word in names if key and sorted(word) == sorted(key)]
+    return near[0] if near else None
 
 
 def tenfold(count: int) -> bool:

@@ -50,12 +50,9 @@ class Stream:
                 continue
             if events[0][1] & select.POLLNVAL:
                 raise SourceError("lines:- but standard input is closed; pipe something into it")
-            try:
-                chunk = os.read(fd, CHUNK)
-            except BlockingIOError:
+            chunk = self._read(fd)
+            if chunk is None:
                 continue
-            except OSError as error:
-                raise SourceError(f"lines:{self.path}: cannot be read on ({error.strerror})") from None
             if chunk:
                 split = split or Splitter(0, width(chunk[:CHECKED]))
                 yield from self._given(split.feed(chunk), stop)
@@ -65,6 +62,15 @@ class Stream:
                 return
             stop.wait(TICK)
         yield from self._given(split.rest() if split else [], stop)
+
+    def _read(self, fd: int) -> bytes | None:
+        """What has come; None for nothing yet, b"" at the end. SourceError."""
+        try:
+            return os.read(fd, CHUNK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise SourceError(f"lines:{self.path}: cannot be read on ({error.strerror})") from None
 
     def _given(self, found: list[tuple[bytes, int, int]], stop: threading.Event) -> Iterator[Text]:
         """Lines as Texts without a mark, and all of them, whatever `stop` says."""

@@ -120,25 +120,25 @@ def _run(plan: _Plan, live: bool, stop: threading.Event) -> Iterator[Frame | Str
 def _listed(path: str) -> list[Path]:
     """The files meant by `path`, by name. SourceError when there is none."""
     here = Path(path)
-    if here.is_dir():
-        try:
-            found = sorted(p for p in here.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be listed ({error.strerror}); check its owner and mode") from None
-        if not found:
-            raise SourceError(f"{path}: no picture in this folder; for videos name one, or give a glob such as *.mp4")
-        return found
     if here.is_file():
         return [here]
-    if here.exists():
+    if here.is_dir():
+        try:
+            found, kinds = list(here.iterdir()), PICTURES
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be listed ({error.strerror}); check its owner and mode") from None
+        none = "no picture in this folder; for videos name one, or give a glob such as *.mp4"
+    elif here.exists():
         raise SourceError(f"{path}: neither a file nor a folder")
-    if glob.has_magic(path):
-        names = (Path(name) for name in glob.iglob(path, recursive=True))  # noqa: PTH207, Path.glob takes no absolute pattern
-        found = sorted(p for p in names if p.suffix.lower() in PICTURES | VIDEOS and p.is_file())
-        if not found:
-            raise SourceError(f"{path}: no picture or video matches")
-        return found
-    raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a glob or a video")
+    elif glob.has_magic(path):
+        found = list(map(Path, glob.iglob(path, recursive=True)))  # noqa: PTH207, Path.glob takes no absolute pattern
+        kinds, none = PICTURES | VIDEOS, "no picture or video matches"
+    else:
+        raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a glob or a video")
+    listed = sorted(each for each in found if each.suffix.lower() in kinds and each.is_file())
+    if not listed:
+        raise SourceError(f"{path}: {none}")
+    return listed
 
 
 def is_video(path: Path) -> bool:

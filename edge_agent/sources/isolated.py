@@ -29,7 +29,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.programs import environment, python
 from edge_agent.sources import Opened
 from edge_agent.sources.watch import TICK
-from edge_agent.types import Frame, StreamCondition, StreamState
+from edge_agent.types import Frame, Pixels, StreamCondition, StreamState
 from edge_agent.uri import Uri, option
 
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322}
@@ -171,22 +171,16 @@ def _of_one(uri: Uri, most: int, stop: threading.Event) -> Generator[Frame | Str
             except (msgspec.MsgspecError, ValueError) as error:
                 return f"its process says what cannot be ({error})"
             except EOFError:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(FAREWELL)
-                size = os.fstat(said.fileno()).st_size
-                last = os.pread(said.fileno(), 1000, max(0, size - 1000)).decode(errors="replace").split("\n")
-                words = next((line for line in reversed(last) if line.strip()), "")
-                return _clean(f"its process ended ({child.returncode}){words and ': '}{words[:200]}")
+                return _why_ended(child, said.fileno())
             if message is None:
                 continue
             heard = time.monotonic()
             match message:
                 case Picture():
                     fresh = heard
-                    size = 3 * message.width * message.height
-                    if size > most or not all(map(math.isfinite, (message.at, message.mono, message.decode_ms))):
+                    image = _image(message, seen)
+                    if image is None:
                         return "its process says what cannot be"
-                    image = np.frombuffer(seen, np.uint8, size).reshape(message.height, message.width, 3).copy()
                     with suppress(BrokenPipeError):
                         child.stdin.write(b"\0")
                     mono = min(message.mono, heard)
@@ -199,6 +193,25 @@ def _of_one(uri: Uri, most: int, stop: threading.Event) -> Generator[Frame | Str
                 case Over():
                     return _clean(message.why)
         return "stopped"
+
+
+def _image(message: Picture, seen: mmap.mmap) -> Pixels | None:
+    """A copy of the picture in the shared memory; None where it cannot be as the message says."""
+    size = 3 * message.width * message.height
+    if size > len(seen) or not all(map(math.isfinite, (message.at, message.mono, message.decode_ms))):
+        return None
+    image: Pixels = np.frombuffer(seen, np.uint8, size).reshape(message.height, message.width, 3).copy()
+    return image
+
+
+def _why_ended(child: subprocess.Popen[bytes], said: int) -> str:
+    """The exit status of the process and the last line that it wrote to stderr, which is the file `said`."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(FAREWELL)
+    size = os.fstat(said).st_size
+    last = os.pread(said, 1000, max(0, size - 1000)).decode(errors="replace").split("\n")
+    words = next((line for line in reversed(last) if line.strip()), "")
+    return _clean(f"its process ended ({child.returncode}){words and ': '}{words[:200]}")
 
 
 class _Messages:

@@ -85,41 +85,58 @@ def multipart(
     delimiter, named = b"", boundary.encode("latin-1", "replace").strip(b"-")
     while True:
         come.renew()
-        line, before = come.line(), b""
-        while not _begins(line, delimiter, named):
-            if HEADER.match(line):
-                # a part without its delimiter, or with one that looks like nothing
-                delimiter = delimiter or before
-                break
-            line, before = come.line(), line
-        else:
-            if delimiter and line == delimiter + b"--":
-                return
-            delimiter = delimiter or line
-            line = come.line()
-        length = 0
-        while line:
-            stated = LENGTH.fullmatch(line)
-            length = int(stated[1]) if stated else length
-            line = come.line()
-        come.bound(length)
+        found = _delimiter(come, delimiter, named)
+        if found is None:
+            return
+        delimiter, line = found
         end = b"\n" + delimiter if delimiter else b""
-        if length:
-            while len(held) < length:
-                come.grow()
-            length = _right(held, length, end)
-        if not length:
-            looked = 0
-            while (length := _ends(held, end, looked)) < 0:
-                looked = max(0, len(held) - len(end))
-                tail = held[-TAIL:]
-                if not arrived() and tail.rstrip().endswith(END_OF_JPEG):
-                    length = len(held) - len(tail) + len(tail.rstrip())
-                    break
-                come.grow()
+        length = _whole(come, _stated(come, line), end, arrived)
         body = come.take(length)
         # the delimiter of the next body and that of the one after it
         yield from _newest(come, body, arrived, lambda end=end: bool(end) and held.count(end) >= 2)  # type: ignore[misc]
+
+
+def _delimiter(come: _Bytes, delimiter: bytes, named: bytes) -> tuple[bytes, bytes] | None:
+    """The delimiter, once a part begins, and the first line behind it; None behind the last part."""
+    line, before = come.line(), b""
+    while not _begins(line, delimiter, named):
+        if HEADER.match(line):
+            # a part without its delimiter, or with one that looks like nothing
+            return delimiter or before, line
+        line, before = come.line(), line
+    if delimiter and line == delimiter + b"--":
+        return None
+    return delimiter or line, come.line()
+
+
+def _stated(come: _Bytes, line: bytes) -> int:
+    """The length of the body that the headers from `line` on state; 0 for none."""
+    length = 0
+    while line:
+        stated = LENGTH.fullmatch(line)
+        length = int(stated[1]) if stated else length
+        line = come.line()
+    come.bound(length)
+    return length
+
+
+def _whole(come: _Bytes, length: int, end: bytes, arrived: Callable[[], bool]) -> int:
+    """The length of the body, once all of it is here; `length`: as it is stated, 0 where it is not."""
+    held = come.held
+    if length:
+        while len(held) < length:
+            come.grow()
+        length = _right(held, length, end)
+    if length:
+        return length
+    looked = 0
+    while (length := _ends(held, end, looked)) < 0:
+        looked = max(0, len(held) - len(end))
+        tail = held[-TAIL:]
+        if not arrived() and tail.rstrip().endswith(END_OF_JPEG):
+            return len(held) - len(tail) + len(tail.rstrip())
+        come.grow()
+    return length
 
 
 def _begins(line: bytes, delimiter: bytes, named: bytes) -> bool:

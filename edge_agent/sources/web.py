@@ -15,6 +15,7 @@ from edge_agent.errors import SourceError
 
 STEPS = 8
 """answers on the way to the picture: redirections, and what asks for a login"""
+REDIRECTIONS = (301, 302, 303, 307, 308)
 HASHES = {"SHA-512-256": "sha512_256", "SHA-256": "sha256", "MD5": "md5"}
 """of RFC 7616, the strongest first -> hashlib's names"""
 
@@ -70,15 +71,20 @@ class Login:
 
     def header(self, method: str, target: str) -> dict[str, str]:
         """The Authorization header for one request, {} before a challenge."""
-        asked, user = self._asked, self.user or ""
         self._count += 1
-        if not asked:
+        if not self._asked:
             return {}
-        if asked[""] == "basic":
-            plain = f"{user}:{self._password}".encode()
-            return {"Authorization": "Basic " + base64.b64encode(plain).decode()}
+        answer = self._basic() if self._asked[""] == "basic" else self._digest(method, target)
+        return {"Authorization": answer}
+
+    def _basic(self) -> str:
+        return "Basic " + base64.b64encode(f"{self.user or ''}:{self._password}".encode()).decode()
+
+    def _digest(self, method: str, target: str) -> str:
+        """RFC 7616, section 3.4."""
+        asked, user = self._asked, self.user or ""
         name = asked.get("algorithm", "MD5").upper()
-        kind = HASHES[name.removesuffix("-SESS")]
+        kind, of_session = HASHES[name.removesuffix("-SESS")], name.endswith("-SESS")
 
         def digest(*of: str) -> str:
             return hashlib.new(kind, ":".join(of).encode(), usedforsecurity=False).hexdigest()
@@ -86,27 +92,34 @@ class Login:
         realm, nonce = asked.get("realm", ""), asked.get("nonce", "")
         count, own = f"{self._count:08x}", secrets.token_hex(16)
         secret = digest(user, realm, self._password)
-        if name.endswith("-SESS"):
-            secret = digest(secret, nonce, own)
-        offered = [word.strip().lower() for word in asked.get("qop", "").split(",")]
-        quality = next((word for word in ("auth", "auth-int") if word in offered), "")
+        secret = digest(secret, nonce, own) if of_session else secret
+        quality = _quality(asked)
         what = digest(method, target, *([digest("")] if quality == "auth-int" else []))
-        middle = (nonce, count, own, quality) if quality else (nonce,)
         hidden = asked.get("userhash", "").lower() == "true"
         said = {
             "username": digest(user, realm) if hidden else user,
             "realm": realm,
             "nonce": nonce,
             "uri": target,
-            "response": digest(secret, *middle, what),
+            "response": digest(secret, *((nonce, count, own, quality) if quality else (nonce,)), what),
+            "opaque": asked.get("opaque"),
+            "cnonce": own if quality or of_session else None,
         }
-        said |= {"opaque": asked["opaque"]} if "opaque" in asked else {}
-        said |= {"cnonce": own} if quality or name.endswith("-SESS") else {}
-        fields = [f'{key}="{_quoted(value)}"' for key, value in said.items()]
-        fields += [f"algorithm={asked['algorithm']}"] if "algorithm" in asked else []
-        fields += [f"qop={quality}", f"nc={count}"] if quality else []
-        fields += ["userhash=true"] if hidden else []
-        return {"Authorization": "Digest " + ", ".join(fields)}
+        plain = {
+            "algorithm": asked.get("algorithm"),
+            "qop": quality or None,
+            "nc": count if quality else None,
+            "userhash": "true" if hidden else None,
+        }
+        fields = [f'{key}="{_quoted(value)}"' for key, value in said.items() if value is not None]
+        fields += [f"{key}={value}" for key, value in plain.items() if value is not None]
+        return "Digest " + ", ".join(fields)
+
+
+def _quality(asked: Challenge) -> str:
+    """The quality of protection that is answered with, "" for that of the older RFC 2069."""
+    offered = [word.strip().lower() for word in asked.get("qop", "").split(",")]
+    return next((word for word in ("auth", "auth-int") if word in offered), "")
 
 
 def _quoted(text: str) -> str:
@@ -135,40 +148,46 @@ def get(parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: flo
     """
     login.begin()
     for _ in range(STEPS):
-        host, port = str(parts.hostname), parts.port
-        line: HTTPConnection
-        if parts.scheme == "https":
-            line = HTTPSConnection(host, port, timeout=limit, context=tls or ssl.create_default_context())
-        else:
-            line = HTTPConnection(host, port, timeout=limit)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        told = login.header("GET", target)
-        try:
-            line.request("GET", target, headers={"User-Agent": "edge-agent", "Connection": "close", **told})
-            answer = line.getresponse()
-        except (OSError, HTTPException, ValueError) as error:
-            line.close()
-            raise SourceError(f"{what}: {reason(error)}") from None
-        if answer.status == 401 and login.learn(answer.headers.get_all("WWW-Authenticate") or (), bool(told)):
-            answer.close()
-            continue
-        if answer.status in (301, 302, 303, 307, 308) and (place := answer.headers.get("Location")):
-            answer.close()
-            parts = led(parts, place, what)
-            continue
+        answer, told = _asked(parts, login, tls, limit, what)
         if answer.status == 200:
             answer.url = parts.geturl()
             return answer
         answer.close()
-        hint = ""
-        if answer.status == 401 and login.user is None:
-            hint = "; put user:password@ before the host"
-        elif answer.status == 401:
-            hint = (
-                "; the user or the password is wrong" if told else "; it asks for a kind of login that is unknown here"
-            )
-        raise SourceError(f"{what}: HTTP {answer.status} {answer.reason}{hint}")
+        if answer.status == 401 and login.learn(answer.headers.get_all("WWW-Authenticate") or (), told):
+            continue
+        place = answer.headers.get("Location")
+        if answer.status not in REDIRECTIONS or not place:
+            hint = _hint(login, told) if answer.status == 401 else ""
+            raise SourceError(f"{what}: HTTP {answer.status} {answer.reason}{hint}")
+        parts = led(parts, place, what)
     raise SourceError(f"{what}: leads in a circle")
+
+
+def _asked(
+    parts: SplitResult, login: Login, tls: ssl.SSLContext | None, limit: float, what: str
+) -> tuple[HTTPResponse, bool]:
+    """The answer to one request, and whether the login was sent with it."""
+    host, port = str(parts.hostname), parts.port
+    line: HTTPConnection
+    if parts.scheme == "https":
+        line = HTTPSConnection(host, port, timeout=limit, context=tls or ssl.create_default_context())
+    else:
+        line = HTTPConnection(host, port, timeout=limit)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    told = login.header("GET", target)
+    try:
+        line.request("GET", target, headers={"User-Agent": "edge-agent", "Connection": "close", **told})
+        return line.getresponse(), bool(told)
+    except (OSError, HTTPException, ValueError) as error:
+        line.close()
+        raise SourceError(f"{what}: {reason(error)}") from None
+
+
+def _hint(login: Login, told: bool) -> str:
+    """What to do about a login that is asked for."""
+    if login.user is None:
+        return "; put user:password@ before the host"
+    return "; the user or the password is wrong" if told else "; it asks for a kind of login that is unknown here"
 
 
 def led(parts: SplitResult, place: str, what: str) -> SplitResult:
