@@ -47,18 +47,6 @@ class Candidates(msgspec.Struct, frozen=True):
 Decoder = Callable[[Outputs, HeadLayout, float], Candidates]
 
 
-class Family(msgspec.Struct, frozen=True):
-    """A row of FAMILIES."""
-
-    decode: Decoder
-    nms: bool
-    """whether overlapping boxes are still to be suppressed, which the others do in the graph"""
-    before: int = 0
-    """numbers before the class scores in a row of one tensor, where those from the fifth on are in 0..1; 0: no such"""
-    order: str = ""
-    """columns of finished boxes in one tensor (yolo.finished)"""
-
-
 @functools.lru_cache(maxsize=32)
 def grid(width: int, height: int, strides: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Cell column and row (N, 2) and stride (N, 1) of each point: levels in order, cells row-major.

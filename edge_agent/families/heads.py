@@ -6,8 +6,10 @@ the size of the input confirm each other. Where several families share a shape, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
+from edge_agent.families.table import FAMILIES, ORDERS
 from edge_agent.types import TensorSpec
 
 SIDES = (640, 416, 320, 512, 608, 256, 224, 384, 480, 768, 800, 960, 1024, 1280, 160, 192, 128)
@@ -68,7 +70,7 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
     names; `task`: the exporter's word.
     """
     if len(outputs) == 1 and _is_table(outputs[0]):
-        return _rows_of(outputs[0], names)
+        return _rows_of(outputs[0].shape[-1] or 0, f"output {shape(outputs[0])}: finished boxes")
     if len(outputs) == 1 and len(outputs[0].shape) == 3:
         return _single(outputs[0], width, height, names, task)
     flat = [spec for spec in outputs if len(spec.shape) == 3]
@@ -85,7 +87,8 @@ def heads(outputs: tuple[TensorSpec, ...], width: int, height: int, names: int =
             return found
     if len(outputs) == 2 and sum(_is_table(spec) for spec in outputs) == 1:
         # a count of the rows stands beside them
-        return _rows_of(next(spec for spec in outputs if _is_table(spec)), names)
+        table = next(spec for spec in outputs if _is_table(spec))
+        return _rows_of(table.shape[-1] or 0, f"output {shape(table)}: finished boxes")
     if len(maps) == len(outputs) and len(outputs) in (3, 4, 6, 8):
         return _maps(maps, names)
     if len(flat) == len(outputs) and len(outputs) in (3, 4, 6, 8):
@@ -105,20 +108,22 @@ def _is_table(spec: TensorSpec) -> bool:
     return wide and ((len(dims) == 2 and dims[0] != 1) or (len(dims) == 4 and dims[:2] == (1, 1)))
 
 
-def _rows_of(spec: TensorSpec, names: int) -> list[Guess]:
-    """What the columns of finished boxes may be; of these guesses the run tells which."""
-    seen = f"output {shape(spec)}: finished boxes"
-    if spec.shape[-1] == 6:
-        return [
-            Guess("end2end", 0, f"{seen}, box, score, class"),
-            Guess("end2end-paddle", 0, f"{seen}, class, score, box"),
-            Guess("end2end-xywh", 0, f"{seen}, centre and size, score, class"),
-        ]
-    return [
-        Guess("end2end-yolov7", 0, f"{seen}, picture, box, class, score"),
-        Guess("end2end-nas", 0, f"{seen}, picture, box, score, class"),
-        Guess("end2end-openvino", 0, f"{seen}, picture, class, score, box"),
-    ]
+COLUMNS = (("xyxy", "box, "), ("xywh", "centre and size, "), ("s", "score, "), ("c", "class, "), ("-", "picture, "))
+"""columns of finished boxes, as a row of the table names them and as people do"""
+
+
+def _rows_of(width: int, seen: str) -> list[Guess]:
+    """What finished boxes of so many columns may be; of these guesses the run tells which."""
+    found = []
+    for family, order in ORDERS.items():
+        if len(order) == width:
+            words = "".join(next(word for letters, word in COLUMNS if part == letters) for part in _parts(order))
+            found.append(Guess(family, 0 if "c" in order else 1, f"{seen}, {words.removesuffix(', ')}"))
+    return found
+
+
+def _parts(order: str) -> list[str]:
+    return re.findall("xyxy|xywh|.", order)
 
 
 def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) -> list[Guess]:
@@ -154,18 +159,7 @@ def _single(spec: TensorSpec, width: int, height: int, names: int, task: str) ->
 def _few_rows(n: int | None, m: int, names: int, seen: str) -> list[Guess]:
     """Rows of finished boxes, or of queries."""
     most = f"at most {n}" if n else "some"
-    found = []
-    if m == 6:
-        found = [
-            Guess("end2end", 0, f"{seen}: {most} finished boxes with score and class"),
-            Guess("end2end-xywh", 0, f"{seen}: {most} finished boxes, centre and size, with score and class"),
-            Guess("end2end-paddle", 0, f"{seen}: {most} finished boxes behind class and score"),
-        ]
-    if m == 7:
-        found = _rows_of(TensorSpec("", (1, n, 7), ""), names)
-        found = [replace(g, why=f"{seen}{g.why.partition(']')[2]}") for g in found]
-    if m == 5:
-        found = [Guess("end2end-one", 1, f"{seen}: {most} finished boxes of one class with score")]
+    found = _rows_of(m, f"{seen}: {most} finished boxes")
     if n is None or n in QUERIES:
         queries = Guess("rtdetr", m - 4, f"{seen}: {n or 'some'} queries, each a box and {m - 4} classes")
         found.insert(0 if m > 6 else len(found), queries)
@@ -183,15 +177,17 @@ def _cells(n: int | None, m: int, names: int, seen: str, turned: bool, plain: bo
     if not plain:
         return [Guess("yolov5", m - 5, f"{seen}: three anchors a cell, each a box, objectness and {m - 5} classes")]
     order = "transposed, columns are cells" if turned else "one row a cell"
-    grid = [
-        Guess("yolox", m - 5, f"{seen}: {order}, each a raw box, objectness and {m - 5} classes"),
-        Guess("yolox-decoded", m - 5, f"{seen}: {order}, each a box in pixels, objectness and {m - 5} classes"),
-        Guess("yolov6", m - 5, f"{seen}: {order}, each a box in pixels, an objectness of 1 and {m - 5} classes"),
+    rows = [
+        Guess(family, m - row.before, f"{seen}: {order}, {row.cell.format(m - row.before)}")
+        for family, row in FAMILIES.items()
+        if row.cell
     ]
-    plainly = [Guess("yolov8", m - 4, f"{seen}: {order}, each a box and {m - 4} classes")]
+    if turned:
+        # columns are cells in exports of YOLOv8 and its descendants, rows in those of YOLOX
+        rows.sort(key=lambda guess: FAMILIES[guess.family].before)
     bins = _distances((m,), f"{seen}: {order}", names)
     oriented = [Guess("yolov8-obb", m - 5, f"{seen}: {order}, each a box, {m - 5} classes and an angle")]
-    fits = [*plainly, *grid, *bins, *oriented] if turned else [*grid, *plainly, *bins]
+    fits = [*rows, *bins, *(oriented if turned else [])]
     return [g for g in fits if g.classes > 0]
 
 
@@ -256,15 +252,19 @@ def _finished(outputs: tuple[TensorSpec, ...], width: int, height: int) -> list[
     return [corners, usual] if theirs else [usual, corners]
 
 
-def _distances(widths: tuple[int, ...], seen: str, names: int) -> list[Guess]:
-    """NanoDet's classes and distributions over distances, in one tensor or in two of these widths."""
+def _distances(widths: tuple[int, ...], seen: str, names: int, levels: int = 0) -> list[Guess]:
+    """Classes and distributions over distances, in one tensor or in two of these widths; `levels`: how many of them
+    have tensors of their own.
+    """
     if len(widths) == 1:
         found = [(widths[0] - 4 * b, b) for b in DISTRIBUTIONS if b == BINS or widths[0] - 4 * b in (names, 80)]
     else:
         found = [(n, b) for n, other in (widths, widths[::-1]) for b in DISTRIBUTIONS if other == 4 * b]
+    apart = [family for family, row in FAMILIES.items() if levels in row.levels and len(widths) == 2]
     return [
-        Guess("nanodet", n, f"{seen}, {n} classes and 4 distances of {b} bins")
+        Guess(family, n, f"{seen}, {n} classes and 4 distances of {b} bins")
         for n, b in sorted(found, key=lambda pair: pair[0] not in (names, 80))
+        for family in apart or ["nanodet"]
         if n > 0
     ]
 
@@ -285,7 +285,7 @@ def _maps(maps: list[TensorSpec], names: int) -> list[Guess]:
         return [Guess("rtmdet", classes, f"{seen}: a map of {classes} class logits and one of 4 distances a level")]
     if None in widths or len(widths) not in (1, 2) or len(maps) not in ((3, 4), (6, 8))[len(widths) - 1]:
         return []
-    found = _distances(tuple(w for w in widths if w), f"{seen}: maps of each level", names)
+    found = _distances(tuple(w for w in widths if w), f"{seen}: maps of each level", names, len(maps) // len(widths))
     if len(widths) == 1 and len(set(flat)) == len(maps):
         found = [guess for guess in found if guess.classes in (names, 80)]
         found.append(Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding"))
@@ -308,4 +308,4 @@ def _rows_by_level(flat: list[TensorSpec], width: int, height: int, names: int) 
     seen = ", ".join(shape(spec) for spec in flat[:6])
     if len(found) == 2 and 4 in found:
         return [Guess("rtmdet", sum(found) - 4, f"{seen}: rows of {sum(found) - 4} classes and of 4 distances a level")]
-    return _distances(found, f"{seen}: rows of each level", names)
+    return _distances(found, f"{seen}: rows of each level", names, len(flat) // len(found))

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 
 from edge_agent.families.candidates import (
     Array,
     Candidates,
-    Family,
     HeadLayout,
     Outputs,
     around,
@@ -79,15 +78,6 @@ def yolov5(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     sizes = np.repeat(anchors, [row.shape[1] for row in rows], axis=0)[keep]
     centre, half = (at[:, :2] - 0.5 + cells[keep]) * stride[keep], at[:, 2:] ** 2 * sizes / 2
     return candidates(np.concatenate([centre - half, centre + half], axis=1), score, label)
-
-
-MAP_FAMILIES: dict[str, Family] = {
-    "yolov8-maps": Family(distances, nms=True),
-    "edge-yolo-maps": Family(partial(distances, least=0.0), nms=True),
-    "yolox-maps": Family(yolox, nms=True),
-    "yolov5-maps": Family(yolov5, nms=True),
-    "nanodet-maps": Family(nanodet, nms=True),
-}
 
 
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────

@@ -8,17 +8,13 @@ family raises RefusedError, numbers that are not finite raise InputError.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from edge_agent.errors import RefusedError
-from edge_agent.families import maps
 from edge_agent.families.candidates import (
     STRIDES,
     Array,
     Candidates,
-    Family,
     HeadLayout,
     Outputs,
     around,
@@ -29,6 +25,7 @@ from edge_agent.families.candidates import (
     points,
     sigmoid,
 )
+from edge_agent.families.family import Family
 from edge_agent.types import Floats
 
 
@@ -209,6 +206,17 @@ def nanodet(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     point is its cell's corner, with 8 to 32 (NanoDet) its centre.
     """
     rows, strides = _distributions(outputs, head)
+    return _by_bins(rows, strides, 0.0 if strides == STRIDES[1] else 0.5, head, threshold)
+
+
+def picodet(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
+    """As `nanodet`, with strides 8 to 64 and each point its cell's centre (Yu et al., PP-PicoDet, arXiv 2111.00902)."""
+    rows, strides = _distributions(outputs, head)
+    return _by_bins(rows, strides, 0.5, head, threshold)
+
+
+def _by_bins(rows: Array, strides: tuple[int, ...], shift: float, head: HeadLayout, threshold: float) -> Candidates:
+    """Rows (N, C+4*B) of classes and distributions, of points that lie `shift` within their cells."""
     bins, rest = divmod(rows.shape[1] - head.classes, 4)
     if rest or bins < 2:
         raise RefusedError(
@@ -223,7 +231,7 @@ def nanodet(outputs: Outputs, head: HeadLayout, threshold: float) -> Candidates:
     finite(logits)
     weight = np.exp(logits - logits.max(axis=2, keepdims=True))
     reach = (weight @ np.arange(bins, dtype=np.float32)) / weight.sum(axis=2) * stride[keep]
-    centre = (cells[keep] + (0.0 if strides == STRIDES[1] else 0.5)) * stride[keep]
+    centre = (cells[keep] + shift) * stride[keep]
     xyxy = np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1)
     return candidates(xyxy, best[keep], rows[keep, : head.classes].argmax(axis=1))
 
@@ -262,46 +270,11 @@ def _levels(outputs: Outputs, head: HeadLayout, turned: bool) -> dict[int, list[
     return dict(sorted(found.items()))
 
 
-ORDERS = {
-    "end2end": "xyxysc",
-    "end2end-xywh": "xywhsc",
-    "end2end-one": "xyxys",
-    "end2end-yolov7": "-xyxycs",
-    "end2end-nas": "-xyxysc",
-    "end2end-openvino": "-csxyxy",
-    "end2end-paddle": "csxyxy",
-}
-"""family of finished boxes in one tensor -> its columns: YOLOv10, YOLO26 and exports with NMS; RT-DETR as Ultralytics
-exports it; mmdeploy's of one class; YOLOv7 with --end2end; YOLO-NAS's flat format; OpenVINO's DetectionOutput;
-PaddleDetection
-"""
-
-FAMILIES: dict[str, Family] = {
-    "yolox": Family(yolox, nms=True, before=5),
-    "yolox-decoded": Family(yolov5, nms=True, before=5),
-    "yolov6": Family(yolov5, nms=True, before=5),
-    "nanodet": Family(nanodet, nms=True),
-    "rtdetr": Family(yolov8, nms=False, before=4),
-    "detr": Family(detr, nms=False),
-    "detr-sigmoid": Family(detr_sigmoid, nms=False),
-    "yolov5": Family(yolov5, nms=True, before=5),
-    "yolov8": Family(yolov8, nms=True, before=4),
-    "edge-yolo": Family(edge_yolo, nms=True),
-    **{name: Family(partial(finished, order=order), nms=False, order=order) for name, order in ORDERS.items()},
-    "ssd": Family(partial(columns, form="yxyx", unit=True), nms=False),
-    "finished": Family(partial(columns, form="xyxy"), nms=False),
-    "cells-finished": Family(partial(columns, form="xyxy"), nms=True),
-    "box-scores": Family(scores, nms=True),
-    "ssd-decoded": Family(partial(scores, background=True), nms=True),
-    **maps.MAP_FAMILIES,
-}
-
-
 def shares(outputs: Outputs, family: Family, head: HeadLayout) -> Array | None:
     """All scores of a head whose family has them in one tensor with the boxes; None for others."""
     if family.order:
         return _table(outputs, len(family.order))[:, [family.order.index("s")]]
-    if family.decode is nanodet:
+    if family.decode in (nanodet, picodet):
         return _distributions(outputs, head)[0][:, : head.classes]
     return _rows(_volume(outputs), family.before + head.classes)[:, 4:] if family.before else None
 

@@ -29,7 +29,8 @@ from edge_agent.backends import open_net
 from edge_agent.backends.onnx import PROVIDERS, optimise, saturates
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.families.candidates import Candidates, sigmoid
-from edge_agent.families.table import CUTS, CutRecipe
+from edge_agent.families.family import CutRecipe
+from edge_agent.families.table import CUTS
 from edge_agent.gate.agree import agree
 from edge_agent.gate.opened import input_of, open_served
 from edge_agent.gate.race import stepper

@@ -19,7 +19,7 @@ import numpy as np
 
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.families.heads import Guess, heads, shape
-from edge_agent.families.table import ONE_SCALE, RUNS
+from edge_agent.families.table import FAMILIES, RUNS, training
 from edge_agent.graphs import onnx_file, tflite_file
 from edge_agent.graphs.graph import THROUGH, FileGraph, behind, clean, one_line, output_scale
 from edge_agent.inspect import kinds, names, picture
@@ -30,7 +30,7 @@ from edge_agent.manifest import MOST_SIDE, Seen
 from edge_agent.types import Net, TensorSpec
 
 __all__ = ["RUNS", "Seen", "TryReading", "coco80", "inspect", "read_graph"]
-ALIKE = {"yolov6": "yolox-decoded", "ssd-decoded": "box-scores"}
+ALIKE = {family: row.alike for family, row in FAMILIES.items() if row.alike}
 """families whose boxes are read alike"""
 
 
@@ -107,7 +107,10 @@ DECODED = {
     "-seg": "its masks are not read; train a detector of boxes",
 }
 """end of a family's name -> what may be done about one that has its decoding in the graph"""
-SERVED = "YOLOX, YOLOv5 to v12, YOLO26, DETR, RT-DETR, NanoDet, SSD, edge-yolo, BERT, a classifier or an autoencoder"
+SERVED = (
+    "YOLOX, YOLOv5 to v12, YOLO26, DETR, RT-DETR, NanoDet, PicoDet, SSD, edge-yolo, BERT, a classifier or an "
+    "autoencoder"
+)
 
 
 def _named(kind: kinds.Kind, graph: FileGraph, path: Path, *also: str) -> Seen:
@@ -342,7 +345,7 @@ def _best(net: Net, tried: list[Tried], look: TryReading) -> tuple[Tried, list[T
         return row[2].placed, row[0].labels != names.UNNAMED, round(row[2].value, 3), own(row)
 
     best = max(tried, key=order)
-    if best[0].family in picture.ALWAYS:
+    if training(best[0].family).always:
         same = [row for row in tried if own(row) and not _other(row[0], best[0]) and row[0].family == best[0].family]
         enough = (best[2].placed, best[2].value / CLEARLY)
         best = next((row for row in same if (row[2].placed, row[2].value) >= enough), best)
@@ -350,7 +353,7 @@ def _best(net: Net, tried: list[Tried], look: TryReading) -> tuple[Tried, list[T
     if best[1].orders and best[0].input is not None and best[2].value >= ENOUGH:
         turned = replace(best[0], input=picture.swapped(best[0].input))
         orders = [(turned, best[1], look(net, turned, {}))]
-        least = CLEARLY if best[0].family in picture.ALWAYS else 1.0
+        least = CLEARLY if training(best[0].family).always else 1.0
         better = orders[0][2].value > best[2].value * least and orders[0][2].placed >= best[2].placed
         best = orders[0] if better else best
     return best, orders
@@ -360,7 +363,7 @@ def _doubt(best: Tried, told: list[Tried]) -> str:
     """What of the preparation is to be asked for, as another one does about as well; "" where nothing is."""
     seen, ways, worth = best
     assert seen.input is not None
-    if seen.family in picture.ALWAYS:
+    if training(seen.family).always:
         return ""
     close = [
         each.input
@@ -464,7 +467,8 @@ def one_scale(
     A raw YOLOX box needs about -1..4 (the logarithm of its size in strides), a score steps finer than a tenth,
     and finished boxes the index of the last of their classes.
     """
-    if family not in ONE_SCALE or (family == "nanodet" and len(outputs) in (6, 8)):
+    row = FAMILIES[family]
+    if not row.one_tensor or len(outputs) in (6, 8):
         return "", False
     for spec in outputs:
         found = (spec.scale, spec.zero_point, spec.dtype) if spec.scale else output_scale(graph, spec.name)
@@ -473,11 +477,11 @@ def one_scale(
         scale, zero, kind = found
         low, high = [(v - zero) * scale for v in ((0, 255) if kind == "uint8" else (-128, 127))]
         seen = f"{spec.name} holds {low:.3g}..{high:.3g} in {kind} steps of {scale:.3g}"
-        if family in ("yolox", "nanodet") and (high < 2.5 or low > -0.5):
+        if row.raw and (high < 2.5 or low > -0.5):
             return f"one scale for boxes and scores, so boxes clip: {seen}", True
         if scale > 0.1:
             return f"one scale for boxes and scores, so scores are rounded away: {seen}", True
-        if family.startswith("end2end") and family != "end2end-one" and high < classes - 1.5:
+        if "c" in row.order and high < classes - 1.5:
             return f"one scale for boxes and scores, so class indices clip: {seen}", True
         exact = scale * side if high < 2 else scale
         return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False

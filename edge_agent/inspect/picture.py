@@ -14,8 +14,9 @@ from typing import Any, Literal
 import msgspec
 
 from edge_agent.errors import UsageError
+from edge_agent.families.family import Channels, Range
 from edge_agent.families.heads import shape, side
-from edge_agent.families.table import TRAINED, USUAL, Channels, Range
+from edge_agent.families.table import training
 from edge_agent.graphs.graph import IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
 from edge_agent.manifest import Input
 from edge_agent.types import TensorSpec
@@ -27,13 +28,6 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 """R, G, B on 0..255, as Caffe's networks have them subtracted"""
 RANGES: tuple[Range, ...] = ("0..1", "0..255", "-1..1", "imagenet", "caffe")
-ALWAYS = ("yolox", "yolox-decoded", "edge-yolo", "yolov5", "yolov6", "yolov8", "rtdetr", "nanodet")
-"""families that everybody trains in their own way: it holds unless another one does clearly better"""
-SMOOTH = ("image-classifier", "image-classifier-logits", "ssd")
-"""families for which a picture is made smaller by area. Visual wake words: 0.80 instead of 0.72 are right of 86
-pictures, 0.83 instead of 0.82 of 317 others. SSD: mAP 0.194 instead of 0.193, on others 0.160 both; it looks at 300
-pixels of whatever is given, and may afford it. The YOLOs lose (YOLOX-nano 0.289 instead of 0.291, edge-yolo 0.168
-instead of 0.171), being trained on linear ones, and the 1 to 5 ms that two megapixels take are their whole inference"""
 SPANS: dict[Range, tuple[float, float]] = {
     "0..1": (0, 1),
     "0..255": (0, 255),
@@ -88,9 +82,9 @@ def size(
 
 def ways(spec: TensorSpec, graph: FileGraph, family: str, base: dict[str, Any]) -> Ways:
     """`base`: width, height and layout. Scale and channels with the evidence, or what has to be tried."""
-    channels, usual, letterbox = TRAINED.get(family, USUAL)
+    trained = training(family)
+    channels, usual, letterbox, resize = trained.channels, trained.range, trained.letterbox, trained.resize
     head = leading(graph, spec.name)
-    resize: Literal["linear", "area"] = "area" if family in SMOOTH else "linear"
     start = Input(**base, letterbox=letterbox, resize=resize)
     order, why_order = _order(graph, head)
     reasons = [f"letterbox {letterbox} on 114: as the family {family} is trained"]

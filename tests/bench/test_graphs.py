@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.backends import open_net
 from edge_agent.families.candidates import HeadLayout
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES
 from edge_agent.inspect.inspect import inspect
 from tests.bench.graphs import CLASSES, NETWORKS, PASSING, build, pictures, write_int8
 from tests.bench.setup import PROOFS

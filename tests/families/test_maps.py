@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.errors import InputError
 from edge_agent.families.candidates import HeadLayout, grid
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES
 
 Array = npt.NDArray[Any]
 STRIDES = (8, 16, 32)

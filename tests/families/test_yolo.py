@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.families.candidates import HeadLayout, grid
-from edge_agent.families.yolo import FAMILIES, ORDERS
+from edge_agent.families.table import FAMILIES, ORDERS
 
 Row = tuple[list[float], float, int]
 """box, score, class"""
@@ -126,7 +126,8 @@ def test_end2end(normalised: bool) -> None:
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("strides", [(8, 16, 32), (8, 16, 32, 64)])
 @pytest.mark.parametrize(("width", "bins"), [(128, 8), (128, 16), (104, 8)])
-def test_nanodet(width: int, bins: int, strides: tuple[int, ...], transposed: bool) -> None:
+@pytest.mark.parametrize("family", ["nanodet", "picodet"])
+def test_distributions(family: str, width: int, bins: int, strides: tuple[int, ...], transposed: bool) -> None:
     points = list(cells(width, 64, strides))
     raw = rng().normal(0, 2, (len(points), 5 + 4 * bins)).astype(np.float32)
     raw[:, :5] = rng(1).random((len(points), 5)) ** 3
@@ -136,11 +137,11 @@ def test_nanodet(width: int, bins: int, strides: tuple[int, ...], transposed: bo
         for side in range(4):
             weights = [math.exp(v) for v in row[5 + side * bins : 5 + (side + 1) * bins]]
             reach.append(s * sum(k * w for k, w in enumerate(weights)) / sum(weights))
-        shift = 0.0 if 64 in strides else 0.5
+        shift = 0.0 if family == "nanodet" and 64 in strides else 0.5
         x, y = (i + shift) * s, (j + shift) * s
         want.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], *best(row[:5])))
     head = HeadLayout(width, 64, 5)
-    check("nanodet", {"output": raw.T[None] if transposed else raw[None]}, head, want, 0.6)
+    check(family, {"output": raw.T[None] if transposed else raw[None]}, head, want, 0.6)
     # the same with each level in a tensor of its own, or in two, in whatever order
     for cut in ((0, None), (0, 5, None)):
         rows, maps, at = {}, {}, 0
@@ -153,7 +154,7 @@ def test_nanodet(width: int, bins: int, strides: tuple[int, ...], transposed: bo
                 plane = part.reshape(1, high, wide, -1)
                 maps[f"{s} {left}"] = plane.transpose(0, 3, 1, 2) if transposed else plane
         for outputs in (rows, maps):
-            check("nanodet", dict(sorted(outputs.items(), reverse=True)), head, want, 0.6)
+            check(family, dict(sorted(outputs.items(), reverse=True)), head, want, 0.6)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -319,7 +320,7 @@ def silent(family: str) -> dict[str, npt.NDArray[Any]]:
         "yolov8": {"o": np.concatenate([far, np.zeros((1, n, 5), np.float32)], axis=2)},
         "yolox-decoded": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},
         "yolov6": {"o": np.concatenate([far, np.zeros((1, n, 6), np.float32)], axis=2)},
-        "nanodet": {"o": np.zeros((1, n, 2 + 4 * 8), np.float32)},
+        **{name: {"o": np.zeros((1, n, 2 + 4 * 8), np.float32)} for name in ("nanodet", "picodet")},
         "rtdetr": {"o": np.zeros((1, 300, 6), np.float32)},
         **{name: {"o": np.zeros((1, 10, len(order)), np.float32)} for name, order in ORDERS.items()},
         **{

@@ -13,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, RefusedError
-from edge_agent.families.table import RUNS
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES, RUNS
 from edge_agent.gate.tried import SIGHTINGS, _served, looker
 from edge_agent.inspect.inspect import inspect
 from edge_agent.inspect.picture import describe
@@ -145,8 +144,10 @@ def test_a_layout_of_another_exporter_is_found_by_its_places(
         assert boxes and np.abs((boxes[0][:2] + boxes[0][2:]) / 2 - middle).max() <= 32
 
 
-def by_level(path: Path, cut: bool, mapped: bool, logits: bool = False) -> Path:
-    """The same detector with NanoDet's head, each level as a tensor of its own, or `cut` into scores and distances."""
+def by_level(path: Path, cut: bool, mapped: bool, logits: bool = False, fourth: bool = False) -> Path:
+    """The same detector with NanoDet's head, each level as a tensor of its own, or `cut` into scores and distances.
+    `fourth`: with a level of one cell in which nothing is, as PicoDet has it.
+    """
     squares(path, "nanodet", gain=1.0, turned=True)
     model = onnx.load(str(path))
     whole, outs = model.graph.output.pop().name, []
@@ -164,9 +165,11 @@ def by_level(path: Path, cut: bool, mapped: bool, logits: bool = False) -> Path:
     if logits:
         # far below 0 and above 1, as before a sigmoid
         whole = step("Mul", step("Sub", whole, step("Constant", value_float=0.5)), step("Constant", value_float=9.0))
-    for left, right, side in ((80, 84, 2), (0, 64, 8), (64, 80, 4)):
+    for left, right, side in ((80, 84, 2), *([(83, 84, 1)] if fourth else []), (0, 64, 8), (64, 80, 4)):
         for low, high in ((0, 3), (3, 35)) if cut else ((0, 35),):
             part = step("Slice", whole, const(low, left), const(high, right), const(1, 2))
+            if side == 1:
+                part = step("Mul", part, step("Constant", value_float=0.0))
             shape = [1, high - low, side, side] if mapped else [1, side * side, high - low]
             part = step("Reshape", part, const(*shape)) if mapped else step("Transpose", part, perm=[0, 2, 1])
             outs.append(helper.make_tensor_value_info(part, TensorProto.FLOAT, shape))
@@ -178,9 +181,19 @@ def by_level(path: Path, cut: bool, mapped: bool, logits: bool = False) -> Path:
 @pytest.mark.parametrize("mapped", [False, True], ids=["rows", "maps"])
 @pytest.mark.parametrize("cut", [False, True], ids=["together", "apart"])
 def test_levels_in_tensors_of_their_own_are_read(tmp_path: Path, look: TryReading, cut: bool, mapped: bool) -> None:
-    path = by_level(tmp_path / "net.onnx", cut, mapped)
+    assert_read(by_level(tmp_path / "net.onnx", cut, mapped), look, "nanodet")
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["rows", "maps"])
+def test_four_levels_of_two_tensors_are_those_of_picodet(tmp_path: Path, look: TryReading, mapped: bool) -> None:
+    assert_read(by_level(tmp_path / "net.onnx", True, mapped, fourth=True), look, "picodet")
+
+
+def assert_read(path: Path, look: TryReading, family: str) -> None:
+    """It is read as this family, and its boxes are where the squares are."""
+    tmp_path = path.parent
     seen = read(path, look, channels="BGR", scale="0..1")
-    assert (seen.family, seen.refusal) == ("nanodet", ""), seen.reasons
+    assert (seen.family, seen.refusal) == (family, ""), seen.reasons
     model = _served(open_net(path, "onnx", 1), seen, {})
     (found,) = detect(Uri("detect", "it", {"score": "0.9"}), model, tmp_path)(
         read_picture(picture(tmp_path / "squares.png"))

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.families.candidates import HeadLayout
 from edge_agent.families.heads import heads
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES
 from edge_agent.inspect.names import labels
 from edge_agent.types import TensorSpec
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, nearest
-from edge_agent.families.candidates import Candidates, Family, HeadLayout
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.candidates import Candidates, HeadLayout
+from edge_agent.families.family import Family
+from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
 from edge_agent.types import Detections, Finding, Frame, Ints, Pixels, Task

@@ -48,7 +48,7 @@ def prove(model: Served, seen: Recorder) -> list[str]:
     # a head that suppresses in the graph gives zeros when it finds nothing
     if constant(seen) and (task.family.nms or not nothing):
         raise RefusedError("it gives the same output for three different pictures and for noise")
-    if task.family.nms or model.manifest.family.startswith("end2end"):
+    if task.family.nms or task.family.order:
         _one_scale(seen)
     _placed([task.family.decode(outputs, task.head, LOW).xyxy for outputs in seen.outputs], model)
     names = {thing_of(name) or name.casefold(): key for key, name in model.manifest.names().items()}

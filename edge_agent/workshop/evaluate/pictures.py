@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import InputError, UsageError
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES
 from edge_agent.figures.coco_map import FoundBoxes, Truth, average_precision, f1_by_picture
 from edge_agent.manifest import Served
 from edge_agent.paths import home

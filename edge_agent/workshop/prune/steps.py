@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent.errors import ModelError
 from edge_agent.families.candidates import HeadLayout
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples, Say

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent import files
 from edge_agent.errors import ModelError
-from edge_agent.families.yolo import FAMILIES
+from edge_agent.families.table import FAMILIES
 from edge_agent.figures.coco_map import FoundBoxes, Truth, f1_by_picture
 from edge_agent.gate.opened import input_of
 from edge_agent.manifest import File, Input, Served
