@@ -22,6 +22,7 @@ from edge_agent.agent.line import Line, make_line
 from edge_agent.agent.state import State
 from edge_agent.agent.swap import LOOK_S, Swap
 from edge_agent.config import Config, store_path
+from edge_agent.device.health import give_back
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.events import Event, rfc3339
 from edge_agent.link import topics
@@ -113,6 +114,7 @@ class Agent:
 
         Raises what a source or a task failed on, when the failure was for good.
         """
+        give_back()
         if self.link is not None:
             self.link.start()
         for line in self.lines:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_agent.agent.line import Line, make_teams
+from edge_agent.device.health import give_back
 from edge_agent.errors import EdgeAgentError
 from edge_agent.manifest import Served
 
@@ -73,6 +74,7 @@ class Swap:
                 log.error("%s: the new version does not serve, the old one goes on: %s", name, error)
                 for line in lines:
                     line.refused = str(error)
+            give_back()
             self._changed()
 
     def _swap_in(self, name: str, lines: list[Line]) -> None:
