@@ -15,10 +15,10 @@ import pytest
 
 from edge_agent import files, held
 from edge_agent.errors import EdgeAgentError, RefusedError
-from edge_agent.gate import ask
-from edge_agent.gate.trial import LIMITS, Trial, Variant
+from edge_agent.gate import admit, ask
+from edge_agent.gate.trial import Read, Variant
 from edge_agent.registry import catalogue, store
-from edge_agent.serving import forms, models
+from edge_agent.serving import forms
 from edge_agent.serving.models import Models
 from edge_agent.tasks.text.encoder import words_of
 from tests.conftest import ROOT
@@ -114,7 +114,7 @@ def test_a_network_that_is_swapped_behind_its_proof_does_not_serve(
     good = path.read_bytes()
     evil = good[:-1] + bytes([good[-1] ^ 1])
     with (
-        meanwhile(monkeypatch, models, "prove", lambda: swap(path, evil)),
+        meanwhile(monkeypatch, admit, "prove", lambda: swap(path, evil)),
         pytest.raises(RefusedError, match="it is no longer the file that was looked at"),
     ):
         Models(threads=1).serve(str(path))
@@ -131,16 +131,16 @@ def test_a_network_that_is_swapped_before_its_trial_is_not_the_one_that_is_prove
     good = path.read_bytes()
     # in the child's time as well: what it reads is held
     for room, name, act in (
-        (ask, "_digests", lambda: replaced(path, b"bad")),
+        (ask, "digests", lambda: replaced(path, b"bad")),
         (ask, "_handed", lambda: replaced(path, b"bad")),
     ):
         replaced(path, good)
         with meanwhile(monkeypatch, room, name, act):
             if name == "_handed":
-                assert ask.prove(made, made.file[0], path, {}, 1).result.passed
+                assert admit.prove(made, made.file[0], path, {}, 1).result.passed
             else:
                 with pytest.raises(RefusedError, match="no longer the file that was looked at"):
-                    ask.prove(made, made.file[0], path, {}, 1)
+                    admit.prove(made, made.file[0], path, {}, 1)
                 assert not (own_home / "proofs").exists(), "it says nothing about the file of that hash"
 
 
@@ -157,15 +157,16 @@ def test_a_vocabulary_that_is_swapped_is_noticed(tmp_path: Path) -> None:
 def test_what_lies_beside_a_bare_file_is_held_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, labels = blob_finder_onnx(tmp_path / "m.onnx"), tmp_path / "labels.txt"
     labels.write_text("blue\ngreen\nred\n")
-    trial = Trial("read", [Variant(manifest(path).file[0], str(path))], 1, LIMITS, parts={"labels.txt": str(labels)})
+    variants = [Variant(manifest(path).file[0], str(path))]
+    question = Read(variants=variants, parts={"labels.txt": str(labels)})
     with meanwhile(monkeypatch, ask, "_handed", lambda: replaced(labels, b"a\nb\nc\n")):
-        result = ask.ask("proofs", trial).result
+        result = ask.ask(question).result
     assert result.figures["seen"]["labels"] == ["blue", "green", "red"]
     with (
-        meanwhile(monkeypatch, ask, "_digests", lambda: replaced(labels, b"x\ny\nz\n")),
+        meanwhile(monkeypatch, ask, "digests", lambda: replaced(labels, b"x\ny\nz\n")),
         meanwhile(monkeypatch, files, "write", lambda: None),
     ):
-        result = ask.ask("proofs", trial, again=True).result
+        result = ask.ask(question, again=True).result
     assert "labels.txt: it is no longer the file" in result.reason
 
 

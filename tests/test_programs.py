@@ -134,9 +134,7 @@ def test_another_python_imports_from_where_this_one_does(hostile: Path, monkeypa
     assert programs.import_path()[0] == str(hostile.parent) and str(hostile) not in programs.import_path()
     done = subprocess.run(programs.python("of_the_user"), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    code = programs.python("edge_agent.gate.questions")[-1].replace(
-        "import_module('edge_agent.gate.questions').main()", ""
-    )
+    code = programs.python("edge_agent.gate.child")[-1].replace("import_module('edge_agent.gate.child').main()", "")
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"{code}\nimport edge_agent, types; print(edge_agent.__file__, types.__file__)"],
         capture_output=True, text=True, check=True,

@@ -21,7 +21,8 @@ from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Stats
 
 if TYPE_CHECKING:
-    from edge_agent.serving.models import Models, Pace
+    from edge_agent.serving.models import Models
+    from edge_agent.serving.order import Pace
 
 WORDS = 64
 """texts that wait for a task where none may be dropped; then the source waits"""
@@ -145,7 +146,7 @@ def pace_of(pipe: Pipeline, opened: Opened) -> Pace:
     """How fast its samples come: as its source says, else as cameras do; what waits comes as fast as it is taken, and
     text always waits.
     """
-    from edge_agent.serving.models import Pace
+    from edge_agent.serving.order import Pace
 
     stated = parse_uri(pipe.source).options.get("fps") or CAMERA_FPS
     return Pace(float(stated) if opened.live else math.inf, pipe.workers)

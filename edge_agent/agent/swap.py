@@ -14,7 +14,8 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.manifest import Served
 
 if TYPE_CHECKING:
-    from edge_agent.serving.models import Models, Pace
+    from edge_agent.serving.models import Models
+    from edge_agent.serving.order import Pace
 
 log = logging.getLogger("edge_agent")
 

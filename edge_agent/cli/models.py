@@ -107,7 +107,7 @@ def models_verb(args: argparse.Namespace) -> int:
 
 
 def _models_list(args: argparse.Namespace) -> int:
-    from edge_agent.gate.ask import refusals
+    from edge_agent.gate.verdicts import refusals
     from edge_agent.registry import catalogue
 
     rows = catalogue.listing()
@@ -153,9 +153,9 @@ def _models_inspect(args: argparse.Namespace) -> int:
     import msgspec
 
     from edge_agent.gate import read as gate_read
-    from edge_agent.gate.ask import notes
     from edge_agent.gate.opened import input_of
     from edge_agent.gate.read import ends
+    from edge_agent.gate.verdicts import notes
     from edge_agent.graphs.graph import clean
     from edge_agent.registry import catalogue
     from edge_agent.registry.files import file_path

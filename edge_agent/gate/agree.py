@@ -18,24 +18,23 @@ from __future__ import annotations
 import numpy as np
 
 from edge_agent.gate.opened import open_served
-from edge_agent.gate.trial import Result, Trial
+from edge_agent.gate.trial import Agree, Result
 from edge_agent.tasks import found_at, row_of
 
 
-def agree(trial: Trial) -> Result:
+def agree(question: Agree) -> Result:
     """How far the first variant agrees with the second. Refused below 1 - max_drop of the manifest."""
-    assert trial.manifest is not None
-    variant, parent = trial.variants
-    one = open_served(trial.manifest, variant, trial.parts, trial.threads)
-    other = open_served(trial.parent or trial.manifest, parent, trial.parent_parts, trial.threads)
+    variant, parent = question.variants
+    one = open_served(question.manifest, variant, question.parts, question.threads)
+    other = open_served(question.parent or question.manifest, parent, question.parent_parts, question.threads)
     agreement, count, measure = found_at(row_of(one).compare)(one, other)
     figures = {"agreement": agreement, "measure": measure, "samples": count, "parent": parent.file.title()}
-    figures["max_drop"] = trial.manifest.max_drop
+    figures["max_drop"] = question.manifest.max_drop
     if np.isnan(agreement):
         note = f"not compared: its parent {parent.file.title()} has nothing to say about {count} samples"
         return Result(True, notes=[note], figures={**figures, "agreement": None})
     told = f"{measure} {agreement:.3f} against {parent.file.title()} on {count} samples"
-    if agreement < 1 - trial.manifest.max_drop:
-        least = f"at least {1 - trial.manifest.max_drop:.3f} is asked for"
+    if agreement < 1 - question.manifest.max_drop:
+        least = f"at least {1 - question.manifest.max_drop:.3f} is asked for"
         return Result(False, f"it does not agree with its parent: {told}, {least}", figures=figures)
     return Result(True, notes=[told], figures=figures)

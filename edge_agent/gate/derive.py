@@ -34,7 +34,7 @@ from edge_agent.families.table import CUTS
 from edge_agent.gate.agree import agree
 from edge_agent.gate.opened import input_of, open_served
 from edge_agent.gate.race import stepper
-from edge_agent.gate.trial import Result, Trial, Variant
+from edge_agent.gate.trial import Agree, Derive, Result, Variant
 from edge_agent.graphs.cut import Cuttable
 from edge_agent.graphs.dynamic import dynamic
 from edge_agent.graphs.fuse import fuse
@@ -81,20 +81,19 @@ class Takes(TypedDict, total=False):
     pixels: bool
 
 
-def derive(trial: Trial) -> Result:
-    """Write the faster form to `trial.out`, and perhaps a second one (see `Trial.places`).
+def derive(question: Derive) -> Result:
+    """Write the faster form to `question.out`, and perhaps a second one (see `Derive.places`).
 
     Their rows stand in the figures as "files". RefusedError when none is made.
     """
-    assert trial.manifest is not None
-    (variant,) = trial.variants
-    out, source = Path(trial.out), Path(variant.path)
+    (variant,) = question.variants
+    out, source = Path(question.out), Path(variant.path)
     notes: list[str] = []
     family, takes, how = variant.file.family, Takes(), "optimised"
     precision = variant.file.precision
-    if trial.manifest.task == "detect" and variant.file.family is None:
+    if question.manifest.task == "detect" and variant.file.family is None:
         try:
-            family, most = _cut(trial, out)
+            family, most = _cut(question, out)
             how = "cut"
             notes.append(
                 f"{variant.file.title()} is stopped before its tail: boxes within {most:.1g} px of the whole one's"
@@ -103,13 +102,13 @@ def derive(trial: Trial) -> Result:
             notes.append(f"the tail of {variant.file.title()} stays: {str(error).removeprefix(f'{source}: ')}")
     if how == "cut":
         source = out.replace(out.with_suffix(".onnx"))
-    if trial.manifest.task == "detect" and not os.environ.get(PROVIDERS):
-        source, takes = _rewritten(trial, source, family, notes)
+    if question.manifest.task == "detect" and not os.environ.get(PROVIDERS):
+        source, takes = _rewritten(question, source, family, notes)
     elif not os.environ.get(PROVIDERS):
-        if (quicker := _dynamic(trial, notes)) is not None:
+        if (quicker := _dynamic(question, notes)) is not None:
             source, precision, how = quicker, DYNAMIC, "dynamic"
-        if trial.manifest.text is not None:
-            source = _fused(trial, source, notes)
+        if question.manifest.text is not None:
+            source = _fused(question, source, notes)
     if not os.environ.get(PROVIDERS):
         optimise(source, out)
     elif how == "cut":
@@ -126,7 +125,7 @@ def derive(trial: Trial) -> Result:
         precision=precision,
         **takes,
     )
-    files = [_lies(made, out), *_saturating(trial, made, source, notes)]
+    files = [_lies(made, out), *_saturating(question, made, source, notes)]
     return Result(True, notes=notes, figures={"files": msgspec.to_builtins(files)})
 
 
@@ -134,20 +133,19 @@ def _lies(row: File, path: Path) -> File:
     return msgspec.structs.replace(row, sha256=store.digest(path), bytes=path.stat().st_size)
 
 
-def _saturating(trial: Trial, made: File, source: Path, notes: list[str]) -> list[File]:
+def _saturating(question: Derive, made: File, source: Path, notes: list[str]) -> list[File]:
     """The form `made` of the network in `source` once more, with products of int8 that may saturate, where they do on
     this processor and are faster than exact ones; `notes` says so.
     """
-    assert trial.manifest is not None
-    out, quick = trial.places()
+    out, quick = question.places
     if made.format != "ort" or not saturates() or not _has_int8(source):
         return []
     optimise(source, quick, exact=False)
-    title = trial.variants[0].file.title()
+    title = question.variants[0].file.title()
     second = msgspec.structs.replace(made, name=f"{made.name}.{SATURATING}", precision=f"{SATURATING}-{made.precision}")
     pair = Variant(made, str(out)), Variant(second, str(quick))
     try:
-        exact, fast = (stepper(open_served(trial.manifest, one, trial.parts, 1)) for one in pair)
+        exact, fast = (stepper(open_served(question.manifest, one, question.parts, 1)) for one in pair)
         share = _share(exact, fast)
     except ModelError as error:
         notes.append(f"{title} has exact products of int8: {error}")
@@ -166,49 +164,47 @@ def _has_int8(path: Path) -> bool:
         return False
 
 
-def _cut(trial: Trial, out: Path) -> tuple[str, float]:
+def _cut(question: Derive, out: Path) -> tuple[str, float]:
     """Write the network without its tail to `out`: the family that reads it, and how far its boxes are off."""
-    assert trial.manifest is not None
-    (variant,) = trial.variants
-    recipe = CUTS.get(trial.manifest.family)
+    (variant,) = question.variants
+    recipe = CUTS.get(question.manifest.family)
     if recipe is None:
-        raise RefusedError(f"nobody has written how {trial.manifest.family} is cut")
+        raise RefusedError(f"nobody has written how {question.manifest.family} is cut")
     whole = Cuttable(Path(variant.path))
     found = whole.maps()
     whole.write(out, {name: f"map:{number}" for number, name in enumerate(found)})
     maps = open_net(out, "onnx", 1).outputs
     reason = "no reading of its maps fits its labels"
-    asked = _detector(trial, Path(variant.path))
+    asked = _detector(question, Path(variant.path))
     for names in _readings(dict(zip(found, maps, strict=True)), recipe, asked.head.classes):
         whole.write(out, names)
         if recipe.family == "yolov5-maps":
             whole.write(out, names, {"anchors": _anchors(asked, out)})
         try:
-            return recipe.family, _same(asked, _detector(trial, out, recipe.family))
+            return recipe.family, _same(asked, _detector(question, out, recipe.family))
         except RefusedError as error:
             reason = str(error)
     raise RefusedError(reason)
 
 
-def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str]) -> tuple[Path, Takes]:
+def _rewritten(question: Derive, source: Path, family: str | None, notes: list[str]) -> tuple[Path, Takes]:
     """The network in `source` rewritten, where that finds the same and is faster; else `source`. `notes` says which.
     With it what its input takes, where that is not what the model's does.
     """
-    assert trial.manifest is not None
-    (variant,) = trial.variants
-    path, title = Path(trial.out).with_suffix(".rewritten.onnx"), variant.file.title()
+    (variant,) = question.variants
+    path, title = Path(question.out).with_suffix(".rewritten.onnx"), variant.file.title()
     reason, takes = "", Takes()
     # to multiply the weights and not the pixels rounds otherwise, which some networks make much of
-    for prepared in (input_of(trial.manifest, variant.file), None):
+    for prepared in (input_of(question.manifest, variant.file), None):
         try:
             what = rewrite(source, path, prepared)
             if not what:
                 return source, Takes()
             (spec,) = open_net(path, "onnx", 1).inputs
             takes = Takes(layout="NHWC", pixels=spec.dtype == "uint8") if spec.shape[-1] == 3 else Takes()
-            made = _detector(trial, path, family, takes)
-            _same(_detector(trial, Path(variant.path)), made, ROUNDED, ROUNDED_SCORE)
-            share = _share(_to_outputs(_detector(trial, source, family)), _to_outputs(made))
+            made = _detector(question, path, family, takes)
+            _same(_detector(question, Path(variant.path)), made, ROUNDED, ROUNDED_SCORE)
+            share = _share(_to_outputs(_detector(question, source, family)), _to_outputs(made))
         except ModelError as error:
             reason = str(error).removeprefix(f"{source}: ")
             if takes.get("pixels"):
@@ -221,22 +217,22 @@ def _rewritten(trial: Trial, source: Path, family: str | None, notes: list[str])
     return source, Takes()
 
 
-def _dynamic(trial: Trial, notes: list[str]) -> Path | None:
+def _dynamic(question: Derive, notes: list[str]) -> Path | None:
     """The network with its products in int8, where it has weights for that, answers alike and is faster; else None.
     `notes` says why not.
     """
-    (variant,) = trial.variants
-    path, title = Path(trial.out).with_suffix(".dynamic.onnx"), variant.file.title()
+    (variant,) = question.variants
+    path, title = Path(question.out).with_suffix(".dynamic.onnx"), variant.file.title()
     try:
         if not (count := dynamic(Path(variant.path), path)):
             return None
         row = msgspec.structs.replace(variant.file, precision=DYNAMIC)
         made = Variant(row, str(path))
-        verdict = agree(msgspec.structs.replace(trial, variants=[made, variant], parent_parts=trial.parts))
+        parts = question.parts
+        verdict = agree(Agree(manifest=question.manifest, variants=[made, variant], parts=parts, parent_parts=parts))
         if not verdict.passed:
             raise RefusedError(verdict.reason)
-        assert trial.manifest is not None
-        before, after = (stepper(open_served(trial.manifest, each, trial.parts, 1)) for each in (variant, made))
+        before, after = (stepper(open_served(question.manifest, each, question.parts, 1)) for each in (variant, made))
         share = _share(before, after)
     except ModelError as error:
         notes.append(f"{title} keeps its weights widened: {str(error).removeprefix(f'{variant.path}: ')}")
@@ -246,18 +242,17 @@ def _dynamic(trial: Trial, notes: list[str]) -> Path | None:
     return path if share < 1 else None
 
 
-def _fused(trial: Trial, source: Path, notes: list[str]) -> Path:
+def _fused(question: Derive, source: Path, notes: list[str]) -> Path:
     """The text network in `source` with fewer operators, where that answers the same and is faster; else `source`.
     `notes` says which.
     """
-    assert trial.manifest is not None
-    (variant,) = trial.variants
-    path, title = Path(trial.out).with_suffix(".fused.onnx"), variant.file.title()
+    (variant,) = question.variants
+    path, title = Path(question.out).with_suffix(".fused.onnx"), variant.file.title()
     try:
         if not (what := fuse(source, path)):
             return source
         before, after = (
-            open_served(trial.manifest, Variant(variant.file, str(p)), trial.parts, 1) for p in (source, path)
+            open_served(question.manifest, Variant(variant.file, str(p)), question.parts, 1) for p in (source, path)
         )
         _same_tokens(before.net, after.net)
         share = _share(stepper(before), stepper(after))
@@ -335,14 +330,13 @@ def _fits(recipe: CutRecipe, role: str, channels: int, classes: int) -> bool:
 # ── against the whole network ────────────────────────────────────────────────────────────────────────────
 
 
-def _detector(trial: Trial, path: Path, family: str | None = None, takes: Takes | None = None) -> Detector:
+def _detector(question: Derive, path: Path, family: str | None = None, takes: Takes | None = None) -> Detector:
     """The task on the network in `path`; `family`: whose decoder reads it, `takes`: what its input does, where they are
     not the model's.
     """
-    assert trial.manifest is not None
-    file = trial.variants[0].file
+    file = question.variants[0].file
     row: File = msgspec.structs.replace(file, family=family, **(takes or {}))
-    model = open_served(trial.manifest, Variant(row, str(path)), trial.parts, 1)
+    model = open_served(question.manifest, Variant(row, str(path)), question.parts, 1)
     task = make_task(Uri("detect", model.ref.name), lambda _: model, home())
     assert isinstance(task, Detector)
     return task

@@ -17,7 +17,7 @@ from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.figures.scores import accuracy, macro_f1
 from edge_agent.gate.opened import bounded, open_served
-from edge_agent.gate.trial import Result, Trial, Variant
+from edge_agent.gate.trial import Heads, Result, Variant
 from edge_agent.samples.shown import sentences
 from edge_agent.tasks.text.encoder import inputs_of, words_of
 from edge_agent.types import TensorSpec
@@ -29,12 +29,11 @@ FIRST = 5
 Array = npt.NDArray[Any]
 
 
-def agree_heads(trial: Trial) -> Result:
+def agree_heads(question: Heads) -> Result:
     """Variants: an encoder and a head, the original encoder and the original head. Refused below 1 - max_drop."""
-    assert trial.manifest is not None
-    encoder, head, whole, original = trial.variants
+    encoder, head, whole, original = question.variants
     ask = _masked if head.file.role == "mlm" else _follows
-    mine, theirs = ask(trial, encoder, head), ask(trial, whole, original)
+    mine, theirs = ask(question, encoder, head), ask(question, whole, original)
     if mine.shape != theirs.shape:
         raise RefusedError(f"it gives {list(mine.shape)} scores, its parent {list(theirs.shape)}")
     if head.file.role == "mlm":
@@ -44,7 +43,7 @@ def agree_heads(trial: Trial) -> Result:
         said = [[str(label) for label in scores.argmax(axis=1)] for scores in (theirs, mine)]
         told_by = [(accuracy(*said), "answers agree"), (macro_f1(*said), "F1 of the answers")]
         agreement, measure = min(told_by, key=itemgetter(0))
-    least = 1 - trial.manifest.max_drop
+    least = 1 - question.manifest.max_drop
     told = f"{measure} {agreement:.3f} against {original.file.name} on {whole.file.name}, {len(mine)} times"
     figures = {"agreement": agreement, "measure": measure, "samples": len(mine), "parent": original.file.name}
     if agreement < least:
@@ -52,9 +51,9 @@ def agree_heads(trial: Trial) -> Result:
     return Result(True, notes=[told], figures=figures)
 
 
-def _masked(trial: Trial, encoder: Variant, head: Variant) -> Array:
+def _masked(question: Heads, encoder: Variant, head: Variant) -> Array:
     """(n, words) scores of each word for every place that was masked, one at a time."""
-    said = _Said(trial, encoder, head)
+    said = _Said(question, encoder, head)
     mask = said.words.vocab.get("[MASK]")
     if mask is None:
         raise RefusedError('no "[MASK]" in its vocabulary, which a head for masked words needs')
@@ -66,9 +65,9 @@ def _masked(trial: Trial, encoder: Variant, head: Variant) -> Array:
     return _finite(np.stack(found))
 
 
-def _follows(trial: Trial, encoder: Variant, head: Variant) -> Array:
+def _follows(question: Heads, encoder: Variant, head: Variant) -> Array:
     """(n, 2) scores of whether one sentence follows another."""
-    said = _Said(trial, encoder, head)
+    said = _Said(question, encoder, head)
     read = [said.words.encode(text, said.length // 2) for text in sentences()]
     return _finite(np.stack([said.of([*a, *b[1:]], len(a)) for a, b in zip(read, [*read[1:], read[0]], strict=True)]))
 
@@ -82,14 +81,14 @@ def _finite(scores: Array) -> Array:
 class _Said:
     """An encoder with a head behind it."""
 
-    def __init__(self, trial: Trial, encoder: Variant, head: Variant) -> None:
-        assert trial.manifest is not None and trial.manifest.text is not None
-        self.model = open_served(trial.manifest, encoder, trial.parts, trial.threads)
-        self.head = open_net(Path(head.path), head.file.format, trial.threads)
+    def __init__(self, question: Heads, encoder: Variant, head: Variant) -> None:
+        assert question.manifest.text is not None
+        self.model = open_served(question.manifest, encoder, question.parts, question.threads)
+        self.head = open_net(Path(head.path), head.file.format, question.threads)
         bounded(self.head)
-        self.words, self.inputs = words_of(self.model), inputs_of(trial.manifest.name, self.model.net)
+        self.words, self.inputs = words_of(self.model), inputs_of(question.manifest.name, self.model.net)
         self.fixed = self.inputs["ids"].shape[1]
-        most = trial.manifest.text.max_length
+        most = question.manifest.text.max_length
         self.length = min(most, self.fixed or most)
         if len(self.head.inputs) != 1 or len(self.head.outputs) != 1:
             raise RefusedError("a head takes the hidden states alone, and gives one output")

@@ -27,7 +27,7 @@ import numpy as np
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.gate.opened import open_served, peak_rss
-from edge_agent.gate.trial import GAIN, Result, Trial, Variant
+from edge_agent.gate.trial import GAIN, Race, Result, Variant
 from edge_agent.manifest import PRECISIONS, Served
 from edge_agent.paths import home
 from edge_agent.samples.shown import SENTENCES, _text, frames
@@ -83,39 +83,38 @@ class _Runner:
         }
 
 
-def race(trial: Trial) -> Result:
+def race(question: Race) -> Result:
     """Figures of each variant, the one that is to serve first (see `_ranked`). RefusedError when none runs."""
-    assert trial.manifest is not None
-    budget = trial.threads or len(os.sched_getaffinity(0))
+    budget = question.threads or len(os.sched_getaffinity(0))
     runners, notes = [], []
     before = peak_rss()
-    for variant in trial.variants:
-        if variant.file.key() in trial.skip:
+    for variant in question.variants:
+        if not variant.path:
             continue
         try:
             runners += [
-                _runner(trial, variant, count) for count in sorted({1, min(2, budget), budget // 2 or 1, budget})
+                _runner(question, variant, count) for count in sorted({1, min(2, budget), budget // 2 or 1, budget})
             ]
         except EdgeAgentError as error:
             notes.append(f"{variant.file.title()}: {error}")
     if not runners:
         raise RefusedError("; ".join(notes) or "no variant is left to race")
     each = (peak_rss() - before) // len(runners)
-    plain = _plain(runners, trial) if trial.bare else []
-    _in_turns([*runners, *plain], trial.seconds)
+    plain = _plain(runners, question) if question.bare else []
+    _in_turns([*runners, *plain], question.seconds)
     runners = _ranked(runners)
     notes += _overtaken(runners)
     figures: dict[str, Any] = {"rows": [runner.row() for runner in runners]}
     formats = {runner.variant.file.format: runner.variant.path for runner in runners}
     # what is not run again gives its memory back
-    own, one = trial.manifest.original().key(), next((r for r in runners if r.threads == 1), None)
+    own, one = question.manifest.original().key(), next((r for r in runners if r.threads == 1), None)
     runners = [r for r in runners if r is runners[0] or r is one or r.variant.file.key() == own]
     if budget > 1:
-        figures["abreast"], note = _abreast(runners[0], one, trial, budget, each) if one else (None, "")
+        figures["abreast"], note = _abreast(runners[0], one, question, budget, each) if one else (None, "")
         notes += [note] if note else []
-    if trial.bare:
+    if question.bare:
         figures["one_thread"] = plain[0].row() if plain else None
-        figures["bare"] = _bare(runners, trial)
+        figures["bare"] = _bare(runners, question)
         figures["providers"] = {
             name: why
             for format, path in formats.items()
@@ -160,9 +159,8 @@ def _overtaken(ranked: list[_Runner]) -> list[str]:
     return [said] if first is not fastest else []
 
 
-def _runner(trial: Trial, variant: Variant, threads: int) -> _Runner:
-    assert trial.manifest is not None
-    model = open_served(trial.manifest, variant, trial.parts, threads)
+def _runner(question: Race, variant: Variant, threads: int) -> _Runner:
+    model = open_served(question.manifest, variant, question.parts, threads)
     feed: dict[str, Any] = {}
     step = stepper(msgspec.structs.replace(model, net=_fed(model.net, feed)))
     for _ in range(2):
@@ -183,7 +181,7 @@ def stepper(model: Served) -> Callable[[], object]:
 
 
 def _abreast(
-    fastest: _Runner, one: _Runner, trial: Trial, workers: int, each: int
+    fastest: _Runner, one: _Runner, question: Race, workers: int, each: int
 ) -> tuple[dict[str, Any] | None, str]:
     """Samples a second: of the fastest runner, one at a time, and of `workers` at once on the fastest of one thread.
 
@@ -192,7 +190,7 @@ def _abreast(
     needed, there = each * (workers - 1), _available()
     if needed > there / 2:
         return None, f"not tried {workers} at once: it may take {needed >> 20} MiB, and {there >> 20} MiB are free"
-    seconds = trial.seconds / (4 * WINDOWS)
+    seconds = question.seconds / (4 * WINDOWS)
     alone, many = [], []
     try:
         steps = [stepper(one.model) for _ in range(workers)]
@@ -244,10 +242,9 @@ def _fed(net: Net, feed: dict[str, Any]) -> Net:
     return msgspec.structs.replace(net, run=run)
 
 
-def _plain(runners: list[_Runner], trial: Trial) -> list[_Runner]:
+def _plain(runners: list[_Runner], question: Race) -> list[_Runner]:
     """The original in a session of one thread with nothing around it, to take its turns with the others; or nobody."""
-    assert trial.manifest is not None
-    original = trial.manifest.original()
+    original = question.manifest.original()
     found = next((runner for runner in runners if runner.variant.file.key() == original.key()), None)
     if found is None:
         return []
@@ -255,19 +252,18 @@ def _plain(runners: list[_Runner], trial: Trial) -> list[_Runner]:
     return [_Runner(found.variant, 1, found.model, lambda: run(feed), feed)]
 
 
-def _bare(runners: list[_Runner], trial: Trial) -> dict[str, Any] | None:
+def _bare(runners: list[_Runner], question: Race) -> dict[str, Any] | None:
     """What the original costs in a default session, without anything around it; last, as such a session goes on
     spinning after its runs. None when the original is not among the variants.
     """
-    assert trial.manifest is not None
-    original = trial.manifest.original()
+    original = question.manifest.original()
     found = [runner for runner in runners if runner.variant.file.key() == original.key()]
     if not found:
         return None
     run = bare(Path(found[0].variant.path), original.format)
     run(found[0].feed)
     wall: list[float] = []
-    until, used = time.monotonic() + trial.seconds / 2, time.process_time()
+    until, used = time.monotonic() + question.seconds / 2, time.process_time()
     while len(wall) < LEAST or time.monotonic() < until:
         began = time.perf_counter()
         run(found[0].feed)

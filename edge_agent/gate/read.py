@@ -1,7 +1,7 @@
 """What a bare file is, found out in a child process: not even its trial runs take place in the agent's own.
 
 The child opens the file, reads it (inspect/inspect.py) and tries what it leaves open on pictures (gate/tried.py). What
-it found is remembered like every verdict (gate/ask.py), under the file, what lies beside it and the pictures.
+it found is remembered like every verdict (gate/verdicts.py), under the file, what lies beside it and the pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from edge_agent import toml
 from edge_agent.errors import RefusedError
 from edge_agent.gate.ask import ask
-from edge_agent.gate.trial import LIMITS, Result, Trial, Variant
+from edge_agent.gate.trial import Load, Read, Result, Variant
 from edge_agent.graphs.graph import clean
 from edge_agent.inspect import tokens
 from edge_agent.manifest import File, Seen
@@ -56,9 +56,9 @@ def read(path: Path, proofs: Sequence[Path] = (), told: Mapping[str, str] = {}) 
     """
     beside = {name: path.parent / name for name in BESIDE if (path.parent / name).is_file()}
     given = {**beside, **{f"proof {i}": proof for i, proof in enumerate(proofs)}}
-    result, before = _asked(
-        "read", path, SUFFIXES[path.suffix.lower()], {role: str(part.absolute()) for role, part in given.items()}, told
-    )
+    parts = {role: str(part.absolute()) for role, part in given.items()}
+    variant = _variant(path, SUFFIXES[path.suffix.lower()])
+    result, before = _asked(Read(variants=[variant], parts=parts, told=dict(told)), path)
     found = _as(Reading, result, path)
     if before == str(path):
         return found
@@ -72,7 +72,7 @@ def seen(path: Path) -> Seen:
 
 def ends(path: Path, format: str) -> Ends:
     """Inputs, outputs and engine of a network file. RefusedError, one line."""
-    return _as(Ends, _asked("load", path, format, {})[0], path)
+    return _as(Ends, _asked(Load(variants=[_variant(path, format)]), path)[0], path)
 
 
 def _as(kind: type[Declared], result: Result, path: Path) -> Declared:
@@ -84,19 +84,9 @@ def _as(kind: type[Declared], result: Result, path: Path) -> Declared:
         raise RefusedError(f"{path}: what it declares cannot be used ({why}); export it anew") from None
 
 
-def _asked(
-    what: str, path: Path, format: str, parts: dict[str, str], told: Mapping[str, str] = {}
-) -> tuple[Result, str]:
+def _asked(question: Load | Read, path: Path) -> tuple[Result, str]:
     """What the child found, and the path under which it knew the file. RefusedError."""
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise RefusedError(f"{path}: no file that can be read; check the path and its owner")
-    try:
-        digest = store.digest(path)
-    except OSError as error:
-        raise RefusedError(f"{path}: cannot be read ({error.strerror}); check the path and its owner") from None
-    row = File(path.name, format, digest, path.stat().st_size)  # type: ignore[arg-type]
-    trial = Trial(what, [Variant(row, str(path))], 0, LIMITS, parts=parts, told=dict(told))  # type: ignore[arg-type]
-    verdict = ask("proofs", trial)
+    verdict = ask(question)
     result, before = verdict.result, verdict.model
     if not result.passed:
         reason = result.reason.replace(before, str(path))
@@ -104,17 +94,44 @@ def _asked(
     return result, before
 
 
+def _variant(path: Path, format: str) -> Variant:
+    """The file as it lies there now. RefusedError for one that cannot be read."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise RefusedError(f"{path}: no file that can be read; check the path and its owner")
+    try:
+        row = File(path.name, format, store.digest(path), path.stat().st_size)  # type: ignore[arg-type]
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror}); check the path and its owner") from None
+    return Variant(row, str(path))
+
+
 # ── in the child ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def held(trial: Trial, net: Net) -> Result:
-    """What `read` asks for, of a network that is open. RefusedError for no known family."""
+def load(question: Load) -> Result:
+    """Answer `Load`: only open the file, and say what it declares."""
+    return Result(True, figures=declared(_opened(question)))
+
+
+def look(question: Read) -> Result:
+    """Answer `Read`. RefusedError for no known family."""
     from edge_agent.gate.tried import looker
     from edge_agent.inspect.inspect import inspect
 
-    proofs = [Path(part) for role, part in sorted(trial.parts.items()) if role.startswith("proof ")]
-    found = inspect(Path(trial.variants[0].path), net, looker(proofs), trial.told)
+    net = _opened(question)
+    proofs = [Path(part) for role, part in sorted(question.parts.items()) if role.startswith("proof ")]
+    found = inspect(Path(question.variants[0].path), net, looker(proofs), question.told)
     return Result(True, figures={"seen": msgspec.to_builtins(found), "ends": declared(net)})
+
+
+def _opened(question: Load | Read) -> Net:
+    from edge_agent.backends import open_net
+    from edge_agent.gate.opened import bounded
+
+    (variant,) = question.variants
+    net = open_net(Path(variant.path), variant.file.format, question.threads)
+    bounded(net)
+    return net
 
 
 def declared(net: Net) -> dict[str, object]:

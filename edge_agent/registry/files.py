@@ -65,6 +65,11 @@ def file_path(located: Located, row: File, *, pull: bool = False, say: Say | Non
     raise FetchError(problem)
 
 
+def parts_of(located: Located, *, pull: bool = False, say: Say | None = None) -> dict[str, Path]:
+    """role -> right file, of the parts that are no network; as `file_path`."""
+    return {r.role: file_path(located, r, pull=pull, say=say) for r in located.manifest.file if r.format == "text"}
+
+
 def is_here(located: Located, row: File) -> bool:
     """Whether a file lies here, right or damaged; it is not read."""
     return (located.folder / row.name).is_file() or store.blob(home(), row.sha256).is_file()

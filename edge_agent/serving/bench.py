@@ -6,11 +6,13 @@ import contextlib
 from typing import Any
 
 from edge_agent.errors import RefusedError
-from edge_agent.gate.ask import remembered
-from edge_agent.gate.read import seen
+from edge_agent.gate.admit import seen
+from edge_agent.gate.verdicts import remembered
 from edge_agent.registry import catalogue
-from edge_agent.serving.forms import derived_notes, parts_of, with_derived
-from edge_agent.serving.models import race, try_all
+from edge_agent.registry.files import parts_of
+from edge_agent.serving.forms import derived_notes, with_derived
+from edge_agent.serving.models import try_all
+from edge_agent.serving.order import race
 
 
 def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:

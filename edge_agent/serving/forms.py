@@ -10,20 +10,18 @@ import contextlib
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from edge_agent import paths
-from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
-from edge_agent.gate.ask import agree, ask, prove, recall, remember, used
-from edge_agent.gate.trial import GAIN, LIMITS, Trial, Variant, Verdict
+from edge_agent.errors import FetchError, ModelError, RefusedError
+from edge_agent.gate.admit import absolute, admit
+from edge_agent.gate.ask import ask
+from edge_agent.gate.trial import GAIN, Derive, Variant
+from edge_agent.gate.verdicts import Verdict, code, recall, remember, used
 from edge_agent.manifest import File
-from edge_agent.registry import catalogue, files, store
-
-if TYPE_CHECKING:
-    from edge_agent.manifest import Seen
-
+from edge_agent.registry import files, store
 
 MOST_BYTES = 500_000_000
 """of all faster forms together"""
@@ -31,40 +29,6 @@ WORTH = 1_000_000
 """bytes of a form from which on it is worth to delete it where it is no faster"""
 LARGER = 1.5
 """times the bytes of its file from which on a form has to be clearly faster: by less, chance decides a race"""
-
-
-def parts_of(located: files.Located, **how: Any) -> dict[str, Path]:
-    """role -> verified file, of the parts that are no network."""
-    return {r.role: files.file_path(located, r, **how) for r in located.manifest.file if r.format == "text"}
-
-
-def hold_against_parent(
-    located: files.Located,
-    row: File,
-    path: Path,
-    parts: Mapping[str, Path],
-    threads: int = 0,
-    *,
-    again: bool = False,
-) -> str:
-    """How far a variant agrees with what it was made from, one line; empty for what is no variant.
-
-    Raises RefusedError when that is not enough. A parent that is not here, or makes no sense, holds nobody up.
-    """
-    manifest, parent = located.manifest, located
-    try:
-        if manifest.parent is not None:
-            # what the workshop made may come from a bare file
-            parent = catalogue.locate(manifest.parent, read=seen)
-        origin = parent.manifest.original()
-        if origin.key() == row.key():
-            return ""
-        theirs = parent.manifest, origin, files.file_path(parent, origin), parts_of(parent)
-        prove(*theirs, threads)
-    except (FetchError, ManifestError, RefusedError) as error:
-        return f"{row.title()} is not held against its parent: {error}"
-    result = agree(manifest, row, path, parts, theirs, threads, again=again).result
-    return f"{row.title()}: {result.notes[0]}"
 
 
 def with_derived(
@@ -78,19 +42,16 @@ def with_derived(
     for row in located.manifest.networks():
         if row.format != "onnx" or not files.is_here(located, row):
             continue
-        trial = _derivation(located, row, parts)
-        verdict = recall("derived", trial)
+        question = _derivation(located, row, parts)
+        verdict = recall(question)
         found = _derived(verdict)
         if make and (verdict is None or not all(_is_right(located, one) for one in found)):
             try:
-                path = files.file_path(located, row)
-                prove(located.manifest, row, path, parts, threads)
-                hold_against_parent(located, row, path, parts, threads)
-                found = _derived(_derive(row, path, trial))
+                found = _derived(_derive(row, admit(located, row, parts, threads).path, question))
             except (ModelError, OSError):
                 continue
         if found:
-            used("derived", trial)
+            used(question)
         # what a damaged file gave before it was damaged does not stand in for it
         if found and _is_right(located, row):
             made += [one for one in found if files.is_here(located, one)]
@@ -100,13 +61,12 @@ def with_derived(
 
 def derived_notes(located: files.Located, row: File, parts: Mapping[str, Path]) -> list[str]:
     """What was said of the faster form of a file when it was made, or not made."""
-    verdict = recall("derived", _derivation(located, row, parts)) if row.format == "onnx" else None
+    verdict = recall(_derivation(located, row, parts)) if row.format == "onnx" else None
     return list(filter(None, [*verdict.result.notes, verdict.result.reason])) if verdict is not None else []
 
 
-def _derivation(located: files.Located, row: File, parts: Mapping[str, Path]) -> Trial:
-    given = {role: str(part.absolute()) for role, part in parts.items()}
-    return Trial("derive", [Variant(row, "")], 1, LIMITS, located.manifest, given)
+def _derivation(located: files.Located, row: File, parts: Mapping[str, Path]) -> Derive:
+    return Derive(manifest=located.manifest, variants=[Variant(row, "")], threads=1, parts=absolute(parts))
 
 
 def _derived(verdict: Verdict | None) -> list[File]:
@@ -114,15 +74,15 @@ def _derived(verdict: Verdict | None) -> list[File]:
     return msgspec.convert(verdict.result.figures["files"], list[File]) if verdict and verdict.result.passed else []
 
 
-def _derive(row: File, path: Path, trial: Trial) -> Verdict:
+def _derive(row: File, path: Path, question: Derive) -> Verdict:
     """Have it made, and keep what was made."""
     import tempfile
 
     with tempfile.TemporaryDirectory(dir=store.scratch(paths.home())) as folder:
         out = Path(folder) / "derived"
-        trial = msgspec.structs.replace(trial, variants=[Variant(row, str(path.absolute()))], out=str(out))
-        verdict = ask("derived", trial, again=True)
-        for made, path in zip(_derived(verdict), trial.places(), strict=False):
+        question = msgspec.structs.replace(question, variants=[Variant(row, str(path.absolute()))], out=str(out))
+        verdict = ask(question, again=True)
+        for made, path in zip(_derived(verdict), question.places, strict=False):
             if not stat.S_ISREG(path.lstat().st_mode):
                 raise RefusedError(f"{row.title()}: what was made of it is no file; it is left as it is")
             if made.bytes > MOST_BYTES:
@@ -142,8 +102,8 @@ def drop_slower(
     took = {(row["key"], row["threads"]): row for row in rows}
     gone: list[tuple[File, File]] = []
     for row in located.manifest.networks():
-        trial = _derivation(located, row, parts)
-        verdict = recall("derived", trial) if row.format == "onnx" else None
+        question = _derivation(located, row, parts)
+        verdict = recall(question) if row.format == "onnx" else None
         found = _derived(verdict)
         slow = []
         for one in found:
@@ -157,7 +117,7 @@ def drop_slower(
         kept = [one for one in found if one not in slow]
         figures = {**verdict.result.figures, "files": msgspec.to_builtins(kept)}
         result = msgspec.structs.replace(verdict.result, notes=[*verdict.result.notes, *told], figures=figures)
-        remember("derived", trial, msgspec.structs.replace(verdict, result=result))
+        remember(question, msgspec.structs.replace(verdict, result=result))
         for one in slow:
             _unlink(one.sha256)
         gone += [(one, row) for one in slow]
@@ -172,22 +132,30 @@ def _is_faster(its: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 
 def _make_room() -> None:
-    """Delete the forms that were not used for the longest, until all take at most MOST_BYTES; they are made again when
-    they are asked for.
+    """Delete the forms that other code made, and those that were not used for the longest, until all take at most
+    MOST_BYTES; they are made again when they are asked for.
     """
     places = sorted((paths.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
-    total = 0
+    total, kept, old = 0, set(), set()
     for place in places:
         try:
-            found = _derived(msgspec.json.decode(place.read_bytes(), type=Verdict))
+            verdict = msgspec.json.decode(place.read_bytes(), type=Verdict)
+            found = _derived(verdict)
         except (OSError, msgspec.MsgspecError, LookupError):
             continue  # another version wrote it
+        if verdict.code != code():
+            place.unlink(missing_ok=True)
+            old |= {one.sha256 for one in found}
+            continue
         here = [one for one in found if store.blob(paths.home(), one.sha256).is_file()]
         total += sum(one.bytes for one in here)
         if total > MOST_BYTES:
             for one in here:
                 _unlink(one.sha256)
             total -= sum(one.bytes for one in here)
+        kept |= {one.sha256 for one in found}
+    for sha256 in old - kept:
+        _unlink(sha256)
 
 
 def _unlink(sha256: str) -> None:
@@ -201,10 +169,3 @@ def _is_right(located: files.Located, row: File) -> bool:
     except FetchError:
         return False
     return True
-
-
-def seen(path: Path) -> Seen:
-    """What a bare file is; a model of the registry needs none of what finds that out."""
-    from edge_agent.gate import read
-
-    return read.seen(path)

@@ -11,7 +11,8 @@ import pytest
 from edge_agent.agent.line import Line, make_line, pace_of
 from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError
-from edge_agent.serving.models import Models, Pace, _pays
+from edge_agent.serving.models import Models
+from edge_agent.serving.order import Pace, pays
 from edge_agent.sources import Opened
 from edge_agent.types import Finding, Frame, Text
 from edge_agent.walk.pipeline import run_abreast
@@ -93,7 +94,7 @@ def test_how_fast_samples_come(source: str, yields: type, live: bool, pace: Pace
 
 
 @pytest.mark.parametrize(
-    ("per_second", "alone", "many", "pays"),
+    ("per_second", "alone", "many", "together"),
     [
         (30.0, 20.0, 26.0, True),
         (30.0, 20.0, 19.5, True),
@@ -103,9 +104,9 @@ def test_how_fast_samples_come(source: str, yields: type, live: bool, pace: Pace
     ],
 )
 def test_at_once_only_where_it_is_needed_and_not_clearly_worse(
-    per_second: float, alone: float, many: float, pays: bool
+    per_second: float, alone: float, many: float, together: bool
 ) -> None:
-    assert _pays({"alone_per_second": alone, "per_second": many}, Pace(per_second)) is pays
+    assert pays({"alone_per_second": alone, "per_second": many}, Pace(per_second)) is together
 
 
 def test_only_a_camera_of_the_network_is_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

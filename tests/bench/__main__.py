@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.events import rfc3339
-from edge_agent.gate.ask import cpu
+from edge_agent.gate.verdicts import cpu
 from tests.bench import cost, instructions, rates, report, size, start, together, video, words
 from tests.bench.measure import Row, load
 from tests.bench.setup import Place, prepare

@@ -22,9 +22,9 @@ import msgspec
 
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.events import rfc3339
-from edge_agent.gate.ask import cpu
+from edge_agent.gate.verdicts import cpu
 from edge_agent.manifest import Served
-from edge_agent.serving.forms import parts_of
+from edge_agent.registry.files import parts_of
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples
 from edge_agent.workshop.evaluate import score

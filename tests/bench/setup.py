@@ -16,8 +16,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.gate.opened import input_of
 from edge_agent.manifest import Served
 from edge_agent.registry.catalogue import locate
-from edge_agent.registry.files import file_path
-from edge_agent.serving.forms import parts_of
+from edge_agent.registry.files import file_path, parts_of
 from edge_agent.serving.models import Models
 from edge_agent.sources import open_source
 from edge_agent.sources.clip import make_clip

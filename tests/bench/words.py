@@ -24,7 +24,8 @@ from edge_agent.config import Pipeline
 from edge_agent.errors import FetchError
 from edge_agent.paths import home
 from edge_agent.registry import catalogue
-from edge_agent.serving.models import Models, Pace
+from edge_agent.serving.models import Models
+from edge_agent.serving.order import Pace
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text.encoder import encoder
 from edge_agent.tasks.text.understand import Embed

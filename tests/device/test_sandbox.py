@@ -21,7 +21,7 @@ from edge_agent.cli import doctor
 from edge_agent.device import sandbox
 from edge_agent.device.sandbox import Room
 from edge_agent.errors import RefusedError
-from edge_agent.gate import ask
+from edge_agent.gate import admit, ask
 from tests.gate.test_ask import manifest
 from tests.nets import blob_finder_onnx
 
@@ -306,7 +306,7 @@ def load(path, threads, source=None):
     path = blob_finder_onnx(tmp_path / "m.onnx")
     made = manifest(path)
     with pytest.raises(RefusedError, match=rf"done: \[\], own file of {path.stat().st_size} bytes"):
-        ask.prove(made, made.file[0], path, {}, 1)
+        admit.prove(made, made.file[0], path, {}, 1)
     assert canary.read_text() == "secret" and not (home / "new").exists()
     with pytest.raises(TimeoutError):
         listener.accept()
@@ -330,12 +330,12 @@ def test_an_answer_is_believed_within_its_kind_and_size(tmp_path: Path, monkeypa
     ):
         monkeypatch.setattr(ask, "CHILD", [sys.executable, "-c", f"import json; print({answer})"])
         with pytest.raises(RefusedError, match=says) as error:
-            ask.prove(made, made.file[0], path, {}, 1, again=True)
+            admit.prove(made, made.file[0], path, {}, 1, again=True)
         assert len(str(error.value)) < 3000
     for code, says in (("raise SystemExit('no luck')", "ended with 1: no luck"), ("", "ended with 0: it said nothing")):
         monkeypatch.setattr(ask, "CHILD", [sys.executable, "-c", code])
         with pytest.raises(RefusedError, match=says):
-            ask.prove(made, made.file[0], path, {}, 1, again=True)
+            admit.prove(made, made.file[0], path, {}, 1, again=True)
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 5, 6])

@@ -33,7 +33,7 @@ from edge_agent.device import sandbox
 from edge_agent.errors import ConfigError, InputError, ManifestError, SourceError
 from edge_agent.events import UNREADABLE, TextEvent
 from edge_agent.gate.read import Reading
-from edge_agent.gate.trial import Limits, Result, Trial, Variant
+from edge_agent.gate.trial import Agree, Limits, Prove, Read, Result, Variant
 from edge_agent.link import blame
 from edge_agent.link import link as link_module
 from edge_agent.link.acks import names
@@ -327,7 +327,7 @@ def models() -> Iterator[Target]:
         race,  # noqa: F401
         tried,  # noqa: F401
     )
-    from edge_agent.gate.questions import asked
+    from edge_agent.gate.child import answer
     from edge_agent.inspect import inspect  # noqa: F401
 
     kept = tempfile.TemporaryDirectory()
@@ -342,7 +342,7 @@ def models() -> Iterator[Target]:
 
         def read(where: Path) -> Result:
             row = manifest.File(where.name, format, store.digest(where), where.stat().st_size)  # type: ignore[arg-type]
-            return asked(Trial("read", [Variant(row, str(where))], 1, QUICK, parts=beside))
+            return answer(Read(variants=[Variant(row, str(where))], threads=1, limits=QUICK, parts=beside))
 
         result = read(path)
         if not result.passed:
@@ -353,7 +353,8 @@ def models() -> Iterator[Target]:
         located = catalogue.locate(str(path), read=lambda _: seen)
         parts = {row.role: str(path.parent / row.name) for row in located.manifest.file if row.format == "text"}
         mine = Variant(located.manifest.file[0], str(path))
-        proved = asked(Trial("prove", [mine], 1, QUICK, located.manifest, parts))
+        how: dict[str, Any] = {"manifest": located.manifest, "threads": 1, "limits": QUICK, "parts": parts}
+        proved = answer(Prove(variants=[mine], **how))
         if not proved.passed:
             return {"what": "no proof", "why": proved.reason}
         origin = msgspec.convert(read(seed).figures, Reading).seen
@@ -362,7 +363,7 @@ def models() -> Iterator[Target]:
         theirs = catalogue.locate(str(seed), read=lambda _: origin)
         other = Variant(theirs.manifest.file[0], str(seed))
         lent = {row.role: str(seed.parent / row.name) for row in theirs.manifest.file if row.format == "text"}
-        held = asked(Trial("agree", [mine, other], 1, QUICK, located.manifest, parts, theirs.manifest, lent))
+        held = answer(Agree(variants=[mine, other], parent=theirs.manifest, parent_parts=lent, **how))
         agreement = held.figures.get("agreement")
         other_way = not held.passed and (agreement is None or agreement < LEAVES)
         return {"what": "accepted, answers otherwise" if other_way else "accepted", "why": held.reason}

@@ -17,9 +17,10 @@ from onnx import TensorProto, helper
 
 from edge_agent import paths
 from edge_agent.errors import FetchError, ModelError, RefusedError
-from edge_agent.gate import ask, read, trial
-from edge_agent.gate.ask import _key, prove, refusals
-from edge_agent.gate.trial import LIMITS, Limits, Trial
+from edge_agent.gate import ask, read, trial, verdicts
+from edge_agent.gate.admit import prove
+from edge_agent.gate.trial import Agree, Limits
+from edge_agent.gate.verdicts import key, refusals, remembered
 from edge_agent.inspect.names import coco80
 from edge_agent.manifest import File, Input, Manifest, TextInput
 from edge_agent.registry import files
@@ -91,7 +92,7 @@ def test_a_sound_detector_passes_and_the_verdict_is_remembered(
         assert prove(made, made.file[0], path, {}, 1) == first
     assert prove(made, made.file[0], path, {}, 1, again=True).at > first.at
     # another processor, runtime or manifest: another trial
-    monkeypatch.setattr(ask, "cpu", lambda: "another")
+    monkeypatch.setattr(verdicts, "cpu", lambda: "another")
     prove(made, made.file[0], path, {}, 1)
     assert len(list((own_home / "proofs").iterdir())) == 2
     kept.write_text("{")
@@ -370,7 +371,7 @@ def test_the_published_int8_that_is_worthless_and_its_good_siblings(data: Path, 
     assert "one int8 scale (0.00391) for boxes and scores, so boxes clip: 68% of the coordinates are at 0" in why
     for name in ("yolox_nano_dynamic_int8.tflite", "yolox_nano_float16.tflite", "yolox_nano.onnx"):
         served = Models(threads=1).serve(str(data / "models" / name))
-        (verdict,) = [v for v in ask.remembered(served.ref.sha256) if v.result.notes]
+        (verdict,) = [v for v in remembered(served.ref.sha256) if v.result.notes]
         assert "cup 0." in verdict.result.notes[2], verdict
 
 
@@ -395,7 +396,7 @@ def test_what_a_home_learnt_on_another_processor_is_not_told_of_this_one(
     assert refusal(path)
     (said,) = refusals(manifest(path))
     assert said.startswith("refused: bad.onnx: ")
-    monkeypatch.setattr(ask, "cpu", lambda: "another one")
+    monkeypatch.setattr(verdicts, "cpu", lambda: "another one")
     assert not refusals(manifest(path))
 
 
@@ -427,11 +428,12 @@ def test_a_verdict_depends_on_the_parents_vocabulary_and_on_what_is_in_the_sampl
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path))
     vocabulary, sample = tmp_path / "vocab.txt", tmp_path / "samples" / "said.txt"
     sample.parent.mkdir()
+    network = blob_finder_onnx(tmp_path / "m.onnx")
     keys = []
     for words, said, at in (("a b", "on", 1), ("a c", "on", 1), ("a c", "no", 2), ("a c", "no", 2)):
         for path, text in ((vocabulary, words), (sample, said)):
             path.write_text(text)
             os.utime(path, (at, at))
-        keys.append(_key(Trial("agree", [], 1, LIMITS, parent_parts={"vocab": str(vocabulary)})))
+        keys.append(key(Agree(manifest=manifest(network), variants=[], parent_parts={"vocab": str(vocabulary)})))
     first, other_words, other_sample, same = keys
     assert len({first, other_words, other_sample}) == 3 and same == other_sample

@@ -19,17 +19,17 @@ from onnx import TensorProto, helper
 from edge_agent import paths
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
-from edge_agent.gate import ask
+from edge_agent.gate import ask, verdicts
 from edge_agent.gate.derive import _same, derive
-from edge_agent.gate.trial import LIMITS, Result, Trial, Variant
+from edge_agent.gate.trial import Derive, Result, Variant
 from edge_agent.graphs.cut import Cuttable
 from edge_agent.graphs.rewrite import rewrite as rewriting
 from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.registry import catalogue, store
-from edge_agent.registry.files import file_path
+from edge_agent.registry.files import file_path, parts_of
 from edge_agent.samples.shown import pictures
 from edge_agent.serving import forms
-from edge_agent.serving.forms import parts_of, with_derived
+from edge_agent.serving.forms import with_derived
 from edge_agent.serving.models import Models, try_all
 from edge_agent.tasks import make_task
 from edge_agent.tasks.detect.detect import Detector
@@ -202,7 +202,7 @@ def derived(folder: Path, out: Path) -> Result:
     located = catalogue.locate(str(folder))
     (row,) = located.manifest.networks()
     path = str(folder / row.name)
-    return derive(Trial("derive", [Variant(row, path)], 1, LIMITS, located.manifest, out=str(out)))
+    return derive(Derive(manifest=located.manifest, variants=[Variant(row, path)], threads=1, out=str(out)))
 
 
 @pytest.fixture(autouse=True)
@@ -265,19 +265,20 @@ def test_products_that_saturate_are_a_form_of_an_int8_file_where_they_save_time(
     located = catalogue.locate("edge-yolo")
     rows = {row.precision: row for row in located.manifest.networks() if row.format == "onnx"}
 
-    def made(row: File) -> tuple[Trial, Result]:
+    def made(row: File) -> tuple[Derive, Result]:
         path = str(file_path(located, row))
-        trial = Trial("derive", [Variant(row, path)], 1, LIMITS, located.manifest, out=str(tmp_path / row.precision))
-        return trial, derive(trial)
+        out = str(tmp_path / row.precision)
+        question = Derive(manifest=located.manifest, variants=[Variant(row, path)], threads=1, out=out)
+        return question, derive(question)
 
-    trial, result = made(rows["int8"])
+    question, result = made(rows["int8"])
     assert any("has exact products of int8; with those that saturate" in note for note in result.notes)
     files = [msgspec.convert(file, File) for file in result.figures["files"]]
     assert [(file.name, file.precision) for file in files] == [
         ("model.int8.cut", "int8"),
         ("model.int8.cut.saturating", "saturating-int8"),
     ][: 1 + saves]
-    for file, place in zip(files, trial.places(), strict=False):
+    for file, place in zip(files, question.places, strict=False):
         assert (file.sha256, file.bytes) == (store.digest(place), place.stat().st_size)
         net = open_net(place, "ort", 1)
         (images,) = net.inputs
@@ -377,8 +378,8 @@ def derived_text(folder: Path, out: Path) -> Result:
     located = catalogue.locate(str(folder))
     (row,) = located.manifest.networks()
     parts = {role: str(path) for role, path in parts_of(located).items()}
-    trial = Trial("derive", [Variant(row, str(folder / row.name))], 1, LIMITS, located.manifest, parts, out=str(out))
-    return derive(trial)
+    variants = [Variant(row, str(folder / row.name))]
+    return derive(Derive(manifest=located.manifest, variants=variants, threads=1, parts=parts, out=str(out)))
 
 
 def test_a_text_network_is_fused_where_that_is_faster_and_answers_the_same(tmp_path: Path) -> None:
@@ -458,10 +459,10 @@ def test_one_of_another_runtime_or_processor_is_not_used(tmp_path: Path, monkeyp
     located = catalogue.locate(str(model(tmp_path / "model", "yolox")))
     assert len(with_derived(located, {}, 1, make=True).manifest.networks()) == 2
     assert len(with_derived(located, {}, 1).manifest.networks()) == 2
-    monkeypatch.setattr(ask, "cpu", lambda: "another one")
+    monkeypatch.setattr(verdicts, "cpu", lambda: "another one")
     assert len(with_derived(located, {}, 1).manifest.networks()) == 1
     monkeypatch.undo()
-    monkeypatch.setattr(ask, "runtimes", lambda: {"onnxruntime": "0.0"})
+    monkeypatch.setattr(verdicts, "runtimes", lambda: {"onnxruntime": "0.0"})
     assert len(with_derived(located, {}, 1).manifest.networks()) == 1
 
 

@@ -15,7 +15,7 @@ from edge_agent import backends
 from edge_agent.backends.onnx import PROVIDERS
 from edge_agent.cli import main
 from edge_agent.gate import ask, race
-from edge_agent.gate.trial import LIMITS, Trial, Variant
+from edge_agent.gate.trial import Race, Variant
 from edge_agent.manifest import File, Served, load
 from edge_agent.serving.models import Models
 from tests.gate.test_agree import row, with_variant
@@ -129,8 +129,8 @@ def test_a_race_stands_where_several_at_once_have_no_room(
         monkeypatch.setattr(race, "_a_second", no_thread)
     folder = tiny_detector(tmp_path / "model")
     manifest = load(folder / "manifest.toml")
-    trial = Trial("race", [Variant(manifest.file[0], str(folder / "model.onnx"))], 2, LIMITS, manifest, seconds=0.1)
-    result = race.race(trial)
+    variants = [Variant(manifest.file[0], str(folder / "model.onnx"))]
+    result = race.race(Race(manifest=manifest, variants=variants, threads=2, seconds=0.1))
     assert result.passed and len(result.figures["rows"]) == 2 and result.figures["abreast"] is None
     (note,) = result.notes
     assert note.startswith(

@@ -13,8 +13,7 @@ from edge_agent.errors import InputError
 from edge_agent.manifest import Served
 from edge_agent.pictures.boxes import preparer
 from edge_agent.registry import catalogue
-from edge_agent.registry.files import file_path
-from edge_agent.serving.forms import parts_of
+from edge_agent.registry.files import file_path, parts_of
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, border, feeds, read, shared_with
 from edge_agent.workshop.evaluate import score

@@ -12,7 +12,7 @@ import numpy as np
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import InputError, ModelError
 from edge_agent.figures.coco_map import Truth, average_precision
-from edge_agent.gate.ask import prove
+from edge_agent.gate.admit import prove
 from edge_agent.gate.opened import open_served
 from edge_agent.gate.trial import Variant
 from edge_agent.manifest import File, Manifest, Served

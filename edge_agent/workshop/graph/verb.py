@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
     Raises UsageError for arguments, ModelError for what cannot be changed, RefusedError where the gate takes nothing.
     """
-    from edge_agent.serving.forms import parts_of
+    from edge_agent.registry.files import parts_of
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.graph import convert
     from edge_agent.workshop.quantize.verb import find

@@ -161,7 +161,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _parts(located: Located) -> dict[str, Path]:
-    from edge_agent.serving.forms import parts_of
+    from edge_agent.registry.files import parts_of
 
     return parts_of(located)
 

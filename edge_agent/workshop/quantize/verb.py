@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         import onnx  # noqa: F401
     except ImportError as error:
         raise UsageError(f'quantize needs the workshop: pip install "edge-agent-runtime[workshop]" ({error})') from None
-    from edge_agent.serving.forms import parts_of
+    from edge_agent.registry.files import parts_of
     from edge_agent.workshop.data import calibration
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.quantize import tools

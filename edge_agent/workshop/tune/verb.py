@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         raise UsageError('tune needs the workshop: pip install "edge-agent-runtime[workshop]"')
     from edge_agent.gate import opened
     from edge_agent.registry import files
-    from edge_agent.serving.forms import parts_of
+    from edge_agent.registry.files import parts_of
     from edge_agent.workshop.data import calibration
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.report import folder
@@ -120,7 +120,7 @@ def _sound(
     located: Located, rows: list[File], paths: dict[str, Path], parts: dict[str, Path]
 ) -> tuple[list[File], list[str]]:
     """The variants that prove themselves, in the sandbox, before this process opens them; and why others do not."""
-    from edge_agent.gate.ask import prove
+    from edge_agent.gate.admit import prove
 
     sound, refused = [], []
     for row in rows:
