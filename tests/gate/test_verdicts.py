@@ -82,7 +82,8 @@ def test_all_code_that_the_child_imports_is_known_to_its_verdicts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, path in test_house.NAMES.items():
-        if test_house.room_of(name) in DECIDE:
+        # what is found is put into words elsewhere
+        if test_house.room_of(name) in DECIDE and not name.endswith(".show"):
             for other in test_house.ours(path):
                 room = test_house.room_of(other)
                 assert room in DECIDE or (paths.PACKAGE / f"{room}.py").is_file(), f"{name} imports {other}"
