@@ -60,11 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         _hush()
-        logging.getLogger("edge_agent").debug("", exc_info=True)
-        what = f"{error.filename}: " if error.filename else "cannot be written out: "
-        mend = "check its owner and mode" if isinstance(error, PermissionError) else "check the path and the disk"
-        print(redact(f"edge-agent: {what}{error.strerror or one_line(error)}; {mend}"), file=sys.stderr)
-        return 1
+        return _of_the_system(error)
     except (KeyboardInterrupt, Exception) as error:
         # a library that is interrupted while it is loaded may turn that into an error of its own
         if not interrupted and not isinstance(error, KeyboardInterrupt):
@@ -74,6 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         sys.stdout, sys.stderr = out, err
+
+
+def _of_the_system(error: OSError) -> int:
+    """What a file or stdout did, in one line."""
+    logging.getLogger("edge_agent").debug("", exc_info=True)
+    what = f"{error.filename}: " if error.filename else "cannot be written out: "
+    mend = "check its owner and mode" if isinstance(error, PermissionError) else "check the path and the disk"
+    print(redact(f"edge-agent: {what}{error.strerror or one_line(error)}; {mend}"), file=sys.stderr)
+    return 1
 
 
 def _act(argv: Sequence[str]) -> int:

@@ -120,25 +120,32 @@ def _run(plan: _Plan, live: bool, stop: threading.Event) -> Iterator[Frame | Str
 def _listed(path: str) -> list[Path]:
     """The files meant by `path`, by name. SourceError when there is none."""
     here = Path(path)
-    if here.is_file():
-        return [here]
     if here.is_dir():
-        try:
-            found, kinds = list(here.iterdir()), PICTURES
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be listed ({error.strerror}); check its owner and mode") from None
+        found = matching(path, PICTURES)
         none = "no picture in this folder; for videos name one, or give a glob such as *.mp4"
+    elif here.is_file():
+        return [here]
     elif here.exists():
         raise SourceError(f"{path}: neither a file nor a folder")
     elif glob.has_magic(path):
-        found = list(map(Path, glob.iglob(path, recursive=True)))  # noqa: PTH207, Path.glob takes no absolute pattern
-        kinds, none = PICTURES | VIDEOS, "no picture or video matches"
+        found, none = matching(path, PICTURES | VIDEOS), "no picture or video matches"
     else:
         raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a glob or a video")
-    listed = sorted(each for each in found if each.suffix.lower() in kinds and each.is_file())
-    if not listed:
+    if not found:
         raise SourceError(f"{path}: {none}")
-    return listed
+    return found
+
+
+def matching(path: str, suffixes: frozenset[str] | set[str]) -> list[Path]:
+    """The files of a folder, or those that a glob means, that end so, by name. SourceError."""
+    try:
+        if Path(path).is_dir():
+            found = list(Path(path).iterdir())
+        else:
+            found = [Path(name) for name in glob.iglob(path, recursive=True)]  # noqa: PTH207, Path.glob takes no absolute pattern
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be listed ({error.strerror}); check its owner and mode") from None
+    return sorted(each for each in found if each.suffix.lower() in suffixes and each.is_file())
 
 
 def is_video(path: Path) -> bool:
