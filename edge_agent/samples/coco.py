@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,15 +66,19 @@ class Coco(msgspec.Struct, frozen=True):
         return [box for box in self.annotations if box.image_id in number and box.category_id in names]
 
 
-def read(path: Path, most: int = MOST_BYTES) -> Coco:
-    """Read a file of at most `most` bytes. InputError names what is wrong and the place in the file, not the path."""
+def read(path: Path, most: int = MOST_BYTES, *, nan: bool = False) -> Coco:
+    """Read a file of at most `most` bytes. InputError names what is wrong and the place in the file, not the path.
+
+    `nan`: boxes may hold NaN, which is no JSON, but which Python writes into it.
+    """
     try:
-        return msgspec.json.decode(read_regular(path, most), type=Coco)
+        data = read_regular(path, most)
+        return msgspec.convert(json.loads(data), Coco) if nan else msgspec.json.decode(data, type=Coco)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})") from None
     except msgspec.ValidationError as error:
         raise InputError(f"no COCO JSON of boxes: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InputError(f"broken JSON: {error}") from None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import InputError
-from edge_agent.pictures.read import cv2, for_cv2, read_picture
+from edge_agent.pictures.read import cv2, decode, for_cv2
 from edge_agent.samples import coco
 from edge_agent.workshop.train.detector.augment import Picture
 
@@ -69,9 +69,12 @@ def read_pictures(
 def _from_files(files: list[tuple[Path, np.ndarray]], side: int, say: Say) -> Iterator[Picture]:
     for path, boxes in files:
         try:
-            pixels = read_picture(path).image
+            pixels = decode(path.read_bytes())
+        except OSError as error:
+            say(f"skipped {path}: {error.strerror}")
+            continue
         except InputError as error:
-            say(f"skipped {path}: it {error}")
+            say(f"skipped {path}: not a picture that can be decoded, it {error}")
             continue
         if min(pixels.shape[:2]) < LEAST:
             say(f"skipped {path}: {pixels.shape[1]}x{pixels.shape[0]} is too small to learn from")
@@ -138,7 +141,7 @@ def _folder_of(path: Path, names: list[str]) -> Path:
 def _coco(path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarray]:
     """file_name -> boxes (k, 6) of each image of a COCO JSON, crowds left out."""
     try:
-        labels = coco.read(path)
+        labels = coco.read(path, nan=True)
     except InputError as error:
         raise InputError(f"{path} is not a COCO JSON of detections: {error}") from None
     names, index = labels.names(), {name: i for i, name in enumerate(classes)}
