@@ -103,32 +103,50 @@ def _commas(path: Path, raw: str) -> list[list[str]]:
 
 def _table(path: Path, rows: list[list[str]]) -> Texts:
     rows = [row for row in rows if any(cell.strip() for cell in row)]
-    width = len(rows[0]) if rows else 0
-    for number, row in enumerate(rows, 1):
-        if len(row) != width:
-            raise UsageError(f"{path}: row {number} has {len(row)} columns, the first has {width}; quote or mend it")
-    head = [cell.strip().casefold() for cell in rows[0]] if rows else []
-    text = next((head.index(name) for name in TEXT_NAMES if name in head), None)
-    label = next((head.index(name) for name in LABEL_NAMES if name in head), None)
-    if width == 2 and (text is None) != (label is None):
-        text, label = (1 - label if label is not None else text), (1 - text if text is not None else label)
-    if text is not None and (label is not None or width == 1):
-        rows = rows[1:]
-    elif width == 1:
-        text = 0
-    elif width == 2:
-        text = _longer(path, rows)
-        label = 1 - text
-    else:
-        raise UsageError(f'{path}: {width} columns and no header that names two of them "text" and "label"; add it')
     if not rows:
         raise UsageError(f"{path}: a header and no row; there is nothing to measure")
-    assert text is not None
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]):
+            columns = f"{len(row)} columns, the first has {len(rows[0])}"
+            raise UsageError(f"{path}: row {number} has {columns}; quote or mend it")
+    named = _named_columns(rows[0])
+    if named is not None:
+        rows = rows[1:]
+        if not rows:
+            raise UsageError(f"{path}: a header and no row; there is nothing to measure")
+    text, label = named or _likely_columns(path, rows)
     texts = [row[text] for row in rows]
     if label is None:
         return Texts(texts, None, "one text a row")
-    named = f"text is column {text + 1}, label column {label + 1}"
-    return Texts(texts, [row[label] for row in rows], named)
+    how = f"text is column {text + 1}, label column {label + 1}"
+    return Texts(texts, [row[label] for row in rows], how)
+
+
+Columns = tuple[int, int | None]
+"""numbers of the text's and, where there is one, of the label's"""
+
+
+def _named_columns(header: Sequence[str]) -> Columns | None:
+    """Those that a header names; of two columns one name says it of both. None where it is no header."""
+    head = [cell.strip().casefold() for cell in header]
+    text = next((head.index(name) for name in TEXT_NAMES if name in head), None)
+    label = next((head.index(name) for name in LABEL_NAMES if name in head), None)
+    if len(head) == 2 and text is None and label is not None:
+        text = 1 - label
+    if len(head) == 2 and label is None and text is not None:
+        label = 1 - text
+    return None if text is None or (label is None and len(head) > 1) else (text, label)
+
+
+def _likely_columns(path: Path, rows: Sequence[Sequence[str]]) -> Columns:
+    """Those of a table without a header."""
+    width = len(rows[0])
+    if width > 2:
+        raise UsageError(f'{path}: {width} columns and no header that names two of them "text" and "label"; add it')
+    if width == 1:
+        return 0, None
+    text = _longer(path, rows)
+    return text, 1 - text
 
 
 def _longer(path: Path, rows: Sequence[Sequence[str]]) -> int:

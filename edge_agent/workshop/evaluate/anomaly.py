@@ -12,7 +12,7 @@ from edge_agent.errors import UsageError
 from edge_agent.figures.scores import Doubles, auroc, spearman
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.labelled import Answers, ask, read_rows
-from edge_agent.workshop.evaluate.verb import Say, folder
+from edge_agent.workshop.evaluate.verb import Say, folder, identity
 from edge_agent.workshop.report.sheet import MOST, sheet
 
 NORMAL = ("normal", "good", "ok", "nominal", "regular", "0", "false")
@@ -38,9 +38,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     answers = ask(model, rows, say)
     notes = answers.notes()
     shown: dict[str, Any] = {
-        "model": model.ref.name,
-        "version": model.ref.version,
-        "sha256": model.ref.sha256,
+        **identity(model),
         "data": str(args.data),
         "samples": len(answers.said),
         "ms_per_sample": answers.ms,
@@ -55,9 +53,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         if theirs.bad:
             raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
         against: dict[str, Any] = {
-            "model": parent.ref.name,
-            "version": parent.ref.version,
-            "sha256": parent.ref.sha256,
+            **identity(parent),
             "ms_per_sample": theirs.ms,
             "spearman": spearman(_errors(theirs), _errors(answers)),
         }

@@ -15,7 +15,7 @@ from edge_agent.manifest import Served
 from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
 from edge_agent.workshop.data.labelled import GIVE, Answers, ask, read_rows
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.verb import Say, folder
+from edge_agent.workshop.evaluate.verb import Say, folder, identity
 from edge_agent.workshop.report.sheet import MOST, sheet
 
 
@@ -33,9 +33,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     answers = ask(model, rows, say, score=_score(args, model), top="1000")
     notes = answers.notes()
     shown: dict[str, Any] = {
-        "model": model.ref.name,
-        "version": model.ref.version,
-        "sha256": model.ref.sha256,
+        **identity(model),
         "data": str(args.data),
         "samples": len(answers.said),
         "ms_per_sample": answers.ms,
@@ -55,9 +53,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
             raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
         told, said = _first(theirs), _first(answers)
         against: dict[str, Any] = {
-            "model": parent.ref.name,
-            "version": parent.ref.version,
-            "sha256": parent.ref.sha256,
+            **identity(parent),
             "ms_per_sample": theirs.ms,
             "agreement": scores.accuracy(told, said),
             "agreement_f1": scores.macro_f1(told, said),

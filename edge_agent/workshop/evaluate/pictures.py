@@ -22,7 +22,7 @@ from edge_agent.tasks import make_task
 from edge_agent.types import Detections, Finding, Pixels, Task
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.pictures import Pictures, match_classes, read_pictures
-from edge_agent.workshop.evaluate.verb import Say, folder
+from edge_agent.workshop.evaluate.verb import Say, folder, identity
 
 SCORE, IOU = 0.001, 0.65
 """of detections that are scored: COCO's precision wants the faint ones too (YOLOX and YOLOv5 evaluate so)"""
@@ -74,9 +74,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     answers = _ask(model, pictures.paths, score, iou, say)
     pictures, notes = _readable(pictures, answers)
     shown: dict[str, Any] = {
-        "model": model.ref.name,
-        "version": model.ref.version,
-        "sha256": model.ref.sha256,
+        **identity(model),
         "data": str(args.data),
         "images": len(pictures.paths),
         "missing": list(pictures.missing),
@@ -103,7 +101,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         if len(set(own.values())) < len(their_names):
             shown["notes"].append(f"compared over {len(set(own.values()))} of the parent's {len(their_names)} classes")
         agreed = _figures(answered, answers.boxes(own), own, their_names)
-        shown["against"] = {"model": parent.ref.name, "version": parent.ref.version, "sha256": parent.ref.sha256}
+        shown["against"] = {**identity(parent)}
         shown["against"] |= {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs.spent)} | agreed
         if truth is None:
             truth, ids, truth_names = answered, own, their_names

@@ -15,7 +15,7 @@ from edge_agent.manifest import Served
 from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import read_texts, text_of
-from edge_agent.workshop.evaluate.verb import Say
+from edge_agent.workshop.evaluate.verb import Say, identity
 
 Marked = set[tuple[int, int, int, str]]
 """number of the text, start and end in characters, kind"""
@@ -38,9 +38,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         raise UsageError(f"{args.data}: texts without tags; give --against PARENT, or {GIVE.partition(' ')[2]}")
     mine, spent, notes = _ask(model, data.texts, say)
     shown: dict[str, Any] = {
-        "model": model.ref.name,
-        "version": model.ref.version,
-        "sha256": model.ref.sha256,
+        **identity(model),
         "data": str(args.data),
         "texts": len(data.texts),
         "ms_per_text": spent,
@@ -50,7 +48,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         shown |= _figures(data.spans, mine)
     if parent is not None:
         theirs, spent, _ = _ask(parent, data.texts, say)
-        against = {"model": parent.ref.name, "version": parent.ref.version, "sha256": parent.ref.sha256}
+        against = {**identity(parent)}
         shown["against"] = {**against, "ms_per_text": spent, **_figures(theirs, mine)}
         if data.spans is not None:
             shown["against"]["on_labels"] = _figures(data.spans, theirs)

@@ -90,6 +90,11 @@ def lines(result: dict[str, Any]) -> list[str]:
     return told
 
 
+def identity(model: Served) -> dict[str, Any]:
+    """Which model it is, as each evaluation says it first."""
+    return {"model": model.ref.name, "version": model.ref.version, "sha256": model.ref.sha256}
+
+
 def folder(path: Path) -> Path:
     """Make a folder. UsageError when that cannot be."""
     try:
