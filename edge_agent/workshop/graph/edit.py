@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,38 @@ def with_preparation(model: onnx.ModelProto, spec: Input) -> tuple[onnx.ModelPro
 
     Raises RefusedError for a network that takes no float picture of `spec`'s size.
     """
+    old = _float_input(model)
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    steps = _Steps(made.graph, spec, old)
+    first = _first_convolution(made, old.name) if spec.layout == "NCHW" else None
+    if spec.layout == "NCHW":
+        steps.add("Transpose", "planes", perm=[0, 3, 1, 2])
+    gain = spec.scale / np.asarray(spec.std, np.float64)
+    shift = -np.asarray(spec.mean, np.float64) / spec.scale
+    swap = spec.channels == "RGB"
+    if swap and first is None:
+        steps.add("Gather", "ordered", np.array([2, 1, 0], np.int64), axis=1 if spec.layout == "NCHW" else 3)
+    steps.add("Cast", "floats", to=old.type.tensor_type.elem_type)
+    if first is None:
+        steps.each_channel("Add", "with_shift", shift, 0)
+        steps.each_channel("Mul", "with_gain", gain, 1)
+    else:
+        if swap or (gain != 1).any():
+            _fold(made, first, gain, swap, steps.name_of)
+        steps.each_channel("Add", "with_shift", shift[::-1] if swap else shift, 0)
+    steps.put()
+    try:
+        onnx.checker.check_model(made, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise RefusedError(f"with its preparation taken in it is no valid model ({_line(error)})") from None
+    kept_as_is = {"letterbox": spec.letterbox, "pad": spec.pad, "resize": spec.resize}
+    plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", **kept_as_is)  # type: ignore[arg-type]
+    return made, plain
+
+
+def _float_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The only input. RefusedError where there are more, or it takes no floats."""
     given = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in given]
     if len(inputs) != 1:
@@ -85,51 +118,44 @@ def with_preparation(model: onnx.ModelProto, spec: Input) -> tuple[onnx.ModelPro
     if element not in FLOATS:
         kind = TensorProto.DataType.Name(element).lower()
         raise RefusedError(f'its input "{old.name}" is {kind} already; there is no preparation to take in')
-    gain = spec.scale / np.asarray(spec.std, np.float64)
-    shift = -np.asarray(spec.mean, np.float64) / spec.scale
-    swap = spec.channels == "RGB"
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    first = _first_convolution(made, old.name) if spec.layout == "NCHW" else None
-    name, name_of = old.name, names.fresh(names.of(made.graph))
-    pixels, before = name_of("pixels"), []
-    if spec.layout == "NCHW":
-        before.append(helper.make_node("Transpose", [pixels], [name_of(f"{name}.planes")], perm=[0, 3, 1, 2]))
-    if swap and first is None:
-        axis = 1 if spec.layout == "NCHW" else 3
-        order = name_of(f"{name}.order")
-        made.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), order))
-        last = before[-1].output[0] if before else pixels
-        before.append(helper.make_node("Gather", [last, order], [name_of(f"{name}.ordered")], axis=axis))
-    last = before[-1].output[0] if before else pixels
-    before.append(helper.make_node("Cast", [last], [name_of(f"{name}.floats")], to=element))
-    if first is not None and (swap or (gain != 1).any()):
-        _fold(made, first, gain, swap, name_of)
-    moved = shift[::-1] if swap and first is not None else shift
-    terms = [("Add", "shift", moved)] if first is not None else [("Add", "shift", shift), ("Mul", "gain", gain)]
-    for op, what, values in terms:
-        if (values != (1 if op == "Mul" else 0)).any():
-            row = values.astype(FLOATS[element]).reshape((1, 3, 1, 1) if spec.layout == "NCHW" else (1, 1, 1, 3))
-            made_of = [before[-1].output[0], name_of(f"{name}.{what}")]
-            made.graph.initializer.append(numpy_helper.from_array(row, made_of[1]))
-            before.append(helper.make_node(op, made_of, [name_of(f"{name}.with_{what}")]))
-    before[-1].output[0] = name
-    for number, node in enumerate(before):
-        node.name = name_of(f"{name}.prepare{number}")
-    nodes = [*before, *made.graph.node]
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-    kept = [one for one in made.graph.input if one.name != name]
-    del made.graph.input[:]
-    given_now = helper.make_tensor_value_info(pixels, TensorProto.UINT8, [1, spec.height, spec.width, 3])
-    made.graph.input.extend([given_now, *kept])
-    try:
-        onnx.checker.check_model(made, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise RefusedError(f"with its preparation taken in it is no valid model ({_line(error)})") from None
-    kept_as_is = {"letterbox": spec.letterbox, "pad": spec.pad, "resize": spec.resize}
-    plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", **kept_as_is)  # type: ignore[arg-type]
-    return made, plain
+    return old
+
+
+class _Steps:
+    """Operators from pixels to what a graph's input `old` took, each on what the one before gives."""
+
+    def __init__(self, graph: onnx.GraphProto, spec: Input, old: onnx.ValueInfoProto) -> None:
+        self.graph, self.spec, self.old = graph, spec, old
+        self.name_of = names.fresh(names.of(graph))
+        self.pixels = self.name_of("pixels")
+        self.nodes: list[onnx.NodeProto] = []
+
+    def add(self, op: str, what: str, value: npt.NDArray[Any] | None = None, **attributes: Any) -> None:
+        """One more, with a constant as its second input where there is one."""
+        given = [self.nodes[-1].output[0] if self.nodes else self.pixels]
+        if value is not None:
+            given.append(self.name_of(f"{self.old.name}.{what}.constant"))
+            self.graph.initializer.append(numpy_helper.from_array(value, given[1]))
+        self.nodes.append(helper.make_node(op, given, [self.name_of(f"{self.old.name}.{what}")], **attributes))
+
+    def each_channel(self, op: str, what: str, values: Reals, nothing: float) -> None:
+        """One more with a number for each channel; none where all are `nothing`."""
+        if (values != nothing).any():
+            shape = (1, 3, 1, 1) if self.spec.layout == "NCHW" else (1, 1, 1, 3)
+            self.add(op, what, values.astype(FLOATS[self.old.type.tensor_type.elem_type]).reshape(shape))
+
+    def put(self) -> None:
+        """Put them before the graph's own, and pixels in the place of its input."""
+        self.nodes[-1].output[0] = self.old.name
+        for number, node in enumerate(self.nodes):
+            node.name = self.name_of(f"{self.old.name}.prepare{number}")
+        kept = list(self.graph.node)
+        del self.graph.node[:]
+        self.graph.node.extend([*self.nodes, *kept])
+        others = [one for one in self.graph.input if one.name != self.old.name]
+        shape = [1, self.spec.height, self.spec.width, 3]
+        del self.graph.input[:]
+        self.graph.input.extend([helper.make_tensor_value_info(self.pixels, TensorProto.UINT8, shape), *others])
 
 
 def _first_convolution(model: onnx.ModelProto, name: str) -> onnx.NodeProto | None:

@@ -114,42 +114,62 @@ def read(path: Path) -> PruneGraph:
 
 
 def taken(model: onnx.ModelProto, name: str) -> PruneGraph:
-    """A model with inferred shapes as a Graph; ModelError as `read`."""
+    """A model with inferred shapes as a PruneGraph; ModelError as `read`."""
     kinds = {node.op_type for node in model.graph.node}
     if kinds & set(QUANTIZED):
         raise ModelError(f"{name}: is int8 already; prune the float file that it was made from, then quantize that")
     if kinds & {"If", "Loop", "Scan"} or len(model.functions):
         raise ModelError(f"{name}: has branches, loops or functions of its own; export it without them")
-    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    nodes, halves = [], set()
-    for node in model.graph.node:
-        given = attributes(node)
-        if node.op_type == "Constant" and "value" in given:
-            values[node.output[0]] = numpy_helper.to_array(given["value"])
-        elif node.op_type == "Constant" and given.keys() & {"value_float", "value_int", "value_floats", "value_ints"}:
-            (key, value), *_ = given.items()
-            values[node.output[0]] = np.array(value, np.float32 if "float" in key else np.int64)
-        elif node.op_type == "Cast" and node.input[0] in values and given["to"] == TensorProto.FLOAT:
-            values[node.output[0]] = values[node.input[0]].astype(np.float32)
-            if values[node.input[0]].dtype == np.float16:
-                halves.add(node.output[0])
-        else:
-            nodes.append(node)
-    used = {name for node in nodes for name in node.input} | {o.name for o in model.graph.output}
-    values = {key: value for key, value in values.items() if key in used}
-    shapes: dict[str, tuple[int | None, ...]] = {key: value.shape for key, value in values.items()}
-    for info in [*model.graph.input, *model.graph.value_info, *model.graph.output]:
-        if info.type.tensor_type.HasField("shape"):
-            dims = info.type.tensor_type.shape.dim
-            shapes.setdefault(info.name, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims))
+    nodes, values, halves = _constants(model.graph)
     shell = onnx.ModelProto()
     shell.CopyFrom(model)
     for part in (shell.graph.node, shell.graph.initializer, shell.graph.value_info):
         del part[:]
-    graph = PruneGraph(shell, nodes, values, shapes, halves)
+    graph = PruneGraph(shell, nodes, values, _shapes(model.graph, values), halves)
     if not graph.layers():
         raise ModelError(f"{name}: no convolution or matrix product with weights in it, so nothing to prune")
     return graph
+
+
+def _constants(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], dict[str, Array], set[str]]:
+    """The nodes that are left where all constants that are used are arrays, these, and which are stored in half."""
+    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    nodes, halves = [], set()
+    for node in graph.node:
+        value = _value_of(node, values)
+        if value is None:
+            nodes.append(node)
+            continue
+        values[node.output[0]] = value
+        if node.op_type == "Cast" and values[node.input[0]].dtype == np.float16:
+            halves.add(node.output[0])
+    used = {name for node in nodes for name in node.input} | {o.name for o in graph.output}
+    return nodes, {key: value for key, value in values.items() if key in used}, halves
+
+
+def _value_of(node: onnx.NodeProto, values: dict[str, Array]) -> Array | None:
+    """What a node gives that is a constant, or widens one; None for any other."""
+    given = attributes(node)
+    if node.op_type == "Cast" and node.input[0] in values and given["to"] == TensorProto.FLOAT:
+        widened: Array = values[node.input[0]].astype(np.float32)
+        return widened
+    if node.op_type != "Constant":
+        return None
+    if "value" in given:
+        held: Array = numpy_helper.to_array(given["value"])
+        return held
+    plain = [key for key in given if key in ("value_float", "value_int", "value_floats", "value_ints")]
+    return np.array(given[plain[0]], np.float32 if "float" in plain[0] else np.int64) if plain else None
+
+
+def _shapes(graph: onnx.GraphProto, values: dict[str, Array]) -> dict[str, tuple[int | None, ...]]:
+    """Of all tensors that the graph says it of."""
+    shapes: dict[str, tuple[int | None, ...]] = {key: value.shape for key, value in values.items()}
+    for info in [*graph.input, *graph.value_info, *graph.output]:
+        if info.type.tensor_type.HasField("shape"):
+            dims = info.type.tensor_type.shape.dim
+            shapes.setdefault(info.name, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims))
+    return shapes
 
 
 def copy(graph: PruneGraph) -> PruneGraph:

@@ -105,9 +105,7 @@ def train_detector(
     cv2.setNumThreads(1)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     begin = _start(start, classes)
-    classes = classes or (begin[1] if begin else CLASSES)
-    if len(set(classes)) != len(classes) or not all(classes):
-        raise UsageError(f"--classes names one twice, or an empty one: {', '.join(classes)}")
+    classes = _known(classes or (begin[1] if begin else CLASSES))
     dense = _dense_teacher(teacher, classes)
     pictures = read_pictures(data, classes, max(SIDE, *size), say, part, labels)
     say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {place}")
@@ -116,11 +114,7 @@ def train_detector(
         pictures = labelled_by(teacher, pictures, classes, 0.3 if dense else 0.2, say)
     if not dense and not any(len(p.boxes) for p in pictures):
         raise InputError(f"nothing to learn in {data}: no labels, and no teacher that finds {', '.join(classes)} there")
-    order = np.random.default_rng(seed).permutation(len(pictures))
-    apart = min(96, len(pictures) // 10)
-    held, pool = [pictures[i] for i in order[:apart]], [pictures[i] for i in order[apart:]]
-    # a picture is shown the more often the more there is in it: one of a single thing on a bare ground teaches little
-    often = [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
+    held, pool, often = _shared_out(pictures, seed)
     keep = _rows(dense[1], classes) if dense else []
     net = _network(start, begin, classes, narrowed(width), dense, keep, pool, size, seed, say)
     recipe = TrainRecipe(
@@ -143,6 +137,22 @@ def train_detector(
     draw(work / CURVE, out / "curves.png", f"{out.resolve().name}: {trainer.step} steps of {batch} pictures")
     say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
     return trained
+
+
+def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Themselves. UsageError where they cannot be the names of classes."""
+    if len(set(classes)) != len(classes) or not all(classes):
+        raise UsageError(f"--classes names one twice, or an empty one: {', '.join(classes)}")
+    return classes
+
+
+def _shared_out(pictures: list[Picture], seed: int) -> tuple[list[Picture], list[Picture], list[Picture]]:
+    """Those kept apart, those to learn from, and these as often as they are shown."""
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    apart = min(96, len(pictures) // 10)
+    held, pool = [pictures[i] for i in order[:apart]], [pictures[i] for i in order[apart:]]
+    # a picture is shown the more often the more there is in it: one of a single thing on a bare ground teaches little
+    return held, pool, [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
 
 
 def _usual_rate(start: str | None, begin: Start | None) -> float:
