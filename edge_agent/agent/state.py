@@ -62,7 +62,7 @@ def device_health(outbox: Outbox, link: Link | None, started: float) -> dict[str
         "lost": outbox.counts.dropped,
         "disk": outbox.trouble or "ok",
         "mqtt": link.speaks if link else "",
-        "passed_over": link.passed_over if link else 0,
+        "passed_over": link.session.passed_over if link else 0,
     }
 
 

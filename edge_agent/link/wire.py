@@ -38,6 +38,7 @@ __all__ = [
     "MQTTMessage",
     "PahoClient",
     "ReasonCode",
+    "Wake",
     "close",
     "comes_for",
     "gathered",
@@ -412,6 +413,22 @@ def _tls_reason(error: ssl.SSLError, broker: Broker) -> str:
 def wait_before(wait: float) -> float:
     """A wait of `wait` seconds with jitter, so that a fleet does not come back in one moment."""
     return wait * random.uniform(0.25, 1.0)
+
+
+class Wake:
+    """Ends the wait of a thread in `turn`, from any other one."""
+
+    def __init__(self) -> None:
+        self.watched, self._end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        """what `turn` is to watch"""
+
+    def __call__(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # full: it is awake; broken: it has ended
+            os.write(self._end, b"\0")
+
+    def close(self) -> None:
+        """The thread has ended."""
+        os.close(self.watched)
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def drain(store: Path, port: int) -> dict[str, float]:
     opened = time.monotonic()
     link = Link(Mqtt(url=f"mqtt://127.0.0.1:{port}"), "d", box)
     link.start()
-    while not link.sent:
+    while not link.delivery.sent:
         time.sleep(0.001)
     first = time.monotonic()
     while not box.empty:
@@ -56,7 +56,7 @@ def drain(store: Path, port: int) -> dict[str, float]:
         "opened_s": opened - began,
         "first_s": first - began,
         "seconds": ended - first,
-        "sent": link.sent,
+        "sent": link.delivery.sent,
         "memory": rss_bytes(peak=True) - before,
         "left": box.size,
     }

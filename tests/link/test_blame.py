@@ -16,7 +16,7 @@ from edge_agent.config import Mqtt
 from edge_agent.events import TextEvent
 from edge_agent.link import blame as blame_module
 from edge_agent.link import blame as link_blame
-from edge_agent.link import link as link_link
+from edge_agent.link import connect
 from edge_agent.link.blame import Alone, Blame
 from edge_agent.link.link import Link
 from edge_agent.outbox.entries import Entry, Record
@@ -139,7 +139,10 @@ def test_a_broker_that_closes_at_subscribe_gets_the_events(
             blamed = [line for line in caplog.messages if "ends the connection at" in line]
             assert blamed and all("SUBSCRIBE" in line for line in blamed)
             proxy.ends = lambda n, kind, topic, body: False
-            until(lambda: len(link._subscribed) == 1 + ack and not link._others, "it is subscribed once it may be")
+            until(
+                lambda: len(link.session.subscribed) == 1 + ack and not link.flight.others,
+                "it is subscribed once it may be",
+            )
             link.stop(drain=0)
 
 
@@ -267,7 +270,7 @@ def test_an_old_broker_that_closes_without_a_word_is_spoken_to_in_3_1_1(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(link_link, "OLD_S", 1.0)
+    monkeypatch.setattr(connect, "OLD_S", 1.0)
     with closing(tmp_path) as (server, proxy):
         proxy.ends = lambda n, kind, topic, body: kind == 1 and body[6:7] == b"\5"
         fill(box, 20)

@@ -26,6 +26,12 @@ from edge_agent.outbox.outbox import Outbox
 from tests.broker import Consumer, Mosquitto, broker, free_port, password_file, until
 
 
+def acks_of(link: Link) -> acks.Acks:
+    """The account of a link that waits for the consumer's acknowledgements."""
+    assert link.delivery.acks is not None
+    return link.delivery.acks
+
+
 def event(text: str = "x") -> TextEvent:
     return TextEvent(pipeline="words", at="2026-01-01T00:00:00Z", text=text)
 
@@ -161,7 +167,7 @@ def test_filters_that_overlap_bring_each_text_once(mosquitto: Mosquitto, box: Ou
 def test_a_retained_text_comes_once_however_often_the_link_breaks(tmp_path: Path, box: Outbox, v5: bool) -> None:
     with broker(tmp_path, config=f"allow_anonymous true\npersistence true\npersistence_location {tmp_path}/") as server:
         link = Link(Mqtt(url=server.url), "d", box)
-        link._old_until = 0.0 if v5 else float("inf")
+        link.connector.old_until = 0.0 if v5 else float("inf")
         heard: list[bytes] = []
         link.subscribe("a/#", lambda topic, payload: heard.append(payload))
         publish(server.port, "a/b", "retained", "-r")
@@ -345,7 +351,7 @@ def test_nonsense_on_the_ack_topic_changes_nothing(mosquitto: Mosquitto, box: Ou
     link = Link(mqtt, "d", box)
     link.start()
     box.put(event())
-    until(lambda: link.connected and len(link._acks), "the broker has it")
+    until(lambda: link.connected and len(acks_of(link)), "the broker has it")
     for nonsense in ("", "[]", '{"ids": 3}', '{"ids": ["d/0/1", "other"]}', "\\xff" * 500):
         tool = ["mosquitto_pub", "-p", str(mosquitto.port), "-t", "edge/v1/d/ack", "-m", nonsense]
         subprocess.run(tool, check=True)
@@ -443,7 +449,7 @@ def test_what_was_acknowledged_while_the_agent_was_away_is_not_sent_again(
     with Consumer(mqtt, "+/+/+/+/events") as consumer:
         for i in range(8):
             box.put(event(f"line {i}"))
-        until(lambda: len(consumer.seqs()) == 8 and len(link._acks) == 8, "the broker and the consumer have them")
+        until(lambda: len(consumer.seqs()) == 8 and len(acks_of(link)) == 8, "the broker and the consumer have them")
         link.stop(drain=0)
         box.close()
         for seq in range(1, 7):
@@ -473,14 +479,14 @@ def test_many_packets_go_out_in_one_call(mosquitto: Mosquitto, box: Outbox, monk
         box.put(event(f"line {i}"), "telemetry")
     link = Link(Mqtt(url=mosquitto.url), "d", box)
     bursts: list[tuple[int, int]] = []
-    send = link._send
+    send = link.delivery.send
 
     def watched(client: wire.Client, most: int) -> None:
-        flying, before = len(link._flying), calls.count(id(client))
+        flying, before = len(link.flight.events), calls.count(id(client))
         send(client, most)
-        bursts.append((len(link._flying) - flying, calls.count(id(client)) - before))
+        bursts.append((len(link.flight.events) - flying, calls.count(id(client)) - before))
 
-    monkeypatch.setattr(link, "_send", watched)
+    monkeypatch.setattr(link.delivery, "send", watched)
     link.start()
     until(lambda: box.empty, "the broker has them")
     link.stop()

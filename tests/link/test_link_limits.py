@@ -18,14 +18,16 @@ from edge_agent.agent.agent import Agent
 from edge_agent.config import Mqtt
 from edge_agent.errors import EdgeAgentError
 from edge_agent.events import TextEvent, rfc3339
-from edge_agent.link import link as link_link
-from edge_agent.link.link import Link, _read
+from edge_agent.link import delivery
+from edge_agent.link.link import Link
+from edge_agent.link.remembered import read_names
 from edge_agent.link.wire import Client, MQTTMessage
 from edge_agent.outbox import outbox
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.types import StreamState
 from tests.broker import Consumer, broker, until
 from tests.link.test_link import (
+    acks_of,
     box,  # noqa: F401
     quick_backoff,  # noqa: F401
 )
@@ -40,7 +42,7 @@ def test_a_topic_that_the_broker_denies_keeps_no_other_back(
     box: Outbox,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(link_link, "HOLD_S", 0.3)
+    monkeypatch.setattr(delivery, "HOLD_S", 0.3)
     acl = tmp_path / "acl"
     allowed = ("status", "good/events", "agent/events")
     acl.write_text("topic read #\n" + "".join(f"topic write edge/v1/d/{tail}\n" for tail in allowed))
@@ -165,7 +167,7 @@ def test_an_event_that_ends_each_connection_is_set_aside(tmp_path: Path, box: Ou
         for _ in range(60):
             box.put(event(), "telemetry")
         link = Link(mqtt, "d", box)
-        link._old_until = float("inf")
+        link.connector.old_until = float("inf")
         with Consumer(mqtt) as consumer:
             link.start()
             until(lambda: len(consumer.seqs()) == 61, "all the others and the declaration arrive")
@@ -182,13 +184,13 @@ def test_a_declaration_that_is_too_large_waits_instead_of_being_declared(
     box: Outbox,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(link_link, "HOLD_S", 0.2)
+    monkeypatch.setattr(delivery, "HOLD_S", 0.2)
     with broker(tmp_path, config="allow_anonymous true\nmax_packet_size 250") as server:
         mqtt = Mqtt(url=server.url)
         link = Link(mqtt, "d", box)
         link.start()
         box.put(event("x" * 400))
-        until(lambda: link._gap_wait > 0.5, "it was tried again")
+        until(lambda: link.delivery.gap_wait > 0.5, "it was tried again")
         assert box.last == 2 and not box.empty
         server.file.write_text(server.file.read_text().replace("250", "2000"))
         server.stop(kill=True)
@@ -215,8 +217,9 @@ def test_a_consumer_may_be_faster_than_the_broker(box: Outbox) -> None:  # noqa:
         box.put(event())
     link.start()
     until(lambda: box.empty, "60 alerts go, with 12 on their way at most", 10)
-    until(lambda: not link._flying, "the broker has acknowledged them")
-    assert not len(link._acks) and not link._acks._tries and not link._acks._faster
+    until(lambda: not link.flight.events, "the broker has acknowledged them")
+    acks = acks_of(link)
+    assert not len(acks) and not acks._tries and not acks._faster
     link.stop(drain=0)
 
 
@@ -288,21 +291,23 @@ def test_a_connection_that_breaks_in_the_farewell(
         link = Link(Mqtt(url=server.url), "d", box)
         link.start()
         until(lambda: link.connected, "it is connected")
-        say_new = link._say_new
+        send = link.retained.send
 
-        def cut_and_say(client: Client, most: int = 1) -> None:
+        def cut_and_say(client: Client, most: int) -> None:
             if link._stop.is_set():
                 client._sock_close()
-            say_new(client, most)
+            send(client, most)
 
-        monkeypatch.setattr(link, "_say_new", cut_and_say)
+        monkeypatch.setattr(link.retained, "send", cut_and_say)
         link.stop()
         assert not died and not link._thread.is_alive()
 
 
 def test_devices_of_one_name_under_two_prefixes(tmp_path: Path, box: Outbox) -> None:  # noqa: F811
-    assert Link(Mqtt(url="mqtt://x"), "d", box).client_id == "edge-agent-d", "sessions that brokers keep go on"
-    ids = {Link(Mqtt(url="mqtt://x", prefix=prefix), "d", box).client_id for prefix in ("edge/v1", "site/a", "site/b")}
+    assert Link(Mqtt(url="mqtt://x"), "d", box).connector.name == "edge-agent-d", "sessions that brokers keep go on"
+    ids = {
+        Link(Mqtt(url="mqtt://x", prefix=prefix), "d", box).connector.name for prefix in ("edge/v1", "site/a", "site/b")
+    }
     assert len(ids) == 3
 
 
@@ -358,7 +363,7 @@ def test_what_nobody_wants_any_more_is_not_sent_after_a_restart(tmp_path: Path, 
         link.subscribe("big/#", lambda topic, payload: None)
         link.subscribe("small/#", lambda topic, payload: None)
         link.start()
-        until(lambda: len(link._subscribed) == 2, "it is subscribed")
+        until(lambda: len(link.session.subscribed) == 2, "it is subscribed")
         link.stop(drain=0)
         link = Link(Mqtt(url=server.url), "d", box)
         heard: list[str] = []
@@ -372,10 +377,10 @@ def test_what_nobody_wants_any_more_is_not_sent_after_a_restart(tmp_path: Path, 
 
         link._on_message = note  # type: ignore[method-assign]
         link.start()
-        until(lambda: link._session == {"small/#"}, "the other one is given up")
+        until(lambda: link.session.remembered.names == {"small/#"}, "the other one is given up")
         for topic in ("big/x", "small/x"):
             subprocess.run(["mosquitto_pub", "-p", str(server.port), "-t", topic, "-m", "y"], check=True)
         until(lambda: heard, "what is wanted arrives")
         assert came == ["small/x"]
         link.stop()
-    assert _read(box.path / "subscriptions.json") == {"small/#"}
+    assert read_names(box.path / "subscriptions.json") == {"small/#"}

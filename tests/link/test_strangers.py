@@ -22,6 +22,7 @@ from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
 from tests.broker import Consumer, Mosquitto, broker, until
 from tests.link.test_link import (
+    acks_of,
     box,  # noqa: F401
     publish,  # noqa: F401
     quick_backoff,  # noqa: F401
@@ -45,16 +46,16 @@ def test_a_giant_is_passed_over_once_and_for_all(tmp_path: Path, box: Outbox, v5
         heard: list[bytes] = []
         for start in (1, 2):
             link = Link(Mqtt(url=server.url), "d", box)
-            link._old_until = 0.0 if v5 else float("inf")
+            link.connector.old_until = 0.0 if v5 else float("inf")
             link.subscribe("house/said", lambda topic, payload: heard.append(payload))
             link.start()
-            until(lambda: link._subscribed and not link._others, "it is subscribed")  # noqa: B023
+            until(lambda: link.session.subscribed and not link.flight.others, "it is subscribed")  # noqa: B023
             if start == 1:
                 send(server, "house/said", b"x" * wire.LARGEST)
                 send(server, "house/said", b"y" * (9 << 20))
             send(server, "house/said", f"after {start}")
             until(lambda: f"after {start}".encode() in heard, "what comes behind it is heard")  # noqa: B023
-            assert link.connected and link.passed_over == (2 if start == 1 and not v5 else 0)
+            assert link.connected and link.session.passed_over == (2 if start == 1 and not v5 else 0)
             link.stop(drain=0)
         assert heard == [b"after 1", b"after 2"], "it does not come again"
 
@@ -174,7 +175,7 @@ def test_acknowledgements_count_when_they_are_signed(tmp_path: Path, box: Outbox
         link = Link(mqtt, "d", box)
         link.start()
         alerts(box, 3)
-        until(lambda: len(link._acks) == 3, "the broker has them")
+        until(lambda: len(acks_of(link)) == 3, "the broker has them")
         topic, body = "edge/v1/d/ack", {"ids": [f"d/{box.epoch}/{seq}" for seq in (1, 2, 3)]}
         right = keys.operator.sign(topic, body)
         text = json.loads(right)
@@ -187,7 +188,7 @@ def test_acknowledgements_count_when_they_are_signed(tmp_path: Path, box: Outbox
             json.dumps({**text, "signature": "\u00fc"}).encode(),
         ):
             send(server, topic, wrong)
-        until(lambda: link._not_acks == 6, "they are refused")
+        until(lambda: link.delivery.not_acks == 6, "they are refused")
         assert box.counts.done == 0
         stop = threading.Event()
         heard = listen(mqtt, ["+/+/+/+/events"], stop, True, keys.operator)
@@ -208,7 +209,7 @@ def test_commands_count_when_they_are_signed_once_and_in_time(
         link = Link(Mqtt(url=server.url, signers=str(keys.public)), "d", box)
         commands = Commands(link, box.path, {"ping": lambda: ran.append("x")}, lambda: None)
         link.start()
-        until(lambda: link._subscribed and not link._others, "it is subscribed")
+        until(lambda: link.session.subscribed and not link.flight.others, "it is subscribed")
         topic = "edge/v1/d/cmd/ping"
 
         def answered(payload: bytes) -> dict[str, object]:

@@ -1,0 +1,118 @@
+"""What the device says beside its events: retained, told once, and cleared."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from edge_agent.link import topics
+from edge_agent.link.budget import Budget
+from edge_agent.link.flight import Flight
+from edge_agent.link.remembered import Remembered
+from edge_agent.link.wire import Client
+
+log = logging.getLogger("edge_agent")
+
+
+class Retained:
+    """What is to stand under each topic. `say`, `tell` and `clear_others` from any thread; the rest is the link's."""
+
+    def __init__(self, base: str, file: Path, flight: Flight, budget: Budget) -> None:
+        """`file` remembers what the broker retains for this device."""
+        self.base, self.flight, self.budget = base, flight, budget
+        self._kept = Remembered(file)
+        self._lock = threading.Lock()
+        self._said: dict[str, bytes] = {}
+        self._to_say: dict[str, None] = {}
+        self._to_tell: deque[tuple[str, bytes]] = deque(maxlen=100)
+        self._unsaid: set[str] = set()
+        """what was too large to be said, and is said to be so once"""
+        self._ghosts: list[str] = []
+        """topics that are to be cleared"""
+        self._clearing: dict[int, str] = {}
+        """packet id -> which of them"""
+
+    def say(self, tail: str, payload: bytes) -> bool:
+        """Retain `payload` under a tail; False when just that was said last."""
+        with self._lock:
+            if self._said.get(tail) == payload:
+                return False
+            self._said[tail] = payload
+            self._to_say[tail] = None
+            return True
+
+    def tell(self, tail: str, payload: bytes) -> None:
+        """Send `payload` once."""
+        with self._lock:
+            self._to_tell.append((tail, payload))
+
+    def clear_others(self, more: Iterable[str]) -> None:
+        """Clear what earlier runs retained and this one did not say; `more`: where none of them noted what it did."""
+        with self._lock:
+            served = {f"{self.base}/{tail}" for tail in (*self._said, topics.STATUS)}
+            self._ghosts = sorted((set(self._kept.names) if self._kept.known else set(more)) - served)
+
+    def begin(self) -> None:
+        """A new connection: all is said again, unless the day's bytes are short."""
+        if not self.budget.saving:
+            with self._lock:
+                self._to_say = dict.fromkeys(self._said)
+
+    def forget(self) -> None:
+        """The connection is gone."""
+        self._clearing.clear()
+
+    def send(self, client: Client, most: int) -> None:
+        """Say and tell up to `most` of what waits, as far as the broker and the day's bytes take it now."""
+        while most > 0 and self.flight.room(1) > 0 and self.budget.left > 0:
+            with self._lock:
+                found = self._next()
+                if found is None:
+                    self._clear(client, most)
+                    return
+            tail, payload, retain = found
+            topic = f"{self.base}/{tail}"
+            if self.flight.too_large(topic, payload):
+                if tail not in self._unsaid:
+                    log.warning("mqtt: %s: %d bytes; %s", topic, len(payload), self.flight.limit)
+                self._unsaid.add(tail)
+                continue
+            self.publish(client, tail, payload, retain)
+            self.budget.spend(len(topic) + len(payload))
+            most -= 1
+
+    def _next(self) -> tuple[str, bytes, bool] | None:
+        """What is to be sent next, and whether it is to be retained; the lock is held."""
+        for tail in self._to_say:
+            if self.flight.free(f"PUBLISH {self.base}/{tail}"):
+                del self._to_say[tail]
+                return tail, self._said[tail], self.flight.limits.retains
+        return (*self._to_tell.popleft(), False) if self._to_tell else None
+
+    def publish(self, client: Client, tail: str, payload: bytes, retain: bool) -> None:
+        """Send it; what is to be retained is noted before."""
+        topic = f"{self.base}/{tail}"
+        if retain:
+            self._kept.note(self._kept.names | {topic})
+        self.flight.publish(client, topic, payload, retain)
+
+    def _clear(self, client: Client, most: int) -> None:
+        """Clear up to `most` of what was retained for what nobody serves any more."""
+        for topic in [topic for topic in self._ghosts if topic not in self._clearing.values()][:most]:
+            if not self.flight.limits.retains or self.flight.room(1) <= 0:
+                return
+            self._clearing[self.flight.publish(client, topic, b"", retain=True)] = topic
+            self.budget.spend(len(topic))
+
+    def answered(self, mid: int) -> None:
+        """The broker has answered a packet."""
+        self.cleared(self._clearing.pop(mid, ""))
+
+    def cleared(self, topic: str) -> None:
+        """It is, or the broker does not let us."""
+        if topic in self._ghosts:
+            self._ghosts.remove(topic)
+            self._kept.note(self._kept.names - {topic})
