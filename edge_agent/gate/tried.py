@@ -1,6 +1,6 @@
 """A candidate reading of a bare file is tried on proof pictures or sentences: what is it worth?
 
-Inspection (inspect/inspect.py) asks this where the file leaves open which family, scale or channel order is meant.
+Inspection (inspect/) asks this where the file leaves open which family, scale or channel order is meant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_agent.errors import InputError, ManifestError, ModelError, RefusedError
 from edge_agent.families.yolo import shares
-from edge_agent.inspect.seen import TryReading, Worth
+from edge_agent.inspect.worth import TryReading, Worth
 from edge_agent.manifest import File, Manifest, Seen, Served
 from edge_agent.pictures.boxes import preparer
 from edge_agent.pictures.read import read_picture

@@ -47,6 +47,11 @@ class Ways:
     """whether the channel order is open too"""
     reasons: tuple[str, ...]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything has to be tried."""
+        return bool(self.ranges) or self.orders
+
 
 def layout(spec: TensorSpec, graph: FileGraph, tflite: bool) -> tuple[Literal["NCHW", "NHWC"] | None, str]:
     """Where the three colours stand, and why; None where no axis can hold them."""

@@ -17,8 +17,8 @@ from edge_agent.families.table import FAMILIES, RUNS
 from edge_agent.gate.tried import SIGHTINGS, _served, looker
 from edge_agent.inspect.inspect import inspect
 from edge_agent.inspect.picture import describe
-from edge_agent.inspect.seen import TryReading, Worth, is_clear
 from edge_agent.inspect.text import HEADS, ROLES
+from edge_agent.inspect.worth import TryReading, Worth, is_clear
 from edge_agent.manifest import Input, Seen
 from edge_agent.pictures.read import read_picture
 from edge_agent.registry import add, catalogue

@@ -7,7 +7,7 @@ from pathlib import Path
 from edge_agent.backends import open_net
 from edge_agent.gate import read as gate_read
 from edge_agent.inspect.inspect import inspect
-from edge_agent.inspect.seen import TryReading
+from edge_agent.inspect.worth import TryReading
 from edge_agent.manifest import Seen
 from edge_agent.registry.add import add
 from edge_agent.registry.catalogue import SUFFIXES

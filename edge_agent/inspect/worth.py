@@ -1,4 +1,4 @@
-"""What inspection concludes, and the choice between the readings that a file leaves open."""
+"""What a reading of a file is worth, as it is tried on proof pictures or sentences."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.inspect import picture
 from edge_agent.manifest import Seen
 from edge_agent.types import Net
 
-BETTER = 1.2
-"""how many times better a candidate must do than a likelier one"""
-CLEARLY = 1.1
-"""how many times better another preparation must do than the one in which everybody trains a family"""
 SLIGHTLY, SURELY = 1.05, 1.15
 """how many times better a preparation must do than another one where nobody knows how it was trained: if it does as
 well by each thing, and if it does not. Measured: a wrong one (Caffe's mean, of a CenterNet that takes 0..255) did 1.11
 times better than the right one, worse by the cat, and found 0.22 instead of 0.29 mAP; right ones do up to 1.2 times
 better
 """
-ENOUGH = 0.15
-"""worth below which nothing was found that makes sense"""
 
 
 class Worth(NamedTuple):
@@ -39,28 +32,13 @@ class Worth(NamedTuple):
     """name of each thing that was found -> how surely, in all pictures together"""
 
 
+TryReading = Callable[[Net, Seen, Mapping[str, Path]], Worth]
+"""(net, candidate, parts by role) -> what it is worth"""
+
+
 def is_clear(one: Worth, other: Worth) -> bool:
     """Whether one preparation does so much better than another that nobody has to be asked."""
     if one.placed != other.placed:
         return one.placed
     by_each = all(one.each.get(name, 0.0) >= surely for name, surely in other.each.items())
     return one.value >= other.value * (SLIGHTLY if by_each else SURELY)
-
-
-TryReading = Callable[[Net, Seen, Mapping[str, Path]], Worth]
-"""(net, candidate, parts by role) -> what it is worth"""
-
-
-def way(seen: Seen) -> str:
-    """e.g. yolox with BGR 0..255."""
-    return f"{seen.family} with {picture.describe(seen.input)}" if seen.input else seen.family
-
-
-def summary(told: list[tuple[str, str]]) -> str:
-    """What was found in which way; ways with the same outcome stand together."""
-    outcomes: dict[str, list[str]] = {}
-    for how, what in dict(told).items():
-        outcomes.setdefault(what, []).append(how)
-    return ", ".join(
-        f"{' and '.join(ways) if len(ways) < 4 else f'{len(ways)} ways'}: {what}" for what, ways in outcomes.items()
-    )
