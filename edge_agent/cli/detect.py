@@ -66,14 +66,10 @@ class _Out:
 
 def detect(args: argparse.Namespace) -> int:
     """Find objects in pictures, films and cameras; 1 when one of them cannot be read."""
-    from edge_agent.cli.models import models_of
-    from edge_agent.paths import home
-    from edge_agent.tasks import TASKS, found_at, make_task
+    from edge_agent.cli.device import stop_after
+    from edge_agent.tasks import TASKS, found_at
 
-    options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
-    models = models_of(args, once=True)
-    named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
-    task = make_task(Uri(named, args.model, options), models.serve, home())
+    task, named = _task(args)
     if named == "recognise" and args.save:
         raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
     out, places = _Out(args, task, found_at(TASKS[named].show)), list[Place]()
@@ -85,14 +81,23 @@ def detect(args: argparse.Namespace) -> int:
     if args.save and places:
         out.save = saver(args.save, places)
     stop = threading.Event()
-    if args.seconds is not None:
-        timer = threading.Timer(args.seconds, stop.set)
-        timer.daemon = True
-        timer.start()
+    stop_after(args.seconds, stop)
     live = [place for place in places if not _finite(place, len(places), out, stop)]
     if live and not stop.is_set():
         _cameras(live, out, stop)
     return 1 if out.failed else 0
+
+
+def _task(args: argparse.Namespace) -> tuple[Task, str]:
+    """The task on the model that is named, and what it is called."""
+    from edge_agent.cli.models import models_of
+    from edge_agent.paths import home
+    from edge_agent.tasks import make_task
+
+    options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
+    models = models_of(args, once=True)
+    named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
+    return make_task(Uri(named, args.model, options), models.serve, home()), named
 
 
 def _finite(place: Place, total: int, out: _Out, stop: threading.Event) -> bool:

@@ -19,7 +19,7 @@ from edge_agent.redact import redact, source_for_people
 
 if TYPE_CHECKING:
     from edge_agent.agent.line import Line
-    from edge_agent.config import Config
+    from edge_agent.config import Config, Mqtt
 
 
 def run(args: argparse.Namespace) -> int:
@@ -188,17 +188,38 @@ def _show_message(tail: str, body: dict[str, Any]) -> None:
 
 def listen(args: argparse.Namespace) -> int:
     """Print what devices report; with --audit 1 when something is missing."""
-    from edge_agent import config, toml
     from edge_agent.consumer.audit import Audit
     from edge_agent.consumer.listen import CONNECTED, listen
     from edge_agent.link import topics
     from edge_agent.link.signing import Signer
 
     stop = stop_on_signals()
-    if args.seconds is not None:
-        timer = threading.Timer(args.seconds, stop.set)
-        timer.daemon = True
-        timer.start()
+    stop_after(args.seconds, stop)
+    mqtt = _broker(args)
+    if args.sign and not args.ack:
+        raise UsageError("--sign: signs acknowledgements; give --ack too")
+    signer = Signer(args.sign) if args.sign else None
+    audit, connected = Audit(), False
+    for message in listen(mqtt, [topics.everything(mqtt.prefix, args.device)], stop, args.ack, signer):
+        if isinstance(message, str):
+            note(f"{mqtt.url}: {message}")
+            connected = connected or message == CONNECTED
+            continue
+        topic, payload, _ = message
+        if topics.holds_events(topic):
+            audit.add(payload)
+        if not (args.audit and args.quiet):
+            _show(topic, payload, mqtt.prefix, args.json)
+    code = _audited(audit, args.json) if args.audit else 0
+    if not connected:
+        raise LinkError(f"{mqtt.url}: it was never connected; is the broker there?")
+    return code
+
+
+def _broker(args: argparse.Namespace) -> Mqtt:
+    """The broker that the options of `listen` name. UsageError, ConfigError."""
+    from edge_agent import config, toml
+
     keys = ("username", "password_file", "ca", "cert", "key")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     if args.config and (args.url or given):
@@ -219,24 +240,7 @@ def listen(args: argparse.Namespace) -> int:
             mqtt = config.checked_mqtt(made, Path.cwd())
         except ConfigError as error:
             raise UsageError(_as_options(str(error))) from None
-    if args.sign and not args.ack:
-        raise UsageError("--sign: signs acknowledgements; give --ack too")
-    signer = Signer(args.sign) if args.sign else None
-    audit, connected = Audit(), False
-    for message in listen(mqtt, [topics.everything(mqtt.prefix, args.device)], stop, args.ack, signer):
-        if isinstance(message, str):
-            note(f"{mqtt.url}: {message}")
-            connected = connected or message == CONNECTED
-            continue
-        topic, payload, _ = message
-        if topics.holds_events(topic):
-            audit.add(payload)
-        if not (args.audit and args.quiet):
-            _show(topic, payload, mqtt.prefix, args.json)
-    code = _audited(audit, args.json) if args.audit else 0
-    if not connected:
-        raise LinkError(f"{mqtt.url}: it was never connected; is the broker there?")
-    return code
+    return mqtt
 
 
 def _as_options(text: str) -> str:
@@ -304,3 +308,11 @@ def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     return stop
+
+
+def stop_after(seconds: float | None, stop: threading.Event) -> None:
+    """Set `stop` after so long; never for None."""
+    if seconds is not None:
+        timer = threading.Timer(seconds, stop.set)
+        timer.daemon = True
+        timer.start()

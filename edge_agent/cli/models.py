@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.cli.say import note, one_line, print_json, progress, steps, table
+from edge_agent.cli.say import note, print_json, progress, steps, table
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,61 +28,6 @@ def _picture(path: Path) -> Frame:
     from edge_agent.pictures.read import read_picture
 
     return read_picture(path)
-
-
-def understand(args: argparse.Namespace) -> int:
-    """Label, or embed, texts; 1 when one of them is empty."""
-    from edge_agent.paths import carried, home
-    from edge_agent.tasks import TASKS, found_at, make_task
-    from edge_agent.types import Text
-    from edge_agent.uri import Uri
-
-    if args.embed and args.labels:
-        raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
-    models = models_of(args, once=True)
-    purpose = models.serve(args.model).manifest.task
-    name, options = "classify", dict[str, str]()
-    if purpose in ("anomaly", "classify", "tag"):
-        if args.labels or args.embed:
-            raise UsageError(f"--labels, --embed: not for {args.model}, whose task is {purpose}")
-        name = purpose
-    elif args.embed:
-        name = "embed"
-    else:
-        options = {"labels": args.labels or str(carried("deploy", "demo", "intents.toml"))}
-    task, show = make_task(Uri(name, args.model, options), models.serve, home()), found_at(TASKS[name].show)
-    if options and not args.labels:
-        note(f"labels: the demo's ({options['labels']}); give your own with --labels FILE.toml")
-    failed = 0
-    for text in _texts(args.text):
-        try:
-            if not text.strip():
-                raise InputError("the text is empty; give at least one word")
-            (found,) = task(Text(text, time.time(), time.monotonic()))
-        except InputError as error:
-            failed += 1
-            print(f"edge-agent understand: {one_line(error)}", file=sys.stderr)
-            continue
-        row, words = show(found)
-        if args.json:
-            print_json(row)
-        else:
-            print(words, flush=True)
-    return 1 if failed else 0
-
-
-def _texts(given: list[str]) -> Iterator[str]:
-    """The texts of the command line, or the lines of stdin for ``-`` or none."""
-    if given and given != ["-"]:
-        yield from given
-        return
-    from edge_agent.sources import open_source
-    from edge_agent.types import Text
-    from edge_agent.uri import Uri
-
-    for item in open_source(Uri("lines", "-")).run(threading.Event()):
-        if isinstance(item, Text):
-            yield item.text
 
 
 # ── models ───────────────────────────────────────────────────────────────────────────────────────────────

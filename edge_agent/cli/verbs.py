@@ -1,0 +1,229 @@
+"""The table of verbs: what each does, and its options."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_agent.cli import device, models, understand, workshop
+
+
+def common_options(of: argparse.ArgumentParser) -> None:
+    """On each side of the verb; left out, they say nothing against the other side."""
+    of.add_argument(
+        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more about what happens"
+    )
+    help = "where models and what is known of them are kept (default: $EDGE_AGENT_HOME, ~/.local/share/edge-agent)"
+    of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=_folder, help=help)
+
+
+def _run_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("-c", "--config", required=True, help="TOML file")
+    run.add_argument("--pull", action="store_true", help="fetch models that are not here")
+
+
+def _check_options(check: argparse.ArgumentParser) -> None:
+    check.add_argument("-c", "--config", required=True, help="TOML file")
+    check.add_argument(
+        "--connect", action="store_true", help="try it too: log in, ask for each right, take a picture, write a file"
+    )
+
+
+def _demo_options(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("--seconds", type=_seconds, help="end by itself (default: run until Ctrl-C)")
+
+
+def _detect(args: argparse.Namespace) -> int:
+    from edge_agent.cli.detect import detect
+
+    return detect(args)
+
+
+def _detect_options(detect: argparse.ArgumentParser) -> None:
+    detect.add_argument("model", help="name, folder, .onnx or .tflite; `detector`: the best that is here")
+    detect.add_argument(
+        "image",
+        nargs="+",
+        help="picture, film, folder, 'glob', address (http://, rtsp://, camera:0); -: such, a line each, on stdin",
+    )
+    detect.add_argument("--save", metavar="OUT", help="draw the boxes: a .jpg for one picture, a folder for several")
+    detect.add_argument("--frames", type=_count, metavar="N", help="so many of each film and camera (default: all)")
+    detect.add_argument("--seconds", type=_seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)")
+    detect.add_argument("--score", help="0..1, lowest score that counts (default: the manifest's)")
+    detect.add_argument("--iou", help="0..1, overlap above which NMS drops a box (default: the manifest's)")
+    detect.add_argument("--classes", help="comma-separated names; default all")
+    _model_options(detect)
+
+
+def _understand_options(understand: argparse.ArgumentParser) -> None:
+    understand.add_argument("model", help="name or folder; `encoder`: the best that is here")
+    understand.add_argument("text", nargs="*", help="texts; - or none: the lines of stdin")
+    understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
+    understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
+    _model_options(understand)
+
+
+def _bench_options(timed: argparse.ArgumentParser) -> None:
+    timed.add_argument("model", help="name, folder, .onnx or .tflite")
+    timed.add_argument("--seconds", type=_seconds, default=10.0, help="to race for (default: 10)")
+    timed.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+    timed.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
+
+def _listen_options(heard: argparse.ArgumentParser) -> None:
+    heard.add_argument("-c", "--config", help="take the broker from this config")
+    heard.add_argument("--url", help="mqtt[s]://host[:port] or ws[s]://host[:port]/path")
+    heard.add_argument("--username", help="who we are to the broker")
+    heard.add_argument("--password-file", metavar="FILE", help="what holds the password")
+    heard.add_argument("--ca", metavar="PEM", help="the authority that signed the broker's certificate")
+    heard.add_argument("--cert", metavar="PEM", help="our certificate, where the broker wants one")
+    heard.add_argument("--key", metavar="PEM", help="and its private key")
+    heard.add_argument("--prefix", default="edge/v1")
+    heard.add_argument("--device", default="+", help="one device's id (default: all)")
+    heard.add_argument("--seconds", type=_seconds, help="end by itself")
+    heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
+    heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
+    heard.add_argument("--sign", metavar="PEM", help="with --ack: sign with this Ed25519 private key")
+    heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
+    heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
+
+
+def _doctor_options(doctor: argparse.ArgumentParser) -> None:
+    doctor.add_argument("--json", action="store_true")
+
+
+def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
+    """The options of a recipe of the workshop, which only its own verb loads."""
+
+    def add(of: argparse.ArgumentParser) -> None:
+        module = "train" if name == "train" else f"{name}.verb"
+        importlib.import_module(f"edge_agent.workshop.{module}").add_arguments(of)
+        if name != "train":
+            _model_options(of)
+
+    return add
+
+
+def _model_options(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
+    of.add_argument("--pull", action="store_true", help="fetch the model's files when they are not here")
+    of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+
+
+def _input_options(to: argparse.ArgumentParser) -> None:
+    """What a user may say of how pictures go into a bare file."""
+    scale = "how a pixel x goes in: 0..1, 0..255, -1..1, imagenet, caffe, or a number: (x * scale - mean) / std"
+    to.add_argument("--scale", metavar="RANGE", help=scale)
+    in_pixels = "one number or three as 1,2,3, for pixels in 0..1 where no number is above 1 and no --scale is given"
+    to.add_argument("--mean", metavar="NUMBERS", help=in_pixels)
+    to.add_argument("--std", metavar="NUMBERS", help="as --mean")
+    to.add_argument("--channels", choices=("RGB", "BGR"), help="the order in which the colours go in")
+
+
+def _models_options(kept: argparse.ArgumentParser) -> None:
+    each = kept.add_subparsers(dest="models_verb", required=True, metavar="VERB")
+    listed = each.add_parser("list", help="what is here and what can be had")
+    listed.add_argument("--json", action="store_true")
+    each.add_parser("pull", help="fetch a model's files and check their hashes").add_argument("name", nargs="+")
+    inspect = each.add_parser("inspect", help="read a model, bare files too, and say what it is and why")
+    inspect.add_argument("model")
+    inspect.add_argument("--json", action="store_true")
+    proof = "a picture of what the model detects, to try on it what a bare file leaves open (may be repeated)"
+    inspect.add_argument("--proof", action="append", default=[], metavar="PICTURE", help=proof)
+    _input_options(inspect)
+    add = each.add_parser("add", help="take a file or a folder into the registry")
+    add.add_argument("file")
+    add.add_argument("--name")
+    add.add_argument("--proof", action="append", default=[], metavar="PICTURE", help=proof)
+    _input_options(add)
+    verify = each.add_parser("verify", help="check every file against its hash")
+    verify.add_argument("name", nargs="?")
+    verify.add_argument("--prove", action="store_true", help="let one model prove again that its answers make sense")
+    each.add_parser("remove", help="delete a model's fetched or added files").add_argument("name")
+    each.add_parser("rollback", help="go back to the version that served before").add_argument("name")
+    collected = each.add_parser(
+        "gc", help="delete files that no current or previous version uses, and the rests of killed pulls"
+    )
+    for verb in each.choices.values():
+        common_options(verb)
+    collected.add_argument("--budget", type=_bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
+
+
+def _folder(text: str) -> str:
+    if not text.strip() or "\0" in text or (Path(text).exists() and not Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(f'"{text}" is no folder')
+    return text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) > 1024:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1024')
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not re.fullmatch("[0-9]{1,18}", number) or unit not in units:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of bytes, such as 5000000, 500M or 2G')
+    return int(number) * units[unit]
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of seconds above 0')
+    return value
+
+
+LONG = {"train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
+LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
+"""verbs that may work for long before they print anything"""
+VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
+    "run": (device.run, _run_options, "run the agent of a config"),
+    "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
+    "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
+    "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
+    "understand": (understand.understand, _understand_options, "label lines of text"),
+    "train": (
+        workshop.train,
+        _workshop_options("train"),
+        "train a model on your own pictures or text (extra [train])",
+    ),
+    "evaluate": (
+        models.evaluate,
+        _workshop_options("evaluate"),
+        "measure a model on labels, and against the model it was made from",
+    ),
+    "quantize": (
+        workshop.quantize,
+        _workshop_options("quantize"),
+        "make a model smaller and faster, and know what it cost",
+    ),
+    "graph": (
+        workshop.graph,
+        _workshop_options("graph"),
+        "simplify a network, take its preparation in, write .ort and TFLite files",
+    ),
+    "prune": (
+        workshop.prune,
+        _workshop_options("prune"),
+        "take out weights or channels of a model, and know what it cost",
+    ),
+    "tune": (
+        workshop.tune,
+        _workshop_options("tune"),
+        "search input size, variant, NMS and score for the best accuracy in a given time",
+    ),
+    "bench": (models.bench, _bench_options, "time a model's variants on this device, and remember the fastest"),
+    "models": (models.models_verb, _models_options, "list, fetch, read, add, check and remove models"),
+    "listen": (device.listen, _listen_options, "print what devices report"),
+    "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
+}
+"""verb -> what it does, its options, its line in --help"""
