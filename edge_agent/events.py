@@ -6,8 +6,9 @@ That file is made from here: ``python -m edge_agent.events > deploy/event.schema
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -125,6 +126,17 @@ AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | A
 def kind_of(event: Event | type[Event]) -> str:
     """detections, text, scores, ...: what its JSON says."""
     return str(event.__struct_config__.tag)
+
+
+class Encoding(NamedTuple):
+    """How an event becomes bytes, in the store and on its way, and again an event."""
+
+    encode: Callable[[Event], bytes]
+    decode: Callable[[bytes], Event]
+    """raises one of UNREADABLE"""
+
+
+JSON = Encoding(msgspec.json.encode, lambda payload: msgspec.json.decode(payload, type=AnyEvent))
 
 
 TITLE = "edge-agent event, version 1"

@@ -17,7 +17,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.cli import main
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError
-from edge_agent.events import TextEvent, rfc3339
+from edge_agent.events import JSON, TextEvent, rfc3339
 from edge_agent.link.clock import Clock
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
@@ -122,7 +122,7 @@ def at(payload: bytes) -> float:
 
 
 def body(when: float) -> bytes:
-    return json.dumps({"at": rfc3339(when)}).encode()
+    return JSON.encode(TextEvent(pipeline="words", at=rfc3339(when), text="x"))
 
 
 @pytest.mark.parametrize("behind", [5.0, 3 * 86400.0, 1.7e9, -3 * 86400.0])

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from edge_agent.events import rfc3339
+from edge_agent.events import JSON, Encoding, rfc3339
 
 log = logging.getLogger("edge_agent")
 
@@ -26,7 +26,8 @@ def _boottime() -> float:
 class Clock:
     """Notices steps and corrects the times from before. Of one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: Encoding = JSON) -> None:
+        self._encoding = encoding
         self._offset = time.time() - _boottime()
         self._steps: list[tuple[int, float, float]] = []
         """the last number given out before a step, what the clock showed then, and by how many seconds it was set"""
@@ -45,17 +46,16 @@ class Clock:
         return jump
 
     def right(self, seq: int, payload: bytes) -> bytes:
-        """An event's JSON, its `at` corrected by the steps that came after it."""
+        """An event as it is encoded, its `at` corrected by the steps that came after it."""
         jumps = [(shown, jump) for last, shown, jump in self._steps if seq <= last]
         if not jumps:
             return payload
-        body = msgspec.json.decode(payload)
-        at = right = datetime.fromisoformat(body["at"].replace("Z", "+00:00")).timestamp()
+        event = self._encoding.decode(payload)
+        at = right = datetime.fromisoformat(event.at.replace("Z", "+00:00")).timestamp()
         for shown, jump in jumps:
             # put after the step and before it was noticed: its time is right
             if jump < 0 or right < shown + jump / 2:
                 right += jump
         if right != at:
-            body["at"] = rfc3339(right)
-            payload = msgspec.json.encode(body)
+            payload = self._encoding.encode(msgspec.structs.replace(event, at=rfc3339(right)))
         return payload

@@ -52,7 +52,7 @@ class Delivery:
         """what the broker has acknowledged since the outbox was last told"""
         self._held: dict[str, float] = {}
         """pipeline whose events the broker denies -> monotonic time from which they are tried again"""
-        self._clock = Clock()
+        self._clock = Clock(outbox.encoding)
 
     def begin(self) -> None:
         """A new connection."""

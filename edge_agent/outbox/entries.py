@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from edge_agent.events import Event, GapEvent
 from edge_agent.outbox import segments
 from edge_agent.outbox.segments import Segment, SegmentRead
 
@@ -29,10 +30,10 @@ class Entry:
     mark: int | None
     """where the pipeline's source resumes behind it"""
     payload: bytes
-    """the event's JSON"""
+    """the event, encoded"""
 
     def packed(self) -> bytes:
-        """As it stands in a segment: u8 length and name of the pipeline, i64 mark (-1: none), the JSON."""
+        """As it stands in a segment: u8 length and name of the pipeline, i64 mark (-1: none), the event."""
         name = self.pipeline.encode()
         mark = (-1 if self.mark is None else self.mark).to_bytes(8, "little", signed=True)
         return segments.pack(self.seq, bytes([len(name)]) + name + mark + self.payload)
@@ -63,7 +64,7 @@ class Record:
 
     @property
     def payload(self) -> bytes:
-        """The event's JSON."""
+        """The event, encoded."""
         return self.entry.payload
 
 
@@ -144,12 +145,6 @@ class Lost:
     why: str
     known: int = 0
     """how many of them a gap event had declared that is itself lost by this"""
-
-
-class _Gap(msgspec.Struct):
-    first: int
-    last: int
-    count: int
 
 
 @dataclass(slots=True)
@@ -233,10 +228,11 @@ def readable(segment: Segment) -> list[SegmentRead]:
     return [item for item in segments.scan(segment) if item.body is not None]
 
 
-def declaration(gone: list[Entry], why: str, numbers: set[int] | None = None) -> Lost:
+def declaration(gone: list[Entry], why: str, decode: Callable[[bytes], Event], numbers: Set[int] = frozenset()) -> Lost:
     """What the dropping of these entries, and of more numbers, is declared as; gap events among them count anew."""
-    numbers = (numbers or set()) | {item.seq for item in gone}
-    gaps = [msgspec.json.decode(item.payload, type=_Gap) for item in gone if item.pipeline == AGENT]
+    numbers = numbers | {item.seq for item in gone}
+    events = [decode(item.payload) for item in gone if item.pipeline == AGENT]
+    gaps = [event for event in events if isinstance(event, GapEvent)]
     known = sum(gap.count for gap in gaps)
     first = min([*numbers, *(gap.first for gap in gaps)])
     last = max([*numbers, *(gap.last for gap in gaps)])

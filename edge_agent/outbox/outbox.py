@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.errors import StoreError
-from edge_agent.events import Event, GapEvent, rfc3339
+from edge_agent.events import JSON, Encoding, Event, GapEvent, rfc3339
 from edge_agent.outbox.entries import AGENT, QUEUES, Counts, Entry, Lost, Record, declaration
 from edge_agent.outbox.journal import SYNC_EVERY, Journal
 from edge_agent.outbox.numbering import HOMELESS, OPEN
@@ -61,12 +61,15 @@ class Outbox:
         max_bytes: int = 256_000_000,
         expire_hours: float | None = None,
         max_events: int | None = None,
+        encoding: Encoding = JSON,
     ) -> None:
         """Open or begin the store at `path`; what waited longer than `expire_hours` is dropped and declared.
 
+        `encoding` makes the bytes that are kept, and sent as they are.
+
         Raises StoreError when the folder cannot be made, takes no writes, or another process holds it.
         """
-        self.path, self.device = path, device
+        self.path, self.device, self.encoding = path, device, encoding
         self.counts = Counts()
         self.on_ready: Callable[[], None] = lambda: None
         """called, from any thread, when there is something to take"""
@@ -150,7 +153,7 @@ class Outbox:
         stamped = msgspec.structs.replace(
             event, device=self.device, epoch=self.epoch, seq=seq, id=f"{self.device}/{self.epoch}/{seq}"
         )
-        item = Entry(seq, kind, event.pipeline, mark, msgspec.json.encode(stamped))
+        item = Entry(seq, kind, event.pipeline, mark, self.encoding.encode(stamped))
         self._given = seq  # not before: what cannot be encoded takes no number
         if mark is not None:
             self._passed.pop(event.pipeline, None)
@@ -251,7 +254,7 @@ class Outbox:
             self._journal.set_aside(record.payload)
         except OSError as error:
             log.warning("outbox: event %d could not be set aside: %s", record.seq, error)
-        self._declare(declaration([record.entry], why))
+        self._declare(declaration([record.entry], why, self.encoding.decode))
         self.done(record)
 
     def again(self, records: list[Record] | None = None, but: Iterable[Record] = ()) -> None:
@@ -364,7 +367,7 @@ class Outbox:
                 self._write(batch)
                 self._pass()
                 self._bury()
-                for segment, lost in make_room(self._journal, held):
+                for segment, lost in make_room(self._journal, held, self.encoding.decode):
                     self._condemned.append((self._declare(lost) if lost else 0, segment))
                 self._journal.confirm(now=closing)
                 if refused is not None:
@@ -476,7 +479,8 @@ class Outbox:
                     dropped.append(item)
                     waiting -= len(item.payload)
         if dropped:
-            self._declare(declaration(dropped, f"the disk refuses ({self.trouble}) and memory is full"))
+            why = f"the disk refuses ({self.trouble}) and memory is full"
+            self._declare(declaration(dropped, why, self.encoding.decode))
 
     def _finish(self) -> None:
         """The last act of the committer: say in the mark that the store was closed in order."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from edge_agent.events import KNOWN_TIME
+from edge_agent.events import KNOWN_TIME, Event
 from edge_agent.outbox.entries import QUEUES, Lost, Queue, declaration, entry, unsent
 from edge_agent.outbox.journal import Journal
 from edge_agent.outbox.segments import Segment
 
 
-def make_room(journal: Journal, held: set[int]) -> list[tuple[Segment, Lost | None]]:
+def make_room(journal: Journal, held: set[int], decode: Callable[[bytes], Event]) -> list[tuple[Segment, Lost | None]]:
     """Hold the quota and the expiry: whole segments go, with what is unsent in them but not the `held` seqs.
 
     The oldest telemetry goes first, then the oldest alerts. A segment is to be declared first and buried then.
@@ -30,7 +31,7 @@ def make_room(journal: Journal, held: set[int]) -> list[tuple[Segment, Lost | No
                 numbers = set(range(first, last + 1)) - known
                 queue.before = max(queue.before, last)
             queue.segments.remove(segment)
-        going.append((segment, declaration(gone, why, numbers) if gone or numbers else None))
+        going.append((segment, declaration(gone, why, decode, numbers) if gone or numbers else None))
     return going
 
 

@@ -15,11 +15,12 @@ import types
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_agent import files
 from edge_agent.errors import StoreError
-from edge_agent.events import TextEvent
+from edge_agent.events import AnyEvent, Encoding, GapEvent, TextEvent
 from edge_agent.link.acks import ACK_WINDOW, Acks
 from edge_agent.outbox import numbering, outbox, recovery, segments
 from edge_agent.outbox.entries import Record
@@ -319,6 +320,22 @@ def test_quota_drops_oldest_telemetry_first_and_says_so(tmp_path: Path) -> None:
     assert sum(b["count"] for b in gaps) == len(missing) == box.counts.dropped
     assert all(any(b["first"] <= n <= b["last"] for b in gaps) for n in missing)
     assert sum(b.get("text") == "keep" for b in bodies) == 60
+    box.close()
+
+
+def test_events_are_kept_in_the_encoding_that_is_handed_in(tmp_path: Path) -> None:
+    packed = Encoding(msgspec.msgpack.encode, lambda payload: msgspec.msgpack.decode(payload, type=AnyEvent))
+    box = Outbox(tmp_path, "d", encoding=packed)
+    box.put(event("first"))
+    for seq in (1, 2):  # the event, and then the gap event that declares it
+        (record,) = box.take(1)
+        assert record.seq == packed.decode(record.payload).seq == seq
+        box.refuse(record, "a test")
+        settle(box)
+    box.close()
+    box = Outbox(tmp_path, "d", encoding=packed)
+    (gap,) = [packed.decode(record.payload) for record in drain(box)]
+    assert isinstance(gap, GapEvent) and (gap.first, gap.last, gap.count) == (1, 2, 2)
     box.close()
 
 
