@@ -35,11 +35,9 @@ def read_detector(file: ModelFile, guesses: list[Guess], base: dict[str, Any], r
         return likeliest
     if file.look is None:
         return _untried(sound)
-    tried = [row for seen, ways in sound for row in try_all(file, seen, ways)]
-    most, turned = best(file, tried)
     others = [guess for guess in guesses if guess.family not in RUNS]
-    outcome = _Outcome(file, likeliest, sound, tried, most, [*tried, *turned], others, reasons)
-    return next((answer for rule in RULES if (answer := rule(outcome))), None) or _served(outcome)
+    outcome = _outcome(file, likeliest, sound, others, reasons)
+    return next(filter(None, (rule(outcome) for rule in RULES)), None) or _served(outcome)
 
 
 def _untried(sound: list[Candidate]) -> Seen:
@@ -113,6 +111,15 @@ class _Outcome:
         """The best reading, refused."""
         seen = self.best.seen
         return replace(seen, refusal=f"{self.file.path}: {why}", reasons=[*seen.reasons, f"tried: {self.said}"])
+
+
+def _outcome(
+    file: ModelFile, likeliest: Seen, sound: list[Candidate], others: list[Guess], reasons: list[str]
+) -> _Outcome:
+    """Try every sound reading on the proof pictures."""
+    tried = [row for seen, ways in sound for row in try_all(file, seen, ways)]
+    most, turned = best(file, tried)
+    return _Outcome(file, likeliest, sound, tried, most, [*tried, *turned], others, reasons)
 
 
 def _is_another_family(outcome: _Outcome) -> Seen | None:
@@ -231,9 +238,8 @@ def one_scale(
         (scale > 0.1, "scores are rounded away"),
         ("c" in row.order and high < classes - 1.5, "class indices clip"),
     )
-    for lost, what in losses:
-        if lost:
-            return f"one scale for boxes and scores, so {what}: {seen}", True
+    if what := next((what for lost, what in losses if lost), ""):
+        return f"one scale for boxes and scores, so {what}: {seen}", True
     exact = scale * side if high < 2 else scale
     return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False
 

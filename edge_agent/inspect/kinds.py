@@ -91,7 +91,7 @@ def _per_token(net: Net, graph: FileGraph, table: Table) -> Kind | None:
         return None
     spec, where = specs[0], _where(table)
     width, seen = spec.shape[2] or 0, f"output {spec.name} {shape(spec)}"
-    if width and (width == table[0] if table else width > VOCABULARY):
+    if width and _is_vocabulary(width, table):
         return Kind("fill-mask", "bert-mlm", f"{seen} has one score a word of the vocabulary ({where})", width)
     if width and not _is_hidden(spec, graph, table):
         if width == 2:
@@ -99,6 +99,11 @@ def _per_token(net: Net, graph: FileGraph, table: Table) -> Kind | None:
         if table or width < MOST_TAGS:
             return Kind("tag", "bert-tagger", f"{seen}: {width} tags for each token ({where})", width)
     return Kind("encode", "bert", f"{seen} has one vector a token ({where})")
+
+
+def _is_vocabulary(width: int, table: Table) -> bool:
+    """Whether so many numbers are one for each word."""
+    return width == table[0] if table else width > VOCABULARY
 
 
 def _is_hidden(spec: TensorSpec, graph: FileGraph, table: Table) -> bool:
@@ -174,15 +179,19 @@ def picture(net: Net, order: str) -> Kind | None:
 
 def _picture_again(net: Net) -> Kind | None:
     """A picture comes back."""
-    shaped = net.inputs[0].shape
-    same = [spec for spec in net.outputs if spec.shape[1:] == shaped[1:] and len(spec.shape) == 4]
-    codes = _flat(net)
+    same, codes = _come_back(net)
     if same and len(codes) >= 2:
         what = f"a picture {shape(same[0])} comes back with {len(codes)} codes, mean and variance"
         return Kind("anomaly", "vae", what)
-    if same and None not in shaped[1:]:
+    if same and None not in net.inputs[0].shape[1:]:
         return Kind("anomaly", "autoencoder", f"a picture of the same shape {shape(same[0])} comes back")
     return None
+
+
+def _come_back(net: Net) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Outputs that are shaped as the input, and those of one vector beside them."""
+    same = [spec for spec in net.outputs if spec.shape[1:] == net.inputs[0].shape[1:]]
+    return same, [spec for spec in _flat(net) if spec not in same]
 
 
 def _line(out: TensorSpec, height: int | None, width: int | None) -> Kind | None:
@@ -246,13 +255,20 @@ def no_classes(net: Net, kind: Kind, shares: bool) -> str:
 
 def sound(net: Net) -> Kind | None:
     """Voice activity: samples and a state go in, one probability and the state come out."""
-    also = [s for s in net.inputs if len(s.shape) == 3 and s.name.lower() in STATES]
-    also += [s for s in net.inputs if s.name.lower() in RATES]
-    flat = [s for s in net.inputs if len(s.shape) == 2 and s.dtype.startswith("float")]
-    if not also or not flat or not any(_is_one_number(s) for s in net.outputs):
+    also = [*filter(_is_state, net.inputs), *(spec for spec in net.inputs if spec.name.lower() in RATES)]
+    samples = next(filter(_is_samples, net.inputs), None)
+    if not also or samples is None or not any(map(_is_one_number, net.outputs)):
         return None
-    beside = ", ".join(s.name for s in also)
-    return Kind("hear", "vad", f"samples {flat[0].name} {shape(flat[0])} with {beside}, one probability comes out")
+    beside = ", ".join(spec.name for spec in also)
+    return Kind("hear", "vad", f"samples {samples.name} {shape(samples)} with {beside}, one probability comes out")
+
+
+def _is_state(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 3 and spec.name.lower() in STATES
+
+
+def _is_samples(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 2 and spec.dtype.startswith("float")
 
 
 def _is_one_number(spec: TensorSpec) -> bool:
@@ -263,12 +279,9 @@ def vector(net: Net) -> Kind | None:
     """Numbers in, the same number of them out."""
     if len(net.inputs) != 1 or len(net.inputs[0].shape) not in (2, 3) or not net.inputs[0].shape[-1]:
         return None
-    spec = net.inputs[0]
-    same = [s for s in net.outputs if s.shape[1:] == spec.shape[1:]]
-    codes = [s for s in _flat(net) if s not in same]
+    given, (same, codes) = shape(net.inputs[0]), _come_back(net)
     if same and len(codes) >= 2:
-        what = f"{shape(spec)} goes in and comes back with {len(codes)} codes, mean and variance"
-        return Kind("anomaly", "vae", what)
+        return Kind("anomaly", "vae", f"{given} goes in and comes back with {len(codes)} codes, mean and variance")
     if same and len(net.outputs) == 1:
-        return Kind("anomaly", "autoencoder", f"{shape(spec)} goes in and {shape(same[0])} comes back")
+        return Kind("anomaly", "autoencoder", f"{given} goes in and {shape(same[0])} comes back")
     return None

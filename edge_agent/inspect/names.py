@@ -38,21 +38,31 @@ def stated(graph: FileGraph, path: Path, nothing: bool = True) -> tuple[list[str
 
     `nothing`: a first line ??? or background is no class, as in the labels of networks for pictures.
     """
+    return _inside(graph, nothing) or _beside(path, nothing)
+
+
+def _inside(graph: FileGraph, nothing: bool) -> tuple[list[str], str] | None:
+    """Of the file's metadata, or of a text that is packed into it."""
     for key in KEYS:
         found = table(graph.meta.get(key, ""))
         if found:
             return found, f'{len(found)} names in the file\'s metadata ("{key}")'
     for name, text in graph.files.items():
-        if re.search(r"label|class|names", name.lower()) and name.lower().endswith(".txt"):
+        if name.lower().endswith(".txt") and re.search(r"label|class|names", name.lower()):
             found = _lines(text, nothing)
             if found:
                 return found, f"{len(found)} names in {clean(name)}, which is packed into the file"
+    return None
+
+
+def _beside(path: Path, nothing: bool) -> tuple[list[str], str]:
+    """Of labels.txt or config.json in its folder. RefusedError for an encoding that cannot be told."""
     beside, config = path.with_name(BESIDE), path.with_name("config.json")
     try:
-        if beside.is_file() and beside.stat().st_size <= MAX_WORDS:
+        if _is_small(beside):
             found = _lines(_decoded(read_regular(beside, MAX_WORDS)), nothing)
             return found, f"{len(found)} names in {BESIDE} beside the file"
-        if config.is_file() and config.stat().st_size <= MAX_WORDS:
+        if _is_small(config):
             found = _of_config(config.read_text(encoding="utf-8", errors="replace"))
             return found, f"{len(found)} names in config.json beside the file (id2label)" if found else ""
     except UnicodeDecodeError:
@@ -60,6 +70,10 @@ def stated(graph: FileGraph, path: Path, nothing: bool = True) -> tuple[list[str
     except OSError:
         return [], ""
     return [], ""
+
+
+def _is_small(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size <= MAX_WORDS
 
 
 def _decoded(data: bytes) -> str:
@@ -92,24 +106,25 @@ def _of_config(text: str) -> list[str]:
 
 def table(text: str) -> list[str]:
     """Names out of one metadata value: a JSON or Python dict or list, or words with commas; [] when it is none."""
-    if not text or len(text) > MAX_WORDS:
-        return []
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            found: Any = parse(text)
-            break
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-    else:
-        found = text.split(",") if re.fullmatch(r"[\w .\-]+(,[\w .\-]+)+", text) else None
+    found = _parsed(text) if text and len(text) <= MAX_WORDS else None
     if isinstance(found, list | tuple):
         found = dict(enumerate(found))
     if not isinstance(found, dict) or len(found) > MOST:
         return []
     names = {int(k): clean(str(v)) for k, v in found.items() if re.fullmatch(r"\d{1,5}", str(k))}
-    if not names or set(names) != set(range(len(found))):
+    if set(names) != set(range(len(found))):
         return []
     return [names[i] or f"class_{i}" for i in range(len(names))]
+
+
+def _parsed(text: str) -> Any:
+    """The value that a text writes in JSON or Python, or a list of words with commas; None for any other text."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            continue
+    return text.split(",") if re.fullmatch(r"[\w .\-]+(,[\w .\-]+)+", text) else None
 
 
 def _lines(text: str, nothing: bool) -> list[str]:
@@ -130,13 +145,18 @@ def _numbered(lines: list[str]) -> list[str]:
     parts = [re.fullmatch(r"(\d{1,5})\s*([:;,=.)]|\s)\s*(\S.*)", line) for line in lines if line]
     found = {int(part[1]): part[3] for part in parts if part}
     numbers = list(found)
-    if len(found) != len(parts) or numbers != sorted(numbers) or not numbers or numbers[0] > 1:
-        return []
-    whole = numbers[-1] - numbers[0] == len(numbers) - 1
-    # a few names may begin with a number themselves
-    if not whole and (len(numbers) < 10 or numbers[-1] > 4 * len(numbers)):
+    if len(found) != len(parts) or not _are_numbers(numbers):
         return []
     return [found.get(number, "") for number in range(numbers[0], numbers[-1] + 1)]
+
+
+def _are_numbers(numbers: list[int]) -> bool:
+    """Whether they number lines: they rise from 0 or 1; only among many some may be left out."""
+    if not numbers or numbers != sorted(numbers) or numbers[0] > 1:
+        return False
+    whole = numbers[-1] - numbers[0] == len(numbers) - 1
+    # a few names may begin with a number themselves
+    return whole or (len(numbers) >= 10 and numbers[-1] <= 4 * len(numbers))
 
 
 def labels(family: str, classes: int, found: list[str], where: str, first: int = 0) -> Naming:
@@ -147,19 +167,29 @@ def labels(family: str, classes: int, found: list[str], where: str, first: int =
         names, ids, why = labels(family, classes, found, where)
         ids = ids or list(range(len(names)))
         return ["unused 0", *names], [max(ids) + 1, *ids], f"{why}, which detection_classes counts from 1"
-    if found and family == "ssd" and _gaps(found):
+    return _fitting(family, classes, found, where) or _usual(family, classes, found, where)
+
+
+def _fitting(family: str, classes: int, found: list[str], where: str) -> Naming | None:
+    """The names that the file states; None where they do not fit the head."""
+    if family == "ssd" and _gaps(found):
         _, ids = _ninety()
         names = [f"unused {i}" if i in COCO_GAPS else name for i, name in enumerate(found, 1)]
         return names, ids, f"{where}, counted with COCO's gaps"
-    if found and (not classes or len(found) == classes):
+    if found and classes in (0, len(found)):
         return found, None, where
+    return None
+
+
+def _usual(family: str, classes: int, found: list[str], where: str) -> Naming:
+    """The names that public models of a family have; those `found` do not fit."""
     wrong = f"the head has {classes} classes, {where}" if found else ""
     if family == "ssd":
         names, ids = _ninety()
         return names, ids, "the 90 of COCO, which this family's public models have"
     if family.startswith("detr") and classes == 91:
-        found, ids = _ninety()
-        return ["unused 0", *found], [80, *ids], "91 classes, taken for COCO's ids from 0 to 90"
+        names, ids = _ninety()
+        return ["unused 0", *names], [80, *ids], "91 classes, taken for COCO's ids from 0 to 90"
     if classes == 80:
         return coco80(), None, "80 classes, taken for COCO's" + (f" ({wrong})" if wrong else "")
     if not classes:

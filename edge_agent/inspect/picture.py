@@ -17,7 +17,7 @@ from edge_agent.errors import UsageError
 from edge_agent.families.family import Channels, Range
 from edge_agent.families.heads import shape, side
 from edge_agent.families.table import training
-from edge_agent.graphs.graph import IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
+from edge_agent.graphs.graph import AFFINE, IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
 from edge_agent.manifest import Input
 from edge_agent.types import TensorSpec
 
@@ -28,6 +28,16 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 """R, G, B on 0..255, as Caffe's networks have them subtracted"""
 RANGES: tuple[Range, ...] = ("0..1", "0..255", "-1..1", "imagenet", "caffe")
+ORDERS: dict[str, Channels] = {"RGB": "RGB", "BGR": "BGR"}
+_ZERO, _ONE, _HALF = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (127.5, 127.5, 127.5)
+MAPPED: dict[Range, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
+    "0..1": (1 / 255, _ZERO, _ONE),
+    "0..255": (1.0, _ZERO, _ONE),
+    "-1..1": (1.0, _HALF, _HALF),
+    "imagenet": (1.0, IMAGENET_MEAN, IMAGENET_STD),
+    "caffe": (1.0, CAFFE_MEAN, _ONE),
+}
+"""range -> scale, and mean and std of R, G, B, by which a pixel gets there"""
 SPANS: dict[Range, tuple[float, float]] = {
     "0..1": (0, 1),
     "0..255": (0, 255),
@@ -80,53 +90,47 @@ def size(
     if len(stated) in (1, 2) and all(1 <= v <= 8192 for v in stated):
         return int(stated[-1]), int(stated[0]), "the file leaves it open and states imgsz"
     counted = side(outputs)
-    if counted:
-        return width or counted, height or counted, "the file leaves it open, the rows of its output count these cells"
-    return width or DYNAMIC_SIDE, height or DYNAMIC_SIDE, "the file leaves it open"
+    cells = ", the rows of its output count these cells" if counted else ""
+    usual = counted or DYNAMIC_SIDE
+    return width or usual, height or usual, f"the file leaves it open{cells}"
 
 
 def ways(spec: TensorSpec, graph: FileGraph, family: str, base: dict[str, Any]) -> Ways:
     """`base`: width, height and layout. Scale and channels with the evidence, or what has to be tried."""
     trained = training(family)
-    channels, usual, letterbox, resize = trained.channels, trained.range, trained.letterbox, trained.resize
-    head = leading(graph, spec.name)
-    start = Input(**base, letterbox=letterbox, resize=resize)
-    order, why_order = _order(graph, head)
-    reasons = [f"letterbox {letterbox} on 114: as the family {family} is trained"]
-    if resize != "linear":
-        reasons.append(f"resize {resize}: better for the family {family}, as was measured")
+    start = Input(**base, letterbox=trained.letterbox, resize=trained.resize)
+    order, why = _order(graph, leading(graph, spec.name))
+    channels = order or trained.channels
+    reasons = [f"letterbox {trained.letterbox} on 114: as the family {family} is trained"]
+    if trained.resize != "linear":
+        reasons.append(f"resize {trained.resize}: better for the family {family}, as was measured")
     if order:
-        channels = order
-        reasons.append(f"channels {order}: {why_order}")
-    given = (
+        reasons.append(f"channels {order}: {why}")
+    if given := _scale(spec, graph, family, start, channels):
+        first, why = given
+        return Ways(first, (), not order, (*reasons, f"scale {_said(first)}: {why}"))
+    others = tuple(scaled(start, each, channels) for each in RANGES if each != trained.range)
+    return Ways(scaled(start, trained.range, channels), others, not order, tuple(reasons))
+
+
+def _scale(
+    spec: TensorSpec, graph: FileGraph, family: str, start: Input, channels: Channels
+) -> tuple[Input, str] | None:
+    """The scale by the strongest evidence, which is said with it; None where there is none."""
+    return (
         _told(graph, start, channels)
         or (_bytes(spec, graph, start, channels) if spec.dtype == "uint8" else None)
         or _stated(graph, family, start, channels)
-        or _computed(spec, head, start, channels)
+        or _computed(spec, leading(graph, spec.name), start, channels)
         or _bytes(spec, graph, start, channels)
     )
-    if given:
-        first, why = given
-        reasons.append(f"scale {_said(first)}: {why}")
-        return Ways(first, (), not order, tuple(reasons))
-    first = scaled(start, usual, channels)
-    return Ways(first, tuple(scaled(start, r, channels) for r in RANGES if r != usual), not order, tuple(reasons))
 
 
 def scaled(start: Input, kind: Range, channels: Channels) -> Input:
     """`start` with the pixels mapped to that range."""
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    scale = 1.0
-    if kind == "0..1":
-        scale = 1 / 255
-    elif kind == "-1..1":
-        mean = std = (127.5, 127.5, 127.5)
-    elif kind == "imagenet":
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == "RGB" else (IMAGENET_MEAN[::-1], IMAGENET_STD[::-1])
-    elif kind == "caffe":
-        mean = CAFFE_MEAN if channels == "RGB" else CAFFE_MEAN[::-1]
-    return msgspec.structs.replace(start, channels=channels, scale=scale, mean=mean, std=std)
+    scale, mean, std = MAPPED[kind]
+    turn = 1 if channels == "RGB" else -1
+    return msgspec.structs.replace(start, channels=channels, scale=scale, mean=mean[::turn], std=std[::turn])
 
 
 def swapped(picture: Input) -> Input:
@@ -146,26 +150,31 @@ def describe(picture: Input) -> str:
 
 
 def _order(graph: FileGraph, head: Leading) -> tuple[Channels | None, str]:
-    said = graph.told.get("channels", "")
-    if said in ("RGB", "BGR"):
-        return ("RGB" if said == "RGB" else "BGR"), "--channels"
+    """The order of the colours and the evidence for it; None where there is none."""
+    if order := ORDERS.get(graph.told.get("channels", "")):
+        return order, "--channels"
     stated = graph.meta.get("color_space") or graph.meta.get("Image.BitmapPixelFormat", "")
-    if stated[:3].upper() in ("RGB", "BGR"):
-        return ("RGB" if stated[:3].upper() == "RGB" else "BGR"), f"the file's metadata says {stated[:8]}"
+    if order := ORDERS.get(stated[:3].upper()):
+        return order, f"the file's metadata says {stated[:8]}"
     if _own(graph):
         return "BGR", "the file was written by this project's own export"
     if _ultralytics(graph.meta):
         return "RGB", "the metadata is Ultralytics', whose exports take RGB"
+    return _order_of_mean(head)
+
+
+def _order_of_mean(head: Leading) -> tuple[Channels | None, str]:
+    """From the mean that the graph subtracts: in ImageNet's, red is the brightest channel and blue the darkest."""
     means = head.offset
-    if len(means) == 3 and means[0] != means[2]:
-        mean = [-m / g for m, g in zip(means, head.gain * 3, strict=False)]
-        # in ImageNet's mean red is the brightest channel and blue the darkest
-        unit = 255 if max(mean) > 2 else 1
-        for order, want in (("RGB", IMAGENET_MEAN), ("BGR", IMAGENET_MEAN[::-1])):
-            if all(abs(m * 255 / unit - w) < 6 for m, w in zip(mean, want, strict=True)):
-                name: Channels = "RGB" if (order == "RGB") != head.flips else "BGR"
-                shown = ", ".join(f"{m:.4g}" for m in (mean[::-1] if head.flips else mean))
-                return name, f"the graph subtracts ImageNet's mean in that order ({shown})"
+    if len(means) != 3 or means[0] == means[2]:
+        return None, ""
+    mean = [-m / g for m, g in zip(means, head.gain * 3, strict=False)]
+    unit = 255 if max(mean) > 2 else 1
+    for order, turned in zip(ORDERS.values(), reversed(ORDERS.values()), strict=True):
+        want = IMAGENET_MEAN if order == "RGB" else IMAGENET_MEAN[::-1]
+        if all(abs(m * 255 / unit - w) < 6 for m, w in zip(mean, want, strict=True)):
+            shown = ", ".join(f"{m:.4g}" for m in (mean[::-1] if head.flips else mean))
+            return turned if head.flips else order, f"the graph subtracts ImageNet's mean in that order ({shown})"
     return None, ""
 
 
@@ -189,15 +198,21 @@ def _told(graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, st
     said = " ".join(f"--{key} {told[key]}" for key in TOLD[:3] if key in told)
     scale = told.get("scale", "")
     if scale in RANGES:
-        if len(told.keys() & {"mean", "std"}):
+        if told.keys() & {"mean", "std"}:
             raise UsageError(f"{said}: {scale} says mean and std itself; leave them out, or give --scale a number")
         return scaled(start, scale, channels), said
-    mean, std = (_three(told[key], key) if key in told else one * 3 for key, one in (("mean", (0.0,)), ("std", (1.0,))))
+    return _given(told, start, channels, said), said
+
+
+def _given(told: Mapping[str, str], start: Input, channels: Channels, said: str) -> Input:
+    """What the user said in numbers. UsageError for what is none, and for a std that is not above 0."""
+    scale = told.get("scale", "")
+    mean, std = (_three(told[key], key) if key in told else one for key, one in (("mean", _ZERO), ("std", _ONE)))
     # as PyTorch's are written, for pixels in 0..1, or for pixels as they are
     gain = _three(scale, "scale")[0] if scale else (1.0 if max(*map(abs, mean), *std) > 1 else 1 / 255)
     if min(std) <= 0:
         raise UsageError(f"{said}: std has to be above 0")
-    return msgspec.structs.replace(start, channels=channels, scale=gain, mean=mean, std=std), said
+    return msgspec.structs.replace(start, channels=channels, scale=gain, mean=mean, std=std)
 
 
 def check(told: Mapping[str, str]) -> None:
@@ -238,44 +253,48 @@ def _stated(graph: FileGraph, family: str, start: Input, channels: Channels) -> 
 
 def _computed(spec: TensorSpec, head: Leading, start: Input, channels: Channels) -> tuple[Input, str] | None:
     """From arithmetic before the first layer: the pixels are what it turns into numbers of a network's usual size."""
-    if not any(op.split()[0] in ("Add", "Sub", "Mul", "Div") for op in head.ops) or spec.scale:
+    if spec.scale or not any(op.split()[0] in AFFINE for op in head.ops):
         return None
     pairs = list(zip(head.gain * 3, head.offset * 3, strict=False))[:3]
-    for kind, top in (("0..255", 255.0), ("0..1", 1.0)):
+    ranges: tuple[tuple[Range, float], ...] = (("0..255", 255.0), ("0..1", 1.0))
+    for kind, top in ranges:
         ends = [g * x + o for g, o in pairs for x in (0.0, top)]
-        spread = max(ends) - min(ends)
         # Caffe's way: the mean is subtracted and nothing divided
         bare = top == 255 and 0.5 < abs(pairs[0][0]) <= 2 and min(ends) < -50
-        if bare or (0.5 <= spread <= 8 and max(map(abs, ends)) <= 8):
+        if bare or (0.5 <= max(ends) - min(ends) <= 8 and max(map(abs, ends)) <= 8):
             done = ", ".join(head.ops)
-            return scaled(start, kind, channels), f"the graph begins with {done}, which is meant for {kind}"  # type: ignore[arg-type]
+            return scaled(start, kind, channels), f"the graph begins with {done}, which is meant for {kind}"
     return None
 
 
 def _bytes(spec: TensorSpec, graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
     """From an integer input, or a float one that is quantized at once: which numbers do its 256 steps stand for?"""
-    inner = None if spec.dtype in ("uint8", "int8") else input_scale(graph, spec.name)
-    if spec.dtype not in ("uint8", "int8") and inner is None:
+    is_integer = spec.dtype in ("uint8", "int8")
+    held = (spec.scale, spec.zero_point, spec.dtype) if is_integer else input_scale(graph, spec.name)
+    if held is None:
         return None
-    scale, zero, dtype = inner or (spec.scale, spec.zero_point, spec.dtype)
-    low = 0 if dtype == "uint8" else -128
+    scale, zero, dtype = held
     if not scale:
-        if dtype == "uint8":
-            return scaled(start, "0..255", channels), "the input is uint8 without a scale: the pixels themselves"
-        return None
-    span = [(v - zero) * scale for v in (low, low + 255)]
-    said = f"the input is {'quantized at once' if inner else dtype} and stands for {span[0]:.4g}..{span[1]:.4g}"
-    if not inner and dtype == "uint8":
-        # so that the table of what a pixel becomes changes none of them
-        mean, std = (float(zero),) * 3, (1 / scale,) * 3
-        made = msgspec.structs.replace(start, channels=channels, mean=mean, std=std)
-        return made, f"{said}: the pixels themselves go in"
-    for kind, (lo, hi) in SPANS.items():
-        if abs(span[0] - lo) < 0.03 * (hi - lo) and abs(span[1] - hi) < 0.03 * (hi - lo):
-            return scaled(start, kind, channels), said
-    if not inner:
-        mean, std = (float(zero - low),) * 3, (1 / scale,) * 3
-        return msgspec.structs.replace(start, channels=channels, mean=mean, std=std), f"{said}, which the pixels fill"
+        why = "the input is uint8 without a scale: the pixels themselves"
+        return (scaled(start, "0..255", channels), why) if dtype == "uint8" else None
+    low = 0 if dtype == "uint8" else -128
+    ends = (low - zero) * scale, (low + 255 - zero) * scale
+    said = f"the input is {dtype if is_integer else 'quantized at once'} and stands for {ends[0]:.4g}..{ends[1]:.4g}"
+    # so that the table of what a pixel becomes changes none of them
+    filled = msgspec.structs.replace(start, channels=channels, mean=(float(zero - low),) * 3, std=(1 / scale,) * 3)
+    if is_integer and dtype == "uint8":
+        return filled, f"{said}: the pixels themselves go in"
+    if kind := _range(*ends):
+        return scaled(start, kind, channels), said
+    return (filled, f"{said}, which the pixels fill") if is_integer else None
+
+
+def _range(low: float, high: float) -> Range | None:
+    """The range that ends where these numbers do, or nearly."""
+    for kind, (first, last) in SPANS.items():
+        near = 0.03 * (last - first)
+        if abs(low - first) < near and abs(high - last) < near:
+            return kind
     return None
 
 

@@ -46,6 +46,10 @@ MARKS = {
 """key of the JSON files -> that of `Rules`, and BERT's own name"""
 
 
+Tables = Mapping[str, dict[str, Any]]
+"""file name -> what stands in it, {} where it is not there"""
+
+
 @dataclass(slots=True)
 class Tokens:
     """What was found."""
@@ -77,23 +81,32 @@ def tokens(path: Path) -> Tokens:
             found.refusal = f"{name} beside it {table}; fetch it anew, or take it away"
             return found
         tables[name] = table
-    config = tables["tokenizer_config.json"]
     found.role = "tokenizer" if found.part == "tokenizer.json" else "vocab"
-    found.refusal = _unserved(found.part, tables)
     found.reasons.append(f"{found.role}: {found.part} beside the file")
+    return _settings(found, path, tables)
+
+
+def _settings(found: Tokens, path: Path, tables: Tables) -> Tokens:
+    """The same with the rules and the length that the JSON files state."""
     sentence = next((tables[name] for name in SENTENCE if tables[name]), {})
     try:
+        found.refusal = _unserved(found.part, tables)
         rules = _rules(found, path, tables, sentence)
         found.length, found.why_length = _length(tables, sentence)
-    except (msgspec.ValidationError, LookupError, AttributeError) as error:
+    except (msgspec.ValidationError, LookupError, AttributeError, TypeError) as error:
         found.refusal = f"its tokenizer's settings cannot be read ({error}); fetch its .json files anew"
         return found
     found.rules = rules if rules != Rules() else None
-    if config or found.rules:
-        said = [f"{key} {value}" for key, value in msgspec.to_builtins(rules).items() if value not in (None, False, [])]
-        said += [f"{key} False" for key in ("strip_accents", "space_cjk", "lowercase") if getattr(rules, key) is False]
-        found.reasons.append(f"its other files say: {', '.join(said) or 'nothing else'}")
+    if tables["tokenizer_config.json"] or found.rules:
+        found.reasons.append(f"its other files say: {_said(rules) or 'nothing else'}")
     return found
+
+
+def _said(rules: Rules) -> str:
+    """The rules that are not BERT's own, in words."""
+    said = [f"{key} {value}" for key, value in msgspec.to_builtins(rules).items() if value not in (None, False, [])]
+    said += [f"{key} False" for key in ("strip_accents", "space_cjk", "lowercase") if getattr(rules, key) is False]
+    return ", ".join(said)
 
 
 def _no_words(path: Path) -> str:
@@ -118,7 +131,7 @@ def _table(path: Path) -> dict[str, Any] | str:
     return read if isinstance(read, dict) else "is no table of JSON"
 
 
-def _kind(tables: Mapping[str, dict[str, Any]]) -> str:
+def _kind(tables: Tables) -> str:
     """The tokenizer's class in small letters without Tokenizer and Fast, or the model's type; "" where nothing says."""
     given = str(tables["tokenizer_config.json"].get("tokenizer_class") or "").lower().removesuffix("fast")
     if given in PLAIN:
@@ -126,55 +139,85 @@ def _kind(tables: Mapping[str, dict[str, Any]]) -> str:
     return given.removesuffix("tokenizer")
 
 
-def _unserved(part: str, tables: Mapping[str, dict[str, Any]]) -> str:
+def _unserved(part: str, tables: Tables) -> str:
     """The first setting that is not served; "" when there is none."""
     config, kind = tables["tokenizer_config.json"], _kind(tables)
-    marks = ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token")
+    marks = (*MARKS, "mask_token")
     specials = {_content(config.get(key) or tables["special_tokens_map.json"].get(key)) for key in marks}
     prompt = tables["config_sentence_transformers.json"].get("default_prompt_name")
-    if part == "vocab.txt" and config.get("tokenizer_class") and kind not in (*BERTS, *PLAIN):
-        return f"its tokenizer_class is {config['tokenizer_class']}, which is not served; use a BERT model"
-    if config.get("do_basic_tokenize") is False:
-        return "do_basic_tokenize is false in tokenizer_config.json: text that is split at spaces alone is not served"
-    if set(config.get("never_split") or ()) - specials:
-        return "never_split in tokenizer_config.json names words, which is not served; make them added tokens"
-    if str(config.get("truncation_side", "right")) != "right":
-        return "truncation_side in tokenizer_config.json is left: a text that loses its beginning is not served"
-    if config.get("split_special_tokens"):
-        return "split_special_tokens in tokenizer_config.json is not served"
-    if prompt:
-        return f'config_sentence_transformers.json puts the prompt "{prompt}" before each text, which is not served'
-    return ""
+    named = config.get("tokenizer_class")
+    puzzles = (
+        (
+            part == "vocab.txt" and named and kind not in (*BERTS, *PLAIN),
+            f"its tokenizer_class is {named}, which is not served; use a BERT model",
+        ),
+        (
+            config.get("do_basic_tokenize") is False,
+            "do_basic_tokenize is false in tokenizer_config.json: text that is split at spaces alone is not served",
+        ),
+        (
+            set(config.get("never_split") or ()) - specials,
+            "never_split in tokenizer_config.json names words, which is not served; make them added tokens",
+        ),
+        (
+            str(config.get("truncation_side", "right")) != "right",
+            "truncation_side in tokenizer_config.json is left: a text that loses its beginning is not served",
+        ),
+        (config.get("split_special_tokens"), "split_special_tokens in tokenizer_config.json is not served"),
+        (
+            prompt,
+            f'config_sentence_transformers.json puts the prompt "{prompt}" before each text, which is not served',
+        ),
+    )
+    return next((why for holds, why in puzzles if holds), "")
 
 
-def _rules(found: Tokens, path: Path, tables: Mapping[str, dict[str, Any]], sentence: dict[str, Any]) -> Rules:
+def _rules(found: Tokens, path: Path, tables: Tables, sentence: dict[str, Any]) -> Rules:
+    """What differs from BERT's own way; notes in `found` whether text is lower-cased."""
     config, kind = tables["tokenizer_config.json"], _kind(tables)
     given: dict[str, Any] = {"first_lower": sentence.get("do_lower_case") is True}
     vocab = found.role == "vocab"
     if vocab:
         found.lowercase, why = _lowercase(path.with_name(found.part), config.get("do_lower_case"))
         found.reasons.append(f"lowercase {str(found.lowercase).lower()}: {why}")
-    # a class that takes tokenizer.json as it is looks at none of these
     named = "tokenizer_class" in config and kind in BERTS
-    if vocab or named or (config and kind not in PLAIN[:2]):
-        if not vocab and (named or "do_lower_case" in config):
-            given["lowercase"] = bool(config.get("do_lower_case", True))
-        lowercase = found.lowercase if vocab else given.get("lowercase")
-        strip = config.get("strip_accents")
-        if strip is not None or (named and not vocab):
-            given["strip_accents"] = lowercase if strip is None else bool(strip)
-        elif "strip_accents" in config and lowercase is not None:
-            given["strip_accents"] = lowercase
-        if "tokenize_chinese_chars" in config or (named and not vocab):
-            given["space_cjk"] = bool(config.get("tokenize_chinese_chars", True))
-    names = {key: _content(config.get(key)) or _content(tables["special_tokens_map.json"].get(key)) for key in MARKS}
-    for key, name in names.items():
-        # what stands first and last a tokenizer.json says itself
-        if name and name != MARKS[key][1] and (vocab or key == "pad_token" or (key == "unk_token" and named)):
-            given[MARKS[key][0]] = name
+    if vocab:
+        given |= _cleaning(config, found.lowercase)
+    elif named:
+        given |= _cleaning({**BERT_CLEANS, **config}, None)
+    # a class that takes tokenizer.json as it is looks at none of these
+    elif config and kind not in PLAIN[:2]:
+        given |= _cleaning(config, None)
+    # what stands first and last a tokenizer.json says itself
+    given |= _special(tables, tuple(MARKS) if vocab else ("pad_token", "unk_token") if named else ("pad_token",))
+    return msgspec.convert(given, Rules, from_attributes=True)
+
+
+def _special(tables: Tables, kept: tuple[str, ...]) -> dict[str, Any]:
+    """Names of special tokens that are not BERT's, of the keys in `kept`, and tokens that were added."""
+    config, other = tables["tokenizer_config.json"], tables["special_tokens_map.json"]
+    names = {key: _content(config.get(key)) or _content(other.get(key)) for key in MARKS}
+    given: dict[str, Any] = {MARKS[key][0]: names[key] for key in kept if names[key] not in (None, "", MARKS[key][1])}
     plain = {*names.values(), *(name for _, name in MARKS.values()), "[MASK]", "<mask>"}
     given["added"] = [token for token in _added(tables) if token.content not in plain]
-    return msgspec.convert(given, Rules, from_attributes=True)
+    return given
+
+
+BERT_CLEANS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+"""what a BERT tokenizer does where its tokenizer_config.json does not say"""
+
+
+def _cleaning(config: Mapping[str, Any], lowercase: bool | None) -> dict[str, Any]:
+    """How a text is cleaned, as far as `config` says; `lowercase` is what a vocabulary says, which holds over it."""
+    given: dict[str, Any] = {}
+    if lowercase is None and "do_lower_case" in config:
+        lowercase = given["lowercase"] = bool(config["do_lower_case"])
+    if "strip_accents" in config:
+        strip = config["strip_accents"]
+        given["strip_accents"] = lowercase if strip is None else bool(strip)
+    if "tokenize_chinese_chars" in config:
+        given["space_cjk"] = bool(config["tokenize_chinese_chars"])
+    return given
 
 
 def _content(given: object) -> str | None:
@@ -184,7 +227,7 @@ def _content(given: object) -> str | None:
     return given if isinstance(given, str) else None
 
 
-def _added(tables: Mapping[str, dict[str, Any]]) -> list[AddedToken]:
+def _added(tables: Tables) -> list[AddedToken]:
     """Added tokens of tokenizer_config.json's added_tokens_decoder, or of added_tokens.json."""
     rows: dict[str, dict[str, Any]] = {}
     for content, number in tables["added_tokens.json"].items():
@@ -195,7 +238,7 @@ def _added(tables: Mapping[str, dict[str, Any]]) -> list[AddedToken]:
     return msgspec.convert(list(rows.values()), list[AddedToken], strict=False)
 
 
-def _length(tables: Mapping[str, dict[str, Any]], sentence: dict[str, Any]) -> tuple[int | None, str]:
+def _length(tables: Tables, sentence: dict[str, Any]) -> tuple[int | None, str]:
     """Most tokens of a text and which file says so; what tokenizer.json cuts at both programs pass over."""
     stated = _number(sentence.get("max_seq_length"))
     if stated:

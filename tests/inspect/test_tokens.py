@@ -117,6 +117,7 @@ def test_the_longest_text(tmp_path: Path, files: dict[str, Any], length: int | N
         ({"added_tokens": [1]}, "added_tokens.json beside it is no table"),
         ({"tokenizer_config": {"added_tokens_decoder": {"x": {"content": "a"}}}}, "settings cannot be read"),
         ({"tokenizer_config": {"added_tokens_decoder": [1]}}, "settings cannot be read"),
+        ({"tokenizer_config": {"never_split": 5}}, "settings cannot be read"),
     ],
 )
 def test_what_is_not_served_is_refused(tmp_path: Path, files: dict[str, Any], says: str) -> None:
