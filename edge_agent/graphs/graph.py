@@ -6,9 +6,10 @@ dimensions of weights, the quantization of tensors, and the words that an export
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 MAX_WORDS = 1 << 20
 """bytes of one metadata value or associated file; a longer one is left out"""
@@ -69,48 +70,62 @@ class Leading:
 
 def leading(graph: FileGraph, name: str) -> Leading:
     """Follow the input `name` to the first layer."""
-    ops: list[str] = []
-    gain: tuple[float, ...] = (1.0,)
-    offset: tuple[float, ...] = (0.0,)
-    perm: tuple[int, ...] = ()
-    flips = False
+    lead = Leading()
     for _ in range(32):
         users = [node for node in graph.nodes if name in node.inputs]
         if len(users) != 1 or not users[0].outputs:
-            return Leading(tuple(ops), gain, offset, perm, flips, users[0].op if users else "")
-        node = users[0]
+            return replace(lead, layer=users[0].op if users else "")
+        (node,) = users
         if node.op in AFFINE:
-            other = [constant(graph, n) for n in node.inputs if n != name]
-            if len(other) != 1 or len(other[0]) not in (1, 3) or (node.op == "Div" and 0 in other[0]):
-                break
-            if node.op == "Div" and node.inputs[0] != name:
-                break
-            by = other[0]
-            if node.op == "Sub" and node.inputs[0] != name:
-                gain, offset = _each(gain, (-1.0,), "Mul"), _each(_each(offset, (-1.0,), "Mul"), by, "Add")
-            elif node.op in ("Mul", "Div"):
-                gain, offset = _each(gain, by, node.op), _each(offset, by, node.op)
-            else:
-                offset = _each(offset, by, node.op)
-            ops.append(f"{node.op} {', '.join(f'{v:.6g}' for v in by)}")
+            step = _affine(graph, lead, node, name)
+            if step is None:
+                return lead
+            lead = step
         elif node.op == "Transpose":
-            perm = node.ints
-            ops.append(f"Transpose {list(perm)}")
+            lead = replace(lead, perm=node.ints, ops=(*lead.ops, f"Transpose {list(node.ints)}"))
         elif node.op == "Gather" and constant(graph, node.inputs[-1]) == (2.0, 1.0, 0.0):
-            flips, gain, offset = not flips, gain[::-1], offset[::-1]
-            ops.append("Gather 2, 1, 0")
+            turned = replace(lead, flips=not lead.flips, gain=lead.gain[::-1], offset=lead.offset[::-1])
+            lead = replace(turned, ops=(*lead.ops, "Gather 2, 1, 0"))
         elif node.op not in THROUGH:
-            return Leading(tuple(ops), gain, offset, perm, flips, node.op)
+            return replace(lead, layer=node.op)
         name = node.outputs[0]
-    return Leading(tuple(ops), gain, offset, perm, flips)
+    return lead
+
+
+def _affine(graph: FileGraph, lead: Leading, node: FileNode, name: str) -> Leading | None:
+    """What is done up to and with a `node` that adds to `name` or multiplies it; None where that is not by constants,
+    or divides by it.
+    """
+    other = [constant(graph, n) for n in node.inputs if n != name]
+    if len(other) != 1 or len(other[0]) not in (1, 3):
+        return None
+    (by,), first = other, node.inputs[0] == name
+    if node.op == "Div" and (0 in by or not first):
+        return None
+    gain, offset = lead.gain, lead.offset
+    if node.op == "Sub" and not first:
+        gain, offset = _each(gain, (-1.0,), "Mul"), _each(_each(offset, (-1.0,), "Mul"), by, "Add")
+    elif node.op in ("Mul", "Div"):
+        gain, offset = _each(gain, by, node.op), _each(offset, by, node.op)
+    else:
+        offset = _each(offset, by, node.op)
+    said = f"{node.op} {', '.join(f'{v:.6g}' for v in by)}"
+    return replace(lead, ops=(*lead.ops, said), gain=gain, offset=offset)
+
+
+CALCULATES: dict[str, Callable[[float, float], float]] = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    "Div": operator.truediv,
+}
 
 
 def _each(a: tuple[float, ...], b: tuple[float, ...], op: str) -> tuple[float, ...]:
+    """Number by number, one of them for all where there is but one."""
     n = max(len(a), len(b))
     pairs = zip(a * n if len(a) == 1 else a, b * n if len(b) == 1 else b, strict=True)
-    if op in ("Add", "Sub"):
-        return tuple(x + y if op == "Add" else x - y for x, y in pairs)
-    return tuple(x * y if op == "Mul" else x / y for x, y in pairs)
+    return tuple(CALCULATES[op](x, y) for x, y in pairs)
 
 
 def constant(graph: FileGraph, name: str) -> tuple[float, ...]:
@@ -170,10 +185,11 @@ def embedding(graph: FileGraph, name: str) -> tuple[int, int] | None:
     """(words, width) of the table in which the token ids of input `name` are looked up."""
     names = {name}
     for node in graph.nodes:
-        if node.op in ("Cast", "Identity", "Reshape", "Clip", "Max") and names & set(node.inputs):
+        taken = names & set(node.inputs)
+        if node.op in ("Cast", "Identity", "Reshape", "Clip", "Max") and taken:
             names |= set(node.outputs)
-        elif node.op == "Gather" and len(node.inputs) > 1 and names & set(node.inputs[:2]):
-            (table,) = [n for n in node.inputs[:2] if n not in names][:1] or [""]
+        elif node.op == "Gather" and len(node.inputs) > 1 and taken:
+            table = next((n for n in node.inputs[:2] if n not in names), "")
             shape = graph.shapes.get(table) or _table(graph, table)
             if len(shape) == 2 and shape[0] > 2:
                 return shape[0], shape[1]

@@ -1,4 +1,4 @@
-"""A TFLite file as a `Graph`, without any runtime: a reader of the flatbuffer fields that inspection asks for.
+"""A TFLite file as a `FileGraph`, without any runtime: a reader of the flatbuffer fields that inspection asks for.
 
 Sources of the formats: TensorFlow Lite's schema.fbs (identifier TFL3) and metadata_schema.fbs (M001); the zip of
 associated files stands behind the flatbuffer. Every offset is checked against the file, every vector against a
@@ -13,7 +13,7 @@ import mmap
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ OPS = {
 """BuiltinOperator -> ONNX name, of those that inspection asks for"""
 TYPES = {0: "f", 1: "e", 2: "i", 3: "B", 4: "q", 9: "b", 10: "d"}
 """TensorType -> struct's letter"""
+BYTES = {3: "uint8", 9: "int8"}
+"""TensorType of quantized tensors"""
 CUSTOM = 32
+IMAGE_PROPERTIES, NORMALIZATION_OPTIONS = 2, 1
+"""of the unions ContentProperties and ProcessUnitOptions"""
 SPACES = {1: "RGB", 2: "GRAYSCALE"}
 
 
@@ -141,29 +145,46 @@ def _graph(fb: _Buffer, graph: int, ops: list[str], buffers: list[int]) -> Graph
         name = fb.text(tensor, 3) or f"tensor {index}"
         names.append(name)
         kind, buffer = fb.scalar(tensor, 1, "b"), fb.scalar(tensor, 2, "I")
-        table = fb.table(tensor, 4)
-        if table and kind in (3, 9):
-            scale, zero = fb.numbers(table, 2, "f"), fb.numbers(table, 3, "q")
-            if len(scale) == len(zero) == 1:
-                scales[name] = (float(scale[0]), int(zero[0]), "uint8" if kind == 3 else "int8")
+        if (scale := _scale(fb, tensor, kind)) is not None:
+            scales[name] = scale
         at, count = fb.vector(buffers[buffer], 0, 1) if 0 < buffer < len(buffers) else (0, 0)
         if count:
             shapes[name] = fb.numbers(tensor, 0, "i")
-            letter = TYPES.get(kind, "")
-            size = struct.calcsize(f"<{letter}") if letter else 0
-            if size and count <= SHORT * size and not count % size:
-                found = struct.unpack_from(f"<{count // size}{letter}", fb.data, at)
-                if name in scales:
-                    found = tuple((v - scales[name][1]) * scales[name][0] for v in found)
-                constants[name] = tuple(float(v) for v in found)
-    nodes = []
-    for step in fb.tables(graph, 3):
-        code = fb.scalar(step, 0, "I")
-        wires = [tuple(names[i] for i in fb.numbers(step, side, "i", 4096) if 0 <= i < len(names)) for side in (1, 2)]
-        op = ops[code] if code < len(ops) else ""
-        perm = constants.get(wires[0][1], ()) if op == "Transpose" and len(wires[0]) > 1 else ()
-        nodes.append(FileNode(op, wires[0], wires[1], tuple(int(v) for v in perm)))
+            if found := _short_constant(fb, kind, at, count):
+                step, zero, _ = scales.get(name, (1.0, 0, ""))
+                constants[name] = tuple(float((value - zero) * step) for value in found)
+    nodes = [_node(fb, step, ops, names, constants) for step in fb.tables(graph, 3)]
     return tuple(nodes), constants, shapes, scales
+
+
+def _scale(fb: _Buffer, tensor: int, kind: int) -> tuple[float, int, str] | None:
+    """Scale, zero point and type of a tensor of bytes that has one of each."""
+    table = fb.table(tensor, 4)
+    if not table or kind not in BYTES:
+        return None
+    scale, zero = fb.numbers(table, 2, "f"), fb.numbers(table, 3, "q")
+    return (float(scale[0]), int(zero[0]), BYTES[kind]) if len(scale) == len(zero) == 1 else None
+
+
+def _short_constant(fb: _Buffer, kind: int, at: int, count: int) -> tuple[Any, ...]:
+    """The numbers in `count` bytes at `at`; () where they are too many, or of another type."""
+    letter = TYPES.get(kind, "")
+    size = struct.calcsize(f"<{letter}") if letter else 0
+    if not size or count > SHORT * size or count % size:
+        return ()
+    return struct.unpack_from(f"<{count // size}{letter}", fb.data, at)
+
+
+def _node(
+    fb: _Buffer, step: int, ops: list[str], names: list[str], constants: Mapping[str, tuple[float, ...]]
+) -> FileNode:
+    code = fb.scalar(step, 0, "I")
+    inputs, outputs = (
+        tuple(names[i] for i in fb.numbers(step, side, "i", 4096) if 0 <= i < len(names)) for side in (1, 2)
+    )
+    op = ops[code] if code < len(ops) else ""
+    perm = constants.get(inputs[1], ()) if op == "Transpose" and len(inputs) > 1 else ()
+    return FileNode(op, inputs, outputs, tuple(int(v) for v in perm))
 
 
 def _metadata(fb: _Buffer) -> dict[str, str]:
@@ -174,18 +195,25 @@ def _metadata(fb: _Buffer) -> dict[str, str]:
         root = fb.root()
         found = {key: fb.text(root, i) for i, key in ((0, "name"), (1, "description"), (4, "author"), (5, "license"))}
         for tensor in [t for sub in fb.tables(root, 3)[:1] for t in fb.tables(sub, 2)[:1]]:
-            content = fb.table(tensor, 3)
-            if content and fb.scalar(content, 0, "B") == 2:
-                image = fb.table(content, 1)
-                found["color_space"] = SPACES.get(fb.scalar(image, 0, "b"), "") if image else ""
-            for unit in fb.tables(tensor, 4):
-                options = fb.table(unit, 1)
-                if options and fb.scalar(unit, 0, "B") == 1:
-                    for i, key in ((0, "mean"), (1, "std")):
-                        found[key] = json.dumps([float(v) for v in fb.numbers(options, i, "f")])
+            found |= _input_metadata(fb, tensor)
         return {key: value for key, value in found.items() if value}
     except (struct.error, ValueError):
         return {}
+
+
+def _input_metadata(fb: _Buffer, tensor: int) -> dict[str, str]:
+    """TensorMetadata of an input: its colours, mean and std."""
+    found = {}
+    content = fb.table(tensor, 3)
+    if content and fb.scalar(content, 0, "B") == IMAGE_PROPERTIES:
+        image = fb.table(content, 1)
+        found["color_space"] = SPACES.get(fb.scalar(image, 0, "b"), "") if image else ""
+    for unit in fb.tables(tensor, 4):
+        options = fb.table(unit, 1)
+        if options and fb.scalar(unit, 0, "B") == NORMALIZATION_OPTIONS:
+            for i, key in ((0, "mean"), (1, "std")):
+                found[key] = json.dumps([float(v) for v in fb.numbers(options, i, "f")])
+    return found
 
 
 def _exporter(text: str) -> dict[str, str]:

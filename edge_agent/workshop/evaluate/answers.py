@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,22 +58,28 @@ def head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say,
         return make_task(Uri("classify", model.ref.name, {"labels": args.labels}), lambda _: model, home())
     if train.labels is None:
         raise UsageError(f"--train {args.train}: texts without labels; give a table with a text and a label column")
-    made = encoder(model)
-    counts = {label: train.labels.count(label) for label in sorted(set(train.labels))}
-    labels = [label for label, count in counts.items() if count >= LEAST]
-    rare = [label for label, count in counts.items() if count < LEAST]
-    if rare:
-        notes.append(f"{len(rare)} labels have fewer than {LEAST} rows in {args.train} and are never said: {rare[0]} …")
-    if len(labels) < 2:
-        raise UsageError(f"--train {args.train}: {len(labels)} labels with {LEAST} rows or more; give two such labels")
+    labels = _frequent(train.labels, args.train, notes)
     given = list(zip(train.texts, train.labels, strict=True))
     shown = strangers({label: [text for text, own in given if own == label] for label in labels})
     rows = [(text, number) for number, texts in enumerate(shown.values()) for text in texts]
+    made = encoder(model)
     vectors = _vectors(made, [text for text, _ in rows], f"{model.ref.name} on {Path(args.train).name}", say)
     read = np.isfinite(vectors[:, 0])
     y = np.array([label for _, label in rows], np.int64)
     texts = [text for (text, _), there in zip(rows, read, strict=True) if there]
     return Classify(made, fit(vectors[read], y[read], tuple(shown), texts))
+
+
+def _frequent(given: Sequence[str], path: str, notes: list[str]) -> list[str]:
+    """The labels that enough rows have. UsageError for less than two."""
+    counts = Counter(given)
+    labels = sorted(label for label, count in counts.items() if count >= LEAST)
+    rare = sorted(counts.keys() - set(labels))
+    if rare:
+        notes.append(f"{len(rare)} labels have fewer than {LEAST} rows in {path} and are never said: {rare[0]} …")
+    if len(labels) < 2:
+        raise UsageError(f"--train {path}: {len(labels)} labels with {LEAST} rows or more; give two such labels")
+    return labels
 
 
 def _vectors(made: Encoder, texts: Sequence[str], what: str, say: Say) -> Floats:

@@ -23,12 +23,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     """Accuracy, F1 and AUROC where there are labels, agreement where there is a parent."""
     rows = read_rows(Path(args.data), True, args.limit)
     labelled = all(row.label is not None for row in rows)
-    if not labelled and parent is None:
-        raise UsageError(f"{args.data}: pictures without labels; give --against PARENT, or {GIVE.partition(' ')[2]}")
-    if not labelled and args.save:
-        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
-    if parent is not None and parent.manifest.labels != model.manifest.labels:
-        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+    _check(args, model, parent, labelled)
     names = _names(model, sorted({row.label for row in rows if row.label is not None})) if labelled else {}
     answers = ask(model, rows, say, score=_score(args, model), top="1000")
     notes = answers.notes()
@@ -41,28 +36,50 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     }
     if labelled:
         shown |= _figures(answers, names)
-        foreign = sorted({row.label or "" for row in answers.rows} - set(names.values()))
-        if foreign:
-            count = sum(row.label in foreign for row in answers.rows)
-            notes.append(f"{count} pictures have a label that the model cannot say, and count as wrong: {foreign[0]}")
+        notes += _foreign(answers, names)
         if args.save:
             notes.append(f"{_worst(Path(args.save), answers, names)} errors in {args.save}, the surest first")
     if parent is not None:
-        theirs = ask(parent, answers.rows, say, score=_score(args, parent), top="1000")
-        if theirs.bad:
-            raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
-        told, said = _first(theirs), _first(answers)
-        against: dict[str, Any] = {
-            **identity(parent),
-            "ms_per_sample": theirs.ms,
-            "agreement": scores.accuracy(told, said),
-            "agreement_f1": scores.macro_f1(told, said),
-        }
-        if labelled:
-            figures = _figures(theirs, names)
-            against["on_labels"] = {key: figures[key] for key in ("accuracy", "f1", "auroc", "doubted")}
-        shown["against"] = against
+        shown["against"] = _against(args, parent, answers, names, say)
     return shown
+
+
+def _check(args: argparse.Namespace, model: Served, parent: Served | None, labelled: bool) -> None:
+    """UsageError where options, data and models do not fit each other."""
+    if not labelled and parent is None:
+        raise UsageError(f"{args.data}: pictures without labels; give --against PARENT, or {GIVE.partition(' ')[2]}")
+    if not labelled and args.save:
+        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+    if parent is not None and parent.manifest.labels != model.manifest.labels:
+        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+
+
+def _foreign(answers: Answers, names: dict[str, str]) -> list[str]:
+    """A note on labels that the model does not have."""
+    foreign = sorted({row.label or "" for row in answers.rows} - set(names.values()))
+    count = sum(row.label in foreign for row in answers.rows)
+    what = "pictures have a label that the model cannot say, and count as wrong"
+    return [f"{count} {what}: {foreign[0]}"] if foreign else []
+
+
+def _against(
+    args: argparse.Namespace, parent: Served, answers: Answers, names: dict[str, str], say: Say
+) -> dict[str, Any]:
+    """How alike the two answer; and the parent's own figures where there are labels (then `names` are not empty)."""
+    theirs = ask(parent, answers.rows, say, score=_score(args, parent), top="1000")
+    if theirs.bad:
+        raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
+    told, said = _first(theirs), _first(answers)
+    against: dict[str, Any] = {
+        **identity(parent),
+        "ms_per_sample": theirs.ms,
+        "agreement": scores.accuracy(told, said),
+        "agreement_f1": scores.macro_f1(told, said),
+    }
+    if names:
+        figures = _figures(theirs, names)
+        against["on_labels"] = {key: figures[key] for key in ("accuracy", "f1", "auroc", "doubted")}
+    return against
 
 
 def _score(args: argparse.Namespace, model: Served) -> str:

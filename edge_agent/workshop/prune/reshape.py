@@ -1,10 +1,10 @@
-"""How channels pass through a change of shape: Reshape, Flatten, Squeeze, Unsqueeze (rules as in `prune_rules`)."""
+"""How channels pass through a change of shape: Reshape, Flatten, Squeeze, Unsqueeze (rules as in `prune/rules.py`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edge_agent.workshop.prune.axes import Axes, Count, Traced
+from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced
 from edge_agent.workshop.prune.graph import PruneGraph
 
 
@@ -88,27 +88,33 @@ def _passed(
     if (end - i, stop - j) == (1, 1):
         result[j] = atoms
         return True
-    others = [int(d or 0) for k, d in enumerate(before[i:end], i) if k != axis]
     if stop - j == 1:
-        # joined: the last of the old axes runs fastest
-        inner = int(np.prod([d or 0 for d in before[axis + 1 : end]]))
-        outer = int(np.prod([d or 0 for d in before[i:axis]]))
-        result[j] = np.tile(np.repeat(atoms, inner), outer)
+        result[j] = _joined(atoms, before[i:axis], before[axis + 1 : end])
         return True
     if end - i == 1:
-        # split: blocks go as a whole
-        head = int(after[j] or 0)
-        if not head or len(atoms) % head:
-            return False
-        blocks = atoms.reshape(head, -1)
-        for column in range(1, blocks.shape[1]):
-            traced.unite(blocks[:, 0], blocks[:, column])
-        result[j] = blocks[:, 0]
-        return True
-    if all(d == 1 for d in others) and sum(d == len(atoms) for d in after[j:stop]) == 1:
-        result[j + list(after[j:stop]).index(len(atoms))] = atoms
-        return True
-    return False
+        result[j] = _split(traced, atoms, int(after[j] or 0))
+        return result[j] is not None
+    others, sizes = [*before[i:axis], *before[axis + 1 : end]], list(after[j:stop])
+    if any(size != 1 for size in others) or sizes.count(len(atoms)) != 1:
+        return False
+    result[j + sizes.index(len(atoms))] = atoms
+    return True
+
+
+def _joined(atoms: Atoms, outer: tuple[int | None, ...], inner: tuple[int | None, ...]) -> Atoms:
+    """Of an axis that others are joined with, the last of which runs fastest."""
+    repeated = np.repeat(atoms, int(np.prod([size or 0 for size in inner])))
+    return np.tile(repeated, int(np.prod([size or 0 for size in outer])))
+
+
+def _split(traced: Traced, atoms: Atoms, head: int) -> Atoms | None:
+    """Of the first of the axes that one is split into, as blocks go as a whole; None where it is not so split."""
+    if not head or len(atoms) % head:
+        return None
+    blocks = atoms.reshape(head, -1)
+    for column in range(1, blocks.shape[1]):
+        traced.unite(blocks[:, 0], blocks[:, column])
+    return blocks[:, 0]
 
 
 def squeezed(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import importlib.util
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edge_agent.manifest import File, Served
     from edge_agent.registry.files import Located
     from edge_agent.workshop.data.calibration import Samples, Say
-    from edge_agent.workshop.prune.steps import Step
+    from edge_agent.workshop.prune.steps import PrunePlan, Step
     from edge_agent.workshop.report.report import MakingReport
 
 
@@ -79,18 +80,11 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     parent = score.open_given(located.manifest, row, path, _parts(located), max(1, args.threads))
     graph = steps.read(path)
     samples = calibration.read(args.data, parent, args.most, say) if args.data else None
-    plan = steps.PrunePlan(
-        sparsity=args.sparsity,
-        structured=not args.unstructured,
-        of=args.of,
-        by=args.by or ("reconstruction" if samples and not args.unstructured else "magnitude"),
-        steps=args.steps,
-        refit=samples is not None and not args.no_refit,
-        minutes=args.finetune or 0.0,
-    )
+    plan = _plan(args, samples is not None)
     fitted, held = samples.halves() if samples else (None, None)
     measure = score.against(parent, held) if held else None
     whole = measure(parent) if measure else None
+    most = math.inf if args.max_drop is None else args.max_drop
     with folder.work(args.out) as work:
         key = steps.key(row.sha256, samples.sha256 if samples else "", plan)
         done: list[Step] = []
@@ -99,18 +93,32 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
                 step.accuracy = measure(_open(parent, located, step, args.threads))
                 steps.remember(step)
             done.append(step)
-            if args.max_drop is not None and whole is not None and whole - (step.accuracy or 0.0) > args.max_drop:
+            if _lost(step, whole) > most:
                 break
-        good = _within(done, whole, args.max_drop)
-        if good is None:
-            lost = (whole or 0.0) - (done[0].accuracy or 0.0)
+        good = done if args.max_drop is None else [step for step in done if _lost(step, whole) <= most]
+        if not good:
             raise ModelError(
                 f"{located.manifest.name}: the first step ({done[0].share:.0%} of the {plan.of}) already costs "
-                f"{lost:.3f}, more than --max-drop {args.max_drop:g}; take a lower --sparsity, more --steps or --data"
+                f"{_lost(done[0], whole):.3f}, more than --max-drop {most:g}; take a lower --sparsity, more --steps or "
+                "--data"
             )
-        report = _report(args, located, row, parent, graph, samples, held, plan, done, good, whole)
-        _write(args, located, row, good, samples, report)
+        report = _report(args, located, row, parent, graph, samples, held, plan, done, good[-1], whole)
+        _write(args, located, row, good[-1], samples, report)
     return report
+
+
+def _plan(args: argparse.Namespace, sampled: bool) -> PrunePlan:
+    from edge_agent.workshop.prune.steps import PrunePlan
+
+    return PrunePlan(
+        sparsity=args.sparsity,
+        structured=not args.unstructured,
+        of=args.of,
+        by=args.by or ("reconstruction" if sampled and not args.unstructured else "magnitude"),
+        steps=args.steps,
+        refit=sampled and not args.no_refit,
+        minutes=args.finetune or 0.0,
+    )
 
 
 def find(name: str, pull: bool) -> tuple[Located, File, Path]:
@@ -143,16 +151,12 @@ def _check(args: argparse.Namespace) -> None:
         if importlib.util.find_spec("torch") is None:
             mend = "leave --finetune out" if args.finetune else "use --by magnitude"
             raise UsageError(f'{option} needs PyTorch: pip install "edge-agent-runtime[train]", or {mend}')
-    wants = [
-        name
-        for name, given in (
-            ("--max-drop", args.max_drop is not None),
-            ("--finetune", args.finetune),
-            (f"--by {args.by}", args.by not in (None, "magnitude")),
-        )
-        if given
-    ]
-    if wants and not args.data:
+    needing = {
+        "--max-drop": args.max_drop is not None,
+        "--finetune": args.finetune,
+        f"--by {args.by}": args.by not in (None, "magnitude"),
+    }
+    if not args.data and (wants := [name for name, given in needing.items() if given]):
         raise UsageError(f"{wants[0]} needs samples: --data FOLDER, FILE or `recorded`")
     if args.unstructured and args.by == "reconstruction":
         raise UsageError("--by reconstruction is for channels; single weights go by magnitude or gradients")
@@ -172,12 +176,9 @@ def _open(parent: Served, located: Located, step: Step, threads: int) -> Served:
     return score.open_file(located.manifest, step.path, "onnx", parent.parts, max(1, threads))
 
 
-def _within(done: list[Step], whole: float | None, max_drop: float | None) -> Step | None:
-    """The last step that is good enough."""
-    if max_drop is None or whole is None:
-        return done[-1]
-    good = [step for step in done if whole - (step.accuracy or 0.0) <= max_drop]
-    return good[-1] if good else None
+def _lost(step: Step, whole: float | None) -> float:
+    """How much accuracy a step costs; 0 where the parent's was not measured."""
+    return 0.0 if whole is None else whole - (step.accuracy or 0.0)
 
 
 def _report(
@@ -188,14 +189,13 @@ def _report(
     graph: Any,
     samples: Samples | None,
     held: Samples | None,
-    plan: Any,
+    plan: PrunePlan,
     done: list[Step],
     good: Step,
     whole: float | None,
 ) -> MakingReport:
     """Rows a step, plots, and what has to be said about zeroes."""
     from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.prune import steps
     from edge_agent.workshop.prune.graph import multiplications
     from edge_agent.workshop.report import plot, report
 
@@ -206,13 +206,50 @@ def _report(
     before = multiplications(graph)
     rows = [report.TableRow("parent", row.bytes, whole, times.get("parent"))]
     for step in done:
-        gone = f"{step.sparsity:.0%} of the weights gone"
-        what = f"{gone}, {1 - step.multiplications / before:.0%} of the multiplications" if plan.structured else gone
-        rows.append(
-            report.TableRow(
-                step.name, step.path.stat().st_size, step.accuracy, times.get(step.name), what, chosen=step is good
-            )
-        )
+        size, what = step.path.stat().st_size, f"{step.sparsity:.0%} of the weights gone"
+        if plan.structured:
+            what += f", {1 - step.multiplications / before:.0%} of the multiplications"
+        rows.append(report.TableRow(step.name, size, step.accuracy, times.get(step.name), what, step is good))
+    plots = []
+    if whole is not None:
+        curve = [(0.0, whole), *((100 * step.sparsity, step.accuracy or 0.0) for step in done)]
+        plots.append(plot.Plot("Accuracy over sparsity", "% of the weights gone", "accuracy", {plan.by: curve}))
+    return report.MakingReport(
+        verb="prune",
+        model=located.manifest.name,
+        measure=score.name_of(parent, held) if held else "not measured",
+        settings={
+            "sparsity": args.sparsity,
+            "of": plan.of,
+            "structured": plan.structured,
+            "by": plan.by,
+            "steps": args.steps,
+            "refit": plan.refit,
+            "finetune_minutes": plan.minutes,
+            "max_drop": args.max_drop,
+            "samples": len(samples.items) if samples else 0,
+        },
+        rows=rows,
+        layers=[report.LayerRow(*layer) for layer in good.layers],
+        plots=plots,
+        notes=_notes(args, located, row, samples, plan, done, good),
+        parent_sha256=row.sha256,
+        data_sha256=samples.sha256 if samples else "",
+        command=_command(args, plan),
+    )
+
+
+def _notes(
+    args: argparse.Namespace,
+    located: Located,
+    row: File,
+    samples: Samples | None,
+    plan: PrunePlan,
+    done: list[Step],
+    good: Step,
+) -> list[str]:
+    from edge_agent.workshop.prune import steps
+
     notes = [*(samples.notes if samples else []), *(f"{step.name}: {note}" for step in done for note in step.notes)]
     if not plan.structured:
         notes.append(_zeroes(located, row, good))
@@ -222,34 +259,14 @@ def _report(
         notes.append(f"{done[-1].name} costs more than --max-drop {args.max_drop:g}, so {good.name} is kept")
     if samples is None:
         notes.append("no --data: nothing was fitted or measured; what the gate says is all that is known of it")
-    settings = {
-        "sparsity": args.sparsity,
-        "of": plan.of,
-        "structured": plan.structured,
-        "by": plan.by,
-        "steps": args.steps,
-    }
-    settings |= {"refit": plan.refit, "finetune_minutes": plan.minutes, "max_drop": args.max_drop}
-    settings["samples"] = len(samples.items) if samples else 0
-    plots = []
-    if whole is not None:
-        curve = [(0.0, whole), *((100 * step.sparsity, step.accuracy or 0.0) for step in done)]
-        plots.append(plot.Plot("Accuracy over sparsity", "% of the weights gone", "accuracy", {plan.by: curve}))
-    return report.MakingReport(
-        verb="prune",
-        model=located.manifest.name,
-        measure=score.name_of(parent, held) if held else "not measured",
-        settings=settings,
-        rows=rows,
-        layers=[report.LayerRow(*layer) for layer in good.layers],
-        plots=plots,
-        notes=notes,
-        parent_sha256=row.sha256,
-        data_sha256=samples.sha256 if samples else "",
-        command=f"edge-agent prune {args.model} --sparsity {args.sparsity:g} --of {plan.of} --by {plan.by} "
-        f"--steps {args.steps} {'--structured' if plan.structured else '--unstructured'} --out {args.out}"
-        + (f" --data {args.data}" if args.data else ""),
-    )
+    return notes
+
+
+def _command(args: argparse.Namespace, plan: PrunePlan) -> str:
+    how = "--structured" if plan.structured else "--unstructured"
+    settings = f"--sparsity {args.sparsity:g} --of {plan.of} --by {plan.by} --steps {args.steps} {how}"
+    data = f" --data {args.data}" if args.data else ""
+    return f"edge-agent prune {args.model} {settings} --out {args.out}{data}"
 
 
 def _zeroes(located: Located, row: File, good: Step) -> str:

@@ -104,18 +104,21 @@ def chosen(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Inte
     }
     found = []
     for node in model.graph.node:
-        if node.op_type not in OPS[plan.ops] or node.name in never:
-            continue
-        # one scale a channel does not fit the groups of a transposed convolution
-        if node.op_type == "ConvTranspose" and plan.per == "channel" and _groups(node) > 1:
-            continue
-        # what two activations multiply (attention) gains little
-        if node.op_type in WEIGHTED and node.name not in weighted:
+        if node.op_type not in OPS[plan.ops] or node.name in never or not _pays(node, plan, weighted):
             continue
         touched = [name for name in [*node.input, *node.output] if name in made and name not in floats]
         if all(name in ranges for name in touched if typed.get(name) == TensorProto.FLOAT):
             found.append(node.name)
     return found
+
+
+def _pays(node: onnx.NodeProto, plan: QuantizePlan, weighted: set[str]) -> bool:
+    """Whether a node gains by int8. `weighted`: names of the nodes that have weights."""
+    # one scale a channel does not fit the groups of a transposed convolution
+    if node.op_type == "ConvTranspose" and plan.per == "channel" and _groups(node) > 1:
+        return False
+    # what two activations multiply (attention) gains little
+    return node.op_type not in WEIGHTED or node.name in weighted
 
 
 def _groups(node: onnx.NodeProto) -> int:

@@ -73,21 +73,11 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
         raise ModelError(
             f'TFLite files are quantized by litert-quantizer: pip install "edge-agent-runtime[workshop]" ({error})'
         ) from None
-    if plan.balanced or plan.corrected:
-        raise RefusedError("equalisation and bias correction are for ONNX files; leave them out for TFLite")
-    if plan.bits == "16" and plan.form != "static":
-        raise RefusedError("16 bits are for activations: give the form static, or 8 or 4w bits")
+    _check(model, plan)
     static = plan.form == "static" and plan.bits != "4w"
     values = {name: {"min": np.array([a]), "max": np.array([b])} for name, (a, b) in _whole(ranges, plan).items()}
-    odd = set(plan.keep) - {layer.name for layer in model.layers}
-    if odd:
-        raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
-    kept = set(plan.keep) | (exact(model, ranges) if static else set())
-    if plan.form == "dynamic":
-        kept |= {layer.name for layer in model.layers if layer.op == SMALL}
-    if static and plan.ops == "layers":
-        kept |= {layer.name for layer in model.layers if not layer.weights}
-    if all(layer.name in kept for layer in model.layers if layer.weights):
+    kept = set(plan.keep) | _exceptions(model, plan) | (exact(model, ranges) if static else set())
+    if all(layer.name in kept for layer in layers(model)):
         raise RefusedError("every layer would stay float; nothing is left to quantize")
     try:
         # its own bar goes to stderr, whatever it is told
@@ -98,6 +88,26 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
     except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise RefusedError(f"litert-quantizer cannot make it {plan.text()}: {_line(error)}") from None
     return bytes(result.quantized_model)
+
+
+def _check(model: Model, plan: QuantizePlan) -> None:
+    """RefusedError for a plan that cannot be carried out here."""
+    if plan.balanced or plan.corrected:
+        raise RefusedError("equalisation and bias correction are for ONNX files; leave them out for TFLite")
+    if plan.bits == "16" and plan.form != "static":
+        raise RefusedError("16 bits are for activations: give the form static, or 8 or 4w bits")
+    odd = set(plan.keep) - {layer.name for layer in model.layers}
+    if odd:
+        raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
+
+
+def _exceptions(model: Model, plan: QuantizePlan) -> set[str]:
+    """Layers that a form leaves float."""
+    if plan.form == "dynamic":
+        return {layer.name for layer in model.layers if layer.op == SMALL}
+    if plan.form == "static" and plan.bits != "4w" and plan.ops == "layers":
+        return {layer.name for layer in model.layers if not layer.weights}
+    return set()
 
 
 def _whole(ranges: Ranges, plan: QuantizePlan) -> Ranges:
@@ -112,13 +122,8 @@ def _whole(ranges: Ranges, plan: QuantizePlan) -> Ranges:
 def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[str, Any]]:
     """The plan as litert-quantizer reads it: a rule for all, then the exceptions, of which the last that fits holds."""
     form = "weights" if plan.form == "static" and plan.bits == "4w" else plan.form
-    weights: dict[str, Any] = {"num_bits": 16, "dtype": "FLOAT"}
-    if form != "float16":
-        granularity = "CHANNELWISE" if plan.per == "channel" else "TENSORWISE"
-        bits = 4 if plan.bits == "4w" else 8
-        weights = {"num_bits": bits, "symmetric": True, "granularity": granularity, "dtype": "INT"}
     config: dict[str, Any] = {
-        "weight_tensor_config": weights,
+        "weight_tensor_config": _weights_config(plan),
         "compute_precision": "INTEGER" if form in ("static", "dynamic") else "FLOAT",
         "explicit_dequantize": form in ("weights", "float16"),
     }
@@ -134,6 +139,13 @@ def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[s
     # the quantizer calls an operator by all its outputs, a semicolon behind each
     names = ["".join(f"{name};" for name in outputs[name]) for name in sorted(kept) if name in outputs]
     return rules + [{"regex": f"^{re.escape(name)}", "operation": "*", **free} for name in names]
+
+
+def _weights_config(plan: QuantizePlan) -> dict[str, Any]:
+    if plan.form == "float16":
+        return {"num_bits": 16, "dtype": "FLOAT"}
+    granularity = "CHANNELWISE" if plan.per == "channel" else "TENSORWISE"
+    return {"num_bits": 4 if plan.bits == "4w" else 8, "symmetric": True, "granularity": granularity, "dtype": "INT"}
 
 
 def layers(model: Model) -> list[TfliteLayer]:

@@ -6,6 +6,7 @@ A number that is not finite, or beyond HUGE, is left out; all text is escaped.
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,15 +47,12 @@ def front(points: Iterable[Named]) -> list[Point]:
 
 def draw(plot: Plot) -> str:
     """The SVG element of a plot; one that says so where there is nothing to draw."""
-    curves = {name: [point for point in points if _all_finite(point)] for name, points in plot.series.items()}
+    curves = _curves(plot)
     named = _finite(plot.named)
-    every = [point for points in curves.values() for point in points] + [(x, y) for x, y, _ in named]
-    legend = _legend([name for name, points in curves.items() if points]) if len(curves) > 1 or named else []
-    high = HIGH + 16 * len(legend)
+    every = [*itertools.chain.from_iterable(curves.values()), *(point[:2] for point in named)]
     if not every:
-        return _svg(
-            HIGH, plot.title, [f'<text x="{WIDE / 2}" y="{HIGH / 2}" text-anchor="middle">nothing to show</text>']
-        )
+        nothing = f'<text x="{WIDE / 2}" y="{HIGH / 2}" text-anchor="middle">nothing to show</text>'
+        return _svg(HIGH, plot.title, [nothing])
     xs, ys = _ticks([x for x, _ in every]), _ticks([y for _, y in every])
 
     def at(x: float, y: float) -> Point:
@@ -63,12 +61,19 @@ def draw(plot: Plot) -> str:
         return LEFT + across, HIGH - BOTTOM - up
 
     parts = [*_axes(plot, xs, ys, at(xs[0], ys[0]), [at(x, ys[0])[0] for x in xs], [at(xs[0], y)[1] for y in ys])]
-    for number, points in enumerate(points for points in curves.values() if points):
+    for number, points in enumerate(curves.values()):
         parts += _curve([at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
     parts += _names([(*at(x, y), name) for x, y, name in named])
+    legend = _legend(list(curves)) if len(plot.series) > 1 or named else []
     for row, entries in enumerate(legend):
         parts += [_key(x, HIGH + 16 * row + 4, number, name) for x, number, name in entries]
-    return _svg(high, plot.title, parts)
+    return _svg(HIGH + 16 * len(legend), plot.title, parts)
+
+
+def _curves(plot: Plot) -> dict[str, list[Point]]:
+    """What can be drawn of its series; none that are empty."""
+    finite = {name: [point for point in points if _all_finite(point)] for name, points in plot.series.items()}
+    return {name: points for name, points in finite.items() if points}
 
 
 def bars(rows: Sequence[tuple[str, float, bool, str]]) -> str:
@@ -83,7 +88,7 @@ def bars(rows: Sequence[tuple[str, float, bool, str]]) -> str:
         y = GAP + number * (BAR + GAP)
         length = 250 * abs(value) / longest if _all_finite([value]) else 0.0
         kind = "kept" if second else "bar"
-        told = f"{name}: {value:.4g}{', left as it was' if second else ''}{f', {note}' if note else ''}"
+        told = ", ".join([f"{name}: {value:.4g}", *["left as it was"] * second, *[note] * bool(note)])
         parts.append(
             f'<g><title>{escape(told)}</title><text x="{left - 8:.1f}" y="{y + 11}" text-anchor="end">'
             f'{escape(names[number])}</text><rect class="{kind}" x="{left:.1f}" y="{y}" width="{max(length, 1):.1f}" '

@@ -25,7 +25,7 @@ def resized(path: Path, width: int, height: int) -> bytes:
         before = _shapes(shape_inference.infer_shapes(model))
     except (OSError, DecodeError, shape_inference.InferenceError) as error:
         raise ModelError(f"{path}: not a readable ONNX model ({' '.join(str(error).split())[:120]})") from None
-    constants = {t.name: t for t in model.graph.initializer}
+    constants = {t.name for t in model.graph.initializer}
     (picture,) = [i for i in model.graph.input if i.name not in constants] or [None]
     if picture is None or len(before.get(picture.name, ())) != 4:
         raise ModelError(f"{path}: does not take one picture, so it has no size to change")
@@ -38,11 +38,7 @@ def resized(path: Path, width: int, height: int) -> bytes:
             _follow(model, node, before)
         elif node.op_type in ("Resize", "Upsample") and len(node.input) > 3 and node.input[3] in constants:
             _by_factor(model, node, before)
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        for axis, dim in enumerate(output.type.tensor_type.shape.dim):
-            if axis:
-                dim.dim_param = f"{output.name}_{axis}"
+    _forget_shapes(model.graph)
     try:
         shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model)
@@ -51,6 +47,15 @@ def resized(path: Path, width: int, height: int) -> bytes:
         raise ModelError(f"{path}: made for one size of picture, {width}x{height} does not fit ({why})") from None
     data: bytes = model.SerializeToString()
     return data
+
+
+def _forget_shapes(graph: onnx.GraphProto) -> None:
+    """Of all behind the input; an output keeps its first axis."""
+    del graph.value_info[:]
+    for output in graph.output:
+        for axis, dim in enumerate(output.type.tensor_type.shape.dim):
+            if axis:
+                dim.dim_param = f"{output.name}_{axis}"
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
