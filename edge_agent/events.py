@@ -6,9 +6,9 @@ That file is made from here: ``python -m edge_agent.events > deploy/event.schema
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
@@ -58,6 +58,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     model: ModelRef | None = None
     spent_ms: Annotated[dict[str, float], msgspec.Meta(description="stage -> milliseconds")] = {}
 
+    def says(self) -> object:
+        """What is the same of two events that are repeats of each other."""
+        return self
+
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """One line for people on an event as its JSON says it; KeyError or TypeError for another one's."""
+        return ""
+
 
 class DetectionsEvent(Event, frozen=True, kw_only=True, tag="detections"):
     """What a detector saw in one frame."""
@@ -67,12 +76,31 @@ class DetectionsEvent(Event, frozen=True, kw_only=True, tag="detections"):
     name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""
     detections: list[Detection]
 
+    def says(self) -> object:
+        """The labels of its boxes."""
+        return sorted(box.label for box in self.detections)
+
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """What is in view, by which model, how old."""
+        seen = ", ".join(f"{d['label']} {d['score']:.2f}" for d in body["detections"]) or "nothing any more"
+        return f"{seen}   ({body['model']['name']}, {body['age_ms']:.0f} ms old)"
+
 
 class TextEvent(Event, frozen=True, kw_only=True, tag="text"):
     """A line of text as it was read, with its vector where the pipeline embeds."""
 
     text: str
     embedding: list[float] | None = None
+
+    def says(self) -> object:
+        """The text."""
+        return self.text
+
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """Its beginning."""
+        return f'"{body["text"][:80]}"'
 
 
 class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):
@@ -83,6 +111,16 @@ class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):
     label: Annotated[str, msgspec.Meta(description='"unknown" for what fits no label')]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
     scores: dict[str, float]
+
+    def says(self) -> object:
+        """The label, of which text."""
+        return self.text, self.label
+
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """The label, of what."""
+        of = f'"{body["text"][:60]}"' if body["text"] else body["name"]
+        return f"{body['label']} {body['score']:.2f}   {of}"
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -101,6 +139,16 @@ class SpansEvent(Event, frozen=True, kw_only=True, tag="spans"):
     text: str
     spans: list[Span]
 
+    def says(self) -> object:
+        """What is named, in which text."""
+        return self.text, self.spans
+
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """What is named, in what."""
+        named = ", ".join(f'{s["label"]} "{s["text"][:30]}"' for s in body["spans"]) or "nothing named"
+        return f'{named}   "{body["text"][:60]}"'
+
 
 class AnomalyEvent(Event, frozen=True, kw_only=True, tag="anomaly"):
     """How badly an autoencoder rebuilt one sample."""
@@ -109,6 +157,16 @@ class AnomalyEvent(Event, frozen=True, kw_only=True, tag="anomaly"):
     error: Annotated[float, msgspec.Meta(ge=0, description="mean squared error of the reconstruction")]
     limit: Annotated[float | None, msgspec.Meta(description="error above which a sample is unusual")] = None
     unusual: Annotated[bool | None, msgspec.Meta(description="null where there is no limit")] = None
+
+    def says(self) -> object:
+        """Whether it is unusual; where nobody said what is, all of it."""
+        return self if self.unusual is None else self.unusual
+
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """The error, and what that means."""
+        verdict = {True: "unusual", False: "usual", None: ""}[body["unusual"]]
+        return f"error {body['error']:.4g}  {verdict}"
 
 
 class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
@@ -119,6 +177,11 @@ class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
     count: int
     why: str
 
+    @staticmethod
+    def words(body: Mapping[str, Any]) -> str:
+        """How many, and why."""
+        return f"{body['count']} events lost: {body['why']}"
+
 
 AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | AnomalyEvent | GapEvent
 
@@ -126,6 +189,10 @@ AnyEvent: TypeAlias = DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | A
 def kind_of(event: Event | type[Event]) -> str:
     """detections, text, scores, ...: what its JSON says."""
     return str(event.__struct_config__.tag)
+
+
+EVENTS: dict[str, type[Event]] = {kind_of(event): event for event in get_args(AnyEvent)}
+"""kind -> its type"""
 
 
 class Encoding(NamedTuple):

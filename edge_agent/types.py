@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -41,6 +41,12 @@ class Frame(msgspec.Struct, frozen=True):
     """the file it came from, if it came from one"""
     decode_ms: float = 0.0
     """time spent to get pixels out of the file or stream"""
+    words: ClassVar[str] = "pictures"
+    """what people call such samples"""
+    room: ClassVar[int] = 4
+    """samples that wait for a task where none may be dropped, then the source waits: each takes megabytes"""
+    text: ClassVar[str] = ""
+    mark: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != "uint8":
@@ -56,6 +62,10 @@ class Frame(msgspec.Struct, frozen=True):
         """Pixels."""
         return int(self.image.shape[0])
 
+    def described(self) -> str:
+        """The sample in a few words."""
+        return f"a picture of {self.width}x{self.height}"
+
 
 class Text(msgspec.Struct, frozen=True):
     """A line of text, NFC, without its line end, never empty."""
@@ -65,19 +75,43 @@ class Text(msgspec.Struct, frozen=True):
     mono: float
     mark: int | None = None
     """where its source goes on behind it after a restart; None when the source has no place to resume at"""
+    words: ClassVar[str] = "text"
+    room: ClassVar[int] = 64
+    name: ClassVar[str] = ""
+
+    def described(self) -> str:
+        """The sample in a few words; what was written stays private."""
+        return f"a text of {len(self.text)} characters"
 
 
 class Audio(msgspec.Struct, frozen=True):
-    """Sound: `samples` is (n,) float32 in -1..1, one channel."""
+    """Sound: `samples` is (n,) float32 in -1..1, one channel, never written to."""
 
     samples: Floats
-    rate: int
-    """samples a second"""
     at: float
+    """capture of the first of them, seconds since 1970 UTC"""
     mono: float
+    """the same, seconds of the monotonic clock"""
+    rate: int = 16_000
+    """samples a second"""
+    words: ClassVar[str] = "sound"
+    room: ClassVar[int] = 16
+    name: ClassVar[str] = ""
+    text: ClassVar[str] = ""
+    mark: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != "float32":
+            raise ValueError(f"an Audio is (n,) float32 of one channel, not {self.samples.shape} {self.samples.dtype}")
+
+    def described(self) -> str:
+        """The sample in a few words."""
+        return f"{len(self.samples) / self.rate:.2g} s of sound"
 
 
 Sample: TypeAlias = Frame | Text | Audio
+"""a kind of sample says all of itself that the walk asks for: its `words`, how many have `room`, its `name`, `text` and
+`mark` where it has them, and how it is `described`"""
 
 StreamCondition = Literal["starting", "ok", "stalled", "dark", "frozen", "reconnecting", "ended", "stopped"]
 

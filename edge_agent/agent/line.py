@@ -14,8 +14,8 @@ from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import TASKS, check_chain, check_order, make_task
-from edge_agent.types import Frame, Sample, StreamState, Task, Text
+from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task
+from edge_agent.types import Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Stats
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from edge_agent.serving.models import Models
     from edge_agent.serving.order import Pace
 
-WORDS = 64
-"""texts that wait for a task where none may be dropped; then the source waits"""
-FRAMES = 4
-"""the same of pictures, each of which takes megabytes"""
 FIRST_S = 20.0
 """seconds that a source has for its first picture when it is tried"""
 CAMERA_FPS = 30.0
@@ -86,12 +82,12 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         if not teams[0] and opened.yields is not Text:
-            raise ConfigError('tasks: pictures need a task; write tasks = ["detect:detector"]')
+            raise ConfigError(f"tasks: {fitting(opened.yields)}")
         if opened.yields is Text and pipe.report not in (None, "every") and not _folds_texts(pipe):
             raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
     except EdgeAgentError as error:
         raise type(error)(f"pipeline {pipe.name}: {error}") from None
-    room = 1 if opened.live else WORDS if opened.yields is Text else FRAMES
+    room = 1 if opened.live else opened.yields.room
     old = TOO_OLD if opened.live else math.inf
     box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
@@ -99,22 +95,22 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
 
 
 def first_sample(line: Line) -> tuple[bool | None, str]:
-    """Whether a picture comes from its source within FIRST_S, and a line about it. None for a source of text: what is
+    """Whether a sample comes from its source within FIRST_S, and a line about it. None for a source of text: what is
     read there is not read again.
     """
-    if line.opened.yields is not Frame:
+    if line.opened.yields is Text:
         uri = parse_uri(line.config.source)
         return None, f"{line.config.name}: no text is taken from {uri.scheme}, as it would be gone"
     stop, said = threading.Event(), ["nothing comes"]
-    found: list[Frame] = []
+    found: list[Sample] = []
     began = time.monotonic()
 
     def read() -> None:
         try:
             for item in line.opened.run(stop):
-                if isinstance(item, Frame):
+                if not isinstance(item, StreamState):
                     found.append(item)
-                elif isinstance(item, StreamState) and item.condition != "ok":
+                elif item.condition != "ok":
                     said.append(f"{item.condition}{item.why and f': {item.why}'}")
                 if found:
                     break
@@ -129,11 +125,11 @@ def first_sample(line: Line) -> tuple[bool | None, str]:
     ended.wait(FIRST_S)
     stop.set()
     reader.join(FIRST_S)
-    if not found:
-        return False, f"{line.config.name}: no picture within {time.monotonic() - began:.0f} s: {said[-1]}"
-    (frame,) = found[:1]
     took = time.monotonic() - began
-    return True, f"{line.config.name}: a picture of {frame.width}x{frame.height} after {took:.1f} s"
+    if not found:
+        what = line.opened.yields.words.removesuffix("s")
+        return False, f"{line.config.name}: no {what} within {took:.0f} s: {said[-1]}"
+    return True, f"{line.config.name}: {found[0].described()} after {took:.1f} s"
 
 
 def _folds_texts(pipe: Pipeline) -> bool:

@@ -160,26 +160,13 @@ def _line(text: str) -> None:
 
 def _show_message(tail: str, body: dict[str, Any]) -> None:
     """One message as a line for people."""
+    from edge_agent.events import EVENTS
+
     clock = time.strftime("%H:%M:%S")
     if "status" in body and len(body) == 1:
         _line(f"{clock} {tail:8} {body['status']}")
-    elif body.get("kind") == "detections":
-        seen = ", ".join(f"{d['label']} {d['score']:.2f}" for d in body["detections"]) or "nothing any more"
-        name = body["model"]["name"]
-        _line(f"{clock} {body['pipeline']:8} {seen}   ({name}, {body['age_ms']:.0f} ms old)")
-    elif body.get("kind") == "scores":
-        of = f'"{body["text"][:60]}"' if body["text"] else body["name"]
-        _line(f"{clock} {body['pipeline']:8} {body['label']} {body['score']:.2f}   {of}")
-    elif body.get("kind") == "spans":
-        named = ", ".join(f'{s["label"]} "{s["text"][:30]}"' for s in body["spans"]) or "nothing named"
-        _line(f'{clock} {body["pipeline"]:8} {named}   "{body["text"][:60]}"')
-    elif body.get("kind") == "anomaly":
-        verdict = {True: "unusual", False: "usual", None: ""}[body["unusual"]]
-        _line(f"{clock} {body['pipeline']:8} error {body['error']:.4g}  {verdict}")
-    elif body.get("kind") == "text":
-        _line(f'{clock} {body["pipeline"]:8} "{body["text"][:80]}"')
-    elif body.get("kind") == "gap":
-        _line(f"{clock} {body['pipeline']:8} {body['count']} events lost: {body['why']}")
+    elif (kind := body.get("kind")) in EVENTS:
+        _line(f"{clock} {body['pipeline']:8} {EVENTS[kind].words(body)}")
     elif "stream" in body and _streams.get(tail) != body["stream"]:
         _streams[tail] = body["stream"]
         why = f": {body['why']}" if body["why"] else ""

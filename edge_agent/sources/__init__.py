@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from edge_agent.errors import ConfigError, EdgeAgentError, nearest
-from edge_agent.types import Sample, StreamState
+from edge_agent.types import Audio, Frame, Sample, StreamState, Text
 from edge_agent.uri import Uri
 
 log = logging.getLogger("edge_agent")
@@ -40,8 +40,8 @@ class Opened(msgspec.Struct, frozen=True):
     run: Callable[[threading.Event], Iterator[Sample | StreamState]]
     """yields until the source ends or the event is set, and then what it took and can never take again; raises
     SourceError when it ended for good"""
-    yields: type
-    """Frame or Text: lets the chain of tasks be checked before anything starts"""
+    yields: type[Frame] | type[Text] | type[Audio]
+    """lets the chain of tasks be checked before anything starts"""
     live: bool
     """True: the newest sample wins; False: every sample is to be answered"""
     left: Callable[[], int] = lambda: 0
@@ -99,5 +99,9 @@ def open_source(uri: Uri, *, subscribe: Subscribe | None = None, resume_at: int 
     if not isinstance(opened, Opened):
         raise ConfigError(
             f'source "{uri.scheme}" gives a {type(opened).__name__}, not an Opened; ask those who made it'
+        )
+    if opened.yields not in (Frame, Text, Audio):
+        raise ConfigError(
+            f'source "{uri.scheme}" yields {opened.yields.__name__}, not Frame, Text or Audio; ask those who made it'
         )
     return opened

@@ -16,7 +16,7 @@ import msgspec
 
 from edge_agent.errors import ConfigError, EdgeAgentError, nearest
 from edge_agent.manifest import Served
-from edge_agent.types import Finding, Frame, Task, Text
+from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Scores, Spans, Task, Text
 from edge_agent.uri import Uri
 
 log = logging.getLogger("edge_agent")
@@ -28,7 +28,9 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     make: str
     """(uri, model, home) -> Task"""
     takes: type | None = None
-    """what goes in, where that does not hang on its model"""
+    """what goes in, where that does not hang on its model: a kind of sample, or of what another task finds"""
+    gives: type
+    """what comes out: what it finds, or a kind of sample for the task behind it"""
     purpose: str = ""
     """what a manifest says of the models that it needs nothing but; empty: it runs on no model"""
     default: str = ""
@@ -56,6 +58,7 @@ TASKS = {
     "detect": TaskRow(
         make="edge_agent.tasks.detect.detect:detect",
         takes=Frame,
+        gives=Detections,
         purpose="detect",
         default="detector",
         prove="edge_agent.tasks.detect.proof:prove",
@@ -68,6 +71,7 @@ TASKS = {
     "embed": TaskRow(
         make=f"{_TEXT}.understand:embed",
         takes=Text,
+        gives=Embedding,
         purpose="encode",
         default="encoder",
         prove=f"{_TEXT}.proof:prove_encoder",
@@ -80,6 +84,7 @@ TASKS = {
     "classify": TaskRow(
         make=f"{_TEXT}.understand:classify",
         takes=Text,
+        gives=Scores,
         purpose="classify",
         default="encoder",
         prove=f"{_TEXT}.proof:prove_labeller",
@@ -92,6 +97,7 @@ TASKS = {
     "tag": TaskRow(
         make=f"{_TEXT}.texthead:tag",
         takes=Text,
+        gives=Spans,
         purpose="tag",
         prove=f"{_TEXT}.proof:prove_tagger",
         compare=f"{_TEXT}.compare:compare_taggers",
@@ -103,6 +109,7 @@ TASKS = {
     "recognise": TaskRow(
         make="edge_agent.tasks.recognise.recognise:recognise",
         takes=Frame,
+        gives=Scores,
         purpose="recognise",
         prove="edge_agent.tasks.recognise.proof:prove",
         compare="edge_agent.tasks.recognise.compare:compare",
@@ -113,6 +120,7 @@ TASKS = {
     ),
     "anomaly": TaskRow(
         make="edge_agent.tasks.anomaly.anomaly:anomaly",
+        gives=Anomaly,
         purpose="anomaly",
         prove="edge_agent.tasks.anomaly.proof:prove",
         compare="edge_agent.tasks.anomaly.compare:compare",
@@ -122,14 +130,19 @@ TASKS = {
         alone=False,
         alike=True,
     ),
+    "crop": TaskRow(
+        make="edge_agent.tasks.crop.crop:crop",
+        takes=Detections,
+        gives=Frame,
+        meant=("cut", "boxes"),
+    ),
 }
 """what a config calls a task -> all there is of it"""
 PLAIN = {row.purpose: name for name, row in TASKS.items() if row.purpose}
 """what a model's manifest says it is for -> the task that needs nothing but the model"""
 MEANT = {word: name for name, row in TASKS.items() for word in row.meant}
 """what people call a task -> what it is called here"""
-WORDS: dict[type, str] = {Frame: "pictures", Text: "text", Finding: "what a task before it found"}
-"""what a kind of sample is called"""
+FOUND = "what a task before it found"
 
 
 def row_of(model: Served) -> TaskRow:
@@ -183,12 +196,13 @@ def check_order(yields: type, names: Sequence[str]) -> None:
     """As `check_chain`, by the names of the tasks alone: before their models are looked for."""
     comes = yields
     for name in names:
-        takes = TASKS[name].takes if name in TASKS else None
-        if takes is None:
+        row = TASKS.get(name)
+        if row is None or row.takes is None:
             return
-        if not issubclass(comes, takes):
-            raise _cannot(name, (takes,), comes)
-        comes = Finding
+        if not issubclass(comes, row.takes):
+            raise _cannot(name, (row.takes,), comes)
+        comes = row.gives
+    _check_end(comes, names)
 
 
 def check_chain(yields: type, chain: Sequence[tuple[str, Task]]) -> None:
@@ -201,13 +215,31 @@ def check_chain(yields: type, chain: Sequence[tuple[str, Task]]) -> None:
         if not any(issubclass(comes, kind) for kind in task.takes):
             raise _cannot(name, task.takes, comes)
         comes = getattr(task, "gives", Finding)
+    _check_end(comes, [name for name, _ in chain])
+
+
+def _check_end(comes: type, names: Sequence[str]) -> None:
+    """ConfigError where the last of these tasks leaves samples that no event says."""
+    if names and comes in (Frame, Audio):
+        raise ConfigError(f'task "{names[-1]}" gives {_words(comes)}, which no event says; put a task behind it')
+
+
+def fitting(yields: type) -> str:
+    """What to do where a source yields this and no task is named."""
+    names = [f"{name}:{row.default or 'MODEL'}" for name, row in TASKS.items() if row.takes is yields]
+    need = f"{_words(yields)} {'need' if yields is Frame else 'needs'} a task"
+    return f'{need}; write tasks = ["{names[0]}"]' if names else f"{need}; name one of your own (theirpkg.module:attr)"
+
+
+def _words(kind: type) -> str:
+    """What people call a kind of sample, or of finding."""
+    return str(getattr(kind, "words", "boxes" if kind is Detections else FOUND))
 
 
 def _cannot(name: str, takes: Sequence[type], comes: type) -> ConfigError:
     """The error of a task to which something comes that it does not take."""
-    wanted = " or ".join(WORDS.get(kind, kind.__name__) for kind in takes)
-    given = WORDS.get(comes, comes.__name__)
-    fitting = " or ".join(task for task, row in TASKS.items() if row.takes is comes)
-    mend = f"change the source, or name a task that takes {given}: {fitting}" if fitting else "give it its own pipeline"
+    wanted, given = " or ".join(map(_words, takes)), _words(comes) if comes is not Detections else FOUND
+    names = " or ".join(task for task, row in TASKS.items() if row.takes is comes is not Detections)
+    mend = f"change the source, or name a task that takes {given}: {names}" if names else "give it its own pipeline"
     verb = "come" if comes is Frame else "comes"
     return ConfigError(f'task "{name}" takes {wanted}, but {given} {verb} to it; {mend}')

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from edge_agent.errors import ModelError
@@ -17,41 +20,89 @@ from edge_agent.events import (
     TextEvent,
     rfc3339,
 )
-from edge_agent.types import Anomaly, Detections, Embedding, Finding, Frame, Sample, Scores, Spans, Text
+from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Sample, Scores, Spans, Text
 
 SampleOrFinding: TypeAlias = Sample | Finding
 
 
+Head = dict[str, Any]
+"""the fields that every event has"""
+
+
 def to_event(found: SampleOrFinding, pipeline: str) -> Event:
-    """The event of one finding, not yet numbered; `age_ms` is the sample's age when the finding was ready."""
+    """The event of one finding, not yet numbered; `age_ms` is the sample's age when the finding was ready. ModelError
+    for what no event says.
+    """
     sample, ready = (found.of, found.mono) if isinstance(found, Finding) else (found, time.monotonic())
-    head: dict[str, Any] = {
+    head: Head = {
         "pipeline": pipeline,
         "at": rfc3339(sample.at),
         "age_ms": round((ready - sample.mono) * 1000, 1),
     }
+    if isinstance(found, Text):
+        return TextEvent(**head, text=found.text)
     if not isinstance(found, Finding):
-        if isinstance(found, Text):
-            return TextEvent(**head, text=found.text)
-        raise ModelError(f"{pipeline}: a {type(found).__name__} has no event of its own; give the pipeline a task")
+        raise ModelError(f"{pipeline}: no event holds {found.words} alone; give the pipeline a task")
     head["model"] = found.model
     head["spent_ms"] = {stage: round(ms, 3) for stage, ms in found.spent_ms.items()}
-    text = sample.text if isinstance(sample, Text) else ""
-    name = sample.name if isinstance(sample, Frame) else ""
-    what = found.what
-    if isinstance(what, Detections):
-        assert isinstance(sample, Frame)
-        return DetectionsEvent(**head, width=sample.width, height=sample.height, name=name, detections=detections(what))
-    if isinstance(what, Scores):
-        scores = {label: round(score, 4) for label, score in what.scores.items()}
-        return ScoresEvent(**head, text=text, name=name, label=what.label, score=round(what.score, 4), scores=scores)
-    if isinstance(what, Spans):
-        return SpansEvent(**head, text=text, spans=spans(what, text))
-    if isinstance(what, Embedding):
-        return TextEvent(**head, text=text, embedding=[round(float(x), 6) for x in what.vector])
-    if isinstance(what, Anomaly):
-        return AnomalyEvent(**head, name=name, error=what.error, limit=what.limit, unusual=what.unusual)
-    raise ModelError(f"{pipeline}: no event holds {type(what).__name__} yet")
+    said = _SAID.get(type(found.what))
+    if said is None:
+        raise ModelError(f"{pipeline}: no event holds {type(found.what).__name__} yet")
+    if not isinstance(sample, said.of):
+        what = type(found.what).__name__.lower()
+        raise ModelError(f"{pipeline}: no event holds {what} of {sample.words}; mend the task")
+    return said.event(head, sample, found.what)
+
+
+def in_view(item: SampleOrFinding) -> Counter[object] | None:
+    """What there is of each kind, by which a report tells a change; None for what is always reported."""
+    said = _SAID.get(type(item.what)) if isinstance(item, Finding) else None
+    return said.view(item.of, item.what) if said is not None and isinstance(item, Finding) else None
+
+
+def _detections(head: Head, sample: Frame, what: Detections) -> Event:
+    rows = detections(what)
+    return DetectionsEvent(**head, width=sample.width, height=sample.height, name=sample.name, detections=rows)
+
+
+def _scores(head: Head, sample: Sample, what: Scores) -> Event:
+    scores = {label: round(score, 4) for label, score in what.scores.items()}
+    label, score = what.label, round(what.score, 4)
+    return ScoresEvent(**head, text=sample.text, name=sample.name, label=label, score=score, scores=scores)
+
+
+def _spans(head: Head, sample: Text, what: Spans) -> Event:
+    return SpansEvent(**head, text=sample.text, spans=spans(what, sample.text))
+
+
+def _vector(head: Head, sample: Text, what: Embedding) -> Event:
+    return TextEvent(**head, text=sample.text, embedding=[round(float(x), 6) for x in what.vector])
+
+
+def _anomaly(head: Head, sample: Sample, what: Anomaly) -> Event:
+    return AnomalyEvent(**head, name=sample.name, error=what.error, limit=what.limit, unusual=what.unusual)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What becomes of one kind of finding."""
+
+    event: Callable[[Head, Any, Any], Event]
+    of: type | tuple[type, ...] = (Frame, Text, Audio)
+    """samples in which such a thing can be found"""
+    view: Callable[[Sample, Any], Counter[object] | None] = lambda sample, what: None
+    """what of it a report looks at; None: it is always reported"""
+
+
+_SAID: dict[type, _Said] = {
+    Detections: _Said(_detections, Frame, lambda sample, what: Counter(what.label.tolist())),
+    # each text is reported
+    Scores: _Said(_scores, view=lambda sample, what: None if isinstance(sample, Text) else Counter([what.label])),
+    Spans: _Said(_spans, Text),
+    Embedding: _Said(_vector, Text),
+    Anomaly: _Said(_anomaly, view=lambda sample, what: None if what.unusual is None else Counter([what.unusual])),
+}
+"""what was found -> what becomes of it"""
 
 
 def spans(what: Spans, text: str) -> list[Span]:

@@ -10,9 +10,9 @@ from typing import TypeAlias
 import msgspec
 
 from edge_agent.config import Pipeline
-from edge_agent.events import AnomalyEvent, DetectionsEvent, Event, ScoresEvent, SpansEvent, TextEvent, kind_of
-from edge_agent.types import Anomaly, Detections, Finding, Frame, Sample, Scores, Text
-from edge_agent.walk.event import SampleOrFinding, to_event
+from edge_agent.events import Event, kind_of
+from edge_agent.types import Finding, Sample
+from edge_agent.walk.event import SampleOrFinding, in_view, to_event
 
 Reporter: TypeAlias = Callable[["Iterable[SampleOrFinding] | None"], "Iterable[SampleOrFinding]"]
 """Findings of one sample -> those to report; None when the samples have ended."""
@@ -49,11 +49,11 @@ class Report:
         """Make the event of a finding, and keep it, or what it is folded with."""
         event = to_event(found, self._pipe.name)
         folds = self._class_of(event) == "telemetry" and self._saving()
-        self._put_each(self._fold(event, folds, _mark(found.of if isinstance(found, Finding) else found)))
+        self._put_each(self._fold(event, folds, (found.of if isinstance(found, Finding) else found).mark))
 
     def done(self, sample: Sample) -> None:
         """All that is reported of this sample was kept."""
-        self._done = _mark(sample)
+        self._done = sample.mark
         # what is held back would not come again
         if not self._fold.holds and not self._late:
             self._pass()
@@ -76,11 +76,6 @@ class Report:
             self._passed(self._done)
 
 
-def _mark(sample: Sample) -> int | None:
-    """Where its source resumes behind it; None where it has no such place."""
-    return sample.mark if isinstance(sample, Text) else None
-
-
 def reporter(how: str) -> Reporter:
     """The report that a config asks for: "every", "changes" or "summary:10s"."""
     if how == "every":
@@ -90,33 +85,19 @@ def reporter(how: str) -> Reporter:
     return _summary(float(how.removeprefix("summary:").removesuffix("s")))
 
 
-def _labels(item: SampleOrFinding) -> Counter[object] | None:
-    """What is in view; None for what is always reported."""
-    if not isinstance(item, Finding):
-        return None
-    if isinstance(item.what, Detections):
-        return Counter(item.what.label.tolist())
-    if isinstance(item.what, Scores) and isinstance(item.of, Frame):
-        return Counter([item.what.label])
-    if isinstance(item.what, Anomaly) and item.what.unusual is not None:
-        return Counter([item.what.unusual])
-    return None
-
-
 def _changes() -> Reporter:
     """Detections when how many of each label are in view differs from the last reported; so the label of a frame, and
-    whether a sample is unusual; all else always.
+    whether a sample is unusual; all else always. Where a sample has several findings, of all of them together.
     """
     last: Counter[object] = Counter()
 
     def report(found: Iterable[SampleOrFinding] | None) -> Iterator[SampleOrFinding]:
         nonlocal last
-        for item in found or ():
-            labels = _labels(item)
-            if labels is None or labels != last:
-                if labels is not None:
-                    last = labels
-                yield item
+        seen = [(item, in_view(item)) for item in found or ()]
+        views = [view for _, view in seen if view is not None]
+        now = sum(views, Counter[object]())
+        same, last = now == last, now if views or not seen else last
+        yield from (item for item, view in seen if view is None or not same)
 
     return report
 
@@ -134,7 +115,7 @@ def _summary(seconds: float) -> Reporter:
             yield best
             best, most = None, -1
         for item in found or ():
-            labels = _labels(item)
+            labels = in_view(item)
             if labels is None:
                 yield item
             elif sum(labels.values()) > most:
@@ -165,7 +146,7 @@ class Folder:
         `event` None: the samples have ended. Of repeats the last goes out; its `repeats` is how many it stands for.
         """
         held, self._held = self._held, None
-        if held is not None and event is not None and saving and _says(held[0]) == _says(event):
+        if held is not None and event is not None and saving and held[0].says() == event.says():
             self._held = msgspec.structs.replace(event, repeats=held[0].repeats + 1), mark
             return
         if held is not None:
@@ -174,16 +155,3 @@ class Folder:
             self._held = event, mark
         elif event is not None:
             yield event, mark
-
-
-def _says(event: Event) -> object:
-    """What makes two events repeats of each other: the labels of the boxes, or of the text."""
-    if isinstance(event, DetectionsEvent):
-        return sorted(box.label for box in event.detections)
-    if isinstance(event, ScoresEvent):
-        return event.text, event.label
-    if isinstance(event, SpansEvent):
-        return event.text, event.spans
-    if isinstance(event, AnomalyEvent) and event.unusual is not None:
-        return event.unusual
-    return event.text if isinstance(event, TextEvent) else event

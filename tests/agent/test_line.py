@@ -74,7 +74,7 @@ def test_texts_answered_at_once_keep_their_order_and_get_the_same_vectors(tmp_pa
         found: list[Finding] = []
         samples = [Text(text, 0.0, 0.0) for text in lines]
         run_abreast(samples, line.teams, reporter("every"), found.append, line.stats, line.box.close)  # type: ignore[arg-type]
-        assert [one.of.text for one in found] == lines  # type: ignore[union-attr]
+        assert [one.of.text for one in found] == lines
         answers.append(np.array([one.what.vector for one in found]))  # type: ignore[union-attr]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
 

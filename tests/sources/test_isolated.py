@@ -15,6 +15,7 @@ import pytest
 from edge_agent.device import sandbox
 from edge_agent.errors import ConfigError
 from edge_agent.sources import Opened, isolated, open_source
+from edge_agent.types import Frame
 from edge_agent.uri import parse_uri
 from tests.sources.servers import Camera, Server, certificate, mjpeg_server, rtsp_server, running, served_with
 
@@ -93,7 +94,7 @@ def test_what_it_logs_is_logged_here(camera: Camera, caplog: pytest.LogCaptureFi
 def test_only_what_is_of_the_network() -> None:
     for text in ("camera:0", "files:.", "pipe:true?width=8&height=8", "lines:-"):
         with pytest.raises(ConfigError, match=r"isolate: .* is not of the network"):
-            isolated.isolated(parse_uri(text), Opened(lambda stop: iter(()), object, True))
+            isolated.isolated(parse_uri(text), Opened(lambda stop: iter(()), Frame, True))
 
 
 HEAD = "import msgspec, os, struct, sys, time\nfrom edge_agent.sources.isolated import *\n"

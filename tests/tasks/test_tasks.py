@@ -39,7 +39,7 @@ def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
 
 
 def test_a_task_without_a_model_of_its_own_has_to_name_one(tmp_path: Path) -> None:
-    assert {name for name, row in TASKS.items() if not row.default} == {"recognise", "anomaly", "tag"}
+    assert {name for name, row in TASKS.items() if row.purpose and not row.default} == {"recognise", "anomaly", "tag"}
     with pytest.raises(ConfigError, match='"recognise:": which model\\? write "recognise:MODEL"'):
         make_task(parse_uri("recognise:"), serve, tmp_path)
 
@@ -101,6 +101,8 @@ def test_each_task_must_take_what_comes_to_it(tmp_path: Path) -> None:
     check_chain(Frame, [])
     check_chain(Frame, [("detect:x", detect), ("count", counter)])
     check_chain(Frame, [("detect:x", detect), ("crop", cropper), ("detect:y", detect)])
+    with pytest.raises(ConfigError, match='task "crop" gives pictures, which no event says; put a task behind it'):
+        check_chain(Frame, [("detect:x", detect), ("crop", cropper)])
     with pytest.raises(ConfigError, match='task "detect:x" takes pictures, but text comes to it'):
         check_chain(Text, [("detect:x", detect)])
     with pytest.raises(ConfigError, match='task "detect:y" takes pictures, but what a task before it found comes'):

@@ -1,0 +1,1 @@
+"""The pictures of what was found in a picture."""

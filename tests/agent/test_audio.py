@@ -1,0 +1,125 @@
+"""A third kind of sample: sound from a source and a task of a test goes the whole way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent import tasks
+from edge_agent.agent.capture import capture
+from edge_agent.agent.line import first_sample, make_line
+from edge_agent.config import Pipeline
+from edge_agent.errors import ConfigError, ModelError
+from edge_agent.events import Event, ScoresEvent
+from edge_agent.serving.models import Models
+from edge_agent.sources import SCHEMES, Here, Opened
+from edge_agent.tasks import TASKS, TaskRow
+from edge_agent.types import Audio, Detections, Finding, Frame, ModelRef, Scores, Spans, StreamState
+from edge_agent.uri import Uri
+from edge_agent.walk.event import to_event
+from edge_agent.walk.pipeline import run
+from edge_agent.walk.report import Report
+
+MODEL = ModelRef("ear", "1", "0" * 64)
+LOUD = (0.0, 0.0, 0.9, 0.9, 0.0)
+
+
+def sound(level: float = 0.0) -> Audio:
+    return Audio(np.full(1600, level, np.float32), 1.7e9, 1.0)
+
+
+def tone(uri: Uri, here: Here) -> Opened:
+    """A source of five samples, of which two are loud."""
+
+    def samples(stop: threading.Event) -> Iterator[Audio | StreamState]:
+        yield StreamState("ok")
+        yield from map(sound, LOUD)
+
+    return Opened(samples, Audio, live=False)
+
+
+class Loud:
+    """A task that says how loud it is."""
+
+    takes: tuple[type, ...] = (Audio,)
+
+    def __call__(self, item: Audio) -> Iterator[Finding]:
+        level = float(np.abs(item.samples).max())
+        label = "loud" if level > 0.5 else "quiet"
+        yield Finding(item, Scores(label, 1.0, {label: 1.0}), MODEL)
+
+
+def loud(uri: Uri, model: object, home: Path) -> Loud:
+    return Loud()
+
+
+@pytest.fixture(autouse=True)
+def ears(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(SCHEMES, "tone", f"{__name__}:tone")
+    monkeypatch.setitem(TASKS, "loud", TaskRow(make=f"{__name__}:loud", takes=Audio, gives=Scores))
+
+
+def line(*names: str, **more: Any) -> Any:
+    return make_line(Pipeline("hall", "tone:", list(names), **more), Models(threads=1), None)
+
+
+@pytest.mark.parametrize(("report", "said"), [("every", 5), ("changes", 3), (None, 5)])
+def test_sound_goes_through_line_report_and_event(report: str | None, said: int) -> None:
+    made, events = line("loud", report=report), list[Event]()
+    assert made.box.size == Audio.room
+    capture(made, threading.Event(), lambda: None)
+    out = Report(made.config, False, lambda event, kind, mark: events.append(event), lambda mark: None, lambda: False)
+    run(made.box, made.teams[0], out.worth, out.keep, made.stats, out.done)
+    out.end()
+    assert made.stats.samples == 5 and made.stats.bad == 0 and len(events) == said
+    assert all(isinstance(event, ScoresEvent) and not event.text and not event.name for event in events)
+    assert {event.label for event in events if isinstance(event, ScoresEvent)} == {"loud", "quiet"}
+    assert first_sample(line("loud"))[1].startswith("hall: 0.1 s of sound after ")
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ([], r'tasks: sound needs a task; write tasks = \["loud:MODEL"\]'),
+        (["detect:x"], 'task "detect" takes pictures, but sound comes to it; change the source, or name a task'),
+        (["classify:x"], 'task "classify" takes text, but sound comes to it'),
+        (["loud", "embed:x"], 'task "embed" takes text, but what a task before it found comes to it'),
+        (["crop"], 'task "crop" takes boxes, but sound comes to it'),
+    ],
+)
+def test_a_chain_that_cannot_hear_is_refused(names: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=f"pipeline hall: .*{says}"):
+        line(*names)
+
+
+def test_where_no_task_hears_a_task_of_ones_own_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(TASKS, "loud")
+    with pytest.raises(ConfigError, match="sound needs a task; name one of your own"):
+        line()
+    assert tasks.fitting(Frame) == 'pictures need a task; write tasks = ["detect:detector"]'
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (Spans(np.zeros(0, np.int32), np.zeros(0, np.int32), (), np.zeros(0, np.float32)), "no event holds spans of"),
+        (Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), {}), "detections of"),
+        (object(), "no event holds object yet"),
+        (None, "no event holds sound alone; give the pipeline a task"),
+    ],
+)
+def test_what_no_event_says_of_sound_is_said(what: Any, says: str) -> None:
+    with pytest.raises(ModelError, match=f"hall: .*{says}"):
+        to_event(sound() if what is None else Finding(sound(), what, MODEL), "hall")
+
+
+def test_sound_of_another_form_is_refused_at_birth() -> None:
+    for samples in (np.zeros((2, 8), np.float32), np.zeros(8, np.int16)):
+        with pytest.raises(ValueError, match=r"an Audio is \(n,\) float32 of one channel"):
+            Audio(samples, 0.0, 0.0)  # type: ignore[arg-type]
