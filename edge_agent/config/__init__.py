@@ -1,0 +1,30 @@
+"""The config: TOML in, frozen structs out.
+
+Secrets never stand in the file: it names a file that holds one, or a systemd credential
+(``password_file = "credential:mqtt"`` reads ``$CREDENTIALS_DIRECTORY/mqtt``).
+"""
+
+from edge_agent.config.broker import BrokerAddress, parse_broker
+from edge_agent.config.check import checked_mqtt
+from edge_agent.config.load import dotted, load, of, parse, secret, store_path, warnings
+from edge_agent.config.sections import RESERVED, Config, Device, Mqtt, Pipeline, Store, level
+
+__all__ = [
+    "RESERVED",
+    "BrokerAddress",
+    "Config",
+    "Device",
+    "Mqtt",
+    "Pipeline",
+    "Store",
+    "checked_mqtt",
+    "dotted",
+    "level",
+    "load",
+    "of",
+    "parse",
+    "parse_broker",
+    "secret",
+    "store_path",
+    "warnings",
+]

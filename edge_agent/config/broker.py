@@ -1,0 +1,55 @@
+"""The broker's address in a config."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from edge_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+
+
+class BrokerAddress(NamedTuple):
+    """Where a broker listens."""
+
+    host: str
+    port: int
+    secure: bool
+    """TLS"""
+    path: str | None
+    """of MQTT over WebSockets; None: plain MQTT"""
+
+
+def parse_broker(url: str) -> BrokerAddress:
+    """``mqtt[s]://host[:port]`` or ``ws[s]://host[:port]/path``."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        shown = "the address" if "@" in url else f'"{url}"'  # what stands before an @ may be a password
+        raise ConfigError(f"mqtt.url: {shown}: {error}; write mqtt://host[:port]") from None
+    if "@" in url:
+        raise ConfigError("mqtt.url: no user or password in the address; use mqtt.username and mqtt.password_file")
+    if parts.scheme not in PORTS or not parts.hostname or port == 0 or _holds_more(parts):
+        whole = "mqtt://host[:port], mqtts://host[:port], ws://host/path or wss://host/path"
+        mend = "; write mqtts:// for TLS" if parts.scheme in ("ssl", "tls") else "; write mqtt:// before the host"
+        raise ConfigError(f'mqtt.url: "{url}" is not {whole}{"" if parts.scheme in PORTS else mend}')
+    path = (parts.path or "/mqtt") + (parts.query and f"?{parts.query}") if _is_web(parts) else None
+    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme in ("mqtts", "wss"), path)
+
+
+def _is_web(parts: SplitResult) -> bool:
+    return parts.scheme in ("ws", "wss")
+
+
+def _holds_more(parts: SplitResult) -> bool:
+    """Whether something stands in it that has no meaning there."""
+    if parts.fragment or re.search(r"\s", parts.netloc + parts.path):
+        return True
+    return not _is_web(parts) and (parts.path not in ("", "/") or bool(parts.query))

@@ -1,0 +1,139 @@
+"""What the types of a config cannot say: names that differ, addresses that can be read, paths made absolute."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.config.broker import parse_broker
+from edge_agent.config.sections import CLASSES, EVENT_KINDS, RESERVED, Config, Mqtt, Pipeline, level
+from edge_agent.errors import ConfigError, nearest
+from edge_agent.uri import Uri, parse_uri
+
+
+def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
+    """The config with what it leaves out, and its paths made absolute from `base`; `table` is what was written.
+
+    Raises ConfigError.
+    """
+    device, store = config.device, config.store
+    if "id" not in table.get("device", {}):
+        device = msgspec.structs.replace(device, id=_host())
+    _check_names(config.pipeline)
+    for at, pipe in enumerate(config.pipeline):
+        _check_classes(f"pipeline[{at}]", pipe)
+        _check_uris(f"pipeline[{at}]", pipe)
+    if store.path is not None:
+        store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
+    mqtt = checked_mqtt(config.mqtt, base)
+    pipes = [
+        msgspec.structs.replace(
+            pipe, source=_based(pipe.source, base), tasks=[_task_based(task, base) for task in pipe.tasks]
+        )
+        for pipe in config.pipeline
+    ]
+    return msgspec.structs.replace(config, device=device, mqtt=mqtt, store=store, pipeline=pipes)
+
+
+def _host() -> str:
+    """The host's name, as a device may be called."""
+    import socket
+
+    return re.sub(r"[^A-Za-z0-9_.\-]", "-", socket.gethostname())[:64].lstrip("-._") or "edge"
+
+
+def _check_names(pipes: list[Pipeline]) -> None:
+    seen: set[str] = set()
+    for at, name in enumerate(pipe.name for pipe in pipes):
+        if level(name) in seen:
+            dots = " (in topics, where a dot is written _)" if "." in "".join(pipe.name for pipe in pipes) else ""
+            raise ConfigError(f'pipeline[{at}].name: "{name}" stands twice{dots}; give each its own name')
+        if name in RESERVED:
+            raise ConfigError(f'pipeline[{at}].name: "{name}" is a topic of the device itself; choose another')
+        seen.add(level(name))
+
+
+def _check_classes(where: str, pipe: Pipeline) -> None:
+    kinds = pipe.cls if isinstance(pipe.cls, dict) else {EVENT_KINDS[0]: pipe.cls}
+    for kind, cls in kinds.items():
+        for given, known in ((kind, EVENT_KINDS), (cls, CLASSES)):
+            if given not in known:
+                raise ConfigError(f'{where}.class: "{given}" is none{nearest(given, known)}')
+
+
+def _check_uris(where: str, pipe: Pipeline) -> None:
+    for key, text, example in _uris(pipe):
+        try:
+            if not text.strip():
+                raise ConfigError(f'"" names none; write e.g. "{example}"')
+            parse_uri(text if key == "source" or ":" in text else f"{text}:")
+        except ConfigError as error:
+            raise ConfigError(f"{where} ({pipe.name}): {key}: {error}") from None
+
+
+def _uris(pipe: Pipeline) -> Iterator[tuple[str, str, str]]:
+    """Key, text and an example of what stands there."""
+    yield "source", pipe.source, "camera:0"
+    for task in pipe.tasks:
+        yield "tasks", task, "detect:detector"
+
+
+def checked_mqtt(mqtt: Mqtt, base: Path) -> Mqtt:
+    """What goes together in it, and its paths made absolute. ConfigError."""
+    given = {key for key in ("ca", "cert", "key", "password_file", "signers") if getattr(mqtt, key) is not None}
+    if mqtt.url is not None and not parse_broker(mqtt.url).secure:
+        for key in ("ca", "cert", "key"):
+            if key in given:
+                scheme = mqtt.url.partition(":")[0]
+                mend = f"{scheme}:// is not encrypted, and would not use it; write {scheme}s://"
+                raise ConfigError(f"mqtt.{key}: {mend}")
+    if len(given & {"cert", "key"}) == 1:
+        raise ConfigError("mqtt: cert and key come together; give both or none")
+    if mqtt.password_file and not mqtt.username:
+        raise ConfigError("mqtt.password_file: needs mqtt.username beside it")
+    files = {key: getattr(mqtt, key) for key in given if not getattr(mqtt, key).startswith("credential:")}
+    return msgspec.structs.replace(mqtt, **{key: _path(f"mqtt.{key}", files[key], base) for key in sorted(files)})
+
+
+def _path(what: str, given: str, base: Path) -> str:
+    """A path of the config made absolute. ConfigError where it cannot be one."""
+    try:
+        if "\0" in given:
+            raise ValueError("a path holds no NUL")
+        return str(base / Path(given).expanduser())
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f'{what}: "{given}": {str(error).rstrip(".")}; write a path from /') from None
+
+
+def _text(what: str, uri: Uri) -> str:
+    """A URI as text. ConfigError where its path would be read as options."""
+    if parse_uri(str(uri)) != uri:
+        raise ConfigError(f'{what}: "{uri}": the folder\'s name reads as options; rename it')
+    return str(uri)
+
+
+def _based(source: str, base: Path) -> str:
+    """A source of files with its path made absolute."""
+    uri = parse_uri(source)
+    if uri.scheme not in ("files", "lines") or uri.rest in ("-", ""):
+        return source
+    if uri.scheme == "files" and glob.has_magic(uri.rest):
+        base = Path(glob.escape(str(base)))
+    return _text("source", Uri(uri.scheme, _path("source", uri.rest, base), uri.options))
+
+
+def _task_based(task: str, base: Path) -> str:
+    """A task with its labels file, and its model where that is a path and no name, made absolute."""
+    uri = parse_uri(task if ":" in task else f"{task}:")
+    made = uri
+    if "labels" in uri.options:
+        made = Uri(uri.scheme, uri.rest, {**uri.options, "labels": _path("labels", uri.options["labels"], base)})
+    is_file = uri.rest.endswith((".onnx", ".tflite")) and (base / uri.rest).is_file()
+    if ":" not in uri.scheme and ("/" in uri.rest or is_file):
+        return _text("tasks", Uri(uri.scheme, _path("tasks", uri.rest, base), made.options))
+    return task if made == uri else str(made)

@@ -1,0 +1,174 @@
+"""A config file: read, checked, and what is to be said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_agent import toml
+from edge_agent.config.check import checked
+from edge_agent.config.sections import Config, Pipeline, level
+from edge_agent.errors import ConfigError, EdgeAgentError, ManifestError, SourceError
+from edge_agent.files import others_may, read_regular
+from edge_agent.redact import HIDDEN, redact
+from edge_agent.uri import NETWORK, parse_uri
+
+log = logging.getLogger("edge_agent")
+
+MOST_BYTES = 1_000_000
+"""of a config file"""
+MOST_SECRET = 64_000
+"""bytes of a file that holds a secret"""
+MEANT = {
+    "id": "name device",
+    "name": "id",
+    "threads": "device",
+    "host": "url mqtt",
+    "server": "url mqtt",
+    "broker": "url mqtt",
+    "port": "url",
+    "url": "source mqtt",
+    "tls": "ca",
+    "cafile": "ca",
+    "ca_file": "ca",
+    "certfile": "cert",
+    "user": "username",
+    "password": "password_file",
+    "topic": "prefix",
+    "path": "source store",
+    "size": "max_bytes",
+    "camera": "source pipeline",
+    "input": "source",
+    "stream": "source",
+    "task": "tasks",
+    "model": "tasks",
+    "detector": "tasks",
+    "interval": "report",
+    "qos": "class",
+}
+"""what people call a key or section -> what it may be here (see `nearest`)"""
+OUR_OPTIONS = {"fps", "stall", "dark", "frozen", "pause"}
+"""options of these, which stand behind a #"""
+
+
+def load(path: str | Path, pipelines: bool = True) -> Config:
+    """Read and check a config file; `pipelines`: it is to have some.
+
+    Relative paths in it are relative to the file. Raises ConfigError: one line with the file, the key and the mend.
+    """
+    path = Path(path)
+    with of(path):
+        text, real = toml.read_text(path, MOST_BYTES), path.resolve()
+        _refuse_a_stranger_s(real)
+        config = parse(text, base=real.parent, pipelines=pipelines)
+    _warn_of_readers(real, config)
+    return config
+
+
+def _refuse_a_stranger_s(path: Path) -> None:
+    """ConfigError for a file that others may change: it starts programs (``pipe:``, ``their.module:``)."""
+    for place, what in ((path, "it"), (path.parent, "its folder")):
+        if others_may(place)[1]:
+            mode = f"mode {place.stat().st_mode & 0o7777:04o}"
+            raise ConfigError(f"others may write {what} ({mode}), and it says what runs here; chmod go-w {place}")
+
+
+def _warn_of_readers(path: Path, config: Config) -> None:
+    """Say which secrets others on this machine may read, and which files of the broker's they may replace, as ssh
+    does.
+    """
+    mqtt = config.mqtt
+    inside = any(HIDDEN in redact(pipe.source) for pipe in config.pipeline)
+    secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.key": mqtt.key, "a source's password": inside and path}
+    for what, where in {**secrets, "mqtt.ca": mqtt.ca, "mqtt.cert": mqtt.cert}.items():
+        if not where or str(where).startswith("credential:"):
+            continue
+        with contextlib.suppress(OSError):  # what is not there is said where it is needed
+            place = Path(where)
+            read, write = others_may(place)
+            if write or (read and what in secrets):
+                how = "written" if write else "read"
+                log.warning("%s: %s can be %s by others; chmod g-w,o-rwx %s", path, what, how, place)
+            elif others_may(place.parent)[1]:
+                log.warning("%s: %s can be replaced by others; chmod go-w %s", path, what, place.parent)
+
+
+@contextlib.contextmanager
+def of(path: str | Path) -> Iterator[None]:
+    """What goes wrong within is the doing of this config: its errors name the file, and what can never work as it is
+    written there ends with the exit code of a wrong config.
+    """
+    try:
+        yield
+    except EdgeAgentError as error:
+        wrong = isinstance(error, ConfigError | SourceError | ManifestError)
+        raise (ConfigError if wrong else type(error))(f"{path}: {error}") from None
+
+
+def parse(text: str, base: Path | None = None, pipelines: bool = True) -> Config:
+    """Check a config's text; `base` is the folder that its relative paths start from."""
+    table = toml.parse(text)
+    config = toml.convert(table, Config, MEANT)
+    if pipelines and not config.pipeline:
+        raise ConfigError("no [[pipeline]]; add one with name and source")
+    return checked(config, base or Path.cwd(), table)
+
+
+def warnings(pipe: Pipeline) -> list[str]:
+    """What is no mistake, but may be meant otherwise; each one line that names the pipeline and the key."""
+    told = []
+    uri = parse_uri(pipe.source)
+    if uri.scheme in NETWORK:
+        query = uri.rest.partition("?")[2]
+        ours = sorted({pair.partition("=")[0] for pair in query.split("&")} & OUR_OPTIONS - set(uri.options))
+        if ours:
+            named = ", ".join(ours)
+            told.append(
+                f"pipeline {pipe.name}: source: {named} stands behind ?, so it is for the camera; our own options "
+                f"stand behind #, as in {uri.scheme}://…#{ours[0]}=…"
+            )
+    path = Path(uri.rest)
+    if uri.scheme == "lines" and uri.rest != "-" and not path.exists():
+        told.append(f"pipeline {pipe.name}: source: {path} is not there yet; it is waited for")
+    return told
+
+
+def dotted(config: Config) -> list[str]:
+    """What is to be said of names with a dot, a line each."""
+    names = [("device.id", config.device.id), *(("pipeline", pipe.name) for pipe in config.pipeline)]
+    mapped = [(what, name) for what, name in names if "." in name]
+    why = "in topics, since NATS and RabbitMQ read a dot as the end of a level; events keep the name"
+    told = [f'{what} "{name}" is written {level(name)} {why}' for what, name in mapped]
+    prefix = config.mqtt.prefix
+    return told + [f'mqtt.prefix "{prefix}": to NATS and RabbitMQ its dot ends a level'] * ("." in prefix)
+
+
+def secret(where: str, key: str) -> str:
+    """Read a secret from a file or from ``credential:NAME``. ConfigError, which names `key`, when it cannot be had."""
+    if where.startswith("credential:"):
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            raise ConfigError(f"{key}: {where}: no systemd credentials here; start as a service or give a file")
+        path = Path(folder) / where.removeprefix("credential:")
+    else:
+        path = Path(where)
+    try:
+        return read_regular(path, MOST_SECRET).decode("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        mend = "check the path, its owner and mode"
+        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}); {mend}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {path} holds other bytes than UTF-8; save it as UTF-8") from None
+
+
+def store_path(config: Config) -> Path:
+    """Where the events wait: as configured, else under systemd's state folder, else under the user's."""
+    if config.store.path:
+        return Path(config.store.path)
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0]) / "outbox"
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "edge-agent" / config.device.id

@@ -1,0 +1,113 @@
+"""The sections of a config file. The unit of each field stands in its docstring."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+import msgspec
+
+from edge_agent.events import AnyEvent, GapEvent, kind_of
+from edge_agent.toml import PREFIX, REPORT, Name
+
+
+def level(name: str) -> str:
+    """A device's or a pipeline's name as it stands in topics: NATS and RabbitMQ read a dot as the end of a level."""
+    return name.replace(".", "_")
+
+
+RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
+"""Pipeline names that would collide with topics of the device itself."""
+
+_LEVELS = "1 to 3 topic levels without + # or spaces"
+_REPORTS = '"changes", "every" or "summary:10s"'
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+CLASSES = ("alert", "telemetry")
+EVENT_KINDS = tuple(kind_of(event) for event in get_args(AnyEvent) if event is not GapEvent)
+"""of events; gaps are alerts always"""
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[device]``."""
+
+    id: Name = "edge"
+    """name in topics and event ids; the host's name when the config has none"""
+    threads: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
+    """cores that the models may use together; 0: those that the process may run on"""
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[mqtt]``. Without a url nothing is sent, and events wait in the store."""
+
+    url: Annotated[str, msgspec.Meta(examples=["mqtt://broker.local"])] | None = None
+    """mqtt://host[:1883], mqtts://host[:8883], or over WebSockets ws://host[:80]/path, wss://host[:443]/path"""
+    prefix: Annotated[str, msgspec.Meta(pattern=PREFIX, description=_LEVELS)] = "edge/v1"
+    """1 to 3 topic levels before the device's id"""
+    username: Text | None = None
+    password_file: Text | None = None
+    """path, or credential:NAME"""
+    ca: Text | None = None
+    """PEM of the authority that signed the broker's certificate; the system's own otherwise"""
+    cert: Text | None = None
+    """PEM of the device's certificate (mTLS)"""
+    key: Text | None = None
+    """PEM of its private key"""
+    ack: bool = False
+    """true: an alert stays in the store until a consumer acknowledges it on PREFIX/DEVICE/ack"""
+    signers: str | None = None
+    """PEM of Ed25519 public keys: acknowledgements and commands count only if one of them signed them"""
+    keepalive: Annotated[int, msgspec.Meta(ge=2, le=3600)] = 15
+    """seconds; a silent network is noticed after about one and a half of these"""
+    longest_pause_s: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 30.0
+    """seconds, longest pause before it connects again: pauses begin with less than half a second and double, each with
+    jitter"""
+
+
+class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[store]``: where events wait."""
+
+    path: Text | None = None
+    """folder; $STATE_DIRECTORY/outbox under systemd, else ~/.local/state/edge-agent/DEVICE"""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000, le=10**15)] = 256_000_000
+    """bytes on disk; when full the oldest telemetry goes first, then the oldest alerts, declared by a gap event"""
+    max_events: Annotated[int, msgspec.Meta(ge=1000, le=10**12)] | None = None
+    """events that may wait on disk, beside max_bytes; what goes then, goes as for max_bytes; no bound, when absent"""
+    expire_hours: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """events that waited longer are dropped, declared by a gap event; never, when absent"""
+    bytes_per_day: Annotated[int, msgspec.Meta(ge=10_000, le=10**15)] | None = None
+    """bytes that may be sent a day (UTC); the last fifth of them is kept for alerts, repeats of telemetry are folded
+    while telemetry waits; no bound, when absent"""
+
+
+class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[[pipeline]]``: one source and what is done with what it yields."""
+
+    name: Name
+    source: Annotated[str, msgspec.Meta(min_length=1, examples=["camera:0"])]
+    """scheme:rest?option=value, see the README's table"""
+    tasks: Annotated[list[str], msgspec.Meta(examples=[["detect:detector"]])] = []
+    """in order, e.g. "detect:detector"; none: the sample itself goes out"""
+    report: Annotated[str, msgspec.Meta(pattern=REPORT, description=_REPORTS)] | None = None
+    """changes: when the labels in view differ from those last reported; every: each result; summary:10s: the fullest
+    of each 10 s; when absent, changes for live sources and every for others"""
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    """samples that are answered at once, each on its share of the cores; 1: one after the other, on all of them, each
+    as fresh as can be: fewer answers, but sooner ones; 0: as was measured, where they come faster than one at a time
+    can be answered"""
+    isolate: bool = False
+    """a camera of the network (http, https, rtsp, rtsps) is read and decoded in a process of its own, locked in"""
+    cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
+    """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
+    and what is not named is an alert"""
+
+    def class_of(self, kind: str) -> str:
+        """The class of an event of this kind."""
+        return self.cls if isinstance(self.cls, str) else self.cls.get(kind, "alert")
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    device: Device = Device()
+    mqtt: Mqtt = Mqtt()
+    store: Store = Store()
+    pipeline: list[Pipeline] = []
