@@ -12,7 +12,7 @@ from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedErro
 from edge_agent.manifest import File, Manifest, load
 from edge_agent.paths import carried, home
 from edge_agent.registry import store
-from edge_agent.registry.files import Located, Say, _is_model, _look, _quiet, _serves, file_path, manifest_in, state
+from edge_agent.registry.files import Located, Looked, Say, file_path, is_model, look, manifest_in, quiet, serves, state
 from edge_agent.toml import NAME
 
 if TYPE_CHECKING:
@@ -35,36 +35,44 @@ def locate(
 ) -> Located:
     """Find a model: an alias, a name in the registry, a folder with a manifest, or a bare .onnx or .tflite file.
 
-    `pull`: an alias may fetch its first choice. `read` says what a bare file is (reading.seen, in a child process).
+    `pull`: an alias may fetch its first choice. `read` says what a bare file is (gate/read.py, in a child process).
     Raises ManifestError, RefusedError (a bare file of no known family) or FetchError.
     """
     if name in ALIASES:
         return _best(name, pull, say)
     if re.fullmatch(NAME, name):
         for root, where in _roots():
-            if _is_model(root / name):
+            if is_model(root / name):
                 return Located(manifest_in(root / name), root / name, f"{name}: {where}")
+    if not name.strip():
+        raise ManifestError("no model is named; give a name, a folder, a .onnx or a .tflite file")
     try:
         path = Path(name).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
         raise ManifestError(f"{name[:80]!r} is no model's name or path ({error.__class__.__name__})") from None
-    if not name.strip():
-        raise ManifestError("no model is named; give a name, a folder, a .onnx or a .tflite file")
-    if is_folder and not (path / "manifest.toml").is_file():
-        raise ManifestError(f"{path}: no manifest there; give the .onnx or .tflite file in it, or write manifest.toml")
     if is_folder:
-        return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
-    if path.suffix.lower() in SUFFIXES and is_file:
-        if read is None:
-            raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
-        return _bare(path, read)
+        return _in_folder(path)
     if is_file:
-        raise ManifestError(f"{name}: not a .onnx or .tflite file; convert the model to one of these")
+        return _file(path, read)
     if os.sep in name or path.suffix.lower() in SUFFIXES:
         raise ManifestError(f"{name}: no such file or folder; give a model's name, folder, .onnx or .tflite file")
     known = ", ".join([*ALIASES, *sorted({folder.name for folder in _folders()})])
     raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
+
+
+def _in_folder(path: Path) -> Located:
+    if not (path / "manifest.toml").is_file():
+        raise ManifestError(f"{path}: no manifest there; give the .onnx or .tflite file in it, or write manifest.toml")
+    return Located(load(path / "manifest.toml"), path, f"the manifest in {path}")
+
+
+def _file(path: Path, read: ReadFile | None) -> Located:
+    if path.suffix.lower() not in SUFFIXES:
+        raise ManifestError(f"{path}: not a .onnx or .tflite file; convert the model to one of these")
+    if read is None:
+        raise RefusedError(f"{path}: a bare file; add it first: `edge-agent models add {path}`")
+    return _bare(path, read)
 
 
 def fingerprint(name: str) -> str:
@@ -90,12 +98,12 @@ def _best(alias: str, pull_it: bool, say: Say | None) -> Located:
     first, own = ALIASES[alias]
     found = locate(first)
     why = f"not fetched yet, `edge-agent models pull {first}`"
-    if pull_it and not _serves(found):
+    if pull_it and not serves(found):
         try:
             pull(first, say)
         except FetchError as error:
             why = f"not to be had ({error})"
-    if _serves(found):
+    if serves(found):
         return Located(found.manifest, found.folder, f"{alias} is {first}: it is here")
     if state(found) == "corrupt":
         why = f"damaged, `edge-agent models pull {first}`"
@@ -149,7 +157,7 @@ def _folders() -> Iterator[Path]:
     seen = set()
     for root, _ in _roots():
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            if _is_model(folder) and not folder.name.startswith(".") and folder.name not in seen:
+            if is_model(folder) and not folder.name.startswith(".") and folder.name not in seen:
                 seen.add(folder.name)
                 yield folder
 
@@ -221,7 +229,7 @@ def pull(name: str, say: Say | None = None) -> Located:
     for each, row in rows:
 
         def tell(done: int, _: int, before: int = before) -> None:
-            (say or _quiet)(before + done, total)
+            (say or quiet)(before + done, total)
 
         try:
             file_path(each, row, pull=True, say=tell)
@@ -238,18 +246,22 @@ def verify(name: str | None = None) -> list[str]:
 
     Raises ManifestError where there is no model of that name.
     """
-    problems = []
+    problems: list[str] = []
     for folder in [locate(name).folder] if name is not None else _folders():
         try:
             located = Located(manifest_in(folder), folder, "")
-            looks = [_look(located, row) for row in located.manifest.file]
+            looks = [look(located, row) for row in located.manifest.file]
             # of the catalogue, what nobody fetched is no problem
-            untouched = name is None and all(condition == "absent" for _, condition, _ in looks)
-            if not (untouched and all(row.sources for row in located.manifest.file)):
-                problems += [problem for _, condition, problem in looks if condition != "right"]
+            is_catalogue = name is None and all(row.sources for row in located.manifest.file)
+            if not (is_catalogue and all(condition == "absent" for _, condition, _ in looks)):
+                problems += _wrong(looks)
             if (earlier := _earlier(folder)) is not None:
-                looks = [_look(earlier, row) for row in earlier.manifest.file]
-                problems += [_before_it(earlier, problem) for _, condition, problem in looks if condition != "right"]
+                looks = [look(earlier, row) for row in earlier.manifest.file]
+                problems += [_before_it(earlier, problem) for problem in _wrong(looks)]
         except ModelError as error:
             problems.append(str(error))
     return problems
+
+
+def _wrong(looks: list[Looked]) -> list[str]:
+    return [problem for _, condition, problem in looks if condition != "right"]

