@@ -1,7 +1,7 @@
 """Does a head beside an encoder (masked words, next sentence) say what it says on its parent? In the child process.
 
 Nothing serves these heads; they are there for who fits the encoder further. Each is run on the encoder that serves, and
-its most precise form on the most precise encoder, over the sealed sentences (samples/shown.py).
+its most precise form on the most precise encoder, over the sealed sentences (samples/carried.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.figures.scores import accuracy, macro_f1
 from edge_agent.gate.opened import bounded, open_served
 from edge_agent.gate.trial import Heads, Result, Variant
-from edge_agent.samples.shown import sentences
+from edge_agent.samples.carried import sentences
 from edge_agent.tasks.text.encoder import inputs_of, words_of
 from edge_agent.types import TensorSpec
 

@@ -14,7 +14,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -30,7 +30,7 @@ from edge_agent.gate.opened import open_served, peak_rss
 from edge_agent.gate.trial import GAIN, Race, Result, Variant
 from edge_agent.manifest import PRECISIONS, Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import SENTENCES, _text, frames
+from edge_agent.samples.carried import SENTENCES, frames, text
 from edge_agent.tasks import PLAIN, make_task
 from edge_agent.tasks.anomaly.proof import windows
 from edge_agent.types import Net, Sample, Tensors
@@ -86,19 +86,8 @@ class _Runner:
 def race(question: Race) -> Result:
     """Figures of each variant, the one that is to serve first (see `_ranked`). RefusedError when none runs."""
     budget = question.threads or len(os.sched_getaffinity(0))
-    runners, notes = [], []
     before = peak_rss()
-    for variant in question.variants:
-        if not variant.path:
-            continue
-        try:
-            runners += [
-                _runner(question, variant, count) for count in sorted({1, min(2, budget), budget // 2 or 1, budget})
-            ]
-        except EdgeAgentError as error:
-            notes.append(f"{variant.file.title()}: {error}")
-    if not runners:
-        raise RefusedError("; ".join(notes) or "no variant is left to race")
+    runners, notes = _started(question, budget)
     each = (peak_rss() - before) // len(runners)
     plain = _plain(runners, question) if question.bare else []
     _in_turns([*runners, *plain], question.seconds)
@@ -107,21 +96,40 @@ def race(question: Race) -> Result:
     figures: dict[str, Any] = {"rows": [runner.row() for runner in runners]}
     formats = {runner.variant.file.format: runner.variant.path for runner in runners}
     # what is not run again gives its memory back
-    own, one = question.manifest.original().key(), next((r for r in runners if r.threads == 1), None)
-    runners = [r for r in runners if r is runners[0] or r is one or r.variant.file.key() == own]
-    if budget > 1:
-        figures["abreast"], note = _abreast(runners[0], one, question, budget, each) if one else (None, "")
+    original, one = question.manifest.original(), next((r for r in runners if r.threads == 1), None)
+    runners = [runners[0], *(r for r in runners[1:] if r is one or r.variant.file.key() == original.key())]
+    if budget > 1 and one is not None:
+        figures["abreast"], note = _abreast(runners[0], one, question, budget, each)
         notes += [note] if note else []
     if question.bare:
-        figures["one_thread"] = plain[0].row() if plain else None
-        figures["bare"] = _bare(runners, question)
-        figures["providers"] = {
-            name: why
-            for format, path in formats.items()
-            for name, why in providers(Path(path), format).items()
-            if format != "ort"
-        }
+        alone = plain[0].row() if plain else None
+        figures |= {"one_thread": alone, "bare": _bare(runners, question), "providers": _providers(formats)}
     return Result(True, notes=notes, figures=figures)
+
+
+def _started(question: Race, budget: int) -> tuple[list[_Runner], list[str]]:
+    """Each variant with each number of threads, ready to run, and why others are not. RefusedError when none is."""
+    counts = sorted({1, min(2, budget), budget // 2 or 1, budget})
+    runners: list[_Runner] = []
+    notes: list[str] = []
+    for variant in question.variants:
+        if variant.path:
+            try:
+                runners += [_runner(question, variant, count) for count in counts]
+            except EdgeAgentError as error:
+                notes.append(f"{variant.file.title()}: {error}")
+    if not runners:
+        raise RefusedError("; ".join(notes) or "no variant is left to race")
+    return runners, notes
+
+
+def _providers(formats: Mapping[Any, str]) -> dict[str, str]:
+    """What else could run the model here, and why it does not; `formats`: a file of each."""
+    found: dict[str, str] = {}
+    for format, path in formats.items():
+        if format != "ort":
+            found |= providers(Path(path), format)
+    return found
 
 
 def _in_turns(runners: list[_Runner], seconds: float) -> None:
@@ -282,5 +290,5 @@ def some(model: Served) -> list[Sample]:
     if model.input is not None:
         return [frame for name, frame in frames().items() if name != "noise"]
     if model.manifest.text is not None:
-        return [_text(sentence) for pair in SENTENCES for sentence in pair]
+        return [text(sentence) for pair in SENTENCES for sentence in pair]
     return list(windows(model)[:8])

@@ -20,7 +20,7 @@ from edge_agent.inspect.worth import TryReading, Worth
 from edge_agent.manifest import File, Manifest, Seen, Served
 from edge_agent.pictures.boxes import preparer
 from edge_agent.pictures.read import read_picture
-from edge_agent.samples.shown import SENTENCES, Scene, frames, scenes, thing_of
+from edge_agent.samples.carried import SENTENCES, Scene, frames, scenes, thing_of
 from edge_agent.tasks.anomaly.anomaly import rebuilder
 from edge_agent.tasks.detect.detect import Detector, detect
 from edge_agent.tasks.detect.places import FIRST, in_places, iou

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_agent import paths
+from edge_agent.files import read_regular
 from edge_agent.registry import store
 
 MOST_SAMPLES = 64
 """files in HOME/samples that are looked at"""
+MOST_LABELS = 100_000_000
+"""bytes of a file of boxes or texts that this device recorded"""
+MOST_LINES = 1000
+"""of what the device recorded"""
 
 
 def samples() -> list[Path]:
@@ -29,3 +34,9 @@ def fingerprint() -> list[str]:
     found = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in samples()]
     drawn = labels()
     return [*found, store.digest(drawn)] if drawn else found
+
+
+def lines() -> list[str]:
+    """The lines of the recorded texts that are not blank."""
+    texts = [read_regular(path, MOST_LABELS).decode("utf-8", "replace") for path in samples() if path.suffix == ".txt"]
+    return [line for text in texts for line in text.splitlines() if line.strip()]

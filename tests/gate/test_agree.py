@@ -16,7 +16,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.figures.coco_map import FoundBoxes, average_precision
 from edge_agent.figures.scores import pearson
 from edge_agent.registry import catalogue, store
-from edge_agent.samples.shown import pictures
+from edge_agent.samples.carried import pictures
 from edge_agent.serving.models import Models, try_all
 from edge_agent.tasks.detect.compare import _faint, _kept, boxes, truth_of
 from edge_agent.tasks.proofs import correlation, follows

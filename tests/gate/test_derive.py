@@ -20,14 +20,15 @@ from edge_agent import paths
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.gate import ask, verdicts
-from edge_agent.gate.derive import _same, derive
+from edge_agent.gate.derive import derive
+from edge_agent.gate.derive_detector import same
 from edge_agent.gate.trial import Derive, Result, Variant
 from edge_agent.graphs.cut import Cuttable
 from edge_agent.graphs.rewrite import rewrite as rewriting
 from edge_agent.manifest import File, Input, Manifest, Served
 from edge_agent.registry import catalogue, store
 from edge_agent.registry.files import file_path, parts_of
-from edge_agent.samples.shown import pictures
+from edge_agent.samples.carried import pictures
 from edge_agent.serving import forms
 from edge_agent.serving.forms import with_derived
 from edge_agent.serving.models import Models, try_all
@@ -247,8 +248,8 @@ def test_where_weights_multiplied_ahead_find_something_else_the_pixels_are(
     folder = model(tmp_path / "model", "yolov8")
     takes = []
     for function in (real, rewrite):
-        monkeypatch.setattr("edge_agent.gate.derive.rewrite", function)
-        monkeypatch.setattr("edge_agent.gate.derive._share", lambda before, after: 0.5)
+        monkeypatch.setattr("edge_agent.gate.derive_detector.rewrite", function)
+        monkeypatch.setattr("edge_agent.gate.timed.share", lambda before, after: 0.5)
         row = derived(folder, tmp_path / "out").figures["files"][0]
         takes.append((row["layout"], row["pixels"]))
         assert open_net(tmp_path / "out", "ort", 1).inputs[0].dtype == ("uint8" if row["pixels"] else "float32")
@@ -261,7 +262,7 @@ def test_products_that_saturate_are_a_form_of_an_int8_file_where_they_save_time(
 ) -> None:
     """As on a processor without VNNI; the edge-yolo that is carried."""
     monkeypatch.setattr("edge_agent.gate.derive.saturates", lambda: True)
-    monkeypatch.setattr("edge_agent.gate.derive._share", lambda before, after: 0.8 if saves else 0.99)
+    monkeypatch.setattr("edge_agent.gate.timed.share", lambda before, after: 0.8 if saves else 0.99)
     located = catalogue.locate("edge-yolo")
     rows = {row.precision: row for row in located.manifest.networks() if row.format == "onnx"}
 
@@ -321,7 +322,7 @@ def test_one_that_finds_nothing_is_compared_with_nothing(tmp_path: Path) -> None
     task = make_task(Uri("detect", "m"), lambda _: served, tmp_path)
     assert isinstance(task, Detector)
     with pytest.raises(RefusedError, match="it finds nothing at all in the pictures"):
-        _same(task, task)
+        same(task, task)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from edge_agent.inspect.worth import TryReading, Worth, is_clear
 from edge_agent.manifest import Input, Seen
 from edge_agent.pictures.read import read_picture
 from edge_agent.registry import add, catalogue
-from edge_agent.samples.shown import scenes
+from edge_agent.samples.carried import scenes
 from edge_agent.tasks.anomaly import anomaly
 from edge_agent.tasks.detect.detect import detect
 from edge_agent.tasks.detect.places import OVERLAP, iou

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_agent.figures.scores import Doubles, spearman
 from edge_agent.manifest import Served
-from edge_agent.samples.shown import pictures
+from edge_agent.samples.carried import pictures
 from edge_agent.tasks.anomaly.proof import windows
 from edge_agent.tasks.proofs import Measure, answers, answers_or_none, correlation, least_of
 from edge_agent.types import Anomaly, Sample

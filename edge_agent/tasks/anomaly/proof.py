@@ -9,7 +9,8 @@ import numpy as np
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import MOST_LINES, _recorded, _text, frames
+from edge_agent.samples.carried import frames, text
+from edge_agent.samples.recorded import MOST_LINES, lines
 from edge_agent.tasks import make_task
 from edge_agent.tasks.anomaly.anomaly import numbers, rebuilder
 from edge_agent.tasks.proofs import Recorder
@@ -52,7 +53,7 @@ def windows(model: Served) -> list[Text]:
     """
     rebuild, rng = rebuilder(model), np.random.default_rng(0)
     found: list[Floats] = []
-    for line in _recorded():
+    for line in lines():
         try:
             found.extend(numbers(line, rebuild.size))
         except InputError:
@@ -67,4 +68,4 @@ def windows(model: Served) -> list[Text]:
         for window, spread in zip(found, spreads, strict=True)
         for part in NOISE
     ]
-    return [_text(" ".join(f"{x:.6g}" for x in window)) for window in made]
+    return [text(" ".join(f"{x:.6g}" for x in window)) for window in made]

@@ -11,7 +11,8 @@ from edge_agent.figures.coco_map import Flags, FoundBoxes, Truth, average_precis
 from edge_agent.figures.scores import Doubles
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import frames, labelled, pictures
+from edge_agent.samples.carried import frames, pictures
+from edge_agent.samples.labelled import labelled
 from edge_agent.tasks import make_task
 from edge_agent.tasks.proofs import LOW, STEP, Measure, least_of, margin
 from edge_agent.types import Detections, Finding, Frame, Sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_agent.samples.shown import Scene, thing_of
+from edge_agent.samples.carried import Scene, thing_of
 from edge_agent.types import Detections, Floats
 
 OVERLAP = 0.5

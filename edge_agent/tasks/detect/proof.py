@@ -9,7 +9,7 @@ import numpy as np
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import PICTURES, frames, scenes, thing_of, whole_scene
+from edge_agent.samples.carried import PICTURES, frames, scenes, thing_of, whole_scene
 from edge_agent.tasks import make_task
 from edge_agent.tasks.detect.detect import Detector
 from edge_agent.tasks.detect.places import in_places, there

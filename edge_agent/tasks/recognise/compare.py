@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_agent.manifest import Served
-from edge_agent.samples.shown import pictures
+from edge_agent.samples.carried import pictures
 from edge_agent.tasks.proofs import answers, follows, least_of, margin, same_labels
 from edge_agent.types import Scores
 

@@ -7,7 +7,7 @@ import re
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.shown import PICTURES, frames
+from edge_agent.samples.carried import PICTURES, frames
 from edge_agent.tasks import make_task
 from edge_agent.tasks.proofs import Recorder, constant
 from edge_agent.types import Finding, Scores

@@ -12,7 +12,7 @@ from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import accuracy, macro_f1, pearson, similarities
 from edge_agent.manifest import Served
 from edge_agent.paths import carried
-from edge_agent.samples.shown import paragraphs, sentences
+from edge_agent.samples.carried import paragraphs, sentences
 from edge_agent.tasks.proofs import correlation, follows, least_of, same_labels
 from edge_agent.tasks.text.encoder import Encoder, encoder
 from edge_agent.tasks.text.head import UNKNOWN, fit

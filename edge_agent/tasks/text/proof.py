@@ -10,8 +10,8 @@ import numpy as np
 from edge_agent.backends import longest
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.manifest import Served
+from edge_agent.samples.carried import SENTENCES
 from edge_agent.samples.everyday import SENTENCES as EVERYDAY
-from edge_agent.samples.shown import SENTENCES
 from edge_agent.tasks.proofs import Recorder
 from edge_agent.tasks.text.encoder import encoder
 from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head

@@ -1,29 +1,23 @@
-"""What models are shown when they are tried, raced and held against their parents.
+"""Samples that come with the program: pictures, scenes put together from them, sentences; each model is tried on them.
 
-The carried pictures and noise, everyday sentences, windows of numbers; and what the device itself recorded under
-HOME/samples.
+`pictures` and `sentences` are what a variant is held against its parent on, so they hold what the device recorded, too.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from edge_agent.errors import InputError, RefusedError
-from edge_agent.figures.coco_map import Truth
-from edge_agent.files import read_regular
+from edge_agent.errors import InputError
 from edge_agent.manifest import Input
 from edge_agent.paths import carried
 from edge_agent.pictures.boxes import letterbox
 from edge_agent.pictures.read import read_picture
 from edge_agent.samples import everyday
-from edge_agent.samples.coco import Id, read, truth
-from edge_agent.samples.recorded import labels, samples
+from edge_agent.samples.recorded import MOST_LINES, lines, samples
 from edge_agent.types import Floats, Frame, Pixels, Text
 
 PLACES: dict[str, tuple[str, tuple[float, float, float, float]]] = {
@@ -53,10 +47,6 @@ SENTENCES = (
     ("The dog sleeps on the sofa.", "A dog lies asleep on the couch."),
 )
 """pairs that mean the same"""
-MOST_LABELS = 100_000_000
-"""bytes of a file of boxes or texts that this device recorded"""
-MOST_LINES = 1000
-"""of what the device recorded"""
 
 
 def frames() -> dict[str, Frame]:
@@ -122,32 +112,6 @@ def pictures() -> Iterator[Frame]:
                 continue
 
 
-def labelled() -> tuple[list[Frame], Truth, dict[int, str]] | None:
-    """The recorded pictures that people drew boxes in, the boxes, and the names of their classes; None for none.
-
-    Raises RefusedError, one line, for labels that cannot be read.
-    """
-    path = labels()
-    if path is None:
-        return None
-    try:
-        coco = read(path, MOST_LABELS)
-    except InputError as error:
-        why = str(error).removeprefix("no COCO JSON of boxes: ")
-        raise RefusedError(f"{path}: no COCO JSON of boxes ({why}); mend it or take it away") from None
-    number: dict[Id, int] = {}
-    kept: list[Frame] = []
-    here = {sample.name: sample for sample in samples()}
-    for row in coco.images:
-        sample = here.get(Path(row.file_name).name)
-        with suppress(InputError):
-            if sample is not None:
-                kept.append(read_picture(sample))
-                number[row.id] = len(kept) - 1
-    boxes = coco.boxes(number)
-    return (kept, truth(boxes, number), coco.names()) if boxes else None
-
-
 def _of(image: Pixels) -> Frame:
     return Frame(np.ascontiguousarray(image), time.time(), time.monotonic())
 
@@ -155,7 +119,7 @@ def _of(image: Pixels) -> Frame:
 def sentences() -> list[str]:
     """Everyday ones, and the recorded lines that hold a word."""
     made = [*everyday.SENTENCES, *(sentence for pair in SENTENCES for sentence in pair)]
-    return made + [line for line in _recorded() if any(c.isalpha() for c in line)][:MOST_LINES]
+    return made + [line for line in lines() if any(c.isalpha() for c in line)][:MOST_LINES]
 
 
 def paragraphs() -> list[str]:
@@ -164,10 +128,6 @@ def paragraphs() -> list[str]:
     return [" ".join(some) for some in (made[:8], made[8:24], made)]
 
 
-def _recorded() -> list[str]:
-    texts = [read_regular(path, MOST_LABELS).decode("utf-8", "replace") for path in samples() if path.suffix == ".txt"]
-    return [line for text in texts for line in text.splitlines() if line.strip()]
-
-
-def _text(line: str) -> Text:
+def text(line: str) -> Text:
+    """A line as a sample of now."""
     return Text(line, time.time(), time.monotonic())
