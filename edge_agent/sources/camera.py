@@ -48,20 +48,7 @@ def camera(uri: Uri, here: Here) -> Opened:
     if uri.rest.isdecimal() and (len(uri.rest) > 4 or int(uri.rest) > MOST_NUMBER):
         raise ConfigError(f'"{uri}": cameras have numbers from 0 to {MOST_NUMBER}; `ls /dev/video*` shows those here')
     path = uri.rest if uri.rest.startswith("/") else f"/dev/video{int(uri.rest)}"
-    fourcc = option(uri, DEVICE, "fourcc")
-    if fourcc and not (len(fourcc) == 4 and fourcc.isascii()):
-        raise ConfigError(f'"{uri}": fourcc={fourcc}: give the four letters of a pixel format, e.g. MJPG or YUYV')
-    fps = number(uri, DEVICE, "fps", 0.001, 1000)
-    asked = [(cv2.CAP_PROP_BUFFERSIZE, 1.0)]
-    if fourcc:
-        asked.append((cv2.CAP_PROP_FOURCC, float(cv2.VideoWriter.fourcc(*fourcc))))
-    for prop, value in (
-        (cv2.CAP_PROP_FRAME_WIDTH, whole(uri, DEVICE, "width", 1, 32768)),
-        (cv2.CAP_PROP_FRAME_HEIGHT, whole(uri, DEVICE, "height", 1, 32768)),
-        (cv2.CAP_PROP_FPS, fps),
-    ):
-        if value:
-            asked.append((prop, float(value)))
+    fps, asked = number(uri, DEVICE, "fps", 0.001, 1000), _asked_of(uri)
     believed = rules(uri, DEVICE)
 
     def open_() -> StreamReader:
@@ -78,6 +65,21 @@ def camera(uri: Uri, here: Here) -> Opened:
         return reader_of(capture, path, fps)
 
     return Opened(run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True)
+
+
+def _asked_of(uri: Uri) -> list[tuple[int, float]]:
+    """What a V4L2 camera is asked for: (property of cv2, value). ConfigError."""
+    fourcc = option(uri, DEVICE, "fourcc")
+    if fourcc and not (len(fourcc) == 4 and fourcc.isascii()):
+        raise ConfigError(f'"{uri}": fourcc={fourcc}: give the four letters of a pixel format, e.g. MJPG or YUYV')
+    wanted = [
+        (cv2.CAP_PROP_BUFFERSIZE, 1.0),
+        (cv2.CAP_PROP_FOURCC, float(cv2.VideoWriter.fourcc(*fourcc)) if fourcc else 0.0),
+        (cv2.CAP_PROP_FRAME_WIDTH, float(whole(uri, DEVICE, "width", 1, 32768))),
+        (cv2.CAP_PROP_FRAME_HEIGHT, float(whole(uri, DEVICE, "height", 1, 32768))),
+        (cv2.CAP_PROP_FPS, number(uri, DEVICE, "fps", 0.001, 1000)),
+    ]
+    return [(prop, value) for prop, value in wanted if value]
 
 
 def rtsp(uri: Uri, here: Here) -> Opened:
@@ -104,16 +106,21 @@ def address(uri: Uri) -> tuple[SplitResult, Uri]:
         if "@" in text:
             raise ConfigError(f"{signs}; the address is {scheme}://user:password@host[:port]/path") from None
         raise ConfigError(f"{scheme}: the address is not {scheme}://host[:port]/path") from None
-    behind = parts.fragment + "".join(uri.options.values())
-    # an @ may stand in a path or query, but hardly where only half of an address stands before it
-    half = ":" in parts.netloc and "@" in parts.path.split("/", 2)[:2][-1]
-    if "@" not in parts.netloc and ("@" in behind or half or (not parts.path and "@" in parts.query)):
+    if _ends_early(parts, uri):
         raise ConfigError(f"{signs}; as it stands, the address ends before its @")
     if not parts.hostname:
         raise ConfigError(f'"{text}": has no host; write {scheme}://host[:port]/path')
     if parts.fragment:
         raise ConfigError(f"{scheme}: behind the # of an address stand our options, as in #fps=5")
     return parts, Uri(scheme, f"//{parts.hostname}{port}{parts.path}", uri.options)
+
+
+def _ends_early(parts: SplitResult, uri: Uri) -> bool:
+    """Whether a sign in the password ended the address before its @."""
+    behind = parts.fragment + "".join(uri.options.values())
+    # an @ may stand in a path or query, but hardly where only half of an address stands before it
+    half = ":" in parts.netloc and "@" in parts.path.split("/", 2)[:2][-1]
+    return "@" not in parts.netloc and ("@" in behind or half or (not parts.path and "@" in parts.query))
 
 
 def trust(safe: Uri, known: dict[str, str]) -> ssl.SSLContext | None:

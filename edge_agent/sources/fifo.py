@@ -43,15 +43,10 @@ class Stream:
         stopping = False
         while not stopping:
             stopping = stop.is_set()
-            events = poller.poll(0 if stopping else 1000 * TICK)
-            if not events:
+            chunk = self._read(fd, poller.poll(0 if stopping else 1000 * TICK))
+            if chunk is None:
                 if forever and is_replaced(fd, self.path):
                     return
-                continue
-            if events[0][1] & select.POLLNVAL:
-                raise SourceError("lines:- but standard input is closed; pipe something into it")
-            chunk = self._read(fd)
-            if chunk is None:
                 continue
             if chunk:
                 split = split or Splitter(0, width(chunk[:CHECKED]))
@@ -63,8 +58,12 @@ class Stream:
             stop.wait(TICK)
         yield from self._given(split.rest() if split else [], stop)
 
-    def _read(self, fd: int) -> bytes | None:
-        """What has come; None for nothing yet, b"" at the end. SourceError."""
+    def _read(self, fd: int, events: list[tuple[int, int]]) -> bytes | None:
+        """What has come by these events; None for nothing yet, b"" at the end. SourceError."""
+        if not events:
+            return None
+        if events[0][1] & select.POLLNVAL:
+            raise SourceError("lines:- but standard input is closed; pipe something into it")
         try:
             return os.read(fd, CHUNK)
         except BlockingIOError:

@@ -63,16 +63,18 @@ class Followed:
 
 def check(path: Path, follow: bool) -> None:
     """SourceError for what cannot be read line by line."""
-    if path.is_dir():
-        raise SourceError(f"{path}: is a folder; give a file")
-    if path.exists() and not os.access(path, os.R_OK):
-        raise SourceError(f"{path}: may not be read; check its owner and mode")
-    if path.exists() and not _has_lines(path):
-        raise SourceError(f"{path}: a device that has no lines; give a file, a FIFO or a terminal")
-    if follow and path.is_file() and (packed := packed_as(first_bytes(path))):
-        raise SourceError(f"{path}: is compressed ({packed}) and cannot be followed; add ?follow=false")
-    if not follow and not path.exists():
-        raise SourceError(f"{path}: no such file; with follow=true it would be waited for")
+    there = path.exists()
+    packed = packed_as(first_bytes(path)) if follow and path.is_file() else ""
+    problems = (
+        (path.is_dir(), "is a folder; give a file"),
+        (there and not os.access(path, os.R_OK), "may not be read; check its owner and mode"),
+        (there and not _has_lines(path), "a device that has no lines; give a file, a FIFO or a terminal"),
+        (packed, f"is compressed ({packed}) and cannot be followed; add ?follow=false"),
+        (not there and not follow, "no such file; with follow=true it would be waited for"),
+    )
+    for is_so, problem in problems:
+        if is_so:
+            raise SourceError(f"{path}: {problem}")
 
 
 def _has_lines(path: Path) -> bool:

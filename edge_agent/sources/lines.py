@@ -184,11 +184,7 @@ class _Walk:
                 if old is not None:
                     yield from self._late(old, file.mark, stop)
                 if file.cut:
-                    log.warning("%s: was cut; reading from its new beginning", self.path)
-                    # its copy may hold what came just before; then also the line that had begun
-                    if not self.follow or not (yield from self._rotated(file.mark, stop, cut=True)):
-                        yield from self._texts(file.rest(), stop)
-                    file.begin(0)
+                    yield from self._cut(file, stop)
                     skip = False
                 found = file.read()
             except OSError as error:
@@ -198,10 +194,8 @@ class _Walk:
                 stop.wait(GRACE)
                 return file.mark
             if found is not None:
-                if skip and found:
-                    found, skip = found[1:], False
-                yield from self._texts(found, stop)
-                quiet_since = None
+                yield from self._texts(found[skip:], stop)
+                skip, quiet_since = skip and not found, None
                 continue
             if not self.follow or (quiet_since and time.monotonic() - quiet_since > GRACE):
                 yield from self._texts([] if skip else file.rest(), stop)
@@ -211,6 +205,14 @@ class _Walk:
                 quiet_since = quiet_since or time.monotonic()
             stop.wait(TICK)
         return 0
+
+    def _cut(self, file: Followed, stop: threading.Event) -> Iterator[Text]:
+        """A file that was cut is read from its new beginning, after what a copy of it holds."""
+        log.warning("%s: was cut; reading from its new beginning", self.path)
+        # its copy may hold what came just before; then also the line that had begun
+        if not self.follow or not (yield from self._rotated(file.mark, stop, cut=True)):
+            yield from self._texts(file.rest(), stop)
+        file.begin(0)
 
     def _late(self, old: Followed, mark: int, stop: threading.Event) -> Iterator[Text]:
         """What a writer that has not been told puts into a file that was left; `mark` is where the new one is read."""

@@ -91,27 +91,37 @@ class Tunnel:
             poller.register(end, select.POLLIN)
         while not self._over.is_set():
             ready = {fd for fd, _ in poller.poll(0 if self._pending() else 1000)}
-            if ffmpeg.fileno() in ready:
-                if not (data := ffmpeg.recv(CHUNK)):
-                    return
-                # FFmpeg lets itself be led only before
-                self._looking = self._looking and not data.startswith(b"PLAY ")
-                self._camera.settimeout(None)
-                self._camera.sendall(data)
-            if self._camera.fileno() in ready or self._pending():
-                # what has come may be TLS's own, with nothing in it for us
-                self._camera.settimeout(0)
-                try:
-                    data = self._camera.recv(CHUNK)
-                except (ssl.SSLWantReadError, BlockingIOError):
-                    continue
-                if not data or (self._looking and self._leads(data)):
-                    return
-                self.since += len(data)
-                if self.since > MOST_SINCE:
-                    self.why = f"more than {MOST_SINCE / (1 << 20):.3g} MiB without a frame"
-                    return
-                ffmpeg.sendall(data)
+            if ffmpeg.fileno() in ready and not self._ask(ffmpeg):
+                return
+            if (self._camera.fileno() in ready or self._pending()) and not self._answer(ffmpeg):
+                return
+
+    def _ask(self, ffmpeg: socket.socket) -> bool:
+        """Give the camera what FFmpeg says; False at its end."""
+        if not (data := ffmpeg.recv(CHUNK)):
+            return False
+        # FFmpeg lets itself be led only before
+        self._looking = self._looking and not data.startswith(b"PLAY ")
+        self._camera.settimeout(None)
+        self._camera.sendall(data)
+        return True
+
+    def _answer(self, ffmpeg: socket.socket) -> bool:
+        """Give FFmpeg what the camera says; False at its end, and for what FFmpeg is not to have."""
+        # what has come may be TLS's own, with nothing in it for us
+        self._camera.settimeout(0)
+        try:
+            data = self._camera.recv(CHUNK)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return True
+        if not data or (self._looking and self._leads(data)):
+            return False
+        self.since += len(data)
+        if self.since > MOST_SINCE:
+            self.why = f"more than {MOST_SINCE / (1 << 20):.3g} MiB without a frame"
+            return False
+        ffmpeg.sendall(data)
+        return True
 
     def _pending(self) -> bool:
         return isinstance(self._camera, ssl.SSLSocket) and self._camera.pending() > 0

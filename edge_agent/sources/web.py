@@ -58,16 +58,19 @@ class Login:
         if self.user is None:
             return False
         asked = [one for one in challenges(headers) if _rank(one)]
-        if refused:
-            same = next((one for one in asked if _kind(one) == _kind(self._asked)), {})
-            # a nonce that was good a while ago is good no more: in so many words, or only by giving another
-            another = self._count > 1 and same.get("nonce") != self._asked.get("nonce")
-            if not another and same.get("stale", "").lower() != "true":
-                self._refused.add(_kind(self._asked))
+        if refused and self._in_vain(asked):
+            self._refused.add(_kind(self._asked))
         left = [one for one in asked if _kind(one) not in self._refused]
         if left:
             self._asked, self._count = max(left, key=_rank), 0
         return bool(left)
+
+    def _in_vain(self, asked: list[Challenge]) -> bool:
+        """Whether the answer that was given is wrong, and not only too late for its nonce."""
+        same = next((one for one in asked if _kind(one) == _kind(self._asked)), {})
+        # a nonce that was good a while ago is good no more: in so many words, or only by giving another
+        another = self._count > 1 and same.get("nonce") != self._asked.get("nonce")
+        return not another and same.get("stale", "").lower() != "true"
 
     def header(self, method: str, target: str) -> dict[str, str]:
         """The Authorization header for one request, {} before a challenge."""
@@ -96,7 +99,7 @@ class Login:
         quality = _quality(asked)
         what = digest(method, target, *([digest("")] if quality == "auth-int" else []))
         hidden = asked.get("userhash", "").lower() == "true"
-        said = {
+        quoted = {
             "username": digest(user, realm) if hidden else user,
             "realm": realm,
             "nonce": nonce,
@@ -111,9 +114,12 @@ class Login:
             "nc": count if quality else None,
             "userhash": "true" if hidden else None,
         }
-        fields = [f'{key}="{_quoted(value)}"' for key, value in said.items() if value is not None]
-        fields += [f"{key}={value}" for key, value in plain.items() if value is not None]
-        return "Digest " + ", ".join(fields)
+        return "Digest " + ", ".join([*_fields(quoted, '{}="{}"'), *_fields(plain, "{}={}")])
+
+
+def _fields(values: dict[str, str | None], form: str) -> list[str]:
+    """Those of the fields that are given, as they are written."""
+    return [form.format(key, _escaped(value)) for key, value in values.items() if value is not None]
 
 
 def _quality(asked: Challenge) -> str:
@@ -122,7 +128,7 @@ def _quality(asked: Challenge) -> str:
     return next((word for word in ("auth", "auth-int") if word in offered), "")
 
 
-def _quoted(text: str) -> str:
+def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
