@@ -27,6 +27,8 @@ STRIDES = (8, 16, 32)
 PASSING = 20
 """cells of a picture that pass THRESHOLD"""
 THRESHOLD = 0.25
+SURE_IN_TWO, MOST_IN_TWO = 0.35, 0.6
+"""score of a class in its second-best picture: wanted, and at most"""
 USUAL = -8.0
 """logit of the middle cell's best class: a score of 0.0003, as trained heads give"""
 REACH = 4
@@ -300,18 +302,44 @@ def _set_head(g: Graph, model: onnx.ModelProto, head: int, pictures: list[Array]
     found = [session.run(names, {"images": picture}) for picture in pictures]
     cells = sum(maps[0, 0].size for maps in found[0][: len(STRIDES)])
     prior = np.tile(-np.abs(np.arange(BINS) - REACH), 4)
+    scores: list[list[Array]] = [[] for _ in found]
     for i, stem in enumerate(stems):
-        logits = np.concatenate([maps[i].reshape(len(maps[i][0]), -1) for maps in found], axis=1)
+        each = [maps[i].reshape(len(maps[i][0]), -1) for maps in found]
+        logits = np.concatenate(each, axis=1)
         middle, spread = logits.mean(axis=1), logits.std(axis=1)
         gain, wanted = 0.3 / spread, prior
         if stem.startswith(f"/model.{head}/cv3"):
             best = ((logits - middle[:, None]) / spread[:, None]).max(axis=0)
-            each = np.quantile(best.reshape(len(found), -1), [0.5, 1 - PASSING / cells], axis=1)
-            low, high = each.mean(axis=1)
-            steep = (np.log(THRESHOLD / (1 - THRESHOLD)) - USUAL) / (high - low)
+            low, high = np.quantile(best.reshape(len(found), -1), [0.5, 1 - PASSING / cells], axis=1).mean(axis=1)
+            steep = (_logit(THRESHOLD) - USUAL) / (high - low)
             gain, wanted = steep / spread, np.full(CLASSES, USUAL - steep * low)
+            for of_picture, maps in zip(scores, each, strict=True):
+                of_picture.append((maps - middle[:, None]) * gain[:, None] + wanted[:, None])
         g.weights[f"{stem}.weight"] *= gain[:, None, None, None].astype(np.float32)
         g.weights[f"{stem}.bias"] = ((g.weights[f"{stem}.bias"] - middle) * gain + wanted).astype(np.float32)
+    shift = _apart([np.concatenate(of_picture, axis=1) for of_picture in scores])
+    for stem in stems[len(STRIDES) :]:
+        g.weights[f"{stem}.bias"] += shift.astype(np.float32)
+
+
+def _logit(score: float) -> float:
+    return float(np.log(score / (1 - score)))
+
+
+def _apart(pictures: list[Array]) -> Array:
+    """What to add to the logits of each class, so that none is sure in two pictures (such a network is refused), and
+    PASSING cells of a picture pass all the same. `pictures`: logits (classes, cells) of each.
+    """
+    shift = np.zeros(CLASSES)
+    for _ in range(20):
+        each = np.stack([(logits + shift[:, None]).max(axis=1) for logits in pictures])
+        shift -= np.maximum(0, np.sort(each, axis=0)[-2] - _logit(SURE_IN_TWO))
+        best = np.stack([(logits + shift[:, None]).max(axis=0) for logits in pictures])
+        shift += _logit(THRESHOLD) - np.quantile(best, 1 - PASSING / best.shape[1], axis=1).mean()
+    return shift - max(
+        0.0,
+        float(np.sort([(p + shift[:, None]).max(axis=1) for p in pictures], axis=0)[-2].max()) - _logit(MOST_IN_TWO),
+    )
 
 
 def pictures(paths: Iterable[Path], size: int = SIZE) -> Iterable[Array]:

@@ -12,6 +12,7 @@ from edge_agent.backends import open_net
 from edge_agent.families.candidates import HeadLayout
 from edge_agent.families.table import FAMILIES
 from edge_agent.inspect.inspect import inspect
+from edge_agent.serving.models import Models
 from tests.bench.graphs import CLASSES, NETWORKS, PASSING, build, pictures, write_int8
 from tests.bench.setup import PROOFS
 
@@ -56,3 +57,9 @@ def test_its_int8_form_answers_like_it(network: Path) -> None:
     assert coarse.shape == plain.shape
     assert np.abs(coarse[:, 4:] - plain[:, 4:]).mean() < 0.02
     assert {p.key for p in onnx.load(str(made)).metadata_props} >= {"names", "stride", "imgsz"}
+
+
+def test_the_gate_lets_it_serve(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise that is sure of one class in several pictures is refused, and then nothing can be measured on it."""
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path))
+    assert Models(once=True).serve(str(network)).manifest.family == "yolov8"
