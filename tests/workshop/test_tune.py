@@ -96,8 +96,8 @@ def test_the_most_accurate_in_time_is_chosen() -> None:
 
 def test_sizes_keep_the_shape_of_the_input() -> None:
     own = Input(640, 384)
-    assert search._tried((320, 640, 1280), own) == [(320, 192), (1280, 768)]
-    assert all(w % 32 == 0 and h % 32 == 0 for w, h in search._tried(None, own))
+    assert search.tried_sizes((320, 640, 1280), own) == [(320, 192), (1280, 768)]
+    assert all(w % 32 == 0 and h % 32 == 0 for w, h in search.tried_sizes(None, own))
 
 
 # ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────

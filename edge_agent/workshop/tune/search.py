@@ -25,14 +25,31 @@ from edge_agent.workshop.data.pictures import match_classes
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.tune.size import resized
 
-__all__ = ["Candidate", "best", "candidates", "input_of", "measure", "nms", "with_defaults"]
-
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25)
 """of the input's sides that are tried, rounded to STEP"""
 STEP = 32
 """what the strides of a detector divide"""
 OVERLAPS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 THRESHOLDS = tuple(i / 100 for i in range(10, 65, 5))
+
+
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """The model whose settings are searched."""
+
+    located: Located
+    rows: list[File]
+    """its variants that may serve, the one that serves now first"""
+    paths: dict[str, Path]
+    """file of each variant by name"""
+    parts: dict[str, Path]
+    """its files that are no networks, by role"""
+    threads: int
+
+    def open(self, row: File, input: Input | None, path: Path) -> Served:
+        """The variant `row` in the file `path`, for pictures as `input` says."""
+        shaped = msgspec.structs.replace(self.located.manifest, input=input)
+        return score.open_file(shaped, path, row.format, self.parts, self.threads)
 
 
 @dataclass(slots=True)
@@ -48,47 +65,54 @@ class Candidate:
     median_ms: float = math.nan
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What serves now, and what was found to do best."""
+
+    now: Candidate
+    chosen: Candidate
+    iou: float | None = None
+    """overlap for NMS; None where it stays as it is"""
+    threshold: float | None = None
+    """score; None where it stays as it is"""
+
+
 # ── what is tried ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def candidates(
-    sizes: tuple[int, ...] | None,
-    located: Located,
-    rows: list[File],
-    paths: dict[str, Path],
-    parts: dict[str, Path],
-    threads: int,
-    work: Path,
-    notes: list[str],
-    say: Say,
+    model: TunedModel, sizes: tuple[int, ...] | None, work: Path, notes: list[str], say: Say
 ) -> list[Candidate]:
     """Every variant at every size that it can take; what cannot be is noted."""
-    manifest = located.manifest
+    manifest = model.located.manifest
     found: list[Candidate] = []
-    given = {_label(row, input_of(manifest, row)) for row in rows}
-    for number, row in enumerate(rows):
-        say("opening", number, len(rows))
-        own = input_of(manifest, row)
-        shaped = msgspec.structs.replace(manifest, input=own)
-        served = score.open_file(shaped, paths[row.name], row.format, parts, threads)
-        found.append(Candidate(_label(row, own), row, paths[row.name], own, msgspec.structs.replace(served, input=own)))
-        if own is None or row.format != "onnx" or manifest.task != "detect":
-            continue
-        for width, height in _tried(sizes, own):
-            changed = msgspec.structs.replace(own, width=width, height=height)
-            if _label(row, changed) in given:
-                continue
-            shaped = msgspec.structs.replace(manifest, input=changed)
-            path = work / f"{Path(row.name).stem}.{width}x{height}.onnx"
-            try:
-                path.write_bytes(resized(paths[row.name], width, height))
-                served = score.open_file(shaped, path, row.format, parts, threads)
-                _answers(served)
-            except ModelError as error:
-                notes.append(f"{row.name} at {width}x{height}: {error}")
-                break
-            found.append(Candidate(_label(row, changed), row, path, changed, served))
-    say("opening", len(rows), len(rows))
+    given = {_label(row, input_of(manifest, row)) for row in model.rows}
+    for number, row in enumerate(model.rows):
+        say("opening", number, len(model.rows))
+        own, path = input_of(manifest, row), model.paths[row.name]
+        served = msgspec.structs.replace(model.open(row, own, path), input=own)
+        found.append(Candidate(_label(row, own), row, path, own, served))
+        if own is not None and row.format == "onnx" and manifest.task == "detect":
+            others = [msgspec.structs.replace(own, width=w, height=h) for w, h in tried_sizes(sizes, own)]
+            found += _resized(model, row, [one for one in others if _label(row, one) not in given], work, notes)
+    say("opening", len(model.rows), len(model.rows))
+    return found
+
+
+def _resized(model: TunedModel, row: File, inputs: list[Input], work: Path, notes: list[str]) -> list[Candidate]:
+    """An ONNX variant at other sizes, up to the first that it cannot take."""
+    found: list[Candidate] = []
+    for input in inputs:
+        size = f"{input.width}x{input.height}"
+        path = work / f"{Path(row.name).stem}.{size}.onnx"
+        try:
+            path.write_bytes(resized(model.paths[row.name], input.width, input.height))
+            served = model.open(row, input, path)
+            _answers(served)
+        except ModelError as error:
+            notes.append(f"{row.name} at {size}: {error}")
+            break
+        found.append(Candidate(_label(row, input), row, path, input, served))
     return found
 
 
@@ -98,7 +122,7 @@ def _answers(served: Served) -> None:
         pass
 
 
-def _tried(sizes: tuple[int, ...] | None, own: Input) -> list[tuple[int, int]]:
+def tried_sizes(sizes: tuple[int, ...] | None, own: Input) -> list[tuple[int, int]]:
     """(width, height) of the sizes other than its own; the longer side is what --sizes means."""
     longest = max(own.width, own.height)
     wanted = [size / longest for size in sizes] if sizes else list(SHARES)
@@ -136,6 +160,16 @@ def measure(found: list[Candidate], parent: Served, searched: Samples, work: Pat
     say("measuring", len(found), len(found))
 
 
+def choose(
+    model: TunedModel, found: list[Candidate], max_ms: float | None, parent: Served, searched: Samples, say: Say
+) -> Choice:
+    """The best candidate in time and, of a detector, its overlap and threshold. ModelError where none is in time."""
+    manifest, row = model.located.manifest, model.rows[0]
+    now = next(c for c in found if c.row == row and c.input == input_of(manifest, row))
+    chosen = best(found, now, max_ms, manifest.name)
+    return Choice(now, chosen, *(nms(chosen, parent, searched, say) if manifest.task == "detect" else (None, None)))
+
+
 def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str) -> Candidate:
     """The most accurate in time, of equals the faster. ModelError where none is in time."""
     # without a limit: what serves now is in time by definition, whatever the clock's noise says
@@ -159,27 +193,41 @@ def nms(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> tuple
     """The overlap with the highest average precision (None: suppressed in the graph), and the threshold of the highest
     mean F1 of a picture at IoU 0.5; of equals the ones nearest to what it has.
     """
-    manifest = chosen.served.manifest
-    overlap: float | None = None
-    if FAMILIES[manifest.family].nms:
-        value = score.against(parent, searched)
-        tried = sorted({*OVERLAPS, manifest.iou})
-        values = {}
-        for number, iou in enumerate(tried):
-            say("NMS", number, len(tried))
-            values[iou] = round(value(with_defaults(chosen.served, iou, None)), 4)
-        overlap = max(tried, key=lambda iou: (values[iou], -abs(iou - manifest.iou)))
-    frames = [item for item in searched.items if isinstance(item, Frame)]
-    truth, ids = searched.truth, match_classes(searched.names or parent.manifest.names(), manifest.names())
+    overlap = _overlap(chosen, parent, searched, say) if FAMILIES[chosen.served.manifest.family].nms else None
+    threshold = _threshold(with_defaults(chosen.served, overlap, None), parent, searched)
+    say("NMS", 1, 1)
+    return overlap, threshold
+
+
+def _overlap(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> float:
+    """The overlap with the highest average precision."""
+    has = chosen.served.manifest.iou
+    value = score.against(parent, searched)
+    tried = sorted({*OVERLAPS, has})
+    values = {}
+    for number, iou in enumerate(tried):
+        say("NMS", number, len(tried))
+        values[iou] = round(value(with_defaults(chosen.served, iou, None)), 4)
+    return max(tried, key=lambda iou: (values[iou], -abs(iou - has)))
+
+
+def _threshold(served: Served, parent: Served, searched: Samples) -> float:
+    """The score with the highest mean F1 of a picture."""
+    manifest, frames = served.manifest, [item for item in searched.items if isinstance(item, Frame)]
+    ids = match_classes(searched.names or parent.manifest.names(), manifest.names())
+    truth = searched.truth
     if truth is None:
-        theirs = boxes(parent, frames, parent.manifest.score, ids)
-        area = theirs.xywh[:, 2] * theirs.xywh[:, 3]
-        truth = Truth(theirs.image, theirs.label, theirs.xywh, area, np.zeros(len(area), bool))
-    found = boxes(with_defaults(chosen.served, overlap, None), frames, min(THRESHOLDS), ids)
+        truth = _as_truth(boxes(parent, frames, parent.manifest.score, ids))
+    found = boxes(served, frames, min(THRESHOLDS), ids)
     f1 = {}
     for threshold in sorted({*THRESHOLDS, manifest.score}):
         keep = found.score >= threshold
         some = FoundBoxes(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
         f1[threshold] = round(float(f1_by_picture(truth, some, sorted(set(ids.values())), len(frames)).mean()), 4)
-    say("NMS", 1, 1)
-    return overlap, max(f1, key=lambda t: (f1[t], -abs(t - manifest.score)))
+    return max(f1, key=lambda t: (f1[t], -abs(t - manifest.score)))
+
+
+def _as_truth(found: FoundBoxes) -> Truth:
+    """What a model finds, in place of boxes that people drew."""
+    area = found.xywh[:, 2] * found.xywh[:, 3]
+    return Truth(found.image, found.label, found.xywh, area, np.zeros(len(area), bool))

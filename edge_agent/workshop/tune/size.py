@@ -17,28 +17,21 @@ from onnx import numpy_helper, shape_inference
 from edge_agent.errors import ModelError
 from edge_agent.workshop.graph import names
 
+Shapes = dict[str, tuple[int, ...]]
+"""shape of each tensor by name; 0 where an axis is open"""
+
 
 def resized(path: Path, width: int, height: int) -> bytes:
     """The file for pictures of another size. ModelError, one line, where the graph has its size fixed."""
-    try:
-        model = onnx.load(str(path))
-        before = _shapes(shape_inference.infer_shapes(model))
-    except (OSError, DecodeError, shape_inference.InferenceError) as error:
-        raise ModelError(f"{path}: not a readable ONNX model ({' '.join(str(error).split())[:120]})") from None
+    model, before = _read(path)
     constants = {t.name for t in model.graph.initializer}
-    (picture,) = [i for i in model.graph.input if i.name not in constants] or [None]
-    if picture is None or len(before.get(picture.name, ())) != 4:
-        raise ModelError(f"{path}: does not take one picture, so it has no size to change")
-    dims = picture.type.tensor_type.shape.dim
-    last = before[picture.name][3] == 3 and before[picture.name][1] != 3
-    for axis, size in zip((1, 2) if last else (2, 3), (height, width), strict=True):
-        dims[axis].dim_value = size
+    _set_input(path, model, before, width, height)
     for node in model.graph.node:
         if node.op_type == "Reshape":
             _follow(model, node, before)
         elif node.op_type in ("Resize", "Upsample") and len(node.input) > 3 and node.input[3] in constants:
             _by_factor(model, node, before)
-    _forget_shapes(model.graph)
+    _forget_shapes(model)
     try:
         shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model)
@@ -49,41 +42,68 @@ def resized(path: Path, width: int, height: int) -> bytes:
     return data
 
 
-def _forget_shapes(graph: onnx.GraphProto) -> None:
-    """Of all behind the input; an output keeps its first axis."""
-    del graph.value_info[:]
-    for output in graph.output:
+def _read(path: Path) -> tuple[onnx.ModelProto, Shapes]:
+    """The model, and the shapes of its tensors."""
+    try:
+        model = onnx.load(str(path))
+        return model, _shapes(shape_inference.infer_shapes(model))
+    except (OSError, DecodeError, shape_inference.InferenceError) as error:
+        raise ModelError(f"{path}: not a readable ONNX model ({' '.join(str(error).split())[:120]})") from None
+
+
+def _set_input(path: Path, model: onnx.ModelProto, before: Shapes, width: int, height: int) -> None:
+    """Give the one input, a picture, another size. ModelError where there is no such input."""
+    constants = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in constants]
+    if len(inputs) != 1 or len(before.get(inputs[0].name, ())) != 4:
+        raise ModelError(f"{path}: does not take one picture, so it has no size to change")
+    picture = inputs[0]
+    channels_last = before[picture.name][3] == 3 and before[picture.name][1] != 3
+    dims = picture.type.tensor_type.shape.dim
+    for axis, size in zip((1, 2) if channels_last else (2, 3), (height, width), strict=True):
+        dims[axis].dim_value = size
+
+
+def _forget_shapes(model: onnx.ModelProto) -> None:
+    """Forget the shapes that the file states behind its input; only the batch of the outputs stays."""
+    del model.graph.value_info[:]
+    for output in model.graph.output:
         for axis, dim in enumerate(output.type.tensor_type.shape.dim):
             if axis:
                 dim.dim_param = f"{output.name}_{axis}"
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor; 0 where an axis is open."""
+def _shapes(model: onnx.ModelProto) -> Shapes:
     infos = [*model.graph.input, *model.graph.value_info, *model.graph.output]
     return {i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim) for i in infos}
 
 
-def _follow(model: onnx.ModelProto, node: onnx.NodeProto, before: dict[str, tuple[int, ...]]) -> None:
+def _follow(model: onnx.ModelProto, node: onnx.NodeProto, before: Shapes) -> None:
     """In a Reshape of maps, replace the number of cells (or the length of a side) by "what is left"."""
     target = next((t for t in model.graph.initializer if t.name == node.input[1]), None)
     came = before.get(node.input[0], ())
     if target is None or len(came) < 3 or 0 in came:
         return
     sizes = numpy_helper.to_array(target).astype(np.int64)
-    if (sizes == -1).any():
-        return
-    channels = {int(came[1])} if len(came) == 4 else set()
-    spatial = [i for i, v in enumerate(sizes) if v > 1 and v == int(np.prod(came[2:])) and int(v) not in channels]
-    if len(spatial) == 1:
-        new = sizes.copy()
-        new[spatial[0]] = -1
+    axis = None if (sizes == -1).any() else _cells_axis(sizes, came)
+    if axis is not None:
+        sizes = sizes.copy()
+        sizes[axis] = -1
         name = names.fresh(names.of(model.graph))(f"{node.output[0]}.shape.free")
-        model.graph.initializer.append(numpy_helper.from_array(new, name))
+        model.graph.initializer.append(numpy_helper.from_array(sizes, name))
         node.input[1] = name
 
 
-def _by_factor(model: onnx.ModelProto, node: onnx.NodeProto, before: dict[str, tuple[int, ...]]) -> None:
+def _cells_axis(sizes: np.ndarray, came: tuple[int, ...]) -> int | None:
+    """Which of a Reshape's sizes is the number of cells of what came in; None where none or several may be."""
+    cells = int(np.prod(came[2:]))
+    if cells <= 1 or (len(came) == 4 and cells == came[1]):
+        return None
+    axes = np.flatnonzero(sizes == cells)
+    return int(axes[0]) if len(axes) == 1 else None
+
+
+def _by_factor(model: onnx.ModelProto, node: onnx.NodeProto, before: Shapes) -> None:
     """In a Resize, replace the size by its ratio to what came in."""
     came = before.get(node.input[0], ())
     sizes = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == node.input[3])

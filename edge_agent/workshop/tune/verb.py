@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from edge_agent.manifest import File, Manifest, Served
     from edge_agent.registry.files import Located
     from edge_agent.workshop.data.calibration import Samples, Say
+    from edge_agent.workshop.report.plot import Plot
     from edge_agent.workshop.report.report import MakingReport
-    from edge_agent.workshop.tune.search import Candidate
+    from edge_agent.workshop.tune.search import Candidate, Choice, TunedModel
 
 
 SECONDS = 10.0
@@ -51,40 +52,31 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """
     if importlib.util.find_spec("onnx") is None:
         raise UsageError('tune needs the workshop: pip install "edge-agent-runtime[workshop]"')
-    from edge_agent.gate import opened
-    from edge_agent.registry import files
-    from edge_agent.registry.files import parts_of
     from edge_agent.workshop.data import calibration
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.report import folder
     from edge_agent.workshop.tune import search
 
-    located = _located(args)
-    out = folder_of(args)
+    located, out = _located(args), folder_of(args)
     folder.check(out)
-    parts, threads = parts_of(located), max(1, args.threads)
-    rows = [row for row in located.manifest.networks() if files.is_here(located, row)]
-    if not rows:
-        raise ModelError(f"{located.manifest.name}: none of its networks is here; add --pull")
-    paths = {row.name: files.file_path(located, row) for row in rows}
-    rows, refused = _sound(located, rows, paths, parts)
-    first = located.manifest.original() if located.manifest.original() in rows else rows[0]
-    parent = score.open_file(located.manifest, paths[first.name], first.format, parts, threads)
+    model, refused = _sound(located, max(1, args.threads))
+    original = parent_row(located)
+    first = original if original in model.rows else model.rows[0]
+    parent = model.open(first, located.manifest.input, model.paths[first.name])
     samples = calibration.read(args.data, parent, args.most, say)
     searched, reported = samples.halves()
     notes = [*refused, *samples.notes]
     with folder.work(out) as work:
-        found = search.candidates(args.sizes, located, rows, paths, parts, threads, work, notes, say)
+        found = search.candidates(model, args.sizes, work, notes, say)
         search.measure(found, parent, searched, work, say)
         for name, took in score.times({c.name: c.served for c in found}, searched, SECONDS).items():
             next(c for c in found if c.name == name).median_ms = took
-        now = next(c for c in found if c.row == rows[0] and c.input == opened.input_of(located.manifest, rows[0]))
-        chosen = search.best(found, now, args.max_ms, located.manifest.name)
-        iou, threshold = search.nms(chosen, parent, searched, say) if parent.manifest.task == "detect" else (None, None)
-        last = score.against(parent, reported)
-        told = {"now": last(now.served), "chosen": last(search.with_defaults(chosen.served, iou, threshold))}
-        report = _report(args, located, parent, found, now, chosen, samples, told, (iou, threshold), notes)
-        _write(args, located, chosen, parent, searched, out, report, (iou, threshold))
+        choice = search.choose(model, found, args.max_ms, parent, searched, say)
+        accuracy = score.against(parent, reported)
+        tuned = search.with_defaults(choice.chosen.served, choice.iou, choice.threshold)
+        notes = [*_said(choice, located.manifest, accuracy(choice.now.served), accuracy(tuned)), *notes]
+        report = _report(args, located, score.name_of(parent, samples), found, choice, samples, notes)
+        _write(args, located, choice, parent, searched, report)
     return report
 
 
@@ -93,13 +85,6 @@ def folder_of(args: argparse.Namespace) -> Path:
     from edge_agent import paths as edge_agent_paths
 
     return Path(args.out) if args.out else edge_agent_paths.home() / "tuned" / Path(args.model).name
-
-
-def lines(report: MakingReport) -> list[str]:
-    """The report for a terminal."""
-    from edge_agent.workshop.report import report as report_report
-
-    return report_report.lines(report)
 
 
 def _located(args: argparse.Namespace) -> Located:
@@ -116,12 +101,17 @@ def _located(args: argparse.Namespace) -> Located:
     return located
 
 
-def _sound(
-    located: Located, rows: list[File], paths: dict[str, Path], parts: dict[str, Path]
-) -> tuple[list[File], list[str]]:
+def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
     """The variants that prove themselves, in the sandbox, before this process opens them; and why others do not."""
     from edge_agent.gate.admit import prove
+    from edge_agent.registry import files
+    from edge_agent.workshop.tune.search import TunedModel
 
+    rows = [row for row in located.manifest.networks() if files.is_here(located, row)]
+    if not rows:
+        raise ModelError(f"{located.manifest.name}: none of its networks is here; add --pull")
+    parts = files.parts_of(located)
+    paths = {row.name: files.file_path(located, row) for row in rows}
     sound, refused = [], []
     for row in rows:
         try:
@@ -132,27 +122,34 @@ def _sound(
             sound.append(row)
     if not sound:
         raise RefusedError("; ".join(refused))
-    return sound, refused
+    return TunedModel(located, sound, paths, parts, threads), refused
 
 
 # ── what is left behind ──────────────────────────────────────────────────────────────────────────────────
 
 
+def _said(choice: Choice, manifest: Manifest, before: float, after: float) -> list[str]:
+    """The result for people; `before` and `after`: accuracy on the samples that were not searched on."""
+    now, chosen = choice.now, choice.chosen
+    said = [f"chosen: {chosen.name}, {chosen.median_ms:.1f} ms; now {now.name}, {now.median_ms:.1f} ms"]
+    if choice.threshold is not None:
+        overlap = "" if choice.iou is None else f", iou {manifest.iou:g} -> {choice.iou:g}"
+        said.append(f"score {manifest.score:g} -> {choice.threshold:g}{overlap}")
+    return [*said, f"on the other half of the samples: {after:.3f}, now {before:.3f}"]
+
+
 def _report(
     args: argparse.Namespace,
     located: Located,
-    parent: Served,
+    measure: str,
     found: list[Candidate],
-    now: Candidate,
-    chosen: Candidate,
+    choice: Choice,
     samples: Samples,
-    told: dict[str, float],
-    nms: tuple[float | None, float | None],
     notes: list[str],
 ) -> MakingReport:
-    from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.report import plot, report
+    from edge_agent.workshop.report import report
 
+    now, chosen = choice.now, choice.chosen
     ordered = sorted(found, key=lambda c: (c is not now, c.median_ms))
     rows = [
         report.TableRow(
@@ -160,30 +157,30 @@ def _report(
         )
         for c in ordered
     ]
-    points = [(c.median_ms, c.accuracy, c.name) for c in found]
-    series = {"best trade": plot.front(points)}
-    if args.max_ms is not None:
-        series["--max-ms"] = [(args.max_ms, min(c.accuracy for c in found)), (args.max_ms, chosen.accuracy)]
-    named = [(x, y, f"chosen: {n}" if n == chosen.name else n) for x, y, n in points]
-    manifest, (iou, threshold) = located.manifest, nms
-    said = [f"chosen: {chosen.name}, {chosen.median_ms:.1f} ms; now {now.name}, {now.median_ms:.1f} ms"]
-    if threshold is not None:
-        overlap = "" if iou is None else f", iou {manifest.iou:g} -> {iou:g}"
-        said.append(f"score {manifest.score:g} -> {threshold:g}{overlap}")
-    said.append(f"on the other half of the samples: {told['chosen']:.3f}, now {told['now']:.3f}")
+    limit = "" if args.max_ms is None else f" --max-ms {args.max_ms:g}"
     return report.MakingReport(
         verb="tune",
-        model=manifest.name,
-        measure=score.name_of(parent, samples),
+        model=located.manifest.name,
+        measure=measure,
         settings={"max_ms": args.max_ms, "sizes": args.sizes or "of its own", "samples": len(samples.items)},
         rows=rows,
-        plots=[plot.Plot("Accuracy over time", "milliseconds, median", "accuracy", series, named)],
-        notes=[*said, *notes],
+        plots=[_plot(found, chosen, args.max_ms)],
+        notes=notes,
         parent_sha256=parent_row(located).sha256,
         data_sha256=samples.sha256,
-        command=f"edge-agent tune {args.model} --data {args.data}"
-        + (f" --max-ms {args.max_ms:g}" if args.max_ms is not None else ""),
+        command=f"edge-agent tune {args.model} --data {args.data}{limit}",
     )
+
+
+def _plot(found: list[Candidate], chosen: Candidate, max_ms: float | None) -> Plot:
+    """Each candidate by time and accuracy, the best trades joined, the limit as a line."""
+    from edge_agent.workshop.report import plot
+
+    series = {"best trade": plot.front([(c.median_ms, c.accuracy, c.name) for c in found])}
+    if max_ms is not None:
+        series["--max-ms"] = [(max_ms, min(c.accuracy for c in found)), (max_ms, chosen.accuracy)]
+    named = [(c.median_ms, c.accuracy, f"chosen: {c.name}" if c.name == chosen.name else c.name) for c in found]
+    return plot.Plot("Accuracy over time", "milliseconds, median", "accuracy", series, named)
 
 
 def parent_row(located: Located) -> File:
@@ -194,46 +191,53 @@ def parent_row(located: Located) -> File:
 def _write(
     args: argparse.Namespace,
     located: Located,
-    chosen: Candidate,
+    choice: Choice,
     parent: Served,
     searched: Samples,
-    out: Path,
     report: MakingReport,
-    nms: tuple[float | None, float | None],
 ) -> None:
     """A model folder; with --write the registry's entry then points at what the gate took."""
     from edge_agent.manifest import Made
-    from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.report import folder
 
-    manifest = located.manifest
-    figures = {"accuracy": chosen.accuracy, "median_ms": chosen.median_ms}
+    manifest, chosen, out = located.manifest, choice.chosen, folder_of(args)
     made = Made(
         verb="tune",
         method=f"{chosen.name} on {report.measure}",
         parent=f"{manifest.name} {manifest.version}",
         parent_sha256=parent_row(located).sha256,
         data_sha256=searched.sha256,
-        figures=figures,
+        figures={"accuracy": chosen.accuracy, "median_ms": chosen.median_ms},
     )
-    changes: dict[str, Any] = {}
-    if manifest.input is not None and chosen.input is not None:
-        changes["input"] = msgspec.structs.replace(chosen.input, layout=manifest.input.layout)
-    changes |= {key: value for key, value in (("iou", nms[0]), ("score", nms[1])) if value is not None}
-    if chosen.input is not None and changes["input"] != manifest.input:
+    changes = _changes(manifest, choice, parent, searched, report)
+    if args.write:
+        # under the name it has: then it is no variant of the entry that it takes the place of
+        changes["name"] = manifest.name
+    written = folder.write(
+        out, located, [(chosen.path, chosen.row.format, chosen.row.precision)], made, report, **changes
+    )
+    if args.write:
+        _switch(written, out, report)
+
+
+def _changes(
+    manifest: Manifest, choice: Choice, parent: Served, searched: Samples, report: MakingReport
+) -> dict[str, Any]:
+    """What of the manifest is another in the tuned model. A change of size is noted in `report`."""
+    from edge_agent.workshop.evaluate import score
+
+    settings = {"iou": choice.iou, "score": choice.threshold}
+    changes: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    size = choice.chosen.input
+    if size is None or manifest.input is None:
+        return changes
+    changes["input"] = msgspec.structs.replace(size, layout=manifest.input.layout)
+    if changes["input"] != manifest.input:
         # what another size costs was measured and wanted; the gate is to find what comes on top of it
-        alike = score.against(parent, replace(searched, truth=None))(chosen.served)
+        alike = score.against(parent, replace(searched, truth=None))(choice.chosen.served)
         changes["max_drop"] = min(1.0, max(manifest.max_drop, round(1 - alike + SLACK, 3)))
         report.notes.append(f"at this size it agrees by {alike:.3f} with {parent.manifest.name}, so the gate asks less")
-    path = chosen.path
-    if not args.write:
-        folder.write(out, located, [(path, chosen.row.format, chosen.row.precision)], made, report, **changes)
-        return
-    # under the name it has: then it is no variant of the entry that it takes the place of
-    written = folder.write(
-        out, located, [(path, chosen.row.format, chosen.row.precision)], made, report, **changes, name=manifest.name
-    )
-    _switch(written, out, report)
+    return changes
 
 
 def _switch(written: Manifest, out: Path, report: MakingReport) -> None:
