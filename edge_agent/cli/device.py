@@ -106,7 +106,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
     from edge_agent.agent.agent import checked_store
     from edge_agent.agent.line import make_line
     from edge_agent.link import topics
-    from edge_agent.link.wire import Broker
+    from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
 
     store, models, lines = checked_store(loaded), Models(), []

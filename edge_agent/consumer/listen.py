@@ -14,8 +14,9 @@ from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
 from edge_agent.events import UNREADABLE
 from edge_agent.link import topics
+from edge_agent.link.broker import FIRST_PAUSE_S, Broker, said, wait_before
 from edge_agent.link.signing import Signer
-from edge_agent.link.wire import FIRST_PAUSE_S, Broker, Client, MQTTMessage, ReasonCode, close, said, turn, wait_before
+from edge_agent.link.wire import Client, MQTTMessage, ReasonCode, close, turn
 
 CONNECTED = "connected"
 

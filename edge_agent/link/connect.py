@@ -15,8 +15,9 @@ from typing import Any
 from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
 from edge_agent.events import KNOWN_TIME
+from edge_agent.link.broker import Broker
 from edge_agent.link.flight import SPARE, WINDOW, Limits
-from edge_agent.link.wire import Broker, Client, ReasonCode, close, turn
+from edge_agent.link.wire import Client, ReasonCode, close, turn
 
 log = logging.getLogger("edge_agent")
 

@@ -18,6 +18,7 @@ from typing import Any
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, LinkError
 from edge_agent.link import topics
+from edge_agent.link.broker import CONNACK_S, FIRST_PAUSE_S, Broker, said, wait_before
 from edge_agent.link.budget import Budget
 from edge_agent.link.connect import Connector, client_id
 from edge_agent.link.delivery import Delivery
@@ -25,19 +26,7 @@ from edge_agent.link.flight import WINDOW, Flight
 from edge_agent.link.retained import Retained
 from edge_agent.link.session import Receive, Receiver, Session
 from edge_agent.link.signing import Signers
-from edge_agent.link.wire import (
-    CONNACK_S,
-    FIRST_PAUSE_S,
-    Broker,
-    Client,
-    MQTTMessage,
-    ReasonCode,
-    Wake,
-    close,
-    said,
-    turn,
-    wait_before,
-)
+from edge_agent.link.wire import Client, MQTTMessage, ReasonCode, Wake, close, turn
 from edge_agent.outbox.outbox import Outbox
 
 log = logging.getLogger("edge_agent")

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from edge_agent.config import Config
 from edge_agent.errors import LinkError
 from edge_agent.link import topics
-from edge_agent.link.wire import Asking, Broker, ReasonCode, close, said, subscribe, turn
+from edge_agent.link.broker import Broker, said
+from edge_agent.link.wire import Asking, ReasonCode, close, subscribe, turn
 
 AT_ONCE = 8
 """messages that a broker is asked to hold at once; each of them takes at least 10"""

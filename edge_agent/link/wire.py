@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import select
 import socket
 import ssl
@@ -23,39 +22,27 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_agent.config import Mqtt, parse_broker, secret
-from edge_agent.errors import ConfigError, LinkError
-from edge_agent.files import read_regular
-
 __all__ = [
-    "CONNACK_S",
-    "FIRST_PAUSE_S",
     "LARGEST",
     "SESSION_S",
+    "V5",
+    "Address",
     "Asking",
-    "Broker",
     "Client",
     "MQTTMessage",
     "PahoClient",
     "ReasonCode",
     "Wake",
+    "WebsocketConnectionError",
     "close",
     "comes_for",
     "gathered",
-    "said",
+    "make_client",
+    "open_connection",
     "subscribe",
     "turn",
-    "wait_before",
 ]
 
-CONNACK_S = 10.0
-"""seconds that the broker has to answer a connect"""
-HASTE_S = 3.0
-"""the same for each of several addresses of a host, doubled each time that none of them answers"""
-FIRST_PAUSE_S = 0.4
-"""seconds, first wait between two connects; each is drawn from a quarter to all of a doubling range"""
-MOST_PEM = 2_000_000
-"""bytes of a file of certificates"""
 SILENCE_MS = 10_000
 """milliseconds that sent bytes may go without a TCP acknowledgement: finds a black hole before the keepalive does"""
 SESSION_S = 3600
@@ -70,7 +57,7 @@ AT_ONCE = 64 * 1024
 MOST_HEAD = 2 + 65535 + 2
 """bytes of a message's topic and packet id"""
 
-_Address = tuple[int, Any]
+Address = tuple[int, Any]
 """family, and the address as sockets take it"""
 
 V5, V311 = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
@@ -88,7 +75,7 @@ class Client(PahoClient):
         self._read, self._at = b"", 0
         self._unsent = bytearray()
         self.gathering = False
-        self.address: _Address | None = None
+        self.address: Address | None = None
         """where to connect to, of the host's addresses"""
         self.passed_over = 0
         """bytes of the message that comes next, where it was too large to be taken in: it comes without its payload"""
@@ -214,205 +201,31 @@ def _number(topics: str) -> int:
     return 1 + zlib.crc32(topics.encode()) % 268_435_455
 
 
-class Broker:
-    """An address and what it takes to be let in; makes one Client for each connection.
-
-    Secrets and certificates are read for each client anew: they may have been renewed.
-    """
-
-    def __init__(self, mqtt: Mqtt) -> None:
-        """Raises LinkError or ConfigError when the address or a secret file is wrong; does not connect."""
-        if mqtt.url is None:
-            raise LinkError("no broker: set mqtt.url")
-        self.mqtt = mqtt
-        self.host, self.port, self.secure, self.path = parse_broker(mqtt.url)
-        self._left: list[_Address] = []
-        """those of the host's addresses that are to be tried in this round"""
-        self._chosen: _Address | None = None
-        self._good: _Address | None = None
-        self._several = False
-        self._rounds = 0
-        self._tls_there: bool | None = None
-        """whether the port speaks TLS; None: it was not asked since it worked last"""
-        self._secrets()
-
-    def _secrets(self) -> tuple[str | None, ssl.SSLContext | None]:
-        file = self.mqtt.password_file
-        return secret(file, "mqtt.password_file") if file else None, _tls(self.mqtt) if self.secure else None
-
-    def client(self, client_id: str = "", v5: bool = False, kind: type[Client] | None = None) -> Client:
-        """A client that has not connected; one with an id keeps its session at the broker. Raises ConfigError."""
-        password, tls = self._secrets()
-        made = (kind or Client)(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            protocol=V5 if v5 else V311,
-            clean_session=None if v5 else not client_id,
-            transport="tcp" if self.path is None else "websockets",
-        )
-        if self.path is not None:
-            made.ws_set_options(self.path)
-        made.connect_timeout = self.patience
-        made.address = self._chosen
-        if self.mqtt.username:
-            made.username_pw_set(self.mqtt.username, password)
-        if tls is not None:
-            made.tls_set_context(tls)
-        return made
-
-    def choose(self) -> None:
-        """Go to the next address of the host, the one that worked last first. Raises OSError when it has none."""
-        if not self._left:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-            self._left = sorted(dict.fromkeys((f, at) for f, _, _, _, at in found), key=lambda at: at != self._good)
-            self._several = len(self._left) > 1
-            self._rounds += 1
-        self._chosen = self._left.pop(0)
-
-    @property
-    def patience(self) -> float:
-        """Seconds that a connect may take."""
-        return min(CONNACK_S, HASTE_S * 2.0 ** (self._rounds - 1)) if self._several else CONNACK_S
-
-    @property
-    def more(self) -> bool:
-        """Whether the host has addresses that were not tried since one of them worked."""
-        return bool(self._left)
-
-    def worked(self) -> None:
-        """The chosen address let us in."""
-        self._left, self._rounds, self._good, self._tls_there = [], 0, self._chosen, None
-
-    def connect(self, client: Client, kept: bool = True) -> None:
-        """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError or LinkError.
-
-        `kept`: the broker keeps the session for a while after the connection has ended.
-        """
-        v5 = client.protocol == V5
-        properties = None
-        if v5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.MaximumPacketSize = LARGEST
-            if kept:
-                properties.SessionExpiryInterval = SESSION_S
-        try:
-            client.connect(
-                self.host,
-                self.port,
-                self.mqtt.keepalive,
-                clean_start=not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY,
-                properties=properties,
-            )
-        except ssl.SSLError as error:
-            raise LinkError(_tls_reason(error, self)) from None
-        except ConnectionResetError:
-            if self.secure and self._answers_plain():
-                raise LinkError(self._plain) from None
-            raise
-        except WebsocketConnectionError:
-            other = f"no MQTT over WebSockets at {self.path}; check the path in mqtt.url"
-            raise LinkError(self._answers_tls() or other) from None
-        except (IndexError, UnicodeError) as error:  # an answer that is no HTTP
-            raise LinkError(f"no WebSockets there ({error}); check mqtt.url") from None
-
-    def why(self, client: Client) -> str | None:
-        """Why a connection ended before its CONNACK, as far as that can be told; asks the port which it speaks."""
-        if client.trouble is not None:
-            return _tls_reason(client.trouble, self)
-        return self._answers_tls()
-
-    @property
-    def closed(self) -> str:
-        """What to say of a connection that ended before its CONNACK for no reason that is known."""
-        # TLS 1.3 tells it after the handshake, and that may be lost with the connection
-        hint = "; if it requires a client certificate, set mqtt.cert and mqtt.key"
-        return "the broker closed the connection before it was made" + hint * (self.secure and not self.mqtt.cert)
-
-    def _answers_tls(self) -> str | None:
-        """What to say of a port that speaks TLS to who does not; it is asked once."""
-        if self.secure:
-            return None
-        if self._tls_there is None:
-            self._tls_there = False
-            with contextlib.suppress(OSError, ValueError), self._socket() as sock:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                context.wrap_socket(sock, server_hostname=self.host).close()
-                self._tls_there = True
-        mend = "mqtts" if self.path is None else "wss"
-        return f"this is a TLS port: use {mend}://" if self._tls_there else None
-
-    def _socket(self) -> socket.socket:
-        return socket.create_connection((self.host, self.port), timeout=2)
-
-    @property
-    def _plain(self) -> str:
-        return f"this port does not speak TLS: use {'mqtt' if self.path is None else 'ws'}://"
-
-    def _answers_plain(self) -> bool:
-        """Whether the port answers a CONNECT (of nobody) that is not encrypted."""
-        with contextlib.suppress(OSError), self._socket() as sock:
-            sock.sendall(b"\x10\x0c\0\4MQTT\4\2\0\x0f\0\0")
-            return sock.recv(1) == b"\x20"
-        return False
+def make_client(kind: type[Client], client_id: str, v5: bool, path: str | None) -> Client:
+    """A client that has not connected; one with an id keeps its session at the broker. `path`: over WebSockets."""
+    made = kind(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=V5 if v5 else V311,
+        clean_session=None if v5 else not client_id,
+        transport="tcp" if path is None else "websockets",
+    )
+    if path is not None:
+        made.ws_set_options(path)
+    return made
 
 
-def said(error: Exception) -> str:
-    """Why a connection could not be made or ended, one line."""
-    if isinstance(error, socket.gaierror):
-        return f"the broker's name has no address ({error.strerror})"
-    if isinstance(error, TimeoutError):
-        return "the broker does not answer"
-    text = error.strerror if isinstance(error, OSError) else None
-    return text or str(error) or type(error).__name__
-
-
-_OTHER_HOST = "host name does not match: the broker's certificate is not for {host}; write the name of it in mqtt.url"
-_UNTRUSTED = {
-    9: "the broker's certificate is not valid yet; is the clock of this device right?",
-    10: "certificate expired: the broker's is to be renewed, unless the clock of this device is wrong",
-    62: _OTHER_HOST,
-    64: _OTHER_HOST,
-}
-"""OpenSSL's X509_V_ERR_* -> what to say"""
-_UNKNOWN_CA = {2, 18, 19, 20, 21}
-_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER", "PACKET_LENGTH", "RECORD_TYPE")
-_OURS = {
-    "CERTIFICATE_REQUIRED": "the broker requires a client certificate: set mqtt.cert and mqtt.key",
-    "CERTIFICATE_EXPIRED": "the broker refuses our certificate, mqtt.cert: certificate expired",
-    "CERTIFICATE_REVOKED": "the broker refuses our certificate, mqtt.cert: it was revoked",
-    "UNKNOWN_CA": "the broker refuses our certificate, mqtt.cert: it does not know the authority that signed it",
-    "BAD_CERTIFICATE": "the broker refuses our certificate, mqtt.cert, as bad",
-    "CERTIFICATE_UNKNOWN": "the broker refuses our certificate, mqtt.cert; it does not say why",
-    "ALERT_HANDSHAKE_FAILURE": "the broker refuses the TLS handshake; where it requires a client certificate, set "
-    "mqtt.cert and mqtt.key",
-    "PROTOCOL": "the broker offers no TLS 1.2 or newer",
-}
-"""a part of OpenSSL's reason -> what to say"""
-
-
-def _tls_reason(error: ssl.SSLError, broker: Broker) -> str:
-    """Why TLS failed, in a person's words, and what to do."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _UNKNOWN_CA:
-            known = f"{broker.mqtt.ca} (mqtt.ca) holds others" if broker.mqtt.ca else "set mqtt.ca to its PEM file"
-            return f"unknown CA: the authority that signed the broker's certificate is not known here; {known}"
-        other = f"the broker's certificate is refused: {error.verify_message}"
-        return _UNTRUSTED.get(error.verify_code, other).format(host=broker.host)
-    reason = error.reason or ""
-    if any(part in reason for part in _NO_TLS):
-        return broker._plain
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        if broker._answers_plain():
-            return broker._plain
-        return "the broker ends the TLS handshake; does it speak TLS, and does it require a client certificate?"
-    told = next((text for part, text in _OURS.items() if part in reason), "")
-    return told or f"TLS fails: {reason.lower().replace('_', ' ') or error}"
-
-
-def wait_before(wait: float) -> float:
-    """A wait of `wait` seconds with jitter, so that a fleet does not come back in one moment."""
-    return wait * random.uniform(0.25, 1.0)
+def open_connection(client: Client, host: str, port: int, keepalive: int, kept: bool) -> None:
+    """Open the socket and send CONNECT. Raises what can go wrong with either; `kept`: see Broker.connect."""
+    v5 = client.protocol == V5
+    properties = None
+    if v5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = LARGEST
+        if kept:
+            properties.SessionExpiryInterval = SESSION_S
+    clean_start = not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY
+    client.connect(host, port, keepalive, clean_start=clean_start, properties=properties)
 
 
 class Wake:
@@ -483,30 +296,3 @@ def close(client: Client) -> None:
     sock = client.socket()
     if sock is not None:
         sock.close()
-
-
-def _tls(mqtt: Mqtt) -> ssl.SSLContext:
-    """ConfigError, which names the key, for a file that cannot be used."""
-    for key in ("ca", "cert", "key"):
-        if (name := getattr(mqtt, key)) is not None:
-            try:
-                read_regular(name, MOST_PEM)
-            except OSError as error:
-                raise ConfigError(f"mqtt.{key}: {name} cannot be read ({error.strerror}); check the path") from None
-    try:
-        context = ssl.create_default_context(cafile=mqtt.ca)
-    except (OSError, ssl.SSLError):
-        raise ConfigError(f"mqtt.ca: {mqtt.ca} is no PEM file of certificates; give the authority's") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # from Python 3.13 on authorities that people make themselves would be refused for a missing extension
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if mqtt.cert and mqtt.key:
-        try:
-            # where the key wants a passphrase nobody is asked for one
-            context.load_cert_chain(mqtt.cert, mqtt.key, password="")
-        except (OSError, ssl.SSLError):
-            pair = f"{mqtt.cert} and {mqtt.key}"
-            raise ConfigError(
-                f"mqtt.cert, mqtt.key: {pair} are no PEM of a certificate and of the key that belongs to it"
-            ) from None
-    return context

@@ -19,6 +19,7 @@ from edge_agent.consumer.listen import listen
 from edge_agent.errors import ConfigError, LinkError
 from edge_agent.events import TextEvent, rfc3339
 from edge_agent.link import acks, blame, wire
+from edge_agent.link import broker as broker_module
 from edge_agent.link import link as link_link
 from edge_agent.link.budget import Budget
 from edge_agent.link.link import Link
@@ -303,7 +304,7 @@ def test_tls_with_the_right_authority_only(tmp_path: Path, box: Outbox) -> None:
 
 
 def test_a_port_that_accepts_and_never_answers(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "CONNACK_S", 0.3)
+    monkeypatch.setattr(broker_module, "CONNACK_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         link = Link(Mqtt(url=f"mqtt://127.0.0.1:{silent.getsockname()[1]}"), "d", box)
         link.start()
