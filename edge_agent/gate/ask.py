@@ -25,7 +25,7 @@ from typing import IO, Any
 import msgspec
 
 from edge_agent import paths
-from edge_agent.device.sandbox import Room
+from edge_agent.device.room import Room
 from edge_agent.errors import RefusedError
 from edge_agent.gate.trial import Agree, AnyQuestion, Derive, Race, Read, Result, Variant
 from edge_agent.gate.verdicts import Verdict, digests, recall, remember, verdict_on

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent.device import sandbox
+from edge_agent.device.room import Room
 from edge_agent.errors import EdgeAgentError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def main() -> None:
     # what native libraries print must not stand in the answer
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    sandbox.enter(msgspec.json.decode(sys.argv[-1], type=sandbox.Room))
+    sandbox.enter(msgspec.json.decode(sys.argv[-1], type=Room))
     # not before: numpy starts threads, which would stay outside
     from edge_agent.gate.trial import AnyQuestion
 

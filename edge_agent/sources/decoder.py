@@ -19,6 +19,7 @@ import threading
 import msgspec
 
 from edge_agent.device import sandbox
+from edge_agent.device.room import Room
 
 PR_SET_PDEATHSIG = 1
 
@@ -28,7 +29,7 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    sandbox.enter(msgspec.json.decode(sys.argv[-1], type=sandbox.Room))
+    sandbox.enter(msgspec.json.decode(sys.argv[-1], type=Room))
     # not before: numpy starts threads, which would stay outside
     import numpy as np
 

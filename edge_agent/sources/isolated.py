@@ -24,7 +24,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from edge_agent.device.sandbox import Room
+from edge_agent.device.room import Room
 from edge_agent.errors import ConfigError
 from edge_agent.programs import environment, python
 from edge_agent.sources import Opened

@@ -18,24 +18,29 @@ import msgspec
 import pytest
 
 from edge_agent.cli import doctor
-from edge_agent.device import sandbox
-from edge_agent.device.sandbox import Room
+from edge_agent.device import landlock, sandbox, seccomp
+from edge_agent.device.room import Room
 from edge_agent.errors import RefusedError
 from edge_agent.gate import admit, ask
 from tests.gate.test_ask import manifest
 from tests.nets import blob_finder_onnx
 
 LACKS = sandbox.missing()
-landlock = pytest.mark.skipif(any("Landlock" in one for one in LACKS), reason=f"this kernel has no {', '.join(LACKS)}")
-seccomp = pytest.mark.skipif(any("seccomp" in one for one in LACKS), reason=f"this kernel has no {', '.join(LACKS)}")
+needs_landlock = pytest.mark.skipif(
+    any("Landlock" in one for one in LACKS), reason=f"this kernel has no {', '.join(LACKS)}"
+)
+needs_seccomp = pytest.mark.skipif(
+    any("seccomp" in one for one in LACKS), reason=f"this kernel has no {', '.join(LACKS)}"
+)
 
 ENTER = """
 import ctypes, errno, json, os, resource, signal, socket, sys, threading
 import msgspec
 from edge_agent.cli import doctor
 from edge_agent.device import sandbox
+from edge_agent.device.room import Room
 given = json.loads(sys.argv[2])
-sandbox.enter(msgspec.json.decode(sys.argv[1], type=sandbox.Room))
+sandbox.enter(msgspec.json.decode(sys.argv[1], type=Room))
 libc = ctypes.CDLL(None, use_errno=True)
 def raw(number, *arguments):
     ctypes.set_errno(0)
@@ -99,7 +104,7 @@ print(json.dumps({
 """
 
 
-@landlock
+@needs_landlock
 def test_files_but_those_of_the_room(tmp_path: Path, canary: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "model").write_text("weights")
@@ -113,7 +118,7 @@ def test_files_but_those_of_the_room(tmp_path: Path, canary: Path) -> None:
     assert sorted(path.name for path in canary.parent.iterdir()) == ["canary"]
 
 
-@seccomp
+@needs_seccomp
 def test_owners_modes_and_links(tmp_path: Path, canary: Path) -> None:
     (tmp_path / "own").mkdir()
     code = """
@@ -153,10 +158,10 @@ print(json.dumps({
 """
 
 
-@seccomp
+@needs_seccomp
 def test_other_programs_and_processes(tmp_path: Path) -> None:
-    column = sandbox.ARCHITECTURES[platform.machine()][1]
-    found = tried(small(), PROCESSES, ptrace=sandbox.CALLS["ptrace"][column])
+    column = seccomp.ARCHITECTURES[platform.machine()][1]
+    found = tried(small(), PROCESSES, ptrace=seccomp.CALLS["ptrace"][column])
     allowed = {"thread", "itself", "limits, read"}
     assert {name for name, how in found.items() if how == "done"} == allowed, found
     assert found.pop("a call of later") == "ENOSYS"
@@ -184,7 +189,7 @@ print(json.dumps({
 """
 
 
-@seccomp
+@needs_seccomp
 def test_the_network(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     assert set(tried(small(), TALK, port=port).values()) == {"EPERM"}
@@ -201,19 +206,19 @@ def test_the_network(listener: socket.socket) -> None:
     assert {name for name, how in drivers.items() if how == "done"} == {"netlink"}, drivers
 
 
-@landlock
+@needs_landlock
 def test_the_network_by_landlock_alone(listener: socket.socket) -> None:
-    alone = ENTER.replace("sandbox.enter(", "sandbox._seccomp = lambda *_: None\nsandbox.enter(")
+    alone = ENTER.replace("sandbox.enter(", "sandbox.seccomp.refuse_calls = lambda *_: None\nsandbox.enter(")
     words = [sys.executable, "-c", f"{alone}\n{TALK}", msgspec.json.encode(small()).decode()]
     words.append(json.dumps({"port": listener.getsockname()[1]}))
     found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert (found["TCP"], found["listen"]) == ("EACCES", "EACCES"), found
 
 
-@seccomp
+@needs_seccomp
 def test_each_call_of_the_table_is_refused() -> None:
-    column = sandbox.ARCHITECTURES[platform.machine()][1]
-    numbers = {name: both[column] for name, both in sandbox.CALLS.items() if both[column] is not None}
+    column = seccomp.ARCHITECTURES[platform.machine()][1]
+    numbers = {name: both[column] for name, both in seccomp.CALLS.items() if both[column] is not None}
     code = (
         'print(json.dumps({name: attempt(lambda: raw(n, -1, -1, -1, -1, -1, -1)) for name, n in given["n"].items()}))'
     )
@@ -231,22 +236,22 @@ def test_the_numbers_are_those_of_the_kernel_s_headers(machine: str, file: str, 
     if header is None:
         pytest.skip(f"no {file} here: it is of linux-libc-dev")
     known = {m[1]: int(m[2]) for m in re.finditer(rf"#define {name}\s+(\d+)", header.read_text())}
-    column = sandbox.ARCHITECTURES[machine][1]
-    others = {"socket": sandbox.SOCKET, "socketpair": sandbox.SOCKETPAIR, "clone": sandbox.CLONE, "kill": sandbox.KILL}
-    others |= {"tgkill": sandbox.TGKILL, "prlimit64": sandbox.PRLIMIT, "clone3": (sandbox.CLONE3,) * 2}
-    ours = {name: both[column] for name, both in {**sandbox.CALLS, **others}.items()}
+    column = seccomp.ARCHITECTURES[machine][1]
+    others = {"socket": seccomp.SOCKET, "socketpair": seccomp.SOCKETPAIR, "clone": seccomp.CLONE, "kill": seccomp.KILL}
+    others |= {"tgkill": seccomp.TGKILL, "prlimit64": seccomp.PRLIMIT, "clone3": (seccomp.CLONE3,) * 2}
+    ours = {name: both[column] for name, both in {**seccomp.CALLS, **others}.items()}
     assert {name: known.get(name) for name in ours if name in known or known.get("fchmodat2")} == {
         name: number for name, number in ours.items() if name in known or known.get("fchmodat2")
     }
 
 
 def test_the_filter_of_the_other_processor_has_its_own_numbers() -> None:
-    for machine, (audit, column) in sandbox.ARCHITECTURES.items():
-        program = sandbox._program(machine, 7, small())
+    for machine, (audit, column) in seccomp.ARCHITECTURES.items():
+        program = seccomp.program(machine, 7, small())
         steps = [program[at : at + 8] for at in range(0, len(program), 8)]
         values = [int.from_bytes(step[4:], "little") for step in steps]
         assert values[1] == audit and len(steps) < 4096
-        assert {both[column] for both in sandbox.CALLS.values()} - {None} <= set(values)
+        assert {both[column] for both in seccomp.CALLS.values()} - {None} <= set(values)
 
 
 def test_limits() -> None:
@@ -267,8 +272,8 @@ print(json.dumps({"memory": attempt(lambda: bytearray(3 << 30)), "file": attempt
         assert os.stat(f"{folder}/x").st_size == 1 << 20  # noqa: PTH116
 
 
-@landlock
-@seccomp
+@needs_landlock
+@needs_seccomp
 def test_a_model_that_takes_over_the_runtime_gets_nowhere(
     tmp_path: Path, canary: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,9 +345,9 @@ def test_an_answer_is_believed_within_its_kind_and_size(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 5, 6])
 def test_an_older_kernel_gives_what_it_has(canary: Path, version: int) -> None:
-    if version > sandbox._version(ctypes.CDLL(None)):
+    if version > landlock.version(ctypes.CDLL(None)):
         pytest.skip("this kernel is older still")
-    code = f"sandbox._version = lambda libc: {version}\nsandbox.enter("
+    code = f"sandbox.landlock.version = lambda libc: {version}\nsandbox.enter("
     words = [
         sys.executable,
         "-c",
@@ -354,7 +359,7 @@ def test_an_older_kernel_gives_what_it_has(canary: Path, version: int) -> None:
 
 def test_doctor_says_what_the_kernel_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, says in ((0, "no Landlock:"), (3, "no Landlock for TCP:"), (7, "can read no other file")):
-        monkeypatch.setattr(sandbox, "_version", lambda libc, version=version: version)
+        monkeypatch.setattr(landlock, "version", lambda libc, version=version: version)
         assert says in doctor._sandbox()[2] or LACKS
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert "no seccomp for riscv64" in doctor._sandbox()[2]

@@ -30,6 +30,7 @@ import onnx
 from edge_agent import config, manifest
 from edge_agent.config import Mqtt
 from edge_agent.device import sandbox
+from edge_agent.device.room import Room
 from edge_agent.errors import ConfigError, InputError, ManifestError, SourceError
 from edge_agent.events import UNREADABLE, TextEvent
 from edge_agent.gate.read import Reading
@@ -337,7 +338,7 @@ def models() -> Iterator[Target]:
     def within(path: Path, seed: Path, beside: dict[str, str]) -> dict[str, Any]:
         size = path.stat().st_size
         places = [str(path.parent), str(seed.parent)]
-        sandbox.enter(sandbox.Room(memory=(4 << 30) + 8 * size, cpu_seconds=30, file_bytes=1 << 24, read=places))
+        sandbox.enter(Room(memory=(4 << 30) + 8 * size, cpu_seconds=30, file_bytes=1 << 24, read=places))
         format = catalogue.SUFFIXES[path.suffix]
 
         def read(where: Path) -> Result:
