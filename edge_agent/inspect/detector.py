@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_agent.families.heads import Guess
+from edge_agent.families.guess import Guess
 from edge_agent.families.table import FAMILIES, RUNS
 from edge_agent.graphs.graph import FileGraph, output_scale
 from edge_agent.inspect import kinds, names, picture

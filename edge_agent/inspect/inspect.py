@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent.families.heads import shape
+from edge_agent.families.guess import shape
 from edge_agent.graphs import onnx_file, tflite_file
 from edge_agent.graphs.graph import FileGraph, clean, one_line
 from edge_agent.inspect import kinds

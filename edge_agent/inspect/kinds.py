@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.families.heads import Guess, shape
+from edge_agent.families.guess import Guess, shape
 from edge_agent.graphs.graph import FileGraph, behind, embedding
 from edge_agent.types import Net, TensorSpec
 

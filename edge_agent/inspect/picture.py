@@ -15,7 +15,7 @@ import msgspec
 
 from edge_agent.errors import UsageError
 from edge_agent.families.family import Channels, Range
-from edge_agent.families.heads import shape, side
+from edge_agent.families.guess import shape, side
 from edge_agent.families.table import training
 from edge_agent.graphs.graph import AFFINE, IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
 from edge_agent.manifest import Input

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_agent.errors import RefusedError
-from edge_agent.families.heads import shape
+from edge_agent.families.guess import shape
 from edge_agent.graphs.graph import clean
 from edge_agent.inspect import names
 from edge_agent.inspect.kinds import Kind

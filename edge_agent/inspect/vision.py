@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import EdgeAgentError, RefusedError
-from edge_agent.families.heads import Guess, heads, shape
+from edge_agent.families.guess import Guess, shape
+from edge_agent.families.heads import heads
 from edge_agent.families.table import RUNS
 from edge_agent.graphs.graph import FileGraph
 from edge_agent.inspect import kinds, names, picture
