@@ -169,7 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
     task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
     family: str
-    """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/yolo.py); bert,
+    """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
     bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae"""
     licence: str
     trained_by: str

@@ -46,7 +46,7 @@ class Family(msgspec.Struct, frozen=True):
     cell: str = ""
     """what one row a cell of such a tensor holds, for people; {} stands for the number of classes"""
     order: str = ""
-    """columns of finished boxes in one tensor (yolo.finished)"""
+    """columns of finished boxes in one tensor (finished.finished)"""
     levels: tuple[int, ...] = ()
     """how many levels it has where each gives two tensors: class scores, and distributions over four distances"""
     one_tensor: bool = False

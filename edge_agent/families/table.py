@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from edge_agent.families import maps, yolo
+from edge_agent.families import detr, distributions, finished, maps, yolo
+from edge_agent.families.candidates import Array, HeadLayout, Outputs
 from edge_agent.families.family import CutRecipe, Family, Training
+from edge_agent.families.outputs import rows_of, table, volume
 
 _YOLOX = Training("BGR", "0..255", "top-left", always=True)
 _USUAL = Training()
@@ -17,7 +19,7 @@ _TENSORFLOW = Training("RGB", "-1..1", "stretch")
 
 def _finished(order: str, trained: Training = _USUAL) -> Family:
     """Finished boxes in one tensor."""
-    decode = partial(yolo.finished, order=order)
+    decode = partial(finished.finished, order=order)
     return Family(decode, nms=False, trained=trained, order=order, one_tensor=True)
 
 
@@ -69,7 +71,7 @@ WHOLE: dict[str, Family] = {
         cut=CutRecipe("yolov5-maps", ("all",)),
     ),
     "nanodet": Family(
-        yolo.nanodet,
+        distributions.nanodet,
         nms=True,
         trained=Training("BGR", "imagenet", "stretch", always=True),
         levels=(3,),
@@ -77,7 +79,9 @@ WHOLE: dict[str, Family] = {
         raw=True,
         cut=CutRecipe("nanodet-maps", ("all",)),
     ),
-    "picodet": Family(yolo.picodet, nms=True, trained=Training("RGB", "imagenet", "stretch", always=True), levels=(4,)),
+    "picodet": Family(
+        distributions.picodet, nms=True, trained=Training("RGB", "imagenet", "stretch", always=True), levels=(4,)
+    ),
     "edge-yolo": Family(
         yolo.edge_yolo, nms=True, trained=_YOLOX, cut=CutRecipe("edge-yolo-maps", ("boxes", "classes"))
     ),
@@ -95,18 +99,18 @@ WHOLE: dict[str, Family] = {
     "end2end-openvino": _finished("-csxyxy", Training("BGR", "0..255", "stretch")),
     # PaddleDetection
     "end2end-paddle": _finished("csxyxy", _IMAGENET),
-    "finished": Family(partial(yolo.columns, form="xyxy"), nms=False, trained=_UNIT),
-    "cells-finished": Family(partial(yolo.columns, form="xyxy"), nms=True),
-    "box-scores": Family(yolo.scores, nms=True),
-    "ssd-decoded": Family(partial(yolo.scores, background=True), nms=True, trained=_TENSORFLOW, alike="box-scores"),
+    "finished": Family(partial(finished.columns, form="xyxy"), nms=False, trained=_UNIT),
+    "cells-finished": Family(partial(finished.columns, form="xyxy"), nms=True),
+    "box-scores": Family(finished.scores, nms=True),
+    "ssd-decoded": Family(partial(finished.scores, background=True), nms=True, trained=_TENSORFLOW, alike="box-scores"),
     "rtdetr": Family(
         yolo.yolov8, nms=False, trained=Training(letterbox="stretch", always=True), before=4, one_tensor=True
     ),
-    "detr": Family(yolo.detr, nms=False, trained=_IMAGENET),
-    "detr-sigmoid": Family(yolo.detr_sigmoid, nms=False, trained=_UNIT),
+    "detr": Family(detr.detr, nms=False, trained=_IMAGENET),
+    "detr-sigmoid": Family(detr.detr_sigmoid, nms=False, trained=_UNIT),
     # mAP 0.194 by area instead of 0.193, on others 0.160 both; it looks at 300 pixels, and may afford it
     "ssd": Family(
-        partial(yolo.columns, form="yxyx", unit=True),
+        partial(finished.columns, form="yxyx", unit=True),
         nms=False,
         trained=Training("RGB", "-1..1", "stretch", resize="area"),
     ),
@@ -151,3 +155,12 @@ ORDERS = {name: row.order for name, row in FAMILIES.items() if row.order}
 def training(family: str) -> Training:
     """How a family's own training prepares a picture."""
     return FAMILIES[family].trained if family in FAMILIES else {**OTHERS, **NAMED}.get(family, Training())
+
+
+def shares(outputs: Outputs, family: Family, head: HeadLayout) -> Array | None:
+    """All scores of a head whose family has them in one tensor with the boxes; None for others."""
+    if family.order:
+        return table(outputs, len(family.order))[:, [family.order.index("s")]]
+    if family.decode in (distributions.nanodet, distributions.picodet):
+        return distributions.distributions(outputs, head)[0][:, : head.classes]
+    return rows_of(volume(outputs), family.before + head.classes)[:, 4:] if family.before else None

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import InputError, ManifestError, ModelError, RefusedError
-from edge_agent.families.yolo import shares
+from edge_agent.families.table import shares
 from edge_agent.inspect.worth import TryReading, Worth
 from edge_agent.manifest import File, Manifest, Seen, Served
 from edge_agent.pictures.boxes import preparer
