@@ -166,7 +166,7 @@ def _proofs(args: argparse.Namespace, model: str, bare: bool = True) -> list[Pat
 
 def _told(args: argparse.Namespace, model: str, bare: bool = True) -> dict[str, str]:
     """What the user says of the input. UsageError for what cannot be meant, or where a manifest says it."""
-    from edge_agent.inspect.picture import TOLD, check
+    from edge_agent.inspect.options import TOLD, check
 
     told = {key: str(given) for key in TOLD if (given := getattr(args, key)) is not None}
     if told and not bare:

@@ -7,43 +7,22 @@ input, bytes as input; then the way in which the family is trained, which is a g
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-from edge_agent.errors import UsageError
 from edge_agent.families.family import Channels, Range
 from edge_agent.families.guess import shape, side
 from edge_agent.families.table import training
 from edge_agent.graphs.graph import AFFINE, IMAGENET_MEAN, FileGraph, Leading, input_scale, leading
+from edge_agent.inspect.options import as_told
+from edge_agent.inspect.ranges import ORDERS, RANGES, SPANS, scaled, span
 from edge_agent.manifest import Input
 from edge_agent.types import TensorSpec
 
 DYNAMIC_SIDE = 640
 """pixels taken for a detector whose input has no fixed size"""
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
-CAFFE_MEAN = (123.68, 116.779, 103.939)
-"""R, G, B on 0..255, as Caffe's networks have them subtracted"""
-RANGES: tuple[Range, ...] = ("0..1", "0..255", "-1..1", "imagenet", "caffe")
-ORDERS: dict[str, Channels] = {"RGB": "RGB", "BGR": "BGR"}
-_ZERO, _ONE, _HALF = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (127.5, 127.5, 127.5)
-MAPPED: dict[Range, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
-    "0..1": (1 / 255, _ZERO, _ONE),
-    "0..255": (1.0, _ZERO, _ONE),
-    "-1..1": (1.0, _HALF, _HALF),
-    "imagenet": (1.0, IMAGENET_MEAN, IMAGENET_STD),
-    "caffe": (1.0, CAFFE_MEAN, _ONE),
-}
-"""range -> scale, and mean and std of R, G, B, by which a pixel gets there"""
-SPANS: dict[Range, tuple[float, float]] = {
-    "0..1": (0, 1),
-    "0..255": (0, 255),
-    "-1..1": (-1, 1),
-    "imagenet": (-2.118, 2.64),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +87,7 @@ def ways(spec: TensorSpec, graph: FileGraph, family: str, base: dict[str, Any]) 
         reasons.append(f"channels {order}: {why}")
     if given := _scale(spec, graph, family, start, channels):
         first, why = given
-        return Ways(first, (), not order, (*reasons, f"scale {_said(first)}: {why}"))
+        return Ways(first, (), not order, (*reasons, f"scale {span(first)}: {why}"))
     others = tuple(scaled(start, each, channels) for each in RANGES if each != trained.range)
     return Ways(scaled(start, trained.range, channels), others, not order, tuple(reasons))
 
@@ -118,35 +97,12 @@ def _scale(
 ) -> tuple[Input, str] | None:
     """The scale by the strongest evidence, which is said with it; None where there is none."""
     return (
-        _told(graph, start, channels)
+        as_told(graph.told, start, channels)
         or (_bytes(spec, graph, start, channels) if spec.dtype == "uint8" else None)
         or _stated(graph, family, start, channels)
         or _computed(spec, leading(graph, spec.name), start, channels)
         or _bytes(spec, graph, start, channels)
     )
-
-
-def scaled(start: Input, kind: Range, channels: Channels) -> Input:
-    """`start` with the pixels mapped to that range."""
-    scale, mean, std = MAPPED[kind]
-    turn = 1 if channels == "RGB" else -1
-    return msgspec.structs.replace(start, channels=channels, scale=scale, mean=mean[::turn], std=std[::turn])
-
-
-def swapped(picture: Input) -> Input:
-    """The same with the other channel order; mean and std follow their channels."""
-    other: Channels = "RGB" if picture.channels == "BGR" else "BGR"
-    return msgspec.structs.replace(picture, channels=other, mean=picture.mean[::-1], std=picture.std[::-1])
-
-
-def _said(picture: Input) -> str:
-    ends = [((x * picture.scale) - picture.mean[0]) / picture.std[0] for x in (0, 255)]
-    return f"{ends[0]:.3g}..{ends[1]:.3g}"
-
-
-def describe(picture: Input) -> str:
-    """e.g. BGR 0..255."""
-    return f"{picture.channels} {_said(picture)}"
 
 
 def _order(graph: FileGraph, head: Leading) -> tuple[Channels | None, str]:
@@ -184,53 +140,6 @@ def _own(graph: FileGraph) -> bool:
 
 def _ultralytics(meta: Any) -> bool:
     return meta.get("author") == "Ultralytics" or {"stride", "names", "task"} <= set(meta)
-
-
-TOLD = ("scale", "mean", "std", "channels")
-"""what a user may say of the input; `ways` believes it"""
-
-
-def _told(graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
-    """What the user said. UsageError for what is neither one of RANGES nor numbers."""
-    told = graph.told
-    if not set(TOLD[:3]) & set(told):
-        return None
-    said = " ".join(f"--{key} {told[key]}" for key in TOLD[:3] if key in told)
-    scale = told.get("scale", "")
-    if scale in RANGES:
-        if told.keys() & {"mean", "std"}:
-            raise UsageError(f"{said}: {scale} says mean and std itself; leave them out, or give --scale a number")
-        return scaled(start, scale, channels), said
-    return _given(told, start, channels, said), said
-
-
-def _given(told: Mapping[str, str], start: Input, channels: Channels, said: str) -> Input:
-    """What the user said in numbers. UsageError for what is none, and for a std that is not above 0."""
-    scale = told.get("scale", "")
-    mean, std = (_three(told[key], key) if key in told else one for key, one in (("mean", _ZERO), ("std", _ONE)))
-    # as PyTorch's are written, for pixels in 0..1, or for pixels as they are
-    gain = _three(scale, "scale")[0] if scale else (1.0 if max(*map(abs, mean), *std) > 1 else 1 / 255)
-    if min(std) <= 0:
-        raise UsageError(f"{said}: std has to be above 0")
-    return msgspec.structs.replace(start, channels=channels, scale=gain, mean=mean, std=std)
-
-
-def check(told: Mapping[str, str]) -> None:
-    """UsageError for what a user may not say of an input."""
-    _told(FileGraph(told=told), Input(1, 1), "RGB")
-
-
-def _three(text: str, what: str) -> tuple[float, float, float]:
-    """One number, or three with commas. UsageError."""
-    try:
-        found = [float(word) for word in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) not in (1, 3) or not all(abs(v) <= 1e9 for v in found) or (what == "scale" and len(found) == 3):
-        known = f"one of {', '.join(RANGES)}, or a number" if what == "scale" else "one number, or three as 1,2,3"
-        raise UsageError(f"--{what} {text}: give {known}")
-    first, second, third = found * 3 if len(found) == 1 else found
-    return first, second, third
 
 
 def _stated(graph: FileGraph, family: str, start: Input, channels: Channels) -> tuple[Input, str] | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from edge_agent.families.table import FAMILIES, training
-from edge_agent.inspect import names, picture
+from edge_agent.inspect import names, picture, ranges
 from edge_agent.inspect.model_file import ModelFile
 from edge_agent.inspect.worth import Worth, is_clear
 from edge_agent.manifest import Input, Seen
@@ -34,7 +34,7 @@ class Tried(NamedTuple):
 
 def way(seen: Seen) -> str:
     """e.g. yolox with BGR 0..255."""
-    return f"{seen.family} with {picture.describe(seen.input)}" if seen.input else seen.family
+    return f"{seen.family} with {ranges.describe(seen.input)}" if seen.input else seen.family
 
 
 def summary(told: list[tuple[str, str]]) -> str:
@@ -75,7 +75,7 @@ def best(file: ModelFile, tried: list[Tried]) -> tuple[Tried, list[Tried]]:
     most = _worth_most(tried)
     if not most.ways.orders or most.seen.input is None or most.worth.value < ENOUGH:
         return most, []
-    turned = _try(file, replace(most.seen, input=picture.swapped(most.seen.input)), most.ways)
+    turned = _try(file, replace(most.seen, input=ranges.swapped(most.seen.input)), most.ways)
     least = CLEARLY if training(most.seen.family).always else 1.0
     better = turned.worth.value > most.worth.value * least and turned.worth.placed >= most.worth.placed
     return (turned if better else most), [turned]
@@ -110,12 +110,12 @@ def doubt(most: Tried, told: list[Tried]) -> str:
 def _question(own: Input, close: list[Input], most: Tried) -> str:
     """What the user is asked to say, where preparations in `close` do about as well as the best one's `own`."""
     asked = []
-    if most.ways.ranges and any(picture.swapped(how) != own for how in close):
-        asked.append(f"--scale ({', '.join(picture.RANGES)}; or a number with --mean and --std)")
-    if any(picture.swapped(how) == own for how in close):
+    if most.ways.ranges and any(ranges.swapped(how) != own for how in close):
+        asked.append(f"--scale ({', '.join(ranges.RANGES)}; or a number with --mean and --std)")
+    if any(ranges.swapped(how) == own for how in close):
         asked.append("--channels RGB or BGR")
     if not asked:
         return ""
-    also = " and ".join(picture.describe(how) for how in (own, *close))
+    also = " and ".join(ranges.describe(how) for how in (own, *close))
     mend = f"say it with {' and '.join(asked)}"
     return f"it is open how its pictures go in: {also} do about as well ({most.worth.what}); {mend}"

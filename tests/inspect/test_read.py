@@ -16,7 +16,7 @@ from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.families.table import FAMILIES, RUNS
 from edge_agent.gate.tried import SIGHTINGS, _served, looker
 from edge_agent.inspect.inspect import inspect
-from edge_agent.inspect.picture import describe
+from edge_agent.inspect.ranges import describe
 from edge_agent.inspect.text import HEADS, ROLES
 from edge_agent.inspect.worth import TryReading, Worth, is_clear
 from edge_agent.manifest import Input, Seen

@@ -15,7 +15,7 @@ from edge_agent.backends import open_net
 from edge_agent.gate.tried import _served, looker
 from edge_agent.graphs.graph import IMAGENET_MEAN
 from edge_agent.inspect.names import coco80
-from edge_agent.inspect.picture import IMAGENET_STD, describe
+from edge_agent.inspect.ranges import IMAGENET_STD, describe
 from edge_agent.manifest import Seen
 from edge_agent.pictures.read import read_picture
 from edge_agent.tasks.detect.detect import detect
