@@ -13,7 +13,7 @@ import pytest
 from edge_agent import cli
 from edge_agent.errors import ModelError, UsageError
 from edge_agent.manifest import load
-from edge_agent.workshop.prune import verb
+from edge_agent.workshop.prune import report, verb
 
 WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garden")
 
@@ -22,7 +22,7 @@ WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garde
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Texts, and a registry of their own."""
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(verb, "SECONDS", 0.1)
+    monkeypatch.setattr(report, "SECONDS", 0.1)
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"turn the {a} in the {b} on\nis the {a} off\n" for a in WORDS for b in WORDS[:2]))
     return path

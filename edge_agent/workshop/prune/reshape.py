@@ -7,6 +7,8 @@ import numpy as np
 from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced
 from edge_agent.workshop.prune.graph import PruneGraph
 
+Shape = tuple[int | None, ...]
+
 
 def flatten(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """(1, C, 1, 1) -> (1, C): maps of more than one cell would need every cell's entry to go."""
@@ -29,92 +31,80 @@ def _one(axes: Axes | None) -> list[Axes] | None:
 
 
 def _regrouped(
-    graph: PruneGraph, traced: Traced, number: int, axes: Axes, after: tuple[int | None, ...], target: list[int] | None
+    graph: PruneGraph, traced: Traced, number: int, axes: Axes, after: Shape, target: list[int] | None
 ) -> Axes | None:
     """Axes after a Reshape to `target` (None: no sizes are written down)."""
     before = graph.shapes[graph.nodes[number].input[0]]
     result: Axes = [None] * len(after)
     i = j = 0
     while i < len(before) and j < len(after):
-        same = before[i] == after[j] or (target is not None and target[j] == 0 and i == j)
-        ends = [i + 1, j + 1]
-        if not same:
-            grown = _factors(before[i:], after[j:])
-            if grown is None:
-                return None
-            ends = [i + grown[0], j + grown[1]]
-        many = ends[0] - i, ends[1] - j
-        here = [axis for axis in range(i, ends[0]) if axes[axis] is not None]
-        if here and not _passed(traced, axes, result, here, (i, ends[0]), (j, ends[1]), before, after):
+        many = _many(before[i:], after[j:], same=target is not None and target[j] == 0 and i == j)
+        if many is None:
             return None
-        for axis in range(j, ends[1]):
-            atoms = result[axis]
-            if atoms is not None and target is not None and target[axis] > 0:
-                traced.counts.append(Count(number, 1, axis, atoms))
-        i, j = i + many[0], j + many[1]
+        old, new = slice(i, i + many[0]), slice(j, j + many[1])
+        passed = _passed(traced, axes[old], before[old], after[new])
+        if passed is None:
+            return None
+        result[new] = passed
+        i, j = old.stop, new.stop
+    for axis, atoms in enumerate(result):
+        if atoms is not None and target is not None and target[axis] > 0:
+            traced.counts.append(Count(number, 1, axis, atoms))
     return result
 
 
-def _factors(before: tuple[int | None, ...], after: tuple[int | None, ...]) -> tuple[int, int] | None:
-    """How many axes on either side have the same product; None where that is not known."""
+def _many(before: Shape, after: Shape, same: bool) -> tuple[int, int] | None:
+    """How many axes on either side have the same product; None where that is not known. `same`: the first ones have."""
+    if same or before[0] == after[0]:
+        return 1, 1
     i = j = 1
-    while True:
+    while i <= len(before) and j <= len(after):
         left, right = before[:i], after[:j]
         if None in left or None in right:
             return None
-        a, b = int(np.prod([v or 0 for v in left])), int(np.prod([v or 0 for v in right]))
+        a, b = _product(left), _product(right)
         if a == b:
             return i, j
         i, j = (i + 1, j) if a < b else (i, j + 1)
-        if i > len(before) or j > len(after):
-            return None
+    return None
 
 
-def _passed(
-    traced: Traced,
-    axes: Axes,
-    result: Axes,
-    here: list[int],
-    old: tuple[int, int],
-    new: tuple[int, int],
-    before: tuple[int | None, ...],
-    after: tuple[int | None, ...],
-) -> bool:
-    """Carry the atoms of the old axes to the new ones; False where they cannot be told apart there."""
-    (axis, *more), (i, end), (j, stop) = here, old, new
-    atoms = axes[axis]
-    if more or atoms is None:
-        return False
-    if (end - i, stop - j) == (1, 1):
-        result[j] = atoms
-        return True
-    if stop - j == 1:
-        result[j] = _joined(atoms, before[i:axis], before[axis + 1 : end])
-        return True
-    if end - i == 1:
-        result[j] = _split(traced, atoms, int(after[j] or 0))
-        return result[j] is not None
-    others, sizes = [*before[i:axis], *before[axis + 1 : end]], list(after[j:stop])
-    if any(size != 1 for size in others) or sizes.count(len(atoms)) != 1:
-        return False
-    result[j + sizes.index(len(atoms))] = atoms
-    return True
+def _product(lengths: Shape) -> int:
+    return int(np.prod([length or 0 for length in lengths]))
 
 
-def _joined(atoms: Atoms, outer: tuple[int | None, ...], inner: tuple[int | None, ...]) -> Atoms:
-    """Of an axis that others are joined with, the last of which runs fastest."""
-    repeated = np.repeat(atoms, int(np.prod([size or 0 for size in inner])))
-    return np.tile(repeated, int(np.prod([size or 0 for size in outer])))
-
-
-def _split(traced: Traced, atoms: Atoms, head: int) -> Atoms | None:
-    """Of the first of the axes that one is split into, as blocks go as a whole; None where it is not so split."""
-    if not head or len(atoms) % head:
+def _passed(traced: Traced, axes: Axes, before: Shape, after: Shape) -> Axes | None:
+    """The atoms of the old axes on the new ones, of the same product; None where they cannot be told apart there."""
+    here = [axis for axis, atoms in enumerate(axes) if atoms is not None]
+    result: Axes = [None] * len(after)
+    if not here:
+        return result
+    axis, atoms = here[0], axes[here[0]]
+    if len(here) > 1 or atoms is None:
         return None
-    blocks = atoms.reshape(head, -1)
+    if len(before) == len(after) == 1:
+        return [atoms]
+    if len(after) == 1:
+        # joined: the last of the old axes runs fastest
+        return [np.tile(np.repeat(atoms, _product(before[axis + 1 :])), _product(before[:axis]))]
+    if len(before) == 1:
+        blocks = _blocks(traced, atoms, int(after[0] or 0))
+        return None if blocks is None else [blocks, *result[1:]]
+    if any(length != 1 for k, length in enumerate(before) if k != axis) or after.count(len(atoms)) != 1:
+        return None
+    result[after.index(len(atoms))] = atoms
+    return result
+
+
+def _blocks(traced: Traced, atoms: Atoms, count: int) -> Atoms | None:
+    """An axis that is split: blocks go as a whole."""
+    if not count or len(atoms) % count:
+        return None
+    blocks = atoms.reshape(count, -1)
     for column in range(1, blocks.shape[1]):
         traced.unite(blocks[:, 0], blocks[:, column])
-    return blocks[:, 0]
+    first: Atoms = blocks[:, 0]
+    return first
 
 
 def squeezed(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
