@@ -78,6 +78,15 @@ class Traced:
                 self.parent[max(a, b)] = min(a, b)
                 self.fixed[min(a, b)] |= self.fixed[max(a, b)]
 
+    def meet(self, one: Atoms | None, other: Atoms | None) -> bool:
+        """Make them one, as both are the same axis of a product or a sum; False where they cannot be."""
+        if one is None or other is None:
+            return one is other
+        if len(one) != len(other):
+            return False
+        self.unite(one, other)
+        return True
+
     def fix(self, atoms: Atoms | None) -> None:
         """None of these may go."""
         for atom in [] if atoms is None else atoms:

@@ -82,6 +82,11 @@ def weight_at(node: onnx.NodeProto, values: dict[str, Array]) -> int:
     return 1 if weight.ndim >= 2 and weight.dtype.kind == "f" else 0
 
 
+def input_at(node: onnx.NodeProto, place: int) -> str:
+    """The name of an input; "" where it is left out."""
+    return str(node.input[place]) if len(node.input) > place else ""
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Name -> value."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}

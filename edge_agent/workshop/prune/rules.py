@@ -1,14 +1,17 @@
-"""How channels pass through each operator of ONNX; what has no rule here fixes all that goes into it."""
+"""How channels pass through each operator of ONNX; what has no rule here fixes all that goes into it.
+
+Rules of layers are in layers.py, those of a change of shape in reshape.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import zip_longest
 
 import numpy as np
 
-from edge_agent.workshop.prune.axes import Axes, Count, Traced, Use
-from edge_agent.workshop.prune.graph import PruneGraph, attributes, weight_at
+from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced, Use
+from edge_agent.workshop.prune.graph import PruneGraph, attributes, input_at
+from edge_agent.workshop.prune.layers import conv, gemm, matmul, normalised
 from edge_agent.workshop.prune.reshape import flatten, reshape, squeezed
 
 UNARY = (
@@ -20,7 +23,7 @@ BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "PRelu", "Sum", "Mean
 SPATIAL = ("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample", "Pad")
 REDUCING = (
     *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceL1", "ReduceProd", "ReduceSumSquare"),
-    *("Softmax", "LogSoftmax", "ArgMax", "LayerNormalization", "LpNormalization", "InstanceNormalization"),
+    *("Softmax", "LogSoftmax", "ArgMax", "LayerNormalization", "LpNormalization"),
 )
 
 Rule = Callable[[PruneGraph, Traced, int, list[Axes]], list[Axes] | None]
@@ -30,19 +33,25 @@ Rule = Callable[[PruneGraph, Traced, int, list[Axes]], list[Axes] | None]
 def follow(graph: PruneGraph, traced: Traced, number: int) -> None:
     """Give the outputs of one node their atoms."""
     node = graph.nodes[number]
-    given: list[Axes] = []
-    for name in node.input:
-        unknown: Axes = [None] * len(graph.shapes.get(name, ()))
-        given.append(traced.axes.get(name, unknown))
-    known = all(name in graph.shapes for name in [*node.input, *node.output] if name)
-    rule = RULES.get(node.op_type) if known and node.domain in ("", "ai.onnx") else None
+    given = [traced.axes.get(name, _unknown(graph, name)) for name in node.input]
+    rule = RULES.get(node.op_type) if _is_known(graph, number) else None
     found = rule(graph, traced, number, given) if rule else None
     if found is None:
         for axes in given:
             traced.fix_all(axes)
-        found = [[None] * len(graph.shapes.get(name, ())) for name in node.output]
+        found = [_unknown(graph, name) for name in node.output]
     for name, axes in zip(node.output, found, strict=False):
         traced.axes[name] = axes
+
+
+def _unknown(graph: PruneGraph, name: str) -> Axes:
+    return [None] * len(graph.shapes.get(name, ()))
+
+
+def _is_known(graph: PruneGraph, number: int) -> bool:
+    """Whether a node is of the standard operators, and all shapes around it are known."""
+    node = graph.nodes[number]
+    return node.domain in ("", "ai.onnx") and all(name in graph.shapes for name in [*node.input, *node.output] if name)
 
 
 def _same(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
@@ -55,156 +64,78 @@ def _spatial(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) 
     out = graph.shapes[node.output[0]]
     if len(axes) < 3 or any(atoms is not None for atoms in axes[2:]) or len(out) != len(axes):
         return None
-    if axes[1] is not None and out[1] not in (None, len(axes[1])):
+    channels = axes[1]
+    if channels is not None and out[1] not in (None, len(channels)):
         return None
-    if node.op_type == "Resize" and len(node.input) > 3 and node.input[3]:
-        if node.input[3] not in graph.values:
+    if node.op_type == "Resize" and (size := input_at(graph.nodes[number], 3)):
+        if size not in graph.values:
             return None
-        if axes[1] is not None:
-            traced.counts.append(Count(number, 3, 1, axes[1]))
+        if channels is not None:
+            traced.counts.append(Count(number, 3, 1, channels))
     return [axes] * len(node.output)
 
 
 def _elementwise(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """Tensors of one shape, or spread to one (numpy's rule): what meets goes together."""
-    node = graph.nodes[number]
     rank = max(len(axes) for axes in given)
     result: Axes = [None] * rank
-    shapes = [graph.shapes[name] for name in node.input]
-    for axis in range(rank):
-        places = [(i, axis - rank + len(axes)) for i, axes in enumerate(given) if axis - rank + len(axes) >= 0]
-        wide = [(i, at) for i, at in places if shapes[i][at] != 1]
-        atoms = [given[i][at] for i, at in wide]
-        named = next((a for a in atoms if a is not None), None)
+    for back in range(-rank, 0):
+        places = [(i, len(axes) + back) for i, axes in enumerate(given) if len(axes) + back >= 0]
+        wide = [(i, at) for i, at in places if graph.shapes[graph.nodes[number].input[i]][at] != 1]
+        named = next((atoms for i, at in wide if (atoms := given[i][at]) is not None), None)
         if named is None:
             continue
-        if any(a is not None and len(a) != len(named) for a in atoms):
+        if not all(_meets(graph, traced, Use(number, i, at, named, "own"), given[i][at]) for i, at in wide):
             return None
-        for (i, at), own in zip(wide, atoms, strict=True):
-            if node.input[i] in graph.values:
-                if shapes[i][at] != len(named):
-                    return None
-                traced.uses.append(Use(number, i, at, named, "own"))
-            elif own is None:
-                traced.fix(named)
-            else:
-                traced.unite(named, own)
-        result[axis] = named
+        result[back] = named
     return [result]
 
 
-def _conv(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
-    """Full convolutions make new channels; depthwise ones keep each where it is; other groups cannot shrink."""
-    node, axes = graph.nodes[number], given[0]
-    if not weight_at(node, graph.values):
-        return None
-    groups, shape, came = int(attributes(node).get("group", 1)), graph.weight(number).shape, axes[1]
-    swapped = node.op_type == "ConvTranspose"
-    if groups == 1:
-        made = traced.fresh(shape[1 if swapped else 0])
-        if came is not None:
-            traced.uses.append(Use(number, 1, 0 if swapped else 1, came, "in"))
-        role = "out"
-    elif came is not None and groups == len(came) and shape[1] == 1 and not swapped:
-        made, role = np.repeat(came, shape[0] // groups), "own"
-        traced.counts.append(Count(number, "group", -1, came))
+def _meets(graph: PruneGraph, traced: Traced, use: Use, own: Atoms | None) -> bool:
+    """Make the atoms of an axis, or what it holds where it is a constant, one with those of `use`; False where their
+    numbers differ.
+    """
+    name = graph.nodes[use.node].input[use.place]
+    if own is not None and len(own) != len(use.atoms):
+        return False
+    if name in graph.values:
+        traced.uses.append(use)
+        return graph.shapes[name][use.axis] == len(use.atoms)
+    if own is None:
+        traced.fix(use.atoms)
     else:
-        return None
-    traced.uses.append(Use(number, 1, 1 if swapped else 0, made, "out" if role == "out" else "own"))
-    if len(node.input) > 2 and node.input[2]:
-        if node.input[2] not in graph.values:
-            return None
-        traced.uses.append(Use(number, 2, 0, made, "own"))
-    return [[None, made, *[None] * (len(axes) - 2)]]
-
-
-def _matmul(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
-    """By a constant: a layer. Of two tensors: their inner axes meet, and so do those that count products."""
-    node, (one, other) = graph.nodes[number], given[:2]
-    if weight_at(node, graph.values):
-        weight = graph.weight(number)
-        if weight.ndim != 2:
-            return None
-        if one[-1] is not None:
-            traced.uses.append(Use(number, 1, 0, one[-1], "in"))
-        made = traced.fresh(weight.shape[1])
-        traced.uses.append(Use(number, 1, 1, made, "out"))
-        return [[*one[:-1], made]]
-    if any(name in graph.values for name in node.input) or min(len(one), len(other)) < 2:
-        return None
-    if not _meet(traced, one[-1], other[-2]):
-        return None
-    batch: Axes = []
-    for a, b in reversed(list(zip_longest(reversed(one[:-2]), reversed(other[:-2])))):
-        if not _meet(traced, a, b):
-            return None
-        batch.append(a)
-    return [[*batch, one[-2], other[-1]]]
-
-
-def _meet(traced: Traced, one: object, other: object) -> bool:
-    """Both are the same axis of a product."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        if len(one) != len(other):
-            return False
-        traced.unite(one, other)
-        return True
-    return one is None and other is None
-
-
-def _gemm(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
-    node, given_as = graph.nodes[number], attributes(graph.nodes[number])
-    if not weight_at(node, graph.values) or given_as.get("transA", 0):
-        return None
-    turned = bool(given_as.get("transB", 0))
-    if given[0][1] is not None:
-        traced.uses.append(Use(number, 1, 1 if turned else 0, given[0][1], "in"))
-    made = traced.fresh(graph.weight(number).shape[0 if turned else 1])
-    traced.uses.append(Use(number, 1, 0 if turned else 1, made, "out"))
-    if len(node.input) > 2 and node.input[2]:
-        bias = graph.values.get(node.input[2])
-        if bias is None or bias.shape[-1:] != (len(made),):
-            traced.fix(made)
-        else:
-            traced.uses.append(Use(number, 2, bias.ndim - 1, made, "own"))
-    return [[given[0][0], made]]
-
-
-def _normalised(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
-    """Batch normalisation: four numbers a channel."""
-    node, axes = graph.nodes[number], given[0]
-    if axes[1] is not None:
-        if any(name not in graph.values for name in node.input[1:5]):
-            return None
-        traced.uses += [Use(number, place, 0, axes[1], "own") for place in range(1, 5)]
-    return [axes]
+        traced.unite(use.atoms, own)
+    return True
 
 
 def _concat(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
-    node = graph.nodes[number]
-    at = int(attributes(node)["axis"]) % len(given[0])
+    at = int(attributes(graph.nodes[number])["axis"]) % len(given[0])
     result: Axes = []
     for axis in range(len(given[0])):
         parts = [axes[axis] for axes in given]
-        if axis != at:
-            first = parts[0]
-            if not all(_meet(traced, first, part) for part in parts[1:]):
+        first = parts[0]
+        if axis == at and any(part is not None for part in parts):
+            first = _joined(graph, traced, number, parts, at)
+            if first is None:
                 return None
-            result.append(first)
-        elif all(part is None for part in parts):
-            result.append(None)
-        else:
-            joined = []
-            for name, part in zip(node.input, parts, strict=True):
-                length = graph.shapes[name][axis]
-                if part is None and (length is None or name in graph.values):
-                    return None
-                if part is None:
-                    part = traced.fresh(length or 0)
-                    traced.fix(part)
-                joined.append(part)
-            result.append(np.concatenate(joined))
+        elif axis != at and not all(traced.meet(first, part) for part in parts[1:]):
+            return None
+        result.append(first)
     return [result]
+
+
+def _joined(graph: PruneGraph, traced: Traced, number: int, parts: Axes, axis: int) -> Atoms | None:
+    """The atoms of an axis along which tensors are joined; what has none gets some that are fixed."""
+    joined = []
+    for name, part in zip(graph.nodes[number].input, parts, strict=True):
+        length = graph.shapes[name][axis]
+        if part is None and (length is None or name in graph.values):
+            return None
+        if part is None:
+            part = traced.fresh(length or 0)
+            traced.fix(part)
+        joined.append(part)
+    return np.concatenate(joined)
 
 
 def _split(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
@@ -215,12 +146,11 @@ def _split(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) ->
     whole = axes[at]
     if whole is None:
         return [axes] * len(node.output)
-    place: int | str = 1 if len(node.input) > 1 and node.input[1] else "split"
-    if place == 1 and node.input[1] not in graph.values:
+    name = input_at(graph.nodes[number], 1)
+    place: int | str = 1 if name else "split"
+    if name not in graph.values if name else "split" not in told:
         return None
-    if place == "split" and "split" not in told:
-        return None
-    lengths = [int(v) for v in (graph.values[node.input[1]] if place == 1 else told["split"])]
+    lengths = [int(v) for v in (graph.values[name] if name else told["split"])]
     pieces, begin = [], 0
     for index, length in enumerate(lengths):
         piece = whole[begin : begin + length]
@@ -232,12 +162,11 @@ def _split(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) ->
 
 def _slice(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     node, axes = graph.nodes[number], list(given[0])
-    constants = [graph.values.get(name) for name in node.input[1:]]
-    if len(node.input) < 3 or any(c is None for c in constants):
-        return None if any(a is not None for a in axes) else [axes]
-    starts, ends = graph.values[node.input[1]], graph.values[node.input[2]]
-    where = graph.values[node.input[3]] if len(node.input) > 3 and node.input[3] else np.arange(len(starts))
-    steps = graph.values[node.input[4]] if len(node.input) > 4 and node.input[4] else np.ones(len(starts), int)
+    constants = [graph.values[name] for name in node.input[1:] if name in graph.values]
+    if len(constants) < max(2, len(node.input) - 1):
+        return None if any(atoms is not None for atoms in axes) else [axes]
+    usual = [np.arange(len(constants[0])), np.ones(len(constants[0]))]
+    starts, ends, where, steps = constants + usual[len(constants) - 2 :]
     for index, axis in enumerate(int(a) % len(axes) for a in where):
         whole = axes[axis]
         if whole is None:
@@ -260,28 +189,33 @@ def _transpose(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]
 def _reduced(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
     """What is summed up over, or normalised over, cannot shrink; other axes pass."""
     node, axes = graph.nodes[number], list(given[0])
-    told = attributes(node)
-    where = told.get("axes", told.get("axis"))
-    if len(node.input) > 1 and node.op_type.startswith("Reduce"):
-        constant = graph.values.get(node.input[1])
-        where = None if constant is None else constant.tolist()
-    if node.op_type == "LayerNormalization":
-        where = list(range(int(told.get("axis", -1)) % len(axes), len(axes)))
-    if node.op_type in ("Softmax", "LogSoftmax"):
-        where = -1 if where is None else int(where)
-        if where % len(axes) != len(axes) - 1:
-            return None  # before opset 13 it runs over all that follows
-    if node.op_type == "InstanceNormalization":
+    over = _over(graph, number, len(axes))
+    if over is None:
         return None
-    if where is None:
-        return None
-    over = {int(a) % len(axes) for a in (where if isinstance(where, list | tuple) else [where])}
     for axis in over:
         traced.fix(axes[axis])
         axes[axis] = None
-    if not int(told.get("keepdims", 1)) and node.op_type.startswith(("Reduce", "Arg")):
+    if not int(attributes(node).get("keepdims", 1)) and node.op_type.startswith(("Reduce", "Arg")):
         axes = [atoms for axis, atoms in enumerate(axes) if axis not in over]
     return [axes] * len(node.output)
+
+
+def _over(graph: PruneGraph, number: int, rank: int) -> set[int] | None:
+    """The axes that an operator runs over, of a tensor of `rank`; None where that is not known."""
+    node = graph.nodes[number]
+    told, kind = attributes(node), node.op_type
+    where = told.get("axes", told.get("axis"))
+    if kind == "LayerNormalization":
+        return set(range(int(told.get("axis", -1)) % rank, rank))
+    if kind in ("Softmax", "LogSoftmax"):
+        last = where is None or int(where) % rank == rank - 1
+        return {rank - 1} if last else None  # before opset 13 it runs over all that follows
+    if len(node.input) > 1 and kind.startswith("Reduce"):
+        constant = graph.values.get(node.input[1])
+        where = None if constant is None else constant.tolist()
+    if where is None:
+        return None
+    return {int(axis) % rank for axis in (where if isinstance(where, list | tuple) else [where])}
 
 
 RULES: dict[str, Rule] = {
@@ -289,11 +223,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(BINARY, _elementwise),
     **dict.fromkeys(SPATIAL, _spatial),
     **dict.fromkeys(REDUCING, _reduced),
-    "Conv": _conv,
-    "ConvTranspose": _conv,
-    "MatMul": _matmul,
-    "Gemm": _gemm,
-    "BatchNormalization": _normalised,
+    "Conv": conv,
+    "ConvTranspose": conv,
+    "MatMul": matmul,
+    "Gemm": gemm,
+    "BatchNormalization": normalised,
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
