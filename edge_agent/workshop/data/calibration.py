@@ -6,35 +6,33 @@ agent does it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.figures.coco_map import Truth
-from edge_agent.manifest import Input, Served
+from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.pictures.read import read_picture
 from edge_agent.sources import open_source
 from edge_agent.sources.files import PICTURES
-from edge_agent.tasks import PLAIN, make_task
-from edge_agent.types import Frame, Task, Tensors, Text
+from edge_agent.types import Frame, Text
 from edge_agent.uri import Uri
+from edge_agent.workshop.data.feed import Item, feeder
+from edge_agent.workshop.data.letterbox import refuse_letterboxed
 from edge_agent.workshop.data.pictures import LABEL_FILES, read_pictures, spread
 from edge_agent.workshop.data.texts import numbers_of, read_texts, text_of
 
 Say = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
-Item: TypeAlias = "Frame | Text"
 
 RECORDED = "recorded"
 """as --data: what the agent recorded, HOME/samples"""
@@ -42,10 +40,8 @@ LEAST = 4
 """samples: two to search with and two to report on"""
 ROOM = 1 << 30
 """bytes of pictures that are kept in memory"""
-BAR = 0.04
-"""share of a side that a border of one grey takes at least, to be called one"""
-GREYS = (24, 235)
-"""greys between which a border is no black bar and no white background"""
+PREPARED = (".npy", ".npz", ".raw")
+"""files of tensors: a network's input, not a picture or a text"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,7 @@ def read(data: Path, parent: Served, most: int, say: Say) -> Samples:
     if str(data) == RECORDED and not data.exists():
         data = home() / "samples"
     pictures = parent.input is not None
-    if data.suffix.lower() in (".npy", ".npz", ".raw") or (data.suffix.lower() == ".bin" and pictures):
+    if data.suffix.lower() in ((*PREPARED, ".bin") if pictures else PREPARED):
         raise InputError(
             f"{data}: these tensors were prepared elsewhere, perhaps letterboxed otherwise than the agent does it; "
             "give the pictures or texts themselves"
@@ -101,56 +97,28 @@ def read(data: Path, parent: Served, most: int, say: Say) -> Samples:
         found = _frames(data, most, say) if pictures else _texts(data, parent, most)
     except EdgeAgentError as error:
         raise InputError(f"samples: {error}") from None
+    found = _without_doubles(found)
+    if len(found.items) < LEAST:
+        raise InputError(f"samples: {data} has {len(found.items)} different samples; give {LEAST} or more")
+    if parent.input is not None:
+        refuse_letterboxed(found.items, parent.input, data)
+    return found
+
+
+def _without_doubles(found: Samples) -> Samples:
+    """Of the same samples the first; a note says how many others there were."""
     first = {digest: place for place, digest in reversed(list(enumerate(found.digests)))}
     twice = len(found.items) - len(first)
     found = found.pick(sorted(first.values()))
     if twice:
         found = replace(found, notes=(*found.notes, f"{twice} samples are there twice and count once"))
-    if len(found.items) < LEAST:
-        raise InputError(f"samples: {data} has {len(found.items)} different samples; give {LEAST} or more")
-    if parent.input is not None:
-        _refuse_letterboxed([item for item in found.items if isinstance(item, Frame)], parent.input, data)
     return found
 
 
 def feeds(parent: Served, samples: Samples) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """The tensors that the network is given for each sample, by the names of its inputs, each with a batch of one."""
-    feed = _feeder(parent)
+    feed = feeder(parent)
     return (feed(item) for item in samples.items)
-
-
-def _feeder(parent: Served) -> Callable[[Item], dict[str, npt.NDArray[Any]]]:
-    """A function from a sample to what the task gives to the network. It raises InputError as the task does."""
-    seen: dict[str, npt.NDArray[Any]] = {}
-    made = False
-
-    def run(tensors: Tensors) -> dict[str, Any]:
-        # a task may try the network when it is made
-        if not made:
-            return parent.net.run(tensors)
-        seen.update({name: np.array(tensor) for name, tensor in tensors.items()})
-        raise _Seen
-
-    task = served_by(msgspec.structs.replace(parent, net=msgspec.structs.replace(parent.net, run=run)))
-    made = True
-
-    def feed(item: Item) -> dict[str, npt.NDArray[Any]]:
-        seen.clear()
-        with contextlib.suppress(_Seen):
-            for _ in task(item):
-                pass
-        return dict(seen)
-
-    return feed
-
-
-class _Seen(Exception):
-    """The network's input is known; nothing more is wanted."""
-
-
-def served_by(model: Served, options: Mapping[str, str] | None = None) -> Task:
-    """The task that serves a model of this kind."""
-    return make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options or {}), lambda _: model, home())
 
 
 def shared_with(samples: Samples, other: Samples) -> list[str]:
@@ -189,21 +157,27 @@ def _texts(data: Path, parent: Served, most: int) -> Samples:
     paths = sorted(data.glob("*.txt")) if data.is_dir() else [data]
     if not paths:
         raise InputError(f"{data}: no .txt file in this folder; give a file of one text a line")
-    feed = _feeder(parent)
-    lines, bad = [], []
-    for line in (line for path in paths for line in _lines(path, parent)):
+    texts, bad = _readable([Text(line, 0.0, 0.0) for path in paths for line in _lines(path, parent)], parent)
+    if not texts:
+        raise InputError(f"{data}: none of {len(bad)} lines can be read; the first: {bad[0]}")
+    texts = [texts[i] for i in spread(len(texts), most)]
+    digests = [hashlib.sha256(text.text.encode()).hexdigest() for text in texts]
+    notes = [f"{len(bad)} lines cannot be read and are left out; the first: {bad[0]}"] if bad else []
+    return Samples([*texts], str(data), digests, notes=notes)
+
+
+def _readable(texts: list[Text], parent: Served) -> tuple[list[Text], list[str]]:
+    """Those that the model's task can read, and why it cannot read the others."""
+    feed = feeder(parent)
+    good, bad = [], []
+    for text in texts:
         try:
-            feed(Text(line, 0.0, 0.0))
+            feed(text)
         except InputError as error:
             bad.append(str(error))
-            continue
-        lines.append(line)
-    if not lines:
-        raise InputError(f"{data}: none of {len(bad)} lines can be read; the first: {bad[0]}")
-    lines = [lines[i] for i in spread(len(lines), most)]
-    digests = [hashlib.sha256(line.encode()).hexdigest() for line in lines]
-    notes = [f"{len(bad)} lines cannot be read and are left out; the first: {bad[0]}"] if bad else []
-    return Samples([Text(line, 0.0, 0.0) for line in lines], str(data), digests, notes=notes)
+        else:
+            good.append(text)
+    return good, bad
 
 
 def _lines(path: Path, parent: Served) -> list[str]:
@@ -212,11 +186,15 @@ def _lines(path: Path, parent: Served) -> list[str]:
         return read_texts(path).texts
     if path.suffix.lower() != ".bin":
         return [line for line in text_of(path, "give lines of numbers").splitlines() if line.strip()]
+    return _recorded(path, math.prod(axis or 1 for axis in parent.net.inputs[0].shape))
+
+
+def _recorded(path: Path, size: int) -> list[str]:
+    """A line for each `size` numbers of a .bin file."""
     try:
         found = numbers_of(path)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    size = math.prod(axis or 1 for axis in parent.net.inputs[0].shape)
     if not len(found) or len(found) % size:
         raise InputError(f"{path}: {len(found)} numbers are no whole multiple of the {size} that the network takes")
     return [" ".join(f"{x:.7g}" for x in row) for row in found.reshape(-1, size)]
@@ -224,9 +202,7 @@ def _lines(path: Path, parent: Served) -> list[str]:
 
 def _frames(data: Path, most: int, say: Say) -> Samples:
     """Pictures of a folder or of a COCO JSON file, else whatever the source `files` reads."""
-    inside = data.is_dir() and any(path.suffix.lower() in PICTURES for path in data.iterdir())
-    labelled = data.suffix.lower() == ".json" or (data.is_dir() and any((data / f).is_file() for f in LABEL_FILES))
-    if not inside and not labelled:
+    if not _is_pictures(data):
         return _source(data, most, say)
     pictures = read_pictures(data, most)
     kept, bad = _Kept(most), []
@@ -244,6 +220,14 @@ def _frames(data: Path, most: int, say: Say) -> Samples:
         raise InputError(f"{data}: none of {len(bad)} pictures can be read; the first: {bad[0]}")
     whole = Samples([], str(data), [], truth=pictures.truth, names=pictures.names, notes=notes)
     return replace(whole, **kept.columns(pictures.truth))
+
+
+def _is_pictures(data: Path) -> bool:
+    """Whether it is a folder with pictures or with labels in it, or a file of labels."""
+    if not data.is_dir():
+        return data.suffix.lower() == ".json"
+    inside = any(path.suffix.lower() in PICTURES for path in data.iterdir())
+    return inside or any((data / name).is_file() for name in LABEL_FILES)
 
 
 def _source(data: Path, most: int, say: Say) -> Samples:
@@ -304,34 +288,3 @@ def _only(truth: Truth | None, places: Sequence[int]) -> Truth | None:
 
 def _digest(frame: Frame) -> str:
     return hashlib.sha256(repr(frame.image.shape).encode() + frame.image.tobytes()).hexdigest()
-
-
-# ── pictures that were letterboxed before ────────────────────────────────────────────────────────────────
-
-
-def _refuse_letterboxed(frames: list[Frame], spec: Input, data: Path) -> None:
-    """InputError where most pictures are squares (or of the network's size) with a border of one and the same grey.
-
-    The agent would put a border around the border, and the network would be calibrated on what it never sees.
-    """
-    greys = []
-    for frame in frames:
-        fits = frame.width == frame.height or (frame.width, frame.height) == (spec.width, spec.height)
-        grey = border(frame.image) if fits else None
-        if grey is not None and GREYS[0] < grey < GREYS[1]:
-            greys.append(grey)
-    if greys and len(greys) > len(frames) / 2 and np.ptp(greys) <= 6:
-        raise InputError(
-            f"{data}: {len(greys)} of {len(frames)} pictures have a border of grey {np.median(greys):.0f}: they were "
-            "letterboxed before, not as the agent does it; give them as they come from the camera"
-        )
-
-
-def border(image: npt.NDArray[np.uint8]) -> float | None:
-    """The grey of a border of one colour that takes more than BAR of one side; None where there is none."""
-    for turned in (image, image[::-1], image.transpose(1, 0, 2), image.transpose(1, 0, 2)[::-1]):
-        lines = turned[: max(2, int(np.ceil(len(turned) * BAR)))].reshape(-1, 3).astype(np.int16)
-        # JPEG makes a grey waver
-        if np.ptp(lines) <= 8:
-            return float(lines.mean())
-    return None

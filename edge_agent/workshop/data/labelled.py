@@ -17,9 +17,10 @@ from edge_agent.manifest import Served
 from edge_agent.pictures.read import read_picture
 from edge_agent.sources.files import PICTURES
 from edge_agent.types import Finding, Frame, Text
-from edge_agent.workshop.data.calibration import Say, served_by
+from edge_agent.workshop.data.calibration import Say
+from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.pictures import spread
-from edge_agent.workshop.data.texts import LABEL_NAMES, numbers_of, text_of
+from edge_agent.workshop.data.texts import LABEL_NAMES, column, numbers_of, odd_row, text_of
 
 NUMBERS = (".txt", ".csv", ".bin")
 """files of numbers: a sample a line, or one recording as float32, low byte first"""
@@ -107,39 +108,50 @@ def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[LabelledSample
     JSON is a list of objects with these keys, or an object file -> label. `pictures`: whether these are pictures or
     numbers. UsageError, one line, for what is none of these, and for nothing.
     """
-    suffixes = tuple(PICTURES) if pictures else NUMBERS
-    if data.is_dir():
-        inside = next((data / name for name in INSIDE if (data / name).is_file()), None)
-        rows = _table(inside, pictures) if inside else list(_folder(data, suffixes))
-    elif data.suffix.lower() in TABLES:
-        rows = _table(data, pictures)
-    elif data.is_file() and not pictures and data.suffix.lower() in suffixes:
-        rows = list(_samples(data, None))
-    else:
-        there = "not such data" if data.exists() else "no such file or folder"
-        raise UsageError(f"{data}: {there}; {GIVE}")
+    rows = _rows(data, pictures)
     if not rows:
         what = "picture" if pictures else f"file of numbers ({', '.join(NUMBERS)})"
         raise UsageError(f"{data}: no {what} in it; {GIVE}")
     return [rows[i] for i in spread(len(rows), limit)]
 
 
+def _rows(data: Path, pictures: bool) -> list[LabelledSample]:
+    """All samples of `data`."""
+    suffixes = tuple(PICTURES) if pictures else NUMBERS
+    if data.is_dir():
+        tables = [data / name for name in INSIDE if (data / name).is_file()]
+        return _table(tables[0], pictures) if tables else list(_folder(data, suffixes))
+    if data.suffix.lower() in TABLES:
+        return _table(data, pictures)
+    if data.is_file() and not pictures and data.suffix.lower() in suffixes:
+        return list(_samples(data, None))
+    there = "not such data" if data.exists() else "no such file or folder"
+    raise UsageError(f"{data}: {there}; {GIVE}")
+
+
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _folder(data: Path, suffixes: tuple[str, ...]) -> Iterator[LabelledSample]:
-    def files(paths: Iterator[Path]) -> list[Path]:
-        return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
-
-    labels = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
-    inner = {folder.name: files(folder.rglob("*")) for folder in labels}
+    """The files of a folder for each label; where there is none (or `images` alone) those beside it, without labels."""
+    inner = _by_folder(data, suffixes)
     if not any(inner.values()) or list(inner) == ["images"]:
-        for path in files(data.iterdir()) or inner.get("images", []):
+        for path in _files(data.iterdir(), suffixes) or inner.get("images", []):
             yield from _samples(path, None)
         return
     for label, paths in inner.items():
         for path in paths:
             yield from _samples(path, label)
+
+
+def _by_folder(data: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Name of each folder in `data` -> the files anywhere in it."""
+    folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {folder.name: _files(folder.rglob("*"), suffixes) for folder in folders}
+
+
+def _files(paths: Iterator[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
 
 
 def _samples(path: Path, label: str | None) -> Iterator[LabelledSample]:
@@ -180,31 +192,41 @@ def _json(path: Path) -> list[tuple[str, str]]:
         found = [{"file": key, "label": value} for key, value in found.items()]
     pairs = []
     for number, row in enumerate(found if isinstance(found, list) else [None], 1):
-        plain = row if isinstance(row, dict) else {}
-        what, label = (next((plain[k] for k in keys if k in plain), None) for keys in (FILE_NAMES, LABEL_NAMES))
-        if isinstance(what, list):
-            what = " ".join(map(str, what))
-        if not isinstance(what, str) or not isinstance(label, str | int):
+        pair = _pair(row)
+        if pair is None:
             raise UsageError(f'{path}: entry {number} names no file and label; write {{"file": …, "label": …}}')
-        pairs.append((what, str(label)))
+        pairs.append(pair)
     return pairs
 
 
+def _pair(row: Any) -> tuple[str, str] | None:
+    """File (or numbers) and label of an entry; None where it has not both."""
+    if not isinstance(row, dict):
+        return None
+    what, label = (next((row[key] for key in keys if key in row), None) for keys in (FILE_NAMES, LABEL_NAMES))
+    if isinstance(what, list):
+        what = " ".join(map(str, what))
+    return (what, str(label)) if isinstance(what, str) and isinstance(label, str | int) else None
+
+
 def _columns(path: Path) -> list[tuple[str, str]]:
-    text = text_of(path, GIVE)
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), _dialect(path)) if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise UsageError(f"{path}: broken table: {error}") from None
-    head = [cell.strip().casefold() for cell in rows[0]] if rows else []
-    file = next((head.index(name) for name in FILE_NAMES if name in head), None)
-    label = next((head.index(name) for name in LABEL_NAMES if name in head), None)
+    rows = _cells(path)
+    head = rows[0] if rows else []
+    file, label, odd = column(head, FILE_NAMES), column(head, LABEL_NAMES), odd_row(rows)
     if file is None or label is None:
         raise UsageError(f'{path}: its first row names no columns "file" and "label"; {GIVE}')
-    odd = next((i for i, row in enumerate(rows, 1) if len(row) != len(head)), None)
     if odd is not None:
         raise UsageError(f"{path}: row {odd} has {len(rows[odd - 1])} columns, the first has {len(head)}; mend it")
     return [(row[file].strip(), row[label].strip()) for row in rows[1:]]
+
+
+def _cells(path: Path) -> list[list[str]]:
+    """The rows of a table that are not blank."""
+    text = text_of(path, GIVE)
+    try:
+        return [row for row in csv.reader(io.StringIO(text, newline=""), _dialect(path)) if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise UsageError(f"{path}: broken table: {error}") from None
 
 
 def _dialect(path: Path) -> type[csv.Dialect]:

@@ -94,17 +94,22 @@ def _labelled(file: Path, places: list[Path], limit: int, only: Path | None) -> 
     images = _chosen(labels.images, limit, only)
     if not images:
         raise UsageError(f"{file}: no picture in it (images is empty); there is nothing to measure")
-    found = [(image, _find(image.file_name, places)) for image in images]
-    kept = [(image, path) for image, path in found if path is not None]
-    missing = [image.file_name for image, path in found if path is None]
+    kept, missing = _located(images, places)
     if not kept:
-        raise UsageError(f"{file}: none of its {len(found)} pictures is there, e.g. {missing[0]}; put them beside it")
-    notes = [f"{len(missing)} of {len(found)} pictures are missing and left out: {_few(missing)}"] if missing else []
+        raise UsageError(f"{file}: none of its {len(images)} pictures is there, e.g. {missing[0]}; put them beside it")
+    notes = [f"{len(missing)} of {len(images)} pictures are missing and left out: {_few(missing)}"] if missing else []
     number = {image.id: place for place, (image, _) in enumerate(kept)}
     boxes = labels.boxes(number)
     notes += [*_lost(labels), *_outside(boxes, {image.id: image for image, _ in kept})]
     sizes = [(image.width, image.height) for image, _ in kept]
     return Pictures([path for _, path in kept], coco.truth(boxes, number), labels.names(), sizes, missing, notes)
+
+
+def _located(images: list[coco.CocoImage], places: list[Path]) -> tuple[list[tuple[coco.CocoImage, Path]], list[str]]:
+    """The pictures that are there, with their files, and the names of the others."""
+    found = [(image, _find(image.file_name, places)) for image in images]
+    kept = [(image, path) for image, path in found if path is not None]
+    return kept, [image.file_name for image, path in found if path is None]
 
 
 def _chosen(images: list[coco.CocoImage], limit: int, only: Path | None) -> list[coco.CocoImage]:
@@ -164,8 +169,7 @@ def match_classes(theirs: Mapping[int, str], ours: Mapping[int, str]) -> dict[in
     By id when the model's labels are only numbers and its ids are all among the truth's. UsageError when they share
     none.
     """
-    wanted = {_plain(name): key for key, name in reversed(list(theirs.items()))}
-    same = {key: wanted[_plain(name)] for key, name in ours.items() if _plain(name) in wanted}
+    same = _same_names(theirs, ours)
     if not same and all(NAMELESS.fullmatch(name) for name in ours.values()) and set(ours) <= set(theirs):
         same = {key: key for key in ours}
     if not same:
@@ -174,6 +178,12 @@ def match_classes(theirs: Mapping[int, str], ours: Mapping[int, str]) -> dict[in
             f"the model {_few(list(ours.values()))}; give data of the model's classes"
         )
     return same
+
+
+def _same_names(theirs: Mapping[int, str], ours: Mapping[int, str]) -> dict[int, int]:
+    """Id of ours -> id of theirs, of the same name; of theirs with one name the first."""
+    wanted = {_plain(name): key for key, name in reversed(list(theirs.items()))}
+    return {key: wanted[_plain(name)] for key, name in ours.items() if _plain(name) in wanted}
 
 
 def _plain(name: str) -> str:

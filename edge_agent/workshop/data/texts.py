@@ -47,20 +47,28 @@ def read_texts(path: Path, limit: int = 0) -> Texts:
     lines = [line for line in raw.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines:
         raise UsageError(f"{path}: no text in it; there is nothing to measure")
-    if lines[0].startswith("BOS ") and "\t" in lines[0]:
-        read = _iob(path, lines)
-    elif path.suffix.lower() == ".csv":
-        read = _table(path, _commas(path, raw))
-    elif path.suffix.lower() == ".tsv" or all("\t" in line for line in lines):
-        read = _table(path, [line.split("\t") for line in lines])
-    else:
-        read = Texts(lines, None, "one text a line")
+    read = _by_shape(path, raw, lines)
     keep = [i for i, text in enumerate(read.texts) if text.strip()]
     if not keep:
         raise UsageError(f"{path}: no text in it; there is nothing to measure")
     picked = [keep[i] for i in spread(len(keep), limit)]
-    labels = None if read.labels is None else [read.labels[i].strip() for i in picked]
-    return Texts([read.texts[i].strip() for i in picked], labels, read.how, len(read.texts) - len(keep))
+    labels = None if read.labels is None else _at(read.labels, picked)
+    return Texts(_at(read.texts, picked), labels, read.how, len(read.texts) - len(keep))
+
+
+def _at(values: Sequence[str], places: Sequence[int]) -> list[str]:
+    return [values[place].strip() for place in places]
+
+
+def _by_shape(path: Path, raw: str, lines: list[str]) -> Texts:
+    """The rows of a file; `lines`: those of `raw` that are not blank."""
+    if lines[0].startswith("BOS ") and "\t" in lines[0]:
+        return _iob(path, lines)
+    if path.suffix.lower() == ".csv":
+        return _table(path, _commas(path, raw))
+    if path.suffix.lower() == ".tsv" or all("\t" in line for line in lines):
+        return _table(path, [line.split("\t") for line in lines])
+    return Texts(lines, None, "one text a line")
 
 
 def text_of(path: Path, give: str) -> str:
@@ -103,23 +111,19 @@ def _commas(path: Path, raw: str) -> list[list[str]]:
 
 def _table(path: Path, rows: list[list[str]]) -> Texts:
     rows = [row for row in rows if any(cell.strip() for cell in row)]
+    odd = odd_row(rows)
+    if odd is not None:
+        columns = f"{len(rows[odd - 1])} columns, the first has {len(rows[0])}"
+        raise UsageError(f"{path}: row {odd} has {columns}; quote or mend it")
+    named = _named_columns(rows[0]) if rows else None
+    rows = rows[1:] if named else rows
     if not rows:
         raise UsageError(f"{path}: a header and no row; there is nothing to measure")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(rows[0]):
-            columns = f"{len(row)} columns, the first has {len(rows[0])}"
-            raise UsageError(f"{path}: row {number} has {columns}; quote or mend it")
-    named = _named_columns(rows[0])
-    if named is not None:
-        rows = rows[1:]
-        if not rows:
-            raise UsageError(f"{path}: a header and no row; there is nothing to measure")
     text, label = named or _likely_columns(path, rows)
     texts = [row[text] for row in rows]
     if label is None:
         return Texts(texts, None, "one text a row")
-    how = f"text is column {text + 1}, label column {label + 1}"
-    return Texts(texts, [row[label] for row in rows], how)
+    return Texts(texts, [row[label] for row in rows], f"text is column {text + 1}, label column {label + 1}")
 
 
 Columns = tuple[int, int | None]
@@ -128,14 +132,26 @@ Columns = tuple[int, int | None]
 
 def _named_columns(header: Sequence[str]) -> Columns | None:
     """Those that a header names; of two columns one name says it of both. None where it is no header."""
+    text, label = column(header, TEXT_NAMES), column(header, LABEL_NAMES)
+    if len(header) == 2:
+        text, label = _or_the_other(text, label), _or_the_other(label, text)
+    return None if text is None or (label is None and len(header) > 1) else (text, label)
+
+
+def _or_the_other(one: int | None, two: int | None) -> int | None:
+    """The number of a column or, where it is not known, of the one of two that is left."""
+    return 1 - two if one is None and two is not None else one
+
+
+def column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    """The number of the column that a header names by one of `names`, the first ones first; None where it does not."""
     head = [cell.strip().casefold() for cell in header]
-    text = next((head.index(name) for name in TEXT_NAMES if name in head), None)
-    label = next((head.index(name) for name in LABEL_NAMES if name in head), None)
-    if len(head) == 2 and text is None and label is not None:
-        text = 1 - label
-    if len(head) == 2 and label is None and text is not None:
-        label = 1 - text
-    return None if text is None or (label is None and len(head) > 1) else (text, label)
+    return next((head.index(name) for name in names if name in head), None)
+
+
+def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
+    """The number, from 1, of the first row that is not as long as the first."""
+    return next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
 
 
 def _likely_columns(path: Path, rows: Sequence[Sequence[str]]) -> Columns:

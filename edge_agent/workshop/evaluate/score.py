@@ -19,7 +19,8 @@ from edge_agent.manifest import File, Manifest, Served
 from edge_agent.tasks import found_at, row_of
 from edge_agent.tasks.detect.compare import boxes
 from edge_agent.types import Frame
-from edge_agent.workshop.data.calibration import Samples, served_by
+from edge_agent.workshop.data.calibration import Samples
+from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.pictures import match_classes
 
 Measure = Callable[[Served], float]

@@ -131,7 +131,7 @@ def _compared(parent: Served, plain: Path, whole: Path, spec: Input) -> tuple[fl
     import statistics
     import time
 
-    from edge_agent.workshop.data.calibration import served_by
+    from edge_agent.workshop.data.feed import served_by
     from edge_agent.workshop.evaluate import score
 
     candidates = {

@@ -20,7 +20,8 @@ from edge_agent.registry import store
 from edge_agent.registry.files import Located
 from edge_agent.tasks.detect.compare import boxes
 from edge_agent.types import Frame
-from edge_agent.workshop.data.calibration import Samples, Say, served_by
+from edge_agent.workshop.data.calibration import Samples, Say
+from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.pictures import match_classes
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.tune.size import resized
