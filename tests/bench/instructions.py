@@ -107,10 +107,8 @@ def record(place: Place, name: str, width: int, height: int) -> Path:
     for frame in frames:
         list(task(frame))
     path = place.folder / f"{name}-{width}.frames"
-    kept = {field.name: getattr(model, field.name) for field in msgspec.structs.fields(model) if field.name != "net"}
-    specs = {
-        field.name: getattr(model.net, field.name) for field in msgspec.structs.fields(model.net) if field.name != "run"
-    }
+    kept = {name: getattr(model, name) for name in model.__struct_fields__ if name != "net"}
+    specs = {name: getattr(model.net, name) for name in model.net.__struct_fields__ if name != "run"}
     path.write_bytes(pickle.dumps((kept, specs, frames, given)))
     return path
 

@@ -12,7 +12,7 @@ from edge_agent.errors import FetchError, ManifestError, RefusedError
 from edge_agent.gate.read import seen
 from edge_agent.manifest import load
 from edge_agent.registry import catalogue, store
-from edge_agent.tasks.text.wordpiece import from_json, from_vocab
+from edge_agent.tasks.text.vocabulary import from_json, from_vocab
 from tests.tiny import tiny_detector
 
 

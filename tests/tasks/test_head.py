@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.tasks.text import head
-from edge_agent.tasks.text.head import UNKNOWN, fit, grams, strangers
+from edge_agent.tasks.text import counted, head, logistic
+from edge_agent.tasks.text.counted import grams
+from edge_agent.tasks.text.head import UNKNOWN, fit, strangers
 
 
 def clusters(
@@ -26,8 +27,8 @@ def clusters(
 @pytest.mark.parametrize("l2", [0.01, 0.1, 1.0])
 def test_least_loss_is_where_the_slope_is_none(l2: float) -> None:
     x, y, _ = clusters(0)
-    weight, bias = head._logistic(x, y, 4, l2, 1e-5)
-    p = head._softmax((x @ weight + bias).astype(np.float64)) - np.eye(4)[y]
+    weight, bias = logistic.logistic(x, y, 4, l2, 1e-5)
+    p = logistic.softmax((x @ weight + bias).astype(np.float64)) - np.eye(4)[y]
     assert np.abs(x.T @ p + l2 * weight).max() < 1e-3
     assert np.abs(p.sum(0)).max() < 1e-3
 
@@ -44,7 +45,7 @@ def test_the_span_of_the_examples_leads_back(shape: tuple[int, int]) -> None:
 
 def test_words_and_letters_are_counted() -> None:
     at, much = grams("Pump pump THREE!")
-    assert abs(much @ much - 1) < 1e-5 and len(set(at)) == len(at) and at.max() < head.BUCKETS
+    assert abs(much @ much - 1) < 1e-5 and len(set(at)) == len(at) and at.max() < counted.BUCKETS
     assert np.array_equal(at, grams("pump PUMP three !")[0])
     assert not np.array_equal(at, grams("three pump pump!")[0])
     for odd in ("", " ", "\u200b", "\ud800x", "a" * 100_000):

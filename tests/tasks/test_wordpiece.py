@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from edge_agent.errors import ManifestError
 from edge_agent.manifest import AddedToken, Rules
-from edge_agent.tasks.text import wordpiece
-from edge_agent.tasks.text.wordpiece import WordPiece, from_json, from_vocab
+from edge_agent.tasks.text import characters, wordpiece
+from edge_agent.tasks.text.vocabulary import from_json, from_vocab
+from edge_agent.tasks.text.wordpiece import WordPiece
 from tests.tasks.text_models import WORDS, vocabulary
 
 VOCAB = {piece: i for i, piece in enumerate(WORDS)}
@@ -260,8 +261,8 @@ def test_broken_files(tmp_path: Path) -> None:
 
 def test_categories_do_not_depend_on_this_pythons_tables() -> None:
     # marks and punctuation that came after Unicode 8, and four characters that changed sides
-    assert [wordpiece.category(c) for c in "\u1df6\u2e43\U0001e944\u08e2"] == ["Lo"] * 4
-    assert [wordpiece.category(c) for c in "\u0301.\u166d\u1734"] == ["Mn", "Po", "Po", "Mn"]
+    assert [characters.category(c) for c in "\u1df6\u2e43\U0001e944\u08e2"] == ["Lo"] * 4
+    assert [characters.category(c) for c in "\u0301.\u166d\u1734"] == ["Mn", "Po", "Po", "Mn"]
 
 
 def test_real_lines(data: Path, minilm: Path) -> None:

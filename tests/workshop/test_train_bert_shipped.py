@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.backends.tflite import load as load_tflite
 from edge_agent.manifest import Manifest, load
-from edge_agent.tasks.text import wordpiece
+from edge_agent.tasks.text import vocabulary, wordpiece
 from edge_agent.workshop.train.bert import report
 from edge_agent.workshop.train.bert.data import CLS, MASK, SEP
 
@@ -25,7 +25,7 @@ def manifest() -> Manifest:
 
 @pytest.fixture(scope="module")
 def words() -> wordpiece.WordPiece:
-    return wordpiece.from_vocab(MODEL / "vocab.txt", True)
+    return vocabulary.from_vocab(MODEL / "vocab.txt", True)
 
 
 @pytest.fixture(scope="module", params=["encoder.onnx", "encoder.int8.onnx"])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edge_agent.errors import InputError, ManifestError, ModelError
 from edge_agent.manifest import Served, TextInput
-from edge_agent.tasks.text import wordpiece
+from edge_agent.tasks.text import vocabulary
 from edge_agent.tasks.text.wordpiece import WordPiece
 from edge_agent.types import Floats, Net, TensorSpec
 
@@ -170,10 +170,10 @@ def words_of(model: Served) -> WordPiece:
     text, name = model.manifest.text, model.manifest.name
     if "tokenizer" in model.parts:
         with model.part("tokenizer") as source:
-            return wordpiece.from_json(model.parts["tokenizer"], text.rules if text else None, source)
+            return vocabulary.from_json(model.parts["tokenizer"], text.rules if text else None, source)
     if "vocab" in model.parts and text is not None:
         with model.part("vocab") as source:
-            return wordpiece.from_vocab(model.parts["vocab"], text.lowercase, text.rules, source)
+            return vocabulary.from_vocab(model.parts["vocab"], text.lowercase, text.rules, source)
     raise ManifestError(f'{name}: no [[file]] of role "vocab" or "tokenizer"; a text model needs one')
 
 

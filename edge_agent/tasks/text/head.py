@@ -13,20 +13,21 @@ many examples of the others, and its examples are not those that a text has to b
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from zlib import crc32
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.samples.everyday import SENTENCES
+from edge_agent.tasks.text.counted import BUCKETS, dense, grams, rarity
+from edge_agent.tasks.text.logistic import Doubles, Labels, lbfgs, logistic, softmax
 from edge_agent.types import Floats
 
-Doubles = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
+Places: TypeAlias = npt.NDArray[np.int32]
+Gram: TypeAlias = tuple[npt.NDArray[np.int64], Floats]
+"""buckets of a text, and how much of each"""
 Real = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 UNKNOWN = "unknown"
@@ -39,8 +40,6 @@ LEAST, MOST, TRIED = 8, 100, 1600
 COUNTED = 4000
 """examples that the head on words and letters is fitted on"""
 FOLDS = 4
-MEMORY = 10
-ROUNDS = 200
 CLOSE, CLOSER = 1e-3, 1e-4
 """slope at which a search ends, relative to the loss: of heads that are tried, and of those that serve"""
 HELD, LIKELY = 4.0, 1.65
@@ -52,70 +51,6 @@ STRANGE = 2
 """sentences of everyday life, for each example that a label has, that show what is unknown"""
 ODDS = 0.05
 """what one unit of the log odds of the best label adds to the cosine of the nearest example"""
-
-# ── words and letters ────────────────────────────────────────────────────────────────────────────────────
-
-BUCKETS = 1 << 12
-WORDS, LETTERS = (1, 2), (2, 3, 4)
-"""how many words, and letters of a word with its ends, are counted together"""
-READ = 4096
-"""characters of a text that are counted"""
-PART = re.compile(r"\w+|[^\w\s]")
-
-
-Counts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""buckets, and how often each was counted"""
-EVEN = np.ones(BUCKETS, np.float32)
-
-
-def count(text: str) -> tuple[Counts, Counts]:
-    """Buckets of a text's words and pairs of words; and of its runs of letters."""
-    words = PART.findall(text[:READ].lower())
-    whole = [" ".join(words[i : i + n]) + "\n" for n in WORDS for i in range(len(words) - n + 1)]
-    ended = [f" {word} " for word in words]
-    runs = [word[i : i + n] for word in ended for n in LETTERS for i in range(len(word) - n + 1)]
-    return _counts(whole), _counts(runs)
-
-
-def _counts(keys: list[str]) -> Counts:
-    buckets = np.array([crc32(key.encode(errors="replace")) % BUCKETS for key in keys], np.int64)
-    at, often = np.unique(buckets, return_counts=True)
-    return at, often
-
-
-def grams(text: str, rare: Floats = EVEN) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Buckets of a text, and how much of each, together of length 1: half of its words, half of its runs of letters.
-
-    `rare`: (BUCKETS,) how much each tells.
-    """
-    whole: Floats = np.zeros(BUCKETS, np.float32)
-    parts = count(text)
-    for at, often in parts:
-        much = (1 + np.log(often)).astype(np.float32) * rare[at]
-        whole[at] += much / np.float32(np.sqrt(much @ much) or 1.0)
-    at = np.union1d(parts[0][0], parts[1][0])
-    much = whole[at]
-    return at, much / np.float32(np.sqrt(much @ much) or 1.0)
-
-
-def rarity(texts: Sequence[str]) -> Floats:
-    """(BUCKETS,): the root of the usual inverse frequency in documents; the words of every sentence tell little."""
-    seen = np.zeros(BUCKETS)
-    for text in texts:
-        seen[np.union1d(*(at for at, _ in count(text)))] += 1
-    rare: Floats = np.sqrt(np.log((1 + len(texts)) / (1 + seen)) + 1).astype(np.float32)
-    return rare
-
-
-def _dense(rows: Sequence[tuple[npt.NDArray[np.int64], Floats]]) -> Floats:
-    """(n, BUCKETS)."""
-    out: Floats = np.zeros((len(rows), BUCKETS), np.float32)
-    for row, (at, much) in zip(out, rows, strict=True):
-        row[at] = much
-    return out
-
-
-# ── the head ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +92,7 @@ class LabelHead:
         score = _score(near.max()[None], wide, strange)[0]
         doubt = np.exp(np.clip((self.limit[0] - score) * self.limit[1], -50, 50))
         scores = {UNKNOWN: float(doubt / (1 + doubt))}
-        for label, share in zip(self.labels, _softmax(wide)[0] / (1 + doubt), strict=True):
+        for label, share in zip(self.labels, softmax(wide)[0] / (1 + doubt), strict=True):
             scores[label] = scores.get(label, 0.0) + float(share)
         return scores
 
@@ -177,76 +112,118 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
 
     `texts`: what the vectors are of; without them the encoder's word alone counts.
     """
-    count = len(labels)
+    count, strange = len(labels), _strange(labels)
     vectors = _unit(vectors.astype(np.float32))
     few = _thin(y, count, min(MOST, max(LEAST, TRIED // count)))
-    fy, folds = y[few], _folds(y[few], count)
-    spans = [_span(vectors[few])]
     rare = np.zeros(0, np.float32) if texts is None else rarity([texts[i] for i in few])
     rows = [] if texts is None else [grams(texts[i], rare) for i in few]
-    near = vectors[few] @ vectors[few].T
-    if rows:
-        counted = _dense(rows)
-        spans.append(_span(counted))
-        near = (near + counted @ counted.T) / 2
-    strange = _strange(labels)
-    known = fy != strange
-    near = np.where((folds[:, None] != folds[None]) & known[None], near, -1).max(1)
-    held = [
-        [_held_out(x, fy, count, folds, l2) for l2 in (L2 if i == 0 else (GRAMS_L2,))] for i, (x, _) in enumerate(spans)
-    ]
-    tries = [[z, *(other[0] for other in held[1:])] for z in held[0]]
-    found = [_weigh(logits, fy) for logits in tries]
-    best = min(range(len(found)), key=lambda i: found[i][0])
-    share = found[best][1]
-    logits = np.stack([f * z for f, z in zip(share, tries[best], strict=True)]).sum(0, dtype=np.float64)
+    seen = _seen(vectors[few], rows, y[few], count)
+    l2, share, logits = _stacked(seen, count)
+    known = seen.y != strange
+    near = np.where((seen.folds[:, None] != seen.folds[None]) & known[None], seen.near, -1).max(1)
     # each label has the same say, however many examples it has
-    weight = 1 / np.bincount(fy)[fy[known]]
-    down = 0.0
-    if strange >= 0:
-        room = _known(logits, strange).max(1) - logits[:, strange]
-        # a little more: examples that are all the same would lie on the very border
-        down = min(0.0, float(_quantiles(room[known], weight, (LOST / 2,))[0]) - 0.01)
-        logits[:, strange] += down
-    score = _score(near, logits, strange)[known]
-    low, middle = _quantiles(score, weight, (LOST, 0.5))
-    steep = 3 / max(float(middle - low), 0.02)
-    # "unknown" is said where it is likelier than the best label
-    shares = _softmax(logits)[known]
-    best_share = _known(shares, strange).max(1)
-    there = best_share == shares.max(1)
-    left = float(weight[there].sum() / weight.sum())
-    values = score[there] + np.log(best_share[there]) / steep
-    (limit,) = _quantiles(values, weight[there], (max(0.0, LOST - (1 - left)) / left,))
+    weight = 1 / np.bincount(seen.y)[seen.y[known]]
+    down = _held_down(logits, known, strange, weight) if strange >= 0 else 0.0
+    logits[:, strange] += down
+    limit = _limit(near, logits, known, strange, weight)
 
-    whole = _served(vectors, y, few, spans[0], count, L2[best])
+    whole = _served(vectors, y, few, seen.spans[0], count, l2)
     weights, bias = share[0] * whole[0], share[0] * whole[1]
     words = np.zeros((0, count))
-    if rows and texts is not None:
-        more = few if len(few) == len(y) else _thin(y, count, max(1, COUNTED // count))
-        if len(more) > len(few):
-            counted = _dense([grams(texts[i], rare) for i in more])
-            w, b = _logistic(counted, y[more], count, GRAMS_L2, CLOSER)
-        else:
-            w, b = _logistic(spans[1][0], fy, count, GRAMS_L2, CLOSER)
-            w = spans[1][1] @ w
+    if texts is not None:
+        w, b = _served_words(texts, rare, y, few, seen.spans[1], count)
         words, bias = share[1] * w, bias + share[1] * b
     if strange >= 0:
         bias[strange] += down
-    rows = [row for row, keep in zip(rows, known, strict=False) if keep]
-    sizes = [len(at) for at, _ in rows]
     return LabelHead(
         labels,
         weights.astype(np.float32),
         bias.astype(np.float32),
         words.astype(np.float32),
         vectors[few][known],
-        np.concatenate([at for at, _ in rows]).astype(np.int32) if rows else np.zeros(0, np.int32),
-        np.concatenate([much for _, much in rows]) if rows else np.zeros(0, np.float32),
-        np.cumsum([0, *sizes[:-1]]).astype(np.int32) if rows else np.zeros(0, np.int32),
+        *_kept(rows, known),
         rare,
-        np.array([limit, steep], np.float32),
+        limit,
     )
+
+
+class _Seen(NamedTuple):
+    """The examples that cross-validation looks at."""
+
+    y: Labels
+    folds: Labels
+    spans: list[tuple[Floats, Floats]]
+    """of the vectors and, where there are texts, of their words: see `_span`"""
+    near: Real
+    """(n, n) how near they are to each other"""
+
+
+def _seen(vectors: Floats, rows: list[Gram], y: Labels, count: int) -> _Seen:
+    spans = [_span(vectors)]
+    near = vectors @ vectors.T
+    if rows:
+        counted = dense(rows)
+        spans.append(_span(counted))
+        near = (near + counted @ counted.T) / 2
+    return _Seen(y, _folds(y, count), spans, near)
+
+
+def _stacked(seen: _Seen, count: int) -> tuple[float, Doubles, Doubles]:
+    """The best penalty on vectors, how much each head counts, and the weighted logits (n, K) of the examples."""
+    held = [
+        [_held_out(x, seen.y, count, seen.folds, l2) for l2 in (L2 if i == 0 else (GRAMS_L2,))]
+        for i, (x, _) in enumerate(seen.spans)
+    ]
+    tries = [[z, *(other[0] for other in held[1:])] for z in held[0]]
+    found = [_weigh(logits, seen.y) for logits in tries]
+    best = min(range(len(found)), key=lambda i: found[i][0])
+    share = found[best][1]
+    logits = np.stack([f * z for f, z in zip(share, tries[best], strict=True)]).sum(0, dtype=np.float64)
+    return L2[best], share, logits
+
+
+def _held_down(logits: Doubles, known: npt.NDArray[np.bool_], strange: int, weight: Doubles) -> float:
+    """What is added to the logit of "unknown", so that it takes LOST / 2 of the other labels' examples at most."""
+    room = _known(logits, strange).max(1) - logits[:, strange]
+    # a little more: examples that are all the same would lie on the very border
+    return min(0.0, float(_quantiles(room[known], weight, (LOST / 2,))[0]) - 0.01)
+
+
+def _limit(near: Real, logits: Doubles, known: npt.NDArray[np.bool_], strange: int, weight: Doubles) -> Floats:
+    """`LabelHead.limit`, of examples that were not seen: LOST of them are below it."""
+    score = _score(near, logits, strange)[known]
+    low, middle = _quantiles(score, weight, (LOST, 0.5))
+    steep = 3 / max(float(middle - low), 0.02)
+    # "unknown" is said where it is likelier than the best label
+    shares = softmax(logits)[known]
+    best_share = _known(shares, strange).max(1)
+    there = best_share == shares.max(1)
+    left = float(weight[there].sum() / weight.sum())
+    values = score[there] + np.log(best_share[there]) / steep
+    (limit,) = _quantiles(values, weight[there], (max(0.0, LOST - (1 - left)) / left,))
+    return np.array([limit, steep], np.float32)
+
+
+def _kept(
+    rows: list[Gram], known: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int32], Floats, npt.NDArray[np.int32]]:
+    """`LabelHead.at`, `much` and `first` of the examples of known labels."""
+    rows = [row for row, keep in zip(rows, known, strict=False) if keep]
+    if not rows:
+        return np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int32)
+    at, much = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return at.astype(np.int32), much, np.cumsum([0, *(len(at) for at, _ in rows[:-1])]).astype(np.int32)
+
+
+def _served_words(
+    texts: Sequence[str], rare: Floats, y: Labels, few: npt.NDArray[np.intp], span: tuple[Floats, Floats], count: int
+) -> tuple[Real, Real]:
+    """Weights (BUCKETS, K) and bias (K,) of the head on words, fitted on COUNTED examples."""
+    more = few if len(few) == len(y) else _thin(y, count, max(1, COUNTED // count))
+    if len(more) > len(few):
+        return logistic(dense([grams(texts[i], rare) for i in more]), y[more], count, GRAMS_L2, CLOSER)
+    w, b = logistic(span[0], y[few], count, GRAMS_L2, CLOSER)
+    return span[1] @ w, b
 
 
 def _served(
@@ -254,8 +231,8 @@ def _served(
 ) -> tuple[Real, Real]:
     """Weights (d, K) and bias (K,) of the head on vectors, fitted on all examples."""
     if len(few) < len(y):
-        return _logistic(vectors, y, count, l2, CLOSER)
-    w, b = _logistic(span[0], y[few], count, l2, CLOSER)
+        return logistic(vectors, y, count, l2, CLOSER)
+    w, b = logistic(span[0], y[few], count, l2, CLOSER)
     return span[1] @ w, b
 
 
@@ -307,9 +284,6 @@ def _quantiles(values: Doubles, weight: Doubles, at: Sequence[float]) -> Doubles
     return found
 
 
-# ── cross-validation ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def _thin(y: Labels, count: int, most: int) -> npt.NDArray[np.intp]:
     """Indices of at most so many examples of each label, spread evenly over those given."""
     picks = []
@@ -333,7 +307,7 @@ def _held_out(x: Floats, y: Labels, count: int, folds: Labels, l2: float) -> Flo
     logits: Floats = np.zeros((len(y), count), np.float32)
     for fold in np.unique(folds):
         rest = folds != fold
-        w, b = _logistic(x[rest], y[rest], count, l2, CLOSE)
+        w, b = logistic(x[rest], y[rest], count, l2, CLOSE)
         logits[~rest] = x[~rest] @ w + b
     return logits
 
@@ -349,82 +323,12 @@ def _weigh(logits: Sequence[Floats], y: Labels) -> tuple[float, Doubles]:
     def loss(free: Doubles) -> tuple[float, Doubles]:
         z = sum(f * each for f, each in zip(np.exp(free), logits, strict=True))
         assert not isinstance(z, int)
-        p = _softmax(z.astype(np.float64))
+        p = softmax(z.astype(np.float64))
         off = free - likely
         value = -np.log(np.maximum(p[rows, y], 1e-12)).sum() + HELD * (off @ off) / 2
         p[rows, y] -= 1
         slope = [np.exp(f) * (p * each).sum() for f, each in zip(free, logits, strict=True)]
         return float(value), np.array(slope) + HELD * off
 
-    free = _lbfgs(loss, np.zeros(len(logits)), 1e-4)
+    free = lbfgs(loss, np.zeros(len(logits)), 1e-4)
     return loss(free)[0], np.exp(free)
-
-
-# ── optimisation ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _logistic(x: Floats, y: Labels, count: int, l2: float, close: float) -> tuple[Floats, Floats]:
-    """Weights (d, K) and bias (K,) of about the least penalised loss.
-
-    The search runs in units in which each column of `x` bends the loss about equally, so few steps do.
-    """
-    n, size = x.shape
-    bend = 0.1 / count
-    unit = np.append(1 / np.sqrt(bend * (x**2).sum(0) + l2), 1 / np.sqrt(bend * n)).astype(np.float32)[:, None]
-    wide = np.concatenate([x, np.ones((n, 1), np.float32)], 1) * unit[:, 0]
-    pull = (l2 * unit**2).astype(np.float32)
-    pull[-1] = 0
-    rows = np.arange(n)
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        v = flat.reshape(size + 1, count)
-        z = wide @ v
-        z -= z.max(1, keepdims=True)
-        said = z[rows, y].sum(dtype=np.float64)
-        np.exp(z, out=z)
-        mass = z.sum(1, keepdims=True)
-        value = float(np.log(mass).sum(dtype=np.float64) - said + (pull * v * v).sum(dtype=np.float64) / 2)
-        z /= mass
-        z[rows, y] -= 1
-        return value, (wide.T @ z + pull * v).ravel()
-
-    v = _lbfgs(loss, np.zeros((size + 1) * count, np.float32), close).reshape(size + 1, count) * unit
-    return v[:size], v[size]
-
-
-def _lbfgs(loss: Callable[[Any], tuple[float, Any]], at: Any, close: float) -> Any:
-    """Where a smooth `loss` (value and gradient) is least, by L-BFGS with backtracking (Armijo)."""
-    value, slope = loss(at)
-    steps: list[tuple[Any, Any, float]] = []
-    for _ in range(ROUNDS):
-        if np.abs(slope).max() < close * max(1.0, abs(value)):
-            break
-        way, shares = slope.copy(), []
-        for s, g, rho in reversed(steps):
-            shares.append(rho * float(s @ way))
-            way -= shares[-1] * g
-        way *= float(
-            (steps[-1][0] @ steps[-1][1]) / (steps[-1][1] @ steps[-1][1]) if steps else 1 / np.linalg.norm(slope)
-        )
-        for (s, g, rho), share in zip(steps, reversed(shares), strict=True):
-            way += s * (share - rho * float(g @ way))
-        fall = float(slope @ way)
-        length = 1.0
-        while length > 1e-10:
-            ahead, ahead_slope = loss(at - length * way)
-            if ahead <= value - 1e-4 * length * fall:
-                break
-            length /= 2
-        else:
-            break
-        s, g = -length * way, ahead_slope - slope
-        if s @ g > 1e-12:
-            steps = [*steps[-MEMORY + 1 :], (s, g, 1 / float(s @ g))]
-        at, value, slope = at + s, ahead, ahead_slope
-    return at
-
-
-def _softmax(z: Doubles) -> Doubles:
-    e = np.exp(z - z.max(1, keepdims=True))
-    p: Doubles = e / e.sum(1, keepdims=True)
-    return p

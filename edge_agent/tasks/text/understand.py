@@ -23,11 +23,12 @@ from edge_agent import files, toml
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.manifest import Served
 from edge_agent.samples import everyday
+from edge_agent.tasks.text import characters, counted, logistic, vocabulary, wordpiece
 from edge_agent.tasks.text import encoder as encoder_module
 from edge_agent.tasks.text import head as head_module
-from edge_agent.tasks.text import wordpiece
+from edge_agent.tasks.text.counted import BUCKETS
 from edge_agent.tasks.text.encoder import Encoder, encoder
-from edge_agent.tasks.text.head import BUCKETS, UNKNOWN, LabelHead, fit, strangers
+from edge_agent.tasks.text.head import UNKNOWN, LabelHead, fit, strangers
 from edge_agent.types import Embedding, Finding, Scores, Task, Text
 from edge_agent.uri import Uri, option
 
@@ -148,6 +149,13 @@ def read_labels(path: Path) -> tuple[bytes, dict[str, list[str]]]:
         raise ConfigError(f'labels: {path}: no [labels] in it; write [labels], and below it name = ["sentence", …]')
     if len(labels) < 2:
         raise ConfigError(f'{path}: {len(labels)} labels; [labels] needs two or more, name = ["sentence", …]')
+    _check_examples(path, labels)
+    if sum(map(len, labels.values())) > MOST:
+        raise ConfigError(f"{path}: more than {MOST} examples; a few dozen a label are enough")
+    return raw, labels
+
+
+def _check_examples(path: Path, labels: dict[str, list[str]]) -> None:
     seen: dict[str, str] = {}
     for label, sentences in labels.items():
         if len(sentences) < LEAST:
@@ -157,9 +165,6 @@ def read_labels(path: Path) -> tuple[bytes, dict[str, list[str]]]:
                 raise ConfigError(f'{path}: label "{label}" has an empty example; delete it')
             if seen.setdefault(sentence, label) != label:
                 raise ConfigError(f'{path}: "{sentence}" is an example of "{seen[sentence]}" and of "{label}"; choose')
-    if sum(map(len, labels.values())) > MOST:
-        raise ConfigError(f"{path}: more than {MOST} examples; a few dozen a label are enough")
-    return raw, labels
 
 
 def _pairs(table: dict[str, Any]) -> Iterable[tuple[str, object]]:
@@ -174,7 +179,7 @@ def _texts(value: object) -> bool:
 def _code() -> str:
     """Of the code that reads texts and fits heads: a head that other code made is fitted anew."""
     digest = hashlib.sha256()
-    for module in (head_module, everyday, wordpiece, encoder_module):
+    for module in (head_module, counted, logistic, everyday, wordpiece, characters, vocabulary, encoder_module):
         with contextlib.suppress(OSError):
             digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()

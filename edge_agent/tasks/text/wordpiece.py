@@ -16,14 +16,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from edge_agent.errors import ManifestError
-from edge_agent.files import read_regular
-from edge_agent.manifest import MOST_PART, AddedToken, Rules
+from edge_agent.manifest import AddedToken
+from edge_agent.tasks.text.characters import CJK, LETTER, PUNCTUATION, SPACE, category, in_word, kind
 
 MAX_CHARS = 100
 """a longer word is unknown"""
@@ -36,69 +32,7 @@ KEPT = 64
 """characters of a run, up to which its pieces are remembered"""
 BLANK = re.compile(r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
 """Unicode's white space, which an added token may take with it"""
-CIRCLED = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
-"""symbols that count as letters"""
 MASKS = ("[MASK]", "<mask>")
-
-CJK = (
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B81F),
-    (0x2B920, 0x2CEAF),
-    (0x2F800, 0x2FA1F),
-)
-"""Ideographs, each a word of its own; 2B820 to 2B91F are left out by the reference too."""
-
-# The reference knows the categories of Unicode 8. What has become a mark, punctuation or a control since then is a
-# letter to it, whatever this Python's tables say; four characters have changed sides.
-LATE = """
-5C8-5C9 61D 7FD 890-89F 8CA-8E2 9FD-9FE A76 AFA-AFF B53-B55 C04 C3C C77 C84 D00 D3B-D3C D81 EBA ECE 180F 1885-1886
-1ABF-1AF0 1B4E-1B4F 1B7D-1B7F 1DF6-1DFB 2E43-2E63 A82C A8C5 A8FF A9BD 10D24-10D27 10D69-10D6E 10EAB-10EFF
-10F46-10F59 10F82-10F89 11070-11074 110C2-110CD 111CF 1123E-11241 1133B 113BB-113E2 11438-1145E 11660-1166C 116B9
-1182F-1183B 1193B-11946 119D4-11A0A 11A33-11A5B 11A8A-11AA2 11B00-11B09 11B60-11B66 11BE1 11C30-11C45 11C70-11CB6
-11D31-11D47 11D90-11D97 11DF0 11EF3-11F01 11F36-11F5A 11FFF 12FF1-12FF2 13430-13455 1611E-1612F 16D6D-16D6F
-16E97-16E9A 16F4F 16FE2-16FE4 1CF00-1CF46 1D127-1D128 1D25B-1D25C 1E000-1E02A 1E08F 1E130-1E136 1E2AE 1E2EC-1E2EF
-1E4EC-1E4EF 1E5EE-1E5FF 1E6E3-1E6F5 1E944-1E95F
-"""
-EARLY = {"\u166d": "Po", "\U000111c9": "Po", "\u1734": "Mn", "\U0001171e": "Mn"}
-
-LETTER, PUNCTUATION, SPACE = 0, 1, 2
-
-
-def _ranges(text: str) -> frozenset[int]:
-    """``"5C8-5C9 7FD"`` as code points."""
-    spans = [part.split("-") for part in text.split()]
-    return frozenset(c for span in spans for c in range(int(span[0], 16), int(span[-1], 16) + 1))
-
-
-_LATE = _ranges(LATE)
-
-
-def category(char: str) -> str:
-    """Unicode's general category as the reference sees it; late comers are "Lo"."""
-    if char in EARLY:
-        return EARLY[char]
-    return "Lo" if ord(char) in _LATE else unicodedata.category(char)
-
-
-def kind(char: str) -> int:
-    """LETTER, PUNCTUATION (all ASCII symbols too, as in the reference) or SPACE."""
-    # those behind the first four are controls, which a source has made spaces of
-    if char in " \t\n\r\x0b\x0c\x85":
-        return SPACE
-    if char.isascii():
-        return PUNCTUATION if char.isprintable() and not char.isalnum() else LETTER
-    major = category(char)[0]
-    return SPACE if major == "Z" else PUNCTUATION if major == "P" else LETTER
-
-
-def in_word(char: str) -> bool:
-    """Whether a character belongs to a word, as `\\w` of Unicode's regular expressions has it."""
-    if unicodedata.category(char) in ("Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "Mn", "Mc", "Me", "Pc"):
-        return True
-    return char in "\u200c\u200d" or any(first <= ord(char) <= last for first, last in CIRCLED)
 
 
 class WordPiece:
@@ -141,9 +75,12 @@ class WordPiece:
         self._shape = lru_cache(maxsize=4096)(self._shape_of)
         self._pieces = lru_cache(maxsize=8192)(self._pieces_of)
         self._run = lru_cache(maxsize=8192)(self._run_of)
-        kept = {unknown, *MASKS, *(mark for mark in marks if isinstance(mark, str))}
+        self._look_for(added, {unknown, *MASKS, *(mark for mark in marks if isinstance(mark, str))})
+
+    def _look_for(self, added: Sequence[AddedToken], plain: set[str]) -> None:
+        """Take the added tokens, but for those that are plain text here."""
         ids = {self.unknown, self.cls, self.sep, self.pad}
-        mine = [token for token in added if token.content and token.content not in kept and token.id not in ids]
+        mine = [token for token in added if token.content and token.content not in plain and token.id not in ids]
         self._raw = _Added([(token.content, token) for token in mine if not token.normalized])
         normal = [("".join(c for c, _, _ in self._normal(t.content)), t) for t in mine if t.normalized]
         self._normalized = _Added([(content, token) for content, token in normal if content])
@@ -274,22 +211,24 @@ class WordPiece:
 
     def _shape_of(self, char: str) -> tuple[tuple[str, int, int], ...]:
         """What one character becomes: (character or "" for a mark that vanishes, kind, combining class to sort by)."""
-        if self.clean:
-            if char in "\t\n\r" or category(char)[0] == "Z":
-                return ((" ", SPACE, 0),)
-            if char == "\ufffd" or category(char) in ("Cc", "Cf", "Co", "Cs"):
-                return ()
-        out: list[tuple[str, int, int]] = []
-        for part in unicodedata.normalize("NFD", char) if self.strip_accents else char:
-            order = unicodedata.combining(part) if self.strip_accents else 0
-            if self.strip_accents and category(part) == "Mn":
-                if not order:
-                    out.append(("", LETTER, 0))
-                continue
-            out += [(c, kind(c), order) for c in (part.lower() if self.lowercase else part)]
+        if self.clean and (char in "\t\n\r" or category(char)[0] == "Z"):
+            return ((" ", SPACE, 0),)
+        if self.clean and (char == "\ufffd" or category(char) in ("Cc", "Cf", "Co", "Cs")):
+            return ()
+        if self.strip_accents:
+            out = [shape for part in unicodedata.normalize("NFD", char) for shape in self._stripped(part)]
+        else:
+            out = [(c, kind(c), 0) for c in (char.lower() if self.lowercase else char)]
         if self.space_cjk and any(first <= ord(char) <= last for first, last in CJK):
             return ((" ", SPACE, 0), *out, (" ", SPACE, 0))
         return tuple(out)
+
+    def _stripped(self, part: str) -> list[tuple[str, int, int]]:
+        """The same of one part of a character that was taken apart; accents vanish."""
+        order = unicodedata.combining(part)
+        if category(part) == "Mn":
+            return [] if order else [("", LETTER, 0)]
+        return [(c, kind(c), order) for c in (part.lower() if self.lowercase else part)]
 
     def _pieces_of(self, word: str) -> tuple[tuple[int, int, int], ...]:
         """(id, first, last + 1 character in the word) of each piece, the longest that fits first."""
@@ -341,133 +280,3 @@ class _Added:
             done = end
         if done < len(text):
             yield None, done, len(text)
-
-
-# ── from files ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
-    """Read a vocab.txt: one piece a line, the line number is the id. Raises ManifestError.
-
-    `rules`: what other files say; `source`: where the bytes of `path` are read.
-    """
-    rules = rules or Rules()
-    try:
-        # some editors begin a text with a byte order mark
-        lines = read_regular(source or path, MOST_PART).decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise ManifestError(f"{path}: vocabulary cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
-    vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
-    if not vocab:
-        raise ManifestError(f"{path}: no word piece in it; give the vocabulary that belongs to the model")
-    return WordPiece(
-        vocab,
-        lowercase=lowercase if rules.lowercase is None else rules.lowercase,
-        strip_accents=rules.strip_accents,
-        space_cjk=rules.space_cjk is not False,
-        unknown=rules.unknown or "[UNK]",
-        marks=(rules.cls or "[CLS]", rules.sep or "[SEP]", rules.pad or "[PAD]"),
-        first_lower=rules.first_lower,
-        added=rules.added,
-        where=str(path),
-    )
-
-
-def from_json(path: Path, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
-    """Read a tokenizer.json with a WordPiece model and BERT's rules.
-
-    `rules`: what other files say, which then holds; `source`: where the bytes of `path` are read. Raises ManifestError
-    for another kind of tokenizer, with that as the reason.
-    """
-    rules = rules or Rules()
-    try:
-        table = msgspec.json.decode(read_regular(source or path, MOST_PART))
-    except OSError as error:
-        raise ManifestError(f"{path}: tokenizer cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
-    model = _part(path, table, "model", "WordPiece")
-    normal = _part(path, table, "normalizer", "BertNormalizer")
-    _part(path, table, "pre_tokenizer", "BertPreTokenizer")
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
-        raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
-    lowercase = bool(normal.get("lowercase", True)) if rules.lowercase is None else rules.lowercase
-    strip = normal.get("strip_accents") if rules.strip_accents is None else rules.strip_accents
-    spaced = bool(normal.get("handle_chinese_chars", True)) if rules.space_cjk is None else rules.space_cjk
-    return WordPiece(
-        vocab,
-        lowercase=lowercase,
-        strip_accents=strip,
-        clean=bool(normal.get("clean_text", True)),
-        space_cjk=spaced,
-        prefix=str(model.get("continuing_subword_prefix", "##")),
-        max_chars=int(model.get("max_input_chars_per_word", MAX_CHARS)),
-        unknown=rules.unknown or str(model.get("unk_token", "[UNK]")),
-        marks=_marks(path, table, vocab, rules),
-        first_lower=rules.first_lower,
-        added=list({token.content: token for token in (*_added(path, table, vocab), *rules.added)}.values()),
-        where=str(path),
-    )
-
-
-def _part(path: Path, table: Any, key: str, expected: str) -> dict[str, Any]:
-    """One part of a tokenizer.json, a sequence of that alone looked through."""
-    part = table.get(key) if isinstance(table, dict) else None
-    rows = part.get(f"{key}s") if isinstance(part, dict) and part.get("type") == "Sequence" else None
-    if isinstance(rows, list) and len(rows) == 1:
-        part = rows[0]
-    elif isinstance(rows, list):
-        kinds = ", ".join(str(row.get("type")) if isinstance(row, dict) else "?" for row in rows)
-        raise ManifestError(f"{path}: {key} is {kinds}; only {expected} is understood; use a BERT model's tokenizer")
-    found = part.get("type", expected) if isinstance(part, dict) else None
-    if not isinstance(part, dict) or found != expected:
-        raise ManifestError(f"{path}: {key} is {found}, only {expected} is understood; use a BERT model's tokenizer")
-    return part
-
-
-def _marks(
-    path: Path, table: dict[str, Any], vocab: dict[str, int], rules: Rules
-) -> tuple[str | int, str | int, str | int]:
-    """What stands first, last and in what is left empty, as the post-processor puts it."""
-    part, padding = table.get("post_processor"), table.get("padding")
-    pad: str | int = rules.pad or next((name for name in ("[PAD]", "<pad>") if name in vocab), "[PAD]")
-    if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
-        pad = padding["pad_id"]
-    if part is None:
-        return rules.cls or "[CLS]", rules.sep or "[SEP]", pad
-    try:
-        if part["type"] in ("BertProcessing", "RobertaProcessing"):
-            return int(part["cls"][1]), int(part["sep"][1]), pad
-        if part["type"] == "TemplateProcessing":
-            first, text, last = part["single"]
-            if text["Sequence"]["id"] == "A":
-                ids = [part["special_tokens"][mark["SpecialToken"]["id"]]["ids"] for mark in (first, last)]
-                (cls,), (sep,) = ids
-                return int(cls), int(sep), pad
-    except (LookupError, TypeError, ValueError):
-        pass
-    kind = part.get("type") if isinstance(part, dict) else part
-    raise ManifestError(
-        f"{path}: post_processor is {kind} of another form than one piece, the text, one piece; use a BERT model's "
-        "tokenizer"
-    )
-
-
-def _added(path: Path, table: dict[str, Any], vocab: dict[str, int]) -> list[AddedToken]:
-    """The added tokens of a tokenizer.json; ManifestError where one has another number than its vocabulary says."""
-    rows = table.get("added_tokens") or []
-    try:
-        plain = [{key: row[key] for key in AddedToken.__struct_fields__ if key in row} for row in rows]
-        found = msgspec.convert(plain, list[AddedToken])
-    except (msgspec.ValidationError, TypeError) as error:
-        raise ManifestError(f"{path}: added_tokens: {error}; fetch the file anew") from None
-    pieces = {number: piece for piece, number in vocab.items()}
-    for token in found:
-        if vocab.get(token.content, token.id) != token.id or pieces.get(token.id, token.content) != token.content:
-            raise ManifestError(
-                f'{path}: the added token "{token.content}" has the id {token.id}, and the vocabulary says another one'
-            )
-    return found

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 
 from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
-from edge_agent.tasks.text import wordpiece
+from edge_agent.tasks.text import vocabulary
 from edge_agent.workshop.train.bert import onnx as bert_onnx
 from edge_agent.workshop.train.bert import tflite
 from edge_agent.workshop.train.bert.net import Bert, Shape
@@ -133,7 +133,7 @@ GOLDEN = ("Turn on the lights in the kitchen.", "What flights leave Boston on Th
 
 def write_golden(folder: Path) -> None:
     """golden.json: token ids and the first numbers of the float encoder's vectors for three texts, for later checks."""
-    words = wordpiece.from_vocab(folder / "vocab.txt", True)
+    words = vocabulary.from_vocab(folder / "vocab.txt", True)
     session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
     rows = []
     for text in GOLDEN:

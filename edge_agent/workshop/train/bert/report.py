@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import EdgeAgentError, UsageError
-from edge_agent.tasks.text import wordpiece
+from edge_agent.tasks.text import vocabulary, wordpiece
 from edge_agent.workshop.train import need
 from edge_agent.workshop.train.bert.data import CLS, MASK, SEP, TextSource, read_sources, split
 
@@ -244,7 +244,7 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
     for name in ("vocab.txt", "encoder.onnx", "encoder.int8.onnx", "mlm.int8.onnx", "nsp.onnx"):
         if not (model / name).is_file():
             raise UsageError(f"{model}: no {name} there; --model takes the folder of an edge-bert")
-    words = wordpiece.from_vocab(model / "vocab.txt", True)
+    words = vocabulary.from_vocab(model / "vocab.txt", True)
     encoders = {"int8": runner(model / "encoder.int8.onnx"), "float": runner(model / "encoder.onnx")}
     say("reading the held-out documents")
     sources = split(read_sources([data / "train" / "text"], lambda _: None, most))[1]

@@ -1,0 +1,140 @@
+"""Tokenizers from files: vocab.txt and tokenizer.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.errors import ManifestError
+from edge_agent.files import read_regular
+from edge_agent.manifest import MOST_PART, AddedToken, Rules
+from edge_agent.tasks.text.wordpiece import MAX_CHARS, WordPiece
+
+
+def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
+    """Read a vocab.txt: one piece a line, the line number is the id. Raises ManifestError.
+
+    `rules`: what other files say; `source`: where the bytes of `path` are read.
+    """
+    rules = rules or Rules()
+    try:
+        # some editors begin a text with a byte order mark
+        lines = read_regular(source or path, MOST_PART).decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise ManifestError(f"{path}: vocabulary cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
+    vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
+    if not vocab:
+        raise ManifestError(f"{path}: no word piece in it; give the vocabulary that belongs to the model")
+    return WordPiece(
+        vocab,
+        lowercase=lowercase if rules.lowercase is None else rules.lowercase,
+        strip_accents=rules.strip_accents,
+        space_cjk=rules.space_cjk is not False,
+        unknown=rules.unknown or "[UNK]",
+        marks=(rules.cls or "[CLS]", rules.sep or "[SEP]", rules.pad or "[PAD]"),
+        first_lower=rules.first_lower,
+        added=rules.added,
+        where=str(path),
+    )
+
+
+def from_json(path: Path, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
+    """Read a tokenizer.json with a WordPiece model and BERT's rules.
+
+    `rules`: what other files say, which then holds; `source`: where the bytes of `path` are read. Raises ManifestError
+    for another kind of tokenizer, with that as the reason.
+    """
+    rules = rules or Rules()
+    try:
+        table = msgspec.json.decode(read_regular(source or path, MOST_PART))
+    except OSError as error:
+        raise ManifestError(f"{path}: tokenizer cannot be read: {error.strerror}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
+    model = _part(path, table, "model", "WordPiece")
+    normal = _part(path, table, "normalizer", "BertNormalizer")
+    _part(path, table, "pre_tokenizer", "BertPreTokenizer")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
+        raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
+    lowercase = bool(normal.get("lowercase", True)) if rules.lowercase is None else rules.lowercase
+    strip = normal.get("strip_accents") if rules.strip_accents is None else rules.strip_accents
+    spaced = bool(normal.get("handle_chinese_chars", True)) if rules.space_cjk is None else rules.space_cjk
+    return WordPiece(
+        vocab,
+        lowercase=lowercase,
+        strip_accents=strip,
+        clean=bool(normal.get("clean_text", True)),
+        space_cjk=spaced,
+        prefix=str(model.get("continuing_subword_prefix", "##")),
+        max_chars=int(model.get("max_input_chars_per_word", MAX_CHARS)),
+        unknown=rules.unknown or str(model.get("unk_token", "[UNK]")),
+        marks=_marks(path, table, vocab, rules),
+        first_lower=rules.first_lower,
+        added=list({token.content: token for token in (*_added(path, table, vocab), *rules.added)}.values()),
+        where=str(path),
+    )
+
+
+def _part(path: Path, table: Any, key: str, expected: str) -> dict[str, Any]:
+    """One part of a tokenizer.json, a sequence of that alone looked through."""
+    part = table.get(key) if isinstance(table, dict) else None
+    rows = part.get(f"{key}s") if isinstance(part, dict) and part.get("type") == "Sequence" else None
+    if isinstance(rows, list) and len(rows) == 1:
+        part = rows[0]
+    elif isinstance(rows, list):
+        kinds = ", ".join(str(row.get("type")) if isinstance(row, dict) else "?" for row in rows)
+        raise ManifestError(f"{path}: {key} is {kinds}; only {expected} is understood; use a BERT model's tokenizer")
+    found = part.get("type", expected) if isinstance(part, dict) else None
+    if not isinstance(part, dict) or found != expected:
+        raise ManifestError(f"{path}: {key} is {found}, only {expected} is understood; use a BERT model's tokenizer")
+    return part
+
+
+def _marks(
+    path: Path, table: dict[str, Any], vocab: dict[str, int], rules: Rules
+) -> tuple[str | int, str | int, str | int]:
+    """What stands first, last and in what is left empty, as the post-processor puts it."""
+    part, padding = table.get("post_processor"), table.get("padding")
+    pad: str | int = rules.pad or next((name for name in ("[PAD]", "<pad>") if name in vocab), "[PAD]")
+    if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
+        pad = padding["pad_id"]
+    if part is None:
+        return rules.cls or "[CLS]", rules.sep or "[SEP]", pad
+    try:
+        if part["type"] in ("BertProcessing", "RobertaProcessing"):
+            return int(part["cls"][1]), int(part["sep"][1]), pad
+        if part["type"] == "TemplateProcessing":
+            first, text, last = part["single"]
+            if text["Sequence"]["id"] == "A":
+                ids = [part["special_tokens"][mark["SpecialToken"]["id"]]["ids"] for mark in (first, last)]
+                (cls,), (sep,) = ids
+                return int(cls), int(sep), pad
+    except (LookupError, TypeError, ValueError):
+        pass
+    kind = part.get("type") if isinstance(part, dict) else part
+    raise ManifestError(
+        f"{path}: post_processor is {kind} of another form than one piece, the text, one piece; use a BERT model's "
+        "tokenizer"
+    )
+
+
+def _added(path: Path, table: dict[str, Any], vocab: dict[str, int]) -> list[AddedToken]:
+    """The added tokens of a tokenizer.json; ManifestError where one has another number than its vocabulary says."""
+    rows = table.get("added_tokens") or []
+    try:
+        plain = [{key: row[key] for key in AddedToken.__struct_fields__ if key in row} for row in rows]
+        found = msgspec.convert(plain, list[AddedToken])
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ManifestError(f"{path}: added_tokens: {error}; fetch the file anew") from None
+    pieces = {number: piece for piece, number in vocab.items()}
+    for token in found:
+        if vocab.get(token.content, token.id) != token.id or pieces.get(token.id, token.content) != token.content:
+            raise ManifestError(
+                f'{path}: the added token "{token.content}" has the id {token.id}, and the vocabulary says another one'
+            )
+    return found
