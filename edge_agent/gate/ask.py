@@ -197,30 +197,30 @@ def _handed(
         names[str(file.path)] = path
         return str(file.path)
 
-    here = [each for each in question.variants if each.path]
     variants = [Variant(each.file, each.path and hand(each.path, each.file.sha256)) for each in question.variants]
-    told = msgspec.structs.replace(
-        question, variants=variants, parts={role: hand(path, shas[path]) for role, path in question.parts.items()}
-    )
+    parts = {role: hand(path, shas[path]) for role, path in question.parts.items()}
+    told = msgspec.structs.replace(question, variants=variants, parts=parts)
     if isinstance(told, Agree):
         lent = {role: hand(path, shas[path]) for role, path in told.parent_parts.items()}
         told = msgspec.structs.replace(told, parent_parts=lent)
     if isinstance(told, Read):
         told = msgspec.structs.replace(told, variants=[_beside(question.variants[0], names, stack)])
-    if question.sees_samples:
-        read.append(str(paths.home() / "samples"))
-    size = sum(each.file.bytes for each in here)
+    return told, _room(question, files, read), names
+
+
+def _room(question: AnyQuestion, files: list[int], read: list[str]) -> Room:
+    """What the child may use, beside the files that it is handed."""
+    size = sum(each.file.bytes for each in question.variants if each.path)
     out = question.out if isinstance(question, Derive) else ""
-    room = Room(
+    return Room(
         memory=question.limits.memory + 8 * size,
         cpu_seconds=math.ceil(question.limits.seconds),
         file_bytes=MOST_ANSWER + (8 * size if out else 0),
         files=files,
-        read=read,
+        read=[*read, str(paths.home() / "samples")] if question.sees_samples else read,
         write=[str(Path(out).parent)] if out else [],
         devices=bool((isinstance(question, Race) and question.bare) or os.environ.get("EDGE_AGENT_PROVIDERS")),
     )
-    return told, room, names
 
 
 def _beside(variant: Variant, names: dict[str, str], stack: contextlib.ExitStack) -> Variant:

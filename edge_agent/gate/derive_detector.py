@@ -103,18 +103,23 @@ def _cut(question: Derive, out: Path) -> tuple[str, float]:
 
 def _readings(maps: dict[str, TensorSpec], recipe: CutRecipe, classes: int) -> Iterator[dict[str, str]]:
     """What each tensor may be, as tensor -> role and level: levels by their size, roles by the number of channels."""
-    levels: dict[tuple[int, ...], list[str]] = {}
-    for name, spec in maps.items():
-        if len(spec.shape) != 4 or None in spec.shape:
-            raise RefusedError(f"{name} before its tail is no map: {list(spec.shape)}")
-        levels.setdefault(tuple(-int(n or 0) for n in spec.shape[2:]), []).append(name)
-    ordered = [levels[size] for size in sorted(levels)]
+    ordered = _levels(maps)
     if any(len(level) != len(recipe.roles) for level in ordered):
         raise RefusedError(f"it has {[len(level) for level in ordered]} maps a level, {len(recipe.roles)} are known")
     for roles in itertools.permutations(recipe.roles):
         pairs = [(name, role, n) for n, level in enumerate(ordered) for name, role in zip(level, roles, strict=True)]
         if all(_fits(recipe, role, int(maps[name].shape[1] or 0), classes) for name, role, _ in pairs):
             yield {name: f"{role}{level}" for name, role, level in pairs}
+
+
+def _levels(maps: dict[str, TensorSpec]) -> list[list[str]]:
+    """Names of the maps of each size, the largest first."""
+    levels: dict[tuple[int, ...], list[str]] = {}
+    for name, spec in maps.items():
+        if len(spec.shape) != 4 or None in spec.shape:
+            raise RefusedError(f"{name} before its tail is no map: {list(spec.shape)}")
+        levels.setdefault(tuple(-int(n or 0) for n in spec.shape[2:]), []).append(name)
+    return [levels[size] for size in sorted(levels)]
 
 
 def _fits(recipe: CutRecipe, role: str, channels: int, classes: int) -> bool:

@@ -1,6 +1,6 @@
 """What a bare file is, found out in a child process: not even its trial runs take place in the agent's own.
 
-The child opens the file, reads it (inspect/inspect.py) and tries what it leaves open on pictures (gate/tried.py). What
+The child opens the file, reads it (inspect/inspect.py) and tries what it leaves open on pictures (gate/worth.py). What
 it found is remembered like every verdict (gate/verdicts.py), under the file, what lies beside it and the pictures.
 """
 
@@ -115,7 +115,7 @@ def load(question: Load) -> Result:
 
 def look(question: Read) -> Result:
     """Answer `Read`. RefusedError for no known family."""
-    from edge_agent.gate.tried import looker
+    from edge_agent.gate.worth import looker
     from edge_agent.inspect.inspect import inspect
 
     net = _opened(question)

@@ -1,7 +1,7 @@
 """What a bare .onnx or .tflite file is, with a reason for each conclusion.
 
 Shapes tell the family, the file's own words and graph tell how its input is meant. What they leave open is tried on
-proof pictures or sentences by `look` (edge_agent.gate.tried), and the candidate that makes sense is kept; where none
+proof pictures or sentences by `look` (edge_agent.gate.worth), and the candidate that makes sense is kept; where none
 does the file is refused with what was seen. Families that this program cannot run are named and not added.
 """
 

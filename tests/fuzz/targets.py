@@ -326,7 +326,7 @@ def models() -> Iterator[Target]:
     from edge_agent.gate import (
         agree,  # noqa: F401
         race,  # noqa: F401
-        tried,  # noqa: F401
+        worth,  # noqa: F401
     )
     from edge_agent.gate.child import answer
     from edge_agent.inspect import inspect  # noqa: F401

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from edge_agent.backends import bare, open_net
 from edge_agent.errors import RefusedError
-from edge_agent.gate.tried import looker
+from edge_agent.gate.worth import looker
 from edge_agent.graphs.graph import FileGraph
 from edge_agent.inspect import names
 from edge_agent.inspect.inspect import inspect

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.families.table import FAMILIES, RUNS
-from edge_agent.gate.tried import SIGHTINGS, _served, looker
+from edge_agent.gate.worth import looker, served_as
+from edge_agent.gate.worth_of_boxes import SIGHTINGS
 from edge_agent.inspect.inspect import inspect
 from edge_agent.inspect.ranges import describe
 from edge_agent.inspect.text import HEADS, ROLES
@@ -135,7 +136,7 @@ def test_a_layout_of_another_exporter_is_found_by_its_places(
     seen = read(path, look, channels="BGR", scale="0..1")
     assert (seen.family, seen.refusal) == (head, ""), seen.reasons
     # red is seen in red where it is, whatever was in the other columns
-    model = _served(open_net(path, "onnx", 1), seen, {})
+    model = served_as(open_net(path, "onnx", 1), seen, {})
     task = detect(Uri("detect", "it", {"score": "0.9"}), model, tmp_path)
     (found,) = task(read_picture(picture(tmp_path / "squares.png")))
     assert isinstance(found, Finding) and isinstance(found.what, Detections)
@@ -194,7 +195,7 @@ def assert_read(path: Path, look: TryReading, family: str) -> None:
     tmp_path = path.parent
     seen = read(path, look, channels="BGR", scale="0..1")
     assert (seen.family, seen.refusal) == (family, ""), seen.reasons
-    model = _served(open_net(path, "onnx", 1), seen, {})
+    model = served_as(open_net(path, "onnx", 1), seen, {})
     (found,) = detect(Uri("detect", "it", {"score": "0.9"}), model, tmp_path)(
         read_picture(picture(tmp_path / "squares.png"))
     )

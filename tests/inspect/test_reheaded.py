@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.backends import open_net
-from edge_agent.gate.tried import _served, looker
+from edge_agent.gate.worth import looker, served_as
 from edge_agent.graphs.graph import IMAGENET_MEAN
 from edge_agent.inspect.names import coco80
 from edge_agent.inspect.ranges import IMAGENET_STD, describe
@@ -107,7 +107,7 @@ class Rehead:
 
 def dog(data: Path, path: Path, seen: Seen) -> list[tuple[str, float]]:
     """Names and scores of the boxes that are where the dog is."""
-    model = _served(open_net(path, "onnx", 2), seen, {})
+    model = served_as(open_net(path, "onnx", 2), seen, {})
     task = detect(Uri("detect", "it", {"score": "0.5"}), model, path.parent)
     (found,) = task(read_picture(data / "images" / "dog.jpg"))
     assert isinstance(found, Finding) and isinstance(found.what, Detections)

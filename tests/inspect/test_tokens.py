@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.backends import longest, open_net
 from edge_agent.errors import RefusedError
-from edge_agent.gate.tried import looker
+from edge_agent.gate.worth import looker
 from edge_agent.inspect.inspect import inspect
 from edge_agent.inspect.tokens import Tokens, tokens
 from edge_agent.manifest import File, Manifest, Rules, Served, TextInput
