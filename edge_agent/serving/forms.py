@@ -40,23 +40,27 @@ def with_derived(
     """
     made: list[File] = []
     for row in located.manifest.networks():
-        if row.format != "onnx" or not files.is_here(located, row):
-            continue
-        question = _derivation(located, row, parts)
-        verdict = recall(question)
-        found = _derived(verdict)
-        if make and (verdict is None or not all(_is_right(located, one) for one in found)):
-            try:
-                found = _derived(_derive(row, admit(located, row, parts, threads).path, question))
-            except (ModelError, OSError):
-                continue
-        if found:
-            used(question)
-        # what a damaged file gave before it was damaged does not stand in for it
-        if found and _is_right(located, row):
-            made += [one for one in found if files.is_here(located, one)]
+        if row.format == "onnx" and files.is_here(located, row):
+            made += _forms(located, row, parts, threads, make=make)
     manifest = msgspec.structs.replace(located.manifest, file=[*located.manifest.file, *made])
     return msgspec.structs.replace(located, manifest=manifest)
+
+
+def _forms(located: files.Located, row: File, parts: Mapping[str, Path], threads: int, *, make: bool) -> list[File]:
+    """The faster forms of one file that lie here."""
+    question = _derivation(located, row, parts)
+    verdict = recall(question)
+    found = _derived(verdict)
+    if make and (verdict is None or not all(_is_right(located, one) for one in found)):
+        try:
+            found = _derived(_derive(row, admit(located, row, parts, threads).path, question))
+        except (ModelError, OSError):
+            return []
+    if not found:
+        return []
+    used(question)
+    # what a damaged file gave before it was damaged does not stand in for it
+    return [one for one in found if files.is_here(located, one)] if _is_right(located, row) else []
 
 
 def derived_notes(located: files.Located, row: File, parts: Mapping[str, Path]) -> list[str]:
@@ -99,22 +103,15 @@ def drop_slower(
     from, with any number of threads. They are not made again, and the notes of the file say why. Returns what went, and
     the file of each.
     """
-    took = {(row["key"], row["threads"]): row for row in rows}
     gone: list[tuple[File, File]] = []
     for row in located.manifest.networks():
         question = _derivation(located, row, parts)
         verdict = recall(question) if row.format == "onnx" else None
-        found = _derived(verdict)
-        slow = []
-        for one in found:
-            pairs = [(its, took.get((row.key(), threads))) for (key, threads), its in took.items() if key == one.key()]
-            never = bool(pairs) and all(own is not None and not _is_faster(its, own) for its, own in pairs)
-            if never and one.bytes >= WORTH:
-                slow.append(one)
+        slow = [one for one in _derived(verdict) if one.bytes >= WORTH and _is_never_faster(one, row, rows)]
         if verdict is None or not slow:
             continue
         told = [f"{one.title()} was no faster than {row.title()} here, and was deleted" for one in slow]
-        kept = [one for one in found if one not in slow]
+        kept = [one for one in _derived(verdict) if one not in slow]
         figures = {**verdict.result.figures, "files": msgspec.to_builtins(kept)}
         result = msgspec.structs.replace(verdict.result, notes=[*verdict.result.notes, *told], figures=figures)
         remember(question, msgspec.structs.replace(verdict, result=result))
@@ -122,6 +119,13 @@ def drop_slower(
             _unlink(one.sha256)
         gone += [(one, row) for one in slow]
     return gone
+
+
+def _is_never_faster(form: File, row: File, rows: list[dict[str, Any]]) -> bool:
+    """Whether a form was raced, and with no number of threads faster than the file that it was made from."""
+    own = {lap["threads"]: lap for lap in rows if lap["key"] == row.key()}
+    laps = [lap for lap in rows if lap["key"] == form.key()]
+    return bool(laps) and all(lap["threads"] in own and not _is_faster(lap, own[lap["threads"]]) for lap in laps)
 
 
 def _is_faster(its: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
@@ -136,7 +140,7 @@ def _make_room() -> None:
     MOST_BYTES; they are made again when they are asked for.
     """
     places = sorted((paths.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
-    total, kept, old = 0, set(), set()
+    total, kept, old = 0, set[str](), set[str]()
     for place in places:
         try:
             verdict = msgspec.json.decode(place.read_bytes(), type=Verdict)
@@ -145,15 +149,16 @@ def _make_room() -> None:
             continue  # another version wrote it
         if verdict.code != code():
             place.unlink(missing_ok=True)
-            old |= {one.sha256 for one in found}
+            old.update(one.sha256 for one in found)
             continue
+        kept.update(one.sha256 for one in found)
         here = [one for one in found if store.blob(paths.home(), one.sha256).is_file()]
-        total += sum(one.bytes for one in here)
-        if total > MOST_BYTES:
-            for one in here:
-                _unlink(one.sha256)
-            total -= sum(one.bytes for one in here)
-        kept |= {one.sha256 for one in found}
+        size = sum(one.bytes for one in here)
+        if total + size <= MOST_BYTES:
+            total += size
+            continue
+        for one in here:
+            _unlink(one.sha256)
     for sha256 in old - kept:
         _unlink(sha256)
 

@@ -6,6 +6,8 @@ the processor.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,9 +17,9 @@ from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.admit import Admitted, admit, seen, try_heads
 from edge_agent.gate.opened import as_read, input_of, warm
-from edge_agent.manifest import Manifest, Served
+from edge_agent.manifest import File, Manifest, Served
 from edge_agent.registry import catalogue, files
-from edge_agent.registry.files import Say, parts_of
+from edge_agent.registry.files import Located, Say, parts_of
 from edge_agent.serving.forms import derived_notes, with_derived
 from edge_agent.serving.order import SLOWLY, Pace, Way, budget, in_order, race, raced
 from edge_agent.types import Backend, ModelRef, Net, Tensors
@@ -135,30 +137,30 @@ class Tried(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-def try_all(located: files.Located, threads: int = 0, *, again: bool = False) -> list[Tried]:
+def try_all(located: Located, threads: int = 0, *, again: bool = False) -> list[Tried]:
     """Try every variant that is here: it proves itself, and is held against its parent.
 
     Raises RefusedError when none may serve.
     """
     parts = parts_of(located)
     located = with_derived(located, parts, threads, make=True)
-    manifest = located.manifest
-    tried: list[Tried] = []
-    for row in manifest.networks():
-        if row.sources and not files.is_here(located, row):
-            continue
-        try:
-            admitted = admit(located, row, parts, threads, again=again)
-        except ModelError as error:
-            tried.append(Tried(row.title(), str(error), []))
-            continue
-        proof = admitted.proof
-        proved = f"proved in {proof.seconds:.1f} s on {proof.result.figures['engine']}"
-        notes = [proved, *proof.result.notes, *derived_notes(located, row, parts), admitted.note]
-        tried.append(Tried(row.title(), "", list(filter(None, notes))))
-    if not tried:
-        raise RefusedError(f"{manifest.name}: no network of it is here; run `edge-agent models pull {manifest.name}`")
+    name, rows = located.manifest.name, located.manifest.networks()
+    here = [row for row in rows if not row.sources or files.is_here(located, row)]
+    if not here:
+        raise RefusedError(f"{name}: no network of it is here; run `edge-agent models pull {name}`")
+    tried = [_tried(located, row, parts, threads, again=again) for row in here]
     if all(one.refused for one in tried):
         raise RefusedError("; ".join(one.refused for one in tried))
     sound = {one.name for one in tried if not one.refused}
     return [*tried, *(Tried(*row) for row in try_heads(located, sound, parts, again=again))]
+
+
+def _tried(located: Located, row: File, parts: Mapping[str, Path], threads: int, *, again: bool) -> Tried:
+    try:
+        admitted = admit(located, row, parts, threads, again=again)
+    except ModelError as error:
+        return Tried(row.title(), str(error), [])
+    proof = admitted.proof
+    proved = f"proved in {proof.seconds:.1f} s on {proof.result.figures['engine']}"
+    notes = [proved, *proof.result.notes, *derived_notes(located, row, parts), admitted.note]
+    return Tried(row.title(), "", list(filter(None, notes)))

@@ -52,20 +52,24 @@ def in_order(
     """
     rows = located.manifest.networks()
     here = [row for row in rows if is_here(located, row)]
-    cores, workers = budget(threads), pace.workers or 1
+    cores = budget(threads)
     if soon and (original := located.manifest.original()) in here:
         rows.sort(key=lambda row: row is not original)
-    unknown = [Way(row, max(1, cores // workers), workers) for row in rows]
+    unknown = _unraced(rows, cores, pace)
     if len(here) < 2 and cores == 1:
         return unknown, []
-    verdict = raced(located, parts, threads)
-    if verdict is None and find_out:
-        verdict = race(located, parts, threads)
+    verdict = raced(located, parts, threads) or (race(located, parts, threads) if find_out else None)
     if verdict is None or not verdict.result.passed:
         return unknown, []
     ways, told = _as_raced(verdict.result.figures, {row.key(): row for row in rows}, cores, pace)
     known = {way.row.key() for way in ways}
     return [*ways, *(way for way in unknown if way.row.key() not in known)], told
+
+
+def _unraced(rows: list[File], cores: int, pace: Pace) -> list[Way]:
+    """The variants in the order of the manifest, each with all cores, or with its share of them."""
+    workers = pace.workers or 1
+    return [Way(row, max(1, cores // workers), workers) for row in rows]
 
 
 def _as_raced(
@@ -81,10 +85,14 @@ def _as_raced(
         share = max(1, cores // pace.workers)
         return [way._replace(workers=pace.workers) for way in ways if way.threads <= share], told
     many = figures.get("abreast")
-    if many and pace.workers == 0 and many["key"] in rows and many["workers"] <= cores and pays(many, pace):
+    if many and pace.workers == 0 and _is_possible(many, rows, cores) and pays(many, pace):
         ways.insert(0, Way(rows[many["key"]], 1, many["workers"]))
         told.append(f"{many['workers']} at once: {many['per_second']:.1f}/s, not {many['alone_per_second']:.1f}/s")
     return ways, told
+
+
+def _is_possible(many: Mapping[str, Any], rows: Mapping[str, File], cores: int) -> bool:
+    return many["key"] in rows and many["workers"] <= cores
 
 
 def pays(many: Mapping[str, Any], pace: Pace) -> bool:
@@ -111,28 +119,34 @@ def race(
     located: Located, parts: Mapping[str, Path], threads: int = 0, *, seconds: float = 3.0, bare: bool = False
 ) -> Verdict:
     """Time the variants that are here and may serve against each other, and remember it (see gate/race.py)."""
-    variants = []
-    for row in located.manifest.networks():
-        if is_here(located, row):
-            try:
-                path = str(admit(located, row, parts, threads).path.absolute())
-            except ModelError:
-                path = ""
-            variants.append(Variant(row, path))
+    here = [row for row in located.manifest.networks() if is_here(located, row)]
+    variants = [Variant(row, _admitted(located, row, parts, threads)) for row in here]
     question = _race(located, variants, parts, threads)
     verdict = ask(msgspec.structs.replace(question, seconds=seconds, bare=bare), again=True)
     figures = verdict.result.figures if verdict.result.passed else {}
-    laps, many = figures.get("rows", []), figures.get("abreast")
-    if gone := {form.key(): row for form, row in drop_slower(located, parts, laps)}:
+    if gone := {form.key(): row for form, row in drop_slower(located, parts, figures.get("rows", []))}:
         # so that nobody races again what is left
         rest = [variant for variant in variants if variant.file.key() not in gone]
-        if many and (instead := gone.get(many["key"])):
-            # which does about as much
-            many = {**many, "file": instead.title(), "key": instead.key(), "sha256": instead.sha256}
-        figures = {**figures, "rows": [lap for lap in laps if lap["key"] not in gone], "abreast": many}
-        result = msgspec.structs.replace(verdict.result, figures=figures)
+        result = msgspec.structs.replace(verdict.result, figures=_without(figures, gone))
         remember(_race(located, rest, parts, threads), msgspec.structs.replace(verdict, result=result))
     return verdict
+
+
+def _admitted(located: Located, row: File, parts: Mapping[str, Path], threads: int) -> str:
+    """Where a file lies that may serve; empty for one that may not."""
+    try:
+        return str(admit(located, row, parts, threads).path.absolute())
+    except ModelError:
+        return ""
+
+
+def _without(figures: Mapping[str, Any], gone: Mapping[str, File]) -> dict[str, Any]:
+    """The figures of a race without the forms that are gone; `gone`: key of each -> the file that it was made from."""
+    many = figures.get("abreast")
+    if many and (instead := gone.get(many["key"])):
+        # which does about as much
+        many = {**many, "file": instead.title(), "key": instead.key(), "sha256": instead.sha256}
+    return {**figures, "rows": [lap for lap in figures["rows"] if lap["key"] not in gone], "abreast": many}
 
 
 def _race(located: Located, variants: list[Variant], parts: Mapping[str, Path], threads: int) -> Race:
