@@ -160,14 +160,14 @@ def test_gradients_say_what_matters(tmp_path: Path) -> None:
 def test_fine_tuning_follows_the_parent(tmp_path: Path) -> None:
     """On samples that it does not learn from; zeroes that were asked for stay."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
-    from edge_agent.workshop.prune import choose, finetune
+    from edge_agent.workshop.prune import finetune, single
     from edge_agent.workshop.prune.graph import copy, read
     from tests.workshop.prunable import maps, run
 
     graph = read(maps(tmp_path / "m.onnx"))
     student = copy(graph)
-    masks = choose.masks(student, 0.5)
-    choose.zeroed(student, masks)
+    masks = single.masks(student, 0.5)
+    single.zeroed(student, masks)
     random = np.random.default_rng(0)
     feeds = [{"images": random.normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for _ in range(9)]
     zero = [student.weight(n) == 0 for n in student.layers()]

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.prune import channels, choose, fit, steps
+from edge_agent.workshop.prune import channels, choose, fit, reconstruction, single, steps
 from edge_agent.workshop.prune.graph import attributes, checked, copy, multiplications, read, weights
 from tests.nets import write_onnx
 from tests.workshop.prunable import attention, changed, maps, masked, run
@@ -108,7 +108,7 @@ def test_a_channel_that_others_can_make_up_for_costs_nothing(tmp_path: Path) -> 
     traced = channels.trace(graph)
     wide = [f for f in channels.families(graph, traced) if f.name == "wide"]
     feeds = pictures()
-    (ranked,) = choose.by_reconstruction(graph, traced, wide, feeds, quiet)
+    (ranked,) = reconstruction.by_reconstruction(graph, traced, wide, feeds, quiet)
     assert ranked.cost[16] < 1e-4 < ranked.cost[8]
     new, stays = channels.removed(graph, traced, {int(r) for r in ranked.order[16:]})
     rough = run(new, feeds[0])[0]
@@ -134,8 +134,8 @@ def test_fitting_helps_on_samples_that_it_has_not_seen(tmp_path: Path) -> None:
 def test_so_many_weights_are_zero_and_stay_so(tmp_path: Path) -> None:
     graph = read(maps(tmp_path / "m.onnx"))
     student = copy(graph)
-    masks = choose.masks(student, 0.5)
-    choose.zeroed(student, masks)
+    masks = single.masks(student, 0.5)
+    single.zeroed(student, masks)
     whole = weights(graph)
     zero = sum(int((student.weight(n) == 0).sum()) for n in student.layers())
     assert zero == round(0.5 * whole)

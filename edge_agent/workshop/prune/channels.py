@@ -4,7 +4,7 @@ Each layer's output channels are new atoms. They are followed through the graph,
 has an entry for them; where two tensors meet (a sum, a product) their atoms are made one. Atoms that reach the graph's
 output, a normalisation over channels, or an operator that is not known here, are fixed. What is left are groups of
 atoms that can go together (Fang et al., "DepGraph: Towards Any Structural Pruning", arXiv 2301.12900, has the idea).
-The rules by operator are in `prune_rules`.
+The rules by operator are in rules.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.graph import names
@@ -46,17 +47,7 @@ def trace(graph: PruneGraph) -> Traced:
 
 def families(graph: PruneGraph, traced: Traced) -> list[ChannelGroup]:
     """What can be pruned. Groups that nothing reads, or of which there is but one, are left out."""
-    made: dict[int, set[int]] = {}
-    width: dict[int, int] = {}
-    read: set[int] = set()
-    for index, use in enumerate(traced.uses):
-        roots = traced.roots(use.atoms)
-        if use.role == "out" and graph.values[graph.nodes[use.node].input[use.place]].ndim > 1:
-            for root, count in zip(*np.unique(roots, return_counts=True), strict=True):
-                made.setdefault(int(root), set()).add(index)
-                width[int(root)] = max(width.get(int(root), 0), int(count))
-        elif use.role == "in":
-            read |= set(roots.tolist())
+    made, read = _made(graph, traced), _read(traced)
     found: dict[tuple[int, ...], list[int]] = {}
     for root, makers in made.items():
         if root in read and not traced.fixed[root]:
@@ -65,8 +56,24 @@ def families(graph: PruneGraph, traced: Traced) -> list[ChannelGroup]:
     for by, group in found.items():
         if len(group) > 1:
             name = " + ".join(layer_name(graph, traced.uses[m].node) for m in by)
-            named.append(ChannelGroup(np.array(sorted(group)), name, 8 if width[group[0]] == 1 else 1))
+            one_each = max(made[group[0]].values()) == 1
+            named.append(ChannelGroup(np.array(sorted(group)), name, 8 if one_each else 1))
     return named
+
+
+def _made(graph: PruneGraph, traced: Traced) -> dict[int, dict[int, int]]:
+    """Root -> the uses that make its channels, and how many of them each makes."""
+    made: dict[int, dict[int, int]] = {}
+    for index, use in enumerate(traced.uses):
+        if use.role == "out" and graph.values[graph.nodes[use.node].input[use.place]].ndim > 1:
+            for root, count in zip(*np.unique(traced.roots(use.atoms), return_counts=True), strict=True):
+                made.setdefault(int(root), {})[index] = int(count)
+    return made
+
+
+def _read(traced: Traced) -> set[int]:
+    """Roots of the channels that a layer reads."""
+    return {int(root) for use in traced.uses if use.role == "in" for root in traced.roots(use.atoms)}
 
 
 def layer_name(graph: PruneGraph, number: int) -> str:
@@ -113,12 +120,18 @@ def removed(graph: PruneGraph, traced: Traced, gone: set[int]) -> tuple[PruneGra
         if isinstance(count.place, int):
             cut.put(count.node, count.place, count.index, left)
         else:
-            value = attributes(new.nodes[count.node])[count.place]
-            if count.index >= 0:
-                value = [*value[: count.index], left, *value[count.index + 1 :]]
-            set_attribute(new.nodes[count.node], count.place, left if count.index < 0 else value)
+            _count(new.nodes[count.node], count.place, count.index, left)
     cut.write(new)
     return shaped_again(new), stays
+
+
+def _count(node: onnx.NodeProto, name: str, index: int, left: int) -> None:
+    """Write how many channels are left into an attribute, or into one of its numbers; -1: it has but one."""
+    if index < 0:
+        set_attribute(node, name, left)
+    else:
+        value = attributes(node)[name]
+        set_attribute(node, name, [*value[:index], left, *value[index + 1 :]])
 
 
 @dataclass(slots=True)
@@ -152,11 +165,15 @@ class _Cut:
             versions: list[tuple[Array, str]] = []
             for number, place in places:
                 value = self.value(number, place)
-                known = next((n for v, n in versions if v is value or np.array_equal(v, value)), None)
-                if known is None:
-                    known = name if not versions else name_of(name)
+                known = next((n for v, n in versions if v is value or np.array_equal(v, value)), "")
+                if not known:
+                    known = name_of(name) if versions else name
                     versions.append((value, known))
-                    new.values[known] = value
-                    if name in self.graph.halves:
-                        new.halves.add(known)
+                    self._put(new, name, known, value)
                 new.nodes[number].input[place] = known
+
+    def _put(self, new: PruneGraph, name: str, known: str, value: Array) -> None:
+        """Give a constant that was called `name` its new value and name."""
+        new.values[known] = value
+        if name in self.graph.halves:
+            new.halves.add(known)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ BATCH = 4
 ON_THE_WAY = 8
 """layers, evenly spread, whose outputs are compared too"""
 LEARNT = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "LayerNormalization")
-Target = tuple[int, Tensor]
+Case = tuple[Mapping[str, Array], Array | None]
+"""inputs of a sample, and where objects are in it"""
 
 
 def follow(
@@ -43,53 +45,74 @@ def follow(
     Where the loss on samples that were held apart does not fall, nothing is changed.
     """
     torch.manual_seed(0)
-    watched = _watched(student)
-    pictures = all(value.ndim == 4 for feed in feeds for value in feed.values())
-    cases = [(feed, None if boxes is None else boxes[i]) for i, feed in enumerate(feeds)]
+    cases: list[Case] = [(feed, None if boxes is None else boxes[i]) for i, feed in enumerate(feeds)]
     apart = max(1, len(cases) // 8)
     learnt, held = cases[apart:], cases[:apart]
-    if pictures:
+    if all(value.ndim == 4 for feed in feeds for value in feed.values()):
         learnt = [*learnt, *(_mirrored(*case) for case in learnt)]
-    trained = _constants(student)
+    pair = _Pair(parent, student, stays, _watched(student), _constants(student))
     limits = {} if masks is None else {student.nodes[n].input[1]: torch.from_numpy(m) for n, m in masks.items()}
-    groups = [{"params": [t], "lr": RATE * float(t.detach().square().mean().sqrt())} for t in trained.values()]
+    before = pair.held_loss(held)
+    step = _trained(pair, learnt, limits, minutes, say)
+    after = pair.held_loss(held)
+    if not after < before:
+        return f"fine-tuning did not help in {step} steps (loss {before:.4f}, {after:.4f}); left out"
+    for name, tensor in pair.trained.items():
+        student.values[name] = tensor.detach().numpy().astype(student.values[name].dtype)
+    return f"fine-tuned for {step} steps: loss on held samples {before:.4f} to {after:.4f}"
+
+
+@dataclass(slots=True)
+class _Pair:
+    """A parent and the student that follows it."""
+
+    parent: PruneGraph
+    student: PruneGraph
+    stays: Mapping[int, Array]
+    """for a layer the parent's output channels that the student still has"""
+    watched: list[int]
+    """layers whose outputs are compared"""
+    trained: dict[str, Tensor]
+    """the student's constants that are learnt, by name"""
+    targets: dict[int, list[Tensor]] = field(default_factory=dict)
+    """what the parent gives, by number of the case"""
+
+    def loss(self, index: int, case: Case) -> Tensor:
+        """How far the student is from the parent on one case; what the parent gives is kept under `index`."""
+        feed, boxes = case
+        if index not in self.targets:
+            with torch.no_grad():
+                whole = forward(self.parent, {}, feed, [self.parent.nodes[n].output[0] for n in self.watched])
+            self.targets[index] = [_kept(y, self.stays.get(n)) for n, y in zip(self.watched, whole, strict=True)]
+        given = forward(self.student, self.trained, feed, [self.student.nodes[n].output[0] for n in self.watched])
+        return _loss(self.student, self.watched, given, self.targets[index], boxes)
+
+    def held_loss(self, held: list[Case]) -> float:
+        """The mean loss on cases that are not learnt from."""
+        with torch.no_grad():
+            return sum(float(self.loss(-1 - i, case)) for i, case in enumerate(held)) / len(held)
+
+
+def _trained(pair: _Pair, learnt: list[Case], limits: Mapping[str, Tensor], minutes: float, say: Say) -> int:
+    """Change the constants for `minutes`, those in `limits` only where these are 1; returns the steps."""
+    groups = [{"params": [t], "lr": RATE * float(t.detach().square().mean().sqrt())} for t in pair.trained.values()]
     rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(groups)
-    targets: dict[int, list[Tensor]] = {}
-
-    def loss_of(index: int, case: tuple[Mapping[str, Array], Array | None]) -> Tensor:
-        feed, seen = case
-        if index not in targets:
-            with torch.no_grad():
-                whole = forward(parent, {}, feed, [parent.nodes[n].output[0] for n in watched])
-            targets[index] = [_kept(y, stays.get(n)) for n, y in zip(watched, whole, strict=True)]
-        given = forward(student, trained, feed, [student.nodes[n].output[0] for n in watched])
-        return _loss(student, watched, given, targets[index], seen)
-
-    def held_loss() -> float:
-        with torch.no_grad():
-            return sum(float(loss_of(-1 - i, case)) for i, case in enumerate(held)) / len(held)
-
-    before, began, step = held_loss(), time.monotonic(), 0
+    began, step = time.monotonic(), 0
     while (part := (time.monotonic() - began) / (60 * minutes)) < 1:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * part))
         optimizer.zero_grad()
         for index in np.random.default_rng(step).choice(len(learnt), min(BATCH, len(learnt)), replace=False):
-            (loss_of(int(index), learnt[index]) / BATCH).backward()
+            (pair.loss(int(index), learnt[index]) / BATCH).backward()
         optimizer.step()
         with torch.no_grad():
             for name, mask in limits.items():
-                trained[name].mul_(mask)
+                pair.trained[name].mul_(mask)
         step += 1
         say("fine-tuning", int(part * 1000), 1000)
     say("fine-tuning", 1000, 1000)
-    after = held_loss()
-    if not after < before:
-        return f"fine-tuning did not help in {step} steps (loss {before:.4f}, {after:.4f}); left out"
-    for name, tensor in trained.items():
-        student.values[name] = tensor.detach().numpy().astype(student.values[name].dtype)
-    return f"fine-tuned for {step} steps: loss on held samples {before:.4f} to {after:.4f}"
+    return step
 
 
 def _watched(graph: PruneGraph) -> list[int]:

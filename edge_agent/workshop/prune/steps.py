@@ -16,7 +16,7 @@ from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples, Say
-from edge_agent.workshop.prune import axes, channels, choose, fit, graph
+from edge_agent.workshop.prune import axes, channels, choose, fit, graph, reconstruction, single
 from edge_agent.workshop.prune.graph import Array, PruneGraph
 
 VERSION = 1
@@ -113,38 +113,29 @@ def _done(
     say: Say,
 ) -> tuple[PruneGraph, dict[int, Array], Step]:
     """One step further than `student`."""
-    target, whole = share(plan, number), graph.weights(parent)
-    masks: dict[int, Array] | None = None
+    target, masks = share(plan, number), None
     gradients = _gradients(student, plan, feeds, boxes, say)
     if plan.structured:
         traced = channels.trace(student)
         ranked = _ranked(student, traced, plan, feeds, boxes, gradients, say)
         by_work = plan.of == "multiplications"
-        left = (1 - target) * (graph.multiplications(parent) if by_work else whole)
-        gone = choose.to_remove(student, traced, ranked, left, by_work)
-        student, kept = channels.removed(student, traced, gone)
-        for layer, numbers in kept.items():
-            before = stays.get(layer)
-            stays[layer] = numbers if before is None else before[numbers]
+        left = (1 - target) * (graph.multiplications(parent) if by_work else graph.weights(parent))
+        student, kept = channels.removed(student, traced, choose.to_remove(student, traced, ranked, left, by_work))
+        stays |= {layer: stays[layer][numbers] if layer in stays else numbers for layer, numbers in kept.items()}
     else:
         student = graph.copy(student)
-        masks = choose.masks(student, target, gradients, plan.by == "gradient-weight")
-        choose.zeroed(student, masks)
-    fitted: list[fit.Fitted] = []
-    if plan.refit:
-        fitted = fit.refit(parent, student, stays, feeds, say, masks, boxes)
+        masks = single.masks(student, target, gradients, plan.by == "gradient-weight")
+        single.zeroed(student, masks)
+    fitted = fit.refit(parent, student, stays, feeds, say, masks, boxes) if plan.refit else []
     notes = []
     if plan.minutes:
         from edge_agent.workshop.prune.finetune import follow
 
         notes.append(follow(parent, student, stays, feeds, masks, boxes, plan.minutes, say))
     path = folder / f"step-{number}.onnx"
-    data = graph.checked(student)
-    path.with_suffix(".part").write_bytes(data)
+    path.with_suffix(".part").write_bytes(graph.checked(student))
     path.with_suffix(".part").replace(path)
-    stay = sum(int(np.count_nonzero(student.weight(n))) for n in student.layers())
-    sparsity = 1 - (graph.weights(student) if plan.structured else stay) / whole
-    work = graph.multiplications(student)
+    sparsity, work = _sparsity(parent, student, plan), graph.multiplications(student)
     step = Step(
         name=f"step {number}",
         path=path,
@@ -156,6 +147,12 @@ def _done(
         notes=notes,
     )
     return student, stays, step
+
+
+def _sparsity(parent: PruneGraph, student: PruneGraph, plan: PrunePlan) -> float:
+    """Share of the weights that are gone, or 0."""
+    stay = sum(int(np.count_nonzero(student.weight(number))) for number in student.layers())
+    return 1 - (graph.weights(student) if plan.structured else stay) / graph.weights(parent)
 
 
 def _ranked(
@@ -171,7 +168,7 @@ def _ranked(
     if gradients is not None:
         return choose.by_gradient(student, traced, found, gradients, plan.by == "gradient-weight")
     if plan.by == "reconstruction":
-        return choose.by_reconstruction(student, traced, found, feeds, say, boxes)
+        return reconstruction.by_reconstruction(student, traced, found, feeds, say, boxes)
     return choose.by_magnitude(student, traced, found)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,22 +39,27 @@ def forward(
         return torch.from_numpy(np.array(graph.values[name]))
 
     for number, node in enumerate(graph.nodes):
-        if node.op_type not in OPS:
-            raise ModelError(f"PyTorch has no form of {node.op_type} here; take --by magnitude or reconstruction")
-        told = attributes(node)
         given = [value(name) for name in node.input]
-        if node.op_type in ("Conv", "MaxPool", "AveragePool"):
-            kernel = told.get("kernel_shape") or list(given[1].shape[2:])
-            told["around"] = pads(node, given[0].shape[2:], kernel)
-        if node.op_type == "Split":
-            told["count"] = len(node.output)
-        made = OPS[node.op_type](given, told)
-        for name, one in zip(node.output, made if isinstance(made, tuple) else (made,), strict=False):
+        for name, one in zip(node.output, _made(node, given), strict=False):
             live[name] = one
         for name in node.input:
             if last.get(name) == number and name not in names:
                 live.pop(name, None)
     return [live[name] for name in names]
+
+
+def _made(node: onnx.NodeProto, given: list[Any]) -> tuple[Any, ...]:
+    """What an operator gives. ModelError for one that is not known."""
+    if node.op_type not in OPS:
+        raise ModelError(f"PyTorch has no form of {node.op_type} here; take --by magnitude or reconstruction")
+    told = attributes(node)
+    if node.op_type in ("Conv", "MaxPool", "AveragePool"):
+        kernel = told.get("kernel_shape") or list(given[1].shape[2:])
+        told["around"] = pads(node, given[0].shape[2:], kernel)
+    if node.op_type == "Split":
+        told["count"] = len(node.output)
+    made = OPS[node.op_type](given, told)
+    return made if isinstance(made, tuple) else (made,)
 
 
 def ends(graph: PruneGraph) -> list[int]:

@@ -54,20 +54,12 @@ def walk(graphs: Sequence[PruneGraph], feeds: Feeds, visit: Visit, say: Say, wha
 def _run(graph: PruneGraph, number: int, live: Live, samples: int) -> Live:
     """One node on every sample."""
     node = graph.nodes[number]
-    names = [name for name in dict.fromkeys(node.input) if name]
-    fed = [name for name in names if name not in graph.values]
-    constants = [numpy_helper.from_array(np.ascontiguousarray(graph.values[n]), n) for n in names if n in graph.values]
-    inputs = []
-    for name in fed:
-        kind = helper.np_dtype_to_tensor_dtype(live[name][0].dtype)
-        inputs.append(helper.make_tensor_value_info(name, kind, [None] * live[name][0].ndim))
+    fed = [name for name in dict.fromkeys(node.input) if name and name not in graph.values]
     outputs = [name for name in node.output if name]
-    infos = [helper.make_empty_tensor_value_info(name) for name in outputs]
-    shell = helper.make_graph([node], "node", inputs, infos, constants)
-    model = helper.make_model(shell, opset_imports=graph.model.opset_import, ir_version=graph.model.ir_version)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    model = _alone(graph, node, {name: live[name][0] for name in fed})
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         runs = [session.run(outputs, {name: live[name][i] for name in fed}) for i in range(samples)]
@@ -76,6 +68,19 @@ def _run(graph: PruneGraph, number: int, live: Live, samples: int) -> Live:
             f"{node.op_type} {node.output[0]} does not run: {' '.join(str(error).split())[:160]}"
         ) from None
     return {name: [run[at] for run in runs] for at, name in enumerate(outputs)}
+
+
+def _alone(graph: PruneGraph, node: onnx.NodeProto, fed: dict[str, Array]) -> onnx.ModelProto:
+    """A model of one node, into which tensors like those of `fed` go."""
+    names = [name for name in dict.fromkeys(node.input) if name in graph.values]
+    constants = [numpy_helper.from_array(np.ascontiguousarray(graph.values[name]), name) for name in names]
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
+        for name, value in fed.items()
+    ]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    shell = helper.make_graph([node], "node", inputs, outputs, constants)
+    return helper.make_model(shell, opset_imports=graph.model.opset_import, ir_version=graph.model.ir_version)
 
 
 def cells(height: int, width: int, most: int) -> tuple[Array, Array]:
