@@ -66,7 +66,7 @@ class _Out:
 
 def detect(args: argparse.Namespace) -> int:
     """Find objects in pictures, films and cameras; 1 when one of them cannot be read."""
-    from edge_agent.cli.device import stop_after
+    from edge_agent.cli.signals import stop_after
     from edge_agent.tasks import TASKS, found_at
 
     task, named = _task(args)
@@ -182,7 +182,7 @@ class _Newest:
 
 def _cameras(places: list[Place], out: _Out, stop: threading.Event) -> None:
     """Answer the newest frames of all cameras at once, until it is enough, or Ctrl-C."""
-    from edge_agent.cli.device import stop_on_signals
+    from edge_agent.cli.signals import stop_on_signals
     from edge_agent.sources import open_source
     from edge_agent.uri import parse_uri
 

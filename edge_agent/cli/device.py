@@ -1,25 +1,24 @@
-"""The verbs of a device: run, check, demo, listen, doctor."""
+"""The verbs of a device: run, check, demo, doctor."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_agent.cli.say import note, print_json, progress
-from edge_agent.device.notify import _notify
-from edge_agent.errors import ConfigError, EdgeAgentError, LinkError, UsageError
+from edge_agent.cli.signals import stop_on_signals
+from edge_agent.device.notify import notify
+from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import redact, source_for_people
 
 if TYPE_CHECKING:
     from edge_agent.agent.line import Line
-    from edge_agent.config import Config, Mqtt
+    from edge_agent.config import Config
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,21 +32,18 @@ def run(args: argparse.Namespace) -> int:
     loaded = config.load(args.config)
     with config.of(args.config):
         agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"), look=look)
-    for pipe in loaded.pipeline:
-        for word in config.warnings(pipe):
-            note(f"{args.config}: {word}")
-    for word in config.dotted(loaded):
+    for word in [word for pipe in loaded.pipeline for word in config.warnings(pipe)] + config.dotted(loaded):
         note(f"{args.config}: {word}")
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
     if sys.stdin is None or not sys.stdin.isatty():
         signal.signal(signal.SIGHUP, lambda *_: agent.reload())
-    _notify("READY=1")
+    notify("READY=1")
     try:
         agent.run(stop)
     finally:
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
         counts, gone = agent.outbox.counts, agent.outbox.unwritten
         more = f", {gone} refused by the disk: the next start declares what is lost of them" if gone else ""
         more += f", {agent.unanswered} texts lost before they were events" if agent.unanswered else ""
@@ -133,9 +129,10 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
 def demo(args: argparse.Namespace) -> int:
     """The main job, through a broker and back; 1 when an event is missing."""
     from edge_agent.cli import demo
+    from edge_agent.cli.listen import show_message
 
     stop = stop_on_signals()
-    total = demo.run(args.seconds, _show_message, note, stop)
+    total = demo.run(args.seconds, show_message, note, stop)
     print(f"\n{total.seconds:.1f} s: {total.frames} frames, {total.texts} texts")
     print(f"events: {total.sent} sent, {total.received} received, {total.duplicates} twice, {total.lost} lost")
     print(f"{'stage':24}{'median':>10}{'p95':>10}  ms")
@@ -149,127 +146,6 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 
-_streams: dict[str, str] = {}
-"""What was last shown of each stream: a state is sent again and again, and shown when it changes."""
-
-
-def _line(text: str) -> None:
-    """What came from a broker, on one line: no character of it moves the cursor."""
-    print("".join(c if c.isprintable() else " " for c in text), flush=True)
-
-
-def _show_message(tail: str, body: dict[str, Any]) -> None:
-    """One message as a line for people."""
-    from edge_agent.events import EVENTS
-
-    clock = time.strftime("%H:%M:%S")
-    if "status" in body and len(body) == 1:
-        _line(f"{clock} {tail:8} {body['status']}")
-    elif (kind := body.get("kind")) in EVENTS:
-        _line(f"{clock} {body['pipeline']:8} {EVENTS[kind].words(body)}")
-    elif "stream" in body and _streams.get(tail) != body["stream"]:
-        _streams[tail] = body["stream"]
-        why = f": {body['why']}" if body["why"] else ""
-        _line(f"{clock} {tail.split('/')[0]:8} stream is {body['stream']}{why}")
-
-
-def listen(args: argparse.Namespace) -> int:
-    """Print what devices report; with --audit 1 when something is missing."""
-    from edge_agent.consumer.audit import Audit
-    from edge_agent.consumer.listen import CONNECTED, listen
-    from edge_agent.link import topics
-    from edge_agent.link.signing import Signer
-
-    stop = stop_on_signals()
-    stop_after(args.seconds, stop)
-    mqtt = _broker(args)
-    if args.sign and not args.ack:
-        raise UsageError("--sign: signs acknowledgements; give --ack too")
-    signer = Signer(args.sign) if args.sign else None
-    audit, connected = Audit(), False
-    for message in listen(mqtt, [topics.everything(mqtt.prefix, args.device)], stop, args.ack, signer):
-        if isinstance(message, str):
-            note(f"{mqtt.url}: {message}")
-            connected = connected or message == CONNECTED
-            continue
-        topic, payload, _ = message
-        if topics.holds_events(topic):
-            audit.add(payload)
-        if not (args.audit and args.quiet):
-            _show(topic, payload, mqtt.prefix, args.json)
-    code = _audited(audit, args.json) if args.audit else 0
-    if not connected:
-        raise LinkError(f"{mqtt.url}: it was never connected; is the broker there?")
-    return code
-
-
-def _broker(args: argparse.Namespace) -> Mqtt:
-    """The broker that the options of `listen` name. UsageError, ConfigError."""
-    from edge_agent import config, toml
-
-    keys = ("username", "password_file", "ca", "cert", "key")
-    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
-    if args.config and (args.url or given):
-        raise UsageError("give either -c, which says it all, or --url and what belongs to it")
-    if not re.fullmatch(toml.PREFIX, args.prefix):
-        raise UsageError(f'--prefix "{args.prefix}": give 1 to 3 topic levels without + # or spaces')
-    if args.url is None and args.config is None:
-        raise UsageError("give --url mqtt://host or a config with mqtt.url (-c agent.toml)")
-    if args.device != "+" and not re.fullmatch(toml.NAME, args.device):
-        raise UsageError(f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -')
-    if args.config:
-        mqtt = config.load(args.config, pipelines=False).mqtt
-        if mqtt.url is None:
-            raise UsageError(f"{args.config}: has no mqtt.url; add it, or give --url mqtt://host")
-    else:
-        try:
-            made = config.Mqtt(url=args.url, prefix=args.prefix, **given)
-            mqtt = config.checked_mqtt(made, Path.cwd())
-        except ConfigError as error:
-            raise UsageError(_as_options(str(error))) from None
-    return mqtt
-
-
-def _as_options(text: str) -> str:
-    """What is said of a config's keys, said of the command line."""
-    return re.sub(r"mqtt\.(\w+)", lambda key: "--" + key[1].replace("_", "-"), text).replace("mqtt: cert", "--cert")
-
-
-def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
-    """One message, as it is or as a line for people."""
-    import msgspec
-
-    from edge_agent.events import UNREADABLE
-
-    try:
-        body = msgspec.json.decode(payload) if payload.startswith(b"{") else {"status": payload.decode()}
-        if as_json:
-            print_json(body if payload.startswith(b"{") else {"topic": topic, "payload": body["status"]})
-        else:
-            _show_message(topic.removeprefix(f"{prefix}/").partition("/")[2], body)
-    except (*UNREADABLE, KeyError, TypeError, AttributeError):
-        if as_json:
-            print_json({"topic": topic, "payload": payload.decode("utf-8", "replace")})
-        else:
-            note(f"{topic}: {len(payload)} bytes that are no message of ours")
-
-
-def _audited(audit: Any, as_json: bool) -> int:
-    """Print the account; 1 when something is missing."""
-    from edge_agent.consumer.audit import as_json as plain
-
-    rows = audit.rows()
-    if as_json:
-        print_json(plain(rows))
-    else:
-        heads = ("first", "last", "received", "twice", "declared", "missing")
-        print(f"{'device':20}{'epoch':>12}" + "".join(f"{head:>10}" for head in heads))
-        for row in rows:
-            numbers = (row.first, row.last, row.received, row.duplicates, row.declared, row.missing)
-            print(f"{row.device:20}{row.epoch:12}" + "".join(f"{number:10}" for number in numbers))
-    return 1 if any(row.missing for row in rows) else 0
-
-
 def doctor(args: argparse.Namespace) -> int:
     """Look at this machine; 1 when something needed is missing."""
     from edge_agent.cli.doctor import examine
@@ -281,25 +157,3 @@ def doctor(args: argparse.Namespace) -> int:
         for what, ok, found in rows:
             print(f"{'ok ' if ok else 'NO '} {what:14} {found}")
     return 0 if all(ok for _, ok, _ in rows) else 1
-
-
-def stop_on_signals(stop: threading.Event | None = None) -> threading.Event:
-    """An event (`stop`, where it is given) that Ctrl-C and SIGTERM set; a second Ctrl-C ends at once."""
-    stop = stop or threading.Event()
-
-    def on_signal(number: int, _: Any) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return stop
-
-
-def stop_after(seconds: float | None, stop: threading.Event) -> None:
-    """Set `stop` after so long; never for None."""
-    if seconds is not None:
-        timer = threading.Timer(seconds, stop.set)
-        timer.daemon = True
-        timer.start()

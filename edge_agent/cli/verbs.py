@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.cli import device, models, understand, workshop
+from edge_agent.cli import device, listen, models, understand, workshop
 
 
 def common_options(of: argparse.ArgumentParser) -> None:
@@ -223,7 +223,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     ),
     "bench": (models.bench, _bench_options, "time a model's variants on this device, and remember the fastest"),
     "models": (models.models_verb, _models_options, "list, fetch, read, add, check and remove models"),
-    "listen": (device.listen, _listen_options, "print what devices report"),
+    "listen": (listen.listen, _listen_options, "print what devices report"),
     "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
 }
 """verb -> what it does, its options, its line in --help"""

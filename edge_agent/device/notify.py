@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def _notify(message: str) -> None:
+def notify(message: str) -> None:
     """Tell systemd (sd_notify(3)); nothing happens elsewhere."""
     import socket
 
