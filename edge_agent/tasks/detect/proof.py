@@ -9,12 +9,12 @@ import numpy as np
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.samples.carried import PICTURES, frames, scenes, thing_of, whole_scene
+from edge_agent.samples.carried import PICTURES, Scene, frames, scenes, thing_of, whole_scene
 from edge_agent.tasks import make_task
 from edge_agent.tasks.detect.detect import Detector
 from edge_agent.tasks.detect.places import in_places, there
 from edge_agent.tasks.proofs import LOW, Recorder, constant
-from edge_agent.types import Detections, Finding
+from edge_agent.types import Detections, Finding, Frame
 from edge_agent.uri import Uri
 
 EXPECTED = 0.1
@@ -36,14 +36,7 @@ def prove(model: Served, seen: Recorder) -> list[str]:
     """Run it on what it is for. Notes on what it says; RefusedError where that makes no sense."""
     task = make_task(Uri("detect", model.ref.name, {"score": str(LOW)}), lambda _: model, home())
     assert isinstance(task, Detector)
-    found = {}
-    for name, frame in frames().items():
-        try:
-            (finding,) = task(frame)
-        except EdgeAgentError as error:
-            raise RefusedError(f"on the proof picture {name}: {error}") from None
-        assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-        found[name] = finding.what
+    found = {name: _boxes(task, frame, f"the proof picture {name}") for name, frame in frames().items()}
     nothing = not any(len(what) for what in found.values())
     # a head that suppresses in the graph gives zeros when it finds nothing
     if constant(seen) and (task.family.nms or not nothing):
@@ -51,24 +44,40 @@ def prove(model: Served, seen: Recorder) -> list[str]:
     if task.family.nms or task.family.order:
         _one_scale(seen)
     _placed([task.family.decode(outputs, task.head, LOW).xyxy for outputs in seen.outputs], model)
-    names = {thing_of(name) or name.casefold(): key for key, name in model.manifest.names().items()}
-    notes: list[str] = []
-    for name, what in found.items():
-        best = [f"{what.names[int(what.label[i])]} {what.score[i]:.2f}" for i in range(min(3, len(what)))]
-        notes.append(f"{name}: {', '.join(best) or 'nothing'}")
-    known = {picture: names[thing] for picture, thing in PICTURES.items() if thing in names}
+    notes = [f"{name}: {_best(what) or 'nothing'}" for name, what in found.items()]
+    told = "; ".join(notes[:3])
     _everywhere(found)
-    right = [picture for picture, key in known.items() if _near_the_top(found[picture], key)]
+    doubts = _in_places(task, found, told)
+    return [*notes, *_there(model, found, told), *doubts]
+
+
+def _boxes(task: Detector, frame: Frame, what: str) -> Detections:
+    """What it finds in a frame. RefusedError, with `what` that is, where it fails."""
+    try:
+        (finding,) = task(frame)
+    except EdgeAgentError as error:
+        raise RefusedError(f"on {what}: {error}") from None
+    assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+    return finding.what
+
+
+def _best(what: Detections) -> str:
+    """The three best boxes, in words."""
+    return ", ".join(f"{what.names[int(what.label[i])]} {what.score[i]:.2f}" for i in range(min(3, len(what))))
+
+
+def _there(model: Served, found: dict[str, Detections], told: str) -> list[str]:
+    """A doubt, or none; RefusedError where it knows several of the things in the pictures and sees none of them."""
+    names = {thing_of(name) or name.casefold(): key for key, name in model.manifest.names().items()}
+    known = {picture: names[thing] for picture, thing in PICTURES.items() if thing in names}
+    if not known or any(_near_the_top(found[picture], key) for picture, key in known.items()):
+        return []
+    things = ", ".join(PICTURES[picture] for picture in known)
+    why = f"it names {things}, but sees none of it where it is in the proof pictures ({told})"
     # one class may be meant more narrowly than its name says
-    doubts = _in_places(task, found, notes[:3])
-    if known and not right:
-        things = ", ".join(PICTURES[picture] for picture in known)
-        why = f"it names {things}, but sees none of it where it is in the proof pictures ({'; '.join(notes[:3])})"
-        # one class may be meant more narrowly than its name says
-        if len(known) > 1:
-            raise RefusedError(f"{why}: wrong colours, scale, layout or labels in its manifest, or a broken conversion")
-        notes.append(f"doubtful: {why}")
-    return [*notes, *doubts]
+    if len(known) > 1:
+        raise RefusedError(f"{why}: wrong colours, scale, layout or labels in its manifest, or a broken conversion")
+    return [f"doubtful: {why}"]
 
 
 def _near_the_top(what: Detections, key: int) -> bool:
@@ -92,61 +101,53 @@ def _everywhere(found: dict[str, Detections]) -> None:
             raise RefusedError(f"{why}: a broken conversion, or damaged")
 
 
-def _in_places(task: Detector, whole: dict[str, Detections], notes: list[str]) -> list[str]:
-    """Notes; RefusedError where what it names is seen, but elsewhere than it is, or where two different things have one
-    wrong name: in the carried pictures and where these are put together.
+def _in_places(task: Detector, whole: dict[str, Detections], told: str) -> list[str]:
+    """A doubt, or none; RefusedError where what it names is seen, but elsewhere than it is, or where two different
+    things have one wrong name: in the carried pictures and where these are put together.
     """
     named = {thing for name in task.names.values() if (thing := thing_of(name))}
     shown = scenes()
     known = [thing for thing, _ in shown[0].things if thing in named]
-    found = []
-    for scene in shown:
-        (finding,) = task(scene.frame)
-        assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-        found.append(finding.what)
+    found = [_boxes(task, scene.frame, "the proof pictures together") for scene in shown]
     scores, wrong = in_places(found, shown, known) if known else ({}, 0)
     placed = sum(score > 0 for some in scores.values() for score in some)
-    seen = f"({'; '.join(notes[:3])})"
     if wrong > placed:
         why = f"it sees {', '.join(known)} {wrong} times where none is, and {placed} times where one is"
+        # one class may be meant more narrowly than its name says
         if len(known) == 1:
             return [f"doubtful: {why}"]
-        raise RefusedError(f"{why} {seen}: wrong family, size or layout in its manifest, or a broken conversion")
+        raise RefusedError(f"{why} ({told}): wrong family, size or layout in its manifest, or a broken conversion")
     alone = [(whole[name], whole_scene(name)) for name in PICTURES]
+    for name, things in _called([*alone, *zip(found, shown, strict=True)], known).items():
+        if len(things) > 1:
+            raise RefusedError(
+                f"it calls {' and '.join(sorted(things))} {name} ({told}): a broken conversion, or damaged"
+            )
+    return []
+
+
+def _called(shown: list[tuple[Detections, Scene]], known: list[str]) -> dict[str, set[str]]:
+    """Wrong name -> the known things that are surely called so."""
     called: dict[str, set[str]] = {}
-    for what, scene in [*alone, *zip(found, shown, strict=True)]:
+    for what, scene in shown:
         for thing, where in scene.things:
             score, name = there(what, where)
             if thing in known and score >= SURE and thing_of(name) != thing:
                 called.setdefault(name, set()).add(thing)
-    for name, things in called.items():
-        if len(things) > 1:
-            raise RefusedError(
-                f"it calls {' and '.join(sorted(things))} {name} {seen}: a broken conversion, or damaged"
-            )
-    return []
+    return called
 
 
 def _one_scale(seen: Recorder) -> None:
     """RefusedError when boxes and scores stand in one tensor that was quantized with one scale, which clips the boxes.
 
-    Such a tensor holds at most 256 different numbers, all of them whole multiples of one step, and its coordinates
-    heap up at the ends; seen in the run, so that it is found behind a dequantizing last operator too.
+    Its coordinates heap up at the ends; seen in the run, so that it is found behind a dequantizing last operator too.
     """
     for name in seen.outputs[0]:
         arrays = [outputs[name] for outputs in seen.outputs if outputs[name].ndim == 3]
-        if not arrays or min(arrays[0].shape[1:]) < 6:
-            continue
-        levels = np.unique(np.concatenate([np.unique(array) for array in arrays]))
-        if not 2 <= len(levels) <= 256:
-            continue
-        step = float(np.diff(levels).min())
-        places = (levels - levels[0]) / step
-        if places[-1] > 255.5 or np.abs(places - places.round()).max() > 0.01:
+        if not arrays or min(arrays[0].shape[1:]) < 6 or (levels := _levels(arrays)) is None:
             continue
         boxes = np.concatenate([_coordinates(array).ravel() for array in arrays])
-        scores = np.concatenate([_others(array).ravel() for array in arrays])
-        low, high = float(levels[0]), float(levels[-1])
+        low, high, step = float(levels[0]), float(levels[-1]), float(np.diff(levels).min())
         clipped = float(((boxes == low) | (boxes == high)).mean())
         scale = f'its output "{name}" has one int8 scale ({step:.3g}) for boxes and scores'
         if clipped > CLIPPED:
@@ -154,8 +155,17 @@ def _one_scale(seen: Recorder) -> None:
                 f"{scale}, so boxes clip: {clipped:.0%} of the coordinates are at {low:.3g} or {high:.3g}; "
                 "convert it with the boxes and the scores as two outputs, or with a float output"
             )
-        if not scores.any():
+        if not any(_others(array).any() for array in arrays):
             raise RefusedError(f"{scale}, so every score becomes 0; convert it with boxes and scores as two outputs")
+
+
+def _levels(arrays: list[Any]) -> Any:
+    """The different numbers in tensors of int8: at most 256, all of them whole multiples of one step; else None."""
+    levels = np.unique(np.concatenate([np.unique(array) for array in arrays]))
+    if not 2 <= len(levels) <= 256:
+        return None
+    places = (levels - levels[0]) / float(np.diff(levels).min())
+    return None if places[-1] > 255.5 or np.abs(places - places.round()).max() > 0.01 else levels
 
 
 def _coordinates(array: Any) -> Any:
