@@ -10,7 +10,7 @@ import pytest
 from edge_agent.workshop.train.detector.export import difference, run_onnx, run_tflite
 from edge_agent.workshop.train.detector.graph import layers, tensors_of, to_onnx
 from edge_agent.workshop.train.detector.int8 import ranges, to_int8
-from edge_agent.workshop.train.tflite import to_tflite
+from edge_agent.workshop.train.detector.tflite import to_tflite
 from tests.conftest import ROOT
 
 SIZE = (96, 64)

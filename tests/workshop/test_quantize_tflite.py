@@ -22,7 +22,7 @@ from edge_agent.workshop.quantize.contents import of_tflite
 from edge_agent.workshop.quantize.ranges import HISTOGRAMS, METHODS, ranges
 from edge_agent.workshop.quantize.tflite import exact, layers, quantized, seen
 from edge_agent.workshop.train.detector.graph import tensors_of
-from edge_agent.workshop.train.tflite import to_tflite
+from edge_agent.workshop.train.detector.tflite import to_tflite
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite
 

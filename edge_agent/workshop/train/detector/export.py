@@ -21,7 +21,7 @@ from edge_agent.toml import toml
 from edge_agent.workshop.train.detector.augment import Picture, plain
 from edge_agent.workshop.train.detector.graph import NAME, Size, Tensors, to_onnx
 from edge_agent.workshop.train.detector.int8 import equalized, ranges, to_int8
-from edge_agent.workshop.train.tflite import to_tflite
+from edge_agent.workshop.train.detector.tflite import to_tflite
 
 Say = Callable[[str], None]
 AGREES = 1e-3
