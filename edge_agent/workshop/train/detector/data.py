@@ -44,15 +44,7 @@ def read_pictures(
     if not data.exists():
         raise InputError(f"no such data: {data}")
     if data.is_dir():
-        files = sorted(p for p in data.rglob("*") if p.suffix.lower() in PICTURES)
-        files = files[int(len(files) * part[0]) : round(len(files) * part[1])]
-        if len(files) > MOST:
-            say(f"{data} has {len(files)} pictures; every {-(-len(files) // MOST)}th is used")
-            files = files[:: -(-len(files) // MOST)]
-        if not files:
-            raise InputError(f"no pictures ({', '.join(PICTURES)}) in {data}")
-        boxes = {Path(name).name: rows for name, rows in _coco(labels, classes, say).items()} if labels else {}
-        found = list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files], side, say))
+        found = _from_folder(data, classes, side, say, part, labels)
     elif data.suffix.lower() in VIDEOS:
         found = list(video_frames(data, side, part))
     elif data.suffix.lower() == ".json":
@@ -64,6 +56,20 @@ def read_pictures(
     if not found:
         raise InputError(f"none of the pictures in {data} can be used; see the lines above")
     return found
+
+
+def _from_folder(
+    data: Path, classes: tuple[str, ...], side: int, say: Say, part: tuple[float, float], labels: Path | None
+) -> list[Picture]:
+    files = sorted(p for p in data.rglob("*") if p.suffix.lower() in PICTURES)
+    files = files[int(len(files) * part[0]) : round(len(files) * part[1])]
+    if not files:
+        raise InputError(f"no pictures ({', '.join(PICTURES)}) in {data}")
+    every = -(-len(files) // MOST)
+    if every > 1:
+        say(f"{data} has {len(files)} pictures; every {every}th is used")
+    boxes = {Path(name).name: rows for name, rows in _coco(labels, classes, say).items()} if labels else {}
+    return list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files[::every]], side, say))
 
 
 def _from_files(files: list[tuple[Path, np.ndarray]], side: int, say: Say) -> Iterator[Picture]:
@@ -145,19 +151,26 @@ def _coco(path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarra
     except InputError as error:
         raise InputError(f"{path} is not a COCO JSON of detections: {error}") from None
     names, index = labels.names(), {name: i for i, name in enumerate(classes)}
-    strange = sorted(set(names.values()) - set(index))
-    if len(strange) == len(names):
-        raise InputError(f"no category of {path} is among the classes {', '.join(classes)}; name them with --classes")
-    if strange:
-        say(f"{path}: labels of {len(strange)} other categories are left out ({', '.join(strange[:8])} …)")
+    _check_names(path, set(names.values()), classes, say)
     boxes: dict[coco.Id, list[list[float]]] = {image.id: [] for image in labels.images}
-    for box in [box for box in labels.annotations if not box.iscrowd]:
+    for box in labels.annotations:
+        if box.iscrowd:
+            continue
         if box.image_id not in boxes or box.category_id not in names:
             say(f"skipped a label of {path}: image {box.image_id} or category {box.category_id} is not in the file")
         elif (name := names[box.category_id]) in index:
             x, y, width, height = box.bbox
             boxes[box.image_id].append([x, y, x + width, y + height, index[name], 1.0])
     return {image.file_name: np.array(boxes[image.id], np.float32).reshape(-1, 6) for image in labels.images}
+
+
+def _check_names(path: Path, names: set[str], classes: tuple[str, ...], say: Say) -> None:
+    """Say which categories of a COCO JSON are none of the classes. InputError where none is."""
+    strange = sorted(names - set(classes))
+    if len(strange) == len(names):
+        raise InputError(f"no category of {path} is among the classes {', '.join(classes)}; name them with --classes")
+    if strange:
+        say(f"{path}: labels of {len(strange)} other categories are left out ({', '.join(strange[:8])} …)")
 
 
 def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], score: float, say: Say) -> list[Picture]:

@@ -39,7 +39,7 @@ def write_model(
 ) -> None:
     """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite, labels.txt and manifest.toml to `out`.
 
-    `tensors` as of `detector_net.folded_copy`, `pictures`: for the int8 ranges.
+    `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges.
 
     Raises ModelError where the float files do not agree with each other.
     """
@@ -47,34 +47,42 @@ def write_model(
     shown = [_tensor(picture, size) for picture in pictures]
     tensors = equalized(tensors, size, shown)
     model = to_onnx(tensors, size)
-    seen = ranges(model, shown)
     files: dict[str, tuple[bytes, str]] = {
         "model.onnx": (model.SerializeToString(), "fp32"),
         "model.int8.onnx": (to_int8(model, shown).SerializeToString(), "int8"),
         "model.fp16.tflite": (to_tflite(tensors, size, "fp16"), "fp16"),
-        "model.int8.tflite": (to_tflite(tensors, size, "int8", seen), "int8"),
+        "model.int8.tflite": (to_tflite(tensors, size, "int8", ranges(model, shown)), "int8"),
     }
     apart = difference(
         run_onnx(files["model.onnx"][0], shown[0]), run_tflite(to_tflite(tensors, size, "fp32"), shown[0])
     )
     if not apart < AGREES:
         raise ModelError(f"the TFLite file answers otherwise than the ONNX file (by {apart:.2g}); nothing was written")
-    rows = []
-    for file, (data, precision) in files.items():
+    for file, (data, _) in files.items():
         (out / file).write_bytes(data)
-        tflite = file.endswith(".tflite")
-        row = File(
-            file,
-            "tflite" if tflite else "onnx",
-            hashlib.sha256(data).hexdigest(),
-            len(data),
-            precision=precision,
-            layout="NHWC" if tflite else None,
-        )
-        rows.append(row)
     (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
+    card = "README.md" if (out / "README.md").is_file() else None
+    manifest = _manifest(name, classes, size, [_row(file, *made) for file, made in files.items()], card)
+    (out / "manifest.toml").write_text(toml(_plain(manifest)), encoding="utf-8")
+    say(f"{out}: {', '.join(files)}, labels.txt, manifest.toml; TFLite differs from ONNX by {apart:.1g}")
+
+
+def _row(file: str, data: bytes, precision: str) -> File:
+    """A file's row of the manifest."""
+    tflite = file.endswith(".tflite")
+    return File(
+        file,
+        "tflite" if tflite else "onnx",
+        hashlib.sha256(data).hexdigest(),
+        len(data),
+        precision=precision,
+        layout="NHWC" if tflite else None,
+    )
+
+
+def _manifest(name: str, classes: tuple[str, ...], size: Size, rows: list[File], card: str | None) -> Manifest:
     known = coco80()
-    manifest = Manifest(
+    return Manifest(
         name=name,
         version="1",
         task="detect",
@@ -82,7 +90,7 @@ def write_model(
         licence="Apache-2.0",
         trained_by="edge-agent",
         description=f"a detector of {len(classes)} classes for small boards, {size[0]} x {size[1]} pixels",
-        card="README.md" if (out / "README.md").is_file() else None,
+        card=card,
         labels="labels.txt",
         class_ids=[known.index(c) for c in classes] if set(classes) <= set(known) else None,
         score=0.3,
@@ -90,11 +98,10 @@ def write_model(
         input=Input(*size, layout="NCHW", channels="BGR", letterbox="top-left", pad=114),
         file=rows,
     )
-    (out / "manifest.toml").write_text(toml(_plain(manifest)), encoding="utf-8")
-    say(f"{out}: {', '.join(files)}, labels.txt, manifest.toml; TFLite differs from ONNX by {apart:.1g}")
 
 
 def _plain(manifest: Manifest) -> dict[str, Any]:
+    """As a table, without what is empty."""
     table: dict[str, Any] = msgspec.to_builtins(manifest)
     for row in table["file"]:
         if not row["from"]:

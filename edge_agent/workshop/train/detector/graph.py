@@ -1,8 +1,8 @@
-"""edge-yolo as a list of layers, and that list as an ONNX file. `export_tflite` writes the same list as TFLite."""
+"""edge-yolo as a list of layers, and that list as an ONNX file. `tflite.py` writes the same list as TFLite."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,72 +38,100 @@ class ConvLayer:
 
 
 def layers(tensors: Tensors, size: Size) -> list[ConvLayer]:
-    """The network of `detector_net.EdgeYolo` without normalisation, for pictures `images` of `size`.
+    """The network of `net.EdgeYolo` without normalisation, for pictures `images` of `size`.
 
     The last two layers give `boxes` and `logits`, as the head is defined there.
     """
-    made: list[ConvLayer] = []
-    maps: dict[str, tuple[int, ...]] = {"images": (size[1], size[0], 3)}
+    n = _Layers(tensors, size)
+    x = n.partial(n.separable(n.conv("images", "stem", 2, "relu"), "stage4.0", 2), "stage4.1", 1, True)
+    at8 = n.partial(n.separable(x, "stage8.0", 2), "stage8.1", 3, True)
+    at16 = n.partial(n.separable(at8, "stage16.0", 2), "stage16.1", 3, True)
+    at32 = n.partial(n.pyramid(n.separable(at16, "stage32.0", 2), "stage32.1"), "stage32.2", 1)
+    top = n.conv(at32, "down32")
+    middle = n.conv(n.partial(n.joined((n.doubled(top), at16), "up16.in"), "up16", 1), "down16")
+    out8 = n.partial(n.joined((n.doubled(middle), at8), "up8.in"), "up8", 1)
+    out16 = n.partial(n.joined((n.separable(out8, "pan16", 2), middle), "out16.in"), "out16", 1)
+    out32 = n.partial(n.joined((n.separable(out16, "pan32", 2), top), "out32.in"), "out32", 1)
+    boxes, logits = [], []
+    for i, level in enumerate((out8, out16, out32)):
+        x = n.conv(level, f"heads.{i}.shared", act="relu")
+        logits.append(n.branch(x, f"heads.{i}.class_branch", f"heads.{i}.logits"))
+        boxes.append(n.branch(x, f"heads.{i}.box_branch", f"heads.{i}.boxes"))
+    n.stack(boxes, "boxes", "relu")
+    n.stack(logits, "logits")
+    return n.made
 
-    def add(kind: Any, inputs: tuple[str, ...], output: str, shape: tuple[int, ...], **more: Any) -> str:
-        made.append(ConvLayer(kind, inputs, output, shape, **more))
-        maps[output] = shape
+
+class _Layers:
+    """Layers while they are listed; each method adds some and returns the name of its output."""
+
+    def __init__(self, tensors: Tensors, size: Size) -> None:
+        self.tensors = tensors
+        self.made: list[ConvLayer] = []
+        self.shapes: dict[str, tuple[int, ...]] = {"images": (size[1], size[0], 3)}
+
+    def add(self, kind: Any, inputs: Sequence[str], output: str, shape: tuple[int, ...], **more: Any) -> str:
+        self.made.append(ConvLayer(kind, tuple(inputs), output, shape, **more))
+        self.shapes[output] = shape
         return output
 
-    def conv(x: str, name: str, stride: int = 1, act: str = "silu") -> str:
+    def conv(self, x: str, name: str, stride: int = 1, act: str = "silu") -> str:
         weight = f"{name}.conv.weight" if act else f"{name}.weight"
-        cout, per_group = tensors[weight].shape[:2]
-        high, wide, cin = maps[x]
+        cout, per_group = self.tensors[weight].shape[:2]
+        high, wide, cin = self.shapes[x]
         shape, groups = (high // stride, wide // stride, cout), cin // per_group
-        return add("conv", (x,), name, shape, weight=weight, stride=stride, groups=groups, act=act)
+        return self.add("conv", (x,), name, shape, weight=weight, stride=stride, groups=groups, act=act)
 
-    def separable(x: str, name: str, stride: int = 1, act: str = "silu") -> str:
-        return conv(conv(x, f"{name}.depth", stride, "relu"), f"{name}.point", act=act)
+    def separable(self, x: str, name: str, stride: int = 1, act: str = "silu") -> str:
+        return self.conv(self.conv(x, f"{name}.depth", stride, "relu"), f"{name}.point", act=act)
 
-    def joined(parts: tuple[str, ...], name: str) -> str:
-        return add("concat", parts, name, (*maps[parts[0]][:2], sum(maps[p][2] for p in parts)))
+    def joined(self, parts: Sequence[str], name: str) -> str:
+        high, wide, _ = self.shapes[parts[0]]
+        return self.add("concat", parts, name, (high, wide, sum(self.shapes[part][2] for part in parts)))
 
-    def partial(x: str, name: str, count: int, shortcut: bool = False) -> str:
-        through, by = conv(x, f"{name}.through"), conv(x, f"{name}.by")
+    def partial(self, x: str, name: str, count: int, shortcut: bool = False) -> str:
+        through, by = self.conv(x, f"{name}.through"), self.conv(x, f"{name}.by")
         for i in range(count):
             block = f"{name}.blocks.{i}"
-            y = separable(conv(through, f"{block}.first", act="relu"), f"{block}.second")
-            through = add("add", (through, y), block, maps[y]) if shortcut else y
-        return conv(joined((through, by), f"{name}.joined"), f"{name}.join")
+            y = self.separable(self.conv(through, f"{block}.first", act="relu"), f"{block}.second")
+            through = self.add("add", (through, y), block, self.shapes[y]) if shortcut else y
+        return self.conv(self.joined((through, by), f"{name}.joined"), f"{name}.join")
 
-    def pyramid(x: str, name: str) -> str:
-        parts = [conv(x, f"{name}.shrink")]
+    def pyramid(self, x: str, name: str) -> str:
+        parts = [self.conv(x, f"{name}.shrink")]
         for i in range(3):
-            parts.append(add("pool", (parts[-1],), f"{name}.pool.{i}", maps[parts[-1]]))
-        return conv(joined(tuple(parts), f"{name}.joined"), f"{name}.join")
+            parts.append(self.add("pool", parts[-1:], f"{name}.pool.{i}", self.shapes[parts[-1]]))
+        return self.conv(self.joined(parts, f"{name}.joined"), f"{name}.join")
 
-    def doubled(x: str) -> str:
-        high, wide, channels = maps[x]
-        return add("double", (x,), f"{x}.doubled", (high * 2, wide * 2, channels))
+    def doubled(self, x: str) -> str:
+        high, wide, channels = self.shapes[x]
+        return self.add("double", (x,), f"{x}.doubled", (high * 2, wide * 2, channels))
 
-    x = partial(separable(conv("images", "stem", 2, "relu"), "stage4.0", 2), "stage4.1", 1, True)
-    at8 = partial(separable(x, "stage8.0", 2), "stage8.1", 3, True)
-    at16 = partial(separable(at8, "stage16.0", 2), "stage16.1", 3, True)
-    at32 = partial(pyramid(separable(at16, "stage32.0", 2), "stage32.1"), "stage32.2", 1)
-    top = conv(at32, "down32")
-    middle = conv(partial(joined((doubled(top), at16), "up16.in"), "up16", 1), "down16")
-    out8 = partial(joined((doubled(middle), at8), "up8.in"), "up8", 1)
-    out16 = partial(joined((separable(out8, "pan16", 2), middle), "out16.in"), "out16", 1)
-    out32 = partial(joined((separable(out16, "pan32", 2), top), "out32.in"), "out32", 1)
-    rows: dict[str, list[str]] = {"boxes": [], "logits": []}
-    for i, level in enumerate((out8, out16, out32)):
-        x = conv(level, f"heads.{i}.shared", act="relu")
-        for output, branch in (("logits", "class_branch"), ("boxes", "box_branch")):
-            y = x
-            for place in range(2):
-                y = separable(y, f"heads.{i}.{branch}.{place}", act="relu")
-            y = conv(y, f"heads.{i}.{output}", act="")
-            high, wide, channels = maps[y]
-            rows[output].append(add("cells", (y,), f"{y}.cells", (high * wide, channels)))
-    for output, parts in rows.items():
-        shape = sum(maps[part][0] for part in parts), maps[parts[0]][1]
-        add("stack", tuple(parts), output, shape, act="relu" if output == "boxes" else "")
-    return made
+    def branch(self, x: str, name: str, output: str) -> str:
+        """A head's prediction of one stride, as rows of cells."""
+        for place in range(2):
+            x = self.separable(x, f"{name}.{place}", act="relu")
+        y = self.conv(x, output, act="")
+        high, wide, channels = self.shapes[y]
+        return self.add("cells", (y,), f"{y}.cells", (high * wide, channels))
+
+    def stack(self, parts: Sequence[str], output: str, act: str = "") -> str:
+        rows, channels = sum(self.shapes[part][0] for part in parts), self.shapes[parts[0]][1]
+        return self.add("stack", parts, output, (rows, channels), act=act)
+
+
+# ── as ONNX ──────────────────────────────────────────────────────────────────────────────────────────────
+
+POOL = {"kernel_shape": [5, 5], "strides": [1, 1], "pads": [2, 2, 2, 2]}
+DOUBLE = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+OPERATORS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "add": ("Add", (), {}),
+    "concat": ("Concat", (), {"axis": 1}),
+    "pool": ("MaxPool", (), POOL),
+    "double": ("Resize", ("", "double"), DOUBLE),
+    "stack": ("Concat", (), {"axis": 1}),
+}
+"""kind of layer -> ONNX operator, inputs behind the layer's own, attributes; of the kinds that are one operator"""
 
 
 def to_onnx(tensors: Tensors, size: Size) -> onnx.ModelProto:
@@ -111,42 +139,9 @@ def to_onnx(tensors: Tensors, size: Size) -> onnx.ModelProto:
 
     Initialisers bear the names of `tensors`, so that a fine-tuning can start from the file.
     """
-    nodes, constants = [], dict(tensors)
-    constants["double"] = np.array([1, 1, 2, 2], np.float32)
+    constants: dict[str, Array] = {**tensors, "double": np.array([1, 1, 2, 2], np.float32)}
     made = layers(tensors, size)
-    for layer in made:
-        output = layer.output + ".raw" if layer.act else layer.output
-
-        def node(kind: str, inputs: list[str], output: str = output, **attributes: Any) -> None:
-            nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-
-        inputs = list(layer.inputs)
-        if layer.kind == "conv":
-            kernel = tensors[layer.weight].shape[2]
-            inputs += [layer.weight, layer.weight.replace(".weight", ".bias")]
-            pads = [(kernel - 1) // 2] * 4
-            strides, shape = [layer.stride] * 2, [kernel, kernel]
-            node("Conv", inputs, group=layer.groups, kernel_shape=shape, strides=strides, pads=pads)
-        elif layer.kind == "add":
-            node("Add", inputs)
-        elif layer.kind == "concat":
-            node("Concat", inputs, axis=1)
-        elif layer.kind == "pool":
-            node("MaxPool", inputs, kernel_shape=[5, 5], strides=[1, 1], pads=[2, 2, 2, 2])
-        elif layer.kind == "double":
-            how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            node("Resize", [*inputs, "", "double"], mode="nearest", **how)
-        elif layer.kind == "cells":
-            constants[f"{output}.shape"] = np.array([1, *layer.shape[::-1]], np.int64)
-            node("Reshape", [*inputs, f"{output}.shape"], f"{output}.flat")
-            node("Transpose", [f"{output}.flat"], perm=[0, 2, 1])
-        else:
-            node("Concat", inputs, axis=1)
-        if layer.act == "relu":
-            node("Relu", [output], layer.output)
-        elif layer.act == "silu":
-            node("Sigmoid", [output], f"{layer.output}.gate")
-            node("Mul", [output, f"{layer.output}.gate"], layer.output)
+    nodes = [node for layer in made for node in (*_operation(layer, constants), *_activation(layer))]
     rows, classes = made[-1].shape
     graph = helper.make_graph(
         nodes,
@@ -162,6 +157,39 @@ def to_onnx(tensors: Tensors, size: Size) -> onnx.ModelProto:
     model = helper.make_model(graph, producer_name="edge-agent", ir_version=IR, opset_imports=[opset])
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _node(kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, list(inputs), [output], name=output, **attributes)
+
+
+def _operation(layer: ConvLayer, constants: dict[str, Array]) -> list[onnx.NodeProto]:
+    """The nodes of a layer without its activation; constants that they need are added to `constants`."""
+    output = _before_activation(layer)
+    if layer.kind == "conv":
+        kernel = constants[layer.weight].shape[2]
+        inputs = [*layer.inputs, layer.weight, layer.weight.replace(".weight", ".bias")]
+        window = {"kernel_shape": [kernel] * 2, "strides": [layer.stride] * 2, "pads": [(kernel - 1) // 2] * 4}
+        return [_node("Conv", inputs, output, group=layer.groups, **window)]
+    if layer.kind == "cells":
+        constants[f"{output}.shape"] = np.array([1, *layer.shape[::-1]], np.int64)
+        flat = _node("Reshape", [*layer.inputs, f"{output}.shape"], f"{output}.flat")
+        return [flat, _node("Transpose", [f"{output}.flat"], output, perm=[0, 2, 1])]
+    kind, more, attributes = OPERATORS[layer.kind]
+    return [_node(kind, (*layer.inputs, *more), output, **attributes)]
+
+
+def _activation(layer: ConvLayer) -> list[onnx.NodeProto]:
+    raw, gate = _before_activation(layer), f"{layer.output}.gate"
+    if layer.act == "relu":
+        return [_node("Relu", [raw], layer.output)]
+    if layer.act == "silu":
+        return [_node("Sigmoid", [raw], gate), _node("Mul", [raw, gate], layer.output)]
+    return []
+
+
+def _before_activation(layer: ConvLayer) -> str:
+    return f"{layer.output}.raw" if layer.act else layer.output
 
 
 def tensors_of(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:

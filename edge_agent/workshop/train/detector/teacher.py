@@ -1,8 +1,8 @@
 """A YOLOX detector as a teacher: its raw maps and the features below its heads, by ONNX Runtime.
 
 The file's graph is cut above its last Reshape, where sizes are hard-coded, so a teacher exported at 416 also answers at
-320. What is what is read off the structure, not off names. Any other detector can teach by the boxes it finds; see
-`detector_data`.
+320. Heads and features are found by the structure, not by names. Any other detector can teach by the boxes that it
+finds; see `data.labelled_by`.
 
 YOLOX: Ge et al., "YOLOX: Exceeding YOLO Series in 2021", arXiv 2107.08430. Its raw head, for each cell:
 ``dx, dy, log w, log h`` in units of the stride from the cell's corner, then objectness and class probabilities.
@@ -18,7 +18,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.detector.net import FOLLOWED, STRIDES, EdgeYolo, convolutions
@@ -32,7 +32,7 @@ class Dense(NamedTuple):
     boxes: Tensor
     "(B, N, 4) left, top, right, bottom of the cell's centre, in units of the stride"
     features: list[Tensor]
-    "maps (B, K, h, w) in the order of detector_net.FOLLOWED, or its last three only; may be empty"
+    "maps (B, K, h, w) in the order of net.FOLLOWED, or its last three only; may be empty"
 
 
 class YoloxTeacher:
@@ -128,16 +128,20 @@ def pairs(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     found: dict[str, onnx.NodeProto] = {}
     at = 0
     for name, conv in convolutions(EdgeYolo(1)):
-        if at >= len(nodes):
-            return {}
-        values = {a.name: onnx.helper.get_attribute_value(a) for a in nodes[at].attribute}
-        stride = 1 if name == "stem.conv" else conv.stride[0]  # theirs stands after a rearrangement of pixels
-        if (values.get("group", 1) > 1) != (conv.groups > 1) or values.get("strides", [1, 1])[0] != stride:
+        if at >= len(nodes) or not _same_shape(name, conv, nodes[at]):
             return {}
         found[name.removesuffix(".conv")] = nodes[at]
         # a third prediction of each head, the objectness, follows its boxes
         at += 2 if name.endswith(".boxes") else 1
     return found if at == len(nodes) else {}
+
+
+def _same_shape(name: str, conv: nn.Conv2d, node: onnx.NodeProto) -> bool:
+    """Whether both are depthwise, or neither, and of one stride."""
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    stride = 1 if name == "stem.conv" else conv.stride[0]  # theirs stands after a rearrangement of pixels
+    depthwise = bool(values.get("group", 1) > 1) == (conv.groups > 1)
+    return depthwise and bool(values.get("strides", [1, 1])[0] == stride)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -174,18 +178,27 @@ def _find_heads(graph: onnx.GraphProto, path: Path) -> tuple[list[str], list[str
     order = {node.output[0]: i for i, node in enumerate(graph.node)}
     levels, stems, classes = [], [], 0
     for node in graph.node:
-        parts = [maker[name] for name in node.input if name in maker] if node.op_type == "Concat" else []
-        if [part.op_type for part in parts] != ["Conv", "Sigmoid", "Sigmoid"]:
+        parts = _predictions(node, maker, shapes)
+        if parts is None:
             continue
-        if shapes.get(parts[0].input[1], [0])[0] != 4:
-            continue
-        classes = shapes[maker[parts[2].input[0]].input[1]][0]
-        shared = _needed(graph, [parts[0].output[0]]) & _needed(graph, [parts[2].output[0]])
+        boxes, scores = parts
+        classes = shapes[maker[scores.input[0]].input[1]][0]
+        shared = _needed(graph, [boxes.output[0]]) & _needed(graph, [scores.output[0]])
         levels.append(node.output[0])
-        stems.append(max((name for name in shared if name in order), key=order.__getitem__))
+        stems.append(max(shared & order.keys(), key=order.__getitem__))
     if len(levels) != len(STRIDES):
         raise ModelError(f"{path} has no YOLOX head ({len(levels)} of 3 levels found)")
     return levels, stems, classes
+
+
+def _predictions(
+    node: onnx.NodeProto, maker: dict[str, onnx.NodeProto], shapes: dict[str, list[int]]
+) -> tuple[onnx.NodeProto, onnx.NodeProto] | None:
+    """Of a Concat that is a map: the Conv of boxes, and the Sigmoid of classes."""
+    parts = [maker[name] for name in node.input if name in maker] if node.op_type == "Concat" else []
+    if [part.op_type for part in parts] != ["Conv", "Sigmoid", "Sigmoid"]:
+        return None
+    return (parts[0], parts[2]) if shapes.get(parts[0].input[1], [0])[0] == 4 else None
 
 
 def is_yolox(path: Path) -> bool:
