@@ -252,8 +252,7 @@ def verify(name: str | None = None) -> list[str]:
             located = Located(manifest_in(folder), folder, "")
             looks = [look(located, row) for row in located.manifest.file]
             # of the catalogue, what nobody fetched is no problem
-            is_catalogue = name is None and all(row.sources for row in located.manifest.file)
-            if not (is_catalogue and all(condition == "absent" for _, condition, _ in looks)):
+            if name is not None or not _is_untouched(located, looks):
                 problems += _wrong(looks)
             if (earlier := _earlier(folder)) is not None:
                 looks = [look(earlier, row) for row in earlier.manifest.file]
@@ -261,6 +260,11 @@ def verify(name: str | None = None) -> list[str]:
         except ModelError as error:
             problems.append(str(error))
     return problems
+
+
+def _is_untouched(located: Located, looks: list[Looked]) -> bool:
+    """Whether all files of a model can be fetched, and none was."""
+    return all(row.sources for row in located.manifest.file) and all(how == "absent" for _, how, _ in looks)
 
 
 def _wrong(looks: list[Looked]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from edge_agent.errors import RefusedError
@@ -33,24 +32,32 @@ def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
     if not result.passed:
         raise RefusedError(f"{located.manifest.name}: {result.reason}")
     figures = result.figures
-    for row in figures["rows"]:
-        row["peak_rss"] = _latest(row["key"], "proofs").get("peak_rss")
-        with contextlib.suppress(KeyError):
-            row["agreement"] = _latest(row["key"], "reports")["agreement"]
-    bare, alone = figures["bare"], figures["one_thread"]
-    least = min((row["cpu_ms"] for row in figures["rows"] if row["threads"] == 1), default=0.0)
+    laps, bare = [_with_verdicts(lap) for lap in figures["rows"]], figures["bare"]
+    least = min((lap["cpu_ms"] for lap in laps if lap["threads"] == 1), default=0.0)
     return {
         "model": located.manifest.name,
         "version": located.manifest.version,
-        "variants": figures["rows"],
+        "variants": laps,
         "refused": [one.refused for one in tried if one.refused],
         "bare": bare,
-        "path_over_bare": figures["rows"][0]["cpu_ms"] / bare["cpu_ms"] if bare and bare["cpu_ms"] else None,
-        "one_thread_over_bare": least / alone["cpu_ms"] if alone and alone["cpu_ms"] else None,
+        "path_over_bare": _over(laps[0]["cpu_ms"], bare),
+        "one_thread_over_bare": _over(least, figures["one_thread"]),
         "abreast": figures.get("abreast"),
         "notes": made + result.notes,
         "providers": figures["providers"],
     }
+
+
+def _over(cpu_ms: float, bare: dict[str, Any] | None) -> float | None:
+    """Processor time over that of a bare run; None where there was none."""
+    return cpu_ms / bare["cpu_ms"] if bare and bare["cpu_ms"] else None
+
+
+def _with_verdicts(lap: dict[str, Any]) -> dict[str, Any]:
+    """The lap with the memory of its variant, and how far that agrees with its parent where it was compared."""
+    lap = {**lap, "peak_rss": _latest(lap["key"], "proofs").get("peak_rss")}
+    compared = _latest(lap["key"], "reports")
+    return {**lap, "agreement": compared["agreement"]} if "agreement" in compared else lap
 
 
 def _latest(key: str, folder: str) -> dict[str, Any]:
@@ -64,19 +71,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     slowest = max(row["median_ms"] for row in rows)
     wide = max(26, *(len(row["file"]) + 1 for row in rows))
     told = [f"{'variant':{wide}}{'threads':>8}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
-    for row in rows:
-        agrees = f"{row['agreement']:.3f}" if row.get("agreement") is not None else "-"
-        bar = "#" * max(1, round(20 * row["median_ms"] / slowest))
-        told.append(
-            f"{row['file']:{wide}}{row['threads']:8}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
-            f"{(row['peak_rss'] or 0) / 1e6:8.0f}{row['bytes'] / 1e6:7.1f}{agrees:>8}  {bar}"
-        )
-    if found["bare"]:
-        bare = found["bare"]
-        told.append(
-            f"{'bare ' + bare['file']:{wide}}{'':8}{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}   "
-            "a default session"
-        )
+    told += [_line(row, wide, slowest) for row in rows]
+    if bare := found["bare"]:
+        took = f"{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}"
+        told.append(f"{'bare ' + bare['file']:{wide}}{'':8}{took}   a default session")
     if found["path_over_bare"] is not None:
         told.append(f"the whole path of {rows[0]['file']} takes {found['path_over_bare']:.2f} of its processor time")
     if found["one_thread_over_bare"] is not None:
@@ -90,3 +88,12 @@ def lines(found: dict[str, Any]) -> list[str]:
     told += [f"refused  {why}" for why in found["refused"]]
     told += [f"{name:{wide}}{why or 'works'}" for name, why in found["providers"].items()]
     return told
+
+
+def _line(row: dict[str, Any], wide: int, slowest: float) -> str:
+    agrees = f"{row['agreement']:.3f}" if row.get("agreement") is not None else "-"
+    bar = "#" * max(1, round(20 * row["median_ms"] / slowest))
+    return (
+        f"{row['file']:{wide}}{row['threads']:8}{row['median_ms']:9.2f}{row['p95_ms']:9.2f}{row['cpu_ms']:9.2f}   "
+        f"{(row['peak_rss'] or 0) / 1e6:8.0f}{row['bytes'] / 1e6:7.1f}{agrees:>8}  {bar}"
+    )
