@@ -61,6 +61,13 @@ def _two(layout: str, data: bytes, at: int) -> tuple[int, int]:
 # ── JPEG: ISO/IEC 10918-1, B.1 and B.2 ──────────────────────────────────────────────────────────────────────
 
 
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+START_OF_SCAN = 0xDA
+WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
+"""markers, B.1.1.3"""
+
+
 class JpegFrame(msgspec.Struct, frozen=True):
     """What stands before the first scan."""
 
@@ -80,16 +87,15 @@ def jpeg_frame(data: bytes | bytearray) -> JpegFrame | None:
     at, frame, orientation = 2, None, UPRIGHT
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+        if marker == 0xFF or marker in WITHOUT_BODY:
             at += 1 if marker == 0xFF else 2
             continue
-        if marker == 0xDA:
+        if marker == START_OF_SCAN:
             return msgspec.structs.replace(frame, orientation=orientation, scan=at) if frame else None
         body = bytes(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
+        if marker in START_OF_FRAME and len(body) >= 6:
             height, width = _two(">HH", body, 1)
-            progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
-            frame = JpegFrame(width, height, progressive, body[6 : 6 + 3 * body[5] : 3], UPRIGHT, 0)
+            frame = JpegFrame(width, height, marker in PROGRESSIVE, body[6 : 6 + 3 * body[5] : 3], UPRIGHT, 0)
         elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(body[6:])
         at += 4 + len(body)
@@ -104,23 +110,38 @@ def jpeg_scans(data: bytes, frame: JpegFrame) -> tuple[int, bool]:
     """
     if not frame.progressive and data[frame.scan + 4 : frame.scan + 5] == bytes([len(frame.components)]):
         return 1, True
-    # of each coefficient, how many of its lowest bits have not come yet
-    lacks = {component: [16] * (64 if frame.progressive else 1) for component in frame.components}
+    lacks = _Lacks(frame)
     count, at = 0, frame.scan
     while at >= 0:
-        body = data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
-        if data[at + 1] == 0xDA and body and len(body) >= 4 + 2 * body[0]:
+        kind, body = data[at + 1], data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
+        if kind == START_OF_SCAN and body and len(body) >= 4 + 2 * body[0]:
             count += 1
-            first, last, low = body[-3], min(body[-2], 63), body[-1] & 15
-            for component in body[1 : 1 + 2 * body[0] : 2]:
-                for i in range(first, last + 1) if frame.progressive else (0,):
-                    if component in lacks:
-                        lacks[component][i] = low if frame.progressive else 0
-        if data[at + 1] == 0xD9:
+            lacks.take(body)
+        if kind == 0xD9:
             break
-        found = _MARKER.search(data, at + 4 + len(body)) if data[at + 1] != 0xD8 else None
+        found = _MARKER.search(data, at + 4 + len(body)) if kind != 0xD8 else None
         at = found.end() - 2 if found else -1
-    return count, not any(any(bits) for bits in lacks.values())
+    return count, not lacks
+
+
+class _Lacks:
+    """Of each coefficient of each component, how many of its lowest bits have not come yet."""
+
+    def __init__(self, frame: JpegFrame) -> None:
+        self.progressive = frame.progressive
+        self.bits = {component: [16] * (64 if frame.progressive else 1) for component in frame.components}
+
+    def take(self, header: bytes) -> None:
+        """A scan with this header has come."""
+        first, last, low = header[-3], min(header[-2], 63), header[-1] & 15
+        for component in set(header[1 : 1 + 2 * header[0] : 2]) & self.bits.keys():
+            if not self.progressive:
+                self.bits[component] = [0]
+            elif first <= last:
+                self.bits[component][first : last + 1] = [low] * (last + 1 - first)
+
+    def __bool__(self) -> bool:
+        return any(any(bits) for bits in self.bits.values())
 
 
 def with_end(data: bytes, frame: JpegFrame) -> bytes:

@@ -23,18 +23,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     """AUROC, and the best limit, where there are labels; rank correlation of the errors where there is a parent."""
     rows = read_rows(Path(args.data), model.input is not None, args.limit)
     kinds = sorted({row.label for row in rows if row.label is not None})
-    usual = [label for label in kinds if label.casefold() in NORMAL]
-    if not kinds and parent is None:
-        raise UsageError(
-            f"{args.data}: samples without labels; give --against PARENT, or folders normal/ and anomalous/"
-        )
-    if kinds and (not usual or len(usual) == len(kinds)):
-        raise UsageError(
-            f"{args.data}: labels {', '.join(kinds[:5])}; what is usual has to be called {' or '.join(NORMAL[:3])}, "
-            "and something else has to be there"
-        )
-    if not kinds and args.save:
-        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+    _check(args, kinds, parent)
     answers = ask(model, rows, say)
     notes = answers.notes()
     shown: dict[str, Any] = {
@@ -49,18 +38,39 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         if args.save:
             notes.append(_worst(Path(args.save), answers))
     if parent is not None:
-        theirs = ask(parent, answers.rows, say)
-        if theirs.bad:
-            raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
-        against: dict[str, Any] = {
-            **identity(parent),
-            "ms_per_sample": theirs.ms,
-            "spearman": spearman(_errors(theirs), _errors(answers)),
-        }
-        if kinds:
-            against["on_labels"] = {"auroc": _figures(theirs)["auroc"]}
-        shown["against"] = against
+        shown["against"] = _against(args, parent, answers, bool(kinds), say)
     return shown
+
+
+def _check(args: argparse.Namespace, kinds: list[str], parent: Served | None) -> None:
+    """UsageError for labels that do not say what is usual, or where there are none and they are needed."""
+    usual = [label for label in kinds if label.casefold() in NORMAL]
+    if not kinds and parent is None:
+        raise UsageError(
+            f"{args.data}: samples without labels; give --against PARENT, or folders normal/ and anomalous/"
+        )
+    if kinds and len(usual) in (0, len(kinds)):
+        raise UsageError(
+            f"{args.data}: labels {', '.join(kinds[:5])}; what is usual has to be called {' or '.join(NORMAL[:3])}, "
+            "and something else has to be there"
+        )
+    if not kinds and args.save:
+        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+
+
+def _against(args: argparse.Namespace, parent: Served, answers: Answers, labelled: bool, say: Say) -> dict[str, Any]:
+    """How alike the two rank the samples, and the parent's own AUROC where there are labels."""
+    theirs = ask(parent, answers.rows, say)
+    if theirs.bad:
+        raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
+    against: dict[str, Any] = {
+        **identity(parent),
+        "ms_per_sample": theirs.ms,
+        "spearman": spearman(_errors(theirs), _errors(answers)),
+    }
+    if labelled:
+        against["on_labels"] = {"auroc": _figures(theirs)["auroc"]}
+    return against
 
 
 def _errors(answers: Answers) -> Doubles:

@@ -59,18 +59,9 @@ class _Answers:
 
 def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
     """Figures against the labels where there are some, "against" the parent where there is one."""
-    pictures = read_pictures(Path(args.data), args.limit)
-    if pictures.truth is None and parent is None:
-        raise UsageError(f"{args.data}: pictures without labels; give --against PARENT or a COCO JSON file")
+    pictures, names = read_pictures(Path(args.data), args.limit), model.manifest.names()
+    _check(args, pictures, names, parent)
     score, iou = SCORE if args.score is None else args.score, IOU if args.iou is None else args.iou
-    names = model.manifest.names()
-    if pictures.truth is not None:
-        # before any picture is looked at
-        match_classes(pictures.names, names)
-        if not len(pictures.truth.label):
-            raise UsageError(
-                f"{args.data}: no box in it of a picture and a category that it lists; there is nothing to measure"
-            )
     answers = _ask(model, pictures.paths, score, iou, say)
     pictures, notes = _readable(pictures, answers)
     shown: dict[str, Any] = {
@@ -85,10 +76,9 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     }
     truth, ids, truth_names = pictures.truth, {}, pictures.names
     if truth is not None:
-        shown["truth"] = "labels"
         ids = match_classes(truth_names, names)
         shown["notes"] += _said(truth_names, names, ids)
-        shown |= _figures(truth, answers.boxes(ids), ids, truth_names)
+        shown |= {"truth": "labels"} | _figures(truth, answers.boxes(ids), ids, truth_names)
     if parent is not None:
         theirs, their_names = _ask(parent, pictures.paths, None, None, say), parent.manifest.names()
         own = match_classes(their_names, names)
@@ -101,8 +91,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         if len(set(own.values())) < len(their_names):
             shown["notes"].append(f"compared over {len(set(own.values()))} of the parent's {len(their_names)} classes")
         agreed = _figures(answered, answers.boxes(own), own, their_names)
-        shown["against"] = {**identity(parent)}
-        shown["against"] |= {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs.spent)} | agreed
+        against = {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs.spent)} | agreed
         if truth is None:
             truth, ids, truth_names = answered, own, their_names
             shown |= {"truth": parent.ref.name} | agreed
@@ -110,12 +99,26 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
             whole = _ask(parent, pictures.paths, score, iou, say)
             both = match_classes(truth_names, their_names)
             shared = {key: to for key, to in both.items() if to in ids.values()}
-            shown["against"]["on_labels"] = _figures(truth, whole.boxes(shared), shared, truth_names)
+            against["on_labels"] = _figures(truth, whole.boxes(shared), shared, truth_names)
+        shown["against"] = identity(parent) | against
     assert truth is not None
     if args.save:
         drawn = _draw_worst(folder(Path(args.save)), pictures.paths, truth, truth_names, answers, ids)
         shown["notes"].append(f"{drawn} worst pictures in {args.save}: truth left, {model.ref.name} right")
     return shown
+
+
+def _check(args: argparse.Namespace, pictures: Pictures, names: dict[int, str], parent: Served | None) -> None:
+    """UsageError for data that say nothing of the model, before any picture is looked at."""
+    if pictures.truth is None:
+        if parent is None:
+            raise UsageError(f"{args.data}: pictures without labels; give --against PARENT or a COCO JSON file")
+        return
+    match_classes(pictures.names, names)
+    if not len(pictures.truth.label):
+        raise UsageError(
+            f"{args.data}: no box in it of a picture and a category that it lists; there is nothing to measure"
+        )
 
 
 def _ask(model: Served, paths: Sequence[Path], score: float | None, iou: float | None, say: Say) -> _Answers:

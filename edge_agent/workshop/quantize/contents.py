@@ -63,39 +63,52 @@ class Contents:
 def of_onnx(data: bytes) -> Contents:
     """Of an ONNX file."""
     model = onnx.ModelProto.FromString(data)
-    values, made = constants(model), makers(model)
+    reader = _OnnxKinds(constants(model), makers(model))
+    kinds = [(node, reader.kind(node)) for node in model.graph.node]
+    return Contents({node.name or node.output[0]: (_name(node.op_type), kind) for node, kind in kinds if kind})
 
-    def held(name: str) -> str:
+
+@dataclass(frozen=True, slots=True)
+class _OnnxKinds:
+    """What the weights of nodes are. `values`: constants, `made`: the makers of all else."""
+
+    values: dict[str, Any]
+    made: dict[str, onnx.NodeProto]
+
+    def kind(self, node: onnx.NodeProto) -> str:
+        """As `Contents` has it; "" for a node without weights."""
+        if node.op_type in STATIC:
+            return "int8"
+        if node.op_type in DYNAMIC and (node.input[1] in self.values or node.input[1] in self.made):
+            return "dynamic-int8"
+        if node.op_type == "MatMulNBits":
+            return f"int{next(a.i for a in node.attribute if a.name == 'bits')}-weights"
+        if node.op_type in WEIGHTED:
+            held = self.held(node.input[1])
+            return self.between(node, held) if held == "int8-weights" else held
+        return "int8-weights" if node.op_type == "Gather" and _is_table(node, self.values) else ""
+
+    def held(self, name: str) -> str:
         """What weights `name` are; "" where they are computed from what comes in."""
-        if name in values:
-            return "fp16" if values[name].dtype == np.float16 else "fp32"
-        node = made.get(name)
-        if node is None or node.input[0] not in values:
-            return held(node.input[0]) if node is not None and node.op_type in ("Transpose", "Reshape") else ""
+        if name in self.values:
+            return "fp16" if self.values[name].dtype == np.float16 else "fp32"
+        node = self.made.get(name)
+        if node is None:
+            return ""
+        given = node.input[0]
+        if given not in self.values:
+            return self.held(given) if node.op_type in ("Transpose", "Reshape") else ""
         if node.op_type == "DequantizeLinear":
             return "int8-weights"
-        return "fp16" if node.op_type == "Cast" and values[node.input[0]].dtype == np.float16 else ""
+        return "fp16" if node.op_type == "Cast" and self.values[given].dtype == np.float16 else ""
 
-    layers = {}
-    for node in model.graph.node:
-        kind = ""
-        if node.op_type in STATIC:
-            kind = "int8"
-        elif node.op_type in DYNAMIC and (node.input[1] in values or node.input[1] in made):
-            kind = "dynamic-int8"
-        elif node.op_type == "MatMulNBits":
-            kind = f"int{next(a.i for a in node.attribute if a.name == 'bits')}-weights"
-        elif node.op_type in WEIGHTED:
-            kind = held(node.input[1])
-            before = made.get(node.input[0])
-            if kind == "int8-weights" and before is not None and before.op_type == "DequantizeLinear":
-                zero = values.get(before.input[2]) if len(before.input) > 2 else None
-                kind = "int8" if zero is None else f"int{8 * zero.dtype.itemsize}"
-        elif node.op_type == "Gather" and _is_table(node, values):
-            kind = "int8-weights"
-        if kind:
-            layers[node.name or node.output[0]] = (_name(node.op_type), kind)
-    return Contents(layers)
+    def between(self, node: onnx.NodeProto, held: str) -> str:
+        """What a layer of widened int8 is where its input is widened, too; else `held`."""
+        before = self.made.get(node.input[0])
+        if before is None or before.op_type != "DequantizeLinear":
+            return held
+        zero = self.values.get(before.input[2]) if len(before.input) > 2 else None
+        return "int8" if zero is None else f"int{8 * zero.dtype.itemsize}"
 
 
 def _name(op: str) -> str:
@@ -121,6 +134,7 @@ def of_tflite(data: bytes) -> Contents:
     graph, types = model.subgraphs[0], schema.TensorType
     kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     small = {types.INT8: 8, types.UINT8: 8, types.INT4: 4}
+    floats = {types.FLOAT16: "fp16", types.FLOAT32: "fp32"}
 
     def op_of(op: Any) -> str:
         code = model.operatorCodes[op.opcodeIndex]
@@ -140,14 +154,13 @@ def of_tflite(data: bytes) -> Contents:
         computed, index = index in widened, widened.get(index, index)
         if not constant(index):
             continue
-        type_ = graph.tensors[index].type
-        out = graph.tensors[int(op.outputs[0])].type
-        if type_ in small and (computed or op_of(op) in TABLES):
-            kind = f"int{small[type_]}-weights"
-        elif type_ in small:
-            kind = f"dynamic-int{small[type_]}" if out == types.FLOAT32 else "int16" if out == types.INT16 else "int8"
-        elif type_ in (types.FLOAT16, types.FLOAT32):
-            kind = "fp16" if type_ == types.FLOAT16 else "fp32"
+        held, out = graph.tensors[index].type, graph.tensors[int(op.outputs[0])].type
+        if held in small:
+            alone = computed or op_of(op) in TABLES
+            form = "weights" if alone else {types.FLOAT32: "dynamic", types.INT16: "int16"}.get(out, "int8")
+            kind = {"weights": f"int{small[held]}-weights", "dynamic": f"dynamic-int{small[held]}"}.get(form, form)
+        elif held in floats:
+            kind = floats[held]
         else:
             continue
         layers[f"{graph.tensors[int(op.outputs[0])].name.decode()}#{op.outputs[0]}"] = (op_of(op), kind)
