@@ -20,10 +20,8 @@ event says how many and why. The decision for this form over SQLite: docs/outbox
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
@@ -33,22 +31,15 @@ import msgspec
 
 from edge_agent.errors import StoreError
 from edge_agent.events import JSON, Encoding, Event, GapEvent, rfc3339
+from edge_agent.outbox.committer import Committer
 from edge_agent.outbox.entries import AGENT, QUEUES, Counts, Entry, Lost, Record, declaration
-from edge_agent.outbox.journal import SYNC_EVERY, Journal
-from edge_agent.outbox.numbering import HOMELESS, OPEN
-from edge_agent.outbox.quota import make_room
-from edge_agent.outbox.segments import Segment
+from edge_agent.outbox.journal import Journal
+from edge_agent.outbox.waiting import Waiting
 
 log = logging.getLogger("edge_agent")
 
-RAM_BYTES = 16_000_000
-"""what may wait in RAM while the disk refuses"""
 PATIENCE = 10.0
 """seconds that `put` waits for a disk that neither confirms nor refuses"""
-BATCH = 256
-"""events written, and confirmed, at once"""
-RETRY = 1.0
-"""seconds between tries to reach a disk that refuses"""
 
 
 class Outbox:
@@ -73,53 +64,48 @@ class Outbox:
         self.counts = Counts()
         self.on_ready: Callable[[], None] = lambda: None
         """called, from any thread, when there is something to take"""
-        self.trouble = ""
-        """why the disk refuses, one line; empty while it works"""
-        self._journal = journal = Journal(path, max_bytes, expire_hours, max_events)
-        self._state = threading.Condition(journal.lock)
-        self._given = self.before = journal.last
-        """the highest number given out, and the highest that was when the store was opened"""
-        self._confirmed = journal.last
-        """the disk confirmed (or has refused) every alert up to this one"""
-        self._pending: deque[Entry] = deque()
-        self._pending_bytes = 0
-        self._passed: dict[str, tuple[int, int]] = {}
-        """pipeline -> the last number given out when it had passed a mark, and the mark"""
-        self._ram: dict[str, deque[Entry]] = {kind: deque() for kind in QUEUES}
-        """what the disk refused, oldest first"""
-        self._again: deque[Record] = deque()
-        self._taken: set[Record] = set()
-        self._done: list[Record] = []
-        self._noting: list[Record] = []
-        """those of them that the committer is noting on disk"""
         self.on_noted: Callable[[], None] = lambda: None
         """called, from the committer, when some were noted"""
         self.gaps: deque[Lost] = deque(maxlen=50)
         """what was declared lost since the start; the last of it"""
-        self._condemned: list[tuple[int, Segment]] = []
-        """segments that go once the gap event of this number is written"""
-        self._closing = False
+        self._journal = Journal(path, max_bytes, expire_hours, max_events)
+        self._waiting = Waiting(self._journal)
+        self._state = self._waiting.state
+        self.before = self._journal.last
+        """the highest number that was given out when the store was opened"""
         self._opened_at = time.time()
-        self.lost_at_start = list(journal.lost)
+        self._committer = Committer(
+            self._journal,
+            self._waiting,
+            self._declare,
+            encoding.decode,
+            lambda: self.on_ready(),
+            lambda: self.on_noted(),
+        )
+        self.lost_at_start = list(self._journal.lost)
         """what the opening missed, and declared"""
-        if journal.lost:
-            for lost in journal.lost:
-                self._declare(lost)
+        self._declare_at_start()
+        self._journal.spare()
+        self._committer.thread.start()
+
+    def _declare_at_start(self) -> None:
+        """Write down what the opening missed, before anything else is. Raises StoreError."""
+        if not self.lost_at_start:
+            return
+        for lost in self.lost_at_start:
+            self._declare(lost)
+        try:
             try:
-                try:
-                    self._write(list(self._pending))
-                except OSError:
-                    if not journal.give_spare():
-                        raise
-                    self._write(list(self._pending))
-                journal.declared(self._given)
-                self._confirmed = self._given
-            except OSError as error:
-                journal.close()
-                raise StoreError(f"{path}: the disk takes no writes ({error.strerror}); free it") from None
-        journal.spare()
-        self._committer = threading.Thread(target=self._commit, name="outbox", daemon=True)
-        self._committer.start()
+                self._committer.write(list(self._waiting.pending))
+            except OSError:
+                if not self._journal.give_spare():
+                    raise
+                self._committer.write(list(self._waiting.pending))
+            self._journal.declared(self._waiting.given)
+            self._waiting.confirmed = self._waiting.given
+        except OSError as error:
+            self._journal.close()
+            raise StoreError(f"{self.path}: the disk takes no writes ({error.strerror}); free it") from None
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,14 +116,14 @@ class Outbox:
         Returns the event as it will be sent. Never raises for the disk's sake; StoreError after `close`.
         """
         with self._state:
-            if self._pending_bytes > RAM_BYTES:
-                self._state.wait_for(lambda: self._pending_bytes <= RAM_BYTES or self._closing, PATIENCE)
-            if self._closing:
+            if self._waiting.full:
+                self._state.wait_for(lambda: not self._waiting.full or self._waiting.closing, PATIENCE)
+            if self._waiting.closing:
                 raise StoreError(f"{self.path}: the store is closed")
             event = self._number(event, kind, mark)
             self._state.notify_all()
             if kind == "alert":
-                self._state.wait_for(lambda: self._confirmed >= event.seq or self._closing, PATIENCE)
+                self._state.wait_for(lambda: self._waiting.confirmed >= event.seq or self._waiting.closing, PATIENCE)
         return event
 
     def passed(self, pipeline: str, mark: int) -> None:
@@ -146,19 +132,15 @@ class Outbox:
         The disk knows of it from the next segment on, or once the store is closed: a kill has it answered once more.
         """
         with self._state:
-            self._passed[pipeline] = self._given, mark
+            self._waiting.passed[pipeline] = self._waiting.given, mark
 
     def _number(self, event: Event, kind: str, mark: int | None = None) -> Event:
-        seq = self._given + 1
+        seq = self._waiting.given + 1
         stamped = msgspec.structs.replace(
             event, device=self.device, epoch=self.epoch, seq=seq, id=f"{self.device}/{self.epoch}/{seq}"
         )
         item = Entry(seq, kind, event.pipeline, mark, self.encoding.encode(stamped))
-        self._given = seq  # not before: what cannot be encoded takes no number
-        if mark is not None:
-            self._passed.pop(event.pipeline, None)
-        self._pending.append(item)
-        self._pending_bytes += len(item.payload)
+        self._waiting.add(item)  # not before: what cannot be encoded takes no number
         self.counts.put += 1
         return stamped
 
@@ -191,64 +173,52 @@ class Outbox:
         out: list[Record] = []
         with self._state:
             for kind in kinds:
-                back = [record for record in self._again if record.kind == kind and record.pipeline not in but]
-                back = sorted(back, key=lambda record: record.seq)[: limit - len(out)]
-                out += back
-                gone = set(back)
-                self._again = deque(record for record in self._again if record not in gone)
-                while len(out) < limit and self._may_pass_over(kind):
-                    found, lost, damaged = self._journal.read(kind, limit - len(out))
-                    fresh = [Record(item, segment) for item, segment in found]
-                    passed = [record for record in fresh if record.pipeline in but]
-                    self._again.extend(passed)
-                    out += [record for record in fresh if record.pipeline not in but]
-                    self.counts.damaged += damaged
-                    for gap in lost:
-                        self._declare(gap)
-                    if not passed:
-                        break
-                ram = self._ram[kind]
-                while (
-                    ram
-                    and len(out) < limit
-                    and ram[0].pipeline not in but
-                    and not self._journal.queues[kind].unread
-                    and ram[0].seq <= self._journal.reserved  # else a power cut would have it given out again
-                ):
-                    out.append(Record(ram.popleft(), None))
-            self._taken.update(out)
+                out += self._waiting.take_again(kind, limit - len(out), but)
+                out += self._read(kind, limit - len(out), but)
+                if not self._journal.queues[kind].unread:
+                    out += self._waiting.take_ram(kind, limit - len(out), but, self._journal.reserved)
+            self._waiting.taken.update(out)
+        return out
+
+    def _read(self, kind: str, limit: int, but: Container[str]) -> list[Record]:
+        """Up to `limit` from the disk; what is of a pipeline in `but` is kept aside, as long as there is room."""
+        out: list[Record] = []
+        while len(out) < limit and self._may_pass_over(kind):
+            found, lost, damaged = self._journal.read(kind, limit - len(out))
+            fresh = [Record(item, segment) for item, segment in found]
+            passed = [record for record in fresh if record.pipeline in but]
+            self._waiting.again.extend(passed)
+            out += [record for record in fresh if record.pipeline not in but]
+            self.counts.damaged += damaged
+            for gap in lost:
+                self._declare(gap)
+            if not passed:
+                break
         return out
 
     def _may_pass_over(self, kind: str) -> bool:
         """Whether what is kept aside of a kind leaves room; its segments cannot go while it is in memory."""
-        return sum(len(r.payload) for r in self._again if r.kind == kind) < self._journal.segment_bytes
+        return sum(len(r.payload) for r in self._waiting.again if r.kind == kind) < self._journal.segment_bytes
 
     def done(self, *records: Record) -> None:
         """They have arrived: strike them off."""
         with self._state:
             for record in records:
-                if record not in self._taken:
+                if record not in self._waiting.taken:
                     continue
-                self._taken.discard(record)
+                self._waiting.taken.discard(record)
                 self.counts.done += 1
                 if record.segment is not None:
-                    self._done.append(record)
-                elif not self._holds_before(record):
+                    self._waiting.done.append(record)
+                elif not self._waiting.holds_before(record):
                     self._journal.keep_mark(record.entry)
-            if self._done:
+            if self._waiting.done:
                 self._state.notify_all()
-
-    def _holds_before(self, record: Record) -> bool:
-        """Whether an earlier event of its pipeline is in memory only: after a crash its source is to give it again."""
-        held = [r.entry for r in self._taken if r.segment is None] + [
-            item for ram in self._ram.values() for item in ram
-        ]
-        return any(item.pipeline == record.pipeline and item.seq < record.seq for item in held)
 
     def refuse(self, record: Record, why: str) -> None:
         """It will never be accepted: keep it aside in refused.jsonl, declare it (and what it declared) and go on."""
         with self._state:
-            if record not in self._taken:
+            if record not in self._waiting.taken:
                 return
         try:
             self._journal.set_aside(record.payload)
@@ -260,12 +230,7 @@ class Outbox:
     def again(self, records: list[Record] | None = None, but: Iterable[Record] = ()) -> None:
         """These (by default all, without those in `but`) that were taken and are not done are to be taken again."""
         with self._state:
-            given_back = (self._taken if records is None else self._taken.intersection(records)).difference(but)
-            back = sorted(given_back, key=lambda record: record.seq)
-            self._taken.difference_update(back)
-            self._again.extend(record for record in back if record.segment is not None)
-            for kind, ram in self._ram.items():
-                ram.extendleft(reversed([r.entry for r in back if r.segment is None and r.kind == kind]))
+            self._waiting.give_back(records, but)
 
     def clock_set(self, jump: float) -> None:
         """The clock was set forward by so many seconds: what was written since the store was opened is no older."""
@@ -287,7 +252,7 @@ class Outbox:
     @property
     def last(self) -> int:
         """The highest number given out."""
-        return self._given
+        return self._waiting.given
 
     def name(self, record: Record) -> str:
         """The event's id."""
@@ -301,26 +266,28 @@ class Outbox:
     @property
     def unnoted(self) -> int:
         """Alerts that are done, which the disk does not know yet: a kill has them sent once more."""
-        with self._state:
-            return sum(record.kind == "alert" for record in (*self._done, *self._noting))
+        return self._waiting.unnoted
 
     @property
     def unwritten(self) -> int:
         """Events that the disk has refused so far: in memory, or on their way from there, they end with the process."""
-        with self._state:
-            return sum(len(ram) for ram in self._ram.values()) + sum(r.segment is None for r in self._taken)
+        return self._waiting.unwritten
 
     @property
     def empty(self) -> bool:
         """Everything that was put is done."""
         with self._state:
-            waiting = self._pending or self._taken or self._again or any(self._ram.values())
-            return not waiting and not self._journal.unread
+            return self._waiting.empty and not self._journal.unread
 
     @property
     def alive(self) -> bool:
         """False when the committer has died, of a bug: nothing is written any more."""
-        return self._committer.is_alive() or self._closing
+        return self._committer.thread.is_alive() or self._waiting.closing
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk refuses, one line; empty while it works."""
+        return self._committer.trouble
 
     @property
     def size(self) -> int:
@@ -331,7 +298,9 @@ class Outbox:
     def waiting(self) -> int:
         """Events that are neither done nor dropped."""
         with self._state:
-            return self._journal.waiting + len(self._pending) + sum(len(ram) for ram in self._ram.values())
+            return (
+                self._journal.waiting + len(self._waiting.pending) + sum(len(ram) for ram in self._waiting.ram.values())
+            )
 
     @property
     def marks(self) -> dict[str, int]:
@@ -342,152 +311,9 @@ class Outbox:
     def close(self) -> None:
         """Write what is pending, confirm it, and say so in the mark."""
         with self._state:
-            if self._closing:
+            if self._waiting.closing:
                 return
-            self._closing = True
+            self._waiting.closing = True
             self._state.notify_all()
-        self._committer.join(PATIENCE)
+        self._committer.thread.join(PATIENCE)
         self._journal.close()
-
-    # ── the committer ────────────────────────────────────────────────────────────────────────────────────
-
-    def _commit(self) -> None:
-        """Write, confirm, strike off, make room; the only thread that writes to the disk."""
-        while True:
-            with self._state:
-                busy = self.trouble or self.unwritten or self._journal.homeless
-                wait = SYNC_EVERY / 4 if self._journal.dirty else RETRY if busy else None
-                self._state.wait_for(lambda: self._pending or self._done or self._closing, wait)
-                batch = list(itertools.islice(self._pending, BATCH))
-                self._noting, self._done = self._done, []
-                held = {record.seq for record in (*self._again, *self._taken)}
-                closing = self._closing
-            try:
-                refused = self._strike()
-                self._write(batch)
-                self._pass()
-                self._bury()
-                for segment, lost in make_room(self._journal, held, self.encoding.decode):
-                    self._condemned.append((self._declare(lost) if lost else 0, segment))
-                self._journal.confirm(now=closing)
-                if refused is not None:
-                    raise refused
-                if self.trouble:
-                    log.warning("outbox: the disk takes events again")
-                    self._journal.spare()
-                    self.trouble = ""
-            except OSError as error:
-                if not self.trouble:
-                    log.error("outbox: %s: %s; events wait in RAM", self.path, error.strerror)
-                self.trouble = f"{error.strerror}"
-                self._to_ram(batch)
-                if not closing:
-                    time.sleep(0.05)
-            with self._state:
-                if batch:
-                    self._confirmed = max(self._confirmed, batch[-1].seq)
-                self._state.notify_all()
-                ended = closing and not self._pending and not self._done
-            if batch:
-                self.on_ready()
-            if ended:
-                self._finish()
-                return
-
-    def _strike(self) -> OSError | None:
-        """Strike off before anything is written: a full disk gets room by it, even where it refuses the notes."""
-        try:
-            self._journal.strike(self._noting)
-        except OSError as error:
-            return error
-        finally:
-            # noted or not: a disk that takes no notes is no reason to send nothing
-            if self._noting:
-                self._noting = []
-                self.on_noted()
-        return None
-
-    def _write(self, batch: list[Entry]) -> None:
-        """Append a batch, after what waits in RAM; what was appended is no longer pending, even if the rest fails."""
-        for kind in QUEUES:
-            self._from_ram(kind)
-        for kind in QUEUES:
-            mine = [item for item in batch if item.kind == kind]
-            if mine:
-                self._journal.append(kind, mine)
-                self._no_longer_pending(mine)
-        if batch or self.trouble or self._journal.homeless:
-            last = max(self._journal.noted, batch[-1].seq if batch else 0)
-            # what is on its way from memory is as little safe as what waits there
-            self._journal.note(last=last, state=HOMELESS if self.unwritten else OPEN)
-
-    def _pass(self) -> None:
-        """Move marks over what had no event, once the events before it are written."""
-        with self._state:
-            if self.unwritten:
-                return
-            for pipeline, (seq, mark) in list(self._passed.items()):
-                if not self._pending or self._pending[0].seq > seq:
-                    self._journal.marks[pipeline] = mark
-                    del self._passed[pipeline]
-
-    def _bury(self) -> None:
-        """Delete the segments whose loss is written down."""
-        while self._condemned and self._condemned[0][0] <= self._journal.noted:
-            self._journal.bury(self._condemned[0][1])
-            self._condemned.pop(0)
-
-    def _no_longer_pending(self, items: list[Entry]) -> None:
-        with self._state:
-            for item in items:
-                self._pending.remove(item)
-                self._pending_bytes -= len(item.payload)
-
-    def _from_ram(self, kind: str) -> None:
-        """Put to disk what had to wait in RAM."""
-        ram = self._ram[kind]
-        with self._state:
-            waiting = list(ram)
-        for item in waiting:
-            self._journal.unskip(kind, item.seq)
-            self._journal.append(kind, [item])
-            with self._state:
-                if ram and ram[0] is item:
-                    ram.popleft()
-                else:  # taken meanwhile: it is on its way from RAM
-                    self._journal.skip(kind, item.seq)
-
-    def _to_ram(self, batch: list[Entry]) -> None:
-        """The disk refused: keep the batch where it can still be sent from; what does not fit goes, declared."""
-        if batch:  # before any of it can be sent
-            with contextlib.suppress(OSError):  # a full disk still takes this: the blocks are there
-                self._journal.note(last=batch[-1].seq, state=HOMELESS)
-                if batch[-1].seq + BATCH > self._journal.reserved:
-                    self._journal.reserve(batch[-1].seq)
-        dropped: list[Entry] = []
-        with self._state:
-            refused = [item for item in batch if item in self._pending]
-            self._no_longer_pending(refused)
-            for item in refused:
-                self._ram[item.kind].append(item)
-            waiting = sum(len(item.payload) for ram in self._ram.values() for item in ram)
-            room = RAM_BYTES if waiting <= RAM_BYTES else RAM_BYTES * 3 // 4  # a quarter at once: one gap, not many
-            for kind in reversed(QUEUES):
-                ram = self._ram[kind]
-                while waiting > room and len(ram) > 1:
-                    item = ram.popleft()
-                    dropped.append(item)
-                    waiting -= len(item.payload)
-        if dropped:
-            why = f"the disk refuses ({self.trouble}) and memory is full"
-            self._declare(declaration(dropped, why, self.encoding.decode))
-
-    def _finish(self) -> None:
-        """The last act of the committer: say in the mark that the store was closed in order."""
-        homeless = self.unwritten
-        if homeless:
-            log.error("outbox: %s: %d events could not be written before the end", self.path, homeless)
-        try:
-            self._journal.finish(whole=not homeless and not self.trouble)
-        except OSError as error:
-            log.error("outbox: %s: %s; closed without a clean mark", self.path, error.strerror)

@@ -141,7 +141,7 @@ class Recorder:
 def settle(box: Outbox, seq: int) -> None:
     """Wait until the committer is through with everything up to `seq`."""
     with box._state:
-        assert box._state.wait_for(lambda: box._confirmed >= seq, 30), "the committer does not get on"
+        assert box._state.wait_for(lambda: box._waiting.confirmed >= seq, 30), "the committer does not get on"
 
 
 def work(store: Path, log: Path, seed: int, rounds: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 from edge_agent import files
 from edge_agent.errors import StoreError
 from edge_agent.events import TextEvent
-from edge_agent.outbox import numbering, outbox
+from edge_agent.outbox import numbering, waiting
 from edge_agent.outbox.journal import SPARE_BYTES
 from edge_agent.outbox.outbox import Outbox
 from tests.faults.record import settle
@@ -64,7 +64,7 @@ def closes(box: Outbox, got: dict[int, bytes]) -> None:
 
 
 def test_full_disk_goes_on_from_memory_and_drains_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "RAM_BYTES", 400_000)
+    monkeypatch.setattr(waiting, "RAM_BYTES", 400_000)
     with small_disk(tmp_path / "disk") as disk:
         box = Outbox(disk / "store", "d", max_bytes=100_000_000)
         got: dict[int, bytes] = {}
@@ -290,7 +290,7 @@ def test_sudden_errors_of_the_disk_lose_nothing(tmp_path: Path, monkeypatch: pyt
     broken = False
     drain(box, got)
     assert got.keys() == set(range(1, box.last + 1))
-    assert box._committer.is_alive()
+    assert box._committer.thread.is_alive()
     box.close()
     again = Outbox(tmp_path / "store", "d", max_bytes=1_000_000)
     late = {record.seq for record in again.take(1000)}

@@ -345,7 +345,7 @@ def test_a_thread_that_dies_of_a_bug_ends_the_agent(
         raise RuntimeError("a bug")
 
     if which == "outbox":
-        monkeypatch.setattr(agent.outbox, "_write", bug)
+        monkeypatch.setattr(agent.outbox._committer, "write", bug)
     else:
         monkeypatch.setattr(agent.link, "_connect", bug)
     stop = threading.Event()

@@ -22,7 +22,7 @@ from edge_agent import files
 from edge_agent.errors import StoreError
 from edge_agent.events import AnyEvent, Encoding, GapEvent, TextEvent
 from edge_agent.link.acks import ACK_WINDOW, Acks
-from edge_agent.outbox import numbering, outbox, recovery, segments
+from edge_agent.outbox import committer, numbering, recovery, segments, waiting
 from edge_agent.outbox.entries import Record
 from edge_agent.outbox.outbox import Outbox
 
@@ -44,7 +44,7 @@ def drain(box: Outbox) -> list[Record]:
 def settle(box: Outbox) -> None:
     """Wait until the committer has written what was put."""
     with box._state:
-        assert box._state.wait_for(lambda: not box._pending, 20)
+        assert box._state.wait_for(lambda: not box._waiting.pending, 20)
 
 
 def test_numbers_order_and_contents(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_what_is_passed_over_takes_a_segments_worth_of_memory(tmp_path: Path) ->
     assert [record.seq for record in box.take(40, but={"words"})] == []
     for _ in range(50):
         assert box.take(40, but={"words"}) == []
-    assert 0 < sum(len(record.payload) for record in box._again) < 2 * 65536
+    assert 0 < sum(len(record.payload) for record in box._waiting.again) < 2 * 65536
     assert [record.seq for record in drain(box)] == [301, *range(1, 301)]
     box.close()
 
@@ -286,7 +286,7 @@ def test_full_disk_keeps_events_and_writes_them_later(tmp_path: Path, monkeypatc
 
 def test_memory_full_too_declares_exactly_what_it_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = Outbox(tmp_path, "d")
-    monkeypatch.setattr(outbox, "RAM_BYTES", 20_000)
+    monkeypatch.setattr(waiting, "RAM_BYTES", 20_000)
 
     def write_all(fd: int, data: bytes) -> None:
         raise OSError(errno.EIO, "Input/output error")
@@ -480,7 +480,7 @@ def test_quota_in_events_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
     settle(box)
     bodies = [json.loads(r.payload) for r in drain(box)]
     gaps = [b for b in bodies if b["kind"] == "gap"]
-    assert 700 < len(bodies) - len(gaps) <= 801 + outbox.BATCH
+    assert 700 < len(bodies) - len(gaps) <= 801 + committer.BATCH
     assert all("800 events" in b["why"] and "telemetry" in b["why"] for b in gaps)
     missing = set(range(1, box.last + 1)) - {b["seq"] for b in bodies}
     assert sum(b["count"] for b in gaps) == len(missing) > 1000
@@ -564,7 +564,7 @@ def test_many_segments_take_few_files_and_a_lack_of_them_is_no_damage(
     for record in taken[::2]:
         box.done(record)
         with box._state:
-            assert box._state.wait_for(lambda: not box._done and not box._noting, 20)
+            assert box._state.wait_for(lambda: not box._waiting.done and not box._waiting.noting, 20)
     assert held() < 8
     real = os.open
 
