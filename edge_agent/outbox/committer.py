@@ -13,7 +13,7 @@ from edge_agent.events import Event
 from edge_agent.outbox.entries import QUEUES, Entry, Lost, declaration
 from edge_agent.outbox.journal import SYNC_EVERY, Journal
 from edge_agent.outbox.numbering import HOMELESS, OPEN
-from edge_agent.outbox.quota import make_room
+from edge_agent.outbox.quota import keep_spare, make_room
 from edge_agent.outbox.segments import Segment
 from edge_agent.outbox.waiting import Waiting
 
@@ -74,7 +74,7 @@ class Committer:
         """Wait for something to do: what is to be written, the numbers of what was taken, whether it is the end."""
         waiting = self.waiting
         with waiting.state:
-            busy = self.trouble or waiting.unwritten or self.journal.homeless
+            busy = self.trouble or waiting.unwritten or self.journal.numbers.homeless
             wait = SYNC_EVERY / 4 if self.journal.dirty else RETRY if busy else None
             waiting.state.wait_for(lambda: waiting.pending or waiting.done or waiting.closing, wait)
             waiting.noting, waiting.done = waiting.done, []
@@ -94,7 +94,7 @@ class Committer:
             raise refused
         if self.trouble:
             log.warning("outbox: the disk takes events again")
-            self.journal.spare()
+            keep_spare(self.journal.path)
             self.trouble = ""
 
     def _strike(self) -> OSError | None:
@@ -119,10 +119,10 @@ class Committer:
             if mine:
                 self.journal.append(kind, mine)
                 self.waiting.no_longer_pending(mine)
-        if batch or self.trouble or self.journal.homeless:
-            last = max(self.journal.noted, batch[-1].seq if batch else 0)
+        if batch or self.trouble or self.journal.numbers.homeless:
+            last = max(self.journal.numbers.mark.last, batch[-1].seq if batch else 0)
             # what is on its way from memory is as little safe as what waits there
-            self.journal.note(last=last, state=HOMELESS if self.waiting.unwritten else OPEN)
+            self.journal.numbers.note(last=last, state=HOMELESS if self.waiting.unwritten else OPEN)
 
     def _pass(self) -> None:
         """Move marks over what had no event, once the events before it are written."""
@@ -136,7 +136,7 @@ class Committer:
 
     def _bury(self) -> None:
         """Delete the segments whose loss is written down."""
-        while self._condemned and self._condemned[0][0] <= self.journal.noted:
+        while self._condemned and self._condemned[0][0] <= self.journal.numbers.mark.last:
             self.journal.bury(self._condemned[0][1])
             self._condemned.pop(0)
 
@@ -158,9 +158,9 @@ class Committer:
         """The disk refused: keep the batch where it can still be sent from; what does not fit goes, declared."""
         if batch:  # before any of it can be sent
             with contextlib.suppress(OSError):  # a full disk still takes this: the blocks are there
-                self.journal.note(last=batch[-1].seq, state=HOMELESS)
-                if batch[-1].seq + BATCH > self.journal.reserved:
-                    self.journal.reserve(batch[-1].seq)
+                self.journal.numbers.note(last=batch[-1].seq, state=HOMELESS)
+                if batch[-1].seq + BATCH > self.journal.numbers.mark.reserved:
+                    self.journal.numbers.reserve(batch[-1].seq)
         with self.waiting.state:
             dropped = self.waiting.spill(batch)
         if dropped:

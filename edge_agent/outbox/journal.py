@@ -1,7 +1,7 @@
 """The outbox's disk: segments of each class, the mark that remembers the numbers, the marks that sources resume at.
 
-One thread writes (the outbox's committer); others read under `lock`. Writing raises OSError as the disk does, and
-what was asked for is then not done; opening raises StoreError.
+One thread writes (the outbox's committer); others read under `lock`, see reader.py. Writing raises OSError as the disk
+does, and what was asked for is then not done; opening raises StoreError.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import fcntl
 import os
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from edge_agent import files
 from edge_agent.errors import StoreError
 from edge_agent.outbox import marks, numbering, segments
-from edge_agent.outbox.entries import Entry, Lost, Queue, Queues, Record, add, entry, preface
+from edge_agent.outbox.entries import Entry, Queue, Queues, Record, add, preface
 from edge_agent.outbox.marks import Marks
-from edge_agent.outbox.numbering import AHEAD_S, CLOSED, FEWEST, HOMELESS, OPEN, RESERVE, Mark
+from edge_agent.outbox.numbering import CLOSED, HOMELESS, OPEN, Numbers
 from edge_agent.outbox.recovery import recover
 from edge_agent.outbox.segments import Segment
 
@@ -27,9 +26,6 @@ SYNC_EVERY = 1.0
 """seconds between telemetry being written and the disk confirming it"""
 KEPT = ("refused.jsonl", "refused.old")
 """what the broker would never take, and what of it was kept before that"""
-
-SPARE_BYTES = 64 * 1024
-"""a segment of gap events, and what a file system takes for it"""
 
 
 class Journal:
@@ -45,7 +41,6 @@ class Journal:
         self.segment_bytes = max(64 * 1024, min(1_000_000, max_bytes // 16))
         self.segment_events = max(1, (max_events or 1 << 40) // 16)
         self.lock = threading.RLock()
-        self._spare = path / "spare"
         try:
             if not path.is_dir():
                 files.folder(path, files.PRIVATE)
@@ -60,8 +55,7 @@ class Journal:
             raise StoreError(f"{path}: another edge-agent uses this store; stop it or set [store] path") from None
         try:
             self.queues = Queues(path)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._mark_fd, self._copy_fd = (os.open(path / name, flags, 0o600) for name in ("mark", "mark.copy"))
+            self.numbers = Numbers(path, self.queues)
             self._open()
         except OSError as error:
             os.close(self._lock_fd)
@@ -76,44 +70,24 @@ class Journal:
         self._marked: dict[str, int] = {}
         """pipeline -> the number of that event, where it was kept since"""
         self._saved = found.saved
-        self._aside = numbering.read_aside(self.path, found.mark.epoch) > 0
-        self._reserved_at = (time.monotonic(), self.last)
         self._kept_bytes = sum((self.path / name).stat().st_size for name in KEPT if (self.path / name).exists())
         for queue in self.queues.values():  # a power cut from here on must not take what a kill has left in memory
             for segment in queue.segments[-1:] if found.mark.state != CLOSED else []:
                 files.sync(segment.path)
-        # while something is to be declared the old mark stands, so that a second crash declares it again
-        boot = numbering.boot_id()
-        fresh = replace(found.mark, last=self.last, confirmed=self.last, state=OPEN, boot=boot)
-        self._mark: Mark = found.mark if self.lost else fresh
-        self.reserve(self.last)
+        self.numbers.begin(found.mark, self.last, declared=not self.lost)
 
     def declared(self, seq: int) -> None:
         """The gaps that the opening found stand in the store up to `seq`: from here on the numbers are whole."""
         self.lost = []
-        self.note(last=seq, confirmed=seq, state=OPEN, boot=numbering.boot_id())
+        self.numbers.declared = True
+        self.numbers.note(last=seq, confirmed=seq, state=OPEN, boot=numbering.boot_id())
 
-    def spare(self) -> None:
-        """Keep a few blocks of the disk, to be able to say on a full one what is lost."""
-        with contextlib.suppress(OSError):
-            # a disk that was full may have taken a part of them
-            if not self._spare.exists() or self._spare.stat().st_size < SPARE_BYTES:
-                files.write_private(self._spare, bytes(SPARE_BYTES))
-
-    def give_spare(self) -> bool:
-        """Give these blocks back to the disk; False where there were none."""
-        try:
-            self._spare.unlink()
-        except OSError:
-            return False
-        return True
-
-    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── about ────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def epoch(self) -> int:
         """Grows only when the store began anew."""
-        return self._mark.epoch
+        return self.numbers.mark.epoch
 
     @property
     def size(self) -> int:
@@ -133,55 +107,12 @@ class Journal:
         with self.lock:
             return any(queue.unread for queue in self.queues.values())
 
-    def read(self, kind: str, limit: int) -> tuple[list[tuple[Entry, Segment]], list[Lost], int]:
-        """Up to `limit` entries of a class to send next, what damage was met, and in how many places.
-
-        Each entry's segment counts it as outstanding until it is struck off.
-        """
-        found: list[tuple[Entry, Segment]] = []
-        lost: list[Lost] = []
-        damaged = 0
-        queue = self.queues[kind]
-        with self.lock:
-            for segment in list(queue.segments):
-                while len(found) < limit and segment.offset < segment.size:
-                    before = segment.offset
-                    for item in segment.read(limit - len(found)):
-                        if item.body is None:
-                            damaged += 1
-                            queue.before = max(queue.before, item.seq)
-                            lost += self._behind_damage(queue, segment)
-                            continue
-                        queue.before = item.seq
-                        segment.outstanding += 1
-                        found.append((entry(item, kind), segment))
-                    if segment.offset == before:
-                        break
-                if len(found) >= limit or segment.offset < segment.size:
-                    break
-                if segment is not queue.segments[-1]:
-                    segment.close_records()
-        return found, lost, damaged
-
-    def _behind_damage(self, queue: Queue, segment: Segment) -> list[Lost]:
-        """Damage was met: the numbers that the other class does not hold, up to the next readable one, are lost."""
-        here = queue.segments.index(segment)
-        after = next((n for s in queue.segments[here:] for n in self.queues.numbers(s) if n > queue.before), 0)
-        first = max(queue.before + 1, segment.first)
-        last = (after or max(self.opened_at, queue.last) + 1) - 1
-        if last < first:
-            return []
-        known = self.queues.on_disk(first, last) | self.told | (segment.acked or set())
-        missing = sorted(set(range(first, last + 1)) - known)
-        queue.before = last
-        return [Lost(missing[0], missing[-1], len(missing), f"{segment.path.name} is damaged")] if missing else []
-
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────
 
     def append(self, kind: str, entries: list[Entry]) -> None:
         """Write entries of one class, in the order of their numbers; an alert is confirmed on return."""
-        if entries[-1].seq > self._mark.reserved:
-            self.reserve(entries[-1].seq)
+        if entries[-1].seq > self.numbers.mark.reserved:
+            self.numbers.reserve(entries[-1].seq)
         queue, blob = self.queues[kind], b"".join(item.packed() for item in entries)
         active = queue.active
         if active is not None and active.size > active.begin and self._full(active, len(blob)):
@@ -307,65 +238,15 @@ class Journal:
                 os.fdatasync(active.fd)
                 synced = True
             queue.dirty = False
-        if self._mark.state == OPEN and self._mark.confirmed < self._mark.last and not self.dirty:
-            self.note(confirmed=self._mark.last)
+        if self.numbers.mark.state == OPEN and self.numbers.mark.confirmed < self.numbers.mark.last and not self.dirty:
+            self.numbers.note(confirmed=self.numbers.mark.last)
         if synced:
-            os.fdatasync(self._mark_fd)
+            self.numbers.sync()
 
     @property
     def dirty(self) -> bool:
         """Whether `confirm` has something to do."""
         return any(queue.dirty for queue in self.queues.values())
-
-    def reserve(self, seq: int) -> None:
-        """Let the disk confirm that numbers up to a bound beyond `seq` may be written, in the mark and its copy.
-
-        The bound lies as far as AHEAD_S seconds go at the present rate: a power cut declares what lies before it.
-        """
-        now, (then, first) = time.monotonic(), self._reserved_at
-        rate = (seq - first) / max(now - then, 0.001)
-        before, self._reserved_at = self._mark.reserved, (now, seq)
-        try:
-            self.note(reserved=seq + int(min(RESERVE, max(FEWEST, AHEAD_S * rate))))
-            os.fdatasync(self._mark_fd)
-            os.pwrite(self._copy_fd, self._mark.pack(), 0)
-            os.fdatasync(self._copy_fd)
-            files.sync(self.path)
-        except OSError:
-            self._mark = replace(self._mark, reserved=before)
-            raise
-
-    @property
-    def homeless(self) -> bool:
-        """Whether the mark tells that some events are in memory only."""
-        return self._mark.state == HOMELESS
-
-    @property
-    def noted(self) -> int:
-        """The highest number that the mark tells."""
-        return self._mark.last
-
-    @property
-    def reserved(self) -> int:
-        """No number above it may be given to anyone."""
-        return self._mark.reserved
-
-    def note(self, **changes: int | bytes) -> None:
-        """Write the mark with these fields changed (see numbering.Mark); the disk confirms it when it likes."""
-        ends = {kind: max(getattr(self._mark, kind), queue.last) for kind, queue in self.queues.items()}
-        self._mark = replace(self._mark, **ends, **changes)  # type: ignore[arg-type]
-        written = replace(self._mark, counter=self._mark.counter + 1)
-        try:
-            os.pwrite(self._mark_fd, written.pack(), numbering.SLOT * (written.counter % 2))
-        except OSError:
-            with contextlib.suppress(OSError):
-                numbering.note_aside(self.path, self.epoch, self._mark.last)
-                self._aside = True
-            raise
-        self._mark = written
-        if self._aside and not self.lost:
-            numbering.forget_aside(self.path)
-            self._aside = False
 
     def save_marks(self, closing: bool = False) -> None:
         """Keep the marks of events whose segments are about to go, and which segments there are."""
@@ -375,8 +256,8 @@ class Journal:
                 for kind, queue in self.queues.items()
             }
             newest = {kind: queue.segments[-1].numbers for kind, queue in self.queues.items() if queue.segments}
-            now = Marks(self._mark.last, dict(self.marks), live, newest if closing else {})
-        if now == self._saved and self._mark.listed:
+            now = Marks(self.numbers.mark.last, dict(self.marks), live, newest if closing else {})
+        if now == self._saved and self.numbers.mark.listed:
             return
         for queue in self.queues.values():  # a mark must not outlive its event
             if queue.dirty and queue.segments:
@@ -385,8 +266,8 @@ class Journal:
         marks.save(self.path, now)
         files.sync(self.path)
         self._saved = now
-        if not self._mark.listed and not self.lost:
-            self.note(listed=1)
+        if not self.numbers.mark.listed and not self.lost:
+            self.numbers.note(listed=1)
 
     def _save_if_possible(self) -> None:
         """Unsaved, a crash would have lines read twice; but what is sent must go, or a full disk never gets room."""
@@ -394,21 +275,21 @@ class Journal:
             self.save_marks()
         except OSError:
             with contextlib.suppress(OSError):
-                self.note(listed=0)
+                self.numbers.note(listed=0)
 
     def finish(self, whole: bool) -> None:
         """Say in the mark that the store was closed in order; `whole`: nothing waits that could not be written."""
         self.save_marks(closing=True)
         if whole:
-            self.note(state=CLOSED, confirmed=self._mark.last)
+            self.numbers.note(state=CLOSED, confirmed=self.numbers.mark.last)
         else:
-            self.note(state=HOMELESS)
-        os.fdatasync(self._mark_fd)
+            self.numbers.note(state=HOMELESS)
+        self.numbers.sync()
 
     def close(self) -> None:
         """Let go of every file, and of the store."""
         for queue in self.queues.values():
             for segment in queue.segments:
                 segment.close()
-        for fd in (self._mark_fd, self._copy_fd, self._lock_fd):
-            os.close(fd)
+        self.numbers.close()
+        os.close(self._lock_fd)

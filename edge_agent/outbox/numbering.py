@@ -15,9 +15,13 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from edge_agent import files
+from edge_agent.outbox.entries import Queues
 
 MARK = struct.Struct("<QQQQQQQBB6x16s")
 SLOT = 4096
@@ -127,3 +131,80 @@ def forget_aside(store: Path) -> None:
     """The store's own mark tells it again."""
     with contextlib.suppress(OSError):
         _aside(store).unlink(missing_ok=True)
+
+
+class Numbers:
+    """How far the numbers of an open store went; `mark` is what its files tell. Of one thread, the writer's."""
+
+    def __init__(self, path: Path, queues: Queues) -> None:
+        """Raises OSError."""
+        self._path, self._queues = path, queues
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._fd, self._copy_fd = (os.open(path / name, flags, 0o600) for name in ("mark", "mark.copy"))
+        self.mark = Mark(0, 0, 0, 0, CLOSED, bytes(16))
+        self.declared = False
+        """what the opening missed is declared"""
+        self._aside = False
+        """something is noted outside of the store"""
+        self._reserved_at = (0.0, 0)
+        """when numbers were last reserved, monotonic, and the number then"""
+
+    def begin(self, found: Mark, last: int, declared: bool) -> None:
+        """Go on behind `last`. Raises OSError.
+
+        While something is to be declared the mark that was found stands, so that a second crash declares it again.
+        """
+        self._aside = read_aside(self._path, found.epoch) > 0
+        self._reserved_at, self.declared = (time.monotonic(), last), declared
+        fresh = replace(found, last=last, confirmed=last, state=OPEN, boot=boot_id())
+        self.mark = fresh if declared else found
+        self.reserve(last)
+
+    def reserve(self, seq: int) -> None:
+        """Let the disk confirm that numbers up to a bound beyond `seq` may be written, in the mark and its copy.
+
+        The bound lies as far as AHEAD_S seconds go at the present rate: a power cut declares what lies before it.
+        """
+        now, (then, first) = time.monotonic(), self._reserved_at
+        rate = (seq - first) / max(now - then, 0.001)
+        before, self._reserved_at = self.mark.reserved, (now, seq)
+        try:
+            self.note(reserved=seq + int(min(RESERVE, max(FEWEST, AHEAD_S * rate))))
+            self.sync()
+            os.pwrite(self._copy_fd, self.mark.pack(), 0)
+            os.fdatasync(self._copy_fd)
+            files.sync(self._path)
+        except OSError:
+            self.mark = replace(self.mark, reserved=before)
+            raise
+
+    @property
+    def homeless(self) -> bool:
+        """Whether the mark tells that some events are in memory only."""
+        return self.mark.state == HOMELESS
+
+    def note(self, **changes: int | bytes) -> None:
+        """Write the mark with these fields changed (see Mark); the disk confirms it when it likes."""
+        ends = {kind: max(getattr(self.mark, kind), queue.last) for kind, queue in self._queues.items()}
+        self.mark = replace(self.mark, **ends, **changes)  # type: ignore[arg-type]
+        written = replace(self.mark, counter=self.mark.counter + 1)
+        try:
+            os.pwrite(self._fd, written.pack(), SLOT * (written.counter % 2))
+        except OSError:
+            with contextlib.suppress(OSError):
+                note_aside(self._path, self.mark.epoch, self.mark.last)
+                self._aside = True
+            raise
+        self.mark = written
+        if self._aside and self.declared:
+            forget_aside(self._path)
+            self._aside = False
+
+    def sync(self) -> None:
+        """Have the disk confirm the mark."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        os.close(self._fd)
+        os.close(self._copy_fd)

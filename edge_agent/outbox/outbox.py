@@ -34,6 +34,8 @@ from edge_agent.events import JSON, Encoding, Event, GapEvent, rfc3339
 from edge_agent.outbox.committer import Committer
 from edge_agent.outbox.entries import AGENT, QUEUES, Counts, Entry, Lost, Record, declaration
 from edge_agent.outbox.journal import Journal
+from edge_agent.outbox.quota import give_spare, keep_spare
+from edge_agent.outbox.reader import read
 from edge_agent.outbox.waiting import Waiting
 
 log = logging.getLogger("edge_agent")
@@ -85,7 +87,7 @@ class Outbox:
         self.lost_at_start = list(self._journal.lost)
         """what the opening missed, and declared"""
         self._declare_at_start()
-        self._journal.spare()
+        keep_spare(path)
         self._committer.thread.start()
 
     def _declare_at_start(self) -> None:
@@ -98,7 +100,7 @@ class Outbox:
             try:
                 self._committer.write(list(self._waiting.pending))
             except OSError:
-                if not self._journal.give_spare():
+                if not give_spare(self.path):
                     raise
                 self._committer.write(list(self._waiting.pending))
             self._journal.declared(self._waiting.given)
@@ -174,31 +176,15 @@ class Outbox:
         with self._state:
             for kind in kinds:
                 out += self._waiting.take_again(kind, limit - len(out), but)
-                out += self._read(kind, limit - len(out), but)
+                found, lost, damaged = read(self._journal, self._waiting, kind, limit - len(out), but)
+                out += found
+                self.counts.damaged += damaged
+                for gap in lost:
+                    self._declare(gap)
                 if not self._journal.queues[kind].unread:
-                    out += self._waiting.take_ram(kind, limit - len(out), but, self._journal.reserved)
+                    out += self._waiting.take_ram(kind, limit - len(out), but, self._journal.numbers.mark.reserved)
             self._waiting.taken.update(out)
         return out
-
-    def _read(self, kind: str, limit: int, but: Container[str]) -> list[Record]:
-        """Up to `limit` from the disk; what is of a pipeline in `but` is kept aside, as long as there is room."""
-        out: list[Record] = []
-        while len(out) < limit and self._may_pass_over(kind):
-            found, lost, damaged = self._journal.read(kind, limit - len(out))
-            fresh = [Record(item, segment) for item, segment in found]
-            passed = [record for record in fresh if record.pipeline in but]
-            self._waiting.again.extend(passed)
-            out += [record for record in fresh if record.pipeline not in but]
-            self.counts.damaged += damaged
-            for gap in lost:
-                self._declare(gap)
-            if not passed:
-                break
-        return out
-
-    def _may_pass_over(self, kind: str) -> bool:
-        """Whether what is kept aside of a kind leaves room; its segments cannot go while it is in memory."""
-        return sum(len(r.payload) for r in self._waiting.again if r.kind == kind) < self._journal.segment_bytes
 
     def done(self, *records: Record) -> None:
         """They have arrived: strike them off."""

@@ -1,14 +1,41 @@
-"""What goes when the store is full, or what waited too long: whole segments, oldest telemetry first."""
+"""Room on the disk: what is kept spare, and what goes when the store is full or it waited too long.
+
+Whole segments go, the oldest telemetry first.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_agent.events import KNOWN_TIME, Event
+from edge_agent.files import write_private
 from edge_agent.outbox.entries import QUEUES, Lost, Queue, declaration, entry, unsent
 from edge_agent.outbox.journal import Journal
 from edge_agent.outbox.segments import Segment
+
+SPARE_BYTES = 64 * 1024
+"""a segment of gap events, and what a file system takes for it"""
+
+
+def keep_spare(store: Path) -> None:
+    """Keep a few blocks of the disk, to be able to say on a full one what is lost."""
+    spare = store / "spare"
+    with contextlib.suppress(OSError):
+        # a disk that was full may have taken a part of them
+        if not spare.exists() or spare.stat().st_size < SPARE_BYTES:
+            write_private(spare, bytes(SPARE_BYTES))
+
+
+def give_spare(store: Path) -> bool:
+    """Give these blocks back to the disk; False where there were none."""
+    try:
+        (store / "spare").unlink()
+    except OSError:
+        return False
+    return True
 
 
 def make_room(journal: Journal, held: set[int], decode: Callable[[bytes], Event]) -> list[tuple[Segment, Lost | None]]:

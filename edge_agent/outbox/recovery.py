@@ -12,7 +12,8 @@ from edge_agent.events import KNOWN_TIME
 from edge_agent.outbox import marks, numbering, segments
 from edge_agent.outbox.entries import QUEUES, Lost, Preface, Queues, entry, fill, numbers, preface_of
 from edge_agent.outbox.marks import Marks
-from edge_agent.outbox.numbering import CLOSED, HOMELESS, OPEN, RESERVE, Mark
+from edge_agent.outbox.numbering import CLOSED, HOMELESS, RESERVE, Mark
+from edge_agent.outbox.segments import Segment
 
 CLOCKLESS = bytes(16)
 """the boot id where the kernel tells none"""
@@ -66,36 +67,44 @@ def recover(path: Path, queues: Queues) -> Recovered:
 
 def _numbers(path: Path, newest: int, epoch: int) -> tuple[Mark, str, int, int]:
     """The mark as it stood; why numbers from .. to may be missing, "" when none are."""
-    boot = numbering.boot_id()
+    old, whole, copied = _mark(path)
+    if old is None and newest == 0:  # a store that begins
+        return Mark(_new_epoch(), 0, 0, 0, CLOSED, numbering.boot_id()), "", 1, 0
+    if old is None:
+        top = newest + 2 * RESERVE
+        mark = Mark(epoch, newest, newest, top, HOMELESS, CLOCKLESS)
+        return mark, "the store's mark was damaged", newest + 1, top
+    same = old.boot == numbering.boot_id() != CLOCKLESS
+    aside = numbering.read_aside(path, old.epoch) if same else 0
+    if not whole:
+        first = (old.last if same and old.state != HOMELESS else old.confirmed) + 1
+        top = max(newest, old.last, old.reserved, copied, aside)
+        return old, "the store's mark was damaged", first, top
+    return (old, *_unsure(old, newest, same, aside))
+
+
+def _mark(path: Path) -> tuple[Mark | None, bool, int]:
+    """The newest mark that can be read; whether none is known to be newer; and up to where the copy reserves."""
     old, whole = numbering.read_mark(path / "mark")
     copy, _ = numbering.read_mark(path / "mark.copy")
     if old is None or (copy is not None and copy.counter > old.counter):
         old, whole = copy, False
     elif old.state == CLOSED and copy is not None:
         whole = True  # an opening since would have left a newer copy
-    if old is None and newest == 0:  # a store that begins
-        return Mark(_new_epoch(), 0, 0, 0, CLOSED, boot), "", 1, 0
-    if old is None:
-        top = newest + 2 * RESERVE
-        mark = Mark(epoch, newest, newest, top, HOMELESS, CLOCKLESS)
-        return mark, "the store's mark was damaged", newest + 1, top
-    same = old.boot == boot != CLOCKLESS
-    aside = numbering.read_aside(path, old.epoch) if same else 0
-    if not whole:
-        first = (old.last if same and old.state != HOMELESS else old.confirmed) + 1
-        top = max(newest, old.last, old.reserved, copy.reserved if copy else 0, aside)
-        return old, "the store's mark was damaged", first, top
+    return old, whole, copy.reserved if copy else 0
+
+
+def _unsure(old: Mark, newest: int, same: bool, aside: int) -> tuple[str, int, int]:
+    """Why numbers from .. to may be missing, by a mark that is whole. `same`: it was written since the boot."""
     if aside > old.last:
-        return old, "the disk had refused them", old.confirmed + 1, max(newest, aside)
-    if old.state == OPEN and same:
-        return old, "the process was killed", old.last + 1, max(newest, old.last)
-    if old.state == HOMELESS and same:
-        return old, "the disk had refused them", old.confirmed + 1, max(newest, old.last)
-    if old.state != CLOSED:
-        return old, "power cut", old.confirmed + 1, max(newest, old.reserved)
-    if newest > old.last:
-        return old, "the store's mark was damaged", old.last + 1, newest
-    return old, "", 1, 0
+        return "the disk had refused them", old.confirmed + 1, max(newest, aside)
+    if old.state == CLOSED:
+        return ("the store's mark was damaged", old.last + 1, newest) if newest > old.last else ("", 1, 0)
+    if not same:
+        return "power cut", old.confirmed + 1, max(newest, old.reserved)
+    if old.state == HOMELESS:
+        return "the disk had refused them", old.confirmed + 1, max(newest, old.last)
+    return "the process was killed", old.last + 1, max(newest, old.last)
 
 
 def _newest(queues: Queues, saved: Marks) -> tuple[int, int]:
@@ -140,21 +149,25 @@ def _gone(path: Path, queues: Queues, saved: Marks, mark: Mark, told: set[int]) 
     power_cut = mark.state != CLOSED and not mark.boot == numbering.boot_id() != CLOCKLESS
     for kind, listed in saved.live.items():
         there = {segment.first: segment for segment in queues[kind].segments}
-        after = [first for first, _, _ in listed[1:]] + [getattr(mark, kind) + 1]
+        last = getattr(mark, kind)
+        after = [first for first, _, _ in listed[1:]] + [last + 1]
         for (first, size, _), following in zip(listed, after, strict=False):
             segment = there.get(first)
-            if segment is not None:
-                end = max(queues.numbers(segment), default=0) if not size else 0
-                if power_cut or (size and segment.size >= size) or (not size and end >= getattr(mark, kind)):
-                    continue
-            name = segments.name(kind, first)
+            if segment is not None and (power_cut or _is_whole(queues, segment, size, last)):
+                continue
             held = _described(queues, saved, kind, first) or set(range(first, following))
             if not held:
                 continue
+            name = segments.name(kind, first)
             acked = set(segments.read_acks((path / name).with_suffix(".ack")))
             missing = sorted(held - queues.on_disk(min(held), max(held)) - acked - told)
             if missing:
                 yield f"{name} was {'cut short' if segment is not None else 'removed'}", missing
+
+
+def _is_whole(queues: Queues, segment: Segment, size: int, last: int) -> bool:
+    """Whether a segment is as long as it was; `size` 0: it was appended to, and holds up to the class's `last`."""
+    return segment.size >= size if size else max(queues.numbers(segment), default=0) >= last
 
 
 def _described(queues: Queues, saved: Marks, kind: str, first: int) -> set[int]:

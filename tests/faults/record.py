@@ -150,7 +150,7 @@ def work(store: Path, log: Path, seed: int, rounds: int) -> None:
     recorder = Recorder(store, log)
     clock = Clock()
     clock.now += 10_000.0 * seed
-    vars(journal)["time"] = clock
+    vars(journal)["time"] = vars(numbering)["time"] = clock
     store.mkdir(exist_ok=True)
     recorder.install()
     box = Outbox(store, "d", max_bytes=MAX_BYTES)

@@ -18,8 +18,8 @@ from edge_agent import files
 from edge_agent.errors import StoreError
 from edge_agent.events import TextEvent
 from edge_agent.outbox import numbering, waiting
-from edge_agent.outbox.journal import SPARE_BYTES
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.outbox.quota import SPARE_BYTES
 from tests.faults.record import settle
 from tests.faults.test_power_cut import declared
 
