@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -14,88 +14,103 @@ from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
 from edge_agent.events import UNREADABLE
 from edge_agent.link import topics
-from edge_agent.link.broker import FIRST_PAUSE_S, Broker, said, wait_before
+from edge_agent.link.broker import Broker, Pauses, said
 from edge_agent.link.signing import Signer
 from edge_agent.link.wire import Client, MQTTMessage, ReasonCode, close, turn
 
 CONNECTED = "connected"
 
+Heard: TypeAlias = tuple[str, bytes, bool] | str
+"""topic, payload, and whether it was retained; or what happened to the connection, one line"""
+
+
+class _RefusedError(LinkError):
+    """The broker does not let us hear, and will not the next time."""
+
 
 def listen(
     mqtt: Mqtt, filters: list[str], stop: threading.Event, ack: bool = False, signer: Signer | None = None
-) -> Iterator[tuple[str, bytes, bool] | str]:
+) -> Iterator[Heard]:
     """Yield (topic, payload, retained) of each message, and a str when the connection changes, until `stop`.
 
     `ack`: acknowledge each event to its device, signed by `signer`, once the next message is asked for.
     Reconnects for ever with the pauses of the link. Raises LinkError when the broker refuses the connection.
     """
-    broker = Broker(mqtt)
-    heard: list[tuple[str, bytes, bool] | str] = []
-    refused: list[str] = []
-
-    answered = False
-
-    def on_connect(client: Any, _: Any, __: Any, reason: Any, ___: Any) -> None:
-        nonlocal answered
-        answered = True
-        if reason.is_failure:
-            refused.append(reason.getName())
-        else:
-            client.subscribe([(topic, 1) for topic in filters])
-
-    def on_subscribe(client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
-        denied = [topic for topic, reason in zip(filters, reasons, strict=False) if reason.is_failure]
-        if denied:
-            refused.append(f"subscription denied: {', '.join(denied)}")
-        else:
-            heard.append(CONNECTED)
-
-    def on_message(client: Any, _: Any, message: MQTTMessage) -> None:
-        if client.passed_over:
-            heard.append(f"{message.topic}: a message of {client.passed_over} bytes was passed over")
-            client.passed_over = 0
-            return
-        heard.append((message.topic, bytes(message.payload), message.retain))
-
-    wait = FIRST_PAUSE_S
+    broker, pauses = Broker(mqtt), Pauses(mqtt.longest_pause_s)
     while not stop.is_set():
-        client, answered, why = None, False, "the connection was lost"
         try:
-            broker.choose()
-            deadline = time.monotonic() + broker.patience
-            client = broker.client()
-            client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
-            broker.connect(client)
-            alive = True
-            while alive and not stop.is_set():
-                alive = turn(client, None, 0.1)
-                if not answered and (not alive or time.monotonic() > deadline):
-                    why = "the broker does not answer the connect" if alive else broker.why(client) or broker.closed
-                    break
-                if refused:
-                    raise LinkError(f"{mqtt.url}: {refused[0]}; check user, password and the broker's rights")
-                if heard:
-                    wait = FIRST_PAUSE_S
-                    broker.worked()
-                while heard:
-                    message = heard.pop(0)
-                    yield message
-                    if ack and not isinstance(message, str):
-                        _acknowledge(client, message[0], message[1], signer)
-        except LinkError as error:
-            if refused:
-                raise
-            why = f"{broker.host}:{broker.port}: {error}"
-        except OSError as error:
+            why = yield from _connected(broker, filters, stop, ack, signer, pauses)
+        except _RefusedError:
+            raise
+        except (LinkError, OSError) as error:
             why = f"{broker.host}:{broker.port}: {said(error)}"
-        finally:
-            if client is not None:
-                close(client)
         if not stop.is_set():
             yield why
         if not broker.more:
-            stop.wait(wait_before(wait))
-            wait = min(mqtt.longest_pause_s, wait * 2)
+            stop.wait(pauses.next())
+
+
+def _connected(
+    broker: Broker, filters: list[str], stop: threading.Event, ack: bool, signer: Signer | None, pauses: Pauses
+) -> Generator[Heard, None, str]:
+    """What is heard over one connection; returns why that ended."""
+    broker.choose()
+    deadline = time.monotonic() + broker.patience
+    client = broker.client()
+    ear = _Ear(client, filters)
+    try:
+        broker.connect(client)
+        alive = True
+        while alive and not stop.is_set():
+            alive = turn(client, None, 0.1)
+            if not ear.answered and (not alive or time.monotonic() > deadline):
+                return "the broker does not answer the connect" if alive else broker.why(client) or broker.closed
+            if ear.refused:
+                raise _RefusedError(f"{broker.mqtt.url}: {ear.refused}; check user, password and the broker's rights")
+            if ear.heard:
+                pauses.restart()
+                broker.worked()
+            while ear.heard:
+                message = ear.heard.pop(0)
+                yield message
+                if ack and not isinstance(message, str):
+                    _acknowledge(client, message[0], message[1], signer)
+        return "the connection was lost"
+    finally:
+        close(client)
+
+
+class _Ear:
+    """The callbacks of a client: they subscribe, and note what came."""
+
+    def __init__(self, client: Client, filters: list[str]) -> None:
+        self.filters = filters
+        self.heard: list[Heard] = []
+        self.refused = ""
+        self.answered = False
+        """the broker has answered the connect"""
+        client.on_connect, client.on_subscribe, client.on_message = self._connect, self._subscribe, self._message
+
+    def _connect(self, client: Any, _: Any, __: Any, reason: Any, ___: Any) -> None:
+        self.answered = True
+        if reason.is_failure:
+            self.refused = reason.getName()
+        else:
+            client.subscribe([(topic, 1) for topic in self.filters])
+
+    def _subscribe(self, client: Any, _: Any, mid: int, reasons: list[ReasonCode], __: Any) -> None:
+        denied = [topic for topic, reason in zip(self.filters, reasons, strict=False) if reason.is_failure]
+        if denied:
+            self.refused = f"subscription denied: {', '.join(denied)}"
+        else:
+            self.heard.append(CONNECTED)
+
+    def _message(self, client: Any, _: Any, message: MQTTMessage) -> None:
+        if client.passed_over:
+            self.heard.append(f"{message.topic}: a message of {client.passed_over} bytes was passed over")
+            client.passed_over = 0
+            return
+        self.heard.append((message.topic, bytes(message.payload), message.retain))
 
 
 def _acknowledge(client: Client, topic: str, payload: bytes, signer: Signer | None) -> None:

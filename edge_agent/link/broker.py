@@ -155,6 +155,17 @@ def said(error: Exception) -> str:
     return text or str(error) or type(error).__name__
 
 
-def wait_before(wait: float) -> float:
-    """A wait of `wait` seconds with jitter, so that a fleet does not come back in one moment."""
-    return wait * random.uniform(0.25, 1.0)
+class Pauses:
+    """The waits between two connects: each doubles, up to `longest` seconds, until one of them has worked."""
+
+    def __init__(self, longest: float) -> None:
+        self.longest, self.seconds = longest, FIRST_PAUSE_S
+
+    def restart(self) -> None:
+        """It has worked: the next wait is short."""
+        self.seconds = FIRST_PAUSE_S
+
+    def next(self) -> float:
+        """Seconds to wait now, with jitter, so that a fleet does not come back in one moment."""
+        wait, self.seconds = min(self.longest, self.seconds), min(self.longest, self.seconds * 2)
+        return wait * random.uniform(0.25, 1.0)

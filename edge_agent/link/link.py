@@ -18,7 +18,7 @@ from typing import Any
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, LinkError
 from edge_agent.link import topics
-from edge_agent.link.broker import CONNACK_S, FIRST_PAUSE_S, Broker, said, wait_before
+from edge_agent.link.broker import CONNACK_S, Broker, Pauses, said
 from edge_agent.link.budget import Budget
 from edge_agent.link.connect import Connector, client_id
 from edge_agent.link.delivery import Delivery
@@ -158,7 +158,7 @@ class Link:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        pause, longest = FIRST_PAUSE_S, self.broker.mqtt.longest_pause_s
+        pauses = Pauses(self.broker.mqtt.longest_pause_s)
         while not self._over():
             sent = self.delivery.sent
             blamed = self._stay_connected()
@@ -166,13 +166,11 @@ class Link:
             if self._over():
                 break
             if blamed or (self.delivery.sent > sent and (self._brief < TAKEN or self.flight.careful)):
-                pause = FIRST_PAUSE_S
+                pauses.restart()
             if self._taken_over:  # two that take the session from each other in turn help nobody
-                pause = TAKEN_S
-            if self.broker.more:  # addresses of the same broker
-                continue
-            self._rest(wait_before(min(pause, longest)))
-            pause = min(longest, pause * 2)
+                pauses.seconds = TAKEN_S
+            if not self.broker.more:  # no other address of it is to be tried first
+                self._rest(pauses.next())
         self._wake.close()
 
     def _over(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.config import Mqtt
 from edge_agent.events import TextEvent
-from edge_agent.link import link as link_link
+from edge_agent.link import broker as broker_module
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
 from tests.broker import broker, until
@@ -23,7 +23,7 @@ Net = tuple[Outbox, Proxy, Consumer, Link]
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
     """A link that sends through a proxy what a consumer hears from the broker directly."""
-    monkeypatch.setattr(link_link, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(broker_module, "FIRST_PAUSE_S", 0.05)
     box = Outbox(tmp_path / "store", "d")
     with (
         broker(tmp_path, config=PERSISTENT.format(tmp_path)) as server,

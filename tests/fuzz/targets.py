@@ -35,7 +35,7 @@ from edge_agent.errors import ConfigError, InputError, ManifestError, SourceErro
 from edge_agent.events import UNREADABLE, TextEvent
 from edge_agent.gate.read import Reading
 from edge_agent.gate.trial import Agree, Limits, Prove, Read, Result, Variant
-from edge_agent.link import blame
+from edge_agent.link import blame, broker
 from edge_agent.link import link as link_module
 from edge_agent.link.acks import names
 from edge_agent.link.link import Link
@@ -176,7 +176,7 @@ def packets() -> Iterator[Target]:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         server.settimeout(30)
         for room, name, value in (
-            (link_module, "FIRST_PAUSE_S", 0.001), (link_module, "CONNACK_S", 0.5),
+            (broker, "FIRST_PAUSE_S", 0.001), (link_module, "CONNACK_S", 0.5),
             (blame, "QUIET_S", 0.001), (blame, "AGAIN_S", (0.001, 0.002)), (blame, "WAIT_S", (0.001, 0.002)),
         ):  # fmt: skip
             stack.enter_context(patch.object(room, name, value))

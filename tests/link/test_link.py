@@ -20,7 +20,6 @@ from edge_agent.errors import ConfigError, LinkError
 from edge_agent.events import TextEvent, rfc3339
 from edge_agent.link import acks, blame, wire
 from edge_agent.link import broker as broker_module
-from edge_agent.link import link as link_link
 from edge_agent.link.budget import Budget
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
@@ -52,7 +51,7 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
 
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_link, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(broker_module, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(blame, "QUIET_S", 0.05)
     monkeypatch.setattr(blame, "AGAIN_S", (0.01, 0.05))
     monkeypatch.setattr(blame, "WAIT_S", (2.0, 8.0))
