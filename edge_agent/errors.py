@@ -20,7 +20,8 @@ address, as it goes into logs, states and replies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from edge_agent.redact import redact
 
@@ -74,6 +75,15 @@ class StoreError(EdgeAgentError):
 
 class LinkError(EdgeAgentError):
     """The broker cannot be used at all."""
+
+
+@contextmanager
+def within(what: str) -> Iterator[None]:
+    """An EdgeAgentError from here says first what it happened in."""
+    try:
+        yield
+    except EdgeAgentError as error:
+        raise type(error)(f"{what}: {error}") from None
 
 
 def nearest(given: str, known: Iterable[str], meant: Mapping[str, str] | None = None, cutoff: float = 0.6) -> str:

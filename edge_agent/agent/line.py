@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import paths
 from edge_agent.config import Pipeline
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.errors import ConfigError, EdgeAgentError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task
@@ -70,28 +70,30 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
 
     Raises an EdgeAgentError, one line that names the pipeline.
     """
-    try:
-        try:
-            opened = open_source(parse_uri(pipe.source), subscribe=subscribe, resume_at=resume_at)
-            if pipe.isolate:
-                from edge_agent.sources.isolated import isolated
-
-                opened = isolated(parse_uri(pipe.source), opened)
-        except EdgeAgentError as error:
-            raise type(error)(f"source: {error}") from None
+    with within(f"pipeline {pipe.name}"):
+        opened = _open(pipe, subscribe, resume_at)
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         if not teams[0] and opened.yields is not Text:
             raise ConfigError(f"tasks: {fitting(opened.yields)}")
         if opened.yields is Text and pipe.report not in (None, "every") and not _folds_texts(pipe):
             raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
-    except EdgeAgentError as error:
-        raise type(error)(f"pipeline {pipe.name}: {error}") from None
     room = 1 if opened.live else opened.yields.room
     old = TOO_OLD if opened.live else math.inf
     box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
     return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
+
+
+def _open(pipe: Pipeline, subscribe: Subscribe | None, resume_at: int | None) -> Opened:
+    with within("source"):
+        uri = parse_uri(pipe.source)
+        opened = open_source(uri, subscribe=subscribe, resume_at=resume_at)
+        if not pipe.isolate:
+            return opened
+        from edge_agent.sources.isolated import isolated
+
+        return isolated(uri, opened)
 
 
 def first_sample(line: Line) -> tuple[bool | None, str]:
@@ -189,10 +191,8 @@ def make_tasks(
     EdgeAgentError.
     """
     uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
-    try:
+    with within("tasks"):
         check_order(yields, [uri.scheme for uri in uris])
-    except ConfigError as error:
-        raise ConfigError(f"tasks: {error}") from None
     tasks: list[Task] = []
     uses: list[dict[str, str]] = []
     for number, uri in enumerate(uris):
@@ -207,10 +207,8 @@ def make_tasks(
             tasks.append(kept[number])
             asked |= used[number]
         else:
-            try:
+            with within("tasks"):
                 tasks.append(make_task(uri, ask, paths.home()))
-            except EdgeAgentError as error:
-                raise type(error)(f"tasks: {error}") from None
         uses.append(asked)
     check_chain(yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
     return tasks, uses
