@@ -22,26 +22,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-__all__ = [
-    "LARGEST",
-    "SESSION_S",
-    "V5",
-    "Address",
-    "Asking",
-    "Client",
-    "MQTTMessage",
-    "PahoClient",
-    "ReasonCode",
-    "Wake",
-    "WebsocketConnectionError",
-    "close",
-    "comes_for",
-    "gathered",
-    "make_client",
-    "open_connection",
-    "subscribe",
-    "turn",
-]
+__all__ = ["MQTTMessage", "PahoClient", "ReasonCode", "WebsocketConnectionError"]
+"""what is handed on of paho"""
 
 SILENCE_MS = 10_000
 """milliseconds that sent bytes may go without a TCP acknowledgement: finds a black hole before the keepalive does"""
@@ -260,29 +242,37 @@ def turn(client: Client, wake: int | None, timeout: float) -> bool:
     sock = client.socket()
     if sock is None:
         return False
-    pending = getattr(sock, "pending", None)  # of TLS, and of paho's WebSockets
-    held = client.readable or (pending is not None and pending() > 0)
-    if held:
-        timeout = 0
+    held = client.readable or _holds(sock)
     readers: list[Any] = [sock] if wake is None else [sock, wake]
     try:
-        readable, writable, _ = select.select(readers, [sock] if client.want_write() else [], [], timeout)
+        readable, writable, _ = select.select(
+            readers, [sock] if client.want_write() else [], [], 0 if held else timeout
+        )
     except (OSError, ValueError):
         return False
     if wake in readable:
         with contextlib.suppress(BlockingIOError):
             os.read(wake, 4096)  # type: ignore[arg-type]
-    ok = MQTTErrorCode.MQTT_ERR_SUCCESS
-    if writable:
-        try:
-            client.flush()
-        except OSError:
-            return False
-        if client.loop_write() != ok:
-            return False
-    if (sock in readable or held) and client.loop_read() != ok:
+    if writable and not _written(client):
         return False
-    return client.loop_misc() == ok and client.socket() is not None
+    if (sock in readable or held) and client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+        return False
+    return client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS and client.socket() is not None
+
+
+def _holds(sock: Any) -> bool:
+    """Whether a socket of TLS, or of paho's WebSockets, has bytes of which `select` does not know."""
+    pending = getattr(sock, "pending", None)
+    return pending is not None and pending() > 0
+
+
+def _written(client: Client) -> bool:
+    """Write what waits, as far as the socket takes it; False when the connection broke."""
+    try:
+        client.flush()
+    except OSError:
+        return False
+    return client.loop_write() == MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def close(client: Client) -> None:

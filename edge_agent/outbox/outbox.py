@@ -148,14 +148,8 @@ class Outbox:
 
     def _declare(self, lost: Lost) -> int:
         """Put a gap event; its number."""
-        gap = GapEvent(
-            pipeline=AGENT,
-            at=rfc3339(time.time()),
-            first=lost.first,
-            last=lost.last,
-            count=lost.count,
-            why=lost.why,
-        )
+        at = rfc3339(time.time())
+        gap = GapEvent(pipeline=AGENT, at=at, first=lost.first, last=lost.last, count=lost.count, why=lost.why)
         with self._state:
             self.counts.dropped += lost.count - lost.known
             self.gaps.append(lost)
