@@ -1,6 +1,6 @@
 """``camera:N``, ``camera:/dev/videoN``, ``rtsp://…`` and ``rtsps://…``: what cv2.VideoCapture reads, under watch.
 
-Options: those of watch.RULES; ``fps=N`` keeps about N frames a second; ``width=``, ``height=``, ``fps=`` and
+Options: those of judge.RULES; ``fps=N`` keeps about N frames a second; ``width=``, ``height=``, ``fps=`` and
 ``fourcc=MJPG`` are asked of a V4L2 camera, which may do otherwise.
 """
 
@@ -21,8 +21,9 @@ from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.pictures.read import STREAM as PICTURES
 from edge_agent.pictures.read import Limits, as_jpegs, bgr, cv2, decode
 from edge_agent.sources import Here, Opened
+from edge_agent.sources.judge import RULES, Rules, rules
 from edge_agent.sources.tunnel import Tunnel
-from edge_agent.sources.watch import OPENING, RULES, Rules, StreamReader, queued, rules, thinner, watch
+from edge_agent.sources.watch import OPENING, StreamReader, queued, thinner, watch
 from edge_agent.sources.web import STEPS, led
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, choice, number, option, whole

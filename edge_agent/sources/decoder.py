@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import threading
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,6 +23,19 @@ from edge_agent.device import sandbox
 from edge_agent.device.room import Room
 
 PR_SET_PDEATHSIG = 1
+
+
+def _log_to(say: Callable[[logging.LogRecord], None], level: int) -> None:
+    """Our log goes to `say`, and nowhere else."""
+
+    class Passed(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record)
+
+    log = logging.getLogger("edge_agent")
+    log.addHandler(Passed())
+    log.propagate = False
+    log.setLevel(level)
 
 
 def main() -> None:
@@ -55,14 +69,7 @@ def main() -> None:
         while not stop.wait(ALIVE):
             say(Alive())
 
-    class Passed(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            say(Said(record.levelno, record.getMessage()[:LONGEST]))
-
-    log = logging.getLogger("edge_agent")
-    log.addHandler(Passed())
-    log.propagate = False
-    log.setLevel(asked.level)
+    _log_to(lambda record: say(Said(record.levelno, record.getMessage()[:LONGEST])), asked.level)
     threading.Thread(target=live, daemon=True).start()
     try:
         for item in open_source(asked.source).run(stop):

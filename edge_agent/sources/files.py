@@ -21,7 +21,7 @@ import numpy as np
 from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.pictures.read import MOST_PIXELS, Limits, as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.watch import Judge, Rules
+from edge_agent.sources.judge import Judge, Rules
 from edge_agent.types import Frame, StreamState
 from edge_agent.uri import Uri, choice, number, switch
 

@@ -3,7 +3,7 @@
 Own reader, because it knows what FFmpeg hides: a corrupt part, a server that drips, the reason of a refusal. Any other
 kind of video over HTTP goes to FFmpeg, but for playlists: they lead anywhere, to what is seconds old.
 
-Options: those of watch.RULES, ``ca`` and ``verify`` as in camera.trust; ``fps=N`` keeps about N frames a second, and is
+Options: those of judge.RULES, ``ca`` and ``verify`` as in camera.trust; ``fps=N`` keeps about N frames a second, and is
 how often a single picture is fetched (once a second when not given); ``megapixels=`` and ``megabytes=`` bound one
 picture, so that a camera that is not what it seems takes no memory.
 """
@@ -25,8 +25,9 @@ from edge_agent.pictures.formats import JPEG, PNG
 from edge_agent.pictures.read import decode
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.camera import STREAM, address, bounds, open_stream, reach, shown, trust
+from edge_agent.sources.judge import rules
 from edge_agent.sources.parts import jpegs, multipart
-from edge_agent.sources.watch import OPENING, StreamReader, rules, thinner, watch
+from edge_agent.sources.watch import OPENING, StreamReader, thinner, watch
 from edge_agent.sources.web import Login, get, reason
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, number
@@ -130,23 +131,10 @@ def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: 
     A single JPEG may come without a length too: where the answer ends behind the first one, it is asked for again.
     """
     what, gone = camera.what, threading.Event()
-    poller = select.poll()
-    poller.register(answer.fileno(), select.POLLIN)
+    parts = _parts(camera, answer, boundary, first, gone)
     wanted = thinner(camera.fps)
     bad = count = 0
     single: StreamReader | None = None
-
-    def more() -> bytes:
-        return _more(answer, what, gone)
-
-    def arrived() -> bool:
-        return bool(poller.poll(0))
-
-    parts: Iterator[bytes]
-    if boundary is None:
-        parts = jpegs(more, what, camera.patience, camera.limits.size, arrived, first)
-    else:
-        parts = multipart(more, what, camera.patience, camera.limits.size, arrived, boundary, first)
 
     def read() -> Frame | None:
         nonlocal bad, count, single
@@ -175,6 +163,22 @@ def _stream(camera: _Camera, answer: HTTPResponse, boundary: str | None, first: 
         raise SourceError(f"{what}: the stream ended")
 
     return StreamReader(read, answer.close, gone.set)
+
+
+def _parts(
+    camera: _Camera, answer: HTTPResponse, boundary: str | None, first: bytes, gone: threading.Event
+) -> Iterator[bytes]:
+    """The pictures of an answer as bytes, as `_stream` takes them."""
+    poller = select.poll()
+    poller.register(answer.fileno(), select.POLLIN)
+    more = partial(_more, answer, camera.what, gone)
+
+    def arrived() -> bool:
+        return bool(poller.poll(0))
+
+    if boundary is None:
+        return jpegs(more, camera.what, camera.patience, camera.limits.size, arrived, first)
+    return multipart(more, camera.what, camera.patience, camera.limits.size, arrived, boundary, first)
 
 
 def _more(answer: HTTPResponse, what: str, gone: threading.Event) -> bytes:

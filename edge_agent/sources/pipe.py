@@ -1,7 +1,7 @@
 """``pipe:COMMAND?width=W&height=H&format=F``: raw frames from the standard output of a program.
 
 For what cv2 cannot open: CSI cameras (rpicam-vid), GStreamer (gst-launch-1.0 … ! fdsink), ffmpeg. No shell: the
-command is split as a shell would split it, and quotes work. Further options: those of watch.RULES, ``fps=N``.
+command is split as a shell would split it, and quotes work. Further options: those of judge.RULES, ``fps=N``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from edge_agent.errors import ConfigError, SourceError
 from edge_agent.pictures.read import bgr, cv2
 from edge_agent.programs import which
 from edge_agent.sources import Here, Opened
-from edge_agent.sources.watch import RULES, TICK, StreamReader, rules, thinner, watch
+from edge_agent.sources.judge import RULES, rules
+from edge_agent.sources.watch import TICK, StreamReader, thinner, watch
 from edge_agent.types import Frame, Pixels
 from edge_agent.uri import Uri, choice, number, whole
 
@@ -88,22 +89,8 @@ def _start(command: list[str], width: int, height: int, layout: str, fps: float)
 
     It is killed with the thread that calls this, so also where the agent is killed; what it started itself is not.
     """
-    try:
-        program = subprocess.Popen(
-            [*_tied(), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise SourceError(f"{command[0]}: cannot be started ({error.strerror})") from None
-    assert program.stdout is not None and program.stderr is not None
-    stdout = program.stdout
+    program, stdout = _started(command)
     out = stdout.fileno()
-    # a frame is megabytes, a pipe 64 KiB; the system may allow no more to this user
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, 1 << 20)
     gone = threading.Event()
     last_words = bytearray()
     closed = threading.Event()
@@ -138,6 +125,25 @@ def _start(command: list[str], width: int, height: int, layout: str, fps: float)
         closed.set()
 
     return StreamReader(read, close, abort)
+
+
+def _started(command: list[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """The program, and what it writes. SourceError."""
+    try:
+        program = subprocess.Popen(
+            [*_tied(), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SourceError(f"{command[0]}: cannot be started ({error.strerror})") from None
+    assert program.stdout is not None
+    # a frame is megabytes, a pipe 64 KiB; the system may allow no more to this user
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(program.stdout.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+    return program, program.stdout
 
 
 def _pixels(buffer: bytearray, width: int, height: int, layout: str) -> Pixels:

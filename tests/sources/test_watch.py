@@ -12,7 +12,8 @@ import pytest
 
 from edge_agent.errors import SourceError
 from edge_agent.sources import Opened
-from edge_agent.sources.watch import MOST_HUNG, Judge, Rules, StreamReader, queued, thinner, watch
+from edge_agent.sources.judge import Judge, Rules
+from edge_agent.sources.watch import MOST_HUNG, StreamReader, queued, thinner, watch
 from edge_agent.types import Frame, Pixels, StreamState
 from tests.sources.servers import running
 
