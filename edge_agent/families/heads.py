@@ -29,15 +29,17 @@ def heads(outputs: Outputs, width: int, height: int, names: int = 0, task: str =
 
 def _two(outputs: Outputs, width: int, height: int, names: int) -> list[Guess]:
     """Boxes and scores, the boxes perhaps as [1, N, 1, 4]; or boxes and the masks of a segmentation."""
-    thin = [spec for spec in outputs if len(spec.shape) == 4 and spec.shape[2:] == (1, 4)]
-    flat = [spec for spec in outputs if len(spec.shape) == 3]
-    if len(outputs) != 2 or not (flat or thin):
+    if len(outputs) != 2:
         return []
-    if len(flat) + len(thin) == 2:
-        found = pair([_thick(spec) if spec in thin else spec for spec in outputs], width, height, names)
-        return [guess for guess in found if not thin or guess.family in ("box-scores", "ssd-decoded")]
-    masks = [spec for spec in outputs if len(spec.shape) in (4, 5)]
-    return [Guess("yolov8-seg", 0, f"output {shape(*flat)} and masks {shape(*masks)}")] if flat and masks else []
+    thick = [_thick(spec) for spec in outputs]
+    if all(len(spec.shape) == 3 for spec in thick):
+        found = pair(thick, width, height, names)
+        # the usual ones give their boxes without that axis
+        return [guess for guess in found if thick == list(outputs) or guess.family in ("box-scores", "ssd-decoded")]
+    first, second = sorted(outputs, key=lambda spec: len(spec.shape))
+    if (len(first.shape), len(second.shape)) not in ((3, 4), (3, 5)):
+        return []
+    return [Guess("yolov8-seg", 0, f"output {shape(first)} and masks {shape(second)}")]
 
 
 def _columns(outputs: Outputs, width: int, height: int, names: int) -> list[Guess]:
@@ -61,5 +63,7 @@ _FORMS = (_two, _columns, _counted, _levels)
 
 
 def _thick(spec: TensorSpec) -> TensorSpec:
-    """Boxes [1, N, 1, 4] as [1, N, 4]."""
+    """Boxes [1, N, 1, 4] as [1, N, 4]; others as they are."""
+    if len(spec.shape) != 4 or spec.shape[2:] != (1, 4):
+        return spec
     return TensorSpec(spec.name, (*spec.shape[:2], 4), spec.dtype, spec.scale, spec.zero_point)

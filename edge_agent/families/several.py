@@ -58,15 +58,12 @@ def _paired(boxes: TensorSpec, scores: TensorSpec, n: int | None, classes: int, 
 def finished(outputs: tuple[TensorSpec, ...], width: int, height: int) -> list[Guess]:
     """Boxes [1, N, 4] (or [1, N, 5] with the score), and columns of N; all of them also without the 1."""
     seen = ", ".join(f"{spec.name} {shape(spec)}" for spec in outputs)
-    found = [s for s in outputs if len(s.shape) in (2, 3) and s.shape[-1] in (4, 5)]
-    if not found and len(outputs) == 4 and all(len(s.shape) < 2 for s in outputs[1:]):
+    found = [spec for spec in outputs if len(spec.shape) in (2, 3) and spec.shape[-1] in (4, 5)]
+    if not found and len(outputs) == 4 and all(len(spec.shape) < 2 for spec in outputs[1:]):
         return [Guess("ssd", 0, f"four outputs without shapes, {seen}, as the detection post-process gives them")]
-    if len(found) != 1:
+    if len(found) != 1 or not _has_columns(found[0], outputs):
         return []
     (boxes,) = found
-    columns = [s for s in outputs if s is not boxes and s.shape == boxes.shape[:-1]]
-    if len(columns) != (2 if boxes.shape[-1] == 4 else 1):
-        return []
     if boxes.shape[-2] in counts(width, height):
         return [Guess("cells-finished", 0, f"{seen}: a box, the best class and its score for each cell")]
     corners = Guess("finished", 0, f"{seen}: finished boxes left, top, right, bottom, classes and scores")
@@ -74,5 +71,14 @@ def finished(outputs: tuple[TensorSpec, ...], width: int, height: int) -> list[G
     if boxes.shape[-1] == 5:
         return [corners]
     words = " ".join(spec.name.lower() for spec in outputs)
-    theirs = any(word in words for word in ("label", "num_dets", "num_predictions", "det_boxes"))
-    return [corners, usual] if theirs else [usual, corners]
+    return [corners, usual] if any(word in words for word in CORNERS) else [usual, corners]
+
+
+CORNERS = ("label", "num_dets", "num_predictions", "det_boxes")
+"""words in the names of outputs that give left, top, right, bottom"""
+
+
+def _has_columns(boxes: TensorSpec, outputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether classes and scores stand beside the boxes, or classes alone where the score is in the boxes."""
+    columns = [spec for spec in outputs if spec is not boxes and spec.shape == boxes.shape[:-1]]
+    return len(columns) == (2 if boxes.shape[-1] == 4 else 1)

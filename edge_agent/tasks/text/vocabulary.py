@@ -21,9 +21,7 @@ def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: 
     rules = rules or Rules()
     try:
         # some editors begin a text with a byte order mark
-        lines = read_regular(source or path, MOST_PART).decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise ManifestError(f"{path}: vocabulary cannot be read: {error.strerror}") from None
+        lines = _bytes(path, source, "vocabulary").decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: vocabulary cannot be read: {error}") from None
     vocab = {line.rstrip("\r"): i for i, line in enumerate(lines) if line.rstrip("\r")}
@@ -50,9 +48,7 @@ def from_json(path: Path, rules: Rules | None = None, source: Path | None = None
     """
     rules = rules or Rules()
     try:
-        table = msgspec.json.decode(read_regular(source or path, MOST_PART))
-    except OSError as error:
-        raise ManifestError(f"{path}: tokenizer cannot be read: {error.strerror}") from None
+        table = msgspec.json.decode(_bytes(path, source, "tokenizer"))
     except (msgspec.DecodeError, RecursionError) as error:
         raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
     model = _part(path, table, "model", "WordPiece")
@@ -61,15 +57,16 @@ def from_json(path: Path, rules: Rules | None = None, source: Path | None = None
     vocab = model.get("vocab")
     if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
         raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
-    lowercase = bool(normal.get("lowercase", True)) if rules.lowercase is None else rules.lowercase
-    strip = normal.get("strip_accents") if rules.strip_accents is None else rules.strip_accents
-    spaced = bool(normal.get("handle_chinese_chars", True)) if rules.space_cjk is None else rules.space_cjk
+
+    def said(own: bool | None, key: str) -> bool:
+        return bool(normal.get(key, True)) if own is None else own
+
     return WordPiece(
         vocab,
-        lowercase=lowercase,
-        strip_accents=strip,
-        clean=bool(normal.get("clean_text", True)),
-        space_cjk=spaced,
+        lowercase=said(rules.lowercase, "lowercase"),
+        strip_accents=normal.get("strip_accents") if rules.strip_accents is None else rules.strip_accents,
+        clean=said(None, "clean_text"),
+        space_cjk=said(rules.space_cjk, "handle_chinese_chars"),
         prefix=str(model.get("continuing_subword_prefix", "##")),
         max_chars=int(model.get("max_input_chars_per_word", MAX_CHARS)),
         unknown=rules.unknown or str(model.get("unk_token", "[UNK]")),
@@ -80,19 +77,24 @@ def from_json(path: Path, rules: Rules | None = None, source: Path | None = None
     )
 
 
+def _bytes(path: Path, source: Path | None, what: str) -> bytes:
+    """The bytes of a file, or of `source` in its place."""
+    try:
+        return read_regular(source or path, MOST_PART)
+    except OSError as error:
+        raise ManifestError(f"{path}: {what} cannot be read: {error.strerror}") from None
+
+
 def _part(path: Path, table: Any, key: str, expected: str) -> dict[str, Any]:
     """One part of a tokenizer.json, a sequence of that alone looked through."""
     part = table.get(key) if isinstance(table, dict) else None
     rows = part.get(f"{key}s") if isinstance(part, dict) and part.get("type") == "Sequence" else None
-    if isinstance(rows, list) and len(rows) == 1:
-        part = rows[0]
-    elif isinstance(rows, list):
-        kinds = ", ".join(str(row.get("type")) if isinstance(row, dict) else "?" for row in rows)
-        raise ManifestError(f"{path}: {key} is {kinds}; only {expected} is understood; use a BERT model's tokenizer")
-    found = part.get("type", expected) if isinstance(part, dict) else None
-    if not isinstance(part, dict) or found != expected:
+    rows = rows if isinstance(rows, list) else [part]
+    kinds = [row.get("type", expected) if isinstance(row, dict) else None for row in rows]
+    if kinds != [expected]:
+        found = ", ".join(map(str, kinds))
         raise ManifestError(f"{path}: {key} is {found}, only {expected} is understood; use a BERT model's tokenizer")
-    return part
+    return dict(rows[0])
 
 
 def _marks(
@@ -106,21 +108,24 @@ def _marks(
     if part is None:
         return rules.cls or "[CLS]", rules.sep or "[SEP]", pad
     try:
-        if part["type"] in ("BertProcessing", "RobertaProcessing"):
-            return int(part["cls"][1]), int(part["sep"][1]), pad
-        if part["type"] == "TemplateProcessing":
-            first, text, last = part["single"]
-            if text["Sequence"]["id"] == "A":
-                ids = [part["special_tokens"][mark["SpecialToken"]["id"]]["ids"] for mark in (first, last)]
-                (cls,), (sep,) = ids
-                return int(cls), int(sep), pad
+        return (*_put(part), pad)
     except (LookupError, TypeError, ValueError):
-        pass
-    kind = part.get("type") if isinstance(part, dict) else part
+        kind = part.get("type") if isinstance(part, dict) else part
     raise ManifestError(
         f"{path}: post_processor is {kind} of another form than one piece, the text, one piece; use a BERT model's "
         "tokenizer"
     )
+
+
+def _put(part: dict[str, Any]) -> tuple[int, int]:
+    """Ids of what a post-processor puts first and last. LookupError, TypeError or ValueError for another form."""
+    if part["type"] in ("BertProcessing", "RobertaProcessing"):
+        return int(part["cls"][1]), int(part["sep"][1])
+    first, text, last = part["single"]
+    if part["type"] != "TemplateProcessing" or text["Sequence"]["id"] != "A":
+        raise ValueError
+    (cls,), (sep,) = (part["special_tokens"][mark["SpecialToken"]["id"]]["ids"] for mark in (first, last))
+    return int(cls), int(sep)
 
 
 def _added(path: Path, table: dict[str, Any], vocab: dict[str, int]) -> list[AddedToken]:

@@ -264,19 +264,26 @@ class _Added:
         """(token, or None for what lies between two, start, end), in order, nothing left out."""
         done = 0
         for match in self.pattern.finditer(text) if self.pattern else ():
-            start, end = match.span()
             token = self.tokens[match[0]]
-            if token.single_word and ((start and in_word(text[start - 1])) or (text[end:] and in_word(text[end]))):
+            if token.single_word and _within_a_word(text, *match.span()):
                 continue
-            if token.lstrip:
-                while start > done and BLANK.fullmatch(text[start - 1]):
-                    start -= 1
-            if token.rstrip:
-                spaces = BLANK.match(text, end)
-                end = spaces.end() if spaces else end
+            start, end = _with_spaces(text, token, *match.span(), done)
             if done < start:
                 yield None, done, start
             yield token, max(start, done), end
             done = end
         if done < len(text):
             yield None, done, len(text)
+
+
+def _within_a_word(text: str, start: int, end: int) -> bool:
+    """Whether what stands before or behind goes on with a word."""
+    return (start > 0 and in_word(text[start - 1])) or (end < len(text) and in_word(text[end]))
+
+
+def _with_spaces(text: str, token: AddedToken, start: int, end: int, done: int) -> tuple[int, int]:
+    """The place of a token with the spaces that belong to it, not before `done`."""
+    while token.lstrip and start > done and BLANK.fullmatch(text[start - 1]):
+        start -= 1
+    spaces = BLANK.match(text, end) if token.rstrip else None
+    return start, spaces.end() if spaces else end
