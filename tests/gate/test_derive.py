@@ -530,3 +530,20 @@ def test_all_of_them_together_have_a_bound(tmp_path: Path, own_home: Path, monke
     (own_home / "derived").joinpath("x.json").write_text("{}")
     forms._make_room()
     assert not here(first) and not here(second)
+
+
+def test_what_other_code_made_goes(tmp_path: Path, own_home: Path) -> None:
+    located = catalogue.locate(str(model(tmp_path / "model", "yolox")))
+    (_, form) = with_derived(located, {}, 1, make=True).manifest.networks()
+    (kept,) = (own_home / "derived").iterdir()
+    verdict = json.loads(kept.read_text())
+    old, old_form = kept.with_name("old.json"), store.blob(own_home, "1" * 64)
+    verdict["code"] = "another"
+    same = verdict["result"]["figures"]["files"]
+    verdict["result"]["figures"]["files"] = [*same, {**same[0], "sha256": "1" * 64}]
+    old.write_text(json.dumps(verdict))
+    old_form.parent.mkdir()
+    old_form.write_bytes(b"old")
+    forms._make_room()
+    assert not old.exists() and not old_form.exists()
+    assert kept.exists() and store.blob(own_home, form.sha256).is_file(), "this code made it as well"

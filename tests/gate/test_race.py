@@ -187,3 +187,12 @@ def test_a_bare_run_gives_what_the_file_says(tmp_path: Path) -> None:
     np.testing.assert_array_equal(onnx_run({"x": x})[0], 2 * x)  # type: ignore[index]
     np.testing.assert_array_equal(lite_run({"x": x})[0], abs(x))  # type: ignore[index]
     assert "Coral" in backends.providers(tmp_path / "m.tflite", "tflite")
+
+
+def test_a_damaged_file_does_not_keep_the_others_from_their_race(tmp_path: Path) -> None:
+    folder = slow_first(tmp_path)
+    damaged = folder / "model.int8.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    why = Models(threads=1, race=True).serve(str(folder)).why
+    raced = why.partition("; raced: ")[2]
+    assert "model.onnx " in raced and "int8" not in raced.partition(";")[0], why
