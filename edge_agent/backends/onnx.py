@@ -32,7 +32,7 @@ from edge_agent.graphs.onnx_proto import (
     tensor_proto,
     value_info,
 )
-from edge_agent.graphs.protobuf import block, integer, mapped, text
+from edge_agent.graphs.protobuf import Message, block, integer, mapped, text
 from edge_agent.types import Net, Tensors, TensorSpec
 
 PROVIDERS = "EDGE_AGENT_PROVIDERS"
@@ -159,14 +159,19 @@ def _without(path: Path) -> list[str]:
     try:
         with mapped(path) as file:
             graphs = list(file.message().messages(ModelProto.GRAPH))
-            nodes = [node for graph in graphs for node in graph.messages(GraphProto.NODE)]
-            widened = [n.texts(NodeProto.INPUT) for n in nodes if n.text(NodeProto.OP_TYPE) == "DequantizeLinear"]
-            scales = {names[1] for names in widened if len(names) == 2}
+            scales = {name for graph in graphs for name in _widening_scales(graph)}
             tensors = [tensor for graph in graphs for tensor in graph.messages(GraphProto.INITIALIZER)]
             many = {t.text(TensorProto.NAME) for t in tensors if any(n > 1 for n in t.numbers(TensorProto.DIMS))}
     except (IndexError, ValueError):
         return []
     return [S8_TO_U8] if many & scales else []
+
+
+def _widening_scales(graph: Message) -> list[str]:
+    """The scales by which a graph widens without zero points."""
+    nodes = graph.messages(GraphProto.NODE)
+    widened = [n.texts(NodeProto.INPUT) for n in nodes if n.text(NodeProto.OP_TYPE) == "DequantizeLinear"]
+    return [names[1] for names in widened if len(names) == 2]
 
 
 def _largest_product() -> bytes:

@@ -146,19 +146,11 @@ def _follow_name(node: Node | None) -> str:
 
 def _projection(graph: Graph, name: str) -> _Projection | None:
     """What `name` is the rearranged and scaled result of; None where that is no product of int8 with a bias."""
-    shape = ""
-    node = graph.maker(name)
-    while node is not None and (node.op in ("Reshape", "Transpose") or _is_scale(graph, node)):
-        if node.op == "Reshape":
-            shape = node.inputs[1]
-        held = _made(graph, node)
-        node = graph.maker(held[0]) if held else None
+    node, shape = _behind(graph, name)
     if node is None or node.op != "Add" or len(held := _held(graph, node)) != 1:
         return None
     bias, scaled = graph.tensors[held[0]], graph.maker(_made(graph, node)[0])
-    if scaled is None or scaled.op != "Mul":
-        return None
-    product, step = _operands(graph, scaled)
+    product, step = _operands(graph, scaled) if scaled is not None and scaled.op == "Mul" else (None, None)
     if product is None or step is None or not _is_int8(graph, product):
         return None
     weight, scale = graph.tensors[product.inputs[1]], graph.tensors[_held(graph, step)[0]]
@@ -168,6 +160,17 @@ def _projection(graph: Graph, name: str) -> _Projection | None:
     given = (product.inputs[0], _made(graph, step)[0], product.inputs[2])
     scale = np.broadcast_to(scale.ravel(), (size,)).astype(np.float32)
     return _Projection(given, weight, scale, bias, _heads(graph, shape, size))
+
+
+def _behind(graph: Graph, name: str) -> tuple[Node | None, str]:
+    """What makes the numbers of `name`, rearranging and scaling looked through; the shape that comes first, or ""."""
+    shape, node = "", graph.maker(name)
+    while node is not None and (node.op in ("Reshape", "Transpose") or _is_scale(graph, node)):
+        if node.op == "Reshape":
+            shape = node.inputs[1]
+        held = _made(graph, node)
+        node = graph.maker(held[0]) if held else None
+    return node, shape
 
 
 def _held(graph: Graph, node: Node) -> list[str]:

@@ -104,14 +104,17 @@ def _read(path: Path, limit: int) -> _Data:
     texts = [texts[i] for i in spread(len(texts), limit)]
     if not texts:
         raise UsageError(f"{path}: no text in it; {GIVE}")
-    spans: Marked = set()
-    for number, words in enumerate(texts):
-        at, tagged = 0, []
-        for word, tag in words:
-            tagged.append((at, at + len(word), tag, 1.0))
-            at += len(word) + 1
-        spans |= {(number, *span[:3]) for span in joined(tagged)}
+    spans = {(number, *span[:3]) for number, words in enumerate(texts) for span in joined(_placed(words))}
     return _Data([" ".join(word for word, _ in words) for words in texts], spans)
+
+
+def _placed(words: Sequence[tuple[str, str]]) -> list[tuple[int, int, str, float]]:
+    """Start and end of each word in its text, its tag, and how sure that is."""
+    at, tagged = 0, []
+    for word, tag in words:
+        tagged.append((at, at + len(word), tag, 1.0))
+        at += len(word) + 1
+    return tagged
 
 
 def _columns(path: Path, lines: Sequence[str]) -> list[list[tuple[str, str]]]:

@@ -98,6 +98,28 @@ def read(path: Path) -> Model:
     """
     from ai_edge_litert import schema_py_generated as schema
 
+    model = _unpacked(path, schema)
+    graph = model.subgraphs[0]
+    _widen(model, graph, schema)
+    _name(graph)
+    layers = _layers(model, graph, schema)
+    whole = [layer for layer in layers if layer.integer]
+    if whole:
+        raise RefusedError(
+            f"{path}: it is quantized already ({len(whole)} layers have integer weights, {_short(whole[0].name)} for "
+            "one); give the float model that it was made from"
+        )
+    if not any(layer.weights for layer in layers):
+        raise RefusedError(f"{path}: it has no layer with float weights; there is nothing to quantize")
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
+    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
+    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
+    return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
+
+
+def _unpacked(path: Path, schema: Any) -> Any:
+    """The file as the schema's objects, all its codes of operators in the new field."""
     try:
         raw = path.read_bytes()
         if raw[4:8] != b"TFL3":
@@ -113,43 +135,32 @@ def read(path: Path) -> Model:
     for code in model.operatorCodes:
         # files from before 2021 have the number in the old field only
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
-    graph = model.subgraphs[0]
     model.signatureDefs = model.signatureDefs or []
-    _widen(model, graph, schema)
-    _name(graph)
-    layers = _layers(model, graph, schema)
-    names = [tensor.name.decode() for tensor in graph.tensors]
-    inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
-    whole = [layer for layer in layers if layer.integer]
-    if whole:
-        raise RefusedError(
-            f"{path}: it is quantized already ({len(whole)} layers have integer weights, {_short(whole[0].name)} for "
-            "one); give the float model that it was made from"
-        )
-    if not any(layer.weights for layer in layers):
-        raise RefusedError(f"{path}: it has no layer with float weights; there is nothing to quantize")
-    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
-    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
-    return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
+    return model
 
 
 def _widen(model: Any, graph: Any, schema: Any) -> None:
     """A DEQUANTIZE of a float16 constant becomes the constant in float32."""
-    dequantize = schema.BuiltinOperator.DEQUANTIZE
     kept = []
     for op in graph.operators:
-        given, made = graph.tensors[op.inputs[0]] if len(op.inputs) else None, graph.tensors[op.outputs[0]]
-        data = None if given is None else model.buffers[given.buffer].data
-        of_half = given is not None and given.type == FLOAT16
-        if data is None or not of_half or model.operatorCodes[op.opcodeIndex].builtinCode != dequantize:
+        half = None
+        if model.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.DEQUANTIZE and len(op.inputs):
+            given = graph.tensors[op.inputs[0]]
+            half = model.buffers[given.buffer].data if given.type == FLOAT16 else None
+        if half is None:
             kept.append(op)
             continue
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer(bytes(data), np.float16).astype(np.float32).view(np.uint8)
-        made.buffer = len(model.buffers)
+        buffer.data = np.frombuffer(bytes(half), np.float16).astype(np.float32).view(np.uint8)
+        graph.tensors[op.outputs[0]].buffer = len(model.buffers)
         model.buffers.append(buffer)
     graph.operators = kept
-    read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.outputs}
+    _drop_halves(model, graph)
+
+
+def _drop_halves(model: Any, graph: Any) -> None:
+    """Empty the buffers of float16 that no operator reads any more."""
+    read = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
     used = {tensor.buffer for number, tensor in enumerate(graph.tensors) if number in read}
     for number, tensor in enumerate(graph.tensors):
         if tensor.type == FLOAT16 and number not in read and tensor.buffer not in used:
@@ -180,21 +191,22 @@ def _layers(model: Any, graph: Any, schema: Any) -> list[TfliteLayer]:
     found = []
     for op in graph.operators:
         kind = kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, "CUSTOM")
-        inputs = [int(i) for i in op.inputs if i >= 0]
         names = [graph.tensors[i].name.decode() for i in op.outputs]
         weights, integer = 0, False
         place = 0 if kind == "DEQUANTIZE" else WEIGHTED.get(kind, len(op.inputs))
-        if place < len(op.inputs):
-            index = int(op.inputs[place])
-            tensor = graph.tensors[index]
-            if index >= 0 and constant(index):
-                weights = int(np.prod(tensor.shape)) if tensor.type == FLOAT32 else 0
-                scale = tensor.quantization.scale if tensor.quantization else None
-                integer = scale is not None and len(scale) > 0
-        computed = tuple(graph.tensors[i].name.decode() for i in inputs if not constant(i))
+        index = int(op.inputs[place]) if place < len(op.inputs) else -1
+        if index >= 0 and constant(index):
+            weights, integer = _held(graph.tensors[index])
+        computed = tuple(graph.tensors[i].name.decode() for i in map(int, op.inputs) if i >= 0 and not constant(i))
         if names:
             found.append(TfliteLayer(names[0], kind, computed, tuple(names), weights, integer))
     return found
+
+
+def _held(tensor: Any) -> tuple[int, bool]:
+    """How many weights of float32 a constant has, and whether it is quantized."""
+    scale = tensor.quantization.scale if tensor.quantization else None
+    return int(np.prod(tensor.shape)) if tensor.type == FLOAT32 else 0, scale is not None and len(scale) > 0
 
 
 def _short(name: str) -> str:

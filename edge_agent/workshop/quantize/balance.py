@@ -91,25 +91,28 @@ def _reading(
         return None
     found: list[tuple[onnx.NodeProto, int]] = []
     for node in by.get(name, []):
-        at = first
-        if node.op_type == "Conv" and node.input[0] == name and name not in list(node.input)[1:]:
+        if node.op_type == "Conv" and list(node.input).index(name) == 0 and list(node.input).count(name) == 1:
             found.append((node, first))
             continue
-        if node.op_type == "Concat" and _attribute(node, "axis") == 1 and list(node.input).count(name) == 1:
-            before = list(node.input)[: list(node.input).index(name)]
-            if any(given not in widths for given in before):
-                return None
-            at = first + sum(widths[given] for given in before)
-        elif node.op_type == "Resize":
-            if _attribute(node, "mode") not in (None, b"nearest"):
-                return None
-        elif node.op_type not in SCALES or node.input[0] != name:
-            return None
-        further = _reading(node.output[0], by, widths, outputs, at)
+        before = _before(node, name, widths)
+        further = None if before is None else _reading(node.output[0], by, widths, outputs, first + before)
         if further is None:
             return None
         found += further
     return found
+
+
+def _before(node: onnx.NodeProto, name: str, widths: Mapping[str, int]) -> int | None:
+    """How many channels stand before those of tensor `name` in what a node makes of it; None where these do not pass
+    scaled as they come.
+    """
+    given = list(node.input)
+    if node.op_type == "Concat" and _attribute(node, "axis") == 1 and given.count(name) == 1:
+        others = given[: given.index(name)]
+        return sum(widths[other] for other in others) if all(other in widths for other in others) else None
+    if node.op_type == "Resize":
+        return 0 if _attribute(node, "mode") in (None, b"nearest") else None
+    return 0 if node.op_type in SCALES and given[0] == name else None
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> object:

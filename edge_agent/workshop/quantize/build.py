@@ -96,20 +96,23 @@ def chosen(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Inte
     """Names of the nodes that a static plan quantizes."""
     never = set(plan.keep) | tail(model) | delicate(model)
     weighted = {layer.name for layer in layers(model)}
-    floats = {one.name for one in model.graph.initializer}
-    made = {output for node in model.graph.node for output in node.output} | {one.name for one in model.graph.input}
-    typed = {
-        one.name: one.type.tensor_type.elem_type
-        for one in [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    }
+    floats = _computed_floats(model)
     found = []
     for node in model.graph.node:
         if node.op_type not in OPS[plan.ops] or node.name in never or not _pays(node, plan, weighted):
             continue
-        touched = [name for name in [*node.input, *node.output] if name in made and name not in floats]
-        if all(name in ranges for name in touched if typed.get(name) == TensorProto.FLOAT):
+        if all(name in ranges for name in [*node.input, *node.output] if name in floats):
             found.append(node.name)
     return found
+
+
+def _computed_floats(model: onnx.ModelProto) -> set[str]:
+    """The tensors of float32 that are no constants."""
+    constant = {one.name for one in model.graph.initializer}
+    made = {output for node in model.graph.node for output in node.output} | {one.name for one in model.graph.input}
+    typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    floats = {one.name for one in typed if one.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return (made & floats) - constant
 
 
 def _pays(node: onnx.NodeProto, plan: QuantizePlan, weighted: set[str]) -> bool:
@@ -249,22 +252,14 @@ def _weights(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
     made.CopyFrom(model)
     values, done, name_of = constants(model), set(), names.fresh(names.of(model.graph))
     nodes: list[onnx.NodeProto] = []
-    transposed = {
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
-    }
+    transposed = _transposed(model)
     for layer in layers(model):
         weight = np.asarray(values[layer.weight], np.float32)
         if layer.name in plan.keep or layer.weight in done or weight.ndim < 2:
             continue
         done.add(layer.weight)
         axis = (0 if layer.name in transposed else _axis(layer.op)) % weight.ndim
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        top = np.abs(weight).max(axis=others if plan.per == "channel" else None, keepdims=True)
-        step = (np.maximum(top, 1e-12) / 127).astype(np.float32)
-        q = np.clip(np.rint(weight / step), -127, 127).astype(np.int8)
-        scale = step.reshape(-1) if plan.per == "channel" else step.reshape(())
+        q, scale = _rounded(weight, axis if plan.per == "channel" else None)
         given = [name_of(f"{layer.weight}_q"), name_of(f"{layer.weight}_scale")]
         _replace(made, layer.weight, [numpy_helper.from_array(q, given[0]), numpy_helper.from_array(scale, given[1])])
         real = name_of(f"{layer.weight}_real")
@@ -272,6 +267,20 @@ def _weights(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
     if not nodes:
         raise RefusedError("no layer with weights is left to quantize: all are kept in float")
     return _tables(_in_front(made, nodes), plan.keep)
+
+
+def _transposed(model: onnx.ModelProto) -> set[str]:
+    """Names of the Gemm whose weight is (outputs, inputs)."""
+    gemms = [node for node in model.graph.node if node.op_type == "Gemm"]
+    return {node.name for node in gemms if any(a.name == "transB" and a.i for a in node.attribute)}
+
+
+def _rounded(weight: npt.NDArray[np.float32], axis: int | None) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """A weight as S8, and its step: one for each index of `axis`, or for None one for all."""
+    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+    step = (np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / 127).astype(np.float32)
+    q = np.clip(np.rint(weight / step), -127, 127).astype(np.int8)
+    return q, step.reshape(()) if axis is None else step.reshape(-1)
 
 
 def _half(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,20 +182,24 @@ def plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type != "Gemm" or node.input[1] not in values:
             continue
         for place, factor in ((1, "alpha"), (2, "beta")):
-            by = next((a.f for a in node.attribute if a.name == factor), 1.0)
             value = values.get(node.input[place]) if len(node.input) > place else None
             if value is None:
                 continue
+            by = next((a.f for a in node.attribute if a.name == factor), 1.0)
             new = np.asarray(value * np.asarray(by, value.dtype))
             new = new.reshape(-1) if place == 2 and new.shape[:-1] in ((), (1,)) else new
             if by != 1 or new.shape != value.shape:
                 own = name_of(f"{node.input[place]}.plain")
                 model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new), own))
                 node.input[place] = own
-            kept = [a for a in node.attribute if a.name != factor]
-            del node.attribute[:]
-            node.attribute.extend(kept)
+            _drop_attribute(node, factor)
     return _without_unread(model)
+
+
+def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _own_biases(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -257,15 +261,15 @@ def layers(model: onnx.ModelProto) -> list[QuantizableLayer]:
         if owner is not None:
             of.update(dict.fromkeys(node.output, owner))
             found[owner].append(node)
-    made = []
-    for name, nodes in found.items():
-        first = nodes[0]
-        groups = next((a.i for a in first.attribute if a.name == "group"), 1)
-        depthwise = first.op_type == "Conv" and groups > 1 and weights[first.input[1]][1] == 1
-        made.append(
-            QuantizableLayer(name, first.op_type, first.input[1], tuple(node.name for node in nodes), depthwise)
-        )
-    return made
+    return [_layer(name, nodes, weights) for name, nodes in found.items()]
+
+
+def _layer(name: str, nodes: list[onnx.NodeProto], weights: Mapping[str, Sequence[int]]) -> QuantizableLayer:
+    """A layer of these nodes, the first of which has the weights; `weights`: name -> shape."""
+    first = nodes[0]
+    groups = next((a.i for a in first.attribute if a.name == "group"), 1)
+    depthwise = first.op_type == "Conv" and groups > 1 and weights[first.input[1]][1] == 1
+    return QuantizableLayer(name, first.op_type, first.input[1], tuple(node.name for node in nodes), depthwise)
 
 
 def tail(model: onnx.ModelProto) -> set[str]:
