@@ -161,6 +161,6 @@ def shares(outputs: Outputs, family: Family, head: HeadLayout) -> Array | None:
     """All scores of a head whose family has them in one tensor with the boxes; None for others."""
     if family.order:
         return table(outputs, len(family.order))[:, [family.order.index("s")]]
-    if family.decode in (distributions.nanodet, distributions.picodet):
+    if family.levels:
         return distributions.distributions(outputs, head)[0][:, : head.classes]
     return rows_of(volume(outputs), family.before + head.classes)[:, 4:] if family.before else None
