@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from edge_agent.errors import ModelError
+from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.admit import absolute, admit
 from edge_agent.gate.ask import ask
 from edge_agent.gate.trial import Race, Variant
@@ -56,7 +56,7 @@ def in_order(
     if soon and (original := located.manifest.original()) in here:
         rows.sort(key=lambda row: row is not original)
     unknown = _unraced(rows, cores, pace)
-    if len(here) < 2 and cores == 1:
+    if not here or (len(here) < 2 and cores == 1):
         return unknown, []
     verdict = raced(located, parts, threads) or (race(located, parts, threads) if find_out else None)
     if verdict is None or not verdict.result.passed:
@@ -118,8 +118,13 @@ def raced(located: Located, parts: Mapping[str, Path], threads: int = 0) -> Verd
 def race(
     located: Located, parts: Mapping[str, Path], threads: int = 0, *, seconds: float = 3.0, bare: bool = False
 ) -> Verdict:
-    """Time the variants that are here and may serve against each other, and remember it (see gate/race.py)."""
+    """Time the variants that are here and may serve against each other, and remember it (see gate/race.py).
+
+    RefusedError where none is here.
+    """
     here = [row for row in located.manifest.networks() if is_here(located, row)]
+    if not here:
+        raise RefusedError(f"{located.manifest.name}: no network of it is here")
     variants = [Variant(row, _admitted(located, row, parts, threads)) for row in here]
     question = _race(located, variants, parts, threads)
     verdict = ask(msgspec.structs.replace(question, seconds=seconds, bare=bare), again=True)

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from edge_agent import backends
 from edge_agent.backends.onnx import PROVIDERS
 from edge_agent.cli import main
+from edge_agent.errors import RefusedError
 from edge_agent.gate import ask, race
 from edge_agent.gate.trial import Race, Variant
 from edge_agent.manifest import File, Served, load
@@ -196,3 +197,13 @@ def test_a_damaged_file_does_not_keep_the_others_from_their_race(tmp_path: Path)
     why = Models(threads=1, race=True).serve(str(folder)).why
     raced = why.partition("; raced: ")[2]
     assert "model.onnx " in raced and "int8" not in raced.partition(";")[0], why
+
+
+def test_nothing_is_raced_where_nothing_is_here(tmp_path: Path) -> None:
+    folder = tiny_detector(tmp_path / "model")
+    (folder / "model.onnx").unlink()
+    models = Models(threads=2, race=True)
+    with pytest.raises(RefusedError, match=r"model\.onnx is missing in"):
+        models.serve(str(folder))
+    with pytest.raises(RefusedError, match="tiny: no network of it is here"):
+        models.improve(str(folder))
