@@ -84,20 +84,15 @@ def run_abreast(
 ) -> None:
     """As `run`, but with a thread for each team of tasks: as many samples are under way at once.
 
-    They are told in the order in which they came. What one of the threads fails on ends all of them: `close` is called,
-    which has to end `samples`, and it is raised.
+    They are told in the order in which they came. What one of the threads fails on is raised, and ends all of them, as
+    `close` is called, which has to end `samples`.
     """
-    numbered, taking, telling = enumerate(samples), threading.Lock(), threading.Condition()
+    take, telling = _one_by_one(samples), threading.Condition()
     told, failed = 0, False
 
     def work(tasks: Sequence[Task]) -> None:
         nonlocal told
-        while True:
-            with taking:
-                taken = next(numbered, None)
-            if taken is None:
-                return
-            number, sample = taken
+        for number, sample in iter(take, None):
             answer = _answer(sample, tasks)
             with telling:
                 while told != number and not failed:
@@ -111,16 +106,14 @@ def run_abreast(
 
     def to_the_end(tasks: Sequence[Task]) -> None:
         nonlocal failed
-        ended = False
         try:
             work(tasks)
-            ended = True
-        finally:
-            if not ended:
-                with telling:
-                    failed = True
-                    telling.notify_all()
-                close()
+        except BaseException:
+            with telling:
+                failed = True
+                telling.notify_all()
+            close()
+            raise
 
     from concurrent.futures import ThreadPoolExecutor  # a verb that runs no pipeline starts sooner without it
 
@@ -129,6 +122,17 @@ def run_abreast(
     for one in works:
         one.result()
     _end(report, sink, stats)
+
+
+def _one_by_one(samples: Iterable[Sample]) -> Callable[[], tuple[int, Sample] | None]:
+    """What gives each thread that calls it the next sample and its number; None when they have ended."""
+    numbered, taking = enumerate(samples), threading.Lock()
+
+    def take() -> tuple[int, Sample] | None:
+        with taking:
+            return next(numbered, None)
+
+    return take
 
 
 def _answer(sample: Sample, tasks: Sequence[Task]) -> list[SampleOrFinding] | InputError | ModelError:
