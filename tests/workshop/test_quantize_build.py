@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.quantize.balance import corrected, equalized, rounded_weight
-from edge_agent.workshop.quantize.build import BLOCK, QuantizePlan, build, check, chosen
+from edge_agent.workshop.quantize.build import QuantizePlan, build, check, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
 from edge_agent.workshop.quantize.graph import constants, delicate, head, layers, opset, prepare, tail
 from edge_agent.workshop.quantize.ranges import METHODS, ranges, watch
 from edge_agent.workshop.quantize.verb import _held
+from edge_agent.workshop.quantize.weights import BLOCK
 from tests.nets import write_onnx
 from tests.workshop.quantizable import detector
 
