@@ -109,11 +109,7 @@ def train_detector(
     dense = _dense_teacher(teacher, classes)
     pictures = read_pictures(data, classes, max(SIDE, *size), say, part, labels)
     say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {place}")
-    if teacher:
-        # a dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too
-        pictures = labelled_by(teacher, pictures, classes, 0.3 if dense else 0.2, say)
-    if not dense and not any(len(p.boxes) for p in pictures):
-        raise InputError(f"nothing to learn in {data}: no labels, and no teacher that finds {', '.join(classes)} there")
+    pictures = _taught(pictures, teacher, dense is not None, classes, data, say)
     held, pool, often = _shared_out(pictures, seed)
     keep = _rows(dense[1], classes) if dense else []
     net = _network(start, begin, classes, narrowed(width), dense, keep, pool, size, seed, say)
@@ -137,6 +133,20 @@ def train_detector(
     draw(work / CURVE, out / "curves.png", f"{out.resolve().name}: {trainer.step} steps of {batch} pictures")
     say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
     return trained
+
+
+def _taught(
+    pictures: list[Picture], teacher: str | None, dense: bool, classes: tuple[str, ...], data: Path, say: Say
+) -> list[Picture]:
+    """The pictures with what the teacher finds in them, too. InputError where there is nothing to learn.
+
+    A dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too.
+    """
+    if teacher:
+        pictures = labelled_by(teacher, pictures, classes, 0.3 if dense else 0.2, say)
+    if not dense and not any(len(p.boxes) for p in pictures):
+        raise InputError(f"nothing to learn in {data}: no labels, and no teacher that finds {', '.join(classes)} there")
+    return pictures
 
 
 def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -189,16 +199,25 @@ def _check(
     rate: float | None,
 ) -> None:
     """Refuse options that cannot be, before anything is read."""
-    if not 0 <= part[0] < part[1] <= 1:
-        raise UsageError(f"--part {part[0]:g}:{part[1]:g} is no share; give two numbers from 0 to 1, as 0:0.5")
-    if (minutes is None and steps is None) or (minutes is not None and not 0 < minutes < 1e5):
-        raise UsageError("--minutes must be above 0")
-    if any(side % 32 or not 64 <= side <= 1280 for side in size):
-        raise UsageError(f"--size {size[0]}x{size[1]}: each side must be a multiple of 32 from 64 to 1280")
-    if not 1 <= batch <= 4096 or (rate is not None and not 0 < rate < 1):
-        raise UsageError("--batch must be 1 or more, --rate above 0 and below 1")
-    if not data.exists():
-        raise UsageError(f"--data {data}: no such file or folder")
+    puzzles = (
+        (
+            not 0 <= part[0] < part[1] <= 1,
+            f"--part {part[0]:g}:{part[1]:g} is no share; give two numbers from 0 to 1, as 0:0.5",
+        ),
+        (steps is None if minutes is None else not 0 < minutes < 1e5, "--minutes must be above 0"),
+        (
+            any(side % 32 or not 64 <= side <= 1280 for side in size),
+            f"--size {size[0]}x{size[1]}: each side must be a multiple of 32 from 64 to 1280",
+        ),
+        (
+            not 1 <= batch <= 4096 or (rate is not None and not 0 < rate < 1),
+            "--batch must be 1 or more, --rate above 0 and below 1",
+        ),
+        (not data.exists(), f"--data {data}: no such file or folder"),
+    )
+    for holds, why in puzzles:
+        if holds:
+            raise UsageError(why)
 
 
 def _start(start: str | None, classes: tuple[str, ...] | None) -> Start | None:

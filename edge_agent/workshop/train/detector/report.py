@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from edge_agent.pictures.read import read_picture
 from edge_agent.registry import catalogue
 from edge_agent.registry.files import file_path
 from edge_agent.tasks.detect.detect import detect
-from edge_agent.types import Detections, Finding, Frame, ModelRef
+from edge_agent.types import Detections, Finding, Frame, ModelRef, Task
 from edge_agent.uri import Uri, parse_uri
 from edge_agent.walk.lane import Lane
 from edge_agent.workshop.train import need
@@ -91,15 +91,10 @@ def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> 
     task = detect(parse_uri(f"detect:{model.manifest.name}{options}"), model, paths.home())
     found = []
     for image in truth.loadImgs(truth.getImgIds()):
-        for finding in task(read_picture(folder / image["file_name"])):
-            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-            boxes = finding.what
-            for (x1, y1, x2, y2), score, label in zip(boxes.xyxy.tolist(), boxes.score, boxes.label, strict=True):
-                name = boxes.names[int(label)]
-                if name in classes:
-                    box = [x1, y1, x2 - x1, y2 - y1]
-                    row = {"image_id": image["id"], "category_id": ids[name], "bbox": box, "score": float(score)}
-                    found.append(row)
+        for name, box, score in _found(task, read_picture(folder / image["file_name"])):
+            if name in classes:
+                row = {"image_id": image["id"], "category_id": ids[name], "bbox": box, "score": score}
+                found.append(row)
     with contextlib.redirect_stdout(io.StringIO()):
         scored = COCOeval(truth, truth.loadRes(found), "bbox")
         scored.params.catIds = [ids[name] for name in classes]
@@ -113,6 +108,15 @@ def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> 
         if name in SHOWN and (column > -1).any():
             result[name] = float(column[column > -1].mean())
     return result
+
+
+def _found(task: Task, frame: Frame) -> Iterator[tuple[str, list[float], float]]:
+    """Name, left, top, width and height, and score of each box."""
+    for finding in task(frame):
+        assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+        seen = finding.what
+        for (x1, y1, x2, y2), score, label in zip(seen.xyxy.tolist(), seen.score, seen.label, strict=True):
+            yield seen.names[int(label)], [x1, y1, x2 - x1, y2 - y1], float(score)
 
 
 def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, float], most: int) -> dict[str, Any]:
@@ -130,12 +134,7 @@ def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, fl
     columns: list[list[tuple[int, int, list[float], float]]] = [[], []]
     for number, frame in enumerate(frames):
         for task, rows in zip(tasks, columns, strict=True):
-            (finding,) = task(frame)
-            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-            seen = finding.what
-            for (x1, y1, x2, y2), score, label in zip(seen.xyxy.tolist(), seen.score, seen.label, strict=True):
-                if seen.names[int(label)] in index:
-                    rows.append((number, index[seen.names[int(label)]], [x1, y1, x2 - x1, y2 - y1], float(score)))
+            rows += [(number, index[name], box, score) for name, box, score in _found(task, frame) if name in index]
     if not columns[0]:
         raise InputError(f"the teacher finds nothing in {video}: there is nothing to agree on")
     image, label, xywh, _ = _columns(columns[0])
@@ -236,11 +235,28 @@ def _report(args: argparse.Namespace) -> int:
         truth = COCO(str(args.pictures))
     files = variants(args.model)
     manifest = next(iter(files.values())).manifest
-    assert manifest.input is not None and isinstance(manifest.labels, list)
+    assert isinstance(manifest.labels, list)
     known = {row["name"] for row in truth.loadCats(truth.getCatIds())}
     classes = [name for name in manifest.labels if name in known]
+    models = _models(args, files)
+    spent = times(list(models.values()))
+    rows = {}
+    for (name, served), ms in zip(models.items(), spent, strict=True):
+        rows[name] = figures(served, truth, args.pictures.parent / "images", classes)
+        rows[name] |= {"ms": ms, "ratio": ms / spent[0]}
+        print(name, file=sys.stderr)
+    print(json.dumps(rows, indent=1) if args.json else table(rows))
+    counts = {name: operations(name) for name in (args.beside, args.model)}
+    told = ", ".join(f"{Path(name).name} {count:.0f} million" for name, count in counts.items() if count is not None)
+    print(f"operations of a picture: {told}", file=sys.stderr)
+    return 0
+
+
+def _models(args: argparse.Namespace, files: dict[str, Served]) -> dict[str, Served]:
+    """What is measured: the teacher at its own size and at the model's, each file of the model, and the others."""
+    manifest = next(iter(files.values())).manifest
     teacher = next(iter(variants(args.beside).values()))
-    assert teacher.input is not None
+    assert teacher.input is not None and manifest.input is not None
     size = manifest.input.width, manifest.input.height
     models = {f"teacher at {teacher.input.width} x {teacher.input.height}": teacher}
     models[f"teacher at {size[0]} x {size[1]}"] = resized(args.beside, size, args.work)
@@ -248,19 +264,7 @@ def _report(args: argparse.Namespace) -> int:
     for other in args.other:
         served = next(iter(variants(other).values()))
         models[served.manifest.name] = served
-    spent = times(list(models.values()))
-    rows = {}
-    for (name, served), ms in zip(models.items(), spent, strict=True):
-        rows[name] = figures(served, truth, args.pictures.parent / "images", classes) | {
-            "ms": ms,
-            "ratio": ms / spent[0],
-        }
-        print(name, file=sys.stderr)
-    print(json.dumps(rows, indent=1) if args.json else table(rows))
-    counts = {name: operations(name) for name in (args.beside, args.model)}
-    told = ", ".join(f"{Path(name).name} {count:.0f} million" for name, count in counts.items() if count is not None)
-    print(f"operations of a picture: {told}", file=sys.stderr)
-    return 0
+    return models
 
 
 if __name__ == "__main__":
