@@ -21,20 +21,15 @@ float32 weights that lie in the file are touched; what does not fit a pattern st
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from edge_agent.graphs import patterns
 from edge_agent.graphs.nodes import Graph, Node, readable
 from edge_agent.graphs.onnx_proto import Array, TensorProto
 from edge_agent.manifest import Input
-
-ACTIVATIONS = {"HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Tanh"}
-"""operators that treat every channel alike, when all that they take comes from one convolution"""
-KEEP_CHANNELS = {"Add", "AveragePool", "Clip", "MaxPool", "Mul", "Resize", "Upsample", *ACTIVATIONS}
-"""operators whose result has the channels of what they take first"""
 
 
 def rewrite(path: Path, out: Path, prepared: Input | None = None) -> str:
@@ -58,11 +53,11 @@ def split(graph: Graph) -> int:
     """Convolution, activation, split of its channels -> a convolution and an activation for each part."""
     found = 0
     for last in [node for node in graph.nodes if node.op == "Split" and node.one("axis", 0) == 1]:
-        chain = _activated(graph, last.inputs[0])
+        chain = patterns.activated(graph, last.inputs[0])
         if not chain or graph.users()[last.inputs[0]] != 1:
             continue
         channels = len(graph.tensors[chain[0].inputs[1]])
-        sizes = _sizes(graph, last, channels)
+        sizes = patterns.part_sizes(graph, last, channels)
         if sum(sizes) == channels:
             graph.put(_parts(graph, chain, last, sizes), last, chain)
             found += 1
@@ -95,15 +90,21 @@ def join(graph: Graph) -> int:
     """Join of channels, convolution -> a convolution of each tensor, and additions."""
     found = 0
     for first, convs in _joins(graph):
-        sizes = [_channels(graph, name) for name in first.inputs]
-        fits = [_is_plain(graph, conv) and sum(sizes) == graph.tensors[conv.inputs[1]].shape[1] for conv in convs]
-        if 0 in sizes or not fits or not all(fits) or first.outputs[0] in graph.outputs or len(sizes) < 2:
+        sizes = [patterns.channels_of(graph, name) for name in first.inputs]
+        if 0 in sizes or len(sizes) < 2 or not convs or first.outputs[0] in graph.outputs:
+            continue
+        if not all(_takes(graph, conv, sum(sizes)) for conv in convs):
             continue
         for conv in convs:
             graph.put(_sum(graph, conv, first.inputs, sizes), conv, [conv])
         graph.nodes.remove(first)
         found += 1
     return found
+
+
+def _takes(graph: Graph, conv: Node, channels: int) -> bool:
+    """Whether it is a plain convolution of so many channels."""
+    return patterns.is_plain(graph, conv) and graph.tensors[conv.inputs[1]].shape[1] == channels
 
 
 def _sum(graph: Graph, conv: Node, names: tuple[str, ...], sizes: list[int]) -> list[Node]:
@@ -129,12 +130,12 @@ def focus(graph: Graph) -> int:
     """Every second pixel joined, convolution -> a convolution of twice the kernel, stride and padding."""
     found = 0
     for first, convs in _joins(graph):
-        places = [place for name in first.inputs if (place := _every_second(graph, name)) is not None]
+        places = [place for name in first.inputs if (place := patterns.every_second(graph, name)) is not None]
         sources = {name for name, _, _ in places}
         if len(convs) != 1 or len(places) != 4 or len(first.inputs) != 4 or len(sources) != 1:
             continue
         (conv,), (source,) = convs, sources
-        if not _is_dense(graph, conv) or source not in graph.given:
+        if not patterns.is_dense(graph, conv) or source not in graph.given:
             continue
         weight = _doubled(graph.tensors[conv.inputs[1]], [(row, column) for _, row, column in places])
         ints: dict[str, int | list[int]] = {
@@ -166,7 +167,7 @@ def pool(graph: Graph) -> int:
     """
     groups: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        if _is_centred(node):
+        if patterns.is_centred(node):
             groups.setdefault(node.inputs[0], []).append(node)
     found = 0
     for group in groups.values():
@@ -188,7 +189,7 @@ def interleave(graph: Graph) -> int:
         if shape[:2] != [1, 3] or 0 in shape or len(shape) != 4 or graph.users()[picture] != 1:
             continue
         (conv,) = convs
-        if not _is_dense(graph, conv):
+        if not patterns.is_dense(graph, conv):
             continue
         weight = graph.tensors[conv.inputs[1]].transpose(0, 2, 3, 1)
         count, high, wide, _ = weight.shape
@@ -228,86 +229,3 @@ def pixels(graph: Graph, prepared: Input | None) -> int:
     graph.put([widened, replace(rows, inputs=(*widened.outputs, *rows.inputs[1:]))], rows, [rows])
     graph.element = TensorProto.UINT8
     return 1
-
-
-# ── what the patterns are made of ────────────────────────────────────────────────────────────────────────────
-
-
-def _is_plain(graph: Graph, node: Node) -> bool:
-    """Whether it is a convolution of a picture, of all its channels at once, whose weights are known."""
-    known = all(name in graph.tensors and graph.tensors[name].dtype == np.float32 for name in node.inputs[1:])
-    whole = not node.rest and node.one("group", 1) == 1
-    return node.op == "Conv" and known and whole and graph.tensors[node.inputs[1]].ndim == 4
-
-
-def _is_dense(graph: Graph, node: Node) -> bool:
-    """Whether it is such a convolution, of pixels side by side."""
-    return _is_plain(graph, node) and set(node.some("dilations", [1])) == {1}
-
-
-def _is_centred(node: Node) -> bool:
-    """Whether it takes the maximum over an odd square around each pixel, and keeps the size."""
-    side, *others = node.some("kernel_shape", [0])
-    plain = not node.rest and len(node.outputs) == 1 and node.one("ceil_mode", 0) == node.one("storage_order", 0) == 0
-    still = set(node.some("strides", [1])) == set(node.some("dilations", [1])) == {1}
-    square = others == [side] and side % 2 == 1 and node.some("pads", [0]) == [side // 2] * 4
-    return node.op == "MaxPool" and plain and still and square
-
-
-def _activated(graph: Graph, name: str) -> list[Node]:
-    """The convolution that `name` comes from and the activation between, in order; empty where it is not so."""
-    chain: list[Node] = []
-    todo = [name]
-    while todo:
-        node = graph.maker(todo.pop())
-        if node is None or node in chain:
-            continue
-        if node.op not in ACTIVATIONS and not _is_plain(graph, node):
-            return []
-        chain.append(node)
-        todo += node.inputs if node.op in ACTIVATIONS else ()
-    if sum(node.op == "Conv" for node in chain) != 1 or not _is_closed(graph, chain, name):
-        return []
-    return sorted(chain, key=graph.nodes.index)
-
-
-def _is_closed(graph: Graph, chain: list[Node], name: str) -> bool:
-    """Whether nothing of a chain but `name` is taken elsewhere, and its activations take nothing from elsewhere."""
-    inside = Counter(given for node in chain for given in node.inputs)
-    users = graph.users()
-    made = {output for node in chain for output in node.outputs}
-    own = {given for node in chain if node.op in ACTIVATIONS for given in node.inputs}
-    return own <= made and all(users[output] == inside[output] for output in made - {name})
-
-
-def _sizes(graph: Graph, node: Node, channels: int) -> list[int]:
-    """Of the parts of a Split."""
-    if len(node.inputs) > 1 and node.inputs[1]:
-        given = graph.tensors.get(node.inputs[1])
-        return [] if given is None else [int(size) for size in given]
-    count = len(node.outputs)
-    return node.some("split", []) or ([channels // count] * count if channels % count == 0 else [])
-
-
-def _channels(graph: Graph, name: str) -> int:
-    """Of a tensor within the network, found behind its convolution; 0: not known."""
-    node = graph.maker(name)
-    while node is not None and node.op in KEEP_CHANNELS:
-        node = graph.maker(node.inputs[0])
-    if node is None or node.inputs[1:2] == () or node.inputs[1] not in graph.tensors:
-        return 0
-    return len(graph.tensors[node.inputs[1]]) if node.op == "Conv" else 0
-
-
-def _every_second(graph: Graph, name: str) -> tuple[str, int, int] | None:
-    """The picture of which `name` is every second row and column, and the first of them; None where it is not."""
-    starts: dict[int, int] = {}
-    while (node := graph.maker(name)) is not None and node.op == "Slice" and len(node.inputs) == 5:
-        if any(given not in graph.tensors for given in node.inputs[1:]):
-            return None
-        for start, _, axis, step in zip(*(graph.tensors[given].tolist() for given in node.inputs[1:]), strict=True):
-            if step != 2 or axis in starts or start not in (0, 1):
-                return None
-            starts[axis] = start
-        name = node.inputs[0]
-    return (name, starts[2], starts[3]) if set(starts) == {2, 3} else None

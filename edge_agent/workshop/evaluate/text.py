@@ -36,11 +36,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     _check_options(args, headed, parent)
     if own and parent is not None and parent.manifest.labels != model.manifest.labels:
         raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
-    data = read_texts(Path(args.data), args.limit)
-    if own and data.labels is not None:
-        data = replace(data, labels=_by_number(data.labels, [str(label) for label in model.manifest.labels]))
-    if headed and data.labels is None:
-        raise UsageError(f"{args.data}: texts without labels; give a table with a text and a label column")
+    data = _texts(args, model, headed)
     if len(data.texts) < 3 and parent is not None and not own:
         raise UsageError(f"{args.data}: {len(data.texts)} texts have no pairs to correlate; give three or more")
     notes = [data.how, *([f"{data.skipped} rows without text are left out"] if data.skipped else [])]
@@ -51,6 +47,16 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     if headed:
         _on_labels(args, model, parent, data, say, shown, against)
     return {**shown, "against": against} if against else shown
+
+
+def _texts(args: argparse.Namespace, model: Served, headed: bool) -> Texts:
+    """The data, labels by their names where the model has its own. UsageError where labels are needed and absent."""
+    data = read_texts(Path(args.data), args.limit)
+    if model.manifest.task == "classify" and data.labels is not None:
+        data = replace(data, labels=_by_number(data.labels, [str(label) for label in model.manifest.labels]))
+    if headed and data.labels is None:
+        raise UsageError(f"{args.data}: texts without labels; give a table with a text and a label column")
+    return data
 
 
 def _check_options(args: argparse.Namespace, headed: bool, parent: Served | None) -> None:
