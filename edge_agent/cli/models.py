@@ -1,4 +1,4 @@
-"""The verbs of models: understand, models, bench, evaluate."""
+"""The verbs of models: those below `models`, and bench."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.cli.say import note, print_json, progress, steps, table
+from edge_agent.cli.say import note, print_json, progress, table
 from edge_agent.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from edge_agent.manifest import Manifest, Seen
+    from edge_agent.gate.read import Ends
+    from edge_agent.manifest import Input, Manifest, Seen
     from edge_agent.serving.models import Models, Tried
     from edge_agent.types import Frame
 
@@ -28,9 +29,6 @@ def _picture(path: Path) -> Frame:
     from edge_agent.pictures.read import read_picture
 
     return read_picture(path)
-
-
-# ── models ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def models_verb(args: argparse.Namespace) -> int:
@@ -92,34 +90,51 @@ def _models_pull(args: argparse.Namespace) -> int:
 
 
 def _models_inspect(args: argparse.Namespace) -> int:
-    import msgspec
+    from edge_agent.registry import catalogue
 
-    from edge_agent.gate import read as gate_read
+    path = Path(args.model)
+    bare = path.suffix.lower() in catalogue.SUFFIXES and path.is_file()
+    shown = _inspect_bare(args, path) if bare else _inspect_known(args)
+    if args.json:
+        print_json(shown)
+    else:
+        _show_inspected(shown)
+    return 1 if shown["refusal"] else 0
+
+
+def _inspect_bare(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """What a file says of itself."""
+    from edge_agent.gate import read
+
+    proofs, told = _proofs(args, args.model), _told(args, args.model)
+    found = read.read(path, proofs, told)
+    seen = found.seen
+    row = _inspected(path.name, seen, found.ends, seen.input)
+    return {**row, "reasons": [*seen.reasons, *found.ends.reasons], "refusal": seen.refusal}
+
+
+def _inspect_known(args: argparse.Namespace) -> dict[str, Any]:
+    """What a manifest says of its first network."""
     from edge_agent.gate.opened import input_of
     from edge_agent.gate.read import ends
     from edge_agent.gate.verdicts import notes
-    from edge_agent.graphs.graph import clean
     from edge_agent.registry import catalogue
     from edge_agent.registry.files import file_path
 
-    what: Seen | Manifest
-    path = Path(args.model)
-    if path.suffix.lower() in catalogue.SUFFIXES and path.is_file():
-        proofs, told = _proofs(args, args.model), _told(args, args.model)
-        found = gate_read.read(path, proofs, told)
-        net, seen = found.ends, found.seen
-        name, what, reasons, refusal = path.name, seen, [*seen.reasons, *net.reasons], seen.refusal
-        picture = seen.input
-    else:
-        located = catalogue.locate(args.model)
-        _proofs(args, args.model, bare=False)
-        _told(args, args.model, bare=False)
-        row = located.manifest.networks()[0]
-        net = ends(file_path(located, row), row.format)
-        name, what, refusal = located.manifest.name, located.manifest, ""
-        picture = input_of(located.manifest, row)
-        reasons = [*located.why.split("; "), *net.reasons, *notes(located.manifest)]
-    shown = {
+    located = catalogue.locate(args.model)
+    _proofs(args, args.model, bare=False)
+    _told(args, args.model, bare=False)
+    manifest = located.manifest
+    first = manifest.networks()[0]
+    net = ends(file_path(located, first), first.format)
+    row = _inspected(manifest.name, manifest, net, input_of(manifest, first))
+    return {**row, "reasons": [*located.why.split("; "), *net.reasons, *notes(manifest)], "refusal": ""}
+
+
+def _inspected(name: str, what: Seen | Manifest, net: Ends, picture: Input | None) -> dict[str, Any]:
+    import msgspec
+
+    return {
         "name": name,
         "task": what.task,
         "family": what.family,
@@ -131,12 +146,12 @@ def _models_inspect(args: argparse.Namespace) -> int:
         "input": msgspec.to_builtins(picture),
         "text": msgspec.to_builtins(what.text),
         "licence": what.licence,
-        "reasons": reasons,
-        "refusal": refusal,
     }
-    if args.json:
-        print_json(shown)
-        return 1 if refusal else 0
+
+
+def _show_inspected(shown: dict[str, Any]) -> None:
+    from edge_agent.graphs.graph import clean
+
     for key in ("name", "task", "family", "engine", "licence"):
         print(f"{key:9}{shown[key]}")
     for key in ("inputs", "outputs"):
@@ -146,9 +161,8 @@ def _models_inspect(args: argparse.Namespace) -> int:
     print(f"{'labels':9}{len(labels)}: {', '.join(labels[:6])}{' …' if len(labels) > 6 else ''}")
     for reason in shown["reasons"]:
         print(f"{'because':9}{reason}")
-    if refusal:
-        print(f"{'refused':9}{refusal}")
-    return 1 if refusal else 0
+    if shown["refusal"]:
+        print(f"{'refused':9}{shown['refusal']}")
 
 
 def _proofs(args: argparse.Namespace, model: str, bare: bool = True) -> list[Path]:
@@ -267,21 +281,4 @@ def bench(args: argparse.Namespace) -> int:
         print_json(found)
     else:
         print("\n".join(lines(found)))
-    return 0
-
-
-# ── evaluate ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Measure a model on labels, or against its parent."""
-    from edge_agent.workshop.evaluate import verb
-
-    result = verb.run(args, models_of(args).serve, steps())
-    for line in result["notes"]:
-        note(line)
-    if args.json:
-        print_json(result)
-    else:
-        print("\n".join(verb.lines(result)))
     return 0

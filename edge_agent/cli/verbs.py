@@ -197,7 +197,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
         "train a model on your own pictures or text (extra [train])",
     ),
     "evaluate": (
-        models.evaluate,
+        workshop.evaluate,
         _workshop_options("evaluate"),
         "measure a model on labels, and against the model it was made from",
     ),

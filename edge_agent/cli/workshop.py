@@ -1,4 +1,4 @@
-"""The verbs that make a model, most of them out of another one: train, quantize, prune, tune, graph."""
+"""The verbs of the workshop: train, quantize, prune, tune, graph make a model, evaluate measures one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from types import ModuleType
 
+from edge_agent.cli.models import models_of
 from edge_agent.cli.say import note, print_json, steps
 
 
@@ -77,3 +78,17 @@ def interrupted(out: Path) -> int:
     kept = "; run the same command again to go on" if (out / ".work").is_dir() else ""
     note(f"\ninterrupted, nothing was changed{kept}")
     return 130
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure a model on labels, or against its parent."""
+    from edge_agent.workshop.evaluate import verb
+
+    result = verb.run(args, models_of(args).serve, steps())
+    for line in result["notes"]:
+        note(line)
+    if args.json:
+        print_json(result)
+    else:
+        print("\n".join(verb.lines(result)))
+    return 0

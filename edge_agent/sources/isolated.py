@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, suppress
-from typing import Annotated
+from typing import IO, Annotated
 
 import msgspec
 import numpy as np
@@ -143,56 +143,69 @@ def _of_one(uri: Uri, most: int, stop: threading.Event) -> Generator[Frame | Str
         place = stack.enter_context(socket.socket())
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
+        asked = Asked(uri, memory, most, log.getEffectiveLevel(), place.getsockname()[1])
         try:
-            command = [*CHILD, msgspec.json.encode(_room(uri, most, port)).decode()]
-            child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment(), cwd="/",
-                pass_fds=[memory], bufsize=0,
-            )  # fmt: skip
+            child = _started(asked, said)
         except OSError as error:
             return f"its process could not be started ({error.strerror})"
         stack.callback(_end, child)
-        assert child.stdin is not None and child.stdout is not None
-        asked = Asked(uri, memory, most, log.getEffectiveLevel(), port)
-        told = msgspec.msgpack.encode(asked)
-        with suppress(BrokenPipeError):
-            child.stdin.write(struct.pack("<I", len(told)) + told)
-        lines = _Messages(child.stdout.fileno())
-        heard = fresh = time.monotonic()
-        while not stop.is_set():
-            now = time.monotonic()
-            if now - heard > SILENCE:
-                return "its process gives no sign of life"
-            if now - fresh > RENEW:
-                return f"no frame for {RENEW:g} s"
-            try:
-                message = lines.next()
-            except (msgspec.MsgspecError, ValueError) as error:
-                return f"its process says what cannot be ({error})"
-            except EOFError:
-                return _why_ended(child, said.fileno())
-            if message is None:
-                continue
-            heard = time.monotonic()
-            match message:
-                case Picture():
-                    fresh = heard
-                    image = _image(message, seen)
-                    if image is None:
-                        return "its process says what cannot be"
-                    with suppress(BrokenPipeError):
-                        child.stdin.write(b"\0")
-                    mono = min(message.mono, heard)
-                    yield Frame(image, message.at, mono, _clean(message.name), message.decode_ms)
-                    heard = fresh = time.monotonic()
-                case State():
-                    yield StreamState(message.condition, _clean(message.why))
-                case Said():
-                    log.log(message.level, "%s", _clean(message.text))
-                case Over():
-                    return _clean(message.why)
-        return "stopped"
+        why = yield from _frames(child, seen, stop)
+        return _why_ended(child, said.fileno()) if why is None else why
+
+
+def _started(asked: Asked, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The process, told what it is to do; its stderr goes to `said`. OSError."""
+    command = [*CHILD, msgspec.json.encode(_room(asked.source, asked.most, asked.port)).decode()]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment(), cwd="/",
+        pass_fds=[asked.memory], bufsize=0,
+    )  # fmt: skip
+    told = msgspec.msgpack.encode(asked)
+    assert child.stdin is not None
+    with suppress(BrokenPipeError):
+        child.stdin.write(struct.pack("<I", len(told)) + told)
+    return child
+
+
+def _frames(
+    child: subprocess.Popen[bytes], seen: mmap.mmap, stop: threading.Event
+) -> Generator[Frame | StreamState, None, str | None]:
+    """What the process says, and the pictures that it puts into `seen`; why no more is taken, None: it ended."""
+    assert child.stdin is not None and child.stdout is not None
+    lines = _Messages(child.stdout.fileno())
+    heard = fresh = time.monotonic()
+    while not stop.is_set():
+        now = time.monotonic()
+        if now - heard > SILENCE:
+            return "its process gives no sign of life"
+        if now - fresh > RENEW:
+            return f"no frame for {RENEW:g} s"
+        try:
+            message = lines.next()
+        except (msgspec.MsgspecError, ValueError) as error:
+            return f"its process says what cannot be ({error})"
+        except EOFError:
+            return None
+        if message is None:
+            continue
+        heard = time.monotonic()
+        match message:
+            case Picture():
+                image = _image(message, seen)
+                if image is None:
+                    return "its process says what cannot be"
+                with suppress(BrokenPipeError):
+                    child.stdin.write(b"\0")
+                mono = min(message.mono, heard)
+                yield Frame(image, message.at, mono, _clean(message.name), message.decode_ms)
+                heard = fresh = time.monotonic()
+            case State():
+                yield StreamState(message.condition, _clean(message.why))
+            case Said():
+                log.log(message.level, "%s", _clean(message.text))
+            case Over():
+                return _clean(message.why)
+    return "stopped"
 
 
 def _image(message: Picture, seen: mmap.mmap) -> Pixels | None:

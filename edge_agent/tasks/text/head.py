@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from edge_agent.samples.everyday import SENTENCES
 from edge_agent.tasks.text.counted import BUCKETS, dense, grams, rarity
-from edge_agent.tasks.text.logistic import Doubles, Labels, lbfgs, logistic, softmax
+from edge_agent.tasks.text.crossval import CLOSER, folds, held_out, quantiles, thin, weigh
+from edge_agent.tasks.text.logistic import Doubles, Labels, logistic, softmax
 from edge_agent.types import Floats
 
 Places: TypeAlias = npt.NDArray[np.int32]
@@ -39,11 +40,6 @@ LEAST, MOST, TRIED = 8, 100, 1600
 """examples of a label that cross-validation looks at and that are kept to be near to; and of all labels together"""
 COUNTED = 4000
 """examples that the head on words and letters is fitted on"""
-FOLDS = 4
-CLOSE, CLOSER = 1e-3, 1e-4
-"""slope at which a search ends, relative to the loss: of heads that are tried, and of those that serve"""
-HELD, LIKELY = 4.0, 1.65
-"""how strongly the two heads' weights are held near what is likely, and what the head on words is likely to count"""
 LOST = 0.04
 """share of unseen examples that are given up as "unknown", each label having the same say, at most half of them as they
 look more like its examples"""
@@ -114,7 +110,7 @@ def fit(vectors: Floats, y: Labels, labels: tuple[str, ...], texts: Sequence[str
     """
     count, strange = len(labels), _strange(labels)
     vectors = _unit(vectors.astype(np.float32))
-    few = _thin(y, count, min(MOST, max(LEAST, TRIED // count)))
+    few = thin(y, count, min(MOST, max(LEAST, TRIED // count)))
     rare = np.zeros(0, np.float32) if texts is None else rarity([texts[i] for i in few])
     rows = [] if texts is None else [grams(texts[i], rare) for i in few]
     seen = _seen(vectors[few], rows, y[few], count)
@@ -165,17 +161,17 @@ def _seen(vectors: Floats, rows: list[Gram], y: Labels, count: int) -> _Seen:
         counted = dense(rows)
         spans.append(_span(counted))
         near = (near + counted @ counted.T) / 2
-    return _Seen(y, _folds(y, count), spans, near)
+    return _Seen(y, folds(y, count), spans, near)
 
 
 def _stacked(seen: _Seen, count: int) -> tuple[float, Doubles, Doubles]:
     """The best penalty on vectors, how much each head counts, and the weighted logits (n, K) of the examples."""
     held = [
-        [_held_out(x, seen.y, count, seen.folds, l2) for l2 in (L2 if i == 0 else (GRAMS_L2,))]
+        [held_out(x, seen.y, count, seen.folds, l2) for l2 in (L2 if i == 0 else (GRAMS_L2,))]
         for i, (x, _) in enumerate(seen.spans)
     ]
     tries = [[z, *(other[0] for other in held[1:])] for z in held[0]]
-    found = [_weigh(logits, seen.y) for logits in tries]
+    found = [weigh(logits, seen.y) for logits in tries]
     best = min(range(len(found)), key=lambda i: found[i][0])
     share = found[best][1]
     logits = np.stack([f * z for f, z in zip(share, tries[best], strict=True)]).sum(0, dtype=np.float64)
@@ -186,13 +182,13 @@ def _held_down(logits: Doubles, known: npt.NDArray[np.bool_], strange: int, weig
     """What is added to the logit of "unknown", so that it takes LOST / 2 of the other labels' examples at most."""
     room = _known(logits, strange).max(1) - logits[:, strange]
     # a little more: examples that are all the same would lie on the very border
-    return min(0.0, float(_quantiles(room[known], weight, (LOST / 2,))[0]) - 0.01)
+    return min(0.0, float(quantiles(room[known], weight, (LOST / 2,))[0]) - 0.01)
 
 
 def _limit(near: Real, logits: Doubles, known: npt.NDArray[np.bool_], strange: int, weight: Doubles) -> Floats:
     """`LabelHead.limit`, of examples that were not seen: LOST of them are below it."""
     score = _score(near, logits, strange)[known]
-    low, middle = _quantiles(score, weight, (LOST, 0.5))
+    low, middle = quantiles(score, weight, (LOST, 0.5))
     steep = 3 / max(float(middle - low), 0.02)
     # "unknown" is said where it is likelier than the best label
     shares = softmax(logits)[known]
@@ -200,7 +196,7 @@ def _limit(near: Real, logits: Doubles, known: npt.NDArray[np.bool_], strange: i
     there = best_share == shares.max(1)
     left = float(weight[there].sum() / weight.sum())
     values = score[there] + np.log(best_share[there]) / steep
-    (limit,) = _quantiles(values, weight[there], (max(0.0, LOST - (1 - left)) / left,))
+    (limit,) = quantiles(values, weight[there], (max(0.0, LOST - (1 - left)) / left,))
     return np.array([limit, steep], np.float32)
 
 
@@ -219,7 +215,7 @@ def _served_words(
     texts: Sequence[str], rare: Floats, y: Labels, few: npt.NDArray[np.intp], span: tuple[Floats, Floats], count: int
 ) -> tuple[Real, Real]:
     """Weights (BUCKETS, K) and bias (K,) of the head on words, fitted on COUNTED examples."""
-    more = few if len(few) == len(y) else _thin(y, count, max(1, COUNTED // count))
+    more = few if len(few) == len(y) else thin(y, count, max(1, COUNTED // count))
     if len(more) > len(few):
         return logistic(dense([grams(texts[i], rare) for i in more]), y[more], count, GRAMS_L2, CLOSER)
     w, b = logistic(span[0], y[few], count, GRAMS_L2, CLOSER)
@@ -274,61 +270,3 @@ def _score(near: Real, logits: Doubles, strange: int) -> Doubles:
     rest = np.logaddexp.reduce(np.where(np.arange(known.shape[1]) == known.argmax(1)[:, None], -np.inf, logits), 1)
     score: Doubles = near + ODDS * np.clip(best - rest, -10, 10)
     return score
-
-
-def _quantiles(values: Doubles, weight: Doubles, at: Sequence[float]) -> Doubles:
-    """Of weighted values those that such shares of the weight lie below."""
-    order = np.argsort(values, kind="stable")
-    share = (np.cumsum(weight[order]) - weight[order] / 2) / weight.sum()
-    found: Doubles = np.interp(at, share, values[order])
-    return found
-
-
-def _thin(y: Labels, count: int, most: int) -> npt.NDArray[np.intp]:
-    """Indices of at most so many examples of each label, spread evenly over those given."""
-    picks = []
-    for label in range(count):
-        own = np.flatnonzero(y == label)
-        picks.append(own[np.linspace(0, len(own) - 1, min(len(own), most)).round().astype(int)])
-    return np.concatenate(picks)
-
-
-def _folds(y: Labels, count: int) -> Labels:
-    """Fold of each example: every label's examples are dealt out in turn."""
-    folds = np.zeros(len(y), np.int64)
-    for label in range(count):
-        own = np.flatnonzero(y == label)
-        folds[own] = np.arange(len(own)) % min(FOLDS, max(2, len(own)))
-    return folds
-
-
-def _held_out(x: Floats, y: Labels, count: int, folds: Labels, l2: float) -> Floats:
-    """(n, K) logits of examples by heads that have not seen them."""
-    logits: Floats = np.zeros((len(y), count), np.float32)
-    for fold in np.unique(folds):
-        rest = folds != fold
-        w, b = logistic(x[rest], y[rest], count, l2, CLOSE)
-        logits[~rest] = x[~rest] @ w + b
-    return logits
-
-
-def _weigh(logits: Sequence[Floats], y: Labels) -> tuple[float, Doubles]:
-    """The least loss of a weighted sum of logits (n, K) each, and the weights.
-
-    Few examples say little about the weights: these are held near 1 and, of words, LIKELY.
-    """
-    rows = np.arange(len(y))
-    likely = np.log([1.0, LIKELY])[: len(logits)]
-
-    def loss(free: Doubles) -> tuple[float, Doubles]:
-        z = sum(f * each for f, each in zip(np.exp(free), logits, strict=True))
-        assert not isinstance(z, int)
-        p = softmax(z.astype(np.float64))
-        off = free - likely
-        value = -np.log(np.maximum(p[rows, y], 1e-12)).sum() + HELD * (off @ off) / 2
-        p[rows, y] -= 1
-        slope = [np.exp(f) * (p * each).sum() for f, each in zip(free, logits, strict=True)]
-        return float(value), np.array(slope) + HELD * off
-
-    free = lbfgs(loss, np.zeros(len(logits)), 1e-4)
-    return loss(free)[0], np.exp(free)

@@ -23,7 +23,7 @@ from edge_agent import files, toml
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.manifest import Served
 from edge_agent.samples import everyday
-from edge_agent.tasks.text import characters, counted, logistic, vocabulary, wordpiece
+from edge_agent.tasks.text import characters, counted, crossval, logistic, vocabulary, wordpiece
 from edge_agent.tasks.text import encoder as encoder_module
 from edge_agent.tasks.text import head as head_module
 from edge_agent.tasks.text.counted import BUCKETS
@@ -176,10 +176,14 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
+CODE = (head_module, counted, crossval, logistic, everyday, wordpiece, characters, vocabulary, encoder_module)
+"""what reads texts and fits heads"""
+
+
 def _code() -> str:
     """Of the code that reads texts and fits heads: a head that other code made is fitted anew."""
     digest = hashlib.sha256()
-    for module in (head_module, counted, logistic, everyday, wordpiece, characters, vocabulary, encoder_module):
+    for module in CODE:
         with contextlib.suppress(OSError):
             digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
