@@ -68,20 +68,7 @@ def read_documents(path: Path) -> list[list[str]]:
 
     Raises InputError for a file that is absent, empty, not UTF-8 or not text.
     """
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".xz":
-            raw = lzma.decompress(raw)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except lzma.LZMAError as error:
-        raise InputError(f"{path}: is no whole xz file: {error}") from None
-    if b"\0" in raw[:4096]:
-        raise InputError(f"{path}: is not text; give .txt or .xz files with one sentence a line")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 at byte {error.start}; convert it with iconv") from None
+    text = _text(path)
     documents: list[list[str]] = [[]]
     for line in text.split("\n"):
         folded = fold(line)
@@ -93,6 +80,24 @@ def read_documents(path: Path) -> list[list[str]]:
     if not found:
         raise InputError(f"{path}: holds no text")
     return found
+
+
+def _text(path: Path) -> str:
+    """What a file holds, unpacked. InputError."""
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".xz":
+            raw = lzma.decompress(raw)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except lzma.LZMAError as error:
+        raise InputError(f"{path}: is no whole xz file: {error}") from None
+    if b"\0" in raw[:4096]:
+        raise InputError(f"{path}: is not text; give .txt or .xz files with one sentence a line")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 at byte {error.start}; convert it with iconv") from None
 
 
 def read_sources(paths: Sequence[Path], say: Callable[[str], None], most: int = 0) -> list[TextSource]:

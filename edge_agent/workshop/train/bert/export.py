@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edge_agent.backends.onnx import multiply_exactly
@@ -58,6 +59,23 @@ def read_net(folder: Path) -> Bert:
     """
     if (folder / "best.pt").is_file():
         return net_of(read_table(folder / "best.pt", "cpu"))
+    weights, heads = _stored(folder)
+    words, token = weights["token.weight"].shape
+    layers = sum(1 for k in weights if k.endswith(".query.bias"))
+    width, inner = weights["norm.weight"].shape[0], weights["layers.0.up.bias"].shape[0]
+    length, vector = weights["position.weight"].shape[0], weights["project.bias"].shape[0]
+    net = Bert(Shape(words, layers, width, heads, inner, token, length, vector))
+    try:
+        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items() if k != "decoder.weight"})
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder}: its files are not of one edge-bert: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    return net
+
+
+def _stored(folder: Path) -> tuple[dict[str, NDArray[Any]], int]:
+    """The weights of the ONNX files of a folder, and the number of heads. Raises ModelError."""
     try:
         encoder = onnx.load(str(folder / "encoder.onnx"))
         weights = weights_of(encoder)
@@ -69,18 +87,7 @@ def read_net(folder: Path) -> Bert:
     split = [numpy_helper.to_array(t) for t in encoder.graph.initializer if t.name == "split"]
     if missing or not split:
         raise ModelError(f"{folder}: encoder.onnx is no edge-bert's, it lacks {', '.join(sorted(missing)) or 'split'}")
-    words, token = weights["token.weight"].shape
-    layers = sum(1 for k in weights if k.endswith(".query.bias"))
-    width, inner = weights["norm.weight"].shape[0], weights["layers.0.up.bias"].shape[0]
-    length, vector = weights["position.weight"].shape[0], weights["project.bias"].shape[0]
-    net = Bert(Shape(words, layers, width, int(split[0][2]), inner, token, length, vector))
-    try:
-        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items() if k != "decoder.weight"})
-    except RuntimeError as error:
-        raise ModelError(
-            f"{folder}: its files are not of one edge-bert: {str(error).splitlines()[-1].strip()}"
-        ) from None
-    return net
+    return weights, int(split[0][2])
 
 
 def int8(model: onnx.ModelProto, file: Path) -> None:

@@ -21,11 +21,12 @@ from torch.nn import functional
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.data import CLS, PAD, SEP, Deck
+from edge_agent.workshop.train.bert.loss import LESSON, lesson_loss, pair_loss
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.bert.teacher import Vectors
 
-LESSON = 64
-"""tokens of a text that is compared with the teacher's vector"""
+Shelves = list[tuple[torch.Tensor, torch.Tensor]]
+"""ids (n, L) and the teacher's vectors (n, E), texts of like length together"""
 
 
 @dataclass(frozen=True)
@@ -106,29 +107,6 @@ def rate_at(share: float, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.02) / 0.98))))
 
 
-def pair_loss(net: Bert, d: Deck, n: int, length: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(MLM loss, NSP loss) of a fresh batch; of the long pairs seven in ten fill their length, of the others half."""
-    a, b, label = data.pairs(d, n, g)
-    spans = torch.rand(n, generator=g, device=a.device) < (0.7 if length > LESSON else 0.5)
-    ids, types = data.lay(d, a, b, length, spans)
-    masked, places, truth = data.mask(ids, net.shape.vocabulary, g)
-    hidden = net(masked, types)
-    at = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
-    logits = net.fill(at).float()
-    mlm = functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=-100)
-    return mlm, functional.cross_entropy(net.follows(hidden).float(), label)
-
-
-def lesson_loss(net: Bert, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """1 - cosine to the teacher's vectors, and how far the similarities among the batch are from the teacher's."""
-    ids = ids.long()
-    found = net.embed(net(ids, torch.zeros_like(ids)), ids)
-    with torch.autocast(found.device.type, enabled=False):
-        wanted = wanted.float()
-        apart = functional.mse_loss(found @ found.T, wanted @ wanted.T)
-        return (1 - (found * wanted).sum(1)).mean() + 5 * apart
-
-
 def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float]:
     """On held-out text: MLM loss and top-1, NSP loss and accuracy (whole sentences), agreement with the teacher."""
     device = held.deck.tokens.device
@@ -195,54 +173,27 @@ def fit(
     optimizer = optimizer or optimizer_of(net)
     state = state or {"elapsed": 0.0, "step": 0, "least": float("inf"), "curve": []}
     g = torch.Generator(device=device).manual_seed(plan.seed + state["step"])
-    table: list[tuple[torch.Tensor, torch.Tensor]] = []
+    table: Shelves = []
     net.train()
-    begun = time.monotonic() - state["elapsed"]
-    told, saved, tokens = time.monotonic(), time.monotonic(), 0
-    seen = torch.zeros(4, device=device)
+    begun, saved = time.monotonic() - state["elapsed"], time.monotonic()
+    news = _News(plan, say, torch.zeros(4, device=device))
     while (elapsed := time.monotonic() - begun) < plan.seconds:
-        share = elapsed / plan.seconds
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(share, plan.rate)
-        second = share >= plan.pretrain
-        if second and not table:
+            group["lr"] = rate_at(elapsed / plan.seconds, plan.rate)
+        if elapsed / plan.seconds >= plan.pretrain and not table:
             table = _shelves(lessons, device, say)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=plan.half):
-            length = LESSON if (state["step"] + 1) % plan.long_every else 128
-            n = plan.rows * 128 // length // (2 if second else 1)
-            mlm, nsp = pair_loss(net, deck, n, length, g)
-            loss = mlm + nsp
-            tokens += n * length
-            lesson = torch.zeros((), device=device)
-            if second:
-                ids, wanted = table[state["step"] % len(table)]
-                some = torch.randint(len(ids), (plan.rows * 128 // ids.shape[1] // 2,), generator=g, device=device)
-                lesson = lesson_loss(net, ids[some], wanted[some])
-                tokens += len(some) * ids.shape[1]
-                loss = loss + 10 * lesson
+        loss, parts, tokens = _losses(net, deck, table, plan, state["step"], g)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        seen += torch.stack([mlm, nsp, lesson, torch.ones_like(mlm)]).detach()
+        news.seen += parts
+        news.tokens += tokens
         state["step"] += 1
         if state["step"] % 10 and device.type == "cuda":
             continue
-        if not bool(torch.isfinite(seen).all()):
-            raise ModelError(
-                f"the loss is no number at step {state['step']}: training stopped, the last checkpoint is the last "
-                "good one; go on from it with --resume and a lower --rate"
-            )
+        news.tell(state["step"], elapsed, begun)
         now = time.monotonic()
-        if now - told >= 5:
-            mean = (seen / seen[3]).tolist()
-            left = max(0.0, plan.seconds - (now - begun))
-            say(
-                f"{share:4.0%} step {state['step']} mlm {mean[0]:.3f} nsp {mean[1]:.3f} teacher {mean[2]:.3f} "
-                f"{tokens / (now - told):,.0f} tokens/s, {left / 60:.1f} min left"
-            )
-            told, tokens = now, 0
-            seen.zero_()
         if now - saved >= plan.save_every:
             saved = now
             _keep(net, optimizer, held, plan, state, now - begun, save, say)
@@ -250,6 +201,60 @@ def fit(
         _keep(net, optimizer, held, plan, state, plan.seconds, save, say)
     lessons.stop.set()
     return state
+
+
+def _losses(
+    net: Bert, deck: Deck, table: Shelves, plan: TrainPlan, step: int, g: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Of one batch: the loss, its parts (masked words, next sentence, teacher, 1) and the number of tokens.
+
+    `table`: the teacher's lessons, from the second phase on.
+    """
+    device = deck.tokens.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=plan.half):
+        length = LESSON if (step + 1) % plan.long_every else 128
+        n = plan.rows * 128 // length // (2 if table else 1)
+        mlm, nsp = pair_loss(net, deck, n, length, g)
+        loss, tokens = mlm + nsp, n * length
+        lesson = torch.zeros((), device=device)
+        if table:
+            ids, wanted = table[step % len(table)]
+            some = torch.randint(len(ids), (plan.rows * 128 // ids.shape[1] // 2,), generator=g, device=device)
+            lesson = lesson_loss(net, ids[some], wanted[some])
+            tokens += len(some) * ids.shape[1]
+            loss = loss + 10 * lesson
+    return loss, torch.stack([mlm, nsp, lesson, torch.ones_like(mlm)]).detach(), tokens
+
+
+@dataclass
+class _News:
+    """What is said of the losses, every five seconds."""
+
+    plan: TrainPlan
+    say: Callable[[str], None]
+    seen: torch.Tensor
+    """sums of the parts of the loss, and of steps"""
+    tokens: int = 0
+    told: float = field(default_factory=time.monotonic)
+
+    def tell(self, step: int, elapsed: float, begun: float) -> None:
+        """Say the means since the last time. ModelError where a loss is no number."""
+        if not bool(torch.isfinite(self.seen).all()):
+            raise ModelError(
+                f"the loss is no number at step {step}: training stopped, the last checkpoint is the last "
+                "good one; go on from it with --resume and a lower --rate"
+            )
+        now = time.monotonic()
+        if now - self.told < 5:
+            return
+        mean = (self.seen / self.seen[3]).tolist()
+        left = max(0.0, self.plan.seconds - (now - begun))
+        self.say(
+            f"{elapsed / self.plan.seconds:4.0%} step {step} mlm {mean[0]:.3f} nsp {mean[1]:.3f} "
+            f"teacher {mean[2]:.3f} {self.tokens / (now - self.told):,.0f} tokens/s, {left / 60:.1f} min left"
+        )
+        self.told, self.tokens = now, 0
+        self.seen.zero_()
 
 
 def _keep(
@@ -273,9 +278,7 @@ def _keep(
     save(optimizer, state, best)
 
 
-def _shelves(
-    lessons: Lessons, device: torch.device, say: Callable[[str], None]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _shelves(lessons: Lessons, device: torch.device, say: Callable[[str], None]) -> Shelves:
     """The lessons so far on the device, texts of at most 16, 32 and 64 tokens apart; waits for a first thousand."""
     while sum(map(len, lessons.ids)) < 1000 and lessons.error is None:
         if not any(t.name == "teacher" for t in threading.enumerate()):

@@ -65,6 +65,16 @@ class _Graph:
         return model
 
 
+def _places(g: _Graph, ids: str, one: str, length: int | None) -> str:
+    """The vectors of the places of `ids`; all of them where the length is fixed."""
+    if length is not None:
+        g.weights["position.weight"] = g.weights["position.weight"][:length]
+        return g.weight("position.weight")
+    end, places = g.op("Shape", [ids], start=1, end=2), g.weight("position.weight")
+    zero, axes = g.constant("zero", [0], np.int64), g.constant("axes_0", [0], np.int64)
+    return g.op("Slice", [places, zero, end, axes, one])
+
+
 def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> onnx.ModelProto:
     """input_ids, attention_mask, token_type_ids (B, L) int64 -> hidden (B, L, H), embedding (B, E) of length 1.
 
@@ -74,21 +84,7 @@ def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> on
     size = [rows or "B", length or "L"]
     ids, mask, types = "input_ids", "attention_mask", "token_type_ids"
     one, axes = g.constant("one", [1], np.int64), g.constant("axes_1", [1], np.int64)
-    if length is None:
-        end = g.op("Shape", [ids], start=1, end=2)
-        places = g.op(
-            "Slice",
-            [
-                g.weight("position.weight"),
-                g.constant("zero", [0], np.int64),
-                end,
-                g.constant("axes_0", [0], np.int64),
-                one,
-            ],
-        )
-    else:
-        g.weights["position.weight"] = g.weights["position.weight"][:length]
-        places = g.weight("position.weight")
+    places = _places(g, ids, one, length)
     x = g.op("Add", [g.op("Gather", [g.weight("token.weight"), ids]), places])
     x = g.op("Add", [x, g.op("Gather", [g.weight("segment.weight"), types])])
     x = g.dense(g.norm(x, "norm0"), "widen")

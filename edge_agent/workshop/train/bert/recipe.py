@@ -15,6 +15,8 @@ from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.vocab import MISSING, bulk_tokenizer, train_vocabulary
 
 if TYPE_CHECKING:
+    import torch
+
     from edge_agent.workshop.train.bert.net import Bert
     from edge_agent.workshop.train.bert.teacher import TeacherParts, Vectors
 
@@ -58,9 +60,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
 
     if not 0 < args.minutes < 1e5 or args.texts < HELD_TEXTS or not 200 <= args.vocabulary <= 30000:
         raise UsageError("--minutes must be above 0, --texts 1000 or more, --vocabulary from 200 to 30000")
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.split(":")[0] not in ("cpu", "cuda") or (device != "cpu" and not torch.cuda.is_available()):
-        raise UsageError(f"--device {device}: not here; leave it out, or give cpu")
+    device = _device(args.device, torch.cuda.is_available())
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,6 +72,14 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     plan = fit.TrainPlan(args.minutes * 60, rows, args.rate, half=half_pays(device), seed=args.seed)
     run_plan(args.out, train, held, files, vectors, plan, args, device, say)
     return 0
+
+
+def _device(asked: str | None, cuda: bool) -> str:
+    """cpu or cuda. UsageError for what is not here."""
+    device = asked or ("cuda" if cuda else "cpu")
+    if device.split(":")[0] not in ("cpu", "cuda") or (device != "cpu" and not cuda):
+        raise UsageError(f"--device {device}: not here; leave it out, or give cpu")
+    return device
 
 
 def corpora(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[data.Corpus, data.Corpus]:
@@ -112,27 +120,13 @@ def run_plan(
     """Trains by the plan; checkpoint.pt and curve.csv in `out` follow it, best.pt is what is exported."""
     import torch
 
-    from edge_agent.workshop.train.bert import export, fit
-    from edge_agent.workshop.train.bert.net import Bert, Shape
-    from edge_agent.workshop.train.bert.teacher import texts, token_vectors
+    from edge_agent.workshop.train.bert import fit
+    from edge_agent.workshop.train.bert.teacher import texts
 
     tokenizer = bulk_tokenizer(out / "vocab.txt")
     say(f"{len(train.tokens):,} tokens to train on, {len(held.tokens):,} held out, on {device}")
     torch.manual_seed(plan.seed)
-    state, optimizer = None, None
-    if args.resume:
-        kept = export.read_table(out / "checkpoint.pt", device)
-        net = export.net_of(kept).to(device)
-        optimizer = fit.optimizer_of(net)
-        optimizer.load_state_dict(kept["optimizer"])
-        state = kept["state"]
-    elif args.start is not None:
-        net = export.read_net(start(args.start)).to(device)
-    else:
-        pieces = (out / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        net = Bert(Shape(len(pieces)))
-        begin_with(net, token_vectors(files, pieces, net.shape.token))
-        net = net.to(device)
+    net, optimizer, state = _begun(out, files, args, device)
     asked = texts(held, HELD_TEXTS, 3)
     told = fit.Held(data.deck(held, device), fit.rows(tokenizer, asked), vectors(asked).astype("float16"))
     lessons = fit.Lessons()
@@ -150,6 +144,28 @@ def run_plan(
     finally:
         lessons.stop.set()
     finish(out, say)
+
+
+def _begun(
+    out: Path, files: TeacherParts, args: argparse.Namespace, device: str
+) -> tuple[Bert, torch.optim.AdamW | None, dict[str, Any] | None]:
+    """The network to train: that of --resume with its optimizer and state, that of --start, or a new one."""
+    from edge_agent.workshop.train.bert import export, fit
+    from edge_agent.workshop.train.bert.net import Bert, Shape
+    from edge_agent.workshop.train.bert.teacher import token_vectors
+
+    if args.resume:
+        kept = export.read_table(out / "checkpoint.pt", device)
+        net = export.net_of(kept).to(device)
+        optimizer = fit.optimizer_of(net)
+        optimizer.load_state_dict(kept["optimizer"])
+        return net, optimizer, kept["state"]
+    if args.start is not None:
+        return export.read_net(start(args.start)).to(device), None, None
+    pieces = (out / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    net = Bert(Shape(len(pieces)))
+    begin_with(net, token_vectors(files, pieces, net.shape.token))
+    return net.to(device), None, None
 
 
 def finish(out: Path, say: Callable[[str], None]) -> None:

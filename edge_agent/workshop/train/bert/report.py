@@ -2,7 +2,7 @@
 
     python -m edge_agent.workshop.train.bert.report --data ../shared/data --model models/edge-bert
 
-`--data` holds train/text (whose held-out documents are read, `bert_data.held_out`) and text/atis. The teacher, MiniLM
+`--data` holds train/text (whose held-out documents are read, `data.held_out`) and text/atis. The teacher, MiniLM
 unless --teacher says else, is fetched when it is not here. Needs `tokenizers` for the teacher, and no PyTorch.
 """
 
@@ -25,6 +25,7 @@ from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.tasks.text import vocabulary, wordpiece
 from edge_agent.workshop.train import need
 from edge_agent.workshop.train.bert.data import CLS, MASK, SEP, TextSource, read_sources, split
+from edge_agent.workshop.train.bert.intents import atis, intents
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """(ids, types) (n, L), 0 where nothing stands -> (hidden, embedding)"""
@@ -80,31 +81,41 @@ def fill_in(
         common = np.bincount([i for r in chosen for i in r], minlength=words).argsort()[::-1][:5]
         count = np.zeros(5)
         for at in range(0, len(chosen), 32):
-            some = chosen[at : at + 32]
-            ids = table([[CLS, *r[: len(r) // 2], SEP, *r[len(r) // 2 :], SEP] for r in some])
-            types = table([[0] * (len(r) // 2 + 2) + [1] * (len(r) - len(r) // 2 + 1) for r in some])
-            take = (dice.random(ids.shape) < 0.15) & (ids > MASK)
-            how = dice.random(ids.shape)
-            masked = np.where(take & (how < 0.8), MASK, ids)
-            masked = np.where(take & (how >= 0.9), dice.integers(MASK + 1, words, ids.shape), masked)
-            hidden, _ = run(masked, types)
-            truth = ids[take]
-            logits = net.run(None, {"hidden": hidden[take][None]})[0][0]
-            best = np.argpartition(-logits, 5, axis=1)[:, :5]
-            count += [
-                len(truth),
-                (logits.argmax(1) == truth).sum(),
-                (best == truth[:, None]).any(1).sum(),
-                (truth == common[0]).sum(),
-                np.isin(truth, common).sum(),
-            ]
+            count += _filled(chosen[at : at + 32], run, net, words, common, dice)
         found[name] = dict(zip(("asked", "top1", "top5", "guess1", "guess5"), count, strict=True))
-    total = {k: sum(v[k] for v in found.values()) for k in next(iter(found.values()))}
-    found["all"] = total
+    found["all"] = {k: sum(v[k] for v in found.values()) for k in next(iter(found.values()))}
     for row in found.values():
         for key in ("top1", "top5", "guess1", "guess5"):
             row[key] /= max(row["asked"], 1)
     return found
+
+
+def _filled(
+    some: list[list[int]],
+    run: Run,
+    net: onnxruntime.InferenceSession,
+    words: int,
+    common: NDArray[np.int64],
+    dice: np.random.Generator,
+) -> list[int]:
+    """Of a batch: masked words; of how many the head's first, its first five, `common[0]` and `common` are right."""
+    ids = table([[CLS, *r[: len(r) // 2], SEP, *r[len(r) // 2 :], SEP] for r in some])
+    types = table([[0] * (len(r) // 2 + 2) + [1] * (len(r) - len(r) // 2 + 1) for r in some])
+    take = (dice.random(ids.shape) < 0.15) & (ids > MASK)
+    how = dice.random(ids.shape)
+    masked = np.where(take & (how < 0.8), MASK, ids)
+    masked = np.where(take & (how >= 0.9), dice.integers(MASK + 1, words, ids.shape), masked)
+    hidden, _ = run(masked, types)
+    truth = ids[take]
+    logits = net.run(None, {"hidden": hidden[take][None]})[0][0]
+    best = np.argpartition(-logits, 5, axis=1)[:, :5]
+    return [
+        len(truth),
+        (logits.argmax(1) == truth).sum(),
+        (best == truth[:, None]).any(1).sum(),
+        (truth == common[0]).sum(),
+        np.isin(truth, common).sum(),
+    ]
 
 
 def follows(
@@ -116,18 +127,7 @@ def follows(
     source; "previous" swaps the two, "after_next" leaves one out.
     """
     net = session(head)
-    quads = []
-    everything = [d for documents in text.values() for d in documents]
-    for documents in text.values():
-        for at, d in enumerate(documents):
-            others = [i for i in range(len(documents)) if i != at]
-            for i in range(len(d) - 2):
-                other = documents[others[dice.integers(len(others))]] if others else d
-                near_by = other[dice.integers(len(other))]
-                quads.append([d[i], d[i + 1], d[i + 2], near_by, near_by])
-                far = [e for e in (everything[k] for k in dice.integers(len(everything), size=4)) if e is not d]
-                if far:
-                    quads[-1][4] = far[0][dice.integers(len(far[0]))]
+    quads = _quads(text, dice)
     quads = [quads[i] for i in dice.permutation(len(quads))[:most]]
 
     def yes(a: int, b: int) -> float:
@@ -153,6 +153,23 @@ def follows(
     }
 
 
+def _quads(text: dict[str, list[list[list[int]]]], dice: np.random.Generator) -> list[list[list[int]]]:
+    """Of each place in each document: the sentence, the next, the one after, one of the same source, and any other."""
+    quads = []
+    everything = [d for documents in text.values() for d in documents]
+    for documents in text.values():
+        for at, d in enumerate(documents):
+            others = [i for i in range(len(documents)) if i != at]
+            for i in range(len(d) - 2):
+                other = documents[others[dice.integers(len(others))]] if others else d
+                near_by = other[dice.integers(len(other))]
+                quads.append([d[i], d[i + 1], d[i + 2], near_by, near_by])
+                far = [e for e in (everything[k] for k in dice.integers(len(everything), size=4)) if e is not d]
+                if far:
+                    quads[-1][4] = far[0][dice.integers(len(far[0]))]
+    return quads
+
+
 def embed(texts: Sequence[str], words: wordpiece.WordPiece, run: Run) -> NDArray[np.float32]:
     """(n, E), each text at its own length."""
     rows = [words.encode(t, 128) for t in texts]
@@ -171,58 +188,6 @@ def alike(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, f
     }
 
 
-def atis(file: Path) -> tuple[list[str], list[str]]:
-    """(sentences, intents) of an ATIS file in IOB form: `BOS words EOS<tab>tags intent`."""
-    texts, intents = [], []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        sentence, tags = line.split("\t")
-        texts.append(" ".join(w for w in sentence.split() if w not in ("BOS", "EOS")))
-        intents.append(tags.split()[-1])
-    return texts, intents
-
-
-def head_accuracy(
-    x: NDArray[np.float32], y: NDArray[np.int64], test: NDArray[np.float32], truth: NDArray[np.int64]
-) -> float:
-    """Test accuracy of multinomial logistic regression (L2 penalty 1e-5, full-batch Adam, 1,500 steps)."""
-    mean, spread = x.mean(0), x.std() + 1e-9
-    x, test = (x - mean) / spread, (test - mean) / spread
-    classes = int(y.max()) + 1
-    w = np.zeros((x.shape[1] + 1, classes), np.float32)
-    target = np.eye(classes, dtype=np.float32)[y]
-    x, test = (np.hstack([a, np.ones((len(a), 1), np.float32)]) for a in (x, test))
-    m, v = np.zeros_like(w), np.zeros_like(w)
-    for step in range(1, 1501):
-        z = x @ w
-        p = np.exp(z - z.max(1, keepdims=True))
-        g = x.T @ (p / p.sum(1, keepdims=True) - target) / len(x) + np.float32(1e-5) * w
-        m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
-        w -= 0.02 * (1 - step / 1501) * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.99**step)) + 1e-9)
-    return float(((test @ w).argmax(1) == truth).mean())
-
-
-def intents(folder: Path, embedders: dict[str, Callable[[list[str]], NDArray[np.float32]]]) -> dict[str, Any]:
-    """ATIS: a head on all training sentences, and on 5 and 20 a label (mean of ten draws), for each embedder."""
-    train, labels = atis(folder / "atis-2.train.w-intent.iob")
-    more, more_labels = atis(folder / "atis-2.dev.w-intent.iob")
-    test, truth = atis(folder / "atis.test.w-intent.iob")
-    names = sorted({*labels, *more_labels})
-    y = np.array([names.index(n) for n in [*labels, *more_labels]])
-    wanted = np.array([names.index(n) if n in names else len(names) for n in truth])
-    found: dict[str, Any] = {"train": len(y), "test": len(wanted)}
-    for name, vectors in embedders.items():
-        x, t = vectors([*train, *more]), vectors(test)
-        row = {"full": head_accuracy(x, y, t, wanted)}
-        for shots in (5, 20):
-            dice, got = np.random.default_rng(0), []
-            for _ in range(10):
-                keep = np.concatenate([dice.permutation(np.flatnonzero(y == c))[:shots] for c in range(len(names))])
-                got.append(head_accuracy(x[keep], y[keep], t, wanted))
-            row[f"shots_{shots}"] = float(np.mean(got))
-        found[name] = row
-    return found
-
-
 def times(texts: Sequence[str], runs: dict[str, Callable[[str], object]]) -> dict[str, float]:
     """Median milliseconds a text, one thread, the candidates in turn on each text; tokenizer included."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
@@ -237,6 +202,12 @@ def times(texts: Sequence[str], runs: dict[str, Callable[[str], object]]) -> dic
 
 def _alone(embedder: Callable[[list[str]], NDArray[np.float32]]) -> Callable[[str], object]:
     return lambda text: embedder([text])
+
+
+def _some_lines(sources: Sequence[TextSource]) -> list[str]:
+    """A thousand sentences of 3 to 40 words."""
+    lines = [line for s in sources for d in s.documents for line in d if 3 <= len(line.split()) <= 40]
+    return [lines[i] for i in np.random.default_rng(3).permutation(len(lines))[:1000]]
 
 
 def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str], object]) -> dict[str, Any]:
@@ -269,10 +240,8 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
         files = parts(teacher)
         embedders["MiniLM"] = by_file(files, threads=1)
         sizes["MiniLM"] = files.network.stat().st_size
-        dice = np.random.default_rng(3)
-        lines = [line for s in sources for d in s.documents for line in d if 3 <= len(line.split()) <= 40]
-        some = [lines[i] for i in dice.permutation(len(lines))[:1000]]
         say("similarities")
+        some = _some_lines(sources)
         theirs = embedders["MiniLM"](some)
         found["similarity"] = {n: alike(embedders[n](some), theirs) for n in ("edge-bert int8", "edge-bert float")}
     found["bytes"] = sizes

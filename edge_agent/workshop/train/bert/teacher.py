@@ -7,10 +7,10 @@ fast, once this has been seen to give the same vectors; where it does not, onnxr
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.bert.data import Corpus
 from edge_agent.workshop.train.bert.vocab import bulk_tokenizer
+
+if TYPE_CHECKING:
+    import onnx
 
 Vectors = Callable[[list[str]], NDArray[np.float32]]
 LONGEST = 128
@@ -136,47 +139,57 @@ def read_weights(network: Path) -> dict[str, NDArray[np.float32]] | None:
 
     graph = onnx.load(str(network)).graph
     constant: dict[str, NDArray[Any]] = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    maker = {out: node for node in graph.node for out in node.output}
-
-    def value(name: str) -> NDArray[Any] | None:
-        if name in constant:
-            return constant[name]
-        node = maker.get(name)
-        if node is None or node.op_type not in ("Cast", "Mul", "Transpose"):
-            return None
-        inputs = [v for v in map(value, node.input) if v is not None]
-        if len(inputs) < len(node.input):
-            return None
-        if node.op_type == "Transpose":
-            return np.transpose(inputs[0])
-        product: NDArray[Any] = inputs[0].astype(np.float32) if node.op_type == "Cast" else inputs[0] * inputs[1]
-        return product
-
     weights: dict[str, NDArray[np.float32]] = {}
+    for name, array in _named(graph, constant):
+        short = _short(name)
+        if array is not None and short is not None:
+            weights[short] = array.astype(np.float32)
+    needed = {f"embeddings.{name}.weight" for name in EMBEDDINGS} | {"layer.0.attention.self.query.weight"}
+    return weights if needed <= set(weights) else None
 
-    def keep(name: str, array: NDArray[Any] | None) -> None:
-        if array is not None:
-            for root in ("encoder.", "embeddings."):
-                if root in name:
-                    short = name.split("encoder.")[-1] if root == "encoder." else name[name.index(root) :]
-                    weights[short] = array.astype(np.float32)
-                    return
 
+EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+
+
+def _named(graph: onnx.GraphProto, constant: dict[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any] | None]]:
+    """Weights under the names that belong to those of the biases beside them; None for one that is not found."""
+    maker = {out: node for node in graph.node for out in node.output}
     for node in graph.node:
         if node.op_type == "Add":
             for bias, other in (node.input, node.input[::-1]):
                 product = maker.get(other)
                 if bias in constant and product is not None and product.op_type == "MatMul":
-                    keep(bias, constant[bias])
-                    keep(bias.removesuffix("bias") + "weight", value(product.input[1]))
+                    yield bias, constant[bias]
+                    yield bias.removesuffix("bias") + "weight", _value(product.input[1], constant, maker)
         elif node.op_type == "LayerNormalization":
-            keep(node.input[2], constant.get(node.input[2]))
-            keep(node.input[2].removesuffix("bias") + "weight", constant.get(node.input[1]))
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+            yield node.input[2], constant.get(node.input[2])
+            yield node.input[2].removesuffix("bias") + "weight", constant.get(node.input[1])
+    for name in EMBEDDINGS:
         for full in [n for n in [*constant, *maker] if n.endswith(f"embeddings.{name}.weight")]:
-            keep(full, value(full))
-    needed = {f"embeddings.{n}.weight" for n in ("word_embeddings", "position_embeddings", "token_type_embeddings")}
-    return weights if needed <= set(weights) and "layer.0.attention.self.query.weight" in weights else None
+            yield full, _value(full, constant, maker)
+
+
+def _value(name: str, constant: dict[str, NDArray[Any]], maker: dict[str, onnx.NodeProto]) -> NDArray[Any] | None:
+    """A constant, also behind a Cast, a Mul or a Transpose; None for any other tensor."""
+    if name in constant:
+        return constant[name]
+    node = maker.get(name)
+    if node is None or node.op_type not in ("Cast", "Mul", "Transpose"):
+        return None
+    inputs = [v for v in (_value(each, constant, maker) for each in node.input) if v is not None]
+    if len(inputs) < len(node.input):
+        return None
+    if node.op_type == "Transpose":
+        return np.transpose(inputs[0])
+    product: NDArray[Any] = inputs[0].astype(np.float32) if node.op_type == "Cast" else inputs[0] * inputs[1]
+    return product
+
+
+def _short(name: str) -> str | None:
+    """The name of a layer's weight within BERT; None for any other."""
+    if "encoder." in name:
+        return name.split("encoder.")[-1]
+    return name[name.index("embeddings.") :] if "embeddings." in name else None
 
 
 def token_vectors(p: TeacherParts, pieces: list[str], width: int) -> NDArray[np.float32] | None:
