@@ -70,9 +70,8 @@ def _attend(graph: Graph, softmax: Node, mask: str) -> bool:
     last = _follow(graph, _follow_name(ends), "Reshape")
     if scores is None or mixed is None or last is None:
         return False
-    found = [_projection(graph, name) for name in (*scores.inputs, mixed.inputs[1])]
-    parts = [part for part in found if part is not None]
-    if len(parts) != 3 or len({part.given for part in parts}) != 1 or not (heads := parts[2].heads):
+    parts = _projections(graph, (*scores.inputs, mixed.inputs[1]))
+    if not parts or not (heads := parts[2].heads):
         return False
     name = last.outputs[0]
     small, step, zero = parts[0].given
@@ -87,6 +86,13 @@ def _attend(graph: Graph, softmax: Node, mask: str) -> bool:
     )
     graph.put([Node("QAttention", inputs, (name,), {"num_heads": heads}, IN_DOMAIN)], last, [])
     return True
+
+
+def _projections(graph: Graph, names: tuple[str, ...]) -> list[_Projection]:
+    """Queries, keys and values of the same tokens; none where one of them is anything else."""
+    found = [_projection(graph, name) for name in names]
+    parts = [part for part in found if part is not None]
+    return parts if len(parts) == 3 and len({part.given for part in parts}) == 1 else []
 
 
 def _gelu(graph: Graph, erf: Node) -> bool:

@@ -199,16 +199,9 @@ def _jpeg(data: bytes, limits: Limits) -> Pixels:
     ended = formats.with_end(data, frame)
     if simplejpeg is None:
         return _by_cv2(ended)
-    odd = ""
-    for attempt in (ended, formats.without_zeros(ended)):
-        try:
-            return _turned(simplejpeg.decode_jpeg(attempt, "BGR", strict=True), frame.orientation)
-        except MemoryError:
-            raise InputError("does not fit into the memory that is free") from None
-        except ValueError as error:
-            odd = str(error)
-        if "extraneous" not in odd:
-            break
+    image, odd = _strictly(ended)
+    if image is not None:
+        return _turned(image, frame.orientation)
     extra = re.search(r"(\d+) extraneous bytes before marker 0xd", odd)
     if (extra and int(extra[1]) <= PADDING) or "SOS parameters" in odd:
         return _turned(simplejpeg.decode_jpeg(ended, "BGR", strict=False), frame.orientation)
@@ -217,6 +210,21 @@ def _jpeg(data: bytes, limits: Limits) -> Pixels:
     if ended is not data:
         raise InputError(CUT)
     raise InputError(f"is cut off or damaged ({odd.removeprefix('Corrupt JPEG data: ')})")
+
+
+def _strictly(data: bytes) -> tuple[Pixels | None, str]:
+    """A JPEG decoded without a warning, zeros behind its scan left out; or None, and the warning."""
+    odd = ""
+    for attempt in (data, formats.without_zeros(data)):
+        try:
+            return simplejpeg.decode_jpeg(attempt, "BGR", strict=True), ""
+        except MemoryError:
+            raise InputError("does not fit into the memory that is free") from None
+        except ValueError as error:
+            odd = str(error)
+        if "extraneous" not in odd:
+            break
+    return None, odd
 
 
 def _turned(image: Pixels, orientation: int) -> Pixels:
