@@ -17,13 +17,13 @@ from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError
 from edge_agent.pictures.read import read_picture  # noqa: E402
 from edge_agent.workshop import train  # noqa: E402
 from edge_agent.workshop.train import checkpoint  # noqa: E402
-from edge_agent.workshop.train.detector import fit  # noqa: E402
-from edge_agent.workshop.train.detector import recipe as detector_recipe  # noqa: E402
+from edge_agent.workshop.train.detector import fit, options  # noqa: E402
 from edge_agent.workshop.train.detector.augment import Picture, augmented, plain  # noqa: E402
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures  # noqa: E402
 from edge_agent.workshop.train.detector.export import run_onnx, tensors_of  # noqa: E402
-from edge_agent.workshop.train.detector.loss import losses, merged, targets_from_boxes  # noqa: E402
+from edge_agent.workshop.train.detector.loss import losses, merged, mirrored, targets_from_boxes  # noqa: E402
 from edge_agent.workshop.train.detector.net import EdgeYolo, folded_copy, from_folded, narrowed, new_net  # noqa: E402
+from edge_agent.workshop.train.detector.options import DetectorOptions  # noqa: E402
 from edge_agent.workshop.train.detector.recipe import train_detector  # noqa: E402
 from edge_agent.workshop.train.detector.teacher import Dense, cells  # noqa: E402
 
@@ -62,7 +62,8 @@ def quick(data: Path, out: Path, lines: list[str], **options: Any) -> EdgeYolo:
         "size": (96, 64), "batch": 2, "device": "cpu", "say": lines.append,
     }  # fmt: skip
     given |= options
-    return train_detector(data, out, given.pop("teacher"), **given)
+    say = given.pop("say")
+    return train_detector(DetectorOptions(data, out, **given), say)
 
 
 def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: Path) -> None:
@@ -377,7 +378,7 @@ def test_mirrored_targets_are_the_mirrored_picture_s() -> None:
     box = torch.tensor([[[10.0, 20.0, 50.0, 60.0, 0.0, 1.0]]])
     other = torch.tensor([[[46.0, 20.0, 86.0, 60.0, 0.0, 1.0]]])
     told, wanted = (targets_from_boxes(one, grid, 1) for one in (box, other))
-    flipped = fit.mirrored(told, (96, 64))
+    flipped = mirrored(told, (96, 64))
     told = wanted.score[0, :, 0] > 0
     assert torch.equal(flipped.score, wanted.score) and torch.allclose(flipped.boxes[0, told], wanted.boxes[0, told])
 
@@ -414,4 +415,4 @@ def test_onnx_is_the_network(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     back = tensors_of(tmp_path / "m.onnx")
     assert back.keys() == tensors.keys() and all((back[k] == tensors[k]).all() for k in tensors)
-    assert detector_recipe.CLASSES[0] == "person"
+    assert options.CLASSES[0] == "person"

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.detector.augment import Picture, Size, augmented, plain
-from edge_agent.workshop.train.detector.loss import feature_loss, losses, merged, targets_from_boxes
-from edge_agent.workshop.train.detector.net import PIXEL_SCALE, STRIDES, EdgeYolo, folded_copy
+from edge_agent.workshop.train.detector.loss import feature_loss, losses, merged, mirrored, targets_from_boxes
+from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, folded_copy
 from edge_agent.workshop.train.detector.prune import fit_convolution
 from edge_agent.workshop.train.detector.teacher import Dense, YoloxTeacher, cells
 
@@ -105,7 +105,7 @@ class Trainer:
         return [*self.net.parameters(), *self.adapters.parameters()]
 
     def targets(self, made: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Dense]:
-        """Pictures and boxes as of detector_augment -> (B, 3, height, width) float32, and what each cell should say."""
+        """Pictures and boxes as of `augmented` -> (B, 3, height, width) float32, and what each cell should say."""
         pictures = torch.from_numpy(np.stack([pixels for pixels, _ in made])).to(self.device)
         pictures = pictures.permute(0, 3, 1, 2).float()
         most = max(len(boxes) for _, boxes in made)
@@ -219,19 +219,6 @@ class Trainer:
         return all(bool(torch.isfinite(p).all()) for p in self._parameters())
 
 
-def mirrored(dense: Dense, size: Size) -> Dense:
-    """The targets of the pictures flipped left to right."""
-    scores, boxes = [], []
-    at = 0
-    for stride in STRIDES:
-        wide, high = size[0] // stride, size[1] // stride
-        part = slice(at, at + high * wide)
-        at += high * wide
-        scores.append(dense.score[:, part].unflatten(1, (high, wide)).flip(2).flatten(1, 2))
-        boxes.append(dense.boxes[:, part].unflatten(1, (high, wide)).flip(2).flatten(1, 2)[..., [2, 1, 0, 3]])
-    return Dense(torch.cat(scores, 1), torch.cat(boxes, 1), [f.flip(3) for f in dense.features])
-
-
 def fit(
     trainer: Trainer, pool: list[Picture], held: list[Picture], out: Path, say: Say, classes: tuple[str, ...]
 ) -> EdgeYolo:
@@ -253,29 +240,52 @@ def fit(
         recent.append(trainer.learn(pool))
         now = time.monotonic()
         trainer.seconds = before + now - began
-        over = trainer.done() >= 1.0
-        due = over or now - saved >= recipe.save_seconds
+        due = trainer.done() >= 1.0 or now - saved >= recipe.save_seconds
         if now - told < 10.0 and not due:
             continue
         mean = torch.stack(recent).mean(0).tolist()
         recent.clear()
-        if not all(map(math.isfinite, mean)) or not trainer.sound():
-            last = f"the last good state is in {out / BEST}" if (out / BEST).exists() else "nothing was saved yet"
-            raise EdgeAgentError(f"the loss at step {trainer.step} is not a finite number; {last}; try a lower --rate")
-        speed = (trainer.step - told_step) * recipe.batch / max(1e-6, now - told)
-        left = trainer.seconds / max(1e-6, trainer.done()) * (1 - trainer.done())
-        say(
-            f"step {trainer.step} ({100 * trainer.done():.0f} %, {left:.0f} s left): class {mean[0]:.4f}, "
-            f"box {mean[1]:.4f}, feature {mean[2]:.4f}, {speed:.0f} pictures/s"
-        )
+        _check_finite(trainer, mean, out)
+        say(_progress(trainer, mean, (trainer.step - told_step) * recipe.batch / max(1e-6, now - told)))
         told, told_step = now, trainer.step
         if due:
-            scores = trainer.held_out(held) if held else (math.nan, math.nan)
-            curve.add(trainer.step, trainer.step * recipe.batch, trainer.seconds, trainer.rate_now(), *mean, *scores)
-            tensors = folded_copy(trainer.average).state_dict()
-            best = {"tensors": tensors, "classes": list(classes), "step": trainer.step, "seconds": trainer.seconds}
-            checkpoint.save(out / BEST, best)
-            checkpoint.save_parts(out, STATE, trainer.state())
-            say(f"step {trainer.step}: saved; held out: class {scores[0]:.4f}, box {scores[1]:.4f}")
+            _save(trainer, held, mean, curve, out, classes, say)
             saved = time.monotonic()
     return folded_copy(trainer.average)
+
+
+def _check_finite(trainer: Trainer, losses: list[float], out: Path) -> None:
+    """EdgeAgentError where a loss or a weight is no finite number."""
+    if not all(map(math.isfinite, losses)) or not trainer.sound():
+        last = f"the last good state is in {out / BEST}" if (out / BEST).exists() else "nothing was saved yet"
+        raise EdgeAgentError(f"the loss at step {trainer.step} is not a finite number; {last}; try a lower --rate")
+
+
+def _progress(trainer: Trainer, losses: list[float], speed: float) -> str:
+    """A line on how far it is; `losses`: class, box, feature; `speed`: pictures a second."""
+    done = trainer.done()
+    left = trainer.seconds / max(1e-6, done) * (1 - done)
+    return (
+        f"step {trainer.step} ({100 * done:.0f} %, {left:.0f} s left): class {losses[0]:.4f}, "
+        f"box {losses[1]:.4f}, feature {losses[2]:.4f}, {speed:.0f} pictures/s"
+    )
+
+
+def _save(
+    trainer: Trainer,
+    held: list[Picture],
+    losses: list[float],
+    curve: checkpoint.Curve,
+    out: Path,
+    classes: tuple[str, ...],
+    say: Say,
+) -> None:
+    """Measure on what is held out, and write a row of the curve, the weights and a checkpoint."""
+    scores = trainer.held_out(held) if held else (math.nan, math.nan)
+    pictures = trainer.step * trainer.recipe.batch
+    curve.add(trainer.step, pictures, trainer.seconds, trainer.rate_now(), *losses, *scores)
+    tensors = folded_copy(trainer.average).state_dict()
+    best = {"tensors": tensors, "classes": list(classes), "step": trainer.step, "seconds": trainer.seconds}
+    checkpoint.save(out / BEST, best)
+    checkpoint.save_parts(out, STATE, trainer.state())
+    say(f"step {trainer.step}: saved; held out: class {scores[0]:.4f}, box {scores[1]:.4f}")

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edge_agent.workshop.train.detector.augment import Size
+from edge_agent.workshop.train.detector.net import STRIDES
 from edge_agent.workshop.train.detector.teacher import Dense
 
 LEVEL_ENDS = (0.0, 56.0, 128.0, 1e6)
@@ -19,7 +21,7 @@ LABEL_SCORE = 0.9
 
 
 def targets_from_boxes(boxes: Tensor, cells: Tensor, classes: int) -> Dense:
-    """`boxes` (B, K, 6) x1, y1, x2, y2, class (-1: none), score; `cells` (N, 3) as of detector_teacher.cells.
+    """`boxes` (B, K, 6) x1, y1, x2, y2, class (-1: none), score; `cells` (N, 3) as of teacher.cells.
 
     A cell takes the smallest box of its level's size whose middle is within 1.5 strides of the cell's.
     """
@@ -49,6 +51,19 @@ def merged(teacher: Dense, labels: Dense) -> Dense:
     stronger = labels.score.amax(-1, keepdim=True) > teacher.score.amax(-1, keepdim=True)
     boxes = torch.where(stronger, labels.boxes, teacher.boxes)
     return Dense(torch.maximum(teacher.score, labels.score), boxes, teacher.features)
+
+
+def mirrored(dense: Dense, size: Size) -> Dense:
+    """The targets of the pictures flipped left to right."""
+    scores, boxes = [], []
+    at = 0
+    for stride in STRIDES:
+        wide, high = size[0] // stride, size[1] // stride
+        part = slice(at, at + high * wide)
+        at += high * wide
+        scores.append(dense.score[:, part].unflatten(1, (high, wide)).flip(2).flatten(1, 2))
+        boxes.append(dense.boxes[:, part].unflatten(1, (high, wide)).flip(2).flatten(1, 2)[..., [2, 1, 0, 3]])
+    return Dense(torch.cat(scores, 1), torch.cat(boxes, 1), [f.flip(3) for f in dense.features])
 
 
 def losses(boxes: Tensor, logits: Tensor, targets: Dense) -> tuple[Tensor, Tensor]:

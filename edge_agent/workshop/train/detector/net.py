@@ -7,7 +7,7 @@ is made for 8 bits and for small processors: ReLU where it does as well as YOLOX
 convolutions, inside bottlenecks, in the heads), the stem is one 4×4 convolution, each branch has an output of its own,
 boxes are distances (as in FCOS, Tian et al., arXiv 1904.01355), there is no objectness.
 
-The order of the convolutions is that of a YOLOX file, so that `detector_prune` can pair them. A saved network is named
+The order of the convolutions is that of a YOLOX file, so that `teacher.pairs` can pair them. A saved network is named
 tensors without batch normalisation; the ONNX file's initialisers bear the same names, so the shipped file is all that a
 fine-tuning needs.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,35 +13,37 @@ import torch
 from edge_agent import paths
 from edge_agent.errors import InputError, UsageError
 from edge_agent.gate import read
+from edge_agent.manifest import Manifest
 from edge_agent.pictures.read import cv2
 from edge_agent.registry import catalogue, files
 from edge_agent.workshop.train import checkpoint
-from edge_agent.workshop.train.bert.net import half_pays
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector.export import tensors_of, write_model
-from edge_agent.workshop.train.detector.fit import BEST, CURVE, STATE, Trainer, TrainRecipe, fit
+from edge_agent.workshop.train.detector.fit import BEST, CURVE, STATE, Trainer, fit
 from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net
+from edge_agent.workshop.train.detector.options import CLASSES, DetectorOptions
 from edge_agent.workshop.train.detector.prune import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, is_yolox
 
 Say = Callable[[str], None]
-CLASSES = (
-    *("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "bird", "cat", "dog"),
-    *("bottle", "cup", "bowl", "chair", "couch", "potted plant", "dining table", "tv", "laptop", "book"),
-)
-"""what edge-yolo tells apart, unless --classes says otherwise; COCO's names"""
 OWN = "edge-yolo"
 Start = tuple[dict[str, Any], tuple[str, ...]]
 """tensors and class names of an edge-yolo that a training begins with"""
-SIZE = (288, 224)
-"""width and height, as the pictures of most cameras are"""
 SIDE = 416
 """pixels; pictures are kept in memory at this size, above what the network sees, so that crops have detail"""
 MOST_OFTEN = 5
 """times more than once that a crowded picture is shown"""
 CALIBRATION = 128
 """pictures on which the int8 ranges are taken"""
+
+
+class DenseTeacher(NamedTuple):
+    """A teacher whose every cell can be asked."""
+
+    net: YoloxTeacher
+    rows: list[int]
+    """its classes that the student learns, in the student's order"""
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     except ValueError:
         raise UsageError(f"--part {args.part} is not two shares as 0:0.5") from None
     classes = tuple(c.strip() for c in args.classes.split(",")) if args.classes else None
-    train_detector(
+    options = DetectorOptions(
         args.data,
         args.out,
         args.teacher or (None if args.labels or args.data.suffix == ".json" else "yolox-nano"),
@@ -67,86 +69,62 @@ def run(args: argparse.Namespace, say: Say) -> int:
         rate=args.rate,
         seed=args.seed,
         device=args.device,
-        say=say,
     )
+    train_detector(options, say)
     return 0
 
 
-def train_detector(
-    data: Path,
-    out: Path,
-    teacher: str | None,
-    *,
-    part: tuple[float, float] = (0.0, 1.0),
-    labels: Path | None = None,
-    start: str | None = None,
-    width: float = 1.0,
-    classes: tuple[str, ...] | None = None,
-    minutes: float | None = 60.0,
-    steps: int | None = None,
-    resume: bool = False,
-    size: Size = SIZE,
-    batch: int = 8,
-    rate: float | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    say: Say,
-) -> EdgeYolo:
-    """Train an edge-yolo on `data` for `minutes` or `steps` and write its model folder `out`.
+def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
+    """Train an edge-yolo and write its model folder.
 
-    `teacher`: any detector's name, folder or file; a YOLOX .onnx teaches by each of its cells, others by the boxes that
-    they find; None: labels alone, of a COCO JSON as `data`, or as `labels` for pictures of a folder. `start`: an
-    edge-yolo, "teacher" (a YOLOX's weights), "none", or None for our own; `width`: the share of YOLOX-nano's channels,
-    for a start from the teacher or from none. Checkpoints go to `out`/training.
     Returns the network, normalisation folded in. Raises UsageError, InputError or ModelError for what cannot be.
     """
-    _check(data, part, minutes, steps, size, batch, rate)
-    torch.manual_seed(seed)
+    options.check()
+    torch.manual_seed(options.seed)
     cv2.setNumThreads(1)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    begin = _start(start, classes)
-    classes = _known(classes or (begin[1] if begin else CLASSES))
-    dense = _dense_teacher(teacher, classes)
-    pictures = read_pictures(data, classes, max(SIDE, *size), say, part, labels)
-    say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {place}")
-    pictures = _taught(pictures, teacher, dense is not None, classes, data, say)
-    held, pool, often = _shared_out(pictures, seed)
-    keep = _rows(dense[1], classes) if dense else []
-    net = _network(start, begin, classes, narrowed(width), dense, keep, pool, size, seed, say)
-    recipe = TrainRecipe(
-        size=size,
-        seconds=minutes * 60 if minutes is not None else None,
-        steps=steps,
-        batch=batch,
-        rate=rate if rate is not None else _usual_rate(start, begin),
-        seed=seed,
-        half=half_pays(place.type),
-    )
-    trainer = Trainer(net, dense[0] if dense else None, keep, recipe, place, pool)
-    work = out / "training"
-    if resume:
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    begin = _start(options.start)
+    classes = _known(options.classes or (begin[1] if begin else CLASSES))
+    dense = _dense_teacher(options.teacher, classes)
+    pictures = _labelled(options, classes, dense is not None, device, say)
+    held, pool, often = _shared_out(pictures, options.seed)
+    net = _network(options, begin, classes, dense, pool, say)
+    recipe = options.recipe(_usual_rate(options.start, begin), device)
+    trainer = Trainer(net, dense.net if dense else None, dense.rows if dense else [], recipe, device, pool)
+    work = options.out / "training"
+    if options.resume:
         trainer.restore(checkpoint.load_parts(work, STATE))
         say(f"resumed at step {trainer.step}")
     trained = fit(trainer, often, held, work, say, classes)
-    tensors = {name: value.numpy() for name, value in trained.state_dict().items()}
-    write_model(tensors, classes, size, pool[:CALIBRATION], out, say, name=out.resolve().name)
-    draw(work / CURVE, out / "curves.png", f"{out.resolve().name}: {trainer.step} steps of {batch} pictures")
-    say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
+    _write(options, trained, classes, pool, trainer.step, say)
     return trained
 
 
-def _taught(
-    pictures: list[Picture], teacher: str | None, dense: bool, classes: tuple[str, ...], data: Path, say: Say
+def _labelled(
+    options: DetectorOptions, classes: tuple[str, ...], dense: bool, device: torch.device, say: Say
 ) -> list[Picture]:
-    """The pictures with what the teacher finds in them, too. InputError where there is nothing to learn.
-
-    A dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too.
-    """
-    if teacher:
-        pictures = labelled_by(teacher, pictures, classes, 0.3 if dense else 0.2, say)
+    """The pictures with their labels; `dense`: the teacher will be asked about each cell. InputError for none."""
+    pictures = read_pictures(options.data, classes, max(SIDE, *options.size), say, options.part, options.labels)
+    say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {device}")
+    if options.teacher:
+        # a dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too
+        pictures = labelled_by(options.teacher, pictures, classes, 0.3 if dense else 0.2, say)
     if not dense and not any(len(p.boxes) for p in pictures):
-        raise InputError(f"nothing to learn in {data}: no labels, and no teacher that finds {', '.join(classes)} there")
+        finds = f"no labels, and no teacher that finds {', '.join(classes)} there"
+        raise InputError(f"nothing to learn in {options.data}: {finds}")
     return pictures
+
+
+def _write(
+    options: DetectorOptions, net: EdgeYolo, classes: tuple[str, ...], pool: list[Picture], step: int, say: Say
+) -> None:
+    """The model folder with its curves."""
+    out, work = options.out, options.out / "training"
+    name = out.resolve().name
+    tensors = {name: value.numpy() for name, value in net.state_dict().items()}
+    write_model(tensors, classes, options.size, pool[:CALIBRATION], out, say, name=name)
+    draw(work / CURVE, out / "curves.png", f"{name}: {step} steps of {options.batch} pictures")
+    say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
 
 
 def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -189,64 +167,47 @@ def _size(text: str) -> Size:
         raise UsageError(f"--size {text} is neither one side as 320 nor width x height as 288x224") from None
 
 
-def _check(
-    data: Path,
-    part: tuple[float, float],
-    minutes: float | None,
-    steps: int | None,
-    size: Size,
-    batch: int,
-    rate: float | None,
-) -> None:
-    """Refuse options that cannot be, before anything is read."""
-    puzzles = (
-        (
-            not 0 <= part[0] < part[1] <= 1,
-            f"--part {part[0]:g}:{part[1]:g} is no share; give two numbers from 0 to 1, as 0:0.5",
-        ),
-        (steps is None if minutes is None else not 0 < minutes < 1e5, "--minutes must be above 0"),
-        (
-            any(side % 32 or not 64 <= side <= 1280 for side in size),
-            f"--size {size[0]}x{size[1]}: each side must be a multiple of 32 from 64 to 1280",
-        ),
-        (
-            not 1 <= batch <= 4096 or (rate is not None and not 0 < rate < 1),
-            "--batch must be 1 or more, --rate above 0 and below 1",
-        ),
-        (not data.exists(), f"--data {data}: no such file or folder"),
-    )
-    for holds, why in puzzles:
-        if holds:
-            raise UsageError(why)
-
-
-def _start(start: str | None, classes: tuple[str, ...] | None) -> Start | None:
+def _start(start: str | None) -> Start | None:
     """Tensors and class names of the edge-yolo to start from; None where there is none to start from."""
     if start in ("none", "teacher"):
         return None
-    if start is None and not (paths.carried("models", OWN) / "manifest.toml").is_file():
-        return None
-    if start is not None and start.endswith(".pt"):
+    if start is None:
+        return _start_of(OWN) if (paths.carried("models", OWN) / "manifest.toml").is_file() else None
+    if start.endswith(".pt"):
         best = checkpoint.load(Path(start))
         return {name: value.numpy() for name, value in best["tensors"].items()}, tuple(best["classes"])
-    located = catalogue.locate(start or OWN, read=read.seen)
+    return _start_of(start)
+
+
+def _start_of(model: str) -> Start:
+    """The tensors of the model's float ONNX file, and its class names."""
+    located = catalogue.locate(model, read=read.seen)
     row = next((r for r in located.manifest.file if r.format == "onnx" and r.precision != "int8"), None)
     if row is None:
-        raise UsageError(f"--start {start}: no float .onnx there to start from; `--start none` begins from scratch")
+        raise UsageError(f"--start {model}: no float .onnx there to start from; `--start none` begins from scratch")
     labels = located.manifest.labels
     assert isinstance(labels, list)
     return tensors_of(files.file_path(located, row)), tuple(labels)
 
 
-def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> tuple[YoloxTeacher, list[str]] | None:
-    """A teacher whose every cell can be asked, with its class names; None for none and for any other detector.
+def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> DenseTeacher | None:
+    """The teacher if its every cell can be asked; None for none and for any other detector.
 
     Raises UsageError where the teacher does not know one of `classes`.
     """
     if teacher is None:
         return None
     located = catalogue.locate(teacher, pull=True, read=read.seen)
-    manifest = located.manifest
+    labels = _labels_of(located.manifest, teacher, classes)
+    row = next((row for row in located.manifest.networks() if row.format == "onnx"), None)
+    path = files.file_path(located, row, pull=True) if row else None
+    if path is None or not is_yolox(path):
+        return None
+    return DenseTeacher(YoloxTeacher(path, torch.get_num_threads()), [labels.index(c) for c in classes])
+
+
+def _labels_of(manifest: Manifest, teacher: str, classes: tuple[str, ...]) -> list[str]:
+    """The teacher's class names. UsageError where it is no detector, or does not know one of `classes`."""
     labels = manifest.labels
     if manifest.task != "detect" or not isinstance(labels, list):
         raise UsageError(f"--teacher {teacher} is no detector")
@@ -254,40 +215,29 @@ def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> tuple[Yolox
     if strange:
         known = ", ".join(labels[:12])
         raise UsageError(f"--teacher {teacher} does not know {', '.join(strange)}; it knows {known} …; see --classes")
-    for row in manifest.networks():
-        if row.format == "onnx":
-            path = files.file_path(located, row, pull=True)
-            return (YoloxTeacher(path, torch.get_num_threads()), labels) if is_yolox(path) else None
-    return None
-
-
-def _rows(labels: list[str], classes: tuple[str, ...]) -> list[int]:
-    return [labels.index(c) for c in classes]
+    return labels
 
 
 def _network(
-    start: str | None,
+    options: DetectorOptions,
     begin: Start | None,
     classes: tuple[str, ...],
-    widths: tuple[int, ...],
-    dense: tuple[YoloxTeacher, list[str]] | None,
-    keep: list[int],
+    dense: DenseTeacher | None,
     pool: list[Picture],
-    size: Size,
-    seed: int,
     say: Say,
 ) -> EdgeYolo:
     """The network as training begins."""
+    widths = narrowed(options.width)
     if begin:
         tensors, names = begin
         fresh = [c for c in classes if c not in names]
         if fresh:
             say(f"classes that the start does not know, learnt anew: {', '.join(fresh)}")
         return from_folded(tensors, len(classes), [names.index(c) if c in names else -1 for c in classes])
-    if start == "teacher":
+    if options.start == "teacher":
         if dense is None:
             raise UsageError("--start teacher needs a YOLOX .onnx as --teacher")
-        shown = [plain(p, size)[0] for p in pool[:192]]
+        shown = [plain(p, options.size)[0] for p in pool[:192]]
         pictures = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float()
-        return start_from(dense[0], keep, widths, pictures, say)
-    return new_net(len(classes), widths, seed)
+        return start_from(dense.net, dense.rows, widths, pictures, say)
+    return new_net(len(classes), widths, options.seed)

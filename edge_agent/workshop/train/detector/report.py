@@ -14,7 +14,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.figures.coco_map import FoundBoxes, Truth, average_precision
 from edge_agent.gate import read
 from edge_agent.gate.opened import warm
-from edge_agent.manifest import Served
+from edge_agent.manifest import Manifest, Served
 from edge_agent.pictures.read import read_picture
 from edge_agent.registry import catalogue
 from edge_agent.registry.files import file_path
 from edge_agent.tasks.detect.detect import detect
-from edge_agent.types import Detections, Finding, Frame, ModelRef, Task
+from edge_agent.types import Detections, Finding, Frame, ModelRef
 from edge_agent.uri import Uri, parse_uri
 from edge_agent.walk.lane import Lane
 from edge_agent.workshop.train import need
@@ -87,14 +87,7 @@ def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> 
     from pycocotools.cocoeval import COCOeval
 
     ids = {row["name"]: row["id"] for row in truth.loadCats(truth.getCatIds())}
-    options = f"?score={SCORE}" + ("" if model.manifest.family in ("ssd", "end2end") else f"&iou={IOU}")
-    task = detect(parse_uri(f"detect:{model.manifest.name}{options}"), model, paths.home())
-    found = []
-    for image in truth.loadImgs(truth.getImgIds()):
-        for name, box, score in _found(task, read_picture(folder / image["file_name"])):
-            if name in classes:
-                row = {"image_id": image["id"], "category_id": ids[name], "bbox": box, "score": score}
-                found.append(row)
+    found = _found(model, truth, folder, {name: ids[name] for name in classes})
     with contextlib.redirect_stdout(io.StringIO()):
         scored = COCOeval(truth, truth.loadRes(found), "bbox")
         scored.params.catIds = [ids[name] for name in classes]
@@ -110,13 +103,22 @@ def figures(model: Served, truth: Any, folder: Path, classes: Sequence[str]) -> 
     return result
 
 
-def _found(task: Task, frame: Frame) -> Iterator[tuple[str, list[float], float]]:
-    """Name, left, top, width and height, and score of each box."""
-    for finding in task(frame):
-        assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-        seen = finding.what
-        for (x1, y1, x2, y2), score, label in zip(seen.xyxy.tolist(), seen.score, seen.label, strict=True):
-            yield seen.names[int(label)], [x1, y1, x2 - x1, y2 - y1], float(score)
+def _found(model: Served, truth: Any, folder: Path, ids: dict[str, int]) -> list[dict[str, Any]]:
+    """The boxes of the classes `ids` that `model` finds, as rows of COCO's results."""
+    options = f"?score={SCORE}" + ("" if model.manifest.family in ("ssd", "end2end") else f"&iou={IOU}")
+    task = detect(parse_uri(f"detect:{model.manifest.name}{options}"), model, paths.home())
+    found = []
+    for image in truth.loadImgs(truth.getImgIds()):
+        for finding in task(read_picture(folder / image["file_name"])):
+            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+            boxes = finding.what
+            for (x1, y1, x2, y2), score, label in zip(boxes.xyxy.tolist(), boxes.score, boxes.label, strict=True):
+                name = boxes.names[int(label)]
+                if name in ids:
+                    box = [x1, y1, x2 - x1, y2 - y1]
+                    row = {"image_id": image["id"], "category_id": ids[name], "bbox": box, "score": float(score)}
+                    found.append(row)
+    return found
 
 
 def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, float], most: int) -> dict[str, Any]:
@@ -134,7 +136,12 @@ def agreement(model: Served, teacher: Served, video: Path, part: tuple[float, fl
     columns: list[list[tuple[int, int, list[float], float]]] = [[], []]
     for number, frame in enumerate(frames):
         for task, rows in zip(tasks, columns, strict=True):
-            rows += [(number, index[name], box, score) for name, box, score in _found(task, frame) if name in index]
+            (finding,) = task(frame)
+            assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+            seen = finding.what
+            for (x1, y1, x2, y2), score, label in zip(seen.xyxy.tolist(), seen.score, seen.label, strict=True):
+                if seen.names[int(label)] in index:
+                    rows.append((number, index[seen.names[int(label)]], [x1, y1, x2 - x1, y2 - y1], float(score)))
     if not columns[0]:
         raise InputError(f"the teacher finds nothing in {video}: there is nothing to agree on")
     image, label, xywh, _ = _columns(columns[0])
@@ -225,46 +232,54 @@ def _report(args: argparse.Namespace) -> int:
     if given is None or not given.is_file():
         raise UsageError(f"--pictures or --video {given}: no such file")
     if args.video:
-        own, teacher = (next(iter(variants(name).values())) for name in (args.model, args.beside))
-        print(json.dumps(agreement(own, teacher, args.video, (0.5, 1.0), FRAMES)))
+        model, teacher = (next(iter(variants(name).values())) for name in (args.model, args.beside))
+        print(json.dumps(agreement(model, teacher, args.video, (0.5, 1.0), FRAMES)))
         return 0
     need("the table", "pycocotools", "onnx", "torch")
     from pycocotools.coco import COCO
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(args.pictures))
-    files = variants(args.model)
-    manifest = next(iter(files.values())).manifest
-    assert isinstance(manifest.labels, list)
-    known = {row["name"] for row in truth.loadCats(truth.getCatIds())}
-    classes = [name for name in manifest.labels if name in known]
-    models = _models(args, files)
+    own = variants(args.model)
+    classes = _shared_classes(next(iter(own.values())).manifest, truth)
+    models = _compared(own, args)
     spent = times(list(models.values()))
     rows = {}
     for (name, served), ms in zip(models.items(), spent, strict=True):
-        rows[name] = figures(served, truth, args.pictures.parent / "images", classes)
-        rows[name] |= {"ms": ms, "ratio": ms / spent[0]}
+        reached = figures(served, truth, args.pictures.parent / "images", classes)
+        rows[name] = {**reached, "ms": ms, "ratio": ms / spent[0]}
         print(name, file=sys.stderr)
     print(json.dumps(rows, indent=1) if args.json else table(rows))
-    counts = {name: operations(name) for name in (args.beside, args.model)}
-    told = ", ".join(f"{Path(name).name} {count:.0f} million" for name, count in counts.items() if count is not None)
-    print(f"operations of a picture: {told}", file=sys.stderr)
+    print(_operations([args.beside, args.model]), file=sys.stderr)
     return 0
 
 
-def _models(args: argparse.Namespace, files: dict[str, Served]) -> dict[str, Served]:
-    """What is measured: the teacher at its own size and at the model's, each file of the model, and the others."""
-    manifest = next(iter(files.values())).manifest
-    teacher = next(iter(variants(args.beside).values()))
-    assert teacher.input is not None and manifest.input is not None
-    size = manifest.input.width, manifest.input.height
+def _shared_classes(manifest: Manifest, truth: Any) -> list[str]:
+    """The model's classes that the labels have, too."""
+    assert isinstance(manifest.labels, list)
+    known = {row["name"] for row in truth.loadCats(truth.getCatIds())}
+    return [name for name in manifest.labels if name in known]
+
+
+def _compared(own: dict[str, Served], args: argparse.Namespace) -> dict[str, Served]:
+    """Name -> network: the teacher at its own size, first, and at the model's, the model's, and the others."""
+    teacher, model = next(iter(variants(args.beside).values())), next(iter(own.values()))
+    assert teacher.input is not None and model.manifest.input is not None
+    size = model.manifest.input.width, model.manifest.input.height
     models = {f"teacher at {teacher.input.width} x {teacher.input.height}": teacher}
     models[f"teacher at {size[0]} x {size[1]}"] = resized(args.beside, size, args.work)
-    models |= {f"{manifest.name} {name}": served for name, served in files.items()}
+    models |= {f"{model.manifest.name} {name}": served for name, served in own.items()}
     for other in args.other:
         served = next(iter(variants(other).values()))
         models[served.manifest.name] = served
     return models
+
+
+def _operations(models: list[str]) -> str:
+    """A line on how much each of the models computes."""
+    counts = {name: operations(name) for name in models}
+    told = ", ".join(f"{Path(name).name} {count:.0f} million" for name, count in counts.items() if count is not None)
+    return f"operations of a picture: {told}"
 
 
 if __name__ == "__main__":
