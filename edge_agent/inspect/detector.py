@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edge_agent.families.family import Family
 from edge_agent.families.guess import Guess
 from edge_agent.families.table import FAMILIES, RUNS
 from edge_agent.graphs.graph import FileGraph, output_scale
@@ -31,18 +32,20 @@ def read_detector(file: ModelFile, guesses: list[Guess], base: dict[str, Any], r
     candidates = _candidates(file, guesses, base, reasons)
     sound = [(seen, ways) for seen, ways in candidates if not seen.refusal]
     likeliest = candidates[0][0]
-    if not sound or (file.look is None and likeliest.refusal):
+    if not sound:
         return likeliest
     if file.look is None:
-        return _untried(sound)
+        return _untried(likeliest, sound)
     others = [guess for guess in guesses if guess.family not in RUNS]
     outcome = _outcome(file, likeliest, sound, others, reasons)
     return next(filter(None, (rule(outcome) for rule in RULES)), None) or _served(outcome)
 
 
-def _untried(sound: list[Candidate]) -> Seen:
+def _untried(likeliest: Seen, sound: list[Candidate]) -> Seen:
     """The likeliest reading, and that it was not tried where others are as sound."""
     seen, ways = sound[0]
+    if likeliest.refusal:
+        return likeliest
     if len({row.family for row, _ in sound}) == 1 and not ways.is_open:
         return seen
     return replace(seen, reasons=[*seen.reasons, f"{way(seen)}: taken as this family is trained, not tried"])
@@ -233,15 +236,19 @@ def one_scale(
         return "", False
     low, high, scale, kind, name = held
     seen = f"{name} holds {low:.3g}..{high:.3g} in {kind} steps of {scale:.3g}"
-    losses = (
-        (row.raw and (high < 2.5 or low > -0.5), "boxes clip"),
-        (scale > 0.1, "scores are rounded away"),
-        ("c" in row.order and high < classes - 1.5, "class indices clip"),
-    )
-    if what := next((what for lost, what in losses if lost), ""):
+    if what := _lost(row, low, high, scale, classes):
         return f"one scale for boxes and scores, so {what}: {seen}", True
     exact = scale * side if high < 2 else scale
     return f"one scale for boxes and scores, so boxes are exact to {exact:.2g} pixels: {seen}", False
+
+
+def _lost(row: Family, low: float, high: float, scale: float, classes: int) -> str:
+    """What is lost of a family's numbers in `low`..`high` in steps of `scale`; "" where nothing is."""
+    if row.raw and (high < 2.5 or low > -0.5):
+        return "boxes clip"
+    if scale > 0.1:
+        return "scores are rounded away"
+    return "class indices clip" if "c" in row.order and high < classes - 1.5 else ""
 
 
 def _held(graph: FileGraph, spec: TensorSpec) -> tuple[float, float, float, str, str] | None:

@@ -89,7 +89,14 @@ def _per_token(net: Net, graph: FileGraph, table: Table) -> Kind | None:
     specs = [spec for spec in net.outputs if len(spec.shape) == 3]
     if not specs or any("embedding" in spec.name.split(":")[0].lower() for spec in net.outputs):
         return None
-    spec, where = specs[0], _where(table)
+    seen = f"output {specs[0].name} {shape(specs[0])}"
+    encoder = Kind("encode", "bert", f"{seen} has one vector a token ({_where(table)})")
+    return _scores(specs[0], graph, table) or encoder
+
+
+def _scores(spec: TensorSpec, graph: FileGraph, table: Table) -> Kind | None:
+    """Scores for each token, of words, start and end, or tags; None for a vector."""
+    where = _where(table)
     width, seen = spec.shape[2] or 0, f"output {spec.name} {shape(spec)}"
     if width and _is_vocabulary(width, table):
         return Kind("fill-mask", "bert-mlm", f"{seen} has one score a word of the vocabulary ({where})", width)
@@ -98,7 +105,7 @@ def _per_token(net: Net, graph: FileGraph, table: Table) -> Kind | None:
             return Kind("answer", "bert-qa", f"{seen}: start and end scores for each token ({where})")
         if table or width < MOST_TAGS:
             return Kind("tag", "bert-tagger", f"{seen}: {width} tags for each token ({where})", width)
-    return Kind("encode", "bert", f"{seen} has one vector a token ({where})")
+    return None
 
 
 def _is_vocabulary(width: int, table: Table) -> bool:

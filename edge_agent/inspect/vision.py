@@ -108,16 +108,21 @@ def _outputs(net: Net, size: tuple[int, ...]) -> tuple[tuple[TensorSpec, ...], s
     axes = [axis for spec in net.outputs for axis in spec.shape[1:]]
     if None not in axes and all(spec.shape for spec in net.outputs):
         return net.outputs, ""
-    (spec,) = net.inputs
-    noise = np.random.default_rng(0).integers(0, 127, size)
-    try:
-        runs = [net.run({spec.name: tensor.astype(spec.dtype)}) for tensor in (np.zeros(size), noise)]
-    except (EdgeAgentError, TypeError, ValueError):
-        return net.outputs, ""
+    runs = _two_runs(net, size)
     found = [filled for output in net.outputs if (filled := _as_given(output, runs))]
     if len(found) < len(net.outputs):
         return net.outputs, ""
     return tuple(found), f"outputs: the file leaves axes open, a run gives {', '.join(shape(s) for s in found)}"
+
+
+def _two_runs(net: Net, size: tuple[int, ...]) -> list[Tensors]:
+    """What a black picture and noise of `size` give; [] where they cannot be run."""
+    (spec,) = net.inputs
+    noise = np.random.default_rng(0).integers(0, 127, size)
+    try:
+        return [net.run({spec.name: tensor.astype(spec.dtype)}) for tensor in (np.zeros(size), noise)]
+    except (EdgeAgentError, TypeError, ValueError):
+        return []
 
 
 def _as_given(output: TensorSpec, runs: Sequence[Tensors]) -> TensorSpec | None:

@@ -16,7 +16,7 @@ import onnx
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.graph import names
-from edge_agent.workshop.prune.axes import Atoms, Traced
+from edge_agent.workshop.prune.axes import Atoms, Traced, Use
 from edge_agent.workshop.prune.graph import Array, PruneGraph, attributes, copy, set_attribute, shaped_again
 
 
@@ -109,7 +109,7 @@ def removed(graph: PruneGraph, traced: Traced, gone: set[int]) -> tuple[PruneGra
     new, cut = copy(graph), _Cut(graph)
     for use in traced.uses:
         keep = ~table[traced.roots(use.atoms)]
-        if use.place == 1 and (use.role == "out" or (new.nodes[use.node].op_type == "Conv" and use.role == "own")):
+        if _makes(graph, use):
             stays[use.node] = np.flatnonzero(keep)
         if not keep.all():
             cut.take(use.node, use.place, use.axis, keep)
@@ -123,6 +123,12 @@ def removed(graph: PruneGraph, traced: Traced, gone: set[int]) -> tuple[PruneGra
             _count(new.nodes[count.node], count.place, count.index, left)
     cut.write(new)
     return shaped_again(new), stays
+
+
+def _makes(graph: PruneGraph, use: Use) -> bool:
+    """Whether these are the output channels of a layer, along its weight."""
+    depthwise = graph.nodes[use.node].op_type == "Conv" and use.role == "own"
+    return use.place == 1 and (use.role == "out" or depthwise)
 
 
 def _count(node: onnx.NodeProto, name: str, index: int, left: int) -> None:
@@ -156,12 +162,7 @@ class _Cut:
         name_of = names.fresh(
             {*new.values, *new.inputs, *(name for node in new.nodes for name in (*node.input, *node.output))}
         )
-        users: dict[str, list[tuple[int, int]]] = {}
-        for number, node in enumerate(self.graph.nodes):
-            for place, name in enumerate(node.input):
-                if name in self.graph.values:
-                    users.setdefault(name, []).append((number, place))
-        for name, places in users.items():
+        for name, places in self._users().items():
             versions: list[tuple[Array, str]] = []
             for number, place in places:
                 value = self.value(number, place)
@@ -171,6 +172,15 @@ class _Cut:
                     versions.append((value, known))
                     self._put(new, name, known, value)
                 new.nodes[number].input[place] = known
+
+    def _users(self) -> dict[str, list[tuple[int, int]]]:
+        """Constant -> the nodes that read it, and where."""
+        users: dict[str, list[tuple[int, int]]] = {}
+        for number, node in enumerate(self.graph.nodes):
+            for place, name in enumerate(node.input):
+                if name in self.graph.values:
+                    users.setdefault(name, []).append((number, place))
+        return users
 
     def _put(self, new: PruneGraph, name: str, known: str, value: Array) -> None:
         """Give a constant that was called `name` its new value and name."""

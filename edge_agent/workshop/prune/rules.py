@@ -67,12 +67,17 @@ def _spatial(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) 
     channels = axes[1]
     if channels is not None and out[1] not in (None, len(channels)):
         return None
-    if node.op_type == "Resize" and (size := input_at(graph.nodes[number], 3)):
-        if size not in graph.values:
-            return None
-        if channels is not None:
-            traced.counts.append(Count(number, 3, 1, channels))
+    if node.op_type == "Resize" and not _resized(graph, traced, number, channels):
+        return None
     return [axes] * len(node.output)
+
+
+def _resized(graph: PruneGraph, traced: Traced, number: int, channels: Atoms | None) -> bool:
+    """Note that a Resize may write down how many channels there are; False where a node computes it."""
+    size = input_at(graph.nodes[number], 3)
+    if size in graph.values and channels is not None:
+        traced.counts.append(Count(number, 3, 1, channels))
+    return not size or size in graph.values
 
 
 def _elementwise(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:

@@ -43,12 +43,17 @@ def walk(graphs: Sequence[PruneGraph], feeds: Feeds, visit: Visit, say: Say, wha
             tensors.update(_run(graph, number, tensors, len(feeds)))
         visit(number, live)
         live[-1].update(_run(graphs[-1], number, live[-1], len(feeds)))
-        for name in {*graphs[0].nodes[number].input, *graphs[0].nodes[number].output}:
-            if last.get(name, -1) <= number:
-                for tensors in live:
-                    tensors.pop(name, None)
+        around = {*graphs[0].nodes[number].input, *graphs[0].nodes[number].output}
+        _forget(live, [name for name in around if last.get(name, -1) <= number])
         say(what, number + 1, count)
     return [{name: tensors[name] for name in graph.outputs} for graph, tensors in zip(graphs, live, strict=True)]
+
+
+def _forget(live: list[Live], names: list[str]) -> None:
+    """Let go of tensors that nothing reads any more."""
+    for tensors in live:
+        for name in names:
+            tensors.pop(name, None)
 
 
 def _run(graph: PruneGraph, number: int, live: Live, samples: int) -> Live:

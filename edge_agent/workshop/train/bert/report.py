@@ -75,9 +75,7 @@ def fill_in(
     net = session(head)
     found: dict[str, dict[str, float]] = {}
     for name, documents in text.items():
-        flat = [[i for line in d for i in line] for d in documents]
-        runs = [d[at : at + 61] for d in flat for at in range(0, len(d), 61) if len(d[at : at + 61]) >= 8]
-        chosen = [runs[i] for i in dice.permutation(len(runs))[:most]]
+        chosen = _runs(documents, dice, most)
         common = np.bincount([i for r in chosen for i in r], minlength=words).argsort()[::-1][:5]
         count = np.zeros(5)
         for at in range(0, len(chosen), 32):
@@ -88,6 +86,13 @@ def fill_in(
         for key in ("top1", "top5", "guess1", "guess5"):
             row[key] /= max(row["asked"], 1)
     return found
+
+
+def _runs(documents: list[list[list[int]]], dice: np.random.Generator, most: int) -> list[list[int]]:
+    """At most so many runs of 8 to 61 tokens, drawn from all documents."""
+    flat = [[i for line in d for i in line] for d in documents]
+    runs = [d[at : at + 61] for d in flat for at in range(0, len(d), 61) if len(d[at : at + 61]) >= 8]
+    return [runs[i] for i in dice.permutation(len(runs))[:most]]
 
 
 def _filled(

@@ -156,17 +156,24 @@ def _named(graph: onnx.GraphProto, constant: dict[str, NDArray[Any]]) -> Iterato
     maker = {out: node for node in graph.node for out in node.output}
     for node in graph.node:
         if node.op_type == "Add":
-            for bias, other in (node.input, node.input[::-1]):
-                product = maker.get(other)
-                if bias in constant and product is not None and product.op_type == "MatMul":
-                    yield bias, constant[bias]
-                    yield bias.removesuffix("bias") + "weight", _value(product.input[1], constant, maker)
+            yield from _dense(node, constant, maker)
         elif node.op_type == "LayerNormalization":
             yield node.input[2], constant.get(node.input[2])
             yield node.input[2].removesuffix("bias") + "weight", constant.get(node.input[1])
     for name in EMBEDDINGS:
         for full in [n for n in [*constant, *maker] if n.endswith(f"embeddings.{name}.weight")]:
             yield full, _value(full, constant, maker)
+
+
+def _dense(
+    node: onnx.NodeProto, constant: dict[str, NDArray[Any]], maker: dict[str, onnx.NodeProto]
+) -> Iterator[tuple[str, NDArray[Any] | None]]:
+    """The bias and the matrix of a layer, where this sum ends one."""
+    for bias, other in (node.input, node.input[::-1]):
+        product = maker.get(other)
+        if bias in constant and product is not None and product.op_type == "MatMul":
+            yield bias, constant[bias]
+            yield bias.removesuffix("bias") + "weight", _value(product.input[1], constant, maker)
 
 
 def _value(name: str, constant: dict[str, NDArray[Any]], maker: dict[str, onnx.NodeProto]) -> NDArray[Any] | None:
