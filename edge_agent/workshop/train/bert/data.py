@@ -106,9 +106,8 @@ def read_sources(paths: Sequence[Path], say: Callable[[str], None], most: int = 
     `most`: characters kept of one file, in whole documents drawn by their own text; 0 keeps all. Raises UsageError
     when what is left is too little to learn from.
     """
-    files = [f for p in paths for f in (sorted([*p.glob("*.txt"), *p.glob("*.xz")]) if p.is_dir() else [p])]
     sources = []
-    for file in files:
+    for file in _files(paths):
         try:
             documents = read_documents(file)
         except InputError as error:
@@ -123,6 +122,10 @@ def read_sources(paths: Sequence[Path], say: Callable[[str], None], most: int = 
         names = ", ".join(str(p) for p in paths)
         raise UsageError(f"{names}: {sentences} usable sentences; {LEAST_SENTENCES} are the least to train on")
     return sources
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    return [f for p in paths for f in (sorted([*p.glob("*.txt"), *p.glob("*.xz")]) if p.is_dir() else [p])]
 
 
 def _key(document: list[str]) -> int:
@@ -146,9 +149,13 @@ def held_out(document: list[str]) -> bool:
 
 def split(sources: Sequence[TextSource]) -> tuple[list[TextSource], list[TextSource]]:
     """(to train on, held out), by whole documents."""
-    train = [TextSource(s.name, [d for d in s.documents if not held_out(d)]) for s in sources]
-    held = [TextSource(s.name, [d for d in s.documents if held_out(d)]) for s in sources]
-    return [s for s in train if s.documents], [s for s in held if s.documents]
+    return _part(sources, False), _part(sources, True)
+
+
+def _part(sources: Sequence[TextSource], held: bool) -> list[TextSource]:
+    """The sources with the documents that are held out, or with the others; without empty sources."""
+    some = [TextSource(s.name, [d for d in s.documents if held_out(d) == held]) for s in sources]
+    return [s for s in some if s.documents]
 
 
 def encode(sources: Sequence[TextSource], tokenizer: Any) -> Corpus:

@@ -1,6 +1,6 @@
 """edge-bert as ONNX, written node by node: one graph for the encoder, one for each head.
 
-Weights keep their names of `bert_net.Bert`, matrices stand as (in, out). Opset 20 for Gelu; onnxruntime 1.17 or later.
+Weights keep their names of `net.Bert`, matrices stand as (in, out). Opset 20 for Gelu; onnxruntime 1.17 or later.
 """
 
 from __future__ import annotations

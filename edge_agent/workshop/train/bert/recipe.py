@@ -84,7 +84,6 @@ def _device(asked: str | None, cuda: bool) -> str:
 
 def corpora(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[data.Corpus, data.Corpus]:
     """(training, held-out) text, encoded with the vocabulary of --resume or --start, or else with a new one."""
-    vocab = args.out / "vocab.txt"
     sources = data.read_sources(args.data, say, args.most)
     train, held = data.split(sources)
     if not train or sum(len(d) for s in held for d in s.documents) < 20:
@@ -93,17 +92,24 @@ def corpora(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[data.
             f"{documents} documents are too few to keep some apart for measuring: put a blank line between documents "
             f"(one in {data.HELD_OUT} is kept)"
         )
-    if args.resume and not (args.out / "checkpoint.pt").is_file():
-        raise UsageError(f"{args.out}: no checkpoint.pt to resume from; leave --resume out to begin anew")
-    if args.start is not None and not args.resume:
+    tokenizer = bulk_tokenizer(_vocabulary(args, train, say))
+    return data.encode(train, tokenizer), data.encode(held, tokenizer)
+
+
+def _vocabulary(args: argparse.Namespace, train: list[data.TextSource], say: Callable[[str], None]) -> Path:
+    """vocab.txt in --out: the one there for --resume, that of --start, or a new one."""
+    vocab: Path = args.out / "vocab.txt"
+    if args.resume:
+        if not (args.out / "checkpoint.pt").is_file():
+            raise UsageError(f"{args.out}: no checkpoint.pt to resume from; leave --resume out to begin anew")
+    elif args.start is not None:
         try:
             vocab.write_bytes((start(args.start) / "vocab.txt").read_bytes())
         except OSError as error:
             raise UsageError(f"--start {args.start}: its vocab.txt cannot be copied: {error.strerror}") from None
-    elif not args.resume:
+    else:
         say(f"{train_vocabulary(train, args.vocabulary, vocab)} word pieces in {vocab}")
-    tokenizer = bulk_tokenizer(vocab)
-    return data.encode(train, tokenizer), data.encode(held, tokenizer)
+    return vocab
 
 
 def run_plan(

@@ -168,10 +168,11 @@ def _quads(text: dict[str, list[list[list[int]]]], dice: np.random.Generator) ->
             for i in range(len(d) - 2):
                 other = documents[others[dice.integers(len(others))]] if others else d
                 near_by = other[dice.integers(len(other))]
-                quads.append([d[i], d[i + 1], d[i + 2], near_by, near_by])
-                far = [e for e in (everything[k] for k in dice.integers(len(everything), size=4)) if e is not d]
-                if far:
-                    quads[-1][4] = far[0][dice.integers(len(far[0]))]
+                far = next(
+                    (e for e in [everything[k] for k in dice.integers(len(everything), size=4)] if e is not d), None
+                )
+                stranger = near_by if far is None else far[dice.integers(len(far))]
+                quads.append([d[i], d[i + 1], d[i + 2], near_by, stranger])
     return quads
 
 
@@ -243,12 +244,12 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
         from edge_agent.workshop.train.bert.teacher import by_file, parts
 
         files = parts(teacher)
-        embedders["MiniLM"] = by_file(files, threads=1)
         sizes["MiniLM"] = files.network.stat().st_size
         say("similarities")
-        some = _some_lines(sources)
-        theirs = embedders["MiniLM"](some)
-        found["similarity"] = {n: alike(embedders[n](some), theirs) for n in ("edge-bert int8", "edge-bert float")}
+        some, minilm = _some_lines(sources), by_file(files, threads=1)
+        theirs = minilm(some)
+        found["similarity"] = {name: alike(vectors(some), theirs) for name, vectors in embedders.items()}
+        embedders["MiniLM"] = minilm
     found["bytes"] = sizes
     if (data / "text" / "atis").is_dir():
         say("ATIS")
