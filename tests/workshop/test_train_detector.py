@@ -324,11 +324,11 @@ def test_tiles_move_their_boxes_with_them() -> None:
     shown, boxes = plain(picture, (280, 280))
     assert boxes[0, :4].tolist() == [100, 60, 180, 140]
     assert shown[62:138, 102:178].min() > 240 and shown[:56].max() <= 114 and (shown[210:] == 114).all()
-    from edge_agent.workshop.train.detector.augment import _composed
+    from edge_agent.workshop.train.detector.augment import composed
 
     checked = 0
     for seed in range(40):
-        shown, boxes = _composed([picture], (160, 128), np.random.default_rng(seed))
+        shown, boxes = composed([picture], (160, 128), np.random.default_rng(seed))
         for x1, y1, x2, y2, *_ in boxes:
             inner = shown[int(y1) + 3 : int(y2) - 3, int(x1) + 3 : int(x2) - 3]
             if inner.size:

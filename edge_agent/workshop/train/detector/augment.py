@@ -45,9 +45,9 @@ def _fit(picture: Picture, size: Size) -> float:
 
 def augmented(pictures: list[Picture], size: Size, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A new (height, width, 3) uint8 picture and its boxes (k, 6): half of them mosaics, one in eight is mixed."""
-    canvas, boxes = _composed(pictures, size, random)
+    canvas, boxes = composed(pictures, size, random)
     if random.random() < 1 / 8:
-        other, ghosts = _composed(pictures, size, random)
+        other, ghosts = composed(pictures, size, random)
         share = random.uniform(0.5, 0.85)
         canvas = cv2.addWeighted(canvas, share, other, 1 - share, 0)
         boxes[:, 5] *= share
@@ -56,7 +56,8 @@ def augmented(pictures: list[Picture], size: Size, random: np.random.Generator) 
     return _coloured(canvas, random), boxes
 
 
-def _composed(pictures: list[Picture], size: Size, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def composed(pictures: list[Picture], size: Size, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A new picture and its boxes before mixing and colours: one picture or, half of the time, a mosaic of four."""
     wide, high = size
     canvas = np.full((high, wide, 3), GREY, np.uint8)
     boxes: list[np.ndarray] = [np.zeros((0, 6), np.float32)]

@@ -25,7 +25,7 @@ from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.detector.augment import Picture, Size, augmented, plain
 from edge_agent.workshop.train.detector.loss import feature_loss, losses, merged, mirrored, targets_from_boxes
 from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, folded_copy
-from edge_agent.workshop.train.detector.prune import fit_convolution
+from edge_agent.workshop.train.detector.start import fit_convolution
 from edge_agent.workshop.train.detector.teacher import Dense, YoloxTeacher, cells
 
 Say = Callable[[str], None]

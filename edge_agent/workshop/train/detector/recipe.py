@@ -23,7 +23,7 @@ from edge_agent.workshop.train.detector.export import tensors_of, write_model
 from edge_agent.workshop.train.detector.fit import BEST, CURVE, STATE, Trainer, fit
 from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net
 from edge_agent.workshop.train.detector.options import CLASSES, DetectorOptions
-from edge_agent.workshop.train.detector.prune import start_from
+from edge_agent.workshop.train.detector.start import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, is_yolox
 
 Say = Callable[[str], None]
