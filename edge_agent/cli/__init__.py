@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     out, err = sys.stdout, sys.stderr
-    # both may be missing: closed by whoever started this
+    # both may be missing: closed by the program that started this
     sys.stdout, sys.stderr = (stream and cast(TextIO, Clean(stream)) for stream in (out, err))
     try:
         try:

@@ -70,7 +70,7 @@ def _against_parent(located: Located, row: File, path: Path, parts: Parts, threa
     """How far a variant agrees with what it was made from, on sealed samples; see `Admitted.note`.
 
     Raises RefusedError when that is less than the manifest's max_drop allows. A parent that is not here, or makes no
-    sense, holds nobody up.
+    sense, does not keep a variant from serving.
     """
     manifest, parent = located.manifest, located
     try:

@@ -124,7 +124,7 @@ def preface(seq: int, marks: dict[str, int], before: Segment | None) -> Preface:
     if before is None or not before.numbers:
         return Preface(seq, marks)
     runs = zlib.compress(msgspec.msgpack.encode(before.numbers))
-    # ever so many small runs would make it too long for a record; it is then told as one
+    # many small runs would make it too long for a record; it is then told as one
     return Preface(seq, marks, before.first, before.count, runs if len(runs) < segments.LONGEST // 2 else b"")
 
 

@@ -201,7 +201,7 @@ class Segment:
         self.close_acks()
 
     def close_records(self) -> None:
-        """Nothing more is appended; who reads on opens it again. Many may wait, and a process holds few files open."""
+        """Close its file: nothing more is appended, and a later read opens it again. Many segments may wait."""
         if self.fd >= 0:
             os.close(self.fd)
         self.fd = -1

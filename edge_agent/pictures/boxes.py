@@ -165,7 +165,7 @@ def _dtype(spec: Input, tensor: TensorSpec) -> np.dtype[Any]:
 
 
 Fill = tuple[Callable[[slice], None], npt.NDArray[Any]]
-"""fills the rows of the tensor that it stands beside"""
+"""fills the rows of the tensor at its side"""
 
 
 def _floats(canvas: Pixels, spec: Input, gain: Reals, offset: Reals, tensor: TensorSpec, dtype: np.dtype[Any]) -> Fill:

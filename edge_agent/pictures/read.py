@@ -29,7 +29,7 @@ PADDING = 16
 ODD_HEADERS = ("JFIF revision", "Adobe color transform", "subsampling level")
 """what simplejpeg stops at in headers that cv2 understands"""
 
-# read when cv2 is loaded or first used; whoever set them otherwise meant it
+# read when cv2 is loaded or first used; what the user has set stays
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))

@@ -36,7 +36,7 @@ def with_derived(
 ) -> files.Located:
     """The model with the faster forms of its ONNX files that this device made (gate/derive.py) as variants behind them.
 
-    `make`: make those that are not there, or damaged, of files that may serve. One that cannot be made holds nobody up.
+    `make`: make those that are not there, or damaged, of files that may serve. One that cannot be made is left out.
     """
     made: list[File] = []
     for row in located.manifest.networks():

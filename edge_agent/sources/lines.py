@@ -226,7 +226,7 @@ class _Walk:
     def _rotated(
         self, mark: int, stop: threading.Event, cut: bool = False, tries: int = 3
     ) -> Generator[Text, None, bool]:
-        """The rest of the file that was read before, where it stands beside its old name, and the files that had the
+        """The rest of the file that was read before, where it lies under another name, and the files that had the
         name between then and now; whether it was found.
 
         `cut`: it is the one that is open, of which a copy may have been made before it was cut.

@@ -76,7 +76,7 @@ def multipart(
     nothing behind it yet, is whole: its delimiter comes with the next one.
 
     `first`: what was read already; `more` gives the next bytes or raises; `arrived` says whether it has some at once. A
-    body behind which another whole one has arrived already is left out: whoever takes them is slower than they come,
+    body behind which another whole one has arrived already is left out: the consumer is slower than they come,
     and would get ever older ones. SourceError when no whole part comes within `limit` seconds, or one is larger than
     `most` bytes.
     """

@@ -48,7 +48,7 @@ class Tunnel:
         self.why = ""
         """why it broke off, where that is known"""
         self.since = 0
-        """bytes since a frame was made of them; whoever gets the frames sets it to 0"""
+        """bytes since a frame was made of them; the reader of frames sets it to 0"""
         self._camera = camera
         try:
             camera.settimeout(limit)

@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
 
-    `done` is told of each sample once the sink has what is reported of it.
+    `done` is called with each sample once the sink has what is reported of it.
 
     A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken. Whoever swaps a
     task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
