@@ -17,7 +17,8 @@ from edge_agent.errors import RefusedError
 from edge_agent.workshop.quantize.balance import corrected, equalized, rounded_weight
 from edge_agent.workshop.quantize.build import QuantizePlan, build, check, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
-from edge_agent.workshop.quantize.graph import constants, delicate, head, layers, opset, prepare, tail
+from edge_agent.workshop.quantize.graph import constants, delicate, head, layers, opset, tail
+from edge_agent.workshop.quantize.prepare import prepare
 from edge_agent.workshop.quantize.ranges import METHODS, ranges, watch
 from edge_agent.workshop.quantize.verb import _held
 from edge_agent.workshop.quantize.weights import BLOCK

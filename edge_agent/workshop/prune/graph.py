@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.graph import names
-from edge_agent.workshop.quantize.graph import constants_alone, plain_products
+from edge_agent.workshop.quantize.prepare import constants_alone, plain_products
 
 Array: TypeAlias = npt.NDArray[Any]
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger")

@@ -184,7 +184,7 @@ def _dynamic(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
 def _products(model: onnx.ModelProto, gemms: set[str]) -> onnx.ModelProto:
     """Each of these Gemm as MatMul and Add, which onnxruntime quantizes by each run's extremes; a Gemm it leaves alone.
 
-    A' B' + beta * C (ONNX, Gemm; `quantize_graph.prepare` took the factors into constants): a transposition goes into
+    A' B' + beta * C (ONNX, Gemm; `prepare` took the factors into constants): a transposition goes into
     B, which is one. The MatMul keeps the node's name.
     """
     made = onnx.ModelProto()

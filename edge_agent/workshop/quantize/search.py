@@ -160,12 +160,7 @@ def search(
         say(what, min(done, total - 1), total)
 
     base = _nearest(tool, bases, far, memory, tick)
-    costs = {}
-    for part in tool.parts:
-        others = tuple(name for other in tool.parts if other.name != part.name for name in other.keep)
-        alone = msgspec.structs.replace(base, keep=(*base.keep, *others))
-        costs[part.name] = memory("distance", alone, lambda plan=alone: _tried(tool, plan, far))  # type: ignore[misc]
-        tick(f"layer {part.name} alone")
+    costs = _costs(tool, base, far, memory, tick)
     order = sorted(tool.parts, key=lambda part: -_ranked(costs[part.name]))
 
     def kept(count: int) -> QuantizePlan:
@@ -181,11 +176,7 @@ def search(
     best = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
     plan, found = kept(best), scores[best]
     # with other layers left, another method may be the nearest
-    near = {}
-    for other in _finer(tool, bases, plan):
-        tick("measuring plans")
-        near[other] = memory("distance", other, lambda plan=other: _tried(tool, plan, far))  # type: ignore[misc]
-    for other in sorted(near, key=lambda one: near[one])[:TRIED]:
+    for other in _by_distance(tool, _finer(tool, bases, plan), far, memory, tick)[:TRIED]:
         value = found if other == plan else score(other)
         if value >= min(budget, found):
             plan, found = other, value
@@ -193,6 +184,34 @@ def search(
     say("measuring plans", total, total)
     names = [part.name for part in order[:best]]
     return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
+
+
+def _costs(
+    tool: Tool, base: QuantizePlan, far: Callable[[Served], float], memory: Memory, tick: Callable[[str], None]
+) -> dict[str, float]:
+    """Layer -> error at the outputs where it alone is quantized."""
+    costs = {}
+    for part in tool.parts:
+        others = tuple(name for other in tool.parts if other.name != part.name for name in other.keep)
+        alone = msgspec.structs.replace(base, keep=(*base.keep, *others))
+        costs[part.name] = memory("distance", alone, lambda plan=alone: _tried(tool, plan, far))  # type: ignore[misc]
+        tick(f"layer {part.name} alone")
+    return costs
+
+
+def _by_distance(
+    tool: Tool,
+    plans: Sequence[QuantizePlan],
+    far: Callable[[Served], float],
+    memory: Memory,
+    tick: Callable[[str], None],
+) -> list[QuantizePlan]:
+    """The plans, those first whose outputs are nearest to the parent's."""
+    near = {}
+    for one in plans:
+        tick("measuring plans")
+        near[one] = memory("distance", one, lambda plan=one: _tried(tool, plan, far))  # type: ignore[misc]
+    return sorted(near, key=lambda plan: near[plan])
 
 
 def _finer(tool: Tool, bases: Sequence[QuantizePlan], plan: QuantizePlan) -> list[QuantizePlan]:

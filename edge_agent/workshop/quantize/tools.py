@@ -25,12 +25,12 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
 
     `samples` are looked at when a plan first needs the ranges of activations; `histograms`: some method needs them.
     """
-    from edge_agent.workshop.quantize import balance, build, graph
+    from edge_agent.workshop.quantize import balance, build, graph, prepare
     from edge_agent.workshop.quantize import ranges as quantize_ranges
     from edge_agent.workshop.quantize.contents import of_onnx
     from edge_agent.workshop.quantize.ranges import Interval, TensorRange, watch
 
-    model = graph.prepare(path)
+    model = prepare.prepare(path)
 
     def given() -> Any:
         return feeds(parent, samples)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from edge_agent.manifest import File, Served
     from edge_agent.registry.files import Located
     from edge_agent.workshop.data.calibration import Samples
-    from edge_agent.workshop.evaluate.score import Measure
     from edge_agent.workshop.quantize.build import QuantizePlan
     from edge_agent.workshop.quantize.contents import Contents
+    from edge_agent.workshop.quantize.report import QuantizeJob
     from edge_agent.workshop.quantize.search import SearchResult, Tool
-    from edge_agent.workshop.report.report import MakingReport, TableRow
+    from edge_agent.workshop.report.report import MakingReport
 
 
 Say = Callable[[str, int, int], None]
@@ -67,49 +67,73 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         import onnx  # noqa: F401
     except ImportError as error:
         raise UsageError(f'quantize needs the workshop: pip install "edge-agent-runtime[workshop]" ({error})') from None
-    from edge_agent.registry.files import parts_of
-    from edge_agent.workshop.data import calibration
-    from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.quantize import tools
-    from edge_agent.workshop.quantize.ranges import HISTOGRAMS
     from edge_agent.workshop.report import folder
 
     _check(args)
     folder.check(args.out)
+    job = _job(args, say)
+    with folder.work(args.out) as work:
+        tool = _tool(job, work, say)
+        found = _searched(job, tool, work, say) if args.auto else None
+        plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
+        try:
+            return _written(job, tool, plan, found, work, say)
+        except RefusedError as error:
+            if args.auto or plan.form not in ("static", "dynamic") or plan.bits == "4w" or "--auto" in str(error):
+                raise
+            raise RefusedError(f"{error}; --auto finds what has to stay in float") from None
+
+
+def _job(args: argparse.Namespace, say: Say) -> QuantizeJob:
+    """The model and the samples of the arguments."""
+    from edge_agent.registry.files import parts_of
+    from edge_agent.workshop.data import calibration
+    from edge_agent.workshop.evaluate import score
+    from edge_agent.workshop.quantize.report import QuantizeJob
+
     located, row, path = find(args.model, args.target, args.pull)
-    target = row.format
-    threads, parts = max(1, args.threads), parts_of(located)
-
-    def serve(file: Path) -> Served:
-        return score.open_file(located.manifest, file, target, parts, threads)
-
-    parent = score.open_given(located.manifest, row, path, parts, threads)
+    parent = score.open_given(located.manifest, row, path, parts_of(located), max(1, args.threads))
     samples = calibration.read(args.data, parent, args.most, say)
     searched, reported = samples.halves()
     if args.evaluate is not None:
         reported = _apart(args.evaluate, calibration.read(args.evaluate, parent, 10**6, say), samples)
     judge = score.against(parent, reported)
-    with folder.work(args.out) as work:
-        histograms = args.auto or args.method in (None, *HISTOGRAMS)
-        opened = tools.opener(work, serve, target)
-        tool = tools.TOOLS[target](path, parent, searched, histograms, opened, say)
-        found = _searched(args, tool, parent, searched, row, work, say) if args.auto else None
-        plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
-        say("writing", 0, 1)
-        try:
-            data = tool.make(plan)
-            tools.refuse_unsound(tool.open(data), parent, searched)
-            precision = _held(tool.contents(data), plan)
-            result = work / f"model.{precision}.{target}"
-            result.write_bytes(data)
-            report = _report(args, located, row, path, tool, plan, found, data, parent, samples, reported, judge)
-            say("writing", 1, 1)
-            _write(args, located, row, result, precision, plan, samples, report)
-        except RefusedError as error:
-            if args.auto or plan.form not in ("static", "dynamic") or plan.bits == "4w" or "--auto" in str(error):
-                raise
-            raise RefusedError(f"{error}; --auto finds what has to stay in float") from None
-    return report
+    return QuantizeJob(args, located, row, path, parent, samples, searched, reported, judge)
+
+
+def _tool(job: QuantizeJob, work: Path, say: Say) -> Tool:
+    """What makes files of the job's model."""
+    from edge_agent.workshop.evaluate import score
+    from edge_agent.workshop.quantize import tools
+    from edge_agent.workshop.quantize.ranges import HISTOGRAMS
+
+    target, parts, threads = job.row.format, job.parent.parts, max(1, job.args.threads)
+
+    def serve(file: Path) -> Served:
+        return score.open_file(job.located.manifest, file, target, parts, threads)
+
+    histograms = job.args.auto or job.args.method in (None, *HISTOGRAMS)
+    opened = tools.opener(work, serve, target)
+    return tools.TOOLS[target](job.path, job.parent, job.searched, histograms, opened, say)
+
+
+def _written(
+    job: QuantizeJob, tool: Tool, plan: QuantizePlan, found: SearchResult | None, work: Path, say: Say
+) -> MakingReport:
+    """Make the file of the plan, measure it, and write the model folder. RefusedError where it is not taken."""
+    from edge_agent.workshop.quantize import report, tools
+
+    say("writing", 0, 1)
+    data = tool.make(plan)
+    tools.refuse_unsound(tool.open(data), job.parent, job.searched)
+    precision = _held(tool.contents(data), plan)
+    result = work / f"model.{precision}.{job.row.format}"
+    result.write_bytes(data)
+    made = report.measured(job, tool, plan, found, data, SECONDS)
+    say("writing", 1, 1)
+    report.write(job, result, precision, plan, made)
+    return made
 
 
 def _held(contents: Contents, plan: QuantizePlan) -> str:
@@ -186,19 +210,18 @@ def _apart(data: Path, test: Samples, samples: Samples) -> Samples:
     return test
 
 
-def _searched(
-    args: argparse.Namespace, tool: Tool, parent: Served, searched: Samples, row: File, work: Path, say: Say
-) -> SearchResult:
+def _searched(job: QuantizeJob, tool: Tool, work: Path, say: Say) -> SearchResult:
     """The best plan of --auto. Of forms that meet the budget, the fastest."""
     import msgspec
 
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.quantize import search, tools
 
+    args, parent, searched = job.args, job.parent, job.searched
     measure = score.against(parent, searched)
     whole = measure(parent)
     far = search.distance(parent, searched)
-    memory = search.Memory(work, [row.sha256, searched.sha256, row.format, str(args.threads)])
+    memory = search.Memory(work, [job.row.sha256, searched.sha256, job.row.format, str(args.threads)])
     found = []
     for bases in tools.default(tool.parts, _settings(args)):
         if bases[0].form == "static" and tool.balances():
@@ -210,111 +233,6 @@ def _searched(
     candidates = {str(place): tool.open(tool.make(one.plan)) for place, one in enumerate(good)}
     took = score.times(candidates, searched, SECONDS / 2)
     return good[int(min(took, key=lambda place: took[place]))]
-
-
-def _report(
-    args: argparse.Namespace,
-    located: Located,
-    row: File,
-    path: Path,
-    tool: Tool,
-    plan: QuantizePlan,
-    found: SearchResult | None,
-    data: bytes,
-    parent: Served,
-    samples: Samples,
-    reported: Samples,
-    judge: Measure,
-) -> MakingReport:
-    """All that was measured, on the half (or the data) that nothing was searched on."""
-    import msgspec
-
-    from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.report.plot import Plot
-    from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
-
-    files = {row.name: (path.stat().st_size, parent, "the parent, float")}
-    if found is not None and found.kept:
-        plain = tool.make(msgspec.structs.replace(plan, keep=tuple(args.keep)))
-        files["nothing kept"] = (len(plain), tool.open(plain), "every layer quantized")
-    contents = tool.contents(data)
-    kept = f"{floats} of {len(contents.layers)} layers in float" if (floats := contents.floats) else ""
-    name = f"{contents.precision} {row.format}"
-    files[name] = (len(data), tool.open(data), "; ".join(filter(None, [plan.text(), kept])))
-    took = score.times({key: model for key, (_, model, _) in files.items()}, reported, SECONDS)
-    rows = [
-        TableRow(key, size, judge(model), took[key], note, chosen=key == name)
-        for key, (size, model, note) in files.items()
-    ]
-    told = [f"in the file: {contents.text()}", *_told(args, samples, reported, found, rows)]
-    layers, plots = [], []
-    if found is not None:
-        layers = [LayerRow(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]
-        ladder = [(float(count), score) for count, score in found.ladder]
-        plots = [Plot("Accuracy over layers kept", "layers in float", "accuracy", {"searched half": ladder})]
-    settings = {"plan": plan.text(), "target": row.format, "auto": args.auto, "max_drop": args.max_drop}
-    return MakingReport(
-        verb="quantize",
-        model=located.manifest.name,
-        measure=score.name_of(parent, reported),
-        settings={**settings, "keep": list(plan.keep)},
-        rows=rows,
-        layers=layers,
-        plots=plots,
-        notes=told,
-        parent_sha256=row.sha256,
-        data_sha256=samples.sha256,
-    )
-
-
-def _told(
-    args: argparse.Namespace, samples: Samples, reported: Samples, found: SearchResult | None, rows: list[TableRow]
-) -> list[str]:
-    """What a reader should know beside the table."""
-    count = len(samples.halves()[0].items)
-    told = [f"calibrated on {count} samples of {samples.source}, measured on {len(reported.items)} others"]
-    told += samples.notes
-    if found is not None:
-        lost = (rows[0].accuracy or 0.0) - (rows[-1].accuracy or 0.0)
-        met = "within" if found.within else "the best found, but no plan stays within"
-        told.append(
-            f"search: {found.score:.4f} on its samples, {met} the budget of {args.max_drop:g}; on the others it loses "
-            f"{lost:.4f}"
-        )
-        told += [f"kept in float: {', '.join(found.kept)}"] if found.kept else []
-    return told
-
-
-def _write(
-    args: argparse.Namespace,
-    located: Located,
-    row: File,
-    result: Path,
-    precision: str,
-    plan: QuantizePlan,
-    samples: Samples,
-    report: MakingReport,
-) -> None:
-    from edge_agent.manifest import Made
-    from edge_agent.workshop.report import folder
-
-    first, last = report.rows[0], report.rows[-1]
-    figures = {
-        "accuracy": last.accuracy,
-        "parent_accuracy": first.accuracy,
-        "median_ms": last.median_ms,
-        "parent_ms": first.median_ms,
-    }
-    made = Made(
-        verb="quantize",
-        method=f"{plan.text()}; {report.measure}",
-        parent=f"{located.manifest.name} {located.manifest.version}",
-        parent_sha256=row.sha256,
-        data_sha256=samples.sha256,
-        figures={key: value for key, value in figures.items() if value is not None},
-    )
-    changes = {"max_drop": max(located.manifest.max_drop, args.max_drop)} if args.auto else {}
-    folder.write(args.out, located, [(result, row.format, precision)], made, report, **changes)
 
 
 def _count(text: str) -> int:
