@@ -64,7 +64,11 @@ def distributions(outputs: Outputs, head: HeadLayout) -> tuple[Array, tuple[int,
         levels = _levels(outputs, head, turned) if len(outputs) > 1 else {}
         if tuple(levels) in STRIDES and len({sum(part.shape[1] for part in parts) for parts in levels.values()}) == 1:
             return np.concatenate([np.concatenate(parts, axis=1) for parts in levels.values()]), tuple(levels)
-    whole = volume(outputs)
+    return _of_one(volume(outputs), head)
+
+
+def _of_one(whole: Array, head: HeadLayout) -> tuple[Array, tuple[int, ...]]:
+    """The same of one tensor [1, cells, C+4*B] or [1, C+4*B, cells]."""
     counts = {count: strides for strides in STRIDES if (count := points(head, strides)) in whole.shape[1:]}
     if not counts:
         raise RefusedError(f"the head gives {list(whole.shape)}, no axis of it counts the cells of the input")

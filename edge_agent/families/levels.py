@@ -16,17 +16,24 @@ def distances(widths: tuple[int, ...], seen: str, names: int, levels: int = 0) -
     """Classes and distributions over distances, in one tensor or in two of these widths; `levels`: how many of them
     have tensors of their own.
     """
+    apart = [family for family, row in FAMILIES.items() if levels in row.levels and len(widths) == 2]
+    return [
+        Guess(family, n, f"{seen}, {n} classes and 4 distances of {b} bins")
+        for n, b in _classes_and_bins(widths, names)
+        for family in apart or ["nanodet"]
+        if n > 0
+    ]
+
+
+def _classes_and_bins(widths: tuple[int, ...], names: int) -> list[tuple[int, int]]:
+    """How many classes there may be, with distributions of how many bins, in tensors of these widths; the likeliest
+    first.
+    """
     if len(widths) == 1:
         found = [(widths[0] - 4 * b, b) for b in DISTRIBUTIONS if b == BINS or widths[0] - 4 * b in (names, 80)]
     else:
         found = [(n, b) for n, other in (widths, widths[::-1]) for b in DISTRIBUTIONS if other == 4 * b]
-    apart = [family for family, row in FAMILIES.items() if levels in row.levels and len(widths) == 2]
-    return [
-        Guess(family, n, f"{seen}, {n} classes and 4 distances of {b} bins")
-        for n, b in sorted(found, key=lambda pair: pair[0] not in (names, 80))
-        for family in apart or ["nanodet"]
-        if n > 0
-    ]
+    return sorted(found, key=lambda pair: pair[0] not in (names, 80))
 
 
 def maps_by_level(maps: tuple[TensorSpec, ...], names: int) -> list[Guess]:
@@ -35,27 +42,30 @@ def maps_by_level(maps: tuple[TensorSpec, ...], names: int) -> list[Guess]:
     if all(len(spec.shape) == 5 for spec in maps):
         classes = (maps[0].shape[-1] or 5) - 5
         return [Guess("yolov5-raw", classes, f"{seen}: feature maps of three anchors, exported without decoding")]
-    sides, widths = _maps([spec.shape[1:] for spec in maps if len(spec.shape) == 4])
+    sides, widths = _maps(maps)
     if len(maps) not in {1: (3, 4), 2: (6, 8)}.get(len(widths), ()):
         return []
     if 4 in widths and len(widths) == 2:
-        (classes,) = [width for width in widths if width != 4]
+        classes = sum(widths) - 4
         return [Guess("rtmdet", classes, f"{seen}: a map of {classes} class logits and one of 4 distances a level")]
     found = distances(widths, f"{seen}: maps of each level", names, len(maps) // len(widths))
-    if len(widths) == 1 and sides == len(maps):
-        found = [guess for guess in found if guess.classes in (names, 80)]
-        found.append(Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding"))
-    return found
+    return _undecoded(found, names, seen) if len(widths) == 1 and sides == len(maps) else found
 
 
-def _maps(dims: list[tuple[int | None, ...]]) -> tuple[int, tuple[int, ...]]:
+def _undecoded(found: list[Guess], names: int, seen: str) -> list[Guess]:
+    """Of one map a level: the guesses whose classes are likely, and a head that was not decoded."""
+    likely = [guess for guess in found if guess.classes in (names, 80)]
+    return [*likely, Guess("yolo-levels", 0, f"{seen}: feature maps, exported without decoding")]
+
+
+def _maps(maps: tuple[TensorSpec, ...]) -> tuple[int, tuple[int, ...]]:
     """How many different maps there are, and the numbers of channels; () where one is left open.
 
     The levels differ in their sides and not in their channels, which TFLite puts last.
     """
-    ends = {each[2] for each in dims}
-    last = None not in ends and len(ends) < len({each[0] for each in dims})
-    widths = {each[2 if last else 0] for each in dims}
+    dims = [spec.shape[1:] for spec in maps if len(spec.shape) == 4]
+    firsts, _, ends = (set(axis) for axis in zip(*dims, strict=True))
+    widths = ends if None not in ends and len(ends) < len(firsts) else firsts
     return len(set(dims)), () if None in widths else tuple(width for width in widths if width is not None)
 
 
