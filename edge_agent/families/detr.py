@@ -48,11 +48,15 @@ def _pair(outputs: Outputs) -> tuple[Array, Array]:
     """Boxes [1, N, 4] and logits among the outputs, whatever they are called."""
     flat = {name: array for name, array in outputs.items() if array.ndim == 3}
     boxes = [name for name, array in flat.items() if array.shape[2] == 4]
-    if len(boxes) > 1:
-        # logits of four classes: boxes are what is called so, or what lies in 0..1
-        named = [name for name in boxes if "box" in name.lower()]
-        boxes = named or [name for name in boxes if -0.1 <= flat[name].min() <= flat[name].max() <= 1.1] or boxes
-    others = [array for name, array in flat.items() if name not in boxes[:1]]
-    if not boxes or len(others) != 1:
+    if not boxes or len(flat) != 2:
         raise RefusedError(f"this head has outputs {shapes(outputs)}; a DETR has boxes [1, N, 4] and logits [1, N, C]")
-    return flat[boxes[0]], others[0]
+    chosen = boxes[0] if len(boxes) == 1 else _likeliest(boxes, flat)
+    (logits,) = [array for name, array in flat.items() if name != chosen]
+    return flat[chosen], logits
+
+
+def _likeliest(boxes: list[str], flat: Outputs) -> str:
+    """Which are the boxes where the logits are of four classes: what is called so, or what lies in 0..1."""
+    named = [name for name in boxes if "box" in name.lower()]
+    within = [name for name in boxes if -0.1 <= flat[name].min() <= flat[name].max() <= 1.1]
+    return (named or within or boxes)[0]

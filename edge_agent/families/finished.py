@@ -70,20 +70,30 @@ def scores(outputs: Outputs, head: HeadLayout, threshold: float, *, background: 
 
 def _boxes_and_scores(outputs: Outputs, classes: int) -> tuple[Array, Array]:
     """The two by their shapes; of two that may be boxes, the one whose name says so."""
-    flat = {name: array[:, :, 0] if array.ndim == 4 else array for name, array in outputs.items()}
-    flat = {name: array for name, array in flat.items() if array.ndim == 3}
+    flat = _of_three_axes(outputs)
     boxes = {name: array for name, array in flat.items() if 4 in array.shape[1:]}
     scores = [array for array in flat.values() if classes in array.shape[1:]]
     if not boxes or not scores:
         raise RefusedError(
             f"this head has outputs {shapes(outputs)}; boxes [1, N, 4] and scores [1, N, {classes}] are asked for"
         )
-    named = [array for name, array in boxes.items() if "box" in name.lower()]
-    chosen = (named or list(boxes.values()))[0]
+    chosen = _called_boxes(boxes)
     rest = [array for array in scores if array is not chosen]
     if len(rest) != 1:
         raise RefusedError("it is open which of its outputs are the scores; correct family in the manifest")
     return chosen, rest[0]
+
+
+def _called_boxes(boxes: Outputs) -> Array:
+    """The first whose name says so; else the first."""
+    named = [array for name, array in boxes.items() if "box" in name.lower()]
+    return (named or list(boxes.values()))[0]
+
+
+def _of_three_axes(outputs: Outputs) -> Outputs:
+    """The outputs [1, N, M]; [1, N, 1, M] is one, too."""
+    flat = {name: array[:, :, 0] if array.ndim == 4 else array for name, array in outputs.items()}
+    return {name: array for name, array in flat.items() if array.ndim == 3}
 
 
 def _form(boxes: Array, form: str) -> Array:
@@ -111,25 +121,40 @@ def _columns(outputs: Outputs) -> tuple[Array, Array, Array]:
     By shape; of two [1, N], by a name that says "score" or "class"; else the classes are the ones that are all whole
     numbers; else, as the TFLite op documents its order, the classes come first.
     """
-    flat = {name: array[0] if array.shape[:1] == (1,) and array.ndim > 1 else array for name, array in outputs.items()}
+    flat = _without_batch(outputs)
     found = [array for array in flat.values() if array.ndim == 2 and array.shape[1] in (4, 5)]
     if len(found) != 1:
         raise RefusedError(
             f"such a head has boxes [1, N, 4], classes, scores and a count, but there is {shapes(outputs)}"
         )
     (boxes,) = found
-    pair = {name: array for name, array in flat.items() if array.shape == (len(boxes),)}
-    score, label = (_named(pair, words) for words in (("score", "conf"), ("class", "label", "categor")))
-    if boxes.shape[1] == 5 and pair:
-        return boxes[:, :4], label if label is not None else next(iter(pair.values())), boxes[:, 4]
+    beside = {name: array for name, array in flat.items() if array.shape == (len(boxes),)}
+    if boxes.shape[1] == 5 and beside:
+        label = _named(beside, CLASS)
+        return boxes[:, :4], next(iter(beside.values())) if label is None else label, boxes[:, 4]
+    return boxes, *_classes_and_scores(beside, outputs)
+
+
+CLASS, SCORE = ("class", "label", "categor"), ("score", "conf")
+"""words in the names of outputs"""
+
+
+def _classes_and_scores(beside: Outputs, outputs: Outputs) -> tuple[Array, Array]:
+    """Which of the columns (N,) beside the boxes are which."""
+    label, score = _named(beside, CLASS), _named(beside, SCORE)
     if score is not None and label is not None:
-        return boxes, label, score
-    if len(pair) != 2:
+        return label, score
+    if len(beside) != 2:
         raise RefusedError(
             f"such a head has classes and scores [1, N] beside its boxes, but there is {shapes(outputs)}"
         )
-    first, second = pair.values()
-    return (boxes, second, first) if _are_whole(second) and not _are_whole(first) else (boxes, first, second)
+    first, second = beside.values()
+    return (second, first) if _are_whole(second) and not _are_whole(first) else (first, second)
+
+
+def _without_batch(outputs: Outputs) -> Outputs:
+    """[1, N, M] or [1, N] -> [N, M] or [N]; others as they are."""
+    return {name: array[0] if array.shape[:1] == (1,) and array.ndim > 1 else array for name, array in outputs.items()}
 
 
 def _named(pair: Outputs, words: tuple[str, ...]) -> Array | None:
