@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.types import TensorSpec
 
@@ -22,6 +22,11 @@ class Guess:
     classes: int
     """0: the shapes do not say"""
     why: str
+
+
+def explained(found: list[Guess], said: str) -> list[Guess]:
+    """The same guesses, with `said` added to why those that count their classes were made."""
+    return [replace(guess, why=guess.why + said) if guess.classes else guess for guess in found]
 
 
 def cells(width: int, height: int, strides: tuple[int, ...] = (8, 16, 32)) -> int:

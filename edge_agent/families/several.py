@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from edge_agent.families.guess import MOST, Guess, counts, shape
+from edge_agent.families.guess import MOST, Guess, counts, explained, shape
 from edge_agent.types import TensorSpec
 
 
@@ -30,10 +28,16 @@ def pair(flat: list[TensorSpec], width: int, height: int, names: int) -> list[Gu
         "ssd-raw": Guess("ssd-raw", classes - 1, f"{seen}: {n} anchors whose places are not in the file"),
     }
     found = [every[family] for family in _paired(boxes, scores, n, classes, counts(width, height))]
-    # COCO's ids go up to 90, and DETR counts the 0 too
+    return _with_classes(found, names)
+
+
+def _with_classes(found: list[Guess], names: int) -> list[Guess]:
+    """Those with as many classes as the file names, or as COCO has: its ids go up to 90, and DETR counts the 0 too.
+    Where there are none, all that have classes.
+    """
     said = f", as the {names} names in the file say" if names else ", COCO's number"
     fits = [guess for guess in found if guess.classes in ((names,) if names else (80, 91))]
-    return [replace(guess, why=guess.why + said) for guess in fits] or [guess for guess in found if guess.classes > 0]
+    return explained(fits, said) or [guess for guess in found if guess.classes > 0]
 
 
 def _boxes(flat: list[TensorSpec]) -> TensorSpec | None:
@@ -49,23 +53,35 @@ def _paired(boxes: TensorSpec, scores: TensorSpec, n: int | None, classes: int, 
     if n is None or n in plain or n in {3 * count for count in plain}:
         return "box-scores", "ssd-decoded"
     if n <= MOST and boxes.shape[2] == 4 and scores.shape[1] == n:
-        # the first DETR has 100 queries, COCO's 91 ids and one more for no object
-        first = n == 100 or classes == 92
-        return (*(("detr", "detr-sigmoid") if first else ("detr-sigmoid", "detr")), "box-scores", "ssd-decoded")
+        return *_queries(n, classes), "box-scores", "ssd-decoded"
     return "ssd-decoded", "box-scores", "ssd-raw"
+
+
+def _queries(n: int, classes: int) -> tuple[str, str]:
+    """The first DETR has 100 queries, COCO's 91 ids and one more for no object."""
+    return ("detr", "detr-sigmoid") if n == 100 or classes == 92 else ("detr-sigmoid", "detr")
 
 
 def finished(outputs: tuple[TensorSpec, ...], width: int, height: int) -> list[Guess]:
     """Boxes [1, N, 4] (or [1, N, 5] with the score), and columns of N; all of them also without the 1."""
     seen = ", ".join(f"{spec.name} {shape(spec)}" for spec in outputs)
     found = [spec for spec in outputs if len(spec.shape) in (2, 3) and spec.shape[-1] in (4, 5)]
-    if not found and len(outputs) == 4 and all(len(spec.shape) < 2 for spec in outputs[1:]):
+    if not found and _shapeless(outputs):
         return [Guess("ssd", 0, f"four outputs without shapes, {seen}, as the detection post-process gives them")]
     if len(found) != 1 or not _has_columns(found[0], outputs):
         return []
-    (boxes,) = found
-    if boxes.shape[-2] in counts(width, height):
+    if found[0].shape[-2] in counts(width, height):
         return [Guess("cells-finished", 0, f"{seen}: a box, the best class and its score for each cell")]
+    return _by_corners(found[0], outputs, seen)
+
+
+def _shapeless(outputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether there are four, and all but the first leave their shapes open."""
+    return len(outputs) == 4 and all(len(spec.shape) < 2 for spec in outputs[1:])
+
+
+def _by_corners(boxes: TensorSpec, outputs: tuple[TensorSpec, ...], seen: str) -> list[Guess]:
+    """The two orders of a box's corners, the likelier first; a score among the boxes comes with one of them only."""
     corners = Guess("finished", 0, f"{seen}: finished boxes left, top, right, bottom, classes and scores")
     usual = Guess("ssd", 0, f"{seen}: boxes top, left, bottom, right, classes and scores of the detection post-process")
     if boxes.shape[-1] == 5:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
-from edge_agent.families.guess import MOST, Guess, counts, shape
+from edge_agent.families.guess import MOST, Guess, counts, explained, shape
 from edge_agent.families.levels import distances
 from edge_agent.families.table import FAMILIES, ORDERS
 from edge_agent.types import TensorSpec
@@ -60,13 +59,9 @@ def single(spec: TensorSpec, width: int, height: int, names: int, task: str) -> 
         return []
     if task in ("segment", "pose", "obb"):
         return [Guess(f"yolov8-{task[:4].rstrip('m')}", names, f'{seen}, the file\'s task is "{task}"')]
-    found: list[Guess] = []
+    found = _other_rows(n, m, plain, seen)
     if n is None or n in plain:
-        found = _cells(m, names, seen, turned)
-    elif n in {3 * count for count in plain}:
-        found = [Guess("yolov5", m - 5, f"{seen}: three anchors a cell, each a box, objectness and {m - 5} classes")]
-    if n is None or (n <= MOST and n not in plain):
-        found += _few_rows(n, m, seen)
+        found = _cells(m, names, seen, turned) + found
     if task == "detect":
         found = [guess for guess in found if not guess.family.endswith(("-obb", "-seg", "-pose"))]
     return _with_classes(found, names, n in plain)
@@ -87,11 +82,19 @@ def _with_classes(found: list[Guess], names: int, grid: bool) -> list[Guess]:
     that of an oriented box counts one less.
     """
     if names:
-        said = f", as the {names} names in the file say"
         fits = [guess for guess in found if guess.classes in (0, names)]
-        return [replace(guess, why=guess.why + said) if guess.classes else guess for guess in fits]
+        return explained(fits, f", as the {names} names in the file say")
     counted = [guess for guess in found if guess.classes == 80]
-    return [replace(guess, why=f"{guess.why}, COCO's number") for guess in counted] if counted and grid else found
+    return explained(counted, ", COCO's number") if counted and grid else found
+
+
+def _other_rows(n: int | None, m: int, plain: set[int], seen: str) -> list[Guess]:
+    """Rows that are not one a cell: three anchors a cell, finished boxes, queries."""
+    if n in plain:
+        return []
+    anchors = Guess("yolov5", m - 5, f"{seen}: three anchors a cell, each a box, objectness and {m - 5} classes")
+    found = [anchors] if n in {3 * count for count in plain} else []
+    return found + _few_rows(n, m, seen) if n is None or n <= MOST else found
 
 
 def _few_rows(n: int | None, m: int, seen: str) -> list[Guess]:
@@ -101,13 +104,17 @@ def _few_rows(n: int | None, m: int, seen: str) -> list[Guess]:
     if n is None or n in QUERIES:
         queries = Guess("rtdetr", m - 4, f"{seen}: {n or 'some'} queries, each a box and {m - 4} classes")
         found.insert(0 if m > 6 else len(found), queries)
-    for extra, family, what in ((1, "end2end-obb", "an angle"), (MASKS, "end2end-seg", f"{MASKS} mask coefficients")):
-        if m == 6 + extra:
-            found.append(Guess(family, 0, f"{seen}: {most} finished boxes with score, class and {what}"))
-    if 8 < m <= 6 + 3 * MOST_POINTS and (m - 6) % 3 == 0 and n in QUERIES:
-        points = (m - 6) // 3
-        found.append(Guess("end2end-pose", 0, f"{seen}: {most} finished boxes with score, class and {points} points"))
-    return found
+    return found + _more_than_boxes(n, m, f"{seen}: {most} finished boxes with score, class and")
+
+
+def _more_than_boxes(n: int | None, m: int, seen: str) -> list[Guess]:
+    """Rows of finished boxes that also have an angle, a mask or a pose."""
+    more = [Guess("end2end-obb", 0, f"{seen} an angle")] if m == 7 else []
+    if m == 6 + MASKS:
+        more.append(Guess("end2end-seg", 0, f"{seen} {MASKS} mask coefficients"))
+    if 8 < m <= 6 + 3 * MOST_POINTS and m % 3 == 0 and n in QUERIES:
+        more.append(Guess("end2end-pose", 0, f"{seen} {(m - 6) // 3} points"))
+    return more
 
 
 def _cells(m: int, names: int, seen: str, turned: bool) -> list[Guess]:
