@@ -206,17 +206,18 @@ def _given(value: Any, want: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        if isinstance(value, int) and abs(value) >= 10**300:
-            return f"a number of {len(str(abs(value)))} digits"  # it may be larger than any float
-        return f"{value:.3g}" if abs(value) >= 1e16 else str(value)
-    if value == "":
-        return '""'
+        return _number(value)
     if isinstance(value, str):
         open_ = re.match(r"(Metadata\(type=|UnionType\(types=\()*(LiteralType|StrType\(.*pattern=')", repr(want))
-        return _quoted(value, 40) if open_ else "text"
-    if isinstance(value, list):
-        return "a list"
-    return "a table" if isinstance(value, dict) else "a date or time"
+        return _quoted(value, 40) if open_ or not value else "text"
+    kinds: dict[type, str] = {list: "a list", dict: "a table"}
+    return kinds.get(type(value), "a date or time")
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int) and abs(value) >= 10**300:
+        return f"a number of {len(str(abs(value)))} digits"  # it may be larger than any float
+    return f"{value:.3g}" if abs(value) >= 1e16 else str(value)
 
 
 def _quoted(text: str, most: int) -> str:

@@ -47,11 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # both may be missing: closed by the program that started this
     sys.stdout, sys.stderr = (stream and cast(TextIO, Clean(stream)) for stream in (out, err))
     try:
-        try:
-            return _act(argv)
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # at exit nobody could say why that failed
+        return _flushed(argv)
     except BrokenPipeError:  # `edge-agent … | head`: the reader has what it wanted
         _hush()
         return 0
@@ -67,6 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         sys.stdout, sys.stderr = out, err
+
+
+def _flushed(argv: Sequence[str]) -> int:
+    """As `_act`, with all written out: at exit nobody could say why that failed."""
+    try:
+        return _act(argv)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def _of_the_system(error: OSError) -> int:
@@ -85,12 +90,9 @@ def _act(argv: Sequence[str]) -> int:
         args.text += rest  # argparse gives texts that stand behind an option to nobody
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    level = logging.DEBUG if args.verbose else logging.INFO if args.verb in ("run", "demo") else logging.WARNING
     if "home" in args:
         os.environ["EDGE_AGENT_HOME"] = args.home  # for the processes that are started, too
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Log("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    _log_to_stderr(logging.DEBUG if args.verbose else logging.INFO if args.verb in LOGGING else logging.WARNING)
     logging.getLogger("edge_agent").debug("%s, Python %s: %s", __version__, sys.version.split()[0], " ".join(argv))
     verb = f"{args.verb} {args.models_verb}" if args.verb == "models" else args.verb
     try:
@@ -99,6 +101,16 @@ def _act(argv: Sequence[str]) -> int:
     except EdgeAgentError as error:
         print(f"edge-agent {args.verb}: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+
+
+LOGGING = ("run", "demo")
+"""verbs that say in the log what they do"""
+
+
+def _log_to_stderr(level: int) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Log("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _hush() -> None:

@@ -47,6 +47,10 @@ class _Out:
         if self.save:
             save(self.save(place, frame), frame, found)
 
+    def enough(self, place: Place) -> bool:
+        """Whether as many of its frames were answered as are asked for."""
+        return bool(self.args.frames) and self.frames[place] >= self.args.frames
+
     def bad(self, name: str, error: Exception) -> None:
         """One that cannot be read or answered: the others go on."""
         self.failed += 1
@@ -72,12 +76,8 @@ def detect(args: argparse.Namespace) -> int:
     task, named = _task(args)
     if named == "recognise" and args.save:
         raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
-    out, places = _Out(args, task, found_at(TASKS[named].show)), list[Place]()
-    for text in given(args.image):
-        try:
-            places += [replace(place, number=len(places) + i) for i, place in enumerate(places_of(text))]
-        except InputError as error:
-            out.bad(text, error)
+    out = _Out(args, task, found_at(TASKS[named].show))
+    places = _places(args.image, out)
     if args.save and places:
         out.save = saver(args.save, places)
     stop = threading.Event()
@@ -86,6 +86,17 @@ def detect(args: argparse.Namespace) -> int:
     if live and not stop.is_set():
         _cameras(live, out, stop)
     return 1 if out.failed else 0
+
+
+def _places(texts: list[str], out: _Out) -> list[Place]:
+    """What is to be looked at, numbered."""
+    places: list[Place] = []
+    for text in given(texts):
+        try:
+            places += [replace(place, number=len(places) + i) for i, place in enumerate(places_of(text))]
+        except InputError as error:
+            out.bad(text, error)
+    return places
 
 
 def _task(args: argparse.Namespace) -> tuple[Task, str]:
@@ -104,7 +115,6 @@ def _finite(place: Place, total: int, out: _Out, stop: threading.Event) -> bool:
     """Answer a picture or a film; False for a camera, which goes on."""
     from edge_agent.errors import SourceError
     from edge_agent.pictures.read import read_picture
-    from edge_agent.sources import open_source
 
     if stop.is_set():
         return True
@@ -115,12 +125,7 @@ def _finite(place: Place, total: int, out: _Out, stop: threading.Event) -> bool:
                 return False
             out.see(place, frame)
         elif place.film:
-            for number, item in enumerate(open_source(Uri("files", str(place.path))).run(stop)):
-                if isinstance(item, Frame):
-                    out.see(place, item)
-                    out.progress(f"{place.name}, frame {number}", place.number, total)
-                if out.args.frames and out.frames[place] >= out.args.frames:
-                    break
+            _film(place, total, out, stop)
         else:
             assert place.path is not None
             out.see(place, read_picture(place.path))
@@ -128,6 +133,18 @@ def _finite(place: Place, total: int, out: _Out, stop: threading.Event) -> bool:
         out.bad(place.name, error)
     out.progress("detect", place.number + 1, total)
     return True
+
+
+def _film(place: Place, total: int, out: _Out, stop: threading.Event) -> None:
+    """Answer the frames of a film, as many as are asked for. InputError, SourceError."""
+    from edge_agent.sources import open_source
+
+    for number, item in enumerate(open_source(Uri("files", str(place.path))).run(stop)):
+        if isinstance(item, Frame):
+            out.see(place, item)
+            out.progress(f"{place.name}, frame {number}", place.number, total)
+        if out.enough(place):
+            return
 
 
 def _one(address: str) -> Frame | None:
@@ -198,11 +215,10 @@ def _cameras(places: list[Place], out: _Out, stop: threading.Event) -> None:
         place, item = taken
         if isinstance(item, Frame) and place in left:
             out.see(place, item)
-        if not isinstance(item, Frame) or (out.args.frames and out.frames[place] >= out.args.frames):
+        if not isinstance(item, Frame) or out.enough(place):
             left.discard(place)
         if isinstance(item, Exception):
             out.bad(place.name, item)
     stop.set()
-    for place in places:
-        if not out.frames[place]:
-            out.bad(place.name, InputError("gave no frame"))
+    for place in (place for place in places if not out.frames[place]):
+        out.bad(place.name, InputError("gave no frame"))

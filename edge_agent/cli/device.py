@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.agent.agent import Agent
 
     stop, look = stop_on_signals(), threading.Event()
-    if sys.stdin is None or not sys.stdin.isatty():  # in a terminal it means that the terminal is gone
-        signal.signal(signal.SIGHUP, lambda *_: look.set())
+    _on_hangup(look.set)
     loaded = config.load(args.config)
     with config.of(args.config):
         agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"), look=look)
@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
     for line in agent.lines:
         for why in line.models:
             note(f"{line.config.name}: {why}")
-    if sys.stdin is None or not sys.stdin.isatty():
-        signal.signal(signal.SIGHUP, lambda *_: agent.reload())
+    _on_hangup(agent.reload)
     notify("READY=1")
     try:
         agent.run(stop)
@@ -49,6 +48,12 @@ def run(args: argparse.Namespace) -> int:
         more += f", {agent.unanswered} texts lost before they were events" if agent.unanswered else ""
         note(f"{counts.put - gone} events kept, {counts.done} acknowledged, {counts.dropped} lost{more}")
     return 1 if gone else 0
+
+
+def _on_hangup(act: Callable[[], None]) -> None:
+    """What SIGHUP does; in a terminal it means that the terminal is gone."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, lambda *_: act())
 
 
 def check(args: argparse.Namespace) -> int:

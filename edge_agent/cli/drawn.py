@@ -44,12 +44,13 @@ def saver(target: str, places: list[Place]) -> Callable[[Place, Frame], Path]:
 
 def _check(path: Path, single: bool, places: list[Place]) -> None:
     """UsageError where a `single` file, or a folder, cannot take what is drawn."""
-    given = {place.path.resolve() for place in places if place.path is not None}
-    if not single and path.suffix and not path.is_dir():
-        raise UsageError(f"--save {path}: give a name that ends in .jpg, or a folder")
-    if single and (len(places) > 1 or places[0].film or places[0].address):
+    if not single:
+        if path.suffix and not path.is_dir():
+            raise UsageError(f"--save {path}: give a name that ends in .jpg, or a folder")
+        return
+    if len(places) > 1 or places[0].film or places[0].address:
         raise UsageError(f"--save {path}: one file does not hold several pictures; give a folder")
-    if single and path.resolve() in given:
+    if path.resolve() in {place.path.resolve() for place in places if place.path is not None}:
         raise UsageError(f"--save {path}: that is the picture itself; give another name")
 
 

@@ -151,6 +151,17 @@ def trust(safe: Uri, known: dict[str, str]) -> ssl.SSLContext | None:
     return context
 
 
+def _authorities(safe: Uri, ca: str) -> ssl.SSLContext:
+    """What trusts the authorities of a PEM file, or those of the system. ConfigError."""
+    try:
+        context = ssl.create_default_context(cafile=str(Path(ca).expanduser()) if ca else None)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(f'"{safe}": ca={ca}: no certificates can be read there ({said}); give a PEM file') from None
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # see link/tls.py
+    return context
+
+
 def bounds(safe: Uri) -> Limits:
     """What one picture of a network camera may have. ConfigError for the options."""
     pixels, size = number(safe, STREAM, "megapixels", 0.01, 200), number(safe, STREAM, "megabytes", 0.01, 512)
@@ -184,9 +195,7 @@ def open_stream(
     opening, reading = int(1000 * (believed.stall + OPENING + 1)), int(1000 * (believed.stall + 1))
     what = shown(parts)
     for _ in range(STEPS):
-        context = tls or ssl.create_default_context() if parts.scheme in ("https", "rtsps") else None
-        plain = parts.scheme == "http"
-        tunnel = None if plain else Tunnel(reach(parts), parts, context, believed.stall + OPENING, what)
+        tunnel = _tunnel(parts, tls, believed.stall + OPENING, what)
         capture = cv2.VideoCapture(
             tunnel.url if tunnel else parts.geturl(),
             cv2.CAP_FFMPEG,
@@ -206,6 +215,14 @@ def open_stream(
     return reader_of(
         capture, what, fps, lambda mono: stale(mono, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000), limits, tunnel
     )
+
+
+def _tunnel(parts: SplitResult, tls: ssl.SSLContext | None, patience: float, what: str) -> Tunnel | None:
+    """What FFmpeg is to talk to instead of the camera; None for plain HTTP. SourceError."""
+    if parts.scheme == "http":
+        return None
+    context = tls or ssl.create_default_context() if parts.scheme in ("https", "rtsps") else None
+    return Tunnel(reach(parts), parts, context, patience, what)
 
 
 def _why_not(parts: SplitResult, limit: float) -> str:

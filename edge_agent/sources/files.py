@@ -22,7 +22,7 @@ from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.pictures.read import MOST_PIXELS, Limits, as_jpegs, bgr, cv2, decode, for_cv2, read_picture, shown
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.judge import Judge, Rules
-from edge_agent.types import Frame, StreamState
+from edge_agent.types import Frame, Pixels, StreamState
 from edge_agent.uri import Uri, choice, number, switch
 
 KNOWN = {"fps": "", "pace": "", "loop": "false", "dark": "on", "frozen": "3", "megapixels": "100"}
@@ -231,6 +231,14 @@ class _Clock:
         return f"breaks off behind {self.frames} frames, after {self.now + self.step:.1f} of its {whole:.1f} s"
 
 
+def _pixels(video: cv2.VideoCapture, jpegs: bool) -> Pixels:
+    """The frame that was grabbed. InputError for one that is none."""
+    good, image = video.retrieve()
+    if not good:
+        raise InputError("cannot be decoded")
+    return decode(np.asarray(image).tobytes()) if jpegs else bgr(image)
+
+
 def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterator[Frame]:
     """Each frame of a video; one that breaks off ends, with the reason in the log."""
     try:
@@ -248,10 +256,7 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
                 if not video.grab():
                     break
                 clock.see(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-                good, image = video.retrieve()
-                if not good:
-                    raise InputError("cannot be decoded")
-                pixels = decode(np.asarray(image).tobytes()) if jpegs else bgr(image)
+                pixels = _pixels(video, jpegs)
                 name = f"{shown(path)}#{clock.frames - 1}"
                 frame = Frame(pixels, at, mono, name, 1000 * (time.monotonic() - mono))
                 if own:

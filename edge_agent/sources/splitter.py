@@ -79,13 +79,21 @@ def width(head: bytes) -> str:
             return name
     if b"\0" not in head:
         return ""
+    return _by_zeros(head) or _by_signs(head)
+
+
+def _by_zeros(head: bytes) -> str:
+    """The same where each letter of a western script has one zero."""
     pairs = len(head) // 2
     zeros = head[: 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
     for name, mine, other in (("utf-16-le", zeros[1], zeros[0]), ("utf-16-be", zeros[0], zeros[1])):
-        # each letter of a western script has one
         if mine >= 0.4 * pairs and mine > other * 10:
             return name
-    # of other scripts only spaces and line ends have; and UTF-8 with stray zeros is text without them
+    return ""
+
+
+def _by_signs(head: bytes) -> str:
+    """Of other scripts only spaces and line ends have zeros; and UTF-8 with stray zeros is text without them."""
     fits = [name for name in ("utf-16-le", "utf-16-be") if _is_text(head, name, "\n\r ")]
     return fits[0] if len(fits) == 1 and not _is_text(head.replace(b"\0", b""), "utf-8", "") else ""
 

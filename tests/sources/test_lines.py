@@ -330,7 +330,7 @@ def test_a_fifo_that_is_not_followed_ends_with_its_writer(tmp_path: Path) -> Non
 
 READ_STDIN = """
 import threading
-from edge_agent.config import parse_uri
+from edge_agent.uri import parse_uri
 from edge_agent.errors import SourceError
 from edge_agent.sources import open_source
 try:
