@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edge_agent.workshop.quantize.graph import constants, layers, readers
+from edge_agent.workshop.quantize.graph import attribute, constants, layers, readers
 from edge_agent.workshop.quantize.ranges import Interval, TensorRange, seeing
 
 MOST = 16.0
@@ -36,23 +36,31 @@ def equalized(model: onnx.ModelProto, seen: Mapping[str, TensorRange]) -> tuple[
     made.CopyFrom(model)
     values = {name: np.array(value) for name, value in constants(model).items()}
     nodes, by = {node.name: node for node in model.graph.node}, readers(model)
-    shared = {name for name, reading in by.items() if len(reading) > 1}
+    shared, widths = _shared(by), _widths(model)
     outputs = {one.name for one in model.graph.output}
-    widths = _widths(model)
     count = 0
     for layer in layers(model):
         node = nodes[layer.name]
         sizes = _sizes(seen, node, by)
-        weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
-        if node.op_type != "Conv" or sizes is None or {weight, bias} & shared or not _constant(bias, values):
+        if sizes is None or not _own(node, values, shared):
             continue
         reading = _reading(node.output[0], by, widths, outputs)
-        if not reading or any(not _scalable(reader, values, shared, len(sizes)) for reader, _ in reading):
-            continue
-        count += 1
-        _scale(values, weight, bias, [(reader.input[1], first, _groups(reader)) for reader, first in reading], sizes)
+        if reading and all(_scalable(reader, values, shared) for reader, _ in reading):
+            count += 1
+            _scale(values, node, reading, sizes)
     _put(made, values, model)
     return made, count
+
+
+def _shared(by: Mapping[str, list[onnx.NodeProto]]) -> set[str]:
+    """The tensors that more than one node reads."""
+    return {name for name, reading in by.items() if len(reading) > 1}
+
+
+def _own(node: onnx.NodeProto, values: Mapping[str, npt.NDArray[np.generic]], shared: set[str]) -> bool:
+    """Whether it is a convolution whose weights are its own, and its bias, a constant, too."""
+    given = {name for name in node.input[1:] if name}
+    return node.op_type == "Conv" and not given & shared and given <= values.keys()
 
 
 def _sizes(
@@ -65,10 +73,6 @@ def _sizes(
         name = after[0].output[0]
     found = seen[name].channel_high if name in seen else np.zeros(0)
     return np.maximum(found, 1e-6).astype(np.float32) if len(found) else None
-
-
-def _constant(bias: str, values: Mapping[str, npt.NDArray[np.generic]]) -> bool:
-    return not bias or bias in values
 
 
 def _widths(model: onnx.ModelProto) -> dict[str, int]:
@@ -107,52 +111,47 @@ def _before(node: onnx.NodeProto, name: str, widths: Mapping[str, int]) -> int |
     scaled as they come.
     """
     given = list(node.input)
-    if node.op_type == "Concat" and _attribute(node, "axis") == 1 and given.count(name) == 1:
+    if node.op_type == "Concat":
         others = given[: given.index(name)]
-        return sum(widths[other] for other in others) if all(other in widths for other in others) else None
+        passes = attribute(node, "axis") == 1 and given.count(name) == 1 and widths.keys() >= set(others)
+        return sum(widths[other] for other in others) if passes else None
     if node.op_type == "Resize":
-        return 0 if _attribute(node, "mode") in (None, b"nearest") else None
+        return 0 if attribute(node, "mode") in (None, b"nearest") else None
     return 0 if node.op_type in SCALES and given[0] == name else None
 
 
-def _attribute(node: onnx.NodeProto, name: str) -> object:
-    return next((onnx.helper.get_attribute_value(one) for one in node.attribute if one.name == name), None)
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    groups = _attribute(node, "group")
-    return groups if isinstance(groups, int) else 1
-
-
-def _scalable(
-    node: onnx.NodeProto, values: Mapping[str, npt.NDArray[np.generic]], shared: set[str], width: int
-) -> bool:
+def _scalable(node: onnx.NodeProto, values: Mapping[str, npt.NDArray[np.generic]], shared: set[str]) -> bool:
     """Whether the weights of a reading convolution are its own, and it is a full or a plain depthwise one."""
     weight = values.get(node.input[1])
     if weight is None or node.input[1] in shared:
         return False
-    groups = _groups(node)
+    groups: int = attribute(node, "group", 1)
     return groups == 1 or (weight.shape[0] == groups and weight.shape[1] == 1)
 
 
 def _scale(
-    values: dict[str, npt.NDArray[np.generic]], weight: str, bias: str, reading: list[tuple[str, int, int]], top: Floats
+    values: dict[str, npt.NDArray[np.generic]],
+    node: onnx.NodeProto,
+    reading: list[tuple[onnx.NodeProto, int]],
+    top: Floats,
 ) -> None:
-    """Divide the channels that `weight` gives by their factors, and multiply where they are read."""
+    """Divide the channels that `node` gives by their factors, and multiply where they are read."""
     read = np.zeros(len(top), np.float32)
-    for name, first, groups in reading:
-        if groups == 1:
-            rows = np.asarray(values[name], np.float32)[:, first : first + len(top)]
+    for reader, first in reading:
+        if attribute(reader, "group", 1) == 1:
+            rows = np.asarray(values[reader.input[1]], np.float32)[:, first : first + len(top)]
             read = np.maximum(read, np.abs(rows).max(axis=tuple(i for i in range(rows.ndim) if i != 1)))
     factor = np.sqrt(top / np.maximum(read, 1e-6)) if read.any() else top
     factor = np.clip(factor / np.exp(np.log(factor).mean()), 1 / MOST, MOST).astype(np.float32)
+    weight = node.input[1]
     shape = (-1,) + (1,) * (values[weight].ndim - 1)
     values[weight] = np.asarray(values[weight] / factor.reshape(shape), np.float32)
-    if bias:
+    for bias in filter(None, node.input[2:]):
         values[bias] = np.asarray(values[bias] / factor, np.float32)
-    for name, first, groups in reading:
+    for reader, first in reading:
+        name = reader.input[1]
         part, rows = slice(first, first + len(top)), np.array(values[name], np.float32)
-        if groups > 1:
+        if attribute(reader, "group", 1) > 1:
             rows[part] *= factor.reshape(shape)
         else:
             rows[:, part] *= factor.reshape((1, -1) + (1,) * (rows.ndim - 2))
@@ -172,25 +171,19 @@ def corrected(
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    values = dict(constants(model))
-    wanted = set(nodes)
-    shared = {name for name, reading in readers(model).items() if len(reading) > 1}
+    values, wanted, shared = dict(constants(model)), set(nodes), _shared(readers(model))
     convs = [
         node
         for node in model.graph.node
-        if node.name in wanted
-        and node.op_type == "Conv"
-        and node.input[0] in ranges
-        and len(node.input) > 2
-        and node.input[1] in values
-        and node.input[2] in values
-        and not {node.input[1], node.input[2]} & shared
+        if node.name in wanted and node.input[0] in ranges and any(node.input[2:]) and _own(node, values, shared)
     ]
     means = _means(model, sorted({node.input[0] for node in convs}), ranges, bits, feeds)
     for node in convs:
         weight = np.asarray(values[node.input[1]], np.float64)
         real, rounded = means[node.input[0]]
-        wrong = _sums(rounded_weight(weight, per), rounded, _groups(node)) - _sums(weight, real, _groups(node))
+        wrong = _sums(rounded_weight(weight, per), rounded, attribute(node, "group", 1)) - _sums(
+            weight, real, attribute(node, "group", 1)
+        )
         values[node.input[2]] = np.asarray(np.asarray(values[node.input[2]], np.float64) - wrong, np.float32)
     _put(made, values, model)
     return made
@@ -218,7 +211,7 @@ def _means(
     """Mean of each channel of the named tensors, as they are and as they will be rounded."""
     inside = [name for name in names if name not in {one.name for one in model.graph.input}]
     session = seeing(model, inside) if inside else None
-    sums: dict[str, list[npt.NDArray[np.float64]]] = {}
+    sums: dict[str, npt.NDArray[np.float64]] = {}
     count = 0
     for feed in feeds():
         values = dict(feed)
@@ -230,8 +223,8 @@ def _means(
             step = max(high - low, 1e-12) / (2**bits - 1)
             rounded = np.rint(np.clip(x, low, high) / np.float32(step)) * np.float32(step)
             axes = (0, *range(2, x.ndim))
-            both = [x.mean(axis=axes, dtype=np.float64), rounded.mean(axis=axes, dtype=np.float64)]
-            sums[name] = [old + new for old, new in zip(sums[name], both, strict=True)] if name in sums else both
+            both = np.stack([one.mean(axis=axes, dtype=np.float64) for one in (x, rounded)])
+            sums[name] = sums.get(name, 0.0) + both
         count += 1
     return {name: (real / count, rounded / count) for name, (real, rounded) in sums.items()}
 

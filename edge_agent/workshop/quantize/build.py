@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import names
 from edge_agent.workshop.quantize import weights
-from edge_agent.workshop.quantize.graph import WEIGHTED, constants, delicate, layers, opset, tail
+from edge_agent.workshop.quantize.graph import WEIGHTED, attribute, constants, delicate, layers, opset, tail
 from edge_agent.workshop.quantize.ranges import Interval
 
 MOVES = ("MaxPool", "Resize", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat")
@@ -67,15 +67,7 @@ def build(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Inter
 
     Raises RefusedError, one line, where the plan makes no sense for this network or gives no sound one.
     """
-    known = {node.name for node in model.graph.node}
-    odd = [name for name in plan.keep if name not in known]
-    if odd:
-        raise RefusedError(
-            f"--keep {odd[0]}: no node of that name; they are called like {', '.join(sorted(known)[:3])}"
-        )
-    branches = {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
-    if branches and plan.form in ("static", "dynamic") and plan.bits != "4w":
-        raise RefusedError("it has branches or loops, whose values get no scales; use --form weights, or float16")
+    _check_plan(model, plan)
     if plan.form == "float16":
         made = weights.half(model)
     elif plan.bits == "4w":
@@ -89,6 +81,19 @@ def build(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Inter
     made.producer_name = "edge-agent"
     check(made)
     return made
+
+
+def _check_plan(model: onnx.ModelProto, plan: QuantizePlan) -> None:
+    """RefusedError where the plan makes no sense for this network."""
+    known = {node.name for node in model.graph.node}
+    odd = [name for name in plan.keep if name not in known]
+    if odd:
+        raise RefusedError(
+            f"--keep {odd[0]}: no node of that name; they are called like {', '.join(sorted(known)[:3])}"
+        )
+    branches = {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
+    if branches and plan.form in ("static", "dynamic") and plan.bits != "4w":
+        raise RefusedError("it has branches or loops, whose values get no scales; use --form weights, or float16")
 
 
 def chosen(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> list[str]:
@@ -117,14 +122,10 @@ def _computed_floats(model: onnx.ModelProto) -> set[str]:
 def _pays(node: onnx.NodeProto, plan: QuantizePlan, weighted: set[str]) -> bool:
     """Whether a node gains by int8. `weighted`: names of the nodes that have weights."""
     # one scale a channel does not fit the groups of a transposed convolution
-    if node.op_type == "ConvTranspose" and plan.per == "channel" and _groups(node) > 1:
+    if node.op_type == "ConvTranspose" and plan.per == "channel" and attribute(node, "group", 1) > 1:
         return False
     # what two activations multiply (attention) gains little
     return node.op_type not in WEIGHTED or node.name in weighted
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == "group"), 1)
 
 
 def _static(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
@@ -201,12 +202,11 @@ def _products(model: onnx.ModelProto, gemms: set[str]) -> onnx.ModelProto:
         if node.name not in gemms:
             new.append(node)
             continue
-        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         (left, right, *bias), (out,) = node.input, node.output
-        beta = given.get("beta", 1.0)
-        if given.get("transB"):
+        beta = attribute(node, "beta", 1.0)
+        if attribute(node, "transB"):
             right = constant(f"{right}.turned", values[right].T)
-        if given.get("transA"):
+        if attribute(node, "transA"):
             turned = name_of(f"{left}.turned")
             new.append(helper.make_node("Transpose", [left], [turned], name=name_of(f"{node.name}.turn"), perm=[1, 0]))
             left = turned
@@ -242,20 +242,22 @@ class _quiet:
 
 def check(model: onnx.ModelProto) -> None:
     """RefusedError for a network that ONNX does not allow, or whose scales are none: zero, not finite."""
-    values = constants(model)
+    values, version = constants(model), opset(model)
     for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.input[1] not in values:
-            continue
-        scale: npt.NDArray[np.float64] = np.asarray(values[node.input[1]], np.float64)
-        if not np.isfinite(scale).all() or (scale <= 0).any():
-            raise RefusedError(
-                f'the scale of "{node.input[0]}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
-            )
-        if scale.size > 1 and node.domain == "" and opset(model) < 13:
-            raise RefusedError(f"one scale a channel needs opset 13, this is {opset(model)}; use --per tensor")
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in values:
+            _check_scale(node, np.asarray(values[node.input[1]], np.float64), version)
     if name := names.twice(model.graph):
         raise RefusedError(f'the quantized network is not valid: two of its tensors are called "{name}"')
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise RefusedError(f"the quantized network is not valid: {str(error).splitlines()[0]}") from None
+
+
+def _check_scale(node: onnx.NodeProto, scale: npt.NDArray[np.float64], version: int) -> None:
+    if not np.isfinite(scale).all() or (scale <= 0).any():
+        raise RefusedError(
+            f'the scale of "{node.input[0]}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
+        )
+    if scale.size > 1 and node.domain == "" and version < 13:
+        raise RefusedError(f"one scale a channel needs opset 13, this is {version}; use --per tensor")

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from edge_agent.workshop.graph.tflite import WEIGHTED as TFLITE_WEIGHTED
-from edge_agent.workshop.quantize.graph import WEIGHTED, constants, makers
+from edge_agent.workshop.quantize.graph import WEIGHTED, attribute, constants, makers
 
 FLOATS = ("fp32", "fp16")
 STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")
@@ -41,10 +40,8 @@ class Contents:
     @property
     def precision(self) -> str:
         """As a manifest names it: what most of the layers that are quantized compute with, before tables of rows."""
-        counts = Counter(kind for op, kind in self.layers.values() if op not in TABLES)
-        counts = Counter({kind: count for kind, count in counts.items() if kind not in FLOATS})
-        if not counts and self.quantized:
-            return next(kind for _, kind in self.layers.values() if kind not in FLOATS)
+        small = [(op, kind) for op, kind in self.layers.values() if kind not in FLOATS]
+        counts = Counter(kind for op, kind in small if op not in TABLES) or Counter(kind for _, kind in small[:1])
         if counts:
             return counts.most_common(1)[0][0]
         return "fp16" if any(kind == "fp16" for _, kind in self.layers.values()) else "fp32"
@@ -82,7 +79,7 @@ class _OnnxKinds:
         if node.op_type in DYNAMIC and (node.input[1] in self.values or node.input[1] in self.made):
             return "dynamic-int8"
         if node.op_type == "MatMulNBits":
-            return f"int{next(a.i for a in node.attribute if a.name == 'bits')}-weights"
+            return f"int{attribute(node, 'bits', 4)}-weights"
         if node.op_type in WEIGHTED:
             held = self.held(node.input[1])
             return self.between(node, held) if held == "int8-weights" else held
@@ -121,9 +118,24 @@ def _name(op: str) -> str:
 
 def _is_table(node: onnx.NodeProto, values: dict[str, Any]) -> bool:
     """Whether it looks rows up in a table of eight bits."""
-    axis = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "axis"), 0)
     table = values.get(node.input[0])
-    return table is not None and table.dtype == np.int8 and table.ndim == 2 and axis == 0
+    return table is not None and table.dtype == np.int8 and table.ndim == 2 and attribute(node, "axis", 0) == 0
+
+
+SMALL = {"INT8": 8, "UINT8": 8, "INT4": 4}
+"""TFLite's types of quantized weights -> bits"""
+
+
+def _tflite_kind(held: str, out: str, widened: bool) -> str:
+    """As `Contents` has it, of a layer with weights and output of these types; "" for weights of any other.
+
+    `widened`: its weights are made float before they are used.
+    """
+    if held not in SMALL:
+        return {"FLOAT16": "fp16", "FLOAT32": "fp32"}.get(held, "")
+    if widened:
+        return f"int{SMALL[held]}-weights"
+    return {"FLOAT32": f"dynamic-int{SMALL[held]}", "INT16": "int16"}.get(out, "int8")
 
 
 def of_tflite(data: bytes) -> Contents:
@@ -131,10 +143,8 @@ def of_tflite(data: bytes) -> Contents:
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    graph, types = model.subgraphs[0], schema.TensorType
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-    small = {types.INT8: 8, types.UINT8: 8, types.INT4: 4}
-    floats = {types.FLOAT16: "fp16", types.FLOAT32: "fp32"}
+    graph = model.subgraphs[0]
+    kinds, types = _names(schema.BuiltinOperator), _names(schema.TensorType)
 
     def op_of(op: Any) -> str:
         code = model.operatorCodes[op.opcodeIndex]
@@ -154,17 +164,18 @@ def of_tflite(data: bytes) -> Contents:
         computed, index = index in widened, widened.get(index, index)
         if not constant(index):
             continue
-        held, out = graph.tensors[index].type, graph.tensors[int(op.outputs[0])].type
-        if held in small:
-            alone = computed or op_of(op) in TABLES
-            form = "weights" if alone else {types.FLOAT32: "dynamic", types.INT16: "int16"}.get(out, "int8")
-            kind = {"weights": f"int{small[held]}-weights", "dynamic": f"dynamic-int{small[held]}"}.get(form, form)
-        elif held in floats:
-            kind = floats[held]
-        else:
-            continue
-        layers[f"{graph.tensors[int(op.outputs[0])].name.decode()}#{op.outputs[0]}"] = (op_of(op), kind)
+        out = graph.tensors[int(op.outputs[0])]
+        kind = _tflite_kind(
+            types.get(graph.tensors[index].type, ""), types.get(out.type, ""), computed or op_of(op) in TABLES
+        )
+        if kind:
+            layers[f"{out.name.decode()}#{op.outputs[0]}"] = (op_of(op), kind)
     return Contents(layers)
+
+
+def _names(numbers: type) -> dict[int, str]:
+    """Of an enumeration of the schema, the name of each number."""
+    return {value: name for name, value in vars(numbers).items() if isinstance(value, int)}
 
 
 OF = {"onnx": of_onnx, "tflite": of_tflite}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,11 @@ def readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     return found
 
 
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of an attribute; `default` where the node has none of that name."""
+    return next((onnx.helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
+
+
 def layers(model: onnx.ModelProto) -> list[QuantizableLayer]:
     """The layers, in the order of the graph. Operators before the first one belong to none."""
     weights = {one.name: one.dims for one in model.graph.initializer}
@@ -74,8 +80,7 @@ def layers(model: onnx.ModelProto) -> list[QuantizableLayer]:
 def _layer(name: str, nodes: list[onnx.NodeProto], weights: Mapping[str, Sequence[int]]) -> QuantizableLayer:
     """A layer of these nodes, the first of which has the weights; `weights`: name -> shape."""
     first = nodes[0]
-    groups = next((a.i for a in first.attribute if a.name == "group"), 1)
-    depthwise = first.op_type == "Conv" and groups > 1 and weights[first.input[1]][1] == 1
+    depthwise = first.op_type == "Conv" and attribute(first, "group", 1) > 1 and weights[first.input[1]][1] == 1
     return QuantizableLayer(name, first.op_type, first.input[1], tuple(node.name for node in nodes), depthwise)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -15,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import names
-from edge_agent.workshop.quantize.graph import constants, layers, opset
+from edge_agent.workshop.quantize.graph import attribute, constants, layers, opset
 
 QUANTIZED = (
     "QuantizeLinear",
@@ -155,27 +157,32 @@ def plain_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """Of each Gemm (alpha * A' B' + beta * C) the factors in its constants, and a row of biases as a vector."""
     values, name_of = constants(model), names.fresh(names.of(model.graph))
     for node in model.graph.node:
-        if node.op_type != "Gemm" or node.input[1] not in values:
-            continue
-        for place, factor in ((1, "alpha"), (2, "beta")):
-            value = values.get(node.input[place]) if len(node.input) > place else None
-            if value is None:
-                continue
-            by = next((a.f for a in node.attribute if a.name == factor), 1.0)
-            new = np.asarray(value * np.asarray(by, value.dtype))
-            new = new.reshape(-1) if place == 2 and new.shape[:-1] in ((), (1,)) else new
-            if by != 1 or new.shape != value.shape:
-                own = name_of(f"{node.input[place]}.plain")
-                model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new), own))
-                node.input[place] = own
-            _drop_attribute(node, factor)
+        if node.op_type == "Gemm" and node.input[1] in values:
+            for place, factor in ((1, "alpha"), (2, "beta")):
+                value = values.get(node.input[place]) if len(node.input) > place else None
+                if value is not None:
+                    by = _taken(node, factor)
+                    new = value * np.asarray(by, value.dtype)
+                    new = _as_vector(new) if place == 2 else new
+                    if by != 1 or new.shape != value.shape:
+                        own = name_of(f"{node.input[place]}.plain")
+                        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new), own))
+                        node.input[place] = own
     return _without_unread(model)
 
 
-def _drop_attribute(node: onnx.NodeProto, name: str) -> None:
-    kept = [a for a in node.attribute if a.name != name]
+def _as_vector(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """One number or one row of them as a vector; anything else as it is."""
+    return value.reshape(-1) if value.shape[:-1] in ((), (1,)) else value
+
+
+def _taken(node: onnx.NodeProto, factor: str) -> float:
+    """Take an attribute off; what it was, 1 where there is none."""
+    value: float = attribute(node, factor, 1.0)
+    kept = [a for a in node.attribute if a.name != factor]
     del node.attribute[:]
     node.attribute.extend(kept)
+    return value
 
 
 def _own_biases(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -105,12 +105,17 @@ def watch(
     for spread in (False, True)[: 1 + histograms]:
         for feed in feeds():
             values = dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed)
-            for name, value in values.items():
-                if value.dtype == np.float32:
-                    (seen[name].spread if spread else seen[name].take)(value)
+            _look(seen, values, spread)
             step += 1
             say(step)
     return {name: one for name, one in seen.items() if one.samples or not one.finite}
+
+
+def _look(seen: dict[str, TensorRange], values: Mapping[str, npt.NDArray[Any]], spread: bool) -> None:
+    """Take the float tensors of one feed into their ranges, or with `spread` into their histograms."""
+    for name, value in values.items():
+        if value.dtype == np.float32:
+            (seen[name].spread if spread else seen[name].take)(value)
 
 
 def silus(model: onnx.ModelProto) -> set[str]:

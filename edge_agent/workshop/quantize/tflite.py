@@ -135,10 +135,13 @@ def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[s
     rules = [{"regex": ".*", "operation": "*", "algorithm_key": algorithm, "op_config": config}]
     free = {"algorithm_key": "no_quantize", "op_config": {}}
     rules += [{"regex": ".*", "operation": kind, **free} for kind in ("INPUT", "OUTPUT")]
+    return rules + [{"regex": f"^{re.escape(name)}", "operation": "*", **free} for name in _called(model, kept)]
+
+
+def _called(model: Model, kept: Iterable[str]) -> list[str]:
+    """What the quantizer calls these layers: by all outputs of each, a semicolon behind every one."""
     outputs = {layer.name: layer.outputs for layer in model.layers}
-    # the quantizer calls an operator by all its outputs, a semicolon behind each
-    names = ["".join(f"{name};" for name in outputs[name]) for name in sorted(kept) if name in outputs]
-    return rules + [{"regex": f"^{re.escape(name)}", "operation": "*", **free} for name in names]
+    return ["".join(f"{name};" for name in outputs[layer]) for layer in sorted(kept) if layer in outputs]
 
 
 def _weights_config(plan: QuantizePlan) -> dict[str, Any]:

@@ -143,11 +143,15 @@ def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[list[Q
     """
     convolutions = any("CONV" in part.op.upper() for part in parts)
     given = {key: value for key, value in settings.items() if value is not None}
-    methods = [given.pop("method")] if "method" in given else ["percentile", "mse", "average"]
-    ops = "all" if convolutions else "layers"
-    static = [QuantizePlan(**{"form": "static", "method": method, "ops": ops, **given}) for method in methods]
+    static = _static(given.pop("method", None), "all" if convolutions else "layers", given)
     if given.get("form") == "static" or given.get("bits") == "16" or (convolutions and "form" not in given):
         return [static]
     if "form" in given:
         return [[QuantizePlan(**given)]]
     return [[QuantizePlan(**{"form": "dynamic", **given})], static]
+
+
+def _static(method: str | None, ops: str, given: Mapping[str, Any]) -> list[QuantizePlan]:
+    """Plans with ranges from data: by that method, or by each of those that do well."""
+    methods = ("percentile", "mse", "average") if method is None else (method,)
+    return [QuantizePlan(**{"form": "static", "method": one, "ops": ops, **given}) for one in methods]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -9,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import names
-from edge_agent.workshop.quantize.graph import constants, layers
+from edge_agent.workshop.quantize.graph import attribute, constants, layers
 
 BLOCK = 32
 """weights that share one scale in four bits"""
@@ -128,12 +130,10 @@ def tables(made: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
     values, new, name_of = constants(made), [], names.fresh(names.of(made.graph))
     tables: dict[str, tuple[str, str]] = {}
     for node in made.graph.node:
-        table = values.get(node.input[0]) if node.op_type == "Gather" else None
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-        if table is None or table.dtype != np.float32 or table.ndim != 2 or axis or node.name in keep:
+        if not _reads_rows(node, values) or node.name in keep:
             new.append(node)
             continue
-        name, given = node.input[0], node.input[1]
+        table, name, given = values[node.input[0]], node.input[0], node.input[1]
         if name not in tables:
             tables[name] = name_of(f"{name}_q"), name_of(f"{name}_step")
         small, steps = tables[name]
@@ -151,6 +151,14 @@ def tables(made: onnx.ModelProto, keep: tuple[str, ...]) -> onnx.ModelProto:
     del made.graph.node[:]
     made.graph.node.extend(new)
     return made
+
+
+def _reads_rows(node: onnx.NodeProto, values: Mapping[str, npt.NDArray[np.generic]]) -> bool:
+    """Whether it is a Gather of the rows of a table of float32."""
+    if node.op_type != "Gather" or node.input[0] not in values:
+        return False
+    table = values[node.input[0]]
+    return table.dtype == np.float32 and table.ndim == 2 and not attribute(node, "axis", 0)
 
 
 def _replace(model: onnx.ModelProto, name: str, by: list[onnx.TensorProto]) -> None:
