@@ -74,8 +74,12 @@ def reason_of(error: ssl.SSLError, host: str, ca: str | None, plain: Callable[[]
         if plain():
             return no_tls
         return "the broker ends the TLS handshake; does it speak TLS, and does it require a client certificate?"
-    told = next((text for part, text in _OURS.items() if part in reason), "")
-    return told or f"TLS fails: {reason.lower().replace('_', ' ') or error}"
+    return _in_words(reason) or f"TLS fails: {reason.lower().replace('_', ' ') or error}"
+
+
+def _in_words(reason: str) -> str:
+    """What a reason of OpenSSL's means; "" where that is not known."""
+    return next((text for part, text in _OURS.items() if part in reason), "")
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, host: str, ca: str | None) -> str:
