@@ -242,28 +242,32 @@ def turn(client: Client, wake: int | None, timeout: float) -> bool:
     sock = client.socket()
     if sock is None:
         return False
-    held = client.readable or _holds(sock)
-    readers: list[Any] = [sock] if wake is None else [sock, wake]
+    held = _holds(client, sock)
     try:
-        readable, writable, _ = select.select(
-            readers, [sock] if client.want_write() else [], [], 0 if held else timeout
-        )
+        readable, writable = _waited(client, sock, wake, 0 if held else timeout)
     except (OSError, ValueError):
         return False
-    if wake in readable:
-        with contextlib.suppress(BlockingIOError):
-            os.read(wake, 4096)  # type: ignore[arg-type]
     if writable and not _written(client):
         return False
-    if (sock in readable or held) and client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+    if (readable or held) and client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
         return False
     return client.loop_misc() == MQTTErrorCode.MQTT_ERR_SUCCESS and client.socket() is not None
 
 
-def _holds(sock: Any) -> bool:
-    """Whether a socket of TLS, or of paho's WebSockets, has bytes of which `select` does not know."""
+def _waited(client: Client, sock: Any, wake: int | None, timeout: float) -> tuple[bool, bool]:
+    """Whether the socket can be read, and written, after a wait for it or `wake`. Raises OSError, ValueError."""
+    readers, writers = [sock] if wake is None else [sock, wake], [sock] if client.want_write() else []
+    readable, writable, _ = select.select(readers, writers, [], timeout)
+    if wake in readable:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)  # type: ignore[arg-type]
+    return sock in readable, bool(writable)
+
+
+def _holds(client: Client, sock: Any) -> bool:
+    """Whether the client or its socket, of TLS or of paho's WebSockets, has bytes of which `select` does not know."""
     pending = getattr(sock, "pending", None)
-    return pending is not None and pending() > 0
+    return client.readable or (pending is not None and pending() > 0)
 
 
 def _written(client: Client) -> bool:
