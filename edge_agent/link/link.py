@@ -267,7 +267,7 @@ class Link:
         while not self._may_leave():
             self.delivery.look_at_the_clock()
             self.flight.look()
-            if self._reload_at is not None and (self.flight.idle or time.monotonic() - self._reload_at > RELOAD_S):
+            if self._may_reload():
                 log.info("mqtt: connecting anew, with the secrets and certificates that are there now")
                 return
             if self._reload_at is None and self.flight.may_send():
@@ -277,9 +277,18 @@ class Link:
             alive = turn(client, self._wake.watched, 0.05 if quick else 0.5)
             self.delivery.strike()
             if not alive:
-                lost = "the connection was lost" + (self._parting and f": the broker says {self._parting}")
-                raise LinkError("the session was taken over" if self._taken_over else lost)
+                raise LinkError(self._how_lost())
         self._farewell(client)
+
+    def _may_reload(self) -> bool:
+        """We are to connect anew, and nothing is in flight, or the time for that is over."""
+        since = self._reload_at
+        return since is not None and (self.flight.idle or time.monotonic() - since > RELOAD_S)
+
+    def _how_lost(self) -> str:
+        """How the connection ended, as far as the broker said."""
+        lost = "the connection was lost" + (self._parting and f": the broker says {self._parting}")
+        return "the session was taken over" if self._taken_over else lost
 
     def _may_leave(self) -> bool:
         """We are to stop, and what could be sent is sent, or the time for that is over."""
