@@ -167,9 +167,7 @@ class Blame:
         """The connection ended without the broker's saying why. `brief`: soon, and with something on its way."""
         now = time.monotonic()
         if alone is None or now - alone.since > SOON_S:
-            self._brief = self._brief + 1 if brief else 0
-            if self._brief >= FALLS or (brief and (self.suspects or self._falls or self._of)):
-                self._steps, self._brief = STEPS, 0
+            self._count(brief)
             return None
         self._steps = STEPS
         if alone.record is not None:
@@ -179,6 +177,12 @@ class Blame:
             return None
         wait = self._hold(alone.what, now)
         return Verdict(f"the broker ends the connection at {alone.what}; going on without it for {wait:.0f} s")
+
+    def _count(self, brief: bool) -> None:
+        """Many brief connections in a row, or one while something is suspected: go step by step from here on."""
+        self._brief = self._brief + 1 if brief else 0
+        if self._brief >= FALLS or (brief and (self.suspects or self._falls or self._of)):
+            self._steps, self._brief = STEPS, 0
 
     def _hold(self, what: str, now: float) -> float:
         wait = self._waits.get(what, WAIT_S[0])
