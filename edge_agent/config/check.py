@@ -86,18 +86,24 @@ def _uris(pipe: Pipeline) -> Iterator[tuple[str, str, str]]:
 def checked_mqtt(mqtt: Mqtt, base: Path) -> Mqtt:
     """What goes together in it, and its paths made absolute. ConfigError."""
     given = {key for key in ("ca", "cert", "key", "password_file", "signers") if getattr(mqtt, key) is not None}
-    if mqtt.url is not None and not parse_broker(mqtt.url).secure:
-        for key in ("ca", "cert", "key"):
-            if key in given:
-                scheme = mqtt.url.partition(":")[0]
-                mend = f"{scheme}:// is not encrypted, and would not use it; write {scheme}s://"
-                raise ConfigError(f"mqtt.{key}: {mend}")
+    _check_encrypted(mqtt.url, given)
     if len(given & {"cert", "key"}) == 1:
         raise ConfigError("mqtt: cert and key come together; give both or none")
     if mqtt.password_file and not mqtt.username:
         raise ConfigError("mqtt.password_file: needs mqtt.username beside it")
     files = {key: getattr(mqtt, key) for key in given if not getattr(mqtt, key).startswith("credential:")}
     return msgspec.structs.replace(mqtt, **{key: _path(f"mqtt.{key}", files[key], base) for key in sorted(files)})
+
+
+def _check_encrypted(url: str | None, given: set[str]) -> None:
+    """With an address without TLS nothing may be given that only TLS uses."""
+    if url is None or parse_broker(url).secure:
+        return
+    for key in ("ca", "cert", "key"):
+        if key in given:
+            scheme = url.partition(":")[0]
+            mend = f"{scheme}:// is not encrypted, and would not use it; write {scheme}s://"
+            raise ConfigError(f"mqtt.{key}: {mend}")
 
 
 def _path(what: str, given: str, base: Path) -> str:
