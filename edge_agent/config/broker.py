@@ -26,26 +26,35 @@ class BrokerAddress(NamedTuple):
 
 def parse_broker(url: str) -> BrokerAddress:
     """``mqtt[s]://host[:port]`` or ``ws[s]://host[:port]/path``."""
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        shown = "the address" if "@" in url else f'"{url}"'  # what stands before an @ may be a password
-        raise ConfigError(f"mqtt.url: {shown}: {error}; write mqtt://host[:port]") from None
+    parts, port = _split(url)
     if "@" in url:
         raise ConfigError("mqtt.url: no user or password in the address; use mqtt.username and mqtt.password_file")
     if parts.scheme not in PORTS or not parts.hostname or port == 0 or _holds_more(parts):
         whole = "mqtt://host[:port], mqtts://host[:port], ws://host/path or wss://host/path"
         mend = "; write mqtts:// for TLS" if parts.scheme in ("ssl", "tls") else "; write mqtt:// before the host"
         raise ConfigError(f'mqtt.url: "{url}" is not {whole}{"" if parts.scheme in PORTS else mend}')
-    path = (parts.path or "/mqtt") + (parts.query and f"?{parts.query}") if _is_web(parts) else None
-    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], parts.scheme in ("mqtts", "wss"), path)
+    secure = parts.scheme in ("mqtts", "wss")
+    return BrokerAddress(parts.hostname, port or PORTS[parts.scheme], secure, _path(parts) if _is_web(parts) else None)
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    """The parts of an address, and its port."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError as error:
+        shown = "the address" if "@" in url else f'"{url}"'  # what stands before an @ may be a password
+        raise ConfigError(f"mqtt.url: {shown}: {error}; write mqtt://host[:port]") from None
 
 
 def _is_web(parts: SplitResult) -> bool:
     return parts.scheme in ("ws", "wss")
+
+
+def _path(parts: SplitResult) -> str:
+    return (parts.path or "/mqtt") + (parts.query and f"?{parts.query}")
 
 
 def _holds_more(parts: SplitResult) -> bool:
