@@ -87,13 +87,16 @@ def _warn_of_readers(path: Path, config: Config) -> None:
         if not where or str(where).startswith("credential:"):
             continue
         with contextlib.suppress(OSError):  # what is not there is said where it is needed
-            place = Path(where)
-            read, write = others_may(place)
-            if write or (read and what in secrets):
-                how = "written" if write else "read"
-                log.warning("%s: %s can be %s by others; chmod g-w,o-rwx %s", path, what, how, place)
-            elif others_may(place.parent)[1]:
-                log.warning("%s: %s can be replaced by others; chmod go-w %s", path, what, place.parent)
+            if danger := _danger(Path(where), what in secrets):
+                log.warning("%s: %s can be %s", path, what, danger)
+
+
+def _danger(place: Path, secret: bool) -> str:
+    """What others may do to a file and what to do about it; "" when nothing. Raises OSError."""
+    read, write = others_may(place)
+    if write or (read and secret):
+        return f"{'written' if write else 'read'} by others; chmod g-w,o-rwx {place}"
+    return f"replaced by others; chmod go-w {place.parent}" if others_may(place.parent)[1] else ""
 
 
 @contextlib.contextmanager
