@@ -191,9 +191,7 @@ class Agent:
     def _watch(self, stop: threading.Event) -> None:
         """Until `stop` is set, a thread has died, or the sources have ended and all is acknowledged."""
         self.state.say_due(changed=True)
-        if self.link is not None:
-            names = [line.config.name for line in self.lines]
-            self.link.clear_others(topics.retained_with_dots(self.config.mqtt.prefix, self.device, names))
+        self._clear_others()
         while not stop.is_set():
             if self.commands is not None:
                 self.commands.run_waiting()
@@ -207,6 +205,12 @@ class Agent:
             if draining and (self.link is None or self.outbox.empty):
                 return
             self._changed.wait(0.05 if draining else 0.5)
+
+    def _clear_others(self) -> None:
+        """Have the broker forget what it retains under the names that topics had with dots."""
+        if self.link is not None:
+            names = [line.config.name for line in self.lines]
+            self.link.clear_others(topics.retained_with_dots(self.config.mqtt.prefix, self.device, names))
 
     def _dead(self) -> str:
         """The thread that has died, of a bug; empty while both live."""
