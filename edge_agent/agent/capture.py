@@ -46,12 +46,17 @@ def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) ->
                 _note(line, StreamState("reconnecting", str(error)), changed)
                 wait = max(REOPEN_S[0], REOPEN_SHARE * (time.monotonic() - taken_at))
                 stop.wait(min(REOPEN_S[1], wait) * random.uniform(0.5, 1.0))
-        if not stop.is_set():
-            _note(line, StreamState("ended", "the source has ended"), changed)
-        elif line.stream.condition != "ended":
-            _note(line, StreamState("stopped", "the agent was stopped"), changed)
+        _note_end(line, stop.is_set(), changed)
     finally:
         line.box.close()
+
+
+def _note_end(line: Line, stopped: bool, changed: Callable[[], object]) -> None:
+    """Why nothing more comes."""
+    if not stopped:
+        _note(line, StreamState("ended", "the source has ended"), changed)
+    elif line.stream.condition != "ended":
+        _note(line, StreamState("stopped", "the agent was stopped"), changed)
 
 
 def _note(line: Line, state: StreamState, changed: Callable[[], object]) -> None:
