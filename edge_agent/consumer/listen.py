@@ -70,14 +70,19 @@ def _connected(
             if ear.heard:
                 pauses.restart()
                 broker.worked()
-            while ear.heard:
-                message = ear.heard.pop(0)
-                yield message
-                if ack and not isinstance(message, str):
-                    _acknowledge(client, message[0], message[1], signer)
+            yield from _messages(client, ear, ack, signer)
         return "the connection was lost"
     finally:
         close(client)
+
+
+def _messages(client: Client, ear: _Ear, ack: bool, signer: Signer | None) -> Iterator[Heard]:
+    """What was heard so far; each event is acknowledged once the next message is asked for."""
+    while ear.heard:
+        message = ear.heard.pop(0)
+        yield message
+        if ack and not isinstance(message, str):
+            _acknowledge(client, message[0], message[1], signer)
 
 
 class _Ear:
