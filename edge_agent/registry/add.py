@@ -37,14 +37,10 @@ def add(
     name = located.manifest.name if name is None else name
     if not re.fullmatch(NAME, name):
         raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')
-    now = versions.current(home(), name)
     if name in ALIASES or carried("models", name).is_dir():
         raise UsageError(f'the name "{name}" is taken; give another one with --name')
-    serving = None
-    if now is not None:
-        # one that is damaged is replaced
-        with contextlib.suppress(ManifestError):
-            serving = load(now / "manifest.toml")
+    # one that is damaged is replaced
+    serving = next(iter(_manifests(versions.current(home(), name))), None)
     if serving is not None and (task := serving.task) != located.manifest.task:
         raise UsageError(f'"{name}" is a model to {task}, this is one to {located.manifest.task}; use another --name')
     prove(located)
@@ -107,15 +103,21 @@ def remove(name: str) -> int:
         if not any(row.sources for row in load(folder / "manifest.toml").file):
             raise UsageError(f"{name} came with the program; there is nothing to remove")
     with store.alone(home(), "models"):
-        gone = []
-        for version in (folder, versions.previous(home(), name)):
-            with contextlib.suppress(ManifestError):
-                gone += [load(version / "manifest.toml")] if version is not None else []
+        gone = _manifests(folder, versions.previous(home(), name))
         if link.is_symlink():
             versions.drop(home(), name)
         elif added:
             shutil.rmtree(link)
         return _delete(gone, folder)
+
+
+def _manifests(*folders: Path | None) -> list[Manifest]:
+    """Those in these folders that can be read."""
+    found = []
+    for folder in folders:
+        with contextlib.suppress(ManifestError):
+            found += [load(folder / "manifest.toml")] if folder is not None else []
+    return found
 
 
 def _delete(gone: list[Manifest], folder: Path) -> int:
