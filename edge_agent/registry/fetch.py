@@ -91,12 +91,14 @@ def _folder(home: Path, where: str, names: list[str], row: File, say: Say) -> Pa
     root = Path(where).expanduser()
     if not root.is_dir():
         raise FetchError("the mirror is no folder; check EDGE_AGENT_MODEL_MIRROR")
-    below = [folder for folder in sorted(root.iterdir()) if folder.is_dir()]
-    wrong = 0
-    for path in (folder / name for folder in (root, *below) for name in names):
-        if not path.is_file():
-            continue
+    found = _named(root, names)
+    for path in found:
         if path.stat().st_size == row.bytes and store.digest(path) == row.sha256:
             return _file(home, str(path), row, say)
-        wrong += 1
-    raise FetchError(f"{wrong} files of that name, none with its hash" if wrong else "not in the mirror")
+    raise FetchError(f"{len(found)} files of that name, none with its hash" if found else "not in the mirror")
+
+
+def _named(root: Path, names: list[str]) -> list[Path]:
+    """The files with these names in a folder, and one level below it."""
+    folders = [root, *(folder for folder in sorted(root.iterdir()) if folder.is_dir())]
+    return [path for folder in folders for name in names if (path := folder / name).is_file()]
