@@ -169,8 +169,7 @@ def sweep(home: Path) -> int:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             elif time.time() - left.stat().st_mtime < STALE:
                 continue  # a trial may write it; it says so to nobody
-            inside = [left, *left.rglob("*")] if left.is_dir() else [left]
-            size = sum(path.lstat().st_size for path in inside if not path.is_dir())
+            size = _bytes_in(left)
             shutil.rmtree(left) if left.is_dir() else left.unlink()
             freed += size
         except BlockingIOError:
@@ -179,6 +178,12 @@ def sweep(home: Path) -> int:
             if handle >= 0:
                 os.close(handle)
     return freed
+
+
+def _bytes_in(place: Path) -> int:
+    """Of a file, or of all files below a folder."""
+    inside = [place, *place.rglob("*")] if place.is_dir() else [place]
+    return sum(path.lstat().st_size for path in inside if not path.is_dir())
 
 
 def private(path: Path) -> int:
