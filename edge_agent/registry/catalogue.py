@@ -40,10 +40,8 @@ def locate(
     """
     if name in ALIASES:
         return _best(name, pull, say)
-    if re.fullmatch(NAME, name):
-        for root, where in _roots():
-            if is_model(root / name):
-                return Located(manifest_in(root / name), root / name, f"{name}: {where}")
+    if named := _named(name):
+        return named
     if not name.strip():
         raise ManifestError("no model is named; give a name, a folder, a .onnx or a .tflite file")
     try:
@@ -59,6 +57,14 @@ def locate(
         raise ManifestError(f"{name}: no such file or folder; give a model's name, folder, .onnx or .tflite file")
     known = ", ".join([*ALIASES, *sorted({folder.name for folder in _folders()})])
     raise ManifestError(f'no model "{name}"; known are {known}, or give a folder, a .onnx or a .tflite file')
+
+
+def _named(name: str) -> Located | None:
+    """The model of this name in the registry, or of those that came with the program."""
+    for root, where in _roots() if re.fullmatch(NAME, name) else ():
+        if is_model(root / name):
+            return Located(manifest_in(root / name), root / name, f"{name}: {where}")
+    return None
 
 
 def _in_folder(path: Path) -> Located:
