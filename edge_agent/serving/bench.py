@@ -72,11 +72,22 @@ def lines(found: dict[str, Any]) -> list[str]:
     wide = max(26, *(len(row["file"]) + 1 for row in rows))
     told = [f"{'variant':{wide}}{'threads':>8}{'median':>9}{'p95':>9}{'CPU':>9} ms{'RSS MB':>8}{'MB':>7}{'agrees':>8}"]
     told += [_line(row, wide, slowest) for row in rows]
+    told += _beside(found, wide)
+    told += [f"note     {note}" for note in found["notes"]]
+    told += [f"refused  {why}" for why in found["refused"]]
+    told += [f"{name:{wide}}{why or 'works'}" for name, why in found["providers"].items()]
+    return told
+
+
+def _beside(found: dict[str, Any], wide: int) -> list[str]:
+    """What the variants were held against, line by line."""
+    told = []
     if bare := found["bare"]:
         took = f"{bare['median_ms']:9.2f}{'':9}{bare['cpu_ms']:9.2f}"
         told.append(f"{'bare ' + bare['file']:{wide}}{'':8}{took}   a default session")
     if found["path_over_bare"] is not None:
-        told.append(f"the whole path of {rows[0]['file']} takes {found['path_over_bare']:.2f} of its processor time")
+        path = found["variants"][0]["file"]
+        told.append(f"the whole path of {path} takes {found['path_over_bare']:.2f} of its processor time")
     if found["one_thread_over_bare"] is not None:
         told.append(f"on one thread the cheapest path takes {found['one_thread_over_bare']:.2f} of the bare original's")
     if many := found["abreast"]:
@@ -84,9 +95,6 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"{many['workers']} at once, one thread each, on {many['file']}: {many['per_second']:.1f} a second; "
             f"one at a time {many['alone_per_second']:.1f}"
         )
-    told += [f"note     {note}" for note in found["notes"]]
-    told += [f"refused  {why}" for why in found["refused"]]
-    told += [f"{name:{wide}}{why or 'works'}" for name, why in found["providers"].items()]
     return told
 
 
