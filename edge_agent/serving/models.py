@@ -144,15 +144,20 @@ def try_all(located: Located, threads: int = 0, *, again: bool = False) -> list[
     """
     parts = parts_of(located)
     located = with_derived(located, parts, threads, make=True)
-    name, rows = located.manifest.name, located.manifest.networks()
-    here = [row for row in rows if not row.sources or files.is_here(located, row)]
-    if not here:
-        raise RefusedError(f"{name}: no network of it is here; run `edge-agent models pull {name}`")
-    tried = [_tried(located, row, parts, threads, again=again) for row in here]
+    tried = [_tried(located, row, parts, threads, again=again) for row in _networks_here(located)]
     if all(one.refused for one in tried):
         raise RefusedError("; ".join(one.refused for one in tried))
     sound = {one.name for one in tried if not one.refused}
     return [*tried, *(Tried(*row) for row in try_heads(located, sound, parts, again=again))]
+
+
+def _networks_here(located: Located) -> list[File]:
+    """The networks of a model that are here. RefusedError where none is."""
+    name, rows = located.manifest.name, located.manifest.networks()
+    here = [row for row in rows if not row.sources or files.is_here(located, row)]
+    if not here:
+        raise RefusedError(f"{name}: no network of it is here; run `edge-agent models pull {name}`")
+    return here
 
 
 def _tried(located: Located, row: File, parts: Mapping[str, Path], threads: int, *, again: bool) -> Tried:
