@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,20 @@ def drop_slower(
         slow = [one for one in _derived(verdict) if one.bytes >= WORTH and _is_never_faster(one, row, rows)]
         if verdict is None or not slow:
             continue
-        told = [f"{one.title()} was no faster than {row.title()} here, and was deleted" for one in slow]
-        kept = [one for one in _derived(verdict) if one not in slow]
-        figures = {**verdict.result.figures, "files": msgspec.to_builtins(kept)}
-        result = msgspec.structs.replace(verdict.result, notes=[*verdict.result.notes, *told], figures=figures)
-        remember(question, msgspec.structs.replace(verdict, result=result))
+        remember(question, _without(verdict, slow, row))
         for one in slow:
             _unlink(one.sha256)
         gone += [(one, row) for one in slow]
     return gone
+
+
+def _without(verdict: Verdict, slow: list[File], row: File) -> Verdict:
+    """A verdict on the forms of a file without those that were no faster, which its notes name."""
+    told = [f"{one.title()} was no faster than {row.title()} here, and was deleted" for one in slow]
+    kept = [one for one in _derived(verdict) if one not in slow]
+    figures = {**verdict.result.figures, "files": msgspec.to_builtins(kept)}
+    result = msgspec.structs.replace(verdict.result, notes=[*verdict.result.notes, *told], figures=figures)
+    return msgspec.structs.replace(verdict, result=result)
 
 
 def _is_never_faster(form: File, row: File, rows: list[dict[str, Any]]) -> bool:
@@ -139,19 +144,14 @@ def _make_room() -> None:
     """Delete the forms that other code made, and those that were not used for the longest, until all take at most
     MOST_BYTES; they are made again when they are asked for.
     """
-    places = sorted((paths.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
     total, kept, old = 0, set[str](), set[str]()
-    for place in places:
-        try:
-            verdict = msgspec.json.decode(place.read_bytes(), type=Verdict)
-            found = _derived(verdict)
-        except (OSError, msgspec.MsgspecError, LookupError):
-            continue  # another version wrote it
-        if verdict.code != code():
+    for place, made_by, found in _all_derived():
+        hashes = {one.sha256 for one in found}
+        if made_by != code():
             place.unlink(missing_ok=True)
-            old.update(one.sha256 for one in found)
+            old |= hashes
             continue
-        kept.update(one.sha256 for one in found)
+        kept |= hashes
         here = [one for one in found if store.blob(paths.home(), one.sha256).is_file()]
         size = sum(one.bytes for one in here)
         if total + size <= MOST_BYTES:
@@ -161,6 +161,16 @@ def _make_room() -> None:
             _unlink(one.sha256)
     for sha256 in old - kept:
         _unlink(sha256)
+
+
+def _all_derived() -> Iterator[tuple[Path, str, list[File]]]:
+    """Each verdict's file, the code that gave it and the forms that it tells of; the one used last comes first."""
+    places = sorted((paths.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
+    for place in places:
+        # another version may have written it
+        with contextlib.suppress(OSError, msgspec.MsgspecError, LookupError):
+            verdict = msgspec.json.decode(place.read_bytes(), type=Verdict)
+            yield place, verdict.code, _derived(verdict)
 
 
 def _unlink(sha256: str) -> None:
