@@ -50,20 +50,29 @@ def in_order(
 
     `find_out`: race the variants where nobody has. `soon`: of variants that nobody raced the most precise one first.
     """
-    rows = located.manifest.networks()
+    rows = _original_first(located) if soon else located.manifest.networks()
     here = [row for row in rows if is_here(located, row)]
     cores = budget(threads)
-    if soon and (original := located.manifest.original()) in here:
-        rows.sort(key=lambda row: row is not original)
     unknown = _unraced(rows, cores, pace)
-    if not here or (len(here) < 2 and cores == 1):
+    if len(here) * cores < 2:  # there is nothing to choose
         return unknown, []
     verdict = raced(located, parts, threads) or (race(located, parts, threads) if find_out else None)
     if verdict is None or not verdict.result.passed:
         return unknown, []
     ways, told = _as_raced(verdict.result.figures, {row.key(): row for row in rows}, cores, pace)
+    return _joined(ways, unknown), told
+
+
+def _joined(ways: list[Way], unknown: list[Way]) -> list[Way]:
+    """Those that were raced, and then the variants that were not."""
     known = {way.row.key() for way in ways}
-    return [*ways, *(way for way in unknown if way.row.key() not in known)], told
+    return [*ways, *(way for way in unknown if way.row.key() not in known)]
+
+
+def _original_first(located: Located) -> list[File]:
+    """The variants, the most precise one first where it is here."""
+    rows, original = located.manifest.networks(), located.manifest.original()
+    return sorted(rows, key=lambda row: row is not original) if is_here(located, original) else rows
 
 
 def _unraced(rows: list[File], cores: int, pace: Pace) -> list[Way]:
@@ -75,10 +84,8 @@ def _unraced(rows: list[File], cores: int, pace: Pace) -> list[Way]:
 def _as_raced(
     figures: Mapping[str, Any], rows: Mapping[str, File], cores: int, pace: Pace
 ) -> tuple[list[Way], list[str]]:
-    """The ways in the order of a race, and its times. A child wrote the figures that a model may have taken over, so
-    that what is not among `rows` or needs more than the `cores` does not count.
-    """
-    laps = [lap for lap in figures["rows"] if lap["key"] in rows and lap["threads"] <= cores]
+    """The ways in the order of a race, and its times."""
+    laps = _possible(figures["rows"], rows, cores)
     ways = [Way(rows[lap["key"]], lap["threads"]) for lap in laps]
     told = [f"raced: {', '.join(_told(lap) for lap in _first_of_each(laps))}"]
     if pace.workers > 1:
@@ -89,6 +96,13 @@ def _as_raced(
         ways.insert(0, Way(rows[many["key"]], 1, many["workers"]))
         told.append(f"{many['workers']} at once: {many['per_second']:.1f}/s, not {many['alone_per_second']:.1f}/s")
     return ways, told
+
+
+def _possible(laps: list[dict[str, Any]], rows: Mapping[str, File], cores: int) -> list[dict[str, Any]]:
+    """The laps that count. A child wrote them that a model may have taken over, so that what is not among `rows` or
+    needs more than the `cores` does not.
+    """
+    return [lap for lap in laps if lap["key"] in rows and lap["threads"] <= cores]
 
 
 def _is_possible(many: Mapping[str, Any], rows: Mapping[str, File], cores: int) -> bool:
