@@ -104,20 +104,25 @@ def try_heads(
 
     The name of each, why it is refused ("" when it is not), and notes.
     """
-    manifest, tried = located.manifest, []
-    networks = [row for row in manifest.networks() if row.title() in sound]
+    tried = []
+    networks = [row for row in located.manifest.networks() if row.title() in sound]
     for role in ("mlm", "nsp"):
-        rows = [row for row in manifest.file if row.role == role and is_here(located, row)]
+        rows = [row for row in located.manifest.file if row.role == role and is_here(located, row)]
         for row in rows:
-            compared = networks[0], row, most_precise(networks), most_precise(rows)
+            compared = [networks[0], row, most_precise(networks), most_precise(rows)]
             try:
-                variants = [_variant(one, file_path(located, one)) for one in compared]
-                result = ask(Heads(manifest=manifest, variants=variants, parts=absolute(parts)), again=again).result
-                why = result.reason and f"{manifest.name}: {row.name}: {result.reason}"
-                tried.append((row.name, why, result.notes))
+                tried.append((row.name, *_try_head(located, compared, parts, again=again)))
             except FetchError as error:
                 tried.append((row.name, str(error), []))
     return tried
+
+
+def _try_head(located: Located, compared: list[File], parts: Parts, *, again: bool) -> tuple[str, list[str]]:
+    """Why the second of these is refused ("" when it is not), and notes. Raises FetchError."""
+    manifest = located.manifest
+    variants = [_variant(one, file_path(located, one)) for one in compared]
+    result = ask(Heads(manifest=manifest, variants=variants, parts=absolute(parts)), again=again).result
+    return result.reason and f"{manifest.name}: {compared[1].name}: {result.reason}", result.notes
 
 
 def seen(path: Path) -> Seen:
