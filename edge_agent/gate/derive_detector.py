@@ -104,8 +104,9 @@ def _cut(question: Derive, out: Path) -> tuple[str, float]:
 def _readings(maps: dict[str, TensorSpec], recipe: CutRecipe, classes: int) -> Iterator[dict[str, str]]:
     """What each tensor may be, as tensor -> role and level: levels by their size, roles by the number of channels."""
     ordered = _levels(maps)
-    if any(len(level) != len(recipe.roles) for level in ordered):
-        raise RefusedError(f"it has {[len(level) for level in ordered]} maps a level, {len(recipe.roles)} are known")
+    sizes = [len(level) for level in ordered]
+    if set(sizes) - {len(recipe.roles)}:
+        raise RefusedError(f"it has {sizes} maps a level, {len(recipe.roles)} are known")
     for roles in itertools.permutations(recipe.roles):
         pairs = [(name, role, n) for n, level in enumerate(ordered) for name, role in zip(level, roles, strict=True)]
         if all(_fits(recipe, role, int(maps[name].shape[1] or 0), classes) for name, role, _ in pairs):
