@@ -89,18 +89,17 @@ def race(question: Race) -> Result:
     before = peak_rss()
     runners, notes = _started(question, budget)
     each = (peak_rss() - before) // len(runners)
-    plain = _plain(runners, question) if question.bare else []
+    plain = _plain(runners, question)
     _in_turns([*runners, *plain], question.seconds)
     runners = _ranked(runners)
     notes += _overtaken(runners)
     figures: dict[str, Any] = {"rows": [runner.row() for runner in runners]}
     formats = {runner.variant.file.format: runner.variant.path for runner in runners}
-    # what is not run again gives its memory back
-    original, one = question.manifest.original(), next((r for r in runners if r.threads == 1), None)
-    runners = [runners[0], *(r for r in runners[1:] if r is one or r.variant.file.key() == original.key())]
+    one = next((runner for runner in runners if runner.threads == 1), None)
+    runners = _run_again(runners, one, question)
     if budget > 1 and one is not None:
         figures["abreast"], note = _abreast(runners[0], one, question, budget, each)
-        notes += [note] if note else []
+        notes += filter(None, [note])
     if question.bare:
         alone = plain[0].row() if plain else None
         figures |= {"one_thread": alone, "bare": _bare(runners, question), "providers": _providers(formats)}
@@ -158,6 +157,12 @@ def _ranked(runners: list[_Runner]) -> list[_Runner]:
         return runner.median_ms < GAIN * precise[0].median_ms and runner.cpu_ms < least
 
     return sorted(ranked, key=lambda runner: bool(precise) and runner not in precise and not is_ahead(runner))
+
+
+def _run_again(runners: list[_Runner], one: _Runner | None, question: Race) -> list[_Runner]:
+    """The first, `one` and the original; the others give their memory back."""
+    original = question.manifest.original().key()
+    return [runners[0], *(r for r in runners[1:] if r is one or r.variant.file.key() == original)]
 
 
 def _overtaken(ranked: list[_Runner]) -> list[str]:
@@ -251,10 +256,10 @@ def _fed(net: Net, feed: dict[str, Any]) -> Net:
 
 
 def _plain(runners: list[_Runner], question: Race) -> list[_Runner]:
-    """The original in a session of one thread with nothing around it, to take its turns with the others; or nobody."""
+    """The original in a session of one thread with nothing around it, if asked for, to take its turns; or nobody."""
     original = question.manifest.original()
     found = next((runner for runner in runners if runner.variant.file.key() == original.key()), None)
-    if found is None:
+    if found is None or not question.bare:
         return []
     run, feed = bare(Path(found.variant.path), original.format, 1), dict(found.feed)
     return [_Runner(found.variant, 1, found.model, lambda: run(feed), feed)]
