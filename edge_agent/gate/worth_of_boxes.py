@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,18 @@ def _found(task: Detector, frame: Frame) -> Detections:
 def _placed(found: list[Detections], proofs: list[Scene], known: list[str]) -> Worth:
     """Of pictures with `known` things in known places."""
     scores, wrong = in_places(found, proofs, known)
-    sightings = sum(score > 0 for some in scores.values() for score in some)
+    sightings = sum(score > 0 for score in chain.from_iterable(scores.values()))
     said = ", ".join(f"{name} {max(some):.2f}" for name, some in scores.items() if max(some) > 0)
     if sightings >= SIGHTINGS and wrong < sightings:
         each = {name: sum(some) for name, some in scores.items()}
         return Worth(sum(each.values()) / len(proofs), said, True, each=each)
     if known:
         return Worth(0.0, f"{said} and {wrong} in wrong places" if said or wrong else "finds nothing")
+    return _anywhere(found, proofs)
+
+
+def _anywhere(found: list[Detections], proofs: list[Scene]) -> Worth:
+    """Of pictures in which nothing is known."""
     score, name = max(_any(what, scene.frame) for what, scene in zip(found, proofs, strict=True))
     return Worth(score, f"{name} {score:.2f}" if name else "finds nothing")
 
