@@ -122,13 +122,17 @@ class _Ruleset:
 
 def _python() -> Iterable[str]:
     """Where this Python and its packages lie, and the libraries that the user names."""
-    # a script that lies in a home folder would open all of it
-    homes = [Path(home) for name in ("HOME", "EDGE_AGENT_HOME") if (home := os.environ.get(name))]
-    for folder in map(Path, sys.path):
-        if folder.is_absolute() and not any(home.is_relative_to(folder) for home in homes):
-            yield str(folder)
+    yield from _import_folders()
     for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix}:
         yield from (f"{prefix}/lib", f"{prefix}/lib64", f"{prefix}/pyvenv.cfg")
     # the carried models and pictures lie in the package, or beside it in a checkout
     yield from (str(PACKAGE), *(str(PACKAGE.parent / name) for name in ("models", "deploy")))
     yield from (folder for folder in os.environ.get("LD_LIBRARY_PATH", "").split(":") if folder.startswith("/"))
+
+
+def _import_folders() -> Iterable[str]:
+    """Where modules are looked for, without the homes: a script that lies in one would open all of it."""
+    homes = [Path(home) for name in ("HOME", "EDGE_AGENT_HOME") if (home := os.environ.get(name))]
+    for folder in map(Path, sys.path):
+        if folder.is_absolute() and not any(home.is_relative_to(folder) for home in homes):
+            yield str(folder)
