@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -160,11 +160,17 @@ def _without(path: Path) -> list[str]:
         with mapped(path) as file:
             graphs = list(file.message().messages(ModelProto.GRAPH))
             scales = {name for graph in graphs for name in _widening_scales(graph)}
-            tensors = [tensor for graph in graphs for tensor in graph.messages(GraphProto.INITIALIZER)]
-            many = {t.text(TensorProto.NAME) for t in tensors if any(n > 1 for n in t.numbers(TensorProto.DIMS))}
+            many = {name for graph in graphs for name in _tensors_of_many(graph)}
     except (IndexError, ValueError):
         return []
     return [S8_TO_U8] if many & scales else []
+
+
+def _tensors_of_many(graph: Message) -> Iterator[str]:
+    """The names of those constants that are longer than 1 in some direction."""
+    for tensor in graph.messages(GraphProto.INITIALIZER):
+        if any(n > 1 for n in tensor.numbers(TensorProto.DIMS)):
+            yield tensor.text(TensorProto.NAME)
 
 
 def _widening_scales(graph: Message) -> list[str]:
