@@ -13,7 +13,7 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -59,9 +59,7 @@ class WordPiece:
         `first_lower`: the whole text is lower-cased before anything else. Raises ManifestError where the vocabulary has
         no such piece.
         """
-        for piece in (unknown, *marks):
-            if isinstance(piece, str) and piece not in vocab:
-                raise ManifestError(f'{where}: no "{piece}" in it; give the vocabulary that belongs to the model')
+        _check(vocab, (unknown, *marks), where)
         self.vocab = vocab
         self.unknown = vocab[unknown]
         self.cls, self.sep, self.pad = (vocab[mark] if isinstance(mark, str) else mark for mark in marks)
@@ -80,20 +78,16 @@ class WordPiece:
     def _look_for(self, added: Sequence[AddedToken], plain: set[str]) -> None:
         """Take the added tokens, but for those that are plain text here."""
         ids = {self.unknown, self.cls, self.sep, self.pad}
-        mine = [token for token in added if token.content and token.content not in plain and token.id not in ids]
+        mine = [token for token in added if token.content not in plain and token.id not in ids]
         self._raw = _Added([(token.content, token) for token in mine if not token.normalized])
-        normal = [("".join(c for c, _, _ in self._normal(t.content)), t) for t in mine if t.normalized]
-        self._normalized = _Added([(content, token) for content, token in normal if content])
+        self._normalized = _Added([(_joined(self._normal(t.content)), t) for t in mine if t.normalized])
 
     def encode(self, text: str, max_length: int) -> list[int]:
         """Ids of at most `max_length` pieces, [CLS] first and [SEP] last; what is too long is not even looked at."""
         text = text.lower() if self.first_lower else text
         ids = [self.cls]
         if self._raw or self._normalized:
-            for piece, _, _ in self._found(text):
-                ids.append(piece)
-                if len(ids) >= max_length:
-                    break
+            ids += [piece for piece, _, _ in islice(self._found(text), max_length)]
             return [*ids[: max_length - 1], self.sep]
         for match in RUN.finditer(text):
             run = match[0]
@@ -159,7 +153,7 @@ class WordPiece:
                         yield piece, first + origin[start], first + origin[end - 1] + 1
                 continue
             shapes = list(self._normal(text[first:last]))
-            for inner, start, end in self._normalized.split("".join(c for c, _, _ in shapes)):
+            for inner, start, end in self._normalized.split(_joined(shapes)):
                 if inner is not None:
                     yield inner.id, first + shapes[start][2], first + shapes[end - 1][2] + 1
                     continue
@@ -215,13 +209,16 @@ class WordPiece:
             return ((" ", SPACE, 0),)
         if self.clean and (char == "\ufffd" or category(char) in ("Cc", "Cf", "Co", "Cs")):
             return ()
-        if self.strip_accents:
-            out = [shape for part in unicodedata.normalize("NFD", char) for shape in self._stripped(part)]
-        else:
-            out = [(c, kind(c), 0) for c in (char.lower() if self.lowercase else char)]
+        out = self._plain(char)
         if self.space_cjk and any(first <= ord(char) <= last for first, last in CJK):
             return ((" ", SPACE, 0), *out, (" ", SPACE, 0))
-        return tuple(out)
+        return out
+
+    def _plain(self, char: str) -> tuple[tuple[str, int, int], ...]:
+        """The same of a character that is kept: without accents and capitals, where the model has none."""
+        if self.strip_accents:
+            return tuple(shape for part in unicodedata.normalize("NFD", char) for shape in self._stripped(part))
+        return tuple((c, kind(c), 0) for c in (char.lower() if self.lowercase else char))
 
     def _stripped(self, part: str) -> list[tuple[str, int, int]]:
         """The same of one part of a character that was taken apart; accents vanish."""
@@ -248,11 +245,23 @@ class WordPiece:
         return tuple(out)
 
 
+def _check(vocab: dict[str, int], marks: tuple[str | int, ...], where: str) -> None:
+    """ManifestError where a mark is no piece of the vocabulary."""
+    for mark in marks:
+        if isinstance(mark, str) and mark not in vocab:
+            raise ManifestError(f'{where}: no "{mark}" in it; give the vocabulary that belongs to the model')
+
+
+def _joined(shapes: Iterable[tuple[str, int, int]]) -> str:
+    """The characters of what `_normal` gives."""
+    return "".join(char for char, _, _ in shapes)
+
+
 class _Added:
-    """Tokens that are looked for in a text before it is split into words; False when there are none."""
+    """Tokens that are looked for in a text before it is split into words; False when there are none but empty ones."""
 
     def __init__(self, tokens: list[tuple[str, AddedToken]]):
-        self.tokens = dict(tokens)
+        self.tokens = {content: token for content, token in tokens if content}
         # the leftmost, and of those that begin there the longest
         longest = sorted(self.tokens, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
