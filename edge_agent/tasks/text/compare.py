@@ -36,18 +36,13 @@ def compare_encoders(one: Served, other: Served) -> tuple[float, int, str]:
     long = _long(*readers, shown, Encoder.embed)
     carried_labels = read_labels(carried("deploy", "demo", "intents.toml"))[1]
     examples = {label: texts[:TAUGHT] for label, texts in carried_labels.items() if label != UNKNOWN}
-    taught = [text for texts in examples.values() for text in texts[::2]]
     asked = [text for texts in examples.values() for text in texts[1::2]] + shown
-    y = np.repeat(np.arange(len(examples)), [len(texts[::2]) for texts in examples.values()])
     cosines, said, units = [], [], []
     for made in readers:
         vectors = made.embed_many(shown + long)
         units.append(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
         cosines.append(similarities(units[-1][: len(shown)]))
-        # of the vectors alone: a head that also counts words would hide what became of them
-        head = fit(made.embed_many(taught), y, tuple(examples))
-        scores = [head(vector) for vector in made.embed_many(asked)]
-        said.append([max(score, key=score.__getitem__) for score in scores])
+        said.append(_said(made, examples, asked))
     mine, theirs = said
     figures = [(correlation(pearson, *cosines), "correlation"), (accuracy(theirs, mine), "agreement of the labels")]
     figures.append((macro_f1(theirs, mine), "F1 of the labels"))
@@ -57,6 +52,18 @@ def compare_encoders(one: Served, other: Served) -> tuple[float, int, str]:
         figures += [_near(float(near[len(shown) :].min()), "long texts")] if long else []
     value, name = least_of(figures)
     return value, len(asked), name
+
+
+def _said(made: Encoder, examples: dict[str, list[str]], asked: list[str]) -> list[str]:
+    """The labels that a head gives to texts, fitted on the first, third, ... of the examples of each label.
+
+    On the vectors alone: a head that also counts words would hide what became of them.
+    """
+    taught = [text for texts in examples.values() for text in texts[::2]]
+    y = np.repeat(np.arange(len(examples)), [len(texts[::2]) for texts in examples.values()])
+    head = fit(made.embed_many(taught), y, tuple(examples))
+    scores = [head(vector) for vector in made.embed_many(asked)]
+    return [max(score, key=score.__getitem__) for score in scores]
 
 
 def _near(cosine: float, of: str) -> tuple[float, str]:
@@ -106,10 +113,15 @@ def compare_taggers(one: Served, other: Served) -> tuple[float, int, str]:
     read = shown + _long(*heads, shown, TextHead.shares)
     tags = [[head.tags(text) for text in shown] for head in heads]
     mine, theirs = ([tag for text in told for _, _, tag, _ in text] for told in tags)
-    spans = [{(i, *span[:3]) for i, text in enumerate(told) for span in joined(text)} for told in tags]
     figures = [(accuracy(theirs, mine), "agreement of the tags")]
-    if spans[1]:
-        figures.append((2 * len(spans[0] & spans[1]) / (len(spans[0]) + len(spans[1])), "F1 of the spans"))
+    its, marked = (_spans(told) for told in tags)
+    if marked:
+        figures.append((2 * len(its & marked) / (len(its) + len(marked)), "F1 of the spans"))
     shares = [np.concatenate([head.shares(head.read(text)) for text in read]) for head in heads]
     value, name = least_of([*figures, follows(*shares)])
     return value, len(shown), name
+
+
+def _spans(told: list[list[tuple[int, int, str, float]]]) -> set[tuple[int, int, int, str]]:
+    """Number of the text, start, end and label of all that is marked in texts with these tags."""
+    return {(i, start, end, label) for i, tags in enumerate(told) for start, end, label, _ in joined(tags)}

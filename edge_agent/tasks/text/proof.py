@@ -67,9 +67,13 @@ def prove_tagger(model: Served, seen: Recorder) -> list[str]:
     if np.ptp(shares, axis=0).max() < 1e-6:
         raise RefusedError(f"it gives the same scores for all {len(shares)} word pieces of {len(EVERYDAY)} sentences")
     tagged = [(text, head.tags(text)) for text in EVERYDAY]
-    found = [(text[start:end], kind) for text, tags in tagged for start, end, kind, _ in joined(tags)]
     words = sum(len(tags) for _, tags in tagged)
-    few = ", ".join(f"{word} {kind}" for word, kind in found[:4]) or "nothing"
-    notes = [f"in {len(EVERYDAY)} everyday sentences of {words} words it finds {few}"]
+    notes = [f"in {len(EVERYDAY)} everyday sentences of {words} words it finds {_few(tagged)}"]
     outside = any(tag.upper() == OUTSIDE for _, tags in tagged for _, _, tag, _ in tags)
     return [*notes, "doubtful: every word belongs to something"] if not outside else notes
+
+
+def _few(tagged: list[tuple[str, list[tuple[int, int, str, float]]]]) -> str:
+    """The first of the spans in texts and their tags, in words."""
+    found = [(text[start:end], kind) for text, tags in tagged for start, end, kind, _ in joined(tags)]
+    return ", ".join(f"{word} {kind}" for word, kind in found[:4]) or "nothing"
