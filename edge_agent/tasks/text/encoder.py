@@ -183,13 +183,18 @@ def inputs_of(name: str, net: Net) -> dict[str, TensorSpec]:
         return {"ids": net.inputs[0]}
     found: dict[str, TensorSpec] = {}
     for spec in net.inputs:
-        roles = [role for role, parts in ROLES if any(part in spec.name.lower() for part in parts)]
-        if not roles or roles[0] in found or len(spec.shape) != 2:
+        role = _role(spec.name.lower())
+        if not role or role in found or len(spec.shape) != 2:
             raise ManifestError(f"{name}: what is input {spec.name} {list(spec.shape)}? expected ids, mask, types")
-        found[roles[0]] = spec
+        found[role] = spec
     if "ids" not in found:
         raise ManifestError(f"{name}: no input takes token ids among {', '.join(s.name for s in net.inputs)}")
     return found
+
+
+def _role(name: str) -> str:
+    """Of an input of this name; "" where it does not say."""
+    return next((role for role, parts in ROLES if any(part in name for part in parts)), "")
 
 
 def _output(name: str, net: Net, pooling: str) -> TensorSpec:

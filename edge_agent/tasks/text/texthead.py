@@ -22,7 +22,7 @@ from edge_agent.samples.everyday import SENTENCES
 from edge_agent.tasks.text.encoder import inputs_of, proved, words_of
 from edge_agent.tasks.text.head import UNKNOWN
 from edge_agent.tasks.text.wordpiece import WordPiece
-from edge_agent.types import Finding, Floats, Scores, Spans, Task, TensorSpec, Text
+from edge_agent.types import Finding, Floats, Net, Scores, Spans, Task, TensorSpec, Text
 from edge_agent.uri import Uri, option
 
 PROBED, SUM = 3, 0.02
@@ -113,17 +113,23 @@ def text_head(model: Served) -> TextHead:
     axes = {"classify": 2, "tag": 3}.get(manifest.task)
     if axes is None or manifest.text is None:
         raise ManifestError(f"{manifest.name}: no text classifier or tagger (its task is {manifest.task})")
-    outputs = [spec for spec in net.outputs if len(spec.shape) == axes]
-    if len(outputs) != 1:
-        seen = ", ".join(f"{s.name} {list(s.shape)}" for s in net.outputs)
-        raise ManifestError(f"{manifest.name}: one output with {axes} axes is wanted, there is {seen}")
+    output = _output(manifest.name, net, axes)
     inputs = inputs_of(manifest.name, net)
     fixed, most = inputs["ids"].shape[1], manifest.text.max_length
     words, labels = words_of(model), [str(label) for label in manifest.labels]
-    made = TextHead(model, words, inputs, outputs[0], labels, min(most, fixed or most), fixed)
+    made = TextHead(model, words, inputs, output, labels, min(most, fixed or most), fixed)
     proved(manifest.name, words, made.scores)
     given = np.concatenate([np.atleast_2d(made.scores(made.read(text))) for text in SENTENCES[:PROBED]])
     return replace(made, ready=bool((given >= 0).all() and np.abs(given.sum(axis=1) - 1).max() < SUM))
+
+
+def _output(name: str, net: Net, axes: int) -> TensorSpec:
+    """The one with so many axes; ManifestError where there is none, or another one."""
+    found = [spec for spec in net.outputs if len(spec.shape) == axes]
+    if len(found) != 1:
+        seen = ", ".join(f"{s.name} {list(s.shape)}" for s in net.outputs)
+        raise ManifestError(f"{name}: one output with {axes} axes is wanted, there is {seen}")
+    return found[0]
 
 
 # ── a text's label ───────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +155,7 @@ class Labeller:
         rows = [self.head.shares([words.cls, *(piece for piece, _, _ in window), words.sep]) for window in windows]
         spent = {"prepare": (read - began) * 1e3, "infer": (time.perf_counter() - read) * 1e3}
         if not rows:
-            none = {UNKNOWN: 1.0, **{label: 0.0 for label in self.head.labels if label != UNKNOWN}}
+            none = {**dict.fromkeys([UNKNOWN, *self.head.labels], 0.0), UNKNOWN: 1.0}
             yield Finding(item, Scores(UNKNOWN, 1.0, none), self.head.model.ref, spent)
             return
         shares = np.average(rows, axis=0, weights=[len(window) for window in windows])

@@ -33,7 +33,7 @@ def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: 
         strip_accents=rules.strip_accents,
         space_cjk=rules.space_cjk is not False,
         unknown=rules.unknown or "[UNK]",
-        marks=(rules.cls or "[CLS]", rules.sep or "[SEP]", rules.pad or "[PAD]"),
+        marks=(*_ends(rules), rules.pad or "[PAD]"),
         first_lower=rules.first_lower,
         added=rules.added,
         where=str(path),
@@ -106,7 +106,7 @@ def _marks(
     if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
         pad = padding["pad_id"]
     if part is None:
-        return rules.cls or "[CLS]", rules.sep or "[SEP]", pad
+        return *_ends(rules), pad
     try:
         return (*_put(part), pad)
     except (LookupError, TypeError, ValueError):
@@ -115,6 +115,11 @@ def _marks(
         f"{path}: post_processor is {kind} of another form than one piece, the text, one piece; use a BERT model's "
         "tokenizer"
     )
+
+
+def _ends(rules: Rules) -> tuple[str, str]:
+    """What stands first and last where no post-processor says so."""
+    return rules.cls or "[CLS]", rules.sep or "[SEP]"
 
 
 def _put(part: dict[str, Any]) -> tuple[int, int]:
