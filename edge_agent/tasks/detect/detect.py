@@ -17,7 +17,7 @@ from edge_agent.families.family import Family
 from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
-from edge_agent.types import Detections, Finding, Frame, Ints, Pixels, Task
+from edge_agent.types import Detections, Finding, Frame, Ints, Net, Pixels, Task
 from edge_agent.uri import Uri, option
 
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
@@ -87,9 +87,7 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
     labels = manifest.labels
     if not labels or isinstance(labels, str):
         raise ManifestError(f"{manifest.name}: a detector needs labels; give a file of one name a line")
-    if len(model.net.inputs) != 1:
-        given = ", ".join(spec.name for spec in model.net.inputs)
-        raise ManifestError(f"{manifest.name}: a detector takes one picture, but this network has inputs {given}")
+    _one_input(manifest.name, model.net)
     if "iou" in uri.options and not family.nms:
         raise ConfigError(
             f'"{uri}": iou does nothing, as {manifest.family} suppresses overlaps in the network; drop it'
@@ -111,6 +109,13 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         wanted=_wanted(uri, labels),
         names=manifest.names(),
     )
+
+
+def _one_input(name: str, net: Net) -> None:
+    """ManifestError for a network that takes more than a picture."""
+    if len(net.inputs) != 1:
+        given = ", ".join(spec.name for spec in net.inputs)
+        raise ManifestError(f"{name}: a detector takes one picture, but this network has inputs {given}")
 
 
 def _number(uri: Uri, key: str, default: float, most: float) -> float:

@@ -37,14 +37,13 @@ def prove(model: Served, seen: Recorder) -> list[str]:
     task = make_task(Uri("detect", model.ref.name, {"score": str(LOW)}), lambda _: model, home())
     assert isinstance(task, Detector)
     found = {name: _boxes(task, frame, f"the proof picture {name}") for name, frame in frames().items()}
-    nothing = not any(len(what) for what in found.values())
     # a head that suppresses in the graph gives zeros when it finds nothing
-    if constant(seen) and (task.family.nms or not nothing):
+    if constant(seen) and (task.family.nms or any(map(len, found.values()))):
         raise RefusedError("it gives the same output for three different pictures and for noise")
     if task.family.nms or task.family.order:
         _one_scale(seen)
     _placed([task.family.decode(outputs, task.head, LOW).xyxy for outputs in seen.outputs], model)
-    notes = [f"{name}: {_best(what) or 'nothing'}" for name, what in found.items()]
+    notes = [f"{name}: {_best(what)}" for name, what in found.items()]
     told = "; ".join(notes[:3])
     _everywhere(found)
     doubts = _in_places(task, found, told)
@@ -63,7 +62,8 @@ def _boxes(task: Detector, frame: Frame, what: str) -> Detections:
 
 def _best(what: Detections) -> str:
     """The three best boxes, in words."""
-    return ", ".join(f"{what.names[int(what.label[i])]} {what.score[i]:.2f}" for i in range(min(3, len(what))))
+    found = [f"{what.names[int(what.label[i])]} {what.score[i]:.2f}" for i in range(min(3, len(what)))]
+    return ", ".join(found) or "nothing"
 
 
 def _there(model: Served, found: dict[str, Detections], told: str) -> list[str]:
@@ -93,21 +93,25 @@ def _everywhere(found: dict[str, Detections]) -> None:
     many = len(next(iter(found.values())).names) >= MANY_CLASSES
     for key in sorted(ids):
         scores = {name: float(what.score[what.label == key].max(initial=0.0)) for name, what in found.items()}
-        least, second = sorted(score for name, score in scores.items() if name != "noise" or not many)[:2]
-        if least >= (COMMON if many else ALL) or (many and second >= IN_TWO):
+        if _in_most(scores, many):
             label = next(iter(found.values())).names[key]
             told = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
             why = f"it sees {label} in pictures that have nothing in common ({told})"
             raise RefusedError(f"{why}: a broken conversion, or damaged")
 
 
+def _in_most(scores: dict[str, float], many: bool) -> bool:
+    """Whether a class with these scores in the pictures is seen everywhere; `many`: of many classes."""
+    least, second = sorted(score for name, score in scores.items() if name != "noise" or not many)[:2]
+    return (least >= COMMON or second >= IN_TWO) if many else least >= ALL
+
+
 def _in_places(task: Detector, whole: dict[str, Detections], told: str) -> list[str]:
     """A doubt, or none; RefusedError where what it names is seen, but elsewhere than it is, or where two different
     things have one wrong name: in the carried pictures and where these are put together.
     """
-    named = {thing for name in task.names.values() if (thing := thing_of(name))}
     shown = scenes()
-    known = [thing for thing, _ in shown[0].things if thing in named]
+    known = _known(task, shown[0])
     found = [_boxes(task, scene.frame, "the proof pictures together") for scene in shown]
     scores, wrong = in_places(found, shown, known) if known else ({}, 0)
     placed = sum(score > 0 for some in scores.values() for score in some)
@@ -124,6 +128,12 @@ def _in_places(task: Detector, whole: dict[str, Detections], told: str) -> list[
                 f"it calls {' and '.join(sorted(things))} {name} ({told}): a broken conversion, or damaged"
             )
     return []
+
+
+def _known(task: Detector, scene: Scene) -> list[str]:
+    """The things in a scene that it has a name for."""
+    named = {thing_of(name) for name in task.names.values()}
+    return [thing for thing, _ in scene.things if thing in named]
 
 
 def _called(shown: list[tuple[Detections, Scene]], known: list[str]) -> dict[str, set[str]]:
@@ -144,7 +154,8 @@ def _one_scale(seen: Recorder) -> None:
     """
     for name in seen.outputs[0]:
         arrays = [outputs[name] for outputs in seen.outputs if outputs[name].ndim == 3]
-        if not arrays or min(arrays[0].shape[1:]) < 6 or (levels := _levels(arrays)) is None:
+        levels = _levels(arrays)
+        if levels is None:
             continue
         boxes = np.concatenate([_coordinates(array).ravel() for array in arrays])
         low, high, step = float(levels[0]), float(levels[-1]), float(np.diff(levels).min())
@@ -160,7 +171,11 @@ def _one_scale(seen: Recorder) -> None:
 
 
 def _levels(arrays: list[Any]) -> Any:
-    """The different numbers in tensors of int8: at most 256, all of them whole multiples of one step; else None."""
+    """The different numbers in tensors of int8, boxes with scores: at most 256, all of them whole multiples of one
+    step; else None.
+    """
+    if not arrays or min(arrays[0].shape[1:]) < 6:
+        return None
     levels = np.unique(np.concatenate([np.unique(array) for array in arrays]))
     if not 2 <= len(levels) <= 256:
         return None
