@@ -12,7 +12,7 @@ from edge_agent.paths import home
 from edge_agent.samples.carried import frames, text
 from edge_agent.samples.recorded import MOST_LINES, lines
 from edge_agent.tasks import make_task
-from edge_agent.tasks.anomaly.anomaly import numbers, rebuilder
+from edge_agent.tasks.anomaly.anomaly import Rebuilder, numbers, rebuilder
 from edge_agent.tasks.proofs import Recorder
 from edge_agent.types import Anomaly, Finding, Floats, Text
 from edge_agent.uri import Uri
@@ -60,8 +60,7 @@ def windows(model: Served) -> list[Text]:
             continue
     found = found[:MOST_LINES]
     if len(found) < ENOUGH:
-        noise = [rng.normal(0, spread, rebuild.size).astype(np.float32) for spread in (1, 10, 30) for _ in range(8)]
-        found = [rebuild.rebuilt(some).astype(np.float32) for some in noise]
+        found = _made_up(rebuild, rng)
     spreads = [float(window.std()) or 1.0 for window in found]
     made = [
         window + rng.normal(0, part * spread, rebuild.size)
@@ -69,3 +68,9 @@ def windows(model: Served) -> list[Text]:
         for part in NOISE
     ]
     return [text(" ".join(f"{x:.6g}" for x in window)) for window in made]
+
+
+def _made_up(rebuild: Rebuilder, rng: np.random.Generator) -> list[Floats]:
+    """What the model makes of noise of several strengths."""
+    noise = [rng.normal(0, spread, rebuild.size).astype(np.float32) for spread in (1, 10, 30) for _ in range(8)]
+    return [rebuild.rebuilt(some).astype(np.float32) for some in noise]

@@ -7,7 +7,7 @@ import numpy as np
 from edge_agent.manifest import Served
 from edge_agent.samples.carried import pictures
 from edge_agent.tasks.proofs import answers, follows, least_of, margin, same_labels
-from edge_agent.types import Scores
+from edge_agent.types import Floats, Scores
 
 
 def compare(one: Served, other: Served) -> tuple[float, int, str]:
@@ -27,9 +27,10 @@ def compare(one: Served, other: Served) -> tuple[float, int, str]:
     figures = [(float(same.mean()), "agreement of the first label")]
     figures.append((float(said[sure].mean()) if sure.any() else float("nan"), "share of its parent's sure labels"))
     labels = sorted({label for what in (*mine, *theirs) for label in what.scores})
-    shares = [
-        np.array([[what.scores.get(label, 0.0) for label in labels] for what in some], np.float32)
-        for some in (mine, theirs)
-    ]
-    value, name = least_of([*figures, follows(*shares)])
+    value, name = least_of([*figures, follows(_shares(mine, labels), _shares(theirs, labels))])
     return value, len(shown), name
+
+
+def _shares(said: list[Scores], labels: list[str]) -> Floats:
+    """Of each picture the share of each label, 0 where it was left out."""
+    return np.array([[what.scores.get(label, 0.0) for label in labels] for what in said], np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
@@ -46,8 +47,8 @@ def _scores(task: Task, frame: Frame, name: str) -> Scores:
 
 def _doubts(model: Served, found: dict[str, Scores], told: str) -> list[str]:
     """A doubt, or none; RefusedError where it names several of the things in the pictures and sees none of them."""
-    known = {picture: thing for picture, thing in PICTURES.items() if any(means(n, thing) for n in _names(model))}
-    seen = [picture for picture, thing in known.items() if any(means(label, thing) for label in found[picture].scores)]
+    known = {picture: thing for picture, thing in PICTURES.items() if _is_among(model.manifest.names().values(), thing)}
+    seen = [picture for picture, thing in known.items() if _is_among(found[picture].scores, thing)]
     if known and not seen:
         why = f"it names {', '.join(known.values())}, but not among the likeliest for the pictures of them ({told})"
         if len(known) > 1:
@@ -58,8 +59,8 @@ def _doubts(model: Served, found: dict[str, Scores], told: str) -> list[str]:
     return []
 
 
-def _names(model: Served) -> list[str]:
-    return list(model.manifest.names().values())
+def _is_among(labels: Iterable[str], thing: str) -> bool:
+    return any(means(label, thing) for label in labels)
 
 
 def means(label: str, thing: str) -> bool:
