@@ -42,6 +42,13 @@ class Truth:
     crowd: Flags
     """(m,) a group of objects that nobody counted"""
 
+    def of_pictures(self, places: Sequence[int]) -> Truth:
+        """The boxes of the pictures with these numbers, which become 0, 1, 2, ..."""
+        number = np.full(max([-1, *places, *self.image.tolist()]) + 1, -1, np.int64)
+        number[list(places)] = np.arange(len(places))
+        keep = number[self.image] >= 0
+        return Truth(number[self.image[keep]], self.label[keep], self.xywh[keep], self.area[keep], self.crowd[keep])
+
 
 @dataclass(frozen=True, slots=True)
 class FoundBoxes:
@@ -51,6 +58,11 @@ class FoundBoxes:
     label: Longs
     xywh: Doubles
     score: Doubles
+
+    def as_truth(self) -> Truth:
+        """The same in place of boxes that people drew."""
+        area = self.xywh[:, 2] * self.xywh[:, 3]
+        return Truth(self.image, self.label, self.xywh, area, np.zeros(len(area), bool))
 
 
 @dataclass(frozen=True, slots=True)

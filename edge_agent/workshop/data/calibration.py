@@ -68,7 +68,8 @@ class Samples:
     def pick(self, places: Sequence[int]) -> Samples:
         """Those at these places, in this order."""
         items, digests = [self.items[i] for i in places], [self.digests[i] for i in places]
-        return replace(self, items=items, digests=digests, truth=_only(self.truth, places))
+        truth = None if self.truth is None else self.truth.of_pictures(places)
+        return replace(self, items=items, digests=digests, truth=truth)
 
     def halves(self) -> tuple[Samples, Samples]:
         """One to search with and one to report on: every second sample, or the first and the last part of a video."""
@@ -271,19 +272,8 @@ class _Kept:
     def columns(self, truth: Truth | None) -> dict[str, Any]:
         """`items`, `digests` and `truth` of Samples."""
         digests = [_digest(frame) for _, frame in self.frames]
-        truth = _only(truth, [number for number, _ in self.frames])
-        return {"items": [frame for _, frame in self.frames], "digests": digests, "truth": truth}
-
-
-def _only(truth: Truth | None, places: Sequence[int]) -> Truth | None:
-    """The boxes of the pictures with these numbers, which become 0, 1, 2, ..."""
-    if truth is None:
-        return None
-    number = np.full(max([-1, *places, *truth.image.tolist()]) + 1, -1, np.int64)
-    number[list(places)] = np.arange(len(places))
-    keep = number[truth.image] >= 0
-    columns = truth.label[keep], truth.xywh[keep], truth.area[keep], truth.crowd[keep]
-    return Truth(number[truth.image[keep]], *columns)
+        own = None if truth is None else truth.of_pictures([number for number, _ in self.frames])
+        return {"items": [frame for _, frame in self.frames], "digests": digests, "truth": own}
 
 
 def _digest(frame: Frame) -> str:

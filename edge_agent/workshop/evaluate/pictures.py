@@ -74,38 +74,67 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         "ms_per_image": statistics.median(answers.spent),
         "notes": [*pictures.notes, *notes],
     }
-    truth, ids, truth_names = pictures.truth, {}, pictures.names
-    if truth is not None:
-        ids = match_classes(truth_names, names)
-        shown["notes"] += _said(truth_names, names, ids)
-        shown |= {"truth": "labels"} | _figures(truth, answers.boxes(ids), ids, truth_names)
+    labelled = agreed = None
+    if pictures.truth is not None:
+        labelled = _Judge(pictures.truth, match_classes(pictures.names, names), pictures.names)
+        shown["notes"] += _said(pictures.names, names, labelled.ids)
+        shown |= {"truth": "labels"} | labelled.figures(answers)
     if parent is not None:
-        theirs, their_names = _ask(parent, pictures.paths, None, None, say), parent.manifest.names()
-        own = match_classes(their_names, names)
-        answered = _as_truth(theirs.boxes({key: key for key in own.values()}))
-        if not len(answered.label):
-            raise UsageError(
-                f"--against {args.against}: it found nothing at score {parent.manifest.score:g} in "
-                f"{len(pictures.paths)} pictures; give pictures with something in them"
-            )
-        if len(set(own.values())) < len(their_names):
-            shown["notes"].append(f"compared over {len(set(own.values()))} of the parent's {len(their_names)} classes")
-        agreed = _figures(answered, answers.boxes(own), own, their_names)
-        against = {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs.spent)} | agreed
-        if truth is None:
-            truth, ids, truth_names = answered, own, their_names
-            shown |= {"truth": parent.ref.name} | agreed
+        theirs = _ask(parent, pictures.paths, None, None, say)
+        agreed = _parents(args, theirs, names, shown["notes"])
+        figures = agreed.figures(answers)
+        against = {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs.spent)} | figures
+        if labelled is None:
+            shown |= {"truth": parent.ref.name} | figures
         else:
             whole = _ask(parent, pictures.paths, score, iou, say)
-            both = match_classes(truth_names, their_names)
-            shared = {key: to for key, to in both.items() if to in ids.values()}
-            against["on_labels"] = _figures(truth, whole.boxes(shared), shared, truth_names)
+            against["on_labels"] = labelled.shared_with(parent.manifest.names()).figures(whole)
         shown["against"] = identity(parent) | against
-    assert truth is not None
     if args.save:
-        drawn = _draw_worst(folder(Path(args.save)), pictures.paths, truth, truth_names, answers, ids)
+        judge = labelled or agreed
+        assert judge is not None
+        drawn = _draw_worst(folder(Path(args.save)), pictures.paths, judge, answers)
         shown["notes"].append(f"{drawn} worst pictures in {args.save}: truth left, {model.ref.name} right")
     return shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Boxes that answers are held against."""
+
+    truth: Truth
+    ids: dict[int, int]
+    """class of the model -> class of the truth; the classes that are scored"""
+    names: Any
+    """of the truth's classes"""
+
+    def figures(self, answers: _Answers) -> dict[str, Any]:
+        """COCO's, over all scored classes and of each."""
+        labels = sorted(set(self.ids.values()))
+        precision = average_precision(self.truth, answers.boxes(self.ids), labels)
+        classes = {self.names[label]: precision.of_class(k) for k, label in enumerate(labels) if precision.count[k]}
+        return {**precision.figures(), "boxes": int(precision.count.sum()), "classes": classes}
+
+    def shared_with(self, names: dict[int, str]) -> _Judge:
+        """The same for a model of other classes, over those that are scored here, too."""
+        both = match_classes(self.names, names)
+        return replace(self, ids={key: to for key, to in both.items() if to in self.ids.values()})
+
+
+def _parents(args: argparse.Namespace, theirs: _Answers, names: dict[int, str], notes: list[str]) -> _Judge:
+    """What the parent found as the truth for a model of these classes. UsageError where it found nothing."""
+    their_names = theirs.model.manifest.names()
+    ids = match_classes(their_names, names)
+    classes = set(ids.values())
+    found = theirs.boxes({key: key for key in classes})
+    if not len(found.label):
+        raise UsageError(
+            f"--against {args.against}: it found nothing at score {theirs.model.manifest.score:g} in "
+            f"{len(theirs.found)} pictures; give pictures with something in them"
+        )
+    if len(classes) < len(their_names):
+        notes.append(f"compared over {len(classes)} of the parent's {len(their_names)} classes")
+    return _Judge(found.as_truth(), ids, their_names)
 
 
 def _check(args: argparse.Namespace, pictures: Pictures, names: dict[int, str], parent: Served | None) -> None:
@@ -146,41 +175,29 @@ def _ask(model: Served, paths: Sequence[Path], score: float | None, iou: float |
 
 def _readable(pictures: Pictures, answers: _Answers) -> tuple[Pictures, list[str]]:
     """Without the pictures that could not be read; notes on these and on those of another size than labelled."""
-    bad, paths, notes = answers.bad, pictures.paths, []
+    bad, paths = answers.bad, pictures.paths
     if len(bad) == len(paths):
         raise UsageError(f"{paths[0].parent}: none of {len(paths)} pictures can be read; the first, {bad[0]}")
     kept = [i for i in range(len(paths)) if i not in bad]
     stated = [pictures.sizes[i] for i in kept] if pictures.sizes else answers.sizes
-    odd = [i for i, (one, other) in enumerate(zip(stated, answers.sizes, strict=True)) if all(one) and one != other]
-    if odd:
-        (w, h), (sw, sh) = answers.sizes[odd[0]], stated[odd[0]]
-        first = f"{paths[kept[odd[0]]].name} is {w}x{h}, labelled as {sw}x{sh}"
-        notes.append(f"{len(odd)} pictures have another size than their labels, whose boxes then miss: {first}")
+    truth = None if pictures.truth is None else pictures.truth.of_pictures(kept)
+    missing = [*pictures.missing, *(paths[i].name for i in bad)]
+    left = replace(pictures, paths=[paths[i] for i in kept], truth=truth, sizes=stated, missing=missing)
+    notes = _odd_sizes(left, answers.sizes)
     if bad:
         notes.append(f"{len(bad)} pictures cannot be read and are left out: {'; '.join(list(bad.values())[:5])}")
-    truth = pictures.truth
-    if bad and truth is not None:
-        number_of = np.full(len(paths), -1, np.int64)
-        number_of[kept] = np.arange(len(kept))
-        keep = number_of[truth.image] >= 0
-        columns = truth.xywh[keep], truth.area[keep], truth.crowd[keep]
-        truth = Truth(number_of[truth.image[keep]], truth.label[keep], *columns)
-    missing = [*pictures.missing, *(paths[i].name for i in bad)]
-    return replace(pictures, paths=[paths[i] for i in kept], truth=truth, sizes=stated, missing=missing), notes
+    return left, notes
 
 
-def _as_truth(found: FoundBoxes) -> Truth:
-    return Truth(
-        found.image, found.label, found.xywh, found.xywh[:, 2] * found.xywh[:, 3], np.zeros(len(found.label), bool)
-    )
-
-
-def _figures(truth: Truth, found: FoundBoxes, ids: dict[int, int], names: Any) -> dict[str, Any]:
-    """`ids`: class of the model -> class of the truth; the classes that are scored."""
-    labels = sorted(set(ids.values()))
-    precision = average_precision(truth, found, labels)
-    classes = {names[label]: precision.of_class(k) for k, label in enumerate(labels) if precision.count[k]}
-    return {**precision.figures(), "boxes": int(precision.count.sum()), "classes": classes}
+def _odd_sizes(pictures: Pictures, sizes: Sequence[tuple[int, int]]) -> list[str]:
+    """A note on the pictures that are of another size than labelled."""
+    pairs = list(zip(pictures.paths, pictures.sizes, sizes, strict=True))
+    odd = [row for row in pairs if all(row[1]) and row[1] != row[2]]
+    if not odd:
+        return []
+    path, (sw, sh), (w, h) = odd[0]
+    first = f"{path.name} is {w}x{h}, labelled as {sw}x{sh}"
+    return [f"{len(odd)} pictures have another size than their labels, whose boxes then miss: {first}"]
 
 
 def _said(theirs: Any, ours: Any, ids: dict[int, int]) -> list[str]:
@@ -198,10 +215,9 @@ def _said(theirs: Any, ours: Any, ids: dict[int, int]) -> list[str]:
 # ── pictures of the worst cases ──────────────────────────────────────────────────────────────────────────
 
 
-def _draw_worst(
-    where: Path, paths: Sequence[Path], truth: Truth, names: Any, answers: _Answers, ids: dict[int, int]
-) -> int:
+def _draw_worst(where: Path, paths: Sequence[Path], judge: _Judge, answers: _Answers) -> int:
     """Write the pictures of the least F1 at IoU 0.5, of the boxes that would be reported; returns how many."""
+    truth, ids, names = judge.truth, judge.ids, judge.names
     served = [_above(found, answers.model.manifest.score) for found in answers.found]
     boxes = replace(answers, found=served).boxes(ids)
     f1 = f1_by_picture(truth, boxes, sorted(set(ids.values())), len(paths))

@@ -13,7 +13,7 @@ import numpy as np
 from edge_agent import files
 from edge_agent.errors import ModelError
 from edge_agent.families.table import FAMILIES
-from edge_agent.figures.coco_map import FoundBoxes, Truth, f1_by_picture
+from edge_agent.figures.coco_map import FoundBoxes, f1_by_picture
 from edge_agent.gate.opened import input_of
 from edge_agent.manifest import File, Input, Served
 from edge_agent.registry import store
@@ -218,7 +218,7 @@ def _threshold(served: Served, parent: Served, searched: Samples) -> float:
     ids = match_classes(searched.names or parent.manifest.names(), manifest.names())
     truth = searched.truth
     if truth is None:
-        truth = _as_truth(boxes(parent, frames, parent.manifest.score, ids))
+        truth = boxes(parent, frames, parent.manifest.score, ids).as_truth()
     found = boxes(served, frames, min(THRESHOLDS), ids)
     f1 = {}
     for threshold in sorted({*THRESHOLDS, manifest.score}):
@@ -226,9 +226,3 @@ def _threshold(served: Served, parent: Served, searched: Samples) -> float:
         some = FoundBoxes(found.image[keep], found.label[keep], found.xywh[keep], found.score[keep])
         f1[threshold] = round(float(f1_by_picture(truth, some, sorted(set(ids.values())), len(frames)).mean()), 4)
     return max(f1, key=lambda t: (f1[t], -abs(t - manifest.score)))
-
-
-def _as_truth(found: FoundBoxes) -> Truth:
-    """What a model finds, in place of boxes that people drew."""
-    area = found.xywh[:, 2] * found.xywh[:, 3]
-    return Truth(found.image, found.label, found.xywh, area, np.zeros(len(area), bool))
