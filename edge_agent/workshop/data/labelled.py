@@ -119,14 +119,19 @@ def _rows(data: Path, pictures: bool) -> list[LabelledSample]:
     """All samples of `data`."""
     suffixes = tuple(PICTURES) if pictures else NUMBERS
     if data.is_dir():
-        tables = [data / name for name in INSIDE if (data / name).is_file()]
-        return _table(tables[0], pictures) if tables else list(_folder(data, suffixes))
+        table = _inside(data)
+        return _table(table, pictures) if table else list(_folder(data, suffixes))
     if data.suffix.lower() in TABLES:
         return _table(data, pictures)
     if data.is_file() and not pictures and data.suffix.lower() in suffixes:
         return list(_samples(data, None))
     there = "not such data" if data.exists() else "no such file or folder"
     raise UsageError(f"{data}: {there}; {GIVE}")
+
+
+def _inside(folder: Path) -> Path | None:
+    """The table in a folder."""
+    return next((folder / name for name in INSIDE if (folder / name).is_file()), None)
 
 
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────

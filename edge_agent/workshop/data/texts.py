@@ -34,6 +34,10 @@ class Texts:
     skipped: int = 0
     """rows without a text"""
 
+    def notes(self) -> list[str]:
+        """How the file was read and what was left out, for people."""
+        return [self.how, f"{self.skipped} rows without text are left out"] if self.skipped else [self.how]
+
 
 def read_texts(path: Path, limit: int = 0) -> Texts:
     """Read a file as its shape says; `limit`: so many rows at most, spread evenly.
@@ -110,11 +114,7 @@ def _commas(path: Path, raw: str) -> list[list[str]]:
 
 
 def _table(path: Path, rows: list[list[str]]) -> Texts:
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    odd = odd_row(rows)
-    if odd is not None:
-        columns = f"{len(rows[odd - 1])} columns, the first has {len(rows[0])}"
-        raise UsageError(f"{path}: row {odd} has {columns}; quote or mend it")
+    rows = _even(path, rows)
     named = _named_columns(rows[0]) if rows else None
     rows = rows[1:] if named else rows
     if not rows:
@@ -124,6 +124,16 @@ def _table(path: Path, rows: list[list[str]]) -> Texts:
     if label is None:
         return Texts(texts, None, "one text a row")
     return Texts(texts, [row[label] for row in rows], f"text is column {text + 1}, label column {label + 1}")
+
+
+def _even(path: Path, rows: list[list[str]]) -> list[list[str]]:
+    """Without those that are blank. UsageError where one is not as long as the first."""
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    odd = odd_row(rows)
+    if odd is not None:
+        columns = f"{len(rows[odd - 1])} columns, the first has {len(rows[0])}"
+        raise UsageError(f"{path}: row {odd} has {columns}; quote or mend it")
+    return rows
 
 
 Columns = tuple[int, int | None]

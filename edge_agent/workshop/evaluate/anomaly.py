@@ -114,10 +114,7 @@ def _worst(where: Path, answers: Answers) -> str:
     of the least, in turns; says so.
     """
     errors, usual = _errors(answers), _usual(answers)
-    high = [int(i) for i in np.argsort(-errors, kind="stable") if usual[i]]
-    low = [int(i) for i in np.argsort(errors, kind="stable") if not usual[i]]
-    picked = [i for pair in zip(high, low, strict=False) for i in pair]
-    picked += high[len(low) :] + low[len(high) :]
+    picked = _in_turns(errors, usual)
     shown = [(answers.rows[i], f"{answers.rows[i].label}, error {errors[i]:.4g}") for i in picked[:MOST]]
     where = folder(where)
     if all(row.is_picture for row, _ in shown):
@@ -130,6 +127,14 @@ def _worst(where: Path, answers: Answers) -> str:
     except OSError as error:
         raise UsageError(f"--save {table}: cannot be written ({error.strerror})") from None
     return f"the worst first in {table}"
+
+
+def _in_turns(errors: Doubles, usual: Any) -> list[int]:
+    """Numbers of the samples: a usual one, the largest error first, and an unusual one, the least first, by turns."""
+    high = [int(i) for i in np.argsort(-errors, kind="stable") if usual[i]]
+    low = [int(i) for i in np.argsort(errors, kind="stable") if not usual[i]]
+    turns = [i for pair in zip(high, low, strict=False) for i in pair]
+    return turns + high[len(low) :] + low[len(high) :]
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────

@@ -58,12 +58,18 @@ def head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say,
         return make_task(Uri("classify", model.ref.name, {"labels": args.labels}), lambda _: model, home())
     if train.labels is None:
         raise UsageError(f"--train {args.train}: texts without labels; give a table with a text and a label column")
-    labels = _frequent(train.labels, args.train, notes)
     given = list(zip(train.texts, train.labels, strict=True))
-    shown = strangers({label: [text for text, own in given if own == label] for label in labels})
+    labels = _frequent(train.labels, args.train, notes)
+    examples = {label: [text for text, own in given if own == label] for label in labels}
+    return _fitted(model, examples, f"{model.ref.name} on {Path(args.train).name}", say)
+
+
+def _fitted(model: Served, examples: dict[str, list[str]], what: str, say: Say) -> Classify:
+    """The task `classify`, its head fitted on texts of each label; `what`: named in the progress."""
+    shown = strangers(examples)
     rows = [(text, number) for number, texts in enumerate(shown.values()) for text in texts]
     made = encoder(model)
-    vectors = _vectors(made, [text for text, _ in rows], f"{model.ref.name} on {Path(args.train).name}", say)
+    vectors = _vectors(made, [text for text, _ in rows], what, say)
     read = np.isfinite(vectors[:, 0])
     y = np.array([label for _, label in rows], np.int64)
     texts = [text for (text, _), there in zip(rows, read, strict=True) if there]

@@ -94,9 +94,7 @@ def _read(path: Path, limit: int) -> _Data:
     """ATIS's lines, CoNLL's columns, or plain texts. UsageError, one line."""
     lines = text_of(path, GIVE).splitlines()
     if lines and lines[0].startswith("BOS ") and "\t" in lines[0]:
-        rows = [[part.split() for part in line.split("\t", 1)] for line in lines if line.strip()]
-        # BOS and EOS have a tag each, and where EOS stands is the intent
-        texts = [list(zip(words[1:-1], tags[1:-1], strict=False)) for words, tags in rows]
+        texts = _atis(lines)
     elif path.suffix.lower() in (".conll", ".bio", ".iob", ".iob2"):
         texts = _columns(path, lines)
     else:
@@ -104,8 +102,20 @@ def _read(path: Path, limit: int) -> _Data:
     texts = [texts[i] for i in spread(len(texts), limit)]
     if not texts:
         raise UsageError(f"{path}: no text in it; {GIVE}")
+    return _marked(texts)
+
+
+def _marked(texts: Sequence[Sequence[tuple[str, str]]]) -> _Data:
+    """Words and their tags as texts and spans."""
     spans = {(number, *span[:3]) for number, words in enumerate(texts) for span in joined(_placed(words))}
     return _Data([" ".join(word for word, _ in words) for words in texts], spans)
+
+
+def _atis(lines: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """The words and tags of each line."""
+    rows = [[part.split() for part in line.split("\t", 1)] for line in lines if line.strip()]
+    # BOS and EOS have a tag each, and where EOS stands is the intent
+    return [list(zip(words[1:-1], tags[1:-1], strict=False)) for words, tags in rows]
 
 
 def _placed(words: Sequence[tuple[str, str]]) -> list[tuple[int, int, str, float]]:

@@ -18,7 +18,7 @@ from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text.head import UNKNOWN
-from edge_agent.types import Embedding
+from edge_agent.types import Embedding, Floats
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import Texts, read_texts
@@ -34,12 +34,11 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     own = model.manifest.task == "classify"
     headed = bool(own or args.labels or args.train)
     _check_options(args, headed, parent)
-    if own and parent is not None and parent.manifest.labels != model.manifest.labels:
-        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+    _check_parent(args, model, parent)
     data = _texts(args, model, headed)
     if len(data.texts) < 3 and parent is not None and not own:
         raise UsageError(f"{args.data}: {len(data.texts)} texts have no pairs to correlate; give three or more")
-    notes = [data.how, *([f"{data.skipped} rows without text are left out"] if data.skipped else [])]
+    notes = data.notes()
     shown: dict[str, Any] = {**identity(model), "data": str(args.data), "texts": len(data.texts), "notes": notes}
     against: dict[str, Any] = {}
     if parent is not None:
@@ -75,6 +74,13 @@ def _check_options(args: argparse.Namespace, headed: bool, parent: Served | None
         raise UsageError(f"--save {args.save}: without labels there are no errors to write; give --labels or --train")
 
 
+def _check_parent(args: argparse.Namespace, model: Served, parent: Served | None) -> None:
+    """UsageError for a parent of a classifier that has other labels."""
+    own = model.manifest.task == "classify"
+    if own and parent is not None and parent.manifest.labels != model.manifest.labels:
+        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+
+
 def _on_labels(
     args: argparse.Namespace,
     model: Served,
@@ -100,14 +106,9 @@ def _on_labels(
         shown |= _unknown(ask(task, strange, "unknown", say), answers)
     if parent is not None:
         theirs = ask(head(args, parent, train, say, []), data.texts, parent.ref.name, say)
-        both = [(best(a), best(b)) for a, b in zip(theirs.said, answers.said, strict=True) if a and b]
-        told, said = [a for a, _ in both], [b for _, b in both]
         of_parent = _figures(theirs.read(data.labels), theirs)
-        against |= {
-            "agreement": scores.accuracy(told, said),
-            "agreement_f1": scores.macro_f1(told, said),
-            "on_labels": {key: of_parent[key] for key in ("accuracy", "f1", "ms_per_text")},
-        }
+        on_labels = {key: of_parent[key] for key in ("accuracy", "f1", "ms_per_text")}
+        against |= {**_agreement(theirs, answers), "on_labels": on_labels}
     if args.save:
         path = folder(Path(args.save)) / "errors.tsv"
         notes.append(f"{_write_errors(path, data, answers)} errors in {path}, the surest first")
@@ -158,6 +159,13 @@ def _figures(truth: Sequence[str], answers: Answers) -> dict[str, Any]:
     }
 
 
+def _agreement(theirs: Answers, mine: Answers) -> dict[str, float]:
+    """How far the likeliest labels are the parent's, on the texts that both read."""
+    both = [(best(a), best(b)) for a, b in zip(theirs.said, mine.said, strict=True) if a and b]
+    told, said = [a for a, _ in both], [b for _, b in both]
+    return {"agreement": scores.accuracy(told, said), "agreement_f1": scores.macro_f1(told, said)}
+
+
 def _unknown(strange: Answers, known: Answers) -> dict[str, Any]:
     """How well texts of no label are told from those of one."""
     shares = [np.array([one.scores[UNKNOWN] for one in a.said if one is not None]) for a in (strange, known)]
@@ -173,16 +181,19 @@ def _correlation(model: Served, parent: Served, texts: list[str], say: Say, note
     if len(texts) > COMPARED:
         notes.append(f"similarities are compared on {COMPARED} of the {len(texts)} texts, spread evenly")
         texts = [texts[i] for i in spread(len(texts), COMPARED)]
-    columns = []
-    for one in (model, parent):
-        task = make_task(Uri("embed", one.ref.name), lambda _, one=one: one, home())  # type: ignore[misc]
-        found = findings(task, texts, f"{one.ref.name}, similarities", say)
-        columns.append([f.what.vector if f and isinstance(f.what, Embedding) else None for f in found])
+    columns = [_vectors(one, texts, say) for one in (model, parent)]
     pairs = [(a, b) for a, b in zip(*columns, strict=True) if a is not None and b is not None]
     if len(pairs) < 3:
         raise UsageError(f"{len(pairs)} texts can be read by both models; give three or more")
     mine, theirs = (scores.similarities(np.stack([pair[side] for pair in pairs])) for side in (0, 1))
     return {"pearson": scores.pearson(mine, theirs), "spearman": scores.spearman(mine, theirs), "pairs": len(mine)}
+
+
+def _vectors(model: Served, texts: list[str], say: Say) -> list[Floats | None]:
+    """A vector for each text; None where it has nothing to read."""
+    task = make_task(Uri("embed", model.ref.name), lambda _: model, home())
+    found = findings(task, texts, f"{model.ref.name}, similarities", say)
+    return [one.what.vector if one and isinstance(one.what, Embedding) else None for one in found]
 
 
 def _write_errors(path: Path, data: Texts, answers: Answers) -> int:
