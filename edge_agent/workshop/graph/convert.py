@@ -67,6 +67,17 @@ def to_tflite(tool: Path, source: Path, work: Path, say: Callable[[str, int, int
             )
     except OSError as error:
         raise ModelError(f"{tool}: cannot be started ({error.strerror}); install it: {INSTALL}") from None
+    _wait(child, say)
+    found = [(out / f"{source.stem}_{kind}.tflite", precision) for kind, precision in PRECISIONS.items()]
+    made = [(path, precision) for path, precision in found if path.is_file()]
+    if child.returncode or not made:
+        said = _last_words(log) or f"it ended with {child.returncode} and said nothing"
+        raise RefusedError(f"onnx2tf cannot convert {source.name}: {said}")
+    return made
+
+
+def _wait(child: subprocess.Popen[bytes], say: Callable[[str, int, int], None]) -> None:
+    """Until it has ended; it ends with the wait, too."""
     began = time.monotonic()
     try:
         while True:
@@ -80,10 +91,9 @@ def to_tflite(tool: Path, source: Path, work: Path, say: Callable[[str, int, int
             child.kill()
             child.wait()
     say("onnx2tf", 1, 1)
-    found = [(out / f"{source.stem}_{kind}.tflite", precision) for kind, precision in PRECISIONS.items()]
-    made = [(path, precision) for path, precision in found if path.is_file()]
-    if child.returncode or not made:
-        words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        said = words[-1].strip()[:200] if words else f"it ended with {child.returncode} and said nothing"
-        raise RefusedError(f"onnx2tf cannot convert {source.name}: {said}")
-    return made
+
+
+def _last_words(log: Path) -> str:
+    """The last line that says something, shortened."""
+    words = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return words[-1][:200] if words else ""

@@ -98,13 +98,17 @@ def with_preparation(model: onnx.ModelProto, spec: Input) -> tuple[onnx.ModelPro
             _fold(made, first, gain, swap, steps.name_of)
         steps.each_channel("Add", "with_shift", shift[::-1] if swap else shift, 0)
     steps.put()
+    _check_valid(made)
+    kept_as_is = {"letterbox": spec.letterbox, "pad": spec.pad, "resize": spec.resize}
+    plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", **kept_as_is)  # type: ignore[arg-type]
+    return made, plain
+
+
+def _check_valid(made: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(made, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise RefusedError(f"with its preparation taken in it is no valid model ({_line(error)})") from None
-    kept_as_is = {"letterbox": spec.letterbox, "pad": spec.pad, "resize": spec.resize}
-    plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", **kept_as_is)  # type: ignore[arg-type]
-    return made, plain
 
 
 def _float_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:

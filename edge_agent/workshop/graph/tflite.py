@@ -103,6 +103,16 @@ def read(path: Path) -> Model:
     _widen(model, graph, schema)
     _name(graph)
     layers = _layers(model, graph, schema)
+    _check_weights(path, layers)
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
+    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
+    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
+    return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
+
+
+def _check_weights(path: Path, layers: list[TfliteLayer]) -> None:
+    """RefusedError where some are integers, or there are none."""
     whole = [layer for layer in layers if layer.integer]
     if whole:
         raise RefusedError(
@@ -111,11 +121,6 @@ def read(path: Path) -> Model:
         )
     if not any(layer.weights for layer in layers):
         raise RefusedError(f"{path}: it has no layer with float weights; there is nothing to quantize")
-    names = [tensor.name.decode() for tensor in graph.tensors]
-    inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
-    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
-    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
-    return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
 
 
 def _unpacked(path: Path, schema: Any) -> Any:
@@ -181,26 +186,35 @@ def _name(graph: Any) -> None:
         seen.add(tensor.name)
 
 
+def is_constant(model: Any, graph: Any, index: int) -> bool:
+    """Whether the file holds the values of that tensor."""
+    data = model.buffers[graph.tensors[index].buffer].data
+    return data is not None and len(data) > 0
+
+
+def numbered(names: type) -> dict[int, str]:
+    """Of an enumeration of the schema, the name of each number."""
+    return {value: name for name, value in vars(names).items() if isinstance(value, int)}
+
+
 def _layers(model: Any, graph: Any, schema: Any) -> list[TfliteLayer]:
-    kinds = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-
-    def constant(index: int) -> bool:
-        data = model.buffers[graph.tensors[index].buffer].data
-        return data is not None and len(data) > 0
-
+    kinds = numbered(schema.BuiltinOperator)
     found = []
     for op in graph.operators:
         kind = kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, "CUSTOM")
         names = [graph.tensors[i].name.decode() for i in op.outputs]
-        weights, integer = 0, False
-        place = 0 if kind == "DEQUANTIZE" else WEIGHTED.get(kind, len(op.inputs))
-        index = int(op.inputs[place]) if place < len(op.inputs) else -1
-        if index >= 0 and constant(index):
-            weights, integer = _held(graph.tensors[index])
-        computed = tuple(graph.tensors[i].name.decode() for i in map(int, op.inputs) if i >= 0 and not constant(i))
+        given = [i for i in map(int, op.inputs) if i >= 0 and not is_constant(model, graph, i)]
+        computed = tuple(graph.tensors[i].name.decode() for i in given)
         if names:
-            found.append(TfliteLayer(names[0], kind, computed, tuple(names), weights, integer))
+            found.append(TfliteLayer(names[0], kind, computed, tuple(names), *_weights(model, graph, op, kind)))
     return found
+
+
+def _weights(model: Any, graph: Any, op: Any, kind: str) -> tuple[int, bool]:
+    """As `_held`, of the constant that holds an operator's weights."""
+    place = 0 if kind == "DEQUANTIZE" else WEIGHTED.get(kind, len(op.inputs))
+    index = int(op.inputs[place]) if place < len(op.inputs) else -1
+    return _held(graph.tensors[index]) if index >= 0 and is_constant(model, graph, index) else (0, False)
 
 
 def _held(tensor: Any) -> tuple[int, bool]:

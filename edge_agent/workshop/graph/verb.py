@@ -81,6 +81,10 @@ class _Made:
         self.input: Input | None = None
         self.notes: list[str] = []
 
+    def of(self, format: str) -> list[Path]:
+        """Its files of that format."""
+        return [file for file, own, _ in self.files if own == format]
+
 
 def _made(args: argparse.Namespace, row: File, path: Path, parent: Served, work: Path, say: Say) -> _Made:
     """The ONNX file, and its .ort."""
@@ -237,10 +241,10 @@ def _write(
         data_sha256=samples.sha256,
     )
     changes: dict[str, Any] = {} if made.input is None else {"input": made.input}
-    pictures = located.manifest.input is not None
-    layouts = {file.name: folder.LAYOUTS[format] for file, format, _ in made.files if pictures and format == "tflite"}
+    pictures = made.of("tflite") if located.manifest.input is not None else []
+    layouts = {file.name: folder.LAYOUTS["tflite"] for file in pictures}
     # no variant of the model: a manifest's .ort is refused, as its reader trusts what it reads
-    beside = {file.name: file.read_bytes() for file, format, _ in made.files if format == "ort"}
+    beside = {file.name: file.read_bytes() for file in made.of("ort")}
     files = [one for one in made.files if one[0].name not in beside]
     folder.write(args.out, located, files, record, report, layouts, **changes)
     for name, content in beside.items():

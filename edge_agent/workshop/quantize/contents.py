@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from edge_agent.workshop.graph.tflite import WEIGHTED as TFLITE_WEIGHTED
+from edge_agent.workshop.graph.tflite import is_constant, numbered
 from edge_agent.workshop.quantize.graph import WEIGHTED, attribute, constants, makers
 
 FLOATS = ("fp32", "fp16")
@@ -144,15 +145,11 @@ def of_tflite(data: bytes) -> Contents:
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     graph = model.subgraphs[0]
-    kinds, types = _names(schema.BuiltinOperator), _names(schema.TensorType)
+    kinds, types = numbered(schema.BuiltinOperator), numbered(schema.TensorType)
 
     def op_of(op: Any) -> str:
         code = model.operatorCodes[op.opcodeIndex]
         return str(kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM"))
-
-    def constant(index: int) -> bool:
-        data = model.buffers[graph.tensors[index].buffer].data
-        return data is not None and len(data) > 0
 
     widened = {int(op.outputs[0]): int(op.inputs[0]) for op in graph.operators if op_of(op) == "DEQUANTIZE"}
     layers = {}
@@ -162,7 +159,7 @@ def of_tflite(data: bytes) -> Contents:
             continue
         index = int(op.inputs[place])
         computed, index = index in widened, widened.get(index, index)
-        if not constant(index):
+        if not is_constant(model, graph, index):
             continue
         out = graph.tensors[int(op.outputs[0])]
         kind = _tflite_kind(
@@ -171,11 +168,6 @@ def of_tflite(data: bytes) -> Contents:
         if kind:
             layers[f"{out.name.decode()}#{op.outputs[0]}"] = (op_of(op), kind)
     return Contents(layers)
-
-
-def _names(numbers: type) -> dict[int, str]:
-    """Of an enumeration of the schema, the name of each number."""
-    return {value: name for name, value in vars(numbers).items() if isinstance(value, int)}
 
 
 OF = {"onnx": of_onnx, "tflite": of_tflite}

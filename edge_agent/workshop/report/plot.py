@@ -53,21 +53,13 @@ def draw(plot: Plot) -> str:
     if not every:
         nothing = f'<text x="{WIDE / 2}" y="{HIGH / 2}" text-anchor="middle">nothing to show</text>'
         return _svg(HIGH, plot.title, [nothing])
-    xs, ys = _ticks([x for x, _ in every]), _ticks([y for _, y in every])
-
-    def at(x: float, y: float) -> Point:
-        across = (x - xs[0]) / (xs[-1] - xs[0]) * (WIDE - LEFT - RIGHT)
-        up = (y - ys[0]) / (ys[-1] - ys[0]) * (HIGH - TOP - BOTTOM)
-        return LEFT + across, HIGH - BOTTOM - up
-
-    parts = [*_axes(plot, xs, ys, at(xs[0], ys[0]), [at(x, ys[0])[0] for x in xs], [at(xs[0], y)[1] for y in ys])]
+    area = _Area(_ticks([x for x, _ in every]), _ticks([y for _, y in every]))
+    parts = [*_axes(plot, area)]
     for number, points in enumerate(curves.values()):
-        parts += _curve([at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
-    parts += _names([(*at(x, y), name) for x, y, name in named])
+        parts += _curve([area.at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
+    parts += _names([(*area.at(x, y), name) for x, y, name in named])
     legend = _legend(list(curves)) if len(plot.series) > 1 or named else []
-    for row, entries in enumerate(legend):
-        parts += [_key(x, HIGH + 16 * row + 4, number, name) for x, number, name in entries]
-    return _svg(HIGH + 16 * len(legend), plot.title, parts)
+    return _svg(HIGH + 16 * len(legend), plot.title, [*parts, *_keys(legend)])
 
 
 def _curves(plot: Plot) -> dict[str, list[Point]]:
@@ -78,8 +70,7 @@ def _curves(plot: Plot) -> dict[str, list[Point]]:
 
 def bars(rows: Sequence[tuple[str, float, bool, str]]) -> str:
     """Horizontal bars: (name, length, whether in the second colour, a note that is shown on hovering)."""
-    finite = [value for _, value, _, _ in rows if _all_finite([value])]
-    longest = max([abs(value) for value in finite], default=0.0) or 1.0
+    longest = _longest([value for _, value, _, _ in rows])
     names = [_short(name, 52) for name, *_ in rows]
     left = 12 + LETTER * max((len(name) for name in names), default=0)
     wide = left + 340
@@ -96,6 +87,11 @@ def bars(rows: Sequence[tuple[str, float, bool, str]]) -> str:
             f"{_tick(value)}{' kept' if second else ''}</text></g>"
         )
     return _svg(GAP + len(rows) * (BAR + GAP), "what each layer costs", parts, wide)
+
+
+def _longest(values: Iterable[float]) -> float:
+    """Of those that are finite, without their sign; 1 where there is none but 0."""
+    return max([abs(value) for value in values if _all_finite([value])], default=0.0) or 1.0
 
 
 def text(value: str) -> str:
@@ -118,14 +114,28 @@ def _svg(high: float, title: str, parts: Iterable[str], wide: float = WIDE) -> s
     )
 
 
-def _axes(
-    plot: Plot, xs: list[float], ys: list[float], corner: Point, across: list[float], up: list[float]
-) -> Iterator[str]:
-    left, low = corner
-    for value, x in zip(xs, across, strict=True):
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """Where the curves are; numbers on either axis, from its one end to its other."""
+
+    xs: list[float]
+    ys: list[float]
+
+    def at(self, x: float, y: float) -> Point:
+        """Where a point is drawn."""
+        across = (x - self.xs[0]) / (self.xs[-1] - self.xs[0]) * (WIDE - LEFT - RIGHT)
+        up = (y - self.ys[0]) / (self.ys[-1] - self.ys[0]) * (HIGH - TOP - BOTTOM)
+        return LEFT + across, HIGH - BOTTOM - up
+
+
+def _axes(plot: Plot, area: _Area) -> Iterator[str]:
+    left, low = area.at(area.xs[0], area.ys[0])
+    for value in area.xs:
+        x, _ = area.at(value, area.ys[0])
         yield f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{low:.1f}"/>'
         yield f'<text class="soft" x="{x:.1f}" y="{low + 15:.1f}" text-anchor="middle">{_tick(value)}</text>'
-    for value, y in zip(ys, up, strict=True):
+    for value in area.ys:
+        _, y = area.at(area.xs[0], value)
         yield f'<line class="rule" x1="{left:.1f}" x2="{WIDE - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text class="soft" x="{left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_tick(value)}</text>'
     middle = (LEFT + WIDE - RIGHT) / 2
@@ -178,6 +188,11 @@ def _legend(names: list[str]) -> list[list[tuple[float, int, str]]]:
         rows[-1].append((x, number, said))
         x += length
     return rows
+
+
+def _keys(legend: list[list[tuple[float, int, str]]]) -> Iterator[str]:
+    for row, entries in enumerate(legend):
+        yield from (_key(x, HIGH + 16 * row + 4, number, name) for x, number, name in entries)
 
 
 def _key(x: float, y: float, number: int, name: str) -> str:

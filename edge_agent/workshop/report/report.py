@@ -75,21 +75,26 @@ class MakingReport:
 
 def lines(report: MakingReport) -> list[str]:
     """The table for a terminal: a row a file, the chosen one marked, then the kept layers' number and the notes."""
-    table = [("", "MB", "accuracy", "ms", "")]
-    for row in report.rows:
-        name = f"{'*' if row.chosen else ' '} {text(row.name)}"
-        table.append((name, _megabytes(row.bytes), _number(row.accuracy), _number(row.median_ms, 2), text(row.note)))
-    widths = [max(len(cells[column]) for cells in table) for column in range(4)]
-    out = [
-        "  ".join([f"{cells[0]:<{widths[0]}}", *(f"{cells[c]:>{widths[c]}}" for c in (1, 2, 3)), cells[4]])
-        for cells in table
-    ]
+    out = _table(report.rows)
     if any(row.accuracy is not None for row in report.rows):
         out.append(f"accuracy: {text(report.measure)}")
     kept = [layer.name for layer in report.layers if layer.kept]
     if report.layers:
         out.append(f"layers: {len(report.layers)}, of which {len(kept)} left as they were")
     return [line.rstrip() for line in [*out, *map(text, report.notes)]]
+
+
+def _table(rows: Sequence[TableRow]) -> list[str]:
+    """Its columns one below the other."""
+    table = [("", "MB", "accuracy", "ms", "")]
+    for row in rows:
+        name = f"{'*' if row.chosen else ' '} {text(row.name)}"
+        table.append((name, _megabytes(row.bytes), _number(row.accuracy), _number(row.median_ms, 2), text(row.note)))
+    widths = [max(len(cells[column]) for cells in table) for column in range(4)]
+    return [
+        "  ".join([f"{cells[0]:<{widths[0]}}", *(f"{cells[c]:>{widths[c]}}" for c in (1, 2, 3)), cells[4]])
+        for cells in table
+    ]
 
 
 def save(report: MakingReport, folder: Path) -> None:
@@ -181,16 +186,16 @@ def _parts(report: MakingReport) -> Iterator[str]:
     yield f"<h1>{_shown(report.verb)} {_shown(report.model)}</h1>"
     yield f'<p class="soft">accuracy: {_shown(report.measure)}; milliseconds: median of a whole sample, end to end</p>'
     yield from _rows(report.rows)
-    drawn = [*report.plots, *([] if any(one.named for one in report.plots) else _of_rows(report))]
-    if drawn:
-        yield '<h2>Plots</h2>\n<div class="plots">'
-        for one in drawn:
-            yield f"<figure><figcaption>{_shown(one.title)}</figcaption>{plot.draw(one)}</figure>"
-        yield "</div>"
+    yield from _plots([*report.plots, *([] if any(one.named for one in report.plots) else _of_rows(report))])
     if report.layers:
         yield from _layers(report.layers)
     if report.notes:
         yield "<h2>Notes</h2>\n<ul>" + "".join(f"<li>{_shown(note)}</li>" for note in report.notes) + "</ul>"
+    yield from _how(report)
+
+
+def _how(report: MakingReport) -> Iterator[str]:
+    """The settings, and what it was made from."""
     made = {"parent sha256": report.parent_sha256, "data sha256": report.data_sha256, "command": report.command}
     told = {**report.settings, **{key: value for key, value in made.items() if value}}
     if told:
@@ -208,6 +213,14 @@ def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
         chosen = ' class="chosen"' if row.chosen else ""
         yield f"<tr{chosen}><td>{_shown(row.name)}</td>{cells}<td>{_shown(row.note)}</td></tr>"
     yield "</table></div>"
+
+
+def _plots(plots: Sequence[Plot]) -> Iterator[str]:
+    if plots:
+        yield '<h2>Plots</h2>\n<div class="plots">'
+        for one in plots:
+            yield f"<figure><figcaption>{_shown(one.title)}</figcaption>{plot.draw(one)}</figure>"
+        yield "</div>"
 
 
 def _of_rows(report: MakingReport) -> list[Plot]:
