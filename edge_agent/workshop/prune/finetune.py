@@ -45,11 +45,7 @@ def follow(
     Where the loss on samples that were held apart does not fall, nothing is changed.
     """
     torch.manual_seed(0)
-    cases: list[Case] = [(feed, None if boxes is None else boxes[i]) for i, feed in enumerate(feeds)]
-    apart = max(1, len(cases) // 8)
-    learnt, held = cases[apart:], cases[:apart]
-    if all(value.ndim == 4 for feed in feeds for value in feed.values()):
-        learnt = [*learnt, *(_mirrored(*case) for case in learnt)]
+    learnt, held = _cases(feeds, boxes)
     pair = _Pair(parent, student, stays, _watched(student), _constants(student))
     limits = {} if masks is None else {student.nodes[n].input[1]: torch.from_numpy(m) for n, m in masks.items()}
     before = pair.held_loss(held)
@@ -60,6 +56,16 @@ def follow(
     for name, tensor in pair.trained.items():
         student.values[name] = tensor.detach().numpy().astype(student.values[name].dtype)
     return f"fine-tuned for {step} steps: loss on held samples {before:.4f} to {after:.4f}"
+
+
+def _cases(feeds: Feeds, boxes: list[Array] | None) -> tuple[list[Case], list[Case]]:
+    """What is learnt from, pictures mirrored as well, and what is held apart."""
+    cases: list[Case] = [(feed, None if boxes is None else boxes[i]) for i, feed in enumerate(feeds)]
+    apart = max(1, len(cases) // 8)
+    learnt, held = cases[apart:], cases[:apart]
+    if all(value.ndim == 4 for feed in feeds for value in feed.values()):
+        learnt = [*learnt, *(_mirrored(*case) for case in learnt)]
+    return learnt, held
 
 
 @dataclass(slots=True)

@@ -55,6 +55,14 @@ class PruneGraph:
         """Numbers of the nodes that have a float weight of two axes or more: what pruning is about."""
         return [i for i, node in enumerate(self.nodes) if (at := weight_at(node, self.values)) and at > 0]
 
+    def last_reads(self) -> dict[str, int]:
+        """Tensor -> the number of the last node that reads it."""
+        return {name: number for number, node in enumerate(self.nodes) for name in node.input}
+
+    def fed(self, node: onnx.NodeProto) -> list[str]:
+        """What a node reads that is no constant."""
+        return [name for name in dict.fromkeys(node.input) if name and name not in self.values]
+
     def own(self, number: int, place: int) -> str:
         """The name of the constant that node `number` reads there, and nothing else: a copy, where others read it."""
         node = self.nodes[number]
@@ -148,8 +156,13 @@ def _constants(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], dict[str, 
         values[node.output[0]] = value
         if node.op_type == "Cast" and values[node.input[0]].dtype == np.float16:
             halves.add(node.output[0])
+    return nodes, _used(values, nodes, graph), halves
+
+
+def _used(values: dict[str, Array], nodes: list[onnx.NodeProto], graph: onnx.GraphProto) -> dict[str, Array]:
+    """Those that these nodes read or the graph gives."""
     used = {name for node in nodes for name in node.input} | {o.name for o in graph.output}
-    return nodes, {key: value for key, value in values.items() if key in used}, halves
+    return {key: value for key, value in values.items() if key in used}
 
 
 def _value_of(node: onnx.NodeProto, values: dict[str, Array]) -> Array | None:

@@ -47,10 +47,16 @@ def _regrouped(
             return None
         result[new] = passed
         i, j = old.stop, new.stop
-    for axis, atoms in enumerate(result):
-        if atoms is not None and target is not None and target[axis] > 0:
-            traced.counts.append(Count(number, 1, axis, atoms))
+    if target is not None:
+        _note_counts(traced, number, result, target)
     return result
+
+
+def _note_counts(traced: Traced, number: int, axes: Axes, target: list[int]) -> None:
+    """Note that the shape that node `number` is given says how many there are."""
+    for axis, atoms in enumerate(axes):
+        if atoms is not None and target[axis] > 0:
+            traced.counts.append(Count(number, 1, axis, atoms))
 
 
 def _many(before: Shape, after: Shape, same: bool) -> tuple[int, int] | None:
@@ -75,13 +81,13 @@ def _product(lengths: Shape) -> int:
 
 def _passed(traced: Traced, axes: Axes, before: Shape, after: Shape) -> Axes | None:
     """The atoms of the old axes on the new ones, of the same product; None where they cannot be told apart there."""
-    here = [axis for axis, atoms in enumerate(axes) if atoms is not None]
+    here = [(axis, atoms) for axis, atoms in enumerate(axes) if atoms is not None]
     result: Axes = [None] * len(after)
     if not here:
         return result
-    axis, atoms = here[0], axes[here[0]]
-    if len(here) > 1 or atoms is None:
+    if len(here) > 1:
         return None
+    ((axis, atoms),) = here
     if len(before) == len(after) == 1:
         return [atoms]
     if len(after) == 1:
@@ -90,10 +96,14 @@ def _passed(traced: Traced, axes: Axes, before: Shape, after: Shape) -> Axes | N
     if len(before) == 1:
         blocks = _blocks(traced, atoms, int(after[0] or 0))
         return None if blocks is None else [blocks, *result[1:]]
-    if any(length != 1 for k, length in enumerate(before) if k != axis) or after.count(len(atoms)) != 1:
+    return _moved(atoms, [*before[:axis], *before[axis + 1 :]], after)
+
+
+def _moved(atoms: Atoms, others: list[int | None], after: Shape) -> Axes | None:
+    """The atoms on the one new axis of their number, where the `others` before were of length 1."""
+    if any(length != 1 for length in others) or after.count(len(atoms)) != 1:
         return None
-    result[after.index(len(atoms))] = atoms
-    return result
+    return [atoms if length == len(atoms) else None for length in after]
 
 
 def _blocks(traced: Traced, atoms: Atoms, count: int) -> Atoms | None:

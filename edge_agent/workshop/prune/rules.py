@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 
 from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced, Use
 from edge_agent.workshop.prune.graph import PruneGraph, attributes, input_at
@@ -85,8 +86,7 @@ def _elementwise(graph: PruneGraph, traced: Traced, number: int, given: list[Axe
     rank = max(len(axes) for axes in given)
     result: Axes = [None] * rank
     for back in range(-rank, 0):
-        places = [(i, len(axes) + back) for i, axes in enumerate(given) if len(axes) + back >= 0]
-        wide = [(i, at) for i, at in places if graph.shapes[graph.nodes[number].input[i]][at] != 1]
+        wide = _wide(graph, number, given, back)
         named = next((atoms for i, at in wide if (atoms := given[i][at]) is not None), None)
         if named is None:
             continue
@@ -94,6 +94,12 @@ def _elementwise(graph: PruneGraph, traced: Traced, number: int, given: list[Axe
             return None
         result[back] = named
     return [result]
+
+
+def _wide(graph: PruneGraph, number: int, given: list[Axes], back: int) -> list[tuple[int, int]]:
+    """(input, its axis) where the axis `back`, counted from the last, is not of length 1."""
+    places = [(i, len(axes) + back) for i, axes in enumerate(given) if len(axes) + back >= 0]
+    return [(i, at) for i, at in places if graph.shapes[graph.nodes[number].input[i]][at] != 1]
 
 
 def _meets(graph: PruneGraph, traced: Traced, use: Use, own: Atoms | None) -> bool:
@@ -166,24 +172,31 @@ def _split(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) ->
 
 
 def _slice(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
-    node, axes = graph.nodes[number], list(given[0])
-    constants = [graph.values[name] for name in node.input[1:] if name in graph.values]
-    if len(constants) < max(2, len(node.input) - 1):
+    axes, bounds = list(given[0]), _bounds(graph, number)
+    if bounds is None:
         return None if any(atoms is not None for atoms in axes) else [axes]
-    usual = [np.arange(len(constants[0])), np.ones(len(constants[0]))]
-    starts, ends, where, steps = constants + usual[len(constants) - 2 :]
-    for index, axis in enumerate(int(a) % len(axes) for a in where):
+    for index, (first, last, axis, step) in enumerate(bounds):
         whole = axes[axis]
         if whole is None:
             continue
-        first, last = int(starts[index]), int(ends[index])
-        if int(steps[index]) != 1 or first < 0 or last < 0:
+        if step != 1 or first < 0 or last < 0:
             return None
         traced.counts.append(Count(number, 1, index, whole[:first]))
         if last <= len(whole):
             traced.counts.append(Count(number, 2, index, whole[:last]))
         axes[axis] = whole[first:last]
     return [axes]
+
+
+def _bounds(graph: PruneGraph, number: int) -> list[tuple[int, ...]] | None:
+    """Start, end, axis and step of each axis that a Slice cuts; None where one is computed."""
+    given = graph.nodes[number].input[1:]
+    constants = [graph.values[name] for name in given if name in graph.values]
+    if len(constants) < max(2, len(given)):
+        return None
+    usual = [np.arange(len(constants[0])), np.ones(len(constants[0]))]
+    columns = [values.astype(int).tolist() for values in constants + usual[len(constants) - 2 :]]
+    return list(zip(*columns, strict=True))
 
 
 def _transpose(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) -> list[Axes] | None:
@@ -208,19 +221,25 @@ def _reduced(graph: PruneGraph, traced: Traced, number: int, given: list[Axes]) 
 def _over(graph: PruneGraph, number: int, rank: int) -> set[int] | None:
     """The axes that an operator runs over, of a tensor of `rank`; None where that is not known."""
     node = graph.nodes[number]
-    told, kind = attributes(node), node.op_type
-    where = told.get("axes", told.get("axis"))
-    if kind == "LayerNormalization":
-        return set(range(int(told.get("axis", -1)) % rank, rank))
-    if kind in ("Softmax", "LogSoftmax"):
-        last = where is None or int(where) % rank == rank - 1
+    if node.op_type == "LayerNormalization":
+        return set(range(int(attributes(node).get("axis", -1)) % rank, rank))
+    where = _stated_axes(graph, node)
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        last = where is None or where[0] % rank == rank - 1
         return {rank - 1} if last else None  # before opset 13 it runs over all that follows
-    if len(node.input) > 1 and kind.startswith("Reduce"):
+    return None if where is None else {axis % rank for axis in where}
+
+
+def _stated_axes(graph: PruneGraph, node: onnx.NodeProto) -> list[int] | None:
+    """The axes that an attribute or a constant names; None where neither does."""
+    told = attributes(node)
+    where = told.get("axes", told.get("axis"))
+    if len(node.input) > 1 and node.op_type.startswith("Reduce"):
         constant = graph.values.get(node.input[1])
         where = None if constant is None else constant.tolist()
     if where is None:
         return None
-    return {int(axis) % rank for axis in (where if isinstance(where, list | tuple) else [where])}
+    return [int(axis) for axis in (where if isinstance(where, list | tuple) else [where])]
 
 
 RULES: dict[str, Rule] = {

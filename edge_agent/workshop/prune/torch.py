@@ -27,7 +27,7 @@ def forward(
     """The tensors named `wanted` for one sample. `trained` replaces constants by name. ModelError: unknown operator."""
     live: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feed.items()}
     names = list(wanted)
-    last = {name: number for number, node in enumerate(graph.nodes) for name in node.input}
+    last = graph.last_reads()
 
     def value(name: str) -> Any:
         if not name:

@@ -140,9 +140,15 @@ def _check(args: argparse.Namespace) -> None:
     option = next((name for name, given in wants.items() if given), "")
     if option and not args.data:
         raise UsageError(f"{option} needs samples: --data FOLDER, FILE or `recorded`")
-    if args.unstructured and args.by == "reconstruction":
+    if args.unstructured:
+        _check_unstructured(args)
+
+
+def _check_unstructured(args: argparse.Namespace) -> None:
+    """UsageError for options that are for channels."""
+    if args.by == "reconstruction":
         raise UsageError("--by reconstruction is for channels; single weights go by magnitude or gradients")
-    if args.unstructured and args.of == "multiplications":
+    if args.of == "multiplications":
         raise UsageError("--of multiplications is for channels: a weight of 0 is multiplied like any other")
 
 

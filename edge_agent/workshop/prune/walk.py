@@ -35,8 +35,7 @@ def walk(graphs: Sequence[PruneGraph], feeds: Feeds, visit: Visit, say: Say, wha
     `visit` is called before the last network runs a node, and may change that network's constants of it.
     """
     count = len(graphs[0].nodes)
-    last = {name: number for number, node in enumerate(graphs[0].nodes) for name in node.input}
-    last.update(dict.fromkeys(graphs[0].outputs, count))
+    last = {**graphs[0].last_reads(), **dict.fromkeys(graphs[0].outputs, count)}
     live: list[Live] = [{name: [feed[name] for feed in feeds] for name in graph.inputs} for graph in graphs]
     for number in range(count):
         for graph, tensors in zip(graphs[:-1], live, strict=False):
@@ -59,7 +58,7 @@ def _forget(live: list[Live], names: list[str]) -> None:
 def _run(graph: PruneGraph, number: int, live: Live, samples: int) -> Live:
     """One node on every sample."""
     node = graph.nodes[number]
-    fed = [name for name in dict.fromkeys(node.input) if name and name not in graph.values]
+    fed = graph.fed(node)
     outputs = [name for name in node.output if name]
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
