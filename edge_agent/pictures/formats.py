@@ -36,7 +36,7 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(b"BM"):
             width, height = _two("<ii", data, 18)
             return abs(width), abs(height)
-        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        if data.startswith(b"RIFF"):
             return _webp_size(data)
         if data.startswith((b"II*\0", b"MM\0*")):
             sides = _directory(data, 0, (256, 257))
@@ -59,7 +59,6 @@ def _two(layout: str, data: bytes, at: int) -> tuple[int, int]:
 
 
 # ── JPEG: ISO/IEC 10918-1, B.1 and B.2 ──────────────────────────────────────────────────────────────────────
-
 
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -84,22 +83,29 @@ class JpegFrame(msgspec.Struct, frozen=True):
 
 def jpeg_frame(data: bytes | bytearray) -> JpegFrame | None:
     """The header of a JPEG up to its first scan; None where it is none, or ends before that."""
-    at, frame, orientation = 2, None, UPRIGHT
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker in WITHOUT_BODY:
-            at += 1 if marker == 0xFF else 2
-            continue
+    frame, orientation = None, UPRIGHT
+    for marker, at, body in _segments(data):
         if marker == START_OF_SCAN:
             return msgspec.structs.replace(frame, orientation=orientation, scan=at) if frame else None
-        body = bytes(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
         if marker in START_OF_FRAME and len(body) >= 6:
             height, width = _two(">HH", body, 1)
             frame = JpegFrame(width, height, marker in PROGRESSIVE, body[6 : 6 + 3 * body[5] : 3], UPRIGHT, 0)
         elif marker == 0xE1 and body.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(body[6:])
-        at += 4 + len(body)
     return None
+
+
+def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, bytes]]:
+    """(marker, its offset, its content) of what has a content, up to the first scan's bytes."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker in WITHOUT_BODY:
+            at += 1 if marker == 0xFF else 2
+            continue
+        body = bytes(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
+        yield marker, at, body
+        at += 4 + len(body)
 
 
 def jpeg_scans(data: bytes, frame: JpegFrame) -> tuple[int, bool]:
@@ -194,7 +200,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     """RFC 9649, sections 2.5 to 2.7."""
-    kind = data[12:16]
+    kind = data[12:16] if data[8:12] == b"WEBP" else b""
     if kind == b"VP8X":
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if kind == b"VP8L":
@@ -250,10 +256,9 @@ def avif_turns(data: bytes) -> list[tuple[bytes, int]]:
         turns = []
         for index in _properties_of(data, parts[b"ipma"][0], primary):
             kind, (at, _) = all_of_it[index - 1]
-            if kind == b"irot":
-                turns.append((kind, data[at] & 3))
-            elif kind == b"imir":
-                turns.append((kind, data[at] & 1))
+            bits = {b"irot": 3, b"imir": 1}.get(kind)
+            if bits:
+                turns.append((kind, data[at] & bits))
     except (KeyError, IndexError, struct.error):
         return []
     return turns

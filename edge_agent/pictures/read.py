@@ -153,11 +153,7 @@ def decode(data: bytes, limits: Limits = FILES) -> Pixels:
     if data.startswith(PNG):
         return _by_cv2(formats.png_core(data))
     if formats.is_avif(data):
-        # cv2 knows nothing of its turns; should that change, it is to leave them to us
-        image = _by_cv2(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        for kind, by in formats.avif_turns(data):
-            image = np.rot90(image, by) if kind == b"irot" else np.flip(image, by)
-        return np.ascontiguousarray(image)
+        return _avif(data)
     return _by_cv2(data)
 
 
@@ -183,6 +179,14 @@ def _by_cv2(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Pixels:
     return bgr(image)
 
 
+def _avif(data: bytes) -> Pixels:
+    """cv2 knows nothing of its turns; should that change, it is to leave them to us."""
+    image = _by_cv2(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    for kind, by in formats.avif_turns(data):
+        image = np.rot90(image, by) if kind == b"irot" else np.flip(image, by)
+    return np.ascontiguousarray(image)
+
+
 def _jpeg(data: bytes, limits: Limits) -> Pixels:
     """A JPEG. libjpeg goes on where data is missing and only warns: its warnings count here.
 
@@ -202,12 +206,17 @@ def _jpeg(data: bytes, limits: Limits) -> Pixels:
     image, odd = _strictly(ended)
     if image is not None:
         return _turned(image, frame.orientation)
+    return _in_spite_of(odd, ended, frame.orientation, ended is not data)
+
+
+def _in_spite_of(odd: str, ended: bytes, orientation: int, is_cut: bool) -> Pixels:
+    """A JPEG with a warning that does no harm; InputError for any other. `is_cut`: it had no end."""
     extra = re.search(r"(\d+) extraneous bytes before marker 0xd", odd)
     if (extra and int(extra[1]) <= PADDING) or "SOS parameters" in odd:
-        return _turned(simplejpeg.decode_jpeg(ended, "BGR", strict=False), frame.orientation)
+        return _turned(simplejpeg.decode_jpeg(ended, "BGR", strict=False), orientation)
     if any(words in odd for words in ODD_HEADERS):
         return _by_cv2(ended)
-    if ended is not data:
+    if is_cut:
         raise InputError(CUT)
     raise InputError(f"is cut off or damaged ({odd.removeprefix('Corrupt JPEG data: ')})")
 
