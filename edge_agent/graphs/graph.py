@@ -76,31 +76,37 @@ def leading(graph: FileGraph, name: str) -> Leading:
         if len(users) != 1 or not users[0].outputs:
             return replace(lead, layer=users[0].op if users else "")
         (node,) = users
-        if node.op in AFFINE:
-            step = _affine(graph, lead, node, name)
-            if step is None:
-                return lead
-            lead = step
-        elif node.op == "Transpose":
-            lead = replace(lead, perm=node.ints, ops=(*lead.ops, f"Transpose {list(node.ints)}"))
-        elif node.op == "Gather" and constant(graph, node.inputs[-1]) == (2.0, 1.0, 0.0):
-            turned = replace(lead, flips=not lead.flips, gain=lead.gain[::-1], offset=lead.offset[::-1])
-            lead = replace(turned, ops=(*lead.ops, "Gather 2, 1, 0"))
-        elif node.op not in THROUGH:
-            return replace(lead, layer=node.op)
-        name = node.outputs[0]
+        step = _step(graph, lead, node, name)
+        if step is None:
+            return lead
+        lead, name = step, node.outputs[0]
+        if lead.layer:
+            return lead
     return lead
+
+
+def _step(graph: FileGraph, lead: Leading, node: FileNode, name: str) -> Leading | None:
+    """What is done up to and with a `node` that takes `name`, the layer named where it is one; None where it cannot be
+    followed.
+    """
+    if node.op in THROUGH:
+        return lead
+    if node.op in AFFINE:
+        return _affine(graph, lead, node, name)
+    if node.op == "Transpose":
+        return replace(lead, perm=node.ints, ops=(*lead.ops, f"Transpose {list(node.ints)}"))
+    if node.op == "Gather" and constant(graph, node.inputs[-1]) == (2.0, 1.0, 0.0):
+        turned = replace(lead, flips=not lead.flips, gain=lead.gain[::-1], offset=lead.offset[::-1])
+        return replace(turned, ops=(*lead.ops, "Gather 2, 1, 0"))
+    return replace(lead, layer=node.op)
 
 
 def _affine(graph: FileGraph, lead: Leading, node: FileNode, name: str) -> Leading | None:
     """What is done up to and with a `node` that adds to `name` or multiplies it; None where that is not by constants,
     or divides by it.
     """
-    other = [constant(graph, n) for n in node.inputs if n != name]
-    if len(other) != 1 or len(other[0]) not in (1, 3):
-        return None
-    (by,), first = other, node.inputs[0] == name
-    if node.op == "Div" and (0 in by or not first):
+    by, first = _beside(graph, node, name), node.inputs[0] == name
+    if not by or (node.op == "Div" and (0 in by or not first)):
         return None
     gain, offset = lead.gain, lead.offset
     if node.op == "Sub" and not first:
@@ -111,6 +117,12 @@ def _affine(graph: FileGraph, lead: Leading, node: FileNode, name: str) -> Leadi
         offset = _each(offset, by, node.op)
     said = f"{node.op} {', '.join(f'{v:.6g}' for v in by)}"
     return replace(lead, ops=(*lead.ops, said), gain=gain, offset=offset)
+
+
+def _beside(graph: FileGraph, node: FileNode, name: str) -> tuple[float, ...]:
+    """The one constant beside `name`, one number or one a channel; () where there is none."""
+    others = [constant(graph, other) for other in node.inputs if other != name]
+    return others[0] if len(others) == 1 and len(others[0]) in (1, 3) else ()
 
 
 CALCULATES: dict[str, Callable[[float, float], float]] = {
@@ -185,19 +197,21 @@ def embedding(graph: FileGraph, name: str) -> tuple[int, int] | None:
     """(words, width) of the table in which the token ids of input `name` are looked up."""
     names = {name}
     for node in graph.nodes:
-        taken = names & set(node.inputs)
-        if node.op in ("Cast", "Identity", "Reshape", "Clip", "Max") and taken:
+        if not names & set(node.inputs):
+            continue
+        if node.op in ("Cast", "Identity", "Reshape", "Clip", "Max"):
             names |= set(node.outputs)
-        elif node.op == "Gather" and len(node.inputs) > 1 and taken:
-            table = next((n for n in node.inputs[:2] if n not in names), "")
-            shape = graph.shapes.get(table) or _table(graph, table)
+        elif node.op == "Gather" and len(node.inputs) > 1:
+            shape = _table(graph, next((n for n in node.inputs[:2] if n not in names), ""))
             if len(shape) == 2 and shape[0] > 2:
                 return shape[0], shape[1]
     return None
 
 
 def _table(graph: FileGraph, name: str) -> tuple[int, ...]:
-    """Dimensions of a table behind a Cast or a DequantizeLinear."""
+    """Dimensions of a table, a Cast or a DequantizeLinear before it looked through."""
+    if shape := graph.shapes.get(name):
+        return shape
     for node in graph.nodes:
         if name in node.outputs and node.inputs:
             return graph.shapes.get(node.inputs[0], ())
