@@ -41,8 +41,8 @@ def dynamic(path: Path, out: Path) -> int:
         graph = Graph(path)
         if graph.opset < LEAST_OPSET:
             return 0
-        found = [(n, held) for n in graph.nodes if n.op == "MatMul" and (held := _widened(graph, n.inputs[1], 1))]
-        tables = [(n, held) for n in graph.nodes if _is_lookup(n) and (held := _widened(graph, n.inputs[0], 0))]
+        found = _with_weights(graph, [node for node in graph.nodes if node.op == "MatMul"], 1)
+        tables = _with_weights(graph, [node for node in graph.nodes if _is_lookup(node)], 0)
     if not found:
         return 0
     quantized: dict[str, tuple[str, ...]] = {}
@@ -92,18 +92,26 @@ def _is_lookup(node: Node) -> bool:
     return node.op == "Gather" and node.one("axis", 0) == 0
 
 
+def _with_weights(graph: Graph, nodes: list[Node], at: int) -> list[tuple[Node, Widened]]:
+    """Those of the nodes whose input `at` is widened weights, each with these; their scale is of that axis, too."""
+    return [(node, held) for node in nodes if (held := _widened(graph, node.inputs[at], at))]
+
+
 def _widened(graph: Graph, name: str, axis: int) -> Widened | None:
     """The weights that `name` is the product of, their scale one or one for each index of `axis`; or None."""
     last = graph.maker(name)
     if last is None or last.rest:
         return None
     held = _dequantized(graph, last, axis) if last.op == "DequantizeLinear" else _multiplied(graph, last)
-    if held is None:
-        return None
+    return held if held is not None and _fits(graph, held, axis, last.op) else None
+
+
+def _fits(graph: Graph, held: Widened, axis: int, op: str) -> bool:
+    """Whether these are int8 (K, N), and the scale float32 of a shape that goes with them."""
     small, steps = graph.tensors.get(held.weight), graph.tensors.get(held.scale)
     if small is None or steps is None or small.dtype != np.int8 or small.ndim != 2 or steps.dtype != np.float32:
-        return None
-    return held if steps.shape in _shapes(small, axis, last.op) else None
+        return False
+    return steps.shape in _shapes(small, axis, op)
 
 
 def _shapes(weight: Array, axis: int, op: str) -> set[tuple[int, ...]]:

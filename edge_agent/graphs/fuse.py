@@ -51,15 +51,22 @@ def fuse(path: Path, out: Path) -> str:
         graph = Graph(path)
         masks = [name for name in graph.given if "mask" in name.lower()]
         mask = graph.fresh("attention/mask") if masks else ""
-        count = sum([_attend(graph, node, mask) for node in graph.nodes if node.op == "Softmax"])
-        counts = {"attention": count, "GELU": sum([_gelu(graph, node) for node in graph.nodes if node.op == "Erf"])}
+        counts = _fused(graph, mask)
     if any(counts.values()):
-        if masks and count:
+        if masks and counts["attention"]:
             graph.nodes.insert(0, Node("Cast", (masks[0],), (mask,), {"to": TensorProto.INT32}))
         graph.imported[DOMAIN] = 1
         graph.drop_unused()
         graph.write(out)
     return ", ".join(f"{count} of {what}" for what, count in counts.items() if count)
+
+
+def _fused(graph: Graph, mask: str) -> dict[str, int]:
+    """Put one operator in the place of each pattern: how many of each. `mask`: which tokens count, "" for all."""
+    return {
+        "attention": sum([_attend(graph, node, mask) for node in graph.nodes if node.op == "Softmax"]),
+        "GELU": sum([_gelu(graph, node) for node in graph.nodes if node.op == "Erf"]),
+    }
 
 
 def _attend(graph: Graph, softmax: Node, mask: str) -> bool:
@@ -155,8 +162,8 @@ def _projection(graph: Graph, name: str) -> _Projection | None:
     node, shape = _behind(graph, name)
     if node is None or node.op != "Add" or len(held := _held(graph, node)) != 1:
         return None
-    bias, scaled = graph.tensors[held[0]], graph.maker(_made(graph, node)[0])
-    product, step = _operands(graph, scaled) if scaled is not None and scaled.op == "Mul" else (None, None)
+    bias = graph.tensors[held[0]]
+    product, step = _operands(graph, graph.maker(_made(graph, node)[0]))
     if product is None or step is None or not _is_int8(graph, product):
         return None
     weight, scale = graph.tensors[product.inputs[1]], graph.tensors[_held(graph, step)[0]]
@@ -189,8 +196,10 @@ def _made(graph: Graph, node: Node) -> list[str]:
     return [name for name in node.inputs if name not in graph.tensors]
 
 
-def _operands(graph: Graph, scaled: Node) -> tuple[Node | None, Node | None]:
+def _operands(graph: Graph, scaled: Node | None) -> tuple[Node | None, Node | None]:
     """What a Mul multiplies: the product of integers behind a Cast, and the Mul of what was measured and a constant."""
+    if scaled is None or scaled.op != "Mul":
+        return None, None
     made = {node.op: node for name in scaled.inputs if (node := graph.maker(name)) is not None}
     cast, step = made.get("Cast"), made.get("Mul")
     if step is not None and (len(_held(graph, step)), len(_made(graph, step))) != (1, 1):

@@ -84,11 +84,17 @@ def every_second(graph: Graph, name: str) -> tuple[str, int, int] | None:
     """The picture of which `name` is every second row and column, and the first of them; None where it is not."""
     starts: dict[int, int] = {}
     while (node := graph.maker(name)) is not None and node.op == "Slice" and len(node.inputs) == 5:
-        if any(given not in graph.tensors for given in node.inputs[1:]):
-            return None
-        for start, _, axis, step in zip(*(graph.tensors[given].tolist() for given in node.inputs[1:]), strict=True):
+        for start, axis, step in _slices(graph, node):
             if step != 2 or axis in starts or start not in (0, 1):
                 return None
             starts[axis] = start
         name = node.inputs[0]
     return (name, starts[2], starts[3]) if set(starts) == {2, 3} else None
+
+
+def _slices(graph: Graph, node: Node) -> list[tuple[int, int, int]]:
+    """(start, axis, step) of each axis that a Slice cuts; a step of 0 where that is not known."""
+    if any(given not in graph.tensors for given in node.inputs[1:]):
+        return [(0, 0, 0)]
+    rows = zip(*(graph.tensors[given].tolist() for given in node.inputs[1:]), strict=True)
+    return [(start, axis, step) for start, _, axis, step in rows]

@@ -130,14 +130,11 @@ def focus(graph: Graph) -> int:
     """Every second pixel joined, convolution -> a convolution of twice the kernel, stride and padding."""
     found = 0
     for first, convs in _joins(graph):
-        places = [place for name in first.inputs if (place := patterns.every_second(graph, name)) is not None]
-        sources = {name for name, _, _ in places}
-        if len(convs) != 1 or len(places) != 4 or len(first.inputs) != 4 or len(sources) != 1:
+        source, places = _quarters(graph, first)
+        if len(convs) != 1 or source not in graph.given or not patterns.is_dense(graph, convs[0]):
             continue
-        (conv,), (source,) = convs, sources
-        if not patterns.is_dense(graph, conv) or source not in graph.given:
-            continue
-        weight = _doubled(graph.tensors[conv.inputs[1]], [(row, column) for _, row, column in places])
+        (conv,) = convs
+        weight = _doubled(graph.tensors[conv.inputs[1]], places)
         ints: dict[str, int | list[int]] = {
             "kernel_shape": [*weight.shape[2:]],
             "pads": [2 * pad for pad in conv.some("pads", [0] * 4)],
@@ -149,6 +146,17 @@ def focus(graph: Graph) -> int:
         graph.drop_unused()
         found += 1
     return found
+
+
+def _quarters(graph: Graph, join: Node) -> tuple[str, list[tuple[int, int]]]:
+    """The picture that is joined from four times every second pixel of it, and the first row and column of each time;
+    "" for anything else that is joined.
+    """
+    places = [place for name in join.inputs if (place := patterns.every_second(graph, name)) is not None]
+    sources = {name for name, _, _ in places}
+    if len(places) != 4 or len(join.inputs) != 4 or len(sources) != 1:
+        return "", []
+    return sources.pop(), [(row, column) for _, row, column in places]
 
 
 def _doubled(weight: Array, places: list[tuple[int, int]]) -> Array:
