@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.events import Event, GapEvent
-from edge_agent.outbox import segments
-from edge_agent.outbox.segments import Segment, SegmentRead
+from edge_agent.outbox import records, segments
+from edge_agent.outbox.records import SegmentRead
+from edge_agent.outbox.segments import Segment
 
 AGENT = "agent"
 """the pipeline that gap events stand under"""
@@ -36,7 +38,7 @@ class Entry:
         """As it stands in a segment: u8 length and name of the pipeline, i64 mark (-1: none), the event."""
         name = self.pipeline.encode()
         mark = (-1 if self.mark is None else self.mark).to_bytes(8, "little", signed=True)
-        return segments.pack(self.seq, bytes([len(name)]) + name + mark + self.payload)
+        return records.pack(self.seq, bytes([len(name)]) + name + mark + self.payload)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +127,7 @@ def preface(seq: int, marks: dict[str, int], before: Segment | None) -> Preface:
         return Preface(seq, marks)
     runs = zlib.compress(msgspec.msgpack.encode(before.numbers))
     # many small runs would make it too long for a record; it is then told as one
-    return Preface(seq, marks, before.first, before.count, runs if len(runs) < segments.LONGEST // 2 else b"")
+    return Preface(seq, marks, before.first, before.count, runs if len(runs) < records.LONGEST // 2 else b"")
 
 
 def preface_of(path: Path) -> Preface | None:
@@ -171,6 +173,17 @@ class Queue:
     def unread(self) -> bool:
         """Whether the reader has something before it."""
         return any(s.offset < s.size for s in self.segments)
+
+    def note_written(self, now: float) -> None:
+        """Something was written at `now`, monotonic, that the disk is to confirm yet."""
+        if not self.dirty:
+            self.dirty, self.since = True, now
+
+    def confirm(self) -> None:
+        """Have the disk confirm what was written to the last segment. Raises OSError."""
+        if self.dirty and self.segments:
+            os.fdatasync(self.segments[-1].fd)
+            self.dirty = False
 
     def around(self, first: int, last: int) -> list[Segment]:
         """The segments that may hold a seq from `first` to `last`."""

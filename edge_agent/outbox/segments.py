@@ -1,14 +1,9 @@
 """Files of checksummed records.
 
-A segment is a header and then records, appended and never changed::
-
-    header   8 bytes "EDGELOG1", u64 epoch
-    record   4 bytes marker, u32 length of the body, u64 seq, u32 CRC-32 of (length, seq, body), body
-
-All little-endian. The first record, of seq 0, is no event but what the store knew when the segment was begun (see
-entries.Preface). A reader that meets a bad record looks for the next marker whose record checks out, so damage costs
-what was hit and nothing behind it. Beside each segment, NAME.ack lists the seqs that need not be sent again (u64 seq,
-u32 CRC-32 each); a bad entry there costs a duplicate, never an event.
+A segment is a header (8 bytes "EDGELOG1", u64 epoch) and then records (see records.py), appended and never changed. All
+little-endian. The first record, of seq 0, is no event but what the store knew when the segment was begun (see
+entries.Preface). Beside each segment, NAME.ack lists the seqs that need not be sent again (u64 seq, u32 CRC-32 each); a
+bad entry there costs a duplicate, never an event.
 """
 
 from __future__ import annotations
@@ -23,62 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.files import write_all
+from edge_agent.outbox.records import LONGEST, RECORD, SegmentRead, pack, parse
 
 MAGIC = b"EDGELOG1"
 HEADER = struct.Struct("<8sQ")
-MARKER = b"\xed\x6e\x10\xc5"
-RECORD = struct.Struct("<4sIQI")
-CHECKED = struct.Struct("<IQ")
 ACK = struct.Struct("<QI")
-LONGEST = 256 * 1024
-"""bytes of a body; anything longer is damage"""
 CHUNK = 64 * 1024
-
-
-def pack(seq: int, body: bytes) -> bytes:
-    """One record as it stands in the file."""
-    crc = zlib.crc32(body, zlib.crc32(CHECKED.pack(len(body), seq)))
-    return RECORD.pack(MARKER, len(body), seq, crc) + body
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRead:
-    """One step of reading: a record, or a stretch of damage (`body` None)."""
-
-    seq: int
-    """of damage: the highest one read before it in its segment, 0 where that is not known"""
-    body: bytes | None
-    end: int
-    """offset in `data` behind it"""
-
-
-def parse(data: bytes, final: bool, at: int = 0) -> Iterator[SegmentRead]:
-    """The records in `data` from `at` on; what cannot be one is yielded as damage.
-
-    `final` says that nothing follows, so that a record cut short is damage too; else parsing stops before it.
-    """
-    while at < len(data):
-        damage = at
-        while True:
-            at = data.find(MARKER, at)
-            if at < 0 or at + RECORD.size > len(data):
-                at = len(data) if final else max(damage, len(data) - RECORD.size if at < 0 else at)
-                break
-            _, length, seq, crc = RECORD.unpack_from(data, at)
-            end = at + RECORD.size + length
-            if length <= LONGEST and end > len(data) and not final:
-                break
-            body = data[at + RECORD.size : end]
-            if len(body) == length and zlib.crc32(body, zlib.crc32(CHECKED.pack(length, seq))) == crc:
-                if damage < at:
-                    yield SegmentRead(0, None, at)
-                yield SegmentRead(seq, body, end)
-                at = damage = end
-                continue
-            at += 1
-        if damage < at:
-            yield SegmentRead(0, None, at)
-        return
 
 
 @dataclass(slots=True)
@@ -124,9 +69,14 @@ class Segment:
         return max(0, self.count - (self.ack_size + len(self.to_note)) // ACK.size)
 
     @property
+    def used_up(self) -> bool:
+        """All that it holds was read and acknowledged."""
+        return self.offset >= self.size and not self.outstanding
+
+    @property
     def finished(self) -> bool:
-        """All that it held was read and acknowledged."""
-        return self.sealed and self.offset >= self.size and not self.outstanding
+        """It is used up, and nothing more is appended."""
+        return self.sealed and self.used_up
 
     @property
     def written(self) -> float:

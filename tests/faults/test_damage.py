@@ -19,6 +19,7 @@ from edge_agent.events import TextEvent
 from edge_agent.outbox import segments
 from edge_agent.outbox.entries import Record
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.outbox.records import RECORD, SegmentRead
 from edge_agent.outbox.segments import HEADER, Segment
 from tests.faults.record import MAX_BYTES, settle
 from tests.faults.test_power_cut import declared, drain
@@ -78,9 +79,9 @@ def fill(path: Path, seed: int, ended: str) -> Store:
         shutil.copytree(path, copy)
     extents: dict[str, list[tuple[int, int, int]]] = {}
     for log in copy.glob("*.log"):
-        at, extents[log.name] = HEADER.size + segments.RECORD.size + len(segments.head(log)[1]), []
+        at, extents[log.name] = HEADER.size + RECORD.size + len(segments.head(log)[1]), []
         for item in segments.scan(Segment(log, 0, log.stat().st_size)):
-            begin, at = at, at + segments.RECORD.size + len(item.body or b"")
+            begin, at = at, at + RECORD.size + len(item.body or b"")
             extents[log.name].append((item.seq, begin, at))
     return Store(copy, done, last, marks, epoch, extents)
 
@@ -288,7 +289,7 @@ def test_marks_that_are_gone_are_found_in_few_segments(tmp_path: Path, monkeypat
     read: list[Path] = []
     real = segments.scan
 
-    def scan(segment: Segment) -> Iterator[segments.SegmentRead]:
+    def scan(segment: Segment) -> Iterator[SegmentRead]:
         read.append(segment.path)
         return real(segment)
 

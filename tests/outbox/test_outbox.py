@@ -22,9 +22,10 @@ from edge_agent import files
 from edge_agent.errors import StoreError
 from edge_agent.events import AnyEvent, Encoding, GapEvent, TextEvent
 from edge_agent.link.acks import ACK_WINDOW, Acks
-from edge_agent.outbox import committer, numbering, recovery, segments, waiting
+from edge_agent.outbox import committer, numbering, recovery, waiting
 from edge_agent.outbox.entries import Record
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.outbox.records import pack, parse
 
 
 def event(text: str = "x") -> TextEvent:
@@ -382,8 +383,8 @@ def test_a_file_where_the_store_should_be(tmp_path: Path) -> None:
 def test_parse_resyncs_inside_random_bytes() -> None:
     rng = random.Random(1)
     records = [(i, rng.randbytes(rng.randrange(1, 200))) for i in range(1, 40)]
-    blob = b"".join(rng.randbytes(rng.randrange(30)) + segments.pack(seq, body) for seq, body in records)
-    found = [(r.seq, r.body) for r in segments.parse(blob, final=True) if r.body is not None]
+    blob = b"".join(rng.randbytes(rng.randrange(30)) + pack(seq, body) for seq, body in records)
+    found = [(r.seq, r.body) for r in parse(blob, final=True) if r.body is not None]
     assert found == records
 
 
