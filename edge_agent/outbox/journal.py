@@ -115,30 +115,19 @@ class Journal:
             self.numbers.reserve(entries[-1].seq)
         queue, blob = self.queues[kind], b"".join(item.packed() for item in entries)
         active = queue.active
-        if active is not None and active.size > active.begin and self._full(active, len(blob)):
-            if queue.dirty:
-                os.fdatasync(active.fd)
-                queue.dirty = False
+        if active is not None and self._full(active, len(blob)):
+            queue.confirm()
             with self.lock:
                 active.sealed = True
                 active.close_records()
             active = None
         if fresh := active is None:
-            before = queue.segments[-1] if queue.segments else None
-            head = preface(self._saved.seq, self._saved.marks, before).packed()
-            active = segments.create(self.path, kind, entries[0].seq, self.epoch, head)
-            files.sync(self.path)
-            with self.lock:
-                queue.segments.append(active)
-                if before is not None:  # told by the preface now
-                    before.numbers = []
+            active = self._begin(queue, entries[0].seq)
         files.write_all(active.fd, blob)
-        if not queue.dirty:
-            queue.dirty, queue.since = True, time.monotonic()
+        queue.note_written(time.monotonic())
         try:
             if kind == "alert":
-                os.fdatasync(active.fd)
-                queue.dirty = False
+                queue.confirm()
         except OSError:  # what it holds behind its size is uncertain, and will be written again, elsewhere
             with self.lock:
                 active.sealed = True
@@ -153,13 +142,27 @@ class Journal:
         if fresh:
             self._save_if_possible()
 
+    def _begin(self, queue: Queue, first: int) -> Segment:
+        """A new segment behind the others of its class, whose preface tells of the one before it."""
+        before = queue.segments[-1] if queue.segments else None
+        head = preface(self._saved.seq, self._saved.marks, before).packed()
+        fresh = segments.create(self.path, queue.kind, first, self.epoch, head)
+        files.sync(self.path)
+        with self.lock:
+            queue.segments.append(fresh)
+            if before is not None:  # told by the preface now
+                before.numbers = []
+        return fresh
+
     def keep_mark(self, item: Entry) -> None:
         """Where its pipeline's source resumes, now that this event is kept, or has arrived; the latest one counts."""
         if item.mark is not None and item.seq > self._marked.get(item.pipeline, 0):
             self.marks[item.pipeline], self._marked[item.pipeline] = item.mark, item.seq
 
     def _full(self, segment: Segment, more: int) -> bool:
-        """Whether a segment has its share: of the quotas, and of the expiry, so that what goes goes in small parts."""
+        """Whether one with events has its share of the quotas and the expiry, so that what goes goes in small parts."""
+        if segment.size <= segment.begin:
+            return False
         aged = self.expire_hours and time.time() - segment.began > 3600 * self.expire_hours / 16
         return segment.size + more > self.segment_bytes or segment.count >= self.segment_events or bool(aged)
 
@@ -204,7 +207,7 @@ class Journal:
     def _delete_finished(self, queue: Queue) -> None:
         with self.lock:
             active = queue.active
-            if active is not None and active.offset >= active.size > 64 * 1024 and not active.outstanding:
+            if active is not None and active.size > 64 * 1024 and active.used_up:
                 active.sealed = True
                 queue.dirty = False
             finished = [s for s in queue.segments if s.finished]
@@ -232,14 +235,14 @@ class Journal:
         synced = False
         for queue in self.queues.values():
             active = queue.active
-            if queue.dirty and active is not None and (now or active.offset < active.size or active.outstanding):
+            if queue.dirty and active is not None and (now or not active.used_up):
                 if not now and time.monotonic() - queue.since < SYNC_EVERY:
                     continue
                 os.fdatasync(active.fd)
                 synced = True
             queue.dirty = False
-        if self.numbers.mark.state == OPEN and self.numbers.mark.confirmed < self.numbers.mark.last and not self.dirty:
-            self.numbers.note(confirmed=self.numbers.mark.last)
+        if not self.dirty:
+            self.numbers.confirm()
         if synced:
             self.numbers.sync()
 
@@ -251,23 +254,25 @@ class Journal:
     def save_marks(self, closing: bool = False) -> None:
         """Keep the marks of events whose segments are about to go, and which segments there are."""
         with self.lock:
-            live = {
-                kind: [(s.first, s.size if closing or s.sealed else 0, s.count) for s in queue.segments]
-                for kind, queue in self.queues.items()
-            }
-            newest = {kind: queue.segments[-1].numbers for kind, queue in self.queues.items() if queue.segments}
-            now = Marks(self.numbers.mark.last, dict(self.marks), live, newest if closing else {})
+            now = self._marks_now(closing)
         if now == self._saved and self.numbers.mark.listed:
             return
         for queue in self.queues.values():  # a mark must not outlive its event
-            if queue.dirty and queue.segments:
-                os.fdatasync(queue.segments[-1].fd)
-                queue.dirty = False
+            queue.confirm()
         marks.save(self.path, now)
         files.sync(self.path)
         self._saved = now
         if not self.numbers.mark.listed and not self.lost:
             self.numbers.note(listed=1)
+
+    def _marks_now(self, closing: bool) -> Marks:
+        """What is to be saved; asked for under the lock."""
+        live = {
+            kind: [(s.first, s.size if closing or s.sealed else 0, s.count) for s in queue.segments]
+            for kind, queue in self.queues.items()
+        }
+        newest = {kind: queue.segments[-1].numbers for kind, queue in self.queues.items() if queue.segments}
+        return Marks(self.numbers.mark.last, dict(self.marks), live, newest if closing else {})
 
     def _save_if_possible(self) -> None:
         """Unsaved, a crash would have lines read twice; but what is sent must go, or a full disk never gets room."""

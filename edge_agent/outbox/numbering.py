@@ -200,6 +200,11 @@ class Numbers:
             forget_aside(self._path)
             self._aside = False
 
+    def confirm(self) -> None:
+        """Note that the disk has confirmed all events, where the store is open and that is news."""
+        if self.mark.state == OPEN and self.mark.confirmed < self.mark.last:
+            self.note(confirmed=self.mark.last)
+
     def sync(self) -> None:
         """Have the disk confirm the mark."""
         os.fdatasync(self._fd)
