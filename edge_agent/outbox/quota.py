@@ -51,24 +51,24 @@ def make_room(journal: Journal, held: set[int], decode: Callable[[bytes], Event]
             gone = [entry(item, queue.kind) for item in rest if item.body is not None and item.seq not in held]
             numbers = set[int]()
             if len(rest) > sum(item.body is not None for item in rest):  # what is damaged cannot be told one by one
-                following = [s.first for s in queue.segments if s.first > segment.first]
-                last = min(following, default=max(journal.opened_at, queue.last) + 1) - 1
-                first = max(queue.before + 1, segment.first)
-                known = journal.queues.on_disk(first, last) | journal.told | (segment.acked or set()) | held
-                numbers = set(range(first, last + 1)) - known
-                queue.before = max(queue.before, last)
+                numbers = _damaged(journal, queue, segment) - held
             queue.segments.remove(segment)
         going.append((segment, declaration(gone, why, decode, numbers) if gone or numbers else None))
     return going
 
 
+def _damaged(journal: Journal, queue: Queue, segment: Segment) -> set[int]:
+    """The numbers that the damage in a segment may hold; the reader is not to declare them again."""
+    following = [s.first for s in queue.segments if s.first > segment.first]
+    last = min(following, default=max(journal.opened_at, queue.last) + 1) - 1
+    first = max(queue.before + 1, segment.first)
+    queue.before = max(queue.before, last)
+    return set(range(first, last + 1)) - journal.queues.on_disk(first, last) - journal.told - (segment.acked or set())
+
+
 def _victim(journal: Journal) -> tuple[Queue, Segment, str] | None:
     """The segment that goes next, and why; None while everything may stay."""
-    full = ""
-    if journal.size > journal.max_bytes:
-        full = f"{journal.max_bytes} bytes"
-    elif journal.max_events is not None and journal.waiting > journal.max_events:
-        full = f"{journal.max_events} events"
+    full = _exceeded(journal)
     before = time.time() - 3600 * journal.expire_hours if journal.expire_hours else 0.0
     for kind in reversed(QUEUES):
         queue = journal.queues[kind]
@@ -81,3 +81,12 @@ def _victim(journal: Journal) -> tuple[Queue, Segment, str] | None:
                 return queue, segment, f"{kind} that waited longer than {journal.expire_hours:g} hours"
             break
     return None
+
+
+def _exceeded(journal: Journal) -> str:
+    """The quota that the store exceeds; "" while it exceeds none."""
+    if journal.size > journal.max_bytes:
+        return f"{journal.max_bytes} bytes"
+    if journal.max_events is not None and journal.waiting > journal.max_events:
+        return f"{journal.max_events} events"
+    return ""
