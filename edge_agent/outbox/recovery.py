@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_agent.events import KNOWN_TIME
 from edge_agent.outbox import marks, numbering, segments
-from edge_agent.outbox.entries import QUEUES, Lost, Preface, Queues, entry, fill, numbers, preface_of
+from edge_agent.outbox.entries import QUEUES, Lost, Preface, Queue, Queues, entry, fill, numbers, preface_of
 from edge_agent.outbox.marks import Marks
 from edge_agent.outbox.numbering import CLOSED, HOMELESS, RESERVE, Mark
 from edge_agent.outbox.segments import Segment
@@ -57,12 +57,17 @@ def recover(path: Path, queues: Queues) -> Recovered:
     last = max(old.last, top)
     if not saved.seq and not saved.marks:
         saved = _from_prefaces(queues)
+    before = first - 1 if why else last
+    return Recovered(_with_ends(old, queues), last, before, lost, told, saved, _resume(queues, saved, last))
+
+
+def _with_ends(mark: Mark, queues: Queues) -> Mark:
+    """The mark with the highest seq of each class as it is known now."""
     ends = {
-        kind: max([getattr(old, kind), *(run[1] for s in queues[kind].segments[-1:] for run in s.numbers)])
+        kind: max([getattr(mark, kind), *(run[1] for s in queues[kind].segments[-1:] for run in s.numbers)])
         for kind in QUEUES
     }
-    mark = replace(old, **ends)
-    return Recovered(mark, last, first - 1 if why else last, lost, told, saved, _resume(queues, saved, last))
+    return replace(mark, **ends)
 
 
 def _numbers(path: Path, newest: int, epoch: int) -> tuple[Mark, str, int, int]:
@@ -114,23 +119,28 @@ def _newest(queues: Queues, saved: Marks) -> tuple[int, int]:
     """
     newest = epoch = 0
     for queue in queues.values():
-        counts = {first: count for first, _, count in saved.live.get(queue.kind, [])}
         for segment in queue.segments[-1:]:
             fill(segment, queues.numbers(segment))
             newest = max([newest, segment.first - 1, *queues.numbers(segment)])
-        for segment, following in zip(queue.segments, queue.segments[1:], strict=False):
-            if segment.first in counts:
-                segment.count = counts[segment.first]
-                continue
-            told = preface_of(following.path)
-            known = told is not None and told.before == segment.first
-            segment.count = told.count if told and known else len(queues.numbers(segment))
+        _count(queues, queue, saved)
         for segment in queue.segments:
             found, _ = segments.head(segment.path)
             epoch = max(epoch, found)
             if found:
                 break
     return newest, epoch or _new_epoch()
+
+
+def _count(queues: Queues, queue: Queue, saved: Marks) -> None:
+    """Note how many events each segment but the last holds, as marks.json or the segment behind it tells."""
+    counts = {first: count for first, _, count in saved.live.get(queue.kind, [])}
+    for segment, following in zip(queue.segments, queue.segments[1:], strict=False):
+        if segment.first in counts:
+            segment.count = counts[segment.first]
+            continue
+        told = preface_of(following.path)
+        known = told is not None and told.before == segment.first
+        segment.count = told.count if told and known else len(queues.numbers(segment))
 
 
 def _new_epoch() -> int:
@@ -146,6 +156,19 @@ def _gone(path: Path, queues: Queues, saved: Marks, mark: Mark, told: set[int]) 
 
     A power cut may leave one short of what was struck off already; what else it took is known from the mark.
     """
+    for kind, first, following, how in _not_whole(queues, saved, mark):
+        held = _described(queues, saved, kind, first) or set(range(first, following))
+        if not held:
+            continue
+        name = segments.name(kind, first)
+        acked = set(segments.read_acks((path / name).with_suffix(".ack")))
+        missing = sorted(held - queues.on_disk(min(held), max(held)) - acked - told)
+        if missing:
+            yield f"{name} was {how}", missing
+
+
+def _not_whole(queues: Queues, saved: Marks, mark: Mark) -> Iterator[tuple[str, int, int, str]]:
+    """Their class, the numbers that they and those behind them begin with, and what happened to them."""
     power_cut = mark.state != CLOSED and not mark.boot == numbering.boot_id() != CLOCKLESS
     for kind, listed in saved.live.items():
         there = {segment.first: segment for segment in queues[kind].segments}
@@ -153,16 +176,8 @@ def _gone(path: Path, queues: Queues, saved: Marks, mark: Mark, told: set[int]) 
         after = [first for first, _, _ in listed[1:]] + [last + 1]
         for (first, size, _), following in zip(listed, after, strict=False):
             segment = there.get(first)
-            if segment is not None and (power_cut or _is_whole(queues, segment, size, last)):
-                continue
-            held = _described(queues, saved, kind, first) or set(range(first, following))
-            if not held:
-                continue
-            name = segments.name(kind, first)
-            acked = set(segments.read_acks((path / name).with_suffix(".ack")))
-            missing = sorted(held - queues.on_disk(min(held), max(held)) - acked - told)
-            if missing:
-                yield f"{name} was {'cut short' if segment is not None else 'removed'}", missing
+            if segment is None or not (power_cut or _is_whole(queues, segment, size, last)):
+                yield kind, first, following, "cut short" if segment is not None else "removed"
 
 
 def _is_whole(queues: Queues, segment: Segment, size: int, last: int) -> bool:
