@@ -119,6 +119,10 @@ class Committer:
             if mine:
                 self.journal.append(kind, mine)
                 self.waiting.no_longer_pending(mine)
+        self._note_last(batch)
+
+    def _note_last(self, batch: list[Entry]) -> None:
+        """Note how far the numbers went, and whether all of them are on disk."""
         if batch or self.trouble or self.journal.numbers.homeless:
             last = max(self.journal.numbers.mark.last, batch[-1].seq if batch else 0)
             # what is on its way from memory is as little safe as what waits there
