@@ -65,13 +65,19 @@ def size(
     height, width = spec.shape[2:] if order == "NCHW" else spec.shape[1:3]
     if width and height:
         return width, height, "fixed by the input"
-    stated = _numbers(meta.get("imgsz", ""))
-    if len(stated) in (1, 2) and all(1 <= v <= 8192 for v in stated):
-        return int(stated[-1]), int(stated[0]), "the file leaves it open and states imgsz"
+    if stated := _imgsz(meta):
+        return *stated, "the file leaves it open and states imgsz"
     counted = side(outputs)
     cells = ", the rows of its output count these cells" if counted else ""
     usual = counted or DYNAMIC_SIDE
     return width or usual, height or usual, f"the file leaves it open{cells}"
+
+
+def _imgsz(meta: Any) -> tuple[int, int] | None:
+    """Width and height as Ultralytics' exports write them, height first or one number for both."""
+    stated = _numbers(meta.get("imgsz", ""))
+    fits = len(stated) in (1, 2) and all(1 <= v <= 8192 for v in stated)
+    return (int(stated[-1]), int(stated[0])) if fits else None
 
 
 def ways(spec: TensorSpec, graph: FileGraph, family: str, base: dict[str, Any]) -> Ways:
@@ -126,12 +132,15 @@ def _order_of_mean(head: Leading) -> tuple[Channels | None, str]:
         return None, ""
     mean = [-m / g for m, g in zip(means, head.gain * 3, strict=False)]
     unit = 255 if max(mean) > 2 else 1
-    for order, turned in zip(ORDERS.values(), reversed(ORDERS.values()), strict=True):
-        want = IMAGENET_MEAN if order == "RGB" else IMAGENET_MEAN[::-1]
-        if all(abs(m * 255 / unit - w) < 6 for m, w in zip(mean, want, strict=True)):
-            shown = ", ".join(f"{m:.4g}" for m in (mean[::-1] if head.flips else mean))
-            return turned if head.flips else order, f"the graph subtracts ImageNet's mean in that order ({shown})"
+    given = mean[::-1] if head.flips else mean
+    for order, want in MEANS.items():
+        if all(abs(m * 255 / unit - w) < 6 for m, w in zip(given, want, strict=True)):
+            shown = ", ".join(f"{m:.4g}" for m in given)
+            return order, f"the graph subtracts ImageNet's mean in that order ({shown})"
     return None, ""
+
+
+MEANS: dict[Channels, tuple[float, ...]] = {"RGB": IMAGENET_MEAN, "BGR": IMAGENET_MEAN[::-1]}
 
 
 def _own(graph: FileGraph) -> bool:
@@ -167,13 +176,18 @@ def _computed(spec: TensorSpec, head: Leading, start: Input, channels: Channels)
     pairs = list(zip(head.gain * 3, head.offset * 3, strict=False))[:3]
     ranges: tuple[tuple[Range, float], ...] = (("0..255", 255.0), ("0..1", 1.0))
     for kind, top in ranges:
-        ends = [g * x + o for g, o in pairs for x in (0.0, top)]
-        # Caffe's way: the mean is subtracted and nothing divided
-        bare = top == 255 and 0.5 < abs(pairs[0][0]) <= 2 and min(ends) < -50
-        if bare or (0.5 <= max(ends) - min(ends) <= 8 and max(map(abs, ends)) <= 8):
+        if _is_usual(pairs, top):
             done = ", ".join(head.ops)
             return scaled(start, kind, channels), f"the graph begins with {done}, which is meant for {kind}"
     return None
+
+
+def _is_usual(pairs: list[tuple[float, float]], top: float) -> bool:
+    """Whether pixels of 0 to `top` become numbers of a usual size by these gains and offsets."""
+    ends = [g * x + o for g, o in pairs for x in (0.0, top)]
+    # Caffe's way: the mean is subtracted and nothing divided
+    bare = top == 255 and 0.5 < abs(pairs[0][0]) <= 2 and min(ends) < -50
+    return bare or (0.5 <= max(ends) - min(ends) <= 8 and max(map(abs, ends)) <= 8)
 
 
 def _bytes(spec: TensorSpec, graph: FileGraph, start: Input, channels: Channels) -> tuple[Input, str] | None:
@@ -191,7 +205,7 @@ def _bytes(spec: TensorSpec, graph: FileGraph, start: Input, channels: Channels)
     said = f"the input is {dtype if is_integer else 'quantized at once'} and stands for {ends[0]:.4g}..{ends[1]:.4g}"
     # so that the table of what a pixel becomes changes none of them
     filled = msgspec.structs.replace(start, channels=channels, mean=(float(zero - low),) * 3, std=(1 / scale,) * 3)
-    if is_integer and dtype == "uint8":
+    if spec.dtype == "uint8":
         return filled, f"{said}: the pixels themselves go in"
     if kind := _range(*ends):
         return scaled(start, kind, channels), said
