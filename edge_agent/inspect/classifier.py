@@ -30,14 +30,13 @@ def read_classifier(file: ModelFile, kind: kinds.Kind, base: dict[str, Any], rea
         return unserved("it tells no classes apart; serve it with a task of your own (theirpkg.module:attr)")
     if file.last == "Sigmoid":
         return refused("the graph ends in a Sigmoid, so several labels may hold at once, which is not served")
-    shares = _shares(file)
+    shares, why = _shares(file)
     family = kind.family if shares else f"{kind.family}-logits"
-    why = shares or f"the graph ends in {file.last or 'nothing that is known'}: logits come out, a softmax follows"
     stated, where = names.stated(file.graph, file.path)
     named = len(stated) in (kind.classes, kind.classes - 1)
     if stated and not named and (puzzle := names.unfit(where, kind.classes)):
         return refused(puzzle)
-    if not named and (puzzle := kinds.no_classes(file.net, kind, bool(shares))):
+    if not named and (puzzle := kinds.no_classes(file.net, kind, shares)):
         return unserved(puzzle)
     labels, said = names.of_classes(kind.classes, stated, where)
     made = [f"family {family}: {kind.why}, and {why}", *reasons, f"labels: {said}"]
@@ -45,14 +44,14 @@ def read_classifier(file: ModelFile, kind: kinds.Kind, base: dict[str, Any], rea
     return with_input(file, seen, picture.ways(file.net.inputs[0], file.graph, family, base))
 
 
-def _shares(file: ModelFile) -> str:
-    """Why probabilities come out; "" where logits do."""
+def _shares(file: ModelFile) -> tuple[bool, str]:
+    """Whether probabilities come out, or logits; and why."""
     if file.last == "Softmax":
-        return "the graph ends in a Softmax: probabilities come out"
+        return True, "the graph ends in a Softmax: probabilities come out"
     scale = output_scale(file.graph, file.net.outputs[0].name)
     if scale and 0.9 < 256 * scale[0] < 1.1 and scale[1] in (0, -128):
-        return "the output stands for 0..1: probabilities come out"
-    return ""
+        return True, "the output stands for 0..1: probabilities come out"
+    return False, f"the graph ends in {file.last or 'nothing that is known'}: logits come out, a softmax follows"
 
 
 def with_input(file: ModelFile, seen: Seen, ways: picture.Ways) -> Seen:

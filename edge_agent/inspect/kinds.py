@@ -133,12 +133,17 @@ def _per_text(net: Net, table: Table) -> Kind | None:
         return None
     (spec,), where = flat, _where(table)
     n, seen = spec.shape[1] or 0, f"output {spec.name} {shape(spec)}"
-    if n == 2 and any(word in spec.name.lower() for word in ("seq_rel", "nsp", "next")):
+    if n == 2 and _follows(spec.name.lower()):
         return Kind("next-sentence", "bert-nsp", f"{seen}: whether one sentence follows the other ({where})", 2)
     if n and table and n == table[1]:
         return Kind("encode", "bert", f"{seen} is one vector a text, as wide as {where}")
     extra = ", or next sentence: the names do not say" if n == 2 else ""
     return Kind("classify", "bert-classifier", f"{seen}: {n or 'some'} classes for each text{extra} ({where})", n)
+
+
+def _follows(name: str) -> bool:
+    """Whether an output's name says that it tells whether one sentence follows the other."""
+    return any(word in name for word in ("seq_rel", "nsp", "next"))
 
 
 def _norm(graph: FileGraph, name: str) -> bool:

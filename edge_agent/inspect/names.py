@@ -106,7 +106,7 @@ def _of_config(text: str) -> list[str]:
 
 def table(text: str) -> list[str]:
     """Names out of one metadata value: a JSON or Python dict or list, or words with commas; [] when it is none."""
-    found = _parsed(text) if text and len(text) <= MAX_WORDS else None
+    found = _parsed(text)
     if isinstance(found, list | tuple):
         found = dict(enumerate(found))
     if not isinstance(found, dict) or len(found) > MOST:
@@ -118,7 +118,11 @@ def table(text: str) -> list[str]:
 
 
 def _parsed(text: str) -> Any:
-    """The value that a text writes in JSON or Python, or a list of words with commas; None for any other text."""
+    """The value that a text writes in JSON or Python, or a list of words with commas; None for any other text, and for
+    one that is too long.
+    """
+    if not text or len(text) > MAX_WORDS:
+        return None
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)

@@ -166,16 +166,23 @@ def _length(net: Net, found: Tokens, may_try: bool) -> tuple[int, str]:
 
 def _pooling(file: ModelFile) -> tuple[str, str, str]:
     """output:NAME, mean or cls, "" where nothing says; why; and why what the files say cannot be served, else ""."""
-    outputs = file.net.outputs
-    vectors = [spec.name for spec in outputs if len(spec.shape) == 2]
-    named = [name for name in vectors if any(word in name for word in ("embedding", "vector"))]
     configured, odd = _configured(file.path)
-    if named or (vectors and not any(len(spec.shape) == 3 for spec in outputs)):
-        chosen = (named or vectors)[0].split(":")[0]
+    name = _vector(file.net)
+    if name is not None:
+        chosen = name.split(":")[0]
         return f"output:{chosen}", f"output {chosen} is one vector a text", odd
     if configured:
         return configured, "1_Pooling/config.json beside the file says so", odd
     return "", "each token has a vector", odd
+
+
+def _vector(net: Net) -> str | None:
+    """The output that is one vector a text: whose name says so, or any where none has a vector a token."""
+    vectors = [spec.name for spec in net.outputs if len(spec.shape) == 2]
+    named = [name for name in vectors if "embedding" in name or "vector" in name]
+    if not named and any(len(spec.shape) == 3 for spec in net.outputs):
+        return None
+    return next(iter(named or vectors), None)
 
 
 POOLED = {"mean": "mean", "mean_tokens": "mean", "mean_sqrt_len_tokens": "mean", "cls": "cls", "cls_token": "cls"}
