@@ -29,6 +29,8 @@ from edge_agent.workshop.train.bert.intents import atis, intents
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 """(ids, types) (n, L), 0 where nothing stands -> (hidden, embedding)"""
+Embedder = Callable[[list[str]], NDArray[np.float32]]
+"""n texts -> (n, E)"""
 
 
 def session(file: Path) -> onnxruntime.InferenceSession:
@@ -168,12 +170,17 @@ def _quads(text: dict[str, list[list[list[int]]]], dice: np.random.Generator) ->
             for i in range(len(d) - 2):
                 other = documents[others[dice.integers(len(others))]] if others else d
                 near_by = other[dice.integers(len(other))]
-                far = next(
-                    (e for e in [everything[k] for k in dice.integers(len(everything), size=4)] if e is not d), None
-                )
-                stranger = near_by if far is None else far[dice.integers(len(far))]
-                quads.append([d[i], d[i + 1], d[i + 2], near_by, stranger])
+                quads.append([d[i], d[i + 1], d[i + 2], near_by, _stranger(everything, d, near_by, dice)])
     return quads
+
+
+def _stranger(
+    everything: list[list[list[int]]], d: list[list[int]], near_by: list[int], dice: np.random.Generator
+) -> list[int]:
+    """A sentence of another document than `d`; the one near by where four tries find none."""
+    tried = [everything[k] for k in dice.integers(len(everything), size=4)]
+    far = next((e for e in tried if e is not d), None)
+    return near_by if far is None else far[dice.integers(len(far))]
 
 
 def embed(texts: Sequence[str], words: wordpiece.WordPiece, run: Run) -> NDArray[np.float32]:
@@ -206,7 +213,7 @@ def times(texts: Sequence[str], runs: dict[str, Callable[[str], object]]) -> dic
     return {name: float(np.median(s) * 1000) for name, s in spent.items()}
 
 
-def _alone(embedder: Callable[[list[str]], NDArray[np.float32]]) -> Callable[[str], object]:
+def _alone(embedder: Embedder) -> Callable[[str], object]:
     return lambda text: embedder([text])
 
 
@@ -233,7 +240,7 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
         head = model / "mlm.int8.onnx"
         found["mlm"][name] = fill_in(text, run, head, len(words.vocab), np.random.default_rng(1), 200)
         found["nsp"][name] = follows(text, run, model / "nsp.onnx", np.random.default_rng(2), 1500)
-    embedders: dict[str, Callable[[list[str]], NDArray[np.float32]]] = {
+    embedders: dict[str, Embedder] = {
         "edge-bert int8": lambda texts: embed(texts, words, encoders["int8"]),
         "edge-bert float": lambda texts: embed(texts, words, encoders["float"]),
     }
@@ -253,11 +260,15 @@ def report(data: Path, model: Path, teacher: str, most: int, say: Callable[[str]
     found["bytes"] = sizes
     if (data / "text" / "atis").is_dir():
         say("ATIS")
-        asked_of = {n: f for n, f in embedders.items() if n != "edge-bert float"}
-        found["atis"] = intents(data / "text" / "atis", asked_of)
-        asked = atis(data / "text" / "atis" / "atis.test.w-intent.iob")[0][:200]
-        found["ms"] = times(asked, {n: _alone(f) for n, f in embedders.items()})
+        found |= _of_atis(data / "text" / "atis", embedders)
     return found
+
+
+def _of_atis(folder: Path, embedders: dict[str, Embedder]) -> dict[str, Any]:
+    """How well intents are told by the embeddings, and how long a text takes."""
+    asked_of = {n: f for n, f in embedders.items() if n != "edge-bert float"}
+    asked = atis(folder / "atis.test.w-intent.iob")[0][:200]
+    return {"atis": intents(folder, asked_of), "ms": times(asked, {n: _alone(f) for n, f in embedders.items()})}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
