@@ -145,8 +145,7 @@ def _convolution(file: _DetectorFile, layer: ConvLayer, x: int, out: int) -> Non
     if strided and kernel > 1:
         x = _padded(file, layer.output, x, (kernel - 1) // 2)
     depthwise = layer.groups > 1
-    # OHWI, and 1HWO for a depthwise one
-    data = weight.transpose(1, 2, 3, 0) if depthwise else weight.transpose(0, 2, 3, 1)
+    data = _laid_out(weight, depthwise)
     if file.tensors[out].type == TYPES["int8"]:
         w, b = _int8_weights(file, layer, x, data, bias, 3 if depthwise else 0)
     else:
@@ -160,6 +159,12 @@ def _convolution(file: _DetectorFile, layer: ConvLayer, x: int, out: int) -> Non
     if depthwise:
         options["depthMultiplier"] = 1
     file.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [x, w, b], out, **options)
+
+
+def _laid_out(weight: Array, depthwise: bool) -> Array:
+    """OIHW -> OHWI, and 1HWO for a depthwise one."""
+    laid: Array = weight.transpose(1, 2, 3, 0) if depthwise else weight.transpose(0, 2, 3, 1)
+    return laid
 
 
 def _padded(file: _DetectorFile, name: str, x: int, pad: int) -> int:
