@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, FetchError, SourceError
 from edge_agent.redact import redact, source_for_people
-from edge_agent.registry import catalogue, fetch
+from edge_agent.registry import catalogue, download
 from tests.broker import Consumer, broker, until
 from tests.tiny import tiny_detector
 
@@ -156,7 +156,7 @@ def test_a_pull_hides_the_mirror_s_password_and_that_of_pip_s_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = "http://root-user:S3cret@127.0.0.1:1/models?token=tok3n"
-    monkeypatch.setattr(fetch, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
     for key, value in (("EDGE_AGENT_MODEL_MIRROR", mirror), ("PIP_INDEX_URL", mirror), ("PIP_RETRIES", "0")):
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))

@@ -128,16 +128,22 @@ def _order(graph: FileGraph, head: Leading) -> tuple[Channels | None, str]:
 def _order_of_mean(head: Leading) -> tuple[Channels | None, str]:
     """From the mean that the graph subtracts: in ImageNet's, red is the brightest channel and blue the darkest."""
     means = head.offset
-    if len(means) != 3 or means[0] == means[2]:
+    if len(means) != 3 or means[0] == means[2] or not all(head.gain):
         return None, ""
     mean = [-m / g for m, g in zip(means, head.gain * 3, strict=False)]
-    unit = 255 if max(mean) > 2 else 1
     given = mean[::-1] if head.flips else mean
+    order = _of_imagenet([m * (1 if max(mean) > 2 else 255) for m in given])
+    if order is None:
+        return None, ""
+    return order, f"the graph subtracts ImageNet's mean in that order ({', '.join(f'{m:.4g}' for m in given)})"
+
+
+def _of_imagenet(mean: list[float]) -> Channels | None:
+    """The order in which three means in 0..255 are ImageNet's."""
     for order, want in MEANS.items():
-        if all(abs(m * 255 / unit - w) < 6 for m, w in zip(given, want, strict=True)):
-            shown = ", ".join(f"{m:.4g}" for m in given)
-            return order, f"the graph subtracts ImageNet's mean in that order ({shown})"
-    return None, ""
+        if all(abs(m - w) < 6 for m, w in zip(mean, want, strict=True)):
+            return order
+    return None
 
 
 MEANS: dict[Channels, tuple[float, ...]] = {"RGB": IMAGENET_MEAN, "BGR": IMAGENET_MEAN[::-1]}

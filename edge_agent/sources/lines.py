@@ -117,13 +117,15 @@ class _Walk:
                     said, mark, from_end = why, mark or 0, False
                     stop.wait(TICK)
                     continue
+                # what comes from now on is read: known before anybody hears that all is well
+                end = os.fstat(fd).st_size if from_end else None
                 if said != "ok":
                     yield StreamState("ok")
                 said = "ok"
                 if stat.S_ISREG(os.fstat(fd).st_mode):
                     file = Followed(partial(os.pread, fd), fd)
                     try:
-                        mark = yield from self._regular(file, old, mark, from_end, stop)
+                        mark = yield from self._regular(file, old, mark, end, stop)
                     finally:
                         if old is not None:
                             os.close(old.fd)
@@ -145,7 +147,7 @@ class _Walk:
                 os.close(old.fd)
 
     def _regular(
-        self, file: Followed, old: Followed | None, mark: int | None, from_end: bool, stop: threading.Event
+        self, file: Followed, old: Followed | None, mark: int | None, end: int | None, stop: threading.Event
     ) -> Generator[Text | StreamState, None, int]:
         """Lines of the file that has the name now, first of those that had it since `mark` or `old`; as `_file`."""
         if packed := packed_as(file.pread(8, 0)):
@@ -155,7 +157,7 @@ class _Walk:
             yield from self._rotated(mark, stop)
         elif old is not None and not mark:
             yield from self._between(rotated_since(old.fd, self.path), stop)
-        begin, skip = where_to_begin(file.pread, mark, os.fstat(file.fd).st_size if from_end else None)
+        begin, skip = where_to_begin(file.pread, mark, end)
         file.begin(begin)
         return (yield from self._file(file, skip, stop, old))
 

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from edge_agent.backends import bare, open_net
 from edge_agent.errors import RefusedError
 from edge_agent.gate.worth import looker
-from edge_agent.graphs.graph import FileGraph
-from edge_agent.inspect import names
+from edge_agent.graphs.graph import FileGraph, Leading
+from edge_agent.inspect import names, picture
 from edge_agent.inspect.inspect import inspect
 from edge_agent.registry import catalogue, files
 from edge_agent.types import Net, TensorSpec
@@ -254,3 +254,7 @@ def test_real_files(data: Path) -> None:
         assert located.manifest.family == family
         assert located.manifest.file[0].sha256[:12] == located.manifest.version
         assert files.file_path(located, located.manifest.file[0]) == data / "models" / name
+
+
+def test_an_input_that_the_graph_multiplies_by_zero_tells_no_order() -> None:
+    assert picture._order_of_mean(Leading(gain=(0.0,), offset=(-1.0, -2.0, -3.0))) == (None, "")

@@ -39,6 +39,10 @@ def test_what_is_no_such_head() -> None:
             FAMILIES[family].decode({"boxes": BOXES, "logits": np.zeros((1, 2, classes), np.float32)}, HEAD, 0.5)
     with pytest.raises(RefusedError, match="a DETR has boxes"):
         FAMILIES["detr"].decode({"boxes": BOXES}, HEAD, 0.5)
+    with pytest.raises(RefusedError, match="as many boxes as rows of logits"):
+        FAMILIES["detr-sigmoid"].decode(
+            {"boxes": np.zeros((1, 4, 4), np.float32), "l": np.zeros((1, 2, 3), np.float32)}, HEAD, 0.5
+        )
     with pytest.raises(InputError, match="not finite"):
         FAMILIES["detr"].decode({"boxes": BOXES, "l": np.full((1, 2, 4), np.nan, np.float32)}, HEAD, 0.5)
 
