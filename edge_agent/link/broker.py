@@ -20,6 +20,10 @@ FIRST_PAUSE_S = 0.4
 """seconds, first wait between two connects; each is drawn from a quarter to all of a doubling range"""
 
 
+ALERT_S = 1.0
+"""seconds that an alert may take, of a broker that closed before its CONNACK"""
+
+
 class Broker:
     """An address and what it takes to be let in; makes one Client for each connection.
 
@@ -104,7 +108,7 @@ class Broker:
         """Why a connection ended before its CONNACK, as far as that can be told; asks the port which it speaks."""
         if client.trouble is not None:
             return self._tls_reason(client.trouble)
-        return self._answers_tls()
+        return self._alert() if self.secure else self._answers_tls()
 
     @property
     def closed(self) -> str:
@@ -112,6 +116,20 @@ class Broker:
         # TLS 1.3 tells it after the handshake, and that may be lost with the connection
         hint = "; if it requires a client certificate, set mqtt.cert and mqtt.key"
         return "the broker closed the connection before it was made" + hint * (self.secure and not self.mqtt.cert)
+
+    def _alert(self) -> str | None:
+        """What the broker has against our certificate, or the lack of one. By TLS 1.3 it says so after the handshake,
+        and where our CONNECT is on its way by then, the connection is reset and its word lost: so it is asked again by
+        one who says nothing.
+        """
+        with contextlib.suppress(OSError, ValueError), self._socket() as sock:
+            try:
+                with tls.context_of(self.mqtt).wrap_socket(sock, server_hostname=self.host) as silent:
+                    silent.settimeout(ALERT_S)
+                    silent.recv(1)
+            except ssl.SSLError as error:
+                return tls.in_words(error.reason or "") or None
+        return None
 
     def _answers_tls(self) -> str | None:
         """What to say of a port that speaks TLS to who does not; it is asked once."""

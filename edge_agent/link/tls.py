@@ -74,10 +74,10 @@ def reason_of(error: ssl.SSLError, host: str, ca: str | None, plain: Callable[[]
         if plain():
             return no_tls
         return "the broker ends the TLS handshake; does it speak TLS, and does it require a client certificate?"
-    return _in_words(reason) or f"TLS fails: {reason.lower().replace('_', ' ') or error}"
+    return in_words(reason) or f"TLS fails: {reason.lower().replace('_', ' ') or error}"
 
 
-def _in_words(reason: str) -> str:
+def in_words(reason: str) -> str:
     """What a reason of OpenSSL's means; "" where that is not known."""
     return next((text for part, text in _OURS.items() if part in reason), "")
 

@@ -20,6 +20,7 @@ from edge_agent.config import Mqtt, parse_broker
 from edge_agent.consumer.listen import listen
 from edge_agent.errors import ConfigError
 from edge_agent.events import TextEvent
+from edge_agent.link.broker import Broker
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
 from tests.broker import Consumer, Mosquitto, broker, free_port, is_open, password_file, until
@@ -134,6 +135,17 @@ def test_tls_that_cannot_be_is_said_with_the_mend(tmp_path: Path, box: Outbox, a
         why(Mqtt(url=server.url.replace("mqtts", "mqtt")), box, "this is a TLS port: use mqtts://")
     with broker(tmp_path) as server:
         why(Mqtt(url=server.url.replace("mqtt", "mqtts"), ca=ca), box, "does not speak TLS: use mqtt://")
+
+
+def test_an_alert_that_was_lost_with_the_connection_is_asked_for_again(tmp_path: Path, authority: Authority) -> None:
+    authority.sign("server")
+    more = f"cafile {authority.pem}\nrequire_certificate true"
+    with broker(tmp_path, config=serving(tmp_path, more=more), scheme="mqtts") as server:
+        asked = Broker(Mqtt(url=server.url, ca=str(authority.pem)))
+        assert "requires a client certificate" in (asked.why(asked.client()) or "")
+    with broker(tmp_path, config=serving(tmp_path), scheme="mqtts") as server:
+        asked = Broker(Mqtt(url=server.url, ca=str(authority.pem)))
+        assert asked.why(asked.client()) is None and "client certificate" in asked.closed
 
 
 def test_renewed_certificates_and_passwords_are_used_at_the_next_connect(
