@@ -138,12 +138,7 @@ def trust(safe: Uri, known: dict[str, str]) -> ssl.SSLContext | None:
         return None
     if ca and how == "no":
         raise ConfigError(f'"{safe}": with verify=no nobody looks at ca; leave one of them out')
-    try:
-        context = ssl.create_default_context(cafile=str(Path(ca).expanduser()) if ca else None)
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # see link/wire.py
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise ConfigError(f'"{safe}": ca={ca}: no certificates can be read there ({said}); give a PEM file') from None
+    context = _authorities(safe, ca)
     if how != "yes":
         context.check_hostname = False
     if how == "no":

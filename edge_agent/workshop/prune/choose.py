@@ -23,7 +23,6 @@ from edge_agent.workshop.prune.axes import Traced
 from edge_agent.workshop.prune.channels import ChannelGroup, sizes
 from edge_agent.workshop.prune.graph import Array, PruneGraph, per_weight
 
-BY = ("magnitude", "reconstruction", "gradient", "gradient-weight")
 LEAST = 0.125
 """share of a family that always stays"""
 Gradients = Iterable[Mapping[str, Array]]

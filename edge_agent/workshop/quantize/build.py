@@ -27,9 +27,6 @@ ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")
 SUMS = ("Add", "Mul", "Sigmoid", "HardSigmoid", "HardSwish", "AveragePool", "GlobalAveragePool", "Pad")
 OPS = {"layers": (*WEIGHTED, *ACTIVATIONS), "all": (*WEIGHTED, *ACTIVATIONS, *MOVES, *SUMS)}
 """what is quantized: the layers with weights alone, or all that is between them too"""
-FORMS = ("static", "dynamic", "weights", "float16")
-NATIVE_16 = 21
-"""opset whose own QuantizeLinear has 16 bits; below, that of com.microsoft serves"""
 
 
 class QuantizePlan(msgspec.Struct, frozen=True):

@@ -168,6 +168,3 @@ def of_tflite(data: bytes) -> Contents:
         if kind:
             layers[f"{out.name.decode()}#{op.outputs[0]}"] = (op_of(op), kind)
     return Contents(layers)
-
-
-OF = {"onnx": of_onnx, "tflite": of_tflite}
