@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from edge_agent.types import ModelRef
+from edge_agent.types import Heard, ModelRef, Read
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """what decoding JSON from anybody raises: the last two for bytes that are not UTF-8, and for nesting without end"""
@@ -57,6 +57,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     ] = 1
     model: ModelRef | None = None
     spent_ms: Annotated[dict[str, float], msgspec.Meta(description="stage -> milliseconds")] = {}
+    heard: Annotated[Heard | msgspec.UnsetType, msgspec.Meta(description="of a text that was spoken")] = msgspec.UNSET
+    read: Annotated[Read | msgspec.UnsetType, msgspec.Meta(description="of a text in a picture")] = msgspec.UNSET
 
     def says(self) -> object:
         """What is the same of two events that are repeats of each other."""

@@ -67,6 +67,27 @@ class Frame(msgspec.Struct, frozen=True):
         return f"a picture of {self.width}x{self.height}"
 
 
+class Heard(msgspec.Struct, frozen=True):
+    """How a text was got from speech."""
+
+    engine: Annotated[str, msgspec.Meta(description="model that transcribed it, and its version")]
+    score: Annotated[float, msgspec.Meta(ge=0, le=1, description="how sure the engine is of its words")]
+    seconds: Annotated[float, msgspec.Meta(ge=0, description="length of the speech")]
+    language: Annotated[str, msgspec.Meta(description="ISO 639-1, as given or found; empty where nobody knows")] = ""
+
+
+class Read(msgspec.Struct, frozen=True):
+    """How a text was got from a picture."""
+
+    engine: Annotated[str, msgspec.Meta(description="model that read it, and its version")]
+    score: Annotated[float, msgspec.Meta(ge=0, le=1, description="how sure the engine is of its characters")]
+    box: Annotated[
+        tuple[float, float, float, float],
+        msgspec.Meta(description="left, top, right, bottom in pixels of the source's frame"),
+    ]
+    unsure: Annotated[bool, msgspec.Meta(description="the score is too low to rely on")] = False
+
+
 class Text(msgspec.Struct, frozen=True):
     """A line of text, NFC, without its line end, never empty."""
 
@@ -75,6 +96,8 @@ class Text(msgspec.Struct, frozen=True):
     mono: float
     mark: int | None = None
     """where its source goes on behind it after a restart; None when the source has no place to resume at"""
+    got: Heard | Read | None = None
+    """how it was captured; None where it came as text"""
     words: ClassVar[str] = "text"
     room: ClassVar[int] = 64
     name: ClassVar[str] = ""
@@ -94,6 +117,8 @@ class Audio(msgspec.Struct, frozen=True):
     """the same, seconds of the monotonic clock"""
     rate: int = 16_000
     """samples a second"""
+    last: bool = False
+    """nothing follows it: its file or stream has ended, so what is collected is complete"""
     words: ClassVar[str] = "sound"
     room: ClassVar[int] = 16
     name: ClassVar[str] = ""

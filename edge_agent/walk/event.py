@@ -20,7 +20,7 @@ from edge_agent.events import (
     TextEvent,
     rfc3339,
 )
-from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Sample, Scores, Spans, Text
+from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Heard, Sample, Scores, Spans, Text
 
 SampleOrFinding: TypeAlias = Sample | Finding
 
@@ -39,6 +39,8 @@ def to_event(found: SampleOrFinding, pipeline: str) -> Event:
         "at": rfc3339(sample.at),
         "age_ms": round((ready - sample.mono) * 1000, 1),
     }
+    if isinstance(sample, Text) and sample.got is not None:
+        head["heard" if isinstance(sample.got, Heard) else "read"] = sample.got
     if isinstance(found, Text):
         return TextEvent(**head, text=found.text)
     if not isinstance(found, Finding):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import InputError
-from edge_agent.events import DetectionsEvent, ScoresEvent, TextEvent
-from edge_agent.types import Detections, Embedding, Finding, Frame, ModelRef, Sample, Scores, Text
+from edge_agent.events import JSON, DetectionsEvent, ScoresEvent, TextEvent
+from edge_agent.types import Detections, Embedding, Finding, Frame, Heard, ModelRef, Read, Sample, Scores, Text
 from edge_agent.walk import mailbox
 from edge_agent.walk.event import SampleOrFinding, to_event
 from edge_agent.walk.lane import Lane
@@ -288,6 +288,21 @@ def test_events_carry_what_was_found() -> None:
     assert isinstance(plain, TextEvent) and plain.embedding is None
     vector = to_event(Finding(text("hi"), Embedding(np.ones(3, np.float32)), MODEL), "words")
     assert isinstance(vector, TextEvent) and vector.embedding == [1.0, 1.0, 1.0]
+
+
+def test_events_say_how_their_text_was_got() -> None:
+    heard = Text("turn left", 0, 0, got=Heard("whisper-tiny 1", 0.9, 1.5, "en"))
+    read = Text("STOP", 0, 0, got=Read("ocr 1", 0.5, (1, 2, 3, 4), unsure=True))
+    label = to_event(Finding(heard, Scores("go", 1.0, {"go": 1.0}), ModelRef("m", "1", "")), "ear")
+    for event, field, said in (
+        (to_event(heard, "ear"), "heard", heard.got),
+        (label, "heard", heard.got),
+        (to_event(read, "eye"), "read", read.got),
+    ):
+        body = msgspec.json.decode(JSON.encode(event))
+        assert msgspec.convert(body[field], type(said)) == said and len({"heard", "read"} & body.keys()) == 1
+        assert getattr(JSON.decode(JSON.encode(event)), field) == said
+    assert not {"heard", "read"} & msgspec.json.decode(JSON.encode(to_event(Text("typed", 0, 0), "w"))).keys()
 
 
 def test_shapes_are_checked_at_birth() -> None:
