@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.sources import open_source, pipe
+from edge_agent.sources import open_source
+from edge_agent.sources import program as programs
 from edge_agent.types import Pixels
 from edge_agent.uri import Uri, parse_uri
 from tests.broker import until
@@ -104,7 +105,7 @@ def test_a_program_that_goes_silent_is_ended(tmp_path: Path) -> None:
 def test_what_a_program_left_behind_costs_no_thread_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipe, "LISTEN", 0.05)
+    monkeypatch.setattr(programs, "LISTEN", 0.05)
     note = tmp_path / "pid"
     script = f"setsid sleep 1000 > /dev/null & echo $! >> {note}; exec {program(tmp_path, NOISE, 5, rounds=1)}"
     (tmp_path / "start.sh").write_text(script)
@@ -117,7 +118,7 @@ def test_what_a_program_left_behind_costs_no_thread_and_no_file(
             os.kill(int(pid), signal.SIGKILL)
 
 
-@pytest.mark.skipif(not pipe._tied(), reason="needs setpriv of util-linux")
+@pytest.mark.skipif(not programs._tied(), reason="needs setpriv of util-linux")
 def test_a_program_does_not_outlive_a_killed_agent(tmp_path: Path) -> None:
     code = (
         "import sys, threading; from edge_agent.uri import parse_uri; from edge_agent.sources import open_source\n"
