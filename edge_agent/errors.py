@@ -11,6 +11,7 @@
     │   ├── RefusedError        it was read or tried, and it must not serve
     │   └── FetchError          its files cannot be had, or are not the ones that were promised
     ├── InputError              one sample is bad (corrupt picture, empty text): it is skipped, the pipeline goes on
+    ├── LateError               one sample is too old when its turn comes: it is given up, the pipeline goes on
     ├── StoreError              the disk below the outbox cannot be used at all
     └── LinkError               the broker cannot be used at all (a bad URL, an unreadable password file)
 
@@ -67,6 +68,10 @@ class FetchError(ModelError):
 
 class InputError(EdgeAgentError):
     """One sample is bad; it is skipped and the pipeline goes on."""
+
+
+class LateError(EdgeAgentError):
+    """One sample is too old when its turn comes; it is given up and the pipeline goes on."""
 
 
 class StoreError(EdgeAgentError):

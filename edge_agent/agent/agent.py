@@ -148,10 +148,11 @@ class Agent:
         saving = (lambda: link.budget.saving) if link else (lambda: False)
         report = Report(line.config, line.opened.live, put, partial(self.outbox.passed, name), saving)
         try:
+            told = report.worth, report.keep, line.stats
             if len(line.teams) == 1:
-                run(line.box, line.teams[0], report.worth, report.keep, line.stats, report.done)
+                run(line.box, line.teams[0], *told, report.done, line.client)
             else:
-                run_abreast(line.box, line.teams, report.worth, report.keep, line.stats, line.box.close, report.done)
+                run_abreast(line.box, line.teams, *told, line.box.close, report.done, line.client)
             report.end()
         finally:
             line.box.close()

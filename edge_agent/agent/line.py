@@ -17,6 +17,7 @@ from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task
 from edge_agent.types import Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
+from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Stats
 
@@ -42,6 +43,8 @@ class Line:
     uses: list[dict[str, str]]
     """for each task, the models that it asked for -> which one serves, and why"""
     box: Mailbox[Sample]
+    client: Client = field(default_factory=Client)
+    """for whom its models take turns on the processor"""
     stats: Stats = field(default_factory=Stats)
     stream: StreamState = field(default_factory=lambda: StreamState("starting"))
     since: float = field(default_factory=time.time)
@@ -82,7 +85,10 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     old = TOO_OLD if opened.live else math.inf
     box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
-    return Line(pipe, opened, pace if len(teams) > 1 else pace._replace(workers=1), teams, uses, box)
+    pace = pace if len(teams) > 1 else pace._replace(workers=1)
+    late = math.inf if pipe.deadline_ms is None else pipe.deadline_ms / 1000
+    client = Client(pipe.priority, pipe.share, late, gives_up=opened.live)
+    return Line(pipe, opened, pace, teams, uses, box, client)
 
 
 def _open(pipe: Pipeline, subscribe: Subscribe | None, resume_at: int | None) -> Opened:

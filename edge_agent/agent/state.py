@@ -24,7 +24,19 @@ HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
 METERED_S = 3600.0
 """seconds between two of each of these on a metered link while nothing changes but counts"""
-COUNTING = {"samples", "dropped", "answered", "bad", "events", "waiting", "acknowledged", "store_bytes", "rss_bytes"}
+COUNTING = {
+    "samples",
+    "dropped",
+    "answered",
+    "bad",
+    "missed",
+    "late",
+    "events",
+    "waiting",
+    "acknowledged",
+    "store_bytes",
+    "rss_bytes",
+}
 COUNTING |= {"at", "uptime_s", "passed_over"}
 """the fields of state and health that change by themselves"""
 
@@ -40,6 +52,8 @@ def line_state(line: Line) -> dict[str, object]:
         "dropped": line.box.dropped,
         "answered": line.stats.samples,
         "bad": line.stats.bad,
+        "missed": line.stats.missed,
+        "late": line.stats.late,
         "trouble": line.stats.trouble,
         "events": line.stats.findings,
         "models": line.models,

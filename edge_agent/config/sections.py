@@ -93,6 +93,13 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """samples that are answered at once, each on its share of the cores; 1: one after the other, on all of them, each
     as fresh as can be: fewer answers, but sooner ones; 0: as was measured, where they come faster than one at a time
     can be answered"""
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9)] = 5
+    """who goes first where there is not processor enough: 9 before 0, but only within its share"""
+    share: Annotated[float, msgspec.Meta(ge=0.01, le=100)] = 1.0
+    """weight of its processor time against the others', where there is not enough of it"""
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=3_600_000)] | None = None
+    """milliseconds after its capture at which an answer is late: a sample of a live source whose turn comes later is
+    given up, any other is answered late; both are counted"""
     isolate: bool = False
     """a camera of the network (http, https, rtsp, rtsps) is read and decoded in a process of its own, locked in"""
     cls: str | dict[str, str] = msgspec.field(default="alert", name="class")

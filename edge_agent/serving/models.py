@@ -118,11 +118,11 @@ class Models:
             net = open_net(admitted.path, way.row.format, way.threads, way.row.sha256)
             if not self.once:
                 warm(net, input_of(manifest, way.row))
-        return msgspec.structs.replace(net, run=self._taking_turns(net.run, way.threads))
+        return msgspec.structs.replace(net, run=self._taking_turns(net.run, way.threads, way.row.sha256))
 
-    def _taking_turns(self, run: Backend, threads: int) -> Backend:
+    def _taking_turns(self, run: Backend, threads: int, kind: str) -> Backend:
         def turn(tensors: Tensors) -> dict[str, Any]:
-            with self.lane.turn(threads):
+            with self.lane.turn(threads, kind):
                 return run(tensors)
 
         return turn

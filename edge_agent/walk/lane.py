@@ -2,17 +2,44 @@
 
 Two networks that run at once on the same cores slow each other down more than taking turns does. So each run takes as
 many of the lane's slots as it has threads: networks of one thread run side by side, one that uses every core runs
-alone. There is one slot more than there are cores, as one that has just run holds on to the interpreter for a moment,
-and who waits for it cannot begin: without it two pipelines that never rest do a tenth less. Turns go in the order in
-which they were asked for.
+alone. Who goes first is said in fair.py; here are the threads that wait.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from edge_agent.errors import LateError
+from edge_agent.walk.fair import Client, Queue, Turn
+
+ANYBODY = Client()
+"""for whom a run is that no pipeline asked for"""
+LATELY = 0.3
+"""weight of the last run among those of its kind that tell how long the next one takes"""
+
+
+class _AtWork(threading.local):
+    """What the thread works on: for whom, and when that was captured (monotonic seconds; None: now)."""
+
+    client: Client = ANYBODY
+    mono: float | None = None
+
+
+_at_work = _AtWork()
+
+
+@contextmanager
+def work_for(client: Client, mono: float) -> Iterator[None]:
+    """While it lasts, this thread's turns are this client's, for a sample that was captured at `mono`."""
+    before = _at_work.client, _at_work.mono
+    _at_work.client, _at_work.mono = client, mono
+    try:
+        yield
+    finally:
+        _at_work.client, _at_work.mono = before
 
 
 class Lane:
@@ -22,33 +49,56 @@ class Lane:
         if cores < 1:
             raise ValueError("a lane needs a core")
         self.cores = cores
-        self.slots = cores + 1 if cores > 1 else 1
-        self._free = self.slots
-        self._state = threading.Condition()
-        self._queue: deque[object] = deque()
+        self.queue = Queue(cores)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, threading.Condition] = {}
+        """number of a turn -> what its thread waits for"""
+        self._takes: dict[str, float] = {}
+        """kind of run -> seconds"""
 
     @contextmanager
-    def turn(self, threads: int = 1) -> Iterator[None]:
-        """Wait for as many free slots (all of them, where that is every core), and hold them."""
-        wanted = threads if threads < self.cores else self.slots
-        with self._state:
-            if self._queue or self._free < wanted:
-                self._wait(wanted)
-            self._free -= wanted
+    def turn(self, threads: int = 1, kind: str = "") -> Iterator[None]:
+        """Wait for a turn of the pipeline that this thread works for (`work_for`), and hold it.
+
+        `threads`: that the run keeps busy. `kind`: the same for runs that take about as long, such as a file's name.
+        LateError where the sample is too old by then, and its pipeline gives such ones up.
+        """
+        with self._lock:
+            mine = self._wait(threads, kind)
         try:
             yield
         finally:
-            with self._state:
-                self._free += wanted
-                if self._queue:
-                    self._state.notify_all()
+            with self._lock:
+                took = self.queue.end(mine, time.monotonic())
+                if kind:
+                    before = self._takes.get(kind, took)
+                    self._takes[kind] = before + LATELY * (took - before)
+                self._hand_out()
 
-    def _wait(self, wanted: int) -> None:
-        """Until it is this one's turn; the state is held."""
-        me = object()
-        self._queue.append(me)
+    def _wait(self, threads: int, kind: str) -> Turn:
+        """Ask for a turn, until it begins; the lock is held. LateError."""
+        client, now = _at_work.client, time.monotonic()
+        mono = now if _at_work.mono is None else _at_work.mono
+        mine = self.queue.ask(client, threads, self._takes.get(kind, 0.0), mono + client.deadline, now)
+        self._hand_out()
+        if mine.slots:
+            return mine
+        self._waiting[mine.number] = begun = threading.Condition(self._lock)
         try:
-            self._state.wait_for(lambda: self._queue[0] is me and self._free >= wanted)
+            while not mine.slots:
+                left = mine.due - time.monotonic() if client.gives_up else None
+                if left is not None and left <= 0:
+                    raise LateError(f"its turn came more than {client.deadline * 1e3:.0f} ms after it was captured")
+                begun.wait(left)
         finally:
-            self._queue.remove(me)
-            self._state.notify_all()
+            del self._waiting[mine.number]
+            if not mine.slots:
+                self.queue.drop(mine)
+                self._hand_out()
+        return mine
+
+    def _hand_out(self) -> None:
+        """Let those begin that may; the lock is held."""
+        while (turn := self.queue.next(time.monotonic())) is not None:
+            if turn.number in self._waiting:
+                self._waiting[turn.number].notify()

@@ -11,16 +11,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import msgspec
 
-from edge_agent.errors import InputError, ModelError
+from edge_agent.errors import InputError, LateError, ModelError
 from edge_agent.types import Finding, Sample, Sink, Task
 from edge_agent.walk.event import SampleOrFinding
+from edge_agent.walk.fair import Client
+from edge_agent.walk.lane import ANYBODY, work_for
 from edge_agent.walk.report import Reporter
 
 log = logging.getLogger("edge_agent")
 
+Answer: TypeAlias = "list[SampleOrFinding] | InputError | ModelError | LateError"
+"""what is left of one sample at the end of the chain, or why there is nothing"""
 KEEP = 1000
 """samples that the times of each stage are remembered for"""
 
@@ -32,6 +37,10 @@ class Stats(msgspec.Struct):
     """answered"""
     bad: int = 0
     """samples that could not be answered: corrupt, empty, or the model failed on them"""
+    missed: int = 0
+    """samples that were given up, as their turn came too late"""
+    late: int = 0
+    """samples that were answered after their deadline"""
     findings: int = 0
     """handed to the sink"""
     stages: dict[str, deque[float]] = msgspec.field(default_factory=dict)
@@ -59,16 +68,17 @@ def run(
     sink: Sink,
     stats: Stats,
     done: Callable[[Sample], None] = lambda sample: None,
+    client: Client = ANYBODY,
 ) -> None:
     """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
 
-    `done` is called with each sample once the sink has what is reported of it.
+    `done` is called with each sample once the sink has what is reported of it. `client`: for whom models are run.
 
     A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken. Whoever swaps a
     task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
     """
     for sample in samples:
-        _tell(sample, _answer(sample, tasks), report, sink, stats)
+        _tell(sample, _answer(sample, tasks, client), report, sink, stats, client.deadline)
         done(sample)
     _end(report, sink, stats)
 
@@ -81,6 +91,7 @@ def run_abreast(
     stats: Stats,
     close: Callable[[], None],
     done: Callable[[Sample], None] = lambda sample: None,
+    client: Client = ANYBODY,
 ) -> None:
     """As `run`, but with a thread for each team of tasks: as many samples are under way at once.
 
@@ -93,13 +104,13 @@ def run_abreast(
     def work(tasks: Sequence[Task]) -> None:
         nonlocal told
         for number, sample in iter(take, None):
-            answer = _answer(sample, tasks)
+            answer = _answer(sample, tasks, client)
             with telling:
                 while told != number and not failed:
                     telling.wait()
                 if failed:
                     return
-                _tell(sample, answer, report, sink, stats)
+                _tell(sample, answer, report, sink, stats, client.deadline)
                 done(sample)
                 told += 1
                 telling.notify_all()
@@ -135,18 +146,20 @@ def _one_by_one(samples: Iterable[Sample]) -> Callable[[], tuple[int, Sample] | 
     return take
 
 
-def _answer(sample: Sample, tasks: Sequence[Task]) -> list[SampleOrFinding] | InputError | ModelError:
-    """What is left of one sample at the end of the chain, or why it cannot be answered."""
+def _answer(sample: Sample, tasks: Sequence[Task], client: Client) -> Answer:
+    """One sample through the chain, its models' turns taken for `client`."""
     try:
-        return list(walk(sample, tuple(tasks)))
-    except (InputError, ModelError) as error:
+        with work_for(client, sample.mono):
+            return list(walk(sample, tuple(tasks)))
+    except (InputError, ModelError, LateError) as error:
         return error
 
 
-def _tell(
-    sample: Sample, answer: list[SampleOrFinding] | InputError | ModelError, report: Reporter, sink: Sink, stats: Stats
-) -> None:
+def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: Stats, deadline: float) -> None:
     """One sample's findings past the report into the sink, or into the log what is wrong with it."""
+    if isinstance(answer, LateError):
+        stats.missed += 1
+        return
     try:
         if isinstance(answer, (InputError, ModelError)):
             raise answer
@@ -159,8 +172,10 @@ def _tell(
         if stats.trouble != str(error):
             log.warning("skipped a sample: %s", error)
         stats.trouble = str(error)
+    age = time.monotonic() - sample.mono
     stats.samples += 1
-    stats.spent("age", (time.monotonic() - sample.mono) * 1000)
+    stats.late += age > deadline
+    stats.spent("age", age * 1000)
 
 
 def _end(report: Reporter, sink: Sink, stats: Stats) -> None:

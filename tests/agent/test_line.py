@@ -119,3 +119,16 @@ def test_only_a_camera_of_the_network_is_isolated(tmp_path: Path, monkeypatch: p
         for isolate in (False, True)
     )
     assert apart.opened.run.__module__.endswith("isolated") and not plain.opened.run.__module__.endswith("isolated")
+
+
+def test_a_pipeline_takes_turns_as_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_pictures: Path
+) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    task = f"detect:{tiny_detector(tmp_path / 'model')}"
+    models = Models(threads=1)
+    live = Pipeline("a", f"files:{demo_pictures}?fps=5", [task], priority=9, share=2.5, deadline_ms=200)
+    client = make_line(live, models, None).client
+    assert (client.priority, client.share, client.deadline, client.gives_up) == (9, 2.5, 0.2, True)
+    client = make_line(Pipeline("b", f"files:{demo_pictures}", [task]), models, None).client
+    assert (client.priority, client.share, client.deadline, client.gives_up) == (5, 1.0, float("inf"), False)

@@ -16,6 +16,7 @@ from edge_agent.events import JSON, DetectionsEvent, ScoresEvent, TextEvent
 from edge_agent.types import Detections, Embedding, Finding, Frame, Heard, ModelRef, Read, Sample, Scores, Text
 from edge_agent.walk import mailbox
 from edge_agent.walk.event import SampleOrFinding, to_event
+from edge_agent.walk.fair import Client
 from edge_agent.walk.lane import Lane
 from edge_agent.walk.mailbox import Mailbox
 from edge_agent.walk.pipeline import Stats, run, run_abreast
@@ -151,7 +152,7 @@ def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
             threads.append(threading.Thread(target=take, args=(name, runs_on)))
             threads[-1].start()
             waiting = len(threads)
-            until(lambda: len(lane._queue) == waiting, "it waits")  # noqa: B023
+            until(lambda: len(lane.queue.waiting) == waiting, "it waits")  # noqa: B023
         assert order == [], "there is room for one, but whoever wants both cores came first"
     for thread in threads:
         thread.join(10)
@@ -175,14 +176,52 @@ def test_runs_that_leave_cores_free_go_side_by_side_and_one_more(
         thread.join(10)
     assert not met.broken
     with lane.turn(cores):
-        assert lane._free == 0, "one that uses every core runs alone"
-    assert lane._free == lane.slots
+        assert lane.queue.free == 0, "one that uses every core runs alone"
+    assert lane.queue.free == lane.queue.slots
 
 
 def test_on_one_core_runs_take_turns() -> None:
     lane = Lane()
     with lane.turn():
-        assert lane._free == 0
+        assert lane.queue.free == 0
+
+
+def test_a_live_sample_whose_turn_comes_too_late_is_given_up_and_counted_and_a_text_is_late() -> None:
+    """Of two samples behind a run that does not end in time."""
+    lane, stats = Lane(), {True: Stats(), False: Stats()}
+
+    class Asks:
+        takes: tuple[type, ...] = (Text,)
+
+        def __call__(self, item: Text) -> Iterator[Sample]:
+            with lane.turn():
+                yield item
+
+    def work(gives_up: bool) -> None:
+        client = Client(deadline=0.01, gives_up=gives_up)
+        run([text()], [Asks()], reporter("every"), lambda found: None, stats[gives_up], client=client)
+
+    threads = [threading.Thread(target=work, args=(gives_up,)) for gives_up in stats]
+    with lane.turn():
+        for thread in threads:
+            thread.start()
+        until(lambda: stats[True].missed == 1, "it is given up while it waits")
+    for thread in threads:
+        thread.join(10)
+    counted = {live: (one.samples, one.missed, one.late, one.bad, one.findings) for live, one in stats.items()}
+    assert counted == {True: (0, 1, 0, 0, 0), False: (1, 0, 1, 0, 1)}
+    assert lane.queue.free == 1 and not lane.queue.waiting
+
+
+def test_a_kind_of_run_that_was_long_is_known_to_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [10.0]
+    monkeypatch.setattr("edge_agent.walk.lane.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    lane, seen = Lane(cores=2), []
+    for took in (0.8, 0.8, 0.01):
+        with lane.turn(1, "speech"):
+            seen.append(lane.queue.running[0].long)
+            clock[0] += took
+    assert seen == [False, True, True]
 
 
 # ── pipeline ─────────────────────────────────────────────────────────────────────────────────────────────
