@@ -37,6 +37,10 @@ class Detection(msgspec.Struct, frozen=True):
         tuple[float, float, float, float],
         msgspec.Meta(description="left, top, right, bottom in pixels of the frame"),
     ]
+    object: Annotated[
+        str | int | msgspec.UnsetType,
+        msgspec.Meta(description="of a pipeline that tracks: the same while it is the same"),
+    ] = msgspec.UNSET
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):

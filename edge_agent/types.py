@@ -41,6 +41,8 @@ class Frame(msgspec.Struct, frozen=True):
     """the file it came from, if it came from one"""
     decode_ms: float = 0.0
     """time spent to get pixels out of the file or stream"""
+    played: float | None = None
+    """seconds of its film that were played before it, at the film's own pace; None where it is of no film"""
     words: ClassVar[str] = "pictures"
     """what people call such samples"""
     room: ClassVar[int] = 4
@@ -172,6 +174,8 @@ class Detections(msgspec.Struct, frozen=True):
     """(n,) int32 class ids as reported (COCO-80 ids for COCO models)"""
     names: Mapping[int, str]
     """class id -> name"""
+    sure: float = 0.0
+    """score from which on a box counts by itself; fainter ones are there for a tracker alone"""
 
     def __post_init__(self) -> None:
         n = len(self.score)
@@ -226,11 +230,15 @@ class Anomaly(msgspec.Struct, frozen=True):
         return None if self.limit is None else self.error > self.limit
 
 
+class Noticed(msgspec.Struct, frozen=True):
+    """What is found in several samples together."""
+
+
 class Finding(msgspec.Struct, frozen=True):
     """What was found in which sample, by which model, at what cost."""
 
     of: Sample
-    what: Detections | Scores | Spans | Embedding | Anomaly
+    what: Detections | Scores | Spans | Embedding | Anomaly | Noticed
     model: ModelRef
     spent_ms: Mapping[str, float] = msgspec.field(default_factory=dict)
     """stage -> milliseconds: decode, prepare, wait, infer, finish"""

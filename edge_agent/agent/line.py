@@ -14,7 +14,7 @@ from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, EdgeAgentError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task
+from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task, wanting
 from edge_agent.types import Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.fair import Client
@@ -199,6 +199,7 @@ def make_tasks(
     uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
     with within("tasks"):
         check_order(yields, [uri.scheme for uri in uris])
+    uris = wanting(uris)
     tasks: list[Task] = []
     uses: list[dict[str, str]] = []
     for number, uri in enumerate(uris):

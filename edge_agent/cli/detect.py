@@ -17,8 +17,9 @@ from edge_agent.cli.places import Place, given, places_of
 from edge_agent.cli.say import note, one_line, print_json, steps
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 from edge_agent.redact import redact
-from edge_agent.types import Finding, Frame, Task
+from edge_agent.types import Finding, Frame, Sample, Task
 from edge_agent.uri import Uri
+from edge_agent.walk.pipeline import walk
 
 
 class _Out:
@@ -33,11 +34,12 @@ class _Out:
         # lines on a terminal are progress enough
         self.progress = steps() if not sys.stdout.isatty() else lambda what, done, total: None
         self.frames: Counter[Place] = Counter()
+        self.tracks: dict[Place, Task] = {}
 
     def see(self, place: Place, frame: Frame) -> None:
         """Answer one frame."""
         try:
-            (found,) = self.task(frame)
+            (found,) = self._found(place, frame)
         except InputError as error:
             self.bad(place.name, error)
             return
@@ -46,6 +48,18 @@ class _Out:
         self._say(place, frame, found)
         if self.save:
             save(self.save(place, frame), frame, found)
+
+    def _found(self, place: Place, frame: Frame) -> list[Sample | Finding]:
+        """What is found in one frame, and of which objects it is, where that is asked for."""
+        if not self.args.track:
+            return list(self.task(frame))
+        if not (place.film or place.address):
+            raise InputError("--track needs a film or a camera: single pictures have no clock")
+        if place not in self.tracks:
+            from edge_agent.tasks.track.track import track
+
+            self.tracks[place] = track(Uri("track", ""), None, Path())
+        return list(walk(frame, (self.task, self.tracks[place])))
 
     def enough(self, place: Place) -> bool:
         """Whether as many of its frames were answered as are asked for."""
@@ -103,12 +117,15 @@ def _task(args: argparse.Namespace) -> tuple[Task, str]:
     """The task on the model that is named, and what it is called."""
     from edge_agent.cli.models import models_of
     from edge_agent.paths import home
-    from edge_agent.tasks import make_task
+    from edge_agent.tasks import make_task, wanting
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
     models = models_of(args, once=True)
     named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
-    return make_task(Uri(named, args.model, options), models.serve, home()), named
+    chain = [Uri(named, args.model, options), *([Uri("track", "")] if args.track else [])]
+    if args.track and named == "recognise":
+        raise UsageError(f"--track: {args.model} labels whole pictures, there are no boxes to follow")
+    return make_task(wanting(chain)[0], models.serve, home()), named
 
 
 def _finite(place: Place, total: int, out: _Out, stop: threading.Event) -> bool:

@@ -55,6 +55,9 @@ def _detect_options(detect: argparse.ArgumentParser) -> None:
     detect.add_argument("--score", help="0..1, lowest score that counts (default: the manifest's)")
     detect.add_argument("--iou", help="0..1, overlap above which NMS drops a box (default: the manifest's)")
     detect.add_argument("--classes", help="comma-separated names; default all")
+    detect.add_argument(
+        "--track", action="store_true", help="number the things of films and cameras: each box says which"
+    )
     _model_options(detect)
 
 

@@ -6,6 +6,7 @@ import colorsys
 from pathlib import Path
 
 from edge_agent.errors import InputError, UsageError
+from edge_agent.objects import Tracked
 from edge_agent.pictures.read import cv2
 from edge_agent.types import Detections, Pixels
 
@@ -31,12 +32,13 @@ def draw(image: Pixels, found: Detections) -> Pixels:
     height, width = picture.shape[:2]
     line = max(1, round((width + height) / 600))
     size = max(0.4, (width + height) / 2400)
-    for box, score, label in reversed(list(zip(found.xyxy, found.score, found.label, strict=True))):
+    things = found.object.tolist() if isinstance(found, Tracked) else [None] * len(found)
+    for box, score, label, thing in reversed(list(zip(found.xyxy, found.score, found.label, things, strict=True))):
         left, top, right, bottom = (round(float(v)) for v in box)
-        paint = colour(int(label))
+        paint = colour(int(label) if thing is None else thing)
         cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), paint, line)
         name = found.names.get(int(label), str(label)).encode("ascii", "replace").decode()
-        text = f"{name} {score:.2f}"
+        text = f"{name} {score:.2f}" if thing is None else f"{name} {thing}"
         (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, line)
         x = max(0, min(left, width - text_width))
         y = top - below if top >= text_height + 2 * below else top + text_height + below

@@ -258,7 +258,7 @@ def _video(path: Path, own: bool, paced: Tick, stop: threading.Event) -> Iterato
                 clock.see(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
                 pixels = _pixels(video, jpegs)
                 name = f"{shown(path)}#{clock.frames - 1}"
-                frame = Frame(pixels, at, mono, name, 1000 * (time.monotonic() - mono))
+                frame = Frame(pixels, at, mono, name, 1000 * (time.monotonic() - mono), clock.now)
                 if own:
                     # what comes late shifts the rest
                     late = max(late, time.monotonic() - clock.now)

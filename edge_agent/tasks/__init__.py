@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import msgspec
 
 from edge_agent.errors import ConfigError, EdgeAgentError, nearest
 from edge_agent.manifest import Served
+from edge_agent.objects import Tracked
 from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Scores, Spans, Task, Text
 from edge_agent.uri import Uri
 
@@ -45,6 +46,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     """what `measure` gives, for people"""
     show: str = ""
     """finding -> its JSON fields and its words, as the verbs print them"""
+    wants: Mapping[str, str] = {}
+    """options of the task before it, where they are not given"""
     alone: bool = True
     """each sample is answered by itself, so that several may be under way"""
     alike: bool = False
@@ -136,6 +139,14 @@ TASKS = {
         gives=Frame,
         meant=("cut", "boxes"),
     ),
+    "track": TaskRow(
+        make="edge_agent.tasks.track.track:track",
+        takes=Detections,
+        gives=Tracked,
+        wants={"low": "0.1"},
+        alone=False,
+        meant=("follow", "tracker", "objects", "bytetrack"),
+    ),
 }
 """what a config calls a task -> all there is of it"""
 PLAIN = {row.purpose: name for name, row in TASKS.items() if row.purpose}
@@ -190,6 +201,16 @@ def _theirs(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
         told = f"{type(error).__name__}: {error}"
         raise ConfigError(f'"{uri}": task {uri.scheme} fails: {told}; ask those who made it') from None
     return task
+
+
+def wanting(uris: Sequence[Uri]) -> list[Uri]:
+    """The tasks of a chain, each with the options that the task behind it wants, where they are not given."""
+    rows = [TASKS.get(uri.scheme) for uri in uris]
+    wants = [row.wants if row is not None else {} for row in [*rows[1:], None]]
+    return [
+        Uri(uri.scheme, uri.rest, {**more, **uri.options}) if row is not None else uri
+        for uri, row, more in zip(uris, rows, wants, strict=True)
+    ]
 
 
 def check_order(yields: type, names: Sequence[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import UNSET, UnsetType
 
 from edge_agent.errors import ModelError
 from edge_agent.events import (
@@ -20,6 +22,7 @@ from edge_agent.events import (
     TextEvent,
     rfc3339,
 )
+from edge_agent.objects import Tracked
 from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Heard, Sample, Scores, Spans, Text
 
 SampleOrFinding: TypeAlias = Sample | Finding
@@ -98,6 +101,7 @@ class _Said:
 
 _SAID: dict[type, _Said] = {
     Detections: _Said(_detections, Frame, lambda sample, what: Counter(what.label.tolist())),
+    Tracked: _Said(_detections, Frame, lambda sample, what: Counter(what.label.tolist())),
     # each text is reported
     Scores: _Said(_scores, view=lambda sample, what: None if isinstance(sample, Text) else Counter([what.label])),
     Spans: _Said(_spans, Text),
@@ -117,6 +121,13 @@ def detections(what: Detections) -> list[Detection]:
     """Columns as rows, rounded to what the numbers are worth: scores to 4 digits, pixels to 2."""
     boxes, scores = what.xyxy.astype(float).round(2).tolist(), what.score.astype(float).round(4).tolist()
     return [
-        Detection(what.names.get(label, str(label)), label, score, tuple(box))
-        for box, score, label in zip(boxes, scores, what.label.tolist(), strict=True)
+        Detection(what.names.get(label, str(label)), label, score, tuple(box), object=thing)
+        for box, score, label, thing in zip(boxes, scores, what.label.tolist(), _objects(what), strict=True)
     ]
+
+
+def _objects(what: Detections) -> Sequence[str | int | UnsetType]:
+    """Which object each box is of: its id, or else its number."""
+    if isinstance(what, Tracked):
+        return what.ids or what.object.tolist()
+    return [UNSET] * len(what)

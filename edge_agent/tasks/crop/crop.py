@@ -41,7 +41,7 @@ class Crop(msgspec.Struct):
                 continue
             name = f"{what.names.get(label, label)} {left},{top},{right},{bottom}"
             image = frame.image[top:bottom, left:right].copy()
-            yield Frame(image, frame.at, frame.mono, f"{frame.name}#{name}" if frame.name else name)
+            yield msgspec.structs.replace(frame, image=image, name=f"{frame.name}#{name}" if frame.name else name)
 
 
 def crop(uri: Uri, model: None, home: Path) -> Task:

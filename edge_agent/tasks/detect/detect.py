@@ -22,8 +22,8 @@ from edge_agent.uri import Uri, option
 
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
 """of a plural, and of its singular"""
-OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300"}
-"""score and iou default to the manifest's, classes to all of them"""
+OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300", "low": "1"}
+"""score and iou default to the manifest's, classes to all; low: fainter boxes from this score on, for `track`"""
 
 
 class Detector(msgspec.Struct):
@@ -34,6 +34,8 @@ class Detector(msgspec.Struct):
     head: HeadLayout
     prepare: Callable[[Pixels], tuple[npt.NDArray[Any], Fit]]
     score: float
+    low: float
+    """score from which on there are boxes for a tracker; at most `score`"""
     iou: float
     limit: int
     ids: Ints
@@ -51,7 +53,7 @@ class Detector(msgspec.Struct):
         outputs = self.model.net.run({self.model.net.inputs[0].name: tensor})
         inferred = time.perf_counter()
         try:
-            found = self._finish(self.family.decode(outputs, self.head, self.score), place)
+            found = self._finish(self.family.decode(outputs, self.head, self.low), place)
         except (InputError, ModelError) as error:
             raise type(error)(f"{self.model.ref.name}: {item.name + ': ' if item.name else ''}{error}") from None
         spent = {
@@ -73,7 +75,7 @@ class Detector(msgspec.Struct):
         # a box that lies on the grey border alone has no area once it is clipped
         inside = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
         order, xyxy = order[inside][: self.limit], xyxy[inside][: self.limit]
-        return Detections(xyxy, score[order], self.ids[label[order]], self.names)
+        return Detections(xyxy, score[order], self.ids[label[order]], self.names, self.score)
 
 
 def detect(uri: Uri, model: Served, home: Path) -> Task:
@@ -97,12 +99,14 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
     except ModelError as error:
         raise type(error)(f"{manifest.name}: {error}") from None
     ids = np.array(manifest.class_ids or range(len(labels)), np.int32)
+    score = _number(uri, "score", manifest.score, 1)
     return Detector(
         model=model,
         family=family,
         head=HeadLayout(model.input.width, model.input.height, len(ids)),
         prepare=prepare,
-        score=_number(uri, "score", manifest.score, 1),
+        score=score,
+        low=min(score, _number(uri, "low", 1, 1)),
         iou=_number(uri, "iou", manifest.iou, 1),
         limit=_whole(uri, "max", 10_000),
         ids=ids,

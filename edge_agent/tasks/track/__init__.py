@@ -1,0 +1,1 @@
+"""Things that stay the same from one picture to the next."""
