@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,30 +61,8 @@ def test_the_unit_bounds_what_the_agent_takes_and_lets_it_lock_itself_in() -> No
     keys = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith(("#", "SystemCallFilter")))
     # the kernel kills the child that tries a model, which is not to stop the service
     assert keys["OOMPolicy"] == "continue" and keys["MemoryMax"] and keys["TasksMax"] and keys["LimitCORE"] == "0"
-    assert keys["ConfigurationDirectoryMode"] == "0750" and "IPAddressDeny" not in keys
+    assert keys["RestartPreventExitStatus"] == "2" and keys["Type"] == "notify" and int(keys["WatchdogSec"]) >= 60
+    assert keys["UMask"] == "0077" and "IPAddressDeny" not in keys
     allowed = {name for line in lines if line.startswith("SystemCallFilter=") for name in line[17:].split()}
     # not in @system-service of systemd 252
     assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp"} <= allowed
-
-
-def test_the_config_becomes_readable_for_the_service_alone(tmp_path: Path) -> None:
-    """The unit's own line, with a state folder of another group as systemd makes it."""
-    if os.geteuid() != 0:
-        pytest.skip("only root gives files to a group that it is not in")
-    unit = (ROOT / "systemd" / "edge-agent.service").read_text()
-    (script,) = re.findall(r"^ExecStartPre=-\+/bin/sh -c '(.*)'$", unit, re.MULTILINE)
-    state, config = tmp_path / "lib" / "edge-agent", tmp_path / "etc" / "edge-agent"
-    (tmp_path / "lib" / "private").mkdir(parents=True)
-    os.chown(tmp_path / "lib" / "private", 61234, 61234)
-    state.symlink_to("private")
-    (config / "more").mkdir(parents=True)
-    for name in ("agent.toml", "more/password"):
-        (config / name).write_text("x")
-        (config / name).chmod(0o666)
-    done = script.replace("%S", str(state.parent)).replace("%E", str(config.parent))
-    subprocess.run(["/bin/sh", "-c", done], check=True)
-    modes = {path.name: (path.stat().st_mode & 0o777, path.stat().st_gid) for path in (config, *config.rglob("*"))}
-    assert modes == {
-        "edge-agent": (0o750, 61234), "more": (0o750, 61234),
-        "agent.toml": (0o640, 61234), "password": (0o640, 61234),
-    }  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.cli.given import config_of
 from edge_agent.cli.say import note, print_json, progress
 from edge_agent.cli.signals import stop_on_signals
 from edge_agent.device.notify import notify
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     stop, look = stop_on_signals(), threading.Event()
     _on_hangup(look.set)
+    args.config = config_of(args)
     loaded = config.load(args.config)
     with config.of(args.config):
         agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"), look=look)
@@ -62,6 +64,7 @@ def check(args: argparse.Namespace) -> int:
     """
     from edge_agent import config
 
+    args.config = config_of(args)
     loaded = config.load(args.config)
     with config.of(args.config):
         lines, store = _check(loaded)

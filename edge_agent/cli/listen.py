@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_agent import paths
+from edge_agent.cli.given import config_of
 from edge_agent.cli.say import note, print_json
 from edge_agent.cli.signals import stop_after, stop_on_signals
 from edge_agent.errors import ConfigError, LinkError, UsageError
@@ -71,6 +73,8 @@ def _broker(args: argparse.Namespace) -> Mqtt:
     """The broker that the options of `listen` name. UsageError, ConfigError."""
     from edge_agent import config, toml
 
+    if not args.config and args.url is None and paths.service_config() is not None:
+        args.config = config_of(args)
     keys = ("username", "password_file", "ca", "cert", "key")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     problems = (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_agent import paths
 from edge_agent.cli.say import note, print_json, progress, table
 from edge_agent.errors import InputError, UsageError
 
@@ -46,6 +47,15 @@ def models_verb(args: argparse.Namespace) -> int:
     return verbs[args.models_verb](args)
 
 
+def _say_whose() -> None:
+    """Where a service is, and models go into its home or into another one."""
+    home, service = paths.home(), paths.SERVICE_HOME
+    if home == service:
+        note(f"into {home}, the service's")
+    elif service.is_dir() or paths.SERVICE_CONFIG.parent.is_dir():
+        note(f"into {home}, not the service's, which are in {service}: for those type sudo")
+
+
 def _models_list(args: argparse.Namespace) -> int:
     from edge_agent.gate.verdicts import refusals
     from edge_agent.registry import catalogue
@@ -83,6 +93,7 @@ def _models_list(args: argparse.Namespace) -> int:
 def _models_pull(args: argparse.Namespace) -> int:
     from edge_agent.registry import catalogue
 
+    _say_whose()
     for name in args.name:
         located = catalogue.pull(name, progress(name))
         print(f"{located.manifest.name}: all files here and verified")
@@ -199,6 +210,7 @@ def _models_add(args: argparse.Namespace) -> int:
     from edge_agent.registry.add import add
     from edge_agent.serving.models import try_all
 
+    _say_whose()
     bare = not Path(args.file).is_dir()
     proofs, told = _proofs(args, args.file, bare), _told(args, args.file, bare)
     tried: list[Tried] = []

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.cli import device, listen, models, understand, workshop
+from edge_agent.cli import device, listen, models, service, understand, workshop
+
+CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
 
 def common_options(of: argparse.ArgumentParser) -> None:
@@ -21,15 +23,31 @@ def common_options(of: argparse.ArgumentParser) -> None:
 
 
 def _run_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("-c", "--config", required=True, help="TOML file")
+    run.add_argument("-c", "--config", help=CONFIG)
     run.add_argument("--pull", action="store_true", help="fetch models that are not here")
 
 
 def _check_options(check: argparse.ArgumentParser) -> None:
-    check.add_argument("-c", "--config", required=True, help="TOML file")
+    check.add_argument("-c", "--config", help=CONFIG)
     check.add_argument(
         "--connect", action="store_true", help="try it too: log in, ask for each right, take a picture, write a file"
     )
+
+
+def _install_options(install: argparse.ArgumentParser) -> None:
+    install.add_argument("-c", "--config", help="TOML file that it is to have (default: one to begin with)")
+    _service_options(install)
+
+
+def _uninstall_options(uninstall: argparse.ArgumentParser) -> None:
+    uninstall.add_argument("--purge", action="store_true", help="delete its config and data, too; asks for a word")
+    _service_options(uninstall)
+
+
+def _service_options(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--root", default="/", metavar="FOLDER", help="that of an image that is being built")
+    of.add_argument("--user", default="edge-agent", metavar="NAME", help="whom it runs as; made where there is none")
+    of.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
 
 
 def _demo_options(demo: argparse.ArgumentParser) -> None:
@@ -77,7 +95,7 @@ def _bench_options(timed: argparse.ArgumentParser) -> None:
 
 
 def _listen_options(heard: argparse.ArgumentParser) -> None:
-    heard.add_argument("-c", "--config", help="take the broker from this config")
+    heard.add_argument("-c", "--config", help=f"take the broker from this {CONFIG}")
     heard.add_argument("--url", help="mqtt[s]://host[:port] or ws[s]://host[:port]/path")
     heard.add_argument("--username", help="who we are to the broker")
     heard.add_argument("--password-file", metavar="FILE", help="what holds the password")
@@ -191,6 +209,8 @@ LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
     "run": (device.run, _run_options, "run the agent of a config"),
     "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
+    "install": (service.install, _install_options, "make it a service of this device, hardened, and start it"),
+    "uninstall": (service.uninstall, _uninstall_options, "stop the service and take it away; data stays"),
     "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
     "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
     "understand": (understand.understand, _understand_options, "label lines of text"),

@@ -7,13 +7,14 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import dotted, load, of, parse, secret, store_path, warnings
-from edge_agent.config.sections import RESERVED, Config, Device, Mqtt, Pipeline, Store, level
+from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Store, level
 
 __all__ = [
     "RESERVED",
     "BrokerAddress",
     "Config",
     "Device",
+    "Limits",
     "Mqtt",
     "Pipeline",
     "Store",

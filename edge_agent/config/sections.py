@@ -78,6 +78,15 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     while telemetry waits; no bound, when absent"""
 
 
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[limits]``: `edge-agent install` gives them to the service manager, and the agent says when it nears them."""
+
+    memory_mb: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] | None = None
+    """megabytes (of 1024 kB) of the whole service; more ends it, and it is started anew"""
+    cpu_percent: Annotated[int, msgspec.Meta(ge=5, le=25_600)] | None = None
+    """of one core: 150 is one and a half"""
+
+
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[pipeline]]``: one source and what is done with what it yields."""
 
@@ -117,4 +126,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: Device = Device()
     mqtt: Mqtt = Mqtt()
     store: Store = Store()
+    limits: Limits = Limits()
     pipeline: list[Pipeline] = []
