@@ -206,7 +206,7 @@ def _theirs(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
 def wanting(uris: Sequence[Uri]) -> list[Uri]:
     """The tasks of a chain, each with the options that the task behind it wants, where they are not given."""
     rows = [TASKS.get(uri.scheme) for uri in uris]
-    wants = [row.wants if row is not None else {} for row in [*rows[1:], None]]
+    wants = [row.wants if row is not None else {} for row in [*rows, None][1:]]
     return [
         Uri(uri.scheme, uri.rest, {**more, **uri.options}) if row is not None else uri
         for uri, row, more in zip(uris, rows, wants, strict=True)
