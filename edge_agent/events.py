@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -25,6 +25,19 @@ KNOWN_TIME = 1_735_689_600.0
 def rfc3339(at: float) -> str:
     """Seconds since 1970 as 2026-01-31T12:00:00.123Z."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+CAPTURED = msgspec.Meta(extra={"captured": True})
+"""stands in the type of each field that says what was captured in words, or what they can be guessed from: such a field
+is taken out where a pipeline keeps its text (walk/privacy.py)"""
+Words: TypeAlias = Annotated[str, CAPTURED]
+
+
+def is_captured(hint: object) -> bool:
+    """Whether CAPTURED stands anywhere in a type."""
+    if hint is CAPTURED or (get_origin(hint) is Annotated and CAPTURED in getattr(hint, "__metadata__", ())):
+        return True
+    return any(is_captured(part) for part in get_args(hint))
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -96,8 +109,8 @@ class DetectionsEvent(Event, frozen=True, kw_only=True, tag="detections"):
 class TextEvent(Event, frozen=True, kw_only=True, tag="text"):
     """A line of text as it was read, with its vector where the pipeline embeds."""
 
-    text: str
-    embedding: list[float] | None = None
+    text: Annotated[Words, msgspec.Meta(description="empty where the pipeline keeps it")]
+    embedding: Annotated[list[float] | None, CAPTURED] = None
 
     def says(self) -> object:
         """The text."""
@@ -112,7 +125,7 @@ class TextEvent(Event, frozen=True, kw_only=True, tag="text"):
 class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):
     """The label of one line of text, or of one frame."""
 
-    text: Annotated[str, msgspec.Meta(description="empty for a frame")] = ""
+    text: Annotated[Words, msgspec.Meta(description="empty for a frame, and where the pipeline keeps it")] = ""
     name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""
     label: Annotated[str, msgspec.Meta(description='"unknown" for what fits no label')]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -133,7 +146,7 @@ class Span(msgspec.Struct, frozen=True):
     """One marked piece of an event's text."""
 
     label: str
-    text: str
+    text: Annotated[Words, msgspec.Meta(description="empty where the pipeline keeps it")]
     start: Annotated[int, msgspec.Meta(ge=0, description="characters from the beginning of the text")]
     end: Annotated[int, msgspec.Meta(ge=0, description="exclusive")]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -142,7 +155,7 @@ class Span(msgspec.Struct, frozen=True):
 class SpansEvent(Event, frozen=True, kw_only=True, tag="spans"):
     """What is named in one line of text."""
 
-    text: str
+    text: Annotated[Words, msgspec.Meta(description="empty where the pipeline keeps it")]
     spans: list[Span]
 
     def says(self) -> object:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -27,7 +28,7 @@ STOREYS = {
     "rooms": "sources tasks inspect link fleet",
     "walk": "walk outbox registry samples backends",
     "craft": "families graphs pictures device figures",
-    "floor": "__init__ types objects events errors config manifest toml uri paths files held programs redact",
+    "floor": "__init__ types objects events errors config manifest toml uri paths files held programs redact personal",
 }
 """from top to bottom; an import goes to the same storey or to one below"""
 STOREY = {room: -at for at, rooms in enumerate(STOREYS.values()) for room in rooms.split()}
@@ -209,6 +210,44 @@ def test_one_file_spells_the_topics() -> None:
 def test_the_published_schema_is_the_code_s() -> None:
     published = (ROOT / "deploy" / "event.schema.json").read_text()
     assert published == events.schema_text(), "run: python -m edge_agent.events > deploy/event.schema.json"
+
+
+NOT_CAPTURED = {
+    "Event": "id device pipeline at spent_ms",
+    "ModelRef": "name version sha256 why",
+    "Heard": "engine language",
+    "Read": "engine",
+    "Detection": "label object",
+    "DetectionsEvent": "name",
+    "ScoresEvent": "name label scores",
+    "Span": "label",
+    "AnomalyEvent": "name",
+    "GapEvent": "why",
+}
+"""fields of events that hold text which nobody said, wrote or showed: names, labels of a model, reasons of ours"""
+
+
+def test_each_field_of_an_event_that_says_what_was_captured_is_marked_so() -> None:
+    """So that `text = false` and `[privacy]` hold for it; see events.CAPTURED."""
+    for kind in {struct for event in events.EVENTS.values() for struct in _structs(event)}:
+        hints = get_type_hints(kind, include_extras=True)
+        plain = {name for struct in kind.__mro__ for name in NOT_CAPTURED.get(struct.__name__, "").split()}
+        for field in msgspec.structs.fields(kind):
+            if str in _parts(field.type) and not events.is_captured(hints[field.name]):
+                told = "write Words as its type, or name it in NOT_CAPTURED if nobody's words can stand in it"
+                assert field.name in plain, f"{kind.__name__}.{field.name}: {told}"
+
+
+def _parts(hint: object) -> set[object]:
+    """All types in a type."""
+    return {hint}.union(*map(_parts, get_args(hint)))
+
+
+def _structs(kind: type[msgspec.Struct]) -> set[type[msgspec.Struct]]:
+    """A struct and those that stand in it."""
+    inside = {part for field in msgspec.structs.fields(kind) for part in _parts(field.type)}
+    found = {part for part in inside if isinstance(part, type) and issubclass(part, msgspec.Struct)}
+    return {kind}.union(*map(_structs, found))
 
 
 def test_every_kind_of_event_survives_its_json() -> None:

@@ -27,7 +27,8 @@ from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.events import Event, rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
-from edge_agent.walk.pipeline import run, run_abreast
+from edge_agent.walk.pipeline import Terms, run, run_abreast
+from edge_agent.walk.privacy import Guard, Hider
 from edge_agent.walk.report import Report
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Agent:
         models = Models(threads=config.device.threads, pull=pull, say=say, soon=race)
         self._changed = threading.Event()
         self._failed: EdgeAgentError | None = None
+        hidden = config.privacy
+        self._hide = Hider(list(hidden.redact), hidden.patterns) if hidden.redact or hidden.patterns else None
         store = checked_store(config)
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
@@ -146,13 +149,14 @@ class Agent:
 
         link, name = self.link, line.config.name
         saving = (lambda: link.budget.saving) if link else (lambda: False)
-        report = Report(line.config, line.opened.live, put, partial(self.outbox.passed, name), saving)
+        terms = Terms(line.client, Guard(self._hide, line.config.text))
+        report = Report(line.config, line.opened.live, put, partial(self.outbox.passed, name), saving, terms.guard)
         try:
             told = report.worth, report.keep, line.stats
             if len(line.teams) == 1:
-                run(line.box, line.teams[0], *told, report.done, line.client)
+                run(line.box, line.teams[0], *told, report.done, terms)
             else:
-                run_abreast(line.box, line.teams, *told, line.box.close, report.done, line.client)
+                run_abreast(line.box, line.teams, *told, line.box.close, report.done, terms)
             report.end()
         finally:
             line.box.close()
@@ -240,6 +244,8 @@ class Agent:
         if self.link is not None:
             self.link.stop()
         self.outbox.close()
+        if self._hide is not None:
+            self._hide.close()
         # a thread inside of ONNX Runtime at the interpreter's end aborts the process
         self.swap.look.set()
         for thread in self._looking:

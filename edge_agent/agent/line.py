@@ -15,7 +15,7 @@ from edge_agent.errors import ConfigError, EdgeAgentError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task, wanting
-from edge_agent.types import Sample, StreamState, Task, Text
+from edge_agent.types import Embedding, Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
@@ -77,10 +77,7 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
         opened = _open(pipe, subscribe, resume_at)
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
-        if not teams[0] and opened.yields is not Text:
-            raise ConfigError(f"tasks: {fitting(opened.yields)}")
-        if opened.yields is Text and pipe.report not in (None, "every") and not _folds_texts(pipe):
-            raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
+        _check_says(pipe, opened.yields, teams[0])
     room = 1 if opened.live else opened.yields.room
     old = TOO_OLD if opened.live else math.inf
     box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
@@ -89,6 +86,18 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     late = math.inf if pipe.deadline_ms is None else pipe.deadline_ms / 1000
     client = Client(pipe.priority, pipe.share, late, gives_up=opened.live)
     return Line(pipe, opened, pace, teams, uses, box, client)
+
+
+def _check_says(pipe: Pipeline, yields: type, tasks: list[Task]) -> None:
+    """ConfigError where no event would come of it, or none of those that are asked for."""
+    if not tasks and yields is not Text:
+        raise ConfigError(f"tasks: {fitting(yields)}")
+    if yields is not Text:
+        return
+    if not pipe.text and not any(_says_more(task) for task in pipe.tasks):
+        raise ConfigError("text: false leaves nothing to say here; add a task that labels or marks a text")
+    if pipe.report not in (None, "every") and not _folds_texts(pipe):
+        raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
 
 
 def _open(pipe: Pipeline, subscribe: Subscribe | None, resume_at: int | None) -> Opened:
@@ -138,6 +147,12 @@ def first_sample(line: Line) -> tuple[bool | None, str]:
         what = line.opened.yields.words.removesuffix("s")
         return False, f"{line.config.name}: no {what} within {took:.0f} s: {said[-1]}"
     return True, f"{line.config.name}: {found[0].described()} after {took:.1f} s"
+
+
+def _says_more(task: str) -> bool:
+    """Whether a task says more of a text than its words or their vector; of others' tasks nobody knows."""
+    row = TASKS.get(parse_uri(f"{task}:").scheme)
+    return row is None or row.gives not in (Text, Embedding)
 
 
 def _folds_texts(pipe: Pipeline) -> bool:

@@ -7,7 +7,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import dotted, load, of, parse, secret, store_path, warnings
-from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Store, level
+from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level
 
 __all__ = [
     "RESERVED",
@@ -17,6 +17,7 @@ __all__ = [
     "Limits",
     "Mqtt",
     "Pipeline",
+    "Privacy",
     "Store",
     "checked_mqtt",
     "dotted",

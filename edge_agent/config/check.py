@@ -11,9 +11,13 @@ from typing import Any
 import msgspec
 
 from edge_agent.config.broker import parse_broker
-from edge_agent.config.sections import CLASSES, EVENT_KINDS, RESERVED, Config, Mqtt, Pipeline, level
+from edge_agent.config.sections import CLASSES, EVENT_KINDS, RESERVED, Config, Mqtt, Pipeline, Privacy, level
 from edge_agent.errors import ConfigError, nearest
+from edge_agent.personal import FINDERS
 from edge_agent.uri import Uri, parse_uri
+
+LONGEST_PATTERN = 1000
+"""characters of a regular expression"""
 
 
 def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
@@ -28,6 +32,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     for at, pipe in enumerate(config.pipeline):
         _check_classes(f"pipeline[{at}]", pipe)
         _check_uris(f"pipeline[{at}]", pipe)
+    _check_patterns(config.privacy)
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     mqtt = checked_mqtt(config.mqtt, base)
@@ -64,6 +69,21 @@ def _check_classes(where: str, pipe: Pipeline) -> None:
         for given, known in ((kind, EVENT_KINDS), (cls, CLASSES)):
             if given not in known:
                 raise ConfigError(f'{where}.class: "{given}" is none{nearest(given, known)}')
+
+
+def _check_patterns(privacy: Privacy) -> None:
+    for name, pattern in privacy.patterns.items():
+        where = f"privacy.patterns.{name}"
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name) or name in FINDERS or name == "unchecked":
+            what = "is taken" if name in FINDERS else "is no name"
+            raise ConfigError(f"{where}: {what}; write up to 32 of a-z, 0-9, _ and -, and none of {', '.join(FINDERS)}")
+        try:
+            empty = re.compile(pattern).match("") is not None
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ConfigError(f"{where}: no regular expression: {error}; mend it there") from None
+        if empty or len(pattern) > LONGEST_PATTERN:
+            what = "is found in the empty text" if empty else f"is longer than {LONGEST_PATTERN} characters"
+            raise ConfigError(f"{where}: {what}; write one that finds only what is meant")
 
 
 def _check_uris(where: str, pipe: Pipeline) -> None:

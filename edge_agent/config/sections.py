@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -87,6 +87,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """of one core: 150 is one and a half"""
 
 
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[privacy]``: what is taken out of captured text before anything else is done with it."""
+
+    redact: list[Literal["email", "phone", "card", "iban", "plate"]] = []
+    """each becomes its name in brackets, as in "call [phone]"; see docs/privacy.md"""
+    patterns: dict[str, str] = {}
+    """name -> regular expression, in Python's words; what it finds becomes its name in brackets"""
+
+
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[pipeline]]``: one source and what is done with what it yields."""
 
@@ -111,6 +120,8 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     given up, any other is answered late; both are counted"""
     isolate: bool = False
     """a camera of the network (http, https, rtsp, rtsps) is read and decoded in a process of its own, locked in"""
+    text: bool = True
+    """false: what was captured in words stays on the device; events hold labels, places and scores only"""
     cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
     and what is not named is an alert"""
@@ -127,4 +138,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mqtt: Mqtt = Mqtt()
     store: Store = Store()
     limits: Limits = Limits()
+    privacy: Privacy = Privacy()
     pipeline: list[Pipeline] = []

@@ -51,7 +51,8 @@ def _pair(outputs: Outputs) -> tuple[Array, Array]:
     if not boxes or len(flat) != 2:
         raise RefusedError(f"this head has outputs {shapes(outputs)}; a DETR has boxes [1, N, 4] and logits [1, N, C]")
     chosen = boxes[0] if len(boxes) == 1 else _likeliest(boxes, flat)
-    (logits,) = [array for name, array in flat.items() if name != chosen]
+    (other,) = flat.keys() - {chosen}
+    logits = flat[other]
     if logits.shape[:2] != flat[chosen].shape[:2]:
         raise RefusedError(f"this head has outputs {shapes(outputs)}; a DETR has as many boxes as rows of logits")
     return flat[chosen], logits

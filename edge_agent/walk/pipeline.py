@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -20,6 +21,7 @@ from edge_agent.types import Finding, Sample, Sink, Task
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.fair import Client
 from edge_agent.walk.lane import ANYBODY, work_for
+from edge_agent.walk.privacy import OPEN, Guard
 from edge_agent.walk.report import Reporter
 
 log = logging.getLogger("edge_agent")
@@ -61,6 +63,19 @@ class Stats(msgspec.Struct):
             yield item
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a pipeline's samples are answered."""
+
+    client: Client = ANYBODY
+    """for whom its models take turns on the processor"""
+    guard: Guard = OPEN
+    """what of captured text goes on"""
+
+
+FREE = Terms()
+
+
 def run(
     samples: Iterable[Sample],
     tasks: Sequence[Task],
@@ -68,17 +83,17 @@ def run(
     sink: Sink,
     stats: Stats,
     done: Callable[[Sample], None] = lambda sample: None,
-    client: Client = ANYBODY,
+    terms: Terms = FREE,
 ) -> None:
     """Answer each sample: through the tasks, past the report, into the sink. Ends when the samples end.
 
-    `done` is called with each sample once the sink has what is reported of it. `client`: for whom models are run.
+    `done` is called with each sample once the sink has what is reported of it.
 
     A sample that is bad, or that the model fails on, is counted and logged, and the next one is taken. Whoever swaps a
     task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
     """
     for sample in samples:
-        _tell(sample, _answer(sample, tasks, client), report, sink, stats, client.deadline)
+        _tell(sample, _answer(sample, tasks, terms), report, sink, stats, terms)
         done(sample)
     _end(report, sink, stats)
 
@@ -91,7 +106,7 @@ def run_abreast(
     stats: Stats,
     close: Callable[[], None],
     done: Callable[[Sample], None] = lambda sample: None,
-    client: Client = ANYBODY,
+    terms: Terms = FREE,
 ) -> None:
     """As `run`, but with a thread for each team of tasks: as many samples are under way at once.
 
@@ -104,13 +119,13 @@ def run_abreast(
     def work(tasks: Sequence[Task]) -> None:
         nonlocal told
         for number, sample in iter(take, None):
-            answer = _answer(sample, tasks, client)
+            answer = _answer(sample, tasks, terms)
             with telling:
                 while told != number and not failed:
                     telling.wait()
                 if failed:
                     return
-                _tell(sample, answer, report, sink, stats, client.deadline)
+                _tell(sample, answer, report, sink, stats, terms)
                 done(sample)
                 told += 1
                 telling.notify_all()
@@ -146,16 +161,16 @@ def _one_by_one(samples: Iterable[Sample]) -> Callable[[], tuple[int, Sample] | 
     return take
 
 
-def _answer(sample: Sample, tasks: Sequence[Task], client: Client) -> Answer:
-    """One sample through the chain, its models' turns taken for `client`."""
+def _answer(sample: Sample, tasks: Sequence[Task], terms: Terms) -> Answer:
+    """One sample through the chain."""
     try:
-        with work_for(client, sample.mono):
-            return list(walk(sample, tuple(tasks)))
+        with work_for(terms.client, sample.mono):
+            return list(walk(terms.guard.sample(sample), tuple(tasks), terms.guard))
     except (InputError, ModelError, LateError) as error:
         return error
 
 
-def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: Stats, deadline: float) -> None:
+def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: Stats, terms: Terms) -> None:
     """One sample's findings past the report into the sink, or into the log what is wrong with it."""
     if isinstance(answer, LateError):
         stats.missed += 1
@@ -169,12 +184,13 @@ def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: S
         stats.trouble = ""
     except (InputError, ModelError) as error:
         stats.bad += 1
-        if stats.trouble != str(error):
-            log.warning("skipped a sample: %s", error)
-        stats.trouble = str(error)
+        why = terms.guard.why(error)
+        if stats.trouble != why:
+            log.warning("skipped a sample: %s", why)
+        stats.trouble = why
     age = time.monotonic() - sample.mono
     stats.samples += 1
-    stats.late += age > deadline
+    stats.late += age > terms.client.deadline
     stats.spent("age", age * 1000)
 
 
@@ -184,12 +200,12 @@ def _end(report: Reporter, sink: Sink, stats: Stats) -> None:
         stats.findings += 1
 
 
-def walk(item: Sample | Finding, tasks: Sequence[Task]) -> Iterator[Sample | Finding]:
+def walk(item: Sample | Finding, tasks: Sequence[Task], guard: Guard = OPEN) -> Iterator[Sample | Finding]:
     """What is left of one item at the end of the chain, depth first, in order."""
     if not tasks:
         yield item
     elif isinstance(item, tasks[0].takes):
         for out in tasks[0](item):
-            yield from walk(out, tasks[1:])
+            yield from walk(out if out is item else guard.sample(out), tasks[1:], guard)
     else:
-        yield from walk(item, tasks[1:])
+        yield from walk(item, tasks[1:], guard)

@@ -13,6 +13,7 @@ from edge_agent.config import Pipeline
 from edge_agent.events import Event, kind_of
 from edge_agent.types import Finding, Sample
 from edge_agent.walk.event import SampleOrFinding, in_view, to_event
+from edge_agent.walk.privacy import OPEN, Guard
 
 Reporter: TypeAlias = Callable[["Iterable[SampleOrFinding] | None"], "Iterable[SampleOrFinding]"]
 """Findings of one sample -> those to report; None when the samples have ended."""
@@ -31,13 +32,15 @@ class Report:
         put: Callable[[Event, str, int | None], object],
         passed: Callable[[int], object],
         saving: Callable[[], bool],
+        guard: Guard = OPEN,
     ) -> None:
         """`put` keeps an event of a class, and where the source resumes behind it; `passed` is given the place up to
-        which the source is done, where that lies behind the last event; `saving`: whether repeats are to be folded.
+        which the source is done, where that lies behind the last event; `saving`: whether repeats are to be folded;
+        `guard`: what of captured text an event may hold.
         """
         how = pipe.report or ("changes" if live else "every")
         self.worth = reporter(how)
-        self._pipe, self._put, self._passed, self._saving = pipe, put, passed, saving
+        self._pipe, self._put, self._passed, self._saving, self._guard = pipe, put, passed, saving, guard
         self._late = how.startswith("summary")
         """findings may still be reported when later samples are done"""
         self._fold = Folder()
@@ -47,7 +50,7 @@ class Report:
 
     def keep(self, found: SampleOrFinding) -> None:
         """Make the event of a finding, and keep it, or what it is folded with."""
-        event = to_event(found, self._pipe.name)
+        event = self._guard.event(to_event(found, self._pipe.name), found)
         folds = self._class_of(event) == "telemetry" and self._saving()
         self._put_each(self._fold(event, folds, (found.of if isinstance(found, Finding) else found).mark))
 

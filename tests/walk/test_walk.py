@@ -19,7 +19,7 @@ from edge_agent.walk.event import SampleOrFinding, to_event
 from edge_agent.walk.fair import Client
 from edge_agent.walk.lane import Lane
 from edge_agent.walk.mailbox import Mailbox
-from edge_agent.walk.pipeline import Stats, run, run_abreast
+from edge_agent.walk.pipeline import Stats, Terms, run, run_abreast
 from edge_agent.walk.report import Folder, reporter
 from tests.broker import until
 
@@ -198,8 +198,8 @@ def test_a_live_sample_whose_turn_comes_too_late_is_given_up_and_counted_and_a_t
                 yield item
 
     def work(gives_up: bool) -> None:
-        client = Client(deadline=0.01, gives_up=gives_up)
-        run([text()], [Asks()], reporter("every"), lambda found: None, stats[gives_up], client=client)
+        terms = Terms(Client(deadline=0.01, gives_up=gives_up))
+        run([text()], [Asks()], reporter("every"), lambda found: None, stats[gives_up], terms=terms)
 
     threads = [threading.Thread(target=work, args=(gives_up,)) for gives_up in stats]
     with lane.turn():
