@@ -114,7 +114,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the model: a variant of the network, or a part of it."""
 
     name: str
-    format: Literal["onnx", "ort", "tflite", "text"]
+    format: Literal["onnx", "ort", "tflite", "ctranslate2", "text"]
     sha256: Annotated[str, msgspec.Meta(pattern=SHA256)]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     precision: str = "fp32"
@@ -167,10 +167,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     version: str
-    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly"]
+    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly", "transcribe"]
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
-    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae"""
+    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae; whisper"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]

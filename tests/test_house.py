@@ -40,6 +40,8 @@ ENTRY = {
     "onnxruntime": {"backends/onnx.py", "workshop"},
     "ai_edge_litert": {"backends/tflite.py", "workshop"},
     "tflite_runtime": {"backends/tflite.py"},
+    "ctranslate2": {"backends/ctranslate2.py"},
+    "pocketsphinx": {"tasks/transcribe/sphinx.py"},
     "simplejpeg": {"pictures/read.py"},
     "cryptography": {"link/signing.py"},
     "paho": {"link/wire.py"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,14 @@ FORMATS = {
     "onnx": "edge_agent.backends.onnx:load",
     "ort": "edge_agent.backends.onnx:load_optimised",
     "tflite": "edge_agent.backends.tflite:load",
+    "ctranslate2": "edge_agent.backends.ctranslate2:load",
 }
 """format -> "module:attr" of a function (path, threads, source) -> Net, the bytes of path read from source; "ort" is
 what this device made of an ONNX file"""
+WITH_PARTS = ("ctranslate2",)
+"""formats of which such a function is given the parts beside the network, too"""
+ONE_WAY = ("ctranslate2",)
+"""formats of which nothing is raced: one file, run by one library, on one thread where the config says nothing"""
 
 SIZES: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "orig_target_sizes": lambda high, wide: (wide, high),
@@ -42,10 +47,13 @@ is said there (RT-DETR, D-FINE and RF-DETR with their post-processor; PaddleDete
 """
 
 
-def open_net(path: Path, format: str, threads: int = 0, sha256: str = "") -> Net:
-    """Load the network in `path`, which is of `format` ("onnx" or "tflite").
+def open_net(
+    path: Path, format: str, threads: int = 0, sha256: str = "", parts: Mapping[str, Path] | None = None
+) -> Net:
+    """Load the network in `path`, which is of `format` ("onnx", "tflite" or "ctranslate2").
 
     `sha256`: what is loaded is the file of that hash, or it is refused, whatever is done to the path meanwhile.
+    `parts`: role -> file, for formats that cannot do without (WITH_PARTS).
     `threads` is how many work on one run; 0 means as many as this process may use. The Net may be run from several
     threads at once. Its first run may be slower than the next ones: warming up is the caller's business.
     Raises RefusedError, one line, for a file that is missing, truncated, corrupt or beyond what the runtime can do.
@@ -61,12 +69,13 @@ def open_net(path: Path, format: str, threads: int = 0, sha256: str = "") -> Net
     if not os.access(path, os.R_OK):
         raise RefusedError(f"{path}: may not be read by this user; check its owner and mode")
     module, _, attr = FORMATS[format].partition(":")
-    load: Callable[[Path, int, Path], Net] = getattr(importlib.import_module(module), attr)
+    load: Callable[..., Net] = getattr(importlib.import_module(module), attr)
+    more = [parts or {}] if format in WITH_PARTS else []
     count = threads or len(os.sched_getaffinity(0))
     if not sha256:
-        return _of_a_picture(load(path, count, path))
+        return _of_a_picture(load(path, count, path, *more))
     with held(path, sha256) as file:
-        return _of_a_picture(load(path, count, file.path))
+        return _of_a_picture(load(path, count, file.path, *more))
 
 
 def _of_a_picture(net: Net) -> Net:

@@ -126,18 +126,20 @@ def _inspect_bare(args: argparse.Namespace, path: Path) -> dict[str, Any]:
 
 def _inspect_known(args: argparse.Namespace) -> dict[str, Any]:
     """What a manifest says of its first network."""
+    from edge_agent.backends import WITH_PARTS
     from edge_agent.gate.opened import input_of
     from edge_agent.gate.read import ends
     from edge_agent.gate.verdicts import notes
     from edge_agent.registry import catalogue
-    from edge_agent.registry.files import file_path
+    from edge_agent.registry.files import file_path, parts_of
 
     located = catalogue.locate(args.model)
     _proofs(args, args.model, bare=False)
     _told(args, args.model, bare=False)
     manifest = located.manifest
     first = manifest.networks()[0]
-    net = ends(file_path(located, first), first.format)
+    parts = parts_of(located) if first.format in WITH_PARTS else {}
+    net = ends(file_path(located, first), first.format, parts)
     row = _inspected(manifest.name, manifest, net, input_of(manifest, first))
     return {**row, "reasons": [*located.why.split("; "), *net.reasons, *notes(manifest)], "refusal": ""}
 

@@ -24,12 +24,12 @@ def open_served(
     manifest: Manifest, variant: Variant, parts: dict[str, str], threads: int, seen: Recorder | None = None
 ) -> Served:
     """The model with this variant of its network, warm. RefusedError for a network that is too large or fails."""
-    net = open_net(Path(variant.path), variant.file.format, threads)
+    paths = {role: Path(path) for role, path in parts.items()}
+    net = open_net(Path(variant.path), variant.file.format, threads, parts=paths)
     bounded(net)
     picture = input_of(manifest, variant.file)
     warm(net, picture)
     ref = ModelRef(manifest.name, manifest.version, variant.file.sha256)
-    paths = {role: Path(path) for role, path in parts.items()}
     return Served(as_read(manifest, variant.file), ref, seen.around(net) if seen else net, paths, picture, "")
 
 

@@ -70,9 +70,10 @@ def seen(path: Path) -> Seen:
     return read(path).seen
 
 
-def ends(path: Path, format: str) -> Ends:
-    """Inputs, outputs and engine of a network file. RefusedError, one line."""
-    return _as(Ends, _asked(Load(variants=[_variant(path, format)]), path)[0], path)
+def ends(path: Path, format: str, parts: Mapping[str, Path] | None = None) -> Ends:
+    """Inputs, outputs and engine of a network file, with the parts beside it. RefusedError, one line."""
+    given = {role: str(part.absolute()) for role, part in (parts or {}).items()}
+    return _as(Ends, _asked(Load(variants=[_variant(path, format)], parts=given), path)[0], path)
 
 
 def _as(kind: type[Declared], result: Result, path: Path) -> Declared:
@@ -129,7 +130,8 @@ def _opened(question: Load | Read) -> Net:
     from edge_agent.gate.opened import bounded
 
     (variant,) = question.variants
-    net = open_net(Path(variant.path), variant.file.format, question.threads)
+    parts = {role: Path(part) for role, part in question.parts.items()}
+    net = open_net(Path(variant.path), variant.file.format, question.threads, parts=parts)
     bounded(net)
     return net
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import wave
 from collections.abc import Iterator
 
 import msgspec
@@ -18,7 +19,7 @@ from edge_agent.pictures.boxes import letterbox
 from edge_agent.pictures.read import read_picture
 from edge_agent.samples import everyday
 from edge_agent.samples.recorded import MOST_LINES, lines, samples
-from edge_agent.types import Floats, Frame, Pixels, Text
+from edge_agent.types import Audio, Floats, Frame, Pixels, Text
 
 PLACES: dict[str, tuple[str, tuple[float, float, float, float]]] = {
     "astronaut.png": ("person", (0.02, 0.0, 0.95, 1.0)),
@@ -47,6 +48,8 @@ SENTENCES = (
     ("The dog sleeps on the sofa.", "A dog lies asleep on the couch."),
 )
 """pairs that mean the same"""
+SPOKEN = {"light.wav": "turn the light on in the kitchen", "rain.wav": "is it going to rain this afternoon"}
+"""of deploy/demo: what is said in them (by espeak-ng, in 16 bits at 16 kHz, one channel)"""
 
 
 def frames() -> dict[str, Frame]:
@@ -54,6 +57,13 @@ def frames() -> dict[str, Frame]:
     shown = {name: read_picture(carried("deploy", "demo", name)) for name in PICTURES}
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     return {**shown, "noise": Frame(noise, time.time(), time.monotonic(), "noise")}
+
+
+def sound(name: str) -> Audio:
+    """One of SPOKEN."""
+    with wave.open(str(carried("deploy", "demo", name))) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
+        return Audio(samples / np.float32(32768), time.time(), time.monotonic(), file.getframerate(), last=True)
 
 
 def thing_of(label: str) -> str:

@@ -7,16 +7,18 @@ the processor.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edge_agent.backends import open_net
+from edge_agent.backends import ONE_WAY, WITH_PARTS, open_net
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.admit import Admitted, admit, seen, try_heads
 from edge_agent.gate.opened import as_read, input_of, warm
+from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, Served
 from edge_agent.registry import catalogue, files
 from edge_agent.registry.files import Located, Say, parts_of
@@ -73,6 +75,8 @@ class Models:
         Takes seconds, most of them in child processes; what serves goes on. Raises ModelError.
         """
         located = catalogue.locate(name, read=seen)
+        if all(row.format in ONE_WAY for row in located.manifest.networks()):
+            return False
         parts = parts_of(located)
         located = with_derived(located, parts, self.threads, make=True)
         if raced(located, parts, self.threads) is not None:
@@ -95,7 +99,7 @@ class Models:
         for way in ways:
             try:
                 admitted = admit(located, way.row, parts, self.threads, pull=self.pull, say=self.say)
-                net = self._loaded(manifest, way, admitted)
+                net = self._loaded(manifest, way, admitted, parts)
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
@@ -112,10 +116,15 @@ class Models:
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
 
-    def _loaded(self, manifest: Manifest, way: Way, admitted: Admitted) -> Net:
+    def _loaded(self, manifest: Manifest, way: Way, admitted: Admitted, parts: Mapping[str, Path]) -> Net:
         """The network, warm; its runs take their turn on the lane."""
-        with quiet():
-            net = open_net(admitted.path, way.row.format, way.threads, way.row.sha256)
+        with quiet(), ExitStack() as stack:
+            beside = {
+                row.role: stack.enter_context(held(parts[row.role], row.sha256)).path
+                for row in manifest.file
+                if row.role in parts and way.row.format in WITH_PARTS
+            }
+            net = open_net(admitted.path, way.row.format, way.threads, way.row.sha256, beside)
             if not self.once:
                 warm(net, input_of(manifest, way.row))
         return msgspec.structs.replace(net, run=self._taking_turns(net.run, way.threads, way.row.sha256))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edge_agent.backends import ONE_WAY
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.admit import absolute, admit
 from edge_agent.gate.ask import ask
@@ -54,6 +55,8 @@ def in_order(
     here = [row for row in rows if is_here(located, row)]
     cores = budget(threads)
     unknown = _unraced(rows, cores, pace)
+    if rows and all(row.format in ONE_WAY for row in rows):
+        return [Way(row, threads or 1) for row in rows], []
     if len(here) * cores < 2:  # there is nothing to choose
         return unknown, []
     verdict = raced(located, parts, threads) or (race(located, parts, threads) if find_out else None)
@@ -139,6 +142,8 @@ def race(
     here = [row for row in located.manifest.networks() if is_here(located, row)]
     if not here:
         raise RefusedError(f"{located.manifest.name}: no network of it is here")
+    if all(row.format in ONE_WAY for row in here):
+        raise RefusedError(f"{located.manifest.name}: nothing to race: {here[0].format} runs it in one way")
     variants = [Variant(row, _admitted(located, row, parts, threads)) for row in here]
     question = _race(located, variants, parts, threads)
     verdict = ask(msgspec.structs.replace(question, seconds=seconds, bare=bare), again=True)

@@ -1,4 +1,4 @@
-"""A sample becomes findings: detect, recognise, understand, anomaly.
+"""A sample becomes findings: detect, recognise, understand, anomaly, transcribe.
 
 One row a task, which names all there is of it; what stands behind a row is imported when it is first needed. Somebody
 else's task is written as ``theirpkg.module:attr:MODEL`` and made by a function of the same signature.
@@ -36,6 +36,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     """what a manifest says of the models that it needs nothing but; empty: it runs on no model"""
     default: str = ""
     """the model that serves where none is named; empty: one has to be named"""
+    own: tuple[str, ...] = ()
+    """engines that bring their own model, which are named in its place"""
     prove: str = ""
     """(model, recorder) -> notes on what it says of carried samples; RefusedError where that makes no sense"""
     compare: str = ""
@@ -133,6 +135,20 @@ TASKS = {
         alone=False,
         alike=True,
     ),
+    "transcribe": TaskRow(
+        make="edge_agent.tasks.transcribe.transcribe:transcribe",
+        takes=Audio,
+        gives=Text,
+        purpose="transcribe",
+        default="whisper-tiny",
+        own=("pocketsphinx",),
+        prove="edge_agent.tasks.transcribe.proof:prove",
+        compare="edge_agent.tasks.transcribe.compare:compare",
+        measure="edge_agent.tasks.transcribe.compare:measure",
+        measured="share of the parent's words that are heard",
+        show="edge_agent.tasks.transcribe.show:show",
+        meant=("speech", "stt", "asr", "whisper", "hear", "transcription"),
+    ),
     "crop": TaskRow(
         make="edge_agent.tasks.crop.crop:crop",
         takes=Detections,
@@ -181,7 +197,7 @@ def make_task(uri: Uri, serve: Callable[[str], Served], home: Path) -> Task:
     name = uri.rest or row.default
     if row.purpose and not name:
         raise ConfigError(f'"{uri}": which model? write "{uri.scheme}:MODEL"')
-    task: Task = found_at(row.make)(uri, serve(name) if row.purpose else None, home)
+    task: Task = found_at(row.make)(uri, serve(name) if row.purpose and name not in row.own else None, home)
     return task
 
 
