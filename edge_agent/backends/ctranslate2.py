@@ -35,9 +35,7 @@ def load(path: Path, threads: int, source: Path, parts: Mapping[str, Path]) -> N
     try:
         import ctranslate2
     except ImportError as error:
-        raise RefusedError(
-            f'{path}: CTranslate2 is missing ({error}); pip install "edge-agent-runtime[speech]"'
-        ) from None
+        raise RefusedError(f'CTranslate2 is missing ({error}); pip install "edge-agent-runtime[speech]"') from None
     missing = [role for role in BESIDE if role not in parts]
     if missing:
         raise RefusedError(f"{path}: no part of role {missing[0]} ({BESIDE[missing[0]]}); name it in the manifest")

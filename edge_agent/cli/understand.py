@@ -1,4 +1,4 @@
-"""The verb understand: texts -> their labels, spans, errors or vectors."""
+"""The verb understand: texts -> their labels, spans, errors or vectors; what is heard or seen: capture.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from edge_agent.errors import InputError, UsageError
 
 
 def understand(args: argparse.Namespace) -> int:
-    """Label, or embed, texts; 1 when one of them is empty."""
+    """Label, or embed, texts, or get the text of sounds and pictures; 1 when one of them is empty or cannot be read."""
+    from edge_agent.cli.capture import capture, task_of
     from edge_agent.paths import home
     from edge_agent.tasks import TASKS, found_at, make_task
     from edge_agent.types import Text
@@ -23,6 +24,10 @@ def understand(args: argparse.Namespace) -> int:
     if args.embed and args.labels:
         raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
     models = models_of(args, once=True)
+    if captures := task_of(args.model, models):
+        return capture(args, captures, models)
+    if args.then or args.seconds:
+        raise UsageError(f"--then, --seconds: {args.model} takes texts; leave them out")
     name, options = _task_of(args, models.serve(args.model).manifest.task)
     task, show = make_task(Uri(name, args.model, options), models.serve, home()), found_at(TASKS[name].show)
     if options and not args.labels:

@@ -80,8 +80,18 @@ def _detect_options(detect: argparse.ArgumentParser) -> None:
 
 
 def _understand_options(understand: argparse.ArgumentParser) -> None:
-    understand.add_argument("model", help="name or folder; `encoder`: the best that is here")
-    understand.add_argument("text", nargs="*", help="texts; - or none: the lines of stdin")
+    understand.add_argument("model", help="name, name?option=value or folder; `encoder`: the best that is here")
+    texts = "texts; - or none: the lines of stdin. Of a model that hears or reads: "
+    help = texts + "file, folder, 'glob', address (microphone:NAME, camera:0, pipe:); -: such, a line each, on stdin"
+    understand.add_argument("text", nargs="*", metavar="INPUT", help=help)
+    understand.add_argument(
+        "--then",
+        action="append",
+        default=[],
+        metavar="TASK:MODEL",
+        help="do this with the text (may be repeated)",
+    )
+    understand.add_argument("--seconds", type=_seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)")
     understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
     understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
     _model_options(understand)
@@ -213,7 +223,11 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "uninstall": (service.uninstall, _uninstall_options, "stop the service and take it away; data stays"),
     "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
     "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
-    "understand": (understand.understand, _understand_options, "label lines of text"),
+    "understand": (
+        understand.understand,
+        _understand_options,
+        "label lines of text, and get the text of sounds and pictures",
+    ),
     "train": (
         workshop.train,
         _workshop_options("train"),

@@ -28,7 +28,7 @@ from edge_agent.manifest import Manifest
 from edge_agent.registry import store
 from edge_agent.samples import recorded
 
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime", "ctranslate2")
 """distributions whose version a verdict depends on"""
 DECIDE = (
     *("gate", "tasks", "inspect", "samples", "backends", "families"),

@@ -131,7 +131,7 @@ class Models:
 
     def _taking_turns(self, run: Backend, threads: int, kind: str) -> Backend:
         def turn(tensors: Tensors) -> dict[str, Any]:
-            with self.lane.turn(threads, kind):
+            with self.lane.turn(threads, f"{kind} {' '.join(tensors)}"):
                 return run(tensors)
 
         return turn

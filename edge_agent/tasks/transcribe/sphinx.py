@@ -71,6 +71,8 @@ def sphinx(uri: Uri, model: Served | None) -> Engine:
     decoder = pocketsphinx.Decoder(samprate=16000, loglevel="FATAL", **plain)
     if grammar:
         text = _read(uri, grammar)
+        if not text.lstrip().startswith("#JSGF"):
+            raise ConfigError(f'"{uri}": {grammar} is no JSGF grammar; its first line is #JSGF V1.0;')
         _refuse_unknown(uri, grammar, words_of(text), decoder)
         _search(uri, grammar, decoder, "add_jsgf_string", text, "no JSGF grammar with a public rule")
     if keywords:

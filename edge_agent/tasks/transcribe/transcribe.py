@@ -6,6 +6,7 @@ signature, and its row. The options of the task are followed by those of its eng
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_agent.errors import ConfigError, InputError, ManifestError
+from edge_agent.errors import ConfigError, InputError, LateError, ManifestError
 from edge_agent.manifest import Served
 from edge_agent.tasks import found_at
 from edge_agent.tasks.transcribe.said import Engine
 from edge_agent.types import Audio, Heard, Task, Text
 from edge_agent.uri import Uri, number
+
+log = logging.getLogger("edge_agent")
 
 RATE = 16_000
 OPTIONS = {"deadline": "off"}
@@ -59,19 +62,31 @@ class Transcriber:
     """seconds; 0: none"""
     takes: tuple[type, ...] = (Audio,)
     gives: type = Text
+    behind: bool = False
+    """the last one was too late"""
 
     def __call__(self, item: Audio) -> Iterator[Text]:
-        """One Text of a segment, or none. InputError for one that is too old, too long or of another rate."""
+        """One Text of a segment, or none. LateError for one that is too old, InputError for one too long or of another
+        rate."""
         if item.rate != RATE:
             raise InputError(f"{self.name}: sound of {item.rate} samples a second; it takes {RATE}")
         seconds = len(item.samples) / RATE
-        if self.deadline and time.monotonic() - item.mono - seconds > self.deadline:
-            raise InputError(f"{self.name}: speech waited longer than its deadline of {self.deadline:g} s: given up")
+        self._refuse_late(time.monotonic() - item.mono - seconds)
         quiet = not len(item.samples) or np.abs(item.samples).max() < SILENCE
         said = None if quiet else self.engine(item.samples)
         if said is not None:
             heard = Heard(self.called, round(said.score, 4), round(seconds, 3), said.language)
             yield Text(said.text, item.at, item.mono, got=heard)
+
+    def _refuse_late(self, waited: float) -> None:
+        """LateError for what waited too long, which the log says of the first of several."""
+        late = bool(self.deadline) and waited > self.deadline
+        told, self.behind = self.behind, late
+        if late:
+            why = f"{self.name}: speech waited longer than its deadline of {self.deadline:g} s: given up"
+            if not told:
+                log.warning("%s; so is what follows, until it catches up", why)
+            raise LateError(why)
 
 
 def transcribe(uri: Uri, model: Served | None, home: Path) -> Task:

@@ -66,6 +66,10 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
         raise UsageError(
             f"--against {args.against}: its task is {parent.manifest.task}, that of {args.model} is {task}"
         )
+    if task not in TASKS:
+        raise UsageError(
+            f"{args.model}: nothing here measures a model whose task is {task}; known are {', '.join(TASKS)}"
+        )
     module, own = TASKS[task]
     odd = [f"--{key}" for key in OPTIONS if key not in own and getattr(args, key) is not None]
     if odd:
