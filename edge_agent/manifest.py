@@ -167,10 +167,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     version: str
-    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly", "transcribe"]
+    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly", "transcribe", "speech"]
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
-    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae; whisper"""
+    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae; whisper; silero"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]

@@ -7,6 +7,7 @@ ages and deadlines are computed.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,9 +122,10 @@ class Audio(msgspec.Struct, frozen=True):
     """samples a second"""
     last: bool = False
     """nothing follows it: its file or stream has ended, so what is collected is complete"""
+    name: str = ""
+    """the file it came from, if it came from one"""
     words: ClassVar[str] = "sound"
     room: ClassVar[int] = 16
-    name: ClassVar[str] = ""
     text: ClassVar[str] = ""
     mark: ClassVar[None] = None
 
@@ -132,8 +134,10 @@ class Audio(msgspec.Struct, frozen=True):
             raise ValueError(f"an Audio is (n,) float32 of one channel, not {self.samples.shape} {self.samples.dtype}")
 
     def described(self) -> str:
-        """The sample in a few words."""
-        return f"{len(self.samples) / self.rate:.2g} s of sound"
+        """The sample in a few words, and how loud it is."""
+        power = float((self.samples.astype(float) ** 2).mean()) if len(self.samples) else 0.0
+        level = f"at {10 * math.log10(power):.0f} dB" if power > 0 else "of nothing but zeros"
+        return f"{len(self.samples) / self.rate:.2g} s of sound {level}"
 
 
 Sample: TypeAlias = Frame | Text | Audio
@@ -148,7 +152,7 @@ class StreamState(msgspec.Struct, frozen=True):
 
     condition: StreamCondition
     why: str = ""
-    """one line for people; empty when all is well"""
+    """one line for people; empty when all is well, but that a microphone says which it is"""
 
 
 # ── findings: what a task yields ─────────────────────────────────────────────────────────────────────────

@@ -80,3 +80,20 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         except FetchError as error:
             pytest.skip(f"the text encoder cannot be downloaded here: {error}")
     return home
+
+
+@pytest.fixture(scope="session")
+def silero(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's home with silero-vad in it; skips where pip reaches no index that has it."""
+    from edge_agent.errors import FetchError
+    from edge_agent.registry import catalogue
+
+    home = tmp_path_factory.mktemp("silero")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_AGENT_HOME", str(home))
+        patch.delenv("EDGE_AGENT_MODEL_MIRROR", raising=False)
+        try:
+            catalogue.pull("silero-vad")
+        except FetchError as error:
+            pytest.skip(f"silero-vad cannot be downloaded here: {error}")
+    return home

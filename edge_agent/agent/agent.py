@@ -40,7 +40,7 @@ log = logging.getLogger("edge_agent")
 LOADED_S = 3.0
 """seconds at most that a stop waits for a model that is being loaded"""
 STOP_S, FINISH_S = 10.0, 30.0
-"""seconds at most that a stop waits for a pipeline, and for one with texts that cannot be read again"""
+"""seconds at most that a stop waits for a pipeline, and for one with texts or speech that cannot be had again"""
 
 
 class Agent:
@@ -231,7 +231,7 @@ class Agent:
         began = time.monotonic()
         for line in self.lines:
             for thread in line.threads:
-                limit = FINISH_S if line.unanswered else STOP_S
+                limit = FINISH_S if line.unanswered or line.under_way else STOP_S
                 thread.join(max(0.0, began + limit - time.monotonic()))
                 if thread.is_alive():
                     log.warning("%s did not stop within %.0f s", thread.name, limit)

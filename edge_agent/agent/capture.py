@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edge_agent.agent.line import Line
 from edge_agent.errors import SourceError
 from edge_agent.redact import redact
-from edge_agent.types import StreamState, Text
+from edge_agent.types import Audio, StreamState, Text
 
 log = logging.getLogger("edge_agent")
 
@@ -25,7 +25,7 @@ def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) ->
 
     `changed` is called when what the source says of itself changes. Raises SourceError.
     """
-    taken_at = time.monotonic()
+    taken_at, ended = time.monotonic(), True
     try:
         while not stop.is_set():
             try:
@@ -39,6 +39,7 @@ def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) ->
                     taken_at = time.monotonic()
                     if not line.box.put(item):
                         return
+                    ended = isinstance(item, Audio) and item.last
                 break
             except SourceError as error:
                 if not line.opened.live:
@@ -48,7 +49,16 @@ def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) ->
                 stop.wait(min(REOPEN_S[1], wait) * random.uniform(0.5, 1.0))
         _note_end(line, stop.is_set(), changed)
     finally:
+        if not ended and line.gathers:
+            line.box.put(_end_of_sound())
         line.box.close()
+
+
+def _end_of_sound() -> Audio:
+    """For a source that ended without saying so: what was being said has ended, too."""
+    import numpy as np
+
+    return Audio(np.zeros(0, np.float32), time.time(), time.monotonic(), last=True)
 
 
 def _note_end(line: Line, stopped: bool, changed: Callable[[], object]) -> None:

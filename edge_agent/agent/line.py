@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edge_agent import paths
 from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, EdgeAgentError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import TASKS, check_chain, check_order, fitting, make_task, wanting
-from edge_agent.types import Embedding, Sample, StreamState, Task, Text
+from edge_agent.tasks import TASKS, check_chain, check_order, completed, fitting, make_task, wanting
+from edge_agent.types import Audio, Embedding, Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 FIRST_S = 20.0
 """seconds that a source has for its first picture when it is tried"""
+SOUND_S = 1.0
+"""seconds of sound whose level is said when it is tried"""
 CAMERA_FPS = 30.0
 """frames a second of a camera that states none"""
 
@@ -63,6 +67,16 @@ class Line:
         return self.opened.left() + (self.taken - self.stats.samples if self.once else 0)
 
     @property
+    def gathers(self) -> bool:
+        """Whether one of its tasks puts samples together."""
+        return any(hasattr(task, "under_way") for task in self.teams[0])
+
+    @property
+    def under_way(self) -> bool:
+        """Whether one of them has taken sound of which the rest is still to come."""
+        return any(getattr(task, "under_way", False) for task in self.teams[0])
+
+    @property
     def models(self) -> list[str]:
         """Name, version and reason of each model that serves here."""
         return list(dict.fromkeys(why for uses in self.uses for why in uses.values()))
@@ -73,18 +87,21 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
 
     Raises an EdgeAgentError, one line that names the pipeline.
     """
+    pipe = msgspec.structs.replace(pipe, tasks=completed(pipe.tasks))
     with within(f"pipeline {pipe.name}"):
         opened = _open(pipe, subscribe, resume_at)
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         _check_says(pipe, opened.yields, teams[0])
-    room = 1 if opened.live else opened.yields.room
-    old = TOO_OLD if opened.live else math.inf
-    box: Mailbox[Sample] = Mailbox(room, newest=opened.live, fresh=opened.live and pipe.workers == 1, too_old=old)
+    # of pictures the newest counts; of sound every moment does, and its source says what it could not keep
+    newest = opened.live and opened.yields is not Audio
+    room = 1 if newest else opened.yields.room
+    old = TOO_OLD if newest else math.inf
+    box: Mailbox[Sample] = Mailbox(room, newest=newest, fresh=newest and pipe.workers == 1, too_old=old)
     # how many threads work on it is settled here: a model that is swapped in later keeps to it
     pace = pace if len(teams) > 1 else pace._replace(workers=1)
     late = math.inf if pipe.deadline_ms is None else pipe.deadline_ms / 1000
-    client = Client(pipe.priority, pipe.share, late, gives_up=opened.live)
+    client = Client(pipe.priority, pipe.share, late, gives_up=newest)
     return Line(pipe, opened, pace, teams, uses, box, client)
 
 
@@ -118,7 +135,7 @@ def first_sample(line: Line) -> tuple[bool | None, str]:
     if line.opened.yields is Text:
         uri = parse_uri(line.config.source)
         return None, f"{line.config.name}: no text is taken from {uri.scheme}, as it would be gone"
-    stop, said = threading.Event(), ["nothing comes"]
+    stop, said, of = threading.Event(), ["nothing comes"], [""]
     found: list[Sample] = []
     began = time.monotonic()
 
@@ -129,7 +146,9 @@ def first_sample(line: Line) -> tuple[bool | None, str]:
                     found.append(item)
                 elif item.condition != "ok":
                     said.append(f"{item.condition}{item.why and f': {item.why}'}")
-                if found:
+                else:
+                    of.append(item.why and f" from {item.why},")
+                if _enough(found):
                     break
         except EdgeAgentError as error:
             said.append(str(error))
@@ -146,7 +165,25 @@ def first_sample(line: Line) -> tuple[bool | None, str]:
     if not found:
         what = line.opened.yields.words.removesuffix("s")
         return False, f"{line.config.name}: no {what} within {took:.0f} s: {said[-1]}"
-    return True, f"{line.config.name}: {found[0].described()} after {took:.1f} s"
+    return True, f"{line.config.name}: {_joined(found).described()}{of[-1]} after {took:.1f} s"
+
+
+def _enough(found: list[Sample]) -> bool:
+    """A picture, or SOUND_S seconds of sound."""
+    parts = [one for one in found if isinstance(one, Audio)]
+    if not parts:
+        return bool(found)
+    return parts[-1].last or sum(len(one.samples) for one in parts) >= SOUND_S * parts[0].rate
+
+
+def _joined(found: list[Sample]) -> Sample:
+    """The first picture, or the sound that came."""
+    parts = [one.samples for one in found if isinstance(one, Audio)]
+    if not parts:
+        return found[0]
+    import numpy as np
+
+    return msgspec.structs.replace(found[0], samples=np.concatenate(parts))
 
 
 def _says_more(task: str) -> bool:
@@ -231,6 +268,8 @@ def make_tasks(
         else:
             with within("tasks"):
                 tasks.append(make_task(uri, ask, paths.home()))
+            if kept is not None and hasattr(tasks[-1], "take_over"):
+                tasks[-1].take_over(kept[number])
         uses.append(asked)
     check_chain(yields, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
     return tasks, uses

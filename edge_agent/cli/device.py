@@ -17,6 +17,7 @@ from edge_agent.cli.signals import stop_on_signals
 from edge_agent.device.notify import notify
 from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import redact, source_for_people
+from edge_agent.types import Frame
 
 if TYPE_CHECKING:
     from edge_agent.agent.line import Line
@@ -71,7 +72,8 @@ def check(args: argparse.Namespace) -> int:
     if args.connect:
         return _try(loaded, lines, store)
     untried = ["the login and the rights at the broker"] * bool(loaded.mqtt.url)
-    untried += [f"a picture of {line.config.name}" for line in lines if line.opened.live]
+    live = [line for line in lines if line.opened.live]
+    untried += [f"{'a picture' if line.opened.yields is Frame else 'sound'} of {line.config.name}" for line in live]
     print(f"not tried: {', '.join([*untried, 'a write to the store'])}; --connect tries them")
     return 0
 

@@ -49,7 +49,8 @@ def given(texts: list[str]) -> Iterator[str]:
 
 def places_of(text: str) -> Iterator[Place]:
     """One of the arguments: a file, each picture and film of a folder or glob, or an address."""
-    from edge_agent.sources.files import PICTURES, VIDEOS, is_video, matching
+    from edge_agent.sources.listing import PICTURES, VIDEOS, matching
+    from edge_agent.sources.pictures import is_video
 
     path = Path(text)
     if ADDRESS.match(text) and not path.is_file():

@@ -27,13 +27,12 @@ import numpy as np
 from edge_agent.backends import bare, providers
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.gate.opened import open_served, peak_rss
+from edge_agent.gate.shown import some
 from edge_agent.gate.trial import GAIN, Race, Result, Variant
 from edge_agent.manifest import PRECISIONS, Served
 from edge_agent.paths import home
-from edge_agent.samples.carried import SENTENCES, frames, text
 from edge_agent.tasks import PLAIN, make_task
-from edge_agent.tasks.anomaly.proof import windows
-from edge_agent.types import Net, Sample, Tensors
+from edge_agent.types import Net, Tensors
 from edge_agent.uri import Uri
 
 LEAST, MOST = 3, 2000
@@ -288,12 +287,3 @@ def _bare(runners: list[_Runner], question: Race) -> dict[str, Any] | None:
         "median_ms": statistics.median(wall) * 1e3,
         "cpu_ms": used / len(wall) * 1e3,
     }
-
-
-def some(model: Served) -> list[Sample]:
-    """A few samples of what the model takes."""
-    if model.input is not None:
-        return [frame for name, frame in frames().items() if name != "noise"]
-    if model.manifest.text is not None:
-        return [text(sentence) for pair in SENTENCES for sentence in pair]
-    return list(windows(model)[:8])

@@ -62,7 +62,7 @@ SCHEMES: dict[str, str] = {
 
 MEANT = {
     **dict.fromkeys(("webcam", "usb", "v4l2", "cam", "device"), "camera"),
-    **dict.fromkeys(("file", "folder", "dir", "image", "images", "picture", "video", "glob"), "files"),
+    **dict.fromkeys(("file", "folder", "dir", "image", "images", "picture", "video", "glob", "wav"), "files"),
     **dict.fromkeys(("text", "txt", "log", "tail", "stdin"), "lines"),
     **dict.fromkeys(("exec", "command", "gst", "gstreamer", "csi", "ffmpeg"), "pipe"),
 }

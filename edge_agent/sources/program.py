@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import shlex
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -44,8 +46,10 @@ class Program:
     It is killed with the thread that starts it, so also where the agent is killed; what it started itself is not.
     """
 
-    def __init__(self, command: list[str], environ: dict[str, str] | None = None) -> None:
-        """Start it. SourceError where that cannot be done."""
+    def __init__(
+        self, command: list[str], environ: dict[str, str] | None = None, gone: threading.Event | None = None
+    ) -> None:
+        """Start it. SourceError where that cannot be done. `gone`: nobody wants more once it is set."""
         self.name = command[0]
         try:
             self._program = subprocess.Popen(
@@ -63,22 +67,26 @@ class Program:
         # a frame is megabytes, a pipe 64 KiB; the system may allow no more to this user
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._out.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
-        self._gone, self._closed, self._last_words = threading.Event(), threading.Event(), bytearray()
+        self._gone, self._closed, self._last_words = gone or threading.Event(), threading.Event(), bytearray()
         told = (self._program.stderr, self._last_words, self._closed)
         self._listener = threading.Thread(target=_listen, args=told, daemon=True, name="stderr")
         self._listener.start()
 
-    def fill(self, buffer: bytearray) -> int:
-        """Fill the buffer; fewer bytes than it has when the program closed its end, or after `abort`."""
+    def fill(self, buffer: bytearray, patience: float = math.inf) -> int:
+        """Fill the buffer; fewer bytes than it has when the program closed its end, wrote nothing for `patience`
+        seconds, or after `abort`.
+        """
         poller = select.poll()
         poller.register(self._out.fileno(), select.POLLIN)
-        view, got = memoryview(buffer), 0
+        view, got, came = memoryview(buffer), 0, time.monotonic()
         while got < len(buffer) and not self._gone.is_set():
             if poller.poll(1000 * TICK):
                 count = os.readv(self._out.fileno(), [view[got:]])
                 if not count:
                     break
-                got += count
+                got, came = got + count, time.monotonic()
+            elif time.monotonic() - came > patience:
+                break
         return got
 
     def obituary(self) -> str:

@@ -50,6 +50,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     """finding -> its JSON fields and its words, as the verbs print them"""
     wants: Mapping[str, str] = {}
     """options of the task before it, where they are not given"""
+    behind: str = ""
+    """the task that has to stand before it, and is put there where the config names none"""
     alone: bool = True
     """each sample is answered by itself, so that several may be under way"""
     alike: bool = False
@@ -139,6 +141,7 @@ TASKS = {
         make="edge_agent.tasks.transcribe.transcribe:transcribe",
         takes=Audio,
         gives=Text,
+        behind="speech",
         purpose="transcribe",
         default="whisper-tiny",
         own=("pocketsphinx",),
@@ -148,6 +151,17 @@ TASKS = {
         measured="share of the parent's words that are heard",
         show="edge_agent.tasks.transcribe.show:show",
         meant=("speech", "stt", "asr", "whisper", "hear", "transcription"),
+    ),
+    "speech": TaskRow(
+        make="edge_agent.tasks.speech.speech:speech",
+        takes=Audio,
+        gives=Audio,
+        purpose="speech",
+        default="silero-vad",
+        prove="edge_agent.tasks.speech.proof:prove",
+        compare="edge_agent.tasks.speech.proof:compare",
+        alone=False,
+        meant=("vad", "voice", "silero", "utterance"),
     ),
     "crop": TaskRow(
         make="edge_agent.tasks.crop.crop:crop",
@@ -229,6 +243,18 @@ def wanting(uris: Sequence[Uri]) -> list[Uri]:
     ]
 
 
+def completed(tasks: Sequence[str]) -> list[str]:
+    """The tasks of a config, with those put in that one of them has to stand behind."""
+    found: list[str] = []
+    names = [task.partition(":")[0].partition("?")[0] for task in tasks]
+    for at, name in enumerate(names):
+        before = TASKS[name].behind if name in TASKS else ""
+        if before and before not in names[:at]:
+            found.append(f"{before}:{TASKS[before].default}")
+        found.append(tasks[at])
+    return found
+
+
 def check_order(yields: type, names: Sequence[str]) -> None:
     """As `check_chain`, by the names of the tasks alone: before their models are looked for."""
     comes = yields
@@ -263,7 +289,8 @@ def _check_end(comes: type, names: Sequence[str]) -> None:
 
 def fitting(yields: type) -> str:
     """What to do where a source yields this and no task is named."""
-    names = [f"{name}:{row.default or 'MODEL'}" for name, row in TASKS.items() if row.takes is yields]
+    rows = [(name, row) for name, row in TASKS.items() if row.takes is yields and row.gives not in (Frame, Audio)]
+    names = [f"{name}:{row.default or 'MODEL'}" for name, row in rows]
     need = f"{_words(yields)} {'need' if yields is Frame else 'needs'} a task"
     return f'{need}; write tasks = ["{names[0]}"]' if names else f"{need}; name one of your own (theirpkg.module:attr)"
 

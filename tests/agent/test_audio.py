@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -41,6 +42,11 @@ def tone(uri: Uri, here: Here) -> Opened:
         yield from map(sound, LOUD)
 
     return Opened(samples, Audio, live=False)
+
+
+def live(uri: Uri, here: Here) -> Opened:
+    """The same as it comes."""
+    return msgspec.structs.replace(tone(uri, here), live=True)
 
 
 class Loud:
@@ -80,7 +86,7 @@ def test_sound_goes_through_line_report_and_event(report: str | None, said: int)
     assert made.stats.samples == 5 and made.stats.bad == 0 and len(events) == said
     assert all(isinstance(event, ScoresEvent) and not event.text and not event.name for event in events)
     assert {event.label for event in events if isinstance(event, ScoresEvent)} == {"loud", "quiet"}
-    assert first_sample(line("loud"))[1].startswith("hall: 0.1 s of sound after ")
+    assert first_sample(line("loud"))[1].startswith("hall: 0.5 s of sound at -5 dB after ")
 
 
 @pytest.mark.parametrize(
@@ -123,3 +129,36 @@ def test_sound_of_another_form_is_refused_at_birth() -> None:
     for samples in (np.zeros((2, 8), np.float32), np.zeros(8, np.int16)):
         with pytest.raises(ValueError, match=r"an Audio is \(n,\) float32 of one channel"):
             Audio(samples, 0.0, 0.0)  # type: ignore[arg-type]
+
+
+class Gatherer:
+    """A task that puts sound together until it is told that nothing follows."""
+
+    takes: tuple[type, ...] = (Audio,)
+    under_way = False
+
+    def __call__(self, item: Audio) -> Iterator[Finding]:
+        self.under_way = not item.last
+        if item.last:
+            yield Finding(item, Scores("all", 1.0, {"all": 1.0}), MODEL)
+
+
+def gatherer(uri: Uri, model: object, home: Path) -> Gatherer:
+    return Gatherer()
+
+
+def test_what_gathers_sound_is_told_the_end_of_it_by_the_agent_where_the_source_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TASKS, "gather", TaskRow(make=f"{__name__}:gatherer", takes=Audio, gives=Scores, alone=False))
+    made, events = line("gather"), list[Event]()
+    capture(made, threading.Event(), lambda: None)
+    out = Report(made.config, False, lambda event, kind, mark: events.append(event), lambda mark: None, lambda: False)
+    run(made.box, made.teams[0], out.worth, out.keep, made.stats, out.done)
+    assert len(events) == 1 and made.stats.samples == 6 and made.gathers and not made.under_way
+
+
+def test_live_sound_waits_for_the_task_and_none_of_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEMES, "tone", f"{__name__}:live")
+    made = line("loud")
+    assert made.box.size == Audio.room and not made.box.newest and len(made.teams) == 1

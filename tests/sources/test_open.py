@@ -81,8 +81,8 @@ def test_a_wrong_address_is_one_clear_line(address: str, said: str) -> None:
     [
         ("lines:/dev/zero", "a device that has no lines"),
         ("files:{tmp}/none.jpg", "no such file or folder"),
-        ("files:{tmp}", "no picture in this folder"),
-        ("files:{tmp}/*.jpg", "no picture or video matches"),
+        ("files:{tmp}", "no picture and no recording in this folder"),
+        ("files:{tmp}/*.jpg", "no picture, video or recording matches"),
         ("files:{tmp}/note.txt", "neither a picture nor a video"),
         ("files:{tmp}/fake.mp4", "neither a picture nor a video"),
         ("files:/dev/null", "neither a file nor a folder"),

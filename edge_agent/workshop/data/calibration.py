@@ -23,8 +23,9 @@ from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.pictures.read import read_picture
 from edge_agent.sources import open_source
-from edge_agent.sources.files import PICTURES
-from edge_agent.types import Frame, Text
+from edge_agent.sources.listing import PICTURES
+from edge_agent.tasks import row_of
+from edge_agent.types import Audio, Frame, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.feed import Item, feeder
 from edge_agent.workshop.data.letterbox import refuse_letterboxed
@@ -86,6 +87,8 @@ def read(data: Path, parent: Served, most: int, say: Say) -> Samples:
     them, and a folder of .txt files. Numbers: a line an input. `recorded`: HOME/samples. Raises InputError, one line,
     for what is empty, unreadable, too little, or was letterboxed before.
     """
+    if row_of(parent).takes is Audio:
+        raise InputError(f"samples: {parent.manifest.name} takes sound, of which none is read here; give another model")
     if str(data) == RECORDED and not data.exists():
         data = home() / "samples"
     pictures = parent.input is not None

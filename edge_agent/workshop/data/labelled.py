@@ -15,7 +15,7 @@ import msgspec
 from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
 from edge_agent.pictures.read import read_picture
-from edge_agent.sources.files import PICTURES
+from edge_agent.sources.listing import PICTURES
 from edge_agent.types import Finding, Frame, Text
 from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.data.feed import served_by

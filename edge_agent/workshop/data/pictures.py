@@ -12,7 +12,7 @@ import numpy as np
 from edge_agent.errors import InputError, UsageError
 from edge_agent.figures.coco_map import Truth
 from edge_agent.samples import coco
-from edge_agent.sources.files import PICTURES
+from edge_agent.sources.listing import PICTURES
 
 LABEL_FILES = ("instances.json", "_annotations.coco.json")
 """names under which a folder's labels are looked for, in it and above it"""

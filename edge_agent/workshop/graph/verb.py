@@ -182,12 +182,12 @@ def _samples(args: argparse.Namespace, parent: Served, say: Say) -> Samples:
 
 def _carried(parent: Served) -> Samples:
     """What the agent carries and recorded, of the kind that the model takes."""
-    from edge_agent.gate import race
+    from edge_agent.gate.shown import some
     from edge_agent.samples import carried
     from edge_agent.types import Frame, Text
     from edge_agent.workshop.data.calibration import Samples
 
-    found = list(carried.pictures()) if parent.input is not None else race.some(parent)
+    found = list(carried.pictures()) if parent.input is not None else some(parent)
     return Samples([one for one in found if isinstance(one, (Frame, Text))], "what the agent carries", [])
 
 
