@@ -135,9 +135,8 @@ class Audio(msgspec.Struct, frozen=True):
 
     def described(self) -> str:
         """The sample in a few words, and how loud it is."""
-        power = float((self.samples.astype(float) ** 2).mean()) if len(self.samples) else 0.0
-        level = f"at {10 * math.log10(power):.0f} dB" if power > 0 else "of nothing but zeros"
-        return f"{len(self.samples) / self.rate:.2g} s of sound {level}"
+        power = float((self.samples.astype(float) ** 2).sum()) / max(1, len(self.samples))
+        return f"{len(self.samples) / self.rate:.2g} s of sound at {10 * math.log10(power or 1e-12):.0f} dB"
 
 
 Sample: TypeAlias = Frame | Text | Audio

@@ -16,7 +16,8 @@ from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, EdgeAgentError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
-from edge_agent.tasks import TASKS, check_chain, check_order, completed, fitting, make_task, wanting
+from edge_agent.tasks import TASKS, make_task
+from edge_agent.tasks.chain import check_chain, check_order, completed, fitting, wanting
 from edge_agent.types import Audio, Embedding, Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.fair import Client

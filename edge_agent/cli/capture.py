@@ -104,7 +104,8 @@ class _Out:
     def _chain(self) -> list[Task]:
         """The tasks, made anew: some remember what came before. ConfigError, ModelError."""
         from edge_agent.paths import home
-        from edge_agent.tasks import check_chain, check_order, make_task
+        from edge_agent.tasks import make_task
+        from edge_agent.tasks.chain import check_chain, check_order
 
         check_order(self.takes, [uri.scheme for uri in self.uris])
         tasks = [make_task(uri, self.models.serve, home()) for uri in self.uris]

@@ -117,7 +117,8 @@ def _task(args: argparse.Namespace) -> tuple[Task, str]:
     """The task on the model that is named, and what it is called."""
     from edge_agent.cli.models import models_of
     from edge_agent.paths import home
-    from edge_agent.tasks import make_task, wanting
+    from edge_agent.tasks import make_task
+    from edge_agent.tasks.chain import wanting
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
     models = models_of(args, once=True)

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent import tasks
 from edge_agent.agent.capture import capture
 from edge_agent.agent.line import first_sample, make_line
 from edge_agent.config import Pipeline
@@ -20,6 +19,7 @@ from edge_agent.events import Event, ScoresEvent
 from edge_agent.serving.models import Models
 from edge_agent.sources import SCHEMES, Here, Opened
 from edge_agent.tasks import TASKS, TaskRow
+from edge_agent.tasks.chain import fitting
 from edge_agent.types import Audio, Detections, Finding, Frame, ModelRef, Scores, Spans, StreamState
 from edge_agent.uri import Uri
 from edge_agent.walk.event import to_event
@@ -92,7 +92,7 @@ def test_sound_goes_through_line_report_and_event(report: str | None, said: int)
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ([], r'tasks: sound needs a task; write tasks = \["loud:MODEL"\]'),
+        ([], r'tasks: sound needs a task; write tasks = \["transcribe:whisper-tiny"\]'),
         (["detect:x"], 'task "detect" takes pictures, but sound comes to it; change the source, or name a task'),
         (["classify:x"], 'task "classify" takes text, but sound comes to it'),
         (["loud", "embed:x"], 'task "embed" takes text, but what a task before it found comes to it'),
@@ -105,10 +105,11 @@ def test_a_chain_that_cannot_hear_is_refused(names: list[str], says: str) -> Non
 
 
 def test_where_no_task_hears_a_task_of_ones_own_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(TASKS, "loud")
+    for name in [name for name, row in TASKS.items() if row.takes is Audio]:
+        monkeypatch.delitem(TASKS, name)
     with pytest.raises(ConfigError, match="sound needs a task; name one of your own"):
         line()
-    assert tasks.fitting(Frame) == 'pictures need a task; write tasks = ["detect:detector"]'
+    assert fitting(Frame) == 'pictures need a task; write tasks = ["detect:detector"]'
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from edge_agent.errors import ConfigError, InputError, ManifestError, RefusedErr
 from edge_agent.manifest import File, Manifest, Served
 from edge_agent.samples.sounds import SECONDS, voice
 from edge_agent.serving.models import Models
-from edge_agent.tasks import check_chain, completed, fitting, make_task
+from edge_agent.tasks import make_task
+from edge_agent.tasks.chain import check_chain, completed, fitting
 from edge_agent.tasks.proofs import Recorder
 from edge_agent.tasks.speech import proof
 from edge_agent.tasks.speech.speech import Speech

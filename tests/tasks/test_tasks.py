@@ -11,7 +11,8 @@ import pytest
 
 from edge_agent.errors import ConfigError
 from edge_agent.manifest import Input, Manifest, Served
-from edge_agent.tasks import PLAIN, TASKS, check_chain, found_at, make_task
+from edge_agent.tasks import PLAIN, TASKS, found_at, make_task
+from edge_agent.tasks.chain import check_chain
 from edge_agent.tasks.detect.detect import Detector
 from edge_agent.types import Audio, Finding, Frame, Net, TensorSpec, Text
 from edge_agent.uri import parse_uri

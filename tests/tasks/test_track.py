@@ -12,7 +12,8 @@ import pytest
 
 from edge_agent.errors import ConfigError, ModelError
 from edge_agent.objects import Tracked
-from edge_agent.tasks import TASKS, make_task, wanting
+from edge_agent.tasks import TASKS, make_task
+from edge_agent.tasks.chain import wanting
 from edge_agent.tasks.track.tracker import MOST_OBJECTS, STILL_S, Rules, Seen, Tracker
 from edge_agent.types import Detections, Finding, Frame, ModelRef, Scores
 from edge_agent.uri import parse_uri
