@@ -60,6 +60,8 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("EDGE_AGENT_HOME", str(home))
         try:
             catalogue.pull("whisper-tiny")
+            # it stands before it
+            catalogue.pull("silero-vad")
         except FetchError as error:
             pytest.skip(f"whisper-tiny cannot be had here: {error}")
     return home

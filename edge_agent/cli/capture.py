@@ -50,7 +50,7 @@ def capture(args: argparse.Namespace, task: str, models: Models) -> int:
             f"{args.model}: give it files, folders, globs, or addresses such as microphone:NAME or camera:0"
         )
     model = _named(args.model)
-    uris = [Uri(task, model.rest, model.options), *map(_then, args.then)]
+    uris = [*_before(task), Uri(task, model.rest, model.options), *map(_then, args.then)]
     out, stop = _Out(uris, models, args.json), stop_on_signals()
     stop_after(args.seconds, stop)
     live = [place for place in _places(args.text, out) if not out.answer_finite(*place, stop)]
@@ -61,6 +61,13 @@ def capture(args: argparse.Namespace, task: str, models: Models) -> int:
         while thread.ident and thread.is_alive():
             thread.join(0.2)
     return 1 if out.failed else 0
+
+
+def _before(task: str) -> list[Uri]:
+    """What has to stand before a task."""
+    from edge_agent.tasks import TASKS
+
+    return [Uri(TASKS[task].behind, "")] if TASKS[task].behind else []
 
 
 def _then(text: str) -> Uri:
@@ -96,7 +103,9 @@ class _Out:
         from edge_agent.tasks import TASKS
 
         self.uris, self.models, self.json = uris, models, as_json
-        self.takes: type[Frame] | type[Audio] = Audio if TASKS[uris[0].scheme].takes is Audio else Frame
+        self.first = next(uri for uri in uris if TASKS[uri.scheme].gives is Text)
+        """what gives the text"""
+        self.takes: type[Frame] | type[Audio] = Audio if TASKS[self.first.scheme].takes is Audio else Frame
         self.failed = 0
         self._one_says = threading.Lock()
         self._tasks = self._chain()
@@ -135,7 +144,7 @@ class _Out:
 
         opened = open_source(uri)
         if not issubclass(opened.yields, self.takes):
-            raise InputError(f"gives {opened.yields.words}, and {self.uris[0].rest} takes {self.takes.words}")
+            raise InputError(f"gives {opened.yields.words}, and {self.first.rest} takes {self.takes.words}")
         return opened
 
     def _answer(self, title: str, opened: Opened, tasks: list[Task], stop: threading.Event) -> None:
@@ -151,6 +160,8 @@ class _Out:
                 for item in opened.run(stop):
                     if isinstance(item, StreamState):
                         note(f"{title}: {item.condition}{item.why and f': {item.why}'}")
+                        # a file that could not be read
+                        self.failed += item.condition == "ended" and bool(item.why)
                     elif not box.put(item):
                         return
             except EdgeAgentError as error:
@@ -183,7 +194,7 @@ class _Out:
         from edge_agent.tasks import TASKS, found_at
 
         sample = found.of if isinstance(found, Finding) else found
-        last = self.uris[-1] if isinstance(found, Finding) else self.uris[0]
+        last = self.uris[-1] if isinstance(found, Finding) else self.first
         show = TASKS[last.scheme].show if last.scheme in TASKS else ""
         row, words = found_at(show)(found) if show else _plain(found)
         with self._one_says:
