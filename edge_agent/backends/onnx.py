@@ -248,7 +248,8 @@ def _net(ort: ModuleType, path: Path, source: Path, options: Any, provider: str,
         wide = [r.astype(np.float32) if r.dtype == np.float16 else r for r in results]
         return dict(zip(names, wide, strict=True))
 
-    return Net(run, inputs, outputs, f"onnxruntime {ort.__version__} {provider}")
+    about = session.get_modelmeta().custom_metadata_map
+    return Net(run, inputs, outputs, f"onnxruntime {ort.__version__} {provider}", about=about)
 
 
 def _runtime(path: Path) -> ModuleType:

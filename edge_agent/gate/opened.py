@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,14 @@ def open_served(
     picture = input_of(manifest, variant.file)
     warm(net, picture)
     ref = ModelRef(manifest.name, manifest.version, variant.file.sha256)
-    return Served(as_read(manifest, variant.file), ref, seen.around(net) if seen else net, paths, picture, "")
+    others = others_of(manifest, paths, threads)
+    return Served(as_read(manifest, variant.file), ref, seen.around(net) if seen else net, paths, picture, "", others)
+
+
+def others_of(manifest: Manifest, parts: Mapping[str, Path], threads: int) -> dict[str, Net]:
+    """role -> network, of the parts that are one. RefusedError for another file than its row's, or a broken one."""
+    rows = [row for row in manifest.parts() if row.format != "text"]
+    return {row.role: open_net(parts[row.role], row.format, threads, row.sha256) for row in rows}
 
 
 def bounded(net: Net) -> None:

@@ -31,10 +31,10 @@ class Located(msgspec.Struct, frozen=True):
 
 
 def serves(located: Located) -> bool:
-    """Whether a network and all parts that are none (vocabulary) are here and right."""
+    """Whether a network and all that it needs (vocabulary, finder) are here and right."""
     conditions = {row.name: look(located, row)[1] for row in located.manifest.file}
     networks = {row.name for row in located.manifest.networks()}
-    parts = {row.name for row in located.manifest.file if row.format == "text"}
+    parts = {row.name for row in located.manifest.parts()}
     return any(conditions[name] == "right" for name in networks) and all(conditions[name] == "right" for name in parts)
 
 
@@ -70,8 +70,8 @@ def file_path(located: Located, row: File, *, pull: bool = False, say: Say | Non
 
 
 def parts_of(located: Located, *, pull: bool = False, say: Say | None = None) -> dict[str, Path]:
-    """role -> right file, of the parts that are no network; as `file_path`."""
-    return {r.role: file_path(located, r, pull=pull, say=say) for r in located.manifest.file if r.format == "text"}
+    """role -> right file, of what the networks need beside them; as `file_path`."""
+    return {row.role: file_path(located, row, pull=pull, say=say) for row in located.manifest.parts()}
 
 
 def is_here(located: Located, row: File) -> bool:

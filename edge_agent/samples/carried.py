@@ -50,6 +50,26 @@ SENTENCES = (
 """pairs that mean the same"""
 SPOKEN = {"light.wav": "turn the light on in the kitchen", "rain.wav": "is it going to rain this afternoon"}
 """of deploy/demo: what is said in them (by espeak-ng, in 16 bits at 16 kHz, one channel)"""
+NOTICE = (
+    *("PLATFORM 4", "Night train to Lisbon", "departs 22:45"),
+    *("Please mind the gap", "between the train and", "the platform."),
+    *("Bicycles travel in", "the last coach, for", "five euros each.", "Tel. 555 0142", "WET FLOOR"),
+)
+"""the lines of deploy/demo/read/notice.jpg, in the order in which they are read"""
+
+
+def notice() -> Frame:
+    """The carried picture of text."""
+    return read_picture(carried("deploy", "demo", "read", "notice.jpg"))
+
+
+def pages() -> list[Frame]:
+    """The picture of text, also upside down, light on dark, darkened, larger and a part of it."""
+    image = notice().image
+    large = image.repeat(2, 0).repeat(2, 1)
+    return [
+        _of(one) for one in (image, image[::-1, ::-1], 255 - image, (image * 0.6).astype(np.uint8), large, image[130:])
+    ]
 
 
 def frames() -> dict[str, Frame]:

@@ -17,14 +17,14 @@ from edge_agent.backends import ONE_WAY, WITH_PARTS, open_net
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.admit import Admitted, admit, seen, try_heads
-from edge_agent.gate.opened import as_read, input_of, warm
+from edge_agent.gate.opened import as_read, input_of, others_of, warm
 from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, Served
 from edge_agent.registry import catalogue, files
 from edge_agent.registry.files import Located, Say, parts_of
 from edge_agent.serving.forms import derived_notes, with_derived
 from edge_agent.serving.order import SLOWLY, Pace, Way, budget, in_order, race, raced
-from edge_agent.types import Backend, ModelRef, Net, Tensors
+from edge_agent.types import ModelRef, Net, Tensors
 from edge_agent.walk.lane import Lane
 
 
@@ -100,6 +100,7 @@ class Models:
             try:
                 admitted = admit(located, way.row, parts, self.threads, pull=self.pull, say=self.say)
                 net = self._loaded(manifest, way, admitted, parts)
+                others = others_of(manifest, parts, way.threads)
             except ModelError as error:
                 passed_over.append(str(error))
                 continue
@@ -112,6 +113,7 @@ class Models:
                 parts=parts,
                 input=input_of(manifest, way.row),
                 why="; ".join(filter(None, [located.why, runs, admitted.note, *known, *passed_over])),
+                others={role: self._on_lane(other, way, role) for role, other in others.items()},
                 workers=way.workers,
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
@@ -127,14 +129,17 @@ class Models:
             net = open_net(admitted.path, way.row.format, way.threads, way.row.sha256, beside)
             if not self.once:
                 warm(net, input_of(manifest, way.row))
-        return msgspec.structs.replace(net, run=self._taking_turns(net.run, way.threads, way.row.sha256))
+        return self._on_lane(net, way)
 
-    def _taking_turns(self, run: Backend, threads: int, kind: str) -> Backend:
+    def _on_lane(self, net: Net, way: Way, role: str = "") -> Net:
+        """The network, each run of which takes its turn."""
+        run, kind = net.run, way.row.sha256 + role
+
         def turn(tensors: Tensors) -> dict[str, Any]:
-            with self.lane.turn(threads, f"{kind} {' '.join(tensors)}"):
+            with self.lane.turn(way.threads, f"{kind} {' '.join(tensors)}"):
                 return run(tensors)
 
-        return turn
+        return msgspec.structs.replace(net, run=turn)
 
 
 class Tried(msgspec.Struct, frozen=True):

@@ -40,8 +40,9 @@ class Crop(msgspec.Struct):
             if min(right - left, bottom - top) < max(self.least, 1):
                 continue
             name = f"{what.names.get(label, label)} {left},{top},{right},{bottom}"
+            name, cut = f"{frame.name}#{name}" if frame.name else name, (frame.cut[0] + left, frame.cut[1] + top)
             image = frame.image[top:bottom, left:right].copy()
-            yield msgspec.structs.replace(frame, image=image, name=f"{frame.name}#{name}" if frame.name else name)
+            yield msgspec.structs.replace(frame, image=image, name=name, cut=cut)
 
 
 def crop(uri: Uri, model: None, home: Path) -> Task:

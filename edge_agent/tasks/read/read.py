@@ -1,0 +1,158 @@
+"""``read:MODEL?score=0.5&unsure=yes``: a Frame -> a Text of each line that is written in it, in reading order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ConfigError, ManifestError
+from edge_agent.manifest import FINDER, Served
+from edge_agent.pictures.lines import upright
+from edge_agent.tasks.read.finder import Finder
+from edge_agent.tasks.read.order import in_order
+from edge_agent.tasks.read.recogniser import Recogniser, recogniser
+from edge_agent.types import Floats, Frame, Pixels, Read, Task, Text
+from edge_agent.uri import Uri, number, switch
+
+Bools = npt.NDArray[np.bool_]
+log = logging.getLogger("edge_agent")
+
+OPTIONS = {"score": "", "unsure": "yes"}
+"""score defaults to the manifest's; unsure: whether lines below SURE are given, marked as unsure"""
+FAMILIES = ("ppocr",)
+SURE = 0.8
+"""score from which on a line can be relied on"""
+WIDEST, MOST_WIDTH = 3200, 400_000
+"""pixels of one line, as it goes into the network, and of all lines of a picture together: what takes seconds"""
+ALIKE, PART = 1.25, 0.5
+"""times the length and thickness of a line is another one that is the same; of its thickness have parts of it"""
+
+
+class Line(NamedTuple):
+    """A line that was read."""
+
+    text: str
+    score: float
+    corners: Floats
+    """(4, 2) pixels of the picture, from where it begins, clockwise as it is read"""
+
+    @property
+    def thick(self) -> float:
+        """Pixels across it."""
+        return float(np.linalg.norm(self.corners[3] - self.corners[0]))
+
+
+@dataclass(slots=True)
+class Reader:
+    """The task."""
+
+    model: Served
+    finder: Finder
+    recognise: Recogniser
+    score: float
+    unsure: bool
+    warned: bool = False
+    takes: tuple[type, ...] = (Frame,)
+    gives: type = Text
+
+    def __call__(self, item: Frame) -> Iterator[Text]:
+        """The lines of one Frame; none where nothing is written. InputError for a bad result."""
+        engine = f"{self.model.ref.name} {self.model.ref.version}"
+        least = self.score if self.unsure else max(self.score, SURE)
+        for line in self.lines(item.image):
+            if line.score >= least:
+                x = (np.clip(line.corners[:, 0], 0, item.width) + item.cut[0]).tolist()
+                y = (np.clip(line.corners[:, 1], 0, item.height) + item.cut[1]).tolist()
+                box = round(min(x), 1), round(min(y), 1), round(max(x), 1), round(max(y), 1)
+                got = Read(engine, round(line.score, 4), box, line.score < SURE, item.name)
+                yield Text(line.text, item.at, item.mono, got=got)
+
+    def lines(self, image: Pixels) -> list[Line]:
+        """All that is written in a picture (h, w, 3), in reading order, however sure."""
+        spots, left_out = self.finder.find(image)
+        fine = [spot.corners for spot in spots if not spot.coarse]
+        coarse = [spot.corners for spot in spots if spot.coarse]
+        coarse = [one for one in coarse if not any(_alike(one, other) for other in fine)]
+        room, lines = MOST_WIDTH, list[Line]()
+        for corners in [*coarse, *fine]:
+            if room > 0:
+                picture = upright(image, corners, self.recognise.input.height, WIDEST)
+                room -= picture.shape[1]
+                lines.append(self._line(picture, corners))
+            else:
+                left_out += 1
+        if left_out and not self.warned:
+            self.warned = True
+            log.warning("read: a picture has %d places more that look like text than are read of one", left_out)
+        lines = _best_of(lines[: len(coarse)], lines[len(coarse) :])
+        return [lines[i] for i in _order(lines)]
+
+    def _line(self, picture: Pixels, corners: Floats) -> Line:
+        """What an upright picture of a line says; turned by 180 degrees where that is surer."""
+        text, score = self.recognise(picture)
+        if score < SURE:
+            other, its = self.recognise(picture[::-1, ::-1])
+            if its > score:
+                return Line(other, its, np.roll(corners, 2, axis=0))
+        return Line(text, score, corners)
+
+
+def _alike(one: Floats, other: Floats) -> bool:
+    """Whether two places of lines are about the same."""
+    sides = [(np.linalg.norm(c[1] - c[0]), np.linalg.norm(c[3] - c[0])) for c in (one, other)]
+    ratios = [max(a, b) / max(min(a, b), 1) for a, b in zip(*sides, strict=True)]
+    return max(ratios) <= ALIKE and bool(_inside(other.mean(0)[None], one)[0])
+
+
+def _inside(points: Floats, corners: Floats) -> Bools:
+    """Which of (n, 2) points lie in a rectangle of any angle."""
+    along, down = corners[1] - corners[0], corners[3] - corners[0]
+    parts = [(points - corners[0]) @ side / max(float(side @ side), 1e-9) for side in (along, down)]
+    inside: Bools = np.logical_and.reduce([(part >= 0) & (part <= 1) for part in parts])
+    return inside
+
+
+def _best_of(coarse: list[Line], fine: list[Line]) -> list[Line]:
+    """The fine lines; but where a coarse one surely says more than those within it, that one.
+
+    Of those that are about as thick, which are parts of it, only the longest counts.
+    """
+    kept = fine
+    for line in coarse:
+        middles = np.array([one.corners.mean(0) for one in kept], np.float32).reshape(-1, 2)
+        within = _inside(middles, line.corners)
+        rivals = [one for one, is_in in zip(kept, within, strict=True) if is_in and one.score >= SURE]
+        parts = [len(one.text) for one in rivals if one.thick > PART * line.thick]
+        others = [len(one.text) for one in rivals if one.thick <= PART * line.thick]
+        if (line.score >= SURE and len(line.text) > max(parts, default=0) + sum(others)) or not within.any():
+            kept = [line, *(one for one, is_in in zip(kept, within, strict=True) if not is_in)]
+    return [line for line in kept if line.text]
+
+
+def _order(lines: list[Line]) -> list[int]:
+    """The numbers of the lines as they are read: the page is turned as most of them go."""
+    if not lines:
+        return []
+    x, y = (float(sum(line.corners[1][axis] - line.corners[0][axis] for line in lines)) for axis in (0, 1))
+    length = np.hypot(x, y)
+    x, y = (x / length, y / length) if length > 1 else (1.0, 0.0)
+    turned = np.array([line.corners for line in lines], np.float32) @ np.array([[x, -y], [y, x]], np.float32)
+    return in_order(np.concatenate([turned.min(1), turned.max(1)], axis=1))
+
+
+def read(uri: Uri, model: Served, home: Path) -> Task:
+    """Make the task. ConfigError for its options, ManifestError for a model that reads no text."""
+    manifest = model.manifest
+    if manifest.task != "read":
+        raise ConfigError(f'"{uri}": {manifest.name} reads no text (its task is {manifest.task}); name one, e.g. ocr')
+    if manifest.family not in FAMILIES:
+        raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(FAMILIES)}')
+    least = number(uri, {**OPTIONS, "score": str(manifest.score)}, "score", 0, 1)
+    unsure = switch(uri, OPTIONS, "unsure")
+    return Reader(model, Finder(model.others[FINDER]), recogniser(model), least, unsure)
