@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get
 
 import msgspec
 
-from edge_agent.types import Heard, ModelRef, Read
+from edge_agent.got import CAPTURED, Heard, Read, Words
+from edge_agent.types import ModelRef
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """what decoding JSON from anybody raises: the last two for bytes that are not UTF-8, and for nesting without end"""
@@ -25,12 +26,6 @@ KNOWN_TIME = 1_735_689_600.0
 def rfc3339(at: float) -> str:
     """Seconds since 1970 as 2026-01-31T12:00:00.123Z."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-CAPTURED = msgspec.Meta(extra={"captured": True})
-"""stands in the type of each field that says what was captured in words, or what they can be guessed from: such a field
-is taken out where a pipeline keeps its text (walk/privacy.py)"""
-Words: TypeAlias = Annotated[str, CAPTURED]
 
 
 def is_captured(hint: object) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
+
+CAPTURED = msgspec.Meta(extra={"captured": True})
+"""stands in the type of each field that says what was captured in words, or what they can be guessed from: such a field
+is taken out where a pipeline keeps its text (walk/privacy.py)"""
+Words: TypeAlias = Annotated[str, CAPTURED]
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -16,7 +21,7 @@ class Heard(msgspec.Struct, frozen=True):
     language: Annotated[str, msgspec.Meta(description="ISO 639-1, as given or found; empty where nobody knows")] = ""
 
 
-class Read(msgspec.Struct, frozen=True):
+class Read(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a text was got from a picture."""
 
     engine: Annotated[str, msgspec.Meta(description="model that read it, and its version")]
@@ -27,5 +32,5 @@ class Read(msgspec.Struct, frozen=True):
     ]
     unsure: Annotated[bool, msgspec.Meta(description="the score is too low to rely on")] = False
     name: Annotated[str, msgspec.Meta(description="the file the picture came from, if any")] = ""
-    was: Annotated[str, msgspec.Meta(description="what stood in its place before, where that was reported")] = ""
+    was: Annotated[Words, msgspec.Meta(description="what stood in its place before, where that was reported")] = ""
     gone: Annotated[bool, msgspec.Meta(description="it is no longer in view; the box is where it was last")] = False

@@ -28,7 +28,8 @@ STOREYS = {
     "rooms": "sources tasks inspect link fleet",
     "walk": "walk outbox registry samples backends",
     "craft": "families graphs pictures device figures",
-    "floor": "__init__ types objects events errors config manifest toml uri paths files held programs redact personal",
+    "floor": "__init__ got types objects events errors config manifest toml uri paths files held programs redact"
+    " personal",
 }
 """from top to bottom; an import goes to the same storey or to one below"""
 STOREY = {room: -at for at, rooms in enumerate(STOREYS.values()) for room in rooms.split()}
@@ -218,7 +219,7 @@ NOT_CAPTURED = {
     "Event": "id device pipeline at spent_ms",
     "ModelRef": "name version sha256 why",
     "Heard": "engine language",
-    "Read": "engine",
+    "Read": "engine name",
     "Detection": "label object",
     "DetectionsEvent": "name",
     "ScoresEvent": "name label scores",
@@ -230,7 +231,7 @@ NOT_CAPTURED = {
 
 
 def test_each_field_of_an_event_that_says_what_was_captured_is_marked_so() -> None:
-    """So that `text = false` and `[privacy]` hold for it; see events.CAPTURED."""
+    """So that `text = false` and `[privacy]` hold for it; see got.CAPTURED."""
     for kind in {struct for event in events.EVENTS.values() for struct in _structs(event)}:
         hints = get_type_hints(kind, include_extras=True)
         plain = {name for struct in kind.__mro__ for name in NOT_CAPTURED.get(struct.__name__, "").split()}

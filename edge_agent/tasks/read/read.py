@@ -130,7 +130,7 @@ def _best_of(coarse: list[Line], fine: list[Line]) -> list[Line]:
         rivals = [one for one, is_in in zip(kept, within, strict=True) if is_in and one.score >= SURE]
         parts = [len(one.text) for one in rivals if one.thick > PART * line.thick]
         others = [len(one.text) for one in rivals if one.thick <= PART * line.thick]
-        if (line.score >= SURE and len(line.text) > max(parts, default=0) + sum(others)) or not within.any():
+        if line.score >= SURE and len(line.text) > max(parts, default=0) + sum(others):
             kept = [line, *(one for one, is_in in zip(kept, within, strict=True) if not is_in)]
     return [line for line in kept if line.text]
 
