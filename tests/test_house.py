@@ -28,8 +28,8 @@ STOREYS = {
     "rooms": "sources tasks inspect link fleet",
     "walk": "walk outbox registry samples backends",
     "craft": "families graphs pictures device figures",
-    "floor": "__init__ got types objects events errors config manifest toml uri paths files held programs redact"
-    " personal",
+    "floor": "__init__ got types envelope objects events errors config manifest toml uri paths files held programs "
+    "redact personal",
 }
 """from top to bottom; an import goes to the same storey or to one below"""
 STOREY = {room: -at for at, rooms in enumerate(STOREYS.values()) for room in rooms.split()}
@@ -226,6 +226,8 @@ NOT_CAPTURED = {
     "Span": "label",
     "AnomalyEvent": "name",
     "GapEvent": "why",
+    "ObjectEvent": "phase object label since zones entered left loiters dwell why",
+    "CrossingEvent": "line direction object label",
 }
 """fields of events that hold text which nobody said, wrote or showed: names, labels of a model, reasons of ours"""
 
@@ -266,6 +268,35 @@ def test_every_kind_of_event_survives_its_json() -> None:
         {"kind": "scores", "text": "a", "label": "x", "score": 0.5, "scores": {"x": 0.5, "y": 0.5}},
         {"kind": "spans", "text": "a b", "spans": [{"label": "x", "text": "b", "start": 2, "end": 3, "score": 0.5}]},
         {"kind": "anomaly", "error": 9.5, "limit": 12.0, "unusual": False},
+        {
+            "kind": "object",
+            "phase": "end",
+            "object": "a-1",
+            "label": "a",
+            "class_id": 1,
+            "score": 0.5,
+            "box": [0, 1, 2, 3],
+            "width": 1,
+            "height": 2,
+            "since": "2026-01-01T00:00:00Z",
+            "seconds": 1.5,
+            "path": [[0.0, 1.0]],
+            "zones": ["z"],
+            "dwell": {"z": 1.0},
+            "stationary": True,
+            "why": "w",
+        },
+        {
+            "kind": "crossing",
+            "line": "l",
+            "direction": "in",
+            "object": "a-1",
+            "label": "a",
+            "score": 0.5,
+            "box": [0, 1, 2, 3],
+            "width": 1,
+            "height": 2,
+        },
         {"kind": "gap", "first": 1, "last": 2, "count": 2, "why": "w"},
     ):
         event = msgspec.json.decode(msgspec.json.encode({**common, **body}), type=AnyEvent)

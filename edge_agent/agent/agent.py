@@ -21,6 +21,7 @@ from edge_agent.agent.capture import capture
 from edge_agent.agent.line import Line, make_line
 from edge_agent.agent.state import State
 from edge_agent.agent.swap import LOOK_S, Swap
+from edge_agent.agent.zones import follow_of
 from edge_agent.config import Config, store_path
 from edge_agent.device.health import give_back
 from edge_agent.errors import ConfigError, EdgeAgentError
@@ -79,7 +80,11 @@ class Agent:
             self.link = self._make_link(store) if config.mqtt.url else None
             marks = self.outbox.marks
             subscribe = partial(self.link.subscribe, own=False) if self.link else None
-            self.lines = [make_line(pipe, models, subscribe, marks.get(pipe.name)) for pipe in config.pipeline]
+            self.lines = [
+                make_line(pipe, models, subscribe, marks.get(pipe.name), config.zone) for pipe in config.pipeline
+            ]
+            for line in self.lines:
+                line.follow = follow_of(line.config, line.zones, store)
             self.state = State(self.lines, self.outbox, self.link)
             self.swap = Swap(models, self.lines, look or threading.Event(), self._changed.set)
             self.commands = self._make_commands(self.link, store) if self.link else None
@@ -150,7 +155,8 @@ class Agent:
         link, name = self.link, line.config.name
         saving = (lambda: link.budget.saving) if link else (lambda: False)
         terms = Terms(line.client, Guard(self._hide, line.config.text))
-        report = Report(line.config, line.opened.live, put, partial(self.outbox.passed, name), saving, terms.guard)
+        passed = partial(self.outbox.passed, name)
+        report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
         try:
             told = report.worth, report.keep, line.stats
             if len(line.teams) == 1:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from edge_agent.agent.line import Line
 from edge_agent.errors import SourceError
 from edge_agent.redact import redact
-from edge_agent.types import Audio, StreamState, Text
+from edge_agent.types import Audio, Frame, StreamState, Text
 
 log = logging.getLogger("edge_agent")
 
@@ -34,6 +34,8 @@ def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) ->
                         if item.condition != "ended" or not stop.is_set():
                             _note(line, item, changed)
                         continue
+                    if line.mask is not None and isinstance(item, Frame):
+                        item = line.mask(item)
                     line.taken += 1
                     line.once = isinstance(item, Text) and item.mark is None
                     taken_at = time.monotonic()

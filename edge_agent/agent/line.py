@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_agent import paths
-from edge_agent.config import Pipeline
+from edge_agent.agent.zones import mask_of, zones_of
+from edge_agent.config import Pipeline, Zone
 from edge_agent.errors import ConfigError, EdgeAgentError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import TASKS, make_task
 from edge_agent.tasks.chain import check_chain, check_order, completed, fitting, wanting
-from edge_agent.types import Audio, Embedding, Sample, StreamState, Task, Text
+from edge_agent.types import Audio, Embedding, Frame, Sample, StreamState, Task, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
@@ -27,6 +28,7 @@ from edge_agent.walk.pipeline import Stats
 if TYPE_CHECKING:
     from edge_agent.serving.models import Models
     from edge_agent.serving.order import Pace
+    from edge_agent.walk.follow import Follow
 
 FIRST_S = 20.0
 """seconds that a source has for its first picture when it is tried"""
@@ -59,6 +61,11 @@ class Line:
     """they cannot be read again: texts without a mark"""
     refused: str = ""
     """why a model that was switched to does not serve, one line; empty when it does"""
+    zones: Sequence[Zone] = ()
+    mask: Callable[[Frame], Frame] | None = None
+    """what a frame goes through before anything sees it"""
+    follow: Follow | None = None
+    """what makes the lives of objects, where it tracks"""
     ended: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -83,7 +90,13 @@ class Line:
         return list(dict.fromkeys(why for uses in self.uses for why in uses.values()))
 
 
-def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resume_at: int | None = None) -> Line:
+def make_line(
+    pipe: Pipeline,
+    models: Models,
+    subscribe: Subscribe | None,
+    resume_at: int | None = None,
+    zones: Sequence[Zone] = (),
+) -> Line:
     """Check one pipeline and make ready what it needs; nothing is read and no thread starts.
 
     Raises an EdgeAgentError, one line that names the pipeline.
@@ -94,6 +107,7 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         _check_says(pipe, opened.yields, teams[0])
+        zones = zones_of(zones, pipe, opened.yields, teams[0])
     # of pictures the newest counts; of sound every moment does, and its source says what it could not keep
     newest = opened.live and opened.yields is not Audio
     room = 1 if newest else opened.yields.room
@@ -103,7 +117,7 @@ def make_line(pipe: Pipeline, models: Models, subscribe: Subscribe | None, resum
     pace = pace if len(teams) > 1 else pace._replace(workers=1)
     late = math.inf if pipe.deadline_ms is None else pipe.deadline_ms / 1000
     client = Client(pipe.priority, pipe.share, late, gives_up=newest)
-    return Line(pipe, opened, pace, teams, uses, box, client)
+    return Line(pipe, opened, pace, teams, uses, box, client, zones=zones, mask=mask_of(zones))
 
 
 def _check_says(pipe: Pipeline, yields: type, tasks: list[Task]) -> None:

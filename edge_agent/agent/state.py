@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STATE_S = 10.0
 """seconds between two states of a pipeline while nothing changes"""
+COUNTS_S = 1.0
+"""seconds at least between two counts of objects"""
 HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
 METERED_S = 3600.0
@@ -86,7 +88,7 @@ class State:
     def __init__(self, lines: Sequence[Line], outbox: Outbox, link: Link | None) -> None:
         self.lines, self.outbox, self.link = lines, outbox, link
         self.started = time.monotonic()
-        self._state_at = self._health_at = 0.0
+        self._state_at = self._health_at = self._counts_at = 0.0
         """monotonic times of the next ones"""
         self._said: dict[str, tuple[dict[str, object], float]] = {}
         """what was said last under each topic, without what counts, and when (monotonic)"""
@@ -105,6 +107,9 @@ class State:
         if changed or now >= self._state_at:
             self._state_at = now + STATE_S
             self.say_states()
+        if now >= self._counts_at:
+            self._counts_at = now + COUNTS_S
+            self.say_counts()
         if now >= self._health_at:
             self._health_at = now + HEALTH_S
             self.say_health()
@@ -113,6 +118,13 @@ class State:
         """The state of each pipeline."""
         for name, state in self.states().items():
             self._say(topics.state(name), state)
+        self.say_counts()
+
+    def say_counts(self) -> None:
+        """How many objects each pipeline that tracks sees; said again only when that changes."""
+        for line in self.lines:
+            if line.follow is not None:
+                self._say(topics.counts(line.config.name), line.follow.counts)
 
     def say_health(self) -> None:
         """How the device is."""

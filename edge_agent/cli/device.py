@@ -119,7 +119,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
     broker = Broker(loaded.mqtt) if loaded.mqtt.url is not None else None
     for pipe in loaded.pipeline:
         # a topic can be checked without a connection
-        line = make_line(pipe, models, (lambda topics, receive: None) if broker else None)
+        line = make_line(pipe, models, (lambda topics, receive: None) if broker else None, zones=loaded.zone)
         lines.append(line)
         print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(pipe.tasks)) or 'as it is'}")
         for told in (*line.models, *config.warnings(pipe)):

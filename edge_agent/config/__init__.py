@@ -7,7 +7,8 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import dotted, load, of, parse, secret, store_path, warnings
-from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level
+from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level, tracks
+from edge_agent.config.zones import Zone
 
 __all__ = [
     "RESERVED",
@@ -19,6 +20,7 @@ __all__ = [
     "Pipeline",
     "Privacy",
     "Store",
+    "Zone",
     "checked_mqtt",
     "dotted",
     "level",
@@ -28,5 +30,6 @@ __all__ = [
     "parse_broker",
     "secret",
     "store_path",
+    "tracks",
     "warnings",
 ]

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from edge_agent.config.broker import parse_broker
-from edge_agent.config.sections import CLASSES, EVENT_KINDS, RESERVED, Config, Mqtt, Pipeline, Privacy, level
+from edge_agent.config.sections import CLASSES, EVENT_KINDS, RESERVED, Config, Mqtt, Pipeline, Privacy, level, tracks
+from edge_agent.config.zones import checked_zones
 from edge_agent.errors import ConfigError, nearest
 from edge_agent.personal import FINDERS
 from edge_agent.uri import Uri, parse_uri
@@ -42,7 +43,8 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         )
         for pipe in config.pipeline
     ]
-    return msgspec.structs.replace(config, device=device, mqtt=mqtt, store=store, pipeline=pipes)
+    zones = checked_zones(config.zone, [pipe.name for pipe in pipes], [pipe.name for pipe in pipes if tracks(pipe)])
+    return msgspec.structs.replace(config, device=device, mqtt=mqtt, store=store, pipeline=pipes, zone=zones)
 
 
 def _host() -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from edge_agent.config.zones import Zone
 from edge_agent.events import AnyEvent, GapEvent, kind_of
 from edge_agent.toml import PREFIX, REPORT, Name
 
@@ -131,6 +132,11 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.cls if isinstance(self.cls, str) else self.cls.get(kind, "alert")
 
 
+def tracks(pipe: Pipeline) -> bool:
+    """Whether it follows objects: whether that is the last that it does."""
+    return bool(pipe.tasks) and pipe.tasks[-1].partition(":")[0] == "track"
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -140,3 +146,4 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
     pipeline: list[Pipeline] = []
+    zone: list[Zone] = []

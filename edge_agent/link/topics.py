@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_agent.config import Config, level
+from edge_agent.config import Config, level, tracks
 from edge_agent.uri import parse_uri
 
 STATUS, HEALTH = "status", "health"
@@ -35,6 +35,11 @@ def state(pipeline: str) -> str:
     return f"{level(pipeline)}/state"
 
 
+def counts(pipeline: str) -> str:
+    """The tail of how many objects a pipeline sees, in all and by zone, retained."""
+    return f"{level(pipeline)}/counts"
+
+
 def reply(verb: str) -> str:
     """The tail of the answers to a command."""
     return f"reply/{verb}"
@@ -59,6 +64,7 @@ def published(config: Config) -> list[str]:
     """The topics that an agent of this config publishes."""
     tails = [STATUS, HEALTH, events("agent"), reply("ping")]
     tails += [tail for pipe in config.pipeline for tail in (events(pipe.name), state(pipe.name))]
+    tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
     return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails]
 
 

@@ -13,16 +13,18 @@ from msgspec import UNSET, UnsetType
 from edge_agent.errors import ModelError
 from edge_agent.events import (
     AnomalyEvent,
+    CrossingEvent,
     Detection,
     DetectionsEvent,
     Event,
+    ObjectEvent,
     ScoresEvent,
     Span,
     SpansEvent,
     TextEvent,
     rfc3339,
 )
-from edge_agent.objects import Tracked
+from edge_agent.objects import Crossing, Life, Tracked
 from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Heard, Sample, Scores, Spans, Text
 
 SampleOrFinding: TypeAlias = Sample | Finding
@@ -88,6 +90,28 @@ def _anomaly(head: Head, sample: Sample, what: Anomaly) -> Event:
     return AnomalyEvent(**head, name=sample.name, error=what.error, limit=what.limit, unusual=what.unusual)
 
 
+def _size(what: Life | Crossing) -> Head:
+    return {"width": what.size[0], "height": what.size[1], "box": _rounded(what.box), "score": round(what.score, 4)}
+
+
+def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(x, 2) for x in numbers)
+
+
+def _life(head: Head, sample: Frame, what: Life) -> Event:
+    fields = {key: getattr(what, key) for key in ("phase", "object", "label", "class_id", "stationary", "why")}
+    fields |= {key: list(getattr(what, key)) for key in ("zones", "entered", "left", "loiters")}
+    fields |= {"since": rfc3339(what.since), "seconds": round(what.seconds, 2)}
+    fields["path"] = [(round(x, 1), round(y, 1)) for x, y in what.path]
+    fields["dwell"] = {zone: round(seconds, 2) for zone, seconds in what.dwell.items()}
+    return ObjectEvent(**head, **_size(what), **fields)
+
+
+def _crossing(head: Head, sample: Frame, what: Crossing) -> Event:
+    named = {key: getattr(what, key) for key in ("line", "direction", "object", "label")}
+    return CrossingEvent(**head, **_size(what), **named)
+
+
 @dataclass(frozen=True, slots=True)
 class _Said:
     """What becomes of one kind of finding."""
@@ -102,6 +126,8 @@ class _Said:
 _SAID: dict[type, _Said] = {
     Detections: _Said(_detections, Frame, lambda sample, what: Counter(what.label.tolist())),
     Tracked: _Said(_detections, Frame, lambda sample, what: Counter(what.label.tolist())),
+    Life: _Said(_life, Frame),
+    Crossing: _Said(_crossing, Frame),
     # each text is reported
     Scores: _Said(_scores, view=lambda sample, what: None if isinstance(sample, Text) else Counter([what.label])),
     Spans: _Said(_spans, Text),

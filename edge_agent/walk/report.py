@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,9 @@ from edge_agent.events import Event, kind_of
 from edge_agent.types import Finding, Sample
 from edge_agent.walk.event import SampleOrFinding, in_view, to_event
 from edge_agent.walk.privacy import OPEN, Guard
+
+if TYPE_CHECKING:
+    from edge_agent.walk.follow import Follow
 
 Reporter: TypeAlias = Callable[["Iterable[SampleOrFinding] | None"], "Iterable[SampleOrFinding]"]
 """Findings of one sample -> those to report; None when the samples have ended."""
@@ -33,13 +36,14 @@ class Report:
         passed: Callable[[int], object],
         saving: Callable[[], bool],
         guard: Guard = OPEN,
+        follow: Follow | None = None,
     ) -> None:
         """`put` keeps an event of a class, and where the source resumes behind it; `passed` is given the place up to
         which the source is done, where that lies behind the last event; `saving`: whether repeats are to be folded;
-        `guard`: what of captured text an event may hold.
+        `guard`: what of captured text an event may hold; `follow`: what makes the lives of objects, where it tracks.
         """
         how = pipe.report or ("changes" if live else "every")
-        self.worth = reporter(how)
+        self.worth = reporter(how) if follow is None else _following(follow, reporter(how), pipe.report)
         self._pipe, self._put, self._passed, self._saving, self._guard = pipe, put, passed, saving, guard
         self._late = how.startswith("summary")
         """findings may still be reported when later samples are done"""
@@ -86,6 +90,21 @@ def reporter(how: str) -> Reporter:
     if how == "changes":
         return _changes()
     return _summary(float(how.removeprefix("summary:").removesuffix("s")))
+
+
+def _following(follow: Follow, inner: Reporter, asked: str | None) -> Reporter:
+    """The lives of tracked objects; their boxes, too, where "every" result or a summary was `asked` for. What is no
+    object goes the way of `inner`.
+    """
+    boxes = asked not in (None, "changes")
+
+    def report(found: Iterable[SampleOrFinding] | None) -> Iterator[SampleOrFinding]:
+        items = None if found is None else list(found)
+        yield from follow(items)
+        others = items and [follow.named(item) for item in items if boxes or not follow.takes(item)]
+        yield from inner(others)
+
+    return report
 
 
 def _changes() -> Reporter:

@@ -45,6 +45,12 @@ class Detector(msgspec.Struct):
     names: dict[int, str]
     takes: tuple[type, ...] = (Frame,)
 
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that its boxes may have."""
+        ids = self.ids if self.wanted is None else self.ids[self.wanted]
+        return [self.names[int(key)] for key in ids]
+
     def __call__(self, item: Frame) -> Iterator[Finding]:
         """One Finding a Frame, of boxes in the frame's pixels, best score first. InputError for a bad result."""
         started = time.perf_counter()

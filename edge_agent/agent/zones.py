@@ -1,0 +1,50 @@
+"""The zones of a pipeline: checked against what it sees and names, and put to work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.config import Pipeline, level, tracks
+from edge_agent.config.zones import Zone
+from edge_agent.errors import ConfigError
+from edge_agent.types import Frame, Task
+
+if TYPE_CHECKING:
+    from edge_agent.walk.follow import Follow
+
+
+def zones_of(zones: Sequence[Zone], pipe: Pipeline, yields: type, tasks: Sequence[Task]) -> list[Zone]:
+    """Those of a pipeline. ConfigError for a label that no model of it gives, or where there is no picture."""
+    mine = [zone for zone in zones if zone.pipeline == pipe.name]
+    given = sorted({name for task in tasks for name in getattr(task, "gives_names", ())})
+    known = {name.casefold() for name in given}
+    for zone in mine:
+        if yields is not Frame:
+            raise ConfigError(f"zone {zone.name}: {pipe.name} has no pictures; give it the pipeline of a camera")
+        for label in zone.labels:
+            if given and label.casefold() not in known:
+                from edge_agent.tasks.detect.detect import nearest_class
+
+                raise ConfigError(f'zone {zone.name}: labels: "{label}" is not found here{nearest_class(label, given)}')
+    return mine
+
+
+def mask_of(zones: Sequence[Zone]) -> Callable[[Frame], Frame] | None:
+    """What blackens the masks among them in a frame; None where there is none."""
+    masks = [zone.points for zone in zones if zone.mask]
+    if not masks:
+        return None
+    from edge_agent.pictures.mask import masker
+
+    return masker(masks)
+
+
+def follow_of(pipe: Pipeline, zones: Sequence[Zone], store: Path) -> Follow | None:
+    """What makes the lives of objects out of tracked boxes, where a pipeline tracks."""
+    if not tracks(pipe):
+        return None
+    from edge_agent.walk.follow import Follow
+
+    return Follow(pipe.name, zones, store / f"objects-{level(pipe.name)}.json")
