@@ -121,8 +121,8 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
         # a topic can be checked without a connection
         line = make_line(pipe, models, (lambda topics, receive: None) if broker else None, zones=loaded.zone)
         lines.append(line)
-        print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(pipe.tasks)) or 'as it is'}")
-        for told in (*line.models, *config.warnings(pipe)):
+        print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(line.config.tasks)) or 'as it is'}")
+        for told in filter(None, (line.opened.about(), *line.models, *config.warnings(pipe))):
             print(f"  {redact(told)}")
     if broker is None:
         print("mqtt: no url, events stay in the store")

@@ -46,6 +46,8 @@ class Opened(msgspec.Struct, frozen=True):
     """True: the newest sample wins; False: every sample is to be answered"""
     left: Callable[[], int] = lambda: 0
     """samples that it took, can never take again and has not yielded"""
+    about: Callable[[], str] = lambda: ""
+    """what it would open now, one line for people, where it can tell"""
 
 
 SCHEMES: dict[str, str] = {
@@ -55,6 +57,7 @@ SCHEMES: dict[str, str] = {
     "rtsps": "edge_agent.sources.camera:rtsp",
     "http": "edge_agent.sources.mjpeg:http",
     "https": "edge_agent.sources.mjpeg:http",
+    "microphone": "edge_agent.sources.microphone:microphone",
     "pipe": "edge_agent.sources.pipe:pipe",
     "lines": "edge_agent.sources.lines:lines",
     "mqtt": "edge_agent.sources.mqtt:mqtt",
@@ -63,6 +66,7 @@ SCHEMES: dict[str, str] = {
 MEANT = {
     **dict.fromkeys(("webcam", "usb", "v4l2", "cam", "device"), "camera"),
     **dict.fromkeys(("file", "folder", "dir", "image", "images", "picture", "video", "glob", "wav"), "files"),
+    **dict.fromkeys(("mic", "micro", "audio", "sound", "alsa", "pulse"), "microphone"),
     **dict.fromkeys(("text", "txt", "log", "tail", "stdin"), "lines"),
     **dict.fromkeys(("exec", "command", "gst", "gstreamer", "csi", "ffmpeg"), "pipe"),
 }

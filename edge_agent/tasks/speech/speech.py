@@ -186,7 +186,7 @@ class Speech:
         """The stream has ended; what comes next is another one."""
         if steps := self._seen // STEP:
             told = f"{self._told} utterances in {self._seen / RATE:.0f} s of sound"
-            log.info("%s; the network was asked about %.0f %% of it", told, 100 * self._asked / steps)
+            log.debug("%s; the network was asked about %.0f %% of it", told, 100 * self._asked / steps)
         self._rest, self._context, self._held = np.zeros(0, np.float32), np.zeros(CONTEXT, np.float32), []
         self.under_way, self._open = False, True
         self._voiced = self._end = self._seen = self._asked = self._told = 0
