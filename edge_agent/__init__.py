@@ -11,7 +11,8 @@ The storeys of the house; imports run down only (tests/test_house.py)::
     4 rooms     sources/ tasks/ inspect/ link/
     3 walk      walk/ outbox/ registry/ samples/ backends/
     2 craft     families/ graphs/ pictures/ device/ figures/
-    1 floor     types events errors config manifest toml uri paths files held programs redact
+    1 floor     got types envelope objects understood events errors config manifest toml uri paths files held programs
+                redact personal
 
 What each room is for stands at the head of its ``__init__.py``.
 """

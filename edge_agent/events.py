@@ -14,14 +14,20 @@ import msgspec
 from edge_agent.envelope import KNOWN_TIME, UNREADABLE, Box, Event, is_captured, rfc3339
 from edge_agent.got import CAPTURED, Words
 from edge_agent.objects import CrossingEvent, ObjectEvent
+from edge_agent.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
 
 __all__ = [
     "KNOWN_TIME",
     "UNREADABLE",
+    "AnswerEvent",
     "Box",
     "CrossingEvent",
     "Event",
+    "FillEvent",
     "ObjectEvent",
+    "SimilarEvent",
+    "SummaryEvent",
+    "TopicEvent",
     "is_captured",
     "rfc3339",
 ]
@@ -156,7 +162,19 @@ class GapEvent(Event, frozen=True, kw_only=True, tag="gap"):
 
 
 AnyEvent: TypeAlias = (
-    DetectionsEvent | TextEvent | ScoresEvent | SpansEvent | AnomalyEvent | ObjectEvent | CrossingEvent | GapEvent
+    DetectionsEvent
+    | TextEvent
+    | ScoresEvent
+    | SpansEvent
+    | FillEvent
+    | AnswerEvent
+    | SimilarEvent
+    | TopicEvent
+    | SummaryEvent
+    | AnomalyEvent
+    | ObjectEvent
+    | CrossingEvent
+    | GapEvent
 )
 
 

@@ -6,7 +6,7 @@ classes, tokenizer), so that no task guesses. Written by hand for carried models
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ SHA256 = r"^[0-9a-f]{64}$"
 
 MOST_SIDE = 8192
 """pixels"""
+OF_TEXT = ("encode", "classify", "tag", "fill", "follows", "answer")
+"""tasks of text networks"""
 LENGTHS = (3, 8192)
 """fewest and most tokens of a text"""
 Side = Annotated[int, msgspec.Meta(ge=1, le=MOST_SIDE)]
@@ -169,10 +171,24 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     version: str
-    task: Literal["detect", "encode", "classify", "tag", "recognise", "anomaly", "transcribe", "speech", "read"]
+    task: Literal[
+        "detect",
+        "encode",
+        "classify",
+        "tag",
+        "fill",
+        "follows",
+        "answer",
+        "recognise",
+        "anomaly",
+        "transcribe",
+        "speech",
+        "read",
+    ]
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
-    bert-classifier, bert-tagger; image-classifier, image-classifier-logits; autoencoder, vae; whisper; silero; ppocr"""
+    bert-classifier, bert-tagger, bert-mlm, bert-nsp, bert-qa; image-classifier, image-classifier-logits; autoencoder,
+    vae; whisper; silero; ppocr"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]
@@ -223,7 +239,7 @@ class Served(msgspec.Struct, frozen=True):
     ref: ModelRef
     net: Net
     parts: Mapping[str, Path]
-    """role -> verified file, for the parts that are no network (vocab, tokenizer) and the heads (mlm, nsp)"""
+    """role -> verified file, for the parts that are no network (vocab, tokenizer)"""
     input: Input | None
     """the manifest's, with the size and layout of the file that serves"""
     why: str
@@ -232,6 +248,8 @@ class Served(msgspec.Struct, frozen=True):
     """role -> network, of the parts that are one"""
     workers: int = 1
     """samples that are best answered at once, each by a task of its own"""
+    head: Callable[[str], Net] | None = None
+    """opens the head of a role (mlm, nsp) that lies beside the network, once the gate has admitted it"""
 
     @contextmanager
     def part(self, role: str) -> Iterator[Path]:
@@ -280,7 +298,7 @@ def _check(path: Path, manifest: Manifest) -> None:
 
 def _problems(m: Manifest) -> list[tuple[bool, str]]:
     """(whether it is so, what is wrong) of a manifest as a whole."""
-    of_text = m.task in ("encode", "classify", "tag")
+    of_text = m.task in OF_TEXT
     has_words = m.text is not None and bool(m.text.vocab or m.text.tokenizer)
     ids, names = m.class_ids or (), len(m.labels)
     mismatch = m.class_ids is not None and len(ids) != names

@@ -217,7 +217,7 @@ class Anomaly(msgspec.Struct, frozen=True):
 
 
 class Noticed(msgspec.Struct, frozen=True):
-    """What is found in several samples together."""
+    """What is found in several samples together, or understood of a text: its kinds have files of their own."""
 
 
 class Finding(msgspec.Struct, frozen=True):

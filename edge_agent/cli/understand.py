@@ -1,4 +1,4 @@
-"""The verb understand: texts -> their labels, spans, errors or vectors; what is heard or seen: capture.py."""
+"""The verb understand: texts -> their labels, spans, missing words, answers; what is heard or seen: capture.py."""
 
 from __future__ import annotations
 
@@ -6,61 +6,153 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.models import models_of
 from edge_agent.cli.say import note, one_line, print_json
-from edge_agent.errors import InputError, UsageError
+from edge_agent.errors import InputError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from edge_agent.types import Task
+
+OPTIONS = {
+    "labels": ("classify",),
+    "context": ("answer",),
+    "store": ("similar",),
+    "add": ("similar",),
+    "remove": ("similar",),
+    "list": ("similar",),
+    "repair": ("fill",),
+    "top": ("fill", "answer", "similar", "summarize"),
+}
+"""option -> the tasks that it is for"""
+AT_ONCE = 1000
+"""sentences that are stored between two looks at stdin"""
 
 
 def understand(args: argparse.Namespace) -> int:
-    """Label, or embed, texts, or get the text of sounds and pictures; 1 when one of them is empty or cannot be read."""
+    """Do with texts what the task says, or get the text of sounds and pictures; 1 when one of them cannot be read."""
     from edge_agent.cli.capture import capture, task_of
     from edge_agent.paths import home
     from edge_agent.tasks import TASKS, found_at, make_task
-    from edge_agent.types import Text
     from edge_agent.uri import Uri
 
-    if args.embed and args.labels:
-        raise UsageError(f"--labels {args.labels}: --embed gives vectors, which have no labels; leave one of them out")
     models = models_of(args, once=True)
     if captures := task_of(args.model, models):
         return capture(args, captures, models)
     if args.then or args.seconds:
         raise UsageError(f"--then, --seconds: {args.model} takes texts; leave them out")
-    name, options = _task_of(args, models.serve(args.model).manifest.task)
+    purpose = models.serve(args.model).manifest.task
+    name = _task_of(args, purpose)
+    options = _options_of(args, name, purpose)
     task, show = make_task(Uri(name, args.model, options), models.serve, home()), found_at(TASKS[name].show)
-    if options and not args.labels:
+    if options.get("labels") and not args.labels:
         note(f"labels: the demo's ({options['labels']}); give your own with --labels FILE.toml")
+    if args.add or args.remove or args.list:
+        return _keep(args, task)
+    texts = _texts(args.text)
+    if name == "summarize":
+        texts = iter(["\n".join(texts)])
+    return _told(args, task, show, texts)
+
+
+def _told(args: argparse.Namespace, task: Task, show: Any, texts: Iterable[str]) -> int:
+    """Print what is found in each text, and at the end what was collected."""
+    from edge_agent.types import Finding, Text
+
     failed = 0
-    for text in _texts(args.text):
+
+    def tell(found: Iterable[object]) -> None:
+        for one in found:
+            assert isinstance(one, Finding)
+            row, words = show(one)
+            if args.json:
+                print_json(row)
+            else:
+                print(words, flush=True)
+
+    for text in texts:
         try:
             if not text.strip():
                 raise InputError("the text is empty; give at least one word")
-            (found,) = task(Text(text, time.time(), time.monotonic()))
+            tell(task(Text(text, time.time(), time.monotonic())))
         except InputError as error:
             failed += 1
             print(f"edge-agent understand: {one_line(error)}", file=sys.stderr)
-            continue
-        row, words = show(found)
-        if args.json:
-            print_json(row)
-        else:
-            print(words, flush=True)
+    tell(getattr(task, "ended", tuple)())
     return 1 if failed else 0
 
 
-def _task_of(args: argparse.Namespace, purpose: str) -> tuple[str, dict[str, str]]:
-    """The task that is meant, and its options, for a model that is for `purpose`."""
+def _task_of(args: argparse.Namespace, purpose: str) -> str:
+    """The task that is meant, for a model that is for `purpose`. UsageError for one that the model cannot do."""
+    from edge_agent.tasks import MEANT, PLAIN, TASKS
+
+    if args.embed and args.task not in (None, "embed"):
+        raise UsageError(f"--embed is --task embed, and --task {args.task} another one; leave one of them out")
+    name = "embed" if args.embed else args.task
+    if name is None:
+        for key, tasks in OPTIONS.items():  # --store alone says which task is meant
+            if len(tasks) == 1 and getattr(args, key):
+                name = tasks[0]
+        name = name or ("classify" if purpose == "encode" else PLAIN[purpose])
+    row = TASKS.get(name)
+    if row is None:
+        raise UsageError(f"--task {name}: no such task{nearest(name, TASKS, MEANT)}")
+    if purpose not in (row.purpose, *row.on):
+        able = ", ".join(key for key, one in TASKS.items() if purpose in (one.purpose, *one.on))
+        raise UsageError(f"--task {name}: not for {args.model}, whose task is {purpose}; it can {able}")
+    return name
+
+
+def _options_of(args: argparse.Namespace, name: str, purpose: str) -> dict[str, str]:
+    """The options of the task. UsageError for one that is another task's."""
     from edge_agent.paths import carried
 
-    if purpose in ("anomaly", "classify", "tag"):
-        if args.labels or args.embed:
-            raise UsageError(f"--labels, --embed: not for {args.model}, whose task is {purpose}")
-        return purpose, {}
-    if args.embed:
-        return "embed", {}
-    return "classify", {"labels": args.labels or str(carried("deploy", "demo", "intents.toml"))}
+    for key, tasks in OPTIONS.items():
+        if getattr(args, key) and name not in tasks:
+            raise UsageError(f"--{key}: for --task {' or '.join(tasks)}, not for {name}")
+    given = {key: str(getattr(args, key)) for key in ("labels", "context", "store", "top") if getattr(args, key)}
+    if name == "classify" and purpose == "encode" and not args.labels:
+        given["labels"] = str(carried("deploy", "demo", "intents.toml"))
+    if args.repair:
+        given["repair"] = "1"
+    if name == "answer" and not args.context:
+        raise UsageError("answer: in which text? give --context FILE, or a folder of text files")
+    if name == "similar" and not args.store:
+        raise UsageError("similar: among which sentences? give --store NAME, and --add to fill it")
+    return given
+
+
+def _keep(args: argparse.Namespace, task: Any) -> int:
+    """Store texts, take them away, or list them; 1 where one that is to be taken away is not there."""
+    if args.list:
+        for text in task.store.texts():
+            print_json({"text": text}) if args.json else print(text)
+        return 0
+    changed = count = 0
+    for texts in _some(text for text in _texts(args.text) if text.strip()):
+        count += len(texts)
+        changed += task.store.remove(texts) if args.remove else task.store.add(texts, task.vectors(texts))
+    told = {"store": args.store, "removed" if args.remove else "added": changed, "stored": task.store.count}
+    if args.json:
+        print_json(told)
+    else:
+        done = "taken away" if args.remove else "new"
+        print(f"{args.store}: {changed} of {count} sentences {done}, {told['stored']} are stored")
+    return 1 if args.remove and changed < count else 0
+
+
+def _some(texts: Iterable[str]) -> Iterator[list[str]]:
+    """AT_ONCE of them at a time."""
+    kept: list[str] = []
+    for text in texts:
+        kept.append(text)
+        if len(kept) == AT_ONCE:
+            yield kept
+            kept = []
+    if kept:
+        yield kept
 
 
 def _texts(given: list[str]) -> Iterator[str]:

@@ -92,8 +92,18 @@ def _understand_options(understand: argparse.ArgumentParser) -> None:
         help="do this with the text (may be repeated)",
     )
     understand.add_argument("--seconds", type=_seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)")
-    understand.add_argument("--labels", metavar="FILE", help="TOML: [labels], name = [example sentences]")
-    understand.add_argument("--embed", action="store_true", help="print each text's vector instead of a label")
+    tasks = "classify, embed, tag, fill, follows, answer, similar, topics, summarize (default: what the model is for)"
+    understand.add_argument("--task", metavar="NAME", help=tasks)
+    understand.add_argument("--labels", metavar="FILE", help="classify: TOML, [labels], name = [example sentences]")
+    understand.add_argument("--embed", action="store_true", help="as --task embed: print each text's vector")
+    understand.add_argument("--context", metavar="PLACE", help="answer: the text file, or folder of such, to look in")
+    understand.add_argument("--store", metavar="NAME", help="similar: the stored sentences to look among")
+    keeping = understand.add_mutually_exclusive_group()
+    keeping.add_argument("--add", action="store_true", help="similar: store the texts")
+    keeping.add_argument("--remove", action="store_true", help="similar: take the texts out of the store")
+    keeping.add_argument("--list", action="store_true", help="similar: print what is stored")
+    understand.add_argument("--repair", action="store_true", help="fill: mend words that seem misread or misheard")
+    understand.add_argument("--top", type=_count, metavar="N", help="fill, answer, similar, summarize: so many at most")
     _model_options(understand)
 
 
@@ -226,7 +236,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "understand": (
         understand.understand,
         _understand_options,
-        "label lines of text, and get the text of sounds and pictures",
+        "label, tag, complete or compare text, ask it; get the text of sounds and pictures",
     ),
     "train": (
         workshop.train,

@@ -117,6 +117,20 @@ def try_heads(
     return tried
 
 
+def head_of(located: Located, network: File, parts: Parts, role: str) -> tuple[Path, File]:
+    """The first head of a role that may serve behind `network`, and its row. ManifestError where none lies beside it,
+    FetchError where it is damaged, RefusedError where it does not say what its parent says.
+    """
+    rows = [row for row in located.manifest.file if row.role == role]
+    if not rows:
+        raise ManifestError(f'{located.manifest.name}: no [[file]] of role "{role}"')
+    compared = [network, rows[0], most_precise(located.manifest.networks()), most_precise(rows)]
+    refusal, _ = _try_head(located, compared, parts, again=False)
+    if refusal:
+        raise RefusedError(refusal)
+    return file_path(located, rows[0]), rows[0]
+
+
 def _try_head(located: Located, compared: list[File], parts: Parts, *, again: bool) -> tuple[str, list[str]]:
     """Why the second of these is refused ("" when it is not), and notes. Raises FetchError."""
     manifest = located.manifest

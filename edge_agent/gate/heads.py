@@ -1,7 +1,7 @@
 """Does a head beside an encoder (masked words, next sentence) say what it says on its parent? In the child process.
 
-Nothing serves these heads; they are there for who fits the encoder further. Each is run on the encoder that serves, and
-its most precise form on the most precise encoder, over the sealed sentences (samples/carried.py).
+Each is run on the encoder that serves, and its most precise form on the most precise encoder, over the sealed sentences
+(samples/carried.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.backends import open_net
-from edge_agent.errors import RefusedError
+from edge_agent.errors import ManifestError, RefusedError
 from edge_agent.figures.scores import accuracy, macro_f1
 from edge_agent.gate.opened import bounded, open_served
 from edge_agent.gate.trial import Heads, Result, Variant
 from edge_agent.samples.carried import sentences
-from edge_agent.tasks.text.encoder import inputs_of, words_of
-from edge_agent.types import TensorSpec
+from edge_agent.tasks.text.reader import Reader, made
 
 STRIDE = 4
 """of how many word pieces one is masked"""
@@ -53,7 +52,7 @@ def agree_heads(question: Heads) -> Result:
 
 def _masked(question: Heads, encoder: Variant, head: Variant) -> Array:
     """(n, words) scores of each word for every place that was masked, one at a time."""
-    said = _Said(question, encoder, head)
+    said = _reader(question, encoder, head)
     mask = said.words.vocab.get("[MASK]")
     if mask is None:
         raise RefusedError('no "[MASK]" in its vocabulary, which a head for masked words needs')
@@ -61,54 +60,30 @@ def _masked(question: Heads, encoder: Variant, head: Variant) -> Array:
     for text in sentences():
         ids = said.words.encode(text, said.length)
         for place in range(2, len(ids) - 1, STRIDE):
-            found.append(said.of([*ids[:place], mask, *ids[place + 1 :]], len(ids))[place])
-    return _finite(np.stack(found))
+            found.append(_said(said, [*ids[:place], mask, *ids[place + 1 :]], len(ids))[place])
+    return np.stack(found)
 
 
 def _follows(question: Heads, encoder: Variant, head: Variant) -> Array:
     """(n, 2) scores of whether one sentence follows another."""
-    said = _Said(question, encoder, head)
+    said = _reader(question, encoder, head)
     read = [said.words.encode(text, said.length // 2) for text in sentences()]
-    return _finite(np.stack([said.of([*a, *b[1:]], len(a)) for a, b in zip(read, [*read[1:], read[0]], strict=True)]))
+    pairs = zip(read, [*read[1:], read[0]], strict=True)
+    return np.stack([_said(said, [*a, *b[1:]], len(a)) for a, b in pairs])
 
 
-def _finite(scores: Array) -> Array:
-    if not np.isfinite(scores).all():
-        raise RefusedError("it gives numbers that are not finite")
-    return scores
+def _reader(question: Heads, encoder: Variant, head: Variant) -> Reader:
+    """An encoder with a head behind it. RefusedError where they do not fit together."""
+    net = open_net(Path(head.path), head.file.format, question.threads)
+    bounded(net)
+    try:
+        return made(open_served(question.manifest, encoder, question.parts, question.threads), net)
+    except ManifestError as error:
+        raise RefusedError(str(error)) from None
 
 
-class _Said:
-    """An encoder with a head behind it."""
-
-    def __init__(self, question: Heads, encoder: Variant, head: Variant) -> None:
-        assert question.manifest.text is not None
-        self.model = open_served(question.manifest, encoder, question.parts, question.threads)
-        self.head = open_net(Path(head.path), head.file.format, question.threads)
-        bounded(self.head)
-        self.words, self.inputs = words_of(self.model), inputs_of(question.manifest.name, self.model.net)
-        self.fixed = self.inputs["ids"].shape[1]
-        most = question.manifest.text.max_length
-        self.length = min(most, self.fixed or most)
-        if len(self.head.inputs) != 1 or len(self.head.outputs) != 1:
-            raise RefusedError("a head takes the hidden states alone, and gives one output")
-        self.hidden = self._hidden()
-
-    def _hidden(self) -> TensorSpec:
-        wide = self.head.inputs[0].shape[-1]
-        for spec in self.model.net.outputs:
-            if len(spec.shape) == 3 and spec.shape[-1] == wide:
-                return spec
-        raise RefusedError(f"it takes hidden states {wide} wide, which the encoder does not give")
-
-    def of(self, ids: list[int], first: int) -> Array:
-        """What the head says of these pieces, of which the `first` are the first sentence."""
-        size = self.fixed or len(ids)
-        rows = np.zeros((3, 1, size), np.int64)
-        rows[0], rows[0, 0, : len(ids)], rows[1, 0, : len(ids)] = self.words.pad, ids, 1
-        rows[2, 0, first : len(ids)] = 1
-        tensors = dict(zip(("ids", "mask", "types"), rows, strict=True))
-        feed = {spec.name: tensors[role].astype(spec.dtype) for role, spec in self.inputs.items()}
-        hidden = self.model.net.run(feed)[self.hidden.name]
-        found: Array = self.head.run({self.head.inputs[0].name: hidden})[self.head.outputs[0].name][0]
-        return found
+def _said(by: Reader, ids: list[int], first: int) -> Array:
+    """What the head says of these pieces, of which the `first` are the first sentence."""
+    (hidden,) = by.run([(ids, first)])[0].values()
+    found: Array = by.headed(hidden[None])[0]
+    return found

@@ -16,7 +16,8 @@ def some(model: Served) -> list[Sample]:
         shown = frames() if model.manifest.task != "read" else {"notice": notice()}
         return [frame for name, frame in shown.items() if name != "noise"]
     if model.manifest.text is not None:
-        return [text(sentence) for pair in SENTENCES for sentence in pair]
+        mask = " [MASK]" if model.manifest.task == "fill" else ""
+        return [text(sentence + mask) for pair in SENTENCES for sentence in pair]
     if row_of(model).takes is Audio:
         return voices()
     return list(windows(model)[:8])

@@ -24,6 +24,7 @@ from edge_agent.samples.carried import SENTENCES, Scene, frames, scenes
 from edge_agent.tasks.anomaly.anomaly import rebuilder
 from edge_agent.tasks.recognise.recognise import probabilities
 from edge_agent.tasks.text.encoder import encoder, words_of
+from edge_agent.tasks.text.reader import made
 from edge_agent.tasks.text.texthead import text_head
 from edge_agent.types import Frame, ModelRef, Net, Pixels, Tensors
 
@@ -49,6 +50,9 @@ def looker(pictures: Sequence[Path] = ()) -> TryReading:
         try:
             if seen.task in ("classify", "tag"):
                 text_head(model)
+                return Worth(1.0, "")
+            if seen.task in ("fill", "follows", "answer"):
+                made(model, None)
                 return Worth(1.0, "")
             if seen.task == "encode":
                 return _sentences(model)

@@ -99,7 +99,7 @@ def _scores(spec: TensorSpec, graph: FileGraph, table: Table) -> Kind | None:
     where = _where(table)
     width, seen = spec.shape[2] or 0, f"output {spec.name} {shape(spec)}"
     if width and _is_vocabulary(width, table):
-        return Kind("fill-mask", "bert-mlm", f"{seen} has one score a word of the vocabulary ({where})", width)
+        return Kind("fill", "bert-mlm", f"{seen} has one score a word of the vocabulary ({where})", width)
     if width and not _is_hidden(spec, graph, table):
         if width == 2:
             return Kind("answer", "bert-qa", f"{seen}: start and end scores for each token ({where})")
@@ -134,7 +134,7 @@ def _per_text(net: Net, table: Table) -> Kind | None:
     (spec,), where = flat, _where(table)
     n, seen = spec.shape[1] or 0, f"output {spec.name} {shape(spec)}"
     if n == 2 and _follows(spec.name.lower()):
-        return Kind("next-sentence", "bert-nsp", f"{seen}: whether one sentence follows the other ({where})", 2)
+        return Kind("follows", "bert-nsp", f"{seen}: whether one sentence follows the other ({where})", 2)
     if n and table and n == table[1]:
         return Kind("encode", "bert", f"{seen} is one vector a text, as wide as {where}")
     extra = ", or next sentence: the names do not say" if n == 2 else ""
@@ -160,13 +160,13 @@ def hidden(net: Net) -> Kind | None:
     width = spec.shape[-1] or 0
     seen = f"hidden states {shape(net.inputs[0])} go in, {spec.name} {shape(spec)} comes out"
     if len(spec.shape) == 3 and width > VOCABULARY:
-        return Kind("fill-mask", "bert-mlm", f"{seen}: one score a word, the head of an encoder beside it", width)
+        return Kind("fill", "bert-mlm", f"{seen}: one score a word, the head of an encoder beside it", width)
     if len(spec.shape) == 3:
         return Kind(
             "tag", "bert-tagger", f"{seen}: {width} tags for each token, the head of an encoder beside it", width
         )
     if len(spec.shape) == 2 and width == 2:
-        return Kind("next-sentence", "bert-nsp", f"{seen}: two scores a text, the head of an encoder beside it", 2)
+        return Kind("follows", "bert-nsp", f"{seen}: two scores a text, the head of an encoder beside it", 2)
     return None
 
 

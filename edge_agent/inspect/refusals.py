@@ -13,9 +13,8 @@ from edge_agent.types import TensorSpec
 
 WHAT = {
     "detect": ("a detector", "export it again with its decoding in the graph"),
-    "answer": ("finds the answer to a question in a text", ""),
-    "fill-mask": ("guesses masked words", "export the encoder without this head to get vectors and labels"),
-    "next-sentence": ("says whether one sentence follows another", "export the encoder without this head"),
+    "fill": ("guesses masked words", "export it together with its encoder"),
+    "follows": ("says whether one sentence follows another", "export it together with its encoder"),
     "tag": ("tags words", "export it together with its encoder"),
     "segment": ("says something of every place in a picture", ""),
     "read": ("reads a line of text in a picture", ""),

@@ -24,7 +24,8 @@ ROLES = ("type", "segment", "mask", "ids", "word", "token")
 """words in the names of inputs, by which the encoder tells types, mask and ids apart"""
 BERT = 512
 """most pieces of a text where nothing says"""
-HEADS = ("bert-classifier", "bert-tagger")
+UNLABELLED = ("bert-mlm", "bert-nsp", "bert-qa")
+HEADS = ("bert-classifier", "bert-tagger", *UNLABELLED)
 """families of text networks that come with a head"""
 
 
@@ -63,7 +64,9 @@ def _mean_or_cls(file: ModelFile, seen: Seen, parts: dict[str, Path], look: TryR
 
 
 def head(file: ModelFile, kind: Kind) -> Seen:
-    """A classifier or a tagger; refused where a tokenizer or the names of its labels are not beside it, or in it."""
+    """A network with a head; refused where a tokenizer or the names of its labels are not beside it, or in it."""
+    if kind.family in UNLABELLED:
+        return _unlabelled(file, kind)
     stated, where = names.stated(file.graph, file.path, nothing=False)
     found, length, more, puzzle = _pieces(file)
     reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in file.net.inputs)}, {kind.why}", *more]
@@ -72,6 +75,18 @@ def head(file: ModelFile, kind: Kind) -> Seen:
     labels, told = names.of_classes(kind.classes, stated, where)
     made = _input(found, length, "mean")
     seen = Seen(kind.task, kind.family, [*reasons, f"labels: {told}"], text=made, labels=labels)
+    if file.look is not None:
+        file.look(file.net, seen, {found.role: file.path.with_name(found.part)})
+    return seen
+
+
+def _unlabelled(file: ModelFile, kind: Kind) -> Seen:
+    """A head whose outputs need no names; refused where no tokenizer lies beside it."""
+    found, length, more, puzzle = _pieces(file)
+    reasons = [f"family {kind.family}: inputs {', '.join(spec.name for spec in file.net.inputs)}, {kind.why}", *more]
+    if puzzle:
+        return Seen(kind.task, kind.family, reasons, refusal=f"{file.path}: {kind.family}, {kind.why}; {puzzle}")
+    seen = Seen(kind.task, kind.family, reasons, text=_input(found, length, "mean"))
     if file.look is not None:
         file.look(file.net, seen, {found.role: file.path.with_name(found.part)})
     return seen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 from edge_agent.backends import ONE_WAY, WITH_PARTS, open_net
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
-from edge_agent.gate.admit import Admitted, admit, seen, try_heads
+from edge_agent.gate.admit import Admitted, admit, head_of, seen, try_heads
 from edge_agent.gate.opened import as_read, input_of, others_of, warm
 from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, Served
@@ -115,8 +116,19 @@ class Models:
                 why="; ".join(filter(None, [located.why, runs, admitted.note, *known, *passed_over])),
                 others={role: self._on_lane(other, way, role) for role, other in others.items()},
                 workers=way.workers,
+                head=partial(self._head, located, way, parts),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
+
+    def _head(self, located: Located, way: Way, parts: Mapping[str, Path], role: str) -> Net:
+        """The head of a role beside the network that serves; its runs take their turn, too.
+
+        ManifestError where there is none, FetchError or RefusedError where it may not serve.
+        """
+        with quiet():
+            path, row = head_of(located, way.row, parts, role)
+            net = open_net(path, row.format, way.threads, row.sha256)
+        return self._on_lane(net, way, role)
 
     def _loaded(self, manifest: Manifest, way: Way, admitted: Admitted, parts: Mapping[str, Path]) -> Net:
         """The network, warm; its runs take their turn on the lane."""

@@ -8,24 +8,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from edge_agent.errors import ModelError
 from edge_agent.events import (
     AnomalyEvent,
+    AnswerEvent,
     CrossingEvent,
     Detection,
     DetectionsEvent,
     Event,
+    FillEvent,
     ObjectEvent,
     ScoresEvent,
+    SimilarEvent,
     Span,
     SpansEvent,
+    SummaryEvent,
     TextEvent,
+    TopicEvent,
     rfc3339,
 )
 from edge_agent.objects import Crossing, Life, Tracked
 from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Heard, Sample, Scores, Spans, Text
+from edge_agent.understood import Answer, Fill, Similar, Summary, Topic
 
 SampleOrFinding: TypeAlias = Sample | Finding
 
@@ -86,6 +93,20 @@ def _vector(head: Head, sample: Text, what: Embedding) -> Event:
     return TextEvent(**head, text=sample.text, embedding=[round(float(x), 6) for x in what.vector])
 
 
+def _topic(head: Head, sample: Text, what: Topic) -> Event:
+    since = rfc3339(what.since)
+    return TopicEvent(**head, lines=what.lines, since=since, first=what.first, last=sample.text, keywords=what.words)
+
+
+def _summary(head: Head, sample: Text, what: Summary) -> Event:
+    return SummaryEvent(**head, sentences=what.sentences, of=what.of, since=rfc3339(what.since))
+
+
+def _as_found(event: Callable[..., Event]) -> Callable[[Head, Any, Any], Event]:
+    """The event that has a text, and the fields of what was found in it."""
+    return lambda head, sample, what: event(**head, text=sample.text, **msgspec.structs.asdict(what))
+
+
 def _anomaly(head: Head, sample: Sample, what: Anomaly) -> Event:
     return AnomalyEvent(**head, name=sample.name, error=what.error, limit=what.limit, unusual=what.unusual)
 
@@ -132,6 +153,11 @@ _SAID: dict[type, _Said] = {
     Scores: _Said(_scores, view=lambda sample, what: None if isinstance(sample, Text) else Counter([what.label])),
     Spans: _Said(_spans, Text),
     Embedding: _Said(_vector, Text),
+    Fill: _Said(_as_found(FillEvent), Text),
+    Answer: _Said(_as_found(AnswerEvent), Text),
+    Similar: _Said(_as_found(SimilarEvent), Text),
+    Topic: _Said(_topic, Text),
+    Summary: _Said(_summary, Text),
     Anomaly: _Said(_anomaly, view=lambda sample, what: None if what.unusual is None else Counter([what.unusual])),
 }
 """what was found -> what becomes of it"""

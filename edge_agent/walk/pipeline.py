@@ -1,7 +1,8 @@
 """One sample through its tasks: the one loop.
 
 A task names the types it takes; what it does not take flows on past it, so a finding of the first task leaves the
-chain unless a later task asks for findings.
+chain unless a later task asks for findings. A task that collects has `ended`: it gives what is left when no more
+samples come.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def run(
     for sample in samples:
         _tell(sample, _answer(sample, tasks, terms), report, sink, stats, terms)
         done(sample)
-    _end(report, sink, stats)
+    _end(report, sink, stats, tasks, terms)
 
 
 def run_abreast(
@@ -147,7 +148,7 @@ def run_abreast(
         works = [pool.submit(to_the_end, team) for team in teams]
     for one in works:
         one.result()
-    _end(report, sink, stats)
+    _end(report, sink, stats, teams[0], terms)
 
 
 def _one_by_one(samples: Iterable[Sample]) -> Callable[[], tuple[int, Sample] | None]:
@@ -194,10 +195,21 @@ def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: S
     stats.spent("age", age * 1000)
 
 
-def _end(report: Reporter, sink: Sink, stats: Stats) -> None:
-    for found in report(None):
+def _end(report: Reporter, sink: Sink, stats: Stats, tasks: Sequence[Task], terms: Terms) -> None:
+    """What tasks collected and have not told yet (their `ended`), then what the report held back."""
+    left = _left(tuple(tasks), terms.guard)
+    for found in [*report(stats.timed(left)), *report(None)]:
         sink(found)
         stats.findings += 1
+
+
+def _left(tasks: Sequence[Task], guard: Guard) -> Iterator[SampleOrFinding]:
+    for at, task in enumerate(tasks):
+        try:
+            for item in getattr(task, "ended", tuple)():
+                yield from walk(item, tasks[at + 1 :], guard)
+        except (InputError, ModelError) as error:
+            log.warning("what was collected is not told: %s", guard.why(error))
 
 
 def walk(item: Sample | Finding, tasks: Sequence[Task], guard: Guard = OPEN) -> Iterator[Sample | Finding]:

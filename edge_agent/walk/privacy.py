@@ -181,8 +181,8 @@ def _changed(struct: Struct, change: Callable[[Any, Any], Any]) -> Struct:
             made[name] = change(value, empty)
         elif isinstance(value, msgspec.Struct):
             made[name] = _changed(value, change)
-        elif isinstance(value, list) and value and isinstance(value[0], msgspec.Struct):
-            made[name] = [_changed(one, change) for one in value]
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], msgspec.Struct):
+            made[name] = type(value)(_changed(one, change) for one in value)
     return msgspec.structs.replace(struct, **made) if made else struct
 
 

@@ -356,7 +356,7 @@ def test_heads_beside_an_encoder_are_held_against_their_most_precise_form(tmp_pa
     assert tried["mlm.int8.onnx"].notes[0].startswith("first words agree 1.000 against mlm.onnx")
     assert "mlm.int4.onnx: it does not agree: first words agree 0." in tried["mlm.int4.onnx"].refused
     assert "it does not agree: answers agree 0.000" in tried["nsp.int8.onnx"].refused
-    assert tried["nsp.nan.onnx"].refused.endswith("it gives numbers that are not finite")
+    assert "its head gives no finite number" in tried["nsp.nan.onnx"].refused
     assert not tried["encoder.onnx"].refused, "the encoder serves, whatever its heads are worth"
 
 

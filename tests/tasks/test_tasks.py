@@ -40,7 +40,7 @@ def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
 
 
 def test_a_task_without_a_model_of_its_own_has_to_name_one(tmp_path: Path) -> None:
-    assert {name for name, row in TASKS.items() if row.purpose and not row.default} == {"recognise", "anomaly", "tag"}
+    assert {name for name, row in TASKS.items() if row.purpose and not row.default} == {"recognise", "anomaly"}
     with pytest.raises(ConfigError, match='"recognise:": which model\\? write "recognise:MODEL"'):
         make_task(parse_uri("recognise:"), serve, tmp_path)
 
@@ -60,7 +60,7 @@ def test_what_a_row_names_is_there(name: str) -> None:
     assert all(callable(found_at(place)) for place in places.values())
     # what gives sound to the task behind it has nothing to show, and the workshop measures none
     of_model = {"prove", "compare"} if row.gives is Audio else {"prove", "compare", "measure", "show"}
-    assert set(places) == {"make", *(of_model if row.purpose else ())}
+    assert set(places) == {"make", *(of_model if row.purpose else {"show"} if row.on else ())}
     assert bool(row.measured) == bool(row.measure)
 
 

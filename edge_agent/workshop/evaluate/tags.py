@@ -90,6 +90,14 @@ def _score(truth: Marked, said: Marked) -> dict[str, Any]:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def read_marked(path: Path) -> tuple[list[str], Marked]:
+    """All texts of a file and the spans that are marked in them. UsageError, one line, for texts without tags."""
+    data = _read(path, 0)
+    if data.spans is None:
+        raise UsageError(f"{path}: texts without tags; {GIVE}")
+    return data.texts, data.spans
+
+
 def _read(path: Path, limit: int) -> _Data:
     """ATIS's lines, CoNLL's columns, or plain texts. UsageError, one line."""
     lines = text_of(path, GIVE).splitlines()

@@ -29,6 +29,7 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "anomaly": ("edge_agent.workshop.evaluate.anomaly", ()),
     "classify": ("edge_agent.workshop.evaluate.text", ()),
     "tag": ("edge_agent.workshop.evaluate.tags", ()),
+    **dict.fromkeys(("fill", "follows", "answer"), ("edge_agent.workshop.evaluate.headed", ())),
     "encode": ("edge_agent.workshop.evaluate.text", ("labels", "train", "unknown")),
 }
 """task -> the module that measures such a model, and the options that it takes"""

@@ -11,14 +11,18 @@ from edge_agent.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`edge-agent train detector|bert` with their options."""
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="detector|bert")
+    """`edge-agent train detector|bert|tagger` with their options."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="detector|bert|tagger")
     detector = kinds.add_parser("detector", help="an edge-yolo from your own pictures")
     _detector_arguments(detector)
     bert = kinds.add_parser("bert", help="an edge-bert from your own text")
     from edge_agent.workshop.train.bert import recipe
 
     recipe.add_arguments(bert)
+    tagger = kinds.add_parser("tagger", help="a tagger from your own marked sentences, on an edge-bert")
+    from edge_agent.workshop.train.tagger import recipe as tagger_recipe
+
+    tagger_recipe.add_arguments(tagger)
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -28,6 +32,10 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         from edge_agent.workshop.train.detector import recipe as detector_recipe
 
         return detector_recipe.run(args, say)
+    if args.kind == "tagger":
+        from edge_agent.workshop.train.tagger import recipe as tagger_recipe
+
+        return tagger_recipe.run(args, say)
     from edge_agent.workshop.train.bert import recipe as bert_recipe
 
     return bert_recipe.run(args, say)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.workshop.train.bert.net import EPS, Bert
 
 OPSET, IR = 20, 9
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 BLOCKED = -10000.0
 """added to the score of a padding token: far below any score, far from the end of float16"""
 
@@ -82,8 +83,42 @@ def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> on
     """
     g, shape = _Graph(net), net.shape
     size = [rows or "B", length or "L"]
-    ids, mask, types = "input_ids", "attention_mask", "token_type_ids"
-    one, axes = g.constant("one", [1], np.int64), g.constant("axes_1", [1], np.int64)
+    hidden, seen = _hidden(g, net, length)
+    axes = g.constant("axes_1", [1], np.int64)
+    here = g.op("Unsqueeze", [seen, g.constant("axes_2", [2], np.int64)])
+    total = g.op("ReduceSum", [g.op("Mul", [hidden, here]), axes], keepdims=0)
+    mean = g.op("Div", [total, g.op("ReduceSum", [seen, axes], keepdims=1)])
+    vector = g.dense(mean, "project")
+    long = g.op("Sqrt", [g.op("ReduceSum", [g.op("Mul", [vector, vector]), axes], keepdims=1)])
+    g.op("Div", [vector, g.op("Max", [long, g.constant("least", 1e-9, np.float32)])], "embedding")
+    return g.model(
+        "edge-bert",
+        [helper.make_tensor_value_info(n, TensorProto.INT64, size) for n in INPUTS],
+        [
+            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [*size, shape.width]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [size[0], shape.embedding]),
+        ],
+    )
+
+
+def tagger(net: Bert, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> onnx.ModelProto:
+    """The encoder's inputs -> logits (B, L, K) of each piece's tag, by `weight` (H, K) and `bias` (K,)."""
+    g = _Graph(net)
+    hidden, _ = _hidden(g, net, None)
+    out = g.op("MatMul", [hidden, g.constant("tag.weight", weight, np.float32)])
+    g.op("Add", [out, g.constant("tag.bias", bias, np.float32)], "logits")
+    return g.model(
+        "edge-bert-tagger",
+        [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "L"]) for n in INPUTS],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", "L", len(bias)])],
+    )
+
+
+def _hidden(g: _Graph, net: Bert, length: int | None) -> tuple[str, str]:
+    """The encoder up to its last layer: the names of hidden (B, L, H), and of the mask in float."""
+    shape = net.shape
+    ids, mask, types = INPUTS
+    one = g.constant("one", [1], np.int64)
     places = _places(g, ids, one, length)
     x = g.op("Add", [g.op("Gather", [g.weight("token.weight"), ids]), places])
     x = g.op("Add", [x, g.op("Gather", [g.weight("segment.weight"), types])])
@@ -107,21 +142,7 @@ def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> on
         x = g.op("Add", [x, g.dense(y, f"{own}.out")])
         y = g.gelu(g.dense(g.norm(x, f"{own}.norm2"), f"{own}.up"))
         x = g.op("Add", [x, g.dense(y, f"{own}.down")])
-    hidden = g.norm(x, "norm", "hidden")
-    here = g.op("Unsqueeze", [seen, g.constant("axes_2", [2], np.int64)])
-    total = g.op("ReduceSum", [g.op("Mul", [hidden, here]), axes], keepdims=0)
-    mean = g.op("Div", [total, g.op("ReduceSum", [seen, axes], keepdims=1)])
-    vector = g.dense(mean, "project")
-    long = g.op("Sqrt", [g.op("ReduceSum", [g.op("Mul", [vector, vector]), axes], keepdims=1)])
-    g.op("Div", [vector, g.op("Max", [long, g.constant("least", 1e-9, np.float32)])], "embedding")
-    return g.model(
-        "edge-bert",
-        [helper.make_tensor_value_info(n, TensorProto.INT64, size) for n in (ids, mask, types)],
-        [
-            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [*size, shape.width]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [size[0], shape.embedding]),
-        ],
-    )
+    return g.norm(x, "norm", "hidden"), seen
 
 
 def mlm(net: Bert) -> onnx.ModelProto:

@@ -1,0 +1,1 @@
+"""A tagger of text from marked sentences, on an edge-bert."""
