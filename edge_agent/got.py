@@ -12,6 +12,11 @@ is taken out where a pipeline keeps its text (walk/privacy.py)"""
 Words: TypeAlias = Annotated[str, CAPTURED]
 
 
+TIMES = (
+    "where it is asked for: seconds from `at` at which each word of the text begins and ends, those parted by spaces"
+)
+
+
 class Heard(msgspec.Struct, frozen=True):
     """How a text was got from speech."""
 
@@ -19,6 +24,9 @@ class Heard(msgspec.Struct, frozen=True):
     score: Annotated[float, msgspec.Meta(ge=0, le=1, description="how sure the engine is of its words")]
     seconds: Annotated[float, msgspec.Meta(ge=0, description="length of the speech")]
     language: Annotated[str, msgspec.Meta(description="ISO 639-1, as given or found; empty where nobody knows")] = ""
+    words: Annotated[tuple[tuple[float, float], ...] | msgspec.UnsetType, msgspec.Meta(description=TIMES)] = (
+        msgspec.UNSET
+    )
 
 
 class Read(msgspec.Struct, frozen=True, omit_defaults=True):

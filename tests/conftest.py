@@ -50,7 +50,9 @@ def demo_pictures() -> Path:
 
 @pytest.fixture(scope="session")
 def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry's home with whisper-tiny in it; skips where pip reaches no index that has it, or CTranslate2 lacks."""
+    """A registry's home with whisper-tiny and silero-vad in it; skips where pip reaches no index that has them, or
+    CTranslate2 lacks.
+    """
     from edge_agent.errors import FetchError
     from edge_agent.registry import catalogue
 

@@ -1,9 +1,11 @@
 """Speech models through CTranslate2 (extra `speech`); the only file of the agent that imports it.
 
-A Whisper is two networks in one file, so the Net takes the tensors of either, each a run of its own, between which
+A Whisper is several networks in one file, so the Net takes the tensors of each, in a run of its own, between which
 others take their turn. `features` (1, bands, frames) float32 -> `encoded` (1, frames / 2, d) float32. `encoded` and
 `prompt` (n,) int32, token ids, with `beam` and `longest` (1,) int32, its width and the most tokens -> `tokens` (m,)
 int32; `score` (1,) float32, the mean log probability of a token; `silence` (1,) float32, the probability of no speech.
+`encoded`, `tokens` and `start` (k,) int32, the commands before them, with `frames` (1,) int32 that are no padding ->
+`begins` (m + 1,) int32, the place in `encoded` at which each begins, and at which the last one ends.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def load(path: Path, threads: int, source: Path, parts: Mapping[str, Path]) -> N
 
     def run(tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
         try:
-            half = _encode if "features" in tensors else _say
-            return half(ctranslate2, whisper, tensors)
+            part = _encode if "features" in tensors else _align if "tokens" in tensors else _say
+            return part(ctranslate2, whisper, tensors)
         except KeyError as error:
             raise ModelError(f"{path}: input {error} is missing") from None
         except FAILURES as error:
@@ -101,6 +103,15 @@ def _say(library: Any, whisper: Any, tensors: Tensors) -> dict[str, npt.NDArray[
         "score": np.array(found.scores[:1], np.float32),
         "silence": np.array([found.no_speech_prob], np.float32),
     }
+
+
+def _align(library: Any, whisper: Any, tensors: Tensors) -> dict[str, npt.NDArray[Any]]:
+    encoded = library.StorageView.from_array(np.ascontiguousarray(tensors["encoded"], np.float32))
+    given = tensors["start"].tolist(), [tensors["tokens"].tolist()], int(tensors["frames"].item())
+    (found,) = whisper.align(encoded, *given)
+    path = np.array(found.alignments, np.int32).reshape(-1, 2)
+    # one row a step: a token begins where its number comes first
+    return {"begins": path[np.diff(path[:, 0], prepend=-1) > 0, 1]}
 
 
 def _first_sentence(error: BaseException) -> str:

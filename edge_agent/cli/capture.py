@@ -114,11 +114,12 @@ class _Out:
         """The tasks, made anew: some remember what came before. ConfigError, ModelError."""
         from edge_agent.paths import home
         from edge_agent.tasks import make_task
-        from edge_agent.tasks.chain import check_chain, check_order
+        from edge_agent.tasks.chain import check_chain, check_order, completed, wanting
 
-        check_order(self.takes, [uri.scheme for uri in self.uris])
-        tasks = [make_task(uri, self.models.serve, home()) for uri in self.uris]
-        check_chain(self.takes, [(uri.scheme, task) for uri, task in zip(self.uris, tasks, strict=True)])
+        uris = wanting([parse_uri(text) for text in completed([str(uri) for uri in self.uris])])
+        check_order(self.takes, [uri.scheme for uri in uris])
+        tasks = [make_task(uri, self.models.serve, home()) for uri in uris]
+        check_chain(self.takes, [(uri.scheme, task) for uri, task in zip(uris, tasks, strict=True)])
         return tasks
 
     def answer_finite(self, title: str, uri: Uri, stop: threading.Event) -> bool:
@@ -159,7 +160,8 @@ class _Out:
             try:
                 for item in opened.run(stop):
                     if isinstance(item, StreamState):
-                        note(f"{title}: {item.condition}{item.why and f': {item.why}'}")
+                        if opened.live or item.why:
+                            note(f"{title}: {item.condition}{item.why and f': {item.why}'}")
                         # a file that could not be read
                         self.failed += item.condition == "ended" and bool(item.why)
                     elif not box.put(item):

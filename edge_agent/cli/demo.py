@@ -1,6 +1,7 @@
 """The main job on one machine: a clip and some lines in, a real broker, and what comes back from it.
 
-The clip is made of three carried pictures as a camera would see them: it pans and zooms, goes black, freezes.
+The clip is made of three carried pictures as a camera would see them: it pans and zooms, goes black, freezes. What else
+is carried (PARTS) takes part where the extra and the models that it needs are here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ from edge_agent.consumer.listen import listen
 from edge_agent.device.health import rss_bytes
 from edge_agent.errors import EdgeAgentError, FetchError, UsageError
 from edge_agent.link import topics
+from edge_agent.registry.catalogue import locate
+from edge_agent.registry.files import serves
 from edge_agent.sources.clip import make_clip
+from edge_agent.types import Audio, Frame, Text
 
 DEVICE = "demo"
 CONFIG = """
@@ -50,6 +55,42 @@ name = "words"
 source = "lines:{folder}/lines.txt?rate=2&follow=false"
 tasks = ["classify:encoder?labels={labels}"]
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A pipeline that runs beside these where all that it needs is here already: the demo fetches nothing."""
+
+    name: str
+    source: str
+    tasks: str
+    module: str
+    """that it cannot do without; empty: none"""
+    extra: str
+    """what brings that"""
+    models: tuple[str, ...]
+
+    def lacks(self) -> str:
+        """What to type for it; empty where nothing is missing."""
+        extra = f'pip install "edge-agent-runtime[{self.extra}]"' if self.module and not find_spec(self.module) else ""
+        absent = [name for name in self.models if not serves(locate(name))]
+        return " && ".join(filter(None, [extra, f"edge-agent models pull {' '.join(absent)}" if absent else ""]))
+
+    def config(self, **places: object) -> str:
+        """Its table."""
+        table = f'\n[[pipeline]]\nname = "{self.name}"\nsource = "{self.source}"\ntasks = {self.tasks}\n'
+        return table.format(**places)
+
+
+SPEECH = Part(
+    name="speech",
+    source="files:{demo}/speech/*.wav",
+    tasks='["transcribe:whisper-tiny", "classify:encoder?labels={labels}"]',
+    module="ctranslate2",
+    extra="speech",
+    models=("whisper-tiny", "silero-vad"),
+)
+PARTS = (SPEECH,)
 CATCH_UP_S = 10.0
 """seconds that the last events have to come back"""
 
@@ -61,6 +102,8 @@ class Summary:
     seconds: float = 0.0
     frames: int = 0
     texts: int = 0
+    heard: int = 0
+    """sentences"""
     sent: int = 0
     received: int = 0
     lost: int = 0
@@ -75,8 +118,11 @@ Heard = Callable[[str, dict[str, Any]], None]
 """Told of each message that came back: what follows the device in its topic, and its JSON."""
 
 
-def run(seconds: float | None, heard: Heard, note: Callable[[str], None], stop: threading.Event) -> Summary:
-    """Run for `seconds`, or until `stop`. `note` hears one line about each step.
+def run(
+    seconds: float | None, heard: Heard, note: Callable[[str], None], stop: threading.Event, microphone: bool = False
+) -> Summary:
+    """Run for `seconds`, or until `stop`. `note` hears one line about each step. `microphone`: what is said into the
+    default one is heard, instead of the carried sentences.
 
     Raises UsageError when the demo's extra is not installed, EdgeAgentError when the broker does not start.
     """
@@ -87,7 +133,8 @@ def run(seconds: float | None, heard: Heard, note: Callable[[str], None], stop: 
         make_clip(paths.carried("deploy", "demo"), folder / "clip.avi")
         shutil.copy(paths.carried("deploy", "demo", "lines.txt"), folder / "lines.txt")
         labels = paths.carried("deploy", "demo", "intents.toml")
-        config = parse(CONFIG.format(device=DEVICE, port=port, folder=folder, labels=labels))
+        text = CONFIG.format(device=DEVICE, port=port, folder=folder, labels=labels)
+        config = parse(text + _beside(note, microphone, demo=paths.carried("deploy", "demo"), labels=labels))
         back = _Consumer(config.mqtt, heard)
         back.start()
         try:
@@ -108,9 +155,27 @@ def run(seconds: float | None, heard: Heard, note: Callable[[str], None], stop: 
         return _sum_up(agent, back, spent)
 
 
+def _beside(note: Callable[[str], None], microphone: bool, **places: object) -> str:
+    """The tables of PARTS that can run; what to type for the others is said. UsageError where it has to be heard."""
+    tables = ""
+    for part in PARTS:
+        lacks = part.lacks()
+        if lacks and microphone and part is SPEECH:
+            raise UsageError(f"--microphone: nothing here hears yet; {lacks}")
+        if lacks:
+            note(f"without {part.name}: {lacks}")
+            continue
+        source = "microphone:default" if microphone and part is SPEECH else part.source
+        tables += replace(part, source=source).config(**places)
+    return tables
+
+
 def _sum_up(agent: Agent, back: _Consumer, spent: float) -> Summary:
-    camera, words = agent.lines
-    total = Summary(seconds=spent, frames=camera.taken, texts=words.taken, peak_rss=rss_bytes(peak=True))
+    total = Summary(seconds=spent, peak_rss=rss_bytes(peak=True))
+    for line in agent.lines:
+        total.frames += line.taken if line.opened.yields is Frame else 0
+        total.texts += line.taken if line.opened.yields is Text else 0
+        total.heard += line.stats.findings if line.opened.yields is Audio else 0
     total.sent, total.received, total.duplicates = agent.outbox.last, len(back.seqs), back.duplicates
     total.lost = len(set(range(1, agent.outbox.last + 1)) - back.seqs)
     for line in agent.lines:

@@ -142,8 +142,9 @@ def demo(args: argparse.Namespace) -> int:
     from edge_agent.cli.listen import show_message
 
     stop = stop_on_signals()
-    total = demo.run(args.seconds, show_message, note, stop)
-    print(f"\n{total.seconds:.1f} s: {total.frames} frames, {total.texts} texts")
+    total = demo.run(args.seconds, show_message, note, stop, args.microphone)
+    heard = f", {total.heard} sentences heard" if total.heard or args.microphone else ""
+    print(f"\n{total.seconds:.1f} s: {total.frames} frames, {total.texts} texts{heard}")
     print(f"events: {total.sent} sent, {total.received} received, {total.duplicates} twice, {total.lost} lost")
     print(f"{'stage':24}{'median':>10}{'p95':>10}  ms")
     for stage, (median, p95) in total.stages.items():

@@ -52,6 +52,7 @@ def _service_options(of: argparse.ArgumentParser) -> None:
 
 def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--seconds", type=_seconds, help="end by itself (default: run until Ctrl-C)")
+    demo.add_argument("--microphone", action="store_true", help="hear what is said here, not the carried sentences")
 
 
 def _detect(args: argparse.Namespace) -> int:

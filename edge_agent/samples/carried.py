@@ -49,7 +49,7 @@ SENTENCES = (
 )
 """pairs that mean the same"""
 SPOKEN = {"light.wav": "turn the light on in the kitchen", "rain.wav": "is it going to rain this afternoon"}
-"""of deploy/demo: what is said in them (by espeak-ng, in 16 bits at 16 kHz, one channel)"""
+"""of deploy/demo/speech: what is said in them (by espeak-ng, in 16 bits at 16 kHz, one channel)"""
 NOTICE = (
     *("PLATFORM 4", "Night train to Lisbon", "departs 22:45"),
     *("Please mind the gap", "between the train and", "the platform."),
@@ -81,7 +81,7 @@ def frames() -> dict[str, Frame]:
 
 def sound(name: str) -> Audio:
     """One of SPOKEN."""
-    with wave.open(str(carried("deploy", "demo", name))) as file:
+    with wave.open(str(carried("deploy", "demo", "speech", name))) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32)
         return Audio(samples / np.float32(32768), time.time(), time.monotonic(), file.getframerate(), last=True)
 

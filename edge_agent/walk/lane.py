@@ -7,6 +7,7 @@ alone. Who goes first is said in fair.py; here are the threads that wait.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ class Lane:
         self._waiting[mine.number] = begun = threading.Condition(self._lock)
         try:
             while not mine.slots:
-                left = mine.due - time.monotonic() if client.gives_up else None
+                left = mine.due - time.monotonic() if client.gives_up and client.deadline < math.inf else None
                 if left is not None and left <= 0:
                     raise LateError(f"its turn came more than {client.deadline * 1e3:.0f} ms after it was captured")
                 begun.wait(left)

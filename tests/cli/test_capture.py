@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.cli import main
 
-LIGHT, RAIN = "tests.speech:wav:deploy/demo/light.wav", "tests.speech:wav:deploy/demo/rain.wav"
+LIGHT, RAIN = "deploy/demo/speech/light.wav", "deploy/demo/speech/rain.wav"
 
 
 @pytest.fixture(autouse=True)

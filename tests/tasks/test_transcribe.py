@@ -26,7 +26,7 @@ from edge_agent.uri import parse_uri
 from tests.conftest import ROOT
 from tests.speech import samples_of
 
-LIGHT = ROOT / "deploy" / "demo" / "light.wav"
+LIGHT = ROOT / "deploy" / "demo" / "speech" / "light.wav"
 BANDS, FRAMES = [0, 13, 40, 79], [0, 1, 60, 120, 207, 208, 999]
 REFERENCE = [
     [-0.68799, -0.68799, -0.06002, -0.68799, -0.68799, -0.68799, -0.68799],
@@ -173,6 +173,19 @@ def test_a_run_takes_two_turns(served: Served) -> None:
     spied = msgspec.structs.replace(served, net=msgspec.structs.replace(net, run=run))
     assert words(task_of(spied), sound("light.wav"))
     assert fed == [["features"], ["beam", "encoded", "longest", "prompt"]]
+
+
+def test_words_have_their_times(served: Served, data: Path) -> None:
+    samples = samples_of(data / "audio" / "goforward.raw")
+    (text,) = words(task_of(served, "?words=yes"), audio(samples))
+    assert isinstance(text.got, Heard) and text.got.words is not msgspec.UNSET
+    assert len(text.got.words) == len(text.text.split())
+    times = [at for word in text.got.words for at in word]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= len(samples) / 16_000
+    # another recogniser, pocketsphinx, has "forward" at 0.63 to 1.21 s
+    assert abs(sum(text.got.words[text.text.split().index("forward")]) / 2 - 0.92) < 0.3
+    (text,) = words(task_of(served), audio(samples))
+    assert isinstance(text.got, Heard) and text.got.words is msgspec.UNSET
 
 
 def test_a_model_agrees_with_itself(served: Served) -> None:

@@ -361,3 +361,25 @@ def test_repeats_are_folded_while_a_metered_link_saves() -> None:
     assert labels == [["person"], ["cat"]]
     assert [e.repeats for e, _ in out] == [3, 2]
     assert [mark for _, mark in out] == [2, 4], "what is still held must not move the place to resume at"
+
+
+def test_a_live_source_without_a_deadline_waits_for_its_turn() -> None:
+    lane, stats = Lane(), Stats()
+
+    class Asks:
+        takes: tuple[type, ...] = (Text,)
+
+        def __call__(self, item: Text) -> Iterator[Sample]:
+            with lane.turn():
+                yield item
+
+    def work() -> None:
+        terms = Terms(Client(gives_up=True))
+        run([text()], [Asks()], reporter("every"), lambda found: None, stats, terms=terms)
+
+    thread = threading.Thread(target=work)
+    with lane.turn():
+        thread.start()
+        until(lambda: bool(lane.queue.waiting), "it waits")
+    thread.join(10)
+    assert (stats.samples, stats.findings, stats.missed) == (1, 1, 0)

@@ -19,6 +19,8 @@ class Said(msgspec.Struct, frozen=True):
     """0..1, how sure the engine is of its words"""
     language: str
     """ISO 639-1"""
+    words: tuple[tuple[float, float], ...] | msgspec.UnsetType = msgspec.UNSET
+    """seconds at which each word of the text begins and ends, where that was asked for"""
 
 
 Engine: TypeAlias = Callable[[Floats], Said | None]

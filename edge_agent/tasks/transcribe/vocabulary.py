@@ -7,7 +7,7 @@ order, for U+0100 and on (Radford et al. 2019, encoder.py of GPT-2).
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ SEEN = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 HIDDEN = [byte for byte in range(256) if byte not in SEEN]
 BYTES = {chr(byte): byte for byte in SEEN} | {chr(0x100 + at): byte for at, byte in enumerate(HIDDEN)}
 """character of a token -> byte"""
+SPACE = "\u0120"
 START, END, QUIET = "<|startoftranscript|>", "<|endoftext|>", "<|notimestamps|>"
 TASK = "<|transcribe|>"
 MOST_LANGUAGES = 200
@@ -51,6 +52,11 @@ class Vocabulary:
         """What these tokens say, commands left out; bytes that are no UTF-8 become U+FFFD."""
         said = (self.tokens[at] for at in ids if 0 <= at < self.end)
         return bytes(BYTES[character] for token in said for character in token).decode("utf-8", "replace")
+
+    def words(self, ids: Sequence[int]) -> list[range]:
+        """The places in `ids` of the tokens of each word: one begins where a token begins with a space."""
+        begins = [at for at, one in enumerate(ids) if at == 0 or self.tokens[one].startswith(SPACE)]
+        return [range(at, end) for at, end in zip(begins, [*begins[1:], len(ids)], strict=True)]
 
     def line(self, ids: Iterable[int]) -> str:
         """As `text`, in one line, NFC, without spaces around it."""

@@ -12,6 +12,7 @@ import math
 import zlib
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from edge_agent.errors import ConfigError, InputError, ManifestError
@@ -20,9 +21,9 @@ from edge_agent.tasks.transcribe.mel import HOP, RATE, log_mel
 from edge_agent.tasks.transcribe.said import Engine, Said
 from edge_agent.tasks.transcribe.vocabulary import QUIET, START, Vocabulary, read
 from edge_agent.types import Floats
-from edge_agent.uri import Uri, choice, whole
+from edge_agent.uri import Uri, choice, switch, whole
 
-OPTIONS = {"language": "en", "beam": "5"}
+OPTIONS = {"language": "en", "beam": "5", "words": "no"}
 MOST_BEAM = 16
 WHOLE, SHORT, BEHIND = 3000, 1000, 200
 """frames (of 10 ms) of the window that it was trained on, of the shortest that is given to it, and of silence that
@@ -35,6 +36,8 @@ PACKED = 2.4
 """times that a text can be packed from which on it repeats itself"""
 TOKENS_A_SECOND, FEWEST = 10, 20
 """most tokens that a second of speech may have, and what any segment may have"""
+PLACE = 0.02
+"""seconds of a place in what is encoded"""
 MULTILINGUAL = 51865
 """tokens of a Whisper of many languages; one of English has one less"""
 
@@ -46,6 +49,8 @@ class Whisper:
     model: Served
     words: Vocabulary
     beam: int
+    timed: bool
+    """say when each word is said"""
 
     def __call__(self, samples: Floats) -> Said | None:
         """What is said in up to 30 s at 16 kHz; None for nothing. InputError for what is longer."""
@@ -58,7 +63,10 @@ class Whisper:
         said = self._say(samples, min(short + short % 2, WHOLE))
         if short < WHOLE and not said.silent and (said.repeats or said.score < UNSURE):
             said = self._say(samples, WHOLE)
-        return None if said.nothing else Said(said.text, math.exp(min(0.0, said.score)), "en")
+        if said.nothing:
+            return None
+        times = self._times(said, frames) if self.timed else msgspec.UNSET
+        return Said(said.text, math.exp(min(0.0, said.score)), "en", times)
 
     def _say(self, samples: Floats, frames: int) -> _Answer:
         run = self.model.net.run
@@ -73,8 +81,25 @@ class Whisper:
                 "longest": np.array([longest + len(prompt)], np.int32),
             }
         )
-        text = self.words.line(found["tokens"].tolist())
-        return _Answer(text, float(found["score"][0]), float(found["silence"][0]))
+        tokens = [one for one in found["tokens"].tolist() if one < self.words.end]
+        score, silence = float(found["score"][0]), float(found["silence"][0])
+        return _Answer(self.words.line(tokens), score, silence, tokens, encoded)
+
+    def _times(self, said: _Answer, frames: int) -> tuple[tuple[float, float], ...] | msgspec.UnsetType:
+        """When each word is said; unset where the tokens are no words that are parted by spaces."""
+        begins = self.model.net.run(
+            {
+                "encoded": said.encoded,
+                "tokens": np.array(said.tokens, np.int32),
+                "start": np.array([self.words.ids[START]], np.int32),
+                "frames": np.array([frames], np.int32),
+            }
+        )["begins"]
+        at = np.minimum(begins * PLACE, frames * HOP / RATE).round(2).tolist()
+        places = self.words.words(said.tokens)
+        if len(places) != len(said.text.split()):
+            return msgspec.UNSET
+        return tuple((at[each.start], at[each.stop]) for each in places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +109,8 @@ class _Answer:
     """mean log probability of a token"""
     silence: float
     """probability that there is no speech"""
+    tokens: list[int]
+    encoded: Floats
 
     @property
     def repeats(self) -> bool:
@@ -115,4 +142,4 @@ def whisper(uri: Uri, model: Served) -> Engine:
     if uri.options.get("language", "en") in words.languages[1:]:
         raise ConfigError(f'"{uri}": {name} was trained on English alone; leave language out')
     choice(uri, OPTIONS, "language", ("en",))
-    return Whisper(model, words, whole(uri, OPTIONS, "beam", 1, MOST_BEAM))
+    return Whisper(model, words, whole(uri, OPTIONS, "beam", 1, MOST_BEAM), switch(uri, OPTIONS, "words"))
