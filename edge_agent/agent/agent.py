@@ -29,7 +29,7 @@ from edge_agent.events import Event, rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.walk.pipeline import Terms, run, run_abreast
-from edge_agent.walk.privacy import Guard, Hider
+from edge_agent.walk.privacy import Guard, hider
 from edge_agent.walk.report import Report
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ class Agent:
         models = Models(threads=config.device.threads, pull=pull, say=say, soon=race)
         self._changed = threading.Event()
         self._failed: EdgeAgentError | None = None
-        hidden = config.privacy
-        self._hide = Hider(list(hidden.redact), hidden.patterns) if hidden.redact or hidden.patterns else None
+        self._hide = hider(config.privacy)
         store = checked_store(config)
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)

@@ -60,6 +60,8 @@ SCHEMES: dict[str, str] = {
     "microphone": "edge_agent.sources.microphone:microphone",
     "pipe": "edge_agent.sources.pipe:pipe",
     "lines": "edge_agent.sources.lines:lines",
+    "serial": "edge_agent.sources.serial:serial",
+    "journal": "edge_agent.sources.journal:journal",
     "mqtt": "edge_agent.sources.mqtt:mqtt",
 }
 
@@ -69,6 +71,8 @@ MEANT = {
     **dict.fromkeys(("mic", "micro", "audio", "sound", "alsa", "pulse"), "microphone"),
     **dict.fromkeys(("text", "txt", "log", "tail", "stdin"), "lines"),
     **dict.fromkeys(("exec", "command", "gst", "gstreamer", "csi", "ffmpeg"), "pipe"),
+    **dict.fromkeys(("tty", "uart", "rs232", "com", "modem"), "serial"),
+    **dict.fromkeys(("journald", "journalctl", "systemd", "syslog", "unit"), "journal"),
 }
 """what people call a source -> what it is called here"""
 

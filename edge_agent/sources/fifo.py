@@ -50,13 +50,13 @@ class Stream:
                 continue
             if chunk:
                 split = split or Splitter(0, width(chunk[:CHECKED]))
-                yield from self._given(split.feed(chunk), stop)
+                yield from self.given(split.feed(chunk), stop)
                 continue
-            yield from self._given(split.rest() if split else [], stop)
+            yield from self.given(split.rest() if split else [], stop)
             if not forever or is_replaced(fd, self.path):
                 return
             stop.wait(TICK)
-        yield from self._given(split.rest() if split else [], stop)
+        yield from self.given(split.rest() if split else [], stop)
 
     def _read(self, fd: int, events: list[tuple[int, int]]) -> bytes | None:
         """What has come by these events; None for nothing yet, b"" at the end. SourceError."""
@@ -71,7 +71,7 @@ class Stream:
         except OSError as error:
             raise SourceError(f"lines:{self.path}: cannot be read on ({error.strerror})") from None
 
-    def _given(self, found: list[tuple[bytes, int, int]], stop: threading.Event) -> Iterator[Text]:
+    def given(self, found: list[tuple[bytes, int, int]], stop: threading.Event) -> Iterator[Text]:
         """Lines as Texts without a mark, and all of them, whatever `stop` says."""
         self.once.extend(found)
         while self.once:

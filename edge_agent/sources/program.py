@@ -89,6 +89,17 @@ class Program:
                 break
         return got
 
+    def read(self, most: int) -> bytes | None:
+        """What it has written, at most so many bytes: None where nothing came within TICK, b"" at its end."""
+        if not select.select([self._out.fileno()], [], [], TICK)[0]:
+            return None
+        return os.read(self._out.fileno(), most)
+
+    def complaint(self) -> str:
+        """The last line that it complained with so far."""
+        said = [line.strip() for line in bytes(self._last_words).decode(errors="replace").splitlines() if line.strip()]
+        return said[-1][-200:] if said else ""
+
     def obituary(self) -> str:
         """How it ended, and the last line of what it complained about."""
         try:
@@ -96,9 +107,8 @@ class Program:
         except subprocess.TimeoutExpired:
             return "closed its output"
         self._listener.join(FAREWELL)
-        said = [line.strip() for line in bytes(self._last_words).decode(errors="replace").splitlines() if line.strip()]
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
-        return how + (f": {said[-1][-200:]}" if said else "")
+        return f"{how}: {said}" if (said := self.complaint()) else how
 
     def abort(self) -> None:
         """Ask it to end; a `fill` that waits returns. Of any thread."""

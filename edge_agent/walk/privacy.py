@@ -20,6 +20,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from edge_agent.config import Privacy
 from edge_agent.errors import tenfold
 from edge_agent.events import Event, is_captured
 from edge_agent.personal import FINDERS, Place, plain, replaced
@@ -65,6 +66,11 @@ class Hider:
         yield from own
         for name, find in self._finders:
             yield from ((name, place) for place in find(told))
+
+
+def hider(asked: Privacy) -> Hider | None:
+    """What a config asks for; None where that is nothing."""
+    return Hider(list(asked.redact), asked.patterns) if asked.redact or asked.patterns else None
 
 
 class _Own:

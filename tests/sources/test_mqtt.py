@@ -117,3 +117,49 @@ def test_a_stop_ends_what_was_taken_and_takes_no_more() -> None:
     assert broker.say(b"for the next process") == [False]
     assert [item.text for item in run if isinstance(item, Text)] == ["before the run", "two", "three"]
     assert opened.left() == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "payload", "texts"),
+    [
+        ("text", b'{"text": "a"}', ["a"]),
+        ("state.items.0.name", b'{"state": {"items": [{"name": "first"}, {"name": "b"}]}}', ["first"]),
+        ("items.*.name", b'{"items": [{"name": "a"}, {"name": 2}, {"name": -1.5e3}]}', ["a", "2", "-1500.0"]),
+        ("*.*", b'[["a", "b"], ["c"]]', ["a", "b", "c"]),
+        ("1", b'["a", "b"]', ["b"]),
+        ("1", b'{"1": "one"}', ["one"]),
+        ("a", b'{"a": "two\\nlines \\u00e9"}', ["two lines \u00e9"]),
+    ],
+)
+def test_a_text_is_taken_from_its_place_in_json(place: str, payload: bytes, texts: list[str]) -> None:
+    broker = Broker()
+    with running(open_source(parse_uri(f"mqtt:house/##json={place}"), subscribe=broker.subscribe)) as seen:
+        seen.until_state("ok")
+        assert broker.topic == "house/#"
+        broker.say(payload)
+        seen.until(lambda: len(seen.texts) == len(texts))
+    assert seen.texts == texts
+
+
+def test_payloads_without_it_are_counted_and_said_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    bad = [
+        b"{broken",
+        b"\xff",
+        b"",
+        b"{}",
+        b'{"a": null}',
+        b'{"a": true}',
+        b'{"a": {"b": "c"}}',
+        b"[" * 100_000,
+        b'{"a": []}',
+    ]
+    broker = Broker()
+    with running(open_source(parse_uri("mqtt:t#json=a"), subscribe=broker.subscribe)) as seen:
+        seen.until_state("ok")
+        broker.say(*bad, b'["a"]', b'{"a": "end"}')
+        seen.until(lambda: "end" in seen.texts)
+    assert seen.texts == ["end"]
+    assert caplog.messages == [
+        "mqtt:t: a payload is no JSON (1 so far)",
+        "mqtt:t: a payload has no text or number at a (10 so far)",
+    ]

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from edge_agent.errors import ConfigError, SourceError
+from edge_agent.programs import which
 from edge_agent.sources import SCHEMES, Here, Opened, microphone, open_source
 from edge_agent.types import Audio, Frame, Sample, StreamState, Text
 from edge_agent.uri import Uri, parse_uri
@@ -57,7 +59,15 @@ def theirs(uri: Uri, here: Here) -> Opened:
         ("lines:", 'or "lines:-" for standard input'),
         ("lines:x?from=middle", "from=middle: give start or end"),
         ("lines:x?rate=fast", "rate=fast: give a number"),
-        ("mqtt:a/b?qos=2", "a topic has no options; write mqtt:a/b"),
+        ("mqtt:a/b?qos=2", "options of a topic stand behind #; write mqtt:a/b#qos=2"),
+        ("mqtt:a/b#qos=2", 'unknown option "qos"'),
+        ("mqtt:a/b#json=a..b", "write the steps to the text"),
+        ("serial:ttyUSB0", "give the path of a port"),
+        ("serial:/dev/ttyUSB0?baud=9", "baud=9: give a number from 50"),
+        ("serial:/dev/ttyUSB0?parity=no", "parity=no: give none or even"),
+        ("journal:", "name a unit"),
+        ("journal:-x", "name a unit"),
+        ("journal:a?since=1", 'unknown option "since"'),
         ("mqtt:a/b", "no broker is configured; set mqtt.url"),
         ("mqtt:", "is no topic filter"),
         ("mqtt:a/#/b", "is no topic filter"),
@@ -121,6 +131,8 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
         "pipe": "pipe:cat?width=2&height=2",
         "lines": "lines:-",
         "mqtt": "mqtt:house/+/said",
+        "serial": "serial:/dev/ttyUSB0",
+        "journal": "journal:ssh",
     }
     there = dict(SCHEMES)
     try:
@@ -128,11 +140,14 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
     except ConfigError:
         # without PortAudio there is none
         del there["microphone"]
+    needs = {"serial": find_spec("serial"), "journal": which("journalctl")}
     for scheme in there:
+        if needs.get(scheme, True) is None:
+            continue  # it says so in a test of its own
         address = addresses.get(scheme, f"{scheme}://127.0.0.1/x")
         opened = open_source(parse_uri(address), subscribe=lambda topic, on_message: lambda: None)
         assert opened.yields in (Frame, Text, Audio)
-        assert opened.live == (scheme not in ("files", "lines", "mqtt"))
+        assert opened.live == (scheme not in ("files", "lines", "serial", "journal", "mqtt"))
     assert open_source(parse_uri(f"files:{tmp_path}?fps=2")).live
     assert parse_uri("/dev/video3") == Uri("camera", "/dev/video3")
 
