@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge_agent.agent.begun import declare_begun, noting
 from edge_agent.agent.capture import capture
 from edge_agent.agent.line import Line, make_line
 from edge_agent.agent.state import State
@@ -76,6 +77,7 @@ class Agent:
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         try:
+            declare_begun(store, self.outbox)
             self.link = self._make_link(store) if config.mqtt.url else None
             marks = self.outbox.marks
             subscribe = partial(self.link.subscribe, own=False) if self.link else None
@@ -156,12 +158,13 @@ class Agent:
         terms = Terms(line.client, Guard(self._hide, line.config.text))
         passed = partial(self.outbox.passed, name)
         report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
+        done = noting(line, self.outbox.path, report.done)
         try:
             told = report.worth, report.keep, line.stats
             if len(line.teams) == 1:
-                run(line.box, line.teams[0], *told, report.done, terms)
+                run(line.box, line.teams[0], *told, done, terms)
             else:
-                run_abreast(line.box, line.teams, *told, line.box.close, report.done, terms)
+                run_abreast(line.box, line.teams, *told, line.box.close, done, terms)
             report.end()
         finally:
             line.box.close()

@@ -76,14 +76,8 @@ class Outbox:
         self.before = self._journal.last
         """the highest number that was given out when the store was opened"""
         self._opened_at = time.time()
-        self._committer = Committer(
-            self._journal,
-            self._waiting,
-            self._declare,
-            encoding.decode,
-            lambda: self.on_ready(),
-            lambda: self.on_noted(),
-        )
+        told = (lambda: self.on_ready()), (lambda: self.on_noted())
+        self._committer = Committer(self._journal, self._waiting, self._declare, encoding.decode, *told)
         self.lost_at_start = list(self._journal.lost)
         """what the opening missed, and declared"""
         self._declare_at_start()
@@ -157,6 +151,13 @@ class Outbox:
             self._state.notify_all()
         log.warning("outbox: %d events from %d to %d are lost: %s", lost.count, lost.first, lost.last, lost.why)
         return seq
+
+    def miss(self, why: str) -> None:
+        """No event will come of what was begun: it takes a number, which is declared before this returns."""
+        with self._state:
+            self._waiting.given = missed = self._waiting.given + 1
+            seq = self._declare(Lost(missed, missed, 1, why))
+            self._state.wait_for(lambda: self._waiting.confirmed >= seq or self._waiting.closing, PATIENCE)
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────
 
