@@ -225,17 +225,26 @@ def pull(name: str, say: Say | None = None) -> Located:
 
     Raises FetchError.
     """
+    from edge_agent.registry.pypi import keeping
+
     located = locate(ALIASES[name][0] if name in ALIASES else name)
     try:
         earlier = _earlier(located.folder)
     except ManifestError:
         earlier = None
     rows = [(each, row) for each in (located, earlier) if each is not None for row in each.manifest.file]
+    with keeping():
+        _pull(rows, located, say or quiet)
+    return located
+
+
+def _pull(rows: list[tuple[Located, File]], located: Located, say: Say) -> None:
+    """Bring these files here. FetchError, which says where it is not one of `located`."""
     total, before = sum(row.bytes for _, row in rows), 0
     for each, row in rows:
 
         def tell(done: int, _: int, before: int = before) -> None:
-            (say or quiet)(before + done, total)
+            say(before + done, total)
 
         try:
             file_path(each, row, pull=True, say=tell)
@@ -243,7 +252,6 @@ def pull(name: str, say: Say | None = None) -> Located:
             raise FetchError(str(error) if each is located else _before_it(each, str(error))) from None
         before += row.bytes
         tell(0, 0, before)
-    return located
 
 
 def verify(name: str | None = None) -> list[str]:

