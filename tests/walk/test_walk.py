@@ -213,6 +213,26 @@ def test_a_live_sample_whose_turn_comes_too_late_is_given_up_and_counted_and_a_t
     assert lane.queue.free == 1 and not lane.queue.waiting
 
 
+def test_a_live_sample_without_a_deadline_waits_for_its_turn() -> None:
+    lane, stats = Lane(), Stats()
+
+    class Asks:
+        takes: tuple[type, ...] = (Text,)
+
+        def __call__(self, item: Text) -> Iterator[Sample]:
+            with lane.turn():
+                yield item
+
+    terms = Terms(Client(gives_up=True))
+    given = ([text()], [Asks()], reporter("every"), lambda found: None, stats)
+    thread = threading.Thread(target=run, args=given, kwargs={"terms": terms})
+    with lane.turn():
+        thread.start()
+        until(lambda: lane.queue.waiting, "it waits")
+    thread.join(10)
+    assert (stats.samples, stats.missed, stats.findings) == (1, 0, 1)
+
+
 def test_a_kind_of_run_that_was_long_is_known_to_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [10.0]
     monkeypatch.setattr("edge_agent.walk.lane.time", SimpleNamespace(monotonic=lambda: clock[0]))
