@@ -1,7 +1,7 @@
 """The agent: a Config becomes sources, tasks and threads; they are watched, and stopped in order.
 
-Threads: for each pipeline one that captures and one that works; two that look after the models; the outbox's
-committer; the link's; and this one.
+Threads: for each pipeline one that captures and one that works; two that look after the models; one that waits for
+another config; the outbox's committer; the link's; and this one.
 """
 
 from __future__ import annotations
@@ -11,27 +11,24 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_agent.agent.begun import declare_begun, noting
-from edge_agent.agent.capture import capture
-from edge_agent.agent.line import Line, make_line
+from edge_agent.agent.begun import declare_begun
+from edge_agent.agent.line import make_line
+from edge_agent.agent.lines import Lines
 from edge_agent.agent.state import State
 from edge_agent.agent.swap import LOOK_S, Swap
-from edge_agent.agent.zones import follow_of
-from edge_agent.config import Config, store_path
+from edge_agent.agent.watchdog import Watchdog
+from edge_agent.config import Config, Limits, store_path
 from edge_agent.device.health import give_back
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.events import Event, rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
-from edge_agent.walk.pipeline import Terms, run, run_abreast
-from edge_agent.walk.privacy import Guard, hider
-from edge_agent.walk.report import Report
+from edge_agent.walk.privacy import hider
 
 if TYPE_CHECKING:
     from edge_agent.link.commands import Commands
@@ -39,10 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge_agent")
 
-LOADED_S = 3.0
-"""seconds at most that a stop waits for a model that is being loaded"""
-STOP_S, FINISH_S = 10.0, 30.0
-"""seconds at most that a stop waits for a pipeline, and for one with texts or speech that cannot be had again"""
+ALL_S, LAST_S = 4.5, 2.5
+"""seconds that a stop may take, where no texts are waited for, and those of them for the broker and the disk"""
 
 
 class Agent:
@@ -56,11 +51,13 @@ class Agent:
         race: bool = False,
         say: Callable[[int, int], None] | None = None,
         look: threading.Event | None = None,
+        reread: Callable[[], Config] | None = None,
     ) -> None:
         """Check everything that can be checked before a thread starts: sources, models, tasks, store, broker.
 
         `race`: serve as soon as may be; once it runs, find out how each model runs fastest here, where nobody knows.
         `look`: set it to have switched models noticed at once; they are looked for every LOOK_S anyway.
+        `reread`: the config that is there now, for `reload`; raises an EdgeAgentError.
 
         Raises an EdgeAgentError, one line that names the pipeline.
         """
@@ -69,30 +66,31 @@ class Agent:
         self.config, self.device = config, config.device.id
         self.on_event: Callable[[Event], None] = lambda event: None
         """told of each event once it is kept"""
-        models = Models(threads=config.device.threads, pull=pull, say=say, soon=race)
-        self._changed = threading.Event()
+        self.on_config: Callable[[Config], None] = lambda config: None
+        """told of each other config that it has turned to"""
+        self.again: Config | None = None
+        """once `run` has returned: the config that another agent is to be made of, as it changes more than pipelines"""
+        self._models = Models(threads=config.device.threads, pull=pull, say=say, soon=race)
+        self._changed, self._asked, self._over = threading.Event(), threading.Event(), threading.Event()
         self._failed: EdgeAgentError | None = None
         self._hide = hider(config.privacy)
+        self._reread = reread
         store = checked_store(config)
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         try:
             declare_begun(store, self.outbox)
             self.link = self._make_link(store) if config.mqtt.url else None
-            marks = self.outbox.marks
-            subscribe = partial(self.link.subscribe, own=False) if self.link else None
-            self.lines = [
-                make_line(pipe, models, subscribe, marks.get(pipe.name), config.zone) for pipe in config.pipeline
-            ]
-            for line in self.lines:
-                line.follow = follow_of(line.config, line.zones, store)
-            self.state = State(self.lines, self.outbox, self.link)
-            self.swap = Swap(models, self.lines, look or threading.Event(), self._changed.set)
+            self.work = Lines(config, self._models, self.outbox, self.link, self._hide)
+            self.work.changed, self.work.on_event = self._changed.set, lambda event: self.on_event(event)
+            self.lines = self.work.all
+            self.state = State(self.lines, self.outbox, self.link, config.limits)
+            self.swap = Swap(self._models, self.lines, look or threading.Event(), self._changed.set)
             self.commands = self._make_commands(self.link, store) if self.link else None
         except BaseException:
             self.outbox.close()
             raise
-        self._looks = [self.swap.switched, *([self.swap.improve] if race else [])]
+        self._looks = [self.swap.switched, self._reload, *([self.swap.improve] if race else [])]
         self._looking: list[threading.Thread] = []
 
     def _make_link(self, store: Path) -> Link:
@@ -119,102 +117,53 @@ class Agent:
         return Commands(link, store, verbs, self._changed.set)
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set, or until every source has ended and what it brought is acknowledged.
+        """Work until `stop` is set, or until every source has ended and what it brought is acknowledged, or until
+        another config makes another agent necessary (`again`).
 
         Raises what a source or a task failed on, when the failure was for good.
         """
         give_back()
         if self.link is not None:
             self.link.start()
-        for line in self.lines:
-            for work in (self._capture, self._work):
-                thread = threading.Thread(target=self._guarded, args=(work, line, stop), daemon=True)
-                thread.name = f"{line.config.name}-{work.__name__.strip('_')}"
-                line.threads.append(thread)
-                thread.start()
+        self.work.start(self.lines)
         for look in self._looks:
-            thread = threading.Thread(target=self._beside, args=(look, stop), name=look.__name__, daemon=True)
+            thread = threading.Thread(target=self._beside, args=(look,), name=look.__name__, daemon=True)
             self._looking.append(thread)
             thread.start()
         try:
             self._watch(stop)
         finally:
             self._stop_in_order(stop)
-        if self._failed is not None:
-            raise self._failed
+        failed = self._failed or self.work.failed
+        if failed is not None:
+            raise failed
 
-    def _capture(self, line: Line, stop: threading.Event) -> None:
-        """From the source into the mailbox."""
-        capture(line, stop, self._changed.set)
-
-    def _work(self, line: Line, stop: threading.Event) -> None:
-        """From the mailbox through the tasks to the outbox."""
-
-        def put(event: Event, kind: str, mark: int | None) -> None:
-            self.on_event(self.outbox.put(event, kind, mark))
-
-        link, name = self.link, line.config.name
-        saving = (lambda: link.budget.saving) if link else (lambda: False)
-        terms = Terms(line.client, Guard(self._hide, line.config.text))
-        passed = partial(self.outbox.passed, name)
-        report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
-        done = noting(line, self.outbox.path, report.done)
-        try:
-            told = report.worth, report.keep, line.stats
-            if len(line.teams) == 1:
-                run(line.box, line.teams[0], *told, done, terms)
-            else:
-                run_abreast(line.box, line.teams, *told, line.box.close, done, terms)
-            report.end()
-        finally:
-            line.box.close()
-            line.ended = True
-            self._changed.set()
-
-    def _guarded(self, work: Callable[[Line, threading.Event], None], line: Line, stop: threading.Event) -> None:
-        """A thread's outermost frame: an error ends the agent with its reason instead of a silent pipeline."""
-        try:
-            work(line, stop)
-        except EdgeAgentError as error:
-            self._failed = type(error)(f"pipeline {line.config.name}: {error}")
-        except Exception as error:  # a bug: told with its traceback, and the service is started anew
-            log.exception("pipeline %s failed", line.config.name)
-            self._failed = EdgeAgentError(f"pipeline {line.config.name}: {type(error).__name__}: {error}")
-        if self._failed is not None:
-            stop.set()
-            self._changed.set()
-
-    def _beside(self, look: Callable[[threading.Event], None], stop: threading.Event) -> None:
+    def _beside(self, look: Callable[[threading.Event], None]) -> None:
         """A thread's outermost frame for what goes on beside the pipelines: a bug in it ends neither."""
-        while not stop.is_set():
+        while not self._over.is_set():
             try:
-                look(stop)
+                look(self._over)
             except Exception:
-                log.exception("looking after the models (%s) failed; it goes on", look.__name__)
-                stop.wait(LOOK_S)
+                log.exception("what goes on beside the pipelines (%s) failed; it goes on", look.__name__)
+                self._over.wait(LOOK_S)
 
     # ── watching and stopping ────────────────────────────────────────────────────────────────────────────
 
-    def reload(self) -> None:
-        """Look for switched models now, and connect anew with the secrets and certificates that are there now."""
-        self.swap.look.set()
-        if self.link is not None:
-            self.link.reload()
-
     def _watch(self, stop: threading.Event) -> None:
-        """Until `stop` is set, a thread has died, or the sources have ended and all is acknowledged."""
+        """Until `stop` is set, something has died or hangs, or the sources have ended and all is acknowledged."""
         self.state.say_due(changed=True)
         self._clear_others()
-        while not stop.is_set():
+        watchdog = Watchdog()
+        while not stop.is_set() and self.again is None and self.work.failed is None:
             if self.commands is not None:
                 self.commands.run_waiting()
             if changed := self._changed.is_set():
                 self._changed.clear()
             self.state.say_due(changed)
-            if which := self._dead():
-                self._failed = EdgeAgentError(f"the thread {which} has died, see the log; start the agent anew")
+            if wrong := self._dead() or watchdog.look(self.lines):
+                self._failed = EdgeAgentError(f"{wrong}; the agent is to be started anew, see the log")
                 return
-            draining = all(line.ended for line in self.lines)
+            draining = self.work.ended
             if draining and (self.link is None or self.outbox.empty):
                 return
             self._changed.wait(0.05 if draining else 0.5)
@@ -226,43 +175,93 @@ class Agent:
             self.link.clear_others(topics.retained_with_dots(self.config.mqtt.prefix, self.device, names))
 
     def _dead(self) -> str:
-        """The thread that has died, of a bug; empty while both live."""
+        """Which thread has died, of a bug; empty while both live."""
         if not self.outbox.alive:
-            return "outbox"
-        return "mqtt" if self.link is not None and not self.link.alive else ""
+            return "the thread outbox has died"
+        return "the thread mqtt has died" if self.link is not None and not self.link.alive else ""
 
     def _stop_in_order(self, stop: threading.Event) -> None:
-        """Sources, then what they brought, then the link, then the outbox: nothing that was accepted is lost, but
-        texts that cannot be read again and take longer than FINISH_S.
-        """
-        stop.set()
-        began = time.monotonic()
-        for line in self.lines:
-            for thread in line.threads:
-                limit = FINISH_S if line.unanswered or line.under_way else STOP_S
-                thread.join(max(0.0, began + limit - time.monotonic()))
-                if thread.is_alive():
-                    log.warning("%s did not stop within %.0f s", thread.name, limit)
-                    line.box.clear()
-                    thread.join(1)
-            if line.unanswered:
-                why = "dropped, or not answered before the stop"
-                log.error("%s: %d texts are lost: %s", line.config.name, line.unanswered, why)
+        """Sources, then what they brought, then the link, then the outbox."""
+        if self.again is None:
+            stop.set()
+        by = time.monotonic() + ALL_S
+        for event in (self._over, self._asked, self.swap.look):
+            event.set()
+        self.work.close()
         self.state.say_states()
         if self.link is not None:
-            self.link.stop()
+            self.link.stop(max(0.5, by - LAST_S - time.monotonic()))
         self.outbox.close()
         if self._hide is not None:
             self._hide.close()
         # a thread inside of ONNX Runtime at the interpreter's end aborts the process
-        self.swap.look.set()
         for thread in self._looking:
-            thread.join(LOADED_S)
+            thread.join(max(0.1, by - time.monotonic()))
 
     @property
     def unanswered(self) -> int:
         """Texts that were heard, cannot be read again and have no event: lost, once the agent has stopped."""
-        return sum(line.unanswered for line in self.lines)
+        return self.work.unanswered
+
+    # ── another config ───────────────────────────────────────────────────────────────────────────────────
+
+    def reload(self) -> None:
+        """Look for switched models now, turn to the config that is there now, and connect anew with the secrets and
+        certificates that are there now.
+        """
+        self._asked.set()
+
+    def _reload(self, over: threading.Event) -> None:
+        """Once it is asked for: what `reload` promises. A config that is wrong is said, and the one before goes on."""
+        self._asked.wait()
+        self._asked.clear()
+        if over.is_set():
+            return
+        self.swap.look.set()
+        try:
+            new = self._reread() if self._reread is not None else self.config
+            self._turn_to(new)
+            self.state.refused = ""
+        except EdgeAgentError as error:
+            self.state.refused = str(error)
+            log.error("the config that is there now is refused, the one before goes on: %s", error)
+        self.state.say_health()
+        self._changed.set()
+
+    def _turn_to(self, new: Config) -> None:
+        """Go on with this config. Raises an EdgeAgentError, and nothing has changed, where it is wrong."""
+        old = self.config
+        if _beside_pipelines(old) != _beside_pipelines(new):
+            self._try(new)
+            log.info("config: more than pipelines changed: all is opened anew")
+            self.again = new
+            return
+        told = self.work.turn_to(new.pipeline)
+        for name in {pipe.name for pipe in old.pipeline} - {pipe.name for pipe in new.pipeline}:
+            self.state.forget(name)
+        self.config, self.state.limits = new, new.limits
+        log.info("config: %s", "; ".join(told) or "no pipeline changed")
+        if old.limits != new.limits:
+            log.info("config: [limits] reach the service manager by `edge-agent install`")
+        if self.link is not None:
+            self._changed.set()
+            self.link.reload()
+        self.on_config(new)
+
+    def _try(self, new: Config) -> None:
+        """Raise an EdgeAgentError for what another agent would not be made of."""
+        checked_store(new)
+        if new.mqtt.url is not None:
+            from edge_agent.link.broker import Broker
+
+            Broker(new.mqtt)
+        for pipe in new.pipeline:
+            make_line(pipe, self._models, (lambda topics, receive: None) if new.mqtt.url else None, zones=new.zone)
+
+
+def _beside_pipelines(config: Config) -> Config:
+    """What is the same for all pipelines, and is not changed under them."""
+    return msgspec.structs.replace(config, pipeline=[], limits=Limits())
 
 
 def checked_store(config: Config) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 
@@ -20,12 +19,12 @@ REOPEN_S, REOPEN_SHARE = (1.0, 30.0), 1 / 30
 been away, which is waited in between"""
 
 
-def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) -> None:
-    """Read the source until it ends or `stop` is set; a live source that fails is opened again.
+def capture(line: Line, changed: Callable[[], object]) -> None:
+    """Read the source until it ends or the line is to stop; a live source that fails is opened again.
 
     `changed` is called when what the source says of itself changes. Raises SourceError.
     """
-    taken_at, ended = time.monotonic(), True
+    taken_at, stop, ended = time.monotonic(), line.stop, True
     try:
         while not stop.is_set():
             try:
@@ -39,8 +38,9 @@ def capture(line: Line, stop: threading.Event, changed: Callable[[], object]) ->
                     line.taken += 1
                     line.once = isinstance(item, Text) and item.mark is None
                     taken_at = time.monotonic()
-                    if not line.box.put(item):
-                        return
+                    with line.stop.elsewhere():
+                        if not line.box.put(item):
+                            return
                     ended = isinstance(item, Audio) and item.last
                 break
             except SourceError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent import paths
+from edge_agent.agent.stop import Stop
 from edge_agent.agent.zones import mask_of, zones_of
 from edge_agent.config import Pipeline, Zone
 from edge_agent.errors import ConfigError, EdgeAgentError, within
@@ -67,6 +68,9 @@ class Line:
     follow: Follow | None = None
     """what makes the lives of objects, where it tracks"""
     ended: bool = False
+    stop: Stop = field(default_factory=Stop)
+    leave: Callable[[], object] = lambda: None
+    """gives up what it hears of the broker; called once it has stopped"""
     threads: list[threading.Thread] = field(default_factory=list)
 
     @property
@@ -103,7 +107,7 @@ def make_line(
     """
     pipe = msgspec.structs.replace(pipe, tasks=completed(pipe.tasks))
     with within(f"pipeline {pipe.name}"):
-        opened = _open(pipe, subscribe, resume_at)
+        opened = opened_source(pipe, subscribe, resume_at)
         pace = pace_of(pipe, opened)
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         _check_says(pipe, opened.yields, teams[0])
@@ -132,7 +136,8 @@ def _check_says(pipe: Pipeline, yields: type, tasks: list[Task]) -> None:
         raise ConfigError(f'report: "{pipe.report}": each text has its own event here; take the line out')
 
 
-def _open(pipe: Pipeline, subscribe: Subscribe | None, resume_at: int | None) -> Opened:
+def opened_source(pipe: Pipeline, subscribe: Subscribe | None, resume_at: int | None) -> Opened:
+    """The source of a pipeline, bound to its address. Raises an EdgeAgentError."""
     with within("source"):
         uri = parse_uri(pipe.source)
         opened = open_source(uri, subscribe=subscribe, resume_at=resume_at)

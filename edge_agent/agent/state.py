@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import msgspec
 
 from edge_agent import __version__
 from edge_agent.agent.line import Line
+from edge_agent.config import Limits
 from edge_agent.device.health import rss_bytes
 from edge_agent.events import rfc3339
 from edge_agent.link import topics
@@ -17,6 +19,8 @@ from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from edge_agent.link.link import Link
+
+log = logging.getLogger("edge_agent")
 
 STATE_S = 10.0
 """seconds between two states of a pipeline while nothing changes"""
@@ -26,6 +30,8 @@ HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
 METERED_S = 3600.0
 """seconds between two of each of these on a metered link while nothing changes but counts"""
+NEAR = 0.9
+"""of a limit: from then on it is near"""
 COUNTING = {
     "samples",
     "dropped",
@@ -85,8 +91,19 @@ def device_health(outbox: Outbox, link: Link | None, started: float) -> dict[str
 class State:
     """Says the states and the health from time to time, retained. Of one thread."""
 
-    def __init__(self, lines: Sequence[Line], outbox: Outbox, link: Link | None) -> None:
-        self.lines, self.outbox, self.link = lines, outbox, link
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        outbox: Outbox,
+        link: Link | None,
+        limits: Limits = Limits(),  # noqa: B008
+    ) -> None:
+        self.lines, self.outbox, self.link, self.limits = lines, outbox, link, limits
+        self.refused = ""
+        """why another config was refused, one line; empty when none was"""
+        self._near = ""
+        self._spent, self._spent_at = 0.0, 0.0
+        """processor seconds of this process, and when they were looked at (monotonic)"""
         self.started = time.monotonic()
         self._state_at = self._health_at = self._counts_at = 0.0
         """monotonic times of the next ones"""
@@ -99,7 +116,8 @@ class State:
 
     def health(self) -> dict[str, object]:
         """That of the device."""
-        return device_health(self.outbox, self.link, self.started)
+        told = device_health(self.outbox, self.link, self.started)
+        return {**told, "config": self.refused or "ok", "limits": self._near or "ok"}
 
     def say_due(self, changed: bool) -> None:
         """Say what has not been said for a while; the states at once when one `changed`."""
@@ -112,7 +130,20 @@ class State:
             self.say_counts()
         if now >= self._health_at:
             self._health_at = now + HEALTH_S
+            self._look_at_limits(now)
             self.say_health()
+
+    def _look_at_limits(self, now: float) -> None:
+        """Say so where [limits] are near."""
+        rss, spent, since = rss_bytes() >> 20, time.process_time(), self._spent_at
+        used = 100 * (spent - self._spent) / (now - since) if since else 0.0
+        self._spent, self._spent_at = spent, now
+        memory, cpu = self.limits.memory_mb, self.limits.cpu_percent
+        near = [f"{rss} of {memory} MB of memory"] * (memory is not None and rss > NEAR * memory)
+        near += [f"{used:.0f} of {cpu} % of a core"] * (cpu is not None and used > NEAR * cpu)
+        if near and not self._near:
+            log.warning("[limits] are near: %s", ", ".join(near))
+        self._near = ", ".join(near)
 
     def say_states(self) -> None:
         """The state of each pipeline."""
@@ -129,6 +160,12 @@ class State:
     def say_health(self) -> None:
         """How the device is."""
         self._say(topics.HEALTH, self.health())
+
+    def forget(self, name: str) -> None:
+        """A pipeline of this name is no more."""
+        self._said.pop(topics.state(name), None)
+        if self.link is not None:
+            self.link.unsay(topics.state(name))
 
     def _say(self, tail: str, body: dict[str, object]) -> None:
         """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""

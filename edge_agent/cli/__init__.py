@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO, cast
 
 from edge_agent import __version__
+from edge_agent.cli import log
 from edge_agent.cli.say import Clean, at_work, one_line
 from edge_agent.cli.verbs import LONG, VERBS, common_options
 from edge_agent.errors import EdgeAgentError
@@ -92,7 +93,7 @@ def _act(argv: Sequence[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if "home" in args:
         os.environ["EDGE_AGENT_HOME"] = args.home  # for the processes that are started, too
-    _log_to_stderr(logging.DEBUG if args.verbose else logging.INFO if args.verb in LOGGING else logging.WARNING)
+    log.to_stderr(logging.DEBUG if args.verbose else logging.INFO if args.verb in LOGGING else logging.WARNING)
     logging.getLogger("edge_agent").debug("%s, Python %s: %s", __version__, sys.version.split()[0], " ".join(argv))
     verb = f"{args.verb} {args.models_verb}" if args.verb == "models" else args.verb
     try:
@@ -107,23 +108,10 @@ LOGGING = ("run", "demo")
 """verbs that say in the log what they do"""
 
 
-def _log_to_stderr(level: int) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Log("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
-
-
 def _hush() -> None:
     """Nothing more goes out: what is still buffered would fail again at exit."""
     with contextlib.suppress(AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _Log(logging.Formatter):
-    """Lines of the log, tracebacks too, without secrets."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
 
 
 class _Parser(argparse.ArgumentParser):

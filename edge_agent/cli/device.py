@@ -12,40 +12,97 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.given import config_of
-from edge_agent.cli.say import note, print_json, progress
+from edge_agent.cli.say import note, one_line, print_json, progress
 from edge_agent.cli.signals import stop_on_signals
 from edge_agent.device.notify import notify
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.redact import redact, source_for_people
 from edge_agent.types import Frame
 
 if TYPE_CHECKING:
+    from edge_agent.agent.agent import Agent
     from edge_agent.agent.line import Line
     from edge_agent.config import Config
 
 
 def run(args: argparse.Namespace) -> int:
     """Work until a signal, or until the sources have ended and all is acknowledged."""
+    args.config = config_of(args)
+    try:
+        return _run_config(args)
+    except ConfigError as error:
+        _tell_broker(Path(args.config), one_line(error))
+        raise
+
+
+def _tell_broker(path: Path, why: str) -> None:
+    """A service that is not started again says so where somebody looks; in a terminal somebody does."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return
     from edge_agent import config
-    from edge_agent.agent.agent import Agent
+    from edge_agent.config.kept import NOW
+    from edge_agent.link.word import say_why
+
+    # a file that is no TOML says nothing of a broker, but the one that worked does
+    before = Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0], "outbox", NOW)
+    told = config.broker_part(path) or config.broker_part(before)
+    if told is not None:
+        say_why(told, why)
+
+
+def _run_config(args: argparse.Namespace) -> int:
+    from edge_agent import config
+    from edge_agent.config.kept import keep
 
     stop, look = stop_on_signals(), threading.Event()
     _on_hangup(look.set)
-    args.config = config_of(args)
     loaded = config.load(args.config)
+    agent = _agent(args, loaded, look)
+    while True:
+        for word in [word for pipe in loaded.pipeline for word in config.warnings(pipe)] + config.dotted(loaded):
+            note(f"{args.config}: {word}")
+        for line in agent.lines:
+            for why in line.models:
+                note(f"{line.config.name}: {why}")
+        keep(Path(args.config), agent.outbox.path)
+        agent.on_config = lambda new, at=agent.outbox.path: keep(Path(args.config), at)  # type: ignore[misc]
+        _on_hangup(agent.reload)
+        notify("READY=1")
+        code = _run(agent, stop)
+        if agent.again is None or stop.is_set():
+            return code
+        last, loaded = agent.config, agent.again
+        try:
+            agent = _agent(args, loaded, look)
+        except EdgeAgentError as error:  # as the store of another process
+            note(f"{args.config}: refused, the config before goes on: {one_line(error)}")
+            loaded = last
+            agent = _agent(args, loaded, look)
+
+
+def _agent(args: argparse.Namespace, loaded: Config, look: threading.Event) -> Agent:
+    """What a config becomes. Raises an EdgeAgentError."""
+    from edge_agent import config
+    from edge_agent.agent.agent import Agent
+
     with config.of(args.config):
-        agent = Agent(loaded, pull=args.pull, race=True, say=progress("fetching"), look=look)
-    for word in [word for pipe in loaded.pipeline for word in config.warnings(pipe)] + config.dotted(loaded):
-        note(f"{args.config}: {word}")
-    for line in agent.lines:
-        for why in line.models:
-            note(f"{line.config.name}: {why}")
-    _on_hangup(agent.reload)
-    notify("READY=1")
+        return Agent(
+            loaded,
+            pull=args.pull,
+            race=True,
+            say=progress("fetching"),
+            look=look,
+            reread=lambda: config.load(args.config),
+        )
+
+
+def _run(agent: Agent, stop: threading.Event) -> int:
+    """Let it work, and say what came of it; 1 where the disk did not take all."""
     try:
         agent.run(stop)
     finally:
-        notify("STOPPING=1")
+        if agent.again is None:
+            notify("STOPPING=1")
         counts, gone = agent.outbox.counts, agent.outbox.unwritten
         more = f", {gone} refused by the disk: the next start declares what is lost of them" if gone else ""
         more += f", {agent.unanswered} texts lost before they were events" if agent.unanswered else ""

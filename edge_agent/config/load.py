@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edge_agent import toml
 from edge_agent.config.check import checked
@@ -118,6 +119,17 @@ def parse(text: str, base: Path | None = None, pipelines: bool = True) -> Config
     if pipelines and not config.pipeline:
         raise ConfigError("no [[pipeline]]; add one with name and source")
     return checked(config, base or Path.cwd(), table)
+
+
+def broker_part(path: Path) -> Config | None:
+    """Device and broker of a config that is wrong elsewhere; None where these are wrong, too, or no broker is named."""
+    try:
+        table = toml.parse(toml.read_text(path, MOST_BYTES))
+        part: dict[str, Any] = {key: table[key] for key in ("device", "mqtt") if key in table}
+        config = checked(toml.convert(part, Config, MEANT), path.resolve().parent, part)
+    except (EdgeAgentError, OSError):
+        return None
+    return config if config.mqtt.url is not None else None
 
 
 def warnings(pipe: Pipeline) -> list[str]:

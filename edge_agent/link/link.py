@@ -18,7 +18,7 @@ from typing import Any
 from edge_agent.config import Mqtt
 from edge_agent.errors import ConfigError, LinkError
 from edge_agent.link import topics
-from edge_agent.link.broker import CONNACK_S, Broker, Pauses, said
+from edge_agent.link.broker import Broker, Pauses, said
 from edge_agent.link.budget import Budget
 from edge_agent.link.connect import Connector, client_id
 from edge_agent.link.delivery import Delivery
@@ -39,6 +39,8 @@ TAKEN_S = 30.0
 """seconds before the next connect then"""
 LOOK_S = 0.5
 """seconds between two looks at the clock"""
+FAREWELL_S = 2.0
+"""seconds at most that it is waited for the broker to take the farewell"""
 RELOAD_S = 2.0
 """seconds at most that a reload waits for what is on its way"""
 
@@ -103,11 +105,13 @@ class Link:
 
     def stop(self, drain: float = 5.0) -> None:
         """Send what is left for up to `drain` seconds (if connected at all), say offline, disconnect."""
-        self._stop_by = time.monotonic() + (drain if self.connected else 0)
+        connected = self.connected
+        self._stop_by = time.monotonic() + (drain if connected else 0)
         self._stop.set()
         self.wake()
         if self._thread.is_alive():
-            self._thread.join(drain + CONNACK_S)
+            # one that is connecting may wait for long, and leaves nothing behind
+            self._thread.join(drain + FAREWELL_S + LOOK_S if connected else LOOK_S)
 
     def reload(self) -> None:
         """Connect anew: secrets and certificates are read at each connect."""
@@ -133,6 +137,11 @@ class Link:
         """
         if self.retained.say(tail, payload):
             self.wake()
+
+    def unsay(self, tail: str) -> None:
+        """Have the broker forget what is retained under DEVICE/tail."""
+        self.retained.unsay(tail)
+        self.wake()
 
     def tell(self, tail: str, payload: bytes) -> None:
         """Send `payload` once under DEVICE/tail, not retained; of more than 100 that wait the oldest go."""
@@ -317,7 +326,7 @@ class Link:
         self.retained.send(client, WINDOW)
         status, retain = f"{self.base}/{topics.STATUS}", self.flight.limits.retains
         info = client.publish(status, b"offline", qos=1, retain=retain)
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + FAREWELL_S
         # which raises where it could not even be sent
         with contextlib.suppress(RuntimeError, ValueError):
             while not info.is_published() and time.monotonic() < deadline:

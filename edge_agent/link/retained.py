@@ -44,6 +44,13 @@ class Retained:
             self._to_say[tail] = None
             return True
 
+    def unsay(self, tail: str) -> None:
+        """Nobody serves it any more: it is cleared."""
+        with self._lock:
+            self._to_say.pop(tail, None)
+            if self._said.pop(tail, None) is not None:
+                self._ghosts.append(f"{self.base}/{tail}")
+
     def tell(self, tail: str, payload: bytes) -> None:
         """Send `payload` once."""
         with self._lock:

@@ -40,7 +40,7 @@ def tried(config: Config) -> list[Tried]:
     rows: list[Tried] = []
     try:
         for at in range(0, len(sent), AT_ONCE):
-            with _Visit(broker, name) as visit:
+            with Visit(broker, name) as visit:
                 if not at:
                     version = "MQTT 5" if visit.v5 else "MQTT 3.1.1"
                     rows.append(Tried(True, f"{where}: logged in as {name} ({version})"))
@@ -54,7 +54,7 @@ def tried(config: Config) -> list[Tried]:
     return rows
 
 
-class _Visit:
+class Visit:
     """One connection to the broker, in whose session nothing stays."""
 
     def __init__(self, broker: Broker, name: str) -> None:
@@ -63,7 +63,7 @@ class _Visit:
         self.silent = ""
         """why the broker does not say what may be published"""
 
-    def __enter__(self) -> _Visit:
+    def __enter__(self) -> Visit:
         try:
             reason = self._connect()
             old = reason.getName() == "Unsupported protocol version"
@@ -120,6 +120,11 @@ class _Visit:
             if not done() and (not alive or time.monotonic() > deadline):
                 why = None if alive else self.broker.why(self.client)
                 raise LinkError(why or f"the broker {what if alive else 'closed the connection'}")
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        """Have it retained. LinkError when the broker does not take it in time."""
+        told = self.client.publish(topic, payload, qos=1, retain=True)
+        self._wait(told.is_published, ANSWER_S, "does not acknowledge a message")
 
     def may_hear(self, topic: str) -> Tried:
         mid = subscribe(self.client, topic, numbered=False)

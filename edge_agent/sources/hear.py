@@ -176,9 +176,9 @@ def hear(
     while not stop.is_set():
         threads = [thread for thread in threads if thread.is_alive()]
         if len(threads) >= MOST_HUNG:
-            if said != "stalled":
-                yield StreamState("stalled", f"{len(threads)} reads never returned; unplug it, or restart the agent")
-            said = "stalled"
+            if said != "hung":
+                yield StreamState("hung", f"{len(threads)} reads never returned; unplug it, or restart the agent")
+            said = "hung"
             stop.wait(TICK)
             continue
         feed = _Feed(waits)

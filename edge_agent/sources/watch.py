@@ -171,7 +171,8 @@ def watch(open_: Callable[[], StreamReader], believed: Rules, stop: threading.Ev
     while not stop.is_set():
         threads = [thread for thread in threads if thread.is_alive()]
         if len(threads) >= MOST_HUNG:
-            yield from judge.say("stalled", f"{len(threads)} reads never returned; unplug the camera or restart it")
+            why = f"{len(threads)} reads never returned; unplug the camera or restart it"
+            yield from judge.say("hung", why)
             stop.wait(TICK)
             continue
         feed = _Feed()

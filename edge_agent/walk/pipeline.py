@@ -48,6 +48,8 @@ class Stats(msgspec.Struct):
     """handed to the sink"""
     stages: dict[str, deque[float]] = msgspec.field(default_factory=dict)
     """stage -> milliseconds of the last samples"""
+    under_way: dict[int, float] = msgspec.field(default_factory=dict)
+    """thread -> when it began with the sample that it works on, monotonic"""
     trouble: str = ""
     """why the last sample could not be answered, one line; empty when it could"""
 
@@ -94,7 +96,7 @@ def run(
     task puts another one into the list `tasks`: a sample that is under way keeps those it began with.
     """
     for sample in samples:
-        _tell(sample, _answer(sample, tasks, terms), report, sink, stats, terms)
+        _tell(sample, _answer(sample, tasks, terms, stats), report, sink, stats, terms)
         done(sample)
     _end(report, sink, stats, tasks, terms)
 
@@ -120,7 +122,7 @@ def run_abreast(
     def work(tasks: Sequence[Task]) -> None:
         nonlocal told
         for number, sample in iter(take, None):
-            answer = _answer(sample, tasks, terms)
+            answer = _answer(sample, tasks, terms, stats)
             with telling:
                 while told != number and not failed:
                     telling.wait()
@@ -162,13 +164,17 @@ def _one_by_one(samples: Iterable[Sample]) -> Callable[[], tuple[int, Sample] | 
     return take
 
 
-def _answer(sample: Sample, tasks: Sequence[Task], terms: Terms) -> Answer:
+def _answer(sample: Sample, tasks: Sequence[Task], terms: Terms, stats: Stats) -> Answer:
     """One sample through the chain."""
+    me = threading.get_ident()
+    stats.under_way[me] = time.monotonic()
     try:
         with work_for(terms.client, sample.mono):
             return list(walk(terms.guard.sample(sample), tuple(tasks), terms.guard))
     except (InputError, ModelError, LateError) as error:
         return error
+    finally:
+        del stats.under_way[me]
 
 
 def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: Stats, terms: Terms) -> None:

@@ -248,8 +248,8 @@ def test_lines_that_were_not_worth_an_event_are_not_answered_again(
 def test_what_no_stop_can_wait_for_is_counted_as_lost(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.agent.agent.FINISH_S", 0.5)
-    monkeypatch.setattr("edge_agent.agent.agent.STOP_S", 0.5)
+    monkeypatch.setattr("edge_agent.agent.lines.FINISH_S", 0.5)
+    monkeypatch.setattr("edge_agent.agent.lines.STOP_S", 0.5)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = write(tmp_path, None, pipeline("words", f"lines:{tmp_path / 'fifo'}", slowly(tmp_path, monkeypatch, 0.2)))
     os.mkfifo(tmp_path / "fifo")

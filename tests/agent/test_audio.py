@@ -79,7 +79,7 @@ def line(*names: str, **more: Any) -> Any:
 def test_sound_goes_through_line_report_and_event(report: str | None, said: int) -> None:
     made, events = line("loud", report=report), list[Event]()
     assert made.box.size == Audio.room
-    capture(made, threading.Event(), lambda: None)
+    capture(made, lambda: None)
     out = Report(made.config, False, lambda event, kind, mark: events.append(event), lambda mark: None, lambda: False)
     run(made.box, made.teams[0], out.worth, out.keep, made.stats, out.done)
     out.end()
@@ -153,7 +153,7 @@ def test_what_gathers_sound_is_told_the_end_of_it_by_the_agent_where_the_source_
 ) -> None:
     monkeypatch.setitem(TASKS, "gather", TaskRow(make=f"{__name__}:gatherer", takes=Audio, gives=Scores, alone=False))
     made, events = line("gather"), list[Event]()
-    capture(made, threading.Event(), lambda: None)
+    capture(made, lambda: None)
     out = Report(made.config, False, lambda event, kind, mark: events.append(event), lambda mark: None, lambda: False)
     run(made.box, made.teams[0], out.worth, out.keep, made.stats, out.done)
     assert len(events) == 1 and made.stats.samples == 6 and made.gathers and not made.under_way

@@ -1,0 +1,220 @@
+"""The pipelines at work: made, started, stopped, and brought to another config while the others go on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.agent.begun import noting
+from edge_agent.agent.capture import capture
+from edge_agent.agent.line import Line, make_line, opened_source
+from edge_agent.agent.zones import follow_of
+from edge_agent.config import Config, Pipeline
+from edge_agent.errors import EdgeAgentError
+from edge_agent.events import Event
+from edge_agent.outbox.outbox import Outbox
+from edge_agent.sources import Subscribe
+from edge_agent.uri import parse_uri
+from edge_agent.walk.pipeline import Terms, run, run_abreast
+from edge_agent.walk.privacy import Guard, Hider
+from edge_agent.walk.report import Report
+
+if TYPE_CHECKING:
+    from edge_agent.link.link import Link
+    from edge_agent.serving.models import Models
+
+log = logging.getLogger("edge_agent")
+
+STOP_S, FINISH_S = 2.5, 30.0
+"""seconds at most that a stop waits for a pipeline, and for one with texts or speech that cannot be had again"""
+
+
+class Lines:
+    """The pipelines of one agent. `stop` and `turn_to` are for one thread at a time."""
+
+    def __init__(self, config: Config, models: Models, outbox: Outbox, link: Link | None, hide: Hider | None) -> None:
+        """Make them ready; nothing is read and no thread starts. Raises an EdgeAgentError that names the pipeline."""
+        self.models, self.outbox, self.link, self._hide = models, outbox, link, hide
+        self.changed: Callable[[], object] = lambda: None
+        """called when one of them has something new to say"""
+        self.on_event: Callable[[Event], None] = lambda event: None
+        """told of each event once it is kept"""
+        self.failed: EdgeAgentError | None = None
+        """what one of them failed on, for good"""
+        self._turning = threading.Lock()
+        self._closed = False
+        self._zones = config.zone
+        self._labels = {pipe.name: _labels(pipe) for pipe in config.pipeline}
+        self.all: list[Line] = []
+        """this very list, always"""
+        for pipe in config.pipeline:
+            subscribe, leave = self._ear()
+            line = make_line(pipe, models, subscribe, outbox.marks.get(pipe.name), self._zones)
+            line.leave, line.follow = leave, follow_of(pipe, line.zones, outbox.path)
+            self.all.append(line)
+
+    def _ear(self) -> tuple[Subscribe | None, Callable[[], None]]:
+        """What a source hears the broker by, and what ends that."""
+        link, ends = self.link, list[Callable[[], None]]()
+
+        def leave() -> None:
+            while ends:
+                ends.pop()()
+
+        if link is None:
+            return None, leave
+        return lambda topics, receive: ends.append(link.subscribe(topics, receive, own=False)), leave
+
+    # ── work ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, lines: Sequence[Line]) -> None:
+        """Let them work, each on two threads."""
+        for line in lines:
+            for work in (self._capture, self._work):
+                thread = threading.Thread(target=self._guarded, args=(work, line), daemon=True)
+                thread.name = f"{line.config.name}-{work.__name__.strip('_')}"
+                line.threads.append(thread)
+            for thread in line.threads:
+                thread.start()
+
+    def _capture(self, line: Line) -> None:
+        """From the source into the mailbox."""
+        capture(line, lambda: self.changed())
+
+    def _work(self, line: Line) -> None:
+        """From the mailbox through the tasks to the outbox."""
+
+        def put(event: Event, kind: str, mark: int | None) -> None:
+            self.on_event(self.outbox.put(event, kind, mark))
+
+        link, name = self.link, line.config.name
+        saving = (lambda: link.budget.saving) if link else (lambda: False)
+        terms = Terms(line.client, Guard(self._hide, line.config.text))
+        passed = partial(self.outbox.passed, name)
+        report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
+        done = noting(line, self.outbox.path, report.done)
+        try:
+            told = report.worth, report.keep, line.stats
+            if len(line.teams) == 1:
+                run(line.box, line.teams[0], *told, done, terms)
+            else:
+                run_abreast(line.box, line.teams, *told, line.box.close, done, terms)
+            report.end()
+        finally:
+            line.box.close()
+            line.ended = True
+            self.changed()
+
+    def _guarded(self, work: Callable[[Line], None], line: Line) -> None:
+        """A thread's outermost frame: an error ends the agent with its reason instead of a silent pipeline."""
+        try:
+            work(line)
+        except EdgeAgentError as error:
+            self._fail(type(error)(f"pipeline {line.config.name}: {error}"))
+        except Exception as error:  # a bug: told with its traceback, and the service is started anew
+            log.exception("pipeline %s failed", line.config.name)
+            self._fail(EdgeAgentError(f"pipeline {line.config.name}: {type(error).__name__}: {error}"))
+
+    def _fail(self, error: EdgeAgentError) -> None:
+        self.failed = error
+        for line in list(self.all):
+            line.stop.set()
+        self.changed()
+
+    # ── another config ───────────────────────────────────────────────────────────────────────────────────
+
+    def turn_to(self, pipes: Sequence[Pipeline]) -> list[str]:
+        """Bring them to other pipelines: what did not change goes on. Returns what was done, a line each.
+
+        Raises an EdgeAgentError, and nothing has changed, where one of them cannot be opened.
+        """
+        labels = {pipe.name: _labels(pipe) for pipe in pipes}
+        same = {
+            line.config.name: line
+            for line in self.all
+            if line.config in pipes and labels[line.config.name] == self._labels[line.config.name] and not line.ended
+        }
+        # tried before anything ends; what the broker keeps for it comes once the old one has left
+        deaf = (lambda topics, receive: None) if self.link else None
+        fresh = {
+            pipe.name: make_line(pipe, self.models, deaf, zones=self._zones) for pipe in pipes if pipe.name not in same
+        }
+        with self._turning:
+            return [] if self._closed else self._exchange(pipes, same, fresh, labels)
+
+    def close(self) -> None:
+        """End all of them, for good."""
+        with self._turning:
+            self._closed = True
+            self.stop(self.all)
+
+    def _exchange(
+        self,
+        pipes: Sequence[Pipeline],
+        same: dict[str, Line],
+        fresh: dict[str, Line],
+        labels: dict[str, list[tuple[str, int, int]]],
+    ) -> list[str]:
+        """End those that are not the same, and begin the fresh ones where they were."""
+        old = [line for line in self.all if line.config.name not in same]
+        told = [f"{line.config.name}: {'opened anew' if line.config.name in fresh else 'ended'}" for line in old]
+        told += [f"{name}: begins" for name in fresh.keys() - {line.config.name for line in old}]
+        self.stop(old)
+        for name, line in fresh.items():
+            subscribe, line.leave = self._ear()
+            line.opened = opened_source(line.config, subscribe, self.outbox.marks.get(name))
+            line.follow = follow_of(line.config, line.zones, self.outbox.path)
+        for line in old:
+            line.leave()
+        self._labels = labels
+        self.all[:] = [same.get(pipe.name) or fresh[pipe.name] for pipe in pipes]
+        self.start(list(fresh.values()))
+        if self.link is not None and any(line.config.source.startswith("mqtt:") for line in old):
+            self.link.reload()  # what came in between was not taken, and comes again with the next connect
+        return told
+
+    def stop(self, lines: Sequence[Line]) -> None:
+        """End sources, then what they brought: nothing that was accepted is lost, but texts that cannot be read again
+        and take longer than FINISH_S.
+        """
+        for line in lines:
+            line.stop.set()
+        began = time.monotonic()
+        for line in lines:
+            for thread in line.threads:
+                limit = FINISH_S if line.unanswered or line.under_way else STOP_S
+                thread.join(max(0.0, began + limit - time.monotonic()))
+                if thread.is_alive():
+                    log.warning("%s did not stop within %g s", thread.name, limit)
+                    line.box.clear()
+                    thread.join(0.5)
+            if line.unanswered:
+                why = "dropped, or not answered before the stop"
+                log.error("%s: %d texts are lost: %s", line.config.name, line.unanswered, why)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all sources have ended, and what they brought is kept."""
+        return not self._turning.locked() and all(line.ended for line in self.all)
+
+    @property
+    def unanswered(self) -> int:
+        """Texts that were heard, cannot be read again and have no event: lost, once the lines have stopped."""
+        return sum(line.unanswered for line in self.all)
+
+
+def _labels(pipe: Pipeline) -> list[tuple[str, int, int]]:
+    """The files of labels that its tasks name, with time and size: who edits one wants it read."""
+    found = []
+    for task in pipe.tasks:
+        if path := parse_uri(f"{task}:" if ":" not in task else task).options.get("labels"):
+            with suppress(OSError):
+                at = Path(path).stat()
+                found.append((path, at.st_mtime_ns, at.st_size))
+    return found
