@@ -248,6 +248,10 @@ class Served(msgspec.Struct, frozen=True):
     """role -> network, of the parts that are one"""
     workers: int = 1
     """samples that are best answered at once, each by a task of its own"""
+    ms: float = 0.0
+    """that one sample takes, as raced on this device; 0 where nobody knows"""
+    cpu_ms: float = 0.0
+    """the same of processor time"""
     head: Callable[[str], Net] | None = None
     """opens the head of a role (mlm, nsp) that lies beside the network, once the gate has admitted it"""
 

@@ -52,6 +52,7 @@ def _tell_broker(path: Path, why: str) -> None:
 
 def _run_config(args: argparse.Namespace) -> int:
     from edge_agent import config
+    from edge_agent.agent.need import loads_of, weighed
     from edge_agent.config.kept import keep
 
     stop, look = stop_on_signals(), threading.Event()
@@ -64,6 +65,8 @@ def _run_config(args: argparse.Namespace) -> int:
         for line in agent.lines:
             for why in line.models:
                 note(f"{line.config.name}: {why}")
+        for word in weighed(loads_of(agent.lines, agent.swap.models, find_out=False), agent.swap.models.lane.cores)[0]:
+            note(word)
         keep(Path(args.config), agent.outbox.path)
         agent.on_config = lambda new, at=agent.outbox.path: keep(Path(args.config), at)  # type: ignore[misc]
         _on_hangup(agent.reload)
@@ -117,22 +120,22 @@ def _on_hangup(act: Callable[[], None]) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Say what a config will do, or what is wrong with it; with --connect 1 when something that was tried is not
-    right.
+    """Say what a config will do, or what is wrong with it; 1 when a deadline in it cannot be met or, with --connect,
+    something that was tried is not right.
     """
     from edge_agent import config
 
     args.config = config_of(args)
     loaded = config.load(args.config)
     with config.of(args.config):
-        lines, store = _check(loaded)
+        lines, store, in_time = _check(loaded)
     if args.connect:
-        return _try(loaded, lines, store)
+        return max(_try(loaded, lines, store), int(not in_time))
     untried = ["the login and the rights at the broker"] * bool(loaded.mqtt.url)
     live = [line for line in lines if line.opened.live]
     untried += [f"{'a picture' if line.opened.yields is Frame else 'sound'} of {line.config.name}" for line in live]
     print(f"not tried: {', '.join([*untried, 'a write to the store'])}; --connect tries them")
-    return 0
+    return int(not in_time)
 
 
 def _try(loaded: Config, lines: list[Line], store: Path) -> int:
@@ -164,15 +167,16 @@ def _takes_writes(store: Path) -> tuple[bool, str]:
     return True, f"store: {place}: takes writes"
 
 
-def _check(loaded: Config) -> tuple[list[Line], Path]:
+def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent import config
     from edge_agent.agent.agent import checked_store
     from edge_agent.agent.line import make_line
+    from edge_agent.agent.need import loads_of, weighed
     from edge_agent.link import topics
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
 
-    store, models, lines = checked_store(loaded), Models(), []
+    store, models, lines = checked_store(loaded), Models(threads=loaded.device.threads), []
     broker = Broker(loaded.mqtt) if loaded.mqtt.url is not None else None
     for pipe in loaded.pipeline:
         # a topic can be checked without a connection
@@ -181,6 +185,9 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
         print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(line.config.tasks)) or 'as it is'}")
         for told in filter(None, (line.opened.about(), *line.models, *config.warnings(pipe))):
             print(f"  {redact(told)}")
+    words, in_time = weighed(loads_of(lines, models), models.lane.cores)
+    for word in words:
+        print(word)
     if broker is None:
         print("mqtt: no url, events stay in the store")
     else:
@@ -190,7 +197,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path]:
     for word in config.dotted(loaded):
         print(word)
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
-    return lines, store
+    return lines, store, in_time
 
 
 def demo(args: argparse.Namespace) -> int:

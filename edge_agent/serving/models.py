@@ -116,6 +116,8 @@ class Models:
                 why="; ".join(filter(None, [located.why, runs, admitted.note, *known, *passed_over])),
                 others={role: self._on_lane(other, way, role) for role, other in others.items()},
                 workers=way.workers,
+                ms=way.ms,
+                cpu_ms=way.cpu_ms,
                 head=partial(self._head, located, way, parts),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))

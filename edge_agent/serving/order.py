@@ -30,6 +30,9 @@ class Way(NamedTuple):
     threads: int
     workers: int = 1
     """samples that are answered at once on one net"""
+    ms: float = 0.0
+    """that one of them takes; 0 where nobody knows"""
+    cpu_ms: float = 0.0
 
 
 class Pace(NamedTuple):
@@ -89,14 +92,15 @@ def _as_raced(
 ) -> tuple[list[Way], list[str]]:
     """The ways in the order of a race, and its times."""
     laps = _possible(figures["rows"], rows, cores)
-    ways = [Way(rows[lap["key"]], lap["threads"]) for lap in laps]
+    ways = [Way(rows[lap["key"]], lap["threads"], ms=lap["median_ms"], cpu_ms=lap["cpu_ms"]) for lap in laps]
     told = [f"raced: {', '.join(_told(lap) for lap in _first_of_each(laps))}"]
     if pace.workers > 1:
         share = max(1, cores // pace.workers)
         return [way._replace(workers=pace.workers) for way in ways if way.threads <= share], told
     many = figures.get("abreast")
     if many and pace.workers == 0 and _is_possible(many, rows, cores) and pays(many, pace):
-        ways.insert(0, Way(rows[many["key"]], 1, many["workers"]))
+        each = 1000 * many["workers"] / many["per_second"]
+        ways.insert(0, Way(rows[many["key"]], 1, many["workers"], each, each))
         told.append(f"{many['workers']} at once: {many['per_second']:.1f}/s, not {many['alone_per_second']:.1f}/s")
     return ways, told
 
