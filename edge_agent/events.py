@@ -72,13 +72,15 @@ class TextEvent(Event, frozen=True, kw_only=True, tag="text"):
     embedding: Annotated[list[float] | None, CAPTURED] = None
 
     def says(self) -> object:
-        """The text."""
-        return self.text
+        """The text, and whether it is gone."""
+        return self.text, isinstance(self.read, Read) and self.read.gone
 
     @staticmethod
     def words(body: Mapping[str, Any]) -> str:
-        """Its beginning."""
-        return f'"{body["text"][:80]}"'
+        """Its beginning, and what became of it where it was read in a picture."""
+        read = body.get("read") or {}
+        became = " is gone" if read.get("gone") else f', was "{read["was"][:80]}"' if read.get("was") else ""
+        return f'"{body["text"][:80]}"{became}'
 
 
 class ScoresEvent(Event, frozen=True, kw_only=True, tag="scores"):

@@ -11,8 +11,9 @@ import msgspec
 
 from edge_agent.config import Pipeline
 from edge_agent.events import Event, kind_of
-from edge_agent.types import Finding, Sample
+from edge_agent.types import Finding, Sample, Text
 from edge_agent.walk.event import SampleOrFinding, in_view, to_event
+from edge_agent.walk.lines import InView, text_of, with_text
 from edge_agent.walk.privacy import OPEN, Guard
 
 if TYPE_CHECKING:
@@ -87,9 +88,34 @@ def reporter(how: str) -> Reporter:
     """The report that a config asks for: "every", "changes" or "summary:10s"."""
     if how == "every":
         return lambda found: found or ()
-    if how == "changes":
-        return _changes()
-    return _summary(float(how.removeprefix("summary:").removesuffix("s")))
+    return _lines(_changes() if how == "changes" else _summary(float(how.removeprefix("summary:").removesuffix("s"))))
+
+
+def _lines(others: Reporter) -> Reporter:
+    """Text that is read in pictures when it comes into view, changes and is gone (lines.py); `others`: of the rest."""
+    view = InView()
+
+    def report(found: Iterable[SampleOrFinding] | None) -> Iterator[SampleOrFinding]:
+        if found is None:
+            yield from others(None)
+            return
+        read: dict[tuple[object, ...], list[SampleOrFinding]] = {}
+        rest, texts = list[SampleOrFinding](), list[Text]()
+        for item in found:
+            if (text := text_of(item)) is None:
+                rest.append(item)
+            elif (key := (text.text, text.got)) in read:
+                read[key].append(item)
+            else:
+                read[key] = [item]
+                texts.append(text)
+        yield from others(rest)
+        told, gone = view(texts)
+        for number, now in told.items():
+            yield from (with_text(item, now) for item in read[texts[number].text, texts[number].got])
+        yield from gone
+
+    return report
 
 
 def _following(follow: Follow, inner: Reporter, asked: str | None) -> Reporter:
