@@ -145,6 +145,13 @@ def test_letters_as_high_as_the_picture_are_read_at_a_smaller_size(served: Serve
     assert [text.text for text in texts(served, image)] == ["STOP"]
 
 
+def test_a_single_letter_is_no_picture_of_something_else(served: Served, demo_pictures: Path) -> None:
+    assert [text.text for text in texts(served, page(("P",), size=6.0, margin=60))] == ["P"]
+    for name in ("astronaut.png", "chelsea.png", "coffee.png"):
+        image = np.asarray(cv2.imread(str(demo_pictures / name)), np.uint8)
+        assert not [text for text in texts(served, image) if len(text.text) == 1 and not read_of(text).unsure]
+
+
 def test_the_model_is_refused_where_its_input_is_prepared_wrongly(ocr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(ocr))
     located = catalogue.locate("ocr")
