@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, get_args
 import msgspec
 
 from edge_agent.envelope import KNOWN_TIME, UNREADABLE, Box, Event, is_captured, rfc3339
-from edge_agent.got import CAPTURED, Words
+from edge_agent.got import CAPTURED, Read, Words
 from edge_agent.objects import CrossingEvent, ObjectEvent
 from edge_agent.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
 

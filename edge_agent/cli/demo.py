@@ -90,7 +90,15 @@ SPEECH = Part(
     extra="speech",
     models=("whisper-tiny", "silero-vad"),
 )
-PARTS = (SPEECH,)
+READ = Part(
+    name="sign",
+    source="files:{demo}/read",
+    tasks='["read:ocr"]',
+    module="",
+    extra="",
+    models=("ocr",),
+)
+PARTS = (SPEECH, READ)
 CATCH_UP_S = 10.0
 """seconds that the last events have to come back"""
 
