@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from edge_agent.figures.words import errors
 from edge_agent.got import Read
@@ -147,6 +146,8 @@ def _by_place(lines: Sequence[_Line], seen: Sequence[Text]) -> Iterator[tuple[in
     """Numbers of a line in view and one of the picture that lie in one place, those that overlap the most first."""
     if not lines or not seen:
         return
+    import numpy as np  # an agent that reads no pictures needs none
+
     a = np.array([_read(line.last).box for line in lines], np.float64)[:, None]
     b = np.array([_read(text).box for text in seen], np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
