@@ -73,6 +73,9 @@ def lay_config(place: Place, given: Path | None, group: int, done: Done) -> None
     target = place.at(paths.SERVICE_CONFIG)
     if target.exists():
         done.kept.append(f"{target}: is there, and stays as it is")
+        for path in target.parent.iterdir():
+            if path.is_file() and path.lstat().st_gid == 0:  # as `uninstall` leaves it, and as root writes it
+                _own(path, (path.lstat().st_uid, group))
     elif given is not None:
         base = given.resolve().parent
         for path in {path.resolve() for path in _named(config.load(given))}:

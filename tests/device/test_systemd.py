@@ -1,0 +1,190 @@
+"""The service under systemd itself, booted in a container over a copy of this very system that nothing is written to.
+
+It needs root, systemd-nspawn (apt install systemd-container) and an overlay file system, and skips without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.broker import until
+from tests.conftest import ROOT
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root boots a container"),
+    pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="systemd-nspawn is not here"),
+    pytest.mark.skipif(ROOT.is_relative_to("/tmp"), reason="a program in /tmp cannot be a service"),
+]
+BOOT = """
+mount -t tmpfs tmpfs {folder}/over
+mkdir {folder}/over/upper {folder}/over/work
+mount -t overlay overlay -o lowerdir=/,upperdir={folder}/over/upper,workdir={folder}/over/work {folder}/tree || exit 77
+rm -rf {folder}/tree/etc/machine-id {folder}/tree/etc/edge-agent {folder}/tree/var/lib/edge-agent
+rm -rf {folder}/tree/etc/systemd/system/edge-agent*
+exec systemd-nspawn --register=no --keep-unit -q -D {folder}/tree --private-network --boot systemd.unit=basic.target
+"""
+
+
+class Machine:
+    """A booted system: its own processes, network and files."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("tree", "over"):
+            (folder / name).mkdir()
+        command = ["unshare", "-m", "sh", "-c", BOOT.format(folder=folder)]
+        told = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
+        with (folder / "boot").open("w") as out:
+            self.nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=told)
+        self.init = 0
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.nspawn.poll() is None:
+            children = Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read_text().split()
+            self.init = int(children[0]) if children else 0
+            if self.init and self("systemctl", "is-active", "-q", "basic.target", check=False).returncode == 0:
+                return
+            time.sleep(0.3)
+        self.end()
+        pytest.skip(f"systemd does not boot in a container here: {(folder / 'boot').read_text()[-300:]}")
+
+    def __call__(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        done = subprocess.run([*enter, "env", "-i", path, *command], capture_output=True, text=True)
+        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+        return done
+
+    def journal(self, *more: str) -> str:
+        return self("journalctl", "-t", "edge-agent", "-o", "cat", "--no-pager", *more).stdout
+
+    def shows(self, name: str) -> str:
+        return self("systemctl", "show", "-p", name, "--value", "edge-agent").stdout.strip()
+
+    def end(self) -> None:
+        self.nspawn.terminate()
+        try:
+            self.nspawn.wait(20)
+        except subprocess.TimeoutExpired:
+            self.nspawn.kill()
+            self.nspawn.wait()
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    made = Machine(tmp_path_factory.mktemp("machine"))
+    yield made
+    made.end()
+
+
+AGENT = [sys.executable, "-m", "edge_agent"]
+CONFIG = "/etc/edge-agent/agent.toml"
+
+
+def write(machine: Machine, text: str) -> None:
+    machine("sh", "-c", 'printf %s "$1" > ' + CONFIG, "sh", text)
+
+
+def test_the_service_from_its_installation_to_its_end(machine: Machine) -> None:
+    done = machine(*AGENT, "install")
+    assert "it runs, and has said that it is ready" in done.stdout and "next:" in done.stdout
+    assert machine.shows("User") == "edge-agent" and machine.shows("ActiveState") == "active"
+
+    # the model was tried in its sandbox, inside of the unit's
+    assert "is tried on carried samples" in machine.journal() and "could not" not in machine.journal()
+    machine("sh", "-c", "echo switch the light on >> /var/lib/edge-agent/words.txt")
+    until(lambda: "words: stream is ok" in machine.journal(), "it reads")
+    assert machine.journal("-p", "warning").count("stream is reconnecting") == 1, "with its priority"
+
+    # a reload takes another config, and keeps the process
+    process = machine.shows("MainPID")
+    good = machine("cat", CONFIG).stdout
+    write(machine, good + '[[pipeline]]\nname = "more"\nsource = "lines:/var/lib/edge-agent/more.txt"\n')
+    machine("systemctl", "reload", "edge-agent")
+    until(lambda: "more: begins" in machine.journal(), "another pipeline")
+    write(machine, good + "[what]\n")
+    machine("systemctl", "reload", "edge-agent")
+    until(lambda: "is refused, the one before goes on" in machine.journal("-p", "err"), "a wrong one")
+    assert machine.shows("MainPID") == process
+
+    # models go into the service's home, owned by its user
+    model = str(ROOT / "models" / "edge-yolo")
+    added = machine(*AGENT, "models", "add", model, "--name", "mine")
+    assert "into /var/lib/edge-agent, the service's" in added.stderr
+    owners = machine("sh", "-c", "find /var/lib/edge-agent ! -user edge-agent ! -type l ! -name words.txt").stdout
+    assert owners == "", owners
+
+    # at the start a wrong config ends it, for good
+    machine("systemctl", "restart", "edge-agent", check=False)
+    until(lambda: machine.shows("ActiveState") == "failed", "it is not tried again")
+    assert machine.shows("ExecMainStatus") == "2"
+    write(machine, good)
+
+    # what holds on this device comes from the config
+    write(machine, good + '[[pipeline]]\nname = "x"\nsource = "lines:/var/lib/edge-agent/x"\n')
+    limited = machine("cat", CONFIG).stdout.replace("# memory_mb = 400", "memory_mb = 500")
+    write(machine, limited.replace("# cpu_percent", "cpu_percent"))
+    again = machine(*AGENT, "install")
+    assert "kept " + CONFIG in again.stdout
+    assert (machine.shows("MemoryMax"), machine.shows("CPUQuotaPerSecUSec")) == (str(500 << 20), "1.500000s")
+    once = machine(*AGENT, "install")
+    assert "it runs already, and nothing changed" in once.stdout
+
+    began = time.monotonic()
+    machine("systemctl", "stop", "edge-agent")
+    print(f"stopped within {time.monotonic() - began:.1f} s")
+    assert machine.shows("Result") == "success", machine.journal()
+
+    gone = machine(*AGENT, "uninstall")
+    assert "kept /var/lib/edge-agent" in gone.stdout
+    left = machine("sh", "-c", "ls /etc/systemd/system | grep edge-agent; id edge-agent", check=False)
+    assert left.stdout == "" and left.returncode != 0
+    assert machine("sh", "-c", "find /var/lib/edge-agent /etc/edge-agent ! -user root").stdout == ""
+
+
+def test_a_version_that_does_not_start_is_taken_back(machine: Machine) -> None:
+    """Two environments beside each other, as deploy/install.sh lays them; the second cannot run."""
+    packages = next(path for path in map(Path, sys.path) if path.name == "site-packages")
+    machine("sh", "-c", "mkdir -p /opt/agent && touch /opt/agent/.edge-agent-versions")
+    for name in ("1", "2"):
+        machine(f"{sys.base_prefix}/bin/python3", "-m", "venv", "--without-pip", f"/opt/agent/{name}")
+        line = f"printf '{packages}\\n{ROOT}\\n' > $(echo /opt/agent/{name}/lib/*/site-packages)/x.pth"
+        machine("sh", "-c", line)
+    machine("/opt/agent/1/bin/python", "-I", "-m", "edge_agent", "install")
+    assert machine("readlink", "/opt/agent/current").stdout == "1\n" and machine.shows("ActiveState") == "active"
+    broken = "import sys; 'run' in sys.argv and sys.exit('this version is broken')"
+    machine("sh", "-c", 'echo "$1" >> $(echo /opt/agent/2/lib/*/site-packages)/x.pth', "sh", broken)
+    failed = machine("/opt/agent/2/bin/python", "-I", "-m", "edge_agent", "install", check=False)
+    assert failed.returncode == 1 and "this version is broken; what was there before runs again" in failed.stderr
+    assert machine("readlink", "/opt/agent/current").stdout == "1\n" and machine.shows("ActiveState") == "active"
+    machine("/opt/agent/1/bin/python", "-I", "-m", "edge_agent", "uninstall")
+    assert machine("ls", "/opt/agent", check=False).returncode != 0
+
+
+def test_what_hangs_is_started_anew_by_the_watchdog(machine: Machine) -> None:
+    machine(*AGENT, "install")
+    folder = "/etc/systemd/system/edge-agent.service.d"
+    machine(
+        "sh", "-c", f"printf '[Service]\\nWatchdogSec=4\\nEnvironment=PYTHONPATH=/opt/strange\\n' > {folder}/test.conf"
+    )
+    unit = "/etc/systemd/system/edge-agent.service"
+    machine("sh", "-c", f"sed -i 's/ -I -m / -m /' {unit}; mkdir -p /opt/strange/strange")
+    source = (
+        "import time\nfrom edge_agent.sources import Opened\nfrom edge_agent.types import StreamState, Text\n"
+        "def source(uri, here):\n    def run(stop):\n        yield StreamState('ok')\n        time.sleep(1000)\n"
+        "    return Opened(run=run, yields=Text, live=False)\n"
+    )
+    machine("sh", "-c", 'printf %s "$1" > /opt/strange/strange/it.py', "sh", source)
+    write(machine, '[[pipeline]]\nname = "p"\nsource = "strange.it:source:x"\n')
+    machine("systemctl", "daemon-reload")
+    machine("systemctl", "restart", "edge-agent")
+    until(lambda: int(machine.shows("NRestarts")) >= 1, "it is started anew", 60)
+    assert "pipeline p hangs: its source has not come back from a call" in machine.journal()
+    machine("systemctl", "stop", "edge-agent")
