@@ -162,6 +162,8 @@ class Detections(msgspec.Struct, frozen=True):
     """class id -> name"""
     sure: float = 0.0
     """score from which on a box counts by itself; fainter ones are there for a tracker alone"""
+    looked: bool = True
+    """false: nothing has moved since the frame that these were found in, so nobody looked"""
 
     def __post_init__(self) -> None:
         n = len(self.score)

@@ -16,14 +16,17 @@ from edge_agent.families.candidates import Candidates, HeadLayout
 from edge_agent.families.family import Family
 from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
+from edge_agent.objects import clock_of
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
+from edge_agent.tasks.detect.motion import Gate
 from edge_agent.types import Detections, Finding, Frame, Ints, Net, Pixels, Task
-from edge_agent.uri import Uri, option
+from edge_agent.uri import Uri, number, option
 
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
 """of a plural, and of its singular"""
-OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300", "low": "1"}
-"""score and iou default to the manifest's, classes to all; low: fainter boxes from this score on, for `track`"""
+OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300", "low": "1", "motion": "off"}
+"""score and iou default to the manifest's, classes to all; low: fainter boxes from this score on, for `track`; motion:
+seconds at most between two looks while nothing moves"""
 
 
 class Detector(msgspec.Struct):
@@ -84,6 +87,34 @@ class Detector(msgspec.Struct):
         return Detections(xyxy, score[order], self.ids[label[order]], self.names, self.score)
 
 
+class Watched(msgspec.Struct):
+    """A detector that looks only where something has moved, and now and then. One camera, one thread."""
+
+    detector: Detector
+    gate: Gate
+    last: Detections | None = None
+    takes: tuple[type, ...] = (Frame,)
+
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that its boxes may have."""
+        return self.detector.gives_names
+
+    def __call__(self, item: Frame) -> Iterator[Finding]:
+        """As of the detector. While nothing moves, what was found last is still there."""
+        started = time.perf_counter()
+        look = self.gate(item.image, clock_of(item))
+        spent = {"motion": (time.perf_counter() - started) * 1e3}
+        if not look and self.last is not None:
+            yield Finding(item, self.last, self.detector.model.ref, {"decode": item.decode_ms, **spent})
+            return
+        self.last = None
+        for found in self.detector(item):
+            assert isinstance(found.what, Detections)
+            self.last = msgspec.structs.replace(found.what, looked=False)
+            yield msgspec.structs.replace(found, spent_ms={**spent, **found.spent_ms})
+
+
 def detect(uri: Uri, model: Served, home: Path) -> Task:
     """Make the task. ConfigError for its options, ManifestError or RefusedError for a model that cannot detect."""
     manifest = model.manifest
@@ -106,7 +137,7 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         raise type(error)(f"{manifest.name}: {error}") from None
     ids = np.array(manifest.class_ids or range(len(labels)), np.int32)
     score = _number(uri, "score", manifest.score, 1)
-    return Detector(
+    detector = Detector(
         model=model,
         family=family,
         head=HeadLayout(model.input.width, model.input.height, len(ids)),
@@ -119,6 +150,8 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         wanted=_wanted(uri, labels),
         names=manifest.names(),
     )
+    seconds = number(uri, OPTIONS, "motion", 0.1, 3600)
+    return Watched(detector, Gate(seconds)) if seconds else detector
 
 
 def _one_input(name: str, net: Net) -> None:

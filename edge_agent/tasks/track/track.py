@@ -36,7 +36,7 @@ class Track(msgspec.Struct):
             raise ModelError(f"track takes boxes in pictures, not {type(what).__name__} of {frame.words}")
         if self.tracker is None:
             self.tracker = Tracker(self.rules, what.names)
-        seen = self.tracker(clock_of(frame), what.xyxy, what.score, what.label, what.sure)
+        seen = self.tracker(clock_of(frame), what.xyxy, what.score, what.label, what.sure, what.looked)
         order = np.argsort(seen.box)
         box = seen.box[order]
         found = Tracked(

@@ -104,17 +104,22 @@ class Tracker:
     def __init__(self, rules: Rules, names: Mapping[int, str]) -> None:
         self.rules, self._names = rules, names
         self._rows = np.zeros((0, COLUMNS))
-        self._clock, self._made = -np.inf, 0
+        self._clock = self._looked = -np.inf
+        """of the last frame, and of the last one that was looked at"""
+        self._made = 0
         self._kinds = _kinds(names)
 
-    def __call__(self, clock: float, xyxy: Floats, score: Floats, label: Ints, sure: float) -> Seen:
+    def __call__(
+        self, clock: float, xyxy: Floats, score: Floats, label: Ints, sure: float, looked: bool = True
+    ) -> Seen:
         """The boxes of the next frame, (n, 4), (n,), (n,), best score first, at `clock` (seconds); `sure`: the score
-        from which on a box can begin an object. A clock that goes back is another film: all is forgotten.
+        from which on a box can begin an object; `looked`: false where the boxes are the last ones again, as nothing
+        has moved since. A clock that goes back is another film: all is forgotten.
         """
         xyxy, score, label = xyxy[:MOST_BOXES], score[:MOST_BOXES], label[:MOST_BOXES]
         z = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]], 1).astype(np.float64)
-        self._forget(clock)
-        self._predict(clock)
+        self._forget(clock, looked)
+        self._predict(clock, looked)
         owner, new = self._owners(z, score, label, sure)
         rows = self._rows
         if len(owner[0]):
@@ -133,22 +138,32 @@ class Tracker:
             rows[believed, ID].astype(np.int64),
         )
 
-    def _forget(self, clock: float) -> None:
-        """Those that have not been seen for too long."""
+    def _forget(self, clock: float, looked: bool) -> None:
+        """Those that have not been seen for too long. The time between two looks while nothing moved counts for a part
+        of it: what moved before is gone once three looks in a row have missed it.
+        """
         rows = self._rows
         if clock < self._clock:
             rows = rows[:0]
+            self._looked = -np.inf
+        unwatched = self._clock - self._looked if np.isfinite(self._looked) else 0.0
+        self._looked = clock if looked else self._looked
         stood = rows[:, SEEN] - rows[:, MOVED]
         rest = np.where(stood >= STILL_S, np.clip(stood, self.rules.remember, RESTS_S), self.rules.remember)
         # a young one is given the next frame, however late it comes
         limit = np.where(rows[:, BELIEVED] > 0, rest, max(YOUNG_S, clock - self._clock + 1e-6))
-        self._rows = rows[clock - rows[:, SEEN] <= limit]
+        if looked:
+            rows[stood < STILL_S, SEEN] += max(0.0, unwatched - self.rules.remember / 3)
+            rows = rows[clock - rows[:, SEEN] <= limit]
+        self._rows = rows
 
-    def _predict(self, clock: float) -> None:
-        """Where they are now."""
+    def _predict(self, clock: float, looked: bool) -> None:
+        """Where they are now; where nobody looked, they are where they were."""
         rows, dt = self._rows, clock - self._clock
         self._clock = clock
-        if not len(rows) or dt <= 0:
+        if not looked:
+            rows[:, V] = 0
+        if not len(rows) or dt <= 0 or not looked:
             return
         rows[rows[:, SEEN] < clock - dt, V.start + 2 : V.stop] *= np.exp(-dt / SETTLE_S)
         # what stands is where it was; its speed is the detector's noise
