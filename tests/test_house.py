@@ -47,6 +47,7 @@ ENTRY = {
     "cryptography": {"link/signing.py"},
     "paho": {"link/wire.py"},
     "sounddevice": {"sources/microphone.py"},
+    "pymicro_wakeword": {"tasks/wake/wake.py"},
     "serial": {"sources/serial.py"},
     "torch": {"workshop/train", "workshop/prune"},
     "onnx": {"workshop"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.errors import FetchError, ManifestError, ModelError, RefusedError
 from edge_agent.manifest import File, Manifest, load
 from edge_agent.paths import carried, home
-from edge_agent.registry import store
+from edge_agent.registry import licences, store
 from edge_agent.registry.files import Located, Looked, Say, file_path, is_model, look, manifest_in, quiet, serves, state
 from edge_agent.toml import NAME
 
@@ -123,6 +124,8 @@ def _best(alias: str, pull_it: bool, say: Say | None) -> Located:
 def _bare(path: Path, read: ReadFile) -> Located:
     """A manifest for a file that has none, with the reasons as `why`. RefusedError for what cannot be run."""
     format = SUFFIXES[path.suffix.lower()]
+    with contextlib.suppress(OSError):
+        licences.check(str(path), store.digest(path))
     seen = read(path)
     if seen.refusal:
         raise RefusedError(seen.refusal)

@@ -12,7 +12,7 @@ import msgspec
 from edge_agent.errors import FetchError, ManifestError
 from edge_agent.manifest import File, Manifest, load
 from edge_agent.paths import carried, home
-from edge_agent.registry import store
+from edge_agent.registry import licences, store
 
 Say = Callable[[int, int], None]
 
@@ -59,8 +59,9 @@ def manifest_in(folder: Path) -> Manifest:
 def file_path(located: Located, row: File, *, pull: bool = False, say: Say | None = None) -> Path:
     """Path of one file of a model, its hash computed now. `pull` fetches what is missing or wrong.
 
-    Raises FetchError: which file, both hashes shortened, and what to do.
+    Raises FetchError: which file, both hashes shortened, and what to do; RefusedError for terms that nobody may meet.
     """
+    licences.check(f"{located.manifest.name}: {row.name}", row.sha256)
     path, condition, problem = look(located, row)
     if condition == "right":
         return path

@@ -249,6 +249,13 @@ TASKS = {
         show="edge_agent.tasks.read.show:show",
         meant=("ocr", "text", "reader"),
     ),
+    "wake": TaskRow(
+        make="edge_agent.tasks.wake.wake:wake",
+        takes=Audio,
+        gives=Audio,
+        alone=False,
+        meant=("wakeword", "hotword", "keyword"),
+    ),
     "crop": TaskRow(
         make="edge_agent.tasks.crop.crop:crop",
         takes=Detections,

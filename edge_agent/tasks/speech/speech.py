@@ -22,7 +22,7 @@ from edge_agent.uri import Uri, number
 
 OPTIONS = {
     "score": "",
-    "gate": "3",
+    "gate": "6",
     "before": "0.3",
     "after": "0.3",
     "pause": "0.6",

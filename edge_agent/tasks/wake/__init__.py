@@ -1,0 +1,1 @@
+"""Sound passes once a wake word was heard."""
