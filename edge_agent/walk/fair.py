@@ -3,8 +3,9 @@
 Each pipeline has a `share`, a weight. What its runs took, in seconds of a core, is counted, and divided by its share
 (weighted fair queueing; start-time tags as in Goyal, Vin and Cheng 1996). Among those that wait, only those go next
 that are not more than AHEAD in front of the one that was served least: of them the one with the highest priority,
-then the one whose deadline is the earliest, then whoever came first. So priority and deadline decide within a share,
-and nobody starves: whoever waits is passed by each other pipeline for AHEAD times its share and one run at most.
+then the one whose deadline is the earliest, then the one that was served least. So priority and deadline decide within
+a share, and nobody starves: whoever waits is passed by each other pipeline for AHEAD times its share and one run, at
+most.
 
 A run cannot be stopped, so what is known of its length counts when it is begun: runs of LONG_S and more together leave
 a core to the others where there are two, as long as anybody asks for short ones.
@@ -58,7 +59,7 @@ class Turn:
     cores: int
     """that it keeps busy"""
     seconds: float
-    """that it is expected to take; 0 where nobody knows"""
+    """for which it is expected to keep them busy; 0 where nobody knows"""
     due: float
     """when its sample is late"""
     number: int
@@ -73,6 +74,11 @@ class Turn:
     def long(self) -> bool:
         """Whether it is expected to take LONG_S or more."""
         return self.seconds >= LONG_S
+
+
+def _rank(turn: Turn) -> tuple[float, ...]:
+    """Of those that are level the least one goes first."""
+    return -turn.client.priority, turn.due, turn.client.spent, turn.number
 
 
 @dataclass(slots=True)
@@ -121,7 +127,7 @@ class Queue:
         some = [turn for turn in self.waiting if self._may(turn, now)]
         least = min((turn.client.spent for turn in some), default=0.0)
         within = [turn for turn in some if turn.client.spent <= least + AHEAD]
-        first = min(within, key=lambda turn: (-turn.client.priority, turn.due, turn.number), default=None)
+        first = min(within, key=_rank, default=None)
         if first is None or not self._fits(first):
             return None
         self.waiting.remove(first)
@@ -131,15 +137,14 @@ class Queue:
         first.client.spent += first.seconds * first.cores / first.client.share
         return first
 
-    def end(self, turn: Turn, now: float) -> float:
-        """It is done: the seconds that it took."""
+    def end(self, turn: Turn, now: float, took: float) -> None:
+        """It is done, and kept each of its cores busy for `took` seconds."""
         self.running.remove(turn)
-        client, took = turn.client, now - turn.began
+        client = turn.client
         client.turns -= 1
         client.left = now
         client.used += took * turn.cores
         client.spent += (took - turn.seconds) * turn.cores / client.share
-        return took
 
     def _may(self, turn: Turn, now: float) -> bool:
         """Whether it is among those of which one is next: not where its sample is given up, nor a long run that would

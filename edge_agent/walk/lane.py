@@ -20,6 +20,8 @@ ANYBODY = Client()
 """for whom a run is that no pipeline asked for"""
 LATELY = 0.3
 """weight of the last run among those of its kind that tell how long the next one takes"""
+OWN = 0.05
+"""share of a run that its thread works at least, unless the engine works on threads of its own"""
 
 
 class _AtWork(threading.local):
@@ -41,6 +43,13 @@ def work_for(client: Client, mono: float) -> Iterator[None]:
         yield
     finally:
         _at_work.client, _at_work.mono = before
+
+
+def _busy(wall: float, used: float) -> float:
+    """Seconds for which a run kept its cores busy: those of processor time of the thread that ran it, which counts
+    right where others want the cores, too; where an engine works on threads of its own, all that time.
+    """
+    return used if used > OWN * wall else wall
 
 
 class Lane:
@@ -66,11 +75,14 @@ class Lane:
         """
         with self._lock:
             mine = self._wait(threads, kind)
+        began, used = time.monotonic(), time.thread_time()
         try:
             yield
         finally:
             with self._lock:
-                took = self.queue.end(mine, time.monotonic())
+                now = time.monotonic()
+                took = _busy(now - began, time.thread_time() - used)
+                self.queue.end(mine, now, took)
                 if kind:
                     before = self._takes.get(kind, took)
                     self._takes[kind] = before + LATELY * (took - before)

@@ -48,7 +48,7 @@ class Box:
         while self._events and self._events[0][0] < end:
             self.now, _, what = heapq.heappop(self._events)
             if isinstance(what, Turn):
-                self.queue.end(what, self.now)
+                self.queue.end(what, self.now, self.now - what.began)
                 work, asked = self._of.pop(what.number)
                 self._at(max(self.now, asked + work.every), work)
             else:
@@ -123,11 +123,11 @@ def test_among_equals_the_earliest_deadline_goes_first() -> None:
     busy = queue.ask(Client(), 1, 0.01, 9.0, 0.0)
     assert queue.next(0.0) is busy
     late, soon, never = (queue.ask(Client(), 1, 0.01, due, 0.0) for due in (3.0, 1.0, float("inf")))
-    queue.end(busy, 0.01)
+    queue.end(busy, 0.01, 0.01)
     order = []
     while turn := queue.next(0.01):
         order.append(turn)
-        queue.end(turn, 0.01)
+        queue.end(turn, 0.01, 0.01)
     assert order == [soon, late, never]
 
 
@@ -192,9 +192,9 @@ def test_order_of_those_who_are_level_is_priority_then_deadline_then_coming(want
     busy = queue.ask(Client(), 1, 0.0, 0.0, 0.0)
     assert queue.next(0.0) is busy
     turns = [queue.ask(Client(priority), 1, 0.0, due, 0.0) for priority, due in wanted]
-    queue.end(busy, 0.0)
+    queue.end(busy, 0.0, 0.0)
     order = []
     while turn := queue.next(0.0):
         order.append(turns.index(turn))
-        queue.end(turn, 0.0)
+        queue.end(turn, 0.0, 0.0)
     assert order == sorted(range(len(wanted)), key=lambda at: (-wanted[at][0], wanted[at][1], at))

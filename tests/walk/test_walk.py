@@ -234,14 +234,19 @@ def test_a_live_sample_without_a_deadline_waits_for_its_turn() -> None:
 
 
 def test_a_kind_of_run_that_was_long_is_known_to_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [10.0]
-    monkeypatch.setattr("edge_agent.walk.lane.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    """By the processor time of its thread; by the clock, where that does nothing, as the engine has threads."""
+    wall, cpu = [10.0], [5.0]
+    lane_time = SimpleNamespace(monotonic=lambda: wall[0], thread_time=lambda: cpu[0])
+    monkeypatch.setattr("edge_agent.walk.lane.time", lane_time)
     lane, seen = Lane(cores=2), []
-    for took in (0.8, 0.8, 0.01):
-        with lane.turn(1, "speech"):
-            seen.append(lane.queue.running[0].long)
-            clock[0] += took
-    assert seen == [False, True, True]
+    for kind, took, used in [("engine", 0.8, 0.001)] * 2 + [("own", 0.8, 0.05)] * 2 + [("slow", 2.0, 0.8)] * 2:
+        with lane.turn(1, kind):
+            seen.append((kind, lane.queue.running[0].long))
+            wall[0] += took
+            cpu[0] += used
+    assert seen == [
+        (kind, long) for kind, known in (("engine", 1), ("own", 0), ("slow", 1)) for long in (False, bool(known))
+    ]
 
 
 # ── pipeline ─────────────────────────────────────────────────────────────────────────────────────────────
