@@ -141,16 +141,18 @@ class Models:
                 if row.role in parts and way.row.format in WITH_PARTS
             }
             net = open_net(admitted.path, way.row.format, way.threads, way.row.sha256, beside)
+            net = self._on_lane(net, way)
             if not self.once:
+                # by a turn of its own, so that the lane knows how long one takes
                 warm(net, input_of(manifest, way.row))
-        return self._on_lane(net, way)
+        return net
 
     def _on_lane(self, net: Net, way: Way, role: str = "") -> Net:
         """The network, each run of which takes its turn."""
         run, kind = net.run, way.row.sha256 + role
 
         def turn(tensors: Tensors) -> dict[str, Any]:
-            with self.lane.turn(way.threads, f"{kind} {' '.join(tensors)}"):
+            with self.lane.turn(way.threads, f"{kind} {' '.join(sorted(tensors))}"):
                 return run(tensors)
 
         return msgspec.structs.replace(net, run=turn)

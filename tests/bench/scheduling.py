@@ -241,10 +241,8 @@ class Job:
 
     def __init__(self, lane: Turns) -> None:
         self.models = Models(threads=CORES, lane=lane, soon=True)  # type: ignore[arg-type]
-        image, said = (
-            read_picture(paths.carried("deploy", "demo", "coffee.png")).image,
-            "turn the light on in the kitchen",
-        )
+        image = read_picture(paths.carried("deploy", "demo", "coffee.png")).image
+        said = "turn the light on in the kitchen"
         self.frame = lambda: Frame(image, time.time(), time.monotonic())
         self.text = lambda: Text(said, time.time(), time.monotonic())
         self.detect, self.embed = self._task("detect:edge-yolo"), self._task("embed:edge-bert")
@@ -253,7 +251,9 @@ class Job:
         try:
             self.speech: Task = self._task("transcribe:whisper-tiny")
         except EdgeAgentError:
-            self.speech = Speech(lane)
+            speech = Speech(lane)
+            list(speech(Audio(sound, 0.0, 0.0)))  # as a model is warmed
+            self.speech = speech
 
     def _task(self, text: str) -> Task:
         return make_task(parse_uri(text), self.models.serve, paths.home())
