@@ -173,7 +173,7 @@ def _beside(note: Callable[[str], None], microphone: bool, **places: object) -> 
         if lacks:
             note(f"without {part.name}: {lacks}")
             continue
-        source = "microphone:default" if microphone and part is SPEECH else part.source
+        source = "microphone:" if microphone and part is SPEECH else part.source
         tables += replace(part, source=source).config(**places)
     return tables
 

@@ -37,7 +37,7 @@ def test_what_is_missing_is_said_in_a_line_to_type(tmp_path: Path, monkeypatch: 
 def test_the_microphone_takes_the_place_of_the_sentences(whisper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(whisper))
     (speech,) = parse(demo._beside(print, True, **PLACES)).pipeline
-    assert speech.source == "microphone:default" and speech.tasks[0] == "transcribe:whisper-tiny"
+    assert speech.source == "microphone:" and speech.tasks[0] == "transcribe:whisper-tiny"
 
 
 def test_the_carried_sentences_become_events(whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
