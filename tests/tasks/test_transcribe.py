@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from edge_agent.backends import open_net
 from edge_agent.errors import ConfigError, FetchError, InputError, LateError, ManifestError, RefusedError
 from edge_agent.figures.words import errors, plain
 from edge_agent.manifest import Served
@@ -20,8 +23,9 @@ from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
 from edge_agent.tasks.transcribe import mel, vocabulary
 from edge_agent.tasks.transcribe.compare import compare
+from edge_agent.tasks.transcribe.transcribe import ENGINES
 from edge_agent.tasks.transcribe.whisper import WHOLE, Whisper
-from edge_agent.types import Audio, Floats, Heard, Task, Text
+from edge_agent.types import Audio, Floats, Heard, Task, Tensors, Text
 from edge_agent.uri import parse_uri
 from tests.conftest import ROOT
 from tests.speech import samples_of
@@ -35,6 +39,10 @@ REFERENCE = [
     [-0.67474, -0.64806, -0.31993, -0.68799, -0.68799, -0.62686, -0.68799],
 ]
 """what FeatureExtractor of faster-whisper 1.2.1 gives for light.wav with silence behind it up to 10 s"""
+
+
+def served_words(model: Served) -> vocabulary.Vocabulary:
+    return vocabulary.read(model.parts["vocab"])
 
 
 def audio(samples: Floats, ago: float = 0.0) -> Audio:
@@ -161,6 +169,18 @@ def test_what_repeats_in_a_short_window_is_heard_in_the_whole_one(served: Served
     assert plain(words(task_of(served), audio(samples))[0].text) == ["yes"]
 
 
+def test_what_repeats_in_the_whole_window_too_is_counted_as_not_made_out(served: Served) -> None:
+    said = {"score": np.array([-0.1], np.float32), "silence": np.array([0.1], np.float32)}
+    (token,) = [at for at in range(50_256) if served_words(served).tokens[at] == "Ġyes"]
+
+    def run(tensors: Tensors) -> dict[str, Any]:
+        return served.net.run(tensors) if "features" in tensors else {**said, "tokens": np.full(60, token, np.int32)}
+
+    lost = msgspec.structs.replace(served, net=msgspec.structs.replace(served.net, run=run))
+    with pytest.raises(InputError, match=r"says the same over and over of 2\.1 s of sound, so nothing is told of it"):
+        list(task_of(lost)(sound("light.wav")))
+
+
 def test_a_run_takes_two_turns(served: Served) -> None:
     # between them others may have the processor
     fed = []
@@ -255,6 +275,22 @@ def test_a_broken_model_is_refused_in_one_line(
     with pytest.raises(RefusedError, match=r"whisper-tiny: model\.bin is refused: ") as refused:
         Models().serve(str(tmp_path))
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_missing_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in ENGINES.values():
+        assert f'\n{row.extra} = ["{row.needs}>=' in (ROOT / "pyproject.toml").read_text()
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    monkeypatch.delitem(sys.modules, "edge_agent.tasks.transcribe.sphinx", raising=False)
+    with pytest.raises(
+        ConfigError, match=r'pocketsphinx is missing \(.*\); pip install "edge-agent-runtime\[sphinx\]"'
+    ):
+        make_task(parse_uri("transcribe:pocketsphinx"), lambda name: pytest.fail(name), Path())
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(
+        RefusedError, match=r'CTranslate2 is missing \(.*\); pip install "edge-agent-runtime\[speech\]"'
+    ):
+        open_net(LIGHT, "ctranslate2")
 
 
 # ── pocketsphinx ─────────────────────────────────────────────────────────────────────────────────────────

@@ -45,7 +45,7 @@ class EngineRow(msgspec.Struct, frozen=True):
 
 ENGINES: dict[str, EngineRow] = {
     "whisper": EngineRow("edge_agent.tasks.transcribe.whisper:whisper", "ctranslate2", "speech"),
-    "pocketsphinx": EngineRow("edge_agent.tasks.transcribe.sphinx:sphinx", "pocketsphinx", "speech"),
+    "pocketsphinx": EngineRow("edge_agent.tasks.transcribe.sphinx:sphinx", "pocketsphinx", "sphinx"),
 }
 """family of a model, or name of an engine that brings its own -> how it is loaded"""
 

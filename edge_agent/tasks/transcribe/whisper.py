@@ -53,7 +53,7 @@ class Whisper:
     """say when each word is said"""
 
     def __call__(self, samples: Floats) -> Said | None:
-        """What is said in up to 30 s at 16 kHz; None for nothing. InputError for what is longer."""
+        """What is said in up to 30 s at 16 kHz; None for nothing. InputError for what is longer, or not made out."""
         frames = math.ceil(len(samples) / HOP)
         if frames > WHOLE:
             raise InputError(
@@ -65,6 +65,9 @@ class Whisper:
             said = self._say(samples, WHOLE)
         if said.nothing:
             return None
+        if said.repeats:
+            long = f"{len(samples) / RATE:.1f} s of sound"
+            raise InputError(f"{self.model.ref.name}: says the same over and over of {long}, so nothing is told of it")
         times = self._times(said, frames) if self.timed else msgspec.UNSET
         return Said(said.text, math.exp(min(0.0, said.score)), "en", times)
 
@@ -126,7 +129,7 @@ class _Answer:
     @property
     def nothing(self) -> bool:
         """Whether there is nothing to be told of it."""
-        return self.silent or self.repeats or not any(map(str.isalnum, self.text))
+        return self.silent or not any(map(str.isalnum, self.text))
 
 
 def whisper(uri: Uri, model: Served) -> Engine:
