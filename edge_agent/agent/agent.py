@@ -19,6 +19,7 @@ import msgspec
 from edge_agent.agent.begun import declare_begun
 from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
+from edge_agent.agent.requests import Requests
 from edge_agent.agent.state import State
 from edge_agent.agent.swap import LOOK_S, Swap
 from edge_agent.agent.watchdog import Watchdog
@@ -86,11 +87,12 @@ class Agent:
             self.lines = self.work.all
             self.state = State(self.lines, self.outbox, self.link, config.limits)
             self.swap = Swap(self._models, self.lines, look or threading.Event(), self._changed.set)
+            self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
             self.commands = self._make_commands(self.link, store) if self.link else None
         except BaseException:
             self.outbox.close()
             raise
-        self._looks = [self.swap.switched, self._reload, *([self.swap.improve] if race else [])]
+        self._looks = [self.swap.switched, self._reload, self.requests.work, *([self.swap.improve] if race else [])]
         self._looking: list[threading.Thread] = []
 
     def _make_link(self, store: Path) -> Link:
@@ -114,7 +116,7 @@ class Agent:
             "gaps": lambda: {"lost": self.outbox.counts.dropped, "gaps": msgspec.to_builtins(list(self.outbox.gaps))},
             "swap": swap,
         }
-        return Commands(link, store, verbs, self._changed.set)
+        return Commands(link, store, verbs, self._changed.set, {"understand": self.requests.ask})
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, or until every source has ended and what it brought is acknowledged, or until

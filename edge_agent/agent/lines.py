@@ -20,6 +20,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.events import Event
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.sources import Subscribe
+from edge_agent.tasks.text import captured
 from edge_agent.uri import parse_uri
 from edge_agent.walk.pipeline import Terms, run, run_abreast
 from edge_agent.walk.privacy import Guard, Hider
@@ -92,6 +93,8 @@ class Lines:
 
         def put(event: Event, kind: str, mark: int | None) -> None:
             self.on_event(self.outbox.put(event, kind, mark))
+            if text := getattr(event, "text", ""):
+                captured.note(text, event.pipeline)
 
         link, name = self.link, line.config.name
         saving = (lambda: link.budget.saving) if link else (lambda: False)

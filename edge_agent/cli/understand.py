@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.models import models_of
 from edge_agent.cli.say import note, one_line, print_json
-from edge_agent.errors import InputError, UsageError, nearest
+from edge_agent.errors import InputError, ManifestError, UsageError, nearest
 
 if TYPE_CHECKING:
     from edge_agent.types import Task
@@ -87,6 +87,7 @@ def _told(args: argparse.Namespace, task: Task, show: Any, texts: Iterable[str])
 def _task_of(args: argparse.Namespace, purpose: str) -> str:
     """The task that is meant, for a model that is for `purpose`. UsageError for one that the model cannot do."""
     from edge_agent.tasks import MEANT, PLAIN, TASKS
+    from edge_agent.types import Text
 
     if args.embed and args.task not in (None, "embed"):
         raise UsageError(f"--embed is --task embed, and --task {args.task} another one; leave one of them out")
@@ -99,6 +100,8 @@ def _task_of(args: argparse.Namespace, purpose: str) -> str:
     row = TASKS.get(name)
     if row is None:
         raise UsageError(f"--task {name}: no such task{nearest(name, TASKS, MEANT)}")
+    if row.takes not in (None, Text):
+        raise ManifestError(f"{args.model}: no text encoder (its task is {purpose}); name one, e.g. encoder")
     if purpose not in (row.purpose, *row.on):
         able = ", ".join(key for key, one in TASKS.items() if purpose in (one.purpose, *one.on))
         raise UsageError(f"--task {name}: not for {args.model}, whose task is {purpose}; it can {able}")

@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 
 from edge_agent.config.broker import parse_broker
-from edge_agent.config.sections import CLASSES, EVENT_KINDS, RESERVED, Config, Mqtt, Pipeline, Privacy, level, tracks
+from edge_agent.config.sections import (
+    CLASSES,
+    EVENT_KINDS,
+    RESERVED,
+    Config,
+    Mqtt,
+    Pipeline,
+    Privacy,
+    Understand,
+    level,
+    tracks,
+)
 from edge_agent.config.zones import checked_zones
 from edge_agent.errors import ConfigError, nearest
 from edge_agent.personal import FINDERS
@@ -34,6 +45,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         _check_classes(f"pipeline[{at}]", pipe)
         _check_uris(f"pipeline[{at}]", pipe)
     _check_patterns(config.privacy)
+    understand = _understand(config, base)
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     mqtt = checked_mqtt(config.mqtt, base)
@@ -44,7 +56,21 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         for pipe in config.pipeline
     ]
     zones = checked_zones(config.zone, [pipe.name for pipe in pipes], [pipe.name for pipe in pipes if tracks(pipe)])
-    return msgspec.structs.replace(config, device=device, mqtt=mqtt, store=store, pipeline=pipes, zone=zones)
+    made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
+    return msgspec.structs.replace(config, **made)
+
+
+def _understand(config: Config, base: Path) -> Understand | None:
+    """``[understand]`` with absolute paths. ConfigError where a task looks in what nobody remembers."""
+    given = config.understand
+    tasks = [task for pipe in config.pipeline for task in pipe.tasks]
+    if not (given and given.captured) and any("context=captured" in task for task in tasks):
+        raise ConfigError("context=captured: nothing is remembered; write captured = 200 under [understand]")
+    if given is None:
+        return None
+    paths = {key: getattr(given, key) for key in ("documents", "labels")}
+    made = {key: _path(f"understand.{key}", path, base) for key, path in paths.items() if path}
+    return msgspec.structs.replace(given, **made)
 
 
 def _host() -> str:
@@ -156,11 +182,12 @@ def _based(source: str, base: Path) -> str:
 
 
 def _task_based(task: str, base: Path) -> str:
-    """A task with its labels file, and its model where that is a path and no name, made absolute."""
+    """A task with its labels file or documents, and its model where that is a path and no name, made absolute."""
     uri = parse_uri(task if ":" in task else f"{task}:")
     made = uri
-    if "labels" in uri.options:
-        made = Uri(uri.scheme, uri.rest, {**uri.options, "labels": _path("labels", uri.options["labels"], base)})
+    for key in ("labels", "context"):
+        if made.options.get(key, "captured") != "captured":
+            made = Uri(uri.scheme, uri.rest, {**made.options, key: _path(key, made.options[key], base)})
     is_file = uri.rest.endswith((".onnx", ".tflite")) and (base / uri.rest).is_file()
     if ":" not in uri.scheme and ("/" in uri.rest or is_file):
         return _text("tasks", Uri(uri.scheme, _path("tasks", uri.rest, base), made.options))

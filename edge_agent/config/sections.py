@@ -97,6 +97,19 @@ class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """name -> regular expression, in Python's words; what it finds becomes its name in brackets"""
 
 
+class Understand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[understand]``: texts are taken on ``cmd/understand``; without it they are not."""
+
+    models: list[Name] = []
+    """that may be asked, besides those that pipelines run on"""
+    documents: Text | None = None
+    """file or folder of texts in which `answer` looks"""
+    labels: Text | None = None
+    """TOML of example sentences that `classify` tells apart"""
+    captured: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    """texts that were heard, read or received last and are remembered, in memory alone, for `answer` to look in"""
+
+
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[pipeline]]``: one source and what is done with what it yields."""
 
@@ -145,5 +158,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = Store()
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
+    understand: Understand | None = None
     pipeline: list[Pipeline] = []
     zone: list[Zone] = []

@@ -134,6 +134,9 @@ OTHERS: dict[str, Training] = {
     "bert": Training(),
     "bert-classifier": Training(),
     "bert-tagger": Training(),
+    "bert-mlm": Training(),
+    "bert-nsp": Training(),
+    "bert-qa": Training(),
     # visual wake words: 0.80 by area instead of 0.72 are right of 86 pictures, 0.83 instead of 0.82 of 317 others
     "image-classifier": _CLASSIFIER,
     "image-classifier-logits": _CLASSIFIER,

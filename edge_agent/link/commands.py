@@ -11,8 +11,10 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -46,13 +48,22 @@ class _Command(msgspec.Struct):
 
 Act = Callable[[], object]
 """What a verb does: returns what the reply holds."""
+Later = Callable[[bytes, Callable[[dict[str, Any]], None]], None]
+"""What a verb does that takes its time: it is given the command, and calls with the reply once that is ready."""
 
 
 class Commands:
     """Receives on the link's thread, runs on the agent's: `run_waiting` is to be called now and then."""
 
-    def __init__(self, link: Link, store: Path, verbs: dict[str, Act], wake: Callable[[], None]) -> None:
-        self.link, self.verbs, self._wake = link, verbs, wake
+    def __init__(
+        self,
+        link: Link,
+        store: Path,
+        verbs: dict[str, Act],
+        wake: Callable[[], None],
+        later: Mapping[str, Later] = MappingProxyType({}),
+    ) -> None:
+        self.link, self.verbs, self.later, self._wake = link, verbs, later, wake
         self._file = store / "commands.log"
         self._lines = 0
         """in that file"""
@@ -127,8 +138,8 @@ class Commands:
         except UNREADABLE as error:
             self._reply(verb, "", {"ok": False, "error": f'not a command, {{"id": "..."}} is needed: {error}'})
             return
-        if verb not in self.verbs:
-            known = ", ".join(sorted(self.verbs))
+        if verb not in self.verbs and verb not in self.later:
+            known = ", ".join(sorted({*self.verbs, *self.later}))
             self._reply(verb, command.id, {"ok": False, "error": f"unknown command; known are {known}"})
             return
         if not command.id.isprintable() or not 1 <= len(command.id) <= 128:  # it goes into the log
@@ -143,6 +154,9 @@ class Commands:
             self._reply(verb, command.id, {"ok": False, "error": f"not run: it cannot be noted ({error.strerror})"})
             return
         log.info("command %s (%s)", verb, command.id)
+        if verb in self.later:
+            self.later[verb](payload, partial(self._reply, verb, command.id))
+            return
         try:
             self._reply(verb, command.id, {"ok": True, "result": self.verbs[verb]()})
         except EdgeAgentError as error:

@@ -116,7 +116,7 @@ def test_what_would_have_no_effect_is_said(tmp_path: Path) -> None:
     out = run(tmp_path, "models", "add", folder, "--name", "")
     assert out.returncode == 2 and '"" is no model name; use 1 to 64 letters' in out.stderr
     out = run(tmp_path, "understand", "edge-bert", "hello", "--embed", "--labels", "x.toml")
-    assert out.returncode == 2 and "--labels x.toml: --embed gives vectors, which have no labels" in out.stderr
+    assert out.returncode == 2 and "--labels: for --task classify, not for embed" in out.stderr
 
 
 @pytest.mark.parametrize("name", ["vww_96_float", "vww_96_int8", "ad01_fp32", "ad01_int8"])

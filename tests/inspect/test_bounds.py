@@ -35,7 +35,7 @@ def sparse(path: Path, size: int) -> Path:
         ('name = "a\0b"', "holds a NUL"),
         ('name = "x\ny"', "a quote is not closed"),
         ("name = 3", "name: must be 1 to 64 letters"),
-        ('task = "drive"', 'must be "anomaly" or "classify" or'),
+        ('task = "drive"', 'must be "anomaly" or "answer" or "classify" or'),
     ],
 )
 def test_a_hostile_manifest_is_one_line_that_names_it(tmp_path: Path, text: str, says: str) -> None:

@@ -15,7 +15,7 @@ from edge_agent.events import AnswerEvent
 from edge_agent.manifest import Served
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
-from edge_agent.tasks.text import answer as answer_module
+from edge_agent.tasks.text import captured
 from edge_agent.tasks.text.passages import passages
 from edge_agent.tasks.text.reader import LONGEST, sentences
 from edge_agent.types import Finding, Text
@@ -36,7 +36,7 @@ The heating runs from October to April. In summer only the boiler for hot water 
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     yield
-    answer_module.keep_captured(0)
+    captured.keep(0)
 
 
 def ask(model: Served, question: str, options: str = "") -> Answer:
@@ -70,9 +70,9 @@ def test_a_text_may_bring_its_context(edge_bert: Served) -> None:
 
 def test_what_was_captured_is_asked_while_it_is_remembered(edge_bert: Served) -> None:
     assert ask(edge_bert, "who rang?", "?context=captured").passages == ()
-    answer_module.keep_captured(2)
+    captured.keep(2)
     for line in ("the postman rang at ten", "it began to rain", "the cat came home"):
-        answer_module.RING.append((line, "hall"))
+        captured.note(line, "hall")
     found = ask(edge_bert, "did it rain?", "?context=captured")
     assert (found.passages[0].text, found.passages[0].source) == ("it began to rain", "hall")
     assert "postman" not in str(found)

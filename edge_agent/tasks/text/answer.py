@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from edge_agent.errors import ConfigError, InputError, ModelError
 from edge_agent.manifest import Served
+from edge_agent.tasks.text import captured
 from edge_agent.tasks.text.encoder import encoder
 from edge_agent.tasks.text.passages import Passages, documents
 from edge_agent.tasks.text.reader import Reader, reader
@@ -32,14 +32,6 @@ LONGEST = 30
 ROOM = 64
 """most pieces of a question"""
 CAPTURED = "captured"
-RING: deque[tuple[str, str]] = deque(maxlen=0)
-"""(text, pipeline) of what was lately captured: the agent fills it where the config says so, and nothing keeps it"""
-
-
-def keep_captured(most: int) -> None:
-    """Remember so many texts from now on, and forget those of before."""
-    global RING
-    RING = deque(maxlen=most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +94,8 @@ class Answerer:
     passages: Passages
     extractor: Extractor | None
     top: int = TOP
-    captured: bool = False
+    lately: bool = False
+    """what was captured by now is looked in"""
     inline: bool = False
     """no place was named: a text is a question and, behind its first question mark, what it is about"""
     takes: tuple[type, ...] = (Text,)
@@ -111,9 +104,9 @@ class Answerer:
         """One Finding with the answer to a question. InputError for a text with nothing to read."""
         began = time.perf_counter()
         question, here = item.text, self.passages
-        if self.captured:
+        if self.lately:
             here = Passages(self.passages.encoder)
-            for text, source in list(RING):
+            for text, source in captured.lately():
                 here.add(text, source)
         elif self.inline:
             question, mark, about = item.text.partition("?")

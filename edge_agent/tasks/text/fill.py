@@ -7,6 +7,7 @@ channel (Kernighan, Church, Gale 1990), whose language model is the network. Bot
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -133,25 +134,29 @@ class Filler:
 
     def mend(self, text: str) -> Fill:
         """What could stand for words of a text that are none of the vocabulary's and nearly like one of these."""
+        told = []
+        for start, end, near in self.doubts(text):
+            worth = [math.log(max(share, 1e-12)) - EDIT * (edits - 1) for _, edits, share in near]
+            if max(worth) >= LEAST:
+                order = sorted(range(len(near)), key=lambda n: -worth[n])[: self.top]
+                guesses = tuple(Guess(self.by.words[near[n][0]], round(near[n][2], 4)) for n in order)
+                told.append(Place(start, end, guesses))
+        return Fill(replaced(text, told), tuple(told), True)
+
+    def doubts(self, text: str) -> Iterator[tuple[int, int, list[tuple[int, int, float]]]]:
+        """Start and end of each word that is none of the vocabulary's, and what is nearly like it: id, edits of letters
+        and probability in its place.
+        """
         speller = self._speller = self._speller or Speller(self.by.words)
         pieces = self.by.reader.words.pieces(text, self.by.reader.length * 16)
-        doubted = [match for match in WORD.finditer(text) if not speller.knows(match[0])][:MOST_MASKS]
-        told = []
-        for match in doubted:
-            here = [at for at, (_, start, end) in enumerate(pieces) if match.start() <= start < match.end()]
+        for match in [match for match in WORD.finditer(text) if not speller.knows(match[0])][:MOST_MASKS]:
+            here = [at for at, (_, start, _) in enumerate(pieces) if match.start() <= start < match.end()]
             near = speller.near(match[0])
-            if not here or not near:
-                continue
-            ids = [piece for piece, _, _ in pieces]
-            ids[here[0] : here[-1] + 1] = [self.by.mask]
-            shares = self.by.shares(ids, [here[0]])[0]
-            worth = [float(np.log(max(shares[i], 1e-12))) - EDIT * (edits - 1) for i, edits in near]
-            if max(worth) < LEAST:
-                continue
-            order = sorted(range(len(near)), key=lambda n: -worth[n])[: self.top]
-            words = tuple(Guess(self.by.words[near[n][0]], round(float(shares[near[n][0]]), 4)) for n in order)
-            told.append(Place(*match.span(), words))
-        return Fill(replaced(text, told), tuple(told), True)
+            if here and near:
+                ids = [piece for piece, _, _ in pieces]
+                ids[here[0] : here[-1] + 1] = [self.by.mask]
+                shares = self.by.shares(ids, [here[0]])[0]
+                yield *match.span(), [(i, edits, float(shares[i])) for i, edits in near]
 
 
 def replaced(text: str, places: Sequence[Place]) -> str:
