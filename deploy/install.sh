@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install edge-agent and its service, or a newer version of it: sudo deploy/install.sh [OPTIONS] [-- OPTIONS of `edge-agent install`]
+# Lays the agent and its service, or a newer version of it: sudo deploy/install.sh [OPTIONS] [-- OPTIONS of its verb `install`]
 #   --wheels DIR    take packages from this folder, and from nowhere else (made by: pip download -d DIR edge-agent-runtime)
 #   --version V     this version (default: the newest that can be had)
 #   --prefix DIR    where versions lie side by side (default: /opt/edge-agent)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent import __version__
-from edge_agent.cli import doctor
-from edge_agent.cli.doctor import DISTRIBUTION, SAFE, examine
+from edge_agent.cli import doctor, libraries
+from edge_agent.cli.doctor import DISTRIBUTION
+from edge_agent.cli.libraries import SAFE
 from tests.conftest import ROOT
 
 BARE = re.compile(r"edge-agent\[|(?<!which )\binstall\b[^\n`]*[ \"']edge-agent(?![\w.-]*[a-z/])", re.IGNORECASE)
@@ -21,8 +22,8 @@ BARE = re.compile(r"edge-agent\[|(?<!which )\binstall\b[^\n`]*[ \"']edge-agent(?
 
 
 def name_row() -> tuple[bool, str]:
-    ((_, good, found),) = [row for row in examine() if row[0] == "name"]
-    return good, found
+    (row,) = doctor._name()
+    return row.level == "ok", f"{row.found} {row.mend}"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_doctor_names_a_foreign_edge_agent(tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             patch.syspath_prepend(str(folder))
             good, found = name_row()
-        assert not good and f"{name} 3.1" in found and f"pip uninstall {name}" in found
+        assert not good and f"{name} 3.1" in found and f"pip uninstall -y {name}" in found
 
 
 def test_the_bounds_of_what_is_installed_are_above_known_holes() -> None:
@@ -71,10 +72,10 @@ def test_the_bounds_of_what_is_installed_are_above_known_holes() -> None:
 
 def test_doctor_warns_of_a_version_with_known_holes() -> None:
     for module, version in (("onnxruntime", "1.23.2"), ("cv2", "4.12.0"), ("cv2", "4.9.0-dev"), ("onnx", "1.20")):
-        assert "WARNING: holes are known below" in doctor._hole(module, version)
+        assert "WARNING: holes are known below" in libraries._hole(module, version)
     for module, version in (("onnxruntime", "1.24.0"), ("onnxruntime", "1.100"), ("cv2", "5.0.0"), ("numpy", "1.0")):
-        assert doctor._hole(module, version) == ""
-    assert doctor._hole("cv2", "") == "", "of unknown version"
+        assert libraries._hole(module, version) == ""
+    assert libraries._hole("cv2", "") == "", "of unknown version"
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from edge_agent.cli.doctor import examine
+from edge_agent.cli import doctor
 from tests.tiny import tiny_detector
 
 TRACED = "connect,sendto,sendmsg,sendmmsg"
@@ -105,13 +104,13 @@ def test_a_home_that_cannot_be_written_to_is_nobody_s_concern(tmp_path: Path, de
 def test_doctor_says_what_is_off_and_what_an_earlier_run_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    ((_, good, found),) = [row for row in examine() if row[0] == "telemetry"]
-    assert good and "off" in found and "delete" not in found
+    (row,) = doctor._telemetry()
+    assert row.level == "ok" and "off" in row.found and "delete" not in row.found
     left = tmp_path / "Microsoft" / "DeveloperTools" / ".onnxruntime"
     left.mkdir(parents=True)
     (left / "deviceid").write_text("x")
-    ((_, good, found),) = [row for row in examine() if row[0] == "telemetry"]
-    assert good and f"delete {left}" in found
+    (row,) = doctor._telemetry()
+    assert row.level == "warn" and f"delete {left}" in row.found and row.mend == f"rm -r {left}"
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
-    ((_, good, found),) = [row for row in examine() if row[0] == "telemetry"]
-    assert not good, json.dumps(found)
+    (row,) = doctor._telemetry()
+    assert row.level == "fix", row

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.given import config_of
-from edge_agent.cli.say import note, one_line, print_json, progress
+from edge_agent.cli.say import note, one_line, progress
 from edge_agent.cli.signals import stop_on_signals
 from edge_agent.device.notify import notify
 from edge_agent.errors import ConfigError, EdgeAgentError
 from edge_agent.redact import redact, source_for_people
-from edge_agent.types import Frame
 
 if TYPE_CHECKING:
     from edge_agent.agent.agent import Agent
@@ -133,7 +132,8 @@ def check(args: argparse.Namespace) -> int:
         return max(_try(loaded, lines, store), int(not in_time))
     untried = ["the login and the rights at the broker"] * bool(loaded.mqtt.url)
     live = [line for line in lines if line.opened.live]
-    untried += [f"{'a picture' if line.opened.yields is Frame else 'sound'} of {line.config.name}" for line in live]
+    what = {"sound": "sound"}
+    untried += [f"{what.get(line.opened.yields.words, 'a picture')} of {line.config.name}" for line in live]
     print(f"not tried: {', '.join([*untried, 'a write to the store'])}; --connect tries them")
     return int(not in_time)
 
@@ -223,12 +223,16 @@ def demo(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     """Look at this machine; 1 when something needed is missing."""
+    import json
+
     from edge_agent.cli.doctor import examine
 
-    rows = examine()
+    rows = examine(args.config)
     if args.json:
-        print_json([{"what": what, "ok": ok, "found": found} for what, ok, found in rows])
+        print(json.dumps([{**row._asdict(), "ok": row.level != "fix"} for row in rows]))
     else:
-        for what, ok, found in rows:
-            print(f"{'ok ' if ok else 'NO '} {what:14} {found}")
-    return 0 if all(ok for _, ok, _ in rows) else 1
+        for row in rows:
+            print(redact(f"{row.level:4} {row.what:14} {row.found}"))
+            if row.mend:
+                print(redact(f"{'':19} -> {row.mend}"))
+    return 1 if any(row.level == "fix" for row in rows) else 0

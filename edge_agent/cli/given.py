@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from edge_agent import paths
 from edge_agent.cli.say import note
@@ -23,7 +24,12 @@ def config_of(args: argparse.Namespace) -> str:
     if not os.access(place, os.R_OK):
         raise UsageError(f"{place} may not be read by this user; type: sudo edge-agent {args.verb}, or give -c")
     note(f"config: {place}")
+    as_service(place)
+    return str(place)
+
+
+def as_service(place: Path) -> None:
+    """Where the config is the service's: its home, store and credentials, too."""
     if place == paths.SERVICE_CONFIG:
         os.environ.setdefault("STATE_DIRECTORY", str(paths.SERVICE_HOME))
         os.environ.setdefault("CREDENTIALS_DIRECTORY", str(place.parent / "credentials"))
-    return str(place)

@@ -134,7 +134,8 @@ def _listen_options(heard: argparse.ArgumentParser) -> None:
 
 
 def _doctor_options(doctor: argparse.ArgumentParser) -> None:
-    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("-c", "--config", help=f"try this config, too: {CONFIG}")
+    doctor.add_argument("--json", action="store_true", help="print one JSON list of rows, and nothing else")
 
 
 def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import files, paths
-from edge_agent.cli import main
-from edge_agent.cli.doctor import examine
+from edge_agent.cli import doctor, main
 from edge_agent.config import load
 from tests.tiny import tiny_detector
 
@@ -121,8 +120,8 @@ def test_doctor_names_what_the_owner_of_the_home_cannot_read(tmp_path: Path, mon
     files.write(shelf / "manifest.toml", "")
 
     def row() -> tuple[bool, str]:
-        ((_, good, found),) = [row for row in examine() if row[0] == "store"]
-        return good, found
+        (row,) = doctor._home()
+        return row.level == "ok", f"{row.found}: {row.mend}"
 
     assert row()[0]
     if os.getuid() == 0:
