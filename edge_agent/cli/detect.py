@@ -157,7 +157,10 @@ def _film(place: Place, total: int, out: _Out, stop: threading.Event) -> None:
     """Answer the frames of a film, as many as are asked for. InputError, SourceError."""
     from edge_agent.sources import open_source
 
-    for number, item in enumerate(open_source(Uri("files", str(place.path))).run(stop)):
+    opened = open_source(Uri("files", str(place.path)))
+    if opened.yields is not Frame:
+        raise InputError(f"gives {opened.yields.words}; give pictures, films or cameras")
+    for number, item in enumerate(opened.run(stop)):
         if isinstance(item, Frame):
             out.see(place, item)
             out.progress(f"{place.name}, frame {number}", place.number, total)

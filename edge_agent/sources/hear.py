@@ -7,6 +7,7 @@ that is counted and said.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -27,6 +28,8 @@ HELD_S = 30.0
 """seconds of sound that may wait for the tasks"""
 HOLE_S = 0.1
 """seconds that are missing from which on what was being said is taken as ended: its words would run together"""
+LOOK_S = 2.0
+"""seconds of which the least delay is compared with that of those before: what grew is missing"""
 SAY_S = 10.0
 """seconds between two words about losses"""
 
@@ -67,6 +70,8 @@ class _Feed:
         self._changed, self._waits = threading.Condition(), waits
         self._blocks: deque[_Block] = deque()
         self._held = self.dropped = 0.0
+        self._due, self._least, self._base, self._look = 0.0, math.inf, math.inf, 0.0
+        """when what was read should have come, monotonic; the least delay of these seconds, and of those before"""
         self.reader: SoundReader | None = None
         self.over: str | None = None
         self.left = False
@@ -95,8 +100,7 @@ class _Feed:
     def _put(self, samples: Floats, lost: bool, rate: int) -> None:
         at, now, took = time.time(), time.monotonic(), len(samples) / rate
         with self._changed:
-            # how much a device lost it does not say, its clock does
-            gap = max(0.0, now - self.alive - took) if lost and self.alive else 0.0
+            gap = 0.0 if self._waits else self._missing(now, took, lost)
             while self._waits and self._held + took > HELD_S and not self.left:
                 self._changed.wait(TICK)
                 self.alive = time.monotonic()
@@ -108,6 +112,18 @@ class _Feed:
             self._blocks.append(_Block(samples, (at, now), gap + self.dropped))
             self.dropped = 0.0
             self._changed.notify_all()
+
+    def _missing(self, now: float, took: float, lost: bool) -> float:
+        """Seconds that did not come: how many no device says, and some not even that there are any; the clock does."""
+        self._due = (self._due or now - took) + took
+        gap = max(0.0, now - self.alive - took) if lost and self.alive else 0.0
+        self._base += gap
+        self._least = min(self._least, now - self._due)
+        if now >= self._look:
+            grown = self._least - self._base
+            gap += grown if grown >= HOLE_S else 0.0
+            self._base, self._least, self._look = self._least, math.inf, now + LOOK_S
+        return gap
 
     def take(self) -> _Block | None:
         """The next block, waited for TICK seconds at most."""

@@ -5,6 +5,7 @@ A target returns what became of the mutant in one word. A raised exception is a 
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -44,6 +45,8 @@ from edge_agent.pictures.read import FILES, decode, read_picture
 from edge_agent.pictures.read import Limits as PictureLimits
 from edge_agent.registry import catalogue, store
 from edge_agent.sources.parts import jpegs, multipart
+from edge_agent.sources.resample import Funnel, samples
+from edge_agent.sources.wav import header
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite, blob_finder_onnx
 from tests.registry.heads import squares
@@ -130,6 +133,42 @@ def streams() -> Iterator[Target]:
         return f"{min(seen, 3)} parts"
 
     yield stream
+
+
+# ── sound ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def sound_seeds() -> list[bytes]:
+    kinds = [(1, 8, 1), (1, 16, 2), (1, 24, 1), (3, 32, 8), (3, 64, 1), (0xFFFE, 32, 2)]
+    seeds = []
+    for code, bits, channels in kinds:
+        align = channels * bits // 8
+        head = struct.pack("<HHIIHH", code, channels, 22050, 22050 * align, align, bits)
+        if code == 0xFFFE:
+            head += struct.pack("<HHIH", 22, bits, 0, 1) + bytes(14)
+        data = random.Random(bits).randbytes(60 * align)
+        chunks = [(b"fmt ", head), (b"LIST", b"INFO" + bytes(7)), (b"data", data), (b"id3 ", bytes(20))]
+        body = b"".join(name + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2) for name, part in chunks)
+        seeds.append(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
+    return seeds
+
+
+@contextmanager
+def sounds() -> Iterator[Target]:
+    def sound(number: int, data: bytes) -> str:
+        file = io.BytesIO(data)
+        try:
+            said = header(file.read)
+        except InputError as error:
+            assert "\n" not in str(error), str(error)
+            return "refused"
+        funnel = Funnel(said.rate, said.channels)
+        heard = funnel(samples(file.read(said.size or -1), said.layout, said.channels), last=True)
+        assert heard.ndim == 1 and heard.dtype == np.float32 and len(heard) <= 4 * len(data) + 1
+        assert not len(heard) or (np.isfinite(heard).all() and np.abs(heard).max() <= 1)
+        return "heard"
+
+    yield sound
 
 
 # ── MQTT ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -426,6 +465,7 @@ KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[], Any]]] = {
     "model": (model_seeds, models),
     "picture": (picture_seeds, pictures),
     "multipart": (stream_seeds, streams),
+    "sound": (sound_seeds, sounds),
     "packet": (packet_seeds, packets),
     "message": (packet_seeds, acknowledgements),
     "config": (config_seeds, configs),

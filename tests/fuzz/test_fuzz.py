@@ -12,7 +12,7 @@ from tests.fuzz.__main__ import _canaries, _touched
 from tests.fuzz.mutate import mutants
 from tests.fuzz.targets import KINDS
 
-MANY = {"model": 10, "packet": 400, "manifest": 300, "config": 300}
+MANY = {"model": 10, "packet": 400, "manifest": 300, "config": 300, "sound": 200}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

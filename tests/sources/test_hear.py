@@ -146,6 +146,27 @@ def test_what_a_device_lost_is_counted_said_and_ends_what_was_being_said() -> No
     assert said[2] == StreamState("reconnecting", "it was unplugged")
 
 
+def test_what_a_device_loses_without_a_word_is_found_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "LOOK_S", 0.4)
+    due, blocks = time.monotonic(), 0
+
+    def read() -> tuple[Floats, bool]:
+        nonlocal due, blocks
+        blocks += 1
+        # it keeps what comes while nobody reads, but for one time
+        due += 0.1 + 0.7 * (blocks == 20)
+        time.sleep(max(0.0, due - time.monotonic()))
+        return np.zeros((1600, 1), np.float32), False
+
+    stop, told = threading.Event(), ""
+    for item in hear(lambda: SoundReader("a device", RATE, 1, read, lambda: None), stop, stall=60, pause=1):
+        told = item.why if isinstance(item, StreamState) else told
+        if "lost" in told or blocks > 60:
+            stop.set()
+    lost = re.fullmatch(r"a device; (\d\.\d) s of sound lost in 1 overruns so far", told)
+    assert lost and 0.5 <= float(lost[1]) <= 0.9
+
+
 def test_sound_that_may_wait_no_longer_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "HELD_S", 0.55)
     device, stop = Device(*[(0.1, False)] * 30, waits=True), threading.Event()
