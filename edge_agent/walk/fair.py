@@ -26,7 +26,7 @@ not kept for it"""
 REST_S = 0.05
 """seconds without a run after which it comes back from a rest"""
 SHORT_S = 5.0
-"""seconds after the last request for a short run until long ones may have all cores"""
+"""seconds after the last request for a short run, or by a higher priority, for which room is kept for the next one"""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +91,9 @@ class Queue:
     _reached: float = 0.0
     """the furthest that a client was when a run of it began"""
     _short_at: float = -math.inf
+    _high: int = 0
+    """highest priority that was asked for, and when"""
+    _high_at: float = -math.inf
     _count: int = 0
 
     @property
@@ -115,6 +118,8 @@ class Queue:
         self.waiting.append(turn)
         if not turn.long:
             self._short_at = now
+        if client.priority >= self._high or now - self._high_at >= SHORT_S:
+            self._high, self._high_at = client.priority, now
         return turn
 
     def drop(self, turn: Turn) -> None:
@@ -128,7 +133,7 @@ class Queue:
         least = min((turn.client.spent for turn in some), default=0.0)
         within = [turn for turn in some if turn.client.spent <= least + AHEAD]
         first = min(within, key=_rank, default=None)
-        if first is None or not self._fits(first):
+        if first is None or not self._fits(first, now):
             return None
         self.waiting.remove(first)
         self.running.append(first)
@@ -165,9 +170,13 @@ class Queue:
             return min(turn.cores, max(1, self.cores - 1))
         return min(turn.cores if turn.cores < self.cores else self.slots, max(1, self.slots - self._long()))
 
-    def _fits(self, turn: Turn) -> bool:
-        """Whether there are slots for it; the one that is one too many is for those who are not ahead of who runs."""
+    def _fits(self, turn: Turn, now: float) -> bool:
+        """Whether there are slots for it. The one that is one too many is for the highest priority that was asked for
+        lately, which so waits for nobody, and there for those who are not ahead of who runs.
+        """
         left = self.free - self._needs(turn)
         if left or self.cores == 1 or turn.cores == self.cores:
             return left >= 0
+        if now - self._high_at < SHORT_S and turn.client.priority < self._high:
+            return False
         return all(turn.client.spent <= other.client.spent + AHEAD for other in self.running if not other.long)

@@ -102,8 +102,7 @@ class Lane:
                 left = mine.due - time.monotonic() if client.gives_up and client.deadline < math.inf else None
                 if left is not None and left <= 0:
                     raise LateError(f"its turn came more than {client.deadline * 1e3:.0f} ms after it was captured")
-                # without a deadline it waits for ever, which is no number of seconds
-                begun.wait(None if left == math.inf else left)
+                begun.wait(left)
         finally:
             del self._waiting[mine.number]
             if not mine.slots:

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import tempfile
 import threading
 import time
+import wave
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,10 +26,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent import paths
 from edge_agent.errors import EdgeAgentError, LateError
 from edge_agent.pictures.read import read_picture
+from edge_agent.programs import which
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
 from edge_agent.types import Audio, Frame, Sample, Task, Text
@@ -236,6 +241,20 @@ class Speech:
         return iter(())
 
 
+def spoken() -> npt.NDArray[np.float32]:
+    """Three seconds of speech where espeak-ng is installed, else of noise, on which less is decoded."""
+    made = np.random.default_rng(7).normal(0, 0.05, 16_000 * 3).astype(np.float32)
+    if program := which("espeak-ng"):
+        with tempfile.TemporaryDirectory() as folder:
+            place = f"{folder}/said.wav"
+            subprocess.run([program, "-w", place, "turn on the light in the kitchen and close the door"], check=True)
+            with wave.open(place) as file:
+                rate, raw = file.getframerate(), np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        at = np.arange(0, len(raw), rate / 16_000)
+        made = np.interp(at, np.arange(len(raw)), raw / 32768).astype(np.float32)
+    return made
+
+
 class Job:
     """Models on one lane, and the pipelines on them."""
 
@@ -246,7 +265,7 @@ class Job:
         self.frame = lambda: Frame(image, time.time(), time.monotonic())
         self.text = lambda: Text(said, time.time(), time.monotonic())
         self.detect, self.embed = self._task("detect:edge-yolo"), self._task("embed:edge-bert")
-        sound = np.random.default_rng(7).normal(0, 0.05, 16_000 * 3).astype(np.float32)
+        sound = spoken()
         self.sound = lambda: Audio(sound, time.time(), time.monotonic())
         try:
             self.speech: Task = self._task("transcribe:whisper-tiny")

@@ -112,6 +112,16 @@ def test_the_highest_priority_waits_for_one_run_at_most_while_within_its_share()
     assert max(box.waits(camera.client)) < 0.0201
 
 
+def test_on_two_cores_the_highest_priority_waits_for_nobody_while_within_its_share() -> None:
+    """Whatever the lowest does."""
+    camera = Work(Client(priority=9, share=2), 0.02, every=0.1)
+    box = Box(Queue(2))
+    rest = [Work(Client(priority=priority), seconds) for priority, seconds in ((5, 0.03), (5, 0.02), (0, 0.09))]
+    box.run([camera, *twice(*rest)], 60)
+    waits = box.waits(camera.client)
+    assert max(waits[1:]) < 0.0001 and max(waits) <= 0.02
+
+
 def test_priority_does_not_give_more_than_the_share() -> None:
     works = [Work(Client(priority=9), 0.03), Work(Client(priority=0), 0.02)]
     Box(Queue(1)).run(twice(*works), 60)
