@@ -1,5 +1,6 @@
 """``python -m tests.bench.scheduling [--quick]``: who gets the processor, beside turns in the order of asking (FIFO).
 
+0. The same questions on a clock of its own, where nothing else runs and a run takes what it says; no load changes it.
 1. Four pipelines that never rest, on runs that burn the processor: their shares, and the waits of a fifth that comes
    ten times a second with the highest priority.
 2. A camera of 10 frames a second alone, and beside 100 texts a second and a transcription that never ends: how old its
@@ -36,12 +37,14 @@ from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
 from edge_agent.types import Audio, Frame, Sample, Task, Text
 from edge_agent.uri import parse_uri
-from edge_agent.walk.fair import Client
+from edge_agent.walk.fair import Client, Queue, Turn
 from edge_agent.walk.lane import Lane, work_for
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Stats, Terms, run
 from edge_agent.walk.report import reporter
 from tests.bench.measure import load
+from tests.walk.test_fair import Box, Work, twice
+from tests.walk.test_fair import shares as shares_of
 
 CORES = 2
 BLOCK = bytes(1 << 20)
@@ -86,6 +89,58 @@ def burn(seconds: float) -> None:
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         zlib.crc32(BLOCK)
+
+
+# ── 0 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FifoQueue(Queue):
+    """The same without a choice."""
+
+    def next(self, now: float) -> Turn | None:
+        """The one that asked first, if there is room."""
+        first = self.waiting[0] if self.waiting else None
+        needs = 0 if first is None else first.cores if first.cores < self.cores else self.slots
+        if first is None or self.free < needs:
+            return None
+        self.waiting.remove(first)
+        self.running.append(first)
+        first.slots, first.began = needs, now
+        return first
+
+
+class FifoBox(Box):
+    """Without a promise to hold."""
+
+    def _begun(self) -> Iterator[Turn]:
+        return iter(lambda: self.queue.next(self.now), None)
+
+
+def on_a_clock() -> None:
+    """Print the part that no load changes."""
+    rows: dict[str, list[str]] = {}
+    for queue, box_of in ((FifoQueue, FifoBox), (Queue, Box)):
+        four = [Work(one.client, one.seconds) for one in crowd()]
+        box_of(queue(CORES)).run(twice(*four), 240)
+        for name, share in zip("abcd", shares_of(four), strict=True):
+            rows.setdefault(f"share of {name}", []).append(f"{share:.3f}")
+        for number in (3, 4):
+            first = Work(urgent().client, 0.02, every=0.1)
+            box = box_of(queue(CORES))
+            box.run([first, *twice(*(Work(one.client, one.seconds) for one in crowd()[:number]))], 240)
+            wait = 1e3 * float(np.percentile(box.waits(first.client), 99))
+            rows.setdefault(f"p99 of a first one beside {number}, ms", []).append(f"{wait:.1f}")
+        for cores, threads in ((2, 1), (2, 2), (1, 1)):
+            camera = Work(Client(7), 0.03, every=0.1, threads=threads)
+            box = box_of(queue(cores))
+            box.run([camera, Work(Client(), 0.005, every=0.01), Work(Client(), 0.8)], 240)
+            age = 30 + 1e3 * float(np.percentile(box.waits(camera.client), 95))
+            on = f"camera on {threads} of {cores} beside texts and speech, p95, ms"
+            rows.setdefault(on, []).append(f"{age:.0f}")
+    print(f"{'on a clock of its own':52}{'Fifo':>8}{'Lane':>8}")
+    for row, (fifo, lane) in rows.items():
+        print(f"{row:52}{fifo:>8}{lane:>8}")
+    print()
 
 
 # ── 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -331,13 +386,15 @@ def main() -> None:
     """All parts."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--part", choices=("shares", "camera"))
+    parser.add_argument("--part", choices=("clock", "shares", "camera"))
     args = parser.parse_args()
     rounds, seconds = (1, 4.0) if args.quick else (3, 8.0)
+    if args.part in (None, "clock"):
+        on_a_clock()
     print(f"load before: {load():.1f} on {CORES} cores")
-    if args.part != "camera":
+    if args.part in (None, "shares"):
         shares(rounds, seconds)
-    if args.part != "shares":
+    if args.part in (None, "camera"):
         camera(rounds, seconds)
     print(f"load after: {load():.1f}")
 
