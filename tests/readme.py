@@ -94,6 +94,13 @@ def tour(shell: Shell) -> str:
             := 'edge-agent understand encoder "turn the lamp on" "will it rain tomorrow?" "my sister moved to Lisbon"',
             shell(command, errors=False),
         ),
+        '**Hear speech**, English, once `pip install "edge-agent-runtime[speech]"` is done: recordings, or '
+        "`microphone:`;\n`--then` understands what was said.",
+        block(
+            command := "edge-agent models pull whisper-tiny silero-vad && edge-agent understand whisper-tiny "
+            "deploy/demo/speech/*.wav",
+            shell(command),
+        ),
         "**Drop in a file** of your own; what it is gets read, tried, and said, or refused with the reason.",
         block(
             "edge-agent models inspect yolov8n_int8.tflite",
