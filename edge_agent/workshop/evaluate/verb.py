@@ -1,8 +1,8 @@
 """``evaluate MODEL DATA``: how good is a model, on labels that people gave and against the model it was made from.
 
 Detectors on pictures: COCO's mean average precision. Classifiers of pictures: accuracy, F1, AUROC. Autoencoders: AUROC,
-rank correlation. Text: accuracy, F1, AUROC of "unknown", correlation of similarities; F1 of spans. The models answer
-through the same tasks that serve, so what is measured is what serves.
+rank correlation. Text: accuracy, F1, AUROC of "unknown", correlation of similarities; F1 of spans. Speech: word
+error rate. The models answer through the same tasks that serve, so what is measured is what serves.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "classify": ("edge_agent.workshop.evaluate.text", ()),
     "tag": ("edge_agent.workshop.evaluate.tags", ()),
     **dict.fromkeys(("fill", "follows", "answer"), ("edge_agent.workshop.evaluate.headed", ())),
+    "transcribe": ("edge_agent.workshop.evaluate.speech", ()),
     "encode": ("edge_agent.workshop.evaluate.text", ("labels", "train", "unknown")),
 }
 """task -> the module that measures such a model, and the options that it takes"""
