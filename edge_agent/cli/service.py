@@ -1,4 +1,4 @@
-"""The verbs of the service: install, uninstall."""
+"""The verbs of the service: install, uninstall, backup, restore."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edge_agent.cli.say import note, print_json
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
+    from edge_agent.agent.backup import Places
     from edge_agent.device.laid import Done
     from edge_agent.device.place import Place
 
@@ -57,6 +58,37 @@ def uninstall(args: argparse.Namespace) -> int:
             raise UsageError(f"--purge: nothing is deleted without the word {WORD} on stdin")
     _show(install.uninstall(place, args.purge), args.json)
     return 0
+
+
+def backup(args: argparse.Namespace) -> int:
+    """Write config, home and the events that wait into one file."""
+    from edge_agent.agent.backup import backup
+
+    count = backup(_places(args, there=True), Path(args.out).absolute())
+    print(f"{args.out}: {count} files; it holds passwords and keys, so keep it as you keep those")
+    return 0
+
+
+def restore(args: argparse.Namespace) -> int:
+    """Put back what a backup holds."""
+    from edge_agent.agent.backup import restore
+
+    for line in restore(Path(args.file), _places(args, there=False), args.other_device):
+        print(line)
+    return 0
+
+
+def _places(args: argparse.Namespace, there: bool) -> Places:
+    """Where config, home and store are, or are to be. UsageError, ConfigError."""
+    from edge_agent import config
+    from edge_agent.agent.backup import Places
+    from edge_agent.cli.given import as_service, config_of
+
+    place = Path(config_of(args) if there else args.config or paths.SERVICE_CONFIG).absolute()
+    as_service(place)
+    if there:
+        return Places(place, paths.home(), config.store_path(config.load(place, pipelines=False)))
+    return Places(place, paths.home(), Path(args.store or os.environ.get("STATE_DIRECTORY") or paths.home()) / "outbox")
 
 
 def _place(args: argparse.Namespace, verb: str) -> Place:

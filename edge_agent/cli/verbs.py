@@ -44,6 +44,18 @@ def _uninstall_options(uninstall: argparse.ArgumentParser) -> None:
     _service_options(uninstall)
 
 
+def _backup_options(backup: argparse.ArgumentParser) -> None:
+    backup.add_argument("out", metavar="FILE", help="e.g. porch.tar.gz; for you alone, as it holds secrets")
+    backup.add_argument("-c", "--config", help=CONFIG)
+
+
+def _restore_options(restore: argparse.ArgumentParser) -> None:
+    restore.add_argument("file", metavar="FILE", help="what `backup` wrote")
+    restore.add_argument("-c", "--config", help="where the config goes (default: /etc/edge-agent/agent.toml)")
+    restore.add_argument("--store", metavar="FOLDER", help="in which folder `outbox` is to be (default: the home)")
+    restore.add_argument("--other-device", action="store_true", help="take another device's place")
+
+
 def _service_options(of: argparse.ArgumentParser) -> None:
     of.add_argument("--root", default="/", metavar="FOLDER", help="that of an image that is being built")
     of.add_argument("--user", default="edge-agent", metavar="NAME", help="whom it runs as; made where there is none")
@@ -233,6 +245,8 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
     "install": (service.install, _install_options, "make it a service of this device, hardened, and start it"),
     "uninstall": (service.uninstall, _uninstall_options, "stop the service and take it away; data stays"),
+    "backup": (service.backup, _backup_options, "write config, models and the events that wait into one file"),
+    "restore": (service.restore, _restore_options, "put back what backup wrote"),
     "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
     "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
     "understand": (

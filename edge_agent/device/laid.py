@@ -45,7 +45,7 @@ def check_fits(place: Place, given: Path) -> None:
         if uri.scheme in ("files", "lines") and (uri.rest == "-" or _unseen(Path(uri.rest))):
             mend = f"give a path below {paths.SERVICE_HOME} or /srv"
             raise UsageError(f"{given}: pipeline {pipe.name}: source: {uri.rest} is not seen by the service; {mend}")
-    for path in _named(loaded):
+    for path in named(loaded):
         if not path.is_relative_to(base) and _unseen(path):
             raise UsageError(f"{given}: {path} is not seen by the service; put it beside the config, or below /etc")
 
@@ -54,7 +54,7 @@ def _unseen(path: Path) -> bool:
     return places.below(path, (*places.HIDDEN, *places.GONE))
 
 
-def _named(loaded: config.Config) -> Iterator[Path]:
+def named(loaded: config.Config) -> Iterator[Path]:
     """The files that a config names for the broker and for its tasks."""
     for where in _secrets(loaded.mqtt):
         if not where.startswith("credential:"):
@@ -78,7 +78,7 @@ def lay_config(place: Place, given: Path | None, group: int, done: Done) -> None
                 _own(path, (path.lstat().st_uid, group))
     elif given is not None:
         base = given.resolve().parent
-        for path in {path.resolve() for path in _named(config.load(given))}:
+        for path in {path.resolve() for path in named(config.load(given))}:
             if path.is_relative_to(base) and path.exists():
                 _copy(path, target.parent / path.relative_to(base), group)
         _copy(given, target, group)
