@@ -13,8 +13,9 @@ GRID = 6
 """points a side by which the share of a box in an area is taken"""
 ENTERS, LEAVES = 0.5, 0.3
 """share of its box from which on a thing is in an area by overlap, and below which it is there no more"""
-MARGIN = 0.1
-"""of its height: so far a thing is behind an edge before it has come in, gone out, or crossed a line"""
+MARGIN, LINE_MARGIN = 0.1, 0.2
+"""of its height: so far a thing is behind an edge before it has come in or gone out, and behind a line before it has
+crossed that; what walks along a line would cross it again and again"""
 
 
 class Area:
@@ -32,7 +33,7 @@ class Area:
             share = self._share(boxes, size)
             into, out = share >= ENTERS, share < LEAVES
         else:
-            margin = MARGIN * (boxes[:, 3] - boxes[:, 1])
+            margin = (LINE_MARGIN if self.zone.line else MARGIN) * (boxes[:, 3] - boxes[:, 1])
             depth = self.depth(feet_of(boxes, size), size)
             into, out = depth >= margin, depth <= -margin
         return [int(one) - int(other) for one, other in zip(into, out, strict=True)]

@@ -219,3 +219,42 @@ def test_detect_says_which_object_each_box_is_of(tmp_path: Path, demo_pictures: 
     assert out.stdout.splitlines()[-1].endswith("(object 1)")
     out = run(tmp_path, "detect", model, str(demo_pictures / "coffee.png"), "--track")
     assert out.returncode == 1 and "single pictures have no clock" in out.stderr
+
+
+@pytest.mark.slow
+def test_people_of_a_real_street_stay_who_they_are(data: Path, tmp_path: Path) -> None:
+    """A third of a well-known film: nearly all of its people are followed, and few change their number."""
+    truth: dict[int, dict[int, Corners]] = {}
+    for line in (data / "video" / "vtest.gt.txt").read_text().splitlines():
+        frame, who, left, top, wide, high = (float(x) for x in line.split(",")[:6])
+        truth.setdefault(int(frame) - 1, {})[int(who)] = (left, top, left + wide, top + high)
+    model, film = str(data / "models" / "yolox_nano.onnx"), str(data / "video" / "vtest.avi")
+    out = run(tmp_path, "detect", model, film, "--track", "--classes", "person", "--frames", "265", "--json")
+    last: dict[int, int] = {}
+    switches = met = boxes = 0
+    for frame, line in enumerate(out.stdout.splitlines()):
+        found = {box["object"]: box["box"] for box in json.loads(line)["detections"]}
+        there = truth.get(frame, {})
+        near = {(w, t): share(box, found[t]) for w, box in there.items() for t in found}
+        # who is still where it was seen last comes first, then the best overlap
+        order = sorted((pair for pair in near if near[pair] >= 0.5), key=lambda p: (last.get(p[0]) != p[1], -near[p]))
+        pairs: dict[int, int] = {}
+        for who, thing in order:
+            if who not in pairs and thing not in pairs.values():
+                pairs[who] = thing
+        boxes, met = boxes + len(there), met + len(pairs)
+        switches += sum(last.get(who, thing) != thing for who, thing in pairs.items())
+        last |= pairs
+    assert boxes > 1000 and met / boxes > 0.85 and switches <= 20, (met, boxes, switches)
+
+
+Corners = tuple[float, float, float, float]
+
+
+def share(one: Corners, other: Corners) -> float:
+    """Intersection over union."""
+    both = max(0.0, min(one[2], other[2]) - max(one[0], other[0])) * max(
+        0.0, min(one[3], other[3]) - max(one[1], other[1])
+    )
+    whole = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - both
+    return both / whole

@@ -56,6 +56,10 @@ RESTS_S = 60.0
 """seconds that a thing which was still is remembered: as long as it stood, and no longer than this"""
 MEAN = 5
 """boxes that the mean score looks back on"""
+NEVER, MOST_PAIRS = -9.0, 50_000
+"""worth of a pair that cannot be; pairs of objects and boxes that are looked at in a crowd, best first"""
+MEAN = 5
+"""boxes that the mean score looks back on"""
 ROUNDS = 64
 """rounds of mutual choice: what is left then in a crowd finds nothing in this frame"""
 
@@ -191,7 +195,7 @@ class Tracker:
             like = (kinds[mine] & kinds[label][:, None]).T.astype(bool)
             least = np.where(same, least, np.where(like, np.maximum(least, MEET_LIKE), 2.0))
             step = np.where(same, step, step - 3.0)
-        owners = _match(np.where(meet >= least, meet + step, -9.0))
+        owners = _match(np.where(meet >= least, meet + step, NEVER))
         left = high & ~self._twins(z, label)
         left[owners[1]] = False
         return owners, np.flatnonzero(left)
@@ -258,25 +262,26 @@ def _kinds(names: Mapping[int, str]) -> Numbers:
 
 def _overlap(a: Array, b: Array) -> Array:
     """(n, 4) and (m, 4), centre and sides -> (n, m) intersection over union once they are grown."""
-    half_a, half_b = a[:, None, 2:] * (0.5 + GROW), b[None, :, 2:] * (0.5 + GROW)
-    apart = np.abs(a[:, None, :2] - b[None, :, :2])
-    sides = np.minimum(half_a + half_b - apart, 2 * np.minimum(half_a, half_b))
-    both = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
-    whole = 4 * (half_a[..., 0] * half_a[..., 1] + half_b[..., 0] * half_b[..., 1]) - both
+    both: Array | float = 1.0
+    for axis in (0, 1):
+        half_a, half_b = a[:, 2 + axis] * (0.5 + GROW), b[:, 2 + axis] * (0.5 + GROW)
+        reach = np.add.outer(half_a, half_b)
+        reach -= np.abs(np.subtract.outer(a[:, axis], b[:, axis]))
+        np.minimum(reach, 2 * np.minimum.outer(half_a, half_b), out=reach)
+        both = both * np.maximum(reach, 0, out=reach)
+    areas_a, areas_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+    whole = np.add.outer(areas_a, areas_b) * (1 + 2 * GROW) ** 2 - both
     return np.asarray(both / np.maximum(whole, 1e-9), np.float64)
 
 
 def _match(worth: Array) -> tuple[Numbers, Numbers]:
-    """Rows and columns that choose each other, best first, until none does: as if all pairs were taken in order."""
-    rows, columns = [_NONE], [_NONE]
-    every = np.arange(len(worth))
-    for _ in range(ROUNDS):
-        best = worth.argmax(1)
-        pairs = np.flatnonzero((worth.argmax(0)[best] == every) & (worth[every, best] > -9.0))
-        if not len(pairs):
-            break
-        rows.append(pairs)
-        columns.append(best[pairs])
-        worth[pairs] = -9.0
-        worth[:, best[pairs]] = -9.0
-    return np.concatenate(rows), np.concatenate(columns)
+    """Rows and columns that belong together: the best pair first, then the best of what is left, and so on."""
+    rows, columns = np.nonzero(worth > NEVER)
+    best = np.argsort(-worth[rows, columns], kind="stable")[:MOST_PAIRS]
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for row, column in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
+        if row not in pairs and column not in taken:
+            pairs[row] = column
+            taken.add(column)
+    return np.array([*pairs], np.int64), np.array([*pairs.values()], np.int64)
