@@ -48,8 +48,8 @@ def test_two_that_cross_stay_who_they_are(fps: int) -> None:
         boxes = [(right + rng.normal(), 200 + rng.normal(), 0.8, 0), (left + rng.normal(), 215 + rng.normal(), 0.7, 0)]
         seen = see(one, t, boxes[:1] if abs(right - left) < 42 else boxes)
         if len(seen.id) == 2:
-            ids.setdefault(int(seen.id[0]), []).append(right)
-            ids.setdefault(int(seen.id[1]), []).append(left)
+            for box, thing in zip(seen.box.tolist(), seen.id.tolist(), strict=True):
+                ids.setdefault(thing, []).append((right, left)[box])
     assert len(ids) == 2
     for path in ids.values():
         steps = np.diff(path)
