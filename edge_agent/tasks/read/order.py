@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent.types import Floats
 
+Numbers: TypeAlias = npt.NDArray[np.int64]
+"""of boxes"""
+
 GUTTER = 1.0
 """times the thickness of a line that is free between two columns"""
+FAR = 2.0
+"""times the thickness of a line that ends a column"""
 PROSE = 5.0
 """times as long as thick is the usual line of a column; a table has shorter ones, and goes by rows"""
 
@@ -23,14 +30,15 @@ def in_order(boxes: Floats) -> list[int]:
     return [int(i) for i in _read(boxes, np.arange(len(boxes)))]
 
 
-def _read(boxes: Floats, among: np.ndarray) -> Iterator[int]:
+def _read(boxes: Floats, among: Numbers) -> Iterator[int]:
     bands = _bands(boxes, among)
     at = 0
     while at < len(bands):
         split, end = None, at + 1
         for stop in range(at + 1, len(bands) + 1):
             wider = _columns(boxes, np.concatenate(bands[at:stop]))
-            if wider is None and (split or stop > at + 1):
+            far = stop > at + 1 and _is_far(boxes, np.concatenate(bands[at : stop - 1]), bands[stop - 1])
+            if far or (wider is None and (split or stop > at + 1)):
                 break
             split, end = wider or split, stop if wider else end
         if split:
@@ -41,7 +49,17 @@ def _read(boxes: Floats, among: np.ndarray) -> Iterator[int]:
         at = end
 
 
-def _bands(boxes: Floats, among: np.ndarray) -> list[np.ndarray]:
+def _is_far(boxes: Floats, above: Numbers, below: Numbers) -> bool:
+    """Whether a line of the band below stands so far under those above that it belongs to no column of theirs."""
+    thick = FAR * np.median(boxes[above, 3] - boxes[above, 1])
+    for left, top, right, _ in boxes[below]:
+        over = above[(boxes[above, 0] < right) & (boxes[above, 2] > left)]
+        if len(over) and top - boxes[over, 3].max() > thick:
+            return True
+    return False
+
+
+def _bands(boxes: Floats, among: Numbers) -> list[Numbers]:
     """The lines in groups from the top down, between which no line reaches."""
     order = among[np.argsort(boxes[among, 1], kind="stable")]
     ends = np.maximum.accumulate(boxes[order, 3])
@@ -50,7 +68,7 @@ def _bands(boxes: Floats, among: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(boxes[order[1:], 1] >= ends[:-1] - slack) + 1) if len(order) else []
 
 
-def _columns(boxes: Floats, among: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _columns(boxes: Floats, among: Numbers) -> tuple[Numbers, Numbers] | None:
     """What lies left and right of a gutter; None where there is none, or a side of it is no column."""
     order = among[np.argsort(boxes[among, 0], kind="stable")]
     ends = np.maximum.accumulate(boxes[order, 2])
@@ -64,16 +82,11 @@ def _columns(boxes: Floats, among: np.ndarray) -> tuple[np.ndarray, np.ndarray] 
     return None
 
 
-def _rows(boxes: Floats, among: np.ndarray) -> Iterator[int]:
-    """Row by row, each from the left: a line belongs to a row where its middle lies within the first line of it."""
+def _rows(boxes: Floats, among: Numbers) -> Iterator[int]:
+    """Row by row, each from the left: a line belongs to a row where its middle is above the foot of the first of it."""
     middles = (boxes[:, 1] + boxes[:, 3]) / 2
-    left = list(among[np.argsort(middles[among], kind="stable")])
-    while left:
-        first = left[0]
-        row = [
-            i
-            for i in left
-            if middles[i] <= max(boxes[first, 3] - 0.3 * (boxes[first, 3] - boxes[first, 1]), middles[first])
-        ]
-        yield from sorted(row, key=lambda i: boxes[i, 0])
-        left = [i for i in left if i not in row]
+    left = among[np.argsort(middles[among], kind="stable")]
+    while len(left):
+        is_in = middles[left] <= max(boxes[left[0], 3], middles[left[0]])
+        row, left = left[is_in], left[~is_in]
+        yield from row[np.argsort(boxes[row, 0], kind="stable")]

@@ -28,6 +28,8 @@ OPTIONS = {"score": "", "unsure": "yes"}
 FAMILIES = ("ppocr",)
 SURE = 0.8
 """score from which on a line can be relied on"""
+DOUBT = 0.9
+"""score below which a line may stand on its head: some letters can be read either way"""
 WIDEST, MOST_WIDTH = 3200, 400_000
 """pixels of one line, as it goes into the network, and of all lines of a picture together: what takes seconds"""
 FILLS, CERTAIN = 0.4, 0.95
@@ -98,7 +100,7 @@ class Reader:
     def _line(self, picture: Pixels, corners: Floats) -> Line:
         """What an upright picture of a line says; turned by 180 degrees where that is surer."""
         text, score = self.recognise(picture)
-        if score < SURE:
+        if score < DOUBT:
             other, its = self.recognise(picture[::-1, ::-1])
             if its > score:
                 return Line(other, its, np.roll(corners, 2, axis=0))
@@ -148,10 +150,12 @@ def _order(lines: list[Line]) -> list[int]:
     """The numbers of the lines as they are read: the page is turned as most of them go."""
     if not lines:
         return []
-    x, y = (float(sum(line.corners[1][axis] - line.corners[0][axis] for line in lines)) for axis in (0, 1))
-    length = np.hypot(x, y)
-    x, y = (x / length, y / length) if length > 1 else (1.0, 0.0)
-    turned = np.array([line.corners for line in lines], np.float32) @ np.array([[x, -y], [y, x]], np.float32)
+    along = np.array([line.corners[1] - line.corners[0] for line in lines], np.float64)
+    angles, most = np.arctan2(along[:, 1], along[:, 0]), np.arctan2(*along.sum(0)[::-1])
+    # one that is slanted does not tilt the others
+    turn = most + np.median((angles - most + np.pi) % (2 * np.pi) - np.pi)
+    cos, sin = np.cos(turn), np.sin(turn)
+    turned = np.array([line.corners for line in lines], np.float32) @ np.array([[cos, -sin], [sin, cos]], np.float32)
     return in_order(np.concatenate([turned.min(1), turned.max(1)], axis=1))
 
 
