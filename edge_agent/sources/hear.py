@@ -209,8 +209,9 @@ def hear(
             thread.join(TICK)
         if stop.is_set():
             return
-        said = "reconnecting"
-        yield StreamState("reconnecting", why)
+        if why != said or feed.alive:
+            yield StreamState("reconnecting", why)
+        said = why
         if feed.alive - began > STEADY:
             lost_at = time.monotonic()
         wait = max(FIRST_PAUSE, SHARE * (time.monotonic() - lost_at))

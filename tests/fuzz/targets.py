@@ -37,7 +37,6 @@ from edge_agent.events import UNREADABLE, TextEvent
 from edge_agent.gate.read import Reading
 from edge_agent.gate.trial import Agree, Limits, Prove, Read, Result, Variant
 from edge_agent.link import blame, broker
-from edge_agent.link import link as link_module
 from edge_agent.link.acks import names
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
@@ -215,7 +214,7 @@ def packets() -> Iterator[Target]:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         server.settimeout(30)
         for room, name, value in (
-            (broker, "FIRST_PAUSE_S", 0.001), (link_module, "CONNACK_S", 0.5),
+            (broker, "FIRST_PAUSE_S", 0.001), (broker, "CONNACK_S", 0.5),
             (blame, "QUIET_S", 0.001), (blame, "AGAIN_S", (0.001, 0.002)), (blame, "WAIT_S", (0.001, 0.002)),
         ):  # fmt: skip
             stack.enter_context(patch.object(room, name, value))

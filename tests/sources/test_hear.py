@@ -91,6 +91,20 @@ def test_a_program_that_stalls_is_killed_and_started_again(tmp_path: Path) -> No
     assert states[1].why == "no sound for 0.3 s"
 
 
+def test_a_stream_that_cannot_be_opened_is_said_once_for_each_reason() -> None:
+    stop, tried = threading.Event(), 0
+
+    def never() -> SoundReader:
+        nonlocal tried
+        tried += 1
+        if tried == 4:
+            stop.set()
+        raise SourceError("not there" if tried < 3 else "busy")
+
+    states = list(hear(never, stop, stall=5, pause=0.1))
+    assert states == [StreamState("reconnecting", "not there"), StreamState("reconnecting", "busy")]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -169,6 +183,8 @@ def test_what_a_device_loses_without_a_word_is_found_by_the_clock(monkeypatch: p
 
 def test_sound_that_may_wait_no_longer_is_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hearing, "HELD_S", 0.55)
+    # what this device gives comes at no pace
+    monkeypatch.setattr(hearing, "LOOK_S", 1e9)
     device, stop = Device(*[(0.1, False)] * 30, waits=True), threading.Event()
     sound, told = list[Audio](), ""
     for item in hear(device.open, stop, stall=60, pause=5):
