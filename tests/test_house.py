@@ -51,6 +51,7 @@ ENTRY = {
     "serial": {"sources/serial.py"},
     "torch": {"workshop/train", "workshop/prune"},
     "onnx": {"workshop"},
+    "tokenizers": {"tasks/text/subwords.py", "workshop"},
 }
 
 

@@ -137,7 +137,7 @@ def test_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model": {"type": "BPE"}}, "model is BPE, only WordPiece is understood"),
+        ({"model": {"type": "WordLevel"}}, "model is WordLevel, only WordPiece is understood"),
         ({"normalizer": None}, "normalizer is None, only BertNormalizer"),
         (
             {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}},

@@ -45,13 +45,14 @@ class Extractor:
         asked = self.by.ids(question)[: min(ROOM, self.by.length // 2)]
         rows, pieces = [], []
         words = self.by.words
-        room = self.by.length - len(asked) - 3
+        between = [words.sep] * words.seps
+        room = self.by.length - len(asked) - 2 - len(between)
         for passage in passages:
             found = words.pieces(passage.text, room * 4)
             for begin in range(0, max(1, len(found) - room // 4), max(1, room - room // 4)):
                 part = found[begin : begin + room]
-                ids = [words.cls, *asked, words.sep, *(piece for piece, _, _ in part), words.sep]
-                rows.append((ids, len(asked) + 2))
+                ids = [words.cls, *asked, *between, *(piece for piece, _, _ in part), words.sep]
+                rows.append((ids, len(asked) + 1 + len(between)))
                 pieces.append((passage.text, part))
         best, answer = -math.inf, None
         for (ids, first), out, (text, part) in zip(rows, self.by.run(rows), pieces, strict=True):

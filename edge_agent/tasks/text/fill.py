@@ -20,6 +20,7 @@ from edge_agent.errors import InputError, ManifestError
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.reader import Reader, reader, softmax
 from edge_agent.tasks.text.spelling import WORD, Speller
+from edge_agent.tasks.text.subwords import Subwords
 from edge_agent.tasks.text.wordpiece import MASKS
 from edge_agent.types import Finding, Floats, Task, Text
 from edge_agent.understood import Fill, Guess, Place
@@ -78,8 +79,10 @@ def masked(model: Served) -> Masked:
     if mask is None:
         raise ManifestError(f'{model.manifest.name}: no "[MASK]" in its vocabulary, which it needs to fill in words')
     special = {made.words.cls, made.words.sep, made.words.pad, made.words.unknown, mask}
-    whole = {i: piece for piece, i in vocab.items() if i not in made.words.inner | special}
-    return Masked(made, mask, whole)
+    words = made.words
+    whole = words.spelled() if isinstance(words, Subwords) else {i: piece for piece, i in vocab.items()}
+    inner = special if isinstance(words, Subwords) else words.inner | special
+    return Masked(made, mask, {i: word for i, word in whole.items() if i not in inner})
 
 
 @dataclass(slots=True)

@@ -92,11 +92,12 @@ class Reader:
 
     def pair(self, one: list[int], other: list[int]) -> Row:
         """Two texts (ids without marks) as one row, the longer one cut until they fit."""
-        room = self.length - 3
+        between = [self.words.sep] * self.words.seps
+        room = self.length - 2 - len(between)
         most = max(room // 2, room - len(other)), max(room // 2, room - len(one))
         # the end of what comes before and the beginning of what comes after lie next to each other
         one, other = one[-most[0] :], other[: most[1]]
-        return [self.words.cls, *one, self.words.sep, *other, self.words.sep], len(one) + 2
+        return [self.words.cls, *one, *between, *other, self.words.sep], len(one) + 1 + len(between)
 
     def ids(self, text: str) -> list[int]:
         """Pieces of a text without marks. InputError when there is nothing in it to read."""

@@ -99,7 +99,10 @@ class TextHead:
                     best[begin + at] = around, piece, start, end, share
         tagged: list[tuple[int, int, str, float]] = []
         for _, piece, start, end, share in (best[at] for at in sorted(best)):
-            if piece in self.words.inner and tagged:
+            if start == end:
+                continue  # a space alone is a piece of some tokenizers
+            touches = start > 0 and text[start - 1].isalnum() and text[start].isalnum()
+            if tagged and (touches if self.words.by_letters else piece in self.words.inner):
                 tagged[-1] = (tagged[-1][0], end, *tagged[-1][2:])
             else:
                 label = int(share.argmax())

@@ -10,6 +10,7 @@ import msgspec
 from edge_agent.errors import ManifestError
 from edge_agent.files import read_regular
 from edge_agent.manifest import MOST_PART, AddedToken, Rules
+from edge_agent.tasks.text.subwords import KINDS, Subwords
 from edge_agent.tasks.text.wordpiece import MAX_CHARS, WordPiece
 
 
@@ -41,16 +42,19 @@ def from_vocab(path: Path, lowercase: bool, rules: Rules | None = None, source: 
 
 
 def from_json(path: Path, rules: Rules | None = None, source: Path | None = None) -> WordPiece:
-    """Read a tokenizer.json with a WordPiece model and BERT's rules.
+    """Read a tokenizer.json: a WordPiece model with BERT's rules, or, through the package `tokenizers`, another kind.
 
     `rules`: what other files say, which then holds; `source`: where the bytes of `path` are read. Raises ManifestError
-    for another kind of tokenizer, with that as the reason.
+    for what is neither, with that as the reason.
     """
-    rules = rules or Rules()
+    rules, data = rules or Rules(), _bytes(path, source, "tokenizer")
     try:
-        table = msgspec.json.decode(_bytes(path, source, "tokenizer"))
+        table = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ManifestError(f"{path}: tokenizer cannot be read: {error}") from None
+    kind = table.get("model") if isinstance(table, dict) else None
+    if isinstance(kind, dict) and kind.get("type") in KINDS:
+        return Subwords(path, data, table, _marks(path, table, {}, rules))
     model = _part(path, table, "model", "WordPiece")
     normal = _part(path, table, "normalizer", "BertNormalizer")
     _part(path, table, "pre_tokenizer", "BertPreTokenizer")
@@ -103,6 +107,8 @@ def _marks(
     """What stands first, last and in what is left empty, as the post-processor puts it."""
     part, padding = table.get("post_processor"), table.get("padding")
     pad: str | int = rules.pad or next((name for name in ("[PAD]", "<pad>") if name in vocab), "[PAD]")
+    if not vocab:
+        pad = rules.pad or "<pad>"
     if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
         pad = padding["pad_id"]
     if part is None:

@@ -38,6 +38,8 @@ MASKS = ("[MASK]", "<mask>")
 class WordPiece:
     """A vocabulary and its rules."""
 
+    by_letters, seps = False, 1  # whether words are told by letters that touch; separators between two texts
+
     def __init__(
         self,
         vocab: dict[str, int],
