@@ -49,6 +49,13 @@ bench-peers:
 bench-quantize: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.quantize $(QUICK) $(if $(CASE),$(CASE),--docs)
 
+# what is installed with it, as CycloneDX JSON (EXTRAS="speech signed" names extras that are to be in it)
+.PHONY: sbom
+sbom: .venv/.dev
+	@mkdir -p build
+	$(BIN)/python deploy/sbom.py $(EXTRAS) > build/edge-agent.cdx.json
+	@echo build/edge-agent.cdx.json
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
