@@ -216,7 +216,8 @@ def shares(rounds: int, seconds: float) -> None:
                 first = urgent()
                 at_once(make(CORES), [first, *others], seconds)
                 waits[key] += first.waits
-                missed[key] = missed.get(key, 0) + first.missed
+                late = first.missed + sum(wait > first.client.deadline for wait in first.waits)
+                missed[key] = missed.get(key, 0) + late
                 missed["others"] = missed.get("others", 0) + sum(one.missed for one in others)
         total = sum(cpu.values())
         p99 = {key: 1e3 * float(np.percentile(some, 99)) for key, some in waits.items()}
