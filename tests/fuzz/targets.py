@@ -40,12 +40,17 @@ from edge_agent.link import blame, broker
 from edge_agent.link.acks import names
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.personal import FINDERS
 from edge_agent.pictures.read import FILES, decode, read_picture
 from edge_agent.pictures.read import Limits as PictureLimits
 from edge_agent.registry import catalogue, store
+from edge_agent.sources.journal import _Unit
+from edge_agent.sources.mqtt import _at_place
 from edge_agent.sources.parts import jpegs, multipart
 from edge_agent.sources.resample import Funnel, samples
+from edge_agent.sources.text import cleaner
 from edge_agent.sources.wav import header
+from edge_agent.walk.privacy import Hider
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite, blob_finder_onnx
 from tests.registry.heads import squares
@@ -269,6 +274,34 @@ def acknowledgements() -> Iterator[Target]:
     yield message
 
 
+def wire_seeds() -> list[bytes]:
+    said = "call +49 30 901820 or ada@example.com, card ４１１１ 1111\u200b1111 1111, "
+    said += "DE89 3704 0044 0532 0130 00, B-MW 12 é"
+    entry = {"__CURSOR": "s=1;i=2", "__REALTIME_TIMESTAMP": "1790000000000000"}
+    told = [
+        {**entry, "MESSAGE": said},
+        {**entry, "MESSAGE": list(said.encode())},
+        {"items": [{"name": said}, {"name": 7}]},
+    ]
+    return [json.dumps(each, ensure_ascii=False).encode() for each in told]
+
+
+@contextmanager
+def wires() -> Iterator[Target]:
+    """A payload with its text at a place, a line of journalctl; and what names a person in the text of both."""
+    place, unit = _at_place("mqtt:t", ["items", "*", "name"]), _Unit("journal:u", [], 0, None)
+    clean, hide = cleaner("fuzz"), Hider([*FINDERS], {})
+
+    def wire(number: int, data: bytes) -> str:
+        entry = unit._text(data, clean)
+        texts = [clean(text, 0) for text in place(data)] + ([] if entry is None else [entry.text])
+        for text in [*texts, data.decode(errors="replace")]:
+            assert hide(hide(text)) == hide(text), text
+        return "taken" if texts else "refused"
+
+    yield wire
+
+
 # ── TOML ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -461,6 +494,7 @@ def models() -> Iterator[Target]:
 
 
 KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[], Any]]] = {
+    "wire": (wire_seeds, wires),
     "model": (model_seeds, models),
     "picture": (picture_seeds, pictures),
     "multipart": (stream_seeds, streams),
