@@ -152,7 +152,7 @@ class _Unit:
         try:
             entry = msgspec.json.decode(line, type=_Entry)
             raw = entry.message.encode() if isinstance(entry.message, str) else bytes(entry.message or b"")
-            at, mark = int(entry.at) / 1e6, entry.mark
+            mark = entry.mark
             if entry.message is None or not 0 <= mark < 1 << 63:
                 raise ValueError("no message")
         except UNREADABLE:
@@ -160,7 +160,7 @@ class _Unit:
             if tenfold(self._bad):
                 log.warning("%s: no message can be read in what journalctl says (%d so far)", self.name, self._bad)
             return None
-        words = clean(b" ".join(raw.splitlines()), 0)
+        words, at = clean(b" ".join(raw.splitlines()), 0), (mark >> CHECKED) / 1e6
         return Text(words, at, time.monotonic() - max(0.0, time.time() - at), mark) if words else None
 
 

@@ -149,7 +149,13 @@ def test_one_that_is_not_allowed_to_see_says_so(stand_in: Path) -> None:
 
 def test_what_is_no_message_is_counted_and_the_rest_is_read(stand_in: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = ["no json", "[]", "{}", entry(1, None), entry(2, [256]), entry(3, [104, 105]), entry(4, {"a": 1})]
-    rows += ['{"__CURSOR":"c","__REALTIME_TIMESTAMP":"x","MESSAGE":"m"}', "x" * 3_000_000, entry(5, "end")]
+    rows += [
+        '{"__CURSOR":"c","__REALTIME_TIMESTAMP":"x","MESSAGE":"m"}',
+        entry(10**400, "far"),
+        "x" * 3_000_000,
+        entry(5, "end"),
+    ]
+    rows.insert(0, entry(10**400, "far"))
     (stand_in.parent / "rows").write_text("\n".join(rows) + "\n")
     put(stand_in, f"cat {stand_in.parent}/rows\nexec sleep 60")
     with caplog.at_level(logging.WARNING), running(open_source(parse_uri("journal:door?from=start"))) as seen:

@@ -102,6 +102,11 @@ def test_what_a_task_says_of_its_own_is_looked_through_too() -> None:
     assert isinstance(seen, TextEvent) and seen.text == "from a document: [email]"
 
 
+def test_what_is_found_only_behind_what_was_taken_out_is_taken_out_too() -> None:
+    hide = Hider(["email", "phone"], {})
+    assert hide("ada@example.co+49 30 901820") == "[email][phone]"
+
+
 # ── patterns of the config ───────────────────────────────────────────────────────────────────────────────
 
 
