@@ -94,7 +94,7 @@ def _say(library: Any, whisper: Any, tensors: Tensors) -> dict[str, npt.NDArray[
         encoded,
         [tensors["prompt"].tolist()],
         beam_size=int(tensors["beam"].item()),
-        max_length=int(tensors["longest"].item()),
+        max_length=2 * int(tensors["longest"].item()),  # half of it is for the prompt, however short that is
         return_scores=True,
         return_no_speech_prob=True,
     )

@@ -165,12 +165,27 @@ def test_what_repeats_in_a_short_window_is_heard_in_the_whole_one(served: Served
     assert plain(words(task_of(served), audio(samples))[0].text) == ["yes"]
 
 
+def test_the_most_tokens_are_as_many_as_are_asked_for(served: Served) -> None:
+    run, prompt = served.net.run, np.array([50_257, 50_362], np.int32)
+    encoded = run({"features": mel.log_mel(sound("rain.wav").samples, 1000)[None]})["encoded"]
+    for longest in (4, 7):
+        asked = {"encoded": encoded, "prompt": prompt, "beam": np.array([1]), "longest": np.array([longest])}
+        assert len(run(asked)["tokens"]) == longest
+
+
+def test_who_says_a_thing_twice_is_heard_twice(served: Served, data: Path) -> None:
+    folder = data / "audio"
+    parts = [samples_of(path) for path in [*sorted(folder.glob("sense*.wav")), folder / "goforward.raw"]] * 2
+    (text,) = words(task_of(served), audio(np.concatenate(parts)[: 30 * 16_000]))
+    assert plain(text.text).count("dashwood") == 2
+
+
 def test_what_repeats_in_the_whole_window_too_is_counted_as_not_made_out(served: Served) -> None:
     said = {"score": np.array([-0.1], np.float32), "silence": np.array([0.1], np.float32)}
     token = vocabulary.read(served.parts["vocab"]).tokens.index("Ġyes")
 
     def run(tensors: Tensors) -> dict[str, Any]:
-        return served.net.run(tensors) if "features" in tensors else {**said, "tokens": np.full(60, token, np.int32)}
+        return served.net.run(tensors) if "features" in tensors else {**said, "tokens": np.full(70, token, np.int32)}
 
     lost = msgspec.structs.replace(served, net=msgspec.structs.replace(served.net, run=run))
     with pytest.raises(InputError, match=r"says the same over and over of 2\.1 s of sound, so nothing is told of it"):

@@ -65,7 +65,7 @@ class Whisper:
             said = self._say(samples, WHOLE)
         if said.nothing:
             return None
-        if said.repeats:
+        if said.repeats and not said.ended:
             long = f"{len(samples) / RATE:.1f} s of sound"
             raise InputError(f"{self.model.ref.name}: says the same over and over of {long}, so nothing is told of it")
         times = self._times(said, frames) if self.timed else msgspec.UNSET
@@ -81,12 +81,13 @@ class Whisper:
                 "encoded": encoded,
                 "prompt": np.array(prompt, np.int32),
                 "beam": np.array([self.beam], np.int32),
-                "longest": np.array([longest + len(prompt)], np.int32),
+                "longest": np.array([longest], np.int32),
             }
         )
         tokens = [one for one in found["tokens"].tolist() if one < self.words.end]
         score, silence = float(found["score"][0]), float(found["silence"][0])
-        return _Answer(self.words.line(tokens), score, silence, tokens, encoded)
+        ended = len(found["tokens"]) < longest
+        return _Answer(self.words.line(tokens), score, silence, ended, tokens, encoded)
 
     def _times(self, said: _Answer, frames: int) -> tuple[tuple[float, float], ...] | msgspec.UnsetType:
         """When each word is said; unset where the tokens are no words that are parted by spaces."""
@@ -112,6 +113,8 @@ class _Answer:
     """mean log probability of a token"""
     silence: float
     """probability that there is no speech"""
+    ended: bool
+    """it came to an end by itself"""
     tokens: list[int]
     encoded: Floats
 
