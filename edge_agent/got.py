@@ -27,6 +27,9 @@ class Heard(msgspec.Struct, frozen=True):
     words: Annotated[tuple[tuple[float, float], ...] | msgspec.UnsetType, msgspec.Meta(description=TIMES)] = (
         msgspec.UNSET
     )
+    name: Annotated[str | msgspec.UnsetType, msgspec.Meta(description="the recording, and its second, if any")] = (
+        msgspec.UNSET
+    )
 
 
 class Read(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -221,7 +221,7 @@ def test_the_published_schema_is_the_code_s() -> None:
 NOT_CAPTURED = {
     "Event": "id device pipeline at spent_ms",
     "ModelRef": "name version sha256 why",
-    "Heard": "engine language",
+    "Heard": "engine language name",
     "Read": "engine name",
     "Detection": "label object",
     "DetectionsEvent": "name",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def test_json_has_an_events_fields(capsys: pytest.CaptureFixture[str]) -> None:
     row = json.loads(capsys.readouterr().out)
     assert row["input"] == LIGHT and row["text"].casefold() == "turn the light on in the kitchen"
     assert row["heard"]["engine"] == "whisper-tiny 1.0.0" and row["heard"]["language"] == "en"
-    assert set(row["heard"]) == {"engine", "score", "seconds", "language"}
+    assert set(row["heard"]) == {"engine", "score", "seconds", "language", "name"}
+    assert re.fullmatch(r"light\.wav#0\.\d\d", row["heard"]["name"])
 
 
 def test_a_task_behind_it_understands_the_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,7 +75,8 @@ class Transcriber:
         quiet = not len(item.samples) or np.abs(item.samples).max() < SILENCE
         said = None if quiet else self.engine(item.samples)
         if said is not None:
-            heard = Heard(self.called, round(said.score, 4), round(seconds, 3), said.language, said.words)
+            where = item.name or msgspec.UNSET
+            heard = Heard(self.called, round(said.score, 4), round(seconds, 3), said.language, said.words, where)
             yield Text(said.text, item.at, item.mono, got=heard)
 
     def _refuse_late(self, waited: float) -> None:
