@@ -117,6 +117,44 @@ def test_the_detector_says_again_what_it_found_while_nothing_moves(tmp_path: Pat
         make_task(parse_uri("detect:m?motion=often"), lambda name: model, tmp_path)
 
 
+def test_what_moves_in_a_small_part_is_looked_at_closer(tmp_path: Path) -> None:
+    gate = Gate(5.0)
+    for n, image in enumerate([*scene(30), *scene(30, thing=6.0)]):
+        gate(image, n / FPS)
+    left, top, right, bottom = gate.region() or (0, 0, 0, 0)
+    assert (right - left, bottom - top) == (240, 180) and left < 150 < 200 < right and top < 200 < 240 < bottom
+    still = Gate(5.0)
+    for n, image in enumerate(scene(30)):
+        still(image, n / FPS)
+    assert still.region() is None, "nothing moves"
+    for n, image in enumerate(scene(5, light=lambda n: 0.2 if n % 2 else 1.0, noise=40), 30):
+        still(image, n / FPS)
+    assert still.region() is None, "all of it moves"
+
+
+def test_a_closer_look_adds_what_it_finds(tmp_path: Path) -> None:
+    """A network that sees a person in the middle of whatever it is shown, once larger, once smaller."""
+    ran: list[int] = []
+
+    def run(tensors: object) -> dict[str, Any]:
+        ran.append(1)
+        return {"output": np.array([[[24, 24, 40, 40, 0.9, 0]]], np.float32)}
+
+    net = Net(
+        run, (TensorSpec("images", (1, 3, 64, 64), "float32"),), (TensorSpec("output", (1, 1, 6), "float32"),), "a"
+    )
+    model = serve_net(net, Input(64, 64, letterbox="stretch"), "end2end", ["person"])
+    task = make_task(parse_uri("detect:m?motion=5&closer=true"), lambda name: model, tmp_path)
+    found: list[Any] = []
+    for n, image in enumerate([*scene(30), *scene(10, thing=6.0)]):
+        found += task(Frame(image, 0.0, 0.0, played=n / FPS))
+    assert len(found[0].what) == 1 and len(found[-1].what) == 2 and "closer" in found[-1].spent_ms
+    one, other = found[-1].what.xyxy.tolist()
+    assert one[2] - one[0] in (60, 120) and other[2] - other[0] in (60, 120) and one != other
+    with pytest.raises(ConfigError, match="closer needs motion"):
+        make_task(parse_uri("detect:m?closer=true"), lambda name: model, tmp_path)
+
+
 def test_an_object_is_not_forgotten_because_nobody_looked() -> None:
     tracker = Tracker(Rules(remember=2.0), {0: "person"})
     box, none = np.array([[50, 50, 90, 130]], np.float32), np.zeros((0, 4), np.float32)

@@ -20,13 +20,15 @@ from edge_agent.objects import clock_of
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
 from edge_agent.tasks.detect.motion import Gate
 from edge_agent.types import Detections, Finding, Frame, Ints, Net, Pixels, Task
-from edge_agent.uri import Uri, number, option
+from edge_agent.uri import Uri, number, option, switch
 
+EDGE = 2
+"""pixels from the edge of a part at which a box counts as cut off"""
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
 """of a plural, and of its singular"""
-OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300", "low": "1", "motion": "off"}
+OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300", "low": "1", "motion": "off", "closer": "false"}
 """score and iou default to the manifest's, classes to all; low: fainter boxes from this score on, for `track`; motion:
-seconds at most between two looks while nothing moves"""
+seconds at most between two looks while nothing moves; closer: a second look at a small part in which something does"""
 
 
 class Detector(msgspec.Struct):
@@ -92,6 +94,7 @@ class Watched(msgspec.Struct):
 
     detector: Detector
     gate: Gate
+    closer: bool = False
     last: Detections | None = None
     takes: tuple[type, ...] = (Frame,)
 
@@ -110,9 +113,30 @@ class Watched(msgspec.Struct):
             return
         self.last = None
         for found in self.detector(item):
-            assert isinstance(found.what, Detections)
-            self.last = msgspec.structs.replace(found.what, looked=False)
-            yield msgspec.structs.replace(found, spent_ms={**spent, **found.spent_ms})
+            what = found.what
+            assert isinstance(what, Detections)
+            if self.closer and (region := self.gate.region()) is not None:
+                began = time.perf_counter()
+                what = self._closer(item, what, region)
+                spent["closer"] = (time.perf_counter() - began) * 1e3
+            self.last = msgspec.structs.replace(what, looked=False)
+            yield msgspec.structs.replace(found, what=what, spent_ms={**spent, **found.spent_ms})
+
+    def _closer(self, item: Frame, what: Detections, region: tuple[int, int, int, int]) -> Detections:
+        """What was found, with what is found in a part of the frame, where everything is twice as large."""
+        left, top, right, bottom = region
+        image = np.ascontiguousarray(item.image[top:bottom, left:right])
+        (found,) = self.detector(msgspec.structs.replace(item, image=image))
+        more = found.what
+        assert isinstance(more, Detections)
+        # what the edge of the part cuts off is seen whole in the frame
+        sides = np.array([right - left, bottom - top], np.float32)
+        whole = ((more.xyxy[:, :2] > EDGE) & (more.xyxy[:, 2:] < sides - EDGE)).all(axis=1)
+        xyxy = np.concatenate([what.xyxy, more.xyxy[whole] + np.array([left, top] * 2, np.float32)])
+        score = np.concatenate([what.score, more.score[whole]])
+        label = np.concatenate([what.label, more.label[whole]])
+        best = nms(xyxy, score, label, self.detector.iou)[: self.detector.limit]
+        return msgspec.structs.replace(what, xyxy=xyxy[best], score=score[best], label=label[best])
 
 
 def detect(uri: Uri, model: Served, home: Path) -> Task:
@@ -151,7 +175,10 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         names=manifest.names(),
     )
     seconds = number(uri, OPTIONS, "motion", 0.1, 3600)
-    return Watched(detector, Gate(seconds)) if seconds else detector
+    closer = switch(uri, OPTIONS, "closer")
+    if closer and not seconds:
+        raise ConfigError(f'"{uri}": closer needs motion; add motion=5')
+    return Watched(detector, Gate(seconds), closer) if seconds else detector
 
 
 def _one_input(name: str, net: Net) -> None:

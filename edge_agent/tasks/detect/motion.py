@@ -28,6 +28,8 @@ LEARN = 0.05
 """share of a new difference in the noise, more at first"""
 CLIPPED = 3.0
 """times the noise that one difference may count for in it: what moves is no noise"""
+FILLS = 0.8
+"""share of the sides of a quarter of the picture that what moves takes up at most, to be looked at closer"""
 LINGER_S = 1.0
 """seconds that are looked at after the last motion: what the detector missed then, it may see now"""
 
@@ -41,7 +43,7 @@ class Gate:
         nothing = np.zeros((0, 0), np.float32)
         self._last, self._seen = [nothing, nothing], nothing
         """the grids of the last two pictures; the median of those of the last three at the last look"""
-        self._noise = self._over = nothing
+        self._noise = self._over = self._moving = nothing
         """of each block; and for how many pictures it has been moved"""
         self._learned, self._size = 0, (-1, -1)
         self._looked_at = self._moved_at = -np.inf
@@ -65,6 +67,21 @@ class Gate:
             self._seen, self._looked_at, self._over = grid, clock, np.zeros_like(grid)
         return look
 
+    def region(self) -> tuple[int, int, int, int] | None:
+        """Left, top, right, bottom of the quarter of the last picture in whose middle it moved; None where nothing did,
+        or not in so small a part.
+        """
+        (height, width), rows, columns = self._size, *np.nonzero(self._moving)
+        if not len(rows):
+            return None
+        cell, corner = max(height, width) / CELLS, []
+        for places, side in ((columns, width), (rows, height)):
+            first, last = float(places.min()) * cell, float(places.max() + 1) * cell
+            if last - first > FILLS * side / 2:
+                return None
+            corner.append(int(np.clip((first + last) / 2 - side / 4, 0, side - side // 2)))
+        return corner[0], corner[1], corner[0] + width // 2, corner[1] + height // 2
+
     def _learn(self, step: Grid) -> None:
         """How much each block differs from one picture to the next."""
         limit = CLIPPED * np.maximum(self._noise, np.float32(np.median(step)))
@@ -77,6 +94,7 @@ class Gate:
         over = (off > np.maximum(FLOOR, STEPS * self._noise)).astype(np.float32)
         self._over = (self._over + 1) * over
         stays = (self._over >= STAYS).astype(np.float32)
+        self._moving = over * (cv2.boxFilter(over, -1, (3, 3), normalize=False) >= TOGETHER)
         few = stays.any() and cv2.boxFilter(stays, -1, (3, 3), normalize=False).max() >= TOGETHER
         return bool(few or (over.any() and cv2.boxFilter(over, -1, (5, 5), normalize=False).max() >= MANY))
 
