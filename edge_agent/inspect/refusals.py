@@ -17,7 +17,10 @@ WHAT = {
     "follows": ("says whether one sentence follows another", "export it together with its encoder"),
     "tag": ("tags words", "export it together with its encoder"),
     "segment": ("says something of every place in a picture", ""),
-    "read": ("reads a line of text in a picture", ""),
+    "read": (
+        "reads a line of text in a picture",
+        "one of PP-OCR is added as a folder, with the network that finds lines and a manifest.toml like models/ocr",
+    ),
     "hear": ("tells speech from silence", ""),
     "recognise": ("tells classes apart", ""),
 }

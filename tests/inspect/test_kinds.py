@@ -120,7 +120,7 @@ def test_a_family_is_named(inputs: dict[str, Dims], outputs: dict[str, Dims], ta
     ("inputs", "outputs", "what", "mend"),
     [
         ({"x": (1, 3, 736, 736)}, {"o": (1, 1, 736, 736)}, "every place in a picture", "a task of your own"),
-        ({"x": (None, 3, 48, None)}, {"o": (None, None, 6625)}, "reads a line of text in a picture", "of your own"),
+        ({"x": (None, 3, 48, None)}, {"o": (None, None, 6625)}, "reads a line of text in a picture", "models/ocr"),
         ({"input": BATCH, "state": (2, None, 128), "sr": ()}, {"output": (None, 1)}, "tells speech", "of your own"),
         (
             {"hidden": (None, None, 256)},
