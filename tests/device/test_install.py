@@ -18,6 +18,7 @@ from edge_agent import cli, config, paths
 from edge_agent.device import install, laid, unit
 from edge_agent.device import place as places
 from edge_agent.device.place import Place, Program
+from edge_agent.device.unit import USER
 from edge_agent.errors import EdgeAgentError, UsageError
 from tests.conftest import ROOT
 
@@ -97,7 +98,7 @@ def test_an_image_gets_all_of_it_and_the_config_works(tmp_path: Path) -> None:
 def test_the_units_are_clean_and_closed(image: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not here")
-    install.install(Place(image, "edge-agent", None))
+    install.install(Place(image, USER, None))
     system = image / "etc/systemd/system"
     for path in (*system.glob("*.service"), *system.glob("*.service.d/*.conf")):
         lines = path.read_text().splitlines()
@@ -126,7 +127,7 @@ def test_the_template_differs_in_config_and_store_alone() -> None:
 
 
 def test_what_an_admin_changed_stays_and_is_said(image: Path) -> None:
-    place = Place(image, "edge-agent", None)
+    place = Place(image, USER, None)
     install.install(place)
     path = image / "etc/systemd/system/edge-agent.service"
     path.write_text(path.read_text().replace("RestartSec=2", "RestartSec=60"))
@@ -155,7 +156,7 @@ def test_limits_and_credentials_of_the_config_go_to_the_service_manager(image: P
         '[mqtt]\nurl = "mqtt://h"\nusername = "u"\npassword_file = "credential:mqtt"\n'
         '[limits]\nmemory_mb = 300\ncpu_percent = 150\n[[pipeline]]\nname = "a"\nsource = "lines:/var/lib/x"\n'
     )
-    place = Place(image, "edge-agent", None)
+    place = Place(image, USER, None)
     with pytest.raises(UsageError, match=r"credential:mqtt: write it into .*/etc/edge-agent/credentials/mqtt"):
         install.install(place, given)
     (image / "etc/edge-agent/credentials/mqtt").write_text("secret")
@@ -177,7 +178,7 @@ def test_a_given_config_comes_with_what_it_names(image: Path, tmp_path: Path) ->
         '[[pipeline]]\nname = "a"\nsource = "SOURCE"\ntasks = ["classify:encoder?labels=labels.toml"]\n'
     )
     given = folder / "porch.toml"
-    place = Place(image, "edge-agent", None)
+    place = Place(image, USER, None)
     for source in ("lines:-", f"lines:{tmp_path}/said", "files:photos"):
         given.write_text(text.replace("SOURCE", source))
         if source == "files:photos" and not tmp_path.is_relative_to("/tmp"):
@@ -215,7 +216,7 @@ def test_an_upgrade_goes_back_where_the_new_does_not_come_up(
 ) -> None:
     link = versions / "current"
     manager = Manager(bad="2", link=link)
-    install.install(Place(image, "edge-agent", manager))
+    install.install(Place(image, USER, manager))
     text = (image / "etc/systemd/system/edge-agent.service").read_text()
     assert "/opt/edge-agent/current/bin/python" in text and link.readlink().name == "1"
     use(monkeypatch, versions, "2")
@@ -224,11 +225,11 @@ def test_an_upgrade_goes_back_where_the_new_does_not_come_up(
     with pytest.raises(
         EdgeAgentError, match="this version is broken; what was there before runs again; see: journalctl"
     ):
-        install.install(Place(image, "edge-agent", manager))
+        install.install(Place(image, USER, manager))
     assert link.readlink().name == "1" and (image / "etc/systemd/system/edge-agent.service").read_text() == text
     assert manager.asked.count("systemctl restart edge-agent.service") == 2
     manager.bad = ""
-    done = install.install(Place(image, "edge-agent", manager))
+    done = install.install(Place(image, USER, manager))
     assert done.state == "running" and link.readlink().name == "2"
     # the one that it replaced stays, those before it go
     assert sorted(path.name for path in versions.iterdir() if path.is_dir() and not path.is_symlink()) == ["1", "2"]
@@ -239,11 +240,11 @@ def test_a_first_start_that_fails_is_said(image: Path) -> None:
     with pytest.raises(
         EdgeAgentError, match="does not come up: edge-agent run: this version is broken; see: journalctl"
     ):
-        install.install(Place(image, "edge-agent", Manager(bad="any")))
+        install.install(Place(image, USER, Manager(bad="any")))
 
 
 def test_uninstall_leaves_data_and_says_where(image: Path, versions: Path) -> None:
-    place = Place(image, "edge-agent", Manager())
+    place = Place(image, USER, Manager())
     install.install(place)
     (image / "etc/sysusers.d").mkdir()
     (image / "etc/sysusers.d/edge-agent.conf").write_text("u edge-agent -\n")
@@ -258,13 +259,13 @@ def test_uninstall_leaves_data_and_says_where(image: Path, versions: Path) -> No
     }  # fmt: skip
     assert {line.partition(":")[0] for line in done.kept} == {f"{image}/etc/edge-agent", f"{image}/var/lib/edge-agent"}
     (versions / "1").mkdir(parents=True)
-    install.install(Place(image, "edge-agent", None))
-    install.uninstall(Place(image, "edge-agent", None), purge=True)
+    install.install(Place(image, USER, None))
+    install.uninstall(Place(image, USER, None), purge=True)
     assert not (image / "etc/edge-agent").exists() and not (image / "var/lib/edge-agent").exists()
 
 
 def test_purge_wants_the_word(image: Path) -> None:
-    install.install(Place(image, "edge-agent", None))
+    install.install(Place(image, USER, None))
     for said, code in (("", 2), ("yes\n", 2), ("delete\n", 0)):
         assert (image / "var/lib/edge-agent").is_dir()
         done = edge_agent("uninstall", "--purge", "--root", str(image), stdin=said)
@@ -322,7 +323,7 @@ def test_restarts_grow_where_the_service_manager_knows_how(image: Path) -> None:
     library = image / "usr/lib/aarch64-linux-gnu/systemd/libsystemd-shared-257.so"
     library.parent.mkdir(parents=True)
     library.touch()
-    assert places.found(Place(image, "edge-agent", None), []).systemd == 257
+    assert places.found(Place(image, USER, None), []).systemd == 257
 
 
 def test_disks_are_no_devices_of_nvidia_s(tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def test_a_home_of_a_user_without_a_name_is_moved(image: Path) -> None:
     (image / "etc/passwd").write_text("edge-agent:x:812:813::/:/bin/false\n")
     home = image / "var/lib/edge-agent"
     home.symlink_to("private/edge-agent")
-    done = install.install(Place(image, "edge-agent", None))
+    done = install.install(Place(image, USER, None))
     assert not home.is_symlink() and not private.exists()
     owners = {path.name: path.stat().st_uid for path in (home, *home.rglob("*"))}
     assert owners == {"edge-agent": 812, "models": 812, "a": 812, "by-root": 0, "strange": 61234}
