@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edge_agent.errors import LateError
-from edge_agent.walk.fair import Client, Queue, Turn
+from edge_agent.walk.fair import LONG_S, Client, Queue, Turn
 
 ANYBODY = Client()
 """for whom a run is that no pipeline asked for"""
@@ -70,7 +70,8 @@ class Lane:
     def turn(self, threads: int = 1, kind: str = "") -> Iterator[None]:
         """Wait for a turn of the pipeline that this thread works for (`work_for`), and hold it.
 
-        `threads`: that the run keeps busy. `kind`: the same for runs that take about as long, such as a file's name.
+        `threads`: that the run keeps busy. `kind`: the same for runs that take about as long, such as a file's name;
+        the first one of a kind counts as a long one.
         LateError where the sample is too old by then, and its pipeline gives such ones up.
         """
         with self._lock:
@@ -92,7 +93,9 @@ class Lane:
         """Ask for a turn, until it begins; the lock is held. LateError."""
         client, now = _at_work.client, time.monotonic()
         mono = now if _at_work.mono is None else _at_work.mono
-        mine = self.queue.ask(client, threads, self._takes.get(kind, 0.0), mono + client.deadline, now)
+        mine = self.queue.ask(
+            client, threads, self._takes.get(kind, LONG_S if kind else 0.0), mono + client.deadline, now
+        )
         self._hand_out()
         if mine.slots:
             return mine

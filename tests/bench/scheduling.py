@@ -315,7 +315,7 @@ class Job:
     """Models on one lane, and the pipelines on them."""
 
     def __init__(self, lane: Turns) -> None:
-        self.models = Models(threads=CORES, lane=lane, soon=True)  # type: ignore[arg-type]
+        self.models = Models(lane=lane, soon=True)  # type: ignore[arg-type]
         image = read_picture(paths.carried("deploy", "demo", "coffee.png")).image
         said = "turn the light on in the kitchen"
         self.frame = lambda: Frame(image, time.time(), time.monotonic())
