@@ -227,7 +227,10 @@ def report(rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     if "whisper-5" in rows and "faster-whisper-5" in rows:
         for kind in [*[kind for kind in kinds if kind != "human"], "all of espeak-ng"]:
             chosen = [kind] if kind in kinds else [one for one in kinds if one != "human"]
-            pair = [[row for row in rows[name] if row["of"] in chosen] for name in ("whisper-5", "faster-whisper-5")]
+            pair = [
+                [row for one in chosen for row in rows[name] if row["of"] == one]
+                for name in ("whisper-5", "faster-whisper-5")
+            ]
             less, low, high = bootstrap(*pair)
             yield f"whisper-5 less faster-whisper-5, {kind}: {less:+.3f} ({low:+.3f} to {high:+.3f})"
         yield ""
