@@ -18,7 +18,7 @@ import msgspec
 
 from edge_agent.config import Pipeline
 from edge_agent.config.sections import Understand
-from edge_agent.errors import EdgeAgentError, InputError
+from edge_agent.errors import EdgeAgentError, InputError, within
 from edge_agent.events import UNREADABLE
 from edge_agent.paths import home
 from edge_agent.tasks import TASKS, TaskRow, found_at, make_task
@@ -59,13 +59,26 @@ class Request(msgspec.Struct, frozen=True):
     top: int = 0
 
 
+def check(allowed: Understand | None) -> None:
+    """Raise an EdgeAgentError for a model that `[understand]` names and that is not here."""
+    from edge_agent.registry import catalogue
+
+    for name in allowed.models if allowed is not None else ():
+        with within("understand.models"):
+            catalogue.locate(name)
+
+
 class Requests:
     """Answers requests on a thread of its own."""
 
     def __init__(
         self, allowed: Understand | None, models: Models, pipes: Callable[[], Sequence[Pipeline]] = tuple
     ) -> None:
-        """`allowed`: the section of the config, None where it has none; `pipes`: those that are at work now."""
+        """`allowed`: the section of the config, None where it has none; `pipes`: those that are at work now.
+
+        Raises an EdgeAgentError for a model that is named and not here.
+        """
+        check(allowed)
         self._allowed, self._models, self._pipes = allowed, models, pipes
         captured.keep(allowed.captured if allowed is not None else 0)
         self._ready: OrderedDict[tuple[str, ...], tuple[str, Task]] = OrderedDict()

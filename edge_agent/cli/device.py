@@ -172,6 +172,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent.agent.agent import checked_store
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
+    from edge_agent.agent.requests import check as check_understand
     from edge_agent.link import topics
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
@@ -185,6 +186,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
         print(f"{pipe.name}: {source_for_people(pipe.source)} -> {redact(', '.join(line.config.tasks)) or 'as it is'}")
         for told in filter(None, (line.opened.about(), *line.models, *config.warnings(pipe))):
             print(f"  {redact(told)}")
+    check_understand(loaded.understand)
     words, in_time = weighed(loads_of(lines, models), models.lane.cores)
     for word in words:
         print(word)

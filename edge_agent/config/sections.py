@@ -106,7 +106,7 @@ class Understand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """file or folder of texts in which `answer` looks"""
     labels: Text | None = None
     """TOML of example sentences that `classify` tells apart"""
-    captured: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
+    captured: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     """texts that were heard, read or received last and are remembered, in memory alone, for `answer` to look in"""
 
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from edge_agent.agent.agent import Agent
-from edge_agent.agent.requests import WAITING, Requests
+from edge_agent.agent.requests import WAITING, Requests, check
 from edge_agent.config import Config, Mqtt, load
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, ManifestError
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.serving.models import Models
@@ -185,6 +185,8 @@ def test_a_pipeline_that_keeps_its_words_leaves_none_to_ask_about(mosquitto: Mos
 
 
 def test_a_config_says_what_it_wants_remembered(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"understand.models: no model \"no-such-model\"; known are"):
+        check(load(config(tmp_path, None, '[understand]\nmodels = ["no-such-model"]\n')).understand)
     with pytest.raises(ConfigError, match="captured"):
         load(config(tmp_path, None, "[understand]\ncaptured = -1\n"))
     with pytest.raises(ConfigError, match="context=captured: nothing is remembered; write captured = 200 under"):

@@ -5,20 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from edge_agent.backends import open_net
 from edge_agent.errors import ConfigError, InputError, ManifestError
-from edge_agent.events import FillEvent
+from edge_agent.events import FillEvent, TopicEvent
 from edge_agent.manifest import Served
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
+from edge_agent.tasks.text.follows import follower
 from edge_agent.tasks.text.spelling import Speller, distance
 from edge_agent.types import Finding, Heard, Text
-from edge_agent.understood import Fill
+from edge_agent.understood import Fill, Topic
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
+from edge_agent.walk.privacy import Guard
+from tests.conftest import ROOT
 from tests.nets import write_onnx
 from tests.tasks.text_models import WORDS, bert, vocabulary
 
@@ -72,6 +77,18 @@ def test_words_of_a_low_score_are_mended_and_both_texts_told(edge_bert: Served) 
     assert (sure.filled, sure.places) == (text, ())
 
 
+def test_a_pipeline_that_keeps_its_words_says_none_of_them(edge_bert: Served) -> None:
+    model = edge_bert
+    made = make_task(parse_uri("fill:m?top=2"), lambda _: model, Path())
+    (found,) = made(Text("turn the [MASK] on", 0.0, 0.0))
+    event = Guard(words=False).event(to_event(found, "p"), found)
+    assert isinstance(event, FillEvent) and (event.text, event.filled) == ("", "")
+    assert [(one.word, one.score > 0) for one in event.places[0].words] == [("", True)] * 2
+    told = Finding(Text("last", 0.0, 0.0), Topic(3, 0.0, "first", ("word",)), found.model)  # type: ignore[union-attr]
+    topic = Guard(words=False).event(to_event(told, "p"), told)
+    assert isinstance(topic, TopicEvent) and (topic.first, topic.last, topic.keywords) == ("", "", ())
+
+
 def test_an_edit_is_counted_as_damerau_does() -> None:
     pairs = {("light", "lihgt"): 1, ("light", "lights"): 1, ("light", "might"): 1, ("light", "ligt"): 1, ("a", "bc"): 2}
     assert {pair: distance(*pair) for pair in pairs} == pairs
@@ -116,6 +133,19 @@ def test_any_masked_language_model_is_read_admitted_and_served(tmp_path: Path, g
     assert found.filled == "river river river storm storm and river"
     many = ask(str(path), "storm " * 40 + "[MASK]")
     assert many.places[0].words[0].word == "storm"
+
+
+def test_the_heads_fit_the_encoder_as_tflite_too(edge_bert: Served) -> None:
+    """One text at a time, of any length: TFLite's form of the same encoder."""
+    folder = ROOT / "models" / "edge-bert"
+    heads = {"mlm": "mlm.int8.onnx", "nsp": "nsp.onnx"}
+    net = open_net(folder / "encoder.int8.tflite", "tflite", 1)
+    model = msgspec.structs.replace(edge_bert, net=net, head=lambda role: open_net(folder / heads[role], "onnx", 1))
+    text = "please turn on the [MASK] in the kitchen"
+    ours, theirs = (ask(one, text, "?top=10").places[0].words for one in (model, edge_bert))
+    assert len({one.word for one in ours} & {one.word for one in theirs}) >= 6
+    pairs = [("Turn on the lights.", "And dim them, please."), ("The judge spoke.", "Fry the onions for a minute.")]
+    np.testing.assert_allclose(follower(model).shares(pairs), follower(edge_bert).shares(pairs), atol=0.1)
 
 
 def test_a_model_without_such_a_head_is_refused(tmp_path: Path) -> None:
