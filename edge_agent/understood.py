@@ -152,4 +152,5 @@ class SummaryEvent(Event, frozen=True, kw_only=True, tag="summary"):
 
     @staticmethod
     def words(body: Mapping[str, Any]) -> str:
-        return f'{len(body["sentences"])} of {body["of"]} sentences: "{body["sentences"][0][:80]}"'
+        first = body["sentences"][0] if body["sentences"] else ""
+        return f'{len(body["sentences"])} of {body["of"]} sentences: "{first[:80]}"'

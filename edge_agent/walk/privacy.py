@@ -191,11 +191,18 @@ def _changed(struct: Struct, change: Callable[[Any, Any], Any]) -> Struct:
         value = getattr(struct, name)
         if captured:
             made[name] = change(value, empty)
-        elif isinstance(value, msgspec.Struct):
-            made[name] = _changed(value, change)
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], msgspec.Struct):
-            made[name] = type(value)(_changed(one, change) for one in value)
+        elif (changed := _within(value, change)) is not value:
+            made[name] = changed
     return msgspec.structs.replace(struct, **made) if made else struct
+
+
+def _within(value: Any, change: Callable[[Any, Any], Any]) -> Any:
+    """A value with the structs in it changed; itself where there are none."""
+    if isinstance(value, msgspec.Struct):
+        return _changed(value, change)
+    if isinstance(value, list | tuple) and any(isinstance(one, msgspec.Struct) for one in value):
+        return type(value)(_within(one, change) for one in value)
+    return value
 
 
 @lru_cache(maxsize=64)

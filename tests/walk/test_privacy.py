@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from edge_agent import config
 from edge_agent.agent.agent import Agent
 from edge_agent.config import parse
 from edge_agent.errors import ConfigError, InputError
-from edge_agent.events import Event, SpansEvent, TextEvent
+from edge_agent.events import EVENTS, AnyEvent, Event, SpansEvent, TextEvent, is_captured
 from edge_agent.types import Embedding, Finding, Heard, ModelRef, Sample, Scores, Spans, Text
 from edge_agent.walk.pipeline import Stats, Terms, run
 from edge_agent.walk.privacy import UNCHECKED, Guard, Hider
@@ -105,6 +105,41 @@ def test_what_a_task_says_of_its_own_is_looked_through_too() -> None:
 def test_what_is_found_only_behind_what_was_taken_out_is_taken_out_too() -> None:
     hide = Hider(["email", "phone"], {})
     assert hide("ada@example.co+49 30 901820") == "[email][phone]"
+
+
+SECRET = "secret words of ada@example.com"
+
+
+def made(hint: Any, captured: bool = False) -> Any:
+    """A value of a type, with SECRET in each text that says what was captured."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return made(parts[0], captured or is_captured(hint))
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        hints = get_type_hints(hint, include_extras=True)
+        return hint(**{field.name: made(hints[field.name]) for field in msgspec.structs.fields(hint)})
+    if origin is Literal:
+        return parts[0]
+    if origin in (list, tuple):
+        return [made(parts[0], captured)] if origin is list else tuple(made(p, captured) for p in parts if p is not ...)
+    if origin is dict:
+        return {made(parts[0], captured): made(parts[1], captured)}
+    if parts:  # a union
+        return made(next(part for part in parts if part not in (type(None), msgspec.UnsetType)), captured)
+    return {str: SECRET if captured else "plain", int: 1, float: 0.5, bool: True, type(None): None}[hint]
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_no_kind_of_event_tells_what_is_to_be_kept(kind: str) -> None:
+    """Whatever its fields are: those that hold captured words are marked, which tests/test_house.py sees to."""
+    event = made(EVENTS[kind])
+    told = msgspec.json.encode(event).decode()
+    kept = msgspec.json.encode(Guard(words=False).event(event, text("which?"))).decode()
+    assert "ada" not in kept and "secret" not in kept
+    clean = msgspec.json.encode(Guard(Hider(["email"], {})).event(event, text("which?"))).decode()
+    assert clean == told.replace("ada@example.com", "[email]")
+    msgspec.json.decode(kept, type=AnyEvent)
+    assert isinstance(EVENTS[kind].words(msgspec.json.decode(kept)), str), "and it can still be shown"
 
 
 # ── patterns of the config ───────────────────────────────────────────────────────────────────────────────
