@@ -238,8 +238,8 @@ def report(rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         yield f"| CPU s of a clip of | {' | '.join(f'{seconds} s' for seconds in LENGTHS)} |"
         yield f"|---|{'---:|' * len(LENGTHS)}"
         for name, every in rows.items():
-            took = [np.median([row["cpu"] for row in every if row["of"] == f"{seconds} s"]) for seconds in LENGTHS]
-            yield f"| {name} | {' | '.join(f'{one:.2f}' for one in took)} |"
+            took = [[row["cpu"] for row in every if row["of"] == f"{seconds} s"] for seconds in LENGTHS]
+            yield f"| {name} | {' | '.join(f'{np.median(one):.2f}' if one else '' for one in took)} |"
         yield ""
     for name, every in rows.items():
         quiet = [row for row in every if row["of"] in ("silence", "hiss", "fan", "tones")]
