@@ -64,9 +64,11 @@ def demo(shell: Shell) -> str:
     told = [line for line in lines if re.match(r"\d\d:\d\d:\d\d", line)]
     kept = told[:7]
     for state in ("dark", "frozen"):
-        kept += [line for line in told if f"stream is {state}" in line and line not in kept][:1]
+        if not any(f"stream is {state}" in line for line in kept):
+            kept += [line for line in told if f"stream is {state}" in line][:1]
     end = next(i for i, line in enumerate(lines) if " frames, " in line)
-    return block(command, [*lines[:3], *kept, "…", *lines[end:]])
+    first = [line for line in lines if line.startswith(("broker: ", "making ", "without ", "camera: "))]
+    return block(command, [*first, *kept, "…", *lines[end:]])
 
 
 def tour(shell: Shell) -> str:
