@@ -48,12 +48,17 @@ def loads_of(lines: Sequence[Line], models: Models, find_out: bool = True) -> li
 def _load(line: Line, models: Models, find_out: bool) -> Load:
     pipe, options = line.config, parse_uri(line.config.source).options
     per_second = options.get("rate" if line.opened.yields is Text else "fps") or 0
+    ms, cpu_ms = (sum(column) for column in zip((0.0, 0.0), *_costs(line, models, find_out), strict=True))
+    return Load(
+        pipe.name, float(per_second), ms, cpu_ms, pipe.share, pipe.deadline_ms, sound=line.opened.yields is Audio
+    )
+
+
+def _costs(line: Line, models: Models, find_out: bool) -> list[tuple[float, float]]:
+    """Of each model of a pipeline; none where one of them is not known and is not to be found out."""
     names = dict.fromkeys(name for uses in line.uses for name in uses)
-    served = [models.serve(name, pace_of(pipe, line.opened)) for name in names]
-    costs = [_cost(one) for one in served] if find_out or all(one.cpu_ms for one in served) else []
-    ms, cpu_ms = (sum(column) for column in zip((0.0, 0.0), *costs, strict=True))
-    sound = line.opened.yields is Audio
-    return Load(pipe.name, float(per_second), ms, cpu_ms, pipe.share, pipe.deadline_ms, sound)
+    served = [models.serve(name, pace_of(line.config, line.opened)) for name in names]
+    return [_cost(one) for one in served] if find_out or all(one.cpu_ms for one in served) else []
 
 
 def _cost(served: Served) -> tuple[float, float]:
