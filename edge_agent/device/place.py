@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +19,8 @@ Run: TypeAlias = Callable[..., tuple[int, str]]
 """a program and its arguments -> exit code, what it printed; 127 where there is no such program"""
 HIDDEN, GONE = ("/home", "/root", "/run/user"), ("/tmp", "/var/tmp")
 """folders that a service under ProtectHome does not see, and those that PrivateTmp gives it empty"""
+COMPILING = ("ctranslate2",)
+"""engines that write code and run it: by oneDNN, which creates no primitive where that is denied"""
 VERSIONS = ".edge-agent-versions"
 """a file in the folder that deploy/install.sh lays versions in, a folder each, beside the link `current`"""
 
@@ -115,7 +118,8 @@ def found(place: Place, binds: list[Path]) -> Found:
     groups = place.at("/etc/group")
     names = {line.partition(":")[0] for line in groups.read_text().splitlines()} if groups.is_file() else set()
     nodes = sorted(str(node) for node in Path("/dev").glob("nv*") if is_nvidia(node)) if place.root == Path("/") else []
-    return Found([name for name in GROUPS if name in names], nodes, binds, _systemd(place.root))
+    compiles = any(find_spec(name) is not None for name in COMPILING)
+    return Found([name for name in GROUPS if name in names], nodes, binds, _systemd(place.root), compiles)
 
 
 def is_nvidia(node: Path) -> bool:

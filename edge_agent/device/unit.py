@@ -33,6 +33,8 @@ class Found(NamedTuple):
     """folders of the program that the service does not see otherwise"""
     systemd: int = 0
     """its version; 0: not known"""
+    compiles: bool = False
+    """an engine is installed that writes code and runs it"""
 
 
 class Asked(NamedTuple):
@@ -75,6 +77,8 @@ def drop_in(found: Found, asked: Asked) -> str:
         # the program lies in somebody's home: of all homes the service sees these folders, and cannot write there
         lines.append("ProtectHome=tmpfs")
         lines += [f"BindReadOnlyPaths={path}" for path in found.binds]
+    if found.compiles:
+        lines.append("MemoryDenyWriteExecute=no")
     if found.systemd >= _STEPS:
         lines += ["RestartSteps=8", "RestartMaxDelaySec=300"]
     if asked.memory_mb:

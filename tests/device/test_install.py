@@ -317,6 +317,13 @@ def test_a_program_in_a_home_is_shown_to_the_service_alone(monkeypatch: pytest.M
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/me/checkout\n" in text
 
 
+def test_an_engine_that_compiles_may(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, wanted in (("ctranslate2_is_not_here", False), ("json", True)):
+        monkeypatch.setattr(places, "COMPILING", (name,))
+        text = unit.drop_in(places.found(Place(image, USER, None), []), unit.Asked())
+        assert ("MemoryDenyWriteExecute=no" in text) == wanted
+
+
 def test_restarts_grow_where_the_service_manager_knows_how(image: Path) -> None:
     assert "RestartSteps" not in unit.drop_in(unit.Found(systemd=252), unit.Asked())
     assert "RestartSteps=8\nRestartMaxDelaySec=300\n" in unit.drop_in(unit.Found(systemd=257), unit.Asked())
