@@ -276,7 +276,7 @@ def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         config.secret("credential:mqtt", "k")
 
 
-@pytest.mark.parametrize("name", ["porch", "folder", "log"])
+@pytest.mark.parametrize("name", ["porch", "folder", "log", "yard"])
 def test_examples_load(tmp_path: Path, name: str) -> None:
     # a copy: of a checkout the modes are its owner's, and what others may write is refused
     loaded = config.load(Path(shutil.copyfile(ROOT / "deploy" / "examples" / f"{name}.toml", tmp_path / "agent.toml")))
@@ -284,4 +284,4 @@ def test_examples_load(tmp_path: Path, name: str) -> None:
     for pipe in loaded.pipeline:
         uri = parse_uri(pipe.source)
         assert uri.scheme in SCHEMES
-        assert all(parse_uri(task).scheme in TASKS for task in pipe.tasks)
+        assert all(parse_uri(task if ":" in task else f"{task}:").scheme in TASKS for task in pipe.tasks)
