@@ -32,9 +32,10 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime"
 """distributions whose version a verdict depends on"""
 DECIDE = (
     *("gate", "tasks", "inspect", "samples", "backends", "families"),
-    *("graphs", "pictures", "figures", "device", "registry"),
+    *("graphs", "pictures", "figures", "registry"),
+    *("device/sandbox.py", "device/landlock.py", "device/seccomp.py", "device/room.py"),
 )
-"""rooms whose code a verdict depends on, beside the files at the top: all that the child imports"""
+"""rooms and files whose code a verdict depends on, beside the files at the top: all that the child imports"""
 FOLDERS = ("proofs", "reports")
 """a file on its own, and held against its parent"""
 
@@ -162,7 +163,8 @@ def code() -> str:
     root, digest = str(paths.PACKAGE), hashlib.blake2b(digest_size=16)
     files = [f"{root}/{name}" for name in os.listdir(root)]  # noqa: PTH208
     for room in DECIDE:
-        files += [f"{folder}/{name}" for folder, _, names in os.walk(f"{root}/{room}") for name in names]
+        inside = [f"{folder}/{name}" for folder, _, names in os.walk(f"{root}/{room}") for name in names]
+        files += inside or [f"{root}/{room}"]
     for file in sorted(file for file in files if file.endswith(".py")):
         with open(file, "rb", buffering=0) as source:  # noqa: PTH123
             data = source.read()
