@@ -9,7 +9,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,9 @@ def measure(folder: Path, tests: Sequence[tuple[Path, list[data.Marked]]], taugh
     every = [one for _, rows in tests for one in rows]
     truth: list[Spans] = [{span[:3] for span in one.spans} for one in every]
     said, spent = _said(folder, every)
-    words, tags = vocabulary.from_vocab(folder / "vocab.txt", True), load(folder / "manifest.toml").labels
-    table = data.commonest(taught, words, tags)
-    said["commonest label of a word"] = [set(data.guessed(one, words, tags, table)) for one in every]
+    said["commonest label of a word"] = _commonest(folder, every, taught)
     seen, begin = {one.text.lower() for one in taught}, 0
-    found: dict[str, Any] = {"ms": spent, "sets": {}, "labels": {}}
+    found: dict[str, Any] = {"ms": spent, "sets": {}, "labels": _by_label(truth, said)}
     for path, rows in tests:
         part = slice(begin, begin + len(rows))
         begin += len(rows)
@@ -46,14 +44,7 @@ def measure(folder: Path, tests: Sequence[tuple[Path, list[data.Marked]]], taugh
         again = sum(one.text.lower() in seen for one in rows)
         name = f"{path.parent.name}/{path.name}"
         found["sets"][name] = {"sentences": len(rows), "also trained on": again, **scores}
-    for label in sorted({span[2] for spans in truth for span in spans}):
-        there, *others = (
-            [{span for span in spans if span[2] == label} for spans in some] for some in (truth, *said.values())
-        )
-        found["labels"][label] = {who: scored(there, spans) for who, spans in zip(said, others, strict=True)}
-    rows_ = [(name, who, row[who]) for kind in ("sets", "labels") for name, row in found[kind].items() for who in said]
-    lines = [_line(f"{name} {who}", score) for name, who, score in rows_]
-    return {**found, "lines": [f"{'':50}{'spans':>7}{'F1':>8}  95 %", *lines]}
+    return {**found, "lines": _lines(found, said)}
 
 
 def _said(folder: Path, every: Sequence[data.Marked]) -> tuple[dict[str, list[Spans]], dict[str, float]]:
@@ -74,8 +65,37 @@ def _said(folder: Path, every: Sequence[data.Marked]) -> tuple[dict[str, list[Sp
     return said, spent
 
 
-def _line(name: str, score: dict[str, Any]) -> str:
-    return f"{name:50}{score['spans']:>7}{score['f1']:>8.3f}  {score['low']:.3f} to {score['high']:.3f}"
+def _commonest(folder: Path, every: Sequence[data.Marked], taught: list[data.Marked]) -> list[Spans]:
+    """What the baseline marks in the sentences."""
+    words, tags = vocabulary.from_vocab(folder / "vocab.txt", True), load(folder / "manifest.toml").labels
+    table = data.commonest(taught, words, tags)
+    return [set(data.guessed(one, words, tags, table)) for one in every]
+
+
+def _by_label(truth: Sequence[Spans], said: Mapping[str, Sequence[Spans]]) -> dict[str, dict[str, Any]]:
+    """Label -> who -> the scores of its spans alone."""
+    labels = sorted({span[2] for spans in truth for span in spans})
+    return {
+        label: {who: scored(_only(label, truth), _only(label, spans)) for who, spans in said.items()}
+        for label in labels
+    }
+
+
+def _only(label: str, every: Sequence[Spans]) -> list[Spans]:
+    return [{span for span in spans if span[2] == label} for spans in every]
+
+
+def _lines(found: Mapping[str, Any], said: Iterable[str]) -> list[str]:
+    """For people: each set and each label, by who said it."""
+    named = [*found["sets"].items(), *found["labels"].items()]
+    scores = [(f"{name} {who}", row[who]) for name, row in named for who in said]
+    return [
+        f"{'':50}{'spans':>7}{'F1':>8}  95 %",
+        *(
+            f"{name:50}{one['spans']:>7}{one['f1']:>8.3f}  {one['low']:.3f} to {one['high']:.3f}"
+            for name, one in scores
+        ),
+    ]
 
 
 def scored(truth: Sequence[Spans], said: Sequence[Spans]) -> dict[str, Any]:
