@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import mmap
 import os
 import platform
 import re
@@ -152,7 +153,7 @@ def key(question: AnyQuestion, shas: Mapping[str, str] | None = None) -> str:
     asked = (type(question).__name__, files, manifests, parts, question.threads, question.limits)
     told = question.told if isinstance(question, Read) else {}
     shown = recorded.fingerprint() if isinstance(question, (Agree, Heads)) else []
-    here = (code(), runtimes(), cpu(), os.environ.get("EDGE_AGENT_PROVIDERS", ""))
+    here = (code(), runtimes(), cpu(), os.environ.get("EDGE_AGENT_PROVIDERS", ""), may_compile())
     return hashlib.sha256(msgspec.json.encode((asked, told, shown, here), order="deterministic")).hexdigest()[:32]
 
 
@@ -199,6 +200,17 @@ def cpu() -> str:
     features = sorted({value for key, value in pairs if key in ("flags", "Features")})
     digest = hashlib.sha256(" ".join(features).encode()).hexdigest()[:8]
     return f"{names[0] if names else 'unknown'} {platform.machine()} {digest}"
+
+
+def may_compile() -> bool:
+    """Whether this process may run memory that it wrote: a service's unit can forbid it, and then runtimes that
+    compile (CTranslate2, CUDA) fail.
+    """
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    return True
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────
