@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.device.sandbox import may_compile
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.types import Net, Tensors, TensorSpec
 
 MODEL = "model.bin"
 BESIDE = {"config": "config.json", "vocab": "vocabulary.txt"}
 """role of a part -> its name beside the model, by which the library looks for it"""
+FORBIDDEN = "its unit forbids it to compile: type sudo edge-agent install once more, or set MemoryDenyWriteExecute=no"
 FAILURES = (RuntimeError, ValueError, TypeError, OSError)
 """what the library raises"""
 
@@ -56,7 +58,8 @@ def load(path: Path, threads: int, source: Path, parts: Mapping[str, Path]) -> N
         except KeyError as error:
             raise ModelError(f"{path}: input {error} is missing") from None
         except FAILURES as error:
-            raise ModelError(f"{path}: the run failed ({_first_sentence(error)})") from None
+            forbidden = "" if may_compile() else f"; {FORBIDDEN}"
+            raise ModelError(f"{path}: the run failed ({_first_sentence(error)}){forbidden}") from None
 
     features = TensorSpec("features", (1, bands, None), "float32")
     return Net(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import resource
@@ -44,6 +45,17 @@ def missing() -> list[str]:
     elif libc.prctl(seccomp.PR_SET_SECCOMP, 2, 0, 0, 0) != -1 or ctypes.get_errno() != errno.EFAULT:
         lacks.append("seccomp")
     return lacks
+
+
+def may_compile() -> bool:
+    """Whether this process may run memory that it wrote: a service's unit can forbid it (MemoryDenyWriteExecute), and
+    then runtimes that compile (CTranslate2, CUDA) fail.
+    """
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    return True
 
 
 def _limit(room: Room) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import mmap
 import os
 import platform
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent import paths
+from edge_agent.device.sandbox import may_compile
 from edge_agent.events import rfc3339
 from edge_agent.files import write
 from edge_agent.gate.trial import Agree, AnyQuestion, Derive, Heads, Read, Result
@@ -200,17 +200,6 @@ def cpu() -> str:
     features = sorted({value for key, value in pairs if key in ("flags", "Features")})
     digest = hashlib.sha256(" ".join(features).encode()).hexdigest()[:8]
     return f"{names[0] if names else 'unknown'} {platform.machine()} {digest}"
-
-
-def may_compile() -> bool:
-    """Whether this process may run memory that it wrote: a service's unit can forbid it, and then runtimes that
-    compile (CTranslate2, CUDA) fail.
-    """
-    try:
-        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
-    except OSError:
-        return False
-    return True
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────

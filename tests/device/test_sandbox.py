@@ -363,3 +363,16 @@ def test_doctor_says_what_the_kernel_lacks(monkeypatch: pytest.MonkeyPatch) -> N
         assert says in next(iter(doctor._sandbox())).found or LACKS
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert "no seccomp for riscv64" in next(iter(doctor._sandbox())).found
+
+
+def test_a_process_that_may_not_compile_has_verdicts_of_its_own() -> None:
+    """A runtime that compiles is refused there, and served where it may; prctl(2), PR_SET_MDWE, Linux 6.3."""
+    program = (
+        "import ctypes, sys; from edge_agent.device.sandbox import may_compile\n"
+        "before = may_compile(); refused = ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)\n"
+        "print(before, 'unknown' if refused else may_compile())"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    if said != ["True", "False"]:
+        assert said[1] == "unknown" or said == ["False", "False"], said
+        pytest.skip(f"this kernel lets no process forbid it to itself: {said}")

@@ -78,19 +78,6 @@ def test_a_refusal_does_not_outlive_the_patch_that_mends_it(tmp_path: Path, inst
     assert add(again, home, path) == (said, 1), "it has no say"
 
 
-def test_a_process_that_may_not_compile_has_verdicts_of_its_own() -> None:
-    """A runtime that compiles is refused there, and served where it may; prctl(2), PR_SET_MDWE, Linux 6.3."""
-    program = (
-        "import ctypes, sys; from edge_agent.gate.verdicts import may_compile\n"
-        "before = may_compile(); refused = ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)\n"
-        "print(before, 'unknown' if refused else may_compile())"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    if said != ["True", "False"]:
-        assert said[1] == "unknown" or said == ["False", "False"], said
-        pytest.skip(f"this kernel lets no process forbid it to itself: {said}")
-
-
 def _decides(module: str) -> bool:
     """Whether a verdict depends on the code of this module of ours."""
     file = test_house.NAMES[module].relative_to(paths.PACKAGE).as_posix() if module in test_house.NAMES else ""
