@@ -67,24 +67,31 @@ def _run(place: str, own: bool, loop: bool, stop: threading.Event) -> Iterator[A
     skipped: set[Path] = set()
     while True:
         came = False
-        for path in listed(place):
-            try:
-                for audio in _recording(path, own, stop):
-                    if not came:
-                        yield StreamState("ok")
-                    came = True
-                    yield audio
-            except InputError as error:
-                if path not in skipped:
-                    skipped.add(path)
-                    log.warning("%s: skipped, it %s (%d skipped so far)", path, error, len(skipped))
-            if stop.is_set():
-                return
+        for audio in _each_once(place, own, skipped, stop):
+            if not came:
+                yield StreamState("ok")
+            came = True
+            yield audio
+        if stop.is_set():
+            return
         if not loop:
             yield StreamState("ended", f"{len(skipped)} unreadable skipped" if skipped else "")
             return
         if not came:
             raise SourceError(f"{place}: not one recording in it can be read; see the log for each")
+
+
+def _each_once(place: str, own: bool, skipped: set[Path], stop: threading.Event) -> Iterator[Audio]:
+    """The sound of each file; what cannot be read is added to `skipped`, and logged the first time."""
+    for path in listed(place):
+        try:
+            yield from _recording(path, own, stop)
+        except InputError as error:
+            if path not in skipped:
+                skipped.add(path)
+                log.warning("%s: skipped, it %s (%d skipped so far)", path, error, len(skipped))
+        if stop.is_set():
+            return
 
 
 def _recording(path: Path, own: bool, stop: threading.Event) -> Iterator[Audio]:
@@ -93,25 +100,25 @@ def _recording(path: Path, own: bool, stop: threading.Event) -> Iterator[Audio]:
         read, wav = _opened(path, stack, stop)
         funnel = Funnel(wav.rate, wav.channels)
         frame = width(wav.layout) * wav.channels
+        second = frame * wav.rate
         block = max(1, round(wav.rate * (OWN_BLOCK_S if own else BLOCK_S))) * frame
-        left, taken, due = wav.size, 0, time.monotonic()
+        taken, due = 0, time.monotonic()
         while not stop.is_set():
-            raw = read(block if left is None else min(block, left))
+            raw = read(block if wav.size is None else min(block, wav.size - taken))
             if len(raw) < frame:
                 break
             taken += len(raw)
-            left = left if left is None else left - len(raw)
             sound = funnel(samples(raw, wav.layout, wav.channels))
             if own:
                 # what comes late shifts the rest
-                due = max(due + len(raw) / frame / wav.rate, time.monotonic())
+                due = max(due + len(raw) / second, time.monotonic())
                 stop.wait(due - time.monotonic())
             yield _audio(sound, path)
         if not taken:
             raise InputError("holds no sound")
         yield _audio(funnel(np.zeros((0, wav.channels), np.float32), last=True), path, last=True)
-        if left and left >= frame and not stop.is_set():
-            there, whole = (size / frame / wav.rate for size in (taken, taken + left))
+        if wav.size and wav.size - taken >= frame and not stop.is_set():
+            there, whole = taken / second, wav.size / second
             log.warning("%s: is cut off: %.1f of the %.1f s that it states are there", path, there, whole)
 
 

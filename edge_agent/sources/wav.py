@@ -44,11 +44,7 @@ class OddError(InputError):
 
 def header(read: Read) -> Wav:
     """Read up to the first byte of sound. InputError in words that follow "it"; OddError where another may read it."""
-    top = read(12)
-    if not top:
-        raise InputError("is empty")
-    if len(top) < 12 or top[:4] not in MAGICS or top[8:] != b"WAVE":
-        raise InputError("is no WAV file, whatever its name says")
+    _check_top(read(12))
     found: tuple[str, int, int] | None = None
     beside = 0
     while True:
@@ -69,9 +65,21 @@ def header(read: Read) -> Wav:
         beside += size
         if beside > MOST_BESIDE:
             raise InputError(f"has a header that lies: {beside} bytes before its sound")
-        left = size + size % 2
-        while left and (piece := read(min(left, PIECE))):
-            left -= len(piece)
+        _skip(read, size + size % 2)
+
+
+def _check_top(top: bytes) -> None:
+    """InputError where these are not the first 12 bytes of a WAV file."""
+    if not top:
+        raise InputError("is empty")
+    if len(top) < 12 or top[:4] not in MAGICS or top[8:] != b"WAVE":
+        raise InputError("is no WAV file, whatever its name says")
+
+
+def _skip(read: Read, left: int) -> None:
+    """Read over so many bytes, or to the end."""
+    while left and (piece := read(min(left, PIECE))):
+        left -= len(piece)
 
 
 def _format(said: bytes) -> tuple[str, int, int]:
