@@ -233,24 +233,34 @@ def _sound(
             funnel = Funnel(feed.reader.rate, feed.reader.channels)
             yield StreamState("ok", losses.told(feed.reader.name))
         if block.lost:
-            losses.count(block.lost)
-            if block.lost >= HOLE_S:
-                yield _audio(np.zeros(0, np.float32), block.ended, last=True)
-            if losses.due():
-                log.warning("%s", losses.told(feed.reader.name))
-                yield StreamState("ok", losses.told(feed.reader.name))
+            yield from _hole(block, losses, feed.reader.name)
         yield _audio(funnel(block.samples), block.ended)
         # the consumer may have taken long; that is no fault of the stream
         since = time.monotonic()
     if funnel is not None:
-        assert feed.reader is not None
-        if feed.dropped:
-            losses.count(feed.dropped)
-        for block in feed.rest():
-            yield _audio(funnel(block.samples), block.ended)
-        tail = funnel(np.zeros((0, feed.reader.channels), np.float32), last=True)
-        yield _audio(tail, (time.time(), time.monotonic()), last=True)
+        yield from _rest(feed, losses, funnel)
     return why or "stopped"
+
+
+def _hole(block: _Block, losses: _Losses, name: str) -> Iterator[Audio | StreamState]:
+    """What is to be said of the sound that is missing before a block."""
+    losses.count(block.lost)
+    if block.lost >= HOLE_S:
+        yield _audio(np.zeros(0, np.float32), block.ended, last=True)
+    if losses.due():
+        log.warning("%s", losses.told(name))
+        yield StreamState("ok", losses.told(name))
+
+
+def _rest(feed: _Feed, losses: _Losses, funnel: Funnel) -> Iterator[Audio]:
+    """The sound that still waits when the stream is over; its last Audio says so."""
+    assert feed.reader is not None
+    if feed.dropped:
+        losses.count(feed.dropped)
+    for block in feed.rest():
+        yield _audio(funnel(block.samples), block.ended)
+    tail = funnel(np.zeros((0, feed.reader.channels), np.float32), last=True)
+    yield _audio(tail, (time.time(), time.monotonic()), last=True)
 
 
 def _ended(feed: _Feed, since: float, stall: float) -> str:

@@ -107,9 +107,8 @@ def chosen(name: str, devices: list[dict[str, Any]], default: str) -> dict[str, 
     wanted = name.casefold()
     if wanted in ("", "default") and wanted not in names:
         wanted = default.casefold()
-    same = [device for device in devices if device["name"].casefold() == wanted]
-    found = same or [device for device in devices if wanted and wanted in device["name"].casefold()]
-    if len(found) == 1 or same:
+    found = _matching(wanted, devices)
+    if len(found) == 1:
         return found[0]
     listed = ", ".join(f'"{each}"' for each in names)
     if found:
@@ -117,6 +116,12 @@ def chosen(name: str, devices: list[dict[str, Any]], default: str) -> dict[str, 
     near = nearest(name, names, {})
     hint = near if near.startswith("; did") else ""
     raise SourceError(f'there is no microphone "{name}"{hint or "; which one?"} Here are {listed}')
+
+
+def _matching(wanted: str, devices: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first device of this very name, else all that have it in theirs."""
+    same = [device for device in devices if device["name"].casefold() == wanted]
+    return same[:1] or [device for device in devices if wanted and wanted in device["name"].casefold()]
 
 
 def _opened(name: str, rate: int, channels: int) -> SoundReader:
@@ -156,19 +161,23 @@ def _stream(library: Any, device: dict[str, Any], rate: int, channels: int) -> A
     for each, count in ((each, count) for count in counts for each in rates if RATES[0] <= each <= RATES[1]):
         try:
             wanted = {"device": device["index"], "samplerate": each, "channels": count, "dtype": "float32"}
-            stream = library.InputStream(**wanted, latency=KEPT_S)
-            try:
-                stream.start()
-            except library.PortAudioError:
-                stream.close(ignore_errors=True)
-                raise
+            return _begun(library, wanted)
         except library.PortAudioError as error:
             why = _why(error)
-            if error.args[1:2] in ((BAD_RATE,), (BAD_CHANNELS,)):
-                continue
-            break
-        return stream
+            if error.args[1:2] not in ((BAD_RATE,), (BAD_CHANNELS,)):
+                break
     raise SourceError(f"{device['name']}: cannot be opened: {why or 'none of its rates is taken'}")
+
+
+def _begun(library: Any, wanted: dict[str, Any]) -> Any:
+    """A stream that has begun, or PortAudio's error and none left open."""
+    stream = library.InputStream(**wanted, latency=KEPT_S)
+    try:
+        stream.start()
+    except library.PortAudioError:
+        stream.close(ignore_errors=True)
+        raise
+    return stream
 
 
 def _why(error: Exception) -> str:
