@@ -118,15 +118,7 @@ class Speech:
         """Each of these steps, and how likely somebody speaks in it; 0 where the gate is shut."""
         every, first = [*self._held, *new], len(self._held)
         found = [0.0] * len(every)
-        runs: list[list[int]] = [[first, first, 0]] if self._open else []
-        """from where to where in `every` the network is asked; 1: anew, as it has not been asked what comes before"""
-        for n, step in enumerate(new, first):
-            was, self._open = self._open, self.gate(step.level) or self.under_way
-            if self._open and not was:
-                runs.append([max(0, n - RUN_UP), n, 1])
-            if self._open:
-                runs[-1][1] = n + 1
-        for start, end, anew in runs:
+        for start, end, anew in self._runs(new, first):
             if start == end:
                 continue
             context = self._context
@@ -139,6 +131,19 @@ class Speech:
             self._asked += end - start
         self._context = new[-1].sound[-CONTEXT:] if new else self._context
         return list(zip(new, found[first:], strict=True))
+
+    def _runs(self, new: list[_Step], first: int) -> list[list[int]]:
+        """From where to where the network is asked, counted so that the first new step is `first`; 1: anew, as it has
+        not been asked what comes before.
+        """
+        runs = [[first, first, 0]] if self._open else []
+        for n, step in enumerate(new, first):
+            was, self._open = self._open, self.gate(step.level) or self.under_way
+            if self._open and not was:
+                runs.append([max(0, n - RUN_UP), n, 1])
+            if self._open:
+                runs[-1][1] = n + 1
+        return runs
 
     def _hear(self, step: _Step, p: float) -> list[_Step]:
         """The utterance that this step completes, or nothing."""

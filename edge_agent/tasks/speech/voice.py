@@ -75,17 +75,23 @@ def voice_of(model: Served) -> Voice:
     """The network of a model. ManifestError where it is none that answers each step and hands on a state."""
     net, name = model.net, model.manifest.name
     sound = [spec for spec in net.inputs if len(spec.shape) == 2 and spec.shape[1] == CONTEXT + STEP]
-    states = {
+    states = _states(net)
+    answers = [out.name for out in net.outputs if out.name not in states.values()]
+    if model.manifest.task != "speech" or model.manifest.family != "silero":
+        raise ManifestError(f"{name}: its task is {model.manifest.task}, it does not say where somebody speaks")
+    counts = len(sound), len(answers), len(net.inputs) - len(states)
+    if counts != (1, 1, 1) or not all(states.values()):
+        raise ManifestError(f"{name}: not a network of [steps, {CONTEXT + STEP}] samples and states of its own")
+    return Voice(net, sound[0].name, states, answers[0], sound[0].shape[0] == 1)
+
+
+def _states(net: Net) -> dict[str, str]:
+    """Each input that is a state -> the output of its name and an n behind it; empty where there is none."""
+    return {
         spec.name: next((out.name for out in net.outputs if out.name.lower() == f"{spec.name.lower()}n"), "")
         for spec in net.inputs
         if len(spec.shape) == 3
     }
-    answers = [out.name for out in net.outputs if out.name not in states.values()]
-    if model.manifest.task != "speech" or model.manifest.family != "silero":
-        raise ManifestError(f"{name}: its task is {model.manifest.task}, it does not say where somebody speaks")
-    if len(sound) != 1 or len(answers) != 1 or not all(states.values()) or len(net.inputs) != 1 + len(states):
-        raise ManifestError(f"{name}: not a network of [steps, {CONTEXT + STEP}] samples and states of its own")
-    return Voice(net, sound[0].name, states, answers[0], sound[0].shape[0] == 1)
 
 
 class Gate:
