@@ -78,19 +78,11 @@ def program(root: Path) -> Program:
     if versioned:
         python = prefix.parent / "current" / "bin" / "python"
     if root != Path("/") and prefix.is_relative_to(root):
-        folders, python = (
-            {Path("/") / one.relative_to(root) for one in folders if one.is_relative_to(root)},
-            _inside(python, root),
-        )
+        folders = {_inside(one, root) for one in folders if one.is_relative_to(root)}
+        python = _inside(python, root)
     for one in sorted({python, *folders}):
-        if not re.fullmatch(r"[\w./+@=,-]+", str(one), re.ASCII):
-            raise UsageError(
-                f"{one}: a unit cannot name this folder; install into one of letters, digits and - _ . only"
-            )
-        if below(one, GONE):
-            raise UsageError(f"{one}: the service would not see it, and the next start empties it; install into /opt")
-    seen = [one for one in sorted(folders) if below(one, HIDDEN)]
-    binds = [one for one in seen if not any(one != other and one.is_relative_to(other) for other in seen)]
+        _check_path(one)
+    binds = _hidden(folders)
     if root == Path("/"):
         _enterable(Path(sys.executable), binds)
     return Program(python, prefix, binds, prefix.parent if versioned else None)
@@ -98,6 +90,20 @@ def program(root: Path) -> Program:
 
 def _inside(path: Path, root: Path) -> Path:
     return Path("/") / path.relative_to(root)
+
+
+def _check_path(path: Path) -> None:
+    """UsageError where a service cannot run what lies there."""
+    if not re.fullmatch(r"[\w./+@=,-]+", str(path), re.ASCII):
+        raise UsageError(f"{path}: a unit cannot name this folder; install into one of letters, digits and - _ . only")
+    if below(path, GONE):
+        raise UsageError(f"{path}: the service would not see it, and the next start empties it; install into /opt")
+
+
+def _hidden(folders: set[Path]) -> list[Path]:
+    """Those that ProtectHome hides, by name, without what lies in another of them."""
+    seen = [one for one in sorted(folders) if below(one, HIDDEN)]
+    return [one for one in seen if not any(one != other and one.is_relative_to(other) for other in seen)]
 
 
 def below(path: Path, folders: tuple[str, ...]) -> bool:
