@@ -6,7 +6,9 @@ Through PortAudio, so ALSA's devices, and what PulseAudio or PipeWire gives unde
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +28,8 @@ KEPT_S = 0.5
 """seconds of sound that the system keeps while nobody reads"""
 PATIENCE = 20.0
 """seconds that one waits for another to open its microphone"""
+CLOSING = 3.0
+"""seconds that streams have to be closed at exit"""
 BUSY, BAD_CHANNELS, BAD_RATE = -9985, -9998, -9997
 """PortAudio's numbers (portaudio.h) of what can go wrong"""
 
@@ -56,7 +60,18 @@ def _library() -> Any:
         raise ConfigError("microphones need the package sounddevice; `pip install sounddevice`") from None
     except OSError:
         raise ConfigError("microphones need the library PortAudio; `apt install libportaudio2`") from None
+    # asked for behind the package's own, so it runs before that ends PortAudio: a stream that is still read then, or
+    # just being closed by its thread, takes the process with it
+    atexit.unregister(_wait_for_streams)
+    atexit.register(_wait_for_streams)
     return sounddevice
+
+
+def _wait_for_streams() -> None:
+    """Until no stream is open, or being opened; CLOSING seconds at most."""
+    until = time.monotonic() + CLOSING
+    while (_streams or _opening.locked()) and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 @contextmanager
