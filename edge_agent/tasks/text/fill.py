@@ -19,7 +19,7 @@ import numpy as np
 from edge_agent.errors import InputError, ManifestError
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.reader import Reader, reader, softmax
-from edge_agent.tasks.text.spelling import WORD, Speller
+from edge_agent.tasks.text.spelling import Speller
 from edge_agent.tasks.text.subwords import Subwords
 from edge_agent.tasks.text.wordpiece import MASKS
 from edge_agent.types import Finding, Floats, Task, Text
@@ -152,7 +152,7 @@ class Filler:
         """
         speller = self._speller = self._speller or Speller(self.by.words)
         pieces = self.by.reader.words.pieces(text, self.by.reader.length * 16)
-        for match in [match for match in WORD.finditer(text) if not speller.knows(match[0])][:MOST_MASKS]:
+        for match in speller.doubted(text)[:MOST_MASKS]:
             here = [at for at, (_, start, _) in enumerate(pieces) if match.start() <= start < match.end()]
             near = speller.near(match[0])
             if here and near:

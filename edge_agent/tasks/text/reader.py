@@ -64,22 +64,13 @@ class Reader:
 
     def _batch(self, rows: Sequence[Row]) -> list[Out]:
         size = self.fixed or max(len(ids) for ids, _ in rows)
-        made: dict[str, npt.NDArray[np.int64]] = {
-            "ids": np.full((len(rows), size), self.words.pad, np.int64),
-            "mask": np.zeros((len(rows), size), np.int64),
-            "types": np.zeros((len(rows), size), np.int64),
-        }
-        for n, (ids, first) in enumerate(rows):
-            made["ids"][n, : len(ids)], made["mask"][n, : len(ids)], made["types"][n, first : len(ids)] = ids, 1, 1
+        made = padded(rows, size, self.words.pad)
         given = self.model.net.run({spec.name: made[role].astype(spec.dtype) for role, spec in self.inputs.items()})
         outs = {spec.name: given[spec.name].astype(np.float32, copy=False) for spec in self.outputs}
         name = self.model.ref.name
         if not all(len(out) == len(rows) and np.isfinite(out).all() for out in outs.values()):
             raise ModelError(f"{name}: no finite number a text came out; `edge-agent models verify` it")
-        return [
-            {key: out[n, : len(ids)] if out.ndim > 1 and out.shape[1] == size else out[n] for key, out in outs.items()}
-            for n, (ids, _) in enumerate(rows)
-        ]
+        return [{key: _own(out[n], len(ids), size) for key, out in outs.items()} for n, (ids, _) in enumerate(rows)]
 
     def headed(self, hidden: Floats) -> Floats:
         """What the head says of hidden states, (n, L, H); of the network's own output just that."""
@@ -105,6 +96,20 @@ class Reader:
         if not ids:
             raise InputError(f"{'empty text' if not text.strip() else 'no letter in the text'}; nothing to understand")
         return ids
+
+
+def padded(rows: Sequence[Row], size: int, pad: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The ids, the mask and the types of the rows, each (rows, size)."""
+    made = {"ids": np.full((len(rows), size), pad, np.int64)}
+    made |= {role: np.zeros((len(rows), size), np.int64) for role in ("mask", "types")}
+    for n, (ids, first) in enumerate(rows):
+        made["ids"][n, : len(ids)], made["mask"][n, : len(ids)], made["types"][n, first : len(ids)] = ids, 1, 1
+    return made
+
+
+def _own(out: Floats, pieces: int, size: int) -> Floats:
+    """What came out for one row, without what was padded where it says something of each piece."""
+    return out[:pieces] if out.ndim and len(out) == size else out
 
 
 def reader(model: Served, role: str) -> Reader:
@@ -133,16 +138,20 @@ def made(model: Served, head: Net | None) -> Reader:
     assert manifest.text is not None
     inputs, words = inputs_of(manifest.name, net), words_of(model)
     fixed, most = inputs["ids"].shape[1], manifest.text.max_length
-    outputs = net.outputs
-    if head is not None:
-        wide = head.inputs[0].shape[-1]
-        outputs = tuple(spec for spec in outputs if len(spec.shape) == 3 and spec.shape[-1] == wide)[:1]
-        if not outputs or len(head.inputs) != 1 or len(head.outputs) != 1:
-            raise ManifestError(f"{manifest.name}: its head takes hidden states {wide} wide, which it does not give")
+    outputs = net.outputs if head is None else _hidden(manifest.name, net, head)
     rows = inputs["ids"].shape[0]
     # without a mask what is padded would count
     batch = min(rows or BATCH, BATCH) if "mask" in inputs or fixed else 1
     return Reader(model, words, inputs, outputs, head, min(most, fixed or most), fixed, batch)
+
+
+def _hidden(name: str, net: Net, head: Net) -> tuple[TensorSpec, ...]:
+    """The output of the network that the head takes. ManifestError where there is none."""
+    wide = head.inputs[0].shape[-1]
+    found = tuple(spec for spec in net.outputs if len(spec.shape) == 3 and spec.shape[-1] == wide)[:1]
+    if not found or len(head.inputs) != 1 or len(head.outputs) != 1:
+        raise ManifestError(f"{name}: its head takes hidden states {wide} wide, which it does not give")
+    return found
 
 
 def softmax(scores: Floats) -> Floats:

@@ -37,6 +37,10 @@ class Speller:
         low = word.lower()
         return any(low.removesuffix(end) in self._known for end in ENDINGS)
 
+    def doubted(self, text: str) -> list[re.Match[str]]:
+        """The words of a text that are none of them."""
+        return [match for match in WORD.finditer(text) if not self.knows(match[0])]
+
     def near(self, word: str) -> list[tuple[int, int]]:
         """(id, edits) of words that are one edit away, or two where the word is long."""
         low, most = word.lower(), 1 if len(word) < LONG else 2

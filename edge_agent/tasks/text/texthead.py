@@ -11,16 +11,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
 from edge_agent.manifest import Served
 from edge_agent.samples.everyday import SENTENCES
 from edge_agent.tasks.text.encoder import inputs_of, proved, words_of
 from edge_agent.tasks.text.head import UNKNOWN
+from edge_agent.tasks.text.reader import padded
 from edge_agent.tasks.text.wordpiece import WordPiece
 from edge_agent.types import Finding, Floats, Net, Scores, Spans, Task, TensorSpec, Text
 from edge_agent.uri import Uri, option
@@ -68,12 +67,7 @@ class TextHead:
     def scores(self, ids: list[int]) -> Floats:
         """What the network gives, in the same shapes. ModelError, as above."""
         size = self.fixed or len(ids)
-        rows: dict[str, npt.NDArray[Any]] = {
-            "ids": np.full((1, size), self.words.pad, np.int64),
-            "mask": np.zeros((1, size), np.int64),
-            "types": np.zeros((1, size), np.int64),
-        }
-        rows["ids"][0, : len(ids)], rows["mask"][0, : len(ids)] = ids, 1
+        rows = padded([(ids, len(ids))], size, self.words.pad)
         feed = {spec.name: rows[role].astype(spec.dtype) for role, spec in self.inputs.items()}
         found: Floats = self.model.net.run(feed)[self.output.name].astype(np.float32, copy=False)[0]
         found = found[: len(ids)] if found.ndim == 2 else found
@@ -85,20 +79,10 @@ class TextHead:
         return found
 
     def tags(self, text: str) -> list[tuple[int, int, str, float]]:
-        """(start, end, tag, probability) of each word; of a long text by windows, each piece by the one that shows most
-        of what stands around it.
-        """
+        """(start, end, tag, probability) of each word."""
         self.read(text)
-        windows = self.words.windows(text, self.length)
-        best: dict[int, tuple[int, int, int, int, Floats]] = {}
-        for begin, pieces in windows:
-            ids = [self.words.cls, *(piece for piece, _, _ in pieces), self.words.sep]
-            for at, ((piece, start, end), share) in enumerate(zip(pieces, self.shares(ids)[1:-1], strict=True)):
-                around = min(at, len(pieces) - 1 - at)
-                if begin + at not in best or best[begin + at][0] < around:
-                    best[begin + at] = around, piece, start, end, share
         tagged: list[tuple[int, int, str, float]] = []
-        for _, piece, start, end, share in (best[at] for at in sorted(best)):
+        for _, piece, start, end, share in self._pieces(text):
             if start == end:
                 continue  # a space alone is a piece of some tokenizers
             touches = start > 0 and text[start - 1].isalnum() and text[start].isalnum()
@@ -108,6 +92,19 @@ class TextHead:
                 label = int(share.argmax())
                 tagged.append((start, end, self.labels[label], float(share[label])))
         return tagged
+
+    def _pieces(self, text: str) -> list[tuple[int, int, int, int, Floats]]:
+        """How many pieces are seen around each piece, its id, start, end and probabilities (C,); of a long text by
+        windows, each piece by the one that shows most of what stands around it.
+        """
+        best: dict[int, tuple[int, int, int, int, Floats]] = {}
+        for begin, pieces in self.words.windows(text, self.length):
+            ids = [self.words.cls, *(piece for piece, _, _ in pieces), self.words.sep]
+            for at, ((piece, start, end), share) in enumerate(zip(pieces, self.shares(ids)[1:-1], strict=True)):
+                around = min(at, len(pieces) - 1 - at)
+                if begin + at not in best or best[begin + at][0] < around:
+                    best[begin + at] = around, piece, start, end, share
+        return [best[at] for at in sorted(best)]
 
 
 def text_head(model: Served) -> TextHead:

@@ -58,9 +58,7 @@ def from_json(path: Path, rules: Rules | None = None, source: Path | None = None
     model = _part(path, table, "model", "WordPiece")
     normal = _part(path, table, "normalizer", "BertNormalizer")
     _part(path, table, "pre_tokenizer", "BertPreTokenizer")
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
-        raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
+    vocab = _vocab(path, model)
 
     def said(own: bool | None, key: str) -> bool:
         return bool(normal.get(key, True)) if own is None else own
@@ -101,16 +99,19 @@ def _part(path: Path, table: Any, key: str, expected: str) -> dict[str, Any]:
     return dict(rows[0])
 
 
+def _vocab(path: Path, model: dict[str, Any]) -> dict[str, int]:
+    """Piece -> id of a WordPiece model. ManifestError."""
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not vocab or not all(isinstance(i, int) for i in vocab.values()):
+        raise ManifestError(f"{path}: model.vocab is no table of pieces and numbers; fetch the file anew")
+    return vocab
+
+
 def _marks(
     path: Path, table: dict[str, Any], vocab: dict[str, int], rules: Rules
 ) -> tuple[str | int, str | int, str | int]:
     """What stands first, last and in what is left empty, as the post-processor puts it."""
-    part, padding = table.get("post_processor"), table.get("padding")
-    pad: str | int = rules.pad or next((name for name in ("[PAD]", "<pad>") if name in vocab), "[PAD]")
-    if not vocab:
-        pad = rules.pad or "<pad>"
-    if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
-        pad = padding["pad_id"]
+    part, pad = table.get("post_processor"), _pad(table.get("padding"), vocab, rules)
     if part is None:
         return *_ends(rules), pad
     try:
@@ -121,6 +122,14 @@ def _marks(
         f"{path}: post_processor is {kind} of another form than one piece, the text, one piece; use a BERT model's "
         "tokenizer"
     )
+
+
+def _pad(padding: Any, vocab: dict[str, int], rules: Rules) -> str | int:
+    """What stands in what is left empty; `vocab`: empty for a tokenizer that is no WordPiece."""
+    if isinstance(padding, dict) and isinstance(padding.get("pad_id"), int):
+        return int(padding["pad_id"])
+    names = [name for name in ("[PAD]", "<pad>") if name in vocab]
+    return rules.pad or (names or ["[PAD]" if vocab else "<pad>"])[0]
 
 
 def _ends(rules: Rules) -> tuple[str, str]:
