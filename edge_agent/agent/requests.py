@@ -113,18 +113,8 @@ class Requests:
 
     def _answer(self, payload: bytes) -> dict[str, Any]:
         """What the reply holds. Raises an EdgeAgentError, one line."""
-        try:
-            asked = msgspec.json.decode(payload, type=Request)
-        except UNREADABLE as error:
-            raise InputError(f"no request: {error}") from None
-        row = TASKS.get(asked.task)
-        if row is None or row.takes is not Text or not row.needs:
-            able = ", ".join(name for name, one in TASKS.items() if one.takes is Text and one.needs)
-            raise InputError(f"no such task; there are {able}")
-        if not asked.text.strip():
-            raise InputError("the text is empty; give at least one word")
-        name = self._model(asked, row)
-        task = self._task(asked, row, name)
+        asked, row = _asked(payload)
+        task = self._task(asked, row, self._model(asked, row))
         began = time.monotonic()
         with work_for(LAST, began):
             found = [one for text in _texts(asked) for one in task(Text(text, time.time(), began))]
@@ -189,6 +179,21 @@ class Requests:
         if asked.top:
             found["top"] = str(max(1, min(asked.top, MOST_TOP)))
         return found
+
+
+def _asked(payload: bytes) -> tuple[Request, TaskRow]:
+    """A request, and the task that it names. InputError."""
+    try:
+        asked = msgspec.json.decode(payload, type=Request)
+    except UNREADABLE as error:
+        raise InputError(f"no request: {error}") from None
+    row = TASKS.get(asked.task)
+    if row is None or row.takes is not Text or not row.needs:
+        able = ", ".join(name for name, one in TASKS.items() if one.takes is Text and one.needs)
+        raise InputError(f"no such task; there are {able}")
+    if not asked.text.strip():
+        raise InputError("the text is empty; give at least one word")
+    return asked, row
 
 
 def _texts(asked: Request) -> Iterable[str]:

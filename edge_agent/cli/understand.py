@@ -27,6 +27,11 @@ OPTIONS = {
     "top": ("fill", "answer", "similar", "summarize"),
 }
 """option -> the tasks that it is for"""
+WANTED = {
+    "answer": ("context", "in which text? give --context FILE, or a folder of text files"),
+    "similar": ("store", "among which sentences? give --store NAME, and --add to fill it"),
+}
+"""task -> the option that it cannot do without, and what is said where it is left out"""
 AT_ONCE = 1000
 """sentences that are stored between two looks at stdin"""
 
@@ -49,7 +54,9 @@ def understand(args: argparse.Namespace) -> int:
     task, show = make_task(Uri(name, args.model, options), models.serve, home()), found_at(TASKS[name].show)
     if options.get("labels") and not args.labels:
         note(f"labels: the demo's ({options['labels']}); give your own with --labels FILE.toml")
-    if args.add or args.remove or args.list:
+    if args.list:
+        return _list(args, task)
+    if args.add or args.remove:
         return _keep(args, task)
     texts = _texts(args.text)
     if name == "summarize":
@@ -86,17 +93,14 @@ def _told(args: argparse.Namespace, task: Task, show: Any, texts: Iterable[str])
 
 def _task_of(args: argparse.Namespace, purpose: str) -> str:
     """The task that is meant, for a model that is for `purpose`. UsageError for one that the model cannot do."""
-    from edge_agent.tasks import MEANT, PLAIN, TASKS
+    from edge_agent.tasks import MEANT, TASKS
     from edge_agent.types import Text
 
     if args.embed and args.task not in (None, "embed"):
         raise UsageError(f"--embed is --task embed, and --task {args.task} another one; leave one of them out")
     name = "embed" if args.embed else args.task
     if name is None:
-        for key, tasks in OPTIONS.items():  # --store alone says which task is meant
-            if len(tasks) == 1 and getattr(args, key):
-                name = tasks[0]
-        name = name or ("classify" if purpose == "encode" else PLAIN[purpose])
+        name = _meant(args, purpose)
     row = TASKS.get(name)
     if row is None:
         raise UsageError(f"--task {name}: no such task{nearest(name, TASKS, MEANT)}")
@@ -108,31 +112,46 @@ def _task_of(args: argparse.Namespace, purpose: str) -> str:
     return name
 
 
+def _meant(args: argparse.Namespace, purpose: str) -> str:
+    """The task where none is named: the one that an option is for (--store), or what such a model is usually for."""
+    from edge_agent.tasks import PLAIN
+
+    alone = [tasks[0] for key, tasks in OPTIONS.items() if len(tasks) == 1 and getattr(args, key)]
+    if alone:
+        return alone[-1]
+    return "classify" if purpose == "encode" else PLAIN[purpose]
+
+
 def _options_of(args: argparse.Namespace, name: str, purpose: str) -> dict[str, str]:
-    """The options of the task. UsageError for one that is another task's."""
+    """The options of the task. UsageError for one that is another task's, or that is left out."""
     from edge_agent.paths import carried
 
-    for key, tasks in OPTIONS.items():
-        if getattr(args, key) and name not in tasks:
-            raise UsageError(f"--{key}: for --task {' or '.join(tasks)}, not for {name}")
+    _check_options(args, name)
     given = {key: str(getattr(args, key)) for key in ("labels", "context", "store", "top") if getattr(args, key)}
     if name == "classify" and purpose == "encode" and not args.labels:
         given["labels"] = str(carried("deploy", "demo", "intents.toml"))
     if args.repair:
         given["repair"] = "1"
-    if name == "answer" and not args.context:
-        raise UsageError("answer: in which text? give --context FILE, or a folder of text files")
-    if name == "similar" and not args.store:
-        raise UsageError("similar: among which sentences? give --store NAME, and --add to fill it")
     return given
 
 
+def _check_options(args: argparse.Namespace, name: str) -> None:
+    for key, tasks in OPTIONS.items():
+        if getattr(args, key) and name not in tasks:
+            raise UsageError(f"--{key}: for --task {' or '.join(tasks)}, not for {name}")
+    if name in WANTED and not getattr(args, WANTED[name][0]):
+        raise UsageError(f"{name}: {WANTED[name][1]}")
+
+
+def _list(args: argparse.Namespace, task: Any) -> int:
+    """Print the texts that are stored."""
+    for text in task.store.texts():
+        print_json({"text": text}) if args.json else print(text)
+    return 0
+
+
 def _keep(args: argparse.Namespace, task: Any) -> int:
-    """Store texts, take them away, or list them; 1 where one that is to be taken away is not there."""
-    if args.list:
-        for text in task.store.texts():
-            print_json({"text": text}) if args.json else print(text)
-        return 0
+    """Store texts, or take them away; 1 where one that is to be taken away is not there."""
     changed = count = 0
     for texts in _some(text for text in _texts(args.text) if text.strip()):
         count += len(texts)
