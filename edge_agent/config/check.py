@@ -45,7 +45,8 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         _check_classes(f"pipeline[{at}]", pipe)
         _check_uris(f"pipeline[{at}]", pipe)
     _check_patterns(config.privacy)
-    understand = _understand(config, base)
+    _check_captured(config)
+    understand = _understand(config.understand, base)
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     mqtt = checked_mqtt(config.mqtt, base)
@@ -60,12 +61,16 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     return msgspec.structs.replace(config, **made)
 
 
-def _understand(config: Config, base: Path) -> Understand | None:
-    """``[understand]`` with absolute paths. ConfigError where a task looks in what nobody remembers."""
-    given = config.understand
+def _check_captured(config: Config) -> None:
+    """ConfigError where a task looks in what nobody remembers."""
     tasks = [task for pipe in config.pipeline for task in pipe.tasks]
-    if not (given and given.captured) and any("context=captured" in task for task in tasks):
+    remembered = config.understand is not None and config.understand.captured
+    if not remembered and any("context=captured" in task for task in tasks):
         raise ConfigError("context=captured: nothing is remembered; write captured = 200 under [understand]")
+
+
+def _understand(given: Understand | None, base: Path) -> Understand | None:
+    """``[understand]`` with absolute paths."""
     if given is None:
         return None
     paths = {key: getattr(given, key) for key in ("documents", "labels")}

@@ -55,18 +55,32 @@ def in_order(
     `find_out`: race the variants where nobody has. `soon`: of variants that nobody raced the most precise one first.
     """
     rows = _original_first(located) if soon else located.manifest.networks()
-    here = [row for row in rows if is_here(located, row)]
     cores = budget(threads)
     unknown = _unraced(rows, cores, pace)
-    if rows and all(row.format in ONE_WAY for row in rows):
+    if rows and _in_one_way(rows):
         return [Way(row, threads or 1) for row in rows], []
-    if len(here) * cores < 2:  # there is nothing to choose
+    if len(_here(located)) * cores < 2:  # there is nothing to choose
         return unknown, []
-    verdict = raced(located, parts, threads) or (race(located, parts, threads) if find_out else None)
-    if verdict is None or not verdict.result.passed:
+    figures = _known(located, parts, threads, find_out)
+    if figures is None:
         return unknown, []
-    ways, told = _as_raced(verdict.result.figures, {row.key(): row for row in rows}, cores, pace)
+    ways, told = _as_raced(figures, {row.key(): row for row in rows}, cores, pace)
     return _joined(ways, unknown), told
+
+
+def _known(located: Located, parts: Mapping[str, Path], threads: int, find_out: bool) -> Mapping[str, Any] | None:
+    """What a race found; None where there was none, or it failed."""
+    verdict = raced(located, parts, threads) or (race(located, parts, threads) if find_out else None)
+    return verdict.result.figures if verdict is not None and verdict.result.passed else None
+
+
+def _here(located: Located) -> list[File]:
+    """The variants that are here."""
+    return [row for row in located.manifest.networks() if is_here(located, row)]
+
+
+def _in_one_way(rows: list[File]) -> bool:
+    return all(row.format in ONE_WAY for row in rows)
 
 
 def _joined(ways: list[Way], unknown: list[Way]) -> list[Way]:
@@ -132,8 +146,7 @@ def _told(lap: Mapping[str, Any]) -> str:
 
 def raced(located: Located, parts: Mapping[str, Path], threads: int = 0) -> Verdict | None:
     """The verdict of the race of the variants that are here; None where there was none."""
-    here = [row for row in located.manifest.networks() if is_here(located, row)]
-    return recall(_race(located, [Variant(row, "") for row in here], parts, threads))
+    return recall(_race(located, [Variant(row, "") for row in _here(located)], parts, threads))
 
 
 def race(
@@ -143,10 +156,10 @@ def race(
 
     RefusedError where none is here.
     """
-    here = [row for row in located.manifest.networks() if is_here(located, row)]
+    here = _here(located)
     if not here:
         raise RefusedError(f"{located.manifest.name}: no network of it is here")
-    if all(row.format in ONE_WAY for row in here):
+    if _in_one_way(here):
         raise RefusedError(f"{located.manifest.name}: nothing to race: {here[0].format} runs it in one way")
     variants = [Variant(row, _admitted(located, row, parts, threads)) for row in here]
     question = _race(located, variants, parts, threads)
