@@ -60,9 +60,14 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         on_labels = _figures(said, theirs.texts)
         shown["against"] = {**identity(parent), **_figures(theirs.texts, heard.texts), "on_labels": on_labels}
     if args.save:
-        wrong = [f"{a}\t{b}\n" for a, b in zip(said, heard.texts, strict=True) if plain(a) != plain(b)]
-        write(folder(Path(args.save)) / "errors.tsv", "said\theard\n" + "".join(wrong))
+        _save(folder(Path(args.save)), said, heard.texts)
     return shown
+
+
+def _save(out: Path, said: Sequence[str], heard: Sequence[str]) -> None:
+    """errors.tsv: what was heard with other words than were said."""
+    wrong = [f"{one}\t{other}\n" for one, other in zip(said, heard, strict=True) if plain(one) != plain(other)]
+    write(out / "errors.tsv", "said\theard\n" + "".join(wrong))
 
 
 def _hear(model: Served, rows: Sequence[LabelledSample], say: Say) -> _Heard:

@@ -48,8 +48,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     from edge_agent.workshop.train.bert.recipe import start
     from edge_agent.workshop.train.tagger.fit import Lesson, fit
 
-    if args.epochs < 1 or args.rows < 1 or not 0 < args.rate < 1:
-        raise UsageError("--epochs and --rows must be 1 or more, --rate between 0 and 1")
+    _check(args)
     rows = [one for path in args.data for one in data.read(path)]
     folder = start(args.start)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -63,13 +62,24 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     net, head = fit(export.read_net(folder), lesson, args.out, args.resume, say)
     write(net, head, tags, args.out, say)
     if args.test:
-        from edge_agent.workshop.train.tagger.measure import measure
-
-        found = measure(args.out, [(path, data.read(path)) for path in args.test], rows)
-        (args.out / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        for line in found["lines"]:
-            say(line)
+        _report(args, rows, say)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UsageError for numbers that cannot be."""
+    if args.epochs < 1 or args.rows < 1 or not 0 < args.rate < 1:
+        raise UsageError("--epochs and --rows must be 1 or more, --rate between 0 and 1")
+
+
+def _report(args: argparse.Namespace, rows: list[data.Marked], say: Callable[[str], None]) -> None:
+    """Measure the finished model beside what `rows`, which it was trained on, give without a network: report.json."""
+    from edge_agent.workshop.train.tagger.measure import measure
+
+    found = measure(args.out, [(path, data.read(path)) for path in args.test], rows)
+    (args.out / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for line in found["lines"]:
+        say(line)
 
 
 def write(net: Any, head: Any, tags: Sequence[str], out: Path, say: Callable[[str], None]) -> None:
