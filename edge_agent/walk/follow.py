@@ -20,9 +20,9 @@ import numpy as np
 from edge_agent.config.zones import Zone
 from edge_agent.objects import Life, Phase, Tracked, clock_of
 from edge_agent.types import Finding, Frame
-from edge_agent.walk import kept
+from edge_agent.walk import objects_file
 from edge_agent.walk.event import SampleOrFinding
-from edge_agent.walk.kept import Kept
+from edge_agent.walk.objects_file import Kept
 from edge_agent.walk.thing import Thing
 from edge_agent.walk.zones import Area, feet_of
 
@@ -50,7 +50,7 @@ class Follow:
         self.run = secrets.token_hex(4)
         """what the ids of this run begin with: those of earlier ones are all over but for what stands"""
         self._things: dict[int, Thing] = {}
-        memory = kept.read(file) if file is not None else kept.Memory()
+        memory = objects_file.read(file)
         left, self._size = memory.objects, memory.size
         self._made = 0
         self._known = [(one, math.inf) for one in left if one.still]
@@ -132,17 +132,22 @@ class Follow:
 
     def _left_over(self, clock: float, alive: Sequence[int], size: tuple[int, int]) -> Iterator[Life]:
         """Ends of what is no more: objects that the tracker has given up, and what an earlier run left."""
-        gone, self._gone = self._gone, []
-        # those of an earlier run have their time from the first frame on
-        self._known = [(one, clock + RETURN_S if until == math.inf else until) for one, until in self._known]
-        gone += [one for one, until in self._known if clock > until and one.open]
-        self._known = [(one, until) for one, until in self._known if clock <= until][-KNOWN:]
-        yield from (_ended(one, "the agent was stopped before it could tell") for one in gone)
+        for one in self._never_ended(clock):
+            yield _ended(one, "the agent was stopped before it could tell")
         for number in self._things.keys() - set(alive):
             thing = self._things.pop(number)
             if thing.still and thing.seconds >= RETURN_S:
                 self._known.append((thing.kept(size, False), clock + KNOWN_S))
             yield self._finish(thing, size)
+
+    def _never_ended(self, clock: float) -> list[Kept]:
+        """What an earlier run left and was not found again, to be ended now; what is too old is forgotten."""
+        gone, self._gone = self._gone, []
+        # those of an earlier run have their time from the first frame on
+        self._known = [(one, clock + RETURN_S if until == math.inf else until) for one, until in self._known]
+        gone += [one for one, until in self._known if clock > until and one.open]
+        self._known = [(one, until) for one, until in self._known if clock <= until][-KNOWN:]
+        return gone
 
     def _finish(self, thing: Thing, size: tuple[int, int], why: str = "") -> Life:
         """Its end: it leaves what it was in when it was last seen."""
@@ -166,7 +171,7 @@ class Follow:
 
     def _count(self, clock: float) -> None:
         """How many of each label there are, in all and in each zone, and how many went over each line."""
-        here = [thing for thing in self._things.values() if thing.still or clock - thing.seen <= COUNTED_S]
+        here = self._in_view(clock)
         zones = [area.zone.name for area in self.areas if not area.zone.line]
         self.counts = {
             "v": 1,
@@ -175,6 +180,10 @@ class Follow:
             "zones": {zone: dict(Counter(thing.label for thing in here if zone in thing.inside)) for zone in zones},
             "lines": {line: {way: dict(n) for way, n in ways.items()} for line, ways in self._crossed.items()},
         }
+
+    def _in_view(self, clock: float) -> list[Thing]:
+        """What stands, or was seen just now."""
+        return [thing for thing in self._things.values() if thing.still or clock - thing.seen <= COUNTED_S]
 
     def _see_size(self, size: tuple[int, int]) -> None:
         """Say once where the picture has another shape than the zones were used with."""
@@ -199,7 +208,7 @@ class Follow:
 
     def _write(self, more: Sequence[Kept] = ()) -> None:
         if self._file is not None:
-            kept.write(self._file, self._size, [*more, *(one for one, _ in self._known)])
+            objects_file.write(self._file, self._size, [*more, *(one for one, _ in self._known)])
 
 
 def _blank(frame: Frame) -> Frame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,36 +61,56 @@ class InView:
         """
         told: dict[int, Text] = {}
         pairs = _pairs(self._lines, seen)
+        gone = self._drop_gone(pairs.values())
         for number, text in enumerate(seen):
-            if number not in pairs:
-                self._lines.append(_Line(text, not _read(text).unsure))
-                told |= {number: text} if self._lines[-1].told else {}
-            elif (now := _next(pairs[number], text)) is not None:
+            now = _next(pairs[number], text) if number in pairs else self._begin(text)
+            if now is not None:
                 told[number] = now
-        known = {id(line) for line in pairs.values()}
-        for line in self._lines[: len(self._lines) - (len(seen) - len(pairs))]:
+        at = (seen[0].at, seen[0].mono) if seen else (time.time(), time.monotonic())
+        return told, [_gone(line.last, *at) for line in gone if line.told]
+
+    def _drop_gone(self, seen: Iterable[_Line]) -> list[_Line]:
+        """Count for each line whether it is among those `seen`; returns those missed too often, which are dropped."""
+        known = {id(line) for line in seen}
+        for line in self._lines:
             line.missed = 0 if id(line) in known else line.missed + 1
         gone = [line for line in self._lines if line.missed >= GONE]
         self._lines = [line for line in self._lines if line.missed < GONE]
-        at = (seen[0].at, seen[0].mono) if seen else (time.time(), time.monotonic())
-        return told, [_gone(line.last, *at) for line in gone if line.told]
+        return gone
+
+    def _begin(self, text: Text) -> Text | None:
+        """Take the first reading of a line; it is to be told unless it is unsure."""
+        told = not _read(text).unsure
+        self._lines.append(_Line(text, told))
+        return text if told else None
 
 
 def _next(line: _Line, text: Text) -> Text | None:
     """Take the next reading of a line; what is to be told of it, if anything."""
-    said, unsure = line.last.text, _read(text).unsure
     line.times = line.times + 1 if text.text == line.other else 1
     line.other = text.text
-    if text.text == said:
-        line.last = text if not unsure or _read(line.last).unsure else _moved(line.last, text)
-        new = not line.told and (line.times >= OTHER - 1 or not unsure)
-        line.told |= new
-        return text if new else None
+    if text.text == line.last.text:
+        return _same(line, text)
     # what is guessed does not stand in for what was read
-    keeps = unsure and not _read(line.last).unsure
+    keeps = _read(text).unsure and not _read(line.last).unsure
     if keeps or line.times < _needed(line, text.text):
         line.last = _moved(line.last, text)
         return None
+    return _changed(line, text)
+
+
+def _same(line: _Line, text: Text) -> Text | None:
+    """It says the same again, and is to be told where it was not yet."""
+    unsure = _read(text).unsure
+    line.last = text if not unsure or _read(line.last).unsure else _moved(line.last, text)
+    new = not line.told and (line.times >= OTHER - 1 or not unsure)
+    line.told |= new
+    return text if new else None
+
+
+def _changed(line: _Line, text: Text) -> Text | None:
+    """It says something else from now on."""
+    said, unsure = line.last.text, _read(text).unsure
     line.returns += text.text in line.before
     line.before = {*list(line.before)[-MOST:], said}
     now = msgspec.structs.replace(text, got=msgspec.structs.replace(_read(text), was=said if line.told else ""))

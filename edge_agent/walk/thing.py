@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edge_agent.config.zones import Zone
 from edge_agent.objects import Crossing, Life, Phase
-from edge_agent.walk.kept import Kept
+from edge_agent.walk.objects_file import Kept
 from edge_agent.walk.path import Path, Point
 from edge_agent.walk.zones import Area
 
@@ -55,21 +56,24 @@ class Thing:
     ) -> Iterator[tuple[Area, Literal["in", "out"]]]:
         """It stands here now: which zones it is in, and the lines that it went over."""
         for area, state in zip(areas, states, strict=True):
-            zone = area.zone
             if area.labels and self.label.casefold() not in area.labels:
                 continue
-            if zone.line:
-                before = self.sides.get(zone.name)
-                if state and before and before[0] != state and area.over(before[1], foot, size):
+            if not area.zone.line:
+                self._stay(area.zone, state)
+            elif state:
+                side, where = self.sides.get(area.zone.name, (state, foot))
+                self.sides[area.zone.name] = state, foot
+                if side != state and area.over(where, foot, size):
                     yield area, "in" if state > 0 else "out"
-                if state:
-                    self.sides[zone.name] = state, foot
-            elif state > 0:
-                self.inside.setdefault(zone.name, self.seen)
-            elif state < 0:
-                self.leave(zone.name)
-            if self.seen - self.inside.get(zone.name, self.seen) >= zone.limit:
-                self.loiters.add(zone.name)
+
+    def _stay(self, zone: Zone, state: int) -> None:
+        """Its state in a zone: above 0 it is in it, below it is out, 0 it is at the edge and stays what it was."""
+        if state > 0:
+            self.inside.setdefault(zone.name, self.seen)
+        elif state < 0:
+            self.leave(zone.name)
+        if self.seen - self.inside.get(zone.name, self.seen) >= zone.limit:
+            self.loiters.add(zone.name)
 
     def leave(self, zone: str) -> None:
         """It is in a zone no more."""

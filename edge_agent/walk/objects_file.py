@@ -47,8 +47,10 @@ class Memory(msgspec.Struct, frozen=True):
     objects: list[Kept] = []
 
 
-def read(file: Path) -> Memory:
-    """What an earlier run left; nothing where it cannot be read, which is said."""
+def read(file: Path | None) -> Memory:
+    """What an earlier run left; nothing where there is no file, or it cannot be read, which is said."""
+    if file is None:
+        return Memory()
     try:
         return msgspec.json.decode(read_regular(file, MOST_BYTES), type=Memory)
     except FileNotFoundError:
