@@ -19,16 +19,22 @@ def zones_of(zones: Sequence[Zone], pipe: Pipeline, yields: type, tasks: Sequenc
     """Those of a pipeline. ConfigError for a label that no model of it gives, or where there is no picture."""
     mine = [zone for zone in zones if zone.pipeline == pipe.name]
     given = sorted({name for task in tasks for name in getattr(task, "gives_names", ())})
-    known = {name.casefold() for name in given}
     for zone in mine:
         if yields is not Frame:
             raise ConfigError(f"zone {zone.name}: {pipe.name} has no pictures; give it the pipeline of a camera")
-        for label in zone.labels:
-            if given and label.casefold() not in known:
-                from edge_agent.tasks.detect.detect import nearest_class
-
-                raise ConfigError(f'zone {zone.name}: labels: "{label}" is not found here{nearest_class(label, given)}')
+        if given:
+            _check_labels(zone, given)
     return mine
+
+
+def _check_labels(zone: Zone, given: Sequence[str]) -> None:
+    """ConfigError for a label that is not among those `given` by the models."""
+    known = {name.casefold() for name in given}
+    for label in zone.labels:
+        if label.casefold() not in known:
+            from edge_agent.tasks.detect.detect import nearest_class
+
+            raise ConfigError(f'zone {zone.name}: labels: "{label}" is not found here{nearest_class(label, given)}')
 
 
 def mask_of(zones: Sequence[Zone]) -> Callable[[Frame], Frame] | None:

@@ -11,6 +11,8 @@ from edge_agent.errors import ConfigError, nearest
 from edge_agent.toml import Name
 
 Point = tuple[float, float]
+USELESS = {"line": ("stays", "by"), "mask": ("labels", "stays", "by")}
+"""keys that do nothing there"""
 UNITS = {"s": 1, "min": 60, "h": 3600}
 _DURATION = r"^\d{1,6}(\.\d{1,3})?(s|min|h)\Z"
 
@@ -75,8 +77,8 @@ def _check(zone: Zone) -> None:
     if zone.line and zone.mask:
         raise ConfigError("line and mask: it is one of the two; delete the other")
     what = "line" if zone.line else "mask" if zone.mask else ""
-    given = [key for key in ("labels", "stays") if getattr(zone, key)] + ["by"] * (zone.by != "foot")
-    useless = [key for key in given if what == "mask" or (what == "line" and key != "labels")]
+    given = {"labels": zone.labels, "stays": zone.stays, "by": zone.by != "foot"}
+    useless = [key for key in USELESS.get(what, ()) if given[key]]
     if useless:
         raise ConfigError(f"{useless[0]} does nothing for a {what}; delete it")
     _check_points(zone)
@@ -92,14 +94,19 @@ def _check_points(zone: Zone) -> None:
     if zone.line:
         if len(points) != 2 or points[0] == points[1]:
             raise ConfigError(f"points: a line has 2 points that differ, not {len(points)}")
-        return
+    else:
+        _check_corners(points, width * height)
+
+
+def _check_corners(points: Sequence[Point], picture: int) -> None:
+    """ConfigError where they make no area; `picture`: the area of the picture."""
     if len(set(points)) < 3:
         raise ConfigError(f"points: {len(set(points))} make no area; give 3 or more, or line = true for a line of 2")
     crossing = _crosses_itself(points)
     if crossing:
         first, second = crossing
         raise ConfigError(f"points: the edges behind the {first}. and the {second}. cross; give the corners in order")
-    if abs(_area(points)) < 1e-6 * width * height:
+    if abs(_area(points)) < 1e-6 * picture:
         raise ConfigError("points: they lie on one line and make no area")
 
 
