@@ -174,6 +174,11 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         wanted=_wanted(uri, labels),
         names=manifest.names(),
     )
+    return _watched(uri, detector)
+
+
+def _watched(uri: Uri, detector: Detector) -> Task:
+    """The detector, which looks only where something has moved if the options say so. ConfigError for those."""
     seconds = number(uri, OPTIONS, "motion", 0.1, 3600)
     closer = switch(uri, OPTIONS, "closer")
     if closer and not seconds:

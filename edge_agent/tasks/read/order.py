@@ -34,19 +34,25 @@ def _read(boxes: Floats, among: Numbers) -> Iterator[int]:
     bands = _bands(boxes, among)
     at = 0
     while at < len(bands):
-        split, end = None, at + 1
-        for stop in range(at + 1, len(bands) + 1):
-            wider = _columns(boxes, np.concatenate(bands[at:stop]))
-            far = stop > at + 1 and _is_far(boxes, np.concatenate(bands[at : stop - 1]), bands[stop - 1])
-            if far or (wider is None and (split or stop > at + 1)):
-                break
-            split, end = wider or split, stop if wider else end
+        split, end = _split(boxes, bands, at)
         if split:
             for column in split:
                 yield from _read(boxes, column)
         else:
             yield from _rows(boxes, bands[at])
         at = end
+
+
+def _split(boxes: Floats, bands: list[Numbers], at: int) -> tuple[tuple[Numbers, Numbers] | None, int]:
+    """The columns of as many bands from the one `at` on as share a gutter, None for no columns; and the band behind."""
+    split, end = None, at + 1
+    for stop in range(at + 1, len(bands) + 1):
+        wider = _columns(boxes, np.concatenate(bands[at:stop]))
+        far = stop > at + 1 and _is_far(boxes, np.concatenate(bands[at : stop - 1]), bands[stop - 1])
+        if far or (wider is None and (split or stop > at + 1)):
+            break
+        split, end = wider or split, stop if wider else end
+    return split, end
 
 
 def _is_far(boxes: Floats, above: Numbers, below: Numbers) -> bool:

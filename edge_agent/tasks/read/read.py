@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge_agent.errors import ConfigError, ManifestError
 from edge_agent.manifest import FINDER, Served
 from edge_agent.pictures.lines import upright
-from edge_agent.tasks.read.finder import Finder
+from edge_agent.tasks.read.finder import Finder, Spot
 from edge_agent.tasks.read.order import in_order
 from edge_agent.tasks.read.recogniser import Recogniser, recogniser
 from edge_agent.types import Floats, Frame, Pixels, Read, Task, Text
@@ -80,9 +80,7 @@ class Reader:
     def lines(self, image: Pixels) -> list[Line]:
         """All that is written in a picture (h, w, 3), in reading order, however sure."""
         spots, left_out = self.finder.find(image)
-        fine = [spot.corners for spot in spots if not spot.coarse]
-        coarse = [spot.corners for spot in spots if spot.coarse]
-        coarse = [one for one in coarse if not any(_alike(one, other) for other in fine)]
+        coarse, fine = _places(spots)
         room, lines = MOST_WIDTH, list[Line]()
         for corners in [*coarse, *fine]:
             if room > 0:
@@ -107,6 +105,13 @@ class Reader:
         return Line(text, score, corners)
 
 
+def _places(spots: Sequence[Spot]) -> tuple[list[Floats], list[Floats]]:
+    """The corners of coarse spots that are not found finely as well, and of the fine ones."""
+    fine = [spot.corners for spot in spots if not spot.coarse]
+    coarse = [spot.corners for spot in spots if spot.coarse]
+    return [one for one in coarse if not any(_alike(one, other) for other in fine)], fine
+
+
 def _alike(one: Floats, other: Floats) -> bool:
     """Whether two places of lines are about the same."""
     sides = [(np.linalg.norm(c[1] - c[0]), np.linalg.norm(c[3] - c[0])) for c in (one, other)]
@@ -123,20 +128,25 @@ def _inside(points: Floats, corners: Floats) -> Bools:
 
 
 def _best_of(coarse: list[Line], fine: list[Line]) -> list[Line]:
-    """The fine lines; but where a coarse one surely says more than those within it, that one.
-
-    Of those that are about as thick, which are parts of it, only the longest counts.
-    """
+    """The fine lines; but where a coarse one surely says more than those within it, that one."""
     kept = fine
     for line in coarse:
         middles = np.array([one.corners.mean(0) for one in kept], np.float32).reshape(-1, 2)
         within = _inside(middles, line.corners)
-        rivals = [one for one, is_in in zip(kept, within, strict=True) if is_in and one.score >= SURE]
-        parts = [len(one.text) for one in rivals if one.thick > PART * line.thick]
-        others = [len(one.text) for one in rivals if one.thick <= PART * line.thick]
-        if line.score >= SURE and len(line.text) > max(parts, default=0) + sum(others):
+        if _says_more(line, [one for one, is_in in zip(kept, within, strict=True) if is_in]):
             kept = [line, *(one for one, is_in in zip(kept, within, strict=True) if not is_in)]
     return kept
+
+
+def _says_more(line: Line, within: list[Line]) -> bool:
+    """Whether a line surely says more than those within it that are sure.
+
+    Of those that are about as thick, which are parts of it, only the longest counts.
+    """
+    rivals = [one for one in within if one.score >= SURE]
+    parts = [len(one.text) for one in rivals if one.thick > PART * line.thick]
+    others = [len(one.text) for one in rivals if one.thick <= PART * line.thick]
+    return line.score >= SURE and len(line.text) > max(parts, default=0) + sum(others)
 
 
 def _is_said(line: Line, image: Pixels) -> bool:

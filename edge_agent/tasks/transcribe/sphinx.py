@@ -70,17 +70,25 @@ def sphinx(uri: Uri, model: Served | None) -> Engine:
     plain: dict[str, Any] = {"lm": None} if grammar or keywords else {}
     decoder = pocketsphinx.Decoder(samprate=16000, loglevel="FATAL", **plain)
     if grammar:
-        text = _read(uri, grammar)
-        if not text.lstrip().startswith("#JSGF"):
-            raise ConfigError(f'"{uri}": {grammar} is no JSGF grammar; its first line is #JSGF V1.0;')
-        _refuse_unknown(uri, grammar, words_of(text), decoder)
-        _search(uri, grammar, decoder, "add_jsgf_string", text, "no JSGF grammar with a public rule")
+        _hear_grammar(uri, grammar, decoder)
     if keywords:
-        lines = [line.strip() for line in _read(uri, keywords).splitlines() if line.strip()]
-        phrases = [re.sub(r"/[^/]*/$", "", line).strip() for line in lines]
-        _refuse_unknown(uri, keywords, [word for phrase in phrases for word in phrase.split()], decoder)
-        _search(uri, keywords, decoder, "add_kws", keywords, "no list of phrases, each with /1e-20/ behind it")
+        _spot_keywords(uri, keywords, decoder)
     return Sphinx(decoder, bool(keywords))
+
+
+def _hear_grammar(uri: Uri, path: str, decoder: Any) -> None:
+    text = _read(uri, path)
+    if not text.lstrip().startswith("#JSGF"):
+        raise ConfigError(f'"{uri}": {path} is no JSGF grammar; its first line is #JSGF V1.0;')
+    _refuse_unknown(uri, path, words_of(text), decoder)
+    _search(uri, path, decoder, "add_jsgf_string", text, "no JSGF grammar with a public rule")
+
+
+def _spot_keywords(uri: Uri, path: str, decoder: Any) -> None:
+    lines = [line.strip() for line in _read(uri, path).splitlines() if line.strip()]
+    phrases = [re.sub(r"/[^/]*/$", "", line).strip() for line in lines]
+    _refuse_unknown(uri, path, [word for phrase in phrases for word in phrase.split()], decoder)
+    _search(uri, path, decoder, "add_kws", path, "no list of phrases, each with /1e-20/ behind it")
 
 
 def words_of(grammar: str) -> list[str]:
