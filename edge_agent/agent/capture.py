@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from edge_agent.agent.line import Line
 from edge_agent.errors import SourceError
 from edge_agent.redact import redact
-from edge_agent.types import Audio, Frame, StreamState, Text
+from edge_agent.types import Audio, Frame, Sample, StreamState, Text
 
 log = logging.getLogger("edge_agent")
 
@@ -28,13 +28,7 @@ def capture(line: Line, changed: Callable[[], object]) -> None:
     try:
         while not stop.is_set():
             try:
-                for item in line.opened.run(stop):
-                    if isinstance(item, StreamState):
-                        if item.condition != "ended" or not stop.is_set():
-                            _note(line, item, changed)
-                        continue
-                    if line.mask is not None and isinstance(item, Frame):
-                        item = line.mask(item)
+                for item in _samples(line, changed):
                     line.taken += 1
                     line.once = isinstance(item, Text) and item.mark is None
                     taken_at = time.monotonic()
@@ -54,6 +48,18 @@ def capture(line: Line, changed: Callable[[], object]) -> None:
         if not ended and line.gathers:
             line.box.put(_end_of_sound())
         line.box.close()
+
+
+def _samples(line: Line, changed: Callable[[], object]) -> Iterator[Sample]:
+    """What the source gives, masked; what it says of itself is noted. Raises SourceError."""
+    for item in line.opened.run(line.stop):
+        if isinstance(item, StreamState):
+            if item.condition != "ended" or not line.stop.is_set():
+                _note(line, item, changed)
+            continue
+        if line.mask is not None and isinstance(item, Frame):
+            item = line.mask(item)
+        yield item
 
 
 def _end_of_sound() -> Audio:

@@ -54,13 +54,19 @@ def capture(args: argparse.Namespace, task: str, models: Models) -> int:
     out, stop = _Out(uris, models, args.json), stop_on_signals()
     stop_after(args.seconds, stop)
     live = [place for place in _places(args.text, out) if not out.answer_finite(*place, stop)]
+    if not stop.is_set():
+        _answer_all(live, out, stop)
+    return 1 if out.failed else 0
+
+
+def _answer_all(live: list[tuple[str, Uri]], out: _Out, stop: threading.Event) -> None:
+    """Answer all that goes on at once, until `stop` or to their ends."""
     threads = [threading.Thread(target=out.answer, args=(*place, stop), daemon=True) for place in live]
-    for thread in threads if not stop.is_set() else ():
+    for thread in threads:
         thread.start()
     for thread in threads:
-        while thread.ident and thread.is_alive():
+        while thread.is_alive():
             thread.join(0.2)
-    return 1 if out.failed else 0
 
 
 def _before(task: str) -> list[Uri]:
@@ -79,21 +85,26 @@ def _then(text: str) -> Uri:
 def _places(texts: list[str], out: _Out) -> Iterator[tuple[str, Uri]]:
     """What is to be heard or seen, as it may be shown, and its address; of a glob, each file."""
     from edge_agent.cli.places import given
-    from edge_agent.sources import SCHEMES
 
     for text in given(texts):
-        scheme = text.partition(":")[0]
+        if _is_address(text):
+            yield redact(text), parse_uri(text)
+            continue
         found = [text]
-        if not Path(text).exists():
-            if scheme in SCHEMES or ("." in scheme and text.count(":") > 1):
-                yield redact(text), parse_uri(text)
-                continue
-            if glob.has_magic(text):
-                found = sorted(path for path in glob.iglob(text, recursive=True) if Path(path).is_file())  # noqa: PTH207
+        if glob.has_magic(text) and not Path(text).exists():
+            found = sorted(path for path in glob.iglob(text, recursive=True) if Path(path).is_file())  # noqa: PTH207
         if not found:
             out.bad(text, InputError("no file matches"))
         for path in found:
             yield redact(path), Uri("files", path)
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is the address of a source, ours or a package's, and no file."""
+    from edge_agent.sources import SCHEMES
+
+    scheme = text.partition(":")[0]
+    return not Path(text).exists() and (scheme in SCHEMES or ("." in scheme and text.count(":") > 1))
 
 
 class _Out:

@@ -231,15 +231,19 @@ def _cameras(places: list[Place], out: _Out, stop: threading.Event) -> None:
         threading.Thread(target=newest.pump, args=(place, source.run, stop), daemon=True, name="camera").start()
     left = set(places)
     while left and not stop.is_set():
-        if (taken := newest.take(0.2)) is None:
-            continue
-        place, item = taken
-        if isinstance(item, Frame) and place in left:
-            out.see(place, item)
-        if not isinstance(item, Frame) or out.enough(place):
-            left.discard(place)
-        if isinstance(item, Exception):
-            out.bad(place.name, item)
+        if (taken := newest.take(0.2)) is not None:
+            _camera(*taken, left, out)
     stop.set()
-    for place in (place for place in places if not out.frames[place]):
-        out.bad(place.name, InputError("gave no frame"))
+    for place in places:
+        if not out.frames[place]:
+            out.bad(place.name, InputError("gave no frame"))
+
+
+def _camera(place: Place, item: Frame | Exception | None, left: set[Place], out: _Out) -> None:
+    """Answer what a camera gave; one that has ended, or gave enough, is not `left` any more."""
+    if isinstance(item, Frame) and place in left:
+        out.see(place, item)
+    if not isinstance(item, Frame) or out.enough(place):
+        left.discard(place)
+    if isinstance(item, Exception):
+        out.bad(place.name, item)
