@@ -69,6 +69,11 @@ def parse_uri(text: str) -> Uri:
     return Uri(scheme, head, dict(pair.split("=", 1) for pair in tail.split("&")))
 
 
+def parse_task(text: str) -> Uri:
+    """Split a task, which may stand without a colon: ``crowd`` is ``crowd:``."""
+    return parse_uri(text if ":" in text else f"{text}:")
+
+
 def option(uri: Uri, known: dict[str, str], key: str) -> str:
     """One option of a URI, or its default from `known`; ConfigError names the nearest for an unknown one."""
     for given in uri.options:

@@ -21,7 +21,7 @@ from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import TASKS, make_task
 from edge_agent.tasks.chain import check_chain, check_order, completed, fitting, wanting
 from edge_agent.types import Audio, Embedding, Frame, Sample, StreamState, Task, Text
-from edge_agent.uri import parse_uri
+from edge_agent.uri import parse_task, parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Stats
@@ -268,7 +268,7 @@ def make_tasks(
     `kept`, `used`, `swapped`: of those tasks only the ones on the model of that name are made anew. Raises an
     EdgeAgentError.
     """
-    uris = [parse_uri(task if ":" in task else f"{task}:") for task in pipe.tasks]
+    uris = [parse_task(task) for task in pipe.tasks]
     with within("tasks"):
         check_order(yields, [uri.scheme for uri in uris])
     uris = wanting(uris)

@@ -21,7 +21,7 @@ from edge_agent.events import Event
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.sources import Subscribe
 from edge_agent.tasks.text import captured
-from edge_agent.uri import parse_uri
+from edge_agent.uri import parse_task
 from edge_agent.walk.pipeline import Terms, run, run_abreast
 from edge_agent.walk.privacy import Guard, Hider
 from edge_agent.walk.report import Report
@@ -166,8 +166,6 @@ class Lines:
     ) -> list[str]:
         """End those that are not the same, and begin the fresh ones where they were."""
         old = [line for line in self.all if line.config.name not in same]
-        told = [f"{line.config.name}: {'opened anew' if line.config.name in fresh else 'ended'}" for line in old]
-        told += [f"{name}: begins" for name in fresh.keys() - {line.config.name for line in old}]
         self.stop(old)
         for name, line in fresh.items():
             subscribe, line.leave = self._ear()
@@ -180,7 +178,7 @@ class Lines:
         self.start(list(fresh.values()))
         if self.link is not None and any(line.config.source.startswith("mqtt:") for line in old):
             self.link.reload()  # what came in between was not taken, and comes again with the next connect
-        return told
+        return _said(old, fresh)
 
     def stop(self, lines: Sequence[Line]) -> None:
         """End sources, then what they brought: nothing that was accepted is lost, but texts that cannot be read again
@@ -212,11 +210,17 @@ class Lines:
         return sum(line.unanswered for line in self.all)
 
 
+def _said(old: list[Line], fresh: dict[str, Line]) -> list[str]:
+    """What an exchange does, a line each."""
+    said = [f"{line.config.name}: {'opened anew' if line.config.name in fresh else 'ended'}" for line in old]
+    return said + [f"{name}: begins" for name in fresh.keys() - {line.config.name for line in old}]
+
+
 def _labels(pipe: Pipeline) -> list[tuple[str, int, int]]:
     """The files of labels that its tasks name, with time and size: who edits one wants it read."""
     found = []
     for task in pipe.tasks:
-        if path := parse_uri(f"{task}:" if ":" not in task else task).options.get("labels"):
+        if path := parse_task(task).options.get("labels"):
             with suppress(OSError):
                 at = Path(path).stat()
                 found.append((path, at.st_mtime_ns, at.st_size))

@@ -24,7 +24,7 @@ from edge_agent.paths import home
 from edge_agent.tasks import TASKS, TaskRow, found_at, make_task
 from edge_agent.tasks.text import captured
 from edge_agent.types import Finding, Task, Text
-from edge_agent.uri import Uri, parse_uri
+from edge_agent.uri import Uri, parse_task
 from edge_agent.walk.fair import Client
 from edge_agent.walk.lane import work_for
 
@@ -129,7 +129,7 @@ class Requests:
         """The models that may be asked."""
         assert self._allowed is not None
         tasks = [task for pipe in self._pipes() for task in pipe.tasks]
-        uris = [parse_uri(task if ":" in task else f"{task}:") for task in tasks]
+        uris = [parse_task(task) for task in tasks]
         serving = [uri.rest or TASKS[uri.scheme].default for uri in uris if uri.scheme in TASKS]
         return list(dict.fromkeys([*self._allowed.models, *filter(None, serving)]))
 

@@ -26,7 +26,7 @@ from edge_agent.config.sections import (
 from edge_agent.config.zones import checked_zones
 from edge_agent.errors import ConfigError, nearest
 from edge_agent.personal import FINDERS
-from edge_agent.uri import Uri, parse_uri
+from edge_agent.uri import Uri, parse_task, parse_uri
 
 LONGEST_PATTERN = 1000
 """characters of a regular expression"""
@@ -124,7 +124,7 @@ def _check_uris(where: str, pipe: Pipeline) -> None:
         try:
             if not text.strip():
                 raise ConfigError(f'"" names none; write e.g. "{example}"')
-            parse_uri(text if key == "source" or ":" in text else f"{text}:")
+            (parse_uri if key == "source" else parse_task)(text)
         except ConfigError as error:
             raise ConfigError(f"{where} ({pipe.name}): {key}: {error}") from None
 
@@ -188,7 +188,7 @@ def _based(source: str, base: Path) -> str:
 
 def _task_based(task: str, base: Path) -> str:
     """A task with its labels file or documents, and its model where that is a path and no name, made absolute."""
-    uri = parse_uri(task if ":" in task else f"{task}:")
+    uri = parse_task(task)
     made = uri
     for key in ("labels", "context"):
         if made.options.get(key, "captured") != "captured":

@@ -13,7 +13,7 @@ from edge_agent.device import place as places
 from edge_agent.device import unit
 from edge_agent.device.place import Place
 from edge_agent.errors import EdgeAgentError, UsageError
-from edge_agent.uri import parse_uri
+from edge_agent.uri import parse_task, parse_uri
 
 SYSUSERS = "/etc/sysusers.d/edge-agent.conf"
 BEGIN = {"agent.toml": ("systemd", "agent.toml"), "intents.toml": ("deploy", "demo", "intents.toml")}
@@ -37,7 +37,7 @@ class Done:
 def check_fits(place: Place, given: Path) -> None:
     """UsageError where the service has another config already, or would not see what this one names."""
     target = place.at(paths.SERVICE_CONFIG)
-    if target.is_file() and not target.samefile(given) and target.read_bytes() != given.read_bytes():
+    if _differs(target, given):
         raise UsageError(f"{target} is there and differs from {given}: edit it, or move it away and install again")
     loaded, base = config.load(given), given.resolve().parent
     for pipe in loaded.pipeline:
@@ -50,6 +50,10 @@ def check_fits(place: Place, given: Path) -> None:
             raise UsageError(f"{given}: {path} is not seen by the service; put it beside the config, or below /etc")
 
 
+def _differs(there: Path, path: Path) -> bool:
+    return there.is_file() and there.read_bytes() != path.read_bytes()
+
+
 def _unseen(path: Path) -> bool:
     return places.below(path, (*places.HIDDEN, *places.GONE))
 
@@ -60,7 +64,7 @@ def named(loaded: config.Config) -> Iterator[Path]:
         if not where.startswith("credential:"):
             yield Path(where)
     for task in (task for pipe in loaded.pipeline for task in pipe.tasks):
-        uri = parse_uri(task if ":" in task else f"{task}:")
+        uri = parse_task(task)
         yield from (Path(part) for part in (uri.options.get("labels", ""), uri.rest) if part.startswith("/"))
 
 
@@ -77,11 +81,7 @@ def lay_config(place: Place, given: Path | None, group: int, done: Done) -> None
             if path.is_file() and path.lstat().st_gid == 0:  # as `uninstall` leaves it, and as root writes it
                 _own(path, (path.lstat().st_uid, group))
     elif given is not None:
-        base = given.resolve().parent
-        for path in {path.resolve() for path in named(config.load(given))}:
-            if path.is_relative_to(base) and path.exists():
-                _copy(path, target.parent / path.relative_to(base), group)
-        _copy(given, target, group)
+        _copy_config(given, target, group)
         done.did.append(f"copied {given} to {target}, with what it names beside it")
     else:
         for name, carried in BEGIN.items():
@@ -90,13 +90,22 @@ def lay_config(place: Place, given: Path | None, group: int, done: Done) -> None
         done.did.append(f"wrote {target}, to begin with")
 
 
+def _copy_config(given: Path, to: Path, group: int) -> None:
+    """A config, after what it names beside it."""
+    base = given.resolve().parent
+    for path in {path.resolve() for path in named(config.load(given))}:
+        if path.is_relative_to(base) and path.exists():
+            _copy(path, to.parent / path.relative_to(base), group)
+    _copy(given, to, group)
+
+
 def _copy(path: Path, to: Path, group: int) -> None:
     """A file, or those of a folder, for root to write and for the service to read."""
     if path.is_dir():
         for each in sorted(path.iterdir()):
             _copy(each, to / each.name, group)
         return
-    if to.is_file() and to.read_bytes() != path.read_bytes():
+    if _differs(to, path):
         raise UsageError(f"{to} is there and differs from {path}; move it away and install again")
     _folder(to.parent, 0o750, (0, group))
     files.write_private(to, path.read_bytes())
