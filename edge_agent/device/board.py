@@ -73,15 +73,21 @@ def means(machine: str, flags: set[str]) -> tuple[bool, str]:
 
 def troubles() -> tuple[list[str], list[str]]:
     """What slows the board down now, and what did since it started."""
-    raw = read(SYS / "devices/platform/soc/soc:firmware/get_throttled") or _vcgencmd()
-    bits = int(raw, 16) if re.fullmatch(r"(0x)?[0-9a-fA-F]+", raw) else 0
-    now = [words for bit, words in THROTTLED.items() if bits >> bit & 1 and bit < 16]
-    before = [words for bit, words in THROTTLED.items() if bits >> bit & 1 and bit >= 16]
+    bits = _throttled()
+    found = {bit: words for bit, words in THROTTLED.items() if bits >> bit & 1}
+    now = [words for bit, words in found.items() if bit < 16]
+    before = [words for bit, words in found.items() if bit >= 16]
     for alarm in SYS.glob("class/hwmon/hwmon*/in*_lcrit_alarm"):
         if read(alarm) == "1" and not bits:
             now.append("under-voltage now")
     heat = warmest()
     return now + [f"{heat:.0f} °C"] * (heat >= HOT_C), before
+
+
+def _throttled() -> int:
+    """The bits that a Raspberry Pi tells; 0 where nothing is wrong, or nothing is told."""
+    raw = read(SYS / "devices/platform/soc/soc:firmware/get_throttled") or _vcgencmd()
+    return int(raw, 16) if re.fullmatch(r"(0x)?[0-9a-fA-F]+", raw) else 0
 
 
 def _vcgencmd() -> str:

@@ -117,7 +117,7 @@ def _told(out: str) -> dict[str, Any]:
 
 def _why(module: str, code: int, err: str) -> Tried:
     """What a failure means, by exit code and last words."""
-    last = next((line for line in reversed(err.splitlines()) if line.strip() and not line.startswith(" ")), "")
+    last = _last_line(err)
     if code < 0:
         name = signal.Signals(-code).name
         what = "an instruction that this processor does not have" if name == "SIGILL" else "a crash"
@@ -134,6 +134,11 @@ def _why(module: str, code: int, err: str) -> Tried:
     if "PortAudio library not found" in last:
         return Tried(wrong="misses libportaudio.so.2", mend=LIBRARIES["libportaudio.so.2"])
     return Tried(wrong=f"fails: {last[:200]}")
+
+
+def _last_line(err: str) -> str:
+    """The last one that is not indented, as the lines of a traceback are."""
+    return next((line for line in reversed(err.splitlines()) if line.strip() and not line.startswith(" ")), "")
 
 
 def owners(module: str) -> Iterator[str]:
