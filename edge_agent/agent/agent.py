@@ -157,11 +157,7 @@ class Agent:
         self._clear_others()
         watchdog = Watchdog()
         while not stop.is_set() and self.again is None and self.work.failed is None:
-            if self.commands is not None:
-                self.commands.run_waiting()
-            if changed := self._changed.is_set():
-                self._changed.clear()
-            self.state.say_due(changed)
+            self._tend()
             if wrong := self._dead() or watchdog.look(self.lines):
                 self._failed = EdgeAgentError(f"{wrong}; the agent is to be started anew, see the log")
                 return
@@ -169,6 +165,14 @@ class Agent:
             if draining and (self.link is None or self.outbox.empty):
                 return
             self._changed.wait(0.05 if draining else 0.5)
+
+    def _tend(self) -> None:
+        """Run the commands that wait, and say what changed or is due."""
+        if self.commands is not None:
+            self.commands.run_waiting()
+        if changed := self._changed.is_set():
+            self._changed.clear()
+        self.state.say_due(changed)
 
     def _clear_others(self) -> None:
         """Have the broker forget what it retains under the names that topics had with dots."""

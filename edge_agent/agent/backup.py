@@ -158,10 +158,7 @@ def _unpacked(archive: Path, folder: Path) -> Manifest:
     free, count = shutil.disk_usage(folder).free, 0
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            head = tar.next()
-            if head is None or head.name != MANIFEST or not head.isreg() or head.size > MOST_MANIFEST:
-                raise InputError(f"{archive}: is no backup of edge-agent; give a file that `edge-agent backup` wrote")
-            told = msgspec.json.decode(_bytes(tar, head), type=Manifest)
+            told = _manifest(archive, tar)
             while (member := tar.next()) is not None:
                 count, free = count + 1, free - member.size
                 if count > MOST_FILES or free < 0:
@@ -174,17 +171,27 @@ def _unpacked(archive: Path, folder: Path) -> Manifest:
     return told
 
 
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file is not None else b""
+def _manifest(archive: Path, tar: tarfile.TarFile) -> Manifest:
+    """What stands first in a backup."""
+    head = tar.next()
+    if head is None or head.name != MANIFEST or not head.isreg() or head.size > MOST_MANIFEST:
+        raise InputError(f"{archive}: is no backup of edge-agent; give a file that `edge-agent backup` wrote")
+    file = tar.extractfile(head)
+    return msgspec.json.decode(file.read() if file is not None else b"", type=Manifest)
+
+
+def _name(archive: Path, member: tarfile.TarInfo) -> PurePosixPath:
+    """Where a member belongs, below one of ROOMS."""
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or len(name.parts) < 2 or name.parts[0] not in ROOMS:
+        raise InputError(f"{archive}: {member.name[:100]!r} leads out of where it belongs; it is no backup of ours")
+    return name
 
 
 def _unpack(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     """One file, or a link within home/. InputError for all else: a device, a path that leads out."""
-    name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or len(name.parts) < 2 or name.parts[0] not in ROOMS:
-        raise InputError(f"{archive}: {member.name[:100]!r} leads out of where it belongs; it is no backup of ours")
-    at = folder.joinpath(*name.parts)
+    name = _name(archive, member)
+    at = folder / name
     at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any((folder.joinpath(*name.parts[:n])).is_symlink() for n in range(1, len(name.parts))):
         raise InputError(f"{archive}: {member.name[:100]!r} lies behind a link; it is no backup of ours")
