@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, TextIO, cast
 
 from edge_agent import __version__
@@ -42,26 +42,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGINT, interrupt)
+    with _clean():
+        try:
+            return _flushed(argv)
+        except BrokenPipeError:  # `edge-agent … | head`: the reader has what it wanted
+            _hush()
+            return 0
+        except OSError as error:
+            _hush()
+            return _of_the_system(error)
+        except (KeyboardInterrupt, Exception) as error:
+            # a library that is interrupted while it is loaded may turn that into an error of its own
+            if not interrupted and not isinstance(error, KeyboardInterrupt):
+                raise
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # a bar may stand there
+            return 130
+
+
+@contextlib.contextmanager
+def _clean() -> Iterator[None]:
+    """stdout and stderr without control characters (see `Clean`)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     out, err = sys.stdout, sys.stderr
     # both may be missing: closed by the program that started this
     sys.stdout, sys.stderr = (stream and cast(TextIO, Clean(stream)) for stream in (out, err))
     try:
-        return _flushed(argv)
-    except BrokenPipeError:  # `edge-agent … | head`: the reader has what it wanted
-        _hush()
-        return 0
-    except OSError as error:
-        _hush()
-        return _of_the_system(error)
-    except (KeyboardInterrupt, Exception) as error:
-        # a library that is interrupted while it is loaded may turn that into an error of its own
-        if not interrupted and not isinstance(error, KeyboardInterrupt):
-            raise
-        if sys.stderr.isatty():
-            print(file=sys.stderr)  # a bar may stand there
-        return 130
+        yield
     finally:
         sys.stdout, sys.stderr = out, err
 
@@ -85,12 +93,7 @@ def _of_the_system(error: OSError) -> int:
 
 
 def _act(argv: Sequence[str]) -> int:
-    parser = _parser(argv)
-    args, rest = parser.parse_known_args(argv)
-    if rest and args.verb == "understand" and not any(arg.startswith("-") and arg != "-" for arg in rest):
-        args.text += rest  # argparse gives texts that stand behind an option to nobody
-    elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args = _parsed(argv)
     if "home" in args:
         os.environ["EDGE_AGENT_HOME"] = args.home  # for the processes that are started, too
     log.to_stderr(logging.DEBUG if args.verbose else logging.INFO if args.verb in LOGGING else logging.WARNING)
@@ -102,6 +105,16 @@ def _act(argv: Sequence[str]) -> int:
     except EdgeAgentError as error:
         print(f"edge-agent {args.verb}: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.verb == "understand" and not any(arg.startswith("-") and arg != "-" for arg in rest):
+        args.text += rest  # argparse gives texts that stand behind an option to nobody
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
 
 
 LOGGING = ("run", "demo")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge_agent.agent.agent import Agent
     from edge_agent.agent.line import Line
     from edge_agent.config import Config
+    from edge_agent.link.broker import Broker
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +52,6 @@ def _tell_broker(path: Path, why: str) -> None:
 
 def _run_config(args: argparse.Namespace) -> int:
     from edge_agent import config
-    from edge_agent.agent.need import loads_of, weighed
     from edge_agent.config.kept import keep
 
     stop, look = stop_on_signals(), threading.Event()
@@ -59,13 +59,7 @@ def _run_config(args: argparse.Namespace) -> int:
     loaded = config.load(args.config)
     agent = _agent(args, loaded, look)
     while True:
-        for word in [word for pipe in loaded.pipeline for word in config.warnings(pipe)] + config.dotted(loaded):
-            note(f"{args.config}: {word}")
-        for line in agent.lines:
-            for why in line.models:
-                note(f"{line.config.name}: {why}")
-        for word in weighed(loads_of(agent.lines, agent.swap.models, find_out=False), agent.swap.models.lane.cores)[0]:
-            note(word)
+        _announce(args.config, loaded, agent)
         keep(Path(args.config), agent.outbox.path)
         agent.on_config = lambda new, at=agent.outbox.path: keep(Path(args.config), at)  # type: ignore[misc]
         _on_hangup(agent.reload)
@@ -80,6 +74,20 @@ def _run_config(args: argparse.Namespace) -> int:
             note(f"{args.config}: refused, the config before goes on: {one_line(error)}")
             loaded = last
             agent = _agent(args, loaded, look)
+
+
+def _announce(path: str, loaded: Config, agent: Agent) -> None:
+    """Say what in a config is likely not meant, which models it runs on, and what this device cannot keep up with."""
+    from edge_agent import config
+    from edge_agent.agent.need import loads_of, weighed
+
+    for word in [word for pipe in loaded.pipeline for word in config.warnings(pipe)] + config.dotted(loaded):
+        note(f"{path}: {word}")
+    for line in agent.lines:
+        for why in line.models:
+            note(f"{line.config.name}: {why}")
+    for word in weighed(loads_of(agent.lines, agent.swap.models, find_out=False), agent.swap.models.lane.cores)[0]:
+        note(word)
 
 
 def _agent(args: argparse.Namespace, loaded: Config, look: threading.Event) -> Agent:
@@ -173,7 +181,6 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
     from edge_agent.agent.requests import check as check_understand
-    from edge_agent.link import topics
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
 
@@ -190,16 +197,20 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     words, in_time = weighed(loads_of(lines, models), models.lane.cores)
     for word in words:
         print(word)
-    if broker is None:
-        print("mqtt: no url, events stay in the store")
-    else:
-        tls = " with TLS" if broker.secure else ""
-        tls += " over WebSockets" if broker.path else ""
-        print(f"mqtt: {broker.host}:{broker.port}{tls} as {topics.base_of(loaded.mqtt.prefix, loaded.device.id)}")
+    print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
     for word in config.dotted(loaded):
         print(word)
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
     return lines, store, in_time
+
+
+def _about(broker: Broker, loaded: Config) -> str:
+    """Where and how a broker is reached, and under which topics."""
+    from edge_agent.link import topics
+
+    tls = " with TLS" if broker.secure else ""
+    tls += " over WebSockets" if broker.path else ""
+    return f"{broker.host}:{broker.port}{tls} as {topics.base_of(loaded.mqtt.prefix, loaded.device.id)}"
 
 
 def demo(args: argparse.Namespace) -> int:

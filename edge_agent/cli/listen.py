@@ -71,12 +71,28 @@ def listen(args: argparse.Namespace) -> int:
 
 def _broker(args: argparse.Namespace) -> Mqtt:
     """The broker that the options of `listen` name. UsageError, ConfigError."""
-    from edge_agent import config, toml
+    from edge_agent import config
 
     if not args.config and args.url is None and paths.service_config() is not None:
         args.config = config_of(args)
     keys = ("username", "password_file", "ca", "cert", "key")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    _refuse_odd(args, given)
+    if args.config:
+        mqtt = config.load(args.config, pipelines=False).mqtt
+        if mqtt.url is None:
+            raise UsageError(f"{args.config}: has no mqtt.url; add it, or give --url mqtt://host")
+        return mqtt
+    try:
+        return config.checked_mqtt(config.Mqtt(url=args.url, prefix=args.prefix, **given), Path.cwd())
+    except ConfigError as error:
+        raise UsageError(_as_options(str(error))) from None
+
+
+def _refuse_odd(args: argparse.Namespace, given: dict[str, str]) -> None:
+    """UsageError for options that do not go together, or have no value that could be meant."""
+    from edge_agent import toml
+
     problems = (
         (args.config and (args.url or given), "give either -c, which says it all, or --url and what belongs to it"),
         (
@@ -93,15 +109,6 @@ def _broker(args: argparse.Namespace) -> Mqtt:
     for is_so, problem in problems:
         if is_so:
             raise UsageError(problem)
-    if args.config:
-        mqtt = config.load(args.config, pipelines=False).mqtt
-        if mqtt.url is None:
-            raise UsageError(f"{args.config}: has no mqtt.url; add it, or give --url mqtt://host")
-        return mqtt
-    try:
-        return config.checked_mqtt(config.Mqtt(url=args.url, prefix=args.prefix, **given), Path.cwd())
-    except ConfigError as error:
-        raise UsageError(_as_options(str(error))) from None
 
 
 def _as_options(text: str) -> str:
