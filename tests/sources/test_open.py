@@ -53,7 +53,7 @@ def theirs(uri: Uri, here: Here) -> Opened:
         ("http://host/x#fsp=5", 'did you mean "fps"?'),
         ("pipe:cat", "give width=W&height=H"),
         ("pipe:cat?width=3&height=2&format=yuv420p", "even width and height"),
-        ("pipe:cat?width=2&height=2&format=rgb", "format=rgb: give bgr24 or"),
+        ("pipe:cat?width=2&height=2&format=rgba", "format=rgba: give bgr24 or"),
         ("pipe:cat 'x?width=2&height=2", "close each quote"),
         ("pipe:?width=2&height=2", "give a command"),
         ("lines:", 'or "lines:-" for standard input'),
@@ -133,6 +133,8 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
         "mqtt": "mqtt:house/+/said",
         "serial": "serial:/dev/ttyUSB0",
         "journal": "journal:ssh",
+        "rpicam": "rpicam:0",
+        "jetson": "jetson:0",
     }
     there = dict(SCHEMES)
     try:
@@ -140,7 +142,13 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
     except ConfigError:
         # without PortAudio there is none
         del there["microphone"]
-    needs = {"serial": find_spec("serial"), "journal": which("journalctl")}
+    needs = {
+        "serial": find_spec("serial"),
+        "journal": which("journalctl"),
+        "rpicam": which("rpicam-vid"),
+        "jetson": which("gst-launch-1.0"),
+        "ffmpeg": which("ffmpeg"),
+    }
     for scheme in there:
         if needs.get(scheme, True) is None:
             continue  # it says so in a test of its own
