@@ -80,9 +80,16 @@ def _owners() -> Iterator[Row]:
     for module, stays in ONE_OWNER.items():
         names = sorted(set(wheels.owners(module)))
         if len(names) > 1:
-            go = " ".join(name for name in names if name != stays)
-            mend = f"pip uninstall -y {go} && pip install --force-reinstall {stays}"
-            yield warn("owners", f"{' and '.join(names)} both own {module}", mend)
+            maker = [name for name in names if module == "onnxruntime" and name != stays]
+            stay = maker[0] if maker else stays  # of a board's maker, or for its GPU: somebody chose it
+            # its own wheel is on no index: it has to be given again
+            again = f"--no-deps {stay.replace('-', '_')}-*.whl" if maker else stay
+            go = " ".join(name for name in names if name != stay)
+            yield warn(
+                "owners",
+                f"{' and '.join(names)} both own {module}",
+                f"pip uninstall -y {go} && pip install --force-reinstall {again}",
+            )
 
 
 def _providers(tried: Tried) -> Iterator[Row]:
