@@ -212,12 +212,17 @@ def test_listen_prints_what_devices_report(tmp_path: Path) -> None:
 def test_doctor_finds_what_is_needed(tmp_path: Path) -> None:
     rows = {row["what"]: row for row in json.loads(run(tmp_path, "doctor", "--json").stdout)}
     assert rows["ONNX"]["ok"] and rows["TFLite"]["ok"] and rows["machine"]["ok"]
-    unwritable = run(tmp_path, "doctor", env={"EDGE_AGENT_HOME": "/proc/nowhere"})
-    assert unwritable.returncode == 1 and "EDGE_AGENT_HOME" in unwritable.stdout
 
 
 @pytest.mark.parametrize(
-    "args", ["models list --json", "doctor", "--version", "detect --help", "detect {model} {picture}"]
+    "args",
+    [
+        "models list --json",
+        pytest.param("doctor", marks=pytest.mark.slow),
+        "--version",
+        "detect --help",
+        "detect {model} {picture}",
+    ],
 )
 def test_a_full_disk_behind_stdout_is_one_line_and_a_reader_that_left_none(
     tmp_path: Path, demo_pictures: Path, args: str

@@ -60,27 +60,32 @@ def test_it_runs_where_nothing_is_installed_and_names_each_command(tmp_path: Pat
     assert "could not be looked at" in found["sandbox"][0]["found"]
 
 
-def test_it_outlives_a_runtime_that_kills_who_imports_it(tmp_path: Path) -> None:
-    found = rows(tmp_path, {"onnxruntime": KILLS, "cv2": KILLS, "simplejpeg": "import time; raise SystemExit(3)"})
-    (onnx,) = found["ONNX"]
-    assert "an instruction that this processor does not have (SIGILL)" in onnx["found"] and onnx["level"] == "fix"
-    assert onnx["mend"] == 'pip install "onnxruntime>=1.24"'
-    assert "SIGILL" in found["pictures"][0]["found"] and found["cut JPEGs"][0]["level"] == "warn"
-
-
-def test_libraries_that_were_built_for_others_are_told_apart(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What is said of libraries each of which is broken in a way of its own."""
     tflite = "def Interpreter(**_):\n    raise AttributeError('_ARRAY_API not found')\n"
     modules = {
+        "onnxruntime": KILLS,
+        "simplejpeg": "import time; raise SystemExit(3)",
         "tflite_runtime/__init__": "__version__ = '2.14.0'\n",
         "tflite_runtime/interpreter": tflite,
         "cv2": "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')\n",
         "sounddevice": "raise OSError('PortAudio library not found')\n",
     }
-    found = rows(tmp_path, modules)
-    (old,) = found["TFLite, old"]
+    return rows(tmp_path_factory.mktemp("doctor"), modules)
+
+
+def test_it_outlives_a_runtime_that_kills_who_imports_it(broken: dict[str, list[dict[str, Any]]]) -> None:
+    (onnx,) = broken["ONNX"]
+    assert "an instruction that this processor does not have (SIGILL)" in onnx["found"] and onnx["level"] == "fix"
+    assert onnx["mend"] == 'pip install "onnxruntime>=1.24"' and broken["cut JPEGs"][0]["level"] == "warn"
+
+
+def test_libraries_that_were_built_for_others_are_told_apart(broken: dict[str, list[dict[str, Any]]]) -> None:
+    (old,) = broken["TFLite, old"]
     assert "built for NumPy 1" in old["found"] and old["mend"].startswith("pip uninstall -y tflite-runtime && ")
-    assert "misses libGL.so.1" in found["pictures"][0]["found"] and "headless" in found["pictures"][0]["mend"]
-    assert found["sound"][0]["mend"] == "sudo apt install libportaudio2" and found["sound"][0]["level"] == "warn"
+    assert "misses libGL.so.1" in broken["pictures"][0]["found"] and "headless" in broken["pictures"][0]["mend"]
+    assert broken["sound"][0]["mend"] == "sudo apt install libportaudio2" and broken["sound"][0]["level"] == "warn"
     odd = wheels._why("numpy", 1, "Traceback (most recent call last):\n  File x\nRuntimeError: odd")
     assert odd.wrong == "fails: RuntimeError: odd" and not odd.missing
 
@@ -275,11 +280,11 @@ def test_a_config_and_its_broker_s_rights_are_tried(tmp_path: Path) -> None:
 def test_people_get_a_line_and_the_command_below_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edge_agent", "doctor"]
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "paho.py").write_text(MISSING.format("paho"))
-    told = {"PYTHONPATH": f"{tmp_path}/broken:{ROOT}", "EDGE_AGENT_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **told, "EDGE_AGENT_CONFIG": "/none"}
-    )
+    for name in (row[1] for row in libraries.LIBRARIES):  # one that is there takes long to load
+        (tmp_path / "broken" / f"{name}.py").write_text(MISSING.format(name))
+    told = {"PYTHONPATH": f"{tmp_path}/broken:{ROOT}", "EDGE_AGENT_HOME": "/proc/nowhere", "EDGE_AGENT_CONFIG": "/none"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **told})
     lines = done.stdout.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("fix  MQTT"))
     assert done.returncode == 1 and lines[at + 1].strip() == "-> pip install --force-reinstall paho-mqtt"
+    assert "set EDGE_AGENT_HOME or --home" in done.stdout, "a home that cannot be written"
