@@ -185,7 +185,7 @@ def test_sound_that_may_wait_no_longer_is_dropped_and_counted(monkeypatch: pytes
     monkeypatch.setattr(hearing, "HELD_S", 0.55)
     # what this device gives comes at no pace
     monkeypatch.setattr(hearing, "LOOK_S", 1e9)
-    device, stop = Device(*[(0.1, False)] * 30, waits=True), threading.Event()
+    device, stop = Device((0.1, False), waits=True), threading.Event()
     sound, told = list[Audio](), ""
     for item in hear(device.open, stop, stall=60, pause=5):
         if isinstance(item, Audio):
@@ -194,6 +194,7 @@ def test_sound_that_may_wait_no_longer_is_dropped_and_counted(monkeypatch: pytes
             told = item.why
         if len(sound) == 1:
             # the tasks are busy until all of it has come
+            device.blocks.extend([(0.1, False)] * 29)
             until(lambda: not device.blocks, "all blocks are read")
         if len(sound) == 4:
             device.blocks.append((0.2, False))
