@@ -148,7 +148,7 @@ LONG_FILES: dict[str, str] = {
 """files above WALL lines -> why; the list may only shrink"""
 LONG_FUNCTIONS: dict[str, str] = {}
 """functions above 50 lines -> why; the list may only shrink"""
-BRANCHED = 21
+BRANCHED = 16
 """blocks whose cyclomatic complexity is above 10; the number may only shrink"""
 
 

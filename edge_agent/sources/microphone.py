@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from edge_agent.sources import Here, Opened
 from edge_agent.sources.hear import BLOCK_S, SoundReader, hear
 from edge_agent.sources.judge import RULES
 from edge_agent.sources.resample import MOST_CHANNELS, RATES
+from edge_agent.sources.watch import wait_for_readers
 from edge_agent.types import Audio, Floats
 from edge_agent.uri import Uri, number, whole
 
@@ -28,8 +28,6 @@ KEPT_S = 0.5
 """seconds of sound that the system keeps while nobody reads"""
 PATIENCE = 20.0
 """seconds that one waits for another to open its microphone"""
-CLOSING = 3.0
-"""seconds that streams have to be closed at exit"""
 BUSY, BAD_CHANNELS, BAD_RATE = -9985, -9998, -9997
 """PortAudio's numbers (portaudio.h) of what can go wrong"""
 
@@ -62,16 +60,9 @@ def _library() -> Any:
         raise ConfigError("microphones need the library PortAudio; `apt install libportaudio2`") from None
     # asked for behind the package's own, so it runs before that ends PortAudio: a stream that is still read then, or
     # just being closed by its thread, takes the process with it
-    atexit.unregister(_wait_for_streams)
-    atexit.register(_wait_for_streams)
+    atexit.unregister(wait_for_readers)
+    atexit.register(wait_for_readers)
     return sounddevice
-
-
-def _wait_for_streams() -> None:
-    """Until no stream is open, or being opened; CLOSING seconds at most."""
-    until = time.monotonic() + CLOSING
-    while (_streams or _opening.locked()) and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 @contextmanager

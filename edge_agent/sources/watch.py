@@ -196,7 +196,7 @@ def watch(open_: Callable[[], StreamReader], believed: Rules, stop: threading.Ev
 
 
 @atexit.register
-def _wait_for_readers() -> None:
+def wait_for_readers() -> None:
     """A thread that comes back from C++ while the interpreter is taken down aborts the process (until Python 3.14)."""
     end = time.monotonic() + FAREWELL
     for thread in threading.enumerate():

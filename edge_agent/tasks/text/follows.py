@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_agent.errors import InputError, ModelError
+from edge_agent.errors import ModelError
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.reader import Reader, reader, softmax
 from edge_agent.types import Finding, Floats, Scores, Task, Text
@@ -76,10 +76,3 @@ def follows(uri: Uri, model: Served, home: Path) -> Task:
     for key in uri.options:
         option(uri, {}, key)
     return follower(model)
-
-
-def pair_of(text: str, second: str) -> tuple[str, str]:
-    """Two texts to be asked about. InputError where one is empty."""
-    if not text.strip() or not second.strip():
-        raise InputError("two texts are wanted: does the second follow the first?")
-    return text, second
