@@ -51,7 +51,8 @@ def parse_uri(text: str) -> Uri:
     """Split ``scheme:rest?key=value``.
 
     /dev/videoN reads as camera:/dev/videoN. In rtsp and http addresses the query belongs to the camera, so our
-    options stand after a ``#``: ``rtsp://host/stream?channel=1#fps=5``; those of a topic, too, which may hold a ``?``.
+    options stand after a ``#``: ``rtsp://host/stream?channel=1#fps=5``; those of ``ffmpeg:`` and of a topic, too, which
+    may hold a ``?``.
     """
     if text.startswith("/dev/video"):
         text = f"camera:{text}"
@@ -62,7 +63,7 @@ def parse_uri(text: str) -> Uri:
         scheme = f"{scheme}:{attr}"
     if not colon or not re.fullmatch(r"[A-Za-z][\w+.\-]*(:\w+)?", scheme):
         raise ConfigError(f'"{text}" has no scheme; write e.g. "camera:0", "files:photos" or "lines:-"')
-    mark = "#" if scheme in (*NETWORK, "mqtt") else "?"
+    mark = "#" if scheme in (*NETWORK, "mqtt", "ffmpeg") else "?"
     head, found, tail = rest.rpartition(mark)
     if not found or not re.fullmatch(r"[\w\-]+=[^&]*(&[\w\-]+=[^&]*)*", tail):
         return Uri(scheme, rest)

@@ -179,7 +179,8 @@ def _text(what: str, uri: Uri) -> str:
 def _based(source: str, base: Path) -> str:
     """A source of files with its path made absolute."""
     uri = parse_uri(source)
-    if uri.scheme not in ("files", "lines") or uri.rest in ("-", ""):
+    is_file = uri.scheme in ("files", "lines") or (uri.scheme == "ffmpeg" and "://" not in uri.rest)
+    if not is_file or uri.rest in ("-", ""):
         return source
     if uri.scheme == "files" and glob.has_magic(uri.rest):
         base = Path(glob.escape(str(base)))

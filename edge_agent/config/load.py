@@ -136,14 +136,15 @@ def warnings(pipe: Pipeline) -> list[str]:
     """What is no mistake, but may be meant otherwise; each one line that names the pipeline and the key."""
     told = []
     uri = parse_uri(pipe.source)
-    if uri.scheme in NETWORK:
+    address, mark, _ = pipe.source.partition("://")
+    if mark and uri.scheme in (*NETWORK, "ffmpeg"):
         query = uri.rest.partition("?")[2]
         ours = sorted({pair.partition("=")[0] for pair in query.split("&")} & OUR_OPTIONS - set(uri.options))
         if ours:
             named = ", ".join(ours)
             told.append(
                 f"pipeline {pipe.name}: source: {named} stands behind ?, so it is for the camera; our own options "
-                f"stand behind #, as in {uri.scheme}://…#{ours[0]}=…"
+                f"stand behind #, as in {address}://…#{ours[0]}=…"
             )
     path = Path(uri.rest)
     if uri.scheme == "lines" and uri.rest != "-" and not path.exists():

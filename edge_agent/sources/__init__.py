@@ -59,6 +59,7 @@ SCHEMES: dict[str, str] = {
     "https": "edge_agent.sources.mjpeg:http",
     "microphone": "edge_agent.sources.microphone:microphone",
     "pipe": "edge_agent.sources.pipe:pipe",
+    "ffmpeg": "edge_agent.sources.ffmpeg:ffmpeg",
     "rpicam": "edge_agent.sources.presets:preset",
     "jetson": "edge_agent.sources.presets:preset",
     "lines": "edge_agent.sources.lines:lines",

@@ -20,6 +20,8 @@ from edge_agent.programs import which
 from edge_agent.sources.watch import TICK
 from edge_agent.uri import Uri
 
+PIPE = 1 << 16
+"""bytes that a pipe holds, so that who writes them does not wait (pipe(7))"""
 FAREWELL = 1.0
 """seconds that a program is given to end by itself"""
 LISTEN = 1.0
@@ -47,14 +49,21 @@ class Program:
     """
 
     def __init__(
-        self, command: list[str], environ: dict[str, str] | None = None, gone: threading.Event | None = None
+        self,
+        command: list[str],
+        environ: dict[str, str] | None = None,
+        gone: threading.Event | None = None,
+        given: bytes = b"",
     ) -> None:
-        """Start it. SourceError where that cannot be done. `gone`: nobody wants more once it is set."""
+        """Start it. SourceError where that cannot be done. `gone`: nobody wants more once it is set.
+
+        `given`: all that it reads on stdin, at most PIPE bytes.
+        """
         self.name = command[0]
         try:
             self._program = subprocess.Popen(
                 [*_tied(), *command],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if given else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
@@ -62,6 +71,10 @@ class Program:
             )
         except OSError as error:
             raise SourceError(f"{command[0]}: cannot be started ({error.strerror})") from None
+        if self._program.stdin is not None:
+            # one that has ended says so itself
+            with contextlib.suppress(OSError), self._program.stdin as stdin:
+                stdin.write(given[:PIPE])
         assert self._program.stdout is not None
         self._out = self._program.stdout
         # a frame is megabytes, a pipe 64 KiB; the system may allow no more to this user

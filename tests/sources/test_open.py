@@ -133,6 +133,7 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
         "mqtt": "mqtt:house/+/said",
         "serial": "serial:/dev/ttyUSB0",
         "journal": "journal:ssh",
+        "ffmpeg": "ffmpeg:rtsp://127.0.0.1/x",
         "rpicam": "rpicam:0",
         "jetson": "jetson:0",
     }
