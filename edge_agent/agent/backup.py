@@ -192,12 +192,11 @@ def _unpack(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, folder
     """One file, or a link within home/. InputError for all else: a device, a path that leads out."""
     name = _name(archive, member)
     at = folder / name
-    at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any((folder.joinpath(*name.parts[:n])).is_symlink() for n in range(1, len(name.parts))):
         raise InputError(f"{archive}: {member.name[:100]!r} lies behind a link; it is no backup of ours")
+    at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if member.issym() and name.parts[0] == "home":
-        to = PurePosixPath(os.path.normpath(name.parent / member.linkname))
-        if not to.is_relative_to("home") or PurePosixPath(member.linkname).is_absolute():
+        if not _stays(name, PurePosixPath(member.linkname)):
             raise InputError(f"{archive}: the link {member.name[:100]!r} leads out; it is no backup of ours")
         at.symlink_to(member.linkname)
     elif member.isreg():
@@ -209,6 +208,13 @@ def _unpack(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, folder
             os.fchmod(file.fileno(), mode)
     else:
         raise InputError(f"{archive}: {member.name[:100]!r} is neither a file nor a link; it is no backup of ours")
+
+
+def _stays(name: PurePosixPath, to: PurePosixPath) -> bool:
+    """Whether a link of this name leads to a place in home/. Behind a name no ``..`` may stand: the name may be a link."""
+    up = next((n for n, part in enumerate(to.parts) if part != ".."), len(to.parts))
+    inside = PurePosixPath(os.path.normpath(name.parent / to)).is_relative_to("home")
+    return inside and not to.is_absolute() and ".." not in to.parts[up:]
 
 
 def _moved(source: Path, to: Path) -> int:

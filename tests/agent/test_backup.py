@@ -115,6 +115,7 @@ HOSTILE = {
     "link out": [(link("home/out", "../../.."), b"")],
     "link to root": [(link("home/out", "/etc"), b"")],
     "behind a link": [(link("home/in", "models"), b""), (tarfile.TarInfo("home/in/x"), b"x")],
+    "link out by a link": [(link("home/p/q/b", "../.."), b""), (link("home/a", "p/q/b/../.."), b"")],
     "link in the config": [(link("config/in", "agent.toml"), b"")],
     "hard link": [(link("home/hard", "config/agent.toml", tarfile.LNKTYPE), b"")],
     "device": [(link("home/null", "", tarfile.CHRTYPE), b"")],
