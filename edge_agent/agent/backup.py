@@ -211,7 +211,7 @@ def _unpack(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, folder
 
 
 def _stays(name: PurePosixPath, to: PurePosixPath) -> bool:
-    """Whether a link of this name leads to a place in home/: behind a name, which may be a link, no ``..`` may stand."""
+    """Whether a link of this name leads to a place in home/: behind a name, maybe a link, no ``..`` may stand."""
     up = next((n for n, part in enumerate(to.parts) if part != ".."), len(to.parts))
     inside = PurePosixPath(os.path.normpath(name.parent / to)).is_relative_to("home")
     return inside and not to.is_absolute() and ".." not in to.parts[up:]
