@@ -44,7 +44,7 @@ ENTRY = {
     "ctranslate2": {"backends/ctranslate2.py"},
     "pocketsphinx": {"tasks/transcribe/sphinx.py"},
     "simplejpeg": {"pictures/read.py"},
-    "cryptography": {"link/signing.py"},
+    "cryptography": {"link/signing.py", "link/request.py"},
     "paho": {"link/wire.py"},
     "sounddevice": {"sources/microphone.py"},
     "pymicro_wakeword": {"tasks/wake/wake.py"},

@@ -1,4 +1,4 @@
-"""The verbs of the service: install, uninstall, backup, restore."""
+"""The verbs of the service: install, uninstall, enroll, backup, restore."""
 
 from __future__ import annotations
 
@@ -58,6 +58,20 @@ def uninstall(args: argparse.Namespace) -> int:
             raise UsageError(f"--purge: nothing is deleted without the word {WORD} on stdin")
     _show(install.uninstall(place, args.purge), args.json)
     return 0
+
+
+def enroll(args: argparse.Namespace) -> int:
+    """Make or take what the device logs in with."""
+    from edge_agent.cli.enroll import enroll
+
+    return enroll(args)
+
+
+def enroll_options(of: argparse.ArgumentParser) -> None:
+    """Those of `enroll`, which only that verb loads."""
+    from edge_agent.cli.enroll import add_arguments
+
+    add_arguments(of)
 
 
 def backup(args: argparse.Namespace) -> int:

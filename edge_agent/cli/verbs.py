@@ -247,6 +247,11 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "uninstall": (service.uninstall, _uninstall_options, "stop the service and take it away; data stays"),
     "backup": (service.backup, _backup_options, "write config, models and the events that wait into one file"),
     "restore": (service.restore, _restore_options, "put back what backup wrote"),
+    "enroll": (
+        service.enroll,
+        service.enroll_options,
+        "make a key and a request for a certificate, or take a token or a QR code",
+    ),
     "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
     "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
     "understand": (
