@@ -46,6 +46,13 @@ def save(folder: Path, marks: Marks) -> None:
     fresh.replace(folder / "marks.json")
 
 
+def _old_crc(marks: Marks) -> int:
+    """The checksum as the first builds of 0.1.0 made it, which kept no list of segments; -2 where there is one."""
+    if marks.live or marks.newest:
+        return -2
+    return zlib.crc32(msgspec.json.encode({"seq": marks.seq, "marks": marks.marks, "crc": 0}))
+
+
 def load(folder: Path) -> Marks:
     """The newest marks that check out; none at all, said in the log, when there were some and none do."""
     damaged = False
@@ -56,7 +63,7 @@ def load(folder: Path) -> Marks:
             continue
         except (OSError, msgspec.MsgspecError):
             marks = Marks(crc=-1)
-        if marks == msgspec.structs.replace(marks, crc=0).checked():
+        if marks.crc in (msgspec.structs.replace(marks, crc=0).checked().crc, _old_crc(marks)):
             if damaged:
                 log.warning("outbox: %s: marks.json is damaged; sources resume at an earlier place", folder)
             if name == "marks.old":

@@ -24,6 +24,8 @@ from edge_agent import files
 from edge_agent.outbox.entries import Queues
 
 MARK = struct.Struct("<QQQQQQQBB6x16s")
+OLD_MARK = struct.Struct("<QQQQQB7x16s")
+"""as the first builds of 0.1.0 wrote it: without the highest seq of each class, and with no list of segments"""
 SLOT = 4096
 ASIDE = struct.Struct("<16sQQI")
 SHARED = Path("/dev/shm")
@@ -76,15 +78,29 @@ def read_mark(path: Path) -> tuple[Mark | None, bool]:
     best: Mark | None = None
     counters = []
     for at in (0, SLOT):
-        raw = data[at : at + MARK.size]
-        crc = data[at + MARK.size : at + MARK.size + 4]
-        if len(raw) == MARK.size and zlib.crc32(raw).to_bytes(4, "little") == crc:
-            counter, epoch, last, confirmed, reserved, alert, telemetry, state, listed, boot = MARK.unpack(raw)
-            mark = Mark(epoch, last, confirmed, reserved, state, boot, alert, telemetry, listed, counter)
-            counters.append(counter)
+        mark = _slot(data[at : at + SLOT])
+        if mark is not None:
+            counters.append(mark.counter)
             if best is None or mark.counter > best.counter:
                 best = mark
     return best, best is not None and (best.counter <= 1 or best.counter - 1 in counters)
+
+
+def _slot(data: bytes) -> Mark | None:
+    """The mark in a slot, of either form; None where neither checks out."""
+    if raw := _whole(data, MARK):
+        counter, epoch, last, confirmed, reserved, alert, telemetry, state, listed, boot = MARK.unpack(raw)
+        return Mark(epoch, last, confirmed, reserved, state, boot, alert, telemetry, listed, counter)
+    if raw := _whole(data, OLD_MARK):
+        counter, epoch, last, confirmed, reserved, state, boot = OLD_MARK.unpack(raw)
+        return Mark(epoch, last, confirmed, reserved, state, boot, counter=counter)
+    return None
+
+
+def _whole(data: bytes, form: struct.Struct) -> bytes:
+    """The bytes of this form, b"" where the checksum behind them is another."""
+    raw, crc = data[: form.size], data[form.size : form.size + 4]
+    return raw if len(raw) == form.size and zlib.crc32(raw).to_bytes(4, "little") == crc else b""
 
 
 def boot_id() -> bytes:
