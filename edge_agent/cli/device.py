@@ -235,9 +235,15 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Look at this machine; 1 when something needed is missing."""
+    """Look at this machine; 1 when something needed is missing. With --cameras: at its networks, and nothing else."""
     import json
 
+    if args.cameras:
+        from edge_agent.cli.cameras import cameras
+
+        return cameras(args.credentials, args.json)
+    if args.credentials:
+        raise ConfigError("--credentials is for --cameras")
     from edge_agent.cli.doctor import examine
 
     rows = examine(args.config)

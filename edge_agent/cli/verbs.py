@@ -148,6 +148,8 @@ def _listen_options(heard: argparse.ArgumentParser) -> None:
 def _doctor_options(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("-c", "--config", help=f"try this config, too: {CONFIG}")
     doctor.add_argument("--json", action="store_true", help="print one JSON list of rows, and nothing else")
+    doctor.add_argument("--cameras", action="store_true", help="look only for cameras of the network (ONVIF): asks it")
+    doctor.add_argument("--credentials", metavar="FILE", help="user:password of the cameras, one line of a file")
 
 
 def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
