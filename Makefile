@@ -57,6 +57,12 @@ sbom: .venv/.dev
 	$(BIN)/python deploy/sbom.py $(EXTRAS) > build/edge-agent.cdx.json
 	@echo build/edge-agent.cdx.json
 
+# known holes in what is installed, by pip-audit in an environment of its own; a list of versions where its data cannot be had
+.PHONY: audit
+audit: .venv/.dev
+	@test -x .venv-audit/bin/pip-audit || ($(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install -q pip-audit) || true
+	$(BIN)/python deploy/audit.py .venv-audit/bin/python $(EXTRAS)
+
 # Debian packages for amd64 and arm64 in build/deb, with all wheels inside (FOR=3.13: those of Debian 13), and their test
 .PHONY: packages test-packages
 packages:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,7 +17,9 @@ from pathlib import Path
 import pip
 import pytest
 
+from edge_agent import __version__
 from edge_agent.cli import libraries
+from edge_agent.cli.verbs import VERBS
 from tests.conftest import ROOT
 
 SCRIPT = str(ROOT / "deploy" / "install.sh")
@@ -149,3 +153,28 @@ def test_what_the_page_says_to_pip_leaves_the_maker_s_runtime(wheels: Path, tmp_
     )
     assert done.returncode == 0, done.stderr
     assert in_it(tmp_path / "env", "import onnxruntime; print(onnxruntime.MADE_BY)") == "NVIDIA"
+
+
+def test_the_image_copies_what_there_is_and_does_not_run_as_root() -> None:
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
+    steps = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    copied = [part for what, rest in steps if what == "COPY" and "--from" not in rest for part in rest.split()[:-1]]
+    assert len(copied) > 5 and all((ROOT / part).exists() for part in copied), copied
+    seen = {line[1:] for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"}
+    assert set(copied) == seen, "what is copied is sent to the builder"
+    assert [rest for what, rest in steps if what == "USER"] == ["10001:10001"] and "--uid 10001" in text
+    assert {"HEALTHCHECK", "VOLUME", "ENTRYPOINT"} <= {what for what, _ in steps}
+    verbs = [json.loads(rest[rest.index("[") :]) for what, rest in steps if what in ("CMD", "HEALTHCHECK")]
+    assert {verb for words in verbs for verb in words if verb in VERBS} == {"check", "run"}
+    forced = re.findall(r'^(\w+) = "edge_agent/carried', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert len(forced) == 3 and set(forced) <= set(copied), "the wheel is built with what it carries"
+
+
+@pytest.mark.slow
+def test_the_image_is_built_where_docker_runs() -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
+        pytest.skip("Docker does not run here")
+    build = ["docker", "build", "-q", "-f", "deploy/Dockerfile", "-t", "edge-agent-test", "."]
+    subprocess.run(build, cwd=ROOT, check=True)
+    said = subprocess.run(["docker", "run", "--rm", "edge-agent-test", "--version"], capture_output=True, text=True)
+    assert said.stdout.strip() == __version__, said.stderr
