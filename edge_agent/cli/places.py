@@ -13,7 +13,7 @@ from edge_agent.errors import InputError
 from edge_agent.redact import redact
 from edge_agent.types import Frame
 
-ADDRESS = re.compile(r"(https?|rtsps?)://|(camera|pipe):|/dev/video\d", re.IGNORECASE)
+ADDRESS = re.compile(r"(https?|rtsps?)://|(camera|pipe|ffmpeg|rpicam|jetson):|/dev/video\d", re.IGNORECASE)
 """how what is no file begins"""
 
 

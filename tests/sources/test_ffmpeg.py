@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_agent.cli.places import places_of
 from edge_agent.errors import ConfigError, SourceError
 from edge_agent.sources import ffmpeg, open_source
 from edge_agent.uri import parse_uri
@@ -163,3 +164,9 @@ def test_a_wrong_address_is_one_line(address: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
         open_source(parse_uri(address))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["ffmpeg:rtsp://u:secret@h/x", "ffmpeg:film.mp4", "rpicam:0", "jetson:0"])
+def test_the_verb_detect_takes_it_for_an_address(address: str) -> None:
+    (place,) = places_of(address)
+    assert place.address == address and "secret" not in place.name
