@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent import cli, config, toml
+from edge_agent import cli, config, paths, toml
 from edge_agent.cli import enroll
 from edge_agent.config import edit
 from edge_agent.errors import InputError, UsageError
@@ -201,3 +201,18 @@ def test_lines_are_added_and_nothing_else_changes(text: str) -> None:
 def test_what_cannot_be_added_to_is_left_alone(text: str) -> None:
     with pytest.raises(UsageError, match="by hand"):
         edit.with_mqtt(text, {"url": "mqtts://h"})
+
+
+def test_the_service_s_secrets_are_handed_over_by_systemd(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SERVICE_CONFIG", place)
+    for name in ("CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"):
+        monkeypatch.setenv(name, str(tmp_path / "credentials"))
+    monkeypatch.delenv("EDGE_AGENT_CONFIG", raising=False)
+    place.chmod(0o640)
+    (tmp_path / "token").write_text(TOKEN)
+    given = ["--token", str(tmp_path / "token"), "--url", "mqtts://broker.local"]
+    assert cli.main(["enroll", *given, "--write"]) == 0
+    assert 'password_file = "credential:mqtt"' in place.read_text() and mode(place) == 0o640
+    assert "sudo edge-agent install" in capsys.readouterr().err
