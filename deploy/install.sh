@@ -74,8 +74,8 @@ pip() { # ENVIRONMENT ARGUMENTS
 }
 
 without_runtime() { # all that the package names but onnxruntime, whose files would lie over those of the wheel
-    pip "$target" install -q --no-deps "$file" || return
-    "$target/bin/python" - "$extras" >"$building/needs" <<'END' || return
+    pip "$building/tools" install -q --no-deps "$file" || return # to be read, and last: pip would call it a conflict
+    "$building/tools/bin/python" - "$extras" >"$building/needs" <<'END' || return
 import sys
 from importlib.metadata import requires
 from pip._vendor.packaging.requirements import Requirement
@@ -92,7 +92,7 @@ for extra in asked:  # which grows by the extras that an extra names
             print(need)
 END
     [ "$runtime" = none ] || echo "$runtime" >>"$building/needs"
-    pip "$target" install -q -r "$building/needs" || return
+    pip "$target" install -q -r "$building/needs" && pip "$target" install -q --no-deps "$file" || return
     if [ "$runtime" != none ] && "$target/bin/python" -m pip show -q onnxruntime 2>/dev/null; then
         "$target/bin/python" -m pip list | grep -i onnxruntime >&2
         fail "another package asks for onnxruntime, which would lie over $runtime: leave out that extra"
