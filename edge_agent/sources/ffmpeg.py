@@ -188,9 +188,12 @@ def command(asked: Asked, decoder: tuple[str, ...]) -> list[str]:
     file = isinstance(asked.place, Path)
     protocols = "file" if isinstance(asked.place, Path) else PROTOCOLS[asked.place.scheme]
     width, height = asked.size
-    # frames that are not wanted are left out before they are scaled; -2: as the other side says, and even
+    # frames that are not wanted are left out before they are scaled, a tenth early, as stamps are rounded; -2: as the
+    # other side says, and even
     thin = (
-        [f"select='isnan(prev_selected_t)+gte(t-prev_selected_t,{1 / asked.fps:.6f})'"] if asked.fps >= THINNED else []
+        [f"select='isnan(prev_selected_t)+gte(t-prev_selected_t,{0.9 / asked.fps:.6f})'"]
+        if asked.fps >= THINNED
+        else []
     )
     scaled = [f"scale={width or -2}:{height or -2}"] if width or height else ["scale=trunc(iw/2)*2:trunc(ih/2)*2"]
     return [
