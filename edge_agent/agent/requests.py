@@ -1,6 +1,6 @@
 """``cmd/understand``: a text, and what is to be done with it; answered beside the pipelines, one after the other.
 
-Whoever may publish there chooses among what the config allows: the models that pipelines run on and those that are
+A client that may publish there chooses from what the config allows: the models of pipelines and those that are
 named under ``[understand]``, its documents and its labels, never a path.
 """
 

@@ -172,7 +172,7 @@ def _folder(path: Path, mode: int, owner: tuple[int, int]) -> None:
 
 
 def _own(path: Path, owner: tuple[int, int]) -> None:
-    """An image may be built by who cannot give files away: they are theirs then, and whoever packs it says whose."""
+    """Only root can give files away. Without it, an image's files stay the builder's; the packing tool sets owners."""
     if os.geteuid() == 0:
         os.chown(path, *owner, follow_symlinks=False)
 

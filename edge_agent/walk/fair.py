@@ -4,7 +4,7 @@ Each pipeline has a `share`, a weight. What its runs took, in seconds of a core,
 (weighted fair queueing; start-time tags as in Goyal, Vin and Cheng 1996). Among those that wait, only those go next
 that are not more than AHEAD in front of the one that was served least: of them the one with the highest priority,
 then the one whose deadline is the earliest, then the one that was served least. So priority and deadline decide within
-a share, and nobody starves: whoever waits is passed by each other pipeline for AHEAD times its share and one run, at
+a share, and no pipeline starves: one that waits is passed by each other for AHEAD times its share and one run, at
 most.
 
 A run cannot be stopped, so what is known of its length counts when it is begun: runs of LONG_S and more together leave
