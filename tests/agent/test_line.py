@@ -63,8 +63,13 @@ def test_frames_answered_at_once_keep_their_order(
     assert names == [frame.name for frame in frames] and line.stats.samples == 60
 
 
-def test_texts_answered_at_once_keep_their_order_and_get_the_same_vectors(tmp_path: Path) -> None:
-    lines = [f"line {n} says {'more and ' * (n % 7)}nothing" for n in range(60)]
+def test_texts_answered_at_once_keep_their_order_and_get_their_own_vectors(tmp_path: Path) -> None:
+    """Held against one worker by whose text a vector is nearest to: with another number of threads, an int8 network
+    gives other digits on a processor without VNNI.
+    """
+    things = ["dogs", "lorries", "rain", "a song", "the bank", "bread", "a doctor", "snow", "the election", "a goal"]
+    doings = ["arrived late", "cost too much", "made us happy", "were seen at sea", "went to school", "broke in two"]
+    lines = [f"{one} {what} {'and more ' * n}" for one in things for n, what in enumerate(doings)]
     (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
     answers = []
     for workers in (1, 2):
@@ -76,7 +81,9 @@ def test_texts_answered_at_once_keep_their_order_and_get_the_same_vectors(tmp_pa
         run_abreast(samples, line.teams, reporter("every"), found.append, line.stats, line.box.close)  # type: ignore[arg-type]
         assert [one.of.text for one in found] == lines
         answers.append(np.array([one.what.vector for one in found]))  # type: ignore[union-attr]
-    np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+    alike = answers[1] @ answers[0].T
+    assert alike.argmax(axis=1).tolist() == list(range(len(lines)))
+    assert alike.diagonal().min() > 0.98
 
 
 @pytest.mark.parametrize(
