@@ -28,8 +28,7 @@ STOREYS = {
     "rooms": "sources tasks inspect link fleet",
     "walk": "walk outbox registry samples backends",
     "craft": "families graphs pictures device figures",
-    "floor": "__init__ got types envelope objects understood events errors config manifest toml uri paths files held "
-    "programs redact personal",
+    "floor": "__init__ got types events errors config manifest toml uri paths files held programs redact personal",
 }
 """from top to bottom; an import goes to the same storey or to one below"""
 STOREY = {room: -at for at, rooms in enumerate(STOREYS.values()) for room in rooms.split()}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent.agent.begun import declare_begun
+from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.requests import Requests
@@ -26,7 +27,7 @@ from edge_agent.agent.watchdog import Watchdog
 from edge_agent.config import Config, Limits, store_path
 from edge_agent.device.health import give_back
 from edge_agent.errors import ConfigError, EdgeAgentError
-from edge_agent.events import Event, rfc3339
+from edge_agent.events import rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.walk.privacy import hider
@@ -65,8 +66,6 @@ class Agent:
         from edge_agent.serving.models import Models
 
         self.config, self.device = config, config.device.id
-        self.on_event: Callable[[Event], None] = lambda event: None
-        """told of each event once it is kept"""
         self.on_config: Callable[[Config], None] = lambda config: None
         """told of each other config that it has turned to"""
         self.again: Config | None = None
@@ -79,11 +78,13 @@ class Agent:
         store = checked_store(config)
         kept = config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
+        self.keep = Keep(self.outbox)
+        """the way of each event; who adds to its `listeners` before `run` is told of each that is kept"""
         try:
             declare_begun(store, self.outbox)
             self.link = self._make_link(store) if config.mqtt.url else None
-            self.work = Lines(config, self._models, self.outbox, self.link, self._hide)
-            self.work.changed, self.work.on_event = self._changed.set, lambda event: self.on_event(event)
+            self.work = Lines(config, self._models, self.keep, self.link, self._hide)
+            self.work.changed = self._changed.set
             self.lines = self.work.all
             self.state = State(self.lines, self.outbox, self.link, config.limits)
             self.swap = Swap(self._models, self.lines, look or threading.Event(), self._changed.set)

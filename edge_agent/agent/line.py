@@ -24,7 +24,7 @@ from edge_agent.types import Audio, Embedding, Frame, Sample, StreamState, Task,
 from edge_agent.uri import parse_task, parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
-from edge_agent.walk.pipeline import Stats
+from edge_agent.walk.pipeline import Stats, Watcher
 
 if TYPE_CHECKING:
     from edge_agent.serving.models import Models
@@ -67,6 +67,8 @@ class Line:
     """what a frame goes through before anything sees it"""
     follow: Follow | None = None
     """what makes the lives of objects, where it tracks"""
+    watchers: list[Watcher] = field(default_factory=list)
+    """shown each sample that was answered, and what was found; may change while it works"""
     ended: bool = False
     stop: Stop = field(default_factory=Stop)
     leave: Callable[[], object] = lambda: None

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from edge_agent.agent.begun import noting
 from edge_agent.agent.capture import capture
+from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line, make_line, opened_source
 from edge_agent.agent.zones import follow_of
 from edge_agent.config import Config, Pipeline
 from edge_agent.errors import EdgeAgentError
 from edge_agent.events import Event
-from edge_agent.outbox.outbox import Outbox
 from edge_agent.sources import Subscribe
 from edge_agent.tasks.text import captured
 from edge_agent.uri import parse_task
@@ -39,13 +39,11 @@ STOP_S, FINISH_S = 2.5, 30.0
 class Lines:
     """The pipelines of one agent. `stop` and `turn_to` are for one thread at a time."""
 
-    def __init__(self, config: Config, models: Models, outbox: Outbox, link: Link | None, hide: Hider | None) -> None:
+    def __init__(self, config: Config, models: Models, keep: Keep, link: Link | None, hide: Hider | None) -> None:
         """Make them ready; nothing is read and no thread starts. Raises an EdgeAgentError that names the pipeline."""
-        self.models, self.outbox, self.link, self._hide = models, outbox, link, hide
+        self.models, self.keep, self.outbox, self.link, self._hide = models, keep, keep.outbox, link, hide
         self.changed: Callable[[], object] = lambda: None
         """called when one of them has something new to say"""
-        self.on_event: Callable[[Event], None] = lambda event: None
-        """told of each event once it is kept"""
         self.failed: EdgeAgentError | None = None
         """what one of them failed on, for good"""
         self._turning = threading.Lock()
@@ -56,8 +54,8 @@ class Lines:
         """this very list, always"""
         for pipe in config.pipeline:
             subscribe, leave = self._ear()
-            line = make_line(pipe, models, subscribe, outbox.marks.get(pipe.name), self._zones)
-            line.leave, line.follow = leave, follow_of(pipe, line.zones, outbox.path)
+            line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self._zones)
+            line.leave, line.follow = leave, follow_of(pipe, line.zones, self.outbox.path)
             self.all.append(line)
 
     def _ear(self) -> tuple[Subscribe | None, Callable[[], None]]:
@@ -92,13 +90,13 @@ class Lines:
         """From the mailbox through the tasks to the outbox."""
 
         def put(event: Event, kind: str, mark: int | None) -> None:
-            self.on_event(self.outbox.put(event, kind, mark))
+            self.keep.put(event, kind, mark)
             if text := getattr(event, "text", ""):
                 captured.note(text, event.pipeline)
 
         link, name = self.link, line.config.name
         saving = (lambda: link.budget.saving) if link else (lambda: False)
-        terms = Terms(line.client, Guard(self._hide, line.config.text))
+        terms = Terms(line.client, Guard(self._hide, line.config.text), line.watchers)
         passed = partial(self.outbox.passed, name)
         report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
         done = noting(line, self.outbox.path, report.done)

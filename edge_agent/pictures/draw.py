@@ -6,7 +6,7 @@ import colorsys
 from pathlib import Path
 
 from edge_agent.errors import InputError, UsageError
-from edge_agent.objects import Tracked
+from edge_agent.events.objects import Tracked
 from edge_agent.pictures.read import cv2
 from edge_agent.types import Detections, Pixels
 

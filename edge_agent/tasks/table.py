@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from edge_agent.objects import Tracked
+from edge_agent.events.objects import Tracked
+from edge_agent.events.understood import Answer, Fill, Similar, Summary, Topic
 from edge_agent.types import Anomaly, Audio, Detections, Embedding, Frame, Scores, Spans, Text
-from edge_agent.understood import Answer, Fill, Similar, Summary, Topic
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,9 +30,9 @@ from edge_agent.events import (
     TopicEvent,
     rfc3339,
 )
-from edge_agent.objects import Crossing, Life, Tracked
+from edge_agent.events.objects import Crossing, Life, Tracked
+from edge_agent.events.understood import Answer, Fill, Similar, Summary, Topic
 from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Frame, Heard, Sample, Scores, Spans, Text
-from edge_agent.understood import Answer, Fill, Similar, Summary, Topic
 
 SampleOrFinding: TypeAlias = Sample | Finding
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.config.zones import Zone
-from edge_agent.objects import Life, Phase, Tracked, clock_of
+from edge_agent.events.objects import Life, Phase, Tracked, clock_of
 from edge_agent.types import Finding, Frame
 from edge_agent.walk import objects_file
 from edge_agent.walk.event import SampleOrFinding

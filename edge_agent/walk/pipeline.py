@@ -29,6 +29,9 @@ log = logging.getLogger("edge_agent")
 
 Answer: TypeAlias = "list[SampleOrFinding] | InputError | ModelError | LateError"
 """what is left of one sample at the end of the chain, or why there is nothing"""
+Watcher: TypeAlias = Callable[[Sample, "Sequence[SampleOrFinding]"], None]
+"""Is shown a sample and all that was found in it, before it is settled what is reported. On the pipeline's thread, in
+the order of the samples: it returns at once and never raises."""
 KEEP = 1000
 """samples that the times of each stage are remembered for"""
 
@@ -74,6 +77,8 @@ class Terms:
     """for whom its models take turns on the processor"""
     guard: Guard = OPEN
     """what of captured text goes on"""
+    watchers: Sequence[Watcher] = ()
+    """shown each sample that was answered; whoever owns the list may change it at any time"""
 
 
 FREE = Terms()
@@ -185,6 +190,8 @@ def _tell(sample: Sample, answer: Answer, report: Reporter, sink: Sink, stats: S
     try:
         if isinstance(answer, (InputError, ModelError)):
             raise answer
+        for watcher in tuple(terms.watchers):
+            watcher(sample, answer)
         for found in report(stats.timed(answer)):
             sink(found)
             stats.findings += 1

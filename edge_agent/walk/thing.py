@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_agent.config.zones import Zone
-from edge_agent.objects import Crossing, Life, Phase
+from edge_agent.events.objects import Crossing, Life, Phase
 from edge_agent.walk.objects_file import Kept
 from edge_agent.walk.path import Path, Point
 from edge_agent.walk.zones import Area

@@ -255,7 +255,7 @@ def test_what_no_stop_can_wait_for_is_counted_as_lost(
     os.mkfifo(tmp_path / "fifo")
     agent, stop = Agent(load(config)), threading.Event()
     told: list[Event] = []
-    agent.on_event = told.append
+    agent.keep.listeners.append(told.append)
     running = threading.Thread(target=agent.run, args=(stop,))
     running.start()
     with (tmp_path / "fifo").open("w") as writer:

@@ -65,7 +65,7 @@ def test_ten_thousand_lines_are_answered_and_the_camera_goes_on(
             events.append(event)
             frames_at[len(events)] = yard.stats.samples
 
-    agent.on_event = note
+    agent.keep.listeners.append(note)
     with running(agent):
         until(lambda: yard.stats.samples > 2, "frames before")
         with (tmp_path / "fifo").open("w") as pipe:

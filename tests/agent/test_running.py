@@ -215,7 +215,7 @@ def test_another_config_changes_what_changed_alone(tmp_path: Path, monkeypatch: 
 
     write("a", "b")
     agent, stop, events = Agent(load(file), reread=lambda: load(file)), threading.Event(), list[Event]()
-    agent.on_event = events.append
+    agent.keep.listeners.append(events.append)
     running = threading.Thread(target=agent.run, args=(stop,))
     running.start()
     try:

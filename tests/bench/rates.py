@@ -110,7 +110,7 @@ def measure(place: Place, name: str, seconds: float, rounds: int) -> dict[str, l
     with tempfile.TemporaryDirectory() as store:
         agent = Agent(config.parse(CONFIG.format(store=store, fps=fps, model=place.registered(name))))
         ends: list[float] = []
-        agent.on_event = lambda event: ends.append(time.perf_counter())
+        agent.keep.listeners.append(lambda event: ends.append(time.perf_counter()))
         stop = threading.Event()
         thread = threading.Thread(target=agent.run, args=(stop,))
         thread.start()

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from edge_agent.config.zones import Zone
-from edge_agent.objects import Life
+from edge_agent.events.objects import Life
 from edge_agent.paths import home
 from edge_agent.pictures.draw import colour, draw, save_jpeg
 from edge_agent.serving.models import Models

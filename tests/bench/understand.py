@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.events.understood import Guess, Place, Topic
 from edge_agent.serving.models import Models
 from edge_agent.tasks.text import fill as fill_module
 from edge_agent.tasks.text.encoder import encoder
@@ -30,7 +31,6 @@ from edge_agent.tasks.text.follows import follower
 from edge_agent.tasks.text.store import store_of
 from edge_agent.tasks.text.topics import Topics
 from edge_agent.types import Text
-from edge_agent.understood import Guess, Place, Topic
 from edge_agent.workshop.train.bert.data import read_sources, split
 
 SOURCES = ("masc", "us_speeches", "openstax_ccby", "us_gov_web", "world_factbook", "gutenberg")

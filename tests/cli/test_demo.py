@@ -44,7 +44,7 @@ def test_the_carried_sentences_become_events(whisper: Path, tmp_path: Path, monk
     monkeypatch.setenv("EDGE_AGENT_HOME", str(whisper))
     config = parse(f'[store]\npath = "{tmp_path / "store"}"\n' + demo._beside(print, False, **PLACES))
     agent, heard = Agent(config), list[Event]()
-    agent.on_event = heard.append
+    agent.keep.listeners.append(heard.append)
     agent.run(threading.Event())
     labelled = [event for event in heard if isinstance(event, ScoresEvent)]
     assert [event.label for event in labelled] == ["light", "weather"]
@@ -55,7 +55,7 @@ def test_the_carried_sign_becomes_events(ocr: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(ocr))
     config = parse(f'[store]\npath = "{tmp_path / "store"}"\n' + demo._beside(print, False, **PLACES))
     agent, read = Agent(config), list[Event]()
-    agent.on_event = read.append
+    agent.keep.listeners.append(read.append)
     agent.run(threading.Event())
     assert [event.text for event in read if isinstance(event, TextEvent)] == list(NOTICE)
     assert all(isinstance(event.read, Read) and event.read.engine == "ocr 6.0.0" for event in read)

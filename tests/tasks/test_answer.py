@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from edge_agent.errors import ConfigError, InputError, ManifestError
 from edge_agent.events import AnswerEvent
+from edge_agent.events.understood import Answer
 from edge_agent.manifest import Served
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
@@ -19,7 +20,6 @@ from edge_agent.tasks.text import captured
 from edge_agent.tasks.text.passages import passages
 from edge_agent.tasks.text.reader import LONGEST, sentences
 from edge_agent.types import Finding, Text
-from edge_agent.understood import Answer
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
 from tests.nets import write_onnx

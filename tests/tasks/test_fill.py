@@ -13,13 +13,13 @@ from onnx import TensorProto, helper
 from edge_agent.backends import open_net
 from edge_agent.errors import ConfigError, InputError, ManifestError
 from edge_agent.events import FillEvent, TopicEvent
+from edge_agent.events.understood import Fill, Topic
 from edge_agent.manifest import Served
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text.follows import follower
 from edge_agent.tasks.text.spelling import Speller, distance
 from edge_agent.types import Finding, Heard, Text
-from edge_agent.understood import Fill, Topic
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
 from edge_agent.walk.privacy import Guard

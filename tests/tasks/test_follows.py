@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from edge_agent.errors import InputError
 from edge_agent.events import TopicEvent
+from edge_agent.events.understood import Topic
 from edge_agent.manifest import Served
 from edge_agent.samples.everyday import SENTENCES
 from edge_agent.serving.models import Models
@@ -18,7 +19,6 @@ from edge_agent.tasks import make_task
 from edge_agent.tasks.text.follows import Follower, follower
 from edge_agent.tasks.text.topics import Topics
 from edge_agent.types import Finding, Scores, Task, Text
-from edge_agent.understood import Topic
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
 from edge_agent.walk.pipeline import Stats, run

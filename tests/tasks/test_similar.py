@@ -13,13 +13,13 @@ import pytest
 
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.events import SimilarEvent
+from edge_agent.events.understood import Similar
 from edge_agent.manifest import Served
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text import store as store_module
 from edge_agent.tasks.text.similar import Finder
 from edge_agent.tasks.text.store import Store, quantized, store_of
 from edge_agent.types import Floats, Text
-from edge_agent.understood import Similar
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
 from tests.tasks.text_models import bert

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent.errors import ManifestError, RefusedError
+from edge_agent.events.understood import Fill
 from edge_agent.samples.everyday import SENTENCES
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
@@ -18,7 +19,6 @@ from edge_agent.tasks.text import vocabulary
 from edge_agent.tasks.text.reader import made
 from edge_agent.tasks.text.subwords import Subwords
 from edge_agent.types import Finding, Spans, Text
-from edge_agent.understood import Fill
 from edge_agent.uri import parse_uri
 from tests.nets import write_onnx
 

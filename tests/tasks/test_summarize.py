@@ -9,12 +9,12 @@ import pytest
 
 from edge_agent.errors import ConfigError, InputError
 from edge_agent.events import SummaryEvent
+from edge_agent.events.understood import Summary
 from edge_agent.manifest import Served
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text import summarize as module
 from edge_agent.tasks.text.summarize import Summarizer, central
 from edge_agent.types import Finding, Text
-from edge_agent.understood import Summary
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
 from tests.tasks.test_follows import COURT, KITCHEN, told_by

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import ConfigError, ModelError
-from edge_agent.objects import Tracked
+from edge_agent.events.objects import Tracked
 from edge_agent.tasks import TASKS, make_task
 from edge_agent.tasks.chain import wanting
 from edge_agent.tasks.track.tracker import MOST_OBJECTS, STILL_S, Rules, Seen, Tracker

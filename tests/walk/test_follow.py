@@ -13,7 +13,7 @@ import pytest
 from edge_agent.config import Pipeline
 from edge_agent.config.zones import Zone
 from edge_agent.events import JSON, CrossingEvent, DetectionsEvent, Event, ObjectEvent
-from edge_agent.objects import Tracked
+from edge_agent.events.objects import Tracked
 from edge_agent.types import Finding, Frame, ModelRef
 from edge_agent.walk.follow import RETURN_S, Follow
 from edge_agent.walk.path import MOST

@@ -225,7 +225,7 @@ def test_what_names_a_person_is_in_no_file_and_no_line_of_the_log(
     )
     agent = Agent(parse(more + PIPE.format(source=tmp_path / "in.txt", more="")))
     events: list[Event] = []
-    agent.on_event = events.append
+    agent.keep.listeners.append(events.append)
     with caplog.at_level(logging.DEBUG):
         stop = threading.Event()
         runner = threading.Thread(target=agent.run, args=(stop,))

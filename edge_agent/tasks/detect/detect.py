@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError, nearest
+from edge_agent.events.objects import clock_of
 from edge_agent.families.candidates import Candidates, HeadLayout
 from edge_agent.families.family import Family
 from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
-from edge_agent.objects import clock_of
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
 from edge_agent.tasks.detect.motion import Gate
 from edge_agent.types import Detections, Finding, Frame, Ints, Net, Pixels, Task

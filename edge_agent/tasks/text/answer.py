@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import ConfigError, InputError, ModelError
+from edge_agent.events.understood import Answer, Passage
 from edge_agent.manifest import Served
 from edge_agent.tasks.text import captured
 from edge_agent.tasks.text.encoder import encoder
 from edge_agent.tasks.text.passages import Passages, documents
 from edge_agent.tasks.text.reader import Reader, reader
 from edge_agent.types import Finding, Floats, Task, Text
-from edge_agent.understood import Answer, Passage
 from edge_agent.uri import Uri, number, option
 
 TOP = 3

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import InputError, ManifestError
+from edge_agent.events.understood import Fill, Guess, Place
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.reader import Reader, reader, softmax
 from edge_agent.tasks.text.spelling import Speller
 from edge_agent.tasks.text.subwords import Subwords
 from edge_agent.tasks.text.wordpiece import MASKS
 from edge_agent.types import Finding, Floats, Task, Text
-from edge_agent.understood import Fill, Guess, Place
 from edge_agent.uri import Uri, number
 
 TOP = 5

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_agent.errors import RefusedError
+from edge_agent.events.understood import Passage
 from edge_agent.figures.scores import accuracy, macro_f1
 from edge_agent.manifest import Served
 from edge_agent.samples.carried import sentences
@@ -17,7 +18,6 @@ from edge_agent.tasks.text.fill import Masked, masked
 from edge_agent.tasks.text.follows import APART, FOLLOWS, follower
 from edge_agent.tasks.text.reader import reader
 from edge_agent.types import Floats, Sample, Text
-from edge_agent.understood import Passage
 
 STRIDE = 4
 """of how many pieces one is masked"""

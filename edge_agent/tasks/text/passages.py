@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import ConfigError, InputError
+from edge_agent.events.understood import Passage
 from edge_agent.files import read_regular
 from edge_agent.tasks.text.encoder import Encoder
 from edge_agent.tasks.text.reader import sentences
 from edge_agent.types import Floats
-from edge_agent.understood import Passage
 
 K1, B = 1.2, 0.75
 """of BM25: how soon a word that comes again counts no more, and how much a long passage is held against it"""

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.events.understood import Answer, Fill, Similar, Summary, Topic
 from edge_agent.types import Embedding, Finding, Scores, Spans, Text
-from edge_agent.understood import Answer, Fill, Similar, Summary, Topic
 from edge_agent.walk.event import spans
 
 FIRST = 8

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from edge_agent.errors import ConfigError
+from edge_agent.events.understood import Near, Similar
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.encoder import Encoder, encoder
 from edge_agent.tasks.text.store import Store, store_of
 from edge_agent.types import Finding, Floats, Task, Text
-from edge_agent.understood import Near, Similar
 from edge_agent.uri import Uri, number, option
 
 TOP = 5

@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ConfigError, InputError
+from edge_agent.events.understood import Summary
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.encoder import Encoder, encoder
 from edge_agent.tasks.text.reader import sentences
 from edge_agent.types import Finding, Floats, Task, Text
-from edge_agent.understood import Summary
 from edge_agent.uri import Uri, number, option
 
 TOP = 3

@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edge_agent.events.understood import Topic
 from edge_agent.manifest import Served
 from edge_agent.samples.everyday import SENTENCES
 from edge_agent.tasks.text.encoder import Encoder, encoder
 from edge_agent.types import Finding, Floats, Task, Text
-from edge_agent.understood import Topic
 from edge_agent.uri import Uri, number
 
 WINDOW, AROUND, BELOW = 8, 5, 0.45

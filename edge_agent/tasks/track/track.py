@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ConfigError, ModelError
-from edge_agent.objects import Tracked, clock_of
+from edge_agent.events.objects import Tracked, clock_of
 from edge_agent.tasks.track.tracker import Rules, Tracker
 from edge_agent.types import Detections, Finding, Frame, Task
 from edge_agent.uri import Uri, number, whole

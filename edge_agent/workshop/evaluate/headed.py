@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import InputError, UsageError
+from edge_agent.events.understood import Passage
 from edge_agent.manifest import Served
 from edge_agent.tasks import found_at, row_of
 from edge_agent.tasks.text.answer import Extractor
@@ -28,7 +29,6 @@ from edge_agent.tasks.text.headed import masked_words
 from edge_agent.tasks.text.passages import words
 from edge_agent.tasks.text.reader import reader
 from edge_agent.types import Text
-from edge_agent.understood import Passage
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import text_of
 from edge_agent.workshop.evaluate.verb import Say, identity

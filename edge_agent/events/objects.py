@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from edge_agent.envelope import Box, Event
+from edge_agent.events.envelope import Box, Event
 from edge_agent.types import Detections, Frame, Ints, Noticed
 
 if TYPE_CHECKING:

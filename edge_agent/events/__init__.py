@@ -11,10 +11,10 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from edge_agent.envelope import KNOWN_TIME, UNREADABLE, Box, Event, is_captured, rfc3339
+from edge_agent.events.envelope import KNOWN_TIME, UNREADABLE, Box, Event, is_captured, rfc3339
+from edge_agent.events.objects import CrossingEvent, ObjectEvent
+from edge_agent.events.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
 from edge_agent.got import CAPTURED, Read, Words
-from edge_agent.objects import CrossingEvent, ObjectEvent
-from edge_agent.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
 
 __all__ = [
     "KNOWN_TIME",
@@ -210,7 +210,3 @@ def schema_text() -> str:
         json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "title": TITLE, **schema}, indent=2)
         + "\n"
     )
-
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

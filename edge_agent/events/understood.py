@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edge_agent.envelope import Event
+from edge_agent.events.envelope import Event
 from edge_agent.got import Words
 from edge_agent.types import Noticed
 

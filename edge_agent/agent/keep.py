@@ -1,0 +1,39 @@
+"""Events are kept, then those who wait for them are told: each event of the agent goes this one way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+from edge_agent.events import Event
+from edge_agent.outbox.outbox import Outbox
+
+log = logging.getLogger("edge_agent")
+
+Listener: TypeAlias = Callable[[Event], None]
+"""Is told of an event once it is kept, on the thread that kept it: it returns at once, and leaves work to a thread of
+its own."""
+
+
+class Keep:
+    """The way of events into the outbox and past the listeners. May be called from any thread."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.listeners: list[Listener] = []
+        """in the order in which they are told; filled before the pipelines start"""
+
+    def put(self, event: Event, kind: str = "alert", mark: int | None = None) -> Event:
+        """`Outbox.put`, then each listener is told of the event as it will be sent.
+
+        A listener that fails is a bug, which is logged; the event is kept all the same. StoreError after the outbox
+        was closed.
+        """
+        kept = self.outbox.put(event, kind, mark)
+        for listener in tuple(self.listeners):
+            try:
+                listener(kept)
+            except Exception:
+                log.exception("%s: a listener failed on this event, which is kept", kept.id)
+        return kept
