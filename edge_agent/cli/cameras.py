@@ -62,7 +62,9 @@ def _login(path: str) -> onvif.Login:
     try:
         text = files.read_regular(Path(path), MOST_LOGIN).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--credentials {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(
+            f"--credentials {path}: {getattr(error, 'strerror', None) or error}; name a file of one line user:password"
+        ) from None
     user, colon, password = text.partition(":")
     if not (user and colon) or "\n" in text:
         raise ConfigError(f"--credentials {path}: is not one line user:password")

@@ -21,9 +21,10 @@ from edge_agent.errors import ConfigError, InputError, SourceError, tenfold
 from edge_agent.pictures.read import STREAM as PICTURES
 from edge_agent.pictures.read import Limits, as_jpegs, bgr, cv2, decode
 from edge_agent.sources import Here, Opened
+from edge_agent.sources.feed import OPENING
 from edge_agent.sources.judge import RULES, Rules, rules
 from edge_agent.sources.tunnel import Tunnel
-from edge_agent.sources.watch import OPENING, StreamReader, queued, thinner, watch
+from edge_agent.sources.watch import StreamReader, queued, thinner, watch
 from edge_agent.sources.web import STEPS, led
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, choice, number, option, whole

@@ -20,11 +20,12 @@ from edge_agent.errors import ConfigError, SourceError
 from edge_agent.programs import environment, which
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.camera import address, reach, shown, trust
+from edge_agent.sources.feed import OPENING
 from edge_agent.sources.judge import RULES, rules
 from edge_agent.sources.program import Program
 from edge_agent.sources.raw import reader
 from edge_agent.sources.tunnel import Tunnel
-from edge_agent.sources.watch import OPENING, StreamReader, watch
+from edge_agent.sources.watch import StreamReader, watch
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, choice, number, whole
 

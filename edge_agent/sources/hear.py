@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from edge_agent.errors import SourceError
+from edge_agent.sources.feed import TICK, Feed, keep_open
 from edge_agent.sources.resample import RATE, Funnel
-from edge_agent.sources.watch import FIRST_PAUSE, MOST_HUNG, OPENING, READER, SHARE, STEADY, TICK
-from edge_agent.types import Audio, Floats, StreamState
+from edge_agent.types import Audio, Floats, StreamCondition, StreamState
 
 BLOCK_S = 0.1
 """seconds of sound that are read in one go"""
@@ -63,46 +62,27 @@ class _Block:
     """seconds that are missing before it"""
 
 
-class _Feed:
-    """Between the thread that reads and the generator."""
+class _InOrder(Feed[SoundReader]):
+    """All blocks, one after the other."""
 
     def __init__(self, waits: bool) -> None:
-        self._changed, self._waits = threading.Condition(), waits
+        super().__init__()
+        self._waits = waits
         self._blocks: deque[_Block] = deque()
         self._held = self.dropped = 0.0
         self._due, self._least, self._base, self._look = 0.0, math.inf, math.inf, 0.0
         """when what was read should have come, monotonic; the least delay of these seconds, and of those before"""
-        self.reader: SoundReader | None = None
-        self.over: str | None = None
-        self.left = False
-        self.alive = 0.0
-        """monotonic time of the last block; 0 before the first"""
 
-    def pump(self, open_: Callable[[], SoundReader]) -> None:
-        """The reading thread: open, read until nobody wants more or it ends, close."""
-        why = "the reader failed; its error is in the log"
-        try:
-            reader = open_()
-            try:
-                with self._changed:
-                    self.reader = reader
-                while not self.left:
-                    self._put(*reader.read(), reader.rate)
-            finally:
-                reader.close()
-        except SourceError as error:
-            why = str(error)
-        finally:
-            with self._changed:
-                self.over = why
-                self._changed.notify_all()
+    def read(self, reader: SoundReader) -> None:
+        """The next block behind those that wait."""
+        self._put(*reader.read(), reader.rate)
 
     def _put(self, samples: Floats, lost: bool, rate: int) -> None:
         at, now, took = time.time(), time.monotonic(), len(samples) / rate
-        with self._changed:
+        with self.changed:
             gap = 0.0 if self._waits else self._missing(now, took, lost)
             while self._waits and self._held + took > HELD_S and not self.left:
-                self._changed.wait(TICK)
+                self.changed.wait(TICK)
                 self.alive = time.monotonic()
             self.alive = time.monotonic()
             if self._held + took > HELD_S:
@@ -111,7 +91,7 @@ class _Feed:
             self._held += took
             self._blocks.append(_Block(samples, (at, now), gap + self.dropped))
             self.dropped = 0.0
-            self._changed.notify_all()
+            self.changed.notify_all()
 
     def _missing(self, now: float, took: float, lost: bool) -> float:
         """Seconds that did not come: how many no device says, and some not even that there are any; the clock does."""
@@ -127,31 +107,23 @@ class _Feed:
 
     def take(self) -> _Block | None:
         """The next block, waited for TICK seconds at most."""
-        with self._changed:
+        with self.changed:
             if not self._blocks and self.over is None:
-                self._changed.wait(TICK)
+                self.changed.wait(TICK)
             if not self._blocks:
                 return None
             block = self._blocks.popleft()
             if self.reader is not None:
                 self._held -= len(block.samples) / self.reader.rate
-            self._changed.notify_all()
+            self.changed.notify_all()
             return block
 
     def rest(self) -> list[_Block]:
         """What waits; no more is wanted."""
         self.leave()
-        with self._changed:
+        with self.changed:
             blocks, self._blocks = [*self._blocks], deque()
         return blocks
-
-    def leave(self) -> None:
-        """No more sound is wanted."""
-        with self._changed:
-            self.left = True
-            self._changed.notify_all()
-            if self.reader is not None and self.over is None:
-                self.reader.abort()
 
 
 class _Losses:
@@ -177,49 +149,34 @@ class _Losses:
         return True
 
 
+class _News:
+    """Gives a state of the stream where it is not the one that was given last."""
+
+    def __init__(self) -> None:
+        self._last: StreamState | None = None
+
+    def __call__(self, condition: StreamCondition, why: str) -> list[StreamState]:
+        state, last = StreamState(condition, why), self._last
+        self._last = state
+        return [] if state == last else [state]
+
+
 def hear(
     open_: Callable[[], SoundReader], stop: threading.Event, *, stall: float, pause: float, waits: bool = False
 ) -> Iterator[Audio | StreamState]:
     """The sound of a live stream, in order, for ever: opened again with growing pauses whenever it dies.
 
-    `open_` runs on the reading thread; it and `read` raise SourceError and may hang: `stall` seconds without sound end
+    `open_` and the reader's `read` raise SourceError, and may hang (see `keep_open`): `stall` seconds without sound end
     the stream. `waits`: it can be made to wait while the tasks are busy, as a program can and a microphone cannot.
     Before each break, and when `stop` is set, an Audio that may be empty is marked as the last.
     """
-    lost_at, losses = time.monotonic(), _Losses()
-    threads: list[threading.Thread] = []
-    said = ""
-    while not stop.is_set():
-        threads = [thread for thread in threads if thread.is_alive()]
-        if len(threads) >= MOST_HUNG:
-            if said != "hung":
-                yield StreamState("hung", f"{len(threads)} reads never returned; unplug it, or restart the agent")
-            said = "hung"
-            stop.wait(TICK)
-            continue
-        feed = _Feed(waits)
-        thread = threading.Thread(target=feed.pump, args=(open_,), daemon=True, name=READER)
-        thread.start()
-        threads.append(thread)
-        began = time.monotonic()
-        try:
-            why = yield from _sound(feed, losses, stall, stop)
-        finally:
-            feed.leave()
-            thread.join(TICK)
-        if stop.is_set():
-            return
-        if why != said or feed.alive:
-            yield StreamState("reconnecting", why)
-        said = why
-        if feed.alive - began > STEADY:
-            lost_at = time.monotonic()
-        wait = max(FIRST_PAUSE, SHARE * (time.monotonic() - lost_at))
-        stop.wait(min(wait, pause) * random.uniform(0.75, 1.25))
+    say, losses = _News(), _Losses()
+    take = partial(_sound, say=say, losses=losses, stall=stall, stop=stop)
+    return keep_open(open_, lambda: _InOrder(waits), take, say, "unplug it, or restart the agent", pause, stop)
 
 
 def _sound(
-    feed: _Feed, losses: _Losses, stall: float, stop: threading.Event
+    feed: _InOrder, say: _News, losses: _Losses, stall: float, stop: threading.Event
 ) -> Generator[Audio | StreamState, None, str]:
     """Sound until the stream ends, stalls or is to stop; returns why it ended."""
     since, funnel, why = time.monotonic(), None, ""
@@ -231,9 +188,9 @@ def _sound(
         assert feed.reader is not None
         if funnel is None:
             funnel = Funnel(feed.reader.rate, feed.reader.channels)
-            yield StreamState("ok", losses.told(feed.reader.name))
+            yield from say("ok", losses.told(feed.reader.name))
         if block.lost:
-            yield from _hole(block, losses, feed.reader.name)
+            yield from _hole(block, say, losses, feed.reader.name)
         yield _audio(funnel(block.samples), block.ended)
         # the consumer may have taken long; that is no fault of the stream
         since = time.monotonic()
@@ -242,17 +199,17 @@ def _sound(
     return why or "stopped"
 
 
-def _hole(block: _Block, losses: _Losses, name: str) -> Iterator[Audio | StreamState]:
+def _hole(block: _Block, say: _News, losses: _Losses, name: str) -> Iterator[Audio | StreamState]:
     """What is to be said of the sound that is missing before a block."""
     losses.count(block.lost)
     if block.lost >= HOLE_S:
         yield _audio(np.zeros(0, np.float32), block.ended, last=True)
     if losses.due():
         log.warning("%s", losses.told(name))
-        yield StreamState("ok", losses.told(name))
+        yield from say("ok", losses.told(name))
 
 
-def _rest(feed: _Feed, losses: _Losses, funnel: Funnel) -> Iterator[Audio]:
+def _rest(feed: _InOrder, losses: _Losses, funnel: Funnel) -> Iterator[Audio]:
     """The sound that still waits when the stream is over; its last Audio says so."""
     assert feed.reader is not None
     if feed.dropped:
@@ -263,12 +220,11 @@ def _rest(feed: _Feed, losses: _Losses, funnel: Funnel) -> Iterator[Audio]:
     yield _audio(tail, (time.time(), time.monotonic()), last=True)
 
 
-def _ended(feed: _Feed, since: float, stall: float) -> str:
+def _ended(feed: _InOrder, since: float, stall: float) -> str:
     """Why nothing more comes; empty while something may."""
     if feed.over is not None:
         return feed.over
-    patience = stall if feed.alive else stall + OPENING
-    return f"no sound for {stall:g} s" if time.monotonic() - max(since, feed.alive) > patience else ""
+    return f"no sound for {feed.patience(stall):g} s" if feed.ended(since, stall) else ""
 
 
 def _audio(sound: Floats, ended: tuple[float, float], last: bool = False) -> Audio:

@@ -28,7 +28,7 @@ from edge_agent.device.room import Room
 from edge_agent.errors import ConfigError
 from edge_agent.programs import environment, python
 from edge_agent.sources import Opened
-from edge_agent.sources.watch import TICK
+from edge_agent.sources.feed import TICK
 from edge_agent.types import Frame, Pixels, StreamCondition, StreamState
 from edge_agent.uri import Uri, option
 

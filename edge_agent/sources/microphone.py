@@ -14,10 +14,10 @@ from typing import Any
 
 from edge_agent.errors import ConfigError, SourceError, nearest
 from edge_agent.sources import Here, Opened
+from edge_agent.sources.feed import wait_for_readers
 from edge_agent.sources.hear import BLOCK_S, SoundReader, hear
 from edge_agent.sources.judge import RULES
 from edge_agent.sources.resample import MOST_CHANNELS, RATES
-from edge_agent.sources.watch import wait_for_readers
 from edge_agent.types import Audio, Floats
 from edge_agent.uri import Uri, number, whole
 

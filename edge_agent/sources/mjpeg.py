@@ -25,9 +25,10 @@ from edge_agent.pictures.formats import JPEG, PNG
 from edge_agent.pictures.read import decode
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.camera import STREAM, address, bounds, open_stream, reach, shown, trust
+from edge_agent.sources.feed import OPENING
 from edge_agent.sources.judge import rules
 from edge_agent.sources.parts import jpegs, multipart
-from edge_agent.sources.watch import OPENING, StreamReader, thinner, watch
+from edge_agent.sources.watch import StreamReader, thinner, watch
 from edge_agent.sources.web import Login, get, reason
 from edge_agent.types import Frame
 from edge_agent.uri import Uri, number

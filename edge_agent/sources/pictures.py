@@ -160,7 +160,7 @@ def _opened(path: Path) -> cv2.VideoCapture:
         video = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     if not video.isOpened():
         video.release()
-        raise SourceError(f"{path}: is neither a picture nor a video that can be read")
+        raise SourceError(f"{path}: is no picture, video or recording that can be read")
     return video
 
 

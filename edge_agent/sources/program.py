@@ -17,7 +17,7 @@ from typing import IO
 
 from edge_agent.errors import ConfigError, SourceError
 from edge_agent.programs import which
-from edge_agent.sources.watch import TICK
+from edge_agent.sources.feed import TICK
 from edge_agent.uri import Uri
 
 PIPE = 1 << 16

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.sources import watch
+from edge_agent.sources import feed
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(watch, "OPENING", 2.0)
+    monkeypatch.setattr(feed, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(feed, "OPENING", 2.0)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import ConfigError, SourceError
+from edge_agent.sources import feed, open_source
 from edge_agent.sources import hear as hearing
-from edge_agent.sources import open_source
 from edge_agent.sources.hear import SoundReader, hear
 from edge_agent.types import Audio, Floats, StreamState
 from edge_agent.uri import parse_uri
@@ -206,7 +206,7 @@ def test_sound_that_may_wait_no_longer_is_dropped_and_counted(monkeypatch: pytes
 
 
 def test_a_read_that_never_returns_is_left_behind_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "OPENING", 0.1)
+    monkeypatch.setattr(feed, "OPENING", 0.1)
     hung, stop = threading.Event(), threading.Event()
 
     def read() -> tuple[Floats, bool]:
@@ -219,4 +219,4 @@ def test_a_read_that_never_returns_is_left_behind_and_said(monkeypatch: pytest.M
         if len(states) == 1:
             stop.set()
     hung.set()
-    assert states == [StreamState("reconnecting", "no sound for 0.1 s")]
+    assert states == [StreamState("reconnecting", "no sound for 0.2 s")]

@@ -12,8 +12,9 @@ import pytest
 
 from edge_agent.errors import SourceError
 from edge_agent.sources import Opened
+from edge_agent.sources.feed import MOST_HUNG
 from edge_agent.sources.judge import Judge, Rules
-from edge_agent.sources.watch import MOST_HUNG, StreamReader, queued, thinner, watch
+from edge_agent.sources.watch import StreamReader, queued, thinner, watch
 from edge_agent.types import Frame, Pixels, StreamState
 from tests.sources.servers import running
 
