@@ -26,7 +26,7 @@ STOREYS = {
     "serving": "serving",
     "gate": "gate",
     "rooms": "sources tasks inspect link fleet",
-    "walk": "walk outbox registry samples backends",
+    "walk": "walk outbox archive registry samples backends",
     "craft": "families graphs pictures device figures",
     "floor": "__init__ got types events errors config manifest toml uri paths files held programs redact personal",
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import make_line
@@ -75,18 +76,18 @@ class Agent:
         self._failed: EdgeAgentError | None = None
         self._hide = hider(config.privacy)
         self._reread = reread
-        store = checked_store(config)
-        kept = config.store
+        store, kept = checked_store(config), config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         self.keep = Keep(self.outbox)
         """the way of each event; who adds to its `listeners` before `run` is told of each that is kept"""
         try:
             declare_begun(store, self.outbox)
+            self.archiver, archiving = archiver_of(config.archive, store, self.keep)
             self.link = self._make_link(store) if config.mqtt.url else None
             self.work = Lines(config, self._models, self.keep, self.link, self._hide)
             self.work.changed = self._changed.set
             self.lines = self.work.all
-            self.state = State(self.lines, self.outbox, self.link, config.limits)
+            self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
             self.swap = Swap(self._models, self.lines, look or threading.Event(), self._changed.set)
             self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
             self.commands = self._make_commands(self.link, store) if self.link else None
@@ -126,6 +127,8 @@ class Agent:
         Raises what a source or a task failed on, when the failure was for good.
         """
         give_back()
+        if self.archiver is not None:
+            self.archiver.start()
         if self.link is not None:
             self.link.start()
         self.work.start(self.lines)
@@ -199,6 +202,8 @@ class Agent:
         if self.link is not None:
             self.link.stop(max(0.5, by - LAST_S - time.monotonic()))
         self.outbox.close()
+        if self.archiver is not None:
+            self.archiver.close()
         if self._hide is not None:
             self._hide.close()
         # a thread inside of ONNX Runtime at the interpreter's end aborts the process

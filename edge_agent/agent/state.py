@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -97,8 +97,10 @@ class State:
         outbox: Outbox,
         link: Link | None,
         limits: Limits = Limits(),  # noqa: B008
+        archiving: Callable[[], str] = lambda: "off",
     ) -> None:
-        self.lines, self.outbox, self.link, self.limits = lines, outbox, link, limits
+        """`archiving`: how the archive fares."""
+        self.lines, self.outbox, self.link, self.limits, self.archiving = lines, outbox, link, limits, archiving
         self.refused = ""
         """why another config was refused, one line; empty when none was"""
         self._near = ""
@@ -117,7 +119,7 @@ class State:
     def health(self) -> dict[str, object]:
         """That of the device."""
         told = device_health(self.outbox, self.link, self.started)
-        return {**told, "config": self.refused or "ok", "limits": self._near or "ok"}
+        return {**told, "config": self.refused or "ok", "limits": self._near or "ok", "archive": self.archiving()}
 
     def say_due(self, changed: bool) -> None:
         """Say what has not been said for a while; the states at once when one `changed`."""

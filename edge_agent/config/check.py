@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
 from edge_agent.config.sections import (
     CLASSES,
@@ -46,6 +47,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         _check_uris(f"pipeline[{at}]", pipe)
     _check_patterns(config.privacy)
     _check_captured(config)
+    check_archive(config.archive, [pipe.name for pipe in config.pipeline])
     understand = _understand(config.understand, base)
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
