@@ -88,10 +88,10 @@ lint: .venv/.dev
 	$(BIN)/python -m pip install -q -e ".[dev]"
 	@touch $@ .venv/.demo
 
-# a broker and a stream server for the tests; without them those tests are skipped and say so
+# a broker, a stream server and a browser for the tests; without them those tests are skipped and say so
 .PHONY: tools
 tools:
-	@deploy/need mosquitto mosquitto-clients ffmpeg strace systemd-journal-remote libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins espeak-ng || true
+	@deploy/need mosquitto mosquitto-clients ffmpeg strace systemd-journal-remote libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins espeak-ng chromium || true
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

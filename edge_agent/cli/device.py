@@ -52,13 +52,18 @@ def _tell_broker(path: Path, why: str) -> None:
 
 def _run_config(args: argparse.Namespace) -> int:
     from edge_agent import config
+    from edge_agent.cli.page import page_of
     from edge_agent.config.kept import keep
 
     stop, look = stop_on_signals(), threading.Event()
     _on_hangup(look.set)
     loaded = config.load(args.config)
     agent = _agent(args, loaded, look)
+    page = None
     while True:
+        page = page_of(loaded, agent.outbox.path, Path(args.config), page)
+        if page is not None:
+            page.show(agent)
         _announce(args.config, loaded, agent)
         keep(Path(args.config), agent.outbox.path)
         agent.on_config = lambda new, at=agent.outbox.path: keep(Path(args.config), at)  # type: ignore[misc]
@@ -66,6 +71,8 @@ def _run_config(args: argparse.Namespace) -> int:
         notify("READY=1")
         code = _run(agent, stop)
         if agent.again is None or stop.is_set():
+            if page is not None:
+                page.stop()
             return code
         last, loaded = agent.config, agent.again
         try:
@@ -181,6 +188,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
     from edge_agent.agent.requests import check as check_understand
+    from edge_agent.cli.page import about
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
 
@@ -200,6 +208,8 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
     for word in config.dotted(loaded):
         print(word)
+    if loaded.page is not None:
+        print(about(loaded))
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
     return lines, store, in_time
 

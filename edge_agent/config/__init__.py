@@ -7,6 +7,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
+from edge_agent.config.page import Page
 from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level, tracks
 from edge_agent.config.zones import Zone
 
@@ -17,6 +18,7 @@ __all__ = [
     "Device",
     "Limits",
     "Mqtt",
+    "Page",
     "Pipeline",
     "Privacy",
     "Store",

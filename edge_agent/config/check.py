@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
+from edge_agent.config.page import checked_page
 from edge_agent.config.sections import (
     CLASSES,
     EVENT_KINDS,
@@ -60,7 +61,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     ]
     zones = checked_zones(config.zone, [pipe.name for pipe in pipes], [pipe.name for pipe in pipes if tracks(pipe)])
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
-    return msgspec.structs.replace(config, **made)
+    return msgspec.structs.replace(config, page=checked_page(config.page, base), **made)
 
 
 def _check_captured(config: Config) -> None:

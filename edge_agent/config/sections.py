@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from edge_agent.config.archive import Archived
+from edge_agent.config.page import Page
 from edge_agent.config.zones import Zone
 from edge_agent.events import AnyEvent, GapEvent, kind_of
 from edge_agent.toml import PREFIX, REPORT, Name
@@ -161,5 +162,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     privacy: Privacy = Privacy()
     understand: Understand | None = None
     archive: Archived | None = None
+    page: Page | None = None
     pipeline: list[Pipeline] = []
     zone: list[Zone] = []

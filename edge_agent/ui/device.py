@@ -1,0 +1,84 @@
+"""What the page needs of an agent: rooms of one storey do not import each other, so it is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edge_agent.config import Config, Pipeline, Zone
+from edge_agent.events import Event
+from edge_agent.outbox.outbox import Outbox
+from edge_agent.types import StreamState
+from edge_agent.walk.pipeline import Stats, Watcher
+
+if TYPE_CHECKING:
+    from edge_agent.link.link import Link
+    from edge_agent.serving.models import Models
+
+
+class Line(Protocol):
+    """A pipeline at work: edge_agent/agent/line.py."""
+
+    config: Pipeline
+    stream: StreamState
+    since: float
+    taken: int
+    stats: Stats
+    zones: Sequence[Zone]
+    watchers: list[Watcher]
+
+    @property
+    def models(self) -> list[str]: ...
+
+
+class Keep(Protocol):
+    """Where events are kept: edge_agent/agent/keep.py."""
+
+    listeners: list[Callable[[Event], None]]
+
+
+class State(Protocol):
+    """What the device says of itself: edge_agent/agent/state.py."""
+
+    refused: str
+
+    def states(self) -> dict[str, dict[str, object]]: ...
+
+    def health(self) -> dict[str, object]: ...
+
+
+class Swap(Protocol):
+    """What exchanges models: edge_agent/agent/swap.py."""
+
+    models: Models
+
+
+class Requests(Protocol):
+    """What answers texts: edge_agent/agent/requests.py."""
+
+    def ask(self, payload: bytes, reply: Callable[[dict[str, Any]], None]) -> None: ...
+
+
+class Agent(Protocol):
+    """edge_agent/agent/agent.py."""
+
+    config: Config
+    outbox: Outbox
+    link: Link | None
+
+    @property
+    def lines(self) -> Sequence[Line]: ...
+
+    @property
+    def keep(self) -> Keep: ...
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def swap(self) -> Swap: ...
+
+    @property
+    def requests(self) -> Requests: ...
+
+    def reload(self) -> None: ...
