@@ -51,7 +51,7 @@ class Ask:
 
     def query(self, name: str, default: str = "") -> str:
         """An option behind the question mark."""
-        return self.request.query_params.get(name, default)
+        return str(self.request.query_params.get(name, default))
 
     def number(self, name: str, default: int, low: int, high: int) -> int:
         """One that is a whole number, brought within bounds. Refused."""

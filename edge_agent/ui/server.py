@@ -149,7 +149,7 @@ class Page:
             limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=1,
-            **tls,  # type: ignore[arg-type]
+            **tls,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._server = uvicorn.Server(made)
@@ -169,16 +169,17 @@ class Page:
         return [*files.routes(), *(route(call, self.who) for call in self.calls)]
 
 
-class _Protocol(H11Protocol):
+class _Protocol(H11Protocol):  # type: ignore[misc]
     """HTTP/1.1, for which neither a request that never ends nor an answer that nobody takes is kept open."""
 
+    app_state: dict[str, Any]
     _head: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         if self.client is not None and self.server is not None:
-            self.app_state = {**self.app_state, "user": user_of(self.client, self.server)}  # type: ignore[arg-type]
+            self.app_state = {**self.app_state, "user": user_of(self.client, self.server)}
         self._expect()
 
     def data_received(self, data: bytes) -> None:
