@@ -126,7 +126,9 @@ Sample: TypeAlias = Frame | Text | Audio
 """a kind of sample says all of itself that the walk asks for: its `words`, how many have `room`, its `name`, `text` and
 `mark` where it has them, and how it is `described`"""
 
-StreamCondition = Literal["starting", "ok", "stalled", "hung", "dark", "frozen", "reconnecting", "ended", "stopped"]
+StreamCondition = Literal[
+    "starting", "ok", "stalled", "hung", "dark", "frozen", "reconnecting", "paused", "ended", "stopped"
+]
 
 
 class StreamState(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from edge_agent.outbox.outbox import Outbox
 from edge_agent.walk.privacy import hider
 
 if TYPE_CHECKING:
-    from edge_agent.link.commands import Commands
+    from edge_agent.link.commands import Commands, Later
     from edge_agent.link.link import Link
 
 log = logging.getLogger("edge_agent")
@@ -88,7 +88,7 @@ class Agent:
             self.work.changed = self._changed.set
             self.lines = self.work.all
             self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
-            self.swap = Swap(self._models, self.lines, look or threading.Event(), self._changed.set)
+            self.swap = Swap(self._models, self.work, look or threading.Event(), self._changed.set)
             self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
             self.commands = self._make_commands(self.link, store) if self.link else None
         except BaseException:
@@ -118,7 +118,11 @@ class Agent:
             "gaps": lambda: {"lost": self.outbox.counts.dropped, "gaps": msgspec.to_builtins(list(self.outbox.gaps))},
             "swap": swap,
         }
-        return Commands(link, store, verbs, self._changed.set, {"understand": self.requests.ask})
+        return Commands(link, store, verbs, self._changed.set, self._later())
+
+    def _later(self) -> dict[str, Later]:
+        """Verbs that are given the command."""
+        return {"understand": self.requests.ask, **self.work.controls.verbs}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, or until every source has ended and what it brought is acknowledged, or until

@@ -20,34 +20,51 @@ been away, which is waited in between"""
 
 
 def capture(line: Line, changed: Callable[[], object]) -> None:
-    """Read the source until it ends or the line is to stop; a live source that fails is opened again.
+    """Read the source until it ends or the line is to stop; a live source that fails is opened again, and one that
+    was paused, too; any other waits while it is paused.
 
     `changed` is called when what the source says of itself changes. Raises SourceError.
     """
-    taken_at, stop, ended = time.monotonic(), line.stop, True
+    stop = line.stop
+    line.taken_at = time.monotonic()
     try:
-        while not stop.is_set():
+        while not stop.over:
+            stop.until_free()
             try:
-                for item in _samples(line, changed):
-                    line.taken += 1
-                    line.once = isinstance(item, Text) and item.mark is None
-                    taken_at = time.monotonic()
-                    with line.stop.elsewhere():
-                        if not line.box.put(item):
-                            return
-                    ended = isinstance(item, Audio) and item.last
-                break
+                if not _into_the_box(line, changed):
+                    return
             except SourceError as error:
                 if not line.opened.live:
                     raise
                 _note(line, StreamState("reconnecting", str(error)), changed)
-                wait = max(REOPEN_S[0], REOPEN_SHARE * (time.monotonic() - taken_at))
+                wait = max(REOPEN_S[0], REOPEN_SHARE * (time.monotonic() - line.taken_at))
                 stop.wait(min(REOPEN_S[1], wait) * random.uniform(0.5, 1.0))
-        _note_end(line, stop.is_set(), changed)
+                continue
+            if not stop.is_set():
+                break
+        _note_end(line, stop.over, changed)
+    finally:
+        line.box.close()
+
+
+def _into_the_box(line: Line, changed: Callable[[], object]) -> bool:
+    """What the source gives until it ends, or is to; False where nobody takes it any more. Raises SourceError."""
+    ended = True
+    try:
+        for item in _samples(line, changed):
+            line.taken += 1
+            line.once = isinstance(item, Text) and item.mark is None
+            line.taken_at = time.monotonic()
+            if not line.opened.live:
+                line.stop.until_free()
+            with line.stop.elsewhere():
+                if not line.box.put(item):
+                    return False
+            ended = isinstance(item, Audio) and item.last
+        return True
     finally:
         if not ended and line.gathers:
             line.box.put(_end_of_sound())
-        line.box.close()
 
 
 def _samples(line: Line, changed: Callable[[], object]) -> Iterator[Sample]:

@@ -13,9 +13,10 @@ import msgspec
 
 from edge_agent import paths
 from edge_agent.agent.stop import Stop
+from edge_agent.agent.threshold import Threshold
 from edge_agent.agent.zones import mask_of, zones_of
 from edge_agent.config import Pipeline, Zone
-from edge_agent.errors import ConfigError, EdgeAgentError, within
+from edge_agent.errors import ConfigError, within
 from edge_agent.manifest import Served
 from edge_agent.sources import Opened, Subscribe, open_source
 from edge_agent.tasks import TASKS, make_task
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from edge_agent.serving.order import Pace
     from edge_agent.walk.follow import Follow
 
-FIRST_S = 20.0
-"""seconds that a source has for its first picture when it is tried"""
-SOUND_S = 1.0
-"""seconds of sound whose level is said when it is tried"""
 CAMERA_FPS = 30.0
 """frames a second of a camera that states none"""
 
@@ -58,6 +55,8 @@ class Line:
     since: float = field(default_factory=time.time)
     taken: int = 0
     """samples that the source gave"""
+    taken_at: float = 0.0
+    """when the last one came, monotonic"""
     once: bool = False
     """they cannot be read again: texts without a mark"""
     refused: str = ""
@@ -69,6 +68,10 @@ class Line:
     """what makes the lives of objects, where it tracks"""
     watchers: list[Watcher] = field(default_factory=list)
     """shown each sample that was answered, and what was found; may change while it works"""
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    """by the name of its task: what may be changed by command while it works"""
+    paused_at: float = 0.0
+    """seconds since 1970 at which it was paused, while it is"""
     ended: bool = False
     stop: Stop = field(default_factory=Stop)
     leave: Callable[[], object] = lambda: None
@@ -89,6 +92,13 @@ class Line:
     def under_way(self) -> bool:
         """Whether one of them has taken sound of which the rest is still to come."""
         return any(getattr(task, "under_way", False) for task in self.teams[0])
+
+    @property
+    def says(self) -> tuple[StreamState, float]:
+        """The state of its stream, and since when (seconds since 1970)."""
+        if self.stop.paused:
+            return StreamState("paused", "paused by command; cmd/pause lets it go on"), self.paused_at
+        return self.stream, self.since
 
     @property
     def models(self) -> list[str]:
@@ -148,64 +158,6 @@ def opened_source(pipe: Pipeline, subscribe: Subscribe | None, resume_at: int | 
         from edge_agent.sources.isolated import isolated
 
         return isolated(uri, opened)
-
-
-def first_sample(line: Line) -> tuple[bool | None, str]:
-    """Whether a sample comes from its source within FIRST_S, and a line about it. None for a source of text: what is
-    read there is not read again.
-    """
-    if line.opened.yields is Text:
-        uri = parse_uri(line.config.source)
-        return None, f"{line.config.name}: no text is taken from {uri.scheme}, as it would be gone"
-    stop, said, of = threading.Event(), ["nothing comes"], [""]
-    found: list[Sample] = []
-    began = time.monotonic()
-
-    def read() -> None:
-        try:
-            for item in line.opened.run(stop):
-                if not isinstance(item, StreamState):
-                    found.append(item)
-                elif item.condition != "ok":
-                    said.append(f"{item.condition}{item.why and f': {item.why}'}")
-                else:
-                    of.append(item.why and f" from {item.why},")
-                if _enough(found):
-                    break
-        except EdgeAgentError as error:
-            said.append(str(error))
-        finally:
-            ended.set()
-
-    ended = threading.Event()
-    reader = threading.Thread(target=read, name="first", daemon=True)
-    reader.start()
-    ended.wait(FIRST_S)
-    stop.set()
-    reader.join(FIRST_S)
-    took = time.monotonic() - began
-    if not found:
-        what = line.opened.yields.words.removesuffix("s")
-        return False, f"{line.config.name}: no {what} within {took:.0f} s: {said[-1]}"
-    return True, f"{line.config.name}: {_joined(found).described()}{of[-1]} after {took:.1f} s"
-
-
-def _enough(found: list[Sample]) -> bool:
-    """A picture, or SOUND_S seconds of sound."""
-    parts = [one for one in found if isinstance(one, Audio)]
-    if not parts:
-        return bool(found)
-    return parts[-1].last or sum(len(one.samples) for one in parts) >= SOUND_S * parts[0].rate
-
-
-def _joined(found: list[Sample]) -> Sample:
-    """The first picture, or the sound that came."""
-    parts = [one.samples for one in found if isinstance(one, Audio)]
-    if not parts:
-        return found[0]
-    import numpy as np
-
-    return msgspec.structs.replace(found[0], samples=np.concatenate(parts))
 
 
 def _says_more(task: str) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.agent.begun import noting
 from edge_agent.agent.capture import capture
+from edge_agent.agent.controls import Controls
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line, make_line, opened_source
 from edge_agent.agent.zones import follow_of
@@ -52,11 +53,14 @@ class Lines:
         self._labels = {pipe.name: _labels(pipe) for pipe in config.pipeline}
         self.all: list[Line] = []
         """this very list, always"""
+        self.controls = Controls(self.outbox.path / "by_command.json", self.all, lambda: self.changed())
         for pipe in config.pipeline:
             subscribe, leave = self._ear()
             line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self._zones)
             line.leave, line.follow = leave, follow_of(pipe, line.zones, self.outbox.path)
+            self.controls.begin(line)
             self.all.append(line)
+        self.controls.forget_others()
 
     def _ear(self) -> tuple[Subscribe | None, Callable[[], None]]:
         """What a source hears the broker by, and what ends that."""
@@ -169,10 +173,12 @@ class Lines:
             subscribe, line.leave = self._ear()
             line.opened = opened_source(line.config, subscribe, self.outbox.marks.get(name))
             line.follow = follow_of(line.config, line.zones, self.outbox.path)
+            self.controls.begin(line)
         for line in old:
             line.leave()
         self._labels = labels
         self.all[:] = [same.get(pipe.name) or fresh[pipe.name] for pipe in pipes]
+        self.controls.forget_others()
         self.start(list(fresh.values()))
         if self.link is not None and any(line.config.source.startswith("mqtt:") for line in old):
             self.link.reload()  # what came in between was not taken, and comes again with the next connect

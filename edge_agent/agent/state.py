@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_agent import __version__
+from edge_agent.agent.controls import by_command
 from edge_agent.agent.line import Line
 from edge_agent.config import Limits
 from edge_agent.device.health import rss_bytes
@@ -51,11 +52,12 @@ COUNTING |= {"at", "uptime_s", "passed_over"}
 
 def line_state(line: Line) -> dict[str, object]:
     """What is retained under PIPELINE/state."""
+    stream, since = line.says
     return {
         "v": 1,
-        "stream": line.stream.condition,
-        "why": line.stream.why,
-        "since": rfc3339(line.since),
+        "stream": stream.condition,
+        "why": stream.why,
+        "since": rfc3339(since),
         "samples": line.taken,
         "dropped": line.box.dropped,
         "answered": line.stats.samples,
@@ -66,6 +68,8 @@ def line_state(line: Line) -> dict[str, object]:
         "events": line.stats.findings,
         "models": line.models,
         "refused": line.refused,
+        "thresholds": {key: one.now for key, one in line.thresholds.items()},
+        "by_command": by_command(line),
     }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_agent.agent.line import Line, make_teams
+from edge_agent.agent.lines import Lines
 from edge_agent.device.health import give_back
 from edge_agent.errors import EdgeAgentError
 from edge_agent.manifest import Served
@@ -28,11 +29,10 @@ LOOK_S = 2.0
 class Swap:
     """Puts new models in the place of old ones, between two samples. `switched` and `improve` are for a thread each."""
 
-    def __init__(
-        self, models: Models, lines: Sequence[Line], look: threading.Event, changed: Callable[[], object]
-    ) -> None:
+    def __init__(self, models: Models, work: Lines, look: threading.Event, changed: Callable[[], object]) -> None:
         """`look`: set it to have switched models noticed now; `changed` is called when a line's models did."""
-        self.models, self.lines, self.look, self._changed = models, lines, look, changed
+        self.models, self.lines, self.look, self._changed = models, work.all, look, changed
+        self._tune = work.controls.tune
         self._one_at_a_time = threading.Lock()
 
     def switched(self, stop: threading.Event) -> None:
@@ -91,6 +91,7 @@ class Swap:
         for pace, one in served.items():
             self.models.adopt(name, one, pace)
         for line, (teams, uses) in zip(lines, made, strict=True):
+            self._tune(line, teams)
             for tasks, new in zip(line.teams, teams, strict=True):
                 # one assignment: `run` takes all tasks of a sample at once
                 tasks[:] = new

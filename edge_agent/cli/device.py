@@ -155,7 +155,7 @@ def check(args: argparse.Namespace) -> int:
 
 def _try(loaded: Config, lines: list[Line], store: Path) -> int:
     """Do for a moment what the agent will do; 1 when something is not right."""
-    from edge_agent.agent.line import first_sample
+    from edge_agent.agent.first import first_sample
     from edge_agent.link.rights import Tried, tried
 
     rows = [Tried(True, f"{line.config.name}: {why}") for line in lines for why in line.models]

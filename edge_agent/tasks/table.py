@@ -44,6 +44,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     """options of the task before it, where they are not given"""
     behind: str = ""
     """the task that has to stand before it, and is put there where the config names none"""
+    threshold: str = ""
+    """option, and attribute of the task, that may be changed while it works: a score, or the `limit` of an error"""
     alone: bool = True
     """each sample is answered by itself, so that several may be under way"""
     alike: bool = False
@@ -69,6 +71,7 @@ TASKS = {
         compare="edge_agent.tasks.detect.compare:compare",
         measure="edge_agent.tasks.detect.compare:measure",
         measured="mAP50 against the parent",
+        threshold="score",
         show="edge_agent.tasks.detect.show:show",
         meant=("yolo", "find", "objects"),
     ),
@@ -109,6 +112,7 @@ TASKS = {
         compare=f"{_TEXT}.compare:compare_taggers",
         measure=f"{_TEXT}.measure:measure_tagger",
         measured="F1 of the spans against the parent's",
+        threshold="score",
         show=f"{_TEXT}.show:show_spans",
         meant=("ner", "entities", "spans", "slots"),
     ),
@@ -196,6 +200,7 @@ TASKS = {
         measure="edge_agent.tasks.proofs:measure_labels",
         measured="share of pictures with the parent's label",
         show="edge_agent.tasks.recognise.show:show",
+        threshold="score",
         meant=("image", "label"),
     ),
     "anomaly": TaskRow(
@@ -207,6 +212,7 @@ TASKS = {
         measure="edge_agent.tasks.anomaly.compare:measure",
         measured="rank correlation of the errors with the parent's",
         show="edge_agent.tasks.anomaly.show:show",
+        threshold="limit",
         alone=False,
         alike=True,
     ),
@@ -247,6 +253,7 @@ TASKS = {
         measure="edge_agent.tasks.read.compare:measure",
         measured="share of the parent's characters that are read",
         show="edge_agent.tasks.read.show:show",
+        threshold="score",
         meant=("ocr", "text", "reader"),
     ),
     "wake": TaskRow(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edge_agent.agent.capture import capture
-from edge_agent.agent.line import first_sample, make_line
+from edge_agent.agent.first import first_sample
+from edge_agent.agent.line import make_line
 from edge_agent.config import Pipeline
 from edge_agent.errors import ConfigError, ModelError
 from edge_agent.events import Event, ScoresEvent

@@ -40,7 +40,7 @@ class Detector(msgspec.Struct):
     prepare: Callable[[Pixels], tuple[npt.NDArray[Any], Fit]]
     score: float
     low: float
-    """score from which on there are boxes for a tracker; at most `score`"""
+    """score from which on there are boxes for a tracker, where that is below `score`"""
     iou: float
     limit: int
     ids: Ints
@@ -64,7 +64,7 @@ class Detector(msgspec.Struct):
         outputs = self.model.net.run({self.model.net.inputs[0].name: tensor})
         inferred = time.perf_counter()
         try:
-            found = self._finish(self.family.decode(outputs, self.head, self.low), place)
+            found = self._finish(self.family.decode(outputs, self.head, min(self.low, self.score)), place)
         except (InputError, ModelError) as error:
             raise type(error)(f"{self.model.ref.name}: {item.name + ': ' if item.name else ''}{error}") from None
         spent = {
@@ -97,6 +97,15 @@ class Watched(msgspec.Struct):
     closer: bool = False
     last: Detections | None = None
     takes: tuple[type, ...] = (Frame,)
+
+    @property
+    def score(self) -> float:
+        """The detector's."""
+        return self.detector.score
+
+    @score.setter
+    def score(self, value: float) -> None:
+        self.detector.score, self.last = value, None
 
     @property
     def gives_names(self) -> list[str]:
@@ -167,7 +176,7 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         head=HeadLayout(model.input.width, model.input.height, len(ids)),
         prepare=prepare,
         score=score,
-        low=min(score, _number(uri, "low", 1, 1)),
+        low=_number(uri, "low", 1, 1),
         iou=_number(uri, "iou", manifest.iou, 1),
         limit=_whole(uri, "max", 10_000),
         ids=ids,
