@@ -25,7 +25,7 @@ STOREYS = {
     "service": "agent consumer ui",
     "serving": "serving",
     "gate": "gate",
-    "rooms": "sources tasks inspect link fleet",
+    "rooms": "sources tasks inspect link rules fleet",
     "walk": "walk outbox archive registry samples backends",
     "craft": "families graphs pictures device figures",
     "floor": "__init__ got types events errors config manifest toml uri paths files held programs redact personal",
@@ -211,7 +211,8 @@ def test_one_file_spells_the_topics() -> None:
         docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
         texts = [n.value for n in nodes if isinstance(n, ast.Constant) and n not in docstrings]
         assert not [text for text in texts if isinstance(text, str) and topic.search(text)], path
-    tails = (topics.STATUS, topics.HEALTH, topics.ACK, topics.COMMANDS, topics.reply("ping"), topics.events("agent"))
+    own = (topics.STATUS, topics.HEALTH, topics.ACK, topics.COMMANDS, topics.PROFILE, topics.RULES)
+    tails = (*own, topics.reply("ping"), topics.events("agent"))
     assert {tail.partition("/")[0] for tail in tails} == set(RESERVED), "no pipeline may take one of the device's own"
 
 
@@ -237,6 +238,7 @@ NOT_CAPTURED = {
     "GapEvent": "why",
     "ObjectEvent": "phase object label since zones entered left loiters dwell why",
     "CrossingEvent": "line direction object label",
+    "RuleEvent": "rule phase because why profile since",
 }
 """fields of events that hold text which nobody said, wrote or showed: names, labels of a model, reasons of ours"""
 
@@ -305,6 +307,15 @@ def test_every_kind_of_event_survives_its_json() -> None:
             "box": [0, 1, 2, 3],
             "width": 1,
             "height": 2,
+        },
+        {
+            "kind": "rule",
+            "rule": "r",
+            "phase": "on",
+            "because": ["d/1/1"],
+            "why": "w",
+            "profile": "night",
+            "since": "2026-01-01T00:00:00Z",
         },
         {"kind": "gap", "first": 1, "last": 2, "count": 2, "why": "w"},
     ):

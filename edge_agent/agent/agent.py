@@ -22,6 +22,7 @@ from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.requests import Requests
+from edge_agent.agent.rules import Rules
 from edge_agent.agent.state import State
 from edge_agent.agent.swap import LOOK_S, Swap
 from edge_agent.agent.watchdog import Watchdog
@@ -82,20 +83,26 @@ class Agent:
         """the way of each event; who adds to its `listeners` before `run` is told of each that is kept"""
         try:
             declare_begun(store, self.outbox)
-            self.archiver, archiving = archiver_of(config.archive, store, self.keep)
-            self.link = self._make_link(store) if config.mqtt.url else None
-            self.work = Lines(config, self._models, self.keep, self.link, self._hide)
-            self.work.changed = self._changed.set
-            self.lines = self.work.all
-            self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
-            self.swap = Swap(self._models, self.work, look or threading.Event(), self._changed.set)
-            self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
-            self.commands = self._make_commands(self.link, store) if self.link else None
+            self._make(config, store, look or threading.Event())
         except BaseException:
             self.outbox.close()
             raise
         self._looks = [self.swap.switched, self._reload, self.requests.work, *([self.swap.improve] if race else [])]
         self._looking: list[threading.Thread] = []
+
+    def _make(self, config: Config, store: Path, look: threading.Event) -> None:
+        """All that works on what is kept. Raises an EdgeAgentError."""
+        self.archiver, archiving = archiver_of(config.archive, store, self.keep)
+        self.link = self._make_link(store) if config.mqtt.url else None
+        self.rules = Rules(config, store, self.link)
+        self.keep.alerts = self.rules.alerts
+        self.work = Lines(config, self._models, self.keep, self.link, self._hide)
+        self.work.changed = self._changed.set
+        self.lines = self.work.all
+        self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
+        self.swap = Swap(self._models, self.work, look, self._changed.set)
+        self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
+        self.commands = self._make_commands(self.link, store) if self.link else None
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget
@@ -122,7 +129,7 @@ class Agent:
 
     def _later(self) -> dict[str, Later]:
         """Verbs that are given the command."""
-        return {"understand": self.requests.ask, **self.work.controls.verbs}
+        return {"understand": self.requests.ask, "profile": self.rules.command, **self.work.controls.verbs}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, or until every source has ended and what it brought is acknowledged, or until

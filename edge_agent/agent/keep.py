@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from edge_agent.events import Event
+from edge_agent.events import Event, RuleEvent
 from edge_agent.outbox.outbox import Outbox
 
 log = logging.getLogger("edge_agent")
@@ -23,6 +23,8 @@ class Keep:
         self.outbox = outbox
         self.listeners: list[Listener] = []
         """in the order in which they are told; filled before the pipelines start"""
+        self.alerts: Callable[[str], bool] = lambda pipeline: True
+        """whether the events of a pipeline may be alerts now; those of one whose may not are telemetry"""
 
     def put(self, event: Event, kind: str = "alert", mark: int | None = None) -> Event:
         """`Outbox.put`, then each listener is told of the event as it will be sent.
@@ -30,6 +32,8 @@ class Keep:
         A listener that fails is a bug, which is logged; the event is kept all the same. StoreError after the outbox
         was closed.
         """
+        if kind == "alert" and not isinstance(event, RuleEvent) and not self.alerts(event.pipeline):
+            kind = "telemetry"
         kept = self.outbox.put(event, kind, mark)
         for listener in tuple(self.listeners):
             try:

@@ -8,12 +8,14 @@ from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
 from edge_agent.config.page import Page
+from edge_agent.config.rules import Condition, Profile, Rule
 from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level, tracks
 from edge_agent.config.zones import Zone
 
 __all__ = [
     "RESERVED",
     "BrokerAddress",
+    "Condition",
     "Config",
     "Device",
     "Limits",
@@ -21,6 +23,8 @@ __all__ = [
     "Page",
     "Pipeline",
     "Privacy",
+    "Profile",
+    "Rule",
     "Store",
     "Zone",
     "broker_part",

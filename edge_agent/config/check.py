@@ -13,6 +13,7 @@ import msgspec
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
 from edge_agent.config.page import checked_page
+from edge_agent.config.rule_names import checked_rules
 from edge_agent.config.sections import (
     CLASSES,
     EVENT_KINDS,
@@ -60,6 +61,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         for pipe in config.pipeline
     ]
     zones = checked_zones(config.zone, [pipe.name for pipe in pipes], [pipe.name for pipe in pipes if tracks(pipe)])
+    checked_rules(config.rule, config.profile, [pipe.name for pipe in pipes], zones)
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
     return msgspec.structs.replace(config, page=checked_page(config.page, base), **made)
 

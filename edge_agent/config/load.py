@@ -49,6 +49,22 @@ MEANT = {
     "detector": "tasks",
     "interval": "report",
     "qos": "class",
+    "zone": "in",
+    "time": "between",
+    "weekday": "days",
+    "weekdays": "days",
+    "delay": "for",
+    "duration": "for",
+    "conditions": "when all",
+    "condition": "when",
+    "trigger": "when",
+    "if": "when",
+    "and": "all",
+    "or": "any",
+    "none": "not",
+    "line": "crosses",
+    "person": "object",
+    "count": "above",
 }
 """what people call a key or section -> what it may be here (see `nearest`)"""
 OUR_OPTIONS = {"fps", "stall", "dark", "frozen", "pause"}

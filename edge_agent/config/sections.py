@@ -8,8 +8,9 @@ import msgspec
 
 from edge_agent.config.archive import Archived
 from edge_agent.config.page import Page
+from edge_agent.config.rules import Profile, Rule
 from edge_agent.config.zones import Zone
-from edge_agent.events import AnyEvent, GapEvent, kind_of
+from edge_agent.events import AnyEvent, GapEvent, RuleEvent, kind_of
 from edge_agent.toml import PREFIX, REPORT, Name
 
 
@@ -18,15 +19,15 @@ def level(name: str) -> str:
     return name.replace(".", "_")
 
 
-RESERVED = ("agent", "status", "health", "cmd", "reply", "ack")
+RESERVED = ("agent", "status", "health", "cmd", "reply", "ack", "profile", "rules")
 """Pipeline names that would collide with topics of the device itself."""
 
 _LEVELS = "1 to 3 topic levels without + # or spaces"
 _REPORTS = '"changes", "every" or "summary:10s"'
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 CLASSES = ("alert", "telemetry")
-EVENT_KINDS = tuple(kind_of(event) for event in get_args(AnyEvent) if event is not GapEvent)
-"""of events; gaps are alerts always"""
+EVENT_KINDS = tuple(kind_of(event) for event in get_args(AnyEvent) if event not in (GapEvent, RuleEvent))
+"""of events; gaps and what rules say are alerts always"""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,3 +166,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: Page | None = None
     pipeline: list[Pipeline] = []
     zone: list[Zone] = []
+    rule: list[Rule] = []
+    profile: list[Profile] = []

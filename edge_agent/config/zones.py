@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edge_agent.config.times import Duration, seconds
 from edge_agent.errors import ConfigError, nearest
 from edge_agent.toml import Name
 
 Point = tuple[float, float]
 USELESS = {"line": ("stays", "by"), "mask": ("labels", "stays", "by")}
 """keys that do nothing there"""
-UNITS = {"s": 1, "min": 60, "h": 3600}
-_DURATION = r"^\d{1,6}(\.\d{1,3})?(s|min|h)\Z"
 
 
 class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,19 +36,13 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """of the things that count; none: all"""
     by: Literal["foot", "overlap"] = "foot"
     """foot: a thing is where the middle of its lower edge is; overlap: where half of its box is"""
-    stays: (
-        Annotated[str, msgspec.Meta(pattern=_DURATION, description='a time such as "60s" or "5min"', examples=["60s"])]
-        | None
-    ) = None
+    stays: Duration | None = None
     """time from which on a thing that is in it loiters"""
 
     @property
     def limit(self) -> float:
         """`stays` in seconds; endless where there is none."""
-        if self.stays is None:
-            return float("inf")
-        unit = self.stays.lstrip("0123456789.")
-        return float(self.stays.removesuffix(unit)) * UNITS[unit]
+        return float("inf") if self.stays is None else seconds(self.stays)
 
 
 def checked_zones(zones: list[Zone], names: Sequence[str], following: Collection[str]) -> list[Zone]:

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_agent.events.envelope import KNOWN_TIME, UNREADABLE, Box, Event, is_captured, rfc3339
 from edge_agent.events.objects import CrossingEvent, ObjectEvent
+from edge_agent.events.rules import RuleEvent
 from edge_agent.events.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
 from edge_agent.got import CAPTURED, Read, Words
 
@@ -25,6 +26,7 @@ __all__ = [
     "Event",
     "FillEvent",
     "ObjectEvent",
+    "RuleEvent",
     "SimilarEvent",
     "SummaryEvent",
     "TopicEvent",
@@ -176,6 +178,7 @@ AnyEvent: TypeAlias = (
     | AnomalyEvent
     | ObjectEvent
     | CrossingEvent
+    | RuleEvent
     | GapEvent
 )
 

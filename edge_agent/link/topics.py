@@ -9,6 +9,8 @@ from edge_agent.uri import parse_uri
 
 STATUS, HEALTH = "status", "health"
 """tails, retained"""
+PROFILE, RULES = "profile", "rules"
+"""tails, retained: which profile is active, and which rules are on; where the config has some"""
 ACK = "ack"
 """tail of what a consumer acknowledges"""
 COMMANDS = "cmd/+"
@@ -65,6 +67,8 @@ def published(config: Config) -> list[str]:
     tails = [STATUS, HEALTH, events("agent"), reply("ping")]
     tails += [tail for pipe in config.pipeline for tail in (events(pipe.name), state(pipe.name))]
     tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
+    tails += [PROFILE, reply("profile")] if config.profile else []
+    tails += [RULES] if config.rule else []
     return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails]
 
 
