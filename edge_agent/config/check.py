@@ -26,7 +26,7 @@ from edge_agent.config.sections import (
     level,
     tracks,
 )
-from edge_agent.config.zones import checked_zones
+from edge_agent.config.zones import Zone, checked_zones
 from edge_agent.errors import ConfigError, nearest
 from edge_agent.personal import FINDERS
 from edge_agent.uri import Uri, parse_task, parse_uri
@@ -60,10 +60,17 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         )
         for pipe in config.pipeline
     ]
-    zones = checked_zones(config.zone, [pipe.name for pipe in pipes], [pipe.name for pipe in pipes if tracks(pipe)])
-    checked_rules(config.rule, config.profile, [pipe.name for pipe in pipes], zones)
+    zones = _zones_and_rules(config, pipes)
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
     return msgspec.structs.replace(config, page=checked_page(config.page, base), **made)
+
+
+def _zones_and_rules(config: Config, pipes: list[Pipeline]) -> list[Zone]:
+    """The zones with their pipelines, once the rules were held against them. ConfigError."""
+    names = [pipe.name for pipe in pipes]
+    zones = checked_zones(config.zone, names, [pipe.name for pipe in pipes if tracks(pipe)])
+    checked_rules(config.rule, config.profile, names, zones)
+    return zones
 
 
 def _check_captured(config: Config) -> None:
