@@ -47,6 +47,8 @@ class Connector:
         """the version of MQTT, "5" or "3.1.1"; empty before the first connection"""
         self.old_until = 0.0
         """monotonic time until which 3.1.1 is spoken without asking for 5 first"""
+        self.kept = False
+        """whether the broker has kept our session, and with it what it retains"""
         self._mute = self._answers = 0
         """connects by MQTT 5 in a row that were closed without a word, and those by 3.1.1 between them that were not"""
         self._retains = True
@@ -96,8 +98,8 @@ class Connector:
         close(client)
         return self._closed(why, v5) if answer is None else self._refused(answer.getName(), v5)
 
-    def _on_connect(self, client: Any, _: Any, __: Any, reason: ReasonCode, properties: Any) -> None:
-        self._connack, self._properties = reason, properties
+    def _on_connect(self, client: Any, _: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._connack, self._properties, self.kept = reason, properties, bool(flags.session_present)
 
     def _answer(self, client: Client, deadline: float) -> ReasonCode | None:
         """The broker's CONNACK; None when it closed the connection. LinkError when it says nothing."""

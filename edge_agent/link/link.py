@@ -138,6 +138,20 @@ class Link:
         if self.retained.say(tail, payload):
             self.wake()
 
+    def announce(self, tail: str, payload: bytes, known: bool = False) -> None:
+        """As `say`, but said again only where the broker has lost our session. `known`: an earlier run has said it."""
+        self.retained.announce(tail, payload, known)
+        self.wake()
+
+    def stands(self, tail: str) -> bool:
+        """Whether the broker has what was announced last under a tail."""
+        return self.retained.stands(tail)
+
+    def say_again(self) -> None:
+        """Say again all that is retained, for somebody who may have missed it, unless the day's bytes are short."""
+        self.retained.say_again()
+        self.wake()
+
     def unsay(self, tail: str) -> None:
         """Have the broker forget what is retained under DEVICE/tail."""
         self.retained.unsay(tail)
@@ -271,7 +285,7 @@ class Link:
         """Publish and listen until the connection ends or we are to stop. Raises LinkError when it broke."""
         client, greeted = self._client, False
         assert client is not None
-        self.retained.begin()
+        self.retained.begin(self.connector.kept)
         self.delivery.begin()
         while not self._may_leave():
             self.delivery.look_at_the_clock()
@@ -336,7 +350,7 @@ class Link:
     # ── callbacks: note and return ───────────────────────────────────────────────────────────────────────
 
     def _on_publish(self, client: Any, _: Any, mid: int, reason: ReasonCode, __: Any) -> None:
-        self.retained.answered(mid)
+        self.retained.answered(mid, None if not reason.is_failure else reason.getName())
         record = self.flight.answered(mid)
         denied = self.delivery.answered(record, reason) if record is not None else ""
         if denied and denied != self.why:

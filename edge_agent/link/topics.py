@@ -1,4 +1,7 @@
-"""The topics of a device: the only file that spells them. A tail is what stands behind PREFIX/DEVICE/."""
+"""The topics of a device: the only file that spells them. A tail is what stands behind PREFIX/DEVICE/.
+
+A tail that begins with a / is a whole topic, elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,11 @@ COMMANDS = "cmd/+"
 def base_of(prefix: str, device: str) -> str:
     """PREFIX/DEVICE; the device `+` stands for all of them."""
     return f"{prefix}/{level(device)}"
+
+
+def whole(base: str, tail: str) -> str:
+    """The topic of a tail."""
+    return tail[1:] if tail.startswith("/") else f"{base}/{tail}"
 
 
 def everything(prefix: str, device: str) -> str:
