@@ -19,6 +19,13 @@ test-slow: .venv/.dev tools
 test-faults: .venv/.dev tools
 	$(BIN)/python -m pytest -m faults tests/faults
 
+# what a host of Sparkplug B hears, decoded by pysparkplug too: in an environment of its own, as it needs paho 1
+.PHONY: test-sparkplug
+test-sparkplug: .venv/.dev tools
+	@test -x .venv-sparkplug/bin/python || $(PYTHON) -m venv .venv-sparkplug
+	.venv-sparkplug/bin/python -m pip install -q pysparkplug==0.6.1
+	EDGE_AGENT_PYSPARKPLUG=$(CURDIR)/.venv-sparkplug/bin/python $(BIN)/python -m pytest tests/link/test_sparkplug.py
+
 # mutants of all that a stranger can send, MINUTES for each kind (KIND=picture only one); what broke lies in build/fuzz
 MINUTES ?= 1
 .PHONY: fuzz

@@ -18,6 +18,7 @@ import msgspec
 
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
+from edge_agent.agent.beside import parts_beside
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
@@ -103,6 +104,7 @@ class Agent:
         self.swap = Swap(self._models, self.work, look, self._changed.set)
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
         self.commands = self._make_commands(self.link, store) if self.link else None
+        self.beside = parts_beside(config, self.link, self.keep, store, self.state)
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget
@@ -142,6 +144,8 @@ class Agent:
             self.archiver.start()
         if self.link is not None:
             self.link.start()
+        for part in self.beside:
+            part.start()
         self.work.start(self.lines)
         for look in self._looks:
             thread = threading.Thread(target=self._beside, args=(look,), name=look.__name__, daemon=True)
@@ -210,8 +214,13 @@ class Agent:
             event.set()
         self.work.close()
         self.state.say_states()
+        left = max(0.5, by - LAST_S - time.monotonic())
+        for part in self.beside:
+            part.stop(left)
         if self.link is not None:
-            self.link.stop(max(0.5, by - LAST_S - time.monotonic()))
+            self.link.stop(left)
+        for part in self.beside:
+            part.close()
         self.outbox.close()
         if self.archiver is not None:
             self.archiver.close()

@@ -20,6 +20,7 @@ from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from edge_agent.link.link import Link
+    from edge_agent.link.sparkplug.speaker import Seen
 
 log = logging.getLogger("edge_agent")
 
@@ -119,6 +120,16 @@ class State:
     def states(self) -> dict[str, dict[str, object]]:
         """That of each pipeline."""
         return {line.config.name: line_state(line) for line in self.lines}
+
+    def seen(self) -> Seen:
+        """That of the device and of each pipeline, and what it counts."""
+        from edge_agent.link.sparkplug.speaker import Seen
+
+        lines = {
+            line.config.name: (line_state(line), line.follow.counts if line.follow is not None else {})
+            for line in self.lines
+        }
+        return Seen(self.health(), lines)
 
     def health(self) -> dict[str, object]:
         """That of the device."""

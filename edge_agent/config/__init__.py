@@ -10,6 +10,7 @@ from edge_agent.config.load import broker_part, dotted, load, of, parse, secret,
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Condition, Profile, Rule
 from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level, tracks
+from edge_agent.config.sparkplug import Sparkplug
 from edge_agent.config.zones import Zone
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Privacy",
     "Profile",
     "Rule",
+    "Sparkplug",
     "Store",
     "Zone",
     "broker_part",

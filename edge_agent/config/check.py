@@ -26,6 +26,7 @@ from edge_agent.config.sections import (
     level,
     tracks,
 )
+from edge_agent.config.sparkplug import checked_sparkplug
 from edge_agent.config.zones import Zone, checked_zones
 from edge_agent.errors import ConfigError, nearest
 from edge_agent.personal import FINDERS
@@ -54,6 +55,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     mqtt = checked_mqtt(config.mqtt, base)
+    checked_sparkplug(config.sparkplug, mqtt.url)
     pipes = [
         msgspec.structs.replace(
             pipe, source=_based(pipe.source, base), tasks=[_task_based(task, base) for task in pipe.tasks]

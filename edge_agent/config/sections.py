@@ -9,6 +9,7 @@ import msgspec
 from edge_agent.config.archive import Archived
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Profile, Rule
+from edge_agent.config.sparkplug import Sparkplug
 from edge_agent.config.zones import Zone
 from edge_agent.events import AnyEvent, GapEvent, RuleEvent, kind_of
 from edge_agent.toml import PREFIX, REPORT, Name
@@ -164,6 +165,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     understand: Understand | None = None
     archive: Archived | None = None
     page: Page | None = None
+    sparkplug: Sparkplug | None = None
     pipeline: list[Pipeline] = []
     zone: list[Zone] = []
     rule: list[Rule] = []

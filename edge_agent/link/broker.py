@@ -50,10 +50,12 @@ class Broker:
         file = self.mqtt.password_file
         return secret(file, "mqtt.password_file") if file else None, tls.context_of(self.mqtt) if self.secure else None
 
-    def client(self, client_id: str = "", v5: bool = False, kind: type[Client] | None = None) -> Client:
-        """A client that has not connected; one with an id keeps its session at the broker. Raises ConfigError."""
+    def client(
+        self, client_id: str = "", v5: bool = False, kind: type[Client] | None = None, kept: bool = True
+    ) -> Client:
+        """A client that has not connected; one with an id has its session `kept` at the broker. Raises ConfigError."""
         password, context = self._secrets()
-        made = make_client(kind or Client, client_id, v5, self.path)
+        made = make_client(kind or Client, client_id, v5, self.path, kept)
         made.connect_timeout = self.patience
         made.address = self._chosen
         if self.mqtt.username:

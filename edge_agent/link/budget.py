@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,13 +27,14 @@ class _Spent(msgspec.Struct, frozen=True):
 
 
 class Budget:
-    """Counts what is sent today; of one thread. A day begins at midnight UTC; the count survives a restart."""
+    """Counts what is sent today, from any thread. A day begins at midnight UTC; the count survives a restart."""
 
     def __init__(
         self, per_day: int | None = None, path: Path | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         """`per_day` None: no bound. `path`: the file that remembers the day's count."""
         self.per_day, self.path, self._clock = per_day, path, clock
+        self._lock = threading.RLock()
         self._spent = _Spent(self._today(), 0)
         self._saved = 0
         if path is not None and per_day is not None:
@@ -51,13 +53,14 @@ class Budget:
         """Bytes that may still be sent today."""
         if self.per_day is None:
             return float("inf")
-        today = self._today()
-        if today > self._spent.day:
-            self._spent, self._saved = _Spent(today, 0), 0
-        elif today < self._spent.day:
-            self._spent = _Spent(today, self._spent.bytes)
-            self._save()
-        return self.per_day - self._spent.bytes
+        with self._lock:
+            today = self._today()
+            if today > self._spent.day:
+                self._spent, self._saved = _Spent(today, 0), 0
+            elif today < self._spent.day:
+                self._spent = _Spent(today, self._spent.bytes)
+                self._save()
+            return self.per_day - self._spent.bytes
 
     @property
     def saving(self) -> bool:
@@ -72,11 +75,12 @@ class Budget:
 
     def spend(self, size: int) -> None:
         """A message of `size` bytes (topic and payload) was sent."""
-        if self.per_day is None or self.left is None:
-            return
-        self._spent = _Spent(self._spent.day, self._spent.bytes + size + OVERHEAD)
-        if self._spent.bytes - self._saved >= SAVE_EVERY:
-            self._save()
+        with self._lock:
+            if self.per_day is None or self.left is None:
+                return
+            self._spent = _Spent(self._spent.day, self._spent.bytes + size + OVERHEAD)
+            if self._spent.bytes - self._saved >= SAVE_EVERY:
+                self._save()
 
     def _save(self) -> None:
         self._saved = self._spent.bytes

@@ -10,7 +10,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_agent.config import Mqtt
 from edge_agent.errors import LinkError
@@ -37,12 +37,22 @@ def client_id(mqtt: Mqtt, device: str) -> str:
     return f"{name}-{zlib.crc32(mqtt.prefix.encode()):08x}"
 
 
+class Will(NamedTuple):
+    """What the broker says when the connection is lost, with QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+
+
 class Connector:
     """Makes one connection after the other, and remembers what the broker spoke. Of one thread."""
 
-    def __init__(self, broker: Broker, name: str, status: str, wake: int) -> None:
-        """`name`: the client's id. `status`: the topic of the will. `wake`: see wire.turn."""
-        self.broker, self.name, self._status, self._wake = broker, name, status, wake
+    def __init__(self, broker: Broker, name: str, will: Callable[[], Will], wake: int, kept: bool = True) -> None:
+        """`name`: the client's id. `will`: asked for each connect; retained where the broker retains at all. `wake`:
+        see wire.turn. `kept`: the broker keeps the session for a while after the connection has ended.
+        """
+        self.broker, self.name, self._will, self._wake, self._kept = broker, name, will, wake, kept
         self.speaks = ""
         """the version of MQTT, "5" or "3.1.1"; empty before the first connection"""
         self.old_until = 0.0
@@ -78,14 +88,15 @@ class Connector:
 
     def _attempt(self, v5: bool) -> Client:
         """Connect by MQTT 5 or 3.1.1 to the address that was chosen."""
-        client = self.broker.client(self.name, v5)
+        client = self.broker.client(self.name, v5, kept=self._kept)
         self._prepare(client)
         client.on_connect = self._on_connect
         client.manual_ack_set(True)  # what a source does not take any more is for the next process
         client.max_inflight_messages_set(WINDOW + SPARE)
-        client.will_set(self._status, b"offline", qos=1, retain=self._retains)
+        will = self._will()
+        client.will_set(will.topic, will.payload, qos=1, retain=will.retain and self._retains)
         deadline = time.monotonic() + self.broker.patience
-        self.broker.connect(client)
+        self.broker.connect(client, self._kept)
         try:
             answer = self._answer(client, deadline)
             if answer is not None and not answer.is_failure:

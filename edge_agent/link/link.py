@@ -20,7 +20,7 @@ from edge_agent.errors import ConfigError, LinkError
 from edge_agent.link import topics
 from edge_agent.link.broker import Broker, Pauses, said
 from edge_agent.link.budget import Budget
-from edge_agent.link.connect import Connector, client_id
+from edge_agent.link.connect import Connector, Will, client_id
 from edge_agent.link.delivery import Delivery
 from edge_agent.link.flight import WINDOW, Flight
 from edge_agent.link.retained import Retained
@@ -66,9 +66,8 @@ class Link:
         self._signers = Signers(mqtt.signers) if mqtt.signers else None
         self._wake = Wake()
         self.flight = Flight()
-        self.connector = Connector(
-            self.broker, client_id(mqtt, device), f"{self.base}/{topics.STATUS}", self._wake.watched
-        )
+        will = Will(f"{self.base}/{topics.STATUS}", b"offline", retain=True)
+        self.connector = Connector(self.broker, client_id(mqtt, device), lambda: will, self._wake.watched)
         self.delivery = Delivery(outbox, self.budget, self.flight, self.base, mqtt.ack)
         self.retained = Retained(self.base, outbox.path / "retained.json", self.flight, self.budget)
         self.session = Session(self.base, outbox.path / "subscriptions.json", self.flight)

@@ -70,22 +70,45 @@ def ack_of(topic: str) -> str:
     return f"{topic.rsplit('/', 2)[0]}/{ACK}"
 
 
+def sparkplug(group: str, kind: str, node: str, device: str = "") -> str:
+    """A topic of Sparkplug B, such as NBIRTH; `device`: a pipeline, of those that are a device's."""
+    return f"spBv1.0/{group}/{kind}/{level(node)}" + (device and f"/{level(device)}")
+
+
+def sparkplug_states(host: str) -> tuple[str, str]:
+    """Where a host application says whether it is online: in Sparkplug 3.0, and before."""
+    return f"spBv1.0/STATE/{host}", f"STATE/{host}"
+
+
 def published(config: Config) -> list[str]:
     """The topics that an agent of this config publishes."""
+    base, pipes, told = base_of(config.mqtt.prefix, config.device.id), config.pipeline, config.sparkplug
     tails = [STATUS, HEALTH, events("agent"), reply("ping")]
-    tails += [tail for pipe in config.pipeline for tail in (events(pipe.name), state(pipe.name))]
-    tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
+    tails += [tail for pipe in pipes for tail in (events(pipe.name), state(pipe.name))]
+    tails += [counts(pipe.name) for pipe in pipes if tracks(pipe)]
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
-    return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails]
+    names = [f"{base}/{tail}" for tail in tails]
+    if told is not None:
+        names += [sparkplug(told.group, kind, config.device.id) for kind in ("NBIRTH", "NDATA", "NDEATH")]
+        names += [
+            sparkplug(told.group, kind, config.device.id, pipe.name)
+            for kind in ("DBIRTH", "DDATA", "DDEATH")
+            for pipe in pipes
+        ]
+    return names
 
 
 def heard(config: Config) -> list[str]:
     """The filters that an agent of this config subscribes to."""
     base = base_of(config.mqtt.prefix, config.device.id)
     uris = [parse_uri(pipe.source) for pipe in config.pipeline]
-    own = [COMMANDS, *([ACK] if config.mqtt.ack else [])]
-    return [f"{base}/{tail}" for tail in own] + [uri.rest for uri in uris if uri.scheme == "mqtt"]
+    own, told = [COMMANDS, *([ACK] if config.mqtt.ack else [])], config.sparkplug
+    names = [f"{base}/{tail}" for tail in own] + [uri.rest for uri in uris if uri.scheme == "mqtt"]
+    if told is not None:
+        names.append(sparkplug(told.group, "NCMD", config.device.id))
+        names += sparkplug_states(told.primary_host) if told.primary_host else ()
+    return names
 
 
 def retained_with_dots(prefix: str, device: str, pipelines: Iterable[str]) -> list[str]:

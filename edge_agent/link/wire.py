@@ -183,13 +183,13 @@ def _number(topics: str) -> int:
     return 1 + zlib.crc32(topics.encode()) % 268_435_455
 
 
-def make_client(kind: type[Client], client_id: str, v5: bool, path: str | None) -> Client:
-    """A client that has not connected; one with an id keeps its session at the broker. `path`: over WebSockets."""
+def make_client(kind: type[Client], client_id: str, v5: bool, path: str | None, kept: bool = True) -> Client:
+    """A client that has not connected; one with an id has its session `kept` at the broker. `path`: over WebSockets."""
     made = kind(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         protocol=V5 if v5 else V311,
-        clean_session=None if v5 else not client_id,
+        clean_session=None if v5 else not (client_id and kept),
         transport="tcp" if path is None else "websockets",
     )
     if path is not None:
@@ -206,7 +206,7 @@ def open_connection(client: Client, host: str, port: int, keepalive: int, kept: 
         properties.MaximumPacketSize = LARGEST
         if kept:
             properties.SessionExpiryInterval = SESSION_S
-    clean_start = not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY
+    clean_start = not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY  # by 3.1.1 the client was made with it
     client.connect(host, port, keepalive, clean_start=clean_start, properties=properties)
 
 

@@ -1,0 +1,42 @@
+"""What an agent has beside its pipelines and its link: each part is made here where the config asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edge_agent.agent.keep import Keep
+from edge_agent.agent.state import State
+from edge_agent.config import Config
+
+if TYPE_CHECKING:
+    from edge_agent.link.link import Link
+
+
+class Part(Protocol):
+    """Works on threads of its own, from `start` to `close`; none of them may end the agent."""
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+
+    def stop(self, seconds: float) -> None:
+        """Begin to end, which may take that long; returns at once."""
+
+    def close(self) -> None:
+        """Wait for the end, and give back what it holds; also of one that was not started."""
+
+
+def parts_beside(config: Config, link: Link | None, keep: Keep, store: Path, state: State) -> list[Part]:
+    """Those of this config, told of each event that is kept from now on. Raises an EdgeAgentError.
+
+    `store`: the folder in which they may keep something, under names of their own.
+    """
+    parts: list[Part] = []
+    if config.sparkplug is not None and link is not None:
+        from edge_agent.link.sparkplug.node import Node
+
+        folder = store / "sparkplug"
+        node = Node(config.sparkplug, config.mqtt, config.device.id, folder, state.seen, link.budget)
+        keep.listeners.append(node.keep)
+        parts.append(node)
+    return parts
