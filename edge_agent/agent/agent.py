@@ -7,7 +7,6 @@ another config; the outbox's committer; the link's; and this one.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -25,11 +24,12 @@ from edge_agent.agent.lines import Lines
 from edge_agent.agent.requests import Requests
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.state import State
+from edge_agent.agent.store import checked_store
 from edge_agent.agent.swap import LOOK_S, Swap
 from edge_agent.agent.watchdog import Watchdog
-from edge_agent.config import Config, Limits, store_path
+from edge_agent.config import Config, Limits
 from edge_agent.device.health import give_back
-from edge_agent.errors import ConfigError, EdgeAgentError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.events import rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
@@ -294,14 +294,3 @@ class Agent:
 def _beside_pipelines(config: Config) -> Config:
     """What is the same for all pipelines, and is not changed under them."""
     return msgspec.structs.replace(config, pipeline=[], limits=Limits())
-
-
-def checked_store(config: Config) -> Path:
-    """`store_path`, where a folder stands or can be made. ConfigError where none can: a file is in the way."""
-    store = store_path(config)
-    existing = next(place for place in (store, *store.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise ConfigError(f"store.path: {store}: {existing} is no folder, so no store can stand there; name another")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"store.path: {store}: this user may not write to {existing}; name another, or change it")
-    return store

@@ -184,10 +184,10 @@ def _takes_writes(store: Path) -> tuple[bool, str]:
 
 def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent import config
-    from edge_agent.agent.agent import checked_store
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
     from edge_agent.agent.requests import check as check_understand
+    from edge_agent.agent.store import checked_store
     from edge_agent.cli.page import about
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models

@@ -82,21 +82,20 @@ def sparkplug_states(host: str) -> tuple[str, str]:
 
 def published(config: Config) -> list[str]:
     """The topics that an agent of this config publishes."""
-    base, pipes, told = base_of(config.mqtt.prefix, config.device.id), config.pipeline, config.sparkplug
     tails = [STATUS, HEALTH, events("agent"), reply("ping")]
-    tails += [tail for pipe in pipes for tail in (events(pipe.name), state(pipe.name))]
-    tails += [counts(pipe.name) for pipe in pipes if tracks(pipe)]
+    tails += [tail for pipe in config.pipeline for tail in (events(pipe.name), state(pipe.name))]
+    tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
-    names = [f"{base}/{tail}" for tail in tails]
-    if told is not None:
-        names += [sparkplug(told.group, kind, config.device.id) for kind in ("NBIRTH", "NDATA", "NDEATH")]
-        names += [
-            sparkplug(told.group, kind, config.device.id, pipe.name)
-            for kind in ("DBIRTH", "DDATA", "DDEATH")
-            for pipe in pipes
-        ]
-    return names
+    return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails] + _sparkplug_published(config)
+
+
+def _sparkplug_published(config: Config) -> list[str]:
+    if config.sparkplug is None:
+        return []
+    group, node, pipes = config.sparkplug.group, config.device.id, [pipe.name for pipe in config.pipeline]
+    names = [sparkplug(group, kind, node) for kind in ("NBIRTH", "NDATA", "NDEATH")]
+    return names + [sparkplug(group, kind, node, pipe) for kind in ("DBIRTH", "DDATA", "DDEATH") for pipe in pipes]
 
 
 def heard(config: Config) -> list[str]:
