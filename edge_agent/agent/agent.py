@@ -21,6 +21,7 @@ from edge_agent.agent.beside import parts_beside
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
+from edge_agent.agent.record import Recorder
 from edge_agent.agent.requests import Requests
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.state import State
@@ -97,7 +98,10 @@ class Agent:
         self.link = self._make_link(store) if config.mqtt.url else None
         self.rules = Rules(config, store, self.link)
         self.keep.alerts = self.rules.alerts
-        self.work = Lines(config, self._models, self.keep, self.link, self._hide)
+        self.record = Recorder(config, self.keep, self.link)
+        self.pictures = self.record.pictures
+        """snapshots and clips on disk; None where none are asked for"""
+        self.work = Lines(config, self._models, self.keep, self.link, self._hide, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
         self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
@@ -192,12 +196,14 @@ class Agent:
         if changed := self._changed.is_set():
             self._changed.clear()
         self.state.say_due(changed)
+        self.record.say_due()
 
     def _clear_others(self) -> None:
         """Have the broker forget what it retains under the names that topics had with dots."""
         if self.link is not None:
             names = [line.config.name for line in self.lines]
-            self.link.clear_others(topics.retained_with_dots(self.config.mqtt.prefix, self.device, names))
+            dotted = topics.retained_with_dots(self.config.mqtt.prefix, self.device, names)
+            self.link.clear_others(dotted, self.record.tails())
 
     def _dead(self) -> str:
         """Which thread has died, of a bug; empty while both live."""

@@ -16,11 +16,18 @@ Listener: TypeAlias = Callable[[Event], None]
 its own."""
 
 
+Filler: TypeAlias = Callable[[Event, str], Event]
+"""Is given an event that is about to be kept, and its class, on the thread that keeps it; gives it back, perhaps with
+the names of its pictures."""
+
+
 class Keep:
     """The way of events into the outbox and past the listeners. May be called from any thread."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
+        self.fillers: list[Filler] = []
+        """in their order; filled before the pipelines start"""
         self.listeners: list[Listener] = []
         """in the order in which they are told; filled before the pipelines start"""
         self.alerts: Callable[[str], bool] = lambda pipeline: True
@@ -34,6 +41,11 @@ class Keep:
         """
         if kind == "alert" and not isinstance(event, RuleEvent) and not self.alerts(event.pipeline):
             kind = "telemetry"
+        for fill in tuple(self.fillers):
+            try:
+                event = fill(event, kind)
+            except Exception:
+                log.exception("%s: a filler failed on an event, which is kept without", event.pipeline)
         kept = self.outbox.put(event, kind, mark)
         for listener in tuple(self.listeners):
             try:

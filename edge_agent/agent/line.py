@@ -14,7 +14,7 @@ import msgspec
 from edge_agent import paths
 from edge_agent.agent.stop import Stop
 from edge_agent.agent.threshold import Threshold
-from edge_agent.agent.zones import mask_of, zones_of
+from edge_agent.agent.zones import check_blur, mask_of, zones_of
 from edge_agent.config import Pipeline, Zone
 from edge_agent.errors import ConfigError, within
 from edge_agent.manifest import Served
@@ -25,7 +25,7 @@ from edge_agent.types import Audio, Embedding, Frame, Sample, StreamState, Task,
 from edge_agent.uri import parse_task, parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
-from edge_agent.walk.pipeline import Stats, Watcher
+from edge_agent.walk.pipeline import Show, Stats, Watcher
 
 if TYPE_CHECKING:
     from edge_agent.serving.models import Models
@@ -72,6 +72,8 @@ class Line:
     """by the name of its task: what may be changed by command while it works"""
     paused_at: float = 0.0
     """seconds since 1970 at which it was paused, while it is"""
+    show: Show = lambda frame, found: frame.image
+    """gives its pictures as they may be kept, shown and sent"""
     ended: bool = False
     stop: Stop = field(default_factory=Stop)
     leave: Callable[[], object] = lambda: None
@@ -124,6 +126,7 @@ def make_line(
         teams, uses = make_teams(pipe, opened.yields, lambda name: models.serve(name, pace))
         _check_says(pipe, opened.yields, teams[0])
         zones = zones_of(zones, pipe, opened.yields, teams[0])
+        check_blur(pipe, opened.yields, teams[0])
     # of pictures the newest counts; of sound every moment does, and its source says what it could not keep
     newest = opened.live and opened.yields is not Audio
     room = 1 if newest else opened.yields.room

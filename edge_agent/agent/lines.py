@@ -16,6 +16,7 @@ from edge_agent.agent.capture import capture
 from edge_agent.agent.controls import Controls
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line, make_line, opened_source
+from edge_agent.agent.record import Recorder
 from edge_agent.agent.zones import follow_of
 from edge_agent.config import Config, Pipeline
 from edge_agent.errors import EdgeAgentError
@@ -40,7 +41,9 @@ STOP_S, FINISH_S = 2.5, 30.0
 class Lines:
     """The pipelines of one agent. `stop` and `turn_to` are for one thread at a time."""
 
-    def __init__(self, config: Config, models: Models, keep: Keep, link: Link | None, hide: Hider | None) -> None:
+    def __init__(
+        self, config: Config, models: Models, keep: Keep, link: Link | None, hide: Hider | None, record: Recorder
+    ) -> None:
         """Make them ready; nothing is read and no thread starts. Raises an EdgeAgentError that names the pipeline."""
         self.models, self.keep, self.outbox, self.link, self._hide = models, keep, keep.outbox, link, hide
         self.changed: Callable[[], object] = lambda: None
@@ -49,7 +52,7 @@ class Lines:
         """what one of them failed on, for good"""
         self._turning = threading.Lock()
         self._closed = False
-        self._zones = config.zone
+        self._zones, self._record = config.zone, record
         self._labels = {pipe.name: _labels(pipe) for pipe in config.pipeline}
         self.all: list[Line] = []
         """this very list, always"""
@@ -59,6 +62,7 @@ class Lines:
             line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self._zones)
             line.leave, line.follow = leave, follow_of(pipe, line.zones, self.outbox.path)
             self.controls.begin(line)
+            record.attach(line)
             self.all.append(line)
         self.controls.forget_others()
 
@@ -174,8 +178,10 @@ class Lines:
             line.opened = opened_source(line.config, subscribe, self.outbox.marks.get(name))
             line.follow = follow_of(line.config, line.zones, self.outbox.path)
             self.controls.begin(line)
+            self._record.attach(line)
         for line in old:
             line.leave()
+            self._record.forget(line.config.name, line.config.name not in fresh)
         self._labels = labels
         self.all[:] = [same.get(pipe.name) or fresh[pipe.name] for pipe in pipes]
         self.controls.forget_others()

@@ -1,7 +1,8 @@
-"""The zones of a pipeline: checked against what it sees and names, and put to work."""
+"""The zones of a pipeline, and what is hidden in its pictures: checked against what it sees, and put to work."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,27 +15,34 @@ from edge_agent.types import Frame, Task
 if TYPE_CHECKING:
     from edge_agent.walk.follow import Follow
 
+log = logging.getLogger("edge_agent")
+
 
 def zones_of(zones: Sequence[Zone], pipe: Pipeline, yields: type, tasks: Sequence[Task]) -> list[Zone]:
     """Those of a pipeline. ConfigError for a label that no model of it gives, or where there is no picture."""
     mine = [zone for zone in zones if zone.pipeline == pipe.name]
-    given = sorted({name for task in tasks for name in getattr(task, "gives_names", ())})
+    given = _given(tasks)
     for zone in mine:
         if yields is not Frame:
             raise ConfigError(f"zone {zone.name}: {pipe.name} has no pictures; give it the pipeline of a camera")
         if given:
-            _check_labels(zone, given)
+            _check_labels(f"zone {zone.name}: labels", zone.labels, given)
     return mine
 
 
-def _check_labels(zone: Zone, given: Sequence[str]) -> None:
+def _given(tasks: Sequence[Task]) -> list[str]:
+    """The labels that its models give; none where nobody knows."""
+    return sorted({name for task in tasks for name in getattr(task, "gives_names", ())})
+
+
+def _check_labels(what: str, labels: Sequence[str], given: Sequence[str]) -> None:
     """ConfigError for a label that is not among those `given` by the models."""
     known = {name.casefold() for name in given}
-    for label in zone.labels:
+    for label in labels:
         if label.casefold() not in known:
             from edge_agent.tasks.detect.detect import nearest_class
 
-            raise ConfigError(f'zone {zone.name}: labels: "{label}" is not found here{nearest_class(label, given)}')
+            raise ConfigError(f'{what}: "{label}" is not found here{nearest_class(label, given)}')
 
 
 def mask_of(zones: Sequence[Zone]) -> Callable[[Frame], Frame] | None:
@@ -54,3 +62,14 @@ def follow_of(pipe: Pipeline, zones: Sequence[Zone], store: Path) -> Follow | No
     from edge_agent.walk.follow import Follow
 
     return Follow(pipe.name, zones, store / f"objects-{level(pipe.name)}.json")
+
+
+def check_blur(pipe: Pipeline, yields: type, tasks: Sequence[Task]) -> None:
+    """ConfigError for a label that is to be hidden and is never found; said where nothing finds anything."""
+    if yields is not Frame or not pipe.blur:
+        return
+    if not any(task.partition(":")[0] == "detect" for task in pipe.tasks):
+        log.warning("%s: blur: nothing here finds %s: its pictures are not kept or shown", pipe.name, pipe.blur[0])
+        return
+    if given := _given(tasks):
+        _check_labels("blur", pipe.blur, given)

@@ -129,7 +129,11 @@ def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
         else:
             show_message(topic.removeprefix(f"{prefix}/").partition("/")[2], body)
     except (*UNREADABLE, KeyError, TypeError, AttributeError):
-        if as_json:
+        if payload.startswith(b"\xff\xd8"):
+            tail = topic.removeprefix(f"{prefix}/").partition("/")[2]
+            what = {"topic": topic, "jpeg_bytes": len(payload)}
+            print_json(what) if as_json else _line(f"{time.strftime('%H:%M:%S')} {tail}: {len(payload)} bytes of JPEG")
+        elif as_json:
             print_json({"topic": topic, "payload": payload.decode("utf-8", "replace")})
         else:
             note(f"{topic}: {len(payload)} bytes that are no message of ours")

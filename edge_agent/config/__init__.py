@@ -9,7 +9,20 @@ from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Condition, Profile, Rule
-from edge_agent.config.sections import RESERVED, Config, Device, Limits, Mqtt, Pipeline, Privacy, Store, level, tracks
+from edge_agent.config.samples import Samples
+from edge_agent.config.sections import (
+    RESERVED,
+    Config,
+    Device,
+    Limits,
+    Mqtt,
+    Pipeline,
+    Privacy,
+    Store,
+    level,
+    sees,
+    tracks,
+)
 from edge_agent.config.sparkplug import Sparkplug
 from edge_agent.config.zones import Zone
 
@@ -26,6 +39,7 @@ __all__ = [
     "Privacy",
     "Profile",
     "Rule",
+    "Samples",
     "Sparkplug",
     "Store",
     "Zone",
@@ -38,6 +52,7 @@ __all__ = [
     "parse",
     "parse_broker",
     "secret",
+    "sees",
     "store_path",
     "tracks",
     "warnings",

@@ -14,6 +14,7 @@ from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
 from edge_agent.config.page import checked_page
 from edge_agent.config.rule_names import checked_rules
+from edge_agent.config.samples import checked_samples
 from edge_agent.config.sections import (
     CLASSES,
     EVENT_KINDS,
@@ -51,6 +52,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     _check_patterns(config.privacy)
     _check_captured(config)
     check_archive(config.archive, [pipe.name for pipe in config.pipeline])
+    checked_samples(config.samples, table.get("samples", {}))
     understand = _understand(config.understand, base)
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
@@ -58,7 +60,10 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     checked_sparkplug(config.sparkplug, mqtt.url)
     pipes = [
         msgspec.structs.replace(
-            pipe, source=_based(pipe.source, base), tasks=[_task_based(task, base) for task in pipe.tasks]
+            pipe,
+            source=_based(pipe.source, base),
+            tasks=[_task_based(task, base) for task in pipe.tasks],
+            blur=config.privacy.blur if pipe.blur is None else pipe.blur,
         )
         for pipe in config.pipeline
     ]

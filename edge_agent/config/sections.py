@@ -9,6 +9,7 @@ import msgspec
 from edge_agent.config.archive import Archived
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Profile, Rule
+from edge_agent.config.samples import Samples
 from edge_agent.config.sparkplug import Sparkplug
 from edge_agent.config.zones import Zone
 from edge_agent.events import AnyEvent, GapEvent, RuleEvent, kind_of
@@ -93,12 +94,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[privacy]``: what is taken out of captured text before anything else is done with it."""
+    """``[privacy]``: what is taken out of captured text before anything is done with it, and of pictures before they
+    are kept, shown or sent.
+    """
 
     redact: list[Literal["email", "phone", "card", "iban", "plate"]] = []
     """each becomes its name in brackets, as in "call [phone]"; see docs/privacy.md"""
     patterns: dict[str, str] = {}
     """name -> regular expression, in Python's words; what it finds becomes its name in brackets"""
+    blur: list[Text] = []
+    """labels of things that become coarse blocks in each picture that is kept, shown or sent; see docs/snapshots.md"""
 
 
 class Understand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,6 +145,8 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """a camera of the network (http, https, rtsp, rtsps) is read and decoded in a process of its own, locked in"""
     text: bool = True
     """false: what was captured in words stays on the device; events hold labels, places and scores only"""
+    blur: list[Text] | None = None
+    """as `privacy.blur`, of this pipeline alone; when absent, that holds"""
     cls: str | dict[str, str] = msgspec.field(default="alert", name="class")
     """alert: on disk before it counts; telemetry: on disk within a second. By kind of event: {text = "telemetry"},
     and what is not named is an alert"""
@@ -152,6 +159,11 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def tracks(pipe: Pipeline) -> bool:
     """Whether it follows objects: whether that is the last that it does."""
     return bool(pipe.tasks) and pipe.tasks[-1].partition(":")[0] == "track"
+
+
+def sees(pipe: Pipeline) -> bool:
+    """Whether it finds things in pictures, so that there may be pictures of them."""
+    return any(task.partition(":")[0] in ("detect", "anomaly") for task in pipe.tasks)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,6 +179,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: Page | None = None
     sparkplug: Sparkplug | None = None
     pipeline: list[Pipeline] = []
+    samples: Samples = Samples()
     zone: list[Zone] = []
     rule: list[Rule] = []
     profile: list[Profile] = []

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from edge_agent.events.envelope import KNOWN_TIME, UNREADABLE, Box, Event, is_captured, rfc3339
+from edge_agent.events.envelope import KNOWN_TIME, UNREADABLE, Box, Event, Pictured, is_captured, rfc3339
 from edge_agent.events.objects import CrossingEvent, ObjectEvent
 from edge_agent.events.rules import RuleEvent
 from edge_agent.events.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "FillEvent",
     "ObjectEvent",
+    "Pictured",
     "RuleEvent",
     "SimilarEvent",
     "SummaryEvent",
@@ -48,7 +49,7 @@ class Detection(msgspec.Struct, frozen=True):
     ] = msgspec.UNSET
 
 
-class DetectionsEvent(Event, frozen=True, kw_only=True, tag="detections"):
+class DetectionsEvent(Pictured, frozen=True, kw_only=True, tag="detections"):
     """What a detector saw in one frame."""
 
     width: Annotated[int, msgspec.Meta(description="of the frame, pixels")]
@@ -132,7 +133,7 @@ class SpansEvent(Event, frozen=True, kw_only=True, tag="spans"):
         return f'{named}   "{body["text"][:60]}"'
 
 
-class AnomalyEvent(Event, frozen=True, kw_only=True, tag="anomaly"):
+class AnomalyEvent(Pictured, frozen=True, kw_only=True, tag="anomaly"):
     """How badly an autoencoder rebuilt one sample."""
 
     name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""

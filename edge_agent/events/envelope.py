@@ -66,3 +66,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     def words(body: Mapping[str, Any]) -> str:
         """One line for people on an event as its JSON says it; KeyError or TypeError for another one's."""
         return ""
+
+
+class Pictured(Event, frozen=True, kw_only=True):
+    """An event of something in view, of which the device may keep a picture."""
+
+    snapshot: Annotated[str, msgspec.Meta(description="a JPEG that the device keeps for a while; empty for none")] = ""
+    clip: Annotated[str, msgspec.Meta(description="a film, likewise; it is there once its last second is over")] = ""

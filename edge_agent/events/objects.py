@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from edge_agent.events.envelope import Box, Event
+from edge_agent.events.envelope import Box, Pictured
 from edge_agent.types import Detections, Frame, Ints, Noticed
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class Tracked(Detections, frozen=True, kw_only=True):
     """(n,) whether it stands where it is"""
     alive: Ints
     """(m,) all objects that are remembered, also those that are not seen now; others will not come back"""
+    near: Detections | None = None
+    """all boxes of the frame, faint ones and those of no object among them, and where objects that are not seen are
+    believed to be"""
     ids: tuple[str, ...] = ()
     """(n,) what each is called in events, once that is settled"""
 
@@ -66,6 +69,8 @@ class Life(Noticed, frozen=True, kw_only=True):
     stationary: bool = False
     why: str = ""
     """of an end that is no going away"""
+    snapshot: str = ""
+    """the name of its best picture so far"""
 
 
 class Crossing(Noticed, frozen=True, kw_only=True):
@@ -79,12 +84,13 @@ class Crossing(Noticed, frozen=True, kw_only=True):
     score: float
     box: tuple[float, float, float, float]
     size: tuple[int, int]
+    snapshot: str = ""
 
 
 _LIST: Any = msgspec.field(default_factory=list)
 
 
-class ObjectEvent(Event, frozen=True, kw_only=True, tag="object"):
+class ObjectEvent(Pictured, frozen=True, kw_only=True, tag="object"):
     """A thing in view: that it is there, what has changed, or that it is gone."""
 
     phase: Literal["new", "update", "end"]
@@ -120,7 +126,7 @@ class ObjectEvent(Event, frozen=True, kw_only=True, tag="object"):
         return f"{body['label']} {body['object']} {', '.join(notes)}{f'   ({dwell})' if dwell else ''}"
 
 
-class CrossingEvent(Event, frozen=True, kw_only=True, tag="crossing"):
+class CrossingEvent(Pictured, frozen=True, kw_only=True, tag="crossing"):
     """A thing in view went over a line."""
 
     line: str

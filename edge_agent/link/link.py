@@ -121,12 +121,13 @@ class Link:
         """There is something to do."""
         self._wake()
 
-    def clear_others(self, more: Iterable[str] = ()) -> None:
+    def clear_others(self, more: Iterable[str] = (), but: Iterable[str] = ()) -> None:
         """All is said that this device says: what it retained in earlier runs and nobody serves now is cleared.
 
-        `more`: topics that may be retained too, where no earlier run of ours noted what it retained.
+        `more`: topics that may be retained too, where no earlier run of ours noted what it retained; `but`: tails of
+        what will be said later.
         """
-        self.retained.clear_others(more)
+        self.retained.clear_others(more, but)
         self.wake()
 
     def say(self, tail: str, payload: bytes) -> None:

@@ -73,18 +73,21 @@ class Retained:
         """Nobody serves it any more: it is cleared."""
         with self._lock:
             self._to_say.pop(tail, None)
-            if self._said.pop(tail, None) is not None:
-                self._ghosts.append(topics.whole(self.base, tail))
+            topic = topics.whole(self.base, tail)
+            if self._said.pop(tail, None) is not None or topic in self._kept.names:
+                self._ghosts.append(topic)
 
     def tell(self, tail: str, payload: bytes) -> None:
         """Send `payload` once."""
         with self._lock:
             self._to_tell.append((tail, payload))
 
-    def clear_others(self, more: Iterable[str]) -> None:
-        """Clear what earlier runs retained and this one did not say; `more`: where none of them noted what it did."""
+    def clear_others(self, more: Iterable[str], but: Iterable[str] = ()) -> None:
+        """Clear what earlier runs retained and this one did not say; `more`: where none of them noted what it did;
+        `but`: tails that this run will say, and whose last words hold until then.
+        """
         with self._lock:
-            served = {topics.whole(self.base, tail) for tail in (*self._said, topics.STATUS)}
+            served = {topics.whole(self.base, tail) for tail in (*self._said, *but, topics.STATUS)}
             self._ghosts = sorted((set(self._kept.names) if self._kept.known else set(more)) - served)
 
     def begin(self, kept: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_agent.config import Config, level, tracks
+from edge_agent.config import Config, level, sees, tracks
 from edge_agent.uri import parse_uri
 
 STATUS, HEALTH = "status", "health"
@@ -50,6 +50,11 @@ def counts(pipeline: str) -> str:
     return f"{level(pipeline)}/counts"
 
 
+def snapshot(pipeline: str) -> str:
+    """The tail of the newest picture of what a pipeline saw."""
+    return f"{level(pipeline)}/snapshot"
+
+
 def reply(verb: str) -> str:
     """The tail of the answers to a command."""
     return f"reply/{verb}"
@@ -87,6 +92,7 @@ def published(config: Config) -> list[str]:
     tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
+    tails += [snapshot(pipe.name) for pipe in config.pipeline if config.samples.snapshots and sees(pipe)]
     return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails] + _sparkplug_published(config)
 
 

@@ -1,20 +1,17 @@
 """Every Event waits on disk until the broker acknowledges it.
 
-The way of an event: `put` gives it the next number and queues it; the committer thread writes it to a segment of
-its class (and, for an alert, has the disk confirm it before `put` returns); `take` hands it to the link in order,
-alerts first; `done` strikes it off; a segment whose records are all struck off is deleted.
+The way of an event: `put` numbers and queues it; the committer thread writes it to a segment of its class (an alert is
+confirmed by the disk before `put` returns); `take` hands it to the link in order, alerts first; `done` strikes it off.
 
 What holds through a kill, a power cut and a damaged file:
 
 - A number is given out once. Numbers are reserved on disk 8,192 ahead; after a power cut the next one lies beyond
   the reservation and a gap event declares those in between, because some of them may have been sent.
-- A killed process loses at most what the committer had not yet written, and none of that was ever sent.
+- A killed process loses what the committer had not yet written, and none of that was ever sent.
 - A power cut costs an alert never, telemetry at most what was written in the last second (journal.SYNC_EVERY).
 - What cannot be read is passed over and declared; nothing is deleted because of damage.
-
-When the disk refuses (full, read-only, broken) events wait in RAM, are still sent from there, and go to disk as
-soon as it takes them again. What no longer fits (quota, RAM) goes oldest first, telemetry before alerts, and a gap
-event says how many and why. The decision for this form over SQLite: docs/outbox.md.
+When the disk refuses (full, read-only, broken) events wait in RAM, are sent from there, and go to disk once it takes
+them again. What no longer fits goes oldest first, telemetry before alerts, declared by a gap event. See docs/outbox.md.
 """
 
 from __future__ import annotations
@@ -68,6 +65,8 @@ class Outbox:
         """called, from any thread, when there is something to take"""
         self.on_noted: Callable[[], None] = lambda: None
         """called, from the committer, when some were noted"""
+        self.on_done: Callable[[int], None] = lambda seq: None
+        """called, from the link, with the number of each that is done"""
         self.gaps: deque[Lost] = deque(maxlen=50)
         """what was declared lost since the start; the last of it"""
         self._journal = Journal(path, max_bytes, expire_hours, max_events)
@@ -189,6 +188,7 @@ class Outbox:
                     continue
                 self._waiting.taken.discard(record)
                 self.counts.done += 1
+                self.on_done(record.seq)
                 if record.segment is not None:
                     self._waiting.done.append(record)
                 elif not self._waiting.holds_before(record):

@@ -123,13 +123,14 @@ def _life(head: Head, sample: Frame, what: Life) -> Event:
     fields = {key: getattr(what, key) for key in ("phase", "object", "label", "class_id", "stationary", "why")}
     fields |= {key: list(getattr(what, key)) for key in ("zones", "entered", "left", "loiters")}
     fields |= {"since": rfc3339(what.since), "seconds": round(what.seconds, 2)}
+    fields["snapshot"] = what.snapshot
     fields["path"] = [(round(x, 1), round(y, 1)) for x, y in what.path]
     fields["dwell"] = {zone: round(seconds, 2) for zone, seconds in what.dwell.items()}
     return ObjectEvent(**head, **_size(what), **fields)
 
 
 def _crossing(head: Head, sample: Frame, what: Crossing) -> Event:
-    named = {key: getattr(what, key) for key in ("line", "direction", "object", "label")}
+    named = {key: getattr(what, key) for key in ("line", "direction", "object", "label", "snapshot")}
     return CrossingEvent(**head, **_size(what), **named)
 
 

@@ -10,7 +10,8 @@ import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class Follow:
         self.areas = [Area(zone) for zone in zones if not zone.mask]
         self.run = secrets.token_hex(4)
         """what the ids of this run begin with: those of earlier ones are all over but for what stands"""
+        self.picture: Callable[[int], str] = lambda number: ""
+        """tracker's number of an object -> the name of its best picture so far; set before the first frame"""
         self._things: dict[int, Thing] = {}
         memory = objects_file.read(file)
         left, self._size = memory.objects, memory.size
@@ -124,6 +127,7 @@ class Follow:
                 self._made += 1
                 thing, phase = Thing(f"{self.run}-{self._made}", label, key, frame.at, clock, clock), "new"
             self._things[number] = thing
+            thing.picture = partial(self.picture, number)
         thing.label, thing.class_id, thing.box, thing.seen = label, key, box, clock
         thing.score, thing.still = float(what.score[at]), bool(what.still[at])
         return thing, phase

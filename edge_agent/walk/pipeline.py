@@ -18,7 +18,7 @@ from typing import TypeAlias
 import msgspec
 
 from edge_agent.errors import InputError, LateError, ModelError
-from edge_agent.types import Finding, Sample, Sink, Task
+from edge_agent.types import Finding, Frame, Pixels, Sample, Sink, Task
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.fair import Client
 from edge_agent.walk.lane import ANYBODY, work_for
@@ -32,6 +32,9 @@ Answer: TypeAlias = "list[SampleOrFinding] | InputError | ModelError | LateError
 Watcher: TypeAlias = Callable[[Sample, "Sequence[SampleOrFinding]"], None]
 """Is shown a sample and all that was found in it, before it is settled what is reported. On the pipeline's thread, in
 the order of the samples: it returns at once and never raises."""
+Show: TypeAlias = Callable[[Frame, "Sequence[SampleOrFinding]"], "Pixels | None"]
+"""A frame and what was found in it -> its picture as it may be kept, shown and sent, not to be changed; None: not at
+all. Asked for the frame that watchers are shown, or were shown last."""
 KEEP = 1000
 """samples that the times of each stage are remembered for"""
 

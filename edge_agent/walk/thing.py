@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +40,8 @@ class Thing:
     loiters: set[str] = field(default_factory=set)
     sides: dict[str, tuple[int, Point]] = field(default_factory=dict)
     """line -> on which side it was last, and where"""
+    picture: Callable[[], str] = str
+    """gives the name of its best picture so far, which is then on disk; "" where there is none"""
     told: tuple[object, ...] = ()
     """what was said of it last, in which zones it was then, when and where"""
     told_zones: frozenset[str] = frozenset()
@@ -120,6 +122,7 @@ class Thing:
             dwell=self._dwells(),
             stationary=self.still,
             why=why,
+            snapshot=self.picture(),
         )
         self.told, self.told_zones, self.told_at = self._says(), zones, self.seen
         self.told_foot = self.path.points[-1] if self.path.points else (0.0, 0.0)
@@ -135,6 +138,7 @@ class Thing:
             score=self.score,
             box=self.box,
             size=size,
+            snapshot=self.picture(),
         )
 
     def kept(self, size: Size, is_open: bool) -> Kept:

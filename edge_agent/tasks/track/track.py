@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_agent.errors import ConfigError, ModelError
 from edge_agent.events.objects import Tracked, clock_of
-from edge_agent.tasks.track.tracker import Rules, Tracker
+from edge_agent.tasks.track.tracker import Rules, Seen, Tracker
 from edge_agent.types import Detections, Finding, Frame, Task
 from edge_agent.uri import Uri, number, whole
 
@@ -47,8 +47,19 @@ class Track(msgspec.Struct):
             object=seen.id[order].astype(np.int32),
             still=seen.still[order],
             alive=seen.alive.astype(np.int32),
+            near=_near(what, seen),
         )
         yield msgspec.structs.replace(item, what=found)
+
+
+def _near(what: Detections, seen: Seen) -> Detections:
+    """All boxes that there are, those of objects that are not seen behind the others."""
+    if not len(seen.lost):
+        return what
+    xyxy = np.concatenate([what.xyxy, seen.lost.astype(np.float32)])
+    score = np.concatenate([what.score, np.zeros(len(seen.lost), np.float32)])
+    label = np.concatenate([what.label, seen.lost_label.astype(np.int32)])
+    return Detections(xyxy, score, label, what.names, what.sure)
 
 
 def track(uri: Uri, model: None, home: Path) -> Task:

@@ -100,6 +100,9 @@ class Seen(NamedTuple):
     """(n,) whether it stands"""
     alive: Numbers
     """(m,) all objects that are believed, among them those that are not seen now"""
+    lost: Array
+    """(k, 4) where those are that are not seen: left, top, right, bottom"""
+    lost_label: Numbers
 
 
 class Tracker:
@@ -133,6 +136,7 @@ class Tracker:
         rows[(rows[:, HITS] >= self.rules.hits) & (rows[:, SCORE] >= max(self.rules.new, sure)), BELIEVED] = 1
         believed = rows[:, BELIEVED] > 0
         mine = believed[owner[0]]
+        unseen = rows[believed & (rows[:, SEEN] < clock)]
         boxes, whose = owner[1][mine], rows[owner[0][mine]]
         return Seen(
             boxes,
@@ -140,6 +144,8 @@ class Tracker:
             whose[:, LABEL].astype(np.int64),
             clock - whose[:, MOVED] >= STILL_S,
             rows[believed, ID].astype(np.int64),
+            np.concatenate([unseen[:, :2] - unseen[:, 2:4] / 2, unseen[:, :2] + unseen[:, 2:4] / 2], 1),
+            unseen[:, LABEL].astype(np.int64),
         )
 
     def _forget(self, clock: float, looked: bool) -> None:

@@ -1,0 +1,61 @@
+"""``[samples]``: what is kept of pictures, for people and for the workshop. All of it is off unless asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edge_agent.config.times import Duration, seconds
+from edge_agent.errors import ConfigError
+
+LONGEST_S = 120.0
+"""seconds of a clip before what it is made for, and behind it"""
+
+
+class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[samples]``: pictures of whoever is in view, on this device; snapshots also go to the broker."""
+
+    snapshots: bool = False
+    """true: the best picture of each object is kept in the store's folder, named in its events, and the newest of a
+    pipeline is sent"""
+    whole: bool = False
+    """true: a snapshot is the whole frame with the box drawn in; false: what is in the box, with a margin"""
+    retain: bool = True
+    """false: the broker does not keep the newest snapshot of a pipeline"""
+    clips: bool = False
+    """true: a film of the seconds around each alert is kept, and named in its events"""
+    before: Duration = "5s"
+    """how much a clip shows of what was before the alert"""
+    after: Duration = "10s"
+    """and after it"""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1_000_000, le=10**15)] = 200_000_000
+    """bytes of snapshots and clips on disk; the oldest go first, those that unsent events name last"""
+    days: Annotated[float, msgspec.Meta(gt=0, le=3650)] = 14.0
+    """age at which snapshots, clips and collected pictures are deleted; what unsent events name, at twice that age"""
+    collect: list[Literal["uncertain", "rare"]] = []
+    """which frames are kept under HOME/samples/collected for a person to look through: those in which the detector was
+    not sure, those of labels that are seldom seen"""
+    collect_every: Duration = "10min"
+    """time at least between two that are collected of a pipeline"""
+    collect_most: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
+    """pictures; the oldest go first"""
+
+    @property
+    def pictures(self) -> bool:
+        """Whether events name any."""
+        return self.snapshots or self.clips
+
+
+def checked_samples(samples: Samples, written: dict[str, Any]) -> Samples:
+    """The section as it is; `written`: the keys that stand there. ConfigError for one that does nothing."""
+    needs = {"whole": "snapshots", "retain": "snapshots", "before": "clips", "after": "clips"}
+    needs |= {"collect_every": "collect", "collect_most": "collect"}
+    for key, of in needs.items():
+        if key in written and not getattr(samples, of):
+            mend = 'collect = ["uncertain"]' if of == "collect" else f"{of} = true"
+            raise ConfigError(f"samples.{key}: does nothing without {of}; write {mend}, or delete it")
+    for key in ("before", "after"):
+        if seconds(getattr(samples, key)) > LONGEST_S:
+            raise ConfigError(f"samples.{key}: a clip is for an alert; write {LONGEST_S:.0f}s or less")
+    return samples

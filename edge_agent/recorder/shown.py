@@ -1,0 +1,72 @@
+"""A frame as it may be kept, shown and sent: what nobody is to recognise in it is coarse blocks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_agent.events.objects import Tracked, clock_of
+from edge_agent.pictures.blur import pixelated
+from edge_agent.types import Detections, Finding, Floats, Frame, Pixels, Sample
+from edge_agent.walk.event import SampleOrFinding
+
+HOLD_S = 1.0
+"""seconds for which a place stays hidden after something was found there: detectors miss a frame now and then"""
+MOST_FRAMES = 60
+"""of them that are remembered"""
+
+
+class Shown:
+    """Of one pipeline. It is to `watch` each frame, in order, before any of them is asked for."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        """`labels`: of the things that are hidden; none: pictures are shown as they are."""
+        self.labels = frozenset(label.casefold() for label in labels)
+        self._recent: deque[tuple[float, Floats]] = deque(maxlen=MOST_FRAMES)
+
+    def watch(self, sample: Sample, found: Sequence[SampleOrFinding]) -> None:
+        """Remember where something was found."""
+        if not self.labels or not isinstance(sample, Frame):
+            return
+        boxes, clock = self._hidden(sample, found), clock_of(sample)
+        while self._recent and not 0 <= clock - self._recent[0][0] <= HOLD_S:
+            self._recent.popleft()
+        if boxes is not None and len(boxes):
+            self._recent.append((clock, boxes))
+
+    def __call__(self, frame: Frame, found: Sequence[SampleOrFinding]) -> Pixels | None:
+        """The picture of a frame that is being watched or was watched last; None where nobody looked for what is to be
+        hidden, so that it may not be shown. The frame's own picture where nothing is hidden: it is not to be changed.
+
+        What is hidden: boxes that were found in this frame, faint ones too, those of the last HOLD_S seconds, and where
+        tracked objects are believed to be. What the detector never found is not hidden.
+        """
+        if not self.labels:
+            return frame.image
+        boxes = self._hidden(frame, found)
+        if boxes is None:
+            return None
+        clock = clock_of(frame)
+        recent = [those for then, those in tuple(self._recent) if 0 <= clock - then <= HOLD_S]
+        return pixelated(frame.image, np.concatenate([boxes, *recent]))
+
+    def _hidden(self, frame: Frame, found: Sequence[SampleOrFinding]) -> Floats | None:
+        """The boxes (n, 4) of what is to be hidden in it; None where nobody looked."""
+        whats = [item.what for item in found if isinstance(item, Finding) and _is_of(item, frame)]
+        seen = [what for what in whats if isinstance(what, Detections)]
+        if not seen:
+            return None
+        return np.concatenate([self._boxes(what) for what in seen])
+
+    def _boxes(self, what: Detections) -> Floats:
+        if isinstance(what, Tracked) and what.near is not None:
+            what = what.near
+        hidden = [key for key in set(what.label.tolist()) if what.names.get(key, "").casefold() in self.labels]
+        return what.xyxy[np.isin(what.label, hidden)]
+
+
+def _is_of(item: Finding, frame: Frame) -> bool:
+    """Whether it was found in that very frame, not in a part that was cut out of it."""
+    return isinstance(item.of, Frame) and item.of.image is frame.image

@@ -1,0 +1,141 @@
+"""Snapshots as a user has them: a config, a film, a broker, the folder on disk."""
+
+from __future__ import annotations
+
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_agent import config
+from edge_agent.config import Mqtt
+from edge_agent.errors import ConfigError
+from edge_agent.link import topics
+from edge_agent.pictures.read import decode
+from tests.agent.test_agent import finish, pipeline, start, write
+from tests.agent.test_zones import film
+from tests.broker import Consumer, Mosquitto, broker, until
+from tests.cli.test_cli import run
+from tests.tiny import tiny_detector
+
+SNAPSHOTS = "[samples]\nsnapshots = true\n"
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    with broker(tmp_path) as server:
+        yield server
+
+
+def tracking(tmp_path: Path, more: str = "", source: str = "files:film.avi?pace=own&frozen=off&dark=off") -> str:
+    return pipeline("yard", source, f'"detect:{tmp_path / "model"}", "track:?hits=2"', more)
+
+
+def test_objects_name_a_picture_that_the_broker_keeps(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    film(tmp_path / "film.avi")
+    file = write(tmp_path, mosquitto.url, SNAPSHOTS + tracking(tmp_path))
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        finish(start(file))
+        until(lambda: consumer.last("porch/status") == b"offline", "it says offline")
+        events = consumer.events()
+        sent = consumer.last("porch/yard/snapshot") or b""
+    assert [event["phase"] for event in events] == ["new", "end"]
+    (name,) = {event["snapshot"] for event in events}
+    path = tmp_path / "store" / "pictures" / name
+    assert path.read_bytes() == sent and len(sent) <= 64_000 and decode(sent).shape == (64, 64, 3)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with Consumer(Mqtt(url=mosquitto.url)) as late:
+        until(lambda: late.last("yard/snapshot") == sent, "it is retained")
+    # at the next start it stands there until there is another one; without snapshots it is cleared
+    agent = start(file)
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        until(lambda: [e for e in consumer.events() if e["kind"] == "object"], "the next run tells")
+        assert b"" not in [payload for topic, payload, _ in consumer.heard if topic.endswith("/snapshot")]
+        agent.send_signal(signal.SIGTERM)
+        finish(agent)
+    write(tmp_path, mosquitto.url, tracking(tmp_path))
+    finish(start(file))
+    with Consumer(Mqtt(url=mosquitto.url)) as late:
+        until(lambda: late.last("yard/state"), "what is retained comes")
+        assert late.last("yard/snapshot") is None
+
+
+def test_snapshots_may_pass_without_being_retained_and_are_off_unless_asked_for(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    tiny_detector(tmp_path / "model")
+    film(tmp_path / "film.avi")
+    for section, sent in (("[samples]\nsnapshots = true\nretain = false\n", True), ("", False)):
+        file = write(tmp_path, mosquitto.url, section + tracking(tmp_path))
+        with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+            finish(start(file))
+            until(lambda: consumer.last("porch/status") == b"offline", "it says offline")
+            assert bool(consumer.last("yard/snapshot")) is sent
+            assert all(bool(event["snapshot"]) is sent for event in consumer.events())
+        with Consumer(Mqtt(url=mosquitto.url)) as late:
+            until(lambda: late.last("yard/state"), "what is retained comes")
+            assert late.last("yard/snapshot") is None
+
+
+def test_what_is_hidden_is_hidden_in_what_is_kept_and_sent(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    noise = np.random.default_rng(1).integers(150, 255, (64, 64, 3), np.uint8)
+    video = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(20):
+        video.write(noise)
+    video.release()
+    shot = {}
+    for blur in ("", '[privacy]\nblur = ["person"]\n'):
+        file = write(tmp_path, mosquitto.url, SNAPSHOTS + blur + tracking(tmp_path))
+        with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+            finish(start(file))
+            until(lambda: consumer.last("yard/snapshot"), "a picture comes")
+            shot[bool(blur)] = decode(consumer.last("yard/snapshot") or b"")[16:48, 16:48].astype(int)
+    # the person's box is 32 pixels wide: blocks of 8 are left of what differed from pixel to pixel
+    steps = {key: np.abs(np.diff(picture, axis=1)).mean() for key, picture in shot.items()}
+    assert steps[True] < steps[False] / 3
+
+
+def test_labels_that_are_hidden_have_to_be_found(tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    film(tmp_path / "film.avi", 3)
+    for text, said in (
+        ('[privacy]\nblur = ["persn"]\n' + tracking(tmp_path), 'yard: blur: "persn" is not found here; did you mean'),
+        (tracking(tmp_path, 'blur = ["car"]'), 'yard: blur: "car" is not found here'),
+    ):
+        done = run(tmp_path, "check", "-c", str(write(tmp_path, None, text)))
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    file = write(tmp_path, None, '[privacy]\nblur = ["car"]\n' + tracking(tmp_path, "blur = []"))
+    assert run(tmp_path, "check", "-c", str(file)).returncode == 0
+    parsed = config.load(file)
+    assert parsed.pipeline[0].blur == []
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("whole = true", "samples.whole: does nothing without snapshots; write snapshots = true"),
+        ('before = "3s"', "samples.before: does nothing without clips; write clips = true"),
+        ('clips = true\nbefore = "2h"', "samples.before: a clip is for an alert; write 120s or less"),
+        ('collect_every = "1s"', 'samples.collect_every: does nothing without collect; write collect = ["uncertain"]'),
+        ("snapshot = true", 'unknown key "samples.snapshot"; did you mean "snapshots"?'),
+        ("snapshots = true\ndays = 0", "samples.days"),
+    ],
+)
+def test_a_section_that_makes_no_sense_is_one_line(section: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(f"[samples]\n{section}\n" + tracking(tmp_path), base=tmp_path)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_topic_for_each_pipeline_that_sees_things(tmp_path: Path) -> None:
+    words = pipeline("words", "lines:words.txt")
+    for section, there in ((SNAPSHOTS, True), ("", False)):
+        parsed = config.parse(f'[device]\nid = "porch"\n{section}{tracking(tmp_path)}{words}', base=tmp_path)
+        named = topics.published(parsed)
+        assert ("edge/v1/porch/yard/snapshot" in named) is there and "edge/v1/porch/words/snapshot" not in named
