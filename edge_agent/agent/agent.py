@@ -99,8 +99,7 @@ class Agent:
         self.rules = Rules(config, store, self.link)
         self.keep.alerts = self.rules.alerts
         self.record = Recorder(config, self.keep, self.link)
-        self.pictures = self.record.pictures
-        """snapshots and clips on disk; None where none are asked for"""
+        self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
         self.work = Lines(config, self._models, self.keep, self.link, self._hide, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
@@ -201,9 +200,8 @@ class Agent:
     def _clear_others(self) -> None:
         """Have the broker forget what it retains under the names that topics had with dots."""
         if self.link is not None:
-            names = [line.config.name for line in self.lines]
-            dotted = topics.retained_with_dots(self.config.mqtt.prefix, self.device, names)
-            self.link.clear_others(dotted, self.record.tails())
+            old = topics.retained_with_dots(self.config.mqtt.prefix, self.device, self.work.names())
+            self.link.clear_others(old, self.record.tails())
 
     def _dead(self) -> str:
         """Which thread has died, of a bug; empty while both live."""

@@ -209,6 +209,10 @@ class Lines:
                 why = "dropped, or not answered before the stop"
                 log.error("%s: %d texts are lost: %s", line.config.name, line.unanswered, why)
 
+    def names(self) -> list[str]:
+        """Those of the pipelines."""
+        return [line.config.name for line in self.all]
+
     @property
     def ended(self) -> bool:
         """Whether all sources have ended, and what they brought is kept."""
