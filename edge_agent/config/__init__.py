@@ -20,7 +20,7 @@ from edge_agent.config.sections import (
     Privacy,
     Store,
     level,
-    sees,
+    photographed,
     tracks,
 )
 from edge_agent.config.sparkplug import Sparkplug
@@ -51,8 +51,8 @@ __all__ = [
     "of",
     "parse",
     "parse_broker",
+    "photographed",
     "secret",
-    "sees",
     "store_path",
     "tracks",
     "warnings",

@@ -161,11 +161,6 @@ def tracks(pipe: Pipeline) -> bool:
     return bool(pipe.tasks) and pipe.tasks[-1].partition(":")[0] == "track"
 
 
-def sees(pipe: Pipeline) -> bool:
-    """Whether it finds things in pictures, so that there may be pictures of them."""
-    return any(task.partition(":")[0] in ("detect", "anomaly") for task in pipe.tasks)
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -183,3 +178,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: list[Zone] = []
     rule: list[Rule] = []
     profile: list[Profile] = []
+
+
+def photographed(config: Config) -> list[str]:
+    """Names of the pipelines of which there may be snapshots: those that find things in pictures."""
+    tasks = {pipe.name: {task.partition(":")[0] for task in pipe.tasks} for pipe in config.pipeline}
+    return [name for name in tasks if config.samples.snapshots and tasks[name] & {"detect", "anomaly"}]

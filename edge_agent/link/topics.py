@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_agent.config import Config, level, sees, tracks
+from edge_agent.config import Config, level, photographed, tracks
 from edge_agent.uri import parse_uri
 
 STATUS, HEALTH = "status", "health"
@@ -92,7 +92,7 @@ def published(config: Config) -> list[str]:
     tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
-    tails += [snapshot(pipe.name) for pipe in config.pipeline if config.samples.snapshots and sees(pipe)]
+    tails += [snapshot(name) for name in photographed(config)]
     return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails] + _sparkplug_published(config)
 
 
