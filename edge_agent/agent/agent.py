@@ -27,14 +27,14 @@ from edge_agent.agent.rules import Rules
 from edge_agent.agent.state import State
 from edge_agent.agent.store import checked_store
 from edge_agent.agent.swap import LOOK_S, Swap
+from edge_agent.agent.turns import Turns
 from edge_agent.agent.watchdog import Watchdog
-from edge_agent.config import Config, Limits
+from edge_agent.config import Config
 from edge_agent.device.health import give_back
 from edge_agent.errors import EdgeAgentError
 from edge_agent.events import rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
-from edge_agent.walk.privacy import hider
 
 if TYPE_CHECKING:
     from edge_agent.link.commands import Commands, Later
@@ -77,7 +77,6 @@ class Agent:
         self._models = Models(threads=config.device.threads, pull=pull, say=say, soon=race)
         self._changed, self._asked, self._over = threading.Event(), threading.Event(), threading.Event()
         self._failed: EdgeAgentError | None = None
-        self._hide = hider(config.privacy)
         self._reread = reread
         store, kept = checked_store(config), config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
@@ -100,12 +99,13 @@ class Agent:
         self.keep.alerts = self.rules.alerts
         self.record = Recorder(config, self.keep, self.link)
         self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
-        self.work = Lines(config, self._models, self.keep, self.link, self._hide, self.record)
+        self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
         self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
         self.swap = Swap(self._models, self.work, look, self._changed.set)
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
+        self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
         self.commands = self._make_commands(self.link, store) if self.link else None
         self.beside = parts_beside(config, self.link, self.keep, store, self.state)
 
@@ -228,8 +228,6 @@ class Agent:
         self.outbox.close()
         if self.archiver is not None:
             self.archiver.close()
-        if self._hide is not None:
-            self._hide.close()
         # a thread inside of ONNX Runtime at the interpreter's end aborts the process
         for thread in self._looking:
             thread.join(max(0.1, by - time.monotonic()))
@@ -267,18 +265,14 @@ class Agent:
     def _turn_to(self, new: Config) -> None:
         """Go on with this config. Raises an EdgeAgentError, and nothing has changed, where it is wrong."""
         old = self.config
-        if _beside_pipelines(old) != _beside_pipelines(new):
+        if self.turns.anew(old) != self.turns.anew(new):
             self._try(new)
-            log.info("config: more than pipelines changed: all is opened anew")
+            log.info("config: more changed than a running agent can turn to: all is opened anew")
             self.again = new
             return
-        told = self.work.turn_to(new.pipeline)
-        for name in {pipe.name for pipe in old.pipeline} - {pipe.name for pipe in new.pipeline}:
-            self.state.forget(name)
-        self.config, self.state.limits = new, new.limits
-        log.info("config: %s", "; ".join(told) or "no pipeline changed")
-        if old.limits != new.limits:
-            log.info("config: [limits] reach the service manager by `edge-agent install`")
+        told = self.turns(old, new)
+        self.config = new
+        log.info("config: %s", "; ".join(told) or "nothing changed")
         if self.link is not None:
             self._changed.set()
             self.link.reload()
@@ -293,8 +287,3 @@ class Agent:
             Broker(new.mqtt)
         for pipe in new.pipeline:
             make_line(pipe, self._models, (lambda topics, receive: None) if new.mqtt.url else None, zones=new.zone)
-
-
-def _beside_pipelines(config: Config) -> Config:
-    """What is the same for all pipelines, and is not changed under them."""
-    return msgspec.structs.replace(config, pipeline=[], limits=Limits())

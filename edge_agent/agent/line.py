@@ -26,6 +26,7 @@ from edge_agent.uri import parse_task, parse_uri
 from edge_agent.walk.fair import Client
 from edge_agent.walk.mailbox import TOO_OLD, Mailbox
 from edge_agent.walk.pipeline import Show, Stats, Watcher
+from edge_agent.walk.privacy import Guard
 
 if TYPE_CHECKING:
     from edge_agent.serving.models import Models
@@ -66,6 +67,8 @@ class Line:
     """what a frame goes through before anything sees it"""
     follow: Follow | None = None
     """what makes the lives of objects, where it tracks"""
+    guard: Guard = field(default_factory=Guard)
+    """what of captured text goes on"""
     watchers: list[Watcher] = field(default_factory=list)
     """shown each sample that was answered, and what was found; may change while it works"""
     thresholds: dict[str, Threshold] = field(default_factory=dict)
@@ -136,7 +139,8 @@ def make_line(
     pace = pace if len(teams) > 1 else pace._replace(workers=1)
     late = math.inf if pipe.deadline_ms is None else pipe.deadline_ms / 1000
     client = Client(pipe.priority, pipe.share, late, gives_up=newest)
-    return Line(pipe, opened, pace, teams, uses, box, client, zones=zones, mask=mask_of(zones))
+    mask, guard = mask_of(zones), Guard(words=pipe.text)
+    return Line(pipe, opened, pace, teams, uses, box, client, zones=zones, mask=mask, guard=guard)
 
 
 def _check_says(pipe: Pipeline, yields: type, tasks: list[Task]) -> None:

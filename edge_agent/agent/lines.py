@@ -18,14 +18,14 @@ from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line, make_line, opened_source
 from edge_agent.agent.record import Recorder
 from edge_agent.agent.zones import follow_of
-from edge_agent.config import Config, Pipeline
+from edge_agent.config import Config, Pipeline, Privacy, Zone
 from edge_agent.errors import EdgeAgentError
 from edge_agent.events import Event
 from edge_agent.sources import Subscribe
 from edge_agent.tasks.text import captured
 from edge_agent.uri import parse_task
 from edge_agent.walk.pipeline import Terms, run, run_abreast
-from edge_agent.walk.privacy import Guard, Hider
+from edge_agent.walk.privacy import hider
 from edge_agent.walk.report import Report
 
 if TYPE_CHECKING:
@@ -41,18 +41,18 @@ STOP_S, FINISH_S = 2.5, 30.0
 class Lines:
     """The pipelines of one agent. `stop` and `turn_to` are for one thread at a time."""
 
-    def __init__(
-        self, config: Config, models: Models, keep: Keep, link: Link | None, hide: Hider | None, record: Recorder
-    ) -> None:
+    def __init__(self, config: Config, models: Models, keep: Keep, link: Link | None, record: Recorder) -> None:
         """Make them ready; nothing is read and no thread starts. Raises an EdgeAgentError that names the pipeline."""
-        self.models, self.keep, self.outbox, self.link, self._hide = models, keep, keep.outbox, link, hide
+        self.models, self.keep, self.outbox, self.link = models, keep, keep.outbox, link
+        self._hide = hider(config.privacy)
         self.changed: Callable[[], object] = lambda: None
         """called when one of them has something new to say"""
         self.failed: EdgeAgentError | None = None
         """what one of them failed on, for good"""
         self._turning = threading.Lock()
         self._closed = False
-        self._zones, self._record = config.zone, record
+        self._zones: Sequence[Zone] = config.zone
+        self._record = record
         self._labels = {pipe.name: _labels(pipe) for pipe in config.pipeline}
         self.all: list[Line] = []
         """this very list, always"""
@@ -83,6 +83,7 @@ class Lines:
     def start(self, lines: Sequence[Line]) -> None:
         """Let them work, each on two threads."""
         for line in lines:
+            line.guard.hide = self._hide
             for work in (self._capture, self._work):
                 thread = threading.Thread(target=self._guarded, args=(work, line), daemon=True)
                 thread.name = f"{line.config.name}-{work.__name__.strip('_')}"
@@ -104,7 +105,7 @@ class Lines:
 
         link, name = self.link, line.config.name
         saving = (lambda: link.budget.saving) if link else (lambda: False)
-        terms = Terms(line.client, Guard(self._hide, line.config.text), line.watchers)
+        terms = Terms(line.client, line.guard, line.watchers)
         passed = partial(self.outbox.passed, name)
         report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
         done = noting(line, self.outbox.path, report.done)
@@ -138,38 +139,48 @@ class Lines:
 
     # ── another config ───────────────────────────────────────────────────────────────────────────────────
 
-    def turn_to(self, pipes: Sequence[Pipeline]) -> list[str]:
-        """Bring them to other pipelines: what did not change goes on. Returns what was done, a line each.
+    def hide(self, asked: Privacy) -> None:
+        """Take out of texts what is asked for from now on."""
+        self._hide = hider(asked)
+        for line in self.all:
+            line.guard.hide = self._hide
 
-        Raises an EdgeAgentError, and nothing has changed, where one of them cannot be opened.
+    def turn_to(
+        self, pipes: Sequence[Pipeline], zones: Sequence[Zone], before: Callable[[], object] = lambda: None
+    ) -> list[str]:
+        """Bring them to other pipelines and zones: what did not change goes on. Returns what was done, a line each.
+
+        `before` is called once all that is new is ready, and before any of it begins. Raises an EdgeAgentError, and
+        nothing has changed, where one of them cannot be opened.
         """
         labels = {pipe.name: _labels(pipe) for pipe in pipes}
         same = {
             line.config.name: line
             for line in self.all
-            if line.config in pipes and labels[line.config.name] == self._labels[line.config.name] and not line.ended
+            if line.config in pipes
+            and labels[line.config.name] == self._labels[line.config.name]
+            and _zones_of(line.config, zones) == _zones_of(line.config, self._zones)
+            and not line.ended
         }
         # tried before anything ends; what the broker keeps for it comes once the old one has left
         deaf = (lambda topics, receive: None) if self.link else None
-        fresh = {
-            pipe.name: make_line(pipe, self.models, deaf, zones=self._zones) for pipe in pipes if pipe.name not in same
-        }
+        fresh = {pipe.name: make_line(pipe, self.models, deaf, zones=zones) for pipe in pipes if pipe.name not in same}
         with self._turning:
-            return [] if self._closed else self._exchange(pipes, same, fresh, labels)
+            if self._closed:
+                return []
+            before()
+            self._labels, self._zones = labels, zones
+            return self._exchange(pipes, same, fresh)
 
     def close(self) -> None:
         """End all of them, for good."""
         with self._turning:
             self._closed = True
             self.stop(self.all)
+            if self._hide is not None:
+                self._hide.close()
 
-    def _exchange(
-        self,
-        pipes: Sequence[Pipeline],
-        same: dict[str, Line],
-        fresh: dict[str, Line],
-        labels: dict[str, list[tuple[str, int, int]]],
-    ) -> list[str]:
+    def _exchange(self, pipes: Sequence[Pipeline], same: dict[str, Line], fresh: dict[str, Line]) -> list[str]:
         """End those that are not the same, and begin the fresh ones where they were."""
         old = [line for line in self.all if line.config.name not in same]
         self.stop(old)
@@ -182,7 +193,6 @@ class Lines:
         for line in old:
             line.leave()
             self._record.forget(line.config.name, line.config.name not in fresh)
-        self._labels = labels
         self.all[:] = [same.get(pipe.name) or fresh[pipe.name] for pipe in pipes]
         self.controls.forget_others()
         self.start(list(fresh.values()))
@@ -228,6 +238,11 @@ def _said(old: list[Line], fresh: dict[str, Line]) -> list[str]:
     """What an exchange does, a line each."""
     said = [f"{line.config.name}: {'opened anew' if line.config.name in fresh else 'ended'}" for line in old]
     return said + [f"{name}: begins" for name in fresh.keys() - {line.config.name for line in old}]
+
+
+def _zones_of(pipe: Pipeline, zones: Sequence[Zone]) -> list[Zone]:
+    """Those that lie in its picture."""
+    return [zone for zone in zones if zone.pipeline == pipe.name]
 
 
 def _labels(pipe: Pipeline) -> list[tuple[str, int, int]]:

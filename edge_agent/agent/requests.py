@@ -39,6 +39,7 @@ WAITING = 8
 KEPT = 4
 """tasks that are kept ready, those that were asked last"""
 MOST_TOP = 20
+NOT_TAKEN = "texts are not taken here; write [understand] into the config"
 LAST = Client(priority=0, share=0.5)
 """pipelines go before requests"""
 Reply = Callable[["dict[str, Any]"], None]
@@ -78,16 +79,25 @@ class Requests:
 
         Raises an EdgeAgentError for a model that is named and not here.
         """
-        check(allowed)
         self._allowed, self._models, self._pipes = allowed, models, pipes
-        captured.keep(allowed.captured if allowed is not None else 0)
+        self.turn_to(allowed)()
         self._ready: OrderedDict[tuple[str, ...], tuple[str, Task]] = OrderedDict()
         self._waiting: queue.Queue[tuple[bytes, Reply]] = queue.Queue(WAITING)
+
+    def turn_to(self, allowed: Understand | None) -> Callable[[], None]:
+        """What has this section hold from then on. Raises an EdgeAgentError for a model that is named and not here."""
+        check(allowed)
+
+        def act() -> None:
+            self._allowed = allowed
+            captured.keep(allowed.captured if allowed is not None else 0)
+
+        return act
 
     def ask(self, payload: bytes, reply: Reply) -> None:
         """Take a request; `reply` is called on another thread, or at once where it cannot be taken."""
         if self._allowed is None:
-            reply({"ok": False, "error": "texts are not taken here; write [understand] into the config"})
+            reply({"ok": False, "error": NOT_TAKEN})
             return
         try:
             self._waiting.put_nowait((payload, reply))
@@ -96,14 +106,14 @@ class Requests:
 
     def work(self, stop: threading.Event) -> None:
         """Answer until `stop` is set."""
-        if self._allowed is None:
-            stop.wait()
         while not stop.is_set():
             try:
                 payload, reply = self._waiting.get(timeout=0.5)
             except queue.Empty:
                 continue
             try:
+                if self._allowed is None:  # the config was turned to while it waited
+                    raise InputError(NOT_TAKEN)
                 reply({"ok": True, "result": self._answer(payload)})
             except (EdgeAgentError, msgspec.ValidationError) as error:
                 reply({"ok": False, "error": str(error)})

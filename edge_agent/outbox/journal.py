@@ -31,15 +31,15 @@ KEPT = ("refused.jsonl", "refused.old")
 class Journal:
     """One store on disk. `lock` guards what the reader and the writer share."""
 
-    def __init__(
-        self, path: Path, max_bytes: int, expire_hours: float | None = None, max_events: int | None = None
-    ) -> None:
-        """Take the store at `path`, or begin one; `quota.make_room` holds it to the two quotas and `expire_hours`.
+    max_bytes: int  # these five are set by `quota.bound`, before anything is written
+    expire_hours: float | None
+    max_events: int | None
+    segment_bytes: int
+    segment_events: int
 
-        Raises StoreError when it cannot be had."""
-        self.path, self.max_bytes, self.max_events, self.expire_hours = path, max_bytes, max_events, expire_hours
-        self.segment_bytes = max(64 * 1024, min(1_000_000, max_bytes // 16))
-        self.segment_events = max(1, (max_events or 1 << 40) // 16)
+    def __init__(self, path: Path) -> None:
+        """Take the store at `path`, or begin one. Raises StoreError when it cannot be had."""
+        self.path = path
         self.lock = threading.RLock()
         try:
             if not path.is_dir():

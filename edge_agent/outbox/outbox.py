@@ -22,6 +22,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ from edge_agent.events import JSON, Encoding, Event, GapEvent, rfc3339
 from edge_agent.outbox.committer import Committer
 from edge_agent.outbox.entries import AGENT, QUEUES, Counts, Entry, Lost, Record, declaration
 from edge_agent.outbox.journal import Journal
-from edge_agent.outbox.quota import give_spare, keep_spare
+from edge_agent.outbox.quota import bound, give_spare, keep_spare
 from edge_agent.outbox.reader import read
 from edge_agent.outbox.waiting import Waiting
 
@@ -55,8 +56,7 @@ class Outbox:
     ) -> None:
         """Open or begin the store at `path`; what waited longer than `expire_hours` is dropped and declared.
 
-        `encoding` makes the bytes that are kept, and sent as they are.
-
+        `encoding` makes the bytes that are kept, and sent as they are; `bound` changes quotas and expiry later.
         Raises StoreError when the folder cannot be made, takes no writes, or another process holds it.
         """
         self.path, self.device, self.encoding = path, device, encoding
@@ -69,7 +69,9 @@ class Outbox:
         """called, from the link, with the number of each that is done"""
         self.gaps: deque[Lost] = deque(maxlen=50)
         """what was declared lost since the start; the last of it"""
-        self._journal = Journal(path, max_bytes, expire_hours, max_events)
+        self._journal = Journal(path)
+        self.bound = partial(bound, self._journal)
+        self.bound(max_bytes, expire_hours, max_events)
         self._waiting = Waiting(self._journal)
         self._state = self._waiting.state
         self.before = self._journal.last
@@ -279,9 +281,7 @@ class Outbox:
     def waiting(self) -> int:
         """Events that are neither done nor dropped."""
         with self._state:
-            return (
-                self._journal.waiting + len(self._waiting.pending) + sum(len(ram) for ram in self._waiting.ram.values())
-            )
+            return self._journal.waiting + sum(map(len, [self._waiting.pending, *self._waiting.ram.values()]))
 
     @property
     def marks(self) -> dict[str, int]:

@@ -38,6 +38,14 @@ def give_spare(store: Path) -> bool:
     return True
 
 
+def bound(journal: Journal, max_bytes: int, expire_hours: float | None = None, max_events: int | None = None) -> None:
+    """Have the store held to these from now on: bytes on disk, hours that an event waits, events that wait."""
+    journal.max_bytes, journal.max_events, journal.expire_hours = max_bytes, max_events, expire_hours
+    # whole segments go: the largest is a small part of what may be there
+    journal.segment_bytes = max(64 * 1024, min(1_000_000, max_bytes // 16))
+    journal.segment_events = max(1, (max_events or 1 << 40) // 16)
+
+
 def make_room(journal: Journal, held: set[int], decode: Callable[[bytes], Event]) -> list[tuple[Segment, Lost | None]]:
     """Hold the quota and the expiry: whole segments go, with what is unsent in them but not the `held` seqs.
 

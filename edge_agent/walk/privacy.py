@@ -125,6 +125,10 @@ class _Own:
         self._child.stdin.write(json.dumps(value).encode() + b"\n")
         self._child.stdin.flush()
 
+    def __del__(self) -> None:
+        # a config that was turned to has others: who still works on a text with these lets go of them last
+        self.end()
+
     def end(self) -> None:
         """The next text gets a new one."""
         if self._child is not None:
@@ -133,9 +137,9 @@ class _Own:
         self._child = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Guard:
-    """What one pipeline lets through."""
+    """What one pipeline lets through. `hide` may be changed while it works."""
 
     hide: Callable[[str], str] | None = None
     """takes what names a person out of a text; None: nothing is"""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from edge_agent.events import Event, TextEvent
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.sources.judge import Rules
 from edge_agent.sources.watch import StreamReader, watch
+from edge_agent.tasks.text import captured
 from edge_agent.types import Frame, StreamState
 from tests.broker import Consumer, broker, until
 from tests.conftest import ROOT
@@ -249,6 +250,90 @@ def test_another_config_changes_what_changed_alone(tmp_path: Path, monkeypatch: 
         stop.set()
         running.join(60)
     assert not running.is_alive()
+
+
+@contextmanager
+def turning(folder: Path) -> Iterator[tuple[Agent, Callable[[str], None], list[Event]]]:
+    """An agent at work by folder/agent.toml, what has it turn to another config, and its events."""
+    file, events, stop = folder / "agent.toml", list[Event](), threading.Event()
+    agent = Agent(load(file), reread=lambda: load(file))
+    agent.keep.listeners.append(events.append)
+    running = threading.Thread(target=agent.run, args=(stop,))
+
+    def turn(text: str) -> None:
+        file.write_text(text)
+        before = agent.config
+        agent.reload()
+        until(lambda: agent.config is not before or agent.state.refused != "", "it turns")
+
+    running.start()
+    try:
+        yield agent, turn, events
+    finally:
+        stop.set()
+        running.join(60)
+        assert not running.is_alive()
+
+
+def test_sections_that_change_leave_all_pipelines_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    words, pipes = tmp_path / "words", pipeline("w", "lines:words")
+    words.write_text("one\n")
+    (tmp_path / "agent.toml").write_text(f'[store]\npath = "store"\n{pipes}')
+
+    def texts() -> list[str]:
+        return [event.text for event in events if isinstance(event, TextEvent)]
+
+    def add(text: str, says: str) -> None:
+        with words.open("a") as out:
+            out.write(f"{text}\n")
+        until(lambda: says in texts(), says)
+
+    with turning(tmp_path) as (agent, turn, events):
+        until(lambda: "one" in texts(), "it begins")
+        (line,), replies = agent.lines, list[dict[str, object]]()
+        add("write to me@example.com", "write to me@example.com")
+        more = f'[store]\npath = "store"\nmax_events = 1000\nmax_bytes = 2000000\n[limits]\nmemory_mb = 900\n{pipes}'
+        turn(f'[privacy]\nredact = ["email"]\npatterns = {{ badge = "B-[0-9]+" }}\n{more}')
+        add("write to you@example.com of B-17", "write to [email] of [badge]")
+        child = agent.work._hide and agent.work._hide._own and agent.work._hide._own._child
+        assert child is not None and child.poll() is None
+        agent.requests.ask(b'{"text": "a"}', replies.append)
+        assert "not taken here" in str(replies.pop())
+        turn(f'[understand]\ncaptured = 3\n[privacy]\nredact = ["phone"]\n{more}')
+        add("write to them@example.com", "write to them@example.com")
+        until(lambda: child.poll() is not None, "what looked for the patterns of before is ended")
+        assert captured.lately() == [("write to them@example.com", "w")]
+        agent.requests.ask(b'{"text": "a"}', replies.append)
+        until(lambda: bool(replies), "it is taken now")
+        assert "no model that may be asked" in str(replies.pop())
+        # one that is wrong changes nothing of it
+        turn(f'[understand]\nmodels = ["nothing"]\n{more}'.replace("900", "901"))
+        assert "nothing" in agent.state.refused and agent.config.understand is not None
+        assert agent.state.limits.memory_mb == 900
+        # texts of hundreds of bytes: what is over the new quota goes, the oldest first, and is declared
+        for number in range(1500):
+            agent.keep.put(TextEvent(pipeline="w", at="2026-01-01T00:00:00Z", text=f"{number}"), "telemetry")
+        until(lambda: agent.outbox.counts.dropped > 300, "the quota holds", 30)
+        assert agent.lines == [line] and agent.again is None and not line.ended
+
+
+def test_a_zone_that_changes_opens_its_own_pipeline_anew(tmp_path: Path) -> None:
+    zone = '[[zone]]\nname = "z"\npipeline = "a"\npoints = [[0, 0], [1, 0], [1, {0}]]\n'
+    with mjpeg_server(Camera()) as server:
+        pipes = '[store]\npath = "store"\n' + "".join(
+            pipeline(name, f"http://127.0.0.1:{server.port}/x", '"detect:edge-yolo", "track"') for name in "ab"
+        )
+        (tmp_path / "agent.toml").write_text(pipes + zone.format(1))
+        with turning(tmp_path) as (agent, turn, _):
+            a, b = agent.lines
+            until(lambda: b.stats.samples > 0 and a.stats.samples > 0, "both work", 60)
+            turn(pipes + zone.format(0.5))
+            assert agent.lines[1] is b and agent.lines[0] is not a and a.ended and agent.again is None
+            assert agent.lines[0].zones[0].points[2] == (1, 0.5)
+            before = b.stats.samples
+            until(lambda: agent.lines[0].stats.samples > 0 and b.stats.samples > before, "both go on", 60)
+            assert not b.ended
 
 
 def test_another_broker_is_gone_to_in_the_same_process(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_is_not_there_is_said_and_secrets_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("edge_agent.agent.line.FIRST_S", 2.0)
+    monkeypatch.setattr("edge_agent.agent.first.FIRST_S", 2.0)
     tiny_detector(tmp_path / "model")
     (tmp_path / "porch.password").write_text("x")
     path = config(tmp_path, "mqtt://127.0.0.1:1", "porch", "porch", "rtsp://ada:hunter2@127.0.0.1:1/s")

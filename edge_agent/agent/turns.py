@@ -1,0 +1,80 @@
+"""Another config while the agent runs: what each section that may change under the pipelines does then.
+
+A section that is not named here has the whole agent opened anew (`Agent.again`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edge_agent.agent.lines import Lines
+from edge_agent.agent.requests import Requests
+from edge_agent.agent.state import State
+from edge_agent.config import Config, Store
+from edge_agent.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from edge_agent.link.link import Link
+
+log = logging.getLogger("edge_agent")
+
+Turn = Callable[[Config], Callable[[], object]]
+"""Checks what is new, raises an EdgeAgentError where it is wrong, and returns what then turns to it. Nothing changes
+before that is called, and that raises nothing."""
+
+
+class Turns:
+    """What turns a running agent to another config."""
+
+    def __init__(self, work: Lines, state: State, requests: Requests, outbox: Outbox, link: Link | None) -> None:
+        self._work, self._state, self._requests, self._outbox, self._link = work, state, requests, outbox, link
+        self.of: dict[str, Turn] = {
+            "limits": self._limits,
+            "privacy": lambda new: lambda: work.hide(new.privacy),
+            "understand": self._understand,
+            "store": self._store,
+        }
+        """section -> its turn; who adds one before the agent runs has that section changed while all else goes on"""
+
+    def anew(self, config: Config) -> Config:
+        """That part of a config to which a running agent cannot turn: the same in two configs, or all opens anew."""
+        plain = Config()
+        own = {name: getattr(plain, name) for name in self.of}
+        own["store"] = Store(path=config.store.path)
+        return msgspec.structs.replace(config, pipeline=[], zone=[], **own)
+
+    def __call__(self, old: Config, new: Config) -> list[str]:
+        """Go on with `new`, whose `anew` is that of `old`. Returns what was done, a line each.
+
+        Raises an EdgeAgentError, and nothing has changed, where it is wrong.
+        """
+        changed = [name for name in self.of if getattr(old, name) != getattr(new, name)]
+        ready = [self.of[name](new) for name in changed]
+        told = self._work.turn_to(new.pipeline, new.zone, lambda: [act() for act in ready])
+        for name in {pipe.name for pipe in old.pipeline} - {pipe.name for pipe in new.pipeline}:
+            self._state.forget(name)
+        return [*(f"[{name}] holds from now on" for name in changed), *told]
+
+    def _limits(self, new: Config) -> Callable[[], object]:
+        def act() -> None:
+            self._state.limits = new.limits
+            log.info("config: [limits] reach the service manager by `edge-agent install`")
+
+        return act
+
+    def _understand(self, new: Config) -> Callable[[], object]:
+        return self._requests.turn_to(new.understand)
+
+    def _store(self, new: Config) -> Callable[[], object]:
+        kept = new.store
+
+        def act() -> None:
+            self._outbox.bound(kept.max_bytes, kept.expire_hours, kept.max_events)
+            if self._link is not None:
+                self._link.budget.per_day = kept.bytes_per_day
+
+        return act
