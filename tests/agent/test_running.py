@@ -296,7 +296,8 @@ def test_sections_that_change_leave_all_pipelines_at_work(tmp_path: Path, monkey
         more = f'[store]\npath = "store"\nmax_events = 1000\nmax_bytes = 2000000\n[limits]\nmemory_mb = 900\n{pipes}'
         turn(f'[privacy]\nredact = ["email"]\npatterns = {{ badge = "B-[0-9]+" }}\n{more}')
         add("write to you@example.com of B-17", "write to [email] of [badge]")
-        child = agent.work._hide and agent.work._hide._own and agent.work._hide._own._child
+        assert agent.work._hide is not None and agent.work._hide._own is not None
+        child = agent.work._hide._own._child
         assert child is not None and child.poll() is None
         agent.requests.ask(b'{"text": "a"}', replies.append)
         assert "not taken here" in str(replies.pop())
