@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge_agent")
 
+Stamp = tuple[str, int, int]
+"""a file, with its time (nanoseconds since 1970) and size (bytes)"""
+
 STOP_S, FINISH_S = 2.5, 30.0
 """seconds at most that a stop waits for a pipeline, and for one with texts or speech that cannot be had again"""
 
@@ -154,14 +157,7 @@ class Lines:
         nothing has changed, where one of them cannot be opened.
         """
         labels = {pipe.name: _labels(pipe) for pipe in pipes}
-        same = {
-            line.config.name: line
-            for line in self.all
-            if line.config in pipes
-            and labels[line.config.name] == self._labels[line.config.name]
-            and _zones_of(line.config, zones) == _zones_of(line.config, self._zones)
-            and not line.ended
-        }
+        same = {line.config.name: line for line in self.all if self._stays(line, pipes, zones, labels)}
         # tried before anything ends; what the broker keeps for it comes once the old one has left
         deaf = (lambda topics, receive: None) if self.link else None
         fresh = {pipe.name: make_line(pipe, self.models, deaf, zones=zones) for pipe in pipes if pipe.name not in same}
@@ -171,6 +167,18 @@ class Lines:
             before()
             self._labels, self._zones = labels, zones
             return self._exchange(pipes, same, fresh)
+
+    def _stays(
+        self, line: Line, pipes: Sequence[Pipeline], zones: Sequence[Zone], labels: dict[str, list[Stamp]]
+    ) -> bool:
+        """Whether nothing of one changes by these."""
+        pipe = line.config
+        return (
+            pipe in pipes
+            and labels[pipe.name] == self._labels[pipe.name]
+            and _zones_of(pipe, zones) == _zones_of(pipe, self._zones)
+            and not line.ended
+        )
 
     def close(self) -> None:
         """End all of them, for good."""
@@ -245,7 +253,7 @@ def _zones_of(pipe: Pipeline, zones: Sequence[Zone]) -> list[Zone]:
     return [zone for zone in zones if zone.pipeline == pipe.name]
 
 
-def _labels(pipe: Pipeline) -> list[tuple[str, int, int]]:
+def _labels(pipe: Pipeline) -> list[Stamp]:
     """The files of labels that its tasks name, with time and size: who edits one wants it read."""
     found = []
     for task in pipe.tasks:
