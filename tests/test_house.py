@@ -47,6 +47,7 @@ ENTRY = {
     "paho": {"link/wire.py"},
     "starlette": {"ui"},
     "uvicorn": {"ui/server.py"},
+    "prometheus_client": {"ui/metrics.py"},
     "tomlkit": {"ui/settings.py"},
     "sounddevice": {"sources/microphone.py"},
     "pymicro_wakeword": {"tasks/wake/wake.py"},

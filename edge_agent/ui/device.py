@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_agent.config import Config, Pipeline, Zone
@@ -45,6 +45,9 @@ class State(Protocol):
     def states(self) -> dict[str, dict[str, object]]: ...
 
     def health(self) -> dict[str, object]: ...
+
+    def seen(self) -> tuple[Mapping[str, Any], Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]]:
+        """Health, and of each pipeline state and counts."""
 
 
 class Swap(Protocol):

@@ -30,7 +30,7 @@ from edge_agent.ui.guard import Guard
 
 log = logging.getLogger("edge_agent")
 
-ROOMS = ("session", "openapi")
+ROOMS = ("session", "metrics", "openapi")
 """files of this room that have `calls(page) -> list[Call]`"""
 MOST_CONNECTIONS = 256
 """at once, of all who look; more are told to come again"""

@@ -24,6 +24,7 @@ from edge_agent.walk.fair import Client
 from edge_agent.walk.lane import ANYBODY, work_for
 from edge_agent.walk.privacy import OPEN, Guard
 from edge_agent.walk.report import Reporter
+from edge_agent.walk.spread import Spread
 
 log = logging.getLogger("edge_agent")
 
@@ -54,6 +55,8 @@ class Stats(msgspec.Struct):
     """handed to the sink"""
     stages: dict[str, deque[float]] = msgspec.field(default_factory=dict)
     """stage -> milliseconds of the last samples"""
+    spread: dict[str, Spread] = msgspec.field(default_factory=dict)
+    """stage -> how its times are spread, of all samples"""
     under_way: dict[int, float] = msgspec.field(default_factory=dict)
     """thread -> when it began with the sample that it works on, monotonic"""
     trouble: str = ""
@@ -61,7 +64,10 @@ class Stats(msgspec.Struct):
 
     def spent(self, stage: str, ms: float) -> None:
         """Remember one stage's time."""
-        self.stages.setdefault(stage, deque(maxlen=KEEP)).append(ms)
+        if stage not in self.spread:
+            self.stages[stage], self.spread[stage] = deque(maxlen=KEEP), Spread()
+        self.stages[stage].append(ms)
+        self.spread[stage].add(ms)
 
     def timed(self, found: Iterable[SampleOrFinding]) -> Iterator[SampleOrFinding]:
         """Pass findings on and remember what each stage of them cost, reported or not."""

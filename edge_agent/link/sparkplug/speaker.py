@@ -17,7 +17,7 @@ SLOW_S = 10.0
 """seconds at least between two of the numbers that change by themselves, such as of samples"""
 LONGEST = 128_000
 """bytes of a payload, where the broker says nothing else"""
-DOWN = ("starting", "stalled", "hung", "reconnecting", "ended", "stopped")
+DOWN = ("starting", "stalled", "hung", "reconnecting", "paused", "ended", "stopped")
 """conditions of a stream in which nothing comes of it: its device is dead then, in Sparkplug's words"""
 
 

@@ -1,0 +1,213 @@
+"""``/metrics`` for Prometheus: the figures of `health` and of each pipeline's state, by the names that are usual there.
+
+Each time is in seconds, each size in bytes. Counters go on where they were before a restart (ui/lasting.py); how times
+are spread begins anew with each start, as is usual.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import Response
+
+from edge_agent.types import StreamCondition
+from edge_agent.ui.calls import Ask, Call
+from edge_agent.ui.lasting import Lasting
+from edge_agent.walk.spread import BOUNDS
+
+if TYPE_CHECKING:
+    from edge_agent.ui.device import Agent, Line
+    from edge_agent.ui.server import Page
+
+LOOK_S = 60.0
+"""seconds between two looks at the counters, beside those of who asks: what a kill may cost"""
+
+HEALTH_GAUGES = {
+    "uptime_s": ("uptime_seconds", "Since the agent was opened"),
+    "rss_bytes": ("resident_memory_bytes", "Memory of the agent's process"),
+    "store_bytes": ("store_bytes", "What the store takes on the disk"),
+    "waiting": ("events_waiting", "Events on the disk that are not acknowledged"),
+}
+HEALTH_COUNTERS = {
+    "events": ("events", "Events that were kept"),
+    "acknowledged": ("events_acknowledged", "Events that have arrived"),
+    "lost": ("events_lost", "Events that were dropped, and declared"),
+    "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
+}
+HEALTH_WORDS = ("disk", "config", "limits", "archive")
+"""fields that say "ok", or what is wrong; "off" is well, too"""
+STATE_COUNTERS = {
+    "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),
+    "dropped": ("dropped", "Samples that a newer one took the place of"),
+    "answered": ("answered", "Samples that were answered"),
+    "bad": ("bad", "Samples that could not be answered"),
+    "missed": ("missed", "Samples that were given up, as their turn came too late"),
+    "late": ("late", "Samples that were answered after their deadline"),
+    "events": ("events", "Events of this pipeline"),
+}
+STATE_WORDS = {"trouble": "samples", "refused": "model"}
+"""field that is empty while all is well -> what it is about"""
+_PREFIX = "edge_agent_"
+
+
+class Collector:
+    """The families of one scrape, made of what the agent says at that moment."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._lock = threading.Lock()
+        self.lasting = Lasting(page.place / "counters.json")
+        self._labels: dict[tuple[str, ...], None] = {}
+        """what was counted before: who is gone is 0 then, and does not vanish"""
+
+    def collect(self) -> Iterable[Metric]:
+        """All families; none while there is no agent."""
+        agent = self._page.agent
+        if agent is None:
+            return []
+        with self._lock:
+            health, lines = agent.state.seen()
+            held = {line.config.name: line for line in agent.lines}
+            states = {name: state for name, (state, _) in lines.items() if name in held}
+            counts = {name: counted for name, (_, counted) in lines.items() if name in held}
+            return [*self._device(agent, health), *self._pipelines(states, held), *self._things(counts, held)]
+
+    # ── the device ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _device(self, agent: Agent, health: Mapping[str, Any]) -> Iterator[Metric]:
+        about = {"version": health["version"], "device": agent.config.device.id, "mqtt": health["mqtt"] or "none"}
+        yield InfoMetricFamily(f"{_PREFIX}build", "Which version runs on which device, and of MQTT", value=about)
+        for key, (name, words) in HEALTH_GAUGES.items():
+            yield GaugeMetricFamily(_PREFIX + name, words, value=health[key])
+        for key, (name, words) in HEALTH_COUNTERS.items():
+            value = self.lasting.value(name, health[key], agent)
+            yield CounterMetricFamily(_PREFIX + name, words, value=value)
+        connected = agent.link is not None and agent.link.connected
+        yield GaugeMetricFamily(f"{_PREFIX}mqtt_connected", "1 while the broker is there", value=connected)
+        fine = GaugeMetricFamily(f"{_PREFIX}ok", "1 while all is well with a part", labels=["part"])
+        for key in HEALTH_WORDS:
+            fine.add_metric([key], health[key] in ("ok", "off"))
+        yield fine
+
+    # ── the pipelines ────────────────────────────────────────────────────────────────────────────────────
+
+    def _pipelines(self, states: Mapping[str, Mapping[str, Any]], held: Mapping[str, Line]) -> Iterator[Metric]:
+        for key, (name, words) in STATE_COUNTERS.items():
+            family = CounterMetricFamily(f"{_PREFIX}pipeline_{name}", words, labels=["pipeline"])
+            for pipeline, state in states.items():
+                value = self.lasting.value(f"pipeline_{name}/{pipeline}", state[key], held[pipeline].stats)
+                family.add_metric([pipeline], value)
+            yield family
+        yield from _streams(states)
+        fine = GaugeMetricFamily(f"{_PREFIX}pipeline_ok", "1 while all is well with it", labels=["pipeline", "part"])
+        models = InfoMetricFamily(f"{_PREFIX}pipeline_model", "A model that serves there", labels=["pipeline"])
+        limits = GaugeMetricFamily(
+            f"{_PREFIX}pipeline_threshold", "Score from which on it counts", labels=["pipeline", "task"]
+        )
+        for pipeline, state in states.items():
+            for key, part in STATE_WORDS.items():
+                fine.add_metric([pipeline, part], not state[key])
+            for model in state["models"]:
+                models.add_metric([pipeline], {"model": model.partition(":")[0]})
+            for task, threshold in state["thresholds"].items():
+                limits.add_metric([pipeline, task], threshold)
+        yield from (fine, models, limits)
+        yield from _times(held)
+
+    def _things(self, counts: Mapping[str, Mapping[str, Any]], held: Mapping[str, Line]) -> Iterator[Metric]:
+        """What pipelines that track have in view, and what went over their lines."""
+        words = "Things in view"
+        objects = GaugeMetricFamily(f"{_PREFIX}objects", words, labels=["pipeline", "label"])
+        zones = GaugeMetricFamily(f"{_PREFIX}zone_objects", f"{words} in a zone", labels=["pipeline", "zone", "label"])
+        ways = ["pipeline", "line", "direction", "label"]
+        lines = CounterMetricFamily(f"{_PREFIX}line_crossings", "Things that went over a line", labels=ways)
+        for pipeline, counted in counts.items():
+            if not counted:
+                continue
+            self._count(objects, (pipeline,), counted["all"])
+            for zone, labels in counted["zones"].items():
+                self._count(zones, (pipeline, zone), labels)
+            for line, directions in counted["lines"].items():
+                for direction, labels in directions.items():
+                    key = f"crossings/{pipeline}/{line}/{direction}/"
+                    for label in dict.fromkeys([*labels, *self.lasting.names(key)]):
+                        value = self.lasting.value(key + label, labels.get(label, 0), held[pipeline].stats)
+                        lines.add_metric([pipeline, line, direction, label], value)
+        yield from (objects, zones, lines)
+
+    def _count(self, family: GaugeMetricFamily, of: tuple[str, ...], labels: Mapping[str, int]) -> None:
+        self._labels |= dict.fromkeys((family.name, *of, label) for label in labels)
+        for name, *rest in self._labels:
+            if (name, *rest[:-1]) == (family.name, *of):
+                family.add_metric(rest, labels.get(rest[-1], 0))
+
+
+def _streams(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    words = "1 for the condition that its source is in"
+    streams = GaugeMetricFamily(f"{_PREFIX}pipeline_stream", words, labels=["pipeline", "condition"])
+    since = GaugeMetricFamily(
+        f"{_PREFIX}pipeline_stream_since_timestamp_seconds", "When that began, since 1970", labels=["pipeline"]
+    )
+    for pipeline, state in states.items():
+        for condition in get_args(StreamCondition):
+            streams.add_metric([pipeline, condition], state["stream"] == condition)
+        since.add_metric([pipeline], datetime.fromisoformat(state["since"].replace("Z", "+00:00")).timestamp())
+    yield from (streams, since)
+
+
+def _times(held: Mapping[str, Line]) -> Iterator[Metric]:
+    """How the times of each stage are spread, and how old a sample is when it is answered."""
+    words = "Time that a sample spends in a stage"
+    stages = HistogramMetricFamily(f"{_PREFIX}pipeline_stage_seconds", words, labels=["pipeline", "stage"])
+    ages = HistogramMetricFamily(
+        f"{_PREFIX}pipeline_age_seconds", "Age of a sample when it is answered", labels=["pipeline"]
+    )
+    for pipeline, line in held.items():
+        for stage, spread in dict(line.stats.spread).items():
+            sums, rows = 0, list[tuple[str, float]]()
+            for bound, count in zip((*BOUNDS, float("inf")), list(spread.counts), strict=True):
+                sums += count
+                rows.append(("+Inf" if bound == float("inf") else f"{bound / 1000:g}", sums))
+            family, labels = (ages, [pipeline]) if stage == "age" else (stages, [pipeline, stage])
+            family.add_metric(labels, rows, spread.total / 1000)
+    yield from (stages, ages)
+
+
+def calls(page: Page) -> list[Call]:
+    """The one."""
+    collector = Collector(page)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+
+    def metrics(ask: Ask) -> Response:
+        encode, media = choose_encoder(ask.request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=media, headers={"Cache-Control": "no-store"})
+
+    def look(_: Agent) -> None:
+        """Once there is an agent: see its counters now and then, so that the next process goes on from there."""
+        if not keeper.is_alive():
+            keeper.start()
+
+    def keep() -> None:
+        while not page.stopping.wait(LOOK_S):
+            list(collector.collect())
+            collector.lasting.keep()
+        list(collector.collect())
+        collector.lasting.keep()
+
+    keeper = threading.Thread(target=keep, name="metrics", daemon=True)
+    page.shown.append(look)
+    return [Call("GET", "/metrics", "viewer", "Figures for Prometheus.", metrics, media="text/plain")]
