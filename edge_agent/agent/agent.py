@@ -19,7 +19,6 @@ from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
 from edge_agent.agent.beside import parts_beside
 from edge_agent.agent.keep import Keep
-from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
 from edge_agent.agent.requests import Requests
@@ -27,7 +26,8 @@ from edge_agent.agent.rules import Rules
 from edge_agent.agent.state import State
 from edge_agent.agent.store import checked_store
 from edge_agent.agent.swap import LOOK_S, Swap
-from edge_agent.agent.turns import Turns
+from edge_agent.agent.told import told_by
+from edge_agent.agent.turns import Turns, try_anew
 from edge_agent.agent.watchdog import Watchdog
 from edge_agent.config import Config
 from edge_agent.device.health import give_back
@@ -89,7 +89,6 @@ class Agent:
             self.outbox.close()
             raise
         self._looks = [self.swap.switched, self._reload, self.requests.work, *([self.swap.improve] if race else [])]
-        self._looking: list[threading.Thread] = []
 
     def _make(self, config: Config, store: Path, look: threading.Event) -> None:
         """All that works on what is kept. Raises an EdgeAgentError."""
@@ -99,15 +98,17 @@ class Agent:
         self.keep.alerts = self.rules.alerts
         self.record = Recorder(config, self.keep, self.link)
         self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
+        self.notices = told_by(self.keep, config, store, self.pictures)
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
-        self.state = State(self.lines, self.outbox, self.link, config.limits, archiving)
+        beside = {"archive": archiving, "notify": self.notices.about}
+        self.state = State(self.lines, self.outbox, self.link, config.limits, beside)
         self.swap = Swap(self._models, self.work, look, self._changed.set)
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
         self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
         self.commands = self._make_commands(self.link, store) if self.link else None
-        self.beside = parts_beside(config, self.link, self.keep, store, self.state)
+        self.beside = [self.notices, *parts_beside(config, self.link, self.keep, store, self.state)]
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget
@@ -150,9 +151,10 @@ class Agent:
         for part in self.beside:
             part.start()
         self.work.start(self.lines)
-        for look in self._looks:
-            thread = threading.Thread(target=self._beside, args=(look,), name=look.__name__, daemon=True)
-            self._looking.append(thread)
+        self._looking = [
+            threading.Thread(target=self._beside, args=(look,), name=look.__name__, daemon=True) for look in self._looks
+        ]
+        for thread in self._looking:
             thread.start()
         try:
             self._watch(stop)
@@ -184,9 +186,14 @@ class Agent:
                 self._failed = EdgeAgentError(f"{wrong}; the agent is to be started anew, see the log")
                 return
             draining = self.work.ended
-            if draining and (self.link is None or self.outbox.empty):
+            if draining and self._all_sent:
                 return
             self._changed.wait(0.05 if draining else 0.5)
+
+    @property
+    def _all_sent(self) -> bool:
+        """Whether the broker has acknowledged all there is, and people were told what can be told now."""
+        return (self.link is None or self.outbox.empty) and not self.notices.busy
 
     def _tend(self) -> None:
         """Run the commands that wait, and say what changed or is due."""
@@ -266,7 +273,7 @@ class Agent:
         """Go on with this config. Raises an EdgeAgentError, and nothing has changed, where it is wrong."""
         old = self.config
         if self.turns.anew(old) != self.turns.anew(new):
-            self._try(new)
+            try_anew(new, self._models)
             log.info("config: more changed than a running agent can turn to: all is opened anew")
             self.again = new
             return
@@ -276,14 +283,5 @@ class Agent:
         if self.link is not None:
             self._changed.set()
             self.link.reload()
+        self.notices.again()
         self.on_config(new)
-
-    def _try(self, new: Config) -> None:
-        """Raise an EdgeAgentError for what another agent would not be made of."""
-        checked_store(new)
-        if new.mqtt.url is not None:
-            from edge_agent.link.broker import Broker
-
-            Broker(new.mqtt)
-        for pipe in new.pipeline:
-            make_line(pipe, self._models, (lambda topics, receive: None) if new.mqtt.url else None, zones=new.zone)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -102,10 +103,10 @@ class State:
         outbox: Outbox,
         link: Link | None,
         limits: Limits = Limits(),  # noqa: B008
-        archiving: Callable[[], str] = lambda: "off",
+        beside: Mapping[str, Callable[[], str]] = MappingProxyType({}),
     ) -> None:
-        """`archiving`: how the archive fares."""
-        self.lines, self.outbox, self.link, self.limits, self.archiving = lines, outbox, link, limits, archiving
+        """`beside`: what else health holds -> how it fares."""
+        self.lines, self.outbox, self.link, self.limits, self.beside = lines, outbox, link, limits, beside
         self.refused = ""
         """why another config was refused, one line; empty when none was"""
         self._near = ""
@@ -134,7 +135,8 @@ class State:
     def health(self) -> dict[str, object]:
         """That of the device."""
         told = device_health(self.outbox, self.link, self.started)
-        return {**told, "config": self.refused or "ok", "limits": self._near or "ok", "archive": self.archiving()}
+        own = {name: about() for name, about in self.beside.items()}
+        return {**told, "config": self.refused or "ok", "limits": self._near or "ok", **own}
 
     def say_due(self, changed: bool) -> None:
         """Say what has not been said for a while; the states at once when one `changed`."""

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.requests import Requests
 from edge_agent.agent.state import State
+from edge_agent.agent.store import checked_store
+from edge_agent.agent.told import check_told
 from edge_agent.config import Config, Store
 from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from edge_agent.link.link import Link
+    from edge_agent.serving.models import Models
 
 log = logging.getLogger("edge_agent")
 
@@ -78,3 +82,15 @@ class Turns:
                 self._link.budget.per_day = kept.bytes_per_day
 
         return act
+
+
+def try_anew(new: Config, models: Models) -> None:
+    """Raise an EdgeAgentError for a config that another agent would not be made of."""
+    checked_store(new)
+    if new.mqtt.url is not None:
+        from edge_agent.link.broker import Broker
+
+        Broker(new.mqtt)
+    check_told(new)
+    for pipe in new.pipeline:
+        make_line(pipe, models, (lambda topics, receive: None) if new.mqtt.url else None, zones=new.zone)

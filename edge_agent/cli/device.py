@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_agent.agent.line import Line
     from edge_agent.config import Config
     from edge_agent.link.broker import Broker
+    from edge_agent.link.rights import Tried
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,20 +135,25 @@ def _on_hangup(act: Callable[[], None]) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Say what a config will do, or what is wrong with it; 1 when a deadline in it cannot be met or, with --connect,
-    something that was tried is not right.
+    """Say what a config will do, or what is wrong with it; 1 when a deadline in it cannot be met or, with --connect or
+    --notify, something that was tried is not right.
     """
     from edge_agent import config
+    from edge_agent.agent.told import try_told
+    from edge_agent.link.rights import Tried
 
     args.config = config_of(args)
     loaded = config.load(args.config)
     with config.of(args.config):
         lines, store, in_time = _check(loaded)
+        if args.notify is not None:
+            return _shown(Tried(*row) for row in try_told(loaded, args.notify))
     if args.connect:
         return max(_try(loaded, lines, store), int(not in_time))
     untried = ["the login and the rights at the broker"] * bool(loaded.mqtt.url)
     live = [line for line in lines if line.opened.live]
     what = {"sound": "sound"}
+    untried += [f"a message to {one.name} (--notify sends one)" for one in loaded.notify]
     untried += [f"{what.get(line.opened.yields.words, 'a picture')} of {line.config.name}" for line in live]
     print(f"not tried: {', '.join([*untried, 'a write to the store'])}; --connect tries them")
     return int(not in_time)
@@ -162,9 +168,16 @@ def _try(loaded: Config, lines: list[Line], store: Path) -> int:
     rows += [Tried(*first_sample(line)) for line in lines]
     rows += tried(loaded) if loaded.mqtt.url is not None else []
     rows.append(Tried(*_takes_writes(store)))
+    return _shown(rows)
+
+
+def _shown(rows: Iterable[Tried]) -> int:
+    """Print what was tried; 1 when something is not right."""
+    good = True
     for row in rows:
         print(f"{'--' if row.good is None else 'ok' if row.good else 'NO'}  {redact(row.told)}", flush=True)
-    return 1 if any(row.good is False for row in rows) else 0
+        good = good and row.good is not False
+    return 0 if good else 1
 
 
 def _takes_writes(store: Path) -> tuple[bool, str]:
@@ -188,6 +201,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent.agent.need import loads_of, weighed
     from edge_agent.agent.requests import check as check_understand
     from edge_agent.agent.store import checked_store
+    from edge_agent.agent.told import about_told
     from edge_agent.cli.page import about
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
@@ -206,7 +220,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     for word in words:
         print(word)
     print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
-    for word in config.dotted(loaded):
+    for word in [*config.dotted(loaded), *about_told(loaded)]:
         print(word)
     if loaded.page is not None:
         print(about(loaded))

@@ -30,8 +30,9 @@ def _run_options(run: argparse.ArgumentParser) -> None:
 def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("-c", "--config", help=CONFIG)
     check.add_argument(
-        "--connect", action="store_true", help="try it too: log in, ask for each right, take a picture, write a file"
+        "--connect", action="store_true", help="try: log in, ask for rights, take a picture, write a file"
     )
+    check.add_argument("--notify", nargs="?", const="", metavar="NAME", help="send each [[notify]], or one, a message")
 
 
 def _install_options(install: argparse.ArgumentParser) -> None:

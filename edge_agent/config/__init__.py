@@ -7,6 +7,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
+from edge_agent.config.notify import Choice, Notify
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Condition, Profile, Rule
 from edge_agent.config.samples import Samples
@@ -29,11 +30,13 @@ from edge_agent.config.zones import Zone
 __all__ = [
     "RESERVED",
     "BrokerAddress",
+    "Choice",
     "Condition",
     "Config",
     "Device",
     "Limits",
     "Mqtt",
+    "Notify",
     "Page",
     "Pipeline",
     "Privacy",

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
+from edge_agent.config.notify import checked_notify
 from edge_agent.config.page import checked_page
 from edge_agent.config.rule_names import checked_rules
 from edge_agent.config.samples import checked_samples
@@ -68,8 +69,11 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         for pipe in config.pipeline
     ]
     zones = _zones_and_rules(config, pipes)
+    names, rules = [pipe.name for pipe in pipes], [rule.name for rule in config.rule]
+    snapshots = config.samples.snapshots
+    notify = checked_notify(config.notify, names, rules, snapshots, lambda key, given: _path(key, given, base))
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
-    return msgspec.structs.replace(config, page=checked_page(config.page, base), **made)
+    return msgspec.structs.replace(config, page=checked_page(config.page, base), notify=notify, **made)
 
 
 def _zones_and_rules(config: Config, pipes: list[Pipeline]) -> list[Zone]:

@@ -31,12 +31,14 @@ MEANT = {
     "server": "url mqtt",
     "broker": "url mqtt",
     "port": "url",
-    "url": "source mqtt",
+    "url": "source mqtt url_file",
     "tls": "ca",
     "cafile": "ca",
     "ca_file": "ca",
     "certfile": "cert",
     "user": "username",
+    "webhook": "notify",
+    "alert": "notify",
     "password": "password_file",
     "topic": "prefix",
     "path": "source store",
@@ -100,6 +102,7 @@ def _warn_of_readers(path: Path, config: Config) -> None:
     mqtt = config.mqtt
     inside = any(HIDDEN in redact(pipe.source) for pipe in config.pipeline)
     secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.key": mqtt.key, "a source's password": inside and path}
+    secrets |= {f"notify {one.name}: url_file": one.url_file for one in config.notify}
     for what, where in {**secrets, "mqtt.ca": mqtt.ca, "mqtt.cert": mqtt.cert}.items():
         if not where or str(where).startswith("credential:"):
             continue

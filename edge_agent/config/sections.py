@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from edge_agent.config.archive import Archived
+from edge_agent.config.notify import Notify
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Profile, Rule
 from edge_agent.config.samples import Samples
@@ -176,6 +177,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pipeline: list[Pipeline] = []
     samples: Samples = Samples()
     zone: list[Zone] = []
+    notify: list[Notify] = []
     rule: list[Rule] = []
     profile: list[Profile] = []
 

@@ -59,8 +59,8 @@ def _unseen(path: Path) -> bool:
 
 
 def named(loaded: config.Config) -> Iterator[Path]:
-    """The files that a config names for the broker and for its tasks."""
-    for where in _secrets(loaded.mqtt):
+    """The files that a config names for the broker, for receivers and for its tasks."""
+    for where in _secrets(loaded):
         if not where.startswith("credential:"):
             yield Path(where)
     for task in (task for pipe in loaded.pipeline for task in pipe.tasks):
@@ -68,8 +68,11 @@ def named(loaded: config.Config) -> Iterator[Path]:
         yield from (Path(part) for part in (uri.options.get("labels", ""), uri.rest) if part.startswith("/"))
 
 
-def _secrets(mqtt: config.Mqtt) -> list[str]:
-    return [where for where in (mqtt.password_file, mqtt.ca, mqtt.cert, mqtt.key, mqtt.signers) if where]
+def _secrets(loaded: config.Config) -> list[str]:
+    mqtt = loaded.mqtt
+    named = [mqtt.password_file, mqtt.ca, mqtt.cert, mqtt.key, mqtt.signers]
+    named += [where for one in loaded.notify for where in (one.url_file, one.ca)]
+    return [where for where in named if where]
 
 
 def lay_config(place: Place, given: Path | None, group: int, done: Done) -> None:
@@ -117,7 +120,7 @@ def asked(place: Place) -> unit.Asked:
     """What the service's config asks of the service manager. ConfigError, also for a credential that is not there."""
     target = place.at(paths.SERVICE_CONFIG)
     loaded = config.load(target)
-    names = {where.removeprefix("credential:") for where in _secrets(loaded.mqtt) if where.startswith("credential:")}
+    names = {where.removeprefix("credential:") for where in _secrets(loaded) if where.startswith("credential:")}
     for name in names:
         secret = place.at(f"{unit.CREDENTIALS}/{name}")
         if not secret.is_file():

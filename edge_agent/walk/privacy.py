@@ -155,7 +155,7 @@ class Guard:
     def event(self, event: Event, found: Sample | Finding) -> Event:
         """An event as it may be kept; `found`: what it was made from."""
         if not self.words:
-            return _changed(event, _nothing)
+            return without_words(event)
         if self.hide is None:
             return event
         hide, text = self.hide, (found.of if isinstance(found, Finding) else found).text
@@ -171,6 +171,11 @@ class Guard:
 
 OPEN = Guard()
 Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+
+def without_words(event: Event) -> Event:
+    """An event without what was captured in words."""
+    return _changed(event, _nothing)
 
 
 def _nothing(value: object, empty: object) -> object:

@@ -1,0 +1,154 @@
+"""What waits to be sent, on disk: a file each, in a folder for its owner alone."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.events import JSON, KNOWN_TIME, UNREADABLE, Event
+from edge_agent.files import PRIVATE, folder, read_regular, sync, write_private
+
+log = logging.getLogger("edge_agent")
+
+MOST, MOST_BYTES = 1000, 8_000_000
+"""files, and bytes in them; of more the oldest go"""
+MOST_FILE = 1_000_000
+"""bytes of one"""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """An event that waits."""
+
+    at: float
+    """when it came, seconds since 1970"""
+    event: Event
+    picture: str = ""
+    """name of its snapshot"""
+
+
+class _OnDisk(msgspec.Struct, frozen=True):
+    at: float
+    event: msgspec.Raw
+    picture: str = ""
+
+
+def since(at: float) -> float:
+    """A time of the wall's clock on the monotonic one; now, where it cannot be right."""
+    return time.monotonic() - max(0.0, time.time() - at if at > KNOWN_TIME else 0.0)
+
+
+class Spool:
+    """A queue on disk. `add` and `settle` are for any thread, the rest for one.
+
+    An event is added before it is kept, so that no kill comes between, and settled once it is. What a kill left
+    unsettled is sent as it is: it lacks its number, and may not have been kept.
+    """
+
+    def __init__(self, place: Path) -> None:
+        """Raises OSError where there can be no such folder."""
+        self.place, self.clock = folder(place, PRIVATE), time.time
+        self._lock = threading.Lock()
+        self._sizes: dict[int, int] = {}
+        """number -> bytes, the oldest first"""
+        self._born: dict[int, float] = {}
+        """number -> when it came, monotonic: a clock that is set makes nothing older"""
+        self._fresh: dict[int, bytes] = {}
+        """settled, and not on disk in that form yet"""
+        self._unsettled: set[int] = set()
+        self.dropped = 0
+        """that are not sent any more, since the last message that said so"""
+        for path in sorted(place.glob("[0-9]*.json")):
+            with contextlib.suppress(ValueError, OSError):
+                at = path.stat()
+                self._sizes[int(path.stem)], self._born[int(path.stem)] = at.st_size, since(at.st_mtime)
+        self._numbers = itertools.count(max(self._sizes, default=0) + 1)
+
+    def _path(self, number: int) -> Path:
+        return self.place / f"{number:012}.json"
+
+    def add(self, event: Event) -> int:
+        """Note an event that is about to be kept; its number here."""
+        number, raw = next(self._numbers), msgspec.json.encode(Waiting(self.clock(), event))
+        try:
+            write_private(self._path(number), raw)
+        except OSError as error:
+            log.warning("%s: %s; what is to be sent waits in memory", self.place, error.strerror)
+        with self._lock:
+            self._sizes[number], self._born[number] = len(raw), time.monotonic()
+            self._unsettled.add(number)
+        return number
+
+    def settle(self, number: int, event: Event, picture: str) -> None:
+        """It was kept, as this event."""
+        with self._lock:
+            self._fresh[number] = msgspec.json.encode(Waiting(self.clock(), event, picture))
+            self._unsettled.discard(number)
+
+    def confirm(self) -> None:
+        """Have the disk confirm what was settled; where it refuses, that waits in memory."""
+        with self._lock:
+            fresh = dict(self._fresh)
+        for number, raw in fresh.items():
+            part = self._path(number).with_suffix(".part")
+            try:
+                write_private(part, raw, confirm=True)
+                part.replace(self._path(number))
+            except OSError:
+                continue
+            with self._lock:
+                self._fresh.pop(number, None)
+        if fresh:
+            self._sync()
+
+    def waiting(self, hours: float) -> list[int]:
+        """The numbers of those that can be sent, the oldest first; those that are older, or too many, go."""
+        with self._lock:
+            ready = [number for number in self._sizes if number not in self._unsettled]
+            size = sum(self._sizes.values())
+        old = time.monotonic() - hours * 3600
+        gone: list[int] = []
+        for number in ready:
+            if self._born[number] < old or len(ready) - len(gone) > MOST or size > MOST_BYTES:
+                gone.append(number)
+                size -= self._sizes[number]
+        self.drop(gone)
+        return [number for number in ready if number not in gone]
+
+    def read(self, number: int) -> Waiting | None:
+        """What waits under a number; None where it cannot be read, and then it is gone."""
+        raw = self._fresh.get(number)
+        try:
+            raw = raw or read_regular(self._path(number), MOST_FILE)
+            found = msgspec.json.decode(raw, type=_OnDisk)
+            return Waiting(found.at, JSON.decode(bytes(found.event)), found.picture)
+        except (OSError, *UNREADABLE) as error:
+            log.warning("%s: %s cannot be read (%s)", self.place, self._path(number).name, type(error).__name__)
+            self.drop([number])
+            return None
+
+    def done(self, numbers: list[int]) -> None:
+        """They were sent: strike them off."""
+        for number in numbers:
+            with self._lock:
+                for known in (self._sizes, self._born, self._fresh):
+                    known.pop(number, None)
+                self._unsettled.discard(number)
+            with contextlib.suppress(OSError):
+                self._path(number).unlink(missing_ok=True)
+        if numbers:
+            self._sync()
+
+    def drop(self, numbers: list[int]) -> None:
+        """They are not sent any more."""
+        self.dropped += len(numbers)
+        self.done(numbers)
+
+    def _sync(self) -> None:
+        with contextlib.suppress(OSError):
+            sync(self.place)
