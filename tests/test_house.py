@@ -241,6 +241,7 @@ NOT_CAPTURED = {
     "GapEvent": "why",
     "ObjectEvent": "phase object label since zones entered left loiters dwell why",
     "CrossingEvent": "line direction object label",
+    "OpinionEvent": "about by verdict",
     "RuleEvent": "rule phase because why profile since",
 }
 """fields of events that hold text which nobody said, wrote or showed: names, labels of a model, reasons of ours"""

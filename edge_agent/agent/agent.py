@@ -98,7 +98,7 @@ class Agent:
         self.keep.alerts = self.rules.alerts
         self.record = Recorder(config, self.keep, self.link)
         self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
-        self.notices = told_by(self.keep, config, store, self.pictures)
+        self.notices = told_by(self.keep, config, store, self.pictures, lambda: self.lines)
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all

@@ -1,29 +1,67 @@
-"""Who is told of events beside the broker: their addresses checked, and put to work."""
+"""Who is told of events beside the broker, and asked about them: their addresses checked, and put to work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.agent.keep import Keep
-from edge_agent.config import Config
-from edge_agent.errors import ConfigError, nearest
+from edge_agent.agent.line import Line
+from edge_agent.config import Choice, Config
+from edge_agent.errors import ConfigError, StoreError, nearest
+from edge_agent.events import Event, OpinionEvent
 from edge_agent.notify.notices import Notices, receivers_of
+from edge_agent.types import Text
+from edge_agent.walk.privacy import Guard
 
 if TYPE_CHECKING:
+    from edge_agent.notify.opinion import Opinions
+    from edge_agent.notify.receiver import Picture, Receiver
     from edge_agent.recorder.pictures import Pictures
 
 
-def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None) -> Notices:
-    """Those that a config names, told from now on of each event. ConfigError, StoreError."""
+def told_by(
+    keep: Keep, config: Config, store: Path, pictures: Pictures | None, lines: Callable[[], Sequence[Line]]
+) -> Notices:
+    """Those that a config names, told from now on of each event. `lines`: the pipelines at work.
+
+    ConfigError, StoreError.
+    """
     check_told(config)
-    picture = (lambda name: None) if pictures is None else pictures.path
-    notices = Notices(receivers_of(config, store, picture))
-    if notices.receivers:
+    picture: Picture = (lambda name: None) if pictures is None else pictures.path
+    receivers: list[Receiver] = [*receivers_of(config, store, picture)]
+    if config.opinion is not None:
+        receivers.append(_opinions(keep, config, store / "opinion", picture, lines))
+    else:
+        shutil.rmtree(store / "opinion", ignore_errors=True)
+    notices = Notices(receivers)
+    if receivers:
         keep.before.append(notices.before)
         keep.listeners.append(notices.listen)
     return notices
+
+
+def _opinions(
+    keep: Keep, config: Config, place: Path, picture: Picture, lines: Callable[[], Sequence[Line]]
+) -> Opinions:
+    from edge_agent.link.budget import Budget
+    from edge_agent.notify.opinion import Opinions
+
+    def put(event: OpinionEvent) -> Event:
+        """Keep it as an event of its pipeline, or, where several made it, of all of them."""
+        among = [line for line in lines() if line.config.name == event.pipeline] or lines()
+        guard = Guard(next((line.guard.hide for line in among), None), all(line.guard.words for line in among))
+        kinds = {line.config.class_of("opinion") for line in among}
+        return keep.put(guard.event(event, Text("", 0.0, 0.0)), kinds.pop() if len(kinds) == 1 else "alert")
+
+    assert config.opinion is not None
+    try:
+        budget = Budget(config.opinion.bytes_per_day, place.with_suffix(".json"))
+        return Opinions(config.opinion, place, picture, budget, put)
+    except OSError as error:
+        raise StoreError(f"{place}: {error.strerror}; what waits to be asked has no place") from None
 
 
 def check_told(config: Config) -> None:
@@ -33,6 +71,10 @@ def check_told(config: Config) -> None:
 
         for one in config.notify:
             address_of(one)
+    if config.opinion is not None:
+        from edge_agent.notify.opinion import check
+
+        check(config.opinion)
 
 
 def about_told(config: Config) -> Iterator[str]:
@@ -40,21 +82,31 @@ def about_told(config: Config) -> Iterator[str]:
     from edge_agent.notify.send import checked
 
     for one in config.notify:
-        kinds = [kind for kind in one.kinds if kind != "rule" or not one.rules]
-        of = [*(f"rule {name}" for name in one.rules), *kinds] or ["every rule"]
-        only = [f"{key} {', '.join(given)}" for key in ("pipelines", "labels") if (given := getattr(one, key))]
-        when = [f"quiet {one.quiet}"] * bool(one.quiet) + [f"{one.limit} an hour at most"]
-        yield f"notify {one.name}: {checked(one)}: {', '.join([*of, *only])}; {', '.join(when)}"
+        when = f"quiet {one.quiet}, " * bool(one.quiet)
+        yield f"notify {one.name}: {checked(one)}: {_of(one)}; {when}{one.limit} an hour at most"
+    if (asked := config.opinion) is not None:
+        open_ = " (not encrypted)" * asked.url.startswith("http:")
+        most = f"{asked.limit} an hour and {asked.bytes_per_day / 1e6:g} MB a day at most"
+        yield f"opinion: {asked.model} at {asked.address}{open_}: pictures of {_of(asked)}; {most}"
+
+
+def _of(choice: Choice) -> str:
+    """Of what somebody is told, in words."""
+    kinds = [kind for kind in choice.kinds if kind != "rule" or not choice.rules]
+    of = [*(f"rule {name}" for name in choice.rules), *kinds] or ["every rule"]
+    only = [f"{key} {', '.join(given)}" for key in ("pipelines", "labels") if (given := getattr(choice, key))]
+    return ", ".join([*of, *only])
 
 
 def try_told(config: Config, name: str) -> Iterator[tuple[bool, str]]:
-    """Send a test message to the receiver of this name, or to all for ""; whether each was taken, and a line about it.
+    """Send a test message to the receiver of this name, or to all for ""; "opinion" is the one that is asked.
 
-    ConfigError for a name that is none.
+    Whether each took it, and a line about it. ConfigError for a name that is none.
     """
+    from edge_agent.notify.opinion import tried as asked
     from edge_agent.notify.send import tried
 
-    names = [one.name for one in config.notify]
+    names = [*(one.name for one in config.notify), *(["opinion"] if config.opinion else [])]
     if not names:
         raise ConfigError("there is no [[notify]] to try")
     if name not in ("", *names):
@@ -62,3 +114,5 @@ def try_told(config: Config, name: str) -> Iterator[tuple[bool, str]]:
     for one in config.notify:
         if name in ("", one.name):
             yield tried(one, config.device.id)
+    if config.opinion is not None and name in ("", "opinion"):
+        yield asked(config.opinion)

@@ -8,6 +8,7 @@ from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
 from edge_agent.config.notify import Choice, Notify
+from edge_agent.config.opinion import Opinion
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Condition, Profile, Rule
 from edge_agent.config.samples import Samples
@@ -37,6 +38,7 @@ __all__ = [
     "Limits",
     "Mqtt",
     "Notify",
+    "Opinion",
     "Page",
     "Pipeline",
     "Privacy",

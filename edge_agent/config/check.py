@@ -13,6 +13,7 @@ import msgspec
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
 from edge_agent.config.notify import checked_notify
+from edge_agent.config.opinion import checked_opinion
 from edge_agent.config.page import checked_page
 from edge_agent.config.rule_names import checked_rules
 from edge_agent.config.samples import checked_samples
@@ -70,10 +71,10 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     ]
     zones = _zones_and_rules(config, pipes)
     names, rules = [pipe.name for pipe in pipes], [rule.name for rule in config.rule]
-    snapshots = config.samples.snapshots
-    notify = checked_notify(config.notify, names, rules, snapshots, lambda key, given: _path(key, given, base))
+    known = names, rules, config.samples.snapshots, lambda key, given: _path(key, given, base)
+    told = {"notify": checked_notify(config.notify, *known), "opinion": checked_opinion(config.opinion, *known)}
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
-    return msgspec.structs.replace(config, page=checked_page(config.page, base), notify=notify, **made)
+    return msgspec.structs.replace(config, page=checked_page(config.page, base), **told, **made)
 
 
 def _zones_and_rules(config: Config, pipes: list[Pipeline]) -> list[Zone]:

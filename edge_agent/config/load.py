@@ -37,6 +37,8 @@ MEANT = {
     "ca_file": "ca",
     "certfile": "cert",
     "user": "username",
+    "key": "key_file",
+    "api_key": "key_file",
     "webhook": "notify",
     "alert": "notify",
     "password": "password_file",
@@ -103,6 +105,7 @@ def _warn_of_readers(path: Path, config: Config) -> None:
     inside = any(HIDDEN in redact(pipe.source) for pipe in config.pipeline)
     secrets = {"mqtt.password_file": mqtt.password_file, "mqtt.key": mqtt.key, "a source's password": inside and path}
     secrets |= {f"notify {one.name}: url_file": one.url_file for one in config.notify}
+    secrets["opinion.key_file"] = config.opinion.key_file if config.opinion else None
     for what, where in {**secrets, "mqtt.ca": mqtt.ca, "mqtt.cert": mqtt.cert}.items():
         if not where or str(where).startswith("credential:"):
             continue

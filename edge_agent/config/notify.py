@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ _QUIET = Annotated[
         pattern=rf"^{_DAY}-{_DAY}\Z", description='two times of a day such as "22:00-07:00"', examples=["22:00-07:00"]
     ),
 ]
+Section = TypeVar("Section", bound=msgspec.Struct)
 LABELLED = ("label", "detections", "spans")
 """fields of events by which they have labels"""
 OWN = ("words", "what", "time", "kind")
@@ -84,9 +85,7 @@ def checked_notify(
             _check_texts(one)
             if one.snapshot and not snapshots:
                 raise ConfigError("snapshot: none is made; write snapshots = true under [samples]")
-        files = {key: getattr(one, key) for key in ("url_file", "ca")}
-        files = {key: path(f"{where}: {key}", file) for key, file in files.items() if _is_path(file)}
-        made.append(msgspec.structs.replace(one, **files))
+        made.append(with_paths(one, ("url_file", "ca"), f"{where}: ", path))
     return made
 
 
@@ -97,13 +96,14 @@ def check_choice(choice: Choice, pipes: Collection[str], rules: Collection[str])
     kinds = list(EVENTS)
     kinds.remove("gap")
     for key, known in (("kinds", kinds), ("pipelines", [*pipes, "agent"]), ("rules", rules)):
-        _check_known(key, getattr(choice, key), known)
+        check_known(key, getattr(choice, key), known)
     fields = {field.name for kind in choice.kinds for field in msgspec.structs.fields(EVENTS[kind])}
     if choice.labels and fields.isdisjoint(LABELLED):
         raise ConfigError('labels: no event that is chosen has any; write e.g. kinds = ["object"]')
 
 
-def _check_known(key: str, given: Collection[str], known: Collection[str]) -> None:
+def check_known(key: str, given: Collection[str], known: Collection[str]) -> None:
+    """ConfigError for a name that is none of those."""
     for name in given:
         if name not in known:
             raise ConfigError(f'{key}: "{name}" is none{nearest(name, known)}')
@@ -118,12 +118,20 @@ def placeholders() -> list[str]:
 def _check_texts(notify: Notify) -> None:
     if notify.quiet and notify.quiet[:5] == notify.quiet[6:]:
         raise ConfigError(f'quiet: "{notify.quiet}" has no length; give two times that differ')
-    known = placeholders()
     for key in ("title", "message"):
-        for name in re.findall(r"\{(\w*)\}", getattr(notify, key)):
-            if name not in known:
-                raise ConfigError(f'{key}: "{{{name}}}" is none{nearest(name, known)}')
+        check_text(key, getattr(notify, key))
 
 
-def _is_path(given: str | None) -> bool:
-    return given is not None and not given.startswith("credential:")
+def check_text(key: str, text: str) -> None:
+    """ConfigError for a name in braces that is none."""
+    known = placeholders()
+    for name in re.findall(r"\{(\w*)\}", text):
+        if name not in known:
+            raise ConfigError(f'{key}: "{{{name}}}" is none{nearest(name, known)}')
+
+
+def with_paths(section: Section, keys: Collection[str], where: str, path: Callable[[str, str], str]) -> Section:
+    """A section with those of its files that are no credentials as `path` makes them; `where`: before their keys."""
+    files = {key: getattr(section, key) for key in keys}
+    given = {key: file for key, file in files.items() if file and not file.startswith("credential:")}
+    return msgspec.structs.replace(section, **{key: path(where + key, file) for key, file in given.items()})

@@ -8,6 +8,7 @@ import msgspec
 
 from edge_agent.config.archive import Archived
 from edge_agent.config.notify import Notify
+from edge_agent.config.opinion import Opinion
 from edge_agent.config.page import Page
 from edge_agent.config.rules import Profile, Rule
 from edge_agent.config.samples import Samples
@@ -178,6 +179,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     samples: Samples = Samples()
     zone: list[Zone] = []
     notify: list[Notify] = []
+    opinion: Opinion | None = None
     rule: list[Rule] = []
     profile: list[Profile] = []
 

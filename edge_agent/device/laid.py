@@ -72,6 +72,7 @@ def _secrets(loaded: config.Config) -> list[str]:
     mqtt = loaded.mqtt
     named = [mqtt.password_file, mqtt.ca, mqtt.cert, mqtt.key, mqtt.signers]
     named += [where for one in loaded.notify for where in (one.url_file, one.ca)]
+    named += [loaded.opinion.key_file, loaded.opinion.ca] if loaded.opinion else []
     return [where for where in named if where]
 
 

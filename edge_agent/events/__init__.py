@@ -13,6 +13,7 @@ import msgspec
 
 from edge_agent.events.envelope import KNOWN_TIME, UNREADABLE, Box, Event, Pictured, is_captured, rfc3339
 from edge_agent.events.objects import CrossingEvent, ObjectEvent
+from edge_agent.events.opinion import OpinionEvent
 from edge_agent.events.rules import RuleEvent
 from edge_agent.events.understood import AnswerEvent, FillEvent, SimilarEvent, SummaryEvent, TopicEvent
 from edge_agent.got import CAPTURED, Read, Words
@@ -26,6 +27,7 @@ __all__ = [
     "Event",
     "FillEvent",
     "ObjectEvent",
+    "OpinionEvent",
     "Pictured",
     "RuleEvent",
     "SimilarEvent",
@@ -180,6 +182,7 @@ AnyEvent: TypeAlias = (
     | ObjectEvent
     | CrossingEvent
     | RuleEvent
+    | OpinionEvent
     | GapEvent
 )
 

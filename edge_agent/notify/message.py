@@ -34,14 +34,14 @@ class Note(NamedTuple):
 
 def note_of(config: Notify, events: Sequence[Event], dropped: int, picture: Path | None = None) -> Note:
     """The message on the newest of some events; it says which others were held back, and how many were `dropped`."""
-    newest, held = _body(events[-1]), [_body(event) for event in events[:-1]]
-    lines = [_filled(config.message, newest)]
+    held = [_body(event) for event in events[:-1]]
+    lines = [filled(config.message, events[-1])]
     if held:
         lines.append(f"and {len(held)} more, held back since {_clock(held[0])}:")
         lines += [f"{_clock(body)} {_words(body)}" for body in held[-SHOWN:]]
     if dropped:
         lines.append(f"({dropped} older ones could not be sent)")
-    title = _filled(config.title, newest)[:MOST_TITLE]
+    title = filled(config.title, events[-1])[:MOST_TITLE]
     return Note(title, "\n".join(lines)[:MOST_TEXT], events, picture)
 
 
@@ -50,8 +50,9 @@ def _body(event: Event) -> dict[str, Any]:
     return body
 
 
-def _filled(text: str, body: Mapping[str, Any]) -> str:
+def filled(text: str, event: Event) -> str:
     """A text of the config with what an event says in the places of its braces, on one line."""
+    body = _body(event)
     values = {name: _plain(value) for name, value in body.items()}
     values |= {"words": _words(body), "time": _clock(body), "what": str(body.get("rule") or body["pipeline"])}
     return one_line(re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], ""), text))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 CONNECT_S = 10.0
-"""seconds for a connection, and for each read"""
+"""seconds for a connection"""
 LONGEST_WAIT_S = 3600.0
 """seconds that a server may ask to be left alone for"""
 LATE = "no whole answer in time"
@@ -48,6 +48,7 @@ def post(
     try:
         line = _line(parts, ca)
         line.connect()
+        line.sock.settimeout(limit_s)
     except (OSError, HTTPException, ValueError) as error:
         return Answer(0, reason(error))
     timer = threading.Timer(limit_s, _cut, (line.sock, late))

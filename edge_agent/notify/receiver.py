@@ -149,6 +149,9 @@ class Receiver(ABC):
                 log.info("%s: works again", self.what)
             self.trouble, self._pause = "", 0.0
             return
+        if sent.how == "gone":
+            self.spool.done(numbers)
+            return
         if self.trouble != sent.why:
             log.warning("%s: %s; %d wait", self.what, sent.why, len(self.spool.waiting(self._hours)))
         self.trouble = sent.why

@@ -35,8 +35,8 @@ OURSELVES = (401, 402, 403, 404, 407, 410)
 class Sent(NamedTuple):
     """What became of a message."""
 
-    how: Literal["taken", "later", "closed", "refused"]
-    """closed: the receiver does not take ours; refused: it does not take this one"""
+    how: Literal["taken", "later", "closed", "refused", "gone"]
+    """closed: the receiver does not take ours; refused: it does not take this one; gone: there is nothing to send"""
     why: str = ""
     wait: float = 0.0
     """seconds that the receiver asks for"""
@@ -78,12 +78,7 @@ def address_of(config: Notify) -> Address:
 
 
 def _check(address: Address, key: str, config: Notify) -> None:
-    if config.ca is not None:
-        try:
-            ssl.create_default_context(cafile=config.ca)
-        except (OSError, ssl.SSLError) as error:
-            why = error.strerror or "no PEM of a certificate"
-            raise ConfigError(f"notify {config.name}: ca: {config.ca} cannot be read ({why}); check the path") from None
+    check_ca(f"notify {config.name}", config.ca)
     if not address.is_web:
         if address.headers:
             raise ConfigError(f"{key}: headers are for http:// and https:// only; delete them")
@@ -97,6 +92,15 @@ def _check(address: Address, key: str, config: Notify) -> None:
         host = None
     if not host:
         raise ConfigError(f"{key}: {config.url_file}: the address names no host")
+
+
+def check_ca(where: str, ca: str | None) -> None:
+    """ConfigError for a PEM of an authority that cannot be had."""
+    try:
+        ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        why = error.strerror or "no PEM of a certificate"
+        raise ConfigError(f"{where}: ca: {ca} cannot be read ({why}); check the path") from None
 
 
 def send(config: Notify, note: Note) -> Sent:
