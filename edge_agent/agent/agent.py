@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
-from edge_agent.agent.beside import parts_beside
+from edge_agent.agent.beside import Part, parts_beside
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
@@ -108,7 +108,8 @@ class Agent:
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
         self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
         self.commands = self._make_commands(self.link, store) if self.link else None
-        self.beside = [self.notices, *parts_beside(config, self.link, self.keep, store, self.state)]
+        others = parts_beside(config, self.link, self.keep, store, self.state)
+        self.beside: list[Part] = [self.record, self.notices, *others]
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget

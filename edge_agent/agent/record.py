@@ -6,12 +6,24 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line
 from edge_agent.config import Config
-from edge_agent.events import Event, Pictured
+from edge_agent.config.times import seconds
+from edge_agent.events import (
+    AnomalyEvent,
+    CrossingEvent,
+    DetectionsEvent,
+    Event,
+    ObjectEvent,
+    Pictured,
+    RuleEvent,
+)
 from edge_agent.files import read_regular
 from edge_agent.link import topics
 from edge_agent.types import Frame, Sample
@@ -21,6 +33,7 @@ from edge_agent.walk.pipeline import Watcher
 if TYPE_CHECKING:
     from edge_agent.link.link import Link
     from edge_agent.recorder.album import Album
+    from edge_agent.recorder.clips import Clips
     from edge_agent.recorder.pictures import Pictures
 
 SAY_S, METERED_S = 1.0, 60.0
@@ -29,31 +42,46 @@ FOLDER = "pictures"
 """in the store"""
 MOST_BYTES = 64_000
 """of a snapshot that is sent"""
+KNOWN = 1000
+"""events whose pictures are remembered, for those of rules; objects whose clips are"""
+
+Known = TypeVar("Known")
 
 log = logging.getLogger("edge_agent")
 
 
 class Recorder:
-    """Of one agent. `pictures` is None where neither snapshots nor clips are asked for."""
+    """Of one agent, and a part beside its pipelines. `pictures`: None where neither snapshots nor clips are kept."""
 
     def __init__(self, config: Config, keep: Keep, link: Link | None) -> None:
-        outbox = keep.outbox
-        self._samples, self._link = config.samples, link
+        samples, outbox = config.samples, keep.outbox
+        self._samples, self._link = samples, link
         self.pictures: Pictures | None = None
+        self._clips: Clips | None = None
         self._albums: dict[str, Album] = {}
         """pipeline -> its best pictures"""
+        self._clips_of: dict[str, frozenset[str]] = {}
+        """pipeline -> its alerts that have clips"""
         self._to_say: dict[str, str] = {}
         """pipeline -> name of its newest snapshot, which the broker does not have"""
         self._said_at: dict[str, float] = {}
-        if config.samples.pictures:
+        self._known: dict[str, Pictured] = {}
+        """id of an event -> the event"""
+        self._object_clips: dict[str, str] = {}
+        """object -> its newest clip"""
+        if samples.pictures:
             from edge_agent.recorder.pictures import Pictures
 
             sent = (lambda: outbox.empty) if link is not None else (lambda: True)
-            self.pictures = Pictures(outbox.path / FOLDER, config.samples.max_bytes, config.samples.days, sent)
+            self.pictures = Pictures(outbox.path / FOLDER, samples.max_bytes, samples.days, sent)
             if link is not None:
                 outbox.on_done = self.pictures.arrived
             keep.fillers.append(self._fill)
             keep.listeners.append(self._kept)
+        if samples.clips and self.pictures is not None:
+            from edge_agent.recorder.clips import Clips
+
+            self._clips = Clips(self.pictures, seconds(samples.before), seconds(samples.after))
 
     def attach(self, line: Line) -> None:
         """Have a pipeline's frames looked at, where they are pictures, and its objects' pictures named."""
@@ -72,22 +100,70 @@ class Recorder:
             line.watchers.append(_guarded(album.watch, name))
             if line.follow is not None:
                 line.follow.picture = album.of
+        if self._clips is not None:
+            self._clips_of[name] = self._samples.clips_of(any(not zone.mask for zone in line.zones))
+            self._clips.add(name, shown)
+            line.watchers.append(_guarded(partial(self._clips.watch, name), name))
+
+    # ── a part of the agent ──────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        if self._clips is not None:
+            self._clips.start()
+
+    def stop(self, seconds: float) -> None:
+        """Begin to end; returns at once."""
+        if self._clips is not None:
+            self._clips.stop()
+
+    def close(self) -> None:
+        """Wait for the end, but not for long."""
+        if self._clips is not None:
+            self._clips.close()
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _fill(self, event: Event, kind: str) -> Event:
         """The event with the names of its pictures."""
+        if not isinstance(event, Pictured):
+            return event
         album = self._albums.get(event.pipeline)
-        return album.fill(event) if album is not None and kind == "alert" else event
+        snapshot = event.snapshot
+        if album is not None and kind == "alert" and not snapshot:
+            snapshot = album.of_frame(event)
+        if isinstance(event, RuleEvent):
+            about = [known.snapshot for name in event.because if (known := self._known.get(name)) and known.snapshot]
+            snapshot = about[-1] if about else ""
+        clip = self._clip(event) if kind == "alert" else ""
+        return msgspec.structs.replace(event, snapshot=snapshot, clip=clip) if snapshot or clip else event
+
+    def _clip(self, event: Pictured) -> str:
+        """The name of the clip that shows what it is about; "" where there is none."""
+        if self._clips is None:
+            return ""
+        pipelines = [event.pipeline]
+        if isinstance(event, RuleEvent):
+            pipelines += [known.pipeline for name in reversed(event.because) if (known := self._known.get(name))]
+        what = _alerts(event)
+        due = [name for name in dict.fromkeys(pipelines) if what & self._clips_of.get(name, frozenset())]
+        names = [self._clips.begin(name) for name in due]
+        name = next(filter(None, names), "")
+        if not isinstance(event, ObjectEvent):
+            return name
+        if name:
+            _remember(self._object_clips, event.object, name)
+        return self._object_clips.get(event.object, "")
 
     def _kept(self, event: Event) -> None:
         """An event was kept."""
         if self.pictures is None or not isinstance(event, Pictured):
             return
+        _remember(self._known, event.id, event)
         names = [name for name in (event.snapshot, event.clip) if name]
         if names and self._link is not None:
             self.pictures.named(event.seq, *names)
-        if event.snapshot:
+        if event.snapshot and event.pipeline in self._albums:
             self._to_say[event.pipeline] = event.snapshot
 
     # ── the broker ───────────────────────────────────────────────────────────────────────────────────────
@@ -112,9 +188,9 @@ class Recorder:
         link, now = self._link, time.monotonic()
         if link is None or not link.connected:
             return
-        metered = link.budget.per_day is not None
+        apart = SAY_S if link.budget.per_day is None else METERED_S
         for name in list(self._to_say):
-            if now - self._said_at.get(name, -METERED_S) < (METERED_S if metered else SAY_S) or link.budget.saving:
+            if now - self._said_at.get(name, -METERED_S) < apart or link.budget.saving:
                 continue
             path = self.pictures.path(self._to_say.pop(name))
             with contextlib.suppress(OSError):
@@ -122,6 +198,33 @@ class Recorder:
                     self._said_at[name] = now
                     say = link.say if self._samples.retain else link.tell
                     say(topics.snapshot(name), read_regular(path, MOST_BYTES))
+
+
+def _alerts(event: Pictured) -> frozenset[str]:
+    """What an event is of all that may have a clip; see config.samples.ClipOf."""
+    if isinstance(event, ObjectEvent):
+        is_so = {"new": event.phase == "new", "zone": event.entered, "loiters": event.loiters and event.phase != "end"}
+        return frozenset(name for name, true in is_so.items() if true)
+    kinds = {
+        "crossing": isinstance(event, CrossingEvent),
+        "detections": isinstance(event, DetectionsEvent) and not _tracked(event) and bool(event.detections),
+        "anomaly": isinstance(event, AnomalyEvent) and event.unusual is True,
+        "rule": isinstance(event, RuleEvent) and event.phase == "on",
+    }
+    return frozenset(name for name, true in kinds.items() if true)
+
+
+def _tracked(event: DetectionsEvent) -> bool:
+    return any(box.object is not msgspec.UNSET for box in event.detections)
+
+
+def _remember(what: dict[str, Known], key: str, value: Known) -> None:
+    """The newest KNOWN."""
+    what.pop(key, None)
+    what[key] = value
+    while len(what) > KNOWN:
+        with contextlib.suppress(StopIteration, KeyError, RuntimeError):  # another thread may do the same
+            what.pop(next(iter(what)))
 
 
 def _guarded(watch: Watcher, name: str) -> Watcher:

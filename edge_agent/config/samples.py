@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
 from edge_agent.config.times import Duration, seconds
 from edge_agent.errors import ConfigError
 
+ClipOf = Literal["new", "zone", "loiters", "crossing", "detections", "anomaly", "rule"]
+"""an object is new, comes into a zone, stays there for long, goes over a line; something is in view of a pipeline that
+does not track; a frame is unusual; a rule comes on"""
 LONGEST_S = 120.0
 """seconds of a clip before what it is made for, and behind it"""
 
@@ -23,8 +26,9 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """true: a snapshot is the whole frame with the box drawn in; false: what is in the box, with a margin"""
     retain: bool = True
     """false: the broker does not keep the newest snapshot of a pipeline"""
-    clips: bool = False
-    """true: a film of the seconds around each alert is kept, and named in its events"""
+    clips: bool | list[ClipOf] = False
+    """a film of the seconds around these alerts is kept, and named in their events; true: of all of them, but of things
+    that are `new` only where their pipeline has no zones and lines"""
     before: Duration = "5s"
     """how much a clip shows of what was before the alert"""
     after: Duration = "10s"
@@ -44,7 +48,14 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def pictures(self) -> bool:
         """Whether events name any."""
-        return self.snapshots or self.clips
+        return self.snapshots or bool(self.clips)
+
+    def clips_of(self, zones: bool) -> frozenset[str]:
+        """The alerts of a pipeline that have clips; `zones`: whether it has zones or lines."""
+        if isinstance(self.clips, list):
+            return frozenset(self.clips)
+        every = set(get_args(ClipOf)) if self.clips else set[str]()
+        return frozenset(every - {"new"} if zones else every)
 
 
 def checked_samples(samples: Samples, written: dict[str, Any]) -> Samples:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edge_agent.events.envelope import Event
+from edge_agent.events.envelope import Pictured
 
 
-class RuleEvent(Event, frozen=True, kw_only=True, tag="rule"):
+class RuleEvent(Pictured, frozen=True, kw_only=True, tag="rule"):
     """A rule of the config holds from now on, or no more."""
 
     rule: Annotated[str, msgspec.Meta(description="its name in the config")]

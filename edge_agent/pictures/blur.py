@@ -24,13 +24,15 @@ def pixelated(image: Pixels, boxes: Floats) -> Pixels:
     """
     out = image.copy()
     height, width = image.shape[:2]
-    for left, top, right, bottom in _corners(boxes, width, height):
-        part = out[top:bottom, left:right]
-        side = max(LEAST, -(-max(part.shape[:2]) // BLOCKS))
-        small = (-(-part.shape[1] // side), -(-part.shape[0] // side))
-        means = np.asarray(cv2.resize(part, small, interpolation=cv2.INTER_AREA), np.uint8)
+    # the coarsest last: where boxes overlap nothing finer is left
+    corners = sorted(_corners(boxes, width, height), key=lambda box: max(box[2] - box[0], box[3] - box[1]))
+    for left, top, right, bottom in corners:
+        wide, high = right - left, bottom - top
+        side = max(LEAST, -(-max(wide, high) // BLOCKS))
+        small = (-(-wide // side), -(-high // side))
+        means = np.asarray(cv2.resize(image[top:bottom, left:right], small, interpolation=cv2.INTER_AREA), np.uint8)
         means = means // (256 // LEVELS) * (256 // LEVELS) + 128 // LEVELS
-        cv2.resize(means, (part.shape[1], part.shape[0]), dst=part, interpolation=cv2.INTER_NEAREST)
+        cv2.resize(means, (wide, high), dst=out[top:bottom, left:right], interpolation=cv2.INTER_NEAREST)
     return np.asarray(out, np.uint8)
 
 

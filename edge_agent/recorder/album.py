@@ -64,7 +64,7 @@ class _Best:
 
 
 class Album:
-    """`watch` sees each frame before its events are made, `of` and `fill` name the pictures in these."""
+    """`watch` sees each frame before its events are made, `of` and `of_frame` name the pictures in these."""
 
     def __init__(self, pictures: Pictures, show: Show, whole: bool) -> None:
         """`show`: a frame as it may be shown; `whole`: all of it, the box drawn in, not the part that the box is of."""
@@ -132,18 +132,17 @@ class Album:
 
     # ── alerts of no object ──────────────────────────────────────────────────────────────────────────────
 
-    def fill(self, event: Event) -> Event:
-        """The event with the name of a picture of its frame, where it is one of things in view or of something unusual
-        in the frame that was watched last.
+    def of_frame(self, event: Event) -> str:
+        """The name of a picture of its frame, where an event is one of things in view or of something unusual in the
+        frame that was watched last; "" for any other.
         """
         if not _wants_frame(event) or time.monotonic() - self._taken_at < APART_S:
-            return event
+            return ""
         image = self._frame_of(event)
         if image is None:
-            return event
+            return ""
         self._taken_at = time.monotonic()
-        name = self._kept(small_jpeg(image, WHOLE_SIDE))
-        return msgspec.structs.replace(event, snapshot=name) if name else event
+        return self._kept(small_jpeg(image, WHOLE_SIDE))
 
     def _frame_of(self, event: Event) -> Pixels | None:
         """The frame that an event is of, what was found in it drawn in; None where that is another one."""

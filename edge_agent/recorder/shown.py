@@ -14,6 +14,8 @@ from edge_agent.walk.event import SampleOrFinding
 
 HOLD_S = 1.0
 """seconds for which a place stays hidden after something was found there: detectors miss a frame now and then"""
+FAINT = 0.5
+"""of the score from which on a box counts by itself: fainter ones hide nothing"""
 MOST_FRAMES = 60
 """of them that are remembered"""
 
@@ -30,7 +32,7 @@ class Shown:
         """Remember where something was found."""
         if not self.labels or not isinstance(sample, Frame):
             return
-        boxes, clock = self._hidden(sample, found), clock_of(sample)
+        boxes, clock = self._hidden(sample, found, near=False), clock_of(sample)
         while self._recent and not 0 <= clock - self._recent[0][0] <= HOLD_S:
             self._recent.popleft()
         if boxes is not None and len(boxes):
@@ -40,8 +42,8 @@ class Shown:
         """The picture of a frame that is being watched or was watched last; None where nobody looked for what is to be
         hidden, so that it may not be shown. The frame's own picture where nothing is hidden: it is not to be changed.
 
-        What is hidden: boxes that were found in this frame, faint ones too, those of the last HOLD_S seconds, and where
-        tracked objects are believed to be. What the detector never found is not hidden.
+        What is hidden: boxes of this frame, faint ones too, those of the last HOLD_S seconds, of objects where they are
+        tracked, and where these are believed to be. What the detector never found is not hidden.
         """
         if not self.labels:
             return frame.image
@@ -52,19 +54,18 @@ class Shown:
         recent = [those for then, those in tuple(self._recent) if 0 <= clock - then <= HOLD_S]
         return pixelated(frame.image, np.concatenate([boxes, *recent]))
 
-    def _hidden(self, frame: Frame, found: Sequence[SampleOrFinding]) -> Floats | None:
-        """The boxes (n, 4) of what is to be hidden in it; None where nobody looked."""
+    def _hidden(self, frame: Frame, found: Sequence[SampleOrFinding], near: bool = True) -> Floats | None:
+        """The boxes (n, 4) of what is to be hidden in it; None where nobody looked. `near`: also those of no object."""
         whats = [item.what for item in found if isinstance(item, Finding) and _is_of(item, frame)]
         seen = [what for what in whats if isinstance(what, Detections)]
+        seen += [what.near for what in seen if near and isinstance(what, Tracked) and what.near is not None]
         if not seen:
             return None
         return np.concatenate([self._boxes(what) for what in seen])
 
     def _boxes(self, what: Detections) -> Floats:
-        if isinstance(what, Tracked) and what.near is not None:
-            what = what.near
         hidden = [key for key in set(what.label.tolist()) if what.names.get(key, "").casefold() in self.labels]
-        return what.xyxy[np.isin(what.label, hidden)]
+        return what.xyxy[np.isin(what.label, hidden) & (what.score >= FAINT * what.sure)]
 
 
 def _is_of(item: Finding, frame: Frame) -> bool:

@@ -139,3 +139,23 @@ def test_a_topic_for_each_pipeline_that_sees_things(tmp_path: Path) -> None:
         parsed = config.parse(f'[device]\nid = "porch"\n{section}{tracking(tmp_path)}{words}', base=tmp_path)
         named = topics.published(parsed)
         assert ("edge/v1/porch/yard/snapshot" in named) is there and "edge/v1/porch/words/snapshot" not in named
+
+
+def test_an_alert_names_a_clip_that_is_there_once_it_is_over(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    film(tmp_path / "film.avi")
+    section = '[samples]\nclips = true\nbefore = "1s"\nafter = "1s"\n'
+    zones = '[[zone]]\nname = "lawn"\npoints = [[0, 0.5], [1, 0.5], [1, 1], [0, 1]]\n'
+    file = write(tmp_path, mosquitto.url, section + tracking(tmp_path) + zones)
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+        finish(start(file))
+        until(lambda: consumer.last("porch/status") == b"offline", "it says offline")
+        events = consumer.events()
+    assert [event["phase"] for event in events] == ["new", "end"] and not any(event["snapshot"] for event in events)
+    (name,) = {event["clip"] for event in events}
+    path = tmp_path / "store" / "pictures" / name
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    capture = cv2.VideoCapture(str(path))
+    frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    assert 0.3 < frames / rate < 2.5
+    assert consumer.last("yard/snapshot") is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.config import Pipeline
-from edge_agent.events import DetectionsEvent, Event, ObjectEvent, rfc3339
+from edge_agent.events import Event, ObjectEvent, rfc3339
 from edge_agent.events.objects import Tracked
 from edge_agent.pictures.read import decode
 from edge_agent.recorder import album as module
@@ -162,12 +162,11 @@ def test_an_alert_of_no_object_has_a_picture_of_its_frame(pictures: Pictures, mo
     )
     item = seen(0, boxes, np.full((HIGH, WIDE, 3), 90, np.uint8))
     event = to_event(item, "yard")
-    assert album.fill(event) is event, "nothing was watched"
+    assert album.of_frame(event) == "", "nothing was watched"
     album.watch(item.of, [item])
-    filled = album.fill(event)
-    assert isinstance(filled, DetectionsEvent)
-    whole = picture(pictures, filled.snapshot)
+    whole = picture(pictures, album.of_frame(event))
     assert whole.shape[:2] == (HIGH, WIDE) and whole[100, 150].max() > 150, "its box is drawn in"
     later = to_event(seen(1, boxes), "yard")
-    assert later.at != rfc3339(item.of.at) and album.fill(later) is later, "an event of another frame goes without"
-    assert album.fill(to_event(msg := seen(0, tracked((1, 1, 9, 9))), "yard")).snapshot == "", msg  # type: ignore[attr-defined]
+    assert later.at != rfc3339(item.of.at) and album.of_frame(later) == "", "an event of another frame goes without"
+    album.watch(item.of, [followed := seen(0, tracked((1, 1, 9, 9)))])
+    assert album.of_frame(to_event(followed, "yard")) == "", "objects have pictures of their own"

@@ -57,7 +57,7 @@ def _near(what: Detections, seen: Seen) -> Detections:
     if not len(seen.lost):
         return what
     xyxy = np.concatenate([what.xyxy, seen.lost.astype(np.float32)])
-    score = np.concatenate([what.score, np.zeros(len(seen.lost), np.float32)])
+    score = np.concatenate([what.score, np.full(len(seen.lost), what.sure, np.float32)])
     label = np.concatenate([what.label, seen.lost_label.astype(np.int32)])
     return Detections(xyxy, score, label, what.names, what.sure)
 
