@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -126,26 +126,24 @@ class Recorder:
 
     def _fill(self, event: Event, kind: str) -> Event:
         """The event with the names of its pictures."""
-        if not isinstance(event, Pictured):
+        if not isinstance(event, Pictured) or kind != "alert":
             return event
-        album = self._albums.get(event.pipeline)
-        snapshot = event.snapshot
-        if album is not None and kind == "alert" and not snapshot:
-            snapshot = album.of_frame(event)
-        if isinstance(event, RuleEvent):
-            about = [known.snapshot for name in event.because if (known := self._known.get(name)) and known.snapshot]
-            snapshot = about[-1] if about else ""
-        clip = self._clip(event) if kind == "alert" else ""
+        about = [self._known[name] for name in getattr(event, "because", ()) if name in self._known]
+        snapshot, clip = event.snapshot or self._snapshot(event, about), self._clip(event, about)
         return msgspec.structs.replace(event, snapshot=snapshot, clip=clip) if snapshot or clip else event
 
-    def _clip(self, event: Pictured) -> str:
+    def _snapshot(self, event: Pictured, about: Sequence[Pictured]) -> str:
+        """The name of a picture of its frame, or of the newest event that it is `about`; "" where there is none."""
+        album = self._albums.get(event.pipeline)
+        named = (one.snapshot for one in reversed(about) if one.snapshot)
+        return next(named, album.of_frame(event) if album is not None else "")
+
+    def _clip(self, event: Pictured, about: Sequence[Pictured]) -> str:
         """The name of the clip that shows what it is about; "" where there is none."""
         if self._clips is None:
             return ""
-        pipelines = [event.pipeline]
-        if isinstance(event, RuleEvent):
-            pipelines += [known.pipeline for name in reversed(event.because) if (known := self._known.get(name))]
-        what = _alerts(event)
+        pipelines = [event.pipeline, *(one.pipeline for one in reversed(about))]
+        what = {name for name, true in _ALERTS.get(type(event), lambda event: {})(event).items() if true}
         due = [name for name in dict.fromkeys(pipelines) if what & self._clips_of.get(name, frozenset())]
         names = [self._clips.begin(name) for name in due]
         name = next(filter(None, names), "")
@@ -200,22 +198,18 @@ class Recorder:
                     say(topics.snapshot(name), read_regular(path, MOST_BYTES))
 
 
-def _alerts(event: Pictured) -> frozenset[str]:
-    """What an event is of all that may have a clip; see config.samples.ClipOf."""
-    if isinstance(event, ObjectEvent):
-        is_so = {"new": event.phase == "new", "zone": event.entered, "loiters": event.loiters and event.phase != "end"}
-        return frozenset(name for name, true in is_so.items() if true)
-    kinds = {
-        "crossing": isinstance(event, CrossingEvent),
-        "detections": isinstance(event, DetectionsEvent) and not _tracked(event) and bool(event.detections),
-        "anomaly": isinstance(event, AnomalyEvent) and event.unusual is True,
-        "rule": isinstance(event, RuleEvent) and event.phase == "on",
-    }
-    return frozenset(name for name, true in kinds.items() if true)
-
-
-def _tracked(event: DetectionsEvent) -> bool:
-    return any(box.object is not msgspec.UNSET for box in event.detections)
+_ALERTS: dict[type[Event], Callable[[Any], dict[str, object]]] = {
+    ObjectEvent: lambda event: {
+        "new": event.phase == "new",
+        "zone": event.entered,
+        "loiters": event.loiters and event.phase != "end",
+    },
+    CrossingEvent: lambda event: {"crossing": True},
+    DetectionsEvent: lambda event: {"detections": event.detections and event.detections[0].object is msgspec.UNSET},
+    AnomalyEvent: lambda event: {"anomaly": event.unusual},
+    RuleEvent: lambda event: {"rule": event.phase == "on"},
+}
+"""kind of event -> what it is of all that may have a clip; see config.samples.ClipOf"""
 
 
 def _remember(what: dict[str, Known], key: str, value: Known) -> None:

@@ -56,8 +56,7 @@ class Shown:
 
     def _hidden(self, frame: Frame, found: Sequence[SampleOrFinding], near: bool = True) -> Floats | None:
         """The boxes (n, 4) of what is to be hidden in it; None where nobody looked. `near`: also those of no object."""
-        whats = [item.what for item in found if isinstance(item, Finding) and _is_of(item, frame)]
-        seen = [what for what in whats if isinstance(what, Detections)]
+        seen = _seen(frame, found)
         seen += [what.near for what in seen if near and isinstance(what, Tracked) and what.near is not None]
         if not seen:
             return None
@@ -68,6 +67,8 @@ class Shown:
         return what.xyxy[np.isin(what.label, hidden) & (what.score >= FAINT * what.sure)]
 
 
-def _is_of(item: Finding, frame: Frame) -> bool:
-    """Whether it was found in that very frame, not in a part that was cut out of it."""
-    return isinstance(item.of, Frame) and item.of.image is frame.image
+def _seen(frame: Frame, found: Sequence[SampleOrFinding]) -> list[Detections]:
+    """The boxes that were found in that very frame, not in a part that was cut out of it."""
+    items = [item for item in found if isinstance(item, Finding)]
+    mine = [item.what for item in items if isinstance(item.of, Frame) and item.of.image is frame.image]
+    return [what for what in mine if isinstance(what, Detections)]
