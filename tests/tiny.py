@@ -11,15 +11,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def tiny_detector(
-    folder: Path, version: str = "1", box: tuple[int, int, int, int] = (16, 16, 48, 48), size: int = 64
+    folder: Path,
+    version: str = "1",
+    box: tuple[int, int, int, int] = (16, 16, 48, 48),
+    size: int = 64,
+    least: float = 0.0,
 ) -> Path:
     """An end-to-end detector [1, N, 6], `size` pixels square, that sees one person in the middle of what it is shown.
 
-    It is a real network all the same: the box depends on nothing, the score on the picture's brightness.
+    It is a real network all the same: the box depends on nothing, the score on the picture's brightness, from `least`
+    for black to 1 for white.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    place = np.array([[[*box, 0, 0]]], np.float32)
-    weight = np.array([0, 0, 0, 0, 1 / 255, 0], np.float32)
+    place = np.array([[[*box, least, 0]]], np.float32)
+    weight = np.array([0, 0, 0, 0, (1 - least) / 255, 0], np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.events.objects import Tracked
@@ -47,6 +50,41 @@ def draw(image: Pixels, found: Detections) -> Pixels:
         ink = (255, 255, 255) if dark else (0, 0, 0)
         cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, ink, max(1, line // 2), cv2.LINE_AA)
     return picture
+
+
+Point = tuple[float, float]
+
+
+def outline(image: Pixels, points: Sequence[Point], name: str, closed: bool = True) -> None:
+    """Draw an area, or a line, of a picture into it, with its name at its first corner; `points` in fractions."""
+    height, width = image.shape[:2]
+    corners = np.rint(np.asarray(points, float) * (width - 1, height - 1)).astype(np.int32)
+    line = max(1, round((width + height) / 600))
+    cv2.polylines(image, [corners], closed, (0, 215, 255), line, cv2.LINE_AA)
+    label(image, int(corners[0][0]) + 3, int(corners[0][1]) - 4, name)
+
+
+def trail(image: Pixels, points: Sequence[Point], thing: int) -> None:
+    """Draw the way that a thing went, in its colour; `points` in pixels."""
+    cv2.polylines(image, [np.rint(points).astype(np.int32)], False, colour(thing), 2, cv2.LINE_AA)
+
+
+def framed(image: Pixels, box: tuple[float, float, float, float], text: str) -> None:
+    """Draw a box that has a text above it, in pixels."""
+    left, top, right, bottom = (round(side) for side in box)
+    cv2.rectangle(image, (left, top), (right - 1, bottom - 1), (0, 215, 255), 1)
+    label(image, left, top - 4, text)
+
+
+def label(image: Pixels, x: int, y: int, text: str) -> None:
+    """Write a short text into a picture, dark on bright with an edge, within its sides."""
+    height, width = image.shape[:2]
+    size = max(0.4, (width + height) / 2400)
+    written = text[:60].encode("ascii", "replace").decode()
+    (wide, high), below = cv2.getTextSize(written, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    at = max(0, min(x, width - wide)), max(high, min(y, height - below))
+    for ink, line in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(image, written, at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, line, cv2.LINE_AA)
 
 
 def jpeg(image: Pixels, quality: int = 90) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import redact
@@ -95,6 +97,31 @@ def json(value: object, status: int = 200, headers: Mapping[str, str] | None = N
 def wrong(status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
     """Why there is no answer, one line."""
     return json({"error": redact(" ".join(why.split()))}, status, headers)
+
+
+class Stream(Response):  # type: ignore[misc]
+    """An answer that goes on until who asked goes away or `body` ends; `body` is closed then, at once."""
+
+    def __init__(self, body: Callable[[], AsyncGenerator[bytes, None]], media: str) -> None:
+        super().__init__(None, 200, {"Cache-Control": "no-store"}, media)
+        del self.headers["content-length"]
+        self._parts = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with anyio.create_task_group() as group:
+
+            async def until_gone() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(until_gone)
+            async with aclosing(self._parts()) as parts:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            group.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def allowed(role: Role, needed: Role) -> bool:

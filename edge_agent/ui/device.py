@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edge_agent.config import Config, Pipeline, Zone
 from edge_agent.events import Event
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.sources import Opened
 from edge_agent.types import StreamState
 from edge_agent.walk.pipeline import Stats, Watcher
 
 if TYPE_CHECKING:
+    from edge_agent.archive.archive import Archive
     from edge_agent.link.link import Link
     from edge_agent.serving.models import Models
 
@@ -26,6 +28,7 @@ class Line(Protocol):
     stats: Stats
     zones: Sequence[Zone]
     watchers: list[Watcher]
+    opened: Opened
 
     @property
     def models(self) -> list[str]: ...
@@ -35,6 +38,12 @@ class Keep(Protocol):
     """Where events are kept: edge_agent/agent/keep.py."""
 
     listeners: list[Callable[[Event], None]]
+
+
+class Archiver(Protocol):
+    """What archives events: edge_agent/agent/archiving.py."""
+
+    archive: Archive
 
 
 class State(Protocol):
@@ -74,6 +83,9 @@ class Agent(Protocol):
 
     @property
     def keep(self) -> Keep: ...
+
+    @property
+    def archiver(self) -> Archiver | None: ...
 
     @property
     def state(self) -> State: ...

@@ -30,7 +30,17 @@ from edge_agent.ui.guard import Guard
 
 log = logging.getLogger("edge_agent")
 
-ROOMS = ("session", "metrics", "openapi")
+IN_FLIGHT = 256 * 1024
+"""bytes that the kernel holds for a client at most: what waits there is old when it comes, such as pictures"""
+ROOMS = (
+    "session",
+    "state",
+    "events",
+    "live",
+    "words",
+    "metrics",
+    "openapi",
+)
 """files of this room that have `calls(page) -> list[Call]`"""
 MOST_CONNECTIONS = 256
 """at once, of all who look; more are told to come again"""
@@ -52,6 +62,8 @@ class Page:
         self.agent: Agent | None = None
         self.shown: list[Callable[[Agent], None]] = []
         """told of each agent from when it is served; calls of a room add to it"""
+        self.state: Callable[[], object]
+        """how the device is now; Refused while there is none. Of the room `state`"""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.stopping = threading.Event()
         self.calls: list[Call] = []
@@ -178,6 +190,9 @@ class _Protocol(H11Protocol):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        wire: socket.socket = transport.get_extra_info("socket")
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_FLIGHT)
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_S * 1000))
         if self.client is not None and self.server is not None:
             self.app_state = {**self.app_state, "user": user_of(self.client, self.server)}
         self._expect()

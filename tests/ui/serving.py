@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,12 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra [page] is not installed")
 
 from edge_agent import config
+from edge_agent.agent.agent import Agent
+from edge_agent.sources.clip import make_clip
 from edge_agent.ui.server import Page
+from tests.broker import until
+from tests.conftest import ROOT
+from tests.tiny import tiny_detector
 
 
 class Answer(NamedTuple):
@@ -49,3 +55,42 @@ def ask(page: Page, method: str, path: str, body: Any = None, **headers: str) ->
         return Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, got.read())
     finally:
         wire.close()
+
+
+def comes_true(tab: Any, expression: str, given: Any = None) -> None:
+    """Wait until an expression of a tab is true; our policy lets no driver evaluate one there again and again."""
+    until(lambda: tab.evaluate(expression, given), expression)
+
+
+@contextmanager
+def at_work(folder: Path, text: str, **settings: Any) -> Iterator[tuple[Agent, Page]]:
+    """An agent of this config at work, and its page; models are proved in a home of its own."""
+    (folder / "agent.toml").write_text(f'[device]\nid = "porch"\n[store]\npath = "store"\n{text}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_AGENT_HOME", str(folder / "home"))
+        agent = Agent(config.load(folder / "agent.toml"), reread=lambda: config.load(folder / "agent.toml"))
+        stop = threading.Event()
+        worker = threading.Thread(target=agent.run, args=(stop,), daemon=True)
+        with page(folder, folder / "agent.toml", **settings) as made:
+            made.show(agent)
+            worker.start()
+            try:
+                yield agent, made
+            finally:
+                stop.set()
+                worker.join(30)
+
+
+def scene_of(folder: Path, label: str = "person") -> str:
+    """The tables of a pipeline `cam` that shows the demo's clip again and again, in which a thing of this name is seen,
+    and of a zone in it.
+    """
+    make_clip(ROOT / "deploy" / "demo", folder / "clip.avi")
+    model = tiny_detector(folder / "model", least=0.6)
+    manifest = (model / "manifest.toml").read_text()
+    (model / "manifest.toml").write_text(manifest.replace('["person"]', json.dumps([label])))
+    return (
+        f'[[pipeline]]\nname = "cam"\nsource = "files:{folder}/clip.avi?pace=own&loop=true&frozen=1.5"\n'
+        f'tasks = ["detect:{model}", "track"]\n'
+        '[[zone]]\nname = "yard"\npoints = [[0.1, 0.1], [0.9, 0.1], [0.9, 0.95], [0.1, 0.95]]\n'
+    )
