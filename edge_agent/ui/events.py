@@ -7,49 +7,28 @@ misses nothing, or is told how many it missed. What is looked back at is the arc
 from __future__ import annotations
 
 import asyncio
-import secrets
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from starlette.responses import Response
 
-from edge_agent.archive.said import said
 from edge_agent.archive.wanted import Wanted
-from edge_agent.events import EVENTS, JSON, Event
 from edge_agent.ui.calls import Ask, Call, Refused, Stream
+from edge_agent.ui.ring import Ring, Told, told
 from edge_agent.ui.session import Done
 
 if TYPE_CHECKING:
     from edge_agent.archive.archive import Archive
-    from edge_agent.ui.device import Agent
     from edge_agent.ui.server import Page
 
-MOST_EVENTS, MOST_BYTES = 5000, 4_000_000
-"""that the ring holds"""
 MOST_STREAMS, EACH_S = 200, 1.0
 """at once, and seconds between two states in them"""
 AT_ONCE = 200
 """events that are sent between two looks at whether the page stops"""
-LOUD = {"rule", "gap", "opinion"}
-"""kinds that are alerts, whatever they say"""
-
-
-class Told(msgspec.Struct, frozen=True):
-    """An event as the page shows it."""
-
-    number: Annotated[int, msgspec.Meta(description="grows with each event; of the archive, else of the ring")]
-    event: Annotated[msgspec.Raw, msgspec.Meta(description="as it was sent: deploy/event.schema.json")]
-    words: Annotated[str, msgspec.Meta(description="what it says, in one line")]
-    labels: list[str]
-    zones: list[str]
-    alert: Annotated[bool, msgspec.Meta(description="a rule, a gap, something unusual or that loiters")]
-    reviewed: bool
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -65,90 +44,6 @@ class Review(msgspec.Struct, frozen=True):
 
     ids: Annotated[list[str], msgspec.Meta(max_length=1000)]
     reviewed: bool = True
-
-
-def told(number: int, raw: bytes, reviewed: bool) -> Told:
-    """An event for the page."""
-    body: dict[str, Any] = msgspec.json.decode(raw)
-    kind, spoken = EVENTS.get(str(body.get("kind"))), said(body)
-    line = spoken.text
-    if kind is not None:
-        with suppress(KeyError, TypeError, ValueError):
-            line = kind.words(body) or line
-    alert = body.get("kind") in LOUD or bool(body.get("unusual") or body.get("loiters"))
-    return Told(number, msgspec.Raw(raw), line, list(spoken.labels), list(spoken.zones), alert, reviewed)
-
-
-class Ring:
-    """The last events. Its listener is called on any thread; the rest is for any, too."""
-
-    def __init__(self) -> None:
-        self.boot = secrets.token_hex(4)
-        """of this ring: numbers of another one mean nothing here"""
-        self._lock = threading.Lock()
-        self._events: deque[tuple[int, bytes]] = deque()
-        self._bytes = 0
-        self.last = 0
-        self.wake: Callable[[], None] = lambda: None
-        """called when one has come"""
-        self.reviewed: deque[str] = deque(maxlen=MOST_EVENTS)
-        """ids, where no archive remembers them"""
-
-    def add(self, event: Event) -> None:
-        """The listener."""
-        raw = JSON.encode(event)
-        with self._lock:
-            self.last += 1
-            self._events.append((self.last, raw))
-            self._bytes += len(raw)
-            while len(self._events) > MOST_EVENTS or (self._bytes > MOST_BYTES and len(self._events) > 1):
-                self._bytes -= len(self._events.popleft()[1])
-        self.wake()
-
-    def after(self, number: int, most: int) -> tuple[int, list[tuple[int, bytes]]]:
-        """How many are gone of those behind this number, and the next ones."""
-        with self._lock:
-            first = self._events[0][0] if self._events else self.last + 1
-            start = max(0, number + 1 - first)
-            some = [self._events[at] for at in range(start, min(len(self._events), start + most))]
-        return max(0, first - number - 1), some
-
-    def mark(self, cursor: str) -> int:
-        """The number of a cursor; of none the last, of another ring's that before the first."""
-        if not cursor:
-            return self.last
-        boot, _, number = cursor.partition("-")
-        if boot == self.boot and number.isdecimal() and len(number) < 16:
-            return min(int(number), self.last)
-        with self._lock:
-            return self._events[0][0] - 1 if self._events else self.last
-
-    def search(self, wanted: Wanted, before: int | None, limit: int) -> list[Told]:
-        """As of the archive, the newest first."""
-        with self._lock:
-            some = [(number, raw) for number, raw in self._events if before is None or number < before]
-        reviewed, found = set(self.reviewed), list[Told]()
-        for number, raw in reversed(some):
-            body: dict[str, Any] = msgspec.json.decode(raw)
-            if _fits(body, wanted, body["id"] in reviewed):
-                found.append(told(number, raw, body["id"] in reviewed))
-                if len(found) == limit:
-                    break
-        return found
-
-
-def _fits(body: dict[str, Any], wanted: Wanted, reviewed: bool) -> bool:
-    """Whether an event is one of those that are wanted."""
-    spoken = said(body)
-    at = seconds(str(body["at"])) or 0.0
-    sides = [
-        wanted.since is None or at >= wanted.since,
-        wanted.until is None or at < wanted.until,
-        wanted.reviewed is None or wanted.reviewed == reviewed,
-    ]
-    named: list[tuple[Sequence[str], Sequence[str]]] = [(wanted.pipelines, [body["pipeline"]])]
-    named += [(wanted.kinds, [body["kind"]]), (wanted.labels, spoken.labels), (wanted.zones, spoken.zones)]
-    return all(sides) and all(not some or set(some) & set(own) for some, own in named)
 
 
 def seconds(text: str) -> float | None:
@@ -234,60 +129,67 @@ class Streams:
         return self._state[1]
 
 
-def calls(page: Page) -> list[Call]:
-    """Those of events."""
-    ring = Ring()
-    streams = Streams(page, ring)
-    ring.wake = streams.wake
+class Events:
+    """What the calls of events do."""
 
-    def turn(agent: Agent) -> None:
-        agent.keep.listeners.append(ring.add)
+    def __init__(self, page: Page) -> None:
+        self._page, self._ring = page, Ring()
+        self._streams = Streams(page, self._ring)
+        self._ring.wake = self._streams.wake
+        page.shown.append(lambda agent: agent.keep.listeners.append(self._ring.add))
 
-    page.shown.append(turn)
-
-    def archive() -> Archive | None:
-        archiver = page.now.archiver
+    def _archive(self) -> Archive | None:
+        archiver = self._page.now.archiver
         return archiver.archive if archiver is not None else None
 
-    def found(ask: Ask) -> Found:
+    def found(self, ask: Ask) -> Found:
+        """Those that are asked for."""
         wanted, limit = wanted_of(ask), ask.number("limit", 100, 1, 1000)
         before = ask.number("before", 0, 0, 2**60) or None
-        cursor, kept = f"{ring.boot}-{ring.last}", archive()
+        cursor, kept = f"{self._ring.boot}-{self._ring.last}", self._archive()
         if kept is None:
-            return Found(ring.search(wanted, before, limit), cursor, False)
+            return Found(self._ring.search(wanted, before, limit), cursor, False)
         rows = kept.events(wanted, before=before, limit=limit)
         return Found([told(row.number, bytes(row.event), row.reviewed) for row in rows], cursor, True)
 
-    def review(ask: Ask) -> Done:
-        ids, kept = ask.body.ids, archive()
+    def review(self, ask: Ask) -> Done:
+        """Mark some."""
+        ids, kept = ask.body.ids, self._archive()
         if kept is not None:
             marks = ",".join("?" * len(ids))
-            kept.review(
-                [int(n) for (n,) in kept.rows(f"SELECT n FROM events WHERE id IN ({marks})", ids)], ask.body.reviewed
-            )
-        for one in ids:
-            with suppress(ValueError):
-                ring.reviewed.remove(one)
-            if ask.body.reviewed:
-                ring.reviewed.append(one)
+            rows = kept.rows(f"SELECT n FROM events WHERE id IN ({marks})", ids)
+            kept.review([int(n) for (n,) in rows], ask.body.reviewed)
+        self._ring.review(ids, ask.body.reviewed)
         return Done(f"{len(ids)} marked")
 
-    async def stream(ask: Ask) -> Response:
-        if streams.count >= MOST_STREAMS:
+    async def stream(self, ask: Ask) -> Response:
+        """As they come."""
+        if self._streams.count >= MOST_STREAMS:
             raise Refused(503, "too many hear already; close some of the pages", {"Retry-After": "5"})
         cursor = ask.request.headers.get("last-event-id") or ask.query("after")
-        return Stream(lambda: streams.hear(cursor), "text/event-stream")
+        return Stream(lambda: self._streams.hear(cursor), "text/event-stream")
 
-    query = {
-        "pipeline": "names, parted by commas", "kind": "kinds", "label": "labels, and rules by name",
-        "zone": "zones and lines", "since": "time of the capture, RFC 3339 or seconds since 1970",
-        "until": "the same", "reviewed": "1 or 0", "before": "only those before this number",
-        "limit": "how many, up to 1000",
-    }  # fmt: skip
+
+QUERY = {
+    "pipeline": "names, parted by commas",
+    "kind": "kinds",
+    "label": "labels, and rules by name",
+    "zone": "zones and lines",
+    "since": "time of the capture, RFC 3339 or seconds since 1970",
+    "until": "the same",
+    "reviewed": "1 or 0",
+    "before": "only those before this number",
+    "limit": "how many, up to 1000",
+}
+
+
+def calls(page: Page) -> list[Call]:
+    """Those of events."""
+    events, at = Events(page), "/api/v1/" + "events"
     after = {"after": "the id of the last event that was heard, as Last-Event-ID"}
     return [
-        Call("GET", "/api/v1/events", "viewer", "Events, the newest first.", found, Found, query=query),
-        Call("GET", "/api/v1/events/stream", "viewer", "Events and states as they come.", stream, query=after,
+        Call("GET", at, "viewer", "Events, the newest first.", events.found, Found, query=QUERY),
+        Call("GET", f"{at}/stream", "viewer", "Events and states as they come.", events.stream, query=after,
              media="text/event-stream"),
-        Call("POST", "/api/v1/events/review", "operator", "Mark events as looked at, or not.", review, Done, Review),
+        Call("POST", f"{at}/review", "operator", "Mark events as looked at, or not.", events.review, Done, Review),
     ]  # fmt: skip

@@ -74,25 +74,27 @@ def picture(frame: Frame, found: Found, zones: Sequence[Zone], trails: Trails) -
 
 def _drawn(image: Pixels, item: SampleOrFinding, frame: Frame, times: float, trails: Trails) -> Pixels:
     """The picture with one finding in it."""
-    if isinstance(item, Text):
-        if isinstance(item.got, Read) and not item.got.gone:
-            left, top, right, bottom = (side / times for side in item.got.box)
-            framed(image, (left, top, right, bottom), item.text)
-        return image
+    if isinstance(item, Text) and isinstance(item.got, Read) and not item.got.gone:
+        left, top, right, bottom = (side / times for side in item.got.box)
+        framed(image, (left, top, right, bottom), item.text)
     if not isinstance(item, Finding) or not isinstance(item.of, Frame):
         return image
     x, y = item.of.cut if item.of is not frame else (0, 0)
-    what = item.what
-    if isinstance(what, Detections):
-        moved = (what.xyxy + np.array([x, y, x, y], np.float32)) / np.float32(times)
-        shown = msgspec.structs.replace(what, xyxy=moved.astype(np.float32))
-        if isinstance(shown, Tracked):
-            _trails(image, shown, trails)
-        return draw(image, shown)
-    if isinstance(what, Scores) and item.of is not frame:
+    if isinstance(item.what, Detections):
+        return _boxes(image, item.what, (x, y), times, trails)
+    if isinstance(item.what, Scores) and item.of is not frame:
         box = (x / times, y / times, (x + item.of.width) / times, (y + item.of.height) / times)
-        framed(image, box, f"{what.label} {what.score:.2f}")
+        framed(image, box, f"{item.what.label} {item.what.score:.2f}")
     return image
+
+
+def _boxes(image: Pixels, what: Detections, cut: tuple[int, int], times: float, trails: Trails) -> Pixels:
+    """The picture with these boxes in it; `cut`: where the part that they were found in stands."""
+    moved = (what.xyxy + np.array([*cut, *cut], np.float32)) / np.float32(times)
+    shown = msgspec.structs.replace(what, xyxy=moved.astype(np.float32))
+    if isinstance(shown, Tracked):
+        _trails(image, shown, trails)
+    return draw(image, shown)
 
 
 def _trails(image: Pixels, things: Tracked, trails: Trails) -> None:

@@ -20,8 +20,8 @@ from tests.broker import until
 from tests.ui.conftest import both
 from tests.ui.serving import ask, at_work, comes_true
 
-from edge_agent.ui import events  # isort: skip
-from edge_agent.ui.events import Ring  # isort: skip
+from edge_agent.ui import events, ring as rings  # isort: skip
+from edge_agent.ui.ring import Ring  # isort: skip
 from edge_agent.ui.server import Page  # isort: skip
 
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'"
@@ -137,7 +137,7 @@ def test_many_threads_at_once_and_a_ring_that_is_too_small_is_said(
             thread.start()
         got = {one.next()[1]["event"]["id"] for _ in range(204)}
         assert len(got) == 204
-    monkeypatch.setattr(events, "MOST_EVENTS", 10)
+    monkeypatch.setattr(rings, "MOST_EVENTS", 10)
     put(agent)
     with stream(made, cursor) as one:
         assert one.next("missed")[1] == 199 and one.next()[1]["event"]["kind"] == "text"
@@ -147,7 +147,7 @@ def test_many_threads_at_once_and_a_ring_that_is_too_small_is_said(
 
 
 def test_a_ring_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(rings, "MOST_BYTES", 10_000)
     ring = Ring()
     for number in range(100):
         ring.add(TextEvent(pipeline="p", at=AT, id=str(number), text="x" * 1000))

@@ -110,7 +110,8 @@ class Given:
         line = SimpleNamespace(config=SimpleNamespace(name="door"), stats=self.stats)
         state = SimpleNamespace(seen=lambda: (self.health, {"door": (self.state, self.counts)}))
         device = SimpleNamespace(device=SimpleNamespace(id="porch"))
-        return SimpleNamespace(config=device, state=state, lines=[line], link=SimpleNamespace(connected=True))
+        link, keep = SimpleNamespace(connected=True), SimpleNamespace(listeners=[])
+        return SimpleNamespace(config=device, state=state, lines=[line], link=link, keep=keep)
 
 
 @pytest.fixture
