@@ -74,9 +74,8 @@ def picture(frame: Frame, found: Found, zones: Sequence[Zone], trails: Trails) -
 
 def _drawn(image: Pixels, item: SampleOrFinding, frame: Frame, times: float, trails: Trails) -> Pixels:
     """The picture with one finding in it."""
-    if isinstance(item, Text) and isinstance(item.got, Read) and not item.got.gone:
-        left, top, right, bottom = (side / times for side in item.got.box)
-        framed(image, (left, top, right, bottom), item.text)
+    if isinstance(item, Text):
+        _line(image, item, times)
     if not isinstance(item, Finding) or not isinstance(item.of, Frame):
         return image
     x, y = item.of.cut if item.of is not frame else (0, 0)
@@ -86,6 +85,13 @@ def _drawn(image: Pixels, item: SampleOrFinding, frame: Frame, times: float, tra
         box = (x / times, y / times, (x + item.of.width) / times, (y + item.of.height) / times)
         framed(image, box, f"{item.what.label} {item.what.score:.2f}")
     return image
+
+
+def _line(image: Pixels, text: Text, times: float) -> None:
+    """A line of text where it was read."""
+    if isinstance(text.got, Read) and not text.got.gone:
+        left, top, right, bottom = (side / times for side in text.got.box)
+        framed(image, (left, top, right, bottom), text.text)
 
 
 def _boxes(image: Pixels, what: Detections, cut: tuple[int, int], times: float, trails: Trails) -> Pixels:
