@@ -28,8 +28,6 @@ class Keep:
         self.outbox = outbox
         self.fillers: list[Filler] = []
         """in their order; filled before the pipelines start"""
-        self.before: list[Listener] = []
-        """are told of an event before it is kept, and has its number: those that a kill in between may not cost"""
         self.listeners: list[Listener] = []
         """in the order in which they are told; filled before the pipelines start"""
         self.alerts: Callable[[str], bool] = lambda pipeline: True
@@ -48,14 +46,10 @@ class Keep:
                 event = fill(event, kind)
             except Exception:
                 log.exception("%s: a filler failed on an event, which is kept without", event.pipeline)
-        self._tell(self.before, event)
         kept = self.outbox.put(event, kind, mark)
-        self._tell(self.listeners, kept)
-        return kept
-
-    def _tell(self, listeners: list[Listener], event: Event) -> None:
-        for listener in tuple(listeners):
+        for listener in tuple(self.listeners):
             try:
-                listener(event)
+                listener(kept)
             except Exception:
-                log.exception("%s: a listener failed on this event, which is kept", event.id)
+                log.exception("%s: a listener failed on this event, which is kept", kept.id)
+        return kept

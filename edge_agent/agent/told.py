@@ -38,7 +38,7 @@ def told_by(
         shutil.rmtree(store / "opinion", ignore_errors=True)
     notices = Notices(receivers)
     if receivers:
-        keep.before.append(notices.before)
+        keep.fillers.append(notices.before)
         keep.listeners.append(notices.listen)
     return notices
 

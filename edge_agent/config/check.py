@@ -70,8 +70,9 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         for pipe in config.pipeline
     ]
     zones = _zones_and_rules(config, pipes)
-    names, rules = [pipe.name for pipe in pipes], [rule.name for rule in config.rule]
-    known = names, rules, config.samples.snapshots, lambda key, given: _path(key, given, base)
+    rules = [rule.name for rule in config.rule]
+    classes = {pipe.name: pipe.class_of for pipe in pipes}
+    known = classes, rules, config.samples.snapshots, lambda key, given: _path(key, given, base)
     told = {"notify": checked_notify(config.notify, *known), "opinion": checked_opinion(config.opinion, *known)}
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
     return msgspec.structs.replace(config, page=checked_page(config.page, base), **told, **made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -21,6 +21,8 @@ _QUIET = Annotated[
         pattern=rf"^{_DAY}-{_DAY}\Z", description='two times of a day such as "22:00-07:00"', examples=["22:00-07:00"]
     ),
 ]
+Pipes = Mapping[str, Callable[[str], str]]
+"""name of each pipeline -> kind of an event -> its class"""
 Section = TypeVar("Section", bound=msgspec.Struct)
 LABELLED = ("label", "detections", "spans")
 """fields of events by which they have labels"""
@@ -67,13 +69,13 @@ class Notify(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def checked_notify(
     notify: Sequence[Notify],
-    pipes: Collection[str],
+    pipes: Pipes,
     rules: Collection[str],
     snapshots: bool,
     path: Callable[[str, str], str],
 ) -> list[Notify]:
-    """The receivers with absolute paths; `pipes`, `rules`: the names that there are; `snapshots`: whether there are
-    any; `path`: makes that of a key absolute. ConfigError for one that makes no sense.
+    """The receivers with absolute paths; `rules`: their names; `snapshots`: whether there are any; `path`: makes that
+    of a key absolute. ConfigError for one that makes no sense.
     """
     made: list[Notify] = []
     for at, one in enumerate(notify):
@@ -89,17 +91,29 @@ def checked_notify(
     return made
 
 
-def check_choice(choice: Choice, pipes: Collection[str], rules: Collection[str]) -> None:
+def check_choice(choice: Choice, pipes: Pipes, rules: Collection[str]) -> None:
     """ConfigError for a name that is none, and where nothing can be meant."""
     if not rules and (choice.rules or not choice.kinds):
         raise ConfigError('nothing is chosen, as there is no [[rule]]; write one, or e.g. kinds = ["object"]')
-    kinds = list(EVENTS)
-    kinds.remove("gap")
+    kinds = [kind for kind in EVENTS if kind != "gap"]
     for key, known in (("kinds", kinds), ("pipelines", [*pipes, "agent"]), ("rules", rules)):
         check_known(key, getattr(choice, key), known)
+    _check_labels(choice)
+    _check_alerts(choice, [name for name in pipes if name in (choice.pipelines or pipes)], pipes)
+
+
+def _check_labels(choice: Choice) -> None:
     fields = {field.name for kind in choice.kinds for field in msgspec.structs.fields(EVENTS[kind])}
     if choice.labels and fields.isdisjoint(LABELLED):
         raise ConfigError('labels: no event that is chosen has any; write e.g. kinds = ["object"]')
+
+
+def _check_alerts(choice: Choice, among: Sequence[str], pipes: Pipes) -> None:
+    """ConfigError for a kind that is telemetry in each of these pipelines."""
+    for kind in choice.kinds:
+        if kind != "rule" and among and all(pipes[name](kind) == "telemetry" for name in among):
+            where = " and ".join(among)
+            raise ConfigError(f'kinds: "{kind}" of {where} is telemetry, and this is for alerts; see class there')
 
 
 def check_known(key: str, given: Collection[str], known: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from edge_agent.config.notify import Choice, Filled, check_choice, check_known, check_text, with_paths
+from edge_agent.config.notify import Choice, Filled, Pipes, check_choice, check_known, check_text, with_paths
 from edge_agent.errors import ConfigError, within
 from edge_agent.events import EVENTS, Pictured
 
@@ -47,7 +47,7 @@ class Opinion(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def checked_opinion(
     opinion: Opinion | None,
-    pipes: Collection[str],
+    pipes: Pipes,
     rules: Collection[str],
     snapshots: bool,
     path: Callable[[str, str], str],

@@ -38,11 +38,16 @@ class Notices:
         self._by = 0.0
         """monotonic, when what is under way is waited for no longer"""
 
-    def before(self, event: Event) -> None:
-        """It is about to be kept: who is told of it has it on disk before, so that no kill comes between."""
+    def before(self, event: Event, kind: str) -> Event:
+        """It is about to be kept: who is told of it has it on disk before, so that no kill comes between.
+
+        Of telemetry nobody is told. Returns it as it is.
+        """
         mine: list[tuple[Receiver, int]] = []
         self._stack.append(mine)
-        mine += [(one, one.spool.add(event)) for one in self.receivers if chosen(one.choice, event)]
+        if kind == "alert":
+            mine += [(one, one.spool.add(event)) for one in self.receivers if chosen(one.choice, event)]
+        return event
 
     def listen(self, event: Event) -> None:
         """It is kept."""

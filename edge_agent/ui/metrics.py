@@ -46,7 +46,7 @@ HEALTH_COUNTERS = {
     "lost": ("events_lost", "Events that were dropped, and declared"),
     "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
 }
-HEALTH_WORDS = ("disk", "config", "limits", "archive")
+HEALTH_WORDS = ("disk", "config", "limits", "archive", "notify")
 """fields that say "ok", or what is wrong; "off" is well, too"""
 STATE_COUNTERS = {
     "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),

@@ -112,6 +112,22 @@ def test_what_check_says_and_a_test_message(tmp_path: Path) -> None:
         list(try_told(parse(PIPES), ""))
 
 
+def test_of_telemetry_nobody_is_told(tmp_path: Path) -> None:
+    file = config(tmp_path, 'kinds = ["text"]')
+    both = file.read_text().replace(
+        "[[notify]]", 'class = "telemetry"\n[[pipeline]]\nname = "b"\nsource = "lines:a"\n[[notify]]'
+    )
+    load(file)
+    file.write_text(both)
+    load(file)
+    file.write_text(both.replace("[[notify]]", 'class = {text = "telemetry"}\n[[notify]]'))
+    with pytest.raises(ConfigError, match='kinds: "text" of door and b is telemetry, and this is for alerts'):
+        load(file)
+    file.write_text(both + '\npipelines = ["door"]')
+    with pytest.raises(ConfigError, match='kinds: "text" of door is telemetry'):
+        load(file)
+
+
 def test_its_files_belong_to_the_config(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = config(tmp_path, 'kinds = ["text"]')
     (tmp_path / "url").chmod(0o644)

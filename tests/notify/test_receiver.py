@@ -59,7 +59,7 @@ def tell(notices: Notices, *texts: str, first: int = 1) -> None:
 
 def keep(notices: Notices, event: Event, number: int) -> None:
     """As Keep does it."""
-    notices.before(event)
+    notices.before(event, "alert")
     notices.listen(msgspec.structs.replace(event, id=f"d/1/{number}", epoch=1, seq=number))
 
 
@@ -243,11 +243,21 @@ def test_a_picture_goes_along_where_it_is_asked_for_and_not_where_it_is_too_larg
     assert "snapshot" not in server.taken[2].json
 
 
+def test_of_telemetry_nobody_is_told(make: Make, server: Hook) -> None:
+    notices = make()
+    event = TextEvent(pipeline="p", at="2026-11-01T10:00:00.000Z", text="every second")
+    assert notices.before(event, "telemetry") is event
+    notices.listen(event)
+    tell(notices, "alert", first=2)
+    settled(notices)
+    assert server.messages() == ['"alert"']
+
+
 def test_an_event_that_a_listener_makes_of_another_is_told_as_well(make: Make, server: Hook) -> None:
     """As rules do: they keep events while they are told of one."""
     notices = make()
     event = TextEvent(pipeline="p", at="2026-11-01T10:00:00.000Z", text="outer")
-    notices.before(event)
+    notices.before(event, "alert")
     tell(notices, "inner", first=2)
     notices.listen(msgspec.structs.replace(event, id="d/1/1", seq=1))
     settled(notices)

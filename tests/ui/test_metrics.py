@@ -41,7 +41,7 @@ HEALTH = {
     "acknowledged": "edge_agent_events_acknowledged_total",
     "lost": "edge_agent_events_lost_total",
     "passed_over": "edge_agent_messages_passed_over_total",
-    **dict.fromkeys(("disk", "config", "limits", "archive"), "edge_agent_ok"),
+    **dict.fromkeys(("disk", "config", "limits", "archive", "notify"), "edge_agent_ok"),
     **dict.fromkeys(("version", "mqtt"), "edge_agent_build_info"),
 }
 """field of health -> the metric that says the same"""
@@ -88,7 +88,7 @@ class Given:
         self.stats = Stats()
         for stage, ms in (("decode", 0.7), ("infer", 7.0), ("infer", 70_000.0), ("age", 12.0)):
             self.stats.spent(stage, ms)
-        words = ("disk", "config", "limits", "archive")
+        words = ("disk", "config", "limits", "archive", "notify")
         self.health: dict[str, Any] = dict.fromkeys(HEALTH, 1) | dict.fromkeys(words, "ok")
         self.health |= {"version": "1", "mqtt": "5"}
         self.state: dict[str, Any] = {
