@@ -37,6 +37,8 @@ class Tracked(Detections, frozen=True, kw_only=True):
 
 
 Phase = Literal["new", "update", "end"]
+STOPPED = "the source has stopped"
+"""why an object ended that may still be there"""
 
 
 class Life(Noticed, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.config.zones import Zone
-from edge_agent.events.objects import Life, Phase, Tracked, clock_of
+from edge_agent.events.objects import STOPPED, Life, Phase, Tracked, clock_of
 from edge_agent.types import Finding, Frame
 from edge_agent.walk import objects_file
 from edge_agent.walk.event import SampleOrFinding
@@ -166,7 +166,7 @@ class Follow:
         size = self._size or (0, 0)
         for thing in list(self._things.values()):
             self._known += [(thing.kept(size, False), 0.0)] if thing.still else []
-            yield msgspec.structs.replace(self._last, what=self._finish(thing, size, "the source has stopped"))
+            yield msgspec.structs.replace(self._last, what=self._finish(thing, size, STOPPED))
         self._things.clear()
         self._count(0.0)
         self._write()

@@ -35,6 +35,11 @@ class Recogniser:
     top: int
     takes: tuple[type, ...] = (Frame,)
 
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that it may give."""
+        return [*self.labels, UNKNOWN]
+
     def __call__(self, item: Frame) -> Iterator[Finding]:
         """One Finding a Frame: its Scores. InputError for a bad result."""
         started = time.perf_counter()

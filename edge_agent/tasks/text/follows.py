@@ -31,6 +31,11 @@ class Follower:
     takes: tuple[type, ...] = (Text,)
     _before: str = ""
 
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that it may give."""
+        return [FOLLOWS, APART]
+
     def __call__(self, item: Text) -> Iterator[Finding]:
         """One Finding with Scores for each text but the first. InputError for a text with nothing to read."""
         self.by.ids(item.text)

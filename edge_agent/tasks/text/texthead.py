@@ -142,6 +142,11 @@ class Labeller:
     head: TextHead
     takes: tuple[type, ...] = (Text,)
 
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that it may give."""
+        return [*self.head.labels, UNKNOWN]
+
     def __call__(self, item: Text) -> Iterator[Finding]:
         """One Finding with the text's Scores. InputError for a text with nothing to read.
 
@@ -184,6 +189,11 @@ class Tagger:
     head: TextHead
     score: float
     takes: tuple[type, ...] = (Text,)
+
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that it may give."""
+        return sorted({kind for label in self.head.labels if (kind := _split(label)[1])})
 
     def __call__(self, item: Text) -> Iterator[Finding]:
         """One Finding with the text's Spans, in their order. InputError for a text with nothing to read."""

@@ -70,6 +70,11 @@ class Classify:
     head: LabelHead
     takes: tuple[type, ...] = (Text,)
 
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that it may give."""
+        return list(self.head.labels)
+
     def __call__(self, item: Text) -> Iterator[Finding]:
         """One Finding with the text's Scores, "unknown" among them. InputError for a text with nothing to read.
 

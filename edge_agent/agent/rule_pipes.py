@@ -1,0 +1,72 @@
+"""What rules can hear of the pipelines: read from their tasks and models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edge_agent.agent.line import Line
+from edge_agent.config import Rule
+from edge_agent.events.objects import Tracked
+from edge_agent.rules import never
+from edge_agent.rules.facts import Pipe, Pipes
+from edge_agent.tasks import TASKS, TaskRow
+from edge_agent.types import Audio, Detections, Embedding, Frame, Scores, Spans, Text
+from edge_agent.uri import parse_task
+
+KINDS: dict[type, tuple[str, ...]] = {Tracked: ("object", "crossing"), Embedding: ("text",)}
+"""what a chain of tasks finds -> the kinds of its events, where they are not called as it is"""
+
+
+def check_rules(rules: Iterable[Rule], lines: Iterable[Line]) -> None:
+    """ConfigError for a rule that no pipeline can make true, or that contradicts itself; its name stands in it."""
+    never.check(rules, pipes_of(lines))
+
+
+def pipes_of(lines: Iterable[Line]) -> Pipes:
+    """Each pipeline by its name."""
+    return {line.config.name: _pipe(line) for line in lines}
+
+
+def _pipe(line: Line) -> Pipe:
+    """What can be heard of one."""
+    rows = [TASKS.get(parse_task(task).scheme) for task in line.config.tasks]
+    zones = frozenset(zone.name for zone in line.zones if not zone.mask)
+    pipe = Pipe(name=line.config.name, zones=zones, words=line.config.text)
+    if not all(rows):
+        return pipe
+    known = [row for row in rows if row is not None]
+    found, of = _found(line.opened.yields, known)
+    return Pipe(
+        name=pipe.name,
+        zones=zones,
+        words=pipe.words,
+        kinds=frozenset(KINDS.get(found, (found.__name__.casefold(),))),
+        labels=_labels(line, known),
+        lasting=of is Frame and found is Scores and TASKS["crop"] not in known,
+        senses=_senses(line.opened.yields, known),
+    )
+
+
+def _senses(yields: type, rows: Sequence[TaskRow]) -> frozenset[str]:
+    """How its texts are captured: "heard" where it has sound, "read" where it reads pictures."""
+    there = {"heard": yields is Audio, "read": TASKS["read"] in rows}
+    return frozenset(sense for sense, is_so in there.items() if is_so)
+
+
+def _found(yields: type, rows: Sequence[TaskRow]) -> tuple[type, type]:
+    """What is left at the end of a chain, and the kind of sample that it is of."""
+    comes = of = yields
+    for row in rows:
+        if row.takes is None or issubclass(comes, row.takes):
+            comes = row.gives
+            of = comes if comes in (Frame, Text, Audio) else of
+    return comes, of
+
+
+def _labels(line: Line, rows: Sequence[TaskRow]) -> frozenset[str] | None:
+    """Those that its last model gives; None where it does not say."""
+    for task, row in zip(reversed(line.teams[0]), reversed(rows), strict=True):
+        if row.gives in (Detections, Scores, Spans):
+            names = getattr(task, "gives_names", None)
+            return None if names is None else frozenset(names)
+    return frozenset()
