@@ -94,14 +94,13 @@ class Agent:
         """All that works on what is kept. Raises an EdgeAgentError."""
         self.archiver, archiving = archiver_of(config.archive, store, self.keep)
         self.link = self._make_link(store) if config.mqtt.url else None
-        self.rules = Rules(config, store, self.link)
-        self.keep.alerts = self.rules.alerts
         self.record = Recorder(config, self.keep, self.link)
         self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
         self.notices = told_by(self.keep, config, store, self.pictures, lambda: self.lines)
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
+        self.rules = Rules(config, self.work, self.keep, self.link)
         beside = {"archive": archiving, "notify": self.notices.about}
         self.state = State(self.lines, self.outbox, self.link, config.limits, beside)
         self.swap = Swap(self._models, self.work, look, self._changed.set)
@@ -151,6 +150,7 @@ class Agent:
             self.link.start()
         for part in self.beside:
             part.start()
+        self.rules.start()
         self.work.start(self.lines)
         self._looking = [
             threading.Thread(target=self._beside, args=(look,), name=look.__name__, daemon=True) for look in self._looks
@@ -194,7 +194,7 @@ class Agent:
     @property
     def _all_sent(self) -> bool:
         """Whether the broker has acknowledged all there is, and people were told what can be told now."""
-        return (self.link is None or self.outbox.empty) and not self.notices.busy
+        return self.rules.idle and (self.link is None or self.outbox.empty) and not self.notices.busy
 
     def _tend(self) -> None:
         """Run the commands that wait, and say what changed or is due."""
@@ -224,7 +224,9 @@ class Agent:
         by = time.monotonic() + ALL_S
         for event in (self._over, self._asked, self.swap.look):
             event.set()
+        self.rules.freeze()
         self.work.close()
+        self.rules.close()
         self.state.say_states()
         left = max(0.5, by - LAST_S - time.monotonic())
         for part in self.beside:

@@ -52,6 +52,9 @@ class Lines:
         """called when one of them has something new to say"""
         self.failed: EdgeAgentError | None = None
         """what one of them failed on, for good"""
+        self.turning: Callable[[Sequence[Line]], Callable[[], object]] = lambda lines: lambda: None
+        """shown the pipelines that are about to work: raises an EdgeAgentError where they may not, else gives what is
+        called before any of them begins"""
         self._turning = threading.Lock()
         self._closed = False
         self._zones: Sequence[Zone] = config.zone
@@ -161,10 +164,12 @@ class Lines:
         # tried before anything ends; what the broker keeps for it comes once the old one has left
         deaf = (lambda topics, receive: None) if self.link else None
         fresh = {pipe.name: make_line(pipe, self.models, deaf, zones=zones) for pipe in pipes if pipe.name not in same}
+        act = self.turning([same.get(pipe.name) or fresh[pipe.name] for pipe in pipes])
         with self._turning:
             if self._closed:
                 return []
             before()
+            act()
             self._labels, self._zones = labels, zones
             return self._exchange(pipes, same, fresh)
 

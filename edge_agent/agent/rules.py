@@ -1,42 +1,47 @@
-"""The rules and profiles of one agent: which profile is active, which rules are on, and what a restart must know.
+"""The rules and profiles of one agent: events go to the rules, and what these say is kept as any other event.
 
-`Agent.rules` is there without a `[[rule]]`, too. What it offers may be called from any thread.
+A listener puts what a rule may want to hear into a queue, and a thread asks the rules: about that, and about what
+changes with time. Which rules are on and which profile is active lies in the store's folder, so that a restart repeats
+no alert. `Agent.rules` is there without a `[[rule]]`, too; what it offers may be called from any thread.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edge_agent.agent import rules_file
+from edge_agent.agent.keep import Keep
+from edge_agent.agent.line import Line
+from edge_agent.agent.lines import Lines
+from edge_agent.agent.rule_pipes import check_rules, pipes_of
 from edge_agent.config import Config
-from edge_agent.errors import ConfigError, UsageError, nearest
-from edge_agent.events import UNREADABLE, rfc3339
-from edge_agent.files import read_regular, write_private
+from edge_agent.errors import StoreError, UsageError, nearest, tenfold
+from edge_agent.events import UNREADABLE, Event, RuleEvent, rfc3339
 from edge_agent.link import topics
+from edge_agent.rules.engine import Engine
+from edge_agent.rules.facts import Change, Now
+from edge_agent.rules.profiles import planned
 
 if TYPE_CHECKING:
     from edge_agent.link.link import Link
 
 log = logging.getLogger("edge_agent")
 
-FILE, MOST_BYTES = "rules.json", 1_000_000
-"""in the store's folder"""
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """What the file holds."""
-
-    v: int = 1
-    profile: str = ""
-    since: float = 0.0
-    """when it became active, seconds since 1970 UTC"""
-    by: str = "start"
+WAITING, PATIENCE_S = 2000, 1.0
+"""events that wait for the rules; where there are more, who brings one waits for so many seconds"""
+LOOK_S = 1.0
+"""seconds at most between two looks at the sources' conditions"""
+STOP_S = 2.0
+"""seconds that the last events have at a stop"""
+Job = Callable[[Now], list[Change]]
 
 
 class _Wanted(msgspec.Struct, frozen=True):
@@ -48,19 +53,34 @@ class _Wanted(msgspec.Struct, frozen=True):
 class Rules:
     """The rules and profiles of one agent."""
 
-    def __init__(self, config: Config, store: Path, link: Link | None) -> None:
-        self._file, self._link, self._lock = store / FILE, link, threading.Lock()
+    def __init__(self, config: Config, work: Lines, keep: Keep, link: Link | None) -> None:
+        """ConfigError for a rule that the pipelines at work can never make true."""
+        check_rules(config.rule, work.all)
         self.on: dict[str, bool] = {rule.name: False for rule in config.rule}
         """each rule: whether it is on"""
         self.profiles = [profile.name for profile in config.profile]
         """their names; empty where the config has none"""
-        self._pipelines = {one.name: None if one.pipelines is None else set(one.pipelines) for one in config.profile}
         self.listeners: list[Callable[[str], None]] = []
         """told of each profile that becomes active; they return at once"""
-        self._kept = self._read()
+        self._config, self._work, self._keep, self._link = config, work, keep, link
+        self._file, self._lock = keep.outbox.path / rules_file.NAME, threading.Lock()
+        self._of = {profile.name: profile for profile in config.profile}
+        self._queue: queue.Queue[tuple[Now, Job | None]] = queue.Queue(WAITING)
+        self._passed_over = 0
+        self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
+        self._kept = rules_file.read(self._file)
         if self._kept.profile not in self.profiles:
-            self._kept = Kept(profile=self.profiles[0] if self.profiles else "", since=time.time())
-        self._say()
+            first = self.profiles[0] if self.profiles else ""
+            self._kept = msgspec.structs.replace(self._kept, profile=first, since=time.time(), by="start")
+        self._engine = Engine(config.rule, pipes_of(work.all))
+        self._plan_at = 0.0
+        self._begun = self._engine.restore(self._kept.rules, _now())
+        self.on |= dict.fromkeys(self._engine.world.on, True)
+        keep.alerts = self.alerts
+        keep.listeners.append(self.hear)
+        work.turning = self.turning
+
+    # ── from any thread ──────────────────────────────────────────────────────────────────────────────────
 
     @property
     def profile(self) -> str:
@@ -74,48 +94,191 @@ class Rules:
         with self._lock:
             if name == self._kept.profile:
                 return
-            self._kept = Kept(profile=name, since=time.time(), by=by)
-            self._write()
+            self._kept = msgspec.structs.replace(self._kept, profile=name, since=time.time(), by=by)
+            rules_file.write(self._file, self._kept)
         log.info("profile %s (%s)", name, by)
-        self._say()
+        self._say_profile()
+        self._put(partial(self._engine.switch, self._allowed()))
         for listener in tuple(self.listeners):
             listener(name)
 
     def alerts(self, pipeline: str) -> bool:
         """Whether the events of a pipeline are alerts in the active profile."""
-        among = self._pipelines.get(self.profile)
-        return among is None or pipeline in among
+        active = self._of.get(self.profile)
+        return active is None or active.pipelines is None or pipeline in active.pipelines
 
     def command(self, payload: bytes, reply: Callable[[dict[str, Any]], None]) -> None:
         """``cmd/profile``: {"id": "…", "profile": "night"}."""
         try:
             self.set_profile(msgspec.json.decode(payload, type=_Wanted).profile, "command")
             reply({"ok": True, "result": {"profile": self.profile}})
-        except (UsageError, ConfigError, *UNREADABLE) as error:
+        except (UsageError, *UNREADABLE) as error:
             reply({"ok": False, "error": str(error)})
+
+    def hear(self, event: Event) -> None:
+        """Take an event that was kept. Where rules cannot keep up, who brings it waits a little: none is left out."""
+        if self._engine.wants(event):
+            self._put(partial(self._engine.take, event))
+
+    def _put(self, job: Job | None) -> None:
+        if not self._thread.is_alive():
+            return
+        try:
+            self._queue.put((_now(), job), timeout=PATIENCE_S)
+        except queue.Full:
+            self._passed_over += 1
+            if tenfold(self._passed_over):
+                log.error("rules: the disk or the processor is too slow; %d events not looked at", self._passed_over)
+
+    @property
+    def idle(self) -> bool:
+        """Whether they have dealt with all that they heard."""
+        return self._queue.unfinished_tasks == 0 or not self._thread.is_alive()
+
+    # ── from beginning to end ────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Ask the rules from now on, where there are any."""
+        self._engine.allowed = self._allowed()
+        self._say_profile()
+        self._say_rules()
+        timed = any(one.between or one.days for one in self._config.profile)
+        if self._config.rule or self._begun or timed:
+            self._thread.start()
+
+    def turning(self, lines: Sequence[Line]) -> Callable[[], None]:
+        """Other pipelines are ready to begin: what then has the rules hear them; those that it does not touch go on.
+
+        ConfigError for a rule that they can never make true.
+        """
+        check_rules(self._config.rule, lines)
+        pipes, done = pipes_of(lines), threading.Event()
+
+        def turn(now: Now) -> list[Change]:
+            try:
+                return self._engine.turn_to(self._config.rule, pipes)
+            finally:
+                done.set()
+
+        def act() -> None:
+            self._put(turn)
+            done.wait(STOP_S if self._thread.is_alive() else 0)
+
+        return act
+
+    def freeze(self) -> None:
+        """The agent is about to stop: what its pipelines end now has not gone away."""
+
+        def stopping(now: Now) -> list[Change]:
+            self._engine.stopping = True
+            return []
+
+        self._put(stopping)
+
+    def close(self) -> None:
+        """Deal with what was heard, and end."""
+        self._put(None)
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        self._tell(self._begun, _now())
+        goes_on = True
+        while goes_on:
+            try:
+                goes_on = self._turn()
+            except StoreError:  # the outbox is closed: a stop that did not wait for us
+                goes_on = False
+            except Exception:
+                log.exception("rules failed on an event; they go on")
+        self._save(_now())
+
+    def _turn(self) -> bool:
+        """Deal with one event, or with what time has brought; False: it was the last one."""
+        try:
+            now, job = self._queue.get(timeout=min(LOOK_S, max(0.0, self._engine.due - time.monotonic())))
+        except queue.Empty:
+            self._ask(_now(), self._engine.tick)
+            return True
+        try:
+            self._ask(now, job or self._engine.tick)
+        finally:
+            self._queue.task_done()
+        return job is not None
+
+    def _ask(self, now: Now, job: Job) -> None:
+        """What the sources say of themselves, then the event, then what time it is."""
+        changes = []
+        for line in tuple(self._work.all):
+            changes += self._engine.stream(line.config.name, line.stream.condition, now)
+        changes += job(now)
+        self._tell(changes, now)
+        if now.mono >= self._plan_at:
+            self._plan(now)
+
+    def _plan(self, now: Now) -> None:
+        """Once a minute: whether the time asks for another profile than before."""
+        self._plan_at = now.mono + 60 - now.wall % 60
+        time.tzset()  # somebody may have moved the device to another zone
+        name = planned(self._config.profile, now.wall, time.localtime)
+        if name is None or name == self._kept.planned:
+            return
+        with self._lock:
+            self._kept = msgspec.structs.replace(self._kept, planned=name)
+            rules_file.write(self._file, self._kept)
+        if name:
+            self.set_profile(name, "time")
+
+    def _tell(self, changes: Sequence[Change], now: Now) -> None:
+        """Keep what the rules say; then note it, so that a kill in between has it said twice rather than never."""
+        for change in changes:
+            event = RuleEvent(
+                pipeline=change.pipeline,
+                at=rfc3339(now.wall),
+                rule=change.rule,
+                phase=change.phase,
+                because=list(change.because),
+                why=change.why,
+                profile=self.profile,
+                since=rfc3339(change.since),
+            )
+            self._keep.put(event)
+            log.info("rule %s is %s: %s", change.rule, change.phase, change.why)
+            if change.rule in self.on:
+                self.on[change.rule] = change.phase == "on"
+        if changes:
+            self._save(now)
+            self._say_rules()
+
+    def _save(self, now: Now) -> None:
+        """Note what a restart has to know."""
+        with self._lock:
+            self._kept = msgspec.structs.replace(self._kept, rules=self._engine.kept(now))
+            rules_file.write(self._file, self._kept)
 
     # ── what others see, and what a restart must know ────────────────────────────────────────────────────
 
-    def _say(self) -> None:
+    def _allowed(self) -> frozenset[str] | None:
+        """The rules that may be on in the active profile; None: all."""
+        active = self._of.get(self.profile)
+        return None if active is None or active.rules is None else frozenset(active.rules)
+
+    def _say_profile(self) -> None:
         """Retain which profile is active."""
         if self._link is not None and self.profiles:
             told = {"v": 1, "profile": self.profile, "since": rfc3339(self._kept.since), "by": self._kept.by}
             self._link.say(topics.PROFILE, msgspec.json.encode({**told, "profiles": self.profiles}))
 
-    def _read(self) -> Kept:
-        try:
-            return msgspec.json.decode(read_regular(self._file, MOST_BYTES), type=Kept)
-        except FileNotFoundError:
-            return Kept()
-        except (OSError, *UNREADABLE) as error:
-            log.warning("%s: cannot be read (%s): rules and profiles begin anew", self._file, error)
-            return Kept()
+    def _say_rules(self) -> None:
+        """Retain which rules are on."""
+        if self._link is not None and self.on:
+            rules = {
+                one.name: {"on": one.on, "since": rfc3339(one.since) if one.on else None} for one in self._engine.rules
+            }
+            self._link.say(topics.RULES, msgspec.json.encode({"v": 1, "rules": rules}))
 
-    def _write(self) -> None:
-        """Keep it, whole or not at all. A disk that refuses is no reason to stop."""
-        part = self._file.with_name(f".{FILE}")
-        try:
-            write_private(part, msgspec.json.encode(self._kept), confirm=True)
-            part.replace(self._file)
-        except OSError as error:
-            log.warning("%s: cannot be written (%s): a restart may repeat an alert", self._file, error.strerror)
+
+def _now() -> Now:
+    return Now(time.monotonic(), time.time())

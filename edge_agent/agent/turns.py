@@ -14,6 +14,7 @@ import msgspec
 from edge_agent.agent.line import make_line
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.requests import Requests
+from edge_agent.agent.rule_pipes import check_rules
 from edge_agent.agent.state import State
 from edge_agent.agent.store import checked_store
 from edge_agent.agent.told import check_told
@@ -92,5 +93,5 @@ def try_anew(new: Config, models: Models) -> None:
 
         Broker(new.mqtt)
     check_told(new)
-    for pipe in new.pipeline:
-        make_line(pipe, models, (lambda topics, receive: None) if new.mqtt.url else None, zones=new.zone)
+    ear = (lambda topics, receive: None) if new.mqtt.url else None
+    check_rules(new.rule, [make_line(pipe, models, ear, zones=new.zone) for pipe in new.pipeline])

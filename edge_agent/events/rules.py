@@ -27,5 +27,5 @@ class RuleEvent(Pictured, frozen=True, kw_only=True, tag="rule"):
         """Which rule, what became of it, and why."""
         profile = f" ({body['profile']})" if body["profile"] else ""
         events = ", ".join(name.rpartition("/")[2] for name in body["because"])
-        notes = ": ".join(filter(None, [body["why"], f"because of {events}" if events else ""]))
-        return f"rule {body['rule']} is {body['phase']}{profile}   {notes}".rstrip()
+        of = f"   (event{'s' * (len(body['because']) > 1)} {events})" if events else ""
+        return f"rule {body['rule']} is {body['phase']}{profile}   {body['why']}{of}".rstrip()

@@ -39,6 +39,8 @@ class KeptRule(msgspec.Struct, frozen=True):
     """when it came on last, seconds since 1970 UTC"""
     ready: float
     """before which it does not come on again, seconds since 1970 UTC"""
+    until: list[float] = []
+    """of each of its conditions: until when it counts after it held, seconds since 1970 UTC"""
 
 
 @dataclass(slots=True)
@@ -167,12 +169,13 @@ class Engine:
             else:
                 self._show(fresh)
                 made.append(fresh)
-        self.rules, self._hears = _ordered(made), {}
+        self.rules, hears = _ordered(made), dict[tuple[str, str], list[tuple[Leaf, Running]]]()
         for one in self.rules:
             one.due = -math.inf
             for leaf in one.leaves:
                 for where in leaf.hears:
-                    self._hears.setdefault(where, []).append((leaf, one))
+                    hears.setdefault(where, []).append((leaf, one))
+        self._hears = hears
         return [one.off(self.world, "the config has changed") for one in old.values() if one.on]
 
     def _show(self, fresh: Running) -> None:
@@ -245,11 +248,13 @@ class Engine:
 
     def kept(self, now: Now) -> dict[str, KeptRule]:
         """Those that are on, or not to come on again soon."""
-        return {
-            one.name: KeptRule(one.key, one.on, one.since, now.wall + max(0.0, one.ready - now.mono))
-            for one in self.rules
-            if one.on or one.ready > now.mono
-        }
+        kept = {}
+        for one in self.rules:
+            times = [one.ready, *(leaf.until for leaf in one.leaves)]
+            ready, *until = [now.wall + time - now.mono if time > now.mono else 0.0 for time in times]
+            if one.on or ready or any(until):
+                kept[one.name] = KeptRule(one.key, one.on, one.since, ready, until)
+        return kept
 
     def restore(self, kept: dict[str, KeptRule], now: Now) -> list[Change]:
         """What was on goes on without being said again; of what is another one, or none any more, the end is said."""
@@ -258,8 +263,9 @@ class Engine:
             before = kept.get(one.name)
             if before is None or before.key != one.key:
                 continue
-            most = max(LEAST_COOLDOWN_S, seconds(one.rule.cooldown))
-            one.ready = now.mono + min(most, max(0.0, before.ready - now.wall))
+            one.ready = _left(before.ready, max(LEAST_COOLDOWN_S, seconds(one.rule.cooldown)), now)
+            for leaf, until in zip(one.leaves, before.until, strict=False):
+                leaf.until = _left(until, leaf.within, now)
             if before.on:
                 _restore(one, before.since)
                 self.world.on[one.name] = ()
@@ -267,6 +273,11 @@ class Engine:
             if before.on and name not in self.world.on:
                 gone.append(Change(name, "off", AGENT, (), "the config has changed", before.since))
         return gone
+
+
+def _left(wall: float, most: float, now: Now) -> float:
+    """Monotonic time of what was to be at a time of the wall clock, at most so many seconds from now."""
+    return now.mono + min(most, max(0.0, wall - now.wall))
 
 
 def _restore(one: Running, since: float) -> None:

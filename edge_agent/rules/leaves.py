@@ -7,31 +7,18 @@ of a camera that gives no pictures.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-
-from msgspec import UNSET
 
 from edge_agent.config.times import Window
 from edge_agent.events import KNOWN_TIME, AnomalyEvent, CrossingEvent, DetectionsEvent, Event, ObjectEvent, ScoresEvent
 from edge_agent.events.objects import STOPPED
-from edge_agent.got import Heard, Read
 from edge_agent.rules.facts import Cause, Now, Truth, World
 
 MOMENT_S = 1.0
 """seconds for which what happens in a moment counts, at least"""
 GRACE_S = 75.0
 """seconds for which what stood there before a start still counts: it may be found again for a minute"""
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
-"""a word; where words are not parted by spaces, a character"""
-
-
-@lru_cache(maxsize=32)
-def plain(text: str) -> str:
-    """The words of a text with a space on both sides of each, without marks and capitals."""
-    return f" {' '.join(_TOKEN.findall(text.casefold()))} "
 
 
 @dataclass(slots=True, kw_only=True)
@@ -180,36 +167,6 @@ class Moves(Leaf):
             return self.zone in event.left and not event.why
         # what stood there before a start, and is found again, has not come in
         return self.zone in event.entered and (known or event.phase == "new")
-
-
-@dataclass(slots=True, kw_only=True)
-class Said(Leaf):
-    """Words stand in a text."""
-
-    phrases: tuple[str, ...]
-    """each as `plain` gives it"""
-    how: str = "text"
-    """text, heard or read"""
-    score: float = 0.0
-
-    @property
-    def moment(self) -> bool:
-        return True
-
-    def hear(self, event: Event, cause: Cause, now: Now, known: bool) -> bool:
-        got: object = event.read if event.read is not UNSET else event.heard
-        return self._fits(got) and self._says(getattr(event, "text", "")) and self.hit(cause, now)
-
-    def _fits(self, got: object) -> bool:
-        """Whether a text that was captured like this counts."""
-        if not isinstance(got, Heard | Read):
-            return self.how == "text"
-        gone = isinstance(got, Read) and got.gone
-        way = {"heard": Heard, "read": Read}.get(self.how, object)
-        return isinstance(got, way) and not gone and got.score >= self.score
-
-    def _says(self, text: str) -> bool:
-        return any(phrase in plain(text) for phrase in self.phrases)
 
 
 @dataclass(slots=True, kw_only=True)

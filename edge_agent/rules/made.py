@@ -17,14 +17,13 @@ from edge_agent.rules.leaves import (
     Leaf,
     Moves,
     Other,
-    Said,
     Streams,
     Things,
     labelled,
-    plain,
     unusual,
 )
 from edge_agent.rules.nodes import Group, Held, Node, Not
+from edge_agent.rules.said import Said, plain
 
 TEXTS = frozenset({"text", "scores", "spans", "fill", "answer", "similar"})
 KINDS: Mapping[str, frozenset[str]] = {
@@ -86,7 +85,7 @@ def leaf_of(one: Condition, pipes: Pipes, within: float) -> Leaf:
     if isinstance(leaf, Found):
         leaf.lasting = frozenset(name for name in leaf.pipelines if leaf.always or pipes[name].lasting)
     leaf.within = max(within, MOMENT_S) if leaf.moment else within
-    leaf.words = said(one)
+    leaf.words = words_of(one)
     return leaf
 
 
@@ -189,7 +188,7 @@ def streams_of(one: Condition) -> tuple[str, ...]:
     return () if one.stream is None else (one.stream,) if isinstance(one.stream, str) else tuple(one.stream)
 
 
-def said(one: Condition) -> str:
+def words_of(one: Condition) -> str:
     """What a condition waits for, in words."""
     given, labels = keys_of(one), " or ".join(labels_of(one))
     number = " ".join(f"{key} {given[key]}" for key in ("above", "below") if key in given)

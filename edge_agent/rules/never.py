@@ -18,7 +18,7 @@ from edge_agent.config.times import DAY, Window, seconds, window
 from edge_agent.errors import ConfigError, nearest, within
 from edge_agent.rules.facts import Pipe, Pipes
 from edge_agent.rules.leaves import MOMENT_S
-from edge_agent.rules.made import KINDS, about, bounds_of, giving, labels_of, said, streams_of, zone_of
+from edge_agent.rules.made import KINDS, about, bounds_of, giving, labels_of, streams_of, words_of, zone_of
 
 MOST_ALTERNATIVES = 512
 """of a rule: with more of them nobody looks for a contradiction"""
@@ -52,7 +52,7 @@ def check(made: Iterable[Rule], pipes: Pipes) -> None:
         with within(f"rule {rule.name}"):
             for one in rule.condition().every():
                 if about(one):
-                    with within(said(one)):
+                    with within(words_of(one)):
                         _check_given(one, pipes)
             _check_lasts(rule.condition(), 0.0)
             _check_possible(rule, pipes)
@@ -86,7 +86,9 @@ def _check_lasts(one: Condition, span: float) -> None:
     span = span if one.within is None else seconds(one.within)
     brief = about(one) in ("enters", "leaves", "crosses", *("text", "heard", "read"))
     if brief and one.for_ is not None and span <= MOMENT_S < seconds(one.for_):
-        raise ConfigError(f"{said(one)} lasts for a moment, so it never holds for {one.for_}; write within beside it")
+        raise ConfigError(
+            f"{words_of(one)} lasts for a moment, so it never holds for {one.for_}; write within beside it"
+        )
     for inner in one.inner:
         _check_lasts(inner, span)
 
@@ -149,7 +151,7 @@ def _minutes(times: Iterable[tuple[set[int], bool]]) -> set[int]:
 
 
 def _named(literal: Literal) -> str:
-    return said(literal.one) if literal.positive else f"not {said(literal.one)}"
+    return words_of(literal.one) if literal.positive else f"not {words_of(literal.one)}"
 
 
 def _exclude(a: Literal, b: Literal, pipes: Pipes) -> bool:

@@ -105,7 +105,7 @@ def causes_of(node: Node, world: World) -> list[Cause]:
 def why_of(node: Node, holds: bool) -> str:
     """In words why it holds, or holds no more."""
     told = list(dict.fromkeys(leaf.words for leaf in deciding(node)))
-    return _listed(told) if holds else f"no longer {_listed(told)}"
+    return _listed(told) if holds else f"no longer: {_listed(told)}"
 
 
 def _listed(told: Sequence[str], most: int = 200) -> str:

@@ -123,7 +123,9 @@ def hits(one: Table, t: int, history: History) -> bool:
         return e["kind"] == "scores" and e["of"] == WORDS and labelled(one, e)
     if "text" in one:
         words = e.get("text", "").lower().split()
-        return e["kind"] in ("text", "scores") and any(word in words for word in any_of(one["text"]))
+        return (
+            e["kind"] in ("text", "scores") and e["of"] == WORDS and any(word in words for word in any_of(one["text"]))
+        )
     labels = any_of(one.get("object"))
     if e["kind"] not in ("object", "crossing") or (labels and e["label"] not in labels):
         return False
