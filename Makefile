@@ -26,6 +26,13 @@ test-sparkplug: .venv/.dev tools
 	.venv-sparkplug/bin/python -m pip install -q pysparkplug==0.6.1
 	EDGE_AGENT_PYSPARKPLUG=$(CURDIR)/.venv-sparkplug/bin/python $(BIN)/python -m pytest tests/link/test_sparkplug.py
 
+# the Open Inference Protocol asked by tritonclient, in an environment of its own
+.PHONY: test-inference
+test-inference: .venv/.dev
+	@test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python -m pip install -q "tritonclient[http]==2.73.0"
+	EDGE_AGENT_TRITONCLIENT=$(CURDIR)/.venv-triton/bin/python $(BIN)/python -m pytest tests/ui/test_inference.py
+
 # mutants of all that a stranger can send, MINUTES for each kind (KIND=picture only one); what broke lies in build/fuzz
 MINUTES ?= 1
 .PHONY: fuzz

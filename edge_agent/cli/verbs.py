@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.cli import device, listen, models, service, understand, workshop
+from edge_agent.cli import device, listen, models, serve, service, understand, workshop
 
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
@@ -243,7 +243,15 @@ def _seconds(text: str) -> float:
 LONG = {"train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
 LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
 """verbs that may work for long before they print anything"""
-VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]] = {
+Verb = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
+
+
+def _recipe(name: str, says: str) -> Verb:
+    """A verb of the workshop."""
+    return getattr(workshop, name), _workshop_options(name), says
+
+
+VERBS: dict[str, Verb] = {
     "run": (device.run, _run_options, "run the agent of a config"),
     "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
     "install": (service.install, _install_options, "make it a service of this device, hardened, and start it"),
@@ -262,38 +270,15 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
         _understand_options,
         "label, tag, complete or compare text, ask it; get the text of sounds and pictures",
     ),
-    "train": (
-        workshop.train,
-        _workshop_options("train"),
-        "train a model on your own pictures or text (extra [train])",
-    ),
-    "evaluate": (
-        workshop.evaluate,
-        _workshop_options("evaluate"),
-        "measure a model on labels, and against the model it was made from",
-    ),
-    "quantize": (
-        workshop.quantize,
-        _workshop_options("quantize"),
-        "make a model smaller and faster, and know what it cost",
-    ),
-    "graph": (
-        workshop.graph,
-        _workshop_options("graph"),
-        "simplify a network, take its preparation in, write .ort and TFLite files",
-    ),
-    "prune": (
-        workshop.prune,
-        _workshop_options("prune"),
-        "take out weights or channels of a model, and know what it cost",
-    ),
-    "tune": (
-        workshop.tune,
-        _workshop_options("tune"),
-        "search input size, variant, NMS and score for the best accuracy in a given time",
-    ),
+    "train": _recipe("train", "train a model on your own pictures or text (extra [train])"),
+    "evaluate": _recipe("evaluate", "measure a model on labels, and against the model it was made from"),
+    "quantize": _recipe("quantize", "make a model smaller and faster, and know what it cost"),
+    "graph": _recipe("graph", "simplify a network, take its preparation in, write .ort and TFLite files"),
+    "prune": _recipe("prune", "take out weights or channels of a model, and know what it cost"),
+    "tune": _recipe("tune", "search input size, variant, NMS and score for the best accuracy in a given time"),
     "bench": (models.bench, _bench_options, "time a model's variants on this device, and remember the fastest"),
     "models": (models.models_verb, _models_options, "list, fetch, read, add, check and remove models"),
+    "serve": (serve.serve, serve.options, "serve models over HTTP (Open Inference Protocol), without a config"),
     "listen": (listen.listen, _listen_options, "print what devices report"),
     "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
 }

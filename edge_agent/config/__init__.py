@@ -6,6 +6,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 
 from edge_agent.config.broker import BrokerAddress, parse_broker
 from edge_agent.config.check import checked_mqtt
+from edge_agent.config.inference import Inference
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
 from edge_agent.config.notify import Choice, Notify
 from edge_agent.config.opinion import Opinion
@@ -35,6 +36,7 @@ __all__ = [
     "Condition",
     "Config",
     "Device",
+    "Inference",
     "Limits",
     "Mqtt",
     "Notify",

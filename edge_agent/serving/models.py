@@ -66,6 +66,10 @@ class Models:
             self._served[name, pace] = self.open(name, pace)
         return self._served[name, pace]
 
+    def open_now(self) -> dict[str, Served]:
+        """Name, as it was asked for -> the model that serves under it, of all that are open."""
+        return {name: served for (name, _), served in reversed(list(self._served.items()))}
+
     def changed(self) -> list[str]:
         """Names under which another model lies than the one that was last opened (or tried)."""
         return [name for name, mark in self._marks.items() if catalogue.fingerprint(name) not in ("", mark)]

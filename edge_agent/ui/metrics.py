@@ -25,7 +25,7 @@ from starlette.responses import Response
 from edge_agent.types import StreamCondition
 from edge_agent.ui.calls import Ask, Call
 from edge_agent.ui.lasting import Lasting
-from edge_agent.walk.spread import BOUNDS
+from edge_agent.walk.spread import BOUNDS, Spread
 
 if TYPE_CHECKING:
     from edge_agent.ui.device import Agent, Line
@@ -73,16 +73,17 @@ class Collector:
         """what was counted before: who is gone is 0 then, and does not vanish"""
 
     def collect(self) -> Iterable[Metric]:
-        """All families; none while there is no agent."""
+        """All families; those of the agent while there is one."""
         agent = self._page.agent
         if agent is None:
-            return []
+            return list(self._requests())
         with self._lock:
             health, lines = agent.state.seen()
             held = {line.config.name: line for line in agent.lines}
             states = {name: state for name, (state, _) in lines.items() if name in held}
             counts = {name: counted for name, (_, counted) in lines.items() if name in held}
-            return [*self._device(agent, health), *self._pipelines(states, held), *self._things(counts, held)]
+            found = [*self._device(agent, health), *self._pipelines(states, held), *self._things(counts, held)]
+            return [*found, *self._requests()]
 
     # ── the device ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,6 +154,32 @@ class Collector:
             if (name, *rest[:-1]) == (family.name, *of):
                 family.add_metric(rest, labels.get(rest[-1], 0))
 
+    def _requests(self) -> Iterator[Metric]:
+        """What models were asked for over HTTP."""
+        server = self._page.inference
+        if server is None:
+            return
+        words = "Requests to a model over HTTP"
+        many = CounterMetricFamily(f"{_PREFIX}inference_requests", words, labels=["model", "outcome"])
+        words = "Time of a request from when it has come to its answer"
+        took = HistogramMetricFamily(f"{_PREFIX}inference_seconds", words, labels=["model"])
+        for model, account in dict(server.accounts).items():
+            many.add_metric([model, "answered"], account.answered)
+            many.add_metric([model, "refused"], account.refused)
+            took.add_metric([model], *_buckets(account.took))
+        yield from (many, took)
+        words = "Seconds of a core that their runs held"
+        yield CounterMetricFamily(f"{_PREFIX}inference_core_seconds", words, value=server.client.used)
+
+
+def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
+    """Counts up to each bound, and the sum, in seconds."""
+    sums, rows = 0, list[tuple[str, float]]()
+    for bound, count in zip((*BOUNDS, float("inf")), list(spread.counts), strict=True):
+        sums += count
+        rows.append(("+Inf" if bound == float("inf") else f"{bound / 1000:g}", sums))
+    return rows, spread.total / 1000
+
 
 def _streams(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     words = "1 for the condition that its source is in"
@@ -176,12 +203,8 @@ def _times(held: Mapping[str, Line]) -> Iterator[Metric]:
     )
     for pipeline, line in held.items():
         for stage, spread in dict(line.stats.spread).items():
-            sums, rows = 0, list[tuple[str, float]]()
-            for bound, count in zip((*BOUNDS, float("inf")), list(spread.counts), strict=True):
-                sums += count
-                rows.append(("+Inf" if bound == float("inf") else f"{bound / 1000:g}", sums))
             family, labels = (ages, [pipeline]) if stage == "age" else (stages, [pipeline, stage])
-            family.add_metric(labels, rows, spread.total / 1000)
+            family.add_metric(labels, *_buckets(spread))
     yield from (stages, ages)
 
 

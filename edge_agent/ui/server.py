@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.requests import Request
@@ -28,6 +28,9 @@ from edge_agent.ui.calls import Call, Refused, Role, route, wrong
 from edge_agent.ui.device import Agent
 from edge_agent.ui.guard import Guard
 
+if TYPE_CHECKING:
+    from edge_agent.serving.models import Models
+
 log = logging.getLogger("edge_agent")
 
 IN_FLIGHT = 256 * 1024
@@ -38,10 +41,13 @@ ROOMS = (
     "events",
     "live",
     "words",
+    "inference",
     "metrics",
     "openapi",
 )
 """files of this room that have `calls(page) -> list[Call]`"""
+WITHOUT_AGENT = ("session", "inference", "metrics", "openapi")
+"""those of them that are there where models are served without an agent"""
 MOST_CONNECTIONS = 256
 """at once, of all who look; more are told to come again"""
 HEAD_S, IDLE_S, SEND_S, STOP_S, AGAIN_S = 10.0, 15, 20.0, 2.0, 10.0
@@ -52,9 +58,13 @@ of what is sent, that a stop takes, and between two tries to listen"""
 class Page:
     """What is served of one agent after the other. Made and stopped on one thread."""
 
-    def __init__(self, settings: config.Page, place: Path, config_file: Path | None = None) -> None:
-        """`place`: a folder of the store that is ours; `config_file`: what the page may change. Raises ConfigError."""
-        self.settings, self.place, self.config_file = settings, place, config_file
+    def __init__(
+        self, settings: config.Page, place: Path, config_file: Path | None = None, own: Models | None = None
+    ) -> None:
+        """`place`: a folder of the store that is ours; `config_file`: what the page may change; `own`: models that are
+        served where there is no agent, and nothing else is. Raises ConfigError.
+        """
+        self.settings, self.place, self.config_file, self._own = settings, place, config_file, own
         try:
             self.access = Access(settings, place)
         except OSError as error:
@@ -66,8 +76,10 @@ class Page:
         """how the device is now; Refused while there is none. Of the room `state`"""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.stopping = threading.Event()
+        self.inference: Any = None
+        """what answers requests to models (ui/inference.py:Server)"""
         self.calls: list[Call] = []
-        for room in ROOMS:
+        for room in ROOMS if own is None else WITHOUT_AGENT:
             self.calls += importlib.import_module(f"edge_agent.ui.{room}").calls(self)
         self._server: uvicorn.Server | None = None
         self._listening = threading.Event()
@@ -99,6 +111,11 @@ class Page:
         if self.agent is None:
             raise Refused(503, "the agent is starting", {"Retry-After": "1"})
         return self.agent
+
+    @property
+    def models(self) -> Models:
+        """The models that serve. Refused while there is no agent."""
+        return self._own or self.now.swap.models
 
     @property
     def address(self) -> str:
@@ -178,7 +195,7 @@ class Page:
             self.loop = None
 
     def _routes(self) -> list[Route]:
-        return [*files.routes(), *(route(call, self.who) for call in self.calls)]
+        return [*([] if self._own else files.routes()), *(route(call, self.who) for call in self.calls)]
 
 
 class _Protocol(H11Protocol):  # type: ignore[misc]
@@ -237,7 +254,8 @@ async def _nothing(scope: Any, receive: Any, send: Any) -> None:
 def _listen(at: config.page.Listen) -> socket.socket:
     """A socket that listens there. OSError."""
     family, _, _, _, address = socket.getaddrinfo(at.host, at.port, type=socket.SOCK_STREAM)[0]
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's waiting off, 40 ms for each short answer, only where the protocol is named
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)

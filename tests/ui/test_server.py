@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent import config
 from edge_agent.config import parse
 from edge_agent.errors import ConfigError
 from tests.broker import until
@@ -244,3 +245,9 @@ def test_a_port_that_is_taken_is_tried_again(tmp_path: Path, monkeypatch: pytest
     until(lambda: made.port == port and ask(made, "GET", "/").status == 200, "it listens")
     made.stop()
     assert not made._thread.is_alive()
+
+
+def test_short_answers_do_not_wait_for_more() -> None:
+    """asyncio turns Nagle's algorithm off for sockets that name their protocol, and what they accept inherits it."""
+    with server._listen(config.page.Listen("127.0.0.1", 0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
