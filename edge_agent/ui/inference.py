@@ -142,24 +142,13 @@ class Server:
         if any(isinstance(value, list) for value in given.values()):
             return {FOUND: self._decoded(served, request, given)}
         check(served.net.inputs, given)
-        if any("classification" in one.parameters for one in request.outputs):
-            raise InputError(f'classification is not known here; send "{IMAGE}" or "{TEXT}" as BYTES for what is found')
-        names = [spec.name for spec in served.net.outputs]
-        wanted = [one.name for one in request.outputs] or names
-        for name in set(wanted) - set(names):
-            raise InputError(f'no output "{name[:80]}"{nearest(name[:80], names)}')
+        wanted = _outputs(served, request)
         outputs = served.net.run({name: np.asarray(value) for name, value in given.items()})
         return {name: np.asarray(outputs[name]) for name in wanted}
 
     def _decoded(self, served: Served, request: Request, given: dict[str, Value]) -> list[bytes]:
         """What is found in pictures or texts."""
-        (kind, elements), *more = given.items()
-        if more or kind not in (IMAGE, TEXT) or not isinstance(elements, list):
-            raise InputError(f'BYTES are one input "{IMAGE}" or "{TEXT}", and none beside it')
-        if any(one.name != FOUND for one in request.outputs):
-            raise InputError(f'the output for "{kind}" is "{FOUND}"')
-        if len(elements) > MOST_ELEMENTS:
-            raise InputError(f"at most {MOST_ELEMENTS} at once")
+        kind, elements = _elements(request, given)
         options = {key: str(value) for key, value in request.parameters.items() if key in OPTIONS}
         task, lock, show = self._task(served, options)
         if kind != (takes := _takes(task)):
@@ -208,6 +197,29 @@ class Server:
         except EdgeAgentError:
             return {}
         return {"bytes_input": kind, "bytes_output": FOUND} if kind else {}
+
+
+def _outputs(served: Served, request: Request) -> list[str]:
+    """Names of those that are asked for. InputError."""
+    if any("classification" in one.parameters for one in request.outputs):
+        raise InputError(f'classification is not known here; send "{IMAGE}" or "{TEXT}" as BYTES for what is found')
+    names = [spec.name for spec in served.net.outputs]
+    wanted = [one.name for one in request.outputs]
+    for name in set(wanted) - set(names):
+        raise InputError(f'no output "{name[:80]}"{nearest(name[:80], names)}')
+    return wanted or names
+
+
+def _elements(request: Request, given: dict[str, Value]) -> tuple[str, list[bytes]]:
+    """Which input of BYTES it is, and what is in it. InputError."""
+    (kind, elements), *more = given.items()
+    if more or kind not in (IMAGE, TEXT) or not isinstance(elements, list):
+        raise InputError(f'BYTES are one input "{IMAGE}" or "{TEXT}", and none beside it')
+    if any(one.name != FOUND for one in request.outputs):
+        raise InputError(f'the output for "{kind}" is "{FOUND}"')
+    if len(elements) > MOST_ELEMENTS:
+        raise InputError(f"at most {MOST_ELEMENTS} at once")
+    return kind, elements
 
 
 def _takes(task: Task) -> str:

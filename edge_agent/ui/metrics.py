@@ -46,8 +46,8 @@ HEALTH_COUNTERS = {
     "lost": ("events_lost", "Events that were dropped, and declared"),
     "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
 }
-HEALTH_WORDS = ("disk", "config", "limits", "archive", "notify")
-"""fields that say "ok", or what is wrong; "off" is well, too"""
+NOT_PARTS = ("v", "at", "version", "mqtt")
+"""fields of health that are neither a number nor a part of the agent, which says "ok", "off" or what is wrong"""
 STATE_COUNTERS = {
     "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),
     "dropped": ("dropped", "Samples that a newer one took the place of"),
@@ -98,7 +98,7 @@ class Collector:
         connected = agent.link is not None and agent.link.connected
         yield GaugeMetricFamily(f"{_PREFIX}mqtt_connected", "1 while the broker is there", value=connected)
         fine = GaugeMetricFamily(f"{_PREFIX}ok", "1 while all is well with a part", labels=["part"])
-        for key in HEALTH_WORDS:
+        for key in health.keys() - {*NOT_PARTS, *HEALTH_GAUGES, *HEALTH_COUNTERS}:
             fine.add_metric([key], health[key] in ("ok", "off"))
         yield fine
 

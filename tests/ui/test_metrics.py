@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from edge_agent.agent.agent import Agent
 from edge_agent.config import parse
+from edge_agent.ui.inference import Account
 from edge_agent.ui.lasting import Lasting
 from edge_agent.ui.server import Page
 from edge_agent.walk.pipeline import Stats
@@ -75,6 +76,7 @@ def running(folder: Path) -> Iterator[tuple[Agent, Page]]:
         thread.start()
         try:
             until(lambda: agent.outbox.counts.put >= 50, "all lines are events")
+            until(lambda: agent.outbox.waiting == 50, "and on the disk")
             yield agent, served
         finally:
             stop.set()
@@ -86,6 +88,7 @@ class Given:
 
     def __init__(self) -> None:
         self.stats = Stats()
+        self.account = Account(answered=2, refused=1)
         for stage, ms in (("decode", 0.7), ("infer", 7.0), ("infer", 70_000.0), ("age", 12.0)):
             self.stats.spent(stage, ms)
         words = ("disk", "config", "limits", "archive", "notify")
@@ -119,6 +122,7 @@ def all_of_it(tmp_path: Path) -> Iterator[tuple[Given, Page]]:
     given = Given()
     with page(tmp_path) as served:
         served.show(given.agent)
+        served.inference.accounts["edge-yolo"] = given.account
         yield given, served
 
 
@@ -128,10 +132,13 @@ def all_of_it(tmp_path: Path) -> Iterator[tuple[Given, Page]]:
 def test_each_figure_of_health_is_there(tmp_path: Path) -> None:
     with running(tmp_path) as (agent, served):
         found, health = scraped(served), agent.state.health()
-        assert set(health) - NO_FIGURE == set(HEALTH), "name the metric of a new field of health"
+        parts = {dict(labels)["part"] for name, labels in found if name == "edge_agent_ok"}
+        assert all(isinstance(health[part], str) for part in parts) and parts >= {"disk", "config", "limits"}
+        assert set(health) - NO_FIGURE - parts <= set(HEALTH), "a new number of health: give it a metric"
         for key in ("events", "acknowledged", "lost", "passed_over", "waiting"):
             assert found[HEALTH[key], ()] == health[key], key
         assert {name for name, _ in found} >= set(HEALTH.values())
+        assert all(found["edge_agent_ok", (("part", part),)] == 1 for part in parts)
         assert found["edge_agent_mqtt_connected", ()] == 0
         of = (("pipeline", "words"),)
         assert found["edge_agent_pipeline_answered_total", of] == found["edge_agent_pipeline_samples_total", of] == 50
@@ -200,7 +207,8 @@ def test_a_hostile_label_stays_a_label(all_of_it: tuple[Given, Page]) -> None:
 
 def test_before_there_is_an_agent_nothing_of_it_is_said(tmp_path: Path) -> None:
     with page(tmp_path) as served:
-        assert not [name for name, _ in scraped(served) if name.startswith("edge_agent")]
+        there = [name for name, _ in scraped(served) if name.startswith("edge_agent")]
+        assert there == ["edge_agent_inference_core_seconds_total"]
 
 
 def test_who_may_look_may_scrape(tmp_path: Path) -> None:
@@ -310,6 +318,7 @@ def test_a_real_prometheus_answers_each_panel(all_of_it: tuple[Given, Page], tmp
             given.counts["lines"]["gate"]["in"]["person"] += 1
             for stage in ("infer", "age"):
                 given.stats.spent(stage, 5.0)
+            given.account.took.add(5.0)
             time.sleep(1.1)
         for title, query in queries().items():
             query = query.replace("$__rate_interval", "10s").replace('instance=~"$instance"', 'instance=~".*"')
