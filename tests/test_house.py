@@ -25,7 +25,7 @@ STOREYS = {
     "service": "agent consumer ui",
     "serving": "serving",
     "gate": "gate",
-    "rooms": "sources tasks inspect link notify rules recorder fleet",
+    "rooms": "sources tasks inspect link notify rules recorder homeassistant fleet",
     "walk": "walk outbox archive registry samples backends",
     "craft": "families graphs pictures device figures",
     "floor": "__init__ got types events errors config manifest toml uri paths files held programs redact personal",
@@ -101,7 +101,7 @@ def drawing() -> str:
         if storey == "floor":
             named = [(", ".join(rooms.split()[1:]), "")]
         for at, (room, words) in enumerate(named):
-            lines.append(f"{f'{number} {storey}' if not at else '':12}{room:11}{words}".rstrip())
+            lines.append(f"{f'{number} {storey}' if not at else '':12}{room:10} {words}".rstrip())
     return "\n".join(lines)
 
 

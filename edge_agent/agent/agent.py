@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
-from edge_agent.agent.beside import Part, parts_beside
+from edge_agent.agent.beside import Part, parts_beside, show_of
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
@@ -100,9 +100,11 @@ class Agent:
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
+        show = show_of(config, self.link, self.keep, self.lines, self._changed.set)  # before anything is said
         self.rules = Rules(config, self.work, self.keep, self.link)
         beside = {"archive": archiving, "notify": self.notices.about}
         self.state = State(self.lines, self.outbox, self.link, config.limits, beside)
+        self.state.show = show
         self.swap = Swap(self._models, self.work, look, self._changed.set)
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
         self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
@@ -209,7 +211,7 @@ class Agent:
         """Have the broker forget what it retains under the names that topics had with dots."""
         if self.link is not None:
             old = topics.retained_with_dots(self.config.mqtt.prefix, self.device, self.work.names())
-            self.link.clear_others(old, self.record.tails())
+            self.link.clear_others(old, [*self.record.tails(), *self.state.show_tails()])
 
     def _dead(self) -> str:
         """Which thread has died, of a bug; empty while both live."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edge_agent.agent.keep import Keep
+from edge_agent.agent.line import Line
 from edge_agent.agent.state import State
 from edge_agent.config import Config
 
 if TYPE_CHECKING:
+    from edge_agent.agent.homeassistant import HomeAssistant
     from edge_agent.link.link import Link
 
 
@@ -40,3 +43,16 @@ def parts_beside(config: Config, link: Link | None, keep: Keep, store: Path, sta
         keep.listeners.append(node.keep)
         parts.append(node)
     return parts
+
+
+def show_of(
+    config: Config, link: Link | None, keep: Keep, lines: Sequence[Line], wake: Callable[[], object]
+) -> HomeAssistant | None:
+    """What Home Assistant is shown of the pipelines, if the config has it; `wake` is called when there is more."""
+    if config.homeassistant is None or link is None:
+        return None
+    from edge_agent.agent.homeassistant import HomeAssistant
+
+    show = HomeAssistant(config, link, lines, keep.outbox.path, wake)
+    keep.listeners.append(show.keep)
+    return show

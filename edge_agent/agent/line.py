@@ -62,6 +62,8 @@ class Line:
     """they cannot be read again: texts without a mark"""
     refused: str = ""
     """why a model that was switched to does not serve, one line; empty when it does"""
+    newest: dict[str, str] = field(default_factory=dict)
+    """model that was switched to and does not serve -> its version"""
     zones: Sequence[Zone] = ()
     mask: Callable[[Frame], Frame] | None = None
     """what a frame goes through before anything sees it"""
@@ -104,6 +106,17 @@ class Line:
         if self.stop.paused:
             return StreamState("paused", "paused by command; cmd/pause lets it go on"), self.paused_at
         return self.stream, self.since
+
+    @property
+    def versions(self) -> dict[str, dict[str, str]]:
+        """Model -> the version that serves here, and the newest one there is."""
+        found = {}
+        for uses in self.uses:
+            for asked, why in uses.items():
+                name, _, rest = why.partition(" ")
+                version = rest.partition(": ")[0]
+                found[name] = {"serves": version, "newest": self.newest.get(asked, version)}
+        return found
 
     @property
     def models(self) -> list[str]:

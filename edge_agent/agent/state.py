@@ -20,6 +20,7 @@ from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
+    from edge_agent.agent.homeassistant import HomeAssistant
     from edge_agent.link.link import Link
     from edge_agent.link.sparkplug.speaker import Seen
 
@@ -31,6 +32,8 @@ COUNTS_S = 1.0
 """seconds at least between two counts of objects"""
 HEALTH_S = 30.0
 """seconds between two reports on the device itself"""
+CLOCK_S = 2.0
+"""seconds by which the clock has to be set before the time of the start is another one"""
 METERED_S = 3600.0
 """seconds between two of each of these on a metered link while nothing changes but counts"""
 NEAR = 0.9
@@ -70,6 +73,7 @@ def line_state(line: Line) -> dict[str, object]:
         "events": line.stats.findings,
         "models": line.models,
         "refused": line.refused,
+        "versions": line.versions,
         "thresholds": {key: one.now for key, one in line.thresholds.items()},
         "by_command": by_command(line),
     }
@@ -112,11 +116,18 @@ class State:
         self._near = ""
         self._spent, self._spent_at = 0.0, 0.0
         """processor seconds of this process, and when they were looked at (monotonic)"""
-        self.started = time.monotonic()
+        self.started, self._began = time.monotonic(), 0.0
+        """when it did, monotonic; and by the clock of now, seconds since 1970"""
+        self.show: HomeAssistant | None = None
+        """what Home Assistant is shown beside; it is told before anything is said"""
         self._state_at = self._health_at = self._counts_at = 0.0
         """monotonic times of the next ones"""
         self._said: dict[str, tuple[dict[str, object], float]] = {}
         """what was said last under each topic, without what counts, and when (monotonic)"""
+
+    def show_tails(self) -> list[str]:
+        """Topics for Home Assistant whose last words hold until there are newer ones."""
+        return [] if self.show is None else self.show.tails()
 
     def states(self) -> dict[str, dict[str, object]]:
         """That of each pipeline."""
@@ -135,11 +146,17 @@ class State:
     def health(self) -> dict[str, object]:
         """That of the device."""
         told = device_health(self.outbox, self.link, self.started)
-        own = {name: about() for name, about in self.beside.items()}
+        began = time.time() - time.monotonic() + self.started
+        if abs(began - self._began) > CLOCK_S:
+            self._began = round(began)
+        own: dict[str, object] = {name: about() for name, about in self.beside.items()}
+        own["started"] = rfc3339(self._began)
         return {**told, "config": self.refused or "ok", "limits": self._near or "ok", **own}
 
     def say_due(self, changed: bool) -> None:
         """Say what has not been said for a while; the states at once when one `changed`."""
+        if self.show is not None:
+            self.show.look()
         now = time.monotonic()
         if changed or now >= self._state_at:
             self._state_at = now + STATE_S
@@ -171,10 +188,16 @@ class State:
         self.say_counts()
 
     def say_counts(self) -> None:
-        """How many objects each pipeline that tracks sees; said again only when that changes."""
+        """How many objects each pipeline that tracks sees, and what else Home Assistant is shown; said again only when
+        that changes.
+        """
         for line in self.lines:
             if line.follow is not None:
                 self._say(topics.counts(line.config.name), line.follow.counts)
+            elif self.show is not None and (counts := self.show.counts(line)):
+                self._say(topics.counts(line.config.name), counts)
+        for name, last in self.show.last() if self.show is not None else ():
+            self._say(topics.last(name), last)
 
     def say_health(self) -> None:
         """How the device is."""
@@ -182,9 +205,12 @@ class State:
 
     def forget(self, name: str) -> None:
         """A pipeline of this name is no more."""
-        self._said.pop(topics.state(name), None)
-        if self.link is not None:
-            self.link.unsay(topics.state(name))
+        if self.show is not None:
+            self.show.forget(name)
+        for tail in (topics.state(name), topics.counts(name)):
+            self._said.pop(tail, None)
+            if self.link is not None:
+                self.link.unsay(tail)
 
     def _say(self, tail: str, body: dict[str, object]) -> None:
         """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""

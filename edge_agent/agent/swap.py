@@ -74,7 +74,7 @@ class Swap:
             except EdgeAgentError as error:
                 log.error("%s: the new version does not serve, the old one goes on: %s", name, error)
                 for line in lines:
-                    line.refused = str(error)
+                    line.refused, line.newest = str(error), {**line.newest, name: _version(name)}
             give_back()
             self._changed()
 
@@ -95,6 +95,16 @@ class Swap:
             for tasks, new in zip(line.teams, teams, strict=True):
                 # one assignment: `run` takes all tasks of a sample at once
                 tasks[:] = new
-            line.uses, line.refused = uses, ""
+            line.uses, line.refused, line.newest = uses, "", {}
         new_one = next(iter(served.values()))
         log.info("%s: swapped to version %s: %s", name, new_one.ref.version, new_one.why)
+
+
+def _version(name: str) -> str:
+    """The version that lies in the registry under a name; empty where that cannot be read."""
+    from edge_agent.registry import catalogue
+
+    try:
+        return catalogue.locate(name).manifest.version
+    except EdgeAgentError:
+        return ""

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
+from edge_agent.config.homeassistant import checked_homeassistant
 from edge_agent.config.notify import checked_notify
 from edge_agent.config.opinion import checked_opinion
 from edge_agent.config.page import checked_page
@@ -60,6 +61,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))
     mqtt = checked_mqtt(config.mqtt, base)
     checked_sparkplug(config.sparkplug, mqtt.url)
+    checked_homeassistant(config.homeassistant, mqtt.url)
     pipes = [
         msgspec.structs.replace(
             pipe,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from edge_agent.config.archive import Archived
+from edge_agent.config.homeassistant import HomeAssistant
 from edge_agent.config.inference import Inference
 from edge_agent.config.notify import Notify
 from edge_agent.config.opinion import Opinion
@@ -177,6 +178,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: Page | None = None
     inference: Inference | None = None
     sparkplug: Sparkplug | None = None
+    homeassistant: HomeAssistant | None = None
     pipeline: list[Pipeline] = []
     samples: Samples = Samples()
     zone: list[Zone] = []

@@ -5,9 +5,10 @@ A tail that begins with a / is a whole topic, elsewhere.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 
-from edge_agent.config import Config, level, photographed, tracks
+from edge_agent.config import Config, Mqtt, level, photographed, tracks
 from edge_agent.uri import parse_uri
 
 STATUS, HEALTH = "status", "health"
@@ -55,6 +56,16 @@ def snapshot(pipeline: str) -> str:
     return f"{level(pipeline)}/snapshot"
 
 
+def last(pipeline: str) -> str:
+    """The tail of the last text and label of a pipeline, retained."""
+    return f"{level(pipeline)}/last"
+
+
+def command(verb: str) -> str:
+    """The tail of a command."""
+    return f"cmd/{verb}"
+
+
 def reply(verb: str) -> str:
     """The tail of the answers to a command."""
     return f"reply/{verb}"
@@ -75,6 +86,34 @@ def ack_of(topic: str) -> str:
     return f"{topic.rsplit('/', 2)[0]}/{ACK}"
 
 
+def node(config: Config) -> str:
+    """What Home Assistant knows the device by, for ever: letters, digits, ``_`` and ``-``."""
+    name, prefix = f"edge-agent_{level(config.device.id)}", config.mqtt.prefix
+    # the same device name of another site on the same broker
+    return name if prefix == Mqtt().prefix else f"{name}_{zlib.crc32(prefix.encode()):08x}"
+
+
+def discovery(config: Config) -> str:
+    """The tail under which a device is described to Home Assistant, retained."""
+    assert config.homeassistant is not None
+    return f"/{config.homeassistant.prefix}/device/{node(config)}/config"
+
+
+def homeassistant_status(config: Config) -> list[str]:
+    """Where Home Assistant says that it has come or goes: there by default, whatever its prefix is; or below that."""
+    if config.homeassistant is None:
+        return []
+    return sorted({"homeassistant/status", f"{config.homeassistant.prefix}/status"})
+
+
+def _shown(config: Config) -> list[str]:
+    """Tails that are there for Home Assistant."""
+    if config.homeassistant is None:
+        return []
+    names = [pipe.name for pipe in config.pipeline]
+    return [discovery(config), *map(last, names), *(counts(pipe.name) for pipe in config.pipeline if not tracks(pipe))]
+
+
 def sparkplug(group: str, kind: str, node: str, device: str = "") -> str:
     """A topic of Sparkplug B, such as NBIRTH; `device`: a pipeline, of those that are a device's."""
     return f"spBv1.0/{group}/{kind}/{level(node)}" + (device and f"/{level(device)}")
@@ -93,7 +132,8 @@ def published(config: Config) -> list[str]:
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
     tails += [snapshot(name) for name in photographed(config)]
-    return [f"{base_of(config.mqtt.prefix, config.device.id)}/{tail}" for tail in tails] + _sparkplug_published(config)
+    base = base_of(config.mqtt.prefix, config.device.id)
+    return [whole(base, tail) for tail in [*tails, *_shown(config)]] + _sparkplug_published(config)
 
 
 def _sparkplug_published(config: Config) -> list[str]:
@@ -110,6 +150,7 @@ def heard(config: Config) -> list[str]:
     uris = [parse_uri(pipe.source) for pipe in config.pipeline]
     own, told = [COMMANDS, *([ACK] if config.mqtt.ack else [])], config.sparkplug
     names = [f"{base}/{tail}" for tail in own] + [uri.rest for uri in uris if uri.scheme == "mqtt"]
+    names += homeassistant_status(config)
     if told is not None:
         names.append(sparkplug(told.group, "NCMD", config.device.id))
         names += sparkplug_states(told.primary_host) if told.primary_host else ()
