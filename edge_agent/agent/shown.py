@@ -49,10 +49,15 @@ def _labels(line: Line) -> list[str]:
 
 
 def _places(line: Line, seen: Sequence[str]) -> dict[str, list[str]]:
-    """Zone -> labels of what is counted in it; "" is the whole picture."""
+    """Zone -> labels of what is counted in it (see `Pipe.places`)."""
     given = _labels(line)
-    shown = given if 0 < len(given) <= MOST_LABELS else list(seen[:MOST_LABELS])
+    shown = _with_all(given) if 0 < len(given) <= MOST_LABELS else ["", *seen[:MOST_LABELS]]
     spelt = {name.casefold(): name for name in given}
     zones = [zone for zone in line.zones if not (zone.line or zone.mask)]
     named = {zone.name: [spelt.get(label.casefold(), label) for label in zone.labels] for zone in zones}
-    return {"": shown} | {name: labels[:MOST_LABELS] or shown for name, labels in named.items()}
+    return {"": shown} | {name: _with_all(labels[:MOST_LABELS]) if labels else shown for name, labels in named.items()}
+
+
+def _with_all(labels: list[str]) -> list[str]:
+    """Labels, and "" for all of them together; where there is but one, it is all."""
+    return labels if len(labels) == 1 else ["", *labels]

@@ -183,6 +183,8 @@ class State:
 
     def say_states(self) -> None:
         """The state of each pipeline."""
+        if self.show is not None:
+            self.show.look()
         for name, state in self.states().items():
             self._say(topics.state(name), state)
         self.say_counts()

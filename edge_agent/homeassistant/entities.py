@@ -64,7 +64,7 @@ def _device(device: Device, topics: Topics) -> Iterator[Entity]:
             ("", "rule", rule),
             shown(rule),
             state_topic=topics.rules,
-            value_template=_on(f"value_json.rules[{quoted(rule)}]"),
+            value_template=_on(f"value_json.rules[{quoted(rule)}].on"),
             icon="mdi:shield-alert-outline",
         )
     if device.profiles and device.commands:
@@ -158,8 +158,7 @@ def _counted(device: Device, pipe: Pipe, topics: Topics) -> Iterator[Entity]:
     of = {"state_topic": topics.counts(pipe.name), **_flowing(pipe, topics)}
     for place, labels in pipe.places.items():
         where = "value_json.all" if not place else f"value_json.zones[{quoted(place)}]"
-        # one label is all there is in it
-        for label in ["", *labels] if len(labels) != 1 else labels:
+        for label in labels:
             count = f"{where}.get({quoted(label)}, 0)" if label else f"{where}.values() | sum"
             key, what = (pipe.name, "in", place, ascii_of(label)), shown(pipe.name, place, label)
             yield _entity(

@@ -29,7 +29,7 @@ class Pipe(msgspec.Struct, frozen=True):
 
     name: str
     places: Mapping[str, Sequence[str]] = {}
-    """zone -> labels of what is counted in it; "" is the whole picture; empty where nothing is counted"""
+    """zone -> labels of what is counted in it, "" for all of them together; the zone "" is the whole picture"""
     lines: Sequence[str] = ()
     """that things are counted at as they cross them"""
     text: bool = False

@@ -33,4 +33,5 @@ def shown(*parts: str) -> str:
 
 def quoted(text: str) -> str:
     """A text as a literal of Jinja, whatever stands in it."""
-    return json.dumps(text)
+    # of an escaped pair of surrogates Jinja makes two characters
+    return json.dumps(text, ensure_ascii=False)

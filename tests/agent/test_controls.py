@@ -190,9 +190,13 @@ class Commander:
         self._client = Client(CallbackAPIVersion.VERSION2)
         self._client.connect("127.0.0.1", port)
 
-    def __enter__(self) -> Callable[[str, dict[str, object]], object]:
+    def __enter__(self) -> Callable[[str, object], None]:
         self._client.loop_start()
-        return lambda topic, body: self._client.publish(topic, msgspec.json.encode(body), qos=1).wait_for_publish(10)
+        return self._send
+
+    def _send(self, topic: str, body: object) -> None:
+        payload = body if isinstance(body, str) else msgspec.json.encode(body)
+        self._client.publish(topic, payload, qos=1).wait_for_publish(10)
 
     def __exit__(self, *_: object) -> None:
         self._client.disconnect()
