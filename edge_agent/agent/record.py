@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edge_agent.link.link import Link
     from edge_agent.recorder.album import Album
     from edge_agent.recorder.clips import Clips
+    from edge_agent.recorder.collect import Collect
     from edge_agent.recorder.pictures import Pictures
 
 SAY_S, METERED_S = 1.0, 60.0
@@ -82,6 +83,13 @@ class Recorder:
             from edge_agent.recorder.clips import Clips
 
             self._clips = Clips(self.pictures, seconds(samples.before), seconds(samples.after))
+        self._collect: Collect | None = None
+        if samples.collect:
+            from edge_agent.recorder.collect import Collect
+
+            every = seconds(samples.collect_every)
+            self._collect = Collect(samples.collect, every, samples.collect_most, samples.days)
+        self._works = [part for part in (self._clips, self._collect) if part is not None]
 
     def attach(self, line: Line) -> None:
         """Have a pipeline's frames looked at, where they are pictures, and its objects' pictures named."""
@@ -104,23 +112,26 @@ class Recorder:
             self._clips_of[name] = self._samples.clips_of(any(not zone.mask for zone in line.zones))
             self._clips.add(name, shown)
             line.watchers.append(_guarded(partial(self._clips.watch, name), name))
+        if self._collect is not None:
+            self._collect.add(name, shown)
+            line.watchers.append(_guarded(partial(self._collect.watch, name), name))
 
     # ── a part of the agent ──────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
         """Begin; returns at once."""
-        if self._clips is not None:
-            self._clips.start()
+        for work in self._works:
+            work.start()
 
     def stop(self, seconds: float) -> None:
         """Begin to end; returns at once."""
-        if self._clips is not None:
-            self._clips.stop()
+        for work in self._works:
+            work.stop()
 
     def close(self) -> None:
         """Wait for the end, but not for long."""
-        if self._clips is not None:
-            self._clips.close()
+        for work in self._works:
+            work.close()
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────
 

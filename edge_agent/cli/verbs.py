@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 from collections.abc import Callable
-from pathlib import Path
 
-from edge_agent.cli import device, listen, models, serve, service, understand, workshop
+from edge_agent.cli import arguments, device, listen, models, samples, serve, service, understand, workshop
 
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
@@ -19,7 +17,7 @@ def common_options(of: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more about what happens"
     )
     help = "where models and what is known of them are kept (default: $EDGE_AGENT_HOME, ~/.local/share/edge-agent)"
-    of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=_folder, help=help)
+    of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=arguments.folder, help=help)
 
 
 def _run_options(run: argparse.ArgumentParser) -> None:
@@ -64,7 +62,7 @@ def _service_options(of: argparse.ArgumentParser) -> None:
 
 
 def _demo_options(demo: argparse.ArgumentParser) -> None:
-    demo.add_argument("--seconds", type=_seconds, help="end by itself (default: run until Ctrl-C)")
+    demo.add_argument("--seconds", type=arguments.seconds, help="end by itself (default: run until Ctrl-C)")
     demo.add_argument("--microphone", action="store_true", help="hear what is said here, not the carried sentences")
 
 
@@ -82,8 +80,12 @@ def _detect_options(detect: argparse.ArgumentParser) -> None:
         help="picture, film, folder, 'glob', address (http://, rtsp://, camera:0); -: such, a line each, on stdin",
     )
     detect.add_argument("--save", metavar="OUT", help="draw the boxes: a .jpg for one picture, a folder for several")
-    detect.add_argument("--frames", type=_count, metavar="N", help="so many of each film and camera (default: all)")
-    detect.add_argument("--seconds", type=_seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)")
+    detect.add_argument(
+        "--frames", type=arguments.count, metavar="N", help="so many of each film and camera (default: all)"
+    )
+    detect.add_argument(
+        "--seconds", type=arguments.seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)"
+    )
     detect.add_argument("--score", help="0..1, lowest score that counts (default: the manifest's)")
     detect.add_argument("--iou", help="0..1, overlap above which NMS drops a box (default: the manifest's)")
     detect.add_argument("--classes", help="comma-separated names; default all")
@@ -105,7 +107,9 @@ def _understand_options(understand: argparse.ArgumentParser) -> None:
         metavar="TASK:MODEL",
         help="do this with the text (may be repeated)",
     )
-    understand.add_argument("--seconds", type=_seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)")
+    understand.add_argument(
+        "--seconds", type=arguments.seconds, metavar="S", help="so long (default: to the end, or Ctrl-C)"
+    )
     tasks = "classify, embed, tag, fill, follows, answer, similar, topics, summarize (default: what the model is for)"
     understand.add_argument("--task", metavar="NAME", help=tasks)
     understand.add_argument("--labels", metavar="FILE", help="classify: TOML, [labels], name = [example sentences]")
@@ -117,14 +121,16 @@ def _understand_options(understand: argparse.ArgumentParser) -> None:
     keeping.add_argument("--remove", action="store_true", help="similar: take the texts out of the store")
     keeping.add_argument("--list", action="store_true", help="similar: print what is stored")
     understand.add_argument("--repair", action="store_true", help="fill: mend words that seem misread or misheard")
-    understand.add_argument("--top", type=_count, metavar="N", help="fill, answer, similar, summarize: so many at most")
+    understand.add_argument(
+        "--top", type=arguments.count, metavar="N", help="fill, answer, similar, summarize: so many at most"
+    )
     _model_options(understand)
 
 
 def _bench_options(timed: argparse.ArgumentParser) -> None:
     timed.add_argument("model", help="name, folder, .onnx or .tflite")
-    timed.add_argument("--seconds", type=_seconds, default=10.0, help="to race for (default: 10)")
-    timed.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+    timed.add_argument("--seconds", type=arguments.seconds, default=10.0, help="to race for (default: 10)")
+    timed.add_argument("--threads", type=arguments.count, default=0, help="for one run; 0: all cores (default)")
     timed.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
 
 
@@ -138,7 +144,7 @@ def _listen_options(heard: argparse.ArgumentParser) -> None:
     heard.add_argument("--key", metavar="PEM", help="and its private key")
     heard.add_argument("--prefix", default="edge/v1")
     heard.add_argument("--device", default="+", help="one device's id (default: all)")
-    heard.add_argument("--seconds", type=_seconds, help="end by itself")
+    heard.add_argument("--seconds", type=arguments.seconds, help="end by itself")
     heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
     heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
     heard.add_argument("--sign", metavar="PEM", help="with --ack: sign with this Ed25519 private key")
@@ -168,7 +174,7 @@ def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
 def _model_options(of: argparse.ArgumentParser) -> None:
     of.add_argument("--json", action="store_true", help="print one JSON object a line, and nothing else")
     of.add_argument("--pull", action="store_true", help="fetch the model's files when they are not here")
-    of.add_argument("--threads", type=_count, default=0, help="for one run; 0: all cores (default)")
+    of.add_argument("--threads", type=arguments.count, default=0, help="for one run; 0: all cores (default)")
 
 
 def _input_options(to: argparse.ArgumentParser) -> None:
@@ -207,37 +213,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     )
     for verb in each.choices.values():
         common_options(verb)
-    collected.add_argument("--budget", type=_bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
-
-
-def _folder(text: str) -> str:
-    if not text.strip() or "\0" in text or (Path(text).exists() and not Path(text).is_dir()):
-        raise argparse.ArgumentTypeError(f'"{text}" is no folder')
-    return text
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text) or int(text) > 1024:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1024')
-    return int(text)
-
-
-def _bytes(text: str) -> int:
-    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if not re.fullmatch("[0-9]{1,18}", number) or unit not in units:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number of bytes, such as 5000000, 500M or 2G')
-    return int(number) * units[unit]
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number of seconds above 0')
-    return value
+    collected.add_argument("--budget", type=arguments.bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 
 LONG = {"train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
@@ -279,6 +255,7 @@ VERBS: dict[str, Verb] = {
     "bench": (models.bench, _bench_options, "time a model's variants on this device, and remember the fastest"),
     "models": (models.models_verb, _models_options, "list, fetch, read, add, check and remove models"),
     "serve": (serve.serve, serve.options, "serve models over HTTP (Open Inference Protocol), without a config"),
+    "samples": (samples.samples, samples.samples_options, "look through the frames that were kept, and correct them"),
     "listen": (listen.listen, _listen_options, "print what devices report"),
     "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
 }

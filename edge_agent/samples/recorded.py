@@ -24,8 +24,12 @@ def samples() -> list[Path]:
 
 def labels() -> Path | None:
     """The boxes that people drew in them: HOME/samples/instances.json, in COCO's format; None where there are none."""
-    path = paths.home() / "samples" / "instances.json"
-    return path if path.is_file() else None
+    return place() if place().is_file() else None
+
+
+def place() -> Path:
+    """Where these stand."""
+    return paths.home() / "samples" / "instances.json"
 
 
 def fingerprint() -> list[str]:

@@ -1,0 +1,41 @@
+"""What options may say, each as argparse's type: it raises ArgumentTypeError, one line, for what it is not."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+
+def folder(text: str) -> str:
+    """The path of a folder, or of one that may be made."""
+    if not text.strip() or "\0" in text or (Path(text).exists() and not Path(text).is_dir()):
+        raise argparse.ArgumentTypeError(f'"{text}" is no folder')
+    return text
+
+
+def count(text: str) -> int:
+    """A number from 0 to 1024."""
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) > 1024:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1024')
+    return int(text)
+
+
+def bytes(text: str) -> int:
+    """A number of bytes."""
+    units = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if not re.fullmatch("[0-9]{1,18}", number) or unit not in units:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of bytes, such as 5000000, 500M or 2G')
+    return int(number) * units[unit]
+
+
+def seconds(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of seconds above 0')
+    return value
