@@ -18,8 +18,9 @@ from typing import NoReturn, TextIO, cast
 
 from edge_agent import __version__
 from edge_agent.cli import log
+from edge_agent.cli.arguments import common_options
 from edge_agent.cli.say import Clean, at_work, one_line
-from edge_agent.cli.verbs import LONG, VERBS, common_options
+from edge_agent.cli.verbs import LONG, VERBS
 from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import redact
 

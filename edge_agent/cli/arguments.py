@@ -39,3 +39,12 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f'"{text}" is no number of seconds above 0')
     return value
+
+
+def common_options(of: argparse.ArgumentParser) -> None:
+    """On each side of the verb; left out, they say nothing against the other side."""
+    of.add_argument(
+        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more about what happens"
+    )
+    help = "where models and what is known of them are kept (default: $EDGE_AGENT_HOME, ~/.local/share/edge-agent)"
+    of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=folder, help=help)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_agent.cli.arguments import common_options
 from edge_agent.cli.say import note, print_json, table
 from edge_agent.errors import UsageError
 
@@ -22,8 +23,6 @@ def samples_options(of: argparse.ArgumentParser) -> None:
     delete = each.add_parser("delete", help="delete what was kept and not corrected")
     delete.add_argument("name", nargs="*", help="as list prints it")
     delete.add_argument("--all", action="store_true", help="all of it")
-    from edge_agent.cli.verbs import common_options
-
     for verb in each.choices.values():
         common_options(verb)
 

@@ -11,15 +11,6 @@ from edge_agent.cli import arguments, device, listen, models, samples, serve, se
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
 
-def common_options(of: argparse.ArgumentParser) -> None:
-    """On each side of the verb; left out, they say nothing against the other side."""
-    of.add_argument(
-        "-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="say more about what happens"
-    )
-    help = "where models and what is known of them are kept (default: $EDGE_AGENT_HOME, ~/.local/share/edge-agent)"
-    of.add_argument("--home", default=argparse.SUPPRESS, metavar="FOLDER", type=arguments.folder, help=help)
-
-
 def _run_options(run: argparse.ArgumentParser) -> None:
     run.add_argument("-c", "--config", help=CONFIG)
     run.add_argument("--pull", action="store_true", help="fetch models that are not here")
@@ -212,7 +203,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
         "gc", help="delete files that no current or previous version uses, and the rests of killed pulls"
     )
     for verb in each.choices.values():
-        common_options(verb)
+        arguments.common_options(verb)
     collected.add_argument("--budget", type=arguments.bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 

@@ -110,15 +110,14 @@ class Collect:
                 self._look(pipeline, line, item, found)
 
     def _look(self, pipeline: str, line: _Line, item: Finding, found: Sequence[SampleOrFinding]) -> None:
-        what, due = item.what, time.monotonic() >= line.due_at
-        assert isinstance(what, Detections) and isinstance(item.of, Frame)
-        changed, fresh = _counted(line, what, clock_of(item.of))
-        rare = [label for label in fresh if _is_seldom(line.seen, label)] if due and "rare" in self._why else []
+        frame, what, due = item.of, item.what, time.monotonic() >= line.due_at
+        assert isinstance(frame, Frame) and isinstance(what, Detections)
+        changed, fresh = _counted(line, what, clock_of(frame))
+        rare = [label for label in fresh if due and "rare" in self._why and _is_seldom(line.seen, label)]
         if rare:
             self._give(line, self._made(pipeline, line, item, found, "rare", f"{rare[0]} is seldom seen here"))
             return
-        if "uncertain" in self._why and what.looked:
-            self._consider(pipeline, line, item, found, changed)
+        self._consider(pipeline, line, item, found, changed)
         if due and line.candidate is not None:
             self._give(line, line.candidate)
 
@@ -128,6 +127,8 @@ class Collect:
         """Take this frame for the next one, if the detector was less sure than of the one before."""
         what = item.what
         assert isinstance(what, Detections)
+        if "uncertain" not in self._why or not what.looked:
+            return
         near = what.near if isinstance(what, Tracked) and what.near is not None else what
         off = np.abs(near.score - near.sure) / max(1e-6, NEAR * near.sure)
         lost = len(set(what.alive.tolist()) - set(what.object.tolist())) if isinstance(what, Tracked) else 0
