@@ -129,15 +129,20 @@ class Collect:
         assert isinstance(what, Detections)
         if "uncertain" not in self._why or not what.looked:
             return
-        near = what.near if isinstance(what, Tracked) and what.near is not None else what
+        near, lost = what, 0
+        if isinstance(what, Tracked):
+            near, lost = what.near or what, len(what.alive) - len(what.object)
         off = np.abs(near.score - near.sure) / max(1e-6, NEAR * near.sure)
-        lost = len(set(what.alive.tolist()) - set(what.object.tolist())) if isinstance(what, Tracked) else 0
         worth = float(np.maximum(0, 1 - off).sum()) + lost + changed
         if worth < max(LEAST, BETTER * line.worth):
             return
-        said = {f"{int((off < 1).sum())} boxes near the score {near.sure:.2f}": (off < 1).any()}
-        said |= {f"{lost} objects not seen": lost > 0, f"{changed} called another name": changed > 0}
-        note = ", ".join(words for words, true in said.items() if true)
+        close = int((off < 1).sum())
+        counts = {
+            f"boxes near the score {near.sure:.2f}": close,
+            "objects not seen": lost,
+            "called another name": changed,
+        }
+        note = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
         made = self._made(pipeline, line, item, found, "uncertain", note)
         if made is not None:
             line.candidate, line.worth = made, worth
