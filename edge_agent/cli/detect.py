@@ -21,6 +21,9 @@ from edge_agent.types import Finding, Frame, Sample, Task
 from edge_agent.uri import Uri
 from edge_agent.walk.pipeline import walk
 
+LABELS = ("recognise", "state")
+"""tasks that label whole pictures"""
+
 
 class _Out:
     """What has been seen so far, said and drawn."""
@@ -88,7 +91,7 @@ def detect(args: argparse.Namespace) -> int:
     from edge_agent.tasks import TASKS, found_at
 
     task, named = _task(args)
-    if named == "recognise" and args.save:
+    if named in LABELS and args.save:
         raise UsageError(f"--save {args.save}: {args.model} labels whole pictures, there are no boxes to draw")
     out = _Out(args, task, found_at(TASKS[named].show))
     places = _places(args.image, out)
@@ -122,9 +125,10 @@ def _task(args: argparse.Namespace) -> tuple[Task, str]:
 
     options = {key: str(getattr(args, key)) for key in ("score", "iou", "classes") if getattr(args, key) is not None}
     models = models_of(args, once=True)
-    named = "recognise" if models.serve(args.model).manifest.task == "recognise" else "detect"
+    purpose = models.serve(args.model).manifest.task
+    named = purpose if purpose in LABELS else "detect"
     chain = [Uri(named, args.model, options), *([Uri("track", "")] if args.track else [])]
-    if args.track and named == "recognise":
+    if args.track and named in LABELS:
         raise UsageError(f"--track: {args.model} labels whole pictures, there are no boxes to follow")
     return make_task(wanting(chain)[0], models.serve, home()), named
 

@@ -6,7 +6,7 @@ import argparse
 import importlib
 from collections.abc import Callable
 
-from edge_agent.cli import arguments, device, listen, models, samples, serve, service, understand, workshop
+from edge_agent.cli import arguments, device, listen, models, samples, serve, service, teach, understand, workshop
 
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
@@ -207,7 +207,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     collected.add_argument("--budget", type=arguments.bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 
-LONG = {"train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
+LONG = {"teach", "train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
 LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
 """verbs that may work for long before they print anything"""
 Verb = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
@@ -237,6 +237,7 @@ VERBS: dict[str, Verb] = {
         _understand_options,
         "label, tag, complete or compare text, ask it; get the text of sounds and pictures",
     ),
+    "teach": (teach.teach, teach.options, "teach a state (gate open, gate shut) from a few pictures of each"),
     "train": _recipe("train", "train a model on your own pictures or text (extra [train])"),
     "evaluate": _recipe("evaluate", "measure a model on labels, and against the model it was made from"),
     "quantize": _recipe("quantize", "make a model smaller and faster, and know what it cost"),

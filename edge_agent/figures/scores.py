@@ -15,6 +15,15 @@ def accuracy(truth: Sequence[str], said: Sequence[str]) -> float:
     return float(np.mean([t == s for t, s in zip(truth, said, strict=True)])) if truth else float("nan")
 
 
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """Where a share of which `right` of `of` were counted lies, in 95 of 100 cases (Wilson 1927); 0 to 1 for none."""
+    if not of:
+        return 0.0, 1.0
+    z, share = 1.96, right / of
+    middle, wide = share + z * z / (2 * of), z * ((share * (1 - share) + z * z / (4 * of)) / of) ** 0.5
+    return max(0.0, (middle - wide) / (1 + z * z / of)), min(1.0, (middle + wide) / (1 + z * z / of))
+
+
 def f1_by_label(truth: Sequence[str], said: Sequence[str]) -> dict[str, float]:
     """F1 of each label that is true or said somewhere, by name: 2 right / (true + said)."""
     right = dict.fromkeys(sorted({*truth, *said}), 0)

@@ -35,14 +35,7 @@ def add(
     """
     located = locate(str(path.absolute()), read=read)
     name = located.manifest.name if name is None else name
-    if not re.fullmatch(NAME, name):
-        raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')
-    if name in ALIASES or carried("models", name).is_dir():
-        raise UsageError(f'the name "{name}" is taken; give another one with --name')
-    # one that is damaged is replaced
-    serving = next(iter(_manifests(versions.current(home(), name))), None)
-    if serving is not None and (task := serving.task) != located.manifest.task:
-        raise UsageError(f'"{name}" is a model to {task}, this is one to {located.manifest.task}; use another --name')
+    serving = check_name(name, located.manifest.task)
     prove(located)
     folder, why = home() / "models" / name, located.why
     try:
@@ -60,6 +53,19 @@ def add(
     except OSError as error:
         raise FetchError(f"{name}: cannot be stored in {home()}: {error.strerror}; check space and owner") from None
     return Located(load(folder / "manifest.toml"), folder, why)
+
+
+def check_name(name: str, task: str) -> Manifest | None:
+    """The manifest of what serves under a name that a model for a task may have. UsageError where it may not."""
+    if not re.fullmatch(NAME, name):
+        raise UsageError(f'"{name}" is no model name; use 1 to 64 letters, digits or _ . -')
+    if name in ALIASES or carried("models", name).is_dir():
+        raise UsageError(f'the name "{name}" is taken; give another one with --name')
+    # one that is damaged is replaced
+    serving = next(iter(_manifests(versions.current(home(), name))), None)
+    if serving is not None and serving.task != task:
+        raise UsageError(f'"{name}" is a model to {serving.task}, this is one to {task}; use another --name')
+    return serving
 
 
 def rollback(name: str) -> Located:

@@ -40,7 +40,7 @@ def test_a_task_is_made_on_the_model_it_names(tmp_path: Path) -> None:
 
 
 def test_a_task_without_a_model_of_its_own_has_to_name_one(tmp_path: Path) -> None:
-    assert {name for name, row in TASKS.items() if row.purpose and not row.default} == {"recognise", "anomaly"}
+    assert {name for name, row in TASKS.items() if row.purpose and not row.default} == {"recognise", "anomaly", "state"}
     with pytest.raises(ConfigError, match='"recognise:": which model\\? write "recognise:MODEL"'):
         make_task(parse_uri("recognise:"), serve, tmp_path)
 

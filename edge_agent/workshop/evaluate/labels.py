@@ -25,7 +25,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     labelled = all(row.label is not None for row in rows)
     _check(args, model, parent, labelled)
     names = _names(model, sorted({row.label for row in rows if row.label is not None})) if labelled else {}
-    answers = ask(model, rows, say, score=_score(args, model), top="1000")
+    answers = ask(model, rows, say, **_options(args, model))
     notes = answers.notes()
     shown: dict[str, Any] = {
         **identity(model),
@@ -66,7 +66,7 @@ def _against(
     args: argparse.Namespace, parent: Served, answers: Answers, names: dict[str, str], say: Say
 ) -> dict[str, Any]:
     """How alike the two answer; and the parent's own figures where there are labels (then `names` are not empty)."""
-    theirs = ask(parent, answers.rows, say, score=_score(args, parent), top="1000")
+    theirs = ask(parent, answers.rows, say, **_options(args, parent))
     if theirs.bad:
         raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
     told, said = _first(theirs), _first(answers)
@@ -82,8 +82,10 @@ def _against(
     return against
 
 
-def _score(args: argparse.Namespace, model: Served) -> str:
-    return str(model.manifest.score if args.score is None else args.score)
+def _options(args: argparse.Namespace, model: Served) -> dict[str, str]:
+    """Of the task: from which score on a label counts, and that all of them are told."""
+    told = {"score": str(model.manifest.score if args.score is None else args.score)}
+    return {**told, "top": "1000"} if model.manifest.task == "recognise" else told
 
 
 def _names(model: Served, truth: list[str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ Say = Callable[[str, int, int], None]
 
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "detect": ("edge_agent.workshop.evaluate.pictures", ("score", "iou")),
-    "recognise": ("edge_agent.workshop.evaluate.labels", ("score",)),
+    **dict.fromkeys(("recognise", "state"), ("edge_agent.workshop.evaluate.labels", ("score",))),
     "anomaly": ("edge_agent.workshop.evaluate.anomaly", ()),
     "classify": ("edge_agent.workshop.evaluate.text", ()),
     "tag": ("edge_agent.workshop.evaluate.tags", ()),

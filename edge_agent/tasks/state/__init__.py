@@ -1,0 +1,1 @@
+"""Which of a few taught states a part of a picture is in."""
