@@ -5,21 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edge_agent.agent.line import Line
-from edge_agent.config import Rule
+from edge_agent.config import Config
+from edge_agent.errors import ConfigError
 from edge_agent.events.objects import Tracked
+from edge_agent.link import topics
 from edge_agent.rules import never
 from edge_agent.rules.facts import Pipe, Pipes
+from edge_agent.rules.made import KINDS, about, giving, sentence, words_of
 from edge_agent.tasks import TASKS, TaskRow
 from edge_agent.types import Audio, Detections, Embedding, Frame, Scores, Spans, Text
-from edge_agent.uri import parse_task
+from edge_agent.uri import parse_task, parse_uri
 
-KINDS: dict[type, tuple[str, ...]] = {Tracked: ("object", "crossing"), Embedding: ("text",)}
+CALLED: dict[type, tuple[str, ...]] = {Tracked: ("object", "crossing"), Embedding: ("text",)}
 """what a chain of tasks finds -> the kinds of its events, where they are not called as it is"""
 
 
-def check_rules(rules: Iterable[Rule], lines: Iterable[Line]) -> None:
-    """ConfigError for a rule that no pipeline can make true, or that contradicts itself; its name stands in it."""
-    never.check(rules, pipes_of(lines))
+def check_rules(config: Config, lines: Sequence[Line]) -> None:
+    """ConfigError for a rule that no pipeline can make true, that contradicts itself, or that hears what it says
+    itself; its name stands in it.
+    """
+    pipes = pipes_of(lines)
+    never.check(config.rule, pipes)
+    base = topics.base_of(config.mqtt.prefix, config.device.id)
+    sources = {line.config.name: parse_uri(line.config.source) for line in lines}
+    # under a filter with wildcards a device does not hear itself
+    own = {name for name, uri in sources.items() if uri.scheme == "mqtt" and uri.rest.startswith(f"{base}/")}
+    own = {name for name in own if not {"+", "#"} & set(sources[name].rest)}
+    for rule in config.rule:
+        for one in rule.condition().every():
+            for pipe in giving(one, pipes):
+                if pipe.name in own and about(one) in KINDS:
+                    why = f"{pipe.name} hears what this device says itself; name another pipeline"
+                    raise ConfigError(f"rule {rule.name}: {words_of(one)}: {why}")
+
+
+def about_rules(config: Config) -> list[str]:
+    """What each rule waits for and each profile changes, a line each."""
+    told = [f"rule {rule.name}: {sentence(rule.condition())}" for rule in config.rule]
+    for profile in config.profile:
+        time = " ".join(filter(None, (profile.between, profile.days))) or "by hand"
+        rules = "all rules" if profile.rules is None else f"rules {', '.join(profile.rules) or 'none'}"
+        pipes = "all pipelines" if profile.pipelines is None else f"pipelines {', '.join(profile.pipelines) or 'none'}"
+        told.append(f"profile {profile.name} ({time}): alerts of {rules}, {pipes}")
+    return told
 
 
 def pipes_of(lines: Iterable[Line]) -> Pipes:
@@ -40,7 +68,7 @@ def _pipe(line: Line) -> Pipe:
         name=pipe.name,
         zones=zones,
         words=pipe.words,
-        kinds=frozenset(KINDS.get(found, (found.__name__.casefold(),))),
+        kinds=frozenset(CALLED.get(found, (found.__name__.casefold(),))),
         labels=_labels(line, known),
         lasting=of is Frame and found is Scores and TASKS["crop"] not in known,
         senses=_senses(line.opened.yields, known),

@@ -55,7 +55,7 @@ class Rules:
 
     def __init__(self, config: Config, work: Lines, keep: Keep, link: Link | None) -> None:
         """ConfigError for a rule that the pipelines at work can never make true."""
-        check_rules(config.rule, work.all)
+        check_rules(config, work.all)
         self.on: dict[str, bool] = {rule.name: False for rule in config.rule}
         """each rule: whether it is on"""
         self.profiles = [profile.name for profile in config.profile]
@@ -151,7 +151,7 @@ class Rules:
 
         ConfigError for a rule that they can never make true.
         """
-        check_rules(self._config.rule, lines)
+        check_rules(self._config, lines)
         pipes, done = pipes_of(lines), threading.Event()
 
         def turn(now: Now) -> list[Change]:

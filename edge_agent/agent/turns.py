@@ -94,4 +94,4 @@ def try_anew(new: Config, models: Models) -> None:
         Broker(new.mqtt)
     check_told(new)
     ear = (lambda topics, receive: None) if new.mqtt.url else None
-    check_rules(new.rule, [make_line(pipe, models, ear, zones=new.zone) for pipe in new.pipeline])
+    check_rules(new, [make_line(pipe, models, ear, zones=new.zone) for pipe in new.pipeline])

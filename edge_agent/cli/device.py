@@ -200,7 +200,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
     from edge_agent.agent.requests import check as check_understand
-    from edge_agent.agent.rule_pipes import check_rules
+    from edge_agent.agent.rule_pipes import about_rules, check_rules
     from edge_agent.agent.store import checked_store
     from edge_agent.agent.told import about_told
     from edge_agent.cli.page import about
@@ -217,12 +217,12 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
         for told in filter(None, (line.opened.about(), *line.models, *config.warnings(pipe))):
             print(f"  {redact(told)}")
     check_understand(loaded.understand)
-    check_rules(loaded.rule, lines)
+    check_rules(loaded, lines)
     words, in_time = weighed(loads_of(lines, models), models.lane.cores)
     for word in words:
         print(word)
     print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
-    for word in [*config.dotted(loaded), *about_told(loaded)]:
+    for word in [*config.dotted(loaded), *about_rules(loaded), *about_told(loaded)]:
         print(word)
     if loaded.page is not None:
         print(about(loaded))

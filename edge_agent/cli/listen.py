@@ -35,6 +35,8 @@ def show_message(tail: str, body: dict[str, Any]) -> None:
         _line(f"{clock} {tail:8} {body['status']}")
     elif (kind := body.get("kind")) in EVENTS:
         _line(f"{clock} {body['pipeline']:8} {EVENTS[kind].words(body)}")
+    elif "profiles" in body:
+        _line(f"{clock} {tail:8} {body['profile']} ({body['by']})")
     elif "stream" in body and _streams.get(tail) != body["stream"]:
         _streams[tail] = body["stream"]
         why = f": {body['why']}" if body["why"] else ""

@@ -204,3 +204,16 @@ def words_of(one: Condition) -> str:
     subject = subject_of(one)
     text = told.get(subject, f'{subject} "{quoted}"' if quoted else subject)
     return " ".join([*text.split(), *(["of", one.pipeline] if one.pipeline else [])])
+
+
+def sentence(one: Condition) -> str:
+    """All of a condition in words."""
+    parts = [sentence(part) for part in one.all or ()]
+    if one.any is not None:
+        parts.append(f"({' or '.join(map(sentence, one.any))})")
+    if one.not_ is not None:
+        parts.append(f"not ({sentence(one.not_)})")
+    parts += [words_of(one)] if about(one) else []
+    given = keys_of(one)
+    parts += [f"{given[key]}" for key in ("between", "days") if key in given]
+    return " ".join([" and ".join(parts), *(f"{key} {given[key]}" for key in ("for", "within") if key in given)])

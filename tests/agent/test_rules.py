@@ -316,3 +316,8 @@ def test_check_says_which_rule_can_never_be(tmp_path: Path) -> None:
     ):
         out = run(tmp_path, "check", "-c", str(write(tmp_path, None, yard + rule("alarm", when))))
         assert out.returncode == 2 and len(lines_of(out.stderr)) == 1 and says in out.stderr, out.stderr
+    for topic, code in (("agent/events", 2), ("+/events", 0)):
+        own = pipeline("own", f"mqtt:edge/v1/porch/{topic}#json=why") + rule("echo", '{ text = "help" }')
+        out = run(tmp_path, "check", "-c", str(write(tmp_path, "mqtt://127.0.0.1", own)))
+        assert out.returncode == code and ("own hears what this device says itself" in out.stderr) == bool(code)
+    assert 'rule echo: text "help"\n' in out.stdout

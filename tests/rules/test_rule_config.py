@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from edge_agent import config
 from edge_agent.config.times import window
 from edge_agent.errors import ConfigError
+from tests.conftest import ROOT
 
 PIPES = """
 [[pipeline]]
@@ -132,3 +135,15 @@ def test_a_window_past_midnight_is_of_the_day_it_begins_on(
     made = window(between, days)
     assert all(made.holds(*at) for at in holds) and not any(made.holds(*at) for at in not_)
     assert {day * 1440 + minute for day, minute in holds} <= made.minutes()
+
+
+def test_the_page_s_examples_are_good() -> None:
+    page = (ROOT / "docs" / "rules.md").read_text()
+    rules, profiles, *_ = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    pool = '[[zone]]\nname = "pool"\npipeline = "yard"\npoints = [[0, 0], [1, 0], [1, 1]]\n'
+    gate = '[[pipeline]]\nname = "gate"\nsource = "camera:2"\ntasks = ["recognise:x"]\n'
+    made = config.parse(PIPES + pool + gate + rules + profiles)
+    assert [rule.name for rule in made.rule] == ["yard", "gate", "help", "blind", "call"]
+    readme = (ROOT / "README.md").read_text()
+    (ten,) = [block for block in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[[rule]]" in block]
+    assert len(ten.splitlines()) == 10 and config.parse(ten).rule[0].name == "alarm"
