@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edge_agent.agent.line import Line
-from edge_agent.config import Config
+from edge_agent.config import Condition, Config
 from edge_agent.errors import ConfigError
 from edge_agent.events.objects import Tracked
 from edge_agent.link import topics
@@ -26,17 +26,25 @@ def check_rules(config: Config, lines: Sequence[Line]) -> None:
     """
     pipes = pipes_of(lines)
     never.check(config.rule, pipes)
+    own = _hearing_itself(config, lines)
+    for rule in config.rule:
+        for one in filter(_hears, rule.condition().every()):
+            for name in own & {pipe.name for pipe in giving(one, pipes)}:
+                why = f"{name} hears what this device says itself; name another pipeline"
+                raise ConfigError(f"rule {rule.name}: {words_of(one)}: {why}")
+
+
+def _hears(one: Condition) -> bool:
+    """Whether it is about events."""
+    return about(one) in KINDS
+
+
+def _hearing_itself(config: Config, lines: Iterable[Line]) -> set[str]:
+    """The pipelines whose source is a topic of this device; under a filter with wildcards it does not hear itself."""
     base = topics.base_of(config.mqtt.prefix, config.device.id)
     sources = {line.config.name: parse_uri(line.config.source) for line in lines}
-    # under a filter with wildcards a device does not hear itself
-    own = {name for name, uri in sources.items() if uri.scheme == "mqtt" and uri.rest.startswith(f"{base}/")}
-    own = {name for name in own if not {"+", "#"} & set(sources[name].rest)}
-    for rule in config.rule:
-        for one in rule.condition().every():
-            for pipe in giving(one, pipes):
-                if pipe.name in own and about(one) in KINDS:
-                    why = f"{pipe.name} hears what this device says itself; name another pipeline"
-                    raise ConfigError(f"rule {rule.name}: {words_of(one)}: {why}")
+    own = {name: uri.rest for name, uri in sources.items() if uri.scheme == "mqtt" and uri.rest.startswith(f"{base}/")}
+    return {name for name, topic in own.items() if not {"+", "#"} & set(topic)}
 
 
 def about_rules(config: Config) -> list[str]:
