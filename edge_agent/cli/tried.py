@@ -17,10 +17,12 @@ def main() -> None:
     as_service(place)
     try:
         from edge_agent import config
+        from edge_agent.agent.told import check_told
 
         loaded = config.load(place)
         with config.of(place):
             rows.append((True, f"{place}: {len(loaded.pipeline)} pipelines; `edge-agent check --connect` tries them"))
+            check_told(loaded)
             if loaded.mqtt.url is not None:
                 from edge_agent.link.rights import tried
 

@@ -69,7 +69,7 @@ def address_of(config: Notify) -> Address:
         raise ConfigError(f"{key}: {config.url_file}: its first line is no address; write e.g. https://… or ntfy://…")
     for line in lines[1:]:
         name, colon, value = line.partition(":")
-        if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.strip().isprintable():
+        if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name) or not re.fullmatch(r"[\x20-\x7e]*", value):
             raise ConfigError(f'{key}: {config.url_file}: below the address stand headers only, as "Name: value"')
         headers[name] = value.strip()
     address = Address(url, headers)
@@ -92,6 +92,8 @@ def _check(address: Address, key: str, config: Notify) -> None:
         host = None
     if not host:
         raise ConfigError(f"{key}: {config.url_file}: the address names no host")
+    if not address.url.isascii():
+        raise ConfigError(f"{key}: {config.url_file}: the address holds more than ASCII; write %C3%BC for ü")
 
 
 def check_ca(where: str, ca: str | None) -> None:

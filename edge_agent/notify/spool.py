@@ -63,6 +63,8 @@ class Spool:
         self._unsettled: set[int] = set()
         self.dropped = 0
         """that are not sent any more, since the last message that said so"""
+        for path in place.glob("*.part"):  # of a kill
+            path.unlink(missing_ok=True)
         for path in sorted(place.glob("[0-9]*.json")):
             with contextlib.suppress(ValueError, OSError):
                 at = path.stat()
@@ -82,12 +84,25 @@ class Spool:
         with self._lock:
             self._sizes[number], self._born[number] = len(raw), time.monotonic()
             self._unsettled.add(number)
+        self.drop(self._excess())  # here, as the other thread may wait for a server
         return number
+
+    def _excess(self) -> list[int]:
+        """The oldest, of more than may wait."""
+        with self._lock:
+            gone, size = list[int](), sum(self._sizes.values())
+            for number, own in self._sizes.items():
+                if size <= MOST_BYTES and len(self._sizes) - len(gone) <= MOST:
+                    break
+                gone.append(number)
+                size -= own
+        return gone
 
     def settle(self, number: int, event: Event, picture: str) -> None:
         """It was kept, as this event."""
         with self._lock:
-            self._fresh[number] = msgspec.json.encode(Waiting(self.clock(), event, picture))
+            if number in self._sizes:  # it may have had to go already
+                self._fresh[number] = msgspec.json.encode(Waiting(self.clock(), event, picture))
             self._unsettled.discard(number)
 
     def confirm(self) -> None:
@@ -103,22 +118,20 @@ class Spool:
                 continue
             with self._lock:
                 self._fresh.pop(number, None)
+                if number not in self._sizes:  # it had to go meanwhile
+                    self._path(number).unlink(missing_ok=True)
         if fresh:
             self._sync()
 
     def waiting(self, hours: float) -> list[int]:
         """The numbers of those that can be sent, the oldest first; those that are older, or too many, go."""
-        with self._lock:
-            ready = [number for number in self._sizes if number not in self._unsettled]
-            size = sum(self._sizes.values())
         old = time.monotonic() - hours * 3600
-        gone: list[int] = []
-        for number in ready:
-            if self._born[number] < old or len(ready) - len(gone) > MOST or size > MOST_BYTES:
-                gone.append(number)
-                size -= self._sizes[number]
-        self.drop(gone)
-        return [number for number in ready if number not in gone]
+        with self._lock:
+            late = [number for number, born in self._born.items() if born < old and number not in self._unsettled]
+        self.drop(late)
+        self.drop(self._excess())
+        with self._lock:
+            return [number for number in self._sizes if number not in self._unsettled]
 
     def read(self, number: int) -> Waiting | None:
         """What waits under a number; None where it cannot be read, and then it is gone."""
@@ -133,7 +146,16 @@ class Spool:
             return None
 
     def done(self, numbers: list[int]) -> None:
-        """They were sent: strike them off."""
+        """They were sent: strike them off, also for the time after a power cut."""
+        self._strike(numbers)
+        self._sync()
+
+    def drop(self, numbers: list[int]) -> None:
+        """They are not sent any more."""
+        self.dropped += len(numbers)
+        self._strike(numbers)
+
+    def _strike(self, numbers: list[int]) -> None:
         for number in numbers:
             with self._lock:
                 for known in (self._sizes, self._born, self._fresh):
@@ -141,13 +163,6 @@ class Spool:
                 self._unsettled.discard(number)
             with contextlib.suppress(OSError):
                 self._path(number).unlink(missing_ok=True)
-        if numbers:
-            self._sync()
-
-    def drop(self, numbers: list[int]) -> None:
-        """They are not sent any more."""
-        self.dropped += len(numbers)
-        self.done(numbers)
 
     def _sync(self) -> None:
         with contextlib.suppress(OSError):

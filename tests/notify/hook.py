@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 Act = Callable[[BaseHTTPRequestHandler], None]
 
@@ -135,3 +139,17 @@ def hook(tls: ssl.SSLContext | None = None) -> Iterator[Hook]:
         server.over.set()
         server.shutdown()
         server.server_close()
+
+
+def certified(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """TLS for a server on 127.0.0.1, and the PEM to trust; skips where openssl makes none."""
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    made += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
+    try:
+        subprocess.run(made, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no openssl that makes certificates")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context, cert

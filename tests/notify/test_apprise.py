@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_agent.agent.told import about_told
@@ -19,7 +20,7 @@ from edge_agent.notify import send as sends
 from edge_agent.notify.message import Note
 from edge_agent.notify.send import Sent, send
 from tests.broker import free_port
-from tests.notify.hook import Hook, floods, hangs, hook, leads, reply
+from tests.notify.hook import Hook, certified, floods, hangs, hook, leads, reply
 
 pytest.importorskip("apprise", reason="Apprise is not installed: extra [notify]")
 
@@ -73,6 +74,15 @@ def test_nobody_there_and_a_server_that_hangs(tmp_path: Path, server: Hook, monk
     monkeypatch.setattr(sends, "CHILD_S", 2.0)
     server.answers = [hangs]
     assert send(to(tmp_path, f"ntfy://127.0.0.1:{server.port}/door?rto=50"), NOTE).how == "later"
+
+
+def test_certificates_are_checked_there_too(tmp_path: Path) -> None:
+    context, cert = certified(tmp_path)
+    with hook(context) as server:
+        config = to(tmp_path, f"ntfys://127.0.0.1:{server.port}/door")
+        assert send(config, NOTE) == Sent("later", "it cannot be reached")
+        assert send(msgspec.structs.replace(config, ca=str(cert)), NOTE) == Sent("taken")
+        assert len(server.requests) == 1
 
 
 def test_words_of_a_server_go_nowhere(tmp_path: Path, server: Hook, caplog: pytest.LogCaptureFixture) -> None:

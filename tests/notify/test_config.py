@@ -60,6 +60,8 @@ def test_a_mistake_is_one_line(tmp_path: Path, more: str, told: str) -> None:
         ("https://:80/t0p", "the address names no host"),
         ("https://[::1/t0p", "the address names no host"),
         ("https://a/t0p\nt0p", "below the address stand headers only"),
+        ("https://a/t0pü", "holds more than ASCII"),
+        ("https://a/t0p\nX: ü", "below the address stand headers only"),
         ("https://a/t0p\nX: a\x00t0p", "below the address stand headers only"),
     ],
 )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from edge_agent.notify import post as posts
 from edge_agent.notify.post import post
 from tests.broker import free_port
-from tests.notify.hook import Act, drips, floods, hangs, hook, leads, no_http, reply
+from tests.notify.hook import Act, certified, drips, floods, hangs, hook, leads, no_http, reply
 
 
 def test_what_is_sent_and_what_is_said_of_an_answer() -> None:
@@ -63,22 +61,13 @@ def test_nobody_there_and_a_name_that_is_none_and_an_address_that_is_none() -> N
 
 
 def test_certificates_are_checked(tmp_path: Path) -> None:
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    made += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
-    try:
-        subprocess.run(made, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no openssl that makes certificates")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context, cert = certified(tmp_path)
     with hook(context) as server:
         address = server.url.replace("http:", "https:")
         assert "certificate is not trusted" in post(address, b"", {}).why
         assert post(address, b"", {}, ca=str(cert)).status == 200
-        assert (
-            "certificate is not trusted" in post(address.replace("127.0.0.1", "localhost"), b"", {}, ca=str(cert)).why
-        )
+        another = address.replace("127.0.0.1", "localhost")
+        assert "certificate is not trusted" in post(another, b"", {}, ca=str(cert)).why
         assert len(server.requests) == 1
 
 

@@ -85,6 +85,15 @@ def test_bounds_of_count_bytes_and_age_and_the_oldest_go_first(tmp_path: Path, m
     assert texts(old, hours=1) == [] and old.dropped == 1
 
 
+def test_a_flood_is_bounded_though_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "MOST", 10)
+    spool = Spool(tmp_path / "a")
+    for number in range(100):
+        add(spool, f"{number}")
+    assert len(list((tmp_path / "a").glob("*.json"))) == 10 and spool.dropped == 90
+    assert texts(spool) == [f"{number}" for number in range(90, 100)]
+
+
 def test_a_clock_that_was_not_set_makes_nothing_old(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "a")
     add(spool, "in 1970")
