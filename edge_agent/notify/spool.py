@@ -58,8 +58,10 @@ class Spool:
         """number -> bytes, the oldest first"""
         self._born: dict[int, float] = {}
         """number -> when it came, monotonic: a clock that is set makes nothing older"""
-        self._fresh: dict[int, bytes] = {}
-        """settled, and not on disk in that form yet"""
+        self._fresh: set[int] = set()
+        """settled, and not confirmed by the disk yet"""
+        self._refused: dict[int, bytes] = {}
+        """those of them that the disk did not take"""
         self._unsettled: set[int] = set()
         self.dropped = 0
         """that are not sent any more, since the last message that said so"""
@@ -100,26 +102,32 @@ class Spool:
 
     def settle(self, number: int, event: Event, picture: str) -> None:
         """It was kept, as this event."""
+        raw = msgspec.json.encode(Waiting(self.clock(), event, picture))
         with self._lock:
-            if number in self._sizes:  # it may have had to go already
-                self._fresh[number] = msgspec.json.encode(Waiting(self.clock(), event, picture))
             self._unsettled.discard(number)
+            if number in self._sizes:  # it may have had to go already
+                self._write(number, raw)
+                self._fresh.add(number)
+
+    def _write(self, number: int, raw: bytes) -> None:
+        """Put it in the place of what was noted, or keep it in memory where the disk refuses."""
+        part = self._path(number).with_suffix(".part")
+        try:
+            write_private(part, raw)
+            part.replace(self._path(number))
+            self._refused.pop(number, None)
+        except OSError:
+            self._refused[number] = raw
 
     def confirm(self) -> None:
         """Have the disk confirm what was settled; where it refuses, that waits in memory."""
         with self._lock:
-            fresh = dict(self._fresh)
-        for number, raw in fresh.items():
-            part = self._path(number).with_suffix(".part")
-            try:
-                write_private(part, raw, confirm=True)
-                part.replace(self._path(number))
-            except OSError:
-                continue
-            with self._lock:
-                self._fresh.pop(number, None)
-                if number not in self._sizes:  # it had to go meanwhile
-                    self._path(number).unlink(missing_ok=True)
+            fresh, self._fresh = self._fresh, set(self._refused)
+            for number, raw in list(self._refused.items()):
+                self._write(number, raw)
+        for number in fresh:
+            with contextlib.suppress(OSError):  # it may have gone meanwhile
+                sync(self._path(number))
         if fresh:
             self._sync()
 
@@ -135,7 +143,7 @@ class Spool:
 
     def read(self, number: int) -> Waiting | None:
         """What waits under a number; None where it cannot be read, and then it is gone."""
-        raw = self._fresh.get(number)
+        raw = self._refused.get(number)
         try:
             raw = raw or read_regular(self._path(number), MOST_FILE)
             found = msgspec.json.decode(raw, type=_OnDisk)
@@ -158,11 +166,12 @@ class Spool:
     def _strike(self, numbers: list[int]) -> None:
         for number in numbers:
             with self._lock:
-                for known in (self._sizes, self._born, self._fresh):
+                for known in (self._sizes, self._born, self._refused):
                     known.pop(number, None)
-                self._unsettled.discard(number)
-            with contextlib.suppress(OSError):
-                self._path(number).unlink(missing_ok=True)
+                for some in (self._unsettled, self._fresh):
+                    some.discard(number)
+                with contextlib.suppress(OSError):
+                    self._path(number).unlink(missing_ok=True)
 
     def _sync(self) -> None:
         with contextlib.suppress(OSError):
