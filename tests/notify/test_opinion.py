@@ -148,10 +148,9 @@ def test_a_server_that_lies_for_ever_is_given_up(make: Make, server: Hook, caplo
     seen = make()
     with caplog.at_level(logging.DEBUG):
         seen.see(1)
-        until(lambda: len(server.requests) == receivers.TRIES, "it was tried")
-        settled(seen.notices)
+        until(lambda: not list(seen.opinions.spool.place.glob("*.json")), "it is given up")
     assert not seen.kept and len(server.requests) == receivers.TRIES
-    assert not list(seen.opinions.spool.place.glob("*.json")) and "t0psecret" not in caplog.text
+    assert "t0psecret" not in caplog.text
 
 
 def test_what_it_says_is_hostile(make: Make, server: Hook) -> None:
