@@ -48,7 +48,7 @@ ENTRY = {
     "starlette": {"ui"},
     "uvicorn": {"ui/server.py"},
     "prometheus_client": {"ui/metrics.py"},
-    "tomlkit": {"ui/settings.py"},
+    "tomlkit": {"ui/config_text.py"},
     "apprise": {"notify/child.py"},
     "sounddevice": {"sources/microphone.py"},
     "pymicro_wakeword": {"tasks/wake/wake.py"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from edge_agent.walk.pipeline import Stats, Watcher
 if TYPE_CHECKING:
     from edge_agent.archive.archive import Archive
     from edge_agent.link.link import Link
+    from edge_agent.recorder.pictures import Pictures
     from edge_agent.serving.models import Models
 
 
@@ -63,6 +65,19 @@ class Swap(Protocol):
     """What exchanges models: edge_agent/agent/swap.py."""
 
     models: Models
+    look: threading.Event
+
+
+class Rules(Protocol):
+    """Rules and profiles: edge_agent/agent/rules.py."""
+
+    on: dict[str, bool]
+    profiles: list[str]
+
+    @property
+    def profile(self) -> str: ...
+
+    def set_profile(self, name: str, by: str = "page") -> None: ...
 
 
 class Requests(Protocol):
@@ -85,6 +100,9 @@ class Agent(Protocol):
     def keep(self) -> Keep: ...
 
     @property
+    def pictures(self) -> Pictures | None: ...
+
+    @property
     def archiver(self) -> Archiver | None: ...
 
     @property
@@ -92,6 +110,9 @@ class Agent(Protocol):
 
     @property
     def swap(self) -> Swap: ...
+
+    @property
+    def rules(self) -> Rules: ...
 
     @property
     def requests(self) -> Requests: ...

@@ -19,6 +19,7 @@ import msgspec
 from starlette.responses import Response
 
 from edge_agent.pictures.draw import jpeg
+from edge_agent.recorder.shown import Shown
 from edge_agent.types import Frame, Sample
 from edge_agent.ui import scene
 from edge_agent.ui.calls import Ask, Call, Refused, Stream
@@ -51,6 +52,8 @@ class Look:
         self.image = b""
         self._line: Line | None = None
         self._waiting: tuple[Frame, scene.Found] | None = None
+        self._shown = Shown(())
+        """what nobody is to recognise is hidden"""
         self._trails: scene.Trails = {}
         self._happened = self._due = 0.0
         """monotonic: when something happened last, and when the next picture may be drawn"""
@@ -64,6 +67,7 @@ class Look:
             with suppress(ValueError):
                 self._line.watchers.remove(self._see)
         self._line, self._waiting = line, None
+        self._shown = Shown((line.config.blur or ()) if line is not None else ())
         self._trails.clear()
         if line is not None:
             line.watchers.append(self._see)
@@ -71,6 +75,7 @@ class Look:
     def _see(self, sample: Sample, found: scene.Found) -> None:
         """The watcher: on the pipeline's thread."""
         if isinstance(sample, Frame):
+            self._shown.watch(sample, found)
             self._waiting = sample, found
             self._wake()
 
@@ -85,13 +90,15 @@ class Look:
             return False
         frame, found = waiting
         self._waiting = None
+        if (image := self._shown(frame, found)) is None:
+            return False
         if scene.happens(found):
             self._happened = now
         lively = self.always or now < self._happened + GOES_ON_S
         if not lively and now < self._drawn + STILL_S:
             return False
         self._drawn, self._due = now, max(self._due, now - 1 / FPS) + 1 / FPS
-        self.image = scene.picture(frame, found, line.zones, self._trails)
+        self.image = scene.picture(image, frame, found, line.zones, self._trails)
         about = {
             "pipeline": self.name,
             "at": frame.at,
@@ -236,7 +243,10 @@ def calls(page: Page) -> list[Call]:
     def still(ask: Ask) -> Response:
         line = line_of(page, ask.path("name"))
         frame, found = next_frame(line)
-        data = jpeg(frame.image) if ask.query("plain") else scene.picture(frame, found, line.zones, {})
+        image = Shown(line.config.blur or ())(frame, found)
+        if image is None:
+            raise Refused(409, "what is to be blurred was not looked for, so the picture is not shown")
+        data = jpeg(image) if ask.query("plain") else scene.picture(image, frame, found, line.zones, {})
         return Response(data, 200, {"Cache-Control": "no-store"}, "image/jpeg")
 
     always = {"always": "1: each picture, also while nothing happens"}

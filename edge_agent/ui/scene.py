@@ -59,11 +59,14 @@ def words(found: Found) -> list[str]:
     return [f"{count} {name}" for name, count in counts.most_common(20)] + said[:20]
 
 
-def picture(frame: Frame, found: Found, zones: Sequence[Zone], trails: Trails) -> bytes:
-    """A JPEG of at most WIDEST pixels across: boxes, names, the ways of things, texts, zones. `trails` is kept."""
+def picture(plain: Pixels, frame: Frame, found: Found, zones: Sequence[Zone], trails: Trails) -> bytes:
+    """A JPEG of at most WIDEST pixels across: boxes, names, the ways of things, texts, zones.
+
+    `plain`: what of the frame may be shown; `trails` is kept up.
+    """
     times = max(1.0, max(frame.width, frame.height) / WIDEST)
-    image = shrunk(frame.image, times)
-    image = image.copy() if image is frame.image else image
+    image = shrunk(plain, times)
+    image = image.copy() if image is plain else image
     for zone in zones:
         if not zone.mask:
             outline(image, zone.points, zone.name, closed=not zone.line)

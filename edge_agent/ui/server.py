@@ -40,8 +40,12 @@ ROOMS = (
     "state",
     "events",
     "live",
+    "media",
     "words",
     "inference",
+    "health",
+    "models",
+    "settings",
     "metrics",
     "openapi",
 )
@@ -78,6 +82,8 @@ class Page:
         self.stopping = threading.Event()
         self.inference: Any = None
         """what answers requests to models (ui/inference.py:Server)"""
+        self.closing: list[Callable[[], object]] = []
+        """called when it stops"""
         self.calls: list[Call] = []
         for room in ROOMS if own is None else WITHOUT_AGENT:
             self.calls += importlib.import_module(f"edge_agent.ui.{room}").calls(self)
@@ -104,6 +110,8 @@ class Page:
         if self._server is not None:
             self._server.should_exit = True
         self._thread.join(2 * STOP_S)
+        for close in self.closing:
+            close()
 
     @property
     def now(self) -> Agent:

@@ -64,10 +64,10 @@ def comes_true(tab: Any, expression: str, given: Any = None) -> None:
 
 @contextmanager
 def at_work(folder: Path, text: str, **settings: Any) -> Iterator[tuple[Agent, Page]]:
-    """An agent of this config at work, and its page; models are proved in a home of its own."""
+    """An agent of this config at work, and its page; models are proved once, in a home that is the tests'."""
     (folder / "agent.toml").write_text(f'[device]\nid = "porch"\n[store]\npath = "store"\n{text}')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGE_AGENT_HOME", str(folder / "home"))
+        patch.setenv("EDGE_AGENT_HOME", str(folder.parent / "home"))
         agent = Agent(config.load(folder / "agent.toml"), reread=lambda: config.load(folder / "agent.toml"))
         stop = threading.Event()
         worker = threading.Thread(target=agent.run, args=(stop,), daemon=True)
@@ -92,5 +92,5 @@ def scene_of(folder: Path, label: str = "person") -> str:
     return (
         f'[[pipeline]]\nname = "cam"\nsource = "files:{folder}/clip.avi?pace=own&loop=true&frozen=1.5"\n'
         f'tasks = ["detect:{model}", "track"]\n'
-        '[[zone]]\nname = "yard"\npoints = [[0.1, 0.1], [0.9, 0.1], [0.9, 0.95], [0.1, 0.95]]\n'
+        '[[zone]]\nname = "yard"\npipeline = "cam"\npoints = [[0.1, 0.1], [0.9, 0.1], [0.9, 0.95], [0.1, 0.95]]\n'
     )

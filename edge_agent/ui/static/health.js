@@ -1,0 +1,73 @@
+// Health: the board, the store, the link, what each stage takes, the log, the doctor, tokens, a bundle for a bug report.
+import { act, api, fill, h, here, may } from "./app.js";
+import { when } from "./events.js";
+
+export const title = "Health";
+export const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`);
+const part = (name, of, low, high) => h("meter", { min: 0, max: 1, low, high, optimum: 0, value: of, "aria-label": name });
+
+export function open(place) {
+  const device = h("tbody"), stages = h("tbody"), log = h("pre", { class: "code", tabindex: 0, role: "region", "aria-label": "Log" }), found = h("div", { role: "status" });
+  const card = (name, ...inside) => h("section", { class: "card", "aria-label": name }, h("div", { class: "top" }, h("h3", {}, name)), inside);
+  const row = (name, ...value) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value));
+  const look = h("button", { type: "button", onclick: () => act(async () => {
+    fill(found, h("p", { class: "soft" }, "The doctor looks at everything; that takes up to a minute or two."));
+    try {
+      const rows = await api("POST", "doctor");
+      fill(found, h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, rows.map((one) => h("tr", {}, h("td", {}, h("span", { class: `tag ${{ ok: "ok", warn: "warn", fix: "bad" }[one.level]}` }, one.level)),
+        h("th", { scope: "row" }, one.what), h("td", {}, one.found, one.mend ? h("pre", { class: "code" }, one.mend) : null)))))));
+    } catch (error) { fill(found, h("p", { class: "error" }, error.message)); }
+  }, look) }, "Ask the doctor");
+  const table = (body, ...heads) => h("div", { class: "scroll" }, h("table", {}, heads.length ? h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", { scope: "col", class: at ? "n" : "" }, head)))) : null, body));
+  place.append(card("Device", table(device)), card("Stages, median milliseconds", table(stages, "Pipeline", "decode", "prepare", "wait", "infer", "finish", "age", "bad", "dropped")));
+  if (may("operator")) place.append(card("Doctor", h("p", {}, look), found), card("Log", log));
+  if (may("admin")) place.append(card("Bug report", h("p", {}, "Config, state, versions and log in one file; users, passwords and tokens are taken out. Look through it before you send it."),
+    h("a", { class: "button", href: "/api/v1/bundle", download: true }, "Save the bundle")), tokens());
+
+  async function machine() {
+    const now = await api("GET", "machine"), health = here.state?.health ?? {};
+    const notes = ["disk", "config", "limits", "archive", "notify"].filter((key) => health[key] && !["ok", "off"].includes(health[key]));
+    fill(device, row("Board", now.board || "unknown", `, ${now.cores} cores`), row("Processor", part("Processor", Math.min(1, now.cpu_percent / 100 / now.cores), .6, .9), ` ${now.cpu_percent} % of a core, load ${now.load.toFixed(2)}`),
+      row("Memory", part("Memory", 1 - now.memory_free_bytes / now.memory_bytes, .7, .9), ` the agent ${size(now.rss_bytes)}, ${size(now.memory_free_bytes)} of ${size(now.memory_bytes)} free`),
+      row("Temperature", now.celsius === null ? "the board has no sensor" : `${now.celsius.toFixed(0)} °C`, now.trouble.length ? h("p", { class: "why" }, now.trouble.join(", ")) : null),
+      row("Disk", part("Disk", 1 - now.disk_free_bytes / now.disk_bytes, .8, .95), ` ${size(now.disk_free_bytes)} free`),
+      row("Events that wait", `${now.waiting} (${size(now.store_bytes)})`, health.lost ? h("p", { class: "why" }, `${health.lost} lost, see the gaps among the events`) : null),
+      row("Broker", now.connected === null ? "none in the config: events stay here" : now.connected ? `connected, ${now.link}` : h("span", { class: "why" }, `not connected: ${now.link}`)),
+      row("Bytes left today", now.left_today === null ? "no bound" : size(now.left_today)), row("Version", now.version), row("Up", `${Math.round(now.uptime_s / 60)} min`),
+      notes.map((key) => row(key, h("span", { class: "why" }, health[key]))));
+    for (const pipes of [here.state?.pipelines ?? []]) fill(stages, pipes.map((pipe) => h("tr", {}, h("th", { scope: "row" }, pipe.name),
+      ["decode", "prepare", "wait", "infer", "finish", "age"].map((stage) => h("td", { class: "n" }, pipe.stages[stage]?.toFixed(1) ?? "")), h("td", { class: "n" }, pipe.bad), h("td", { class: "n" }, pipe.dropped))));
+  }
+  let last = 0;
+  async function lines() {
+    if (!may("operator")) return;
+    const some = await api("GET", `log?after=${last}`);
+    if (!some.length) return;
+    last = some.at(-1).at;
+    const down = log.scrollTop + log.clientHeight > log.scrollHeight - 30;
+    log.append(...some.map((line) => h("div", { class: line.level === "error" ? "why" : "" }, `${new Date(line.at * 1000).toLocaleTimeString()} ${line.level}  ${line.text}`)));
+    if (down) log.scrollTop = log.scrollHeight;
+  }
+
+  function tokens() {
+    const list = h("tbody"), name = h("input", { required: true, pattern: "[A-Za-z0-9][A-Za-z0-9 ._\\-]{0,63}", title: "letters and digits" }), told = h("p", { role: "status" });
+    const role = h("select", {}, ["viewer", "operator", "admin"].map((one) => h("option", { value: one }, one)));
+    const show = async () => fill(list, (await api("GET", "tokens")).map((one) => h("tr", {}, h("th", { scope: "row" }, one.name), h("td", {}, one.role), h("td", {}, when(one.made * 1000)),
+      h("td", {}, h("button", { type: "button", class: "bad", onclick: ({ target }) => act(async () => { await api("DELETE", `tokens/${encodeURIComponent(one.name)}`); await show(); }, target) }, "Take away")))));
+    const form = h("form", { class: "row", onsubmit: (event) => {
+      event.preventDefault();
+      act(async () => {
+        const made = await api("POST", "tokens", { name: name.value, role: role.value });
+        fill(told, "Shown this once: ", h("code", {}, made.token));
+        name.value = "";
+        await show();
+      });
+    } }, h("label", {}, "Name", name), h("label", {}, "Role", role), h("button", {}, "Make a token"));
+    act(show);
+    return card("Tokens for programs", table(list), form, told);
+  }
+
+  const tick = () => act(async () => { await machine(); await lines(); }), clock = setInterval(() => { if (!document.hidden) tick(); }, 2000);
+  tick();
+  return () => clearInterval(clock);
+}
