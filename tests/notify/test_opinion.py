@@ -183,7 +183,7 @@ def test_without_a_picture_nothing_is_asked(make: Make, server: Hook, tmp_path: 
     seen.see(3)
     until(lambda: len(seen.kept) == 1, "the third is")
     assert seen.kept[0].about == "d/1/3" and len(server.requests) == 1
-    assert not list(seen.opinions.spool.place.glob("*.json"))
+    until(lambda: not list(seen.opinions.spool.place.glob("*.json")), "nothing waits")
 
 
 def test_a_rule_is_asked_about_by_the_picture_of_what_made_it_but_not_one_that_we_made(
