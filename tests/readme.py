@@ -62,10 +62,11 @@ def demo(shell: Shell) -> str:
     command = "edge-agent demo --seconds 20"
     lines = [line for line in shell(command) if " INFO " not in line]
     told = [line for line in lines if re.match(r"\d\d:\d\d:\d\d", line)]
-    kept = told[:7]
-    for state in ("dark", "frozen"):
-        if not any(f"stream is {state}" in line for line in kept):
-            kept += [line for line in told if f"stream is {state}" in line][:1]
+    kept = told[:6]
+    for word in ("is new", "over gate", "enters porch", "rule welcome is on", "is dark", "is gone", "is frozen"):
+        if not any(word in line for line in kept):
+            kept += [line for line in told if word in line][:1]
+    kept.sort(key=told.index)
     end = next(i for i, line in enumerate(lines) if " frames, " in line)
     first = [line for line in lines if line.startswith(("broker: ", "making ", "without ", "camera: "))]
     return block(command, [*first, *kept, "…", *lines[end:]])

@@ -1,7 +1,8 @@
 """The main job on one machine: a clip and some lines in, a real broker, and what comes back from it.
 
-The clip is made of three carried pictures as a camera would see them: it pans and zooms, goes black, freezes. What else
-is carried (PARTS) takes part where the extra and the models that it needs are here.
+The clip is made of three carried pictures as a camera would see them: one comes in, over a line into an area; then it
+goes black, zooms, freezes, pans. A rule says when somebody is there and light is asked for. What else is carried
+(PARTS) takes part where the extra and the models that it needs are here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from edge_agent.errors import EdgeAgentError, FetchError, UsageError
 from edge_agent.link import topics
 from edge_agent.registry.catalogue import locate
 from edge_agent.registry.files import serves
-from edge_agent.sources.clip import make_clip
+from edge_agent.sources.clip import WALK, make_clip
 from edge_agent.types import Audio, Frame, Text
 
 DEVICE = "demo"
@@ -47,13 +48,28 @@ path = "{folder}/store"
 [[pipeline]]
 name = "camera"
 source = "files:{folder}/clip.avi?pace=own&loop=true&frozen=1.5"
-tasks = ["detect:detector"]
-report = "changes"
+tasks = ["detect:detector", "track:?new=0.5"]
+
+[[zone]]
+name = "porch"
+pipeline = "camera"
+points = [[0.0, 0.5], [0.4, 0.5], [0.4, 1.0], [0.0, 1.0]]
+
+[[zone]]
+name = "gate"
+pipeline = "camera"
+line = true
+points = [[0.45, 0.0], [0.45, 1.0]]
 
 [[pipeline]]
 name = "words"
 source = "lines:{folder}/lines.txt?rate=2&follow=false"
 tasks = ["classify:encoder?labels={labels}"]
+
+[[rule]]
+name = "welcome"
+when = [{{ object = "person", in = "porch" }}, {{ label = "light", pipeline = "words" }}]
+within = "10s"
 """
 
 
@@ -138,7 +154,7 @@ def run(
         folder = Path(name)
         note(f"broker: iotcore on 127.0.0.1:{port}")
         note("making a clip of three pictures; then each model is tried, which takes longer the first time")
-        make_clip(paths.carried("deploy", "demo"), folder / "clip.avi")
+        make_clip(paths.carried("deploy", "demo"), folder / "clip.avi", WALK)
         shutil.copy(paths.carried("deploy", "demo", "lines.txt"), folder / "lines.txt")
         labels = paths.carried("deploy", "demo", "intents.toml")
         text = CONFIG.format(device=DEVICE, port=port, folder=folder, labels=labels)

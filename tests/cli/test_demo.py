@@ -11,9 +11,10 @@ from edge_agent.agent.agent import Agent
 from edge_agent.cli import demo
 from edge_agent.config import parse
 from edge_agent.errors import UsageError
-from edge_agent.events import Event, ScoresEvent, TextEvent
+from edge_agent.events import CrossingEvent, Event, ObjectEvent, RuleEvent, ScoresEvent, TextEvent
 from edge_agent.paths import carried
 from edge_agent.samples.carried import NOTICE
+from edge_agent.sources.clip import WALK, make_clip
 from edge_agent.types import Heard, Read
 
 PLACES = {"demo": carried("deploy", "demo"), "labels": carried("deploy", "demo", "intents.toml")}
@@ -32,6 +33,26 @@ def test_what_is_missing_is_said_in_a_line_to_type(tmp_path: Path, monkeypatch: 
     assert "without sign: edge-agent models pull ocr" in said
     with pytest.raises(UsageError, match="--microphone: nothing here hears yet; edge-agent models pull"):
         demo._beside(said.append, True, **PLACES)
+
+
+def test_the_clip_shows_a_track_a_zone_and_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the demo runs it, but to the end of one round, and without a broker."""
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    make_clip(PLACES["demo"], tmp_path / "clip.avi", WALK)
+    (tmp_path / "lines.txt").write_text("please switch the light on in the cellar\n")
+    text = demo.CONFIG.format(device="demo", port=1, folder=tmp_path, labels=PLACES["labels"])
+    text = text.replace('url = "mqtt://127.0.0.1:1"\n', "").replace("?pace=own&loop=true&frozen=1.5", "")
+    text = text.replace('"10s"', '"1h"')  # however long the models take to answer
+    agent, heard = Agent(parse(text)), list[Event]()
+    agent.keep.listeners.append(heard.append)
+    agent.run(threading.Event())
+    (crossing,) = [event for event in heard if isinstance(event, CrossingEvent)]
+    assert (crossing.line, crossing.direction, crossing.label) == ("gate", "in", "person")
+    entered = {event.id: event for event in heard if isinstance(event, ObjectEvent) and "porch" in event.entered}
+    on = next(event for event in heard if isinstance(event, RuleEvent))
+    light = {event.id for event in heard if isinstance(event, ScoresEvent)}
+    assert (on.rule, on.phase, len(on.because)) == ("welcome", "on", 2)
+    assert set(on.because) <= entered.keys() | light and crossing.object in {e.object for e in entered.values()}
 
 
 def test_the_microphone_takes_the_place_of_the_sentences(whisper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
