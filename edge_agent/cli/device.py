@@ -222,12 +222,23 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     for word in words:
         print(word)
     print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
-    for word in [*config.dotted(loaded), *about_rules(loaded), *about_told(loaded)]:
+    for word in [*config.dotted(loaded), *_node(loaded), *about_rules(loaded), *about_told(loaded)]:
         print(word)
     if loaded.page is not None:
         print(about(loaded))
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
     return lines, store, in_time
+
+
+def _node(loaded: Config) -> list[str]:
+    """As what it appears in Sparkplug B, and whom it waits for."""
+    from edge_agent.link import topics
+
+    if loaded.sparkplug is None:
+        return []
+    host = loaded.sparkplug.primary_host
+    waits = f", once {host} is online" if host else ""
+    return [f"sparkplug: {topics.sparkplug(loaded.sparkplug.group, 'NBIRTH', loaded.device.id)}{waits}"]
 
 
 def _about(broker: Broker, loaded: Config) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import InputError
-from edge_agent.pictures.read import STREAM, decode
 from edge_agent.types import Finding, Frame, Task, Text
 
 IMAGE, TEXT, FOUND = "image", "text", "found"
@@ -22,6 +21,8 @@ def sample_of(kind: str, data: bytes) -> Frame | Text:
     """A picture or a text. InputError."""
     at, mono = time.time(), time.monotonic()
     if kind == IMAGE:
+        from edge_agent.pictures.read import STREAM, decode  # OpenCV, which a device of texts does not load
+
         image = decode(data, STREAM)
         return Frame(image, at, mono, decode_ms=1e3 * (time.monotonic() - mono))
     try:
