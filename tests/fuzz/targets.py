@@ -52,6 +52,7 @@ from edge_agent.sources.text import cleaner
 from edge_agent.sources.wav import header
 from edge_agent.walk.privacy import Hider
 from tests.conftest import ROOT
+from tests.fuzz.over import host_seeds, hosts, request_seeds, requests
 from tests.nets import absolute_tflite, blob_finder_onnx
 from tests.registry.heads import squares
 from tests.tiny import tiny_detector
@@ -503,5 +504,7 @@ KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[], Any]]] = {
     "message": (packet_seeds, acknowledgements),
     "config": (config_seeds, configs),
     "manifest": (manifest_seeds, manifests),
+    "host": (host_seeds, hosts),
+    "request": (request_seeds, requests),
 }
 """kind -> its seeds, and its target as a context"""

@@ -28,7 +28,7 @@ from edge_agent.link.sparkplug.node import Node
 from edge_agent.link.sparkplug.payload import BOOLEAN, INT64, asked, encode
 from edge_agent.link.sparkplug.payload import Metric as Ours
 from edge_agent.link.sparkplug.speaker import Seen
-from tests.broker import Mosquitto, broker, free_port, until
+from tests.broker import Consumer, Mosquitto, broker, free_port, until
 from tests.sparkplug import REBIRTH, RULES, Host, Record, message, request, values
 
 GROUP, NODE = "plant", "porch"
@@ -108,7 +108,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
     late, goes and comes back; then stopped."""
     folder = tmp_path_factory.mktemp("life")
     (folder / "list.txt").write_text("one\ntwo\n")
-    with broker(folder) as server, Host(server.port) as host:
+    with broker(folder) as server, Host(server.port) as host, Consumer(Mqtt(url=server.url)) as consumer:
         state(host, True, 1000)
         running = agent(folder, server.url)
         try:
@@ -126,6 +126,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
             running.wait(20)
             running = agent(folder, server.url)
             more(folder, "while the host was away")
+            until(lambda: any(event["text"].startswith("while") for event in consumer.events()), "it is kept")
             assert len(host.of("NBIRTH")) == 2
             wrong = Host(server.port)
             wrong.say("spBv1.0/STATE/Scada", b'{"online":true,"timestamp":99999999999999}', retain=True)
