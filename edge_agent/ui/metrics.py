@@ -46,7 +46,7 @@ HEALTH_COUNTERS = {
     "lost": ("events_lost", "Events that were dropped, and declared"),
     "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
 }
-NOT_PARTS = ("v", "at", "version", "mqtt")
+NOT_PARTS = ("v", "at", "version", "mqtt", "started")
 """fields of health that are neither a number nor a part of the agent, which says "ok", "off" or what is wrong"""
 STATE_COUNTERS = {
     "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),
@@ -92,6 +92,8 @@ class Collector:
         yield InfoMetricFamily(f"{_PREFIX}build", "Which version runs on which device, and of MQTT", value=about)
         for key, (name, words) in HEALTH_GAUGES.items():
             yield GaugeMetricFamily(_PREFIX + name, words, value=health[key])
+        began = _seconds(health["started"])
+        yield GaugeMetricFamily(f"{_PREFIX}start_time_seconds", "When the agent was opened, since 1970", value=began)
         for key, (name, words) in HEALTH_COUNTERS.items():
             value = self.lasting.value(name, health[key], agent)
             yield CounterMetricFamily(_PREFIX + name, words, value=value)
@@ -172,6 +174,11 @@ class Collector:
         yield CounterMetricFamily(f"{_PREFIX}inference_core_seconds", words, value=server.client.used)
 
 
+def _seconds(at: str) -> float:
+    """RFC 3339 as seconds since 1970."""
+    return datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
+
+
 def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
     """Counts up to each bound, and the sum, in seconds."""
     sums, rows = 0, list[tuple[str, float]]()
@@ -190,7 +197,7 @@ def _streams(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     for pipeline, state in states.items():
         for condition in get_args(StreamCondition):
             streams.add_metric([pipeline, condition], state["stream"] == condition)
-        since.add_metric([pipeline], datetime.fromisoformat(state["since"].replace("Z", "+00:00")).timestamp())
+        since.add_metric([pipeline], _seconds(state["since"]))
     yield from (streams, since)
 
 

@@ -44,6 +44,7 @@ HEALTH = {
     "passed_over": "edge_agent_messages_passed_over_total",
     **dict.fromkeys(("disk", "config", "limits", "archive", "notify"), "edge_agent_ok"),
     **dict.fromkeys(("version", "mqtt"), "edge_agent_build_info"),
+    "started": "edge_agent_start_time_seconds",
 }
 """field of health -> the metric that says the same"""
 NO_FIGURE = {"v", "at"}
@@ -93,7 +94,7 @@ class Given:
             self.stats.spent(stage, ms)
         words = ("disk", "config", "limits", "archive", "notify")
         self.health: dict[str, Any] = dict.fromkeys(HEALTH, 1) | dict.fromkeys(words, "ok")
-        self.health |= {"version": "1", "mqtt": "5"}
+        self.health |= {"version": "1", "mqtt": "5", "started": "2026-01-01T00:00:00.000Z"}
         self.state: dict[str, Any] = {
             **dict.fromkeys(("samples", "dropped", "answered", "bad", "missed", "late", "events"), 7),
             **dict.fromkeys(("trouble", "refused"), ""),
@@ -290,7 +291,7 @@ def test_the_dashboard_and_the_alerts_ask_for_metrics_that_are_there(all_of_it: 
                if name.startswith("edge_agent") and not name.endswith("_created")}  # fmt: skip
     shown = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in asked}
     unused = {"edge_agent_events_total", "edge_agent_events_acknowledged_total", "edge_agent_pipeline_samples_total",
-              "edge_agent_messages_passed_over_total", "edge_agent_pipeline_threshold",
+              "edge_agent_messages_passed_over_total", "edge_agent_pipeline_threshold", "edge_agent_start_time_seconds",
               "edge_agent_pipeline_stream_since_timestamp_seconds"}  # fmt: skip
     assert of_ours - shown == unused, "shown nowhere"
 
