@@ -24,7 +24,7 @@ _QUIET = Annotated[
 Pipes = Mapping[str, Callable[[str], str]]
 """name of each pipeline -> kind of an event -> its class"""
 Section = TypeVar("Section", bound=msgspec.Struct)
-LABELLED = ("label", "detections", "spans")
+LABELLED = ("label", "verdict", "detections", "spans")
 """fields of events by which they have labels"""
 OWN = ("words", "what", "time", "kind")
 """what a text may name beside the fields of events: the event in words, its rule or pipeline, its time of day"""

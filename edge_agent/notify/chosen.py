@@ -28,8 +28,9 @@ def _of_kind(choice: Choice, event: Event) -> bool:
 
 
 def labels_of(event: Event) -> set[str] | None:
-    """The labels of an event; None for a kind that has none."""
-    if hasattr(event, "label"):
-        return {event.label}
+    """The labels of an event, of an opinion its verdict; None for a kind that has none."""
+    for key in ("label", "verdict"):
+        if hasattr(event, key):
+            return {getattr(event, key)}
     parts = getattr(event, "detections", getattr(event, "spans", None))
     return None if parts is None else {part.label for part in parts}

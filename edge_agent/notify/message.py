@@ -59,7 +59,11 @@ def filled(text: str, event: Event) -> str:
 
 
 def _words(body: Mapping[str, Any]) -> str:
-    """An event in plain words; its kind, where its words are kept back, or it lacks what they are made of."""
+    """An event in plain words, of a rule why it is on or off; its kind, where its words are kept back, or it lacks what
+    they are made of.
+    """
+    if body["kind"] == "rule" and body["why"]:
+        return one_line(body["why"])
     with contextlib.suppress(KeyError, TypeError):
         words = one_line(EVENTS[body["kind"]].words(body))
         if words.strip('" '):

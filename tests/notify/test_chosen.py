@@ -22,6 +22,7 @@ BOX = {
     "height": 9,
     "object": "person-1",
 }
+OPINION = {"kind": "opinion", "about": "porch/1/1", "by": "big", "answer": ""}
 THING = {**BOX, "kind": "object", "phase": "new", "since": COMMON["at"], "seconds": 0.0}
 
 
@@ -58,6 +59,8 @@ def rule(phase: str = "on", name: str = "yard") -> Event:
             {"kind": "detections", "width": 1, "height": 1, "detections": []},
             False,
         ),
+        ({"kinds": ["opinion"], "labels": ["yes"]}, {**OPINION, "verdict": "yes"}, True),
+        ({"kinds": ["opinion"], "labels": ["yes"]}, {**OPINION, "verdict": ""}, False),
         ({"kinds": ["crossing"]}, {**BOX, "kind": "crossing", "line": "l", "direction": "in"}, True),
     ],
 )
@@ -96,6 +99,14 @@ def test_what_is_captured_moves_nothing_and_has_an_end() -> None:
     note = note_of(config, [event(kind="text", text="a\r\nBcc: x@y.z\x1b[2J{words}" + "é" * 5000)], 0)
     assert note.title.startswith("a Bcc: x@y.z [2J{words}é") and len(note.title) == 200
     assert len(note.text) <= MOST_TEXT and all(c.isprintable() for c in note.text)
+
+
+def test_of_a_rule_people_read_why_it_is_on() -> None:
+    fired = event(
+        kind="rule", rule="yard", phase="on", since=COMMON["at"], why="person enters gate", because=["porch/1/1"]
+    )
+    note = note_of(Notify(name="a", url_file="x"), [fired], 0)
+    assert (note.title, note.text) == ("porch: yard", "person enters gate")
 
 
 def test_what_was_held_back_is_said() -> None:

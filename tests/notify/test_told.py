@@ -44,6 +44,18 @@ def test_what_is_said_is_told_and_the_end_waits_for_it(tmp_path: Path, server: H
     assert "t0psecret" not in check.stdout + check.stderr
 
 
+def test_a_rule_is_told_when_it_comes_on_and_not_when_it_ends(tmp_path: Path, server: Hook) -> None:
+    (tmp_path / "said.txt").write_text("all is well\nthe house is on fire\nall is well\n")
+    file = config(tmp_path, server, "lines:said.txt?follow=false")
+    rule = '[[rule]]\nname = "alarm"\nwhen = { text = "on fire", within = "1s" }\n'
+    file.write_text(file.read_text().replace('kinds = ["text"]', 'rules = ["alarm"]') + rule)
+    finish(start(file))
+    finish(start(file))
+    (request,) = server.taken
+    assert request.json["title"] == "porch: alarm" and "on fire" in request.json["message"]
+    assert request.json["event"]["phase"] == "on" and request.json["event"]["because"]
+
+
 def test_a_receiver_that_is_away_ends_no_agent_and_is_told_after_the_next_start(tmp_path: Path, server: Hook) -> None:
     (tmp_path / "said.txt").write_text("one\ntwo\n")
     file = config(tmp_path, server, "lines:said.txt?follow=false")
