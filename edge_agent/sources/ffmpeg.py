@@ -21,9 +21,10 @@ from edge_agent.programs import environment, which
 from edge_agent.sources import Here, Opened
 from edge_agent.sources.camera import address, reach, shown, trust
 from edge_agent.sources.feed import OPENING
-from edge_agent.sources.judge import RULES, rules
+from edge_agent.sources.judge import RULES, Rules, rules
 from edge_agent.sources.program import Program
 from edge_agent.sources.raw import reader
+from edge_agent.sources.sparing import sparing
 from edge_agent.sources.tunnel import Tunnel
 from edge_agent.sources.watch import StreamReader, watch
 from edge_agent.types import Frame
@@ -65,7 +66,9 @@ HARDWARE = {
     ),
 }
 """in the order in which they are taken"""
-KNOWN = {"width": "", "height": "", "fps": "", "decoder": "auto", "ca": "", "verify": "yes", **RULES}
+KNOWN = {"width": "", "height": "", "fps": "", "keyframes": "", "decoder": "auto", "ca": "", "verify": "yes", **RULES}
+KEY_STALL = 30.0
+"""seconds without a frame where keyframes alone are decoded: a camera may send one in 20 s"""
 
 
 class Asked(NamedTuple):
@@ -77,6 +80,8 @@ class Asked(NamedTuple):
     """where from, fit to be shown"""
     size: tuple[int, int]
     fps: float
+    keys: bool = False
+    """whether keyframes alone are decoded"""
 
 
 def ffmpeg(uri: Uri, here: Here) -> Opened:
@@ -85,7 +90,7 @@ def ffmpeg(uri: Uri, here: Here) -> Opened:
     size = whole(safe, KNOWN, "width", 16, 16384), whole(safe, KNOWN, "height", 16, 16384)
     if any(side % 2 for side in size):
         raise ConfigError(f'"{safe}": give an even width and height')
-    fps, believed = number(safe, KNOWN, "fps", 0.001, 1000), rules(safe, KNOWN)
+    fps, (seconds, believed) = number(safe, KNOWN, "fps", 0.001, 1000), _keyframes(safe, place)
     tls = trust(safe, KNOWN)
     wanted = choice(safe, KNOWN, "decoder", ("auto", "software", *HARDWARE))
     program = which("ffmpeg")
@@ -102,16 +107,29 @@ def ffmpeg(uri: Uri, here: Here) -> Opened:
             hard = not hard
             log.warning("%s: gave no frame; now with decoder %s", asked.what, decoder if hard else "software")
 
-    def open_() -> StreamReader:
+    def open_(keys: bool = False) -> StreamReader:
         tunnel = None
         if not isinstance(place, Path) and place.scheme in TUNNELLED:
             tunnel = Tunnel(reach(place), place, tls, believed.stall + OPENING, asked.what)
-        return _open(asked, tunnel, HARDWARE[decoder].options if hard else (), failed)
+        return _open(asked._replace(keys=keys), tunnel, HARDWARE[decoder].options if hard else (), failed)
 
+    begin = (lambda: sparing(open_, seconds, asked.what)) if seconds else open_
     return Opened(
-        run=lambda stop: watch(open_, believed, stop), yields=Frame, live=True,
+        run=lambda stop: watch(begin, believed, stop), yields=Frame, live=True,
         about=lambda: f"decoded by {decoder if hard else 'software'}",
     )  # fmt: skip
+
+
+def _keyframes(safe: Uri, place: SplitResult | Path) -> tuple[float, Rules]:
+    """For how long nothing has to move until keyframes alone are decoded (seconds; 0: never), and what is believed
+    of such a stream. ConfigError for a file.
+    """
+    seconds, believed = number(safe, KNOWN, "keyframes", 1, 3600), rules(safe, KNOWN)
+    if seconds and isinstance(place, Path):
+        raise ConfigError(f'"{safe}": keyframes is for streams of the network; a file would begin anew each time')
+    if seconds and "stall" not in safe.options:
+        believed = replace(believed, stall=KEY_STALL)
+    return seconds, believed
 
 
 def _place(uri: Uri) -> tuple[SplitResult | Path, Uri]:
@@ -199,6 +217,7 @@ def command(asked: Asked, decoder: tuple[str, ...]) -> list[str]:
     scaled = [f"scale={width or -2}:{height or -2}"] if width or height else ["scale=trunc(iw/2)*2:trunc(ih/2)*2"]
     return [
         asked.program, "-hide_banner", "-nostats", "-v", "error", *decoder, *(["-re"] if file else []),
+        *(["-skip_frame", "nokey"] if asked.keys else []),
         "-protocol_whitelist", f"pipe,{protocols}", "-format_whitelist", FORMATS, "-f", "concat", "-safe", "0",
         "-i", "pipe:0", "-an", "-sn", "-dn", "-vf", ",".join([*thin, *scaled]), "-fps_mode", "passthrough",
         "-pix_fmt", "yuv420p", "-f", "yuv4mpegpipe", "pipe:1",

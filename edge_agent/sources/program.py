@@ -102,9 +102,13 @@ class Program:
                 break
         return got
 
+    def ready(self, seconds: float) -> bool:
+        """Whether it has written something, or has ended, within so many seconds."""
+        return bool(select.select([self._out.fileno()], [], [], seconds)[0])
+
     def read(self, most: int) -> bytes | None:
         """What it has written, at most so many bytes: None where nothing came within TICK, b"" at its end."""
-        if not select.select([self._out.fileno()], [], [], TICK)[0]:
+        if not self.ready(TICK):
             return None
         return os.read(self._out.fileno(), most)
 

@@ -60,7 +60,7 @@ def reader(program: Program, what: str, layout: str, size: tuple[int, int], fps:
             raise SourceError(f"{what}: a picture {error}") from None
         return Frame(image, at, mono, decode_ms=1000 * (time.monotonic() - mono))
 
-    return StreamReader(read, program.close, program.abort)
+    return StreamReader(read, program.close, program.abort, program.ready)
 
 
 def _take(program: Program, what: str, layout: str, size: tuple[int, int]) -> Take:

@@ -86,6 +86,8 @@ class StreamReader:
     """called once, by the thread that reads"""
     abort: Callable[[], None] = _nothing_to_abort
     """called by another thread: makes a read that blocks return soon, where that can be done"""
+    ready: Callable[[float], bool] = lambda seconds: True
+    """whether the next frame, or the end, has begun to come within so many seconds"""
 
 
 class _Newest(Feed[StreamReader]):

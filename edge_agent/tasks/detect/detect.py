@@ -18,7 +18,7 @@ from edge_agent.families.family import Family
 from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
-from edge_agent.tasks.detect.motion import Gate
+from edge_agent.pictures.motion import Gate
 from edge_agent.types import Detections, Finding, Frame, Ints, Net, Pixels, Task
 from edge_agent.uri import Uri, number, option, switch
 

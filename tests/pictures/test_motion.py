@@ -11,9 +11,9 @@ import pytest
 
 from edge_agent.errors import ConfigError
 from edge_agent.manifest import Input
+from edge_agent.pictures.motion import LINGER_S, Gate
 from edge_agent.tasks import make_task
 from edge_agent.tasks.detect.detect import Detector, Watched
-from edge_agent.tasks.detect.motion import LINGER_S, Gate
 from edge_agent.tasks.track.tracker import Rules, Tracker
 from edge_agent.types import Detections, Finding, Frame, Net, Pixels, TensorSpec
 from edge_agent.uri import parse_uri

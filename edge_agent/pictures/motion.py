@@ -48,16 +48,16 @@ class Gate:
         self._learned, self._size = 0, (-1, -1)
         self._looked_at = self._moved_at = -np.inf
 
-    def __call__(self, image: Pixels, clock: float) -> bool:
+    def __call__(self, image: Pixels, clock: float, *, seldom: bool = False) -> bool:
         """Whether to look at this picture, (h, w, 3), at `clock` seconds. One of another size, or of before the last,
-        is looked at.
+        is looked at. `seldom`: pictures come with seconds between them, so one alone counts, whatever it is of.
         """
         new, size = _grid(image), image.shape[:2]
         if self._size != size or clock < self._looked_at:
             self._size, self._last, self._seen, self._moved_at = size, [new, new], new, clock
             self._noise, self._over, self._learned = np.zeros_like(new), np.zeros_like(new), 0
         one, two = self._last
-        grid = np.maximum(np.minimum(one, two), np.minimum(np.maximum(one, two), new))
+        grid = new if seldom else np.maximum(np.minimum(one, two), np.minimum(np.maximum(one, two), new))
         self._last = [two, new]
         self._learn(np.abs(_without_light(new, two)))
         if self._moved(np.abs(_without_light(grid, self._seen))):
