@@ -24,14 +24,15 @@ import msgspec
 
 from edge_agent import paths
 from edge_agent.agent.agent import Agent
-from edge_agent.config import Mqtt, parse
+from edge_agent.cli.demo_source import clip_in, text_of
+from edge_agent.cli.page import page_of
+from edge_agent.config import Config, Mqtt, load
 from edge_agent.consumer.listen import listen
 from edge_agent.device.health import rss_bytes
 from edge_agent.errors import EdgeAgentError, FetchError, UsageError
 from edge_agent.link import topics
 from edge_agent.registry.catalogue import locate
 from edge_agent.registry.files import serves
-from edge_agent.sources.clip import WALK, make_clip
 from edge_agent.types import Audio, Frame, Text
 
 DEVICE = "demo"
@@ -143,10 +144,15 @@ Heard = Callable[[str, dict[str, Any]], None]
 
 
 def run(
-    seconds: float | None, heard: Heard, note: Callable[[str], None], stop: threading.Event, microphone: bool = False
+    seconds: float | None,
+    heard: Heard,
+    note: Callable[[str], None],
+    stop: threading.Event,
+    microphone: bool = False,
+    source: str | None = None,
 ) -> Summary:
     """Run for `seconds`, or until `stop`. `note` hears one line about each step. `microphone`: what is said into the
-    default one is heard, instead of the carried sentences.
+    default one is heard, instead of the carried sentences. `source`: a camera or film, instead of the clip.
 
     Raises UsageError when the demo's extra is not installed, EdgeAgentError when the broker does not start.
     """
@@ -154,29 +160,46 @@ def run(
         folder = Path(name)
         note(f"broker: iotcore on 127.0.0.1:{port}")
         note("making a clip of three pictures; then each model is tried, which takes longer the first time")
-        make_clip(paths.carried("deploy", "demo"), folder / "clip.avi", WALK)
+        clip_in(folder)
         shutil.copy(paths.carried("deploy", "demo", "lines.txt"), folder / "lines.txt")
         labels = paths.carried("deploy", "demo", "intents.toml")
-        text = CONFIG.format(device=DEVICE, port=port, folder=folder, labels=labels)
-        config = parse(text + _beside(note, microphone, demo=paths.carried("deploy", "demo"), labels=labels))
+        text = text_of(CONFIG, source, note, device=DEVICE, port=port, folder=folder, labels=labels)
+        text += _beside(note, microphone, demo=paths.carried("deploy", "demo"), labels=labels)
+        (folder / "demo.toml").write_text(text)
+        config = load(folder / "demo.toml")
         back = _Consumer(config.mqtt, heard)
         back.start()
-        try:
-            agent = Agent(config, race=True)
-        except FetchError as error:  # no text encoder of our own beside the program: get the published one
-            note(f"{error}; fetching it")
-            agent = Agent(config, pull=True, race=True)
-        for line in agent.lines:
-            for why in line.models:
-                note(f"{line.config.name}: {why}")
+        page = page_of(config, folder / "store", folder / "demo.toml", say=note)
         if seconds is not None:
             threading.Timer(seconds, stop.set).start()
-        began = time.monotonic()
-        agent.run(stop)
+        began, again = time.monotonic(), config
+        while True:
+            agent = _agent(again, note, lambda: load(folder / "demo.toml"))
+            if page is not None:
+                page.show(agent)
+            agent.run(stop)
+            if agent.again is None or stop.is_set():
+                break
+            again = agent.again
+        if page is not None:
+            page.stop()
         spent = time.monotonic() - began
         back.wait_for(agent.outbox.last, CATCH_UP_S)
         back.stop.set()
         return _sum_up(agent, back, spent)
+
+
+def _agent(config: Config, note: Callable[[str], None], reread: Callable[[], Config]) -> Agent:
+    """The agent, and what serves in it, said."""
+    try:
+        agent = Agent(config, race=True, reread=reread)
+    except FetchError as error:  # no text encoder of our own beside the program: get the published one
+        note(f"{error}; fetching it")
+        agent = Agent(config, pull=True, race=True, reread=reread)
+    for line in agent.lines:
+        for why in line.models:
+            note(f"{line.config.name}: {why}")
+    return agent
 
 
 def _beside(note: Callable[[str], None], microphone: bool, **places: object) -> str:

@@ -256,7 +256,7 @@ def demo(args: argparse.Namespace) -> int:
     from edge_agent.cli.listen import show_message
 
     stop = stop_on_signals()
-    total = demo.run(args.seconds, show_message, note, stop, args.microphone)
+    total = demo.run(args.seconds, show_message, note, stop, args.microphone, args.source)
     heard = f", {total.heard} sentences heard" if total.heard or args.microphone else ""
     print(f"\n{total.seconds:.1f} s: {total.frames} frames, {total.texts} texts{heard}")
     print(f"events: {total.sent} sent, {total.received} received, {total.duplicates} twice, {total.lost} lost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,14 @@ FOLDER = "page"
 """of the store"""
 
 
-def page_of(loaded: Config, store: Path, config_file: Path | None = None, before: Page | None = None) -> Page | None:
-    """The page that a config asks for, listening; None where it asks for none.
+def page_of(
+    loaded: Config,
+    store: Path,
+    config_file: Path | None = None,
+    before: Page | None = None,
+    say: Callable[[str], None] = note,
+) -> Page | None:
+    """The page that a config asks for, listening, which is said; None where it asks for none.
 
     `before`: the one there was. It goes on where nothing of it changed, or where another cannot be had, which is said.
     Raises UsageError where the extra is missing, ConfigError.
@@ -36,7 +43,7 @@ def page_of(loaded: Config, store: Path, config_file: Path | None = None, before
         before.stop()
     if page is not None:
         page.start()
-        note(f"page: {page.about}")
+        say(f"page: {page.about}")
     return page
 
 

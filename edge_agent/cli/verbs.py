@@ -54,6 +54,7 @@ def _service_options(of: argparse.ArgumentParser) -> None:
 
 def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--seconds", type=arguments.seconds, help="end by itself (default: run until Ctrl-C)")
+    demo.add_argument("--source", metavar="ADDRESS", help="a camera or film, as camera:0, rtsp://… or film.mp4")
     demo.add_argument("--microphone", action="store_true", help="hear what is said here, not the carried sentences")
 
 
