@@ -159,7 +159,8 @@ def _of_bytes(one: Given, data: memoryview) -> Value:
         dtype = _dtype(one).newbyteorder("<")
         if len(data) != dtype.itemsize * math.prod(one.shape):
             raise InputError(f'input "{one.name}": {len(data)} bytes are no {one.datatype} of {one.shape}')
-        return np.frombuffer(data, dtype).reshape(one.shape).astype(dtype.newbyteorder("="), copy=False)
+        # a copy: some engines take no array that they may not write to
+        return np.frombuffer(data, dtype).reshape(one.shape).astype(dtype.newbyteorder("="))
     flat, at = list[bytes](), 0
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "little")

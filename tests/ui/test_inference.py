@@ -36,7 +36,7 @@ from edge_agent.tasks import make_task
 from edge_agent.types import Detections, Finding
 from edge_agent.ui import inference
 from edge_agent.ui.server import Page
-from edge_agent.ui.tensors import HEADER
+from edge_agent.ui.tensors import HEADER, read
 from edge_agent.uri import Uri
 from tests.broker import free_port, until
 from tests.conftest import ROOT, lines_of
@@ -223,6 +223,13 @@ def test_outputs_are_those_that_are_asked_for_and_as_each_is(served: Page, model
     assert [(one["name"], "data" in one) for one in told["outputs"]] == [(second, False), (first, True)]
     nested = {**given, "data": array.tolist()}
     assert np.allclose(outputs(infer(served, YOLO, {"inputs": [nested]}))[first], outputs(answer)[first])
+
+
+def test_tensors_of_bytes_may_be_written_to_as_some_engines_ask_for(models: Models) -> None:
+    one = {"name": "x", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}
+    head = json.dumps({"inputs": [one]}).encode()
+    value = read(head + struct.pack("<2f", 0.5, -1.0), str(len(head)), 1000)[1]["x"]
+    assert isinstance(value, np.ndarray) and value.flags.writeable and value.tolist() == [0.5, -1.0]
 
 
 def test_numbers_that_json_cannot_hold_are_not_made_up(served: Page, models: Models) -> None:
