@@ -26,6 +26,8 @@ from edge_agent.device import board, media
 
 DISTRIBUTION, OWN = "edge-agent-runtime", "edge_agent/__init__.py"
 """what is ours on a package index (edge-agent is somebody else's there), and the file that makes it importable"""
+SYSTEMD = Path("/run/systemd/system")
+"""is there where systemd is the service manager"""
 FREE = 500_000_000
 """bytes that should be free where models and events are kept"""
 LOOK_S = 150.0
@@ -222,7 +224,7 @@ def _rights() -> Iterator[Row]:
 
 def _service() -> Iterator[Row]:
     program = programs.which("systemctl")
-    if program is None or not Path("/run/systemd/system").is_dir():
+    if program is None or not SYSTEMD.is_dir():
         yield ok("service", "systemd does not run here")
         return
     asked = [program, "show", "-p", "LoadState,ActiveState,NRestarts", "edge-agent"]

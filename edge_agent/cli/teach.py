@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.places import Place, places_of
 from edge_agent.cli.say import one_line, print_json
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 
 if TYPE_CHECKING:
+    from edge_agent.cli.places import Place
     from edge_agent.serving.teach import Example, Taught
     from edge_agent.tasks.state.features import Region
     from edge_agent.types import Frame
@@ -66,6 +66,8 @@ def _state(text: str) -> tuple[str, str]:
 
 def _places(where: str, bad: list[str]) -> list[Place]:
     """The pictures and films of one argument; why there is none, goes into `bad`."""
+    from edge_agent.cli.places import places_of
+
     try:
         found = list(places_of(where))
     except EdgeAgentError as error:

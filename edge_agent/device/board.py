@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from edge_agent import programs
 
-PROC, SYS = Path("/proc"), Path("/sys")
+PROC, SYS, DEV = Path("/proc"), Path("/sys"), Path("/dev")
 HOT_C = 80.0
 """degrees Celsius at which boards begin to slow down"""
 WORN, SPENT = 9, 11
@@ -182,7 +182,7 @@ def unreachable(pattern: str) -> Iterator[tuple[Path, str]]:
     """Device files of a pattern that this user may not use, and the group that may."""
     import grp
 
-    for node in sorted(Path("/dev").glob(pattern)):
+    for node in sorted(DEV.glob(pattern)):
         if not os.access(node, os.R_OK | os.W_OK):
             try:
                 yield node, grp.getgrgid(node.stat().st_gid).gr_name

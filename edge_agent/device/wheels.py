@@ -61,6 +61,9 @@ say(runs=runs)
     "cryptography": "import cryptography as m; from cryptography.hazmat.primitives.asymmetric.ed25519 import "
     "Ed25519PrivateKey as K; K.generate().sign(b'x')",
     "ctranslate2": "import ctranslate2 as m; m.get_supported_compute_types('cpu')",
+    "pocketsphinx": "import pocketsphinx as m; m.Config()",
+    "pymicro_wakeword": "import pymicro_wakeword as m; m.MicroWakeWordFeatures()",
+    "tokenizers": "import tokenizers as m; m.Tokenizer(m.models.WordLevel({'a': 0}, unk_token='a')).encode('a')",
     "serial": "import serial as m",
 }
 """module -> what imports it (as m) and uses it once"""
