@@ -90,7 +90,8 @@ class Rules:
     def set_profile(self, name: str, by: str = "page") -> None:
         """Make a profile the active one. UsageError for a name that is none. `by`: who asks for it."""
         if name not in self.profiles:
-            raise UsageError(f'profile "{name}" is none{nearest(name, self.profiles)}')
+            known = nearest(name, self.profiles) if self.profiles else "; the config has no [[profile]]"
+            raise UsageError(f'profile "{name}" is none{known}')
         with self._lock:
             if name == self._kept.profile:
                 return

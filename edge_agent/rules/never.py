@@ -18,7 +18,8 @@ from edge_agent.config.times import DAY, Window, seconds, window
 from edge_agent.errors import ConfigError, nearest, within
 from edge_agent.rules.facts import Pipe, Pipes
 from edge_agent.rules.leaves import MOMENT_S
-from edge_agent.rules.made import KINDS, about, bounds_of, giving, labels_of, streams_of, words_of, zone_of
+from edge_agent.rules.made import KINDS, about, bounds_of, giving, labels_of, phrases_of, streams_of, words_of, zone_of
+from edge_agent.rules.said import plain
 
 MOST_ALTERNATIVES = 512
 """of a rule: with more of them nobody looks for a contradiction"""
@@ -66,6 +67,8 @@ def _check_given(one: Condition, pipes: Pipes) -> None:
     what, of = about(one), giving(one, pipes)
     if what not in KINDS:
         return
+    if not all(plain(phrase).strip() for phrase in phrases_of(one)):
+        raise ConfigError("there is no word in it; write one, of letters or digits")
     if not of:
         raise ConfigError(f"{one.pipeline or 'no pipeline'} {'never ' * bool(one.pipeline)}{GIVES[what]}")
     known = _labels(of)

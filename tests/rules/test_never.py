@@ -70,6 +70,7 @@ YARD = {"pipeline": TRACKING}
         ({"object": "person", "pipeline": WORDS}, 'person of words: words never finds objects; write tasks = ["detect'),
         ({"text": "help", "pipeline": "said"}, "said never gives words; take text = false out, or wait for a label"),
         ({"read": "AB 12"}, 'read "AB 12": no pipeline reads words; write tasks = ["read"]'),
+        ({"text": ["help", "?!"]}, "there is no word in it"),
         ({"anomaly": True, **YARD}, "yard never finds anomalies"),
     ],
 )
