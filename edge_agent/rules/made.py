@@ -188,11 +188,21 @@ def streams_of(one: Condition) -> tuple[str, ...]:
     return () if one.stream is None else (one.stream,) if isinstance(one.stream, str) else tuple(one.stream)
 
 
+PLACED = {
+    "in": "in {zone}",
+    "enters": "enters {zone}",
+    "leaves": "leaves {zone}",
+    "loiters": "loiters in {zone}",
+    "crosses": "goes {way} over {zone}",
+}
+"""key that says where -> how people say it"""
+
+
 def words_of(one: Condition) -> str:
     """What a condition waits for, in words."""
     given, labels = keys_of(one), " or ".join(labels_of(one))
     number = " ".join(f"{key} {given[key]}" for key in ("above", "below") if key in given)
-    place = f"{place_of(one)} {one.direction or ''} {zone_of(one)}"
+    place = PLACED.get(place_of(one), "").format(zone=zone_of(one), way=one.direction or "")
     quoted = " or ".join(phrases_of(one))
     told = {
         "no": f"no {labels or 'thing'} {place}",

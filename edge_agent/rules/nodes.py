@@ -55,19 +55,22 @@ class Held:
     seconds: float
     since: float | None = None
     """monotonic"""
-    primed: bool = False
-    """it was true for so long before a restart, and has not been false since"""
+    maybe: bool = False
+    """it had been true for so long when nobody could know any more, or before a restart, and has not been false since:
+    so it may still be"""
     truth: Truth = False
 
     def look(self, world: World, now: Now) -> Truth:
         truth = self.part.look(world, now)
-        if truth is True and self.since is None:
-            self.since = now.mono - self.seconds if self.primed else now.mono
-        elif truth is not True:
-            self.since, self.primed = None, self.primed and truth is None
+        if truth is None:
+            self.maybe |= self.truth is True
+        if truth is not True:
+            self.since, self.maybe = None, self.maybe and truth is None
+        elif self.since is None:
+            self.since = now.mono
         if self.since is not None and now.mono < self.since + self.seconds:
             world.wake(self.since + self.seconds)
-            truth = False
+            truth = None if self.maybe else False
         self.truth = truth
         return truth
 

@@ -187,7 +187,15 @@ def truth(one: Table, within: float, t: int, history: History, on: dict[str, lis
         run = 0
         while t - run - 1 >= 0 and truth(rest, within, t - run - 1, history, on) is True:
             run += 1
-        return run * STEP >= span
+        if run * STEP >= span:
+            return True
+        # what was so for long enough before nobody could know may be so still
+        before = t - run - 1
+        while before >= 0 and truth(rest, within, before, history, on) is None:
+            before -= 1
+        if before < 0 or before == t - run - 1:
+            return False
+        return False if truth(one, within, before, history, on) is False else None
     parts: list[bool | None] = []
     if "between" in one or "days" in one:
         parts.append(clock(one, t, history))

@@ -90,6 +90,19 @@ def test_what_was_held_before_a_restart_is_still_held() -> None:
     assert not second.take(thing("end"), at(310)) and second.due == 910
 
 
+def test_a_camera_that_was_away_ends_nothing_and_begins_nothing() -> None:
+    nobody: Table = {"no": "person", "pipeline": TRACKING, "for": "10min"}
+    it = engine({"when": nobody}, {"name": "open", "when": [nobody, {"text": "help"}]})
+    assert phases(it.tick(at(600))) == ["on"]
+    text = event_of({"kind": "text", "of": WORDS, "text": "help"}, 1)
+    assert not it.stream(TRACKING, "dark", at(700)) and not it.stream(TRACKING, "ok", at(5000))
+    assert not it.take(text, at(5001)), "somebody may have been there in the dark"
+    assert not it.tick(at(5600)) and phases(it.take(text, at(5601))) == ["on"]
+    fresh = engine({"when": nobody})
+    fresh.stream(TRACKING, "dark", at(500))
+    assert not fresh.stream(TRACKING, "ok", at(550)) and fresh.due == 1150, "it has to be long enough from then on"
+
+
 def test_another_rule_of_the_same_name_begins_anew_and_the_old_one_ends() -> None:
     first = engine(LAWN)
     first.take(thing("new", "lawn"), at(1))
