@@ -96,10 +96,10 @@ class Agent:
         self.link = self._make_link(store) if config.mqtt.url else None
         self.record = Recorder(config, self.keep, self.link)
         self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
-        self.notices = told_by(self.keep, config, store, self.pictures, lambda: self.lines)
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
+        self.notices = told_by(self.keep, config, store, self.pictures, self.lines)
         show = show_of(config, self.link, self.keep, self.lines, self._changed.set)  # before anything is said
         self.rules = Rules(config, self.work, self.keep, self.link)
         beside = {"archive": archiving, "notify": self.notices.about}

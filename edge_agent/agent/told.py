@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line
+from edge_agent.agent.rule_pipes import pipes_of
 from edge_agent.config import Choice, Config
-from edge_agent.errors import ConfigError, StoreError, nearest
+from edge_agent.errors import ConfigError, StoreError, nearest, within
 from edge_agent.events import Event, OpinionEvent
+from edge_agent.events.opinion import Verdict
 from edge_agent.notify.notices import Notices, receivers_of
+from edge_agent.rules.facts import Pipe
 from edge_agent.types import Text
 from edge_agent.walk.privacy import Guard
 
@@ -21,15 +24,17 @@ if TYPE_CHECKING:
     from edge_agent.notify.receiver import Picture, Receiver
     from edge_agent.recorder.pictures import Pictures
 
+OURS = {"rule", "opinion"}
+"""kinds of events that no pipeline gives"""
 
-def told_by(
-    keep: Keep, config: Config, store: Path, pictures: Pictures | None, lines: Callable[[], Sequence[Line]]
-) -> Notices:
-    """Those that a config names, told from now on of each event. `lines`: the pipelines at work.
+
+def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None, lines: Sequence[Line]) -> Notices:
+    """Those that a config names, told from now on of each event. `lines`: the pipelines at work, also later.
 
     ConfigError, StoreError.
     """
     check_told(config)
+    check_heard(config, lines)
     picture: Picture = (lambda name: None) if pictures is None else pictures.path
     receivers: list[Receiver] = [*receivers_of(config, store, picture)]
     if config.opinion is not None:
@@ -43,15 +48,13 @@ def told_by(
     return notices
 
 
-def _opinions(
-    keep: Keep, config: Config, place: Path, picture: Picture, lines: Callable[[], Sequence[Line]]
-) -> Opinions:
+def _opinions(keep: Keep, config: Config, place: Path, picture: Picture, lines: Sequence[Line]) -> Opinions:
     from edge_agent.link.budget import Budget
     from edge_agent.notify.opinion import Opinions
 
     def put(event: OpinionEvent) -> Event:
         """Keep it as an event of its pipeline, or, where several made it, of all of them."""
-        among = [line for line in lines() if line.config.name == event.pipeline] or lines()
+        among = [line for line in lines if line.config.name == event.pipeline] or lines
         guard = Guard(next((line.guard.hide for line in among), None), all(line.guard.words for line in among))
         kinds = {line.config.class_of("opinion") for line in among}
         return keep.put(guard.event(event, Text("", 0.0, 0.0)), kinds.pop() if len(kinds) == 1 else "alert")
@@ -75,6 +78,38 @@ def check_told(config: Config) -> None:
         from edge_agent.notify.opinion import check
 
         check(config.opinion)
+
+
+def check_heard(config: Config, lines: Sequence[Line]) -> None:
+    """ConfigError for a kind of event that no pipeline gives, and for a label that no model gives."""
+    pipes = pipes_of(lines)
+    asked = [("opinion", config.opinion)] if config.opinion else []
+    for where, choice in [*((f"notify {one.name}", one) for one in config.notify), *asked]:
+        among = [pipe for name, pipe in pipes.items() if name in (choice.pipelines or pipes)]
+        with within(where):
+            _check_kinds(choice, among)
+            _check_labels(choice, among)
+
+
+def _check_kinds(choice: Choice, among: Sequence[Pipe]) -> None:
+    for kind in choice.kinds:
+        if kind not in OURS and not any(_gives(pipe, kind) for pipe in among):
+            mend = 'write tasks = ["detect:detector", "track"]' if kind in ("object", "crossing") else "see its tasks"
+            raise ConfigError(f'kinds: no pipeline that is meant gives "{kind}"; {mend}')
+
+
+def _check_labels(choice: Choice, among: Sequence[Pipe]) -> None:
+    given = [pipe.labels for pipe in among if any(_gives(pipe, kind) for kind in choice.kinds)]
+    known = set(filter(None, get_args(Verdict))) if "opinion" in choice.kinds else set[str]()
+    known = known.union(*(names or () for names in given))
+    for label in choice.labels:
+        if None not in given and label.casefold() not in set(map(str.casefold, known)):
+            raise ConfigError(f'labels: "{label}" is not found here{nearest(label, known)}')
+
+
+def _gives(pipe: Pipe, kind: str) -> bool:
+    """Whether a pipeline may say events of a kind; one that tracks says its boxes, too, where it is asked to."""
+    return pipe.kinds is None or kind in pipe.kinds or (kind == "detections" and "object" in pipe.kinds)
 
 
 def about_told(config: Config) -> Iterator[str]:

@@ -202,7 +202,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent.agent.requests import check as check_understand
     from edge_agent.agent.rule_pipes import about_rules, check_rules
     from edge_agent.agent.store import checked_store
-    from edge_agent.agent.told import about_told
+    from edge_agent.agent.told import about_told, check_heard
     from edge_agent.cli.page import about
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
@@ -218,6 +218,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
             print(f"  {redact(told)}")
     check_understand(loaded.understand)
     check_rules(loaded, lines)
+    check_heard(loaded, lines)
     words, in_time = weighed(loads_of(lines, models), models.lane.cores)
     for word in words:
         print(word)

@@ -13,7 +13,7 @@ def chosen(choice: Choice, event: Event) -> bool:
         _of_kind(choice, event)
         and (phase is None or phase in choice.phases)
         and (not choice.pipelines or event.pipeline in choice.pipelines)
-        and (not choice.labels or labels is None or not labels.isdisjoint(choice.labels))
+        and (not choice.labels or labels is None or not labels.isdisjoint(map(str.casefold, choice.labels)))
     )
 
 
@@ -28,9 +28,9 @@ def _of_kind(choice: Choice, event: Event) -> bool:
 
 
 def labels_of(event: Event) -> set[str] | None:
-    """The labels of an event, of an opinion its verdict; None for a kind that has none."""
+    """The labels of an event without their case, of an opinion its verdict; None for a kind that has none."""
     for key in ("label", "verdict"):
         if hasattr(event, key):
-            return {getattr(event, key)}
+            return {getattr(event, key).casefold()}
     parts = getattr(event, "detections", getattr(event, "spans", None))
-    return None if parts is None else {part.label for part in parts}
+    return None if parts is None else {part.label.casefold() for part in parts}

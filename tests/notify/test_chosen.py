@@ -49,7 +49,7 @@ def rule(phase: str = "on", name: str = "yard") -> Event:
         ({"kinds": ["object"]}, {**THING, "phase": "end"}, False),
         ({"kinds": ["object"], "phases": ["end"]}, {**THING, "phase": "end"}, True),
         ({"kinds": ["object"], "labels": ["dog"]}, THING, False),
-        ({"kinds": ["object"], "labels": ["dog", "person"]}, THING, True),
+        ({"kinds": ["object"], "labels": ["dog", "Person"]}, THING, True),
         ({"kinds": ["object"], "pipelines": ["gate"]}, THING, False),
         ({"kinds": ["object"], "pipelines": ["door"]}, THING, True),
         ({"kinds": ["text"], "labels": ["dog"]}, {"kind": "text", "text": "a"}, True),

@@ -44,6 +44,20 @@ def test_what_is_said_is_told_and_the_end_waits_for_it(tmp_path: Path, server: H
     assert "t0psecret" not in check.stdout + check.stderr
 
 
+def test_what_no_pipeline_gives_is_refused_by_name(tmp_path: Path, server: Hook, demo_pictures: Path) -> None:
+    file = config(tmp_path, server, f"files:{demo_pictures}")
+    text = file.read_text().replace("[[notify]]", 'tasks = ["detect:edge-yolo"]\n[[notify]]')
+    for more, told in (
+        ('kinds = ["object"]', 'notify phone: kinds: no pipeline that is meant gives "object"; write tasks = ["detect'),
+        ('kinds = ["text"]', 'notify phone: kinds: no pipeline that is meant gives "text"'),
+        ('kinds = ["detections"]\nlabels = ["persn"]', 'labels: "persn" is not found here; did you mean "person"?'),
+        ('kinds = ["detections", "opinion"]\nlabels = ["Person", "yes"]', ""),
+    ):
+        file.write_text(text.replace('kinds = ["text"]', more))
+        check = subprocess.run([*AGENT, "check", "-c", str(file)], capture_output=True, text=True)
+        assert check.returncode == (2 if told else 0) and told in check.stderr and check.stderr.count("\n") <= 1
+
+
 def test_a_rule_is_told_when_it_comes_on_and_not_when_it_ends(tmp_path: Path, server: Hook) -> None:
     (tmp_path / "said.txt").write_text("all is well\nthe house is on fire\nall is well\n")
     file = config(tmp_path, server, "lines:said.txt?follow=false")
