@@ -48,7 +48,7 @@ def post(
     try:
         line = _line(parts, ca)
         line.connect()
-        line.sock.settimeout(limit_s)
+        line.sock.settimeout(limit_s + CONNECT_S)  # `_cut` comes before
     except (OSError, HTTPException, ValueError) as error:
         return Answer(0, reason(error))
     timer = threading.Timer(limit_s, _cut, (line.sock, late))
