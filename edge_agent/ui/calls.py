@@ -27,8 +27,8 @@ ROLES = ("viewer", "operator", "admin")
 Role = Literal["", "viewer", "operator", "admin"]
 MOST_BODY = 1_000_000
 """bytes of a request that is no file"""
-BODY_S = 20.0
-"""seconds that it has to come"""
+BODY_S, LINGER_S = 20.0, 2.0
+"""seconds that it has to come, and that one which is too large is passed over before it is refused"""
 
 
 class Refused(Exception):
@@ -132,16 +132,27 @@ def allowed(role: Role, needed: Role) -> bool:
 async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
     """The body, within bounds of size and time. Refused."""
     if int(request.headers.get("content-length") or 0) > most:
+        await _pass_over(request)
         raise Refused(413, f"more than {most // 1000} kB", {"Connection": "close"})
     parts, size = list[bytes](), 0
     with anyio.move_on_after(BODY_S):
         async for part in request.stream():
             size += len(part)
             if size > most:
+                await _pass_over(request)
                 raise Refused(413, f"more than {most // 1000} kB", {"Connection": "close"})
             parts.append(part)
         return b"".join(parts)
     raise Refused(408, f"the request did not come within {BODY_S:.0f} s", {"Connection": "close"})
+
+
+async def _pass_over(request: Request) -> None:
+    """What is too large, for a while: who is still sending when we close does not hear why."""
+    if "expect" in request.headers:  # who asks first whether to send sends nothing
+        return
+    with anyio.move_on_after(LINGER_S):
+        async for _ in request.stream():
+            pass
 
 
 def route(call: Call, who: Callable[[Request], Role]) -> Route:

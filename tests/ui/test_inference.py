@@ -382,9 +382,10 @@ def test_what_is_no_request_is_refused(served: Page) -> None:
         assert ask(served, "POST", f"{YOLO}/infer", body).status == 400
     deep = b'{"inputs":[{"name":"images","datatype":"FP32","shape":[1],"data":' + b"[" * 50_000 + b"]" * 50_000 + b"}]}"
     assert ask(served, "POST", f"{YOLO}/infer", deep).status == 400
+    assert ask(served, "POST", f"{YOLO}/infer", b"x" * (inference.MOST + 1)).status == 413
     with socket.create_connection(("127.0.0.1", served.port), 20) as wire:
         wire.sendall(head_of(inference.MOST + 1))
-        assert b" 413 " in wire.recv(1000), "before a byte of it has come"
+        assert b" 413 " in wire.recv(1000), "though not a byte of it comes"
     packed = ask(served, "POST", f"{YOLO}/infer", b"{}", content_encoding="gzip")
     assert packed.status == 415
     wide = infer(served, YOLO, {"inputs": [ONE], "parameters": {"x": "y" * (inference.MOST_JSON + 1)}})
