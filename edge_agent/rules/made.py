@@ -178,7 +178,6 @@ MAKE: Mapping[str, Callable[[Condition], Leaf]] = {
     "anomaly": lambda one: Found(so=unusual, always=True),
     "stream": lambda one: Streams(conditions=frozenset(streams_of(one))),
     "rule": lambda one: Other(name=one.rule or ""),
-    "": lambda one: Leaf(),
 }
 """what a condition is about -> how it is made"""
 

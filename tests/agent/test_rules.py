@@ -16,6 +16,7 @@ import pytest
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.rules import WAITING
 from edge_agent.agent.rules_file import NAME
+from edge_agent.cli.listen import show_message
 from edge_agent.config import Mqtt, load
 from edge_agent.errors import UsageError
 from edge_agent.events import EVENTS, RuleEvent, TextEvent
@@ -73,6 +74,27 @@ def test_the_profile_is_switched_and_kept_over_a_restart(tmp_path: Path) -> None
         (tmp_path / "store" / NAME).write_bytes(left)
         with made(tmp_path, text) as agent:
             assert agent.rules.profile == "home"
+
+
+def test_a_time_makes_a_profile_active_until_somebody_chooses_another(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("")
+    text = pipeline("words", "lines:words.txt?follow=true") + PROFILES + 'between = "00:00-24:00"\n'
+    for chosen in ("", "home"):
+        agent = Agent(load(write(tmp_path, None, text)))
+        stop = threading.Event()
+        thread = threading.Thread(target=agent.run, args=(stop,))
+        thread.start()
+        try:
+            until(lambda rules=agent.rules: rules._kept.planned == "away", "its time was looked at")  # type: ignore[misc]
+            if not chosen:
+                until(lambda rules=agent.rules: rules.profile == "away", "it is active by itself")  # type: ignore[misc]
+                assert agent.rules._kept.by == "time"
+                agent.rules.set_profile("home")
+            until(lambda rules=agent.rules: rules.idle, "all was dealt with")  # type: ignore[misc]
+            assert agent.rules.profile == "home", "also after a restart in the same time"
+        finally:
+            stop.set()
+            thread.join(30)
 
 
 def test_alerts_of_a_pipeline_that_a_profile_leaves_out_are_telemetry(tmp_path: Path) -> None:
@@ -321,3 +343,8 @@ def test_check_says_which_rule_can_never_be(tmp_path: Path) -> None:
         out = run(tmp_path, "check", "-c", str(write(tmp_path, "mqtt://127.0.0.1", own)))
         assert out.returncode == code and ("own hears what this device says itself" in out.stderr) == bool(code)
     assert 'rule echo: text "help"\n' in out.stdout
+
+
+def test_listen_says_which_profile_is_active(capsys: pytest.CaptureFixture[str]) -> None:
+    show_message("profile", {"v": 1, "profile": "away", "since": "", "by": "command", "profiles": ["home", "away"]})
+    assert capsys.readouterr().out.endswith(" profile  away (command)\n")
