@@ -117,7 +117,7 @@ class Rules:
             reply({"ok": False, "error": str(error)})
 
     def hear(self, event: Event) -> None:
-        """Take an event that was kept. Where rules cannot keep up, who brings it waits a little: none is left out."""
+        """Take an event that was kept. Where rules cannot keep up, who brings it waits, for PATIENCE_S at most."""
         if self._engine.wants(event):
             self._put(partial(self._engine.take, event))
 
