@@ -138,7 +138,7 @@ def test_a_server_that_lies_changes_nothing_and_the_next_question_is_asked(
     answer: int | Act,
     why: str,
 ) -> None:
-    monkeypatch.setattr(opinions, "ANSWER_S", 0.5)
+    monkeypatch.setattr(opinions, "ANSWER_S", 1.0)
     server.answers = [answer]
     seen = make()
     seen.see(1)
