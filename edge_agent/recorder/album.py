@@ -1,6 +1,7 @@
 """The best picture of each object so far, and of each alert that is of no object. Of one pipeline, on its thread.
 
-How good a picture is: score times size (up to a point) times sharpness, less where the frame's edge cuts the thing off.
+How good one is: the square of the score, times the root of the size (up to a point) and of the share that no other box
+covers, times sharpness (up to a point), less where the edge cuts the thing off. Figures: docs/snapshots.md.
 """
 
 from __future__ import annotations
@@ -37,12 +38,10 @@ CUT_OFF = 0.6
 """how good a picture is that the frame's edge cuts off, against one that it does not"""
 SOFT = 300.0
 """variance of the Laplacian at which sharpness counts half"""
-BLUNT = 0.2
-"""how sharp a picture counts as that is not sharp at all"""
+BLUNT, CRISP = 0.2, 0.7
+"""how sharp a picture counts as that is not sharp at all, and how sharp is enough"""
 LOOK = 96
 """pixels of the longer side at which sharpness is compared: so that size is no part of it"""
-BETTER = 1.15
-"""how much better a picture has to be to take another's place"""
 MOST_A_FRAME = 8
 """pictures that are taken of one frame, those that gain most: what a crowd may cost"""
 PENDING_BYTES = 16_000_000
@@ -107,7 +106,7 @@ class Album:
         bests = [self._best.setdefault(number, _Best()) for number in what.object.tolist()]
         # as sharp as before and a third more, at most: most need not be looked at
         hoped = _worths(what.xyxy, what.score, frame) * [min(1.0, 1.3 * best.sharp) for best in bests]
-        gain = hoped - [BETTER * best.worth for best in bests]
+        gain = hoped - [best.worth for best in bests]
         image = None
         for at in np.argsort(-gain)[:MOST_A_FRAME].tolist():
             if gain[at] <= 0:
@@ -121,8 +120,9 @@ class Album:
         """Take a picture of one object, if it is better."""
         part = _part(image, what, at)
         sharp = _sharpness(part)
-        worth = float(_worths(what.xyxy[at : at + 1], what.score[at : at + 1], frame)[0]) * sharp
-        if worth <= BETTER * best.worth:
+        alone = float(_worths(what.xyxy[at : at + 1], what.score[at : at + 1], frame)[0])
+        worth = alone * sharp * (1 - _covered(what, at)) ** 0.5
+        if worth <= best.worth:
             best.sharp = sharp
             return
         data = small_jpeg(_boxed(image, what, at), WHOLE_SIDE) if self._whole else small_jpeg(part, SIDE)
@@ -169,11 +169,20 @@ def _wants_frame(event: Event) -> bool:
 
 
 def _worths(xyxy: npt.NDArray[np.float32], score: npt.NDArray[np.float32], frame: Frame) -> npt.NDArray[np.float64]:
-    """Score times size of each box, less at the frame's edge."""
+    """What each box is worth by its score and size, less at the frame's edge."""
     sides = (xyxy[:, 2:] - xyxy[:, :2]).astype(np.float64)
     share = np.sqrt(np.maximum(0.0, sides.prod(axis=1)) / (frame.width * frame.height))
     cut = (xyxy[:, :2] <= 1).any(axis=1) | (xyxy[:, 2:] >= [frame.width - 1, frame.height - 1]).any(axis=1)
-    return np.asarray(score * np.minimum(1.0, share / ENOUGH) * np.where(cut, CUT_OFF, 1.0), np.float64)
+    return np.asarray(score**2 * np.sqrt(np.minimum(1.0, share / ENOUGH) * np.where(cut, CUT_OFF, 1.0)), np.float64)
+
+
+def _covered(what: Tracked, at: int) -> float:
+    """The share of a box that the one which covers most of it covers, of those that count by themselves."""
+    near = what.near if what.near is not None else what
+    mine, others = what.xyxy[at], near.xyxy[near.score >= near.sure]
+    others = others[(others != mine).any(axis=1)]
+    both = np.minimum(others[:, 2:], mine[2:]) - np.maximum(others[:, :2], mine[:2])
+    return float(np.maximum(0, both).prod(axis=1).max(initial=0.0) / max(1.0, float((mine[2:] - mine[:2]).prod())))
 
 
 def _sharpness(image: Pixels) -> float:
@@ -186,7 +195,7 @@ def _sharpness(image: Pixels) -> float:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     edges = cv2.Laplacian(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), cv2.CV_32F)
     spread = float(np.var(edges))
-    return BLUNT + (1 - BLUNT) * spread / (spread + SOFT)
+    return min(1.0, (BLUNT + (1 - BLUNT) * spread / (spread + SOFT)) / CRISP)
 
 
 def _part(image: Pixels, what: Detections, at: int) -> Pixels:
