@@ -209,6 +209,21 @@ class Recorder:
                     say(topics.snapshot(name), read_regular(path, MOST_BYTES))
 
 
+def about_pictures(config: Config) -> list[str]:
+    """What is kept of pictures by this config, for people; a line each."""
+    samples, said = config.samples, list[str]()
+    if samples.pictures:
+        from edge_agent.recorder.film import said as how
+
+        what = ["snapshots"] * samples.snapshots + [f"clips as {how()}"] * bool(samples.clips)
+        said.append(f"pictures: {', '.join(what)}; at most {samples.max_bytes // 10**6} MB, {samples.days:g} days")
+    if samples.collect:
+        said.append(f"samples: {' and '.join(samples.collect)} frames are kept below HOME/samples for you to correct")
+    hidden = {pipe.name: pipe.blur for pipe in config.pipeline if pipe.blur}
+    said += [f"{name}: {', '.join(labels)} hidden in pictures, where it is found" for name, labels in hidden.items()]
+    return said
+
+
 _ALERTS: dict[type[Event], Callable[[Any], dict[str, object]]] = {
     ObjectEvent: lambda event: {
         "new": event.phase == "new",

@@ -199,6 +199,7 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent import config
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
+    from edge_agent.agent.record import about_pictures
     from edge_agent.agent.requests import check as check_understand
     from edge_agent.agent.rule_pipes import about_rules, check_rules
     from edge_agent.agent.store import checked_store
@@ -223,7 +224,8 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     for word in words:
         print(word)
     print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
-    for word in [*config.dotted(loaded), *_node(loaded), *about_rules(loaded), *about_told(loaded)]:
+    parts = (_node, about_rules, about_told, about_pictures)
+    for word in [*config.dotted(loaded), *(word for part in parts for word in part(loaded))]:
         print(word)
     if loaded.page is not None:
         print(about(loaded))

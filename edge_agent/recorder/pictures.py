@@ -7,6 +7,7 @@ else: events go without.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -230,6 +231,8 @@ class Pictures:
         over = max(self._bytes + size - self.most_bytes, size - self._free())
         if over <= 0 and len(self._kept) < MOST_FILES:
             return
+        if over > self._bytes:  # deleting all of them would not help
+            raise OSError(errno.ENOSPC, f"less than {SPARE_BYTES // 1_000_000} MB are free, or it is too large")
         self._see_arrived()
         order = sorted(self._kept, key=self._is_needed)  # which keeps them in their order else
         least = len(self._kept) - MOST_FILES + 1
@@ -238,8 +241,6 @@ class Pictures:
                 return
             over -= self._kept[name].size
             self._delete(name)
-        if over > 0:
-            raise OSError(28, f"less than {SPARE_BYTES // 1_000_000} MB are free")
 
     def _free(self) -> float:
         """Bytes that may be taken of the disk."""

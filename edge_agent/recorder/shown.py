@@ -16,8 +16,8 @@ HOLD_S = 1.0
 """seconds for which a place stays hidden after something was found there: detectors miss a frame now and then"""
 FAINT = 0.5
 """of the score from which on a box counts by itself: fainter ones hide nothing"""
-MOST_FRAMES = 60
-"""of them that are remembered"""
+STEPS = 4
+"""frames of that time that are remembered: in between nothing moves far"""
 
 
 class Shown:
@@ -26,7 +26,9 @@ class Shown:
     def __init__(self, labels: Sequence[str]) -> None:
         """`labels`: of the things that are hidden; none: pictures are shown as they are."""
         self.labels = frozenset(label.casefold() for label in labels)
-        self._recent: deque[tuple[float, Floats]] = deque(maxlen=MOST_FRAMES)
+        self._made: tuple[Frame, Pixels] | None = None
+        """the last one: several ask for it"""
+        self._recent: deque[tuple[float, Floats]] = deque(maxlen=STEPS + 1)
 
     def watch(self, sample: Sample, found: Sequence[SampleOrFinding]) -> None:
         """Remember where something was found."""
@@ -35,7 +37,7 @@ class Shown:
         boxes, clock = self._hidden(sample, found, near=False), clock_of(sample)
         while self._recent and not 0 <= clock - self._recent[0][0] <= HOLD_S:
             self._recent.popleft()
-        if boxes is not None and len(boxes):
+        if boxes is not None and len(boxes) and not (self._recent and clock - self._recent[-1][0] < HOLD_S / STEPS):
             self._recent.append((clock, boxes))
 
     def __call__(self, frame: Frame, found: Sequence[SampleOrFinding]) -> Pixels | None:
@@ -47,12 +49,15 @@ class Shown:
         """
         if not self.labels:
             return frame.image
+        if self._made is not None and self._made[0] is frame:
+            return self._made[1]
         boxes = self._hidden(frame, found)
         if boxes is None:
             return None
         clock = clock_of(frame)
         recent = [those for then, those in tuple(self._recent) if 0 <= clock - then <= HOLD_S]
-        return pixelated(frame.image, np.concatenate([boxes, *recent]))
+        self._made = frame, pixelated(frame.image, np.concatenate([boxes, *recent]))
+        return self._made[1]
 
     def _hidden(self, frame: Frame, found: Sequence[SampleOrFinding], near: bool = True) -> Floats | None:
         """The boxes (n, 4) of what is to be hidden in it; None where nobody looked. `near`: also those of no object."""

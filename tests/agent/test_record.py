@@ -159,3 +159,31 @@ def test_an_alert_names_a_clip_that_is_there_once_it_is_over(mosquitto: Mosquitt
     frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
     assert 0.3 < frames / rate < 2.5
     assert consumer.last("yard/snapshot") is None
+
+
+def test_check_says_what_is_kept_of_pictures(tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    film(tmp_path / "film.avi", 3)
+    section = '[samples]\nsnapshots = true\nclips = ["crossing"]\ncollect = ["rare"]\n[privacy]\nblur = ["person"]\n'
+    done = run(tmp_path, "check", "-c", str(write(tmp_path, None, section + tracking(tmp_path))))
+    assert done.returncode == 0, done.stderr
+    assert "pictures: snapshots, clips as " in done.stdout and "at most 200 MB, 14 days" in done.stdout
+    assert "samples: rare frames are kept" in done.stdout and "yard: person hidden in pictures" in done.stdout
+    done = run(tmp_path, "check", "-c", str(write(tmp_path, None, tracking(tmp_path))))
+    assert "pictures:" not in done.stdout and "hidden" not in done.stdout
+
+
+def test_a_detection_of_a_pipeline_that_does_not_track_names_its_frame(tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    film(tmp_path / "film.avi", 3)
+    plain = pipeline("yard", "files:film.avi", f'"detect:{tmp_path / "model"}"')
+    for cls, there in (("alert", 1), ("telemetry", 0)):
+        store = tmp_path / cls
+        text = SNAPSHOTS + plain.rstrip() + f'\nclass = "{cls}"\n'
+        file = write(tmp_path, None, text)
+        file.write_text(file.read_text().replace('path = "store"', f'path = "{store}"'))
+        assert "3 events kept" in finish(start(file))
+        names = [path.name for path in (store / "pictures").glob("*.jpg")]
+        assert len(names) == there, "one a second, of alerts"
+        stored = b"".join(path.read_bytes() for path in store.glob("*.log"))
+        assert all(f'"snapshot":"{name}"'.encode() in stored for name in names)

@@ -70,6 +70,8 @@ def test_only_what_is_asked_for_is_hidden_and_without_a_look_nothing_is_shown() 
     assert Shown([])(one, found(one, person)) is one.image
     picture = Shown(["DOG"])(one, found(one, person, dog))
     assert hidden(picture, (150, 100, 250, 200)) and not hidden(picture, (10, 10, 90, 90))
+    shown = Shown(["person"])
+    assert shown(one, found(one, person)) is shown(one, found(one, person)), "it is made once"
     assert Shown(["person"])(one, []) is None, "no detector looked"
     part = frame(0, NOISE[10:90, 10:90])
     assert Shown(["person"])(one, found(part, person)) is None, "but at a part of it"
@@ -97,4 +99,5 @@ def test_a_place_stays_hidden_for_a_moment_and_so_does_what_a_tracker_believes()
         xyxy=np.zeros((0, 4), np.float32), score=np.zeros(0, np.float32), label=none, names=near.names,
         object=none, still=np.zeros(0, bool), alive=none, near=near,
     )  # fmt: skip
-    assert hidden(shown(again, [Finding(again, lost, MODEL)]), box)
+    once_more = frame(0.0)
+    assert hidden(shown(once_more, [Finding(once_more, lost, MODEL)]), box)
