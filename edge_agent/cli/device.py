@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli.given import config_of
 from edge_agent.cli.say import note, one_line, progress
+from edge_agent.cli.sections import sections
 from edge_agent.cli.signals import stop_on_signals
 from edge_agent.device.notify import notify
 from edge_agent.errors import ConfigError, EdgeAgentError
@@ -199,12 +200,10 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent import config
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
-    from edge_agent.agent.record import about_pictures
     from edge_agent.agent.requests import check as check_understand
-    from edge_agent.agent.rule_pipes import about_rules, check_rules
+    from edge_agent.agent.rule_pipes import check_rules
     from edge_agent.agent.store import checked_store
-    from edge_agent.agent.told import about_told, check_heard
-    from edge_agent.cli.page import about
+    from edge_agent.agent.told import check_heard
     from edge_agent.link.broker import Broker
     from edge_agent.serving.models import Models
 
@@ -221,27 +220,11 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     check_rules(loaded, lines)
     check_heard(loaded, lines)
     words, in_time = weighed(loads_of(lines, models), models.lane.cores)
-    for word in words:
+    said = [f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store"]
+    for word in [*words, *said, *config.dotted(loaded), *sections(loaded)]:
         print(word)
-    print(f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store")
-    parts = (_node, about_rules, about_told, about_pictures)
-    for word in [*config.dotted(loaded), *(word for part in parts for word in part(loaded))]:
-        print(word)
-    if loaded.page is not None:
-        print(about(loaded))
     print(f"store: {store}, at most {loaded.store.max_bytes // 10**6} MB")
     return lines, store, in_time
-
-
-def _node(loaded: Config) -> list[str]:
-    """As what it appears in Sparkplug B, and whom it waits for."""
-    from edge_agent.link import topics
-
-    if loaded.sparkplug is None:
-        return []
-    host = loaded.sparkplug.primary_host
-    waits = f", once {host} is online" if host else ""
-    return [f"sparkplug: {topics.sparkplug(loaded.sparkplug.group, 'NBIRTH', loaded.device.id)}{waits}"]
 
 
 def _about(broker: Broker, loaded: Config) -> str:

@@ -1,0 +1,33 @@
+"""What the sections of a config ask for, in words, for `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_agent.config import Config
+
+
+def sections(loaded: Config) -> Iterator[str]:
+    """What its sections ask for, a line each."""
+    from edge_agent.agent.record import about_pictures
+    from edge_agent.agent.rule_pipes import about_rules
+    from edge_agent.agent.told import about_told
+    from edge_agent.cli.page import about
+
+    for part in (_node, about_rules, about_told, about_pictures):
+        yield from part(loaded)
+    if loaded.page is not None:
+        yield about(loaded)
+
+
+def _node(loaded: Config) -> list[str]:
+    """As what it appears in Sparkplug B, and whom it waits for."""
+    from edge_agent.link import topics
+
+    if loaded.sparkplug is None:
+        return []
+    host = loaded.sparkplug.primary_host
+    waits = f", once {host} is online" if host else ""
+    return [f"sparkplug: {topics.sparkplug(loaded.sparkplug.group, 'NBIRTH', loaded.device.id)}{waits}"]
