@@ -257,20 +257,37 @@ class Archive:
 
     # ── vectors ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def without_vector(self, model: str, limit: int) -> list[tuple[int, str, str]]:
-        """Number, words and place of texts that this model (its SHA-256) has not read, the newest first; those of
-        another model are forgotten.
+    def without_vector(self, model: str, limit: int) -> list[tuple[int, str]]:
+        """Number and words of texts that this model (its SHA-256) has not read, the newest first; what another model
+        made of them is forgotten.
         """
-        if self.rows("SELECT 1 FROM about WHERE key = 'encoder' AND value = ?", [model]) == []:
+        if not self._is_of(model):
             with self._writing() as db:
                 db.execute("UPDATE texts SET vector = NULL")
                 db.execute("INSERT OR REPLACE INTO about VALUES ('encoder', ?)", (model,))
-        return self.rows("SELECT t, text, place FROM texts WHERE vector IS NULL ORDER BY t DESC LIMIT ?", [limit])
+        rows = self.rows("SELECT t, text FROM texts WHERE vector IS NULL ORDER BY t DESC LIMIT ?", [limit])
+        return [(int(t), str(text)) for t, text in rows]
 
     def set_vectors(self, vectors: Iterable[tuple[int, bytes]]) -> None:
         """Keep vectors of texts, each by its number."""
         with self._writing() as db:
             db.executemany("UPDATE texts SET vector = ? WHERE t = ?", [(vector, t) for t, vector in vectors])
+
+    def vectors(self, model: str, limit: int, before: int | None = None) -> list[tuple[int, bytes]]:
+        """The newest vectors that this model made, each with the number of its text; `before`: of texts before it."""
+        if not self._is_of(model):
+            return []
+        where = "vector IS NOT NULL AND t < ?"
+        values = [1 << 62 if before is None else before, limit]
+        return self.rows(f"SELECT t, vector FROM texts WHERE {where} ORDER BY t DESC LIMIT ?", values)
+
+    def unread(self, model: str) -> int:
+        """How many texts this model has not read."""
+        where = "WHERE vector IS NULL" if self._is_of(model) else ""
+        return int(self.rows(f"SELECT count(*) FROM texts {where}")[0][0])
+
+    def _is_of(self, model: str) -> bool:
+        return self.rows("SELECT value FROM about WHERE key = 'encoder'") == [(model,)]
 
 
 def _seconds(at: str) -> float:

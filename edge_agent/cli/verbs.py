@@ -6,7 +6,7 @@ import argparse
 import importlib
 from collections.abc import Callable
 
-from edge_agent.cli import arguments, device, listen, models, samples, serve, service, teach, understand, workshop
+from edge_agent.cli import arguments, ask, device, listen, models, samples, serve, service, teach, understand, workshop
 
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
@@ -208,7 +208,7 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     collected.add_argument("--budget", type=arguments.bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 
-LONG = {"teach", "train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
+LONG = {"ask", "teach", "train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
 LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
 """verbs that may work for long before they print anything"""
 Verb = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
@@ -250,6 +250,7 @@ VERBS: dict[str, Verb] = {
     "serve": (serve.serve, serve.options, "serve models over HTTP (Open Inference Protocol), without a config"),
     "samples": (samples.samples, samples.samples_options, "look through the frames that were kept, and correct them"),
     "listen": (listen.listen, _listen_options, "print what devices report"),
+    "ask": (ask.ask, ask.options, "search what was seen, heard and read, sum it up, or delete it"),
     "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
 }
 """verb -> what it does, its options, its line in --help"""

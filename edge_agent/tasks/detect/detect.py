@@ -15,6 +15,7 @@ from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
 from edge_agent.events.objects import clock_of
 from edge_agent.families.candidates import Candidates, HeadLayout
 from edge_agent.families.family import Family
+from edge_agent.families.same import SAME
 from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
@@ -240,41 +241,6 @@ def _wanted(uri: Uri, labels: list[str]) -> Ints | None:
             raise ConfigError(f'"{uri}": no class "{given}"{nearest_class(given, labels)}')
         wanted += indices[given]
     return np.array(wanted, np.int32)
-
-
-SAME = (
-    "person people persons human pedestrian man men woman women child children kid boy girl",
-    "car automobile auto vehicle",
-    "truck lorry van",
-    "bus coach",
-    "bicycle bike cycle cyclist",
-    "motorcycle motorbike scooter moped",
-    "airplane aeroplane plane aircraft",
-    "boat ship",
-    "dog puppy",
-    "cat kitten",
-    "mouse mice",
-    "sheep lamb",
-    "cow cattle",
-    "knife knives",
-    "couch sofa",
-    "tv television tvmonitor monitor screen",
-    "dining_table diningtable table desk",
-    "potted_plant pottedplant plant",
-    "cell_phone cellphone phone mobile smartphone",
-    "refrigerator fridge",
-    "backpack rucksack",
-    "handbag purse bag",
-    "suitcase luggage",
-    "sports_ball ball football",
-    "fire_hydrant hydrant",
-    "traffic_light trafficlight",
-    "wine_glass wineglass glass",
-    "donut doughnut",
-    "hair_drier hairdryer",
-    "teddy_bear teddy",
-)
-"""what people call one kind of thing, and what sets of labels call it; a _ is a space"""
 
 
 def nearest_class(given: str, labels: Iterable[str]) -> str:
