@@ -17,6 +17,8 @@ from edge_agent.rules.facts import Cause, Now, Truth, World
 
 MOMENT_S = 1.0
 """seconds for which what happens in a moment counts, at least"""
+UNKNOWN = "unknown"
+"""label of what none of the others fits"""
 GRACE_S = 75.0
 """seconds for which what stood there before a start still counts: it may be found again for a minute"""
 
@@ -174,12 +176,12 @@ class Found(Leaf):
     """What was found last is so: of pictures until the next one, of texts for a moment."""
 
     so: Callable[[Event], Truth]
-    """None: the event says nothing about it"""
+    """what an event says; None: that nobody knows"""
     always: bool = False
     """it lasts, of whatever pipeline it is"""
     lasting: frozenset[str] = frozenset()
     """of the pipelines, those of which it lasts"""
-    found: dict[str, tuple[bool, Cause]] = field(default_factory=dict)
+    found: dict[str, tuple[Truth, Cause]] = field(default_factory=dict)
 
     @property
     def moment(self) -> bool:
@@ -189,7 +191,7 @@ class Found(Leaf):
         so = self.so(event)
         if event.pipeline not in self.lasting:
             return so is True and self.hit(cause, now)
-        if so is None or self.found.get(event.pipeline, (None,))[0] is so:
+        if event.pipeline in self.found and self.found[event.pipeline][0] is so:
             return False
         self.found[event.pipeline] = so, cause
         self.last = cause
@@ -254,7 +256,8 @@ def labelled(wanted: Callable[[str], bool], score: float) -> Callable[[Event], T
 
     def so(event: Event) -> Truth:
         if isinstance(event, ScoresEvent):
-            return wanted(event.label) and event.score >= score
+            named = wanted(event.label)
+            return None if event.label == UNKNOWN and not named else named and event.score >= score
         spans = getattr(event, "spans", ())
         return any(wanted(span.label) and span.score >= score for span in spans)
 

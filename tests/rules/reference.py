@@ -103,10 +103,11 @@ def raw(one: Table, t: int, history: History, on: dict[str, list[bool]]) -> bool
     if "anomaly" in one or "label" in one:
         pipe, kind = (SOUND, "anomaly") if "anomaly" in one else (PICTURE, "scores")
         said = [e for _, e in history.until(t) if e["kind"] == kind and e["of"] == pipe]
-        said = [e for e in said if kind != "anomaly" or e["unusual"] is not None]
         if not said or not history.clear(pipe, t):
             return None
-        return bool(said[-1]["unusual"]) if kind == "anomaly" else labelled(one, said[-1])
+        if kind == "anomaly":
+            return said[-1]["unusual"]  # type: ignore[no-any-return]
+        return None if said[-1]["label"] == "unknown" else labelled(one, said[-1])
     return things(one, t, history)
 
 

@@ -41,6 +41,11 @@ class State:
     since: int = 0
     takes: tuple[type, ...] = (Frame,)
 
+    @property
+    def gives_names(self) -> list[str]:
+        """The labels that it may give."""
+        return [*self.head.labels, UNKNOWN]
+
     def __call__(self, item: Frame) -> Iterator[Finding]:
         """One Finding a Frame, none before the first state has held. InputError for a bad result."""
         began = time.perf_counter()
