@@ -19,6 +19,13 @@ test-slow: .venv/.dev tools
 test-faults: .venv/.dev tools
 	$(BIN)/python -m pytest -m faults tests/faults
 
+# against a real Home Assistant, in a Debian of its own below build/: as root, some minutes and 1.5 GB the first time
+# (DEBIAN_SUITE=forky: the newest release, whose Python Debian 13 does not have)
+.PHONY: test-homeassistant
+test-homeassistant: .venv/.dev tools
+	@deploy/need debootstrap
+	$(BIN)/python -m pytest -m homeassistant tests/homeassistant
+
 # what a host of Sparkplug B hears, decoded by pysparkplug too: in an environment of its own, as it needs paho 1
 .PHONY: test-sparkplug
 test-sparkplug: .venv/.dev tools

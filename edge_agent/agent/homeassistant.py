@@ -143,7 +143,7 @@ class HomeAssistant:
         config, pictured = self._config, photographed(self._config)
         return Device(
             id=config.device.id,
-            node=topics.node(config),
+            node=f"edge-agent_{topics.node(config)}",
             version=__version__,
             pipes=[
                 facts_of(line, self._kept.labels.get(line.config.name, ()), line.config.name in pictured)

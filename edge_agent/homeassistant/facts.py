@@ -48,7 +48,7 @@ class Device(msgspec.Struct, frozen=True):
     id: str
     """its name; letters, digits, `_`, `-` and `.`"""
     node: str
-    """what it is called in the topic of its discovery; the same for ever"""
+    """what its identities begin with, the same for ever: letters, digits, `_` and `-`"""
     version: str
     pipes: Sequence[Pipe] = ()
     rules: Sequence[str] = ()

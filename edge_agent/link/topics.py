@@ -88,7 +88,7 @@ def ack_of(topic: str) -> str:
 
 def node(config: Config) -> str:
     """What Home Assistant knows the device by, for ever: letters, digits, ``_`` and ``-``."""
-    name, prefix = f"edge-agent_{level(config.device.id)}", config.mqtt.prefix
+    name, prefix = level(config.device.id), config.mqtt.prefix
     # the same device name of another site on the same broker
     return name if prefix == Mqtt().prefix else f"{name}_{zlib.crc32(prefix.encode()):08x}"
 

@@ -24,7 +24,7 @@ from tests.tiny import tiny_detector
 
 pytest.importorskip("jinja2", reason="the extra [dev] is not installed")
 
-NODE = "edge-agent_porch"
+NODE = "porch"
 TOPIC = f"homeassistant/device/{NODE}/config"
 HEAD = """
 [device]

@@ -238,9 +238,9 @@ def test_a_flood_of_zones_is_cut_and_said() -> None:
 @pytest.mark.parametrize(
     ("device", "more", "topic"),
     [
-        ("porch", "", "homeassistant/device/edge-agent_porch/config"),
-        ("a.b-c_1", "", "homeassistant/device/edge-agent_a_b-c_1/config"),
-        ("porch", 'prefix = "site/a"', "homeassistant/device/edge-agent_porch_2abe9c53/config"),
+        ("porch", "", "homeassistant/device/porch/config"),
+        ("a.b-c_1", "", "homeassistant/device/a_b-c_1/config"),
+        ("porch", 'prefix = "site/a"', "homeassistant/device/porch_2abe9c53/config"),
     ],
 )
 def test_the_topic_is_one_that_it_listens_to(device: str, more: str, topic: str) -> None:

@@ -82,7 +82,7 @@ def write(path: Path, device: str, certificate: str, served: tuple[Mosquitto, Pa
     path.write_text(
         f'[device]\nid = "{device}"\n[mqtt]\nurl = "{server.url}"\nca = "{folder}/ca.pem"\nack = true\n'
         f'cert = "{folder}/{certificate}.pem"\nkey = "{folder}/{certificate}.key"\n'
-        '[[pipeline]]\nname = "door"\nsource = "camera:0"\n'
+        '[homeassistant]\n[[profile]]\nname = "home"\n[[pipeline]]\nname = "door"\nsource = "camera:0"\n'
     )
     return config.load(path)
 
