@@ -61,7 +61,7 @@ tasks = ["detect:edge-yolo?classes=person", "track"]
 [[pipeline]]
 name = "door"
 source = "files:{pictures}?fps=1&loop=yes"
-tasks = ["detect:edge-yolo?classes=person,dog"]
+tasks = ["detect:edge-yolo?classes=person,dog&score=0.5"]
 [[zone]]
 name = "gate"
 pipeline = "{yard}"
@@ -226,7 +226,7 @@ def test_what_is_pressed_there_happens_here(porch: Porch) -> None:
     home.call("number", "set_value", "number.porch_door_detect_score", value=0.99)
     unseen = {"binary_sensor.porch_door_person": "off", "sensor.porch_door_person_count": "0"}
     porch.settles({**unseen, "number.porch_door_detect_score": "0.99"}, "nobody is seen by that")
-    home.call("number", "set_value", "number.porch_door_detect_score", value=0.3)
+    home.call("number", "set_value", "number.porch_door_detect_score", value=0.5)
     porch.settles(ALL, "somebody is seen again")
 
 
