@@ -19,7 +19,7 @@ from edge_agent.events import EVENTS, JSON, Event
 MOST_EVENTS, MOST_BYTES = 5000, 4_000_000
 """that the ring holds"""
 LOUD = {"rule", "gap", "opinion"}
-"""kinds that are alerts, whatever they say"""
+"""kinds that are alerts, but for a rule that goes off"""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -42,7 +42,8 @@ def told(number: int, raw: bytes, reviewed: bool) -> Told:
     if kind is not None:
         with suppress(KeyError, TypeError, ValueError):
             line = kind.words(body) or line
-    alert = body.get("kind") in LOUD or bool(body.get("unusual") or body.get("loiters"))
+    loud = body.get("kind") in LOUD and body.get("phase") != "off"
+    alert = loud or bool(body.get("unusual") or body.get("loiters"))
     return Told(number, msgspec.Raw(raw), line, list(spoken.labels), list(spoken.zones), alert, reviewed)
 
 

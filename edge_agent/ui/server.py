@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge_agent")
 
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 IN_FLIGHT = 256 * 1024
 """bytes that the kernel holds for a client at most: what waits there is old when it comes, such as pictures"""
 ROOMS = (
@@ -46,6 +47,7 @@ ROOMS = (
     "health",
     "models",
     "settings",
+    "training",
     "metrics",
     "openapi",
 )
@@ -183,7 +185,6 @@ class Page:
             server_header=False,
             date_header=True,
             proxy_headers=False,
-            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=1,
             **tls,
@@ -210,11 +211,15 @@ class _Protocol(H11Protocol):  # type: ignore[misc]
     """HTTP/1.1, for which neither a request that never ends nor an answer that nobody takes is kept open."""
 
     app_state: dict[str, Any]
+    _full = False
     _head: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._full = True
+            self.connections.discard(self)
         wire: socket.socket = transport.get_extra_info("socket")
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_FLIGHT)
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_S * 1000))
@@ -223,6 +228,10 @@ class _Protocol(H11Protocol):  # type: ignore[misc]
         self._expect()
 
     def data_received(self, data: bytes) -> None:
+        if self._full:
+            self.transport.write(FULL)
+            self.transport.close()
+            return
         if self._head is None and self._waits:
             self._expect()
         super().data_received(data)

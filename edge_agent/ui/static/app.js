@@ -187,7 +187,7 @@ document.getElementById("theme").onclick = () => {
   const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
   theme(dark ? "light" : "dark");
 };
-document.getElementById("leave").onclick = (event) => act(async () => { await api("DELETE", "session"); location.reload(); }, event.target);
+document.getElementById("leave").onclick = (event) => act(async () => { await api("DELETE", "session"); await begin(); }, event.target);
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", () => { connect(); tell("visible", !document.hidden); });
 addEventListener("online", connect);

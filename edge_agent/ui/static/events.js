@@ -13,7 +13,7 @@ export const when = (at) => {
 /** One event as a row. `marked` is called once it was marked as looked at. */
 export function row(told, marked) {
   const event = told.event, box = h("details", {}, h("summary", { class: "soft" }, "details"));
-  box.addEventListener("toggle", () => { if (box.open && box.children.length === 1) box.append(h("pre", {}, JSON.stringify(event, null, 1))); });
+  box.addEventListener("toggle", () => { if (box.open && box.children.length === 1) box.append(h("pre", { tabindex: 0 }, JSON.stringify(event, null, 1))); });
   const name = (kind) => `/api/v1/${kind}/${encodeURIComponent(event[kind])}`;
   const seen = h("button", { type: "button", "aria-pressed": String(told.reviewed), disabled: !may("operator"), onclick: () => act(async () => {
     await api("POST", "events/review", { ids: [event.id], reviewed: !told.reviewed });

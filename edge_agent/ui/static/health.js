@@ -14,11 +14,11 @@ export function open(place) {
     fill(found, h("p", { class: "soft" }, "The doctor looks at everything; that takes up to a minute or two."));
     try {
       const rows = await api("POST", "doctor");
-      fill(found, h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, rows.map((one) => h("tr", {}, h("td", {}, h("span", { class: `tag ${{ ok: "ok", warn: "warn", fix: "bad" }[one.level]}` }, one.level)),
-        h("th", { scope: "row" }, one.what), h("td", {}, one.found, one.mend ? h("pre", { class: "code" }, one.mend) : null)))))));
+      fill(found, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What the doctor found" }, h("table", {}, h("tbody", {}, rows.map((one) => h("tr", {}, h("td", {}, h("span", { class: `tag ${{ ok: "ok", warn: "warn", fix: "bad" }[one.level]}` }, one.level)),
+        h("th", { scope: "row" }, one.what), h("td", {}, one.found, one.mend ? h("pre", { class: "code", tabindex: 0 }, one.mend) : null)))))));
     } catch (error) { fill(found, h("p", { class: "error" }, error.message)); }
   }, look) }, "Ask the doctor");
-  const table = (body, ...heads) => h("div", { class: "scroll" }, h("table", {}, heads.length ? h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", { scope: "col", class: at ? "n" : "" }, head)))) : null, body));
+  const table = (body, ...heads) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": heads.length ? "Stages" : "Figures" }, h("table", {}, heads.length ? h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", { scope: "col", class: at ? "n" : "" }, head)))) : null, body));
   place.append(card("Device", table(device)), card("Stages, median milliseconds", table(stages, "Pipeline", "decode", "prepare", "wait", "infer", "finish", "age", "bad", "dropped")));
   if (may("operator")) place.append(card("Doctor", h("p", {}, look), found), card("Log", log));
   if (may("admin")) place.append(card("Bug report", h("p", {}, "Config, state, versions and log in one file; users, passwords and tokens are taken out. Look through it before you send it."),

@@ -50,11 +50,11 @@ export function open(place) {
     const list = (head, some) => (some.length ? [h("h3", {}, head), h("ul", {}, some.map((one) => h("li", {}, one)))] : null);
     return [h("p", {}, card.description), card.parent ? h("p", {}, `Made from ${card.parent}`, card.made ? `: ${card.made.verb}, ${card.made.method}` : "") : null,
       card.made ? h("table", {}, h("tbody", {}, Object.entries(card.made.figures).map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, key), h("td", { class: "n" }, value))))) : null,
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Variant", "Precision", "Size", "ms here"].map((head, at) => h("th", { scope: "col", class: at > 1 ? "n" : "" }, head)))),
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Variants" }, h("table", {}, h("thead", {}, h("tr", {}, ["Variant", "Precision", "Size", "ms here"].map((head, at) => h("th", { scope: "col", class: at > 1 ? "n" : "" }, head)))),
         h("tbody", {}, card.variants.map((one) => h("tr", {}, h("td", {}, one.file), h("td", {}, one.precision), h("td", { class: "n" }, size(one.bytes)),
           h("td", { class: "n" }, one.ms === null ? "not raced" : `${one.ms.toFixed(2)}${one.ms === fastest ? " ★" : ""}`)))))),
       list("Refused", card.refusals), list("Trials on this device", card.notes), list("Files", card.sources), card.labels.length ? [h("h3", {}, `${card.labels.length} labels`), h("p", { class: "soft" }, card.labels.join(", "))] : null,
-      card.card ? h("pre", { class: "code" }, card.card) : null];
+      card.card ? h("pre", { class: "code", tabindex: 0 }, card.card) : null];
   }
 
   let shown = "";

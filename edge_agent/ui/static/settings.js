@@ -44,7 +44,7 @@ export function open(place, [wanted]) {
     for (const button of body.querySelectorAll("button:not(.look)")) button.disabled = Boolean(config.locked) && button !== again;
     fill(history, config.former.length ? [h("span", {}, `the newest of ${config.former.length} was replaced ${when(config.former[0] * 1000)}`),
       h("button", { type: "button", disabled: Boolean(config.locked), onclick: ({ target }) => act(async () => { toast((await api("POST", "config/back", { base: config.base })).done); await load(); }, target) }, "Back to it"),
-      h("button", { type: "button", class: "look", onclick: () => act(async () => { const old = await api("GET", "config/former"); fill(diff, h("pre", { class: "code" }, old.diff || "the same")); }) }, "What would change")] : h("span", { class: "soft" }, "none yet"));
+      h("button", { type: "button", class: "look", onclick: () => act(async () => { const old = await api("GET", "config/former"); fill(diff, h("pre", { class: "code", tabindex: 0 }, old.diff || "the same")); }) }, "What would change")] : h("span", { class: "soft" }, "none yet"));
   }
 
   function show() {
@@ -189,7 +189,7 @@ export function open(place, [wanted]) {
       fill(diff, h("p", {}, h("span", { class: "tag ok" }, "done"), ` ${done.done}`));
       await load();
     }, write) }, "Write it");
-    fill(diff, found.wrong ? h("p", { class: "error" }, found.wrong) : null, h("pre", { class: "code diff" }, found.diff ? lines : "nothing changes"), h("div", { class: "row" }, write, h("button", { type: "button", class: "look", onclick: () => (edits.length ? waits() : fill(diff)) }, "Not yet")));
+    fill(diff, found.wrong ? h("p", { class: "error" }, found.wrong) : null, h("pre", { class: "code diff", tabindex: 0 }, found.diff ? lines : "nothing changes"), h("div", { class: "row" }, write, h("button", { type: "button", class: "look", onclick: () => (edits.length ? waits() : fill(diff)) }, "Not yet")));
     write.scrollIntoView({ block: "nearest" });
   }
 

@@ -27,7 +27,7 @@ export function open(place) {
       try {
         const body = { text: text.value, task: task.value, ...(MORE[task.value] ? { [MORE[task.value][0]]: second.value } : {}) };
         const found = await api("POST", "try", body);
-        fill(out, found.model ? h("p", { class: "soft" }, `${found.model.name} ${found.model.version}`) : null, h("pre", { class: "code" }, JSON.stringify(found.found, null, 1)));
+        fill(out, found.model ? h("p", { class: "soft" }, `${found.model.name} ${found.model.version}`) : null, h("pre", { class: "code", tabindex: 0 }, JSON.stringify(found.found, null, 1)));
       } catch (error) { fill(out, h("p", { class: "error" }, error.message)); }
     }, button);
   } }, h("div", { class: "top" }, h("h3", {}, "Try a text")), h("div", { class: "row" }, h("label", {}, "Task", task)),
