@@ -199,14 +199,20 @@ class Recorder:
             return
         apart = SAY_S if link.budget.per_day is None else METERED_S
         for name in list(self._to_say):
-            if now - self._said_at.get(name, -METERED_S) < apart or link.budget.saving:
-                continue
-            path = self.pictures.path(self._to_say.pop(name))
-            with contextlib.suppress(OSError):
-                if path is not None:
-                    self._said_at[name] = now
-                    say = link.say if self._samples.retain else link.tell
-                    say(topics.snapshot(name), read_regular(path, MOST_BYTES))
+            if now - self._said_at.get(name, -METERED_S) >= apart and self._say(link, name):
+                del self._to_say[name]
+                self._said_at[name] = now
+
+    def _say(self, link: Link, name: str) -> bool:
+        """Send the newest snapshot of a pipeline, if it is there still; False where the day's bytes do not allow it."""
+        path, data = self.pictures.path(self._to_say[name]) if self.pictures else None, b""
+        with contextlib.suppress(OSError):
+            data = read_regular(path, MOST_BYTES) if path is not None else b""
+        if not link.budget.spares(len(data)):
+            return False
+        if data:
+            (link.announce if self._samples.retain else link.tell)(topics.snapshot(name), data)
+        return True
 
 
 def about_pictures(config: Config) -> list[str]:

@@ -67,6 +67,10 @@ class Budget:
         """Whether telemetry has to wait for tomorrow."""
         return self.per_day is not None and self.left <= self.per_day * (1 - TELEMETRY_SHARE)
 
+    def spares(self, size: int) -> bool:
+        """Whether something of `size` bytes may be sent now that is no event: it may not take what alerts have."""
+        return self.per_day is None or self.left - size > self.per_day * (1 - TELEMETRY_SHARE)
+
     def open(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
         """Which of these kinds may be sent now."""
         if self.left <= 0:

@@ -187,3 +187,24 @@ def test_a_detection_of_a_pipeline_that_does_not_track_names_its_frame(tmp_path:
         assert len(names) == there, "one a second, of alerts"
         stored = b"".join(path.read_bytes() for path in store.glob("*.log"))
         assert all(f'"snapshot":"{name}"'.encode() in stored for name in names)
+
+
+def test_a_snapshot_takes_nothing_of_the_day_s_bytes_that_alerts_have(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    tiny_detector(tmp_path / "model")
+    noise = np.random.default_rng(1).integers(150, 255, (240, 320, 3), np.uint8)
+    video = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 240))
+    for _ in range(20):
+        video.write(noise)
+    video.release()
+    for per_day, sent in ((20_000, False), (2_000_000, True)):
+        file = write(tmp_path, mosquitto.url, SNAPSHOTS + tracking(tmp_path))
+        text = file.read_text().replace('path = "store"', f'path = "store-{per_day}"\nbytes_per_day = {per_day}')
+        file.write_text(text)
+        with Consumer(Mqtt(url=mosquitto.url)) as consumer:
+            finish(start(file))
+            until(lambda: consumer.last("porch/status") == b"offline", "it says offline")
+            assert bool(consumer.last("yard/snapshot")) is sent
+            (name,) = {event["snapshot"] for event in consumer.events()}
+        assert (tmp_path / f"store-{per_day}" / "pictures" / name).stat().st_size > 16_000, (
+            "more than the day has for it"
+        )
