@@ -328,7 +328,9 @@ def test_commands_run_once_and_are_answered(mosquitto: Mosquitto, tmp_path: Path
     assert [r["ok"] for r in replies] == [True] + [False] * 15
     assert replies[8]["error"] == "this id was run before"
     said = " ".join(str(r.get("error")) for r in replies)
-    assert "at most 16000 bytes" in said and "unknown command; known are gaps, health, pause, ping, state, swap" in said
+    assert (
+        "at most 16000 bytes" in said and "unknown command; known are gaps, health, pause, ping, profile, state" in said
+    )
     assert not any(r["id"] == "retained" for r in replies)
     assert not [path.name for path in (tmp_path / "store").iterdir() if path.stat().st_mode & 0o077]
 
