@@ -76,6 +76,7 @@ def _operation(call: Call, schema_of: dict[str, dict[str, Any]]) -> dict[str, An
 def _name(call: Call) -> str:
     """A name of its own for each call: getEventsStream."""
     words = re.findall(r"[a-z0-9]+", call.path.removeprefix("/api/v1").lower()) or ["all"]
+    words += ["slash"] * (call.path != "/" and call.path.endswith("/"))
     return call.method.lower() + "".join(map(str.capitalize, words))
 
 
