@@ -6,7 +6,20 @@ import argparse
 import importlib
 from collections.abc import Callable
 
-from edge_agent.cli import arguments, ask, device, listen, models, samples, serve, service, teach, understand, workshop
+from edge_agent.cli import (
+    arguments,
+    ask,
+    device,
+    listen,
+    mcp,
+    models,
+    samples,
+    serve,
+    service,
+    teach,
+    understand,
+    workshop,
+)
 
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
@@ -250,6 +263,7 @@ VERBS: dict[str, Verb] = {
     "serve": (serve.serve, serve.options, "serve models over HTTP (Open Inference Protocol), without a config"),
     "samples": (samples.samples, samples.samples_options, "look through the frames that were kept, and correct them"),
     "listen": (listen.listen, _listen_options, "print what devices report"),
+    "mcp": (mcp.mcp, mcp.options, "let an assistant read the archive: a Model Context Protocol server on stdin"),
     "ask": (ask.ask, ask.options, "search what was seen, heard and read, sum it up, or delete it"),
     "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),
 }

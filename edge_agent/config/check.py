@@ -13,6 +13,7 @@ import msgspec
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_broker
 from edge_agent.config.homeassistant import checked_homeassistant
+from edge_agent.config.mcp import check_mcp
 from edge_agent.config.notify import checked_notify
 from edge_agent.config.opinion import checked_opinion
 from edge_agent.config.page import checked_page
@@ -54,7 +55,9 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
         _check_uris(f"pipeline[{at}]", pipe)
     _check_patterns(config.privacy)
     _check_captured(config)
-    check_archive(config.archive, [pipe.name for pipe in config.pipeline])
+    names = [pipe.name for pipe in config.pipeline]
+    check_archive(config.archive, names)
+    check_mcp(config.mcp, config.archive is not None, names)
     checked_samples(config.samples, table.get("samples", {}))
     understand = _understand(config.understand, base)
     if store.path is not None:
