@@ -55,7 +55,7 @@ class Shown:
         if boxes is None:
             return None
         clock = clock_of(frame)
-        recent = [those for then, those in tuple(self._recent) if 0 <= clock - then <= HOLD_S]
+        recent = [those for then, those in self._recent.copy() if 0 <= clock - then <= HOLD_S]
         self._made = frame, pixelated(frame.image, np.concatenate([boxes, *recent]))
         return self._made[1]
 
