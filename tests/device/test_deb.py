@@ -1,6 +1,7 @@
-"""The Debian packages: what they say of themselves, and installed, upgraded, removed and purged under a systemd.
+"""The Debian packages: what they say of themselves, and installed, upgraded, removed and purged in Debian 12 and 13.
 
-`make test-packages` builds them and runs this; they are looked for in build/deb.
+Those of this processor under a systemd of their own, those of arm64 by QEMU and without one. `make test-packages`
+builds them and what they are tried in, and runs this; they are looked for in build/deb.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,8 @@ import pytest
 
 from edge_agent import __version__
 from tests.conftest import ROOT
-from tests.device.test_systemd import Machine
+from tests.machine import Entered, Machine
+from tests.roots import root
 
 BUILT = Path(os.environ.get("EDGE_AGENT_PACKAGES", ROOT / "build" / "deb"))
 pytestmark = [
@@ -25,23 +28,29 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not here"),
 ]
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+DEBIANS = {12: "bookworm", 13: "trixie"}
+NEXT = "99.1"
+LEFT = "ls -d /etc/edge-agent /var/lib/edge-agent /opt/edge-agent /usr/lib/edge-agent /etc/systemd/system/edge*; true"
 
 
-def package(arch: str) -> Path:
-    found = BUILT / f"edge-agent_{__version__}_{arch}.deb"
+def package(debian: int, arch: str) -> Path:
+    found = BUILT / f"edge-agent_{__version__}+deb{debian}_{arch}.deb"
     if not found.is_file():
         pytest.skip(f"{found} is not built")
     return found
 
 
 @pytest.mark.parametrize("arch", MACHINES)
-def test_what_a_package_says_and_holds(arch: str) -> None:
-    shown = subprocess.run(["dpkg-deb", "-f", str(package(arch))], capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize(("debian", "python"), [(12, "3.11"), (13, "3.13")])
+def test_what_a_package_says_and_holds(debian: int, python: str, arch: str) -> None:
+    given = str(package(debian, arch))
+    shown = subprocess.run(["dpkg-deb", "-f", given], capture_output=True, text=True, check=True).stdout
     control = dict(line.split(": ", 1) for line in shown.splitlines() if ": " in line and not line.startswith(" "))
-    assert (control["Package"], control["Architecture"], control["Version"]) == ("edge-agent", arch, __version__)
-    assert "python3 (>= 3." in control["Depends"] and "python3 (<< 3." in control["Depends"]
+    assert (control["Package"], control["Architecture"]) == ("edge-agent", arch)
+    assert control["Version"] == f"{__version__}+deb{debian}"
+    assert f"python3 (>= {python})" in control["Depends"] and "python3 (<< 3." in control["Depends"]
     assert "python3-venv" in control["Depends"] and control["Description"]
-    listed = subprocess.run(["dpkg-deb", "-c", str(package(arch))], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["dpkg-deb", "-c", given], capture_output=True, text=True, check=True).stdout
     rows = {line.split()[5].removeprefix("."): line.split()[:2] for line in listed.splitlines()}
     assert rows["/usr/lib/edge-agent/install.sh"] == ["-rwxr-xr-x", "root/root"]
     assert "/usr/share/doc/edge-agent/copyright" in rows and not [path for path in rows if path.startswith("/etc")]
@@ -51,40 +60,103 @@ def test_what_a_package_says_and_holds(arch: str) -> None:
     assert all(MACHINES[arch] in wheel or wheel.endswith("-none-any.whl") for wheel in wheels), wheels
 
 
+@pytest.fixture(scope="module", params=DEBIANS)
+def debian(request: pytest.FixtureRequest) -> int:
+    if os.geteuid() != 0:
+        pytest.skip("only root enters another system")
+    return int(request.param)
+
+
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
-        pytest.skip("only root boots a container, by systemd-nspawn")
+def later(debian: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two packages more: next.deb, and after.deb, which cannot run."""
+    folder = tmp_path_factory.mktemp("later")
+    as_version(package(debian, "amd64"), folder / "next.deb", NEXT, "")
+    broken = "\nimport sys\n'run' in sys.argv and sys.exit('this version is broken')\n"
+    as_version(package(debian, "amd64"), folder / "after.deb", "99.2", broken)
+    return folder
+
+
+def as_version(given: Path, made: Path, version: str, more: str) -> None:
+    """The same package as another version; `more`: code at its beginning."""
+    stage = made.with_suffix("")
+    subprocess.run(["dpkg-deb", "-R", str(given), str(stage)], check=True)
+    control = stage / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace(f"Version: {__version__}", f"Version: {version}"))
+    (stage / "DEBIAN" / "md5sums").unlink()
+    (old,) = (stage / "usr/lib/edge-agent/wheels").glob("edge_agent_runtime-*.whl")
+    name = "edge_agent_runtime-{}.dist-info"
+    with (
+        zipfile.ZipFile(old) as read,
+        zipfile.ZipFile(old.with_name(old.name.replace(__version__, version)), "w") as out,
+    ):
+        for entry in read.namelist():
+            data = read.read(entry)
+            if entry == "edge_agent/__init__.py":
+                text = data.decode().replace(f'"{__version__}"', f'"{version}"')
+                assert text != data.decode()
+                data = (text + more).encode()
+            elif entry.startswith(name.format(__version__)):
+                data = data.replace(name.format(__version__).encode(), name.format(version).encode())
+                data = data.replace(f"\nVersion: {__version__}\n".encode(), f"\nVersion: {version}\n".encode())
+            out.writestr(entry.replace(name.format(__version__), name.format(version)), data)
+    old.unlink()
+    subprocess.run(["dpkg-deb", "-b", "--root-owner-group", "-Znone", str(stage), str(made)], check=True)
+    shutil.rmtree(stage)
+
+
+@pytest.fixture
+def machine(debian: int, later: Path, tmp_path: Path) -> Iterator[Machine]:
+    if shutil.which("systemd-nspawn") is None:
+        pytest.skip("systemd-nspawn is not here (apt install systemd-container)")
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         pytest.skip("the package of this processor is tried on amd64 alone")
-    made = Machine(tmp_path_factory.mktemp("machine"))
-    if made("dpkg", "-s", "python3-venv", check=False).returncode:
-        made.end()
-        pytest.skip("python3-venv is not installed here, which the package depends on")
+    made = Machine(tmp_path, root(f"{DEBIANS[debian]}-amd64"), {"/packages": BUILT, "/later": later})
     yield made
     made.end()
 
 
-def test_a_package_is_installed_again_removed_and_purged(machine: Machine) -> None:
-    given = str(package("amd64"))
-    if given.startswith("/tmp"):
-        pytest.skip("the machine has a /tmp of its own; build elsewhere")
+def test_a_package_is_installed_upgraded_removed_and_purged(machine: Machine, debian: int) -> None:
+    given = f"/packages/{package(debian, 'amd64').name}"
     done = machine("dpkg", "-i", given)
     assert "it runs, and has said that it is ready" in done.stdout, done.stdout + done.stderr
     assert machine.shows("ActiveState") == "active"
     assert machine("edge-agent", "--version").stdout.strip() == __version__
+    assert "fix " not in machine("edge-agent", "doctor").stdout
     machine("sh", "-c", "echo '# mine' >> /etc/edge-agent/agent.toml")
     again = machine("dpkg", "-i", given)
     assert "it runs already, and nothing changed" in again.stdout
+
+    machine("dpkg", "-i", "/later/next.deb")
+    assert machine("edge-agent", "--version").stdout.strip() == NEXT and machine.shows("ActiveState") == "active"
+    process = machine.shows("MainPID")
+    failed = machine("dpkg", "-i", "/later/after.deb", check=False)
+    assert failed.returncode != 0 and "this version is broken; what was there before runs again" in failed.stderr
+    assert machine("edge-agent", "--version").stdout.strip() == NEXT and machine.shows("ActiveState") == "active"
+    assert machine.shows("MainPID") != process, "it was stopped for the other one"
+    machine("dpkg", "-i", "/later/next.deb")
+    assert machine("dpkg", "-s", "edge-agent").stdout.count("Status: install ok installed") == 1
+
     machine("dpkg", "-r", "edge-agent")
     assert machine("systemctl", "is-active", "edge-agent", check=False).stdout.strip() == "inactive"
     assert "# mine" in machine("cat", "/etc/edge-agent/agent.toml").stdout
     assert machine("ls", "/opt/edge-agent", check=False).returncode != 0
     machine("dpkg", "-P", "edge-agent")
-    left = machine(
-        "sh",
-        "-c",
-        "ls -d /etc/edge-agent /var/lib/edge-agent /usr/lib/edge-agent /etc/systemd/system/edge*",
-        check=False,
-    )
-    assert left.stdout == ""
+    assert machine("sh", "-c", LEFT).stdout == ""
+
+
+def test_the_package_for_arm_is_laid_into_a_system_that_does_not_run(debian: int, tmp_path: Path) -> None:
+    """By QEMU, as into an image that is being built: no systemd runs there."""
+    given = package(debian, "arm64")
+    entered = Entered(tmp_path, root(f"{DEBIANS[debian]}-arm64"), {"/packages": BUILT})
+    try:
+        done = entered("dpkg", "-i", f"/packages/{given.name}")
+        assert "it starts with the system" in done.stdout, done.stdout
+        assert entered("edge-agent", "--version").stdout.strip() == __version__
+        entered("test", "-L", "/etc/systemd/system/multi-user.target.wants/edge-agent.service")
+        assert "edge-agent" in entered("cat", "/etc/passwd").stdout
+        entered("/opt/edge-agent/current/bin/python", "-c", "import onnxruntime, cv2, ai_edge_litert.interpreter")
+        entered("dpkg", "-P", "edge-agent")
+        assert entered("sh", "-c", LEFT).stdout == ""
+    finally:
+        entered.end()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 
 from tests.broker import until
 from tests.conftest import ROOT
+from tests.machine import Machine
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,57 +24,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="systemd-nspawn is not here"),
     pytest.mark.skipif(ROOT.is_relative_to("/tmp"), reason="a program in /tmp cannot be a service"),
 ]
-BOOT = """
-mount -t tmpfs tmpfs {folder}/over
-mkdir {folder}/over/upper {folder}/over/work
-mount -t overlay overlay -o lowerdir=/,upperdir={folder}/over/upper,workdir={folder}/over/work {folder}/tree || exit 77
-rm -rf {folder}/tree/etc/machine-id {folder}/tree/etc/edge-agent {folder}/tree/var/lib/edge-agent
-rm -rf {folder}/tree/etc/systemd/system/edge-agent*
-exec systemd-nspawn --register=no --keep-unit -q -D {folder}/tree --private-network --boot systemd.unit=basic.target
-"""
-
-
-class Machine:
-    """A booted system: its own processes, network and files."""
-
-    def __init__(self, folder: Path) -> None:
-        for name in ("tree", "over"):
-            (folder / name).mkdir()
-        command = ["unshare", "-m", "sh", "-c", BOOT.format(folder=folder)]
-        told = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
-        with (folder / "boot").open("w") as out:
-            self.nspawn = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=told)
-        self.init = 0
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.nspawn.poll() is None:
-            children = Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read_text().split()
-            self.init = int(children[0]) if children else 0
-            if self.init and self("systemctl", "is-active", "-q", "basic.target", check=False).returncode == 0:
-                return
-            time.sleep(0.3)
-        self.end()
-        pytest.skip(f"systemd does not boot in a container here: {(folder / 'boot').read_text()[-300:]}")
-
-    def __call__(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        done = subprocess.run([*enter, "env", "-i", path, *command], capture_output=True, text=True)
-        assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
-        return done
-
-    def journal(self, *more: str) -> str:
-        return self("journalctl", "-t", "edge-agent", "-o", "cat", "--no-pager", *more).stdout
-
-    def shows(self, name: str) -> str:
-        return self("systemctl", "show", "-p", name, "--value", "edge-agent").stdout.strip()
-
-    def end(self) -> None:
-        self.nspawn.terminate()
-        try:
-            self.nspawn.wait(20)
-        except subprocess.TimeoutExpired:
-            self.nspawn.kill()
-            self.nspawn.wait()
 
 
 @pytest.fixture(scope="module")
