@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ class HomeAssistant:
         self._last: dict[str, dict[str, Any]] = {}
         self._told: dict[str, tuple[dict[str, Any], float]] = {}
         """what was said last of a pipeline, and when (monotonic)"""
+        self._to_clear: set[str] = set()
         for status in topics.homeassistant_status(config):
             link.subscribe(status, self._on_status, retained=False)
         self.look()
@@ -119,11 +120,13 @@ class HomeAssistant:
         """Topics whose last words hold until there are newer ones."""
         return [self._tail, *(topics.last(line.config.name) for line in self._lines)]
 
-    def forget(self, name: str) -> None:
-        """There is no pipeline of this name any more."""
+    def forget(self, name: str, tails: Iterable[str]) -> None:
+        """There is no pipeline of this name any more; `tails`: what is to be cleared once its entities are gone, which
+        take an empty text for a broken one.
+        """
         for of in (self._seen, self._last, self._told, self._kept.labels):
             of.pop(name, None)
-        self._link.unsay(topics.last(name))
+        self._to_clear |= {topics.last(name), *tails}
 
     # ── announcing ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -190,13 +193,24 @@ class HomeAssistant:
         if not self._kept.sent and self._kept.payload and self._link.stands(self._tail):
             self._kept.sent = True
             self._write()
-        if not self._steps or now < self._step_at or (self._step_at and not self._kept.sent):
+        if now < self._step_at or (self._step_at and not self._kept.sent):
+            return
+        if not self._steps:
+            self._clear()
             return
         payload = self._steps.popleft()
         self._kept.payload, self._kept.sent, self._step_at = payload.decode(), False, now + GAP_S
         self._write()
         self._link.announce(self._tail, payload)
         log.info("homeassistant: announced on %s, %d bytes", self._tail[1:], len(payload))
+
+    def _clear(self) -> None:
+        """Clear what nobody serves any more and no entity listens to."""
+        names = [line.config.name for line in self._lines]
+        live = {tail(name) for name in names for tail in (topics.state, topics.counts, topics.last)}
+        gone, self._to_clear = self._to_clear - live, set()
+        for tail in gone:
+            self._link.unsay(tail)
 
     # ── Home Assistant comes and goes ────────────────────────────────────────────────────────────────────
 

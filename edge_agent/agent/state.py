@@ -207,12 +207,13 @@ class State:
 
     def forget(self, name: str) -> None:
         """A pipeline of this name is no more."""
-        if self.show is not None:
-            self.show.forget(name)
-        for tail in (topics.state(name), topics.counts(name)):
+        tails = [topics.state(name), topics.counts(name)]
+        for tail in tails:
             self._said.pop(tail, None)
-            if self.link is not None:
+            if self.link is not None and self.show is None:
                 self.link.unsay(tail)
+        if self.show is not None:
+            self.show.forget(name, tails)
 
     def _say(self, tail: str, body: dict[str, object]) -> None:
         """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""
