@@ -93,6 +93,8 @@ def install(place: Place, given: Path | None = None) -> Done:
     if place.run is None:
         if not place.at(program.python).exists():
             done.kept.append(f"{program.python}: is not in {place.root} yet; install the program there, in that place")
+        if program.versions is not None:
+            _command(place, program.versions, done)
         return done
     if written.changed or place.run("systemctl", "is-active", "--quiet", unit.UNIT)[0]:
         _start(place, written, done)
