@@ -11,7 +11,7 @@ from edge_agent.events import Event
 from edge_agent.outbox.outbox import Outbox
 from edge_agent.sources import Opened
 from edge_agent.types import StreamState
-from edge_agent.walk.pipeline import Stats, Watcher
+from edge_agent.walk.pipeline import Show, Stats, Watcher
 
 if TYPE_CHECKING:
     from edge_agent.archive.archive import Archive
@@ -31,6 +31,9 @@ class Line(Protocol):
     zones: Sequence[Zone]
     watchers: list[Watcher]
     opened: Opened
+
+    @property
+    def show(self) -> Show: ...
 
     @property
     def models(self) -> list[str]: ...

@@ -19,7 +19,6 @@ import msgspec
 from starlette.responses import Response
 
 from edge_agent.pictures.draw import jpeg
-from edge_agent.recorder.shown import Shown
 from edge_agent.types import Frame, Sample
 from edge_agent.ui import scene
 from edge_agent.ui.calls import Ask, Call, Refused, Stream
@@ -52,8 +51,6 @@ class Look:
         self.image = b""
         self._line: Line | None = None
         self._waiting: tuple[Frame, scene.Found] | None = None
-        self._shown = Shown(())
-        """what nobody is to recognise is hidden"""
         self._trails: scene.Trails = {}
         self._happened = self._due = 0.0
         """monotonic: when something happened last, and when the next picture may be drawn"""
@@ -67,7 +64,6 @@ class Look:
             with suppress(ValueError):
                 self._line.watchers.remove(self._see)
         self._line, self._waiting = line, None
-        self._shown = Shown((line.config.blur or ()) if line is not None else ())
         self._trails.clear()
         if line is not None:
             line.watchers.append(self._see)
@@ -75,7 +71,6 @@ class Look:
     def _see(self, sample: Sample, found: scene.Found) -> None:
         """The watcher: on the pipeline's thread."""
         if isinstance(sample, Frame):
-            self._shown.watch(sample, found)
             self._waiting = sample, found
             self._wake()
 
@@ -90,7 +85,7 @@ class Look:
             return False
         frame, found = waiting
         self._waiting = None
-        if (image := self._shown(frame, found)) is None:
+        if (image := line.show(frame, found)) is None:
             return False
         if scene.happens(found):
             self._happened = now
@@ -243,7 +238,7 @@ def calls(page: Page) -> list[Call]:
     def still(ask: Ask) -> Response:
         line = line_of(page, ask.path("name"))
         frame, found = next_frame(line)
-        image = Shown(line.config.blur or ())(frame, found)
+        image = line.show(frame, found)
         if image is None:
             raise Refused(409, "what is to be blurred was not looked for, so the picture is not shown")
         data = jpeg(image) if ask.query("plain") else scene.picture(image, frame, found, line.zones, {})

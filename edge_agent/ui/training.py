@@ -18,7 +18,6 @@ from starlette.responses import Response
 from edge_agent import files, paths
 from edge_agent.pictures.draw import jpeg
 from edge_agent.pictures.read import read_picture
-from edge_agent.recorder.shown import Shown
 from edge_agent.samples import coco, collected, recorded
 from edge_agent.serving.teach import Example, Taught, teach
 from edge_agent.tasks.state.features import WHOLE
@@ -148,7 +147,7 @@ class Training:
         if len(_examples(place)) >= MOST_EXAMPLES:
             raise Refused(409, f"there are {MOST_EXAMPLES} of {ask.body.state!r}: that is enough")
         frame, found = next_frame(line)
-        image = Shown(line.config.blur or ())(frame, found)
+        image = line.show(frame, found)
         if image is None:
             raise Refused(409, "what is to be blurred was not looked for, so the picture is not kept")
         files.folder(place, files.PRIVATE)

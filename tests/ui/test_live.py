@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_agent.agent.agent import Agent
@@ -194,3 +195,18 @@ def test_a_tab_that_is_hidden_lets_go(work: tuple[Agent, Page], tab: Any) -> Non
     until(lambda: not agent.lines[0].watchers, "nobody looks")
     tab.evaluate(hide, False)
     until(lambda: bool(agent.lines[0].watchers), "somebody looks again")
+
+
+def test_pictures_are_shown_as_the_pipeline_hides_them(
+    work: tuple[Agent, Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, made = work
+    line = agent.lines[0]
+    monkeypatch.setattr(line, "show", lambda frame, found: np.zeros_like(frame.image))
+    status, _, data = ask(made, "GET", "/api/v1/pipelines/cam/picture?plain=1")
+    assert status == 200 and decode(data).max() < 8
+    with viewer(made) as one:
+        assert np.median(decode(one.next()[1])) < 8
+    monkeypatch.setattr(line, "show", lambda frame, found: None)
+    status, _, data = ask(made, "GET", "/api/v1/pipelines/cam/picture?plain=1")
+    assert status == 409 and b"is not shown" in data
