@@ -43,7 +43,8 @@ def page_of(
         before.stop()
     if page is not None:
         page.start()
-        say(f"page: {page.about}")
+        if page.port:  # else it has said why not, and tries again
+            say(f"page: {page.about}")
     return page
 
 

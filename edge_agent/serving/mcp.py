@@ -33,8 +33,6 @@ MOST_READ = 2000
 """texts that are read for their meaning before one answer"""
 MOST_PICTURE = 1_000_000
 """bytes"""
-NOT_TOLD = ("v", "spent_ms", "embedding", "epoch", "seq", "path")
-"""fields of an event that say nothing to an assistant"""
 PARSE, INVALID, UNKNOWN, PARAMS = -32700, -32600, -32601, -32602
 """errors of JSON-RPC"""
 ABOUT = (

@@ -21,7 +21,7 @@ export function row(told, marked) {
     marked(told);
   }, seen) }, told.reviewed ? "Reviewed" : "Review");
   return h("li", { class: `event${told.alert ? " alert" : ""}${told.reviewed ? " reviewed" : ""}` }, h("time", { datetime: event.at }, when(event.at)),
-    h("div", {}, h("strong", {}, told.words || event.kind), h("div", {}, h("span", { class: "tag soft" }, event.pipeline), " ", h("span", { class: "tag soft" }, event.kind),
+    h("div", {}, h("strong", {}, (told.words || event.kind).replace(/ {3,}/g, " · ")), h("div", {}, h("span", { class: "tag soft" }, event.pipeline), " ", h("span", { class: "tag soft" }, event.kind),
       told.zones.map((zone) => [" ", h("span", { class: "tag soft" }, `▱ ${zone}`)])),
       event.snapshot ? h("img", { src: name("snapshot"), alt: `Picture of: ${told.words}`, loading: "lazy", onerror: ({ target }) => target.replaceWith(h("small", {}, "Its picture is gone.")) }) : null,
       event.clip ? h("div", {}, h("a", { href: name("clip") }, "Clip")) : null, box), seen);
