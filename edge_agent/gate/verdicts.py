@@ -33,7 +33,7 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime"
 """distributions whose version a verdict depends on"""
 DECIDE = (
     *("gate", "tasks", "inspect", "samples", "backends", "families"),
-    *("graphs", "pictures", "figures", "registry"),
+    *("graphs", "pictures", "figures", "registry", "events"),
     *("device/sandbox.py", "device/landlock.py", "device/seccomp.py", "device/room.py"),
 )
 """rooms and files whose code a verdict depends on, beside the files at the top: all that the child imports"""

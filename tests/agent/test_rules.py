@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from edge_agent.cli.listen import show_message
 from edge_agent.config import Mqtt, load
 from edge_agent.errors import UsageError
 from edge_agent.events import EVENTS, RuleEvent, TextEvent
+from edge_agent.rules.running import LEAST_COOLDOWN_S
 from tests.agent.test_agent import finish, pipeline, start, write
 from tests.agent.test_zones import LOWER, film, zone
 from tests.broker import Consumer, Mosquitto, broker, until
@@ -161,6 +163,7 @@ def test_the_yard_alarm_over_a_broker(mosquitto: Mosquitto, tmp_path: Path) -> N
     config = write(tmp_path, mosquitto.url, yard + LAWN + ALARM)
     with Consumer(Mqtt(url=mosquitto.url)) as consumer:
         for runs in (1, 2):
+            time.sleep(LEAST_COOLDOWN_S)  # after the first run: it comes on again that much later at the soonest
             finish(start(config))
             until(lambda runs=runs: len(said_by_rules(consumer)) == 2 * runs, "on and off arrive")  # type: ignore[misc]
         on, off = said_by_rules(consumer)[:2]

@@ -255,7 +255,7 @@ def _entities(file: str) -> set[str]:
     return set(re.findall(r"entity(?:_id)?: ([a-z_]+\.\w+)", (DEPLOYED / file).read_text()))
 
 
-@pytest.mark.parametrize("order", permutations(["broker", "agent", "home"]), ids="-".join)
+@pytest.mark.parametrize("order", list(permutations(["broker", "agent", "home"])), ids="-".join)
 def test_restarts_in_each_order(porch: Porch, order: tuple[str, ...]) -> None:
     """One after the other, without a pause; every second time killed."""
     before = porch.home.registry()
