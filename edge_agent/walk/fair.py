@@ -81,6 +81,11 @@ def _rank(turn: Turn) -> tuple[float, ...]:
     return -turn.client.priority, turn.due, turn.client.spent, turn.number
 
 
+def _outlasts(running: Turn, turn: Turn, now: float) -> bool:
+    """Whether a run is expected to go on for longer than another one, whose length is known, takes."""
+    return 0 < turn.seconds < running.began + running.seconds - now
+
+
 @dataclass(slots=True)
 class Queue:
     """The turns that wait and those that run. Times are seconds of one clock, given by the caller."""
@@ -137,7 +142,7 @@ class Queue:
             return None
         self.waiting.remove(first)
         self.running.append(first)
-        first.slots, first.began, first.start = self._needs(first), now, first.client.spent
+        first.slots, first.began, first.start = self._needs(first, now), now, first.client.spent
         self._reached = max(self._reached, first.start)
         first.client.spent += first.seconds * first.cores / first.client.share
         return first
@@ -158,23 +163,26 @@ class Queue:
         if turn.client.gives_up and turn.due <= now:
             return False
         limited = turn.long and now - self._short_at < SHORT_S
-        return not limited or self._long() + self._needs(turn) <= max(1, self.cores - 1)
+        return not limited or self._long() + self._needs(turn, now) <= max(1, self.cores - 1)
 
     def _long(self) -> int:
         """Slots that long runs hold."""
         return sum(turn.slots for turn in self.running if turn.long)
 
-    def _needs(self, turn: Turn) -> int:
-        """Slots for it. One that uses every core runs alone; but no short one waits for long ones."""
+    def _needs(self, turn: Turn, now: float) -> int:
+        """Slots for it. One that uses every core runs alone; but no short one waits for long ones, nor for one that
+        goes on for longer than it takes itself: on the cores that are left it takes twice its time at most.
+        """
         if turn.long:
             return min(turn.cores, max(1, self.cores - 1))
-        return min(turn.cores if turn.cores < self.cores else self.slots, max(1, self.slots - self._long()))
+        beside = sum(other.slots for other in self.running if other.long or _outlasts(other, turn, now))
+        return min(turn.cores if turn.cores < self.cores else self.slots, max(1, self.slots - beside))
 
     def _fits(self, turn: Turn, now: float) -> bool:
         """Whether there are slots for it. The one that is one too many is for the highest priority that was asked for
         lately, which so waits for nobody, and there for those who are not ahead of who runs.
         """
-        left = self.free - self._needs(turn)
+        left = self.free - self._needs(turn, now)
         if left or self.cores == 1 or turn.cores == self.cores:
             return left >= 0
         if now - self._high_at < SHORT_S and turn.client.priority < self._high:

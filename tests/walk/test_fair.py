@@ -159,6 +159,16 @@ def test_no_camera_waits_behind_a_long_run_where_there_are_two_cores(threads: in
     assert all(work.client.used > 0 for work in speech)
 
 
+@pytest.mark.parametrize(("under_way", "waits"), [(0.06, False), (0.004, True)])
+def test_a_run_of_every_core_waits_for_what_ends_sooner_than_sharing_would_cost(under_way: float, waits: bool) -> None:
+    """60 ms of another pipeline are less than LONG_S, and six times what a camera's 10 ms are."""
+    queue = Queue(2)
+    queue.ask(Client(), 1, under_way, 1e9, 100.0)
+    assert queue.next(100.0) is not None
+    camera = queue.ask(Client(7), 2, 0.01, 1e9, 100.0)
+    assert (queue.next(100.0) is not camera) is waits
+
+
 def test_long_runs_have_all_cores_where_nobody_asks_for_short_ones() -> None:
     works = [Work(Client(), 0.8) for _ in range(2)]
     box = Box(Queue(2))
