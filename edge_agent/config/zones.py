@@ -12,7 +12,7 @@ from edge_agent.errors import ConfigError, nearest
 from edge_agent.toml import Name
 
 Point = tuple[float, float]
-USELESS = {"line": ("stays", "by"), "mask": ("labels", "stays", "by")}
+USELESS = {"line": ("stays", "by", "metres"), "mask": ("labels", "stays", "by", "metres")}
 """keys that do nothing there"""
 
 
@@ -38,6 +38,9 @@ class Zone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """foot: a thing is where the middle of its lower edge is; overlap: where half of its box is"""
     stays: Duration | None = None
     """time from which on a thing that is in it loiters"""
+    metres: list[Point] = []
+    """where these corners stand on the ground, metres, in the same order and from any origin, four and more: with them
+    the objects of the whole picture have a speed"""
 
     @property
     def limit(self) -> float:
@@ -58,6 +61,8 @@ def checked_zones(zones: list[Zone], names: Sequence[str], following: Collection
             if any(other.name == zone.name and other.pipeline == pipe for other in made):
                 raise ConfigError("stands twice; give each its own name")
             width, height = zone.size or (1, 1)
+            if zone.metres and any(other.metres and other.pipeline == pipe for other in made):
+                raise ConfigError(f"metres: {pipe} has a zone with metres already; one says where its ground is")
             points = [(x / width, y / height) for x, y in zone.points]
             made.append(msgspec.structs.replace(zone, pipeline=pipe, points=points))
         except ConfigError as error:
@@ -70,11 +75,25 @@ def _check(zone: Zone) -> None:
     if zone.line and zone.mask:
         raise ConfigError("line and mask: it is one of the two; delete the other")
     what = "line" if zone.line else "mask" if zone.mask else ""
-    given = {"labels": zone.labels, "stays": zone.stays, "by": zone.by != "foot"}
+    given = {"labels": zone.labels, "stays": zone.stays, "by": zone.by != "foot", "metres": zone.metres}
     useless = [key for key in USELESS.get(what, ()) if given[key]]
     if useless:
         raise ConfigError(f"{useless[0]} does nothing for a {what}; delete it")
     _check_points(zone)
+    if zone.metres:
+        _check_metres(zone)
+
+
+def _check_metres(zone: Zone) -> None:
+    """ConfigError where they are no ground."""
+    if len(zone.metres) != len(zone.points) or len(zone.points) < 4:
+        there = f"{len(zone.points)} points and {len(zone.metres)} metres"
+        raise ConfigError(f"metres: {there}; give a place on the ground for each corner, and four corners or more")
+    crossed = _crosses_itself(zone.metres)
+    if crossed or abs(_area(zone.metres)) < 0.01:
+        raise ConfigError(
+            "metres: these places make no area; measure the corners on the ground, in the order of points"
+        )
 
 
 def _check_points(zone: Zone) -> None:

@@ -68,6 +68,8 @@ class Life(Noticed, frozen=True, kw_only=True):
     """zones of those in which it stays longer than these allow"""
     dwell: Mapping[str, float] = {}
     """zone -> seconds in it so far"""
+    speed: float | None = None
+    """metres a second over the ground; None where that cannot be told"""
     stationary: bool = False
     why: str = ""
     """of an end that is no going away"""
@@ -113,6 +115,10 @@ class ObjectEvent(Pictured, frozen=True, kw_only=True, tag="object"):
     dwell: Annotated[dict[str, float], msgspec.Meta(description="zone -> seconds in it so far")] = msgspec.field(
         default_factory=dict
     )
+    speed: (
+        Annotated[float, msgspec.Meta(ge=0, description="metres a second over the ground, where a zone gives metres")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
     stationary: bool = False
     why: Annotated[str, msgspec.Meta(description="of an end that is no going away")] = ""
 

@@ -124,6 +124,7 @@ def _life(head: Head, sample: Frame, what: Life) -> Event:
     fields |= {key: list(getattr(what, key)) for key in ("zones", "entered", "left", "loiters")}
     fields |= {"since": rfc3339(what.since), "seconds": round(what.seconds, 2)}
     fields["snapshot"] = what.snapshot
+    fields["speed"] = UNSET if what.speed is None else round(what.speed, 2)
     fields["path"] = [(round(x, 1), round(y, 1)) for x, y in what.path]
     fields["dwell"] = {zone: round(seconds, 2) for zone, seconds in what.dwell.items()}
     return ObjectEvent(**head, **_size(what), **fields)
