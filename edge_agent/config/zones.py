@@ -58,16 +58,21 @@ def checked_zones(zones: list[Zone], names: Sequence[str], following: Collection
         try:
             _check(zone)
             pipe = _pipeline(zone, names, following)
-            if any(other.name == zone.name and other.pipeline == pipe for other in made):
-                raise ConfigError("stands twice; give each its own name")
+            _check_beside(zone, [other for other in made if other.pipeline == pipe])
             width, height = zone.size or (1, 1)
-            if zone.metres and any(other.metres and other.pipeline == pipe for other in made):
-                raise ConfigError(f"metres: {pipe} has a zone with metres already; one says where its ground is")
             points = [(x / width, y / height) for x, y in zone.points]
             made.append(msgspec.structs.replace(zone, pipeline=pipe, points=points))
         except ConfigError as error:
             raise ConfigError(f"zone[{at}] ({zone.name}): {error}") from None
     return made
+
+
+def _check_beside(zone: Zone, others: Sequence[Zone]) -> None:
+    """What it is beside those of its pipeline."""
+    if any(other.name == zone.name for other in others):
+        raise ConfigError("stands twice; give each its own name")
+    if zone.metres and any(other.metres for other in others):
+        raise ConfigError(f"metres: {others[0].pipeline} has a zone with metres already; one says where its ground is")
 
 
 def _check(zone: Zone) -> None:

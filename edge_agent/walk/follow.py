@@ -23,7 +23,7 @@ from edge_agent.events.objects import STOPPED, Life, Phase, Tracked, clock_of
 from edge_agent.types import Finding, Frame
 from edge_agent.walk import objects_file
 from edge_agent.walk.event import SampleOrFinding
-from edge_agent.walk.ground import Ground
+from edge_agent.walk.ground import ground_of
 from edge_agent.walk.objects_file import Kept
 from edge_agent.walk.thing import Thing
 from edge_agent.walk.zones import Area, feet_of
@@ -49,7 +49,7 @@ class Follow:
         """`file`: where what a restart has to know is kept; None: nowhere."""
         self.name, self._file = name, file
         self.areas = [Area(zone) for zone in zones if not zone.mask]
-        self._ground = next((Ground(zone) for zone in zones if zone.metres), None)
+        self._ground = ground_of(zones)
         self.run = secrets.token_hex(4)
         """what the ids of this run begin with: those of earlier ones are all over but for what stands"""
         self.picture: Callable[[int], str] = lambda number: ""
@@ -103,7 +103,7 @@ class Follow:
             thing, phase = self._thing(number, at, what, frame)
             foot = (feet[at][0], feet[at][1])
             thing.path.to(foot, float(boxes[at, 3] - boxes[at, 1]))
-            thing.pace.to(clock, self._ground(foot, size) if self._ground is not None else None)
+            thing.pace.to(clock, self._ground(foot, size))
             for area, way in thing.place(self.areas, [state[at] for state in states], foot, size):
                 self._crossed[area.zone.name][way][thing.label] += 1
                 yield msgspec.structs.replace(item, what=thing.crossing(area.zone.name, way, size))

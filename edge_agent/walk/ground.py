@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -33,6 +34,12 @@ class Ground:
         """
         x, y, w = self._plane @ (foot[0] / size[0], foot[1] / size[1], 1.0)
         return (float(x / w), float(y / w)) if w * self._side > 1e-9 else None
+
+
+def ground_of(zones: Iterable[Zone]) -> Callable[[Point, tuple[int, int]], Point | None]:
+    """The ground of the zone among them that has metres; where none has, nobody can tell where anything stands."""
+    measured = next((zone for zone in zones if zone.metres), None)
+    return Ground(measured) if measured is not None else lambda foot, size: None
 
 
 class Pace:
