@@ -208,4 +208,5 @@ class House:
         log = (self.folder / "out.log").read_text()
         loud = [line for line in log.splitlines() if " WARNING " in line or " ERROR " in line]
         # that the connection to the broker is lost is its own affair
-        return [line for line in loud if "mqtt" in line and "mqtt.client" not in line]
+        own = ("mqtt.client", "The client is not currently connected")
+        return [line for line in loud if "mqtt" in line and not any(words in line for words in own)]
