@@ -24,7 +24,7 @@ import msgspec
 
 from edge_agent import paths
 from edge_agent.agent.agent import Agent
-from edge_agent.cli.demo_source import clip_in, text_of
+from edge_agent.cli.demo_source import HEAD, clip_in, text_of
 from edge_agent.cli.page import page_of
 from edge_agent.config import Config, Mqtt, load
 from edge_agent.consumer.listen import listen
@@ -36,19 +36,9 @@ from edge_agent.registry.files import serves
 from edge_agent.types import Audio, Frame, Text
 
 DEVICE = "demo"
-CONFIG = """
-[device]
-id = "{device}"
-
-[mqtt]
-url = "mqtt://127.0.0.1:{port}"
-
-[store]
-path = "{folder}/store"
-
-[[pipeline]]
-name = "camera"
-source = "files:{folder}/clip.avi?pace=own&loop=true&frozen=1.5"
+CONFIG = (
+    HEAD
+    + """source = "files:{folder}/clip.avi?pace=own&loop=true&frozen=1.5"
 tasks = ["detect:detector", "track:?new=0.5"]
 
 [[zone]]
@@ -72,6 +62,7 @@ name = "welcome"
 when = [{{ object = "person", in = "porch" }}, {{ label = "light", pipeline = "words" }}]
 within = "10s"
 """
+)
 
 
 @dataclass(frozen=True, slots=True)

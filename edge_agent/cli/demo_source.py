@@ -19,7 +19,7 @@ from edge_agent.sources import clip, open_source
 from edge_agent.types import Frame
 from edge_agent.uri import parse_uri
 
-SOURCE = """
+HEAD = """
 [device]
 id = "{device}"
 
@@ -31,7 +31,9 @@ path = "{folder}/store"
 
 [[pipeline]]
 name = "camera"
-source = {source}
+"""
+"""of the demo's configs, up to its camera's source"""
+SOURCE = f"""{HEAD}source = {{source}}
 tasks = ["detect:detector", "track"]
 """
 """the same with a camera or film of the user's"""

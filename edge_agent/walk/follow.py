@@ -103,7 +103,7 @@ class Follow:
             thing, phase = self._thing(number, at, what, frame)
             foot = (feet[at][0], feet[at][1])
             thing.path.to(foot, float(boxes[at, 3] - boxes[at, 1]))
-            thing.pace.to(clock, self._ground(foot, size))
+            thing.speedometer.to(clock, self._ground(foot, size))
             for area, way in thing.place(self.areas, [state[at] for state in states], foot, size):
                 self._crossed[area.zone.name][way][thing.label] += 1
                 yield msgspec.structs.replace(item, what=thing.crossing(area.zone.name, way, size))

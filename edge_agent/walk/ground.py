@@ -42,7 +42,7 @@ def ground_of(zones: Iterable[Zone]) -> Callable[[Point, tuple[int, int]], Point
     return Ground(measured) if measured is not None else lambda foot, size: None
 
 
-class Pace:
+class Speedometer:
     """How fast one thing goes."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from edge_agent.config.zones import Zone
 from edge_agent.events.objects import Crossing, Life, Phase
-from edge_agent.walk.ground import Pace
+from edge_agent.walk.ground import Speedometer
 from edge_agent.walk.objects_file import Kept
 from edge_agent.walk.path import Path, Point
 from edge_agent.walk.zones import Area
@@ -34,7 +34,7 @@ class Thing:
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     still: bool = False
     path: Path = field(default_factory=Path)
-    pace: Pace = field(default_factory=Pace)
+    speedometer: Speedometer = field(default_factory=Speedometer)
     inside: dict[str, float] = field(default_factory=dict)
     """zone -> when it came in"""
     dwell: dict[str, float] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Thing:
             left=tuple(sorted(self.told_zones - zones)),
             loiters=tuple(sorted(self.loiters)),
             dwell=self._dwells(),
-            speed=0.0 if self.still and self.pace.speed is not None else self.pace.speed,
+            speed=0.0 if self.still and self.speedometer.speed is not None else self.speedometer.speed,
             stationary=self.still,
             why=why,
             snapshot=self.picture(),
