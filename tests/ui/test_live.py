@@ -164,7 +164,9 @@ def test_the_page_shows_it(work: tuple[Agent, Page], tab: Any) -> None:
     comes_true(tab, "words => document.querySelector('.view img').alt === words", f"cam: {hostile}")
     assert tab.locator(".seen img").count() == 0, "a label is a text"
     # the clip goes black, then freezes: no picture is shown as if it were live
-    comes_true(tab, f"{STALE} && {OVER} && ['dark', 'frozen'].includes(document.querySelector('article .tag').innerText)")
+    comes_true(
+        tab, f"{STALE} && {OVER} && ['dark', 'frozen'].includes(document.querySelector('article .tag').innerText)"
+    )
     comes_true(tab, "!document.querySelector('.view').classList.contains('stale')")
     tab.goto("about:blank")
     until(lambda: not agent.lines[0].watchers, "who leaves looks no more")

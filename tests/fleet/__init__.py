@@ -1,0 +1,1 @@
+"""Tests of signed bundles and of how a device takes them."""
