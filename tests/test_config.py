@@ -76,8 +76,11 @@ def test_defaults_and_names() -> None:
         ),
         (f'mqtt = "mqtt://x"\n{PIPE}', "mqtt: must be a table, not text; write [mqtt], and its keys below it"),
         ("pipeline = [1]", "pipeline[0]: must be a table, not 1"),
-        (f"[mqtt]\nurl = 1883\n{PIPE}", 'mqtt.url: must be text in quotes, not 1883; write e.g. url = "mqtt://broker'),
-        (f"[mqtt]\nurl = [1]\n{PIPE}", "mqtt.url: must be text in quotes, not a list"),
+        (
+            f"[mqtt]\nurl = 1883\n{PIPE}",
+            'mqtt.url: must be text in quotes or a list, not 1883; write e.g. url = "mqtt://b',
+        ),
+        (f"[mqtt]\nurl = [1]\n{PIPE}", "mqtt.url[0]: must be text in quotes, not 1"),
         (f"[mqtt]\nack = 1\n{PIPE}", "mqtt.ack: must be true or false, not 1; write e.g. ack = false"),
         (f'[mqtt]\nkeepalive = "15"\n{PIPE}', "not text; write it without quotes: keepalive = 15"),
         (f"[mqtt]\nkeepalive = nan\n{PIPE}", "mqtt.keepalive: must be a whole number from 2 to 3_600, not nan"),

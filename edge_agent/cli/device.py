@@ -229,11 +229,14 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
 
 def _about(broker: Broker, loaded: Config) -> str:
     """Where and how a broker is reached, and under which topics."""
+    from edge_agent.config import parse_brokers
     from edge_agent.link import topics
 
+    several = parse_brokers(loaded.mqtt.url or "")[1:]
+    others = "".join(f", {at.host}:{at.port}" for at in several)
     tls = " with TLS" if broker.secure else ""
     tls += " over WebSockets" if broker.path else ""
-    return f"{broker.host}:{broker.port}{tls} as {topics.base_of(loaded.mqtt.prefix, loaded.device.id)}"
+    return f"{broker.host}:{broker.port}{others}{tls} as {topics.base_of(loaded.mqtt.prefix, loaded.device.id)}"
 
 
 def demo(args: argparse.Namespace) -> int:

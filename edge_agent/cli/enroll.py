@@ -66,7 +66,7 @@ def enroll(args: argparse.Namespace) -> int:
     told = _invited(args)
     _check_broker(told, loaded)
     _check(args, told)
-    keys = {"url": told.url} if told.url else {}
+    keys = {"url": told.url} if told.url and not isinstance(loaded.mqtt.url, list) else {}
     if told.ca is not None:
         _keep(places.ca, told.ca.encode(), 0o644)
         keys["ca"] = places.named(places.ca)
@@ -120,14 +120,20 @@ def _check(args: argparse.Namespace, told: _Told) -> None:
 
 def _check_broker(told: _Told, loaded: Config) -> None:
     """UsageError for a broker other than the config's, and for a token that would go there in plain."""
-    at = told.url or loaded.mqtt.url
-    if told.url and loaded.mqtt.url not in (None, told.url):
+    at = loaded.mqtt.url or told.url or []
+    known = [at] if isinstance(at, str) else at
+    if told.url and told.url not in known:
         raise UsageError("mqtt.url is there and leads to another broker; take it out first")
-    address = parse_broker(at) if at else None
-    if told.token is not None and address is not None and not address.secure and address.host not in LOOPBACK:
+    if told.token is not None and not all(map(_is_closed, known)):
         raise UsageError(
             "a token goes over the network only with TLS; give an address that begins with mqtts:// or wss://"
         )
+
+
+def _is_closed(url: str) -> bool:
+    """Whether nobody on the way hears what is said to an address."""
+    address = parse_broker(url)
+    return address.secure or address.host in LOOPBACK
 
 
 def invitation(text: str) -> Invitation:

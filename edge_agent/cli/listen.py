@@ -45,6 +45,7 @@ def show_message(tail: str, body: dict[str, Any]) -> None:
 
 def listen(args: argparse.Namespace) -> int:
     """Print what devices report; with --audit 1 when something is missing."""
+    from edge_agent import config
     from edge_agent.consumer.audit import Audit
     from edge_agent.consumer.listen import CONNECTED, listen
     from edge_agent.link import topics
@@ -53,11 +54,12 @@ def listen(args: argparse.Namespace) -> int:
     stop = stop_on_signals()
     stop_after(args.seconds, stop)
     mqtt = _broker(args)
+    where = config.shown_url(mqtt.url)
     signer = Signer(args.sign) if args.sign else None
     audit, connected = Audit(), False
     for message in listen(mqtt, [topics.everything(mqtt.prefix, args.device)], stop, args.ack, signer):
         if isinstance(message, str):
-            note(f"{mqtt.url}: {message}")
+            note(f"{where}: {message}")
             connected = connected or message == CONNECTED
             continue
         topic, payload, _ = message
@@ -67,7 +69,7 @@ def listen(args: argparse.Namespace) -> int:
             _show(topic, payload, mqtt.prefix, args.json)
     code = _audited(audit, args.json) if args.audit else 0
     if not connected:
-        raise LinkError(f"{mqtt.url}: it was never connected; is the broker there?")
+        raise LinkError(f"{where}: it was never connected; is the broker there?")
     return code
 
 
@@ -86,7 +88,8 @@ def _broker(args: argparse.Namespace) -> Mqtt:
             raise UsageError(f"{args.config}: has no mqtt.url; add it, or give --url mqtt://host")
         return mqtt
     try:
-        return config.checked_mqtt(config.Mqtt(url=args.url, prefix=args.prefix, **given), Path.cwd())
+        url = args.url.split(",") if "," in args.url else args.url
+        return config.checked_mqtt(config.Mqtt(url=url, prefix=args.prefix, **given), Path.cwd())
     except ConfigError as error:
         raise UsageError(_as_options(str(error))) from None
 

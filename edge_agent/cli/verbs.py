@@ -141,7 +141,10 @@ def _bench_options(timed: argparse.ArgumentParser) -> None:
 
 def _listen_options(heard: argparse.ArgumentParser) -> None:
     heard.add_argument("-c", "--config", help=f"take the broker from this {CONFIG}")
-    heard.add_argument("--url", help="mqtt[s]://host[:port] or ws[s]://host[:port]/path")
+    heard.add_argument(
+        "--url",
+        help="mqtt[s]://host[:port] or ws[s]://host[:port]/path; of a cluster several, with , between",
+    )
     heard.add_argument("--username", help="who we are to the broker")
     heard.add_argument("--password-file", metavar="FILE", help="what holds the password")
     heard.add_argument("--ca", metavar="PEM", help="the authority that signed the broker's certificate")

@@ -4,7 +4,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 (``password_file = "credential:mqtt"`` reads ``$CREDENTIALS_DIRECTORY/mqtt``).
 """
 
-from edge_agent.config.broker import BrokerAddress, parse_broker
+from edge_agent.config.broker import BrokerAddress, parse_broker, parse_brokers, shown_url
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.inference import Inference
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
@@ -58,8 +58,10 @@ __all__ = [
     "of",
     "parse",
     "parse_broker",
+    "parse_brokers",
     "photographed",
     "secret",
+    "shown_url",
     "store_path",
     "tracks",
     "warnings",

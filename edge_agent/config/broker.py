@@ -24,6 +24,24 @@ class BrokerAddress(NamedTuple):
     """of MQTT over WebSockets; None: plain MQTT"""
 
 
+def shown_url(url: str | list[str] | None) -> str:
+    """``mqtt.url`` as it is said to people."""
+    return ", ".join(url or ()) if not isinstance(url, str) else url
+
+
+def parse_brokers(url: str | list[str]) -> list[BrokerAddress]:
+    """``mqtt.url``: one address, or those of a cluster's nodes."""
+    found = [parse_broker(one) for one in ([url] if isinstance(url, str) else url)]
+    if not found:
+        raise ConfigError("mqtt.url: the list is empty; write an address, or take the line out")
+    if len(set(found)) < len(found):
+        raise ConfigError("mqtt.url: an address stands twice in the list; give each node its own")
+    # a device whose TLS somebody keeps back must not go on in plain to the next
+    if len({at.secure for at in found}) > 1:
+        raise ConfigError("mqtt.url: addresses with TLS and without it stand in one list; give all mqtts:// or wss://")
+    return found
+
+
 def parse_broker(url: str) -> BrokerAddress:
     """``mqtt[s]://host[:port]`` or ``ws[s]://host[:port]/path``."""
     parts, port = _split(url)

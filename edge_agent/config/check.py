@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.config.archive import check_archive
-from edge_agent.config.broker import parse_broker
+from edge_agent.config.broker import parse_brokers, shown_url
 from edge_agent.config.homeassistant import checked_homeassistant
 from edge_agent.config.mcp import check_mcp
 from edge_agent.config.notify import checked_notify
@@ -178,13 +178,13 @@ def checked_mqtt(mqtt: Mqtt, base: Path) -> Mqtt:
     return msgspec.structs.replace(mqtt, **{key: _path(f"mqtt.{key}", files[key], base) for key in sorted(files)})
 
 
-def _check_encrypted(url: str | None, given: set[str]) -> None:
+def _check_encrypted(url: str | list[str] | None, given: set[str]) -> None:
     """With an address without TLS nothing may be given that only TLS uses."""
-    if url is None or parse_broker(url).secure:
+    if url is None or parse_brokers(url)[0].secure:
         return
     for key in ("ca", "cert", "key"):
         if key in given:
-            scheme = url.partition(":")[0]
+            scheme = shown_url(url).partition(":")[0]
             mend = f"{scheme}:// is not encrypted, and would not use it; write {scheme}s://"
             raise ConfigError(f"mqtt.{key}: {mend}")
 

@@ -19,7 +19,7 @@ class HomeAssistant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """of the topics under which it looks for devices, as its MQTT integration is set"""
 
 
-def checked_homeassistant(given: HomeAssistant | None, url: str | None) -> None:
+def checked_homeassistant(given: HomeAssistant | None, url: str | list[str] | None) -> None:
     """ConfigError where nobody would hear of it."""
     if given is not None and url is None:
         raise ConfigError("homeassistant: there is no broker; set mqtt.url")

@@ -49,8 +49,13 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[mqtt]``. Without a url nothing is sent, and events wait in the store."""
 
-    url: Annotated[str, msgspec.Meta(examples=["mqtt://broker.local"])] | None = None
-    """mqtt://host[:1883], mqtts://host[:8883], or over WebSockets ws://host[:80]/path, wss://host[:443]/path"""
+    url: (
+        Annotated[str, msgspec.Meta(examples=["mqtt://broker.local"])]
+        | Annotated[list[str], msgspec.Meta(max_length=32)]
+        | None
+    ) = None
+    """mqtt://host[:1883], mqtts://host[:8883], or over WebSockets ws://host[:80]/path, wss://host[:443]/path; or a list
+    of such addresses: nodes of one cluster, of which each device takes any, and another one when that is gone"""
     prefix: Annotated[str, msgspec.Meta(pattern=PREFIX, description=_LEVELS)] = "edge/v1"
     """1 to 3 topic levels before the device's id"""
     username: Text | None = None

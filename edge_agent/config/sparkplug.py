@@ -24,7 +24,7 @@ class Sparkplug(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """bytes on disk of what waits to be sent this way; when full the oldest goes, the events in JSON do not"""
 
 
-def checked_sparkplug(given: Sparkplug | None, url: str | None) -> None:
+def checked_sparkplug(given: Sparkplug | None, url: str | list[str] | None) -> None:
     """ConfigError where it cannot work: without a broker, or by a name that means something else."""
     if given is None:
         return

@@ -66,7 +66,9 @@ def _connected(
             if not ear.answered and (not alive or time.monotonic() > deadline):
                 return "the broker does not answer the connect" if alive else broker.why(client) or broker.closed
             if ear.refused:
-                raise _RefusedError(f"{broker.mqtt.url}: {ear.refused}; check user, password and the broker's rights")
+                raise _RefusedError(
+                    f"{broker.host}:{broker.port}: {ear.refused}; check user, password and the broker's rights"
+                )
             if ear.heard:
                 pauses.restart()
                 broker.worked()

@@ -7,7 +7,7 @@ import random
 import socket
 import ssl
 
-from edge_agent.config import Mqtt, parse_broker, secret
+from edge_agent.config import BrokerAddress, Mqtt, parse_brokers, secret
 from edge_agent.errors import LinkError
 from edge_agent.link import tls
 from edge_agent.link.wire import Address, Client, WebsocketConnectionError, make_client, open_connection
@@ -25,7 +25,10 @@ ALERT_S = 1.0
 
 
 class Broker:
-    """An address and what it takes to be let in; makes one Client for each connection.
+    """Where it is and what it takes to be let in; makes one Client for each connection.
+
+    Of several nodes any is taken first, so that a fleet spreads over them; after a connection that ended, the others
+    come before that one.
 
     Secrets and certificates are read for each client anew: they may have been renewed.
     """
@@ -35,16 +38,26 @@ class Broker:
         if mqtt.url is None:
             raise LinkError("no broker: set mqtt.url")
         self.mqtt = mqtt
-        self.host, self.port, self.secure, self.path = parse_broker(mqtt.url)
+        self._nodes = parse_brokers(mqtt.url)
+        self.secure = self._nodes[0].secure
+        self._from: BrokerAddress | None = None
+        """the node that let us in last"""
+        self._go_to(self._nodes[0])
+        self._next: list[BrokerAddress] = []
+        """nodes that are to be tried in this round"""
         self._left: list[Address] = []
-        """those of the host's addresses that are to be tried in this round"""
+        """those of the node's addresses that are to be tried in this round"""
         self._chosen: Address | None = None
         self._good: Address | None = None
         self._several = False
         self._rounds = 0
+        self._secrets()
+
+    def _go_to(self, node: BrokerAddress) -> None:
+        self._node = node
+        self.host, self.port, _, self.path = node
         self._tls_there: bool | None = None
         """whether the port speaks TLS; None: it was not asked since it worked last"""
-        self._secrets()
 
     def _secrets(self) -> tuple[str | None, ssl.SSLContext | None]:
         file = self.mqtt.password_file
@@ -65,12 +78,18 @@ class Broker:
         return made
 
     def choose(self) -> None:
-        """Go to the next address of the host, the one that worked last first. Raises OSError when it has none."""
+        """Go to the next address of the host, the one that worked last first, or else to the next node. Raises OSError
+        when that has none.
+        """
+        if not self.more:
+            by_chance = random.sample(self._nodes, len(self._nodes))
+            self._next = sorted(by_chance, key=lambda node: node == self._from)
+            self._rounds += 1
         if not self._left:
+            self._go_to(self._next.pop(0))
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
             self._left = sorted(dict.fromkeys((f, at) for f, _, _, _, at in found), key=lambda at: at != self._good)
-            self._several = len(self._left) > 1
-            self._rounds += 1
+            self._several = len(self._left) > 1 or len(self._nodes) > 1
         self._chosen = self._left.pop(0)
 
     @property
@@ -80,12 +99,13 @@ class Broker:
 
     @property
     def more(self) -> bool:
-        """Whether the host has addresses that were not tried since one of them worked."""
-        return bool(self._left)
+        """Whether there are addresses that were not tried since one of them worked."""
+        return bool(self._left or self._next)
 
     def worked(self) -> None:
         """The chosen address let us in."""
-        self._left, self._rounds, self._good, self._tls_there = [], 0, self._chosen, None
+        self._from = self._node
+        self._next, self._left, self._rounds, self._good, self._tls_there = [], [], 0, self._chosen, None
 
     def connect(self, client: Client, kept: bool = True) -> None:
         """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError or LinkError.

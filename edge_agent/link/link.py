@@ -63,6 +63,8 @@ class Link:
         self.connected = False
         self.why = "not yet connected"
         """why it is not connected, one line"""
+        self._told = set[str]()
+        """what was said of that since it was connected"""
         self._signers = Signers(mqtt.signers) if mqtt.signers else None
         self._wake = Wake()
         self.flight = Flight()
@@ -214,6 +216,7 @@ class Link:
             self._connect()
             began = time.monotonic()
             self.connected, self.why = True, ""
+            self._told.clear()
             self.broker.worked()
             log.info("mqtt: connected to %s:%d", self.broker.host, self.broker.port)
             self._serve()
@@ -230,14 +233,16 @@ class Link:
         return self._parting == _TAKEN_OVER
 
     def _broke(self, why: str) -> None:
-        """Say why there is no connection, once."""
+        """Say why there is no connection, once of each address."""
         blame = self.flight.blame
         # not every broker says that the session was taken over
         if self._taken_over or (self._brief >= TAKEN and not blame.held and not blame.suspects):
             why = f"{why} again and again, soon after it was made; does another device call itself "
             why += f"{self.base.rpartition('/')[2]}?"
-        if why != self.why:
-            log.warning("mqtt: %s:%d: %s; events wait on disk", self.broker.host, self.broker.port, why)
+        line = f"{self.broker.host}:{self.broker.port}: {why}"
+        if line not in self._told:
+            log.warning("mqtt: %s; events wait on disk", line)
+        self._told.add(line)
         self.why = why
 
     def _judge(self, brief: bool) -> bool:

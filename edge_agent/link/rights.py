@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from edge_agent.config import Config
 from edge_agent.errors import LinkError
 from edge_agent.link import topics
@@ -32,7 +34,19 @@ class Tried(NamedTuple):
 
 
 def tried(config: Config) -> list[Tried]:
-    """Log in at the broker of `config`, and try each of its topics. Raises LinkError or ConfigError as `Broker`."""
+    """Log in at the broker of `config`, and try each of its topics; of several nodes at each, and at one of them.
+
+    Raises LinkError or ConfigError as `Broker`.
+    """
+    url, rows = config.mqtt.url, list[Tried]()
+    for node in url if isinstance(url, list) else [url]:
+        one = msgspec.structs.replace(config, mqtt=msgspec.structs.replace(config.mqtt, url=node))
+        rows += _tried(one, logged_in=any(row.good for row in rows))
+    return rows
+
+
+def _tried(config: Config, logged_in: bool) -> list[Tried]:
+    """`logged_in`: the topics were tried at another node, and are not again."""
     broker = Broker(config.mqtt)
     name = f"edge-agent-{config.device.id}-check"  # not the agent's own, which may be connected
     where = f"mqtt: {broker.host}:{broker.port}"
@@ -44,6 +58,8 @@ def tried(config: Config) -> list[Tried]:
                 if not at:
                     version = "MQTT 5" if visit.v5 else "MQTT 3.1.1"
                     rows.append(Tried(True, f"{where}: logged in as {name} ({version})"))
+                    if logged_in:
+                        break
                     rows += [visit.may_hear(topic) for topic in heard]
                 if visit.silent:
                     rows.append(Tried(None, f"mqtt: the right to publish cannot be known: {visit.silent}"))
