@@ -17,12 +17,12 @@ import msgspec
 
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
-from edge_agent.agent.beside import Part, parts_beside, show_of
+from edge_agent.agent.beside import Part, parts_beside, show_of, taping_of
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
 from edge_agent.agent.requests import Requests
-from edge_agent.agent.rules import Rules
+from edge_agent.agent.rules import Clock, Rules
 from edge_agent.agent.state import State
 from edge_agent.agent.store import checked_store
 from edge_agent.agent.swap import LOOK_S, Swap
@@ -39,6 +39,8 @@ from edge_agent.outbox.outbox import Outbox
 if TYPE_CHECKING:
     from edge_agent.link.commands import Commands, Later
     from edge_agent.link.link import Link
+    from edge_agent.recorder.tape import Tape
+    from edge_agent.serving.models import Models
 
 log = logging.getLogger("edge_agent")
 
@@ -58,12 +60,16 @@ class Agent:
         say: Callable[[int, int], None] | None = None,
         look: threading.Event | None = None,
         reread: Callable[[], Config] | None = None,
+        models: Models | None = None,
+        clock: Clock | None = None,
+        tape: Tape | None = None,
     ) -> None:
         """Check everything that can be checked before a thread starts: sources, models, tasks, store, broker.
 
         `race`: serve as soon as may be; once it runs, find out how each model runs fastest here, where nobody knows.
         `look`: set it to have switched models noticed at once; they are looked for every LOOK_S anyway.
         `reread`: the config that is there now, for `reload`; raises an EdgeAgentError.
+        `models`, `clock`: those of a replay. `tape`: where to record, in another place than `[samples] record` has.
 
         Raises an EdgeAgentError, one line that names the pipeline.
         """
@@ -74,7 +80,8 @@ class Agent:
         """told of each other config that it has turned to"""
         self.again: Config | None = None
         """once `run` has returned: the config that another agent is to be made of, as it changes more than pipelines"""
-        self._models = Models(threads=config.device.threads, pull=pull, say=say, soon=race)
+        self._models = models or Models(threads=config.device.threads, pull=pull, say=say, soon=race)
+        self._clock, self._tape = clock, tape
         self._changed, self._asked, self._over = threading.Event(), threading.Event(), threading.Event()
         self._failed: EdgeAgentError | None = None
         self._reread = reread
@@ -101,7 +108,7 @@ class Agent:
         self.lines = self.work.all
         self.notices = told_by(self.keep, config, store, self.pictures, self.lines)
         show = show_of(config, self.link, self.keep, self.lines, self._changed.set)  # before anything is said
-        self.rules = Rules(config, self.work, self.keep, self.link)
+        self.rules = Rules(config, self.work, self.keep, self.link, self._clock)
         beside = {"archive": archiving, "notify": self.notices.about}
         self.state = State(self.lines, self.outbox, self.link, config.limits, beside)
         self.state.show = show
@@ -110,7 +117,8 @@ class Agent:
         self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
         self.commands = self._make_commands(self.link, store) if self.link else None
         others = parts_beside(config, self.link, self.keep, store, self.state)
-        self.beside: list[Part] = [self.record, self.notices, *others]
+        taping = taping_of(config, self._tape, self._models, self.keep, self.work, self.rules, store)
+        self.beside: list[Part] = [self.record, self.notices, *others, *taping]
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget

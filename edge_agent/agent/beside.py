@@ -13,7 +13,11 @@ from edge_agent.config import Config
 
 if TYPE_CHECKING:
     from edge_agent.agent.homeassistant import HomeAssistant
+    from edge_agent.agent.lines import Lines
+    from edge_agent.agent.rules import Rules
     from edge_agent.link.link import Link
+    from edge_agent.recorder.tape import Tape
+    from edge_agent.serving.models import Models
 
 
 class Part(Protocol):
@@ -43,6 +47,21 @@ def parts_beside(config: Config, link: Link | None, keep: Keep, store: Path, sta
         keep.listeners.append(node.keep)
         parts.append(node)
     return parts
+
+
+def taping_of(
+    config: Config, tape: Tape | None, models: Models, keep: Keep, work: Lines, rules: Rules, store: Path
+) -> list[Part]:
+    """What records, where the config asks for it or a `tape` is given. ConfigError."""
+    samples = config.samples
+    if not samples.record:
+        return []
+    from edge_agent.agent.taping import Taping
+    from edge_agent.recorder.tape import Tape
+    from edge_agent.samples import recording
+
+    tape = tape or Tape(recording.place(), samples.record_bytes, samples.days)
+    return [Taping(config, tape, models, keep, work, rules, store)]
 
 
 def show_of(

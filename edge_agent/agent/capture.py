@@ -73,6 +73,7 @@ def _samples(line: Line, changed: Callable[[], object]) -> Iterator[Sample]:
         if isinstance(item, StreamState):
             if item.condition != "ended" or not line.stop.is_set():
                 _note(line, item, changed)
+                line.seen(item)
             continue
         if line.mask is not None and isinstance(item, Frame):
             item = line.mask(item)

@@ -77,6 +77,8 @@ class Line:
     """by the name of its task: what may be changed by command while it works"""
     paused_at: float = 0.0
     """seconds since 1970 at which it was paused, while it is"""
+    seen: Callable[[Sample | StreamState | None], object] = lambda what: None
+    """told of each sample once it was dealt with, of what the source says of itself, and of the end (None)"""
     show: Show = lambda frame, found: frame.image
     """gives its pictures as they may be kept, shown and sent"""
     ended: bool = False

@@ -23,6 +23,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.events import Event
 from edge_agent.sources import Subscribe
 from edge_agent.tasks.text import captured
+from edge_agent.types import Sample
 from edge_agent.uri import parse_task
 from edge_agent.walk.pipeline import Terms, run, run_abreast
 from edge_agent.walk.privacy import hider
@@ -55,9 +56,11 @@ class Lines:
         self.turning: Callable[[Sequence[Line]], Callable[[], object]] = lambda lines: lambda: None
         """shown the pipelines that are about to work: raises an EdgeAgentError where they may not, else gives what is
         called before any of them begins"""
+        self.beginning: Callable[[Sequence[Line]], object] = lambda lines: None
+        """shown those that are about to work; `all` and `zones` are as they will be"""
         self._turning = threading.Lock()
         self._closed = False
-        self._zones: Sequence[Zone] = config.zone
+        self.zones: Sequence[Zone] = config.zone
         self._record = record
         self._labels = {pipe.name: _labels(pipe) for pipe in config.pipeline}
         self.all: list[Line] = []
@@ -65,7 +68,7 @@ class Lines:
         self.controls = Controls(self.outbox.path / "by_command.json", self.all, lambda: self.changed())
         for pipe in config.pipeline:
             subscribe, leave = self._ear()
-            line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self._zones)
+            line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self.zones)
             line.leave, line.follow = leave, follow_of(pipe, line.zones, self.outbox.path)
             self.controls.begin(line)
             record.attach(line)
@@ -88,6 +91,7 @@ class Lines:
 
     def start(self, lines: Sequence[Line]) -> None:
         """Let them work, each on two threads."""
+        self.beginning(lines)
         for line in lines:
             line.guard.hide = self._hide
             for work in (self._capture, self._work):
@@ -114,7 +118,12 @@ class Lines:
         terms = Terms(line.client, line.guard, line.watchers)
         passed = partial(self.outbox.passed, name)
         report = Report(line.config, line.opened.live, put, passed, saving, terms.guard, line.follow)
-        done = noting(line, self.outbox.path, report.done)
+        noted = noting(line, self.outbox.path, report.done)
+
+        def done(sample: Sample) -> None:
+            noted(sample)
+            line.seen(sample)
+
         try:
             told = report.worth, report.keep, line.stats
             if len(line.teams) == 1:
@@ -122,6 +131,7 @@ class Lines:
             else:
                 run_abreast(line.box, line.teams, *told, line.box.close, done, terms)
             report.end()
+            line.seen(None)
         finally:
             line.box.close()
             line.ended = True
@@ -170,7 +180,7 @@ class Lines:
                 return []
             before()
             act()
-            self._labels, self._zones = labels, zones
+            self._labels, self.zones = labels, zones
             return self._exchange(pipes, same, fresh)
 
     def _stays(
@@ -181,7 +191,7 @@ class Lines:
         return (
             pipe in pipes
             and labels[pipe.name] == self._labels[pipe.name]
-            and _zones_of(pipe, zones) == _zones_of(pipe, self._zones)
+            and _zones_of(pipe, zones) == _zones_of(pipe, self.zones)
             and not line.ended
         )
 

@@ -26,6 +26,7 @@ from edge_agent.events import (
 )
 from edge_agent.files import read_regular
 from edge_agent.link import topics
+from edge_agent.samples.recording import place
 from edge_agent.types import Frame, Sample
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.pipeline import Watcher
@@ -225,6 +226,12 @@ def about_pictures(config: Config) -> list[str]:
         said.append(f"pictures: {', '.join(what)}; at most {samples.max_bytes // 10**6} MB, {samples.days:g} days")
     if samples.collect:
         said.append(f"samples: {' and '.join(samples.collect)} frames are kept below HOME/samples for you to correct")
+    if samples.record:
+        whose = "of all pipelines" if samples.record is True else f"of {', '.join(samples.record)}"
+        said.append(
+            f"recording: pictures, sound and texts {whose} as they come, below {place()} (mode 0600), at most "
+            f"{samples.record_bytes // 10**6} MB, {samples.days:g} days"
+        )
     hidden = {pipe.name: pipe.blur for pipe in config.pipeline if pipe.blur}
     said += [f"{name}: {', '.join(labels)} hidden in pictures, where it is found" for name, labels in hidden.items()]
     return said

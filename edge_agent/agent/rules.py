@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -44,6 +44,14 @@ STOP_S = 2.0
 Job = Callable[[Now], list[Change]]
 
 
+class Clock(NamedTuple):
+    """What time it is to rules."""
+
+    now: Callable[[], Now] = lambda: Now(time.monotonic(), time.time())
+    local: Callable[[float], time.struct_time] = time.localtime
+    """seconds since 1970 -> time of day"""
+
+
 class _Wanted(msgspec.Struct, frozen=True):
     """What a command says."""
 
@@ -53,8 +61,8 @@ class _Wanted(msgspec.Struct, frozen=True):
 class Rules:
     """The rules and profiles of one agent."""
 
-    def __init__(self, config: Config, work: Lines, keep: Keep, link: Link | None) -> None:
-        """ConfigError for a rule that the pipelines at work can never make true."""
+    def __init__(self, config: Config, work: Lines, keep: Keep, link: Link | None, clock: Clock | None) -> None:
+        """`clock`: another one than this device's. ConfigError for a rule that the pipelines can never make true."""
         check_rules(config, work.all)
         self.on: dict[str, bool] = {rule.name: False for rule in config.rule}
         """each rule: whether it is on"""
@@ -72,9 +80,10 @@ class Rules:
         if self._kept.profile not in self.profiles:
             first = self.profiles[0] if self.profiles else ""
             self._kept = msgspec.structs.replace(self._kept, profile=first, since=time.time(), by="start")
-        self._engine = Engine(config.rule, pipes_of(work.all))
+        self._clock = clock or Clock()
+        self._engine = Engine(config.rule, pipes_of(work.all), self._clock.local)
         self._plan_at = 0.0
-        self._begun = self._engine.restore(self._kept.rules, _now())
+        self._begun = self._engine.restore(self._kept.rules, self._clock.now())
         self.on |= dict.fromkeys(self._engine.world.on, True)
         keep.alerts = self.alerts
         keep.listeners.append(self.hear)
@@ -125,7 +134,7 @@ class Rules:
         if not self._thread.is_alive():
             return
         try:
-            self._queue.put((_now(), job), timeout=PATIENCE_S)
+            self._queue.put((self._clock.now(), job), timeout=PATIENCE_S)
         except queue.Full:
             self._passed_over += 1
             if tenfold(self._passed_over):
@@ -135,6 +144,12 @@ class Rules:
     def idle(self) -> bool:
         """Whether they have dealt with all that they heard."""
         return self._queue.unfinished_tasks == 0 or not self._thread.is_alive()
+
+    def tick(self, until: float) -> float:
+        """Have them asked what time has brought, if that is before `until`; when that was or will be, monotonic."""
+        if (due := self._engine.due) <= until:
+            self._put(self._engine.tick)
+        return due
 
     # ── from beginning to end ────────────────────────────────────────────────────────────────────────────
 
@@ -185,7 +200,7 @@ class Rules:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        self._tell(self._begun, _now())
+        self._tell(self._begun, self._clock.now())
         goes_on = True
         while goes_on:
             try:
@@ -194,14 +209,14 @@ class Rules:
                 goes_on = False
             except Exception:
                 log.exception("rules failed on an event; they go on")
-        self._save(_now())
+        self._save(self._clock.now())
 
     def _turn(self) -> bool:
         """Deal with one event, or with what time has brought; False: it was the last one."""
         try:
-            now, job = self._queue.get(timeout=min(LOOK_S, max(0.0, self._engine.due - time.monotonic())))
+            now, job = self._queue.get(timeout=min(LOOK_S, max(0.0, self._engine.due - self._clock.now().mono)))
         except queue.Empty:
-            self._ask(_now(), self._engine.tick)
+            self._ask(self._clock.now(), self._engine.tick)
             return True
         try:
             self._ask(now, job or self._engine.tick)
@@ -223,7 +238,7 @@ class Rules:
         """Once a minute: whether the time asks for another profile than before."""
         self._plan_at = now.mono + 60 - now.wall % 60
         time.tzset()  # somebody may have moved the device to another zone
-        name = planned(self._config.profile, now.wall, time.localtime)
+        name = planned(self._config.profile, now.wall, self._clock.local)
         if name is None or name == self._kept.planned:
             return
         with self._lock:
@@ -279,7 +294,3 @@ class Rules:
                 one.name: {"on": one.on, "since": rfc3339(one.since) if one.on else None} for one in self._engine.rules
             }
             self._link.say(topics.RULES, msgspec.json.encode({"v": 1, "rules": rules}))
-
-
-def _now() -> Now:
-    return Now(time.monotonic(), time.time())

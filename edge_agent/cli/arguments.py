@@ -41,6 +41,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def duration(text: str) -> float:
+    """A time, in seconds: 90, 90s, 10m (or 10min), 1h."""
+    match = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)(s|m|min|h)?", text)
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(f'"{text}" is no time such as 90s, 10m or 1h')
+    return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2] or "s"]
+
+
 def common_options(of: argparse.ArgumentParser) -> None:
     """On each side of the verb; left out, they say nothing against the other side."""
     of.add_argument(

@@ -58,7 +58,7 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     names = [pipe.name for pipe in config.pipeline]
     check_archive(config.archive, names)
     check_mcp(config.mcp, config.archive is not None, names)
-    checked_samples(config.samples, table.get("samples", {}))
+    checked_samples(config.samples, table.get("samples", {}), names)
     understand = _understand(config.understand, base)
     if store.path is not None:
         store = msgspec.structs.replace(store, path=_path("store.path", store.path, base))

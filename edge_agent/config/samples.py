@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from edge_agent.config.times import Duration, seconds
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, nearest
+from edge_agent.toml import Name
 
 ClipOf = Literal["new", "zone", "loiters", "crossing", "detections", "anomaly", "rule"]
 """an object is new, comes into a zone, stays there for long, goes over a line; something is in view of a pipeline that
@@ -45,6 +46,12 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collect_most: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
     """pictures; the oldest go first"""
 
+    record: bool | list[Name] = False
+    """pipelines (true: all) whose samples are kept as they came, with their times, under HOME/recordings, for
+    `edge-agent replay`: pictures of whoever is in view, sound and texts, in files of mode 0600"""
+    record_bytes: Annotated[int, msgspec.Meta(ge=10_000_000, le=10**15)] = 1_000_000_000
+    """bytes of recordings on disk; the oldest go first"""
+
     @property
     def pictures(self) -> bool:
         """Whether events name any."""
@@ -58,10 +65,13 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return frozenset(every - {"new"} if zones else every)
 
 
-def checked_samples(samples: Samples, written: dict[str, Any]) -> Samples:
+def checked_samples(samples: Samples, written: dict[str, Any], pipelines: list[str]) -> Samples:
     """The section as it is; `written`: the keys that stand there. ConfigError for one that does nothing."""
+    for name in samples.record if isinstance(samples.record, list) else ():
+        if name not in pipelines:
+            raise ConfigError(f'samples.record: "{name}" is no pipeline{nearest(name, pipelines)}')
     needs = {"whole": "snapshots", "retain": "snapshots", "before": "clips", "after": "clips"}
-    needs |= {"collect_every": "collect", "collect_most": "collect"}
+    needs |= {"collect_every": "collect", "collect_most": "collect", "record_bytes": "record"}
     for key, of in needs.items():
         if key in written and not getattr(samples, of):
             mend = 'collect = ["uncertain"]' if of == "collect" else f"{of} = true"

@@ -42,11 +42,13 @@ class Models:
         race: bool = False,
         once: bool = False,
         soon: bool = False,
+        only: Mapping[str, str] | None = None,
     ) -> None:
         """`threads` a run, 0: all of this process's cores; `pull`: fetch what is missing, telling `say` of bytes.
 
         `race`: where a model has several variants and nobody knows which one is the fastest here, find out.
         `once`: for a few samples, whose first one may as well be the first run, as what is opened has proved itself.
+        `only`: name, as it is asked for -> SHA-256 of the file of it that may serve.
         `soon`: of variants that nobody raced the most precise one first: as it is held against none, it is tried once.
         """
         self.threads, self.lane = threads, lane or Lane(budget(threads))
@@ -54,6 +56,7 @@ class Models:
         self.race, self.once, self.soon = race, once, soon
         self._served: dict[tuple[str, Pace], Served] = {}
         self._marks: dict[str, str] = {}
+        self._only = only or {}
 
     def serve(self, name: str, pace: Pace = SLOWLY) -> Served:
         """The model of that name, alias, folder or file, ready to run samples that come at this pace.
@@ -98,8 +101,10 @@ class Models:
         self._marks[name] = catalogue.fingerprint(name)
         located = catalogue.locate(name, pull=self.pull, say=self.say, read=seen)
         manifest, parts = located.manifest, parts_of(located, pull=self.pull, say=self.say)
-        located = with_derived(located, parts, self.threads, make=self.race)
+        located = self._with_forms(located, parts, only := self._only.get(name))
         ways, known = in_order(located, parts, self.threads, pace, find_out=self.race, soon=self.soon)
+        if only is not None and not (ways := [way for way in ways if way.row.sha256 == only]):
+            raise RefusedError(f"{name}: {manifest.name} {manifest.version} has no file of SHA-256 {only[:16]}… here")
         passed_over: list[str] = []
         for way in ways:
             try:
@@ -125,6 +130,13 @@ class Models:
                 head=partial(self._head, located, way, parts),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
+
+    def _with_forms(self, located: Located, parts: Mapping[str, Path], only: str | None) -> Located:
+        """The model with its faster forms: those that are here, or all where one that is not here is asked for."""
+        found = with_derived(located, parts, self.threads, make=self.race)
+        if only is None or any(row.sha256 == only for row in found.manifest.networks()):
+            return found
+        return with_derived(located, parts, self.threads, make=True)
 
     def _head(self, located: Located, way: Way, parts: Mapping[str, Path], role: str) -> Net:
         """The head of a role beside the network that serves; its runs take their turn, too.

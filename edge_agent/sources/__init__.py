@@ -66,6 +66,7 @@ SCHEMES: dict[str, str] = {
     "serial": "edge_agent.sources.serial:serial",
     "journal": "edge_agent.sources.journal:journal",
     "mqtt": "edge_agent.sources.mqtt:mqtt",
+    "replay": "edge_agent.sources.replay:replay",
 }
 
 MEANT = {

@@ -137,7 +137,7 @@ def test_every_row_of_the_table_leads_to_a_source(tmp_path: Path) -> None:
         "rpicam": "rpicam:0",
         "jetson": "jetson:0",
     }
-    there = dict(SCHEMES)
+    there = {scheme: where for scheme, where in SCHEMES.items() if scheme != "replay"}  # it needs a recording
     try:
         microphone._library()
     except ConfigError:
