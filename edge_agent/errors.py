@@ -9,9 +9,11 @@
     ├── ModelError              a model cannot be used
     │   ├── ManifestError       what is written about it is wrong or missing
     │   ├── RefusedError        it was read or tried, and it must not serve
-    │   └── FetchError          its files cannot be had, or are not the ones that were promised
+    │   └── FetchError          its files cannot be had
+    │       └── WrongFileError  they are not the ones that were promised
     ├── InputError              one sample is bad (corrupt picture, empty text): it is skipped, the pipeline goes on
     ├── LateError               one sample is too old when its turn comes: it is given up, the pipeline goes on
+    ├── NotNowError             it may go well later: no clock, no network, no budget left; nothing has changed
     ├── StoreError              the disk below the outbox cannot be used at all
     └── LinkError               the broker cannot be used at all (a bad URL, an unreadable password file)
 
@@ -63,7 +65,11 @@ class RefusedError(ModelError):
 
 
 class FetchError(ModelError):
-    """A model's files cannot be had, or are not the ones that were promised."""
+    """A model's files cannot be had."""
+
+
+class WrongFileError(FetchError):
+    """They are not the ones that were promised."""
 
 
 class InputError(EdgeAgentError):
@@ -72,6 +78,10 @@ class InputError(EdgeAgentError):
 
 class LateError(EdgeAgentError):
     """One sample is too old when its turn comes; it is given up and the pipeline goes on."""
+
+
+class NotNowError(EdgeAgentError):
+    """It may go well later; nothing has changed."""
 
 
 class StoreError(EdgeAgentError):

@@ -6,6 +6,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 
 from edge_agent.config.broker import BrokerAddress, parse_broker, parse_brokers, shown_url
 from edge_agent.config.check import checked_mqtt
+from edge_agent.config.fleet import Policy, Update
 from edge_agent.config.inference import Inference
 from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
 from edge_agent.config.notify import Choice, Notify
@@ -43,12 +44,14 @@ __all__ = [
     "Opinion",
     "Page",
     "Pipeline",
+    "Policy",
     "Privacy",
     "Profile",
     "Rule",
     "Samples",
     "Sparkplug",
     "Store",
+    "Update",
     "Zone",
     "broker_part",
     "checked_mqtt",

@@ -12,6 +12,7 @@ import msgspec
 
 from edge_agent.config.archive import check_archive
 from edge_agent.config.broker import parse_brokers, shown_url
+from edge_agent.config.fleet import checked_update
 from edge_agent.config.homeassistant import checked_homeassistant
 from edge_agent.config.mcp import check_mcp
 from edge_agent.config.notify import checked_notify
@@ -80,7 +81,8 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     known = classes, rules, config.samples.snapshots, lambda key, given: _path(key, given, base)
     told = {"notify": checked_notify(config.notify, *known), "opinion": checked_opinion(config.opinion, *known)}
     made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
-    return msgspec.structs.replace(config, page=checked_page(config.page, base), **told, **made)
+    update = checked_update(config.update, lambda key, given: _path(key, given, base))
+    return msgspec.structs.replace(config, page=checked_page(config.page, base), update=update, **told, **made)
 
 
 def _zones_and_rules(config: Config, pipes: list[Pipeline]) -> list[Zone]:

@@ -75,8 +75,8 @@ OUR_OPTIONS = {"fps", "stall", "dark", "frozen", "pause"}
 """options of these, which stand behind a #"""
 
 
-def load(path: str | Path, pipelines: bool = True) -> Config:
-    """Read and check a config file; `pipelines`: it is to have some.
+def load(path: str | Path, pipelines: bool = True, shared: Path | None = None) -> Config:
+    """Read and check a config file; `pipelines`: it is to have some; `shared` as of `parse`.
 
     Relative paths in it are relative to the file. Raises ConfigError: one line with the file, the key and the mend.
     """
@@ -84,7 +84,7 @@ def load(path: str | Path, pipelines: bool = True) -> Config:
     with of(path):
         text, real = toml.read_text(path, MOST_BYTES), path.resolve()
         _refuse_a_stranger_s(real)
-        config = parse(text, base=real.parent, pipelines=pipelines)
+        config = parse(text, base=real.parent, pipelines=pipelines, shared=shared)
     _warn_of_readers(real, config)
     return config
 
@@ -134,13 +134,20 @@ def of(path: str | Path) -> Iterator[None]:
         raise (ConfigError if wrong else type(error))(f"{path}: {error}") from None
 
 
-def parse(text: str, base: Path | None = None, pipelines: bool = True) -> Config:
-    """Check a config's text; `base` is the folder that its relative paths start from."""
-    table = toml.parse(text)
-    config = toml.convert(table, Config, MEANT)
+def parse(text: str, base: Path | None = None, pipelines: bool = True, shared: Path | None = None) -> Config:
+    """Check a config's text, with what it follows; `base` is the folder that its relative paths start from.
+
+    `shared`: the folder of a shared config that it is to follow, in place of that which serves.
+    """
+    table, base = toml.parse(text), base or Path.cwd()
+    config = checked(toml.convert(table, Config, MEANT), base, table)
+    if shared is not None or config.update is not None:
+        from edge_agent.config.shared import with_shared
+
+        config = with_shared(config, base, table, shared)
     if pipelines and not config.pipeline:
         raise ConfigError("no [[pipeline]]; add one with name and source")
-    return checked(config, base or Path.cwd(), table)
+    return config
 
 
 def broker_part(path: Path) -> Config | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from edge_agent.config.archive import Archived
+from edge_agent.config.fleet import Policy, Update
 from edge_agent.config.homeassistant import HomeAssistant
 from edge_agent.config.inference import Inference
 from edge_agent.config.mcp import Shown
@@ -188,6 +189,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     homeassistant: HomeAssistant | None = None
     pipeline: list[Pipeline] = []
     samples: Samples = Samples()
+    update: Update | None = None
+    policy: Policy = Policy()
     zone: list[Zone] = []
     notify: list[Notify] = []
     opinion: Opinion | None = None

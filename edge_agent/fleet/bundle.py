@@ -19,6 +19,7 @@ from edge_agent.manifest import SHA256
 from edge_agent.toml import Name
 
 Kind = Literal["model", "config", "files", "agent"]
+Method = Literal["xz", "bsdiff"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_INDEX = 1_000_000
 """bytes of an index"""
@@ -60,13 +61,14 @@ def wanted(target: str) -> Wanted:
     return Wanted(kind, found[2], int(found[3] or 0))
 
 
-class Delta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file as a difference to one that the device may have."""
+class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A smaller form of a file; see forms.py."""
 
-    base: Hash
+    method: Method
     sha256: Hash
-    """of the difference"""
     bytes: Bytes
+    base: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """of the file that a difference is to"""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +78,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """below the bundle's folder, with /"""
     sha256: Hash
     bytes: Bytes
-    deltas: Annotated[list[Delta], msgspec.Meta(max_length=8)] = []
+    forms: Annotated[list[Form], msgspec.Meta(max_length=8)] = []
+    """smaller ones, the smallest first"""
 
 
 class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,13 +11,13 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from edge_agent import __version__
-from edge_agent.errors import FetchError
+from edge_agent.errors import FetchError, WrongFileError
 from edge_agent.manifest import File
 from edge_agent.registry import store
 
@@ -43,7 +43,7 @@ DEADLINE_S, SLOWEST = 900.0, 2000.0
 """seconds at most for one source, and the bytes a second that give a large file more"""
 
 
-class _SameOrSafer(urllib.request.HTTPRedirectHandler):
+class SameOrSafer(urllib.request.HTTPRedirectHandler):
     """Follows a redirect, but never from https to anything else, nor from http to what is no HTTP."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
@@ -111,21 +111,26 @@ def _request(url: str, row: File, part: Path, have: int, say: Say) -> None:
     if have:
         headers["Range"] = f"bytes={have}-"
     guard = _Guard()
-    opener = urllib.request.build_opener(_SameOrSafer, _Watched(guard))
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
-    if at:
-        token = base64.b64encode(unquote(user).encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {token}")
-    with guard, opener.open(request, timeout=TIMEOUT) as answer:
+    opener = urllib.request.build_opener(SameOrSafer, _Watched(guard))
+    with guard, opener.open(request_of(url, headers), timeout=TIMEOUT) as answer:
         have = _begins_at(answer, row, part, have)
         with part.open("ab" if have else "wb") as file:
             _receive(answer, file, have, row, guard, say)
 
 
+def request_of(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
+    """A request; user and password of the address go as Basic, and to no host that is redirected to."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host)), headers=dict(headers))
+    if at:
+        token = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return request
+
+
 def _begins_at(answer: Any, row: File, part: Path, have: int) -> int:
-    """With which byte the answer begins: `have`, or 0. OSError for another range, FetchError for another size."""
+    """With which byte the answer begins: `have`, or 0. OSError for another range, WrongFileError for another size."""
     if answer.status == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if not span or int(span[1]) != have or span[2] not in ("*", str(row.bytes)):
@@ -134,7 +139,7 @@ def _begins_at(answer: Any, row: File, part: Path, have: int) -> int:
         return have
     length = answer.headers.get("Content-Length")
     if length is not None and length != str(row.bytes):
-        raise FetchError(f"offers {length} bytes, promised were {row.bytes}")
+        raise WrongFileError(f"offers {length} bytes, promised were {row.bytes}")
     return 0
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent import files
-from edge_agent.errors import FetchError
+from edge_agent.errors import FetchError, WrongFileError
 from edge_agent.files import sync
 from edge_agent.held import is_ours
 
@@ -84,12 +84,12 @@ def scratch(home: Path) -> Path:
 def keep(home: Path, part: Path, sha256: str) -> Path:
     """Move a whole file from `scratch` to its place, so that a power cut leaves it there whole or not at all.
 
-    The hash is computed once more; FetchError (and the part is gone) when it is another one.
+    The hash is computed once more; WrongFileError (and the part is gone) when it is another one.
     """
     found = digest(part)
     if found != sha256:
         part.unlink()
-        raise FetchError(f"has sha256 {found[:12]}…, promised was {sha256[:12]}…")
+        raise WrongFileError(f"has sha256 {found[:12]}…, promised was {sha256[:12]}…")
     place = blob(home, sha256)
     files.folder(place.parent)
     with part.open("rb") as file:
@@ -113,7 +113,7 @@ def put(home: Path, source: Path, sha256: str, limit: int) -> Path:
     with file:
         size = os.fstat(file.fileno()).st_size
         if size != limit:
-            raise FetchError(f"has {size} bytes, promised were {limit}")
+            raise WrongFileError(f"has {size} bytes, promised were {limit}")
         with tempfile.NamedTemporaryFile(dir=scratch(home), prefix=f"{sha256}.", suffix=".copy", delete=False) as copy:
             part = Path(copy.name)
             try:
