@@ -114,7 +114,7 @@ def tour(shell: Shell) -> str:
             "edge-agent models add yolox_nano_int8_broken.tflite",
             shell(f"edge-agent models add {models}/yolox_nano_int8_broken.tflite"),
         ),
-        "**Measure it** on labels, and race its variants on this device.",
+        "**Measure it** on labels, with how far each figure could be off, and race its variants on this device.",
         block(
             "edge-agent evaluate yolox-nano coco_val94",
             shell(f"edge-agent evaluate yolox-nano {DATA}/coco_val94", errors=False),

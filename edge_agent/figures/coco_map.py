@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.figures.interval import Figure, ratio
+
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Longs = npt.NDArray[np.int64]
@@ -78,16 +80,9 @@ class Precision:
 
     def figures(self) -> dict[str, float]:
         """The usual names; each is a mean over the classes that have truth, NaN where none has."""
-        every, at50, at75 = slice(None), 0, 5
-        small, medium, large = 1, 2, 3
         return {
-            "map": _mean(self.ap[:, 0]),
-            "map50": _mean(self.ap[:, 0, at50]),
-            "map75": _mean(self.ap[:, 0, at75]),
-            "map_small": _mean(self.ap[:, small, every]),
-            "map_medium": _mean(self.ap[:, medium, every]),
-            "map_large": _mean(self.ap[:, large, every]),
-            "recall": _mean(self.recall[:, 0]),
+            name: _mean((self.recall if recall else self.ap)[:, area, steps.start : steps.stop])
+            for name, (area, steps, recall) in FIGURES.items()
         }
 
     def of_class(self, k: int) -> dict[str, float]:
@@ -100,27 +95,117 @@ def _mean(values: Doubles) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def average_precision(truth: Truth, found: FoundBoxes, labels: Sequence[int]) -> Precision:
-    """Score `found` against `truth` for each class id of `labels`; boxes of other classes are not looked at.
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """What the n found boxes of a class meet, best score first."""
+
+    image: Longs
+    """(n,)"""
+    hit: Flags
+    """(n, areas, thresholds)"""
+    ignored: Flags
+    """(n, areas, thresholds): neither right nor wrong"""
+    wanted: tuple[Longs, ...]
+    """for each range of areas: the picture of each box to find"""
+    count: int
+    """boxes of truth, crowds left out"""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Found boxes, each with what it meets: that does not depend on other pictures, so these may be drawn anew."""
+
+    classes: list[_Class]
+
+    def precision(self) -> Precision:
+        """The whole result."""
+        shape = (len(self.classes), len(AREAS), len(THRESHOLDS))
+        ap, recall = np.full(shape, np.nan), np.full(shape, np.nan)
+        for k, one in enumerate(self.classes):
+            each = np.ones((1, len(one.image)), np.int64)
+            for area, step in np.ndindex(shape[1:]):
+                total = np.array([len(one.wanted[area])])
+                if total[0]:
+                    curve = each, np.cumsum(each, axis=1), one.hit[:, area, step], one.ignored[:, area, step], total
+                    ap[k, area, step], recall[k, area, step] = (_at_hits(*curve, which)[0] for which in (False, True))
+        return Precision(ap, recall, np.array([one.count for one in self.classes], np.int64))
+
+    def figure(self, pictures: int, name: str) -> Figure:
+        """One of `Precision.figures` of so many pictures."""
+        area, steps, recall = FIGURES[name]
+
+        def drawn(rounds: Longs) -> Doubles:
+            means = [_drawn(rounds, one, area, steps, recall) for one in self.classes]
+            every = np.stack(means) if means else np.full((1, len(rounds)), np.nan)
+            known = ~np.isnan(every)
+            return ratio(np.where(known, every, 0.0).sum(0), known.sum(0))
+
+        return Figure(drawn, pictures)
+
+
+FIGURES = {
+    "map": (0, range(10), False),
+    "map50": (0, range(1), False),
+    "map75": (0, range(5, 6), False),
+    "map_small": (1, range(10), False),
+    "map_medium": (2, range(10), False),
+    "map_large": (3, range(10), False),
+    "recall": (0, range(10), True),
+}
+"""name -> number of the range of areas, of the thresholds, and whether it is the recall"""
+
+
+def match(truth: Truth, found: FoundBoxes, labels: Sequence[int]) -> Matched:
+    """What each found box of these classes meets; boxes of other classes are not looked at.
 
     Equal scores rank by the number of the picture, then in the order given.
     """
-    shape = (len(labels), len(AREAS), len(THRESHOLDS))
-    ap, recall = np.full(shape, np.nan), np.full(shape, np.nan)
-    count = np.zeros(len(labels), np.int64)
-    limits = np.array(list(AREAS.values()))
-    for k, label in enumerate(labels):
+    limits, classes = np.array(list(AREAS.values())), []
+    for label in labels:
         some, boxes = _of_class(truth, found, label)
-        count[k] = int((~some.crowd).sum())
         outside = _outside(some.area, limits) | some.crowd
         hit, ignored = _match(some, boxes, outside, _outside(boxes.xywh[:, 2] * boxes.xywh[:, 3], limits), THRESHOLDS)
         rank = np.argsort(-boxes.score, kind="stable")
-        for area in range(len(AREAS)):
-            total = int((~outside[area]).sum())
-            if total:
-                curve = hit[rank, area], ignored[rank, area]
-                ap[k, area], recall[k, area] = _summed(*curve, total)
-    return Precision(ap, recall, count)
+        wanted = tuple(some.image[~out] for out in outside)
+        classes.append(_Class(boxes.image[rank], hit[rank], ignored[rank], wanted, int((~some.crowd).sum())))
+    return Matched(classes)
+
+
+def average_precision(truth: Truth, found: FoundBoxes, labels: Sequence[int]) -> Precision:
+    """Score `found` against `truth` for each class id of `labels`."""
+    return match(truth, found, labels).precision()
+
+
+def _drawn(times: Longs, one: _Class, area: int, steps: range, recall: bool) -> Doubles:
+    """Mean over thresholds of the precision at RECALLS (or of the recall) of a class, each picture counting so many
+    `times`: (rounds, pictures) -> (rounds,), NaN where there is nothing to find.
+    """
+    total = times[:, one.wanted[area]].sum(1)
+    if not total.any():
+        return np.full(len(times), np.nan)
+    each = times[:, one.image]
+    every = np.cumsum(each, axis=1)
+    means = [_at_hits(each, every, one.hit[:, area, step], one.ignored[:, area, step], total, recall) for step in steps]
+    return np.where(total > 0, np.mean(means, axis=0), np.nan)
+
+
+def _at_hits(each: Longs, every: Longs, hit: Flags, ignored: Flags, total: Longs, recall: bool) -> Doubles:
+    """At one threshold. Precision falls between two hits, so that they alone count; `every`: boxes so far."""
+    aside, at = np.flatnonzero(ignored), np.flatnonzero(hit & ~ignored)
+    if not len(at):
+        return np.zeros(len(each))
+    right = np.cumsum(each[:, at], axis=1)
+    reached = right / np.maximum(total, 1)[:, None]
+    if recall:
+        last: Doubles = reached[:, -1]
+        return last
+    before = np.concatenate([np.zeros((len(each), 1), np.int64), np.cumsum(each[:, aside], axis=1)], axis=1)
+    precision = right / (every[:, at] - before[:, np.searchsorted(aside, at)] + EPS)
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    # how many of RECALLS are first reached by each hit
+    new = np.diff(np.searchsorted(RECALLS, reached, side="right"), axis=1, prepend=0)
+    mean: Doubles = (precision * new).sum(1) / len(RECALLS)
+    return mean
 
 
 def f1_by_picture(truth: Truth, found: FoundBoxes, labels: Sequence[int], pictures: int, iou: float = 0.5) -> Doubles:
@@ -202,19 +287,3 @@ def iou(found: Doubles, truth: Doubles, crowd: Flags) -> Doubles:
     whole = np.where(crowd[None], own, own + (truth[:, 2] * truth[:, 3])[None] - shared)
     overlap: Doubles = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
     return overlap
-
-
-def _summed(hit: Flags, ignored: Flags, total: int) -> tuple[Doubles, Doubles]:
-    """(n, thresholds) twice, best score first, and the boxes to find -> mean precision and recall, (thresholds,)."""
-    right = np.cumsum(hit & ~ignored, axis=0, dtype=np.float64)
-    wrong = np.cumsum(~hit & ~ignored, axis=0, dtype=np.float64)
-    precision = right / (right + wrong + EPS)
-    # what a lower threshold still reaches counts at every lower recall
-    precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    means, highest = np.zeros(hit.shape[1]), np.zeros(hit.shape[1])
-    for step in range(hit.shape[1] if len(hit) else 0):
-        recall = right[:, step] / total
-        at = np.searchsorted(recall, RECALLS, side="left")
-        means[step] = np.append(precision[:, step], 0.0)[at].mean()
-        highest[step] = recall[-1]
-    return means, highest

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.figures.interval import Figure, figure, pearson_of_pairs, share
+
 Doubles = npt.NDArray[np.float64]
 
 
@@ -41,6 +43,16 @@ def macro_f1(truth: Sequence[str], said: Sequence[str]) -> float:
     return sum(each.values()) / len(each) if each else float("nan")
 
 
+def same(truth: Sequence[str], said: Sequence[str]) -> Figure:
+    """`accuracy` as a figure whose interval can be told."""
+    return share([t == s for t, s in zip(truth, said, strict=True)])
+
+
+def macro(truth: Sequence[str], said: Sequence[str]) -> Figure:
+    """`macro_f1` as a figure whose interval can be told."""
+    return figure(lambda of: macro_f1([truth[i] for i in of], [said[i] for i in of]), len(truth), coarse=True)
+
+
 def auroc(positive: Doubles, negative: Doubles) -> float:
     """Chance that a positive scores higher than a negative, equal ones counting half (Mann-Whitney U); NaN for none."""
     if not len(positive) or not len(negative):
@@ -69,8 +81,25 @@ def spearman(x: Doubles, y: Doubles) -> float:
     return pearson(ranks(x), ranks(y))
 
 
+def ranked(x: Doubles, y: Doubles) -> Figure:
+    """`spearman` as a figure whose interval can be told."""
+    return figure(lambda of: spearman(x[of], y[of]), len(x), ends=(-1.0, 1.0))
+
+
 def similarities(vectors: npt.NDArray[np.float32]) -> Doubles:
     """(n, d) of length 1 -> (n (n - 1) / 2,) cosines of each pair once."""
     wide = vectors.astype(np.float64)
     cosines: Doubles = (wide @ wide.T)[np.triu_indices(len(wide), 1)]
     return cosines
+
+
+def correlations(mine: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -> tuple[Figure, Figure]:
+    """Linear and rank correlation of the cosines of each pair, of (n, d) and (n, e), each of length 1."""
+    tables = [vectors.astype(np.float64) @ vectors.astype(np.float64).T for vectors in (mine, theirs)]
+    place = np.triu_indices(len(mine), 1)
+    ordered = []
+    for table in tables:
+        own = np.zeros_like(table)
+        own[place] = ranks(table[place])
+        ordered.append(own + own.T)
+    return pearson_of_pairs(*tables), pearson_of_pairs(*ordered)

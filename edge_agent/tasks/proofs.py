@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import InputError, ModelError, RefusedError
-from edge_agent.figures.scores import Doubles, accuracy
+from edge_agent.figures.interval import Figure, share
+from edge_agent.figures.scores import Doubles
 from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import PLAIN, make_task
@@ -103,7 +104,7 @@ def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] =
     return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]
 
 
-Measure = Callable[[Served], float]
+Measure = Callable[[Served], Figure]
 """How well a candidate does what its parent does: 1 the most"""
 
 
@@ -124,8 +125,9 @@ def measure_labels(parent: Served, shown: Sequence[Sample]) -> Measure:
     """Share of the samples with the parent's likeliest label, whether that is sure enough or not."""
     theirs = [_likeliest(one) for one in answers_or_none(parent, shown)]
 
-    def measure(candidate: Served) -> float:
-        return accuracy(theirs, [_likeliest(one) for one in answers_or_none(candidate, shown)])
+    def measure(candidate: Served) -> Figure:
+        said = [_likeliest(one) for one in answers_or_none(candidate, shown)]
+        return share([a == b for a, b in zip(theirs, said, strict=True)])
 
     return measure
 

@@ -31,7 +31,7 @@ from edge_agent.manifest import Input, Served
 from edge_agent.types import Net
 from edge_agent.workshop.data.pictures import match_classes, read_pictures
 from edge_agent.workshop.evaluate import verb
-from edge_agent.workshop.evaluate.pictures import _ask
+from edge_agent.workshop.evaluate.boxes import ask
 from tests.coco import real, serve_net
 from tests.conftest import lines_of
 from tests.nets import blob_finder_onnx
@@ -146,7 +146,7 @@ def test_labels_and_a_parent_give_both(finder: Net, tmp_path: Path) -> None:
     assert result["map"] == result["against"]["on_labels"]["map"] == pytest.approx(2 / 3, abs=1e-6)
     assert result["against"]["map"] == 1
     head = next(line for line in verb.lines(result) if "on labels" in line)
-    assert head.split() == ["on", "labels", "parent", "agreement"]
+    assert head.split() == [*["on", "labels", "parent", "agreement", "more", "than", "the", "parent"]]
 
 
 def test_only_common_classes_are_scored_and_that_is_said(finder: Net, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_yolox_on_coco_is_pycocotools_own_figure(data: Path) -> None:
     pictures = read_pictures(data / "coco_val94")
     assert pictures.truth is not None and len(pictures.paths) == 94
     ids = match_classes(pictures.names, served.manifest.names())
-    boxes = _ask(served, pictures.paths, 0.001, 0.65, no_say).boxes(ids)
+    boxes = ask(served, pictures.paths, 0.001, 0.65, no_say).boxes(ids)
     labels = sorted(ids.values())
     ours = average_precision(pictures.truth, boxes, labels)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -341,7 +341,8 @@ def test_the_verb_prints_json_or_a_table(tmp_path: Path) -> None:
     assert figures["classes"]["red"] == {"map": 1, "map50": 1, "boxes": 3} and figures["map_large"] is None
     assert done.stderr == "1 of 4 pictures are missing and left out: 3.png\n"
     done = subprocess.run(argv[:-1], capture_output=True, text=True, env=env, check=True)
-    assert ["mAP50-95", "1.000"] in [line.split() for line in done.stdout.splitlines()]
+    assert ["mAP50-95", "1.000", "(0.333", "to", "1.000)"] in [line.split() for line in done.stdout.splitlines()]
+    assert figures["intervals"]["map"] == [pytest.approx(1 / 3, abs=1e-6), 1]
     for wrong in (["--score", "2"], ["--limit", "0"], ["--limit", "x"]):
         done = subprocess.run([*argv, *wrong], capture_output=True, text=True, env=env)
         assert done.returncode == 2 and len(lines_of(done.stderr)) == 1, done.stderr

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_agent.figures.interval import Figure, figure
 from edge_agent.figures.scores import Doubles, spearman
 from edge_agent.manifest import Served
 from edge_agent.samples.carried import pictures
@@ -38,11 +39,16 @@ def measure(parent: Served, shown: Sequence[Sample]) -> Measure:
     """Rank correlation of the errors with the parent's, times the share of samples that both answer."""
     theirs = _errors(parent, shown)
 
-    def measured(candidate: Served) -> float:
+    def measured(candidate: Served) -> Figure:
         mine = _errors(candidate, shown)
-        known = np.isfinite(theirs) & np.isfinite(mine)
-        agreement = spearman(mine[known], theirs[known]) if known.sum() > 2 else float("nan")
-        return 0.0 if np.isnan(agreement) else agreement * float(known.mean())
+        both = np.isfinite(theirs) & np.isfinite(mine)
+
+        def of(places: list[int]) -> float:
+            known = [place for place in places if both[place]]
+            agreement = spearman(mine[known], theirs[known]) if len(known) > 2 else float("nan")
+            return 0.0 if np.isnan(agreement) else agreement * len(known) / len(places)
+
+        return figure(of, len(shown), ends=(-1.0, 1.0))
 
     return measured
 

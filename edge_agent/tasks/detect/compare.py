@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edge_agent.errors import InputError, ModelError, RefusedError
-from edge_agent.figures.coco_map import Flags, FoundBoxes, Truth, average_precision, iou
+from edge_agent.figures.coco_map import Flags, FoundBoxes, Truth, average_precision, iou, match
+from edge_agent.figures.interval import Figure, share
 from edge_agent.figures.scores import Doubles
 from edge_agent.manifest import Served
 from edge_agent.paths import home
@@ -192,13 +193,13 @@ def measure(parent: Served, shown: Sequence[Sample]) -> Measure:
             "pictures of what it detects"
         )
 
-    def measured(candidate: Served) -> float:
+    def measured(candidate: Served) -> Figure:
         ids = _same_names(candidate, names)
         try:
             found = boxes(candidate, frames, LOW, ids)
         except (InputError, ModelError):
             # numbers that are none: a broken quantization
-            return 0.0
-        return average_precision(truth, found, sorted(set(ids.values()))).figures()["map50"]
+            return share([False] * len(frames))
+        return match(truth, found, sorted(set(ids.values()))).figure(len(frames), "map50")
 
     return measured

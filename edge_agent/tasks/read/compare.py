@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_agent.errors import ModelError
+from edge_agent.figures.interval import Figure, kept, share
 from edge_agent.figures.words import errors
 from edge_agent.manifest import Served
 from edge_agent.samples.carried import pages
@@ -23,14 +24,13 @@ def measure(parent: Served, shown: Sequence[Sample]) -> Measure:
     """1 less the errors that a candidate makes in each character of its parent's, at least 0."""
     frames = [item for item in shown if isinstance(item, Frame)]
     theirs = [texts(parent, frame) for frame in frames]
-    length = sum(len(line) for lines in theirs for line in lines)
 
-    def measured(candidate: Served) -> float:
+    def measured(candidate: Served) -> Figure:
         try:
             mine = [texts(candidate, frame) for frame in frames]
         except ModelError:
-            return 0.0
-        wrong = sum(errors("\n".join(a), "\n".join(b)) for a, b in zip(theirs, mine, strict=True))
-        return max(0.0, 1 - wrong / length) if length else float("nan")
+            return share([False] * len(frames))
+        wrong = [errors("\n".join(a), "\n".join(b)) for a, b in zip(theirs, mine, strict=True)]
+        return kept(wrong, [sum(map(len, lines)) for lines in theirs])
 
     return measured

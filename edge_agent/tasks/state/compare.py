@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_agent.figures.interval import Figure, mean
 from edge_agent.figures.scores import Doubles, pearson
 from edge_agent.manifest import Served
 from edge_agent.samples.carried import pictures
@@ -31,9 +32,9 @@ def measure(parent: Served, shown: Sequence[Sample]) -> Measure:
     frames = [item for item in shown if isinstance(item, Frame)]
     theirs = _features(parent, parent, frames)
 
-    def measured(candidate: Served) -> float:
+    def measured(candidate: Served) -> Figure:
         mine = _features(candidate, parent, frames)
-        return float(np.nan_to_num([pearson(a, b) for a, b in zip(mine, theirs, strict=True)]).mean())
+        return mean(np.nan_to_num([pearson(a, b) for a, b in zip(mine, theirs, strict=True)]))
 
     return measured
 

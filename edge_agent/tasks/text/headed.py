@@ -8,7 +8,8 @@ import numpy as np
 
 from edge_agent.errors import RefusedError
 from edge_agent.events.understood import Passage
-from edge_agent.figures.scores import accuracy, macro_f1
+from edge_agent.figures.interval import Figure, figure, ratio
+from edge_agent.figures.scores import accuracy, macro_f1, pearson
 from edge_agent.manifest import Served
 from edge_agent.samples.carried import sentences
 from edge_agent.samples.everyday import SENTENCES
@@ -59,13 +60,18 @@ def compare_fill(one: Served, other: Served) -> tuple[float, int, str]:
     return value, count, "first words agree"
 
 
-def _same_words(one: Served, other: Served, texts: Sequence[str]) -> tuple[float, int]:
+def _same_words(one: Served, other: Served, texts: Sequence[str]) -> tuple[Figure, int]:
     readers = masked(one), masked(other)
     if readers[0].words != readers[1].words:
         raise RefusedError(f"its words are not those of its parent {other.manifest.name}")
-    mine, theirs = (np.concatenate([masked_words(by, text)[0] for text in texts]) for by in readers)
-    among = np.argsort(-theirs, axis=1)[:, :FIRST]
-    return float((among == mine.argmax(axis=1)[:, None]).any(axis=1).mean()), len(mine)
+    right, asked = [], []
+    for text in texts:
+        mine, theirs = (masked_words(by, text)[0] for by in readers)
+        among = np.argsort(-theirs, axis=1)[:, :FIRST]
+        right.append(int((among == mine.argmax(axis=1)[:, None]).any(axis=1).sum()))
+        asked.append(len(mine))
+    counts = np.array(right), np.array(asked)
+    return Figure(lambda drawn: ratio(*(drawn @ one for one in counts)), len(texts), coarse=True), sum(asked)
 
 
 def measure_fill(parent: Served, shown: Sequence[Sample]) -> Measure:
@@ -91,19 +97,27 @@ def _shares(model: Served, texts: Sequence[str]) -> Floats:
 
 def compare_follows(one: Served, other: Served) -> tuple[float, int, str]:
     """The least of: how often a pair is judged the same, and the F1 of that. And the pairs, and which it is."""
-    value, what, count = _same_judgement(one, other, sentences())
-    return value, count, what
+    mine, theirs = (_judged(by, sentences()) for by in (one, other))
+    value, what = _alike(mine, theirs)
+    return value, len(mine), what
 
 
-def _same_judgement(one: Served, other: Served, texts: Sequence[str]) -> tuple[float, str, int]:
-    mine, theirs = ([FOLLOWS if share > 0.5 else APART for share in _shares(by, texts)] for by in (one, other))
-    value, what = least_of([(accuracy(theirs, mine), "answers agree"), (macro_f1(theirs, mine), "F1 of the answers")])
-    return value, what, len(mine)
+def _judged(model: Served, texts: Sequence[str]) -> list[str]:
+    return [FOLLOWS if share > 0.5 else APART for share in _shares(model, texts)]
+
+
+def _alike(mine: Sequence[str], theirs: Sequence[str]) -> tuple[float, str]:
+    return least_of([(accuracy(theirs, mine), "answers agree"), (macro_f1(theirs, mine), "F1 of the answers")])
 
 
 def measure_follows(parent: Served, shown: Sequence[Sample]) -> Measure:
     """As `compare_follows`, on the samples."""
-    return lambda candidate: _same_judgement(candidate, parent, _texts(shown))[0]
+
+    def measure(candidate: Served) -> Figure:
+        mine, theirs = (_judged(by, _texts(shown)) for by in (candidate, parent))
+        return figure(lambda of: _alike([mine[i] for i in of], [theirs[i] for i in of])[0], len(mine), coarse=True)
+
+    return measure
 
 
 def prove_answer(model: Served, seen: Recorder) -> list[str]:
@@ -127,7 +141,7 @@ def compare_answer(one: Served, other: Served) -> tuple[float, int, str]:
     return value, count, "correlation of the scores"
 
 
-def _same_ends(one: Served, other: Served, texts: Sequence[str]) -> tuple[float, int]:
+def _same_ends(one: Served, other: Served, texts: Sequence[str]) -> tuple[Figure, int]:
     """Least correlation of the start and of the end scores, over the pieces of each question with a text."""
     found = []
     for model in (one, other):
@@ -135,9 +149,14 @@ def _same_ends(one: Served, other: Served, texts: Sequence[str]) -> tuple[float,
         pairs = zip(texts, [question for question, _ in QUESTIONS] * len(texts), strict=False)
         rows = [by.by.pair(by.by.ids(question), by.by.ids(text)) for text, question in pairs]
         ends = [by.ends(out, len(ids)) for (ids, _), out in zip(rows, by.by.run(rows), strict=True)]
-        found.append([np.concatenate([pair[side] for pair in ends]).astype(np.float64) for side in (0, 1)])
-    value = min(float(np.corrcoef(mine, theirs)[0, 1]) for mine, theirs in zip(*found, strict=True))
-    return (0.0 if np.isnan(value) else max(0.0, value)), len(found[0][0])
+        found.append([[np.asarray(pair[side], np.float64) for pair in ends] for side in (0, 1)])
+
+    def least(of: list[int]) -> float:
+        sides = [[np.concatenate([side[i] for i in of]) for side in model] for model in found]
+        value = min(pearson(mine, theirs) for mine, theirs in zip(*sides, strict=True))
+        return 0.0 if np.isnan(value) else max(0.0, value)
+
+    return figure(least, len(found[0][0])), sum(map(len, found[0][0]))
 
 
 def measure_answer(parent: Served, shown: Sequence[Sample]) -> Measure:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edge_agent.errors import InputError, ModelError
-from edge_agent.figures.scores import Doubles, pearson, similarities
+from edge_agent.figures.interval import Figure, f1, pearson_of_pairs, share
+from edge_agent.figures.scores import Doubles
 from edge_agent.manifest import Served
 from edge_agent.tasks.proofs import Measure, answers_or_none
 from edge_agent.tasks.text.encoder import encoder
@@ -19,21 +20,22 @@ def measure_encoder(parent: Served, shown: Sequence[Sample]) -> Measure:
     texts = [item.text for item in shown if isinstance(item, Text)]
     theirs = _cosines(parent, texts)
 
-    def measure(candidate: Served) -> float:
+    def measure(candidate: Served) -> Figure:
         try:
-            mine = _cosines(candidate, texts)
+            agreement = pearson_of_pairs(_cosines(candidate, texts), theirs)
         except ModelError:
-            return 0.0
-        agreement = pearson(theirs, mine)
-        return 0.0 if np.isnan(agreement) else agreement
+            return share([False] * len(texts))
+        return share([False] * len(texts)) if np.isnan(agreement) else agreement
 
     return measure
 
 
 def _cosines(model: Served, texts: list[str]) -> Doubles:
-    vectors = encoder(model).embed_many(texts)
-    length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return similarities(vectors / length)
+    """(n, n)"""
+    vectors = encoder(model).embed_many(texts).astype(np.float64)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosines: Doubles = unit @ unit.T
+    return cosines
 
 
 def measure_tagger(parent: Served, shown: Sequence[Sample]) -> Measure:
@@ -45,9 +47,11 @@ def measure_tagger(parent: Served, shown: Sequence[Sample]) -> Measure:
             "that name what it marks"
         )
 
-    def measure(candidate: Served) -> float:
+    def measure(candidate: Served) -> Figure:
         mine = _spans(candidate, shown)
-        return 2 * len(mine & theirs) / (len(mine) + len(theirs))
+        return f1(
+            *(np.bincount([span[0] for span in some], minlength=len(shown)) for some in (mine, theirs, mine & theirs))
+        )
 
     return measure
 

@@ -29,6 +29,7 @@ from edge_agent.types import Audio, Frame, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.feed import Item, feeder
 from edge_agent.workshop.data.letterbox import refuse_letterboxed
+from edge_agent.workshop.data.look import look
 from edge_agent.workshop.data.pictures import LABEL_FILES, read_pictures, spread
 from edge_agent.workshop.data.texts import numbers_of, read_texts, text_of
 
@@ -127,30 +128,17 @@ def feeds(parent: Served, samples: Samples) -> Iterator[dict[str, npt.NDArray[An
 
 def shared_with(samples: Samples, other: Samples) -> list[str]:
     """Names of the samples that `other` has too, the very same ones or pictures that look the same."""
-    theirs, looks = set(other.digests), np.array([_look(item) for item in other.items])
+    theirs, looks = set(other.digests), [own for own in map(look, other.items) if own is not None]
     found = []
     for item, digest in zip(samples.items, samples.digests, strict=True):
-        alike = isinstance(item, Frame) and bool((np.abs(looks - _look(item)).mean(axis=1) < ALIKE).any())
-        if digest in theirs or alike:
+        own = look(item)
+        if digest in theirs or (own is not None and any(np.abs(one - own).mean() < ALIKE for one in looks)):
             found.append(item.name if isinstance(item, Frame) else item.text[:40])
     return found
 
 
 ALIKE = 2.0
 """mean difference of grey values, 0..255, of two pictures at 16x16 below which they show the same"""
-
-
-def _look(item: Item) -> npt.NDArray[np.float32]:
-    """A picture as 16x16 grey values, each the mean of its cell: (256,) float32."""
-    if not isinstance(item, Frame):
-        return np.full(256, np.inf, np.float32)
-    grey = item.image.mean(axis=2, dtype=np.float32)
-    edges = [np.linspace(0, side, 17).astype(int) for side in grey.shape]
-    rows = np.add.reduceat(grey, np.minimum(edges[0][:-1], grey.shape[0] - 1), axis=0)
-    cells = np.add.reduceat(rows, np.minimum(edges[1][:-1], grey.shape[1] - 1), axis=1)
-    count = np.outer(np.maximum(np.diff(edges[0]), 1), np.maximum(np.diff(edges[1]), 1))
-    look: npt.NDArray[np.float32] = (cells / count).astype(np.float32).ravel()
-    return look
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import UsageError
-from edge_agent.figures.scores import Doubles, auroc, spearman
+from edge_agent.figures.interval import figure, share
+from edge_agent.figures.scores import Doubles, auroc, ranked
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.labelled import Answers, ask, read_rows
-from edge_agent.workshop.evaluate.verb import Say, folder, identity
+from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
 from edge_agent.workshop.report.sheet import MOST, sheet
 
 NORMAL = ("normal", "good", "ok", "nominal", "regular", "0", "false")
@@ -66,7 +67,7 @@ def _against(args: argparse.Namespace, parent: Served, answers: Answers, labelle
     against: dict[str, Any] = {
         **identity(parent),
         "ms_per_sample": theirs.ms,
-        "spearman": spearman(_errors(theirs), _errors(answers)),
+        "spearman": ranked(_errors(theirs), _errors(answers)),
     }
     if labelled:
         against["on_labels"] = {"auroc": _figures(theirs)["auroc"]}
@@ -88,13 +89,17 @@ def _figures(answers: Answers) -> dict[str, Any]:
     normal, odd = errors[usual], errors[~usual]
     limit, f1 = _best_limit(normal, odd)
     return {
-        "auroc": auroc(odd, normal),
+        "auroc": figure(lambda of: _auroc(errors[of], usual[of]), len(errors)),
         "limit": limit,
         "f1": f1,
-        "accuracy": float(np.mean((errors > limit) != usual)),
+        "accuracy": share((errors > limit) != usual),
         "normal": {"samples": len(normal), "error": float(np.median(normal)) if len(normal) else float("nan")},
         "anomalous": {"samples": len(odd), "error": float(np.median(odd)) if len(odd) else float("nan")},
     }
+
+
+def _auroc(errors: Doubles, usual: Any) -> float:
+    return auroc(errors[~usual], errors[usual])
 
 
 def _best_limit(normal: Doubles, odd: Doubles) -> tuple[float, float]:
@@ -145,15 +150,14 @@ def lines(result: dict[str, Any]) -> list[str]:
     against = result.get("against", {})
     told = [f"{result['model']}: {result['samples']} samples, {result['ms_per_sample']:.1f} ms a sample"]
     if "auroc" in result:
-        beside = f"   ({against['model']}: {against['on_labels']['auroc']:.4f})" if against else ""
-        told.append(f"{'AUROC':16}{result['auroc']:.4f}{beside}")
+        told.append(f"{'AUROC':16}{cell(result, 'auroc')}{beside(result, 'auroc')}")
         told.append(f"{'F1':16}{result['f1']:.4f}   with limit={result['limit']:.4g}, the best for these samples")
-        told.append(f"{'accuracy':16}{result['accuracy']:.4f}   with that limit")
+        told.append(f"{'accuracy':16}{cell(result, 'accuracy')}   with that limit")
         for kind in ("normal", "anomalous"):
             row = result[kind]
             told.append(f"{kind:16}{row['samples']} samples, median error {row['error']:.4g}")
     if against:
         told.append(
-            f"{'same order':16}{against['spearman']:.4f}   rank correlation of the errors with {against['model']}"
+            f"{'same order':16}{cell(against, 'spearman')}   rank correlation of the errors with {against['model']}"
         )
     return told

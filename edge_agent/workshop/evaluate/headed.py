@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.events.understood import Passage
+from edge_agent.figures.interval import Figure, mean, ratio, share
 from edge_agent.manifest import Served
 from edge_agent.tasks import found_at, row_of
 from edge_agent.tasks.text.answer import Extractor
@@ -31,7 +31,7 @@ from edge_agent.tasks.text.reader import reader
 from edge_agent.types import Text
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import text_of
-from edge_agent.workshop.evaluate.verb import Say, identity
+from edge_agent.workshop.evaluate.verb import Say, beside, cell, identity
 
 FIVE = 5
 
@@ -52,7 +52,8 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         texts = [Text(row[-1] if task != "answer" else row[1], 0.0, 0.0) for row in rows]
         agreement = found_at(row_of(model).measure)(parent, texts)(model)
         what = row_of(model).measured
-        shown["against"] = {**identity(parent), "agreement": agreement, "what": what, **figures(parent, rows, say)}
+        theirs = figures(parent, rows, say)
+        shown["against"] = {**identity(parent), "agreement": agreement, "what": what, **theirs, "on_labels": theirs}
     return shown
 
 
@@ -70,7 +71,8 @@ def _rows(path: Path, columns: int) -> list[list[str]]:
 
 def _fills(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str, float]:
     """How often the word that was masked is the first, and among the first five."""
-    by, first, five, asked = masked(model), 0, 0, 0
+    by = masked(model)
+    counts: list[tuple[int, int, int]] = []
     for number, (text,) in enumerate(rows):
         say(model.ref.name, number, len(rows))
         try:
@@ -79,8 +81,13 @@ def _fills(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str, 
             continue
         order = np.argsort(-shares, axis=1)[:, :FIVE]
         hits = order == np.array(truth)[:, None]
-        first, five, asked = first + int(hits[:, 0].sum()), five + int(hits.any(axis=1).sum()), asked + len(truth)
-    return {"masked": asked, "top1": first / max(1, asked), "top5": five / max(1, asked)}
+        counts.append((int(hits[:, 0].sum()), int(hits.any(axis=1).sum()), len(truth)))
+    first, five, asked = np.array(counts, np.int64).reshape(-1, 3).T
+    return {
+        "masked": int(asked.sum()),
+        "top1": Figure(lambda drawn: ratio(drawn @ first, drawn @ asked), len(asked), coarse=True),
+        "top5": Figure(lambda drawn: ratio(drawn @ five, drawn @ asked), len(asked), coarse=True),
+    }
 
 
 def _follows(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str, float]:
@@ -92,9 +99,11 @@ def _follows(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str
     true = list(pairwise(texts))
     false = [(a, texts[(n + half) % len(texts)]) for n, (a, _) in enumerate(true)]
     by = follower(model)
-    right = [float((by.shares(pairs) > 0.5).mean()) for pairs in (true, false)]
+    right, odd = (by.shares(pairs) > 0.5 for pairs in (true, false))
     say(model.ref.name, len(texts), len(texts))
-    return {"accuracy": (right[0] + 1 - right[1]) / 2, "true_pairs": right[0], "false_pairs": 1 - right[1]}
+    # a line is drawn with both of its pairs
+    both = mean((right.astype(np.float64) + ~odd) / 2, coarse=True)
+    return {"accuracy": both, "true_pairs": share(right), "false_pairs": share(~odd)}
 
 
 def _answers(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str, float]:
@@ -107,7 +116,7 @@ def _answers(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str
         exact.append(float(mine == theirs))
         both = sum((mine & theirs).values())
         shared.append(2 * both / (sum(mine.values()) + sum(theirs.values())) if mine and theirs else exact[-1])
-    return {"exact": statistics.mean(exact), "f1": statistics.mean(shared)}
+    return {"exact": mean(exact, coarse=True), "f1": mean(shared, coarse=True)}
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -116,6 +125,5 @@ def lines(result: dict[str, Any]) -> list[str]:
     against = result.get("against", {})
     for key in ("masked", "top1", "top5", "accuracy", "true_pairs", "false_pairs", "exact", "f1"):
         if key in result:
-            beside = f"   ({against['model']}: {against[key]:.4f})" if against else ""
-            told.append(f"{key:16}{result[key]:.4f}{beside}")
-    return [*told, *([f"{'agreement':16}{against['agreement']:.4f}   {against['what']}"] if against else [])]
+            told.append(f"{key:16}{cell(result, key)}{beside(result, key)}")
+    return [*told, *([f"{'agreement':16}{cell(against, 'agreement')}   {against['what']}"] if against else [])]

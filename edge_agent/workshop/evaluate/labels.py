@@ -11,11 +11,13 @@ import numpy as np
 
 from edge_agent.errors import UsageError
 from edge_agent.figures import scores
+from edge_agent.figures.interval import figure, share
+from edge_agent.figures.scores import macro, same
 from edge_agent.manifest import Served
 from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
 from edge_agent.workshop.data.labelled import GIVE, Answers, ask, read_rows
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.verb import Say, folder, identity
+from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
 from edge_agent.workshop.report.sheet import MOST, sheet
 
 
@@ -73,8 +75,8 @@ def _against(
     against: dict[str, Any] = {
         **identity(parent),
         "ms_per_sample": theirs.ms,
-        "agreement": scores.accuracy(told, said),
-        "agreement_f1": scores.macro_f1(told, said),
+        "agreement": same(told, said),
+        "agreement_f1": macro(told, said),
     }
     if names:
         figures = _figures(theirs, names)
@@ -111,20 +113,21 @@ def _figures(answers: Answers, names: dict[str, str]) -> dict[str, Any]:
     said = [names.get(label, label) for label in _first(answers)]
     each = scores.f1_by_label(truth, said)
     return {
-        "accuracy": scores.accuracy(truth, said),
-        "f1": scores.macro_f1(truth, said),
-        "auroc": _auroc(truth, answers, names),
-        "doubted": float(np.mean([one.label == UNKNOWN for one in answers.said])),
+        "accuracy": same(truth, said),
+        "f1": macro(truth, said),
+        "auroc": figure(lambda of: _auroc(truth, answers.said, names, of), len(truth)),
+        "doubted": share([one.label == UNKNOWN for one in answers.said]),
         "labels": {label: {"f1": each[label], "samples": truth.count(label)} for label in each},
     }
 
 
-def _auroc(truth: Sequence[str], answers: Answers, names: dict[str, str]) -> float:
+def _auroc(truth: Sequence[str], said: Sequence[Any], names: dict[str, str], of: Sequence[int]) -> float:
+    """Of the samples with these numbers."""
     told = []
     for own, label in names.items():
-        share = np.array([one.scores.get(own, 0.0) for one in answers.said], np.float64)
-        mine = np.array([one == label for one in truth])
-        told.append(scores.auroc(share[mine], share[~mine]))
+        shares = np.array([said[i].scores.get(own, 0.0) for i in of], np.float64)
+        mine = np.array([truth[i] == label for i in of])
+        told.append(scores.auroc(shares[mine], shares[~mine]))
     known = [one for one in told if not np.isnan(one)]
     return float(np.mean(known)) if known else float("nan")
 
@@ -151,12 +154,11 @@ def lines(result: dict[str, Any]) -> list[str]:
     against = result.get("against", {})
     told = [f"{result['model']}: {result['samples']} pictures, {result['ms_per_sample']:.1f} ms a picture"]
     for name, key in ROWS if "accuracy" in result else ():
-        beside = f"   ({against['model']}: {against['on_labels'][key]:.4f})" if against else ""
         said = '   answered with "unknown"' if key == "doubted" else ""
-        told.append(f"{name:16}{result[key]:.4f}{beside}{said}")
+        told.append(f"{name:16}{cell(result, key)}{beside(result, key)}{said}")
     if against:
-        told.append(f"{'same label':16}{against['agreement']:.4f}   as {against['model']}")
-        told.append(f"{'':16}{against['agreement_f1']:.4f}   macro F1 of that")
+        told.append(f"{'same label':16}{cell(against, 'agreement')}   as {against['model']}")
+        told.append(f"{'':16}{cell(against, 'agreement_f1')}   macro F1 of that")
     if "labels" in result:
         told.append(f"{'label':32}{'F1':>8}{'pictures':>10}")
         by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["samples"])

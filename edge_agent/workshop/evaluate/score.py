@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import InputError, ModelError
-from edge_agent.figures.coco_map import Truth, average_precision
+from edge_agent.figures.coco_map import Truth, match
+from edge_agent.figures.interval import Figure, share
 from edge_agent.gate.admit import prove
 from edge_agent.gate.opened import open_served
 from edge_agent.gate.trial import Variant
 from edge_agent.manifest import File, Manifest, Served
 from edge_agent.tasks import found_at, row_of
 from edge_agent.tasks.detect.compare import boxes
+from edge_agent.tasks.proofs import Measure as Measure
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.pictures import match_classes
 
-Measure = Callable[[Served], float]
 FAINT = 0.001
 """score of boxes that are held against labels, as in ``evaluate``"""
 
 
 def against(parent: Served, samples: Samples) -> Measure:
-    """A function that says how well a candidate does on `samples`: higher is better, 1 the most.
+    """A function that says how well a candidate does on `samples`: higher is better, 1 the most. Its figure knows how
+    far it could be off (figures/interval.py).
 
     Where people labelled the samples, it is mAP50-95 on their boxes. Else it is what the gate looks at (gate/agree.py):
     how well the answers are the parent's. `parent` itself may be measured too: what a candidate loses is the
@@ -96,13 +98,13 @@ def _on_labels(samples: Samples, truth: Truth) -> Measure:
             "pictures of what the model detects"
         )
 
-    def measure(candidate: Served) -> float:
+    def measure(candidate: Served) -> Figure:
         ids = match_classes(samples.names, candidate.manifest.names())
         try:
             found = boxes(candidate, frames, FAINT, ids)
         except (InputError, ModelError):
             # numbers that are none: a broken quantization
-            return 0.0
-        return average_precision(truth, found, sorted(set(ids.values()))).figures()["map"]
+            return share([False] * len(frames))
+        return match(truth, found, sorted(set(ids.values()))).figure(len(frames), "map")
 
     return measure

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.errors import InputError, SourceError, UsageError
+from edge_agent.figures.interval import Figure, ratio, share
 from edge_agent.figures.words import errors, plain
 from edge_agent.files import write
 from edge_agent.manifest import Served
@@ -21,7 +22,7 @@ from edge_agent.types import Audio, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample, read_rows
-from edge_agent.workshop.evaluate.verb import Say, folder, identity
+from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
 
 GIVE = "give a .csv or .tsv of file and label, the label being the words that are said (or any, with --against)"
 
@@ -106,12 +107,12 @@ def _sound(row: LabelledSample) -> Audio:
 
 def _figures(said: Sequence[str], heard: Sequence[str]) -> dict[str, Any]:
     pairs = [(plain(one), plain(other)) for one, other in zip(said, heard, strict=True)]
-    wrong, words = sum(errors(*pair) for pair in pairs), sum(len(one) for one, _ in pairs)
+    wrong, words = (np.array(column) for column in ([errors(*pair) for pair in pairs], [len(one) for one, _ in pairs]))
     return {
-        "wer": wrong / words if words else float("nan"),
-        "errors": wrong,
-        "words": words,
-        "right": sum(one == other for one, other in pairs) / len(pairs),
+        "wer": Figure(lambda drawn: ratio(drawn @ wrong, drawn @ words), len(pairs), coarse=True, ends=(0.0, np.inf)),
+        "errors": int(wrong.sum()),
+        "words": int(words.sum()),
+        "right": share([one == other for one, other in pairs]),
     }
 
 
@@ -123,9 +124,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     pace = f"{result['seconds_per_second']:.2f} s a second of sound"
     told = [f"{result['model']}: {result['samples']} recordings, {result['seconds']:.0f} s, {pace}"]
     against = result.get("against", {})
-    beside = f"   ({against['model']}: {against['on_labels']['wer']:.4f})" if against else ""
-    told.append(f"{'word errors':16}{result['wer']:.4f}   {result['errors']} of {result['words']} words{beside}")
-    told.append(f"{'all words right':16}{result['right']:.4f}   of the recordings")
+    words = f"{result['errors']} of {result['words']} words{beside(result, 'wer')}"
+    told.append(f"{'word errors':16}{cell(result, 'wer')}   {words}")
+    told.append(f"{'all words right':16}{cell(result, 'right')}   of the recordings")
     if against:
-        told.append(f"{'':16}{against['wer']:.4f}   word errors, where {against['model']} is right")
+        told.append(f"{'':16}{cell(against, 'wer')}   word errors, where {against['model']} is right")
     return [*told, *result["notes"]]

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_agent.errors import InputError, UsageError
+from edge_agent.figures.interval import Figure, f1, ratio
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import read_texts, text_of
-from edge_agent.workshop.evaluate.verb import Say, identity
+from edge_agent.workshop.evaluate.verb import Say, beside, cell, identity
 
 Marked = set[tuple[int, int, int, str]]
 """number of the text, start and end in characters, kind"""
@@ -45,13 +48,13 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         "notes": notes,
     }
     if data.spans is not None:
-        shown |= _figures(data.spans, mine)
+        shown |= _figures(data.spans, mine, len(data.texts))
     if parent is not None:
         theirs, spent, _ = _ask(parent, data.texts, say)
         against = {**identity(parent)}
-        shown["against"] = {**against, "ms_per_text": spent, **_figures(theirs, mine)}
+        shown["against"] = {**against, "ms_per_text": spent, **_figures(theirs, mine, len(data.texts))}
         if data.spans is not None:
-            shown["against"]["on_labels"] = _figures(data.spans, theirs)
+            shown["against"]["on_labels"] = _figures(data.spans, theirs, len(data.texts))
     return shown
 
 
@@ -70,11 +73,19 @@ def _ask(model: Served, texts: Sequence[str], say: Say) -> tuple[Marked, float, 
     return found, statistics.median(spent), [f"{bad} texts have no letter to read and count as unmarked"] if bad else []
 
 
-def _figures(truth: Marked, said: Marked) -> dict[str, Any]:
+def _figures(truth: Marked, said: Marked, texts: int) -> dict[str, Any]:
     """Over all spans, and of each kind."""
     kinds = sorted({span[3] for span in truth | said})
     rows = {kind: _score({s for s in truth if s[3] == kind}, {s for s in said if s[3] == kind}) for kind in kinds}
-    return {**_score(truth, said), "labels": rows}
+    both, own, theirs = (
+        np.bincount([span[0] for span in some], minlength=texts) for some in (truth & said, said, truth)
+    )
+    whole = {
+        "f1": f1(own, theirs, both),
+        "precision": Figure(lambda drawn: ratio(drawn @ both, drawn @ own), texts, coarse=True),
+        "recall": Figure(lambda drawn: ratio(drawn @ both, drawn @ theirs), texts, coarse=True),
+    }
+    return {**whole, "spans": len(truth), "labels": rows}
 
 
 def _score(truth: Marked, said: Marked) -> dict[str, Any]:
@@ -158,10 +169,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     told = [f"{result['model']}: {result['texts']} texts, {result['ms_per_text']:.1f} ms a text"]
     shown = result if "f1" in result else against
     for key in ("f1", "precision", "recall") if "f1" in result else ():
-        beside = f"   ({against['model']}: {against['on_labels'][key]:.4f})" if against else ""
-        told.append(f"{key:16}{result[key]:.4f}{beside}")
+        told.append(f"{key:16}{cell(result, key)}{beside(result, key)}")
     if against:
-        told.append(f"{'same spans':16}{against['f1']:.4f}   F1 on the {against['spans']} of {against['model']}")
+        told.append(f"{'same spans':16}{cell(against, 'f1')}   F1 on the {against['spans']} of {against['model']}")
     told.append(f"{'label':32}{'F1':>8}{'spans':>8}")
     by_count = sorted(shown["labels"].items(), key=lambda item: -item[1]["spans"])
     return told + [f"{name:32}{row['f1']:>8.4f}{row['spans']:>8}" for name, row in by_count]

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_agent.errors import UsageError
 from edge_agent.figures import scores
+from edge_agent.figures.interval import Figure, figure, share
 from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import make_task
@@ -23,7 +24,7 @@ from edge_agent.uri import Uri
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import Texts, read_texts
 from edge_agent.workshop.evaluate.answers import Answers, ask, best, findings, head
-from edge_agent.workshop.evaluate.verb import Say, folder, identity
+from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
 
 COMPARED = 1000
 """texts whose pairwise similarities are compared with the parent's: half a million pairs"""
@@ -151,29 +152,32 @@ def _figures(truth: Sequence[str], answers: Answers) -> dict[str, Any]:
     each = scores.f1_by_label(truth, best)
     doubted = [one.label == UNKNOWN for one in answers.said if one is not None]
     return {
-        "accuracy": scores.accuracy(truth, best),
-        "f1": scores.macro_f1(truth, best),
-        "doubted": float(np.mean(doubted)),
+        "accuracy": scores.same(truth, best),
+        "f1": scores.macro(truth, best),
+        "doubted": share(doubted),
         "ms_per_text": statistics.median(answers.spent),
         "labels": {label: {"f1": each[label], "texts": truth.count(label)} for label in each},
     }
 
 
-def _agreement(theirs: Answers, mine: Answers) -> dict[str, float]:
+def _agreement(theirs: Answers, mine: Answers) -> dict[str, Figure]:
     """How far the likeliest labels are the parent's, on the texts that both read."""
     both = [(best(a), best(b)) for a, b in zip(theirs.said, mine.said, strict=True) if a and b]
     told, said = [a for a, _ in both], [b for _, b in both]
-    return {"agreement": scores.accuracy(told, said), "agreement_f1": scores.macro_f1(told, said)}
+    return {"agreement": scores.same(told, said), "agreement_f1": scores.macro(told, said)}
 
 
 def _unknown(strange: Answers, known: Answers) -> dict[str, Any]:
     """How well texts of no label are told from those of one."""
-    shares = [np.array([one.scores[UNKNOWN] for one in a.said if one is not None]) for a in (strange, known)]
+    read = [one for answers in (strange, known) for one in answers.said if one is not None]
+    shares = np.array([one.scores[UNKNOWN] for one in read])
     caught = [one.label == UNKNOWN for one in strange.said if one is not None]
-    return {
-        "auroc": scores.auroc(*shares),
-        "unknown": {"texts": len(caught), "caught": float(np.mean(caught)) if caught else float("nan")},
-    }
+    odd = np.arange(len(read)) < len(caught)
+
+    def auroc(of: list[int]) -> float:
+        return scores.auroc(shares[of][odd[of]], shares[of][~odd[of]])
+
+    return {"auroc": figure(auroc, len(read)), "unknown": {"texts": len(caught), "caught": share(caught)}}
 
 
 def _correlation(model: Served, parent: Served, texts: list[str], say: Say, notes: list[str]) -> dict[str, Any]:
@@ -185,8 +189,8 @@ def _correlation(model: Served, parent: Served, texts: list[str], say: Say, note
     pairs = [(a, b) for a, b in zip(*columns, strict=True) if a is not None and b is not None]
     if len(pairs) < 3:
         raise UsageError(f"{len(pairs)} texts can be read by both models; give three or more")
-    mine, theirs = (scores.similarities(np.stack([pair[side] for pair in pairs])) for side in (0, 1))
-    return {"pearson": scores.pearson(mine, theirs), "spearman": scores.spearman(mine, theirs), "pairs": len(mine)}
+    linear, ranked = scores.correlations(*(np.stack([pair[side] for pair in pairs]) for side in (0, 1)))
+    return {"pearson": linear, "spearman": ranked, "pairs": len(pairs) * (len(pairs) - 1) // 2}
 
 
 def _vectors(model: Served, texts: list[str], say: Say) -> list[Floats | None]:
@@ -223,25 +227,21 @@ def lines(result: dict[str, Any]) -> list[str]:
     told = [f"{result['model']}: {result['texts']} texts"]
     if "accuracy" in result:
         told[0] += f", {result['ms_per_text']:.1f} ms a text"
-        told.append(f"{'accuracy':16}{result['accuracy']:.4f}{_beside(against, 'accuracy')}")
-        told.append(f"{'macro F1':16}{result['f1']:.4f}{_beside(against, 'f1')}")
-        told.append(f'{"doubted":16}{result["doubted"]:.4f}   answered with "unknown"')
+        told.append(f"{'accuracy':16}{cell(result, 'accuracy')}{beside(result, 'accuracy')}")
+        told.append(f"{'macro F1':16}{cell(result, 'f1')}{beside(result, 'f1')}")
+        told.append(f'{"doubted":16}{cell(result, "doubted")}   answered with "unknown"')
     if "auroc" in result:
         unknown = result["unknown"]
-        told.append(f"{'AUROC':16}{result['auroc']:.4f}   of telling the {unknown['texts']} unknown texts")
-        told.append(f'{"caught":16}{unknown["caught"]:.4f}   of these answered with "unknown"')
+        told.append(f"{'AUROC':16}{cell(result, 'auroc')}   of telling the {unknown['texts']} unknown texts")
+        told.append(f'{"caught":16}{cell(unknown, "caught")}   of these answered with "unknown"')
     if "pairs" in against:
         told.append(f"against {against['model']}, cosines of {against['pairs']} pairs of texts")
-        told += [f"{key.capitalize():16}{against[key]:.4f}" for key in ("pearson", "spearman")]
+        told += [f"{key.capitalize():16}{cell(against, key)}" for key in ("pearson", "spearman")]
     if "agreement" in against:
-        told.append(f"{'same label':16}{against['agreement']:.4f}   as {against['model']}")
-        told.append(f"{'':16}{against['agreement_f1']:.4f}   macro F1 of that")
+        told.append(f"{'same label':16}{cell(against, 'agreement')}   as {against['model']}")
+        told.append(f"{'':16}{cell(against, 'agreement_f1')}   macro F1 of that")
     if "labels" in result:
         told.append(f"{'label':32}{'F1':>8}{'texts':>7}")
         by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["texts"])
         told += [f"{name:32}{row['f1']:>8.4f}{row['texts']:>7}" for name, row in by_count]
     return told
-
-
-def _beside(against: dict[str, Any], key: str) -> str:
-    return f"   ({against['model']}: {against['on_labels'][key]:.4f})" if "on_labels" in against else ""

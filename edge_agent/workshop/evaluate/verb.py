@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import UsageError
+from edge_agent.figures.interval import Figure, Groups, difference, interval
 from edge_agent.workshop.arguments import share
 
 if TYPE_CHECKING:
@@ -78,15 +80,40 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
         raise UsageError(f"{', '.join(odd)}: not for {args.model}, whose task is {task}")
     if args.save:
         folder(Path(args.save))
-    figures = importlib.import_module(module).evaluate(args, model, parent, say)
-    rounded: dict[str, Any] = _rounded({"task": task, **figures})
+    return _finished({"task": task, **importlib.import_module(module).evaluate(args, model, parent, say)})
+
+
+def _finished(figures: dict[str, Any]) -> dict[str, Any]:
+    """With intervals, and the change against the parent, all rounded."""
+    groups = figures.pop("groups", None)
+    against = figures.get("against", {})
+    if "on_labels" in against:
+        against["change"] = _changes(figures, against["on_labels"], groups)
+    rounded: dict[str, Any] = _rounded(_with_intervals(figures, groups))
     return rounded
+
+
+def _changes(mine: Mapping[str, Any], theirs: Mapping[str, Any], groups: Groups | None) -> dict[str, Any]:
+    """What a model has more than its parent on the same samples, with its interval."""
+    both = [key for key, one in theirs.items() if isinstance(one, Figure) and isinstance(mine.get(key), Figure)]
+    same = [key for key in both if mine[key].count == theirs[key].count]
+    changes: dict[str, Any] = {key: float(mine[key]) - float(theirs[key]) for key in same}
+    return {**changes, "intervals": {key: [*difference(mine[key], theirs[key], groups)] for key in same}}
+
+
+def _with_intervals(value: dict[str, Any], groups: Groups | None) -> dict[str, Any]:
+    """The same with "intervals" beside figures, by their names: [low, high]."""
+    out = {key: _with_intervals(one, groups) if isinstance(one, dict) else one for key, one in value.items()}
+    known = {key: [*interval(one, groups)] for key, one in value.items() if isinstance(one, Figure)}
+    return {**out, "intervals": known} if known else out
 
 
 def _rounded(value: Any) -> Any:
     """Figures to six digits, however deep they lie."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
     return round(value, 6) if isinstance(value, float) else value
 
 
@@ -94,6 +121,24 @@ def lines(result: dict[str, Any]) -> list[str]:
     """The figures as lines for people."""
     told: list[str] = importlib.import_module(TASKS[result["task"]][0]).lines(result)
     return told
+
+
+def cell(result: Mapping[str, Any], key: str, digits: int = 4) -> str:
+    """A figure with its interval, for people."""
+    value, between = result[key], result.get("intervals", {}).get(key)
+    if between is None or not all(map(math.isfinite, (value, *between))):
+        return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ({between[0]:.{digits}f} to {between[1]:.{digits}f})"
+
+
+def beside(result: Mapping[str, Any], key: str, digits: int = 4) -> str:
+    """What the parent has, and how much more the model has, for people; nothing without a parent."""
+    against = result.get("against", {})
+    if key not in against.get("on_labels", {}):
+        return ""
+    change = against.get("change", {})
+    more = f"; {cell(change, key, digits)} more" if key in change else ""
+    return f"   ({against['model']}: {against['on_labels'][key]:.{digits}f}{more})"
 
 
 def identity(model: Served) -> dict[str, Any]:
