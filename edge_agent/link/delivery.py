@@ -12,7 +12,7 @@ from edge_agent.link import topics
 from edge_agent.link.acks import Acks, names
 from edge_agent.link.budget import Budget
 from edge_agent.link.clock import Clock
-from edge_agent.link.flight import SPARE, Flight
+from edge_agent.link.flight import Flight
 from edge_agent.link.signing import AHEAD_S, Unsigned
 from edge_agent.link.wire import SESSION_S, Client, ReasonCode, gathered
 from edge_agent.outbox.entries import AGENT, QUEUES, Record
@@ -74,7 +74,7 @@ class Delivery:
 
     def send(self, client: Client, most: int) -> None:
         """Send up to `most` events, as far as the broker and the day's bytes take them now."""
-        room = min(most, self.flight.room(SPARE))
+        room = min(most, self.flight.room_for_events())
         if room <= 0:
             return
         now = time.monotonic()

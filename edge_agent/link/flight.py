@@ -6,11 +6,12 @@ import time
 from typing import NamedTuple
 
 from edge_agent.link.blame import Alone, Blame, Verdict
+from edge_agent.link.pace import MOST, Pace
 from edge_agent.link.wire import Client
 from edge_agent.outbox.entries import Record
 
-WINDOW = 40
-"""events sent and not yet acknowledged: 20 to 100 is fastest, and a lost connection repeats no more than these"""
+WINDOW = MOST
+"""events sent and not yet acknowledged"""
 SPARE = 2
 """packets beside the events' window: for what is said and told while it is full"""
 
@@ -37,6 +38,7 @@ class Flight:
     def __init__(self) -> None:
         self.limits = Limits()
         self.blame = Blame()
+        self.pace = Pace()
         self.events: dict[int, Record] = {}
         """packet id -> the event in it"""
         self.others: dict[int, str] = {}
@@ -52,6 +54,7 @@ class Flight:
         """A new connection."""
         self.limits = limits
         self.blame.begin()
+        self.pace.begin()
         self._idle_since = time.monotonic()
 
     def clear(self) -> None:
@@ -87,6 +90,10 @@ class Flight:
         """How many more packets the broker takes now, if `spare` of its limit (or all but one) are to stay free."""
         return max(1, self.limits.packets - spare) - len(self.events) - len(self.others)
 
+    def room_for_events(self) -> int:
+        """How many more events the broker takes now."""
+        return min(self.room(SPARE), self.pace.room())
+
     def too_large(self, topic: str, payload: bytes) -> bool:
         """Whether the broker would end the connection for it; what stands around both is at most 16 bytes."""
         return self.limits.size is not None and len(topic.encode()) + len(payload) + 16 > self.limits.size
@@ -104,7 +111,9 @@ class Flight:
         """Send an event."""
         if self.careful:
             self._alone = Alone(f"PUBLISH {topic}", record)
-        self.events[client.publish(topic, payload, qos=1).mid] = record
+        mid = client.publish(topic, payload, qos=1).mid
+        self.events[mid] = record
+        self.pace.sent(mid)
 
     def publish(self, client: Client, topic: str, payload: bytes, retain: bool) -> int:
         """Send what is no event; its packet id."""
@@ -123,6 +132,7 @@ class Flight:
         what = self.others.pop(mid, None)
         if what is not None:
             self.blame.passed(what)
+        self.pace.answered(mid)
         return self.events.pop(mid, None)
 
     def broke(self, brief: bool) -> tuple[Verdict | None, str]:
