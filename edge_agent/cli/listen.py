@@ -16,6 +16,7 @@ from edge_agent.errors import ConfigError, LinkError, UsageError
 
 if TYPE_CHECKING:
     from edge_agent.config import Mqtt
+    from edge_agent.consumer.presence import Presence
 
 _streams: dict[str, str] = {}
 """What was last shown of each stream: a state is sent again and again, and shown when it changes."""
@@ -44,10 +45,11 @@ def show_message(tail: str, body: dict[str, Any]) -> None:
 
 
 def listen(args: argparse.Namespace) -> int:
-    """Print what devices report; with --audit 1 when something is missing."""
+    """Print what devices report; with --audit 1 when something is missing, with --online when a device is not there."""
     from edge_agent import config
     from edge_agent.consumer.audit import Audit
     from edge_agent.consumer.listen import CONNECTED, listen
+    from edge_agent.consumer.presence import Presence
     from edge_agent.link import topics
     from edge_agent.link.signing import Signer
 
@@ -56,18 +58,19 @@ def listen(args: argparse.Namespace) -> int:
     mqtt = _broker(args)
     where = config.shown_url(mqtt.url)
     signer = Signer(args.sign) if args.sign else None
-    audit, connected = Audit(), False
+    audit, presence, connected = Audit(), Presence(mqtt.prefix), False
     for message in listen(mqtt, [topics.everything(mqtt.prefix, args.device)], stop, args.ack, signer):
         if isinstance(message, str):
             note(f"{where}: {message}")
             connected = connected or message == CONNECTED
             continue
-        topic, payload, _ = message
+        topic, payload, retained = message
+        presence.add(topic, payload, retained)
         if topics.holds_events(topic):
             audit.add(payload)
-        if not (args.audit and args.quiet):
+        if not args.quiet:
             _show(topic, payload, mqtt.prefix, args.json)
-    code = _audited(audit, args.json) if args.audit else 0
+    code = max(args.audit and _audited(audit, args.json), args.online and _present(presence, args.json))
     if not connected:
         raise LinkError(f"{where}: it was never connected; is the broker there?")
     return code
@@ -109,6 +112,7 @@ def _refuse_odd(args: argparse.Namespace, given: dict[str, str]) -> None:
             args.device != "+" and not re.fullmatch(toml.NAME, args.device),
             f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -',
         ),
+        (args.quiet and not (args.audit or args.online), "--quiet: leaves nothing to print; give --audit or --online"),
         (args.sign and not args.ack, "--sign: signs acknowledgements; give --ack too"),
     )
     for is_so, problem in problems:
@@ -142,6 +146,17 @@ def _show(topic: str, payload: bytes, prefix: str, as_json: bool) -> None:
             print_json({"topic": topic, "payload": payload.decode("utf-8", "replace")})
         else:
             note(f"{topic}: {len(payload)} bytes that are no message of ours")
+
+
+def _present(presence: Presence, as_json: bool) -> int:
+    """Print which devices are there; 1 when one is not."""
+    rows = presence.rows()
+    if as_json:
+        print_json(rows)
+    for row in [] if as_json else rows:
+        heard = "never" if row["heard_s"] is None else f"{row['heard_s']:.0f} s ago"
+        print(f"{row['device']:20}  {row['is']:8}  heard of {heard}")
+    return 1 if any(row["is"] != "online" for row in rows) else 0
 
 
 def _audited(audit: Any, as_json: bool) -> int:

@@ -158,7 +158,8 @@ def _listen_options(heard: argparse.ArgumentParser) -> None:
     heard.add_argument("--ack", action="store_true", help="acknowledge each event to its device")
     heard.add_argument("--sign", metavar="PEM", help="with --ack: sign with this Ed25519 private key")
     heard.add_argument("--audit", action="store_true", help="count, and say at the end whether anything is missing")
-    heard.add_argument("--quiet", action="store_true", help="with --audit: print only the account")
+    heard.add_argument("--online", action="store_true", help="say at the end which devices are there; 1 if one is not")
+    heard.add_argument("--quiet", action="store_true", help="with --audit or --online: print only that")
 
 
 def _doctor_options(doctor: argparse.ArgumentParser) -> None:

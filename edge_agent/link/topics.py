@@ -19,6 +19,8 @@ ACK = "ack"
 """tail of what a consumer acknowledges"""
 COMMANDS = "cmd/+"
 """tail of the commands that come in"""
+FOR_DEVICES = ("cmd", ACK, "desired", "jobs")
+"""how tails begin under which others talk to a device"""
 
 
 def base_of(prefix: str, device: str) -> str:
