@@ -69,7 +69,7 @@ class Broker:
         """A client that has not connected; one with an id has its session `kept` at the broker. Raises ConfigError."""
         password, context = self._secrets()
         made = make_client(kind or Client, client_id, v5, self.path, kept)
-        made.connect_timeout = self.patience
+        made.connect_timeout = self._haste if self._several else CONNACK_S
         made.address = self._chosen
         if self.mqtt.username:
             made.username_pw_set(self.mqtt.username, password)
@@ -93,9 +93,15 @@ class Broker:
         self._chosen = self._left.pop(0)
 
     @property
+    def _haste(self) -> float:
+        return min(CONNACK_S, HASTE_S * 2.0 ** (self._rounds - 1))
+
+    @property
     def patience(self) -> float:
-        """Seconds that a connect may take."""
-        return min(CONNACK_S, HASTE_S * 2.0 ** (self._rounds - 1)) if self._several else CONNACK_S
+        """Seconds that a connect may take. A node that was reached may wait for the others, as they choose a leader in
+        place of one that is gone, and who leaves meanwhile begins anew.
+        """
+        return self._haste if self._several and len(self._nodes) == 1 else CONNACK_S
 
     @property
     def more(self) -> bool:

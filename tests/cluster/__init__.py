@@ -1,0 +1,1 @@
+"""Brokers of several nodes, and many sessions at once."""
