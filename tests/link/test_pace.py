@@ -26,7 +26,7 @@ def fill(pace: Pace, first: int) -> list[int]:
 
 def test_a_quick_broker_soon_gets_all_that_may_be_on_its_way() -> None:
     clock = Clock()
-    pace, trips, packet, most = Pace(clock), 0, 0, []
+    pace, trips, packet, most = Pace(clock), 0, 0, list[int]()
     while not most or most[-1] < MOST:
         flying = fill(pace, packet)
         packet += len(flying)
