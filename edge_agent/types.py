@@ -127,8 +127,9 @@ Sample: TypeAlias = Frame | Text | Audio
 `mark` where it has them, and how it is `described`"""
 
 StreamCondition = Literal[
-    "starting", "ok", "stalled", "hung", "dark", "frozen", "reconnecting", "paused", "ended", "stopped"
-]
+    "starting", "ok", "stalled", "hung", "dark", "frozen", "moved", "covered", "blurred", "reconnecting", "paused",
+    "ended", "stopped",
+]  # fmt: skip
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -136,7 +137,8 @@ class StreamState(msgspec.Struct, frozen=True):
 
     condition: StreamCondition
     why: str = ""
-    """one line for people; empty when all is well, but that a microphone says which it is"""
+    """one line for people; empty when all is well, but that a microphone says which it is, and a camera that moves by
+    itself that it does"""
 
 
 # ── findings: what a task yields ─────────────────────────────────────────────────────────────────────────
@@ -207,17 +209,26 @@ class Embedding(msgspec.Struct, frozen=True):
 
 
 class Anomaly(msgspec.Struct, frozen=True):
-    """How badly an autoencoder rebuilds one sample: the worse, the less it is like what the model was trained on."""
+    """How unlike what is usual one sample is."""
 
     error: float
-    """mean squared difference, in the units of what goes into the network"""
+    """the larger, the less usual: of an autoencoder the mean squared difference, in the units of what goes into the
+    network; of a series once in how many points; else as the model's card says"""
     limit: float | None = None
     """error above which a sample is unusual; None: nobody said"""
+    parts: Mapping[str, float] = msgspec.field(default_factory=dict)
+    """what the error is made of, by name"""
+    held: bool = False
+    """the samples just before were unusual, and too few have been usual since"""
+    value: float | None = None
+    """the number itself, of a series"""
+    heat: Floats | None = None
+    """(rows, columns): how unusual each part of a picture, or each band and moment of a sound, is"""
 
     @property
     def unusual(self) -> bool | None:
         """None where there is no limit."""
-        return None if self.limit is None else self.error > self.limit
+        return None if self.limit is None else self.held or self.error > self.limit
 
 
 class Noticed(msgspec.Struct, frozen=True):

@@ -240,7 +240,7 @@ NOT_CAPTURED = {
     "SimilarEvent": "store",
     "TopicEvent": "since",
     "SummaryEvent": "since",
-    "AnomalyEvent": "name",
+    "AnomalyEvent": "name parts",
     "GapEvent": "why",
     "ObjectEvent": "phase object label since zones entered left loiters dwell why",
     "CrossingEvent": "line direction object label",

@@ -45,6 +45,8 @@ def capture(line: Line, changed: Callable[[], object]) -> None:
         _note_end(line, stop.over, changed)
     finally:
         line.box.close()
+        if line.tampering is not None:
+            line.tampering.save()
 
 
 def _into_the_box(line: Line, changed: Callable[[], object]) -> bool:
@@ -77,6 +79,8 @@ def _samples(line: Line, changed: Callable[[], object]) -> Iterator[Sample]:
             continue
         if line.mask is not None and isinstance(item, Frame):
             item = line.mask(item)
+        if line.tampering is not None and isinstance(item, Frame) and line.tampering.see(item):
+            _note(line, StreamState("ok"), changed)
         yield item
 
 
@@ -97,6 +101,8 @@ def _note_end(line: Line, stopped: bool, changed: Callable[[], object]) -> None:
 
 def _note(line: Line, state: StreamState, changed: Callable[[], object]) -> None:
     """What the source says of itself now."""
+    if line.tampering is not None:
+        state = line.tampering.over(state)
     # somebody else's source may have said it
     state = StreamState(state.condition, redact(" ".join(state.why.split())))
     if state.condition != line.stream.condition:

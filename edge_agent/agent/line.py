@@ -14,7 +14,7 @@ import msgspec
 from edge_agent import paths
 from edge_agent.agent.stop import Stop
 from edge_agent.agent.threshold import Threshold
-from edge_agent.agent.zones import check_blur, mask_of, zones_of
+from edge_agent.agent.zones import check_blur, check_tamper, mask_of, zones_of
 from edge_agent.config import Pipeline, Zone
 from edge_agent.errors import ConfigError, within
 from edge_agent.manifest import Served
@@ -29,6 +29,7 @@ from edge_agent.walk.pipeline import Show, Stats, Watcher
 from edge_agent.walk.privacy import Guard
 
 if TYPE_CHECKING:
+    from edge_agent.agent.tampering import Tampering
     from edge_agent.serving.models import Models
     from edge_agent.serving.order import Pace
     from edge_agent.walk.follow import Follow
@@ -67,6 +68,8 @@ class Line:
     zones: Sequence[Zone] = ()
     mask: Callable[[Frame], Frame] | None = None
     """what a frame goes through before anything sees it"""
+    tampering: Tampering | None = None
+    """what watches over its camera, where the config asks for it"""
     follow: Follow | None = None
     """what makes the lives of objects, where it tracks"""
     guard: Guard = field(default_factory=Guard)
@@ -145,6 +148,7 @@ def make_line(
         _check_says(pipe, opened.yields, teams[0])
         zones = zones_of(zones, pipe, opened.yields, teams[0])
         check_blur(pipe, opened.yields, teams[0])
+        check_tamper(pipe, opened.yields)
     # of pictures the newest counts; of sound every moment does, and its source says what it could not keep
     newest = opened.live and opened.yields is not Audio
     room = 1 if newest else opened.yields.room
@@ -247,7 +251,7 @@ def make_tasks(
     uris = [parse_task(task) for task in pipe.tasks]
     with within("tasks"):
         check_order(yields, [uri.scheme for uri in uris])
-    uris = wanting(uris)
+    uris = wanting(uris, pipe.name)
     tasks: list[Task] = []
     uses: list[dict[str, str]] = []
     for number, uri in enumerate(uris):

@@ -17,7 +17,7 @@ from edge_agent.agent.controls import Controls
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line, make_line, opened_source
 from edge_agent.agent.record import Recorder
-from edge_agent.agent.zones import follow_of
+from edge_agent.agent.zones import follow_of, tampering_of
 from edge_agent.config import Config, Pipeline, Privacy, Zone
 from edge_agent.errors import EdgeAgentError
 from edge_agent.events import Event
@@ -69,11 +69,17 @@ class Lines:
         for pipe in config.pipeline:
             subscribe, leave = self._ear()
             line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self.zones)
-            line.leave, line.follow = leave, follow_of(pipe, line.zones, self.outbox.path)
+            line.leave = leave
+            self._remember(line)
             self.controls.begin(line)
             record.attach(line)
             self.all.append(line)
         self.controls.forget_others()
+
+    def _remember(self, line: Line) -> None:
+        """Give it what it remembers of its objects and of its camera."""
+        line.follow = follow_of(line.config, line.zones, self.outbox.path)
+        line.tampering = tampering_of(line.config, self.outbox.path)
 
     def _ear(self) -> tuple[Subscribe | None, Callable[[], None]]:
         """What a source hears the broker by, and what ends that."""
@@ -210,7 +216,7 @@ class Lines:
         for name, line in fresh.items():
             subscribe, line.leave = self._ear()
             line.opened = opened_source(line.config, subscribe, self.outbox.marks.get(name))
-            line.follow = follow_of(line.config, line.zones, self.outbox.path)
+            self._remember(line)
             self.controls.begin(line)
             self._record.attach(line)
         for line in old:

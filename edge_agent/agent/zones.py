@@ -13,6 +13,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.types import Frame, Task
 
 if TYPE_CHECKING:
+    from edge_agent.agent.tampering import Tampering
     from edge_agent.walk.follow import Follow
 
 log = logging.getLogger("edge_agent")
@@ -62,6 +63,21 @@ def follow_of(pipe: Pipeline, zones: Sequence[Zone], store: Path) -> Follow | No
     from edge_agent.walk.follow import Follow
 
     return Follow(pipe.name, zones, store / f"objects-{level(pipe.name)}.json")
+
+
+def tampering_of(pipe: Pipeline, store: Path) -> Tampering | None:
+    """What watches over a pipeline's camera, where its config asks for it."""
+    if pipe.tamper is None:
+        return None
+    from edge_agent.agent.tampering import Tampering
+
+    return Tampering(pipe.tamper, store / "tamper" / f"{level(pipe.name)}.npz")
+
+
+def check_tamper(pipe: Pipeline, yields: type) -> None:
+    """ConfigError where there is no camera to be tampered with."""
+    if pipe.tamper is not None and yields is not Frame:
+        raise ConfigError("tamper: only a camera can be moved, covered or blurred; take the line out")
 
 
 def check_blur(pipe: Pipeline, yields: type, tasks: Sequence[Task]) -> None:

@@ -154,6 +154,9 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     given up, any other is answered late; both are counted"""
     isolate: bool = False
     """a camera of the network (http, https, rtsp, rtsps) is read and decoded in a process of its own, locked in"""
+    tamper: Annotated[float, msgspec.Meta(gt=0, le=720)] | None = None
+    """hours in which it learns how its camera's picture usually is, by day and night; from then on its stream is moved,
+    covered or blurred where it is none of that; see docs/anomaly.md"""
     text: bool = True
     """false: what was captured in words stays on the device; events hold labels, places and scores only"""
     blur: list[Text] | None = None

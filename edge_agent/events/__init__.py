@@ -136,12 +136,24 @@ class SpansEvent(Event, frozen=True, kw_only=True, tag="spans"):
 
 
 class AnomalyEvent(Pictured, frozen=True, kw_only=True, tag="anomaly"):
-    """How badly an autoencoder rebuilt one sample."""
+    """How unlike what is usual one sample is."""
 
     name: Annotated[str, msgspec.Meta(description="the file the frame came from, if any")] = ""
-    error: Annotated[float, msgspec.Meta(ge=0, description="mean squared error of the reconstruction")]
+    error: Annotated[
+        float,
+        msgspec.Meta(
+            ge=0,
+            description="the larger, the less usual: mean squared error of a reconstruction; of a series once in how "
+            "many points",
+        ),
+    ]
     limit: Annotated[float | None, msgspec.Meta(description="error above which a sample is unusual")] = None
     unusual: Annotated[bool | None, msgspec.Meta(description="null where there is no limit")] = None
+    parts: Annotated[Mapping[str, float], msgspec.Meta(description="what the error is made of, by name")] = (
+        msgspec.field(default_factory=dict)
+    )
+    value: Annotated[float | None, msgspec.Meta(description="of a series, the number itself"), CAPTURED] = None
+    where: Annotated[Box | None, msgspec.Meta(description="of a frame, where it is most unusual")] = None
 
     def says(self) -> object:
         """Whether it is unusual; where nobody said what is, all of it."""
@@ -149,8 +161,11 @@ class AnomalyEvent(Pictured, frozen=True, kw_only=True, tag="anomaly"):
 
     @staticmethod
     def words(body: Mapping[str, Any]) -> str:
-        """The error, and what that means."""
+        """The error, or the number of a series, and what that means."""
         verdict = {True: "unusual", False: "usual", None: ""}[body["unusual"]]
+        if body.get("value") is not None:
+            most = max(body["parts"], key=body["parts"].__getitem__)
+            return f"{body['value']:.6g} {verdict}   {most} is so once in {body['error']:.0f} points"
         return f"error {body['error']:.4g}  {verdict}"
 
 

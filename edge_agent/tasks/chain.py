@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_agent.errors import ConfigError
-from edge_agent.tasks import TASKS
+from edge_agent.tasks import TASKS, TaskRow
 from edge_agent.types import Audio, Detections, Finding, Frame, Task
 from edge_agent.uri import Uri
 
 FOUND = "what a task before it found"
 
 
-def wanting(uris: Sequence[Uri]) -> list[Uri]:
-    """The tasks of a chain, each with the options that the task behind it wants, where they are not given."""
+def wanting(uris: Sequence[Uri], pipeline: str = "") -> list[Uri]:
+    """The tasks of a pipeline of this name, each with the options that it is to have where they are not given: what the
+    task behind it wants, and the name under which it remembers.
+    """
     rows = [TASKS.get(uri.scheme) for uri in uris]
     wants = [row.wants if row is not None else {} for row in [*rows, None][1:]]
     return [
-        Uri(uri.scheme, uri.rest, {**more, **uri.options}) if row is not None else uri
+        Uri(uri.scheme, uri.rest, {**more, **_named(row, uri, pipeline), **uri.options}) if row is not None else uri
         for uri, row, more in zip(uris, rows, wants, strict=True)
     ]
+
+
+def _named(row: TaskRow, uri: Uri, pipeline: str) -> dict[str, str]:
+    """The name under which one remembers what it learns in a pipeline, where it does."""
+    return {row.named: pipeline} if row.named and pipeline and uri.rest in row.own else {}
 
 
 def completed(tasks: Sequence[str]) -> list[str]:

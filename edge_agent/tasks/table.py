@@ -30,6 +30,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True):
     """the model that serves where none is named; empty: one has to be named"""
     own: tuple[str, ...] = ()
     """engines that bring their own model, which are named in its place"""
+    named: str = ""
+    """option that is the pipeline's name where it is not given, for one of `own`"""
     prove: str = ""
     """(model, recorder) -> notes on what it says of carried samples; RefusedError where that makes no sense"""
     compare: str = ""
@@ -220,6 +222,8 @@ TASKS = {
         make="edge_agent.tasks.anomaly.anomaly:anomaly",
         gives=Anomaly,
         purpose="anomaly",
+        own=("series",),
+        named="store",
         prove="edge_agent.tasks.anomaly.proof:prove",
         compare="edge_agent.tasks.anomaly.compare:compare",
         measure="edge_agent.tasks.anomaly.compare:measure",
@@ -276,12 +280,7 @@ TASKS = {
         alone=False,
         meant=("wakeword", "hotword", "keyword"),
     ),
-    "crop": TaskRow(
-        make="edge_agent.tasks.crop.crop:crop",
-        takes=Detections,
-        gives=Frame,
-        meant=("cut", "boxes"),
-    ),
+    "crop": TaskRow(make="edge_agent.tasks.crop.crop:crop", takes=Detections, gives=Frame, meant=("cut", "boxes")),
     "track": TaskRow(
         make="edge_agent.tasks.track.track:track",
         takes=Detections,

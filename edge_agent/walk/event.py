@@ -15,6 +15,7 @@ from edge_agent.errors import ModelError
 from edge_agent.events import (
     AnomalyEvent,
     AnswerEvent,
+    Box,
     CrossingEvent,
     Detection,
     DetectionsEvent,
@@ -37,6 +38,8 @@ from edge_agent.types import Anomaly, Audio, Detections, Embedding, Finding, Fra
 SampleOrFinding: TypeAlias = Sample | Finding
 
 
+HOT = 0.7
+"""of the hottest cell of a heat map: what else counts to where it is"""
 Head = dict[str, Any]
 """the fields that every event has"""
 
@@ -108,7 +111,19 @@ def _as_found(event: Callable[..., Event]) -> Callable[[Head, Any, Any], Event]:
 
 
 def _anomaly(head: Head, sample: Sample, what: Anomaly) -> Event:
-    return AnomalyEvent(**head, name=sample.name, error=what.error, limit=what.limit, unusual=what.unusual)
+    told: Head = {key: getattr(what, key) for key in ("error", "limit", "unusual", "value")}
+    told["parts"] = {name: float(f"{x:.6g}") for name, x in what.parts.items()}
+    return AnomalyEvent(**head, name=sample.name, where=_hottest(sample, what), **told)
+
+
+def _hottest(sample: Sample, what: Anomaly) -> Box | None:
+    """Where an unusual frame is most so: the box around all that is at least HOT times as hot as the hottest cell."""
+    if what.heat is None or not what.unusual or not isinstance(sample, Frame):
+        return None
+    (rows, columns), (y, x) = what.heat.shape, (what.heat >= HOT * what.heat.max()).nonzero()
+    wide, high = sample.width / columns, sample.height / rows
+    left, top, right, bottom = x.min() * wide, y.min() * high, (x.max() + 1) * wide, (y.max() + 1) * high
+    return round(float(left), 1), round(float(top), 1), round(float(right), 1), round(float(bottom), 1)
 
 
 def _size(what: Life | Crossing) -> Head:

@@ -97,8 +97,12 @@ class AnomalyTask:
         yield Finding(item, Anomaly(error, self.limit), self.model.ref, spent)
 
 
-def anomaly(uri: Uri, model: Served, home: Path) -> Task:
+def anomaly(uri: Uri, model: Served | None, home: Path) -> Task:
     """Make the task. ConfigError for its options, ManifestError for a model that is no autoencoder."""
+    if model is None:
+        from edge_agent.tasks.anomaly.series import series
+
+        return series(uri, home)
     manifest, text = model.manifest, option(uri, OPTIONS, "limit")
     if manifest.task != "anomaly":
         raise ConfigError(f'"{uri}": {manifest.name} is no autoencoder (its task is {manifest.task})')
