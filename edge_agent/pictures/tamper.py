@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from edge_agent.pictures.view import HIGH, KEPT, LIGHT, LOOKS, NOISE, SHARP, SOME, WIDE, Look, Small, View, shrunk
-from edge_agent.types import Pixels
+from edge_agent.types import Floats, Pixels
 
 Doubt = Literal["", "moved", "covered", "blurred"]
 
@@ -103,28 +103,35 @@ class Tamper:
     def _known(self) -> list[View]:
         return [view for view in self.views if view.looks >= ENOUGH and len(view.offs) >= SOME]
 
+    def _nearest(self, look: Look, among: list[View]) -> tuple[View | None, Floats, float]:
+        """The view that a look is nearest to, how far off that it is, and how far in shares of its limits."""
+        nearest, least, far = None, np.zeros(4, np.float32), float("inf")
+        for view in among:
+            off = look.off(view.look())
+            share = float((off / view.limits()).max())
+            if share < far:
+                nearest, least, far = view, off, share
+        return nearest, least, far
+
     def _judge(self, look: Look) -> bool:
         learning = self.learned_s < self.learn_s
-        views = self.views if learning else self._known()
-        offs = [look.off(view.look()) for view in views]
-        ratios = [float((off / view.limits()).max()) for off, view in zip(offs, views, strict=True)]
-        best = int(np.argmin(ratios)) if ratios else -1
-        if best >= 0 and ratios[best] <= (2 if learning else 1):
-            views[best].learn(look, offs[best])
+        view, off, far = self._nearest(look, self.views if learning else self._known())
+        if view is not None and far <= (2 if learning else 1):
+            view.learn(look, off)
             self._strange, self._same, self._new = 0, self._same + 1, None
-            return self._say("", "") if self._same >= STAYS else False
+            return self._same >= STAYS and self._say("", "")
         self._strange, self._same = self._strange + 1, 0
-        if learning or not self.armed:
+        if view is None or not self.armed:
             self._get_used_to(look, STAYS * LOOKS)
             return False
         if self._get_used_to(look, int(ADOPT_S / LOOK_S)):
             return self._say("", "")
-        if self._strange < LOOKS:
-            return False
-        doubt, why = doubt_of(look, views[best])
-        # between two views a median shows neither
+        return self._strange >= LOOKS and self._doubt(*doubt_of(look, view))
+
+    def _doubt(self, doubt: Doubt, why: str) -> bool:
+        """A look is none at what is usual; between two views a median shows neither."""
         self._another = self._another + 1 if doubt != self.doubt else 0
-        return self._say(doubt, why) if not self.doubt or self._another >= LOOKS else False
+        return (not self.doubt or self._another >= LOOKS) and self._say(doubt, why)
 
     def _get_used_to(self, look: Look, looks: int) -> bool:
         """Whether a view that is new has stayed for so many looks, and is taken as a usual one now."""

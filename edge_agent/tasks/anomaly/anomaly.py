@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge_agent.errors import ConfigError, InputError, ManifestError, ModelError
 from edge_agent.manifest import Served
+from edge_agent.tasks.anomaly.line import numbers
 from edge_agent.types import Anomaly, Finding, Floats, Frame, Net, Pixels, Task, TensorSpec, Text
 from edge_agent.uri import Uri, option
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 OPTIONS = {"limit": ""}
-AUTOENCODERS = ("autoencoder", "vae")
+AUTOENCODERS = ("autoencoder", "vae", "patches")
 
 
 @dataclass(slots=True)
@@ -103,19 +104,16 @@ def anomaly(uri: Uri, model: Served | None, home: Path) -> Task:
         from edge_agent.tasks.anomaly.series import series
 
         return series(uri, home)
-    manifest, text = model.manifest, option(uri, OPTIONS, "limit")
+    manifest = model.manifest
     if manifest.task != "anomaly":
         raise ConfigError(f'"{uri}": {manifest.name} is no autoencoder (its task is {manifest.task})')
     if manifest.family not in AUTOENCODERS:
         raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(AUTOENCODERS)}')
-    limit = None
-    if text:
-        try:
-            limit = float(text)
-        except ValueError:
-            limit = math.nan
-        if not 0 < limit < math.inf:
-            raise ConfigError(f'"{uri}": limit={text} is no error above 0; run without it to see what is usual')
+    from edge_agent.tasks.anomaly.learned import calibration_of, learned
+
+    if (calibration := calibration_of(model)) is not None:
+        return learned(uri, model, calibration)
+    limit = _limit(uri)
     rebuild = rebuilder(model)
     prepare = None
     if model.input is not None:
@@ -126,6 +124,20 @@ def anomaly(uri: Uri, model: Served | None, home: Path) -> Task:
         except ModelError as error:
             raise type(error)(f"{manifest.name}: {error}") from None
     return AnomalyTask(model, rebuild, prepare, limit, (Frame,) if prepare else (Text,))
+
+
+def _limit(uri: Uri) -> float | None:
+    """The limit of an error that a config gives. ConfigError."""
+    text = option(uri, OPTIONS, "limit")
+    if not text:
+        return None
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise ConfigError(f'"{uri}": limit={text} is no error above 0; run without it to see what is usual')
+    return limit
 
 
 def rebuilder(model: Served) -> Rebuilder:
@@ -148,18 +160,3 @@ def quantized(values: Floats, spec: TensorSpec) -> npt.NDArray[Any]:
     steps = np.clip(np.rint(values / spec.scale) + spec.zero_point, kind.min, kind.max)
     tensor: npt.NDArray[Any] = steps.astype(spec.dtype)
     return tensor
-
-
-def numbers(line: str, size: int) -> Sequence[Floats]:
-    """The windows of `size` numbers in a line. InputError when it is no list of finite numbers or another length."""
-    words = line.strip().removeprefix("[").removesuffix("]").replace(",", " ").split()
-    try:
-        with np.errstate(over="ignore"):
-            found = np.array(words, np.float32)
-    except ValueError:
-        raise InputError(f'"{line[:40]}" is no list of numbers') from None
-    if not len(found) or len(found) % size:
-        raise InputError(f"the line has {len(found)} numbers, the network takes {size}, or a whole multiple of that")
-    if not np.isfinite(found).all():
-        raise InputError("a number in the line is not finite")
-    return found.reshape(-1, size)  # type: ignore[return-value]
