@@ -60,13 +60,7 @@ def windows(model: Served) -> list[Any]:
     if learned is not None and learned.kind == "sound":
         return _pieces()
     rebuild, rng = rebuilder(model), np.random.default_rng(0)
-    found: list[Floats] = []
-    for line in lines():
-        try:
-            found.extend(numbers(line, rebuild.size))
-        except InputError:
-            continue
-    found = found[:MOST_LINES]
+    found = _recorded(rebuild.size)
     if len(found) < ENOUGH:
         found = _made_up(rebuild, rng)
     spreads = [float(window.std()) or 1.0 for window in found]
@@ -76,6 +70,17 @@ def windows(model: Served) -> list[Any]:
         for part in NOISE
     ]
     return [text(" ".join(f"{x:.6g}" for x in window)) for window in made]
+
+
+def _recorded(size: int) -> list[Floats]:
+    """Windows of so many numbers that were recorded here."""
+    found: list[Floats] = []
+    for line in lines():
+        try:
+            found.extend(numbers(line, size))
+        except InputError:
+            continue
+    return found[:MOST_LINES]
 
 
 def _made_up(rebuild: Rebuilder, rng: np.random.Generator) -> list[Floats]:
