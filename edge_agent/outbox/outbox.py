@@ -33,7 +33,7 @@ from edge_agent.outbox.committer import Committer
 from edge_agent.outbox.entries import AGENT, QUEUES, Counts, Entry, Lost, Record, declaration
 from edge_agent.outbox.journal import Journal
 from edge_agent.outbox.quota import bound, give_spare, keep_spare
-from edge_agent.outbox.reader import read
+from edge_agent.outbox.reader import oldest, read
 from edge_agent.outbox.waiting import Waiting
 
 log = logging.getLogger("edge_agent")
@@ -74,6 +74,7 @@ class Outbox:
         self.bound(max_bytes, expire_hours, max_events)
         self._waiting = Waiting(self._journal)
         self._state = self._waiting.state
+        self.oldest = partial(oldest, self._journal, self._waiting)
         self.before = self._journal.last
         """the highest number that was given out when the store was opened"""
         self._opened_at = time.time()
@@ -224,8 +225,6 @@ class Outbox:
                         with contextlib.suppress(OSError):
                             os.utime(segment.path, (segment.written + jump,) * 2)
             self._opened_at += jump
-
-    # ── about ────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def epoch(self) -> int:

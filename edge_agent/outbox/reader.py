@@ -33,6 +33,27 @@ def read(
     return out, lost, damaged
 
 
+def oldest(journal: Journal, waiting: Waiting) -> list[bytes]:
+    """JSON of the event that has waited longest, of each class and in each place: the oldest of all is among them."""
+    with journal.lock:
+        return _oldest(journal, waiting)
+
+
+def _oldest(journal: Journal, waiting: Waiting) -> list[bytes]:
+    found = [items[0].payload for items in (waiting.pending, *waiting.ram.values()) if items]
+    for queue in journal.queues.values():
+        first = next((segment for segment in queue.segments if segment.waiting), None)
+        if first is None:
+            continue
+        # read anew, as its own reader has gone on
+        own = Segment(first.path, first.first, first.size, sealed=first.sealed)
+        try:
+            found += [entry(item, queue.kind).payload for item in own.read(1) if item.body is not None]
+        finally:
+            own.close()
+    return found
+
+
 def _may_pass_over(journal: Journal, waiting: Waiting, kind: str) -> bool:
     """Whether what is kept aside of a kind leaves room; its segments cannot go while it is in memory."""
     return sum(len(r.payload) for r in waiting.again if r.kind == kind) < journal.segment_bytes

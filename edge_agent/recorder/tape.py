@@ -204,16 +204,10 @@ class Tape:
     def _make_room(self) -> None:
         """Delete what is too old, and the oldest of what would be too much with another part."""
         left, oldest = self._most * (PARTS - 1) / PARTS, time.time() - self._days * 86_400
-        for part in sorted(parts(self._place), reverse=True):
+        for part in sorted(recording.parts(self._place), reverse=True):
             left -= sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
             if left < 0 or part.stat().st_mtime < oldest:
                 shutil.rmtree(part, ignore_errors=True)
-
-
-def parts(place: Path) -> list[Path]:
-    """The recordings that the agent made there, in no order; their names begin with when they began."""
-    found = place.iterdir() if place.is_dir() else iter(())
-    return [one for one in found if (one / recording.HEAD).is_file()]
 
 
 def _free_name(place: Path, at: float) -> Path:

@@ -115,6 +115,12 @@ def place() -> Path:
     return paths.home() / "recordings"
 
 
+def parts(at: Path | None = None) -> list[Path]:
+    """The recordings below a folder (the agent's own), in no order; their names begin with when they began."""
+    at = at or place()
+    return [one for one in at.iterdir() if (one / HEAD).is_file()] if at.is_dir() else []
+
+
 def read_head(folder: Path) -> Head:
     """InputError, one line, where that is no recording that can be read."""
     try:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 import zipfile
 from collections import deque
+from collections.abc import AsyncGenerator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from edge_agent import __version__, paths, programs, toml
@@ -25,7 +28,8 @@ from edge_agent.device.health import rss_bytes
 from edge_agent.errors import EdgeAgentError
 from edge_agent.redact import HIDDEN, redact
 from edge_agent.registry import catalogue
-from edge_agent.ui.calls import Ask, Call, Refused
+from edge_agent.samples import recording
+from edge_agent.ui.calls import Ask, Call, Refused, Stream
 
 if TYPE_CHECKING:
     from edge_agent.ui.server import Page
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 LINES = 500
 """of the log that are kept"""
 DOCTOR_S = 180.0
+LEAST_FREE, PART = 200_000_000, 1 << 18
+"""bytes that the disk is to have left; that a bundle is sent in at once"""
 RATE_S = 0.9
 """seconds at least over which the processor's load is taken"""
 
@@ -53,11 +59,19 @@ class Machine(msgspec.Struct, frozen=True):
     disk_bytes: int
     store_bytes: int
     waiting: Annotated[int, msgspec.Meta(description="events that nobody has acknowledged")]
+    oldest_s: Annotated[float | None, msgspec.Meta(description="age of the oldest of them; null: none waits")]
     connected: Annotated[bool | None, msgspec.Meta(description="to the broker; null: the config names none")]
     link: Annotated[str, msgspec.Meta(description="what is spoken there, or why it is not connected")]
     left_today: Annotated[float | None, msgspec.Meta(description="bytes that may still be sent; null: no bound")]
     version: str
     uptime_s: float
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """What `[samples] record` or `edge-agent record` kept."""
+
+    name: str
+    bytes: int
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -118,6 +132,7 @@ class Health:
             disk_bytes=disk.total,
             store_bytes=agent.outbox.size,
             waiting=agent.outbox.waiting,
+            oldest_s=_age(agent.outbox.oldest()),
             connected=None if link is None else link.connected,
             link="" if link is None else link.speaks if link.connected else link.why,
             left_today=None if link is None or link.budget.per_day is None else link.budget.left,
@@ -152,8 +167,33 @@ class Health:
         finally:
             self._one.release()
 
+    def recordings(self, ask: Ask | None = None) -> list[Recording]:
+        """Those that are here, the newest first."""
+        made = sorted(recording.parts(), reverse=True)
+        return [Recording(one.name, sum(file.stat().st_size for file in one.rglob("*"))) for one in made]
+
     def bundle(self, ask: Ask) -> Response:
-        """What a bug report needs, in one file, without secrets."""
+        """What a bug report needs, in one file, without secrets; recordings only as they are named. Refused."""
+        names = [name for name in ask.query("recordings").split(",") if name]
+        known = {one.name: one.bytes for one in self.recordings()} if names else {}
+        for name in names:
+            if name not in known:
+                raise Refused(404, f'no recording "{name[:80]}" is here')
+        if sum(known[name] for name in names) + LEAST_FREE > shutil.disk_usage(tempfile.gettempdir()).free:
+            raise Refused(507, "the disk has no room for that bundle; leave recordings out, and copy them by hand")
+        made = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the answer)
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, text in self._about().items():
+                file.writestr(name, redact(text))
+            for name in names:
+                _put_in(file, recording.place() / name)
+        made.seek(0)
+        answer = Stream(lambda: _parts(made), "application/zip")
+        answer.headers["Content-Disposition"] = f'attachment; filename="edge-agent-{int(time.time())}.zip"'
+        return answer
+
+    def _about(self) -> dict[str, str]:
+        """Name of a file of the bundle -> what it holds."""
         agent = self._page.now
         parts: dict[str, object] = {
             "machine.json": self.machine(),
@@ -163,15 +203,9 @@ class Health:
             "config.json": self._config(),
             "versions.json": _versions(),
         }
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
-            for name, value in parts.items():
-                text = json.dumps(msgspec.to_builtins(value), indent=1, default=str)
-                file.writestr(name, redact(text))
-            lines = [f"{line.at:.3f} {line.level} {line.text}" for line in list(self.tail.lines)]
-            file.writestr("log.txt", redact("\n".join(lines)))
-        headers = {"Content-Disposition": f'attachment; filename="edge-agent-{int(time.time())}.zip"'}
-        return Response(made.getvalue(), 200, {**headers, "Cache-Control": "no-store"}, "application/zip")
+        found = {name: json.dumps(msgspec.to_builtins(value), indent=1, default=str) for name, value in parts.items()}
+        lines = [f"{line.at:.3f} {line.level} {line.text}" for line in list(self.tail.lines)]
+        return {**found, "log.txt": "\n".join(lines)}
 
     def _config(self) -> object:
         """The config as it is written, without what nobody else may read."""
@@ -182,6 +216,23 @@ class Health:
         except (EdgeAgentError, OSError) as error:
             return {"error": str(error)}
         return without_secrets(table)
+
+
+def _put_in(file: zipfile.ZipFile, folder: Path) -> None:
+    """A recording into a bundle, as it is: its pictures are packed already."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            packed = zipfile.ZIP_STORED if path.suffix == ".png" else zipfile.ZIP_DEFLATED
+            file.write(path, f"recordings/{path.relative_to(folder.parent)}", packed)
+
+
+async def _parts(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
+    """A file, which is closed then."""
+    try:
+        while part := await run_in_threadpool(file.read, PART):
+            yield part
+    finally:
+        file.close()
 
 
 SECRET = ("password", "token", "secret", "username", "headers", "key")
@@ -199,6 +250,18 @@ def without_secrets(value: object, key: str = "") -> object:
     if any(word in key for word in SECRET) and not key.endswith("_file"):
         return HIDDEN
     return f"{value.split()[0].partition('?')[0]} {HIDDEN}" if value.startswith("pipe:") else redact(value)
+
+
+def _age(waiting: list[bytes]) -> float | None:
+    """Seconds since the oldest of these events was captured, by this device's clock; None without any."""
+    times = [msgspec.json.decode(one, type=_Captured).at for one in waiting]
+    return max(0.0, round(time.time() - min(times).timestamp(), 1)) if times else None
+
+
+class _Captured(msgspec.Struct):
+    """Of an event."""
+
+    at: datetime
 
 
 def _memory() -> dict[str, int]:
@@ -225,6 +288,9 @@ def calls(page: Page) -> list[Call]:
              query={"after": "only those after this time, seconds since 1970"}),
         Call("POST", "/api/v1/doctor", "operator", "Have this machine looked at; takes a while.", health.doctor,
              list[Row]),
+        Call("GET", "/api/v1/recordings", "admin", "Recordings of what pipelines were given.", health.recordings,
+             list[Recording]),
         Call("GET", "/api/v1/bundle", "admin", "What a bug report needs, as ZIP, without secrets.", health.bundle,
-             media="application/zip"),
+             media="application/zip",
+             query={"recordings": "names of those that it holds, with commas between; none unless named"}),
     ]  # fmt: skip

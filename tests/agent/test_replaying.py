@@ -16,7 +16,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.agent.replaying import Replay
 from edge_agent.config import Samples
 from edge_agent.errors import ConfigError, EdgeAgentError
-from edge_agent.recorder.tape import Tape, parts
+from edge_agent.recorder.tape import Tape
 from edge_agent.samples import recording
 from edge_agent.uri import parse_uri
 from tests.agent.test_agent import pipeline
@@ -168,7 +168,7 @@ def test_the_agent_records_in_parts_and_keeps_the_newest(tmp_path: Path, monkeyp
     loaded = config.load(file)
     agent = Agent(loaded, tape=Tape(tmp_path / "kept", 8000, 1.0))
     agent.run(threading.Event())
-    made = sorted(parts(tmp_path / "kept"))
+    made = sorted(recording.parts(tmp_path / "kept"))
     assert 1 < len(made) <= 4
     heads = [recording.read_head(one) for one in made]
     assert not heads[-1].fresh and [pipe.name for pipe in heads[-1].config.pipeline] == ["yard"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from edge_agent.agent.agent import Agent
-from edge_agent.events import ObjectEvent
+from edge_agent.events import ObjectEvent, TextEvent, rfc3339
+from edge_agent.samples import recording
 from tests.conftest import ROOT
 from tests.tiny import tiny_detector
 from tests.ui.serving import ask, at_work, comes_true
@@ -56,6 +58,27 @@ def test_the_machine_the_log_and_the_bundle_hold_no_secret(work: tuple[Agent, Pa
     assert not [name for name, text in parts.items() if SECRET in text]
     config = json.loads(parts["config.json"])
     assert config["mqtt"]["username"] == "***" and config["pipeline"][1]["source"] == "rtsp://***@127.0.0.1:1/x"
+
+
+def test_how_long_the_oldest_event_waits(work: tuple[Agent, Page]) -> None:
+    agent, made = work
+    assert ask(made, "GET", "/api/v1/machine").json["oldest_s"] is None
+    for age in (3600.0, 60.0):
+        agent.keep.put(TextEvent(pipeline="said", at=rfc3339(time.time() - age), text="two"))
+    assert 3600 <= ask(made, "GET", "/api/v1/machine").json["oldest_s"] < 7200
+
+
+def test_a_recording_is_in_the_bundle_only_where_it_is_named(work: tuple[Agent, Page]) -> None:
+    _, made = work
+    folder = recording.place() / "20260101-000000"
+    (folder / "data").mkdir(parents=True)
+    (folder / recording.HEAD).write_text("{}")
+    (folder / "data" / "000001.png").write_bytes(b"picture")
+    assert [one["name"] for one in ask(made, "GET", "/api/v1/recordings").json] == [folder.name]
+    for query, holds in (("", False), (f"?recordings={folder.name}", True)):
+        with zipfile.ZipFile(io.BytesIO(ask(made, "GET", f"/api/v1/bundle{query}").body)) as bundle:
+            assert (f"recordings/{folder.name}/data/000001.png" in bundle.namelist()) is holds
+    assert ask(made, "GET", "/api/v1/bundle?recordings=../../etc").status == 404
 
 
 def test_the_doctor_looks_one_at_a_time(work: tuple[Agent, Page], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import { when } from "./events.js";
 
 export const title = "Health";
 export const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`);
+const ago = (seconds) => (seconds < 120 ? `${Math.round(seconds)} s ago` : seconds < 7200 ? `${Math.round(seconds / 60)} min ago` : `${Math.round(seconds / 3600)} h ago`);
 const part = (name, of, low, high) => h("meter", { min: 0, max: 1, low, high, optimum: 0, value: of, "aria-label": name });
 
 export function open(place) {
@@ -19,10 +20,17 @@ export function open(place) {
     } catch (error) { fill(found, h("p", { class: "error" }, error.message)); }
   }, look) }, "Ask the doctor");
   const table = (body, ...heads) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": heads.length ? "Stages" : "Figures" }, h("table", {}, heads.length ? h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", { scope: "col", class: at ? "n" : "" }, head)))) : null, body));
+  const bundle = h("a", { class: "button", href: "/api/v1/bundle", download: true }, "Save the bundle"), recordings = h("div");
+  async function kept() {
+    const made = await api("GET", "recordings"), named = () => [...recordings.querySelectorAll("input:checked")].map((one) => one.value).join(",");
+    if (made.length) fill(recordings, h("fieldset", { onchange: () => { bundle.href = `/api/v1/bundle${named() ? `?recordings=${named()}` : ""}`; } }, h("legend", {}, "With a recording: pictures of whoever was in view, sound and texts, unchanged"),
+      made.map((one) => h("label", { class: "row" }, h("input", { type: "checkbox", value: one.name }), `${one.name}, ${size(one.bytes)}`))));
+  }
+  if (may("admin")) act(kept);
   place.append(card("Device", table(device)), card("Stages, median milliseconds", table(stages, "Pipeline", "decode", "prepare", "wait", "infer", "finish", "age", "bad", "dropped")));
   if (may("operator")) place.append(card("Doctor", h("p", {}, look), found), card("Log", log));
   if (may("admin")) place.append(card("Bug report", h("p", {}, "Config, state, versions and log in one file; users, passwords and tokens are taken out. Look through it before you send it."),
-    h("a", { class: "button", href: "/api/v1/bundle", download: true }, "Save the bundle")), tokens());
+    recordings, bundle), tokens());
 
   async function machine() {
     const now = await api("GET", "machine"), health = here.state?.health ?? {};
@@ -31,7 +39,7 @@ export function open(place) {
       row("Memory", part("Memory", 1 - now.memory_free_bytes / now.memory_bytes, .7, .9), ` the agent ${size(now.rss_bytes)}, ${size(now.memory_free_bytes)} of ${size(now.memory_bytes)} free`),
       row("Temperature", now.celsius === null ? "the board has no sensor" : `${now.celsius.toFixed(0)} °C`, now.trouble.length ? h("p", { class: "why" }, now.trouble.join(", ")) : null),
       row("Disk", part("Disk", 1 - now.disk_free_bytes / now.disk_bytes, .8, .95), ` ${size(now.disk_free_bytes)} free`),
-      row("Events that wait", `${now.waiting} (${size(now.store_bytes)})`, health.lost ? h("p", { class: "why" }, `${health.lost} lost, see the gaps among the events`) : null),
+      row("Events that wait", `${now.waiting} (${size(now.store_bytes)})${now.oldest_s === null ? "" : `, the oldest of ${ago(now.oldest_s)}`}`, health.lost ? h("p", { class: "why" }, `${health.lost} lost, see the gaps among the events`) : null),
       row("Broker", now.connected === null ? "none in the config: events stay here" : now.connected ? `connected, ${now.link}` : h("span", { class: "why" }, `not connected: ${now.link}`)),
       row("Bytes left today", now.left_today === null ? "no bound" : size(now.left_today)), row("Version", now.version), row("Up", `${Math.round(now.uptime_s / 60)} min`),
       notes.map((key) => row(key, h("span", { class: "why" }, health[key]))));
