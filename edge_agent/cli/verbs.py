@@ -175,6 +175,8 @@ def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
     def add(of: argparse.ArgumentParser) -> None:
         module = "train" if name == "train" else f"{name}.verb"
         importlib.import_module(f"edge_agent.workshop.{module}").add_arguments(of)
+        if name == "evaluate":
+            of.add_argument("--card", action="store_true", help="keep figures and worst pictures for the page's card")
         if name != "train":
             _model_options(of)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from types import ModuleType
 
 from edge_agent.cli.models import models_of
 from edge_agent.cli.say import note, print_json, steps
+from edge_agent.errors import UsageError
 
 
 def train(args: argparse.Namespace) -> int:
@@ -84,11 +86,23 @@ def evaluate(args: argparse.Namespace) -> int:
     """Measure a model on labels, or against its parent."""
     from edge_agent.workshop.evaluate import verb
 
-    result = verb.run(args, models_of(args).serve, steps())
+    models = models_of(args)
+    name = models.serve(args.model).ref.name if args.card else ""
+    if name:
+        from edge_agent.samples import evaluated
+
+        if args.save:
+            raise UsageError("--save and --card: give one of them")
+        args.save = str(evaluated.fresh(name))
+    result = verb.run(args, models.serve, steps())
     for line in result["notes"]:
-        note(line)
+        if not (name and args.save in line):  # the folder has another name in the end
+            note(line)
     if args.json:
         print_json(result)
     else:
         print("\n".join(verb.lines(result)))
+    if name:
+        found = evaluated.Evaluated(result["version"], result["sha256"], time.time(), verb.lines(result))
+        note(f"kept for its card on the page, pictures too: {evaluated.keep(name, found)}")
     return 0

@@ -5,12 +5,16 @@ A header is believed within bounds only, and of sizes only what is there.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from edge_agent.errors import InputError
-from edge_agent.sources.resample import MOST_CHANNELS, RATES
+from edge_agent.sources.resample import MOST_CHANNELS, RATES, Funnel, samples, width
+from edge_agent.types import Floats
 
 MAGICS = (b"RIFF", b"RF64")
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
@@ -66,6 +70,21 @@ def header(read: Read) -> Wav:
         if beside > MOST_BESIDE:
             raise InputError(f"has a header that lies: {beside} bytes before its sound")
         _skip(read, size + size % 2)
+
+
+def sound_of(data: bytes, most_s: float) -> Floats:
+    """A whole WAV file of at most so many seconds -> (n,) float32 at RATE. InputError in words that follow "it"."""
+    file = io.BytesIO(data)
+    wav = header(file.read)
+    frame = width(wav.layout) * wav.channels
+    raw = file.read() if wav.size is None else file.read(wav.size)
+    if len(raw) < frame:
+        raise InputError("holds no sound")
+    if (seconds := len(raw) / frame / wav.rate) > most_s:
+        raise InputError(f"has {seconds:.0f} s; up to {most_s:.0f} s are taken at once")
+    funnel = Funnel(wav.rate, wav.channels)
+    last = np.zeros((0, wav.channels), np.float32)
+    return np.concatenate([funnel(samples(raw, wav.layout, wav.channels)), funnel(last, last=True)])
 
 
 def _check_top(top: bytes) -> None:

@@ -1,8 +1,8 @@
 """The Open Inference Protocol v2: every model that serves here, over HTTP, as tensors or as pictures and texts.
 
 A request takes its turn on the lane that pipelines take theirs on, as a client of its own with a priority and a share.
-Beside the tensors of its network a model takes BYTES: `image` (a JPEG or PNG) or `text`, and gives `found`: JSON, as
-`edge-agent detect --json` and `understand --json` print it.
+Beside the tensors of its network a model takes BYTES: `image` (a JPEG or PNG), `text` or `sound` (a WAV), and gives
+`found`: JSON, as `edge-agent detect --json` and `understand --json` print it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from edge_agent.errors import EdgeAgentError, InputError, LateError, ModelError,
 from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import PLAIN, TASKS, found_at, make_task
-from edge_agent.types import Frame, Task, Text
+from edge_agent.types import Audio, Frame, Task, Text
 from edge_agent.ui.calls import Ask, Call, Refused, json, read_body
-from edge_agent.ui.decoded import FOUND, IMAGE, TEXT, decoded, sample_of
+from edge_agent.ui.decoded import FOUND, IMAGE, SOUND, TEXT, decoded, sample_of
 from edge_agent.ui.tensors import HEADER, Request, Value, check, described, read, written
 from edge_agent.uri import Uri
 from edge_agent.walk.fair import Client
@@ -44,7 +44,9 @@ MOST_JSON = 16 << 20
 AT_ONCE, WAITING = 2, 16
 """requests that are worked on, and that are here at all; more are told to come again"""
 MOST_ELEMENTS = 16
-"""pictures or texts of a request"""
+"""pictures, texts or sounds of a request"""
+KINDS: dict[type, str] = {Frame: IMAGE, Text: TEXT, Audio: SOUND}
+"""what a task takes -> the input of BYTES for it"""
 KEPT = 8
 """tasks that are kept ready, those that were asked last"""
 OPTIONS = ("score", "iou", "max", "top")
@@ -147,7 +149,7 @@ class Server:
         return {name: np.asarray(outputs[name]) for name in wanted}
 
     def _decoded(self, served: Served, request: Request, given: dict[str, Value]) -> list[bytes]:
-        """What is found in pictures or texts."""
+        """What is found in pictures, texts or sounds."""
         kind, elements = _elements(request, given)
         options = {key: str(value) for key, value in request.parameters.items() if key in OPTIONS}
         task, lock, show = self._task(served, options)
@@ -213,8 +215,8 @@ def _outputs(served: Served, request: Request) -> list[str]:
 def _elements(request: Request, given: dict[str, Value]) -> tuple[str, list[bytes]]:
     """Which input of BYTES it is, and what is in it. InputError."""
     (kind, elements), *more = given.items()
-    if more or kind not in (IMAGE, TEXT) or not isinstance(elements, list):
-        raise InputError(f'BYTES are one input "{IMAGE}" or "{TEXT}", and none beside it')
+    if more or kind not in KINDS.values() or not isinstance(elements, list):
+        raise InputError(f'BYTES are one input "{IMAGE}", "{TEXT}" or "{SOUND}", and none beside it')
     if any(one.name != FOUND for one in request.outputs):
         raise InputError(f'the output for "{kind}" is "{FOUND}"')
     if len(elements) > MOST_ELEMENTS:
@@ -224,7 +226,7 @@ def _elements(request: Request, given: dict[str, Value]) -> tuple[str, list[byte
 
 def _takes(task: Task) -> str:
     """Which input of BYTES is for it; empty: none."""
-    return IMAGE if Frame in task.takes else TEXT if Text in task.takes else ""
+    return next((name for kind, name in KINDS.items() if kind in task.takes), "")
 
 
 def calls(page: Page) -> list[Call]:

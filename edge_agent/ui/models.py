@@ -15,6 +15,7 @@ import anyio
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
 from edge_agent import paths
 from edge_agent.errors import EdgeAgentError
@@ -24,6 +25,8 @@ from edge_agent.gate.verdicts import notes, refusals, remembered
 from edge_agent.manifest import Made, Manifest
 from edge_agent.registry import catalogue
 from edge_agent.registry.add import add, remove, rollback
+from edge_agent.samples import evaluated
+from edge_agent.samples.evaluated import Evaluated
 from edge_agent.serving.models import Tried, try_all
 from edge_agent.ui.calls import Ask, Call, Refused
 from edge_agent.ui.session import Done
@@ -35,7 +38,7 @@ MOST_FILE, SPARE = 1_000_000_000, 200_000_000
 """bytes of a model that is dropped in, and those that the disk is to have left"""
 SILENT_S = 30.0
 """seconds without a byte after which an upload is given up"""
-MOST_CARD = 100_000
+MOST_CARD, MOST_PICTURE = 100_000, 20_000_000
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -81,6 +84,7 @@ class Report(msgspec.Struct, frozen=True):
     notes: Annotated[list[str], msgspec.Meta(description="what its trials here said, against its parent, too")]
     variants: list[Variant]
     card: Annotated[str, msgspec.Meta(description="what its makers wrote, Markdown")]
+    evaluated: Annotated[Evaluated | None, msgspec.Meta(description="what `evaluate --card` found")]
 
 
 class Added(msgspec.Struct, frozen=True):
@@ -140,7 +144,16 @@ class Models:
             notes=notes(made),
             variants=_variants(made),
             card=_text(card) if card is not None else "",
+            evaluated=evaluated.read(made.name),
         )
+
+    def worst(self, ask: Ask) -> Response:
+        """One of the pictures that it did worst on. Refused."""
+        known, picture = evaluated.read(_name(ask)), ask.path("picture")
+        if known is None or picture not in known.pictures or not evaluated.PICTURE.fullmatch(picture):
+            raise Refused(404, "there is no such picture, or no more")
+        data = read_regular(evaluated.place(_name(ask)) / picture, MOST_PICTURE)
+        return Response(data, 200, {"Cache-Control": "private, max-age=60"}, "image/jpeg")
 
     async def add(self, ask: Ask) -> Added:
         """Read, prove and add a file that is dropped in. Refused, EdgeAgentError with the reason."""
@@ -257,6 +270,8 @@ def calls(page: Page) -> list[Call]:
     return [
         Call("GET", "/api/v1/models", "viewer", "The models, and what serves.", models.all, list[Model]),
         Call("GET", one, "viewer", "The report card of a model.", models.report, Report),
+        Call("GET", f"{one}/worst/{{picture}}", "operator", "A picture that a model did badly on.", models.worst,
+             media="image/jpeg"),
         Call("POST", "/api/v1/models", "admin", "Add a file (the body): read, proved, or refused with the reason.",
              models.add, Added, query=query),
         Call("POST", f"{one}/rollback", "admin", "Have the version before serve again.", models.roll_back, Done),

@@ -294,6 +294,22 @@ def test_texts_come_back_as_what_is_said_in_them(served: Page) -> None:
     assert found(infer(served, TAGGER, {"inputs": [binary]}, behind)) == rows
 
 
+def test_sound_comes_back_as_what_is_said(whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(whisper))
+    heard = Models(threads=1)
+    heard.serve("whisper-tiny")
+    at, wav = "/v2/models/whisper-tiny", (ROOT / "deploy" / "demo" / "speech" / "light.wav").read_bytes()
+    with serving(tmp_path, heard) as made:
+        assert ask(made, "GET", at).json["properties"]["bytes_input"] == "sound"
+        given, behind = as_bytes("sound", wav)
+        (row,) = found(infer(made, at, {"inputs": [given]}, behind))
+        assert "light" in row["text"] and row["heard"]["engine"].startswith("whisper-tiny")
+        for broken, says in ((b"RIFFnonsense", "is no WAV file"), (wav[:44], "holds no sound"), (b"", "is empty")):
+            given, behind = as_bytes("sound", broken)
+            answer = infer(made, at, {"inputs": [given]}, behind)
+            assert answer.status == 400 and says in answer.json["error"], answer.body
+
+
 # ── what strangers send ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -331,7 +347,7 @@ TEXT = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["x"]}
         (YOLO, [{**ONE, "parameters": {"binary_data_size": "4"}}], "0 bytes are there"),
         (YOLO, [TEXT], 'edge-yolo takes no "text", but image'),
         (TAGGER, [{**TEXT, "name": "image", "data": ["x"]}], 'edge-tagger takes no "image", but text'),
-        (TAGGER, [{**TEXT, "name": "words"}], 'BYTES are one input "image" or "text"'),
+        (TAGGER, [{**TEXT, "name": "words"}], 'BYTES are one input "image", "text" or "sound"'),
         (TAGGER, [TEXT, ONE], "none beside it"),
         (TAGGER, [{**TEXT, "data": [""]}], "a text has 1 to"),
         (TAGGER, [{**TEXT, "data": ["x" * 30_000]}], "a text has 1 to"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from edge_agent.agent.agent import Agent
+from edge_agent.samples import evaluated
 from tests.broker import until
 from tests.conftest import ROOT
 from tests.tiny import tiny_detector
@@ -42,6 +44,20 @@ def test_what_is_here_and_how_good_it_is(work: tuple[Agent, Page]) -> None:
         assert ask(made, "GET", f"{CALL}/{name}").status == 404
     got = ask(made, "DELETE", f"{CALL}/edge-yolo")
     assert got.json["error"] == "edge-yolo came with the program; there is nothing to remove"
+
+
+def test_the_pictures_that_a_model_did_worst_on(work: tuple[Agent, Page]) -> None:
+    _, made = work
+    assert ask(made, "GET", f"{CALL}/edge-yolo").json["evaluated"] is None
+    (evaluated.fresh("edge-yolo") / "01_f1-0.20_street.jpg").write_bytes(b"\xff\xd8picture")
+    folder = evaluated.keep("edge-yolo", evaluated.Evaluated("2", "0" * 64, 1.0, ["mAP50  0.457"]))
+    assert {stat.S_IMODE(one.stat().st_mode) for one in folder.iterdir()} == {0o600}
+    known = ask(made, "GET", f"{CALL}/edge-yolo").json["evaluated"]
+    assert known["lines"] == ["mAP50  0.457"] and known["pictures"] == ["01_f1-0.20_street.jpg"]
+    got = ask(made, "GET", f"{CALL}/edge-yolo/worst/01_f1-0.20_street.jpg")
+    assert got.body == b"\xff\xd8picture" and got.headers["content-type"] == "image/jpeg"
+    for name in ("other.jpg", "evaluated.json", "..%2f..%2fkey.jpg"):
+        assert ask(made, "GET", f"{CALL}/edge-yolo/worst/{name}").status == 404
 
 
 def test_a_file_that_makes_no_sense_is_refused_with_the_reason(work: tuple[Agent, Page], tmp_path: Path) -> None:

@@ -53,8 +53,15 @@ export function open(place) {
       h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Variants" }, h("table", {}, h("thead", {}, h("tr", {}, ["Variant", "Precision", "Size", "ms here"].map((head, at) => h("th", { scope: "col", class: at > 1 ? "n" : "" }, head)))),
         h("tbody", {}, card.variants.map((one) => h("tr", {}, h("td", {}, one.file), h("td", {}, one.precision), h("td", { class: "n" }, size(one.bytes)),
           h("td", { class: "n" }, one.ms === null ? "not raced" : `${one.ms.toFixed(2)}${one.ms === fastest ? " ★" : ""}`)))))),
-      list("Refused", card.refusals), list("Trials on this device", card.notes), list("Files", card.sources), card.labels.length ? [h("h3", {}, `${card.labels.length} labels`), h("p", { class: "soft" }, card.labels.join(", "))] : null,
+      card.evaluated ? worstOf(card) : null, list("Refused", card.refusals), list("Trials on this device", card.notes), list("Files", card.sources), card.labels.length ? [h("h3", {}, `${card.labels.length} labels`), h("p", { class: "soft" }, card.labels.join(", "))] : null,
       card.card ? h("pre", { class: "code", tabindex: 0 }, card.card) : null];
+  }
+
+  function worstOf({ name, version, evaluated: one }) {
+    const at = `/api/v1/models/${encodeURIComponent(name)}/worst/`;
+    return [h("h3", {}, `Evaluated ${new Date(one.at * 1000).toLocaleDateString()}`, one.version === version ? "" : `, version ${one.version}`), h("pre", { class: "code", tabindex: 0 }, one.lines.join("\n")),
+      one.pictures.length && may("operator") ? h("details", {}, h("summary", {}, `The ${one.pictures.length} worst pictures, truth left, answer right`),
+        h("ul", { class: "plain" }, one.pictures.map((file) => h("li", {}, h("img", { src: at + encodeURIComponent(file), loading: "lazy", alt: file, class: "shot" }), h("small", {}, file))))) : null];
   }
 
   let shown = "";
