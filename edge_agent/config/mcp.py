@@ -11,7 +11,7 @@ from edge_agent.errors import ConfigError, nearest
 from edge_agent.toml import Name
 
 
-class Shown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Mcp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[mcp]``: without it an assistant sees nothing."""
 
     pipelines: Annotated[list[Name], msgspec.Meta(min_length=1, examples=[["gate"]])]
@@ -20,7 +20,7 @@ class Shown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """true: the pictures that these events name, too"""
 
 
-def check_mcp(shown: Shown | None, archived: bool, pipelines: Collection[str]) -> None:
+def check_mcp(shown: Mcp | None, archived: bool, pipelines: Collection[str]) -> None:
     """ConfigError for a pipeline that there is not, or where nothing is archived."""
     if shown is None:
         return

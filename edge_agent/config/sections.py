@@ -10,7 +10,7 @@ from edge_agent.config.archive import Archived
 from edge_agent.config.fleet import Policy, Update
 from edge_agent.config.homeassistant import HomeAssistant
 from edge_agent.config.inference import Inference
-from edge_agent.config.mcp import Shown
+from edge_agent.config.mcp import Mcp
 from edge_agent.config.notify import Notify
 from edge_agent.config.opinion import Opinion
 from edge_agent.config.page import Page
@@ -185,7 +185,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     privacy: Privacy = Privacy()
     understand: Understand | None = None
     archive: Archived | None = None
-    mcp: Shown | None = None
+    mcp: Mcp | None = None
     page: Page | None = None
     inference: Inference | None = None
     sparkplug: Sparkplug | None = None

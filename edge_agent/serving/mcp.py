@@ -21,7 +21,7 @@ from edge_agent.archive.meaning import Meaning, read_for_meaning
 from edge_agent.archive.search import search
 from edge_agent.archive.times import span
 from edge_agent.archive.wanted import Kept, Wanted
-from edge_agent.config.mcp import Shown
+from edge_agent.config.mcp import Mcp
 from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.events import rfc3339
 
@@ -93,7 +93,7 @@ class Server:
     def __init__(
         self,
         archive: Archive,
-        shown: Shown,
+        shown: Mcp,
         picture: Callable[[str], Path | None],
         meaning: Callable[[], Meaning | None],
     ) -> None:

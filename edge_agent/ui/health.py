@@ -174,13 +174,7 @@ class Health:
 
     def bundle(self, ask: Ask) -> Response:
         """What a bug report needs, in one file, without secrets; recordings only as they are named. Refused."""
-        names = [name for name in ask.query("recordings").split(",") if name]
-        known = {one.name: one.bytes for one in self.recordings()} if names else {}
-        for name in names:
-            if name not in known:
-                raise Refused(404, f'no recording "{name[:80]}" is here')
-        if sum(known[name] for name in names) + LEAST_FREE > shutil.disk_usage(tempfile.gettempdir()).free:
-            raise Refused(507, "the disk has no room for that bundle; leave recordings out, and copy them by hand")
+        names = self._named(ask.query("recordings"))
         made = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the answer)
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
             for name, text in self._about().items():
@@ -191,6 +185,17 @@ class Health:
         answer = Stream(lambda: _parts(made), "application/zip")
         answer.headers["Content-Disposition"] = f'attachment; filename="edge-agent-{int(time.time())}.zip"'
         return answer
+
+    def _named(self, given: str) -> list[str]:
+        """The recordings that are asked for. Refused."""
+        names = [name for name in given.split(",") if name]
+        known = {one.name: one.bytes for one in self.recordings()} if names else {}
+        for name in names:
+            if name not in known:
+                raise Refused(404, f'no recording "{name[:80]}" is here')
+        if sum(known[name] for name in names) + LEAST_FREE > shutil.disk_usage(tempfile.gettempdir()).free:
+            raise Refused(507, "the disk has no room for that bundle; leave recordings out, and copy them by hand")
+        return names
 
     def _about(self) -> dict[str, str]:
         """Name of a file of the bundle -> what it holds."""

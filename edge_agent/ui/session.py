@@ -46,7 +46,7 @@ class Made(msgspec.Struct, frozen=True):
     token: str
 
 
-class Shown(msgspec.Struct, frozen=True):
+class TokenRow(msgspec.Struct, frozen=True):
     """A token, without what it is."""
 
     name: str
@@ -80,8 +80,8 @@ def calls(page: Page) -> list[Call]:
         answer.delete_cookie(COOKIE)
         return answer
 
-    def tokens(ask: Ask) -> list[Shown]:
-        return [Shown(one.name, one.role, one.made) for one in page.access.tokens]
+    def tokens(ask: Ask) -> list[TokenRow]:
+        return [TokenRow(one.name, one.role, one.made) for one in page.access.tokens]
 
     def make(ask: Ask) -> Made:
         return Made(ask.body.name, page.access.make_token(ask.body.name, ask.body.role))
@@ -94,7 +94,7 @@ def calls(page: Page) -> list[Call]:
         Call("GET", "/api/v1/session", "", "Who asks, and whether a password is needed.", session, Session),
         Call("POST", "/api/v1/session", "", "Log in: the answer sets a cookie.", log_in, Done, Login),
         Call("DELETE", "/api/v1/session", "", "Log out.", log_out, Done),
-        Call("GET", "/api/v1/tokens", "admin", "The tokens of programs.", tokens, list[Shown]),
+        Call("GET", "/api/v1/tokens", "admin", "The tokens of programs.", tokens, list[TokenRow]),
         Call("POST", "/api/v1/tokens", "admin", "Make a token; it is told this once.", make, Made, Wanted),
         Call("DELETE", "/api/v1/tokens/{name}", "admin", "Take a token away.", drop, Done),
     ]

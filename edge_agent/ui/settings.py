@@ -27,7 +27,7 @@ TAKEN_S = 60.0
 """seconds that the agent has to take a config up"""
 
 
-class Shown(msgspec.Struct, frozen=True):
+class ConfigText(msgspec.Struct, frozen=True):
     """The config as it is written."""
 
     text: Annotated[str, msgspec.Meta(description="users and passwords of addresses are shown as ***, and stay")]
@@ -106,11 +106,11 @@ class Settings:
     def _former(self) -> list[Path]:
         return sorted(self._folder.glob("*.toml"), reverse=True) if self._folder.is_dir() else []
 
-    def show(self, ask: Ask) -> Shown:
+    def show(self, ask: Ask) -> ConfigText:
         """The config."""
         text = self._read()
         former = [int(path.stem) / 1000 for path in self._former()]
-        return Shown(hidden(text), _digest(text), self._locked(), former)
+        return ConfigText(hidden(text), _digest(text), self._locked(), former)
 
     def former(self, ask: Ask) -> Preview:
         """One of the former ones, as a change of what is there now."""
@@ -231,7 +231,7 @@ def calls(page: Page) -> list[Call]:
     """Those of the config."""
     settings, at = Settings(page), "/api/v1/config"
     return [
-        Call("GET", at, "admin", "The config as it is written.", settings.show, Shown),
+        Call("GET", at, "admin", "The config as it is written.", settings.show, ConfigText),
         Call("PUT", at, "admin", "Change the config; the agent takes it up.", settings.write, Written, Change),
         Call("POST", f"{at}/preview", "admin", "What a change would do.", settings.preview, Preview, Change),
         Call("GET", f"{at}/former", "admin", "A former config, and what it would change.", settings.former, Preview,

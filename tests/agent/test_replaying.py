@@ -48,8 +48,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("recorded")
     file = written(place, '[privacy]\nredact = ["email"]\n', "own")
     done = run(place, "record", "-c", str(file), "--out", str(place / "made"), "--for", "1m")
-    assert done.returncode == 0 and "18 samples" in done.stderr, done.stderr
+    assert done.returncode == 0 and f"{len(samples_of(place / 'made'))} samples" in done.stderr, done.stderr
     return place / "made"
+
+
+def samples_of(folder: Path) -> list[recording.Row]:
+    """On a busy box fewer than came: its film is paced as a camera is."""
+    return [row for row in recording.rows(folder) if row.sample is not None]
 
 
 def replayed(folder: Path, store: Path) -> Replay:
@@ -65,7 +70,11 @@ def test_the_same_comes_of_a_recording(recorded: Path, tmp_path: Path) -> None:
     assert phases[0] == ("object", "new") and ("rule", "on") in [(one["kind"], one.get("phase")) for one in then]
     done = run(recorded.parent, "replay", str(recorded), "--json")
     said = json.loads(done.stdout)
-    assert done.returncode == 0 and said["same"] and (said["samples"], said["events"]) == (18, len(then))
+    assert (
+        done.returncode == 0
+        and said["same"]
+        and (said["samples"], said["events"]) == (len(samples_of(recorded)), len(then))
+    )
     made = replayed(recorded, tmp_path / "store")
     assert recording.plain(made.said) == recording.plain([json.dumps(one).encode() for one in then])
 
@@ -74,7 +83,7 @@ def test_a_recording_is_for_its_user_alone_and_holds_no_more_than_may_be_kept(re
     files = [path for path in recorded.rglob("*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in {file.parent for file in files}} == {0o700}
-    texts = [row.sample.text for row in recording.rows(recorded) if row.sample is not None and row.sample.text]
+    texts = [row.sample.text for row in samples_of(recorded) if row.sample and row.sample.text]
     assert texts == ["one", "call me at [email]"]
 
 
@@ -84,8 +93,10 @@ def test_its_pictures_are_those_that_were_answered(recorded: Path) -> None:
 
     source = open_source(parse_uri(opened))
     frames = [one for one in source.run(threading.Event()) if isinstance(one, types.Frame)]
-    assert source.yields is types.Frame and not source.live and len(frames) == 16
-    assert frames[0].image.shape == (64, 64, 3) and frames[3].played == pytest.approx(0.3)
+    assert source.yields is types.Frame and not source.live
+    rows = [row.sample for row in samples_of(recorded) if row.pipeline == "yard"]
+    assert [one.played for one in frames] == [row.played for row in rows if row]
+    assert frames[0].image.shape == (64, 64, 3)
     with pytest.raises(ConfigError, match="there are yard, texts"):
         open_source(parse_uri(f"replay:{recorded}?pipeline=yart"))
 
@@ -121,8 +132,9 @@ def test_another_version_is_refused(copied: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(copied: Path, tmp_path: Path) -> None:
-    (copied / "data" / "000007.png").unlink()
-    refused(copied, tmp_path, "data/000007.png: is missing")
+    gone = sorted((copied / "data").iterdir())[2]
+    gone.unlink()
+    refused(copied, tmp_path, f"data/{gone.name}: is missing")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ export function open(place, [wanted]) {
   if (!may("admin")) { body.append(h("p", { class: "soft" }, "The config is for the role admin.")); return null; }
 
   const pick = h("select", { onchange: () => show() }), lock = h("p", { class: "why", role: "status" }), image = h("img", { alt: "" }), over = svg("svg", { class: "draw", tabindex: "-1" });
-  const view = h("div", { class: "view alone" }, image, over), tools = h("div", { class: "row" }), rows = h("ul", { class: "plain" }), form = h("div"), pipe = h("div"), diff = h("div", { role: "status" }), text = h("textarea", { class: "toml", spellcheck: "false", "aria-label": "The config as TOML" });
+  const view = h("div", { class: "view alone" }, image, over), tools = h("div", { class: "row" }), rows = h("ul", { class: "plain" }), form = h("div"), pipe = h("div"), diff = h("div", { role: "status" }, h("p", { class: "soft" }, "Nothing is changed.")), text = h("textarea", { class: "toml", spellcheck: "false", "aria-label": "The config as TOML" });
   const again = h("button", { type: "button", onclick: () => picture() }, "Another picture"), history = h("div", { class: "row" });
   body.append(h("div", { class: "row" }, h("label", {}, "Pipeline", pick), again), lock,
     h("section", { class: "card", "aria-label": "Zones" }, view, h("p", { class: "soft" }, "Click into the picture to set corners, drag them, or move them with the arrow keys; Delete takes one away."), tools, rows, form),

@@ -46,7 +46,7 @@ export function open(place) {
         for (const [key, value] of Object.entries({ x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top), class: "zone", "stroke-width": about.width / 300 })) one.setAttribute(key, value);
         return one;
       }));
-      fill(list, boxes.map((one, number) => h("li", { class: "row" }, h("input", { value: one.label, "aria-label": `label of box ${number + 1}`, onchange: ({ target }) => (one.label = target.value) }),
+      fill(list, boxes.map((one, number) => h("li", { class: "row box" }, h("input", { value: one.label, "aria-label": `label of box ${number + 1}`, onchange: ({ target }) => (one.label = target.value) }),
         h("input", { value: one.box.map(Math.round).join(" "), size: 18, "aria-label": `box ${number + 1}: left, top, right, bottom`, onchange: ({ target }) => { const four = target.value.split(/[ ,]+/).map(Number); if (four.length === 4 && four.every(Number.isFinite)) one.box = four; draw(); } }),
         h("button", { type: "button", class: "bad", "aria-label": `take box ${number + 1} away`, onclick: () => { boxes.splice(number, 1); draw(); } }, "×"))));
     }
