@@ -7,29 +7,21 @@ import logging
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
-import zipfile
 from collections import deque
-from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
 
-from edge_agent import __version__, paths, programs, toml
-from edge_agent.config.load import MOST_BYTES
+from edge_agent import __version__, paths, programs
 from edge_agent.device import board
 from edge_agent.device.health import rss_bytes
-from edge_agent.errors import EdgeAgentError
-from edge_agent.redact import HIDDEN, redact
-from edge_agent.registry import catalogue
-from edge_agent.samples import recording
-from edge_agent.ui.calls import Ask, Call, Refused, Stream
+from edge_agent.redact import redact
+from edge_agent.ui import bundle
+from edge_agent.ui.calls import Ask, Call, Refused
 
 if TYPE_CHECKING:
     from edge_agent.ui.server import Page
@@ -37,8 +29,6 @@ if TYPE_CHECKING:
 LINES = 500
 """of the log that are kept"""
 DOCTOR_S = 180.0
-LEAST_FREE, PART = 200_000_000, 1 << 18
-"""bytes that the disk is to have left; that a bundle is sent in at once"""
 RATE_S = 0.9
 """seconds at least over which the processor's load is taken"""
 
@@ -65,13 +55,6 @@ class Machine(msgspec.Struct, frozen=True):
     left_today: Annotated[float | None, msgspec.Meta(description="bytes that may still be sent; null: no bound")]
     version: str
     uptime_s: float
-
-
-class Recording(msgspec.Struct, frozen=True):
-    """What `[samples] record` or `edge-agent record` kept."""
-
-    name: str
-    bytes: int
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -167,95 +150,6 @@ class Health:
         finally:
             self._one.release()
 
-    def recordings(self, ask: Ask | None = None) -> list[Recording]:
-        """Those that are here, the newest first."""
-        made = sorted(recording.parts(), reverse=True)
-        return [Recording(one.name, sum(file.stat().st_size for file in one.rglob("*"))) for one in made]
-
-    def bundle(self, ask: Ask) -> Response:
-        """What a bug report needs, in one file, without secrets; recordings only as they are named. Refused."""
-        names = self._named(ask.query("recordings"))
-        made = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the answer)
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
-            for name, text in self._about().items():
-                file.writestr(name, redact(text))
-            for name in names:
-                _put_in(file, recording.place() / name)
-        made.seek(0)
-        answer = Stream(lambda: _parts(made), "application/zip")
-        answer.headers["Content-Disposition"] = f'attachment; filename="edge-agent-{int(time.time())}.zip"'
-        return answer
-
-    def _named(self, given: str) -> list[str]:
-        """The recordings that are asked for. Refused."""
-        names = [name for name in given.split(",") if name]
-        known = {one.name: one.bytes for one in self.recordings()} if names else {}
-        for name in names:
-            if name not in known:
-                raise Refused(404, f'no recording "{name[:80]}" is here')
-        if sum(known[name] for name in names) + LEAST_FREE > shutil.disk_usage(tempfile.gettempdir()).free:
-            raise Refused(507, "the disk has no room for that bundle; leave recordings out, and copy them by hand")
-        return names
-
-    def _about(self) -> dict[str, str]:
-        """Name of a file of the bundle -> what it holds."""
-        agent = self._page.now
-        parts: dict[str, object] = {
-            "machine.json": self.machine(),
-            "state.json": self._page.state(),
-            "health.json": agent.state.health(),
-            "models.json": catalogue.listing(),
-            "config.json": self._config(),
-            "versions.json": _versions(),
-        }
-        found = {name: json.dumps(msgspec.to_builtins(value), indent=1, default=str) for name, value in parts.items()}
-        lines = [f"{line.at:.3f} {line.level} {line.text}" for line in list(self.tail.lines)]
-        return {**found, "log.txt": "\n".join(lines)}
-
-    def _config(self) -> object:
-        """The config as it is written, without what nobody else may read."""
-        if self._page.config_file is None:
-            return {}
-        try:
-            table: object = toml.parse(toml.read_text(self._page.config_file, MOST_BYTES))
-        except (EdgeAgentError, OSError) as error:
-            return {"error": str(error)}
-        return without_secrets(table)
-
-
-def _put_in(file: zipfile.ZipFile, folder: Path) -> None:
-    """A recording into a bundle, as it is: its pictures are packed already."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            packed = zipfile.ZIP_STORED if path.suffix == ".png" else zipfile.ZIP_DEFLATED
-            file.write(path, f"recordings/{path.relative_to(folder.parent)}", packed)
-
-
-async def _parts(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
-    """A file, which is closed then."""
-    try:
-        while part := await run_in_threadpool(file.read, PART):
-            yield part
-    finally:
-        file.close()
-
-
-SECRET = ("password", "token", "secret", "username", "headers", "key")
-"""what a key of a config is called that holds what nobody else may read; of files only the names stand there"""
-
-
-def without_secrets(value: object, key: str = "") -> object:
-    """A config's table with users, passwords and tokens taken out, also of addresses and programs."""
-    if isinstance(value, dict):
-        return {name: without_secrets(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(inner, key) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if any(word in key for word in SECRET) and not key.endswith("_file"):
-        return HIDDEN
-    return f"{value.split()[0].partition('?')[0]} {HIDDEN}" if value.startswith("pipe:") else redact(value)
-
 
 def _age(waiting: list[bytes]) -> float | None:
     """Seconds since the oldest of these events was captured, by this device's clock; None without any."""
@@ -275,12 +169,6 @@ def _memory() -> dict[str, int]:
     return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows if len(row) > 1}
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import distributions
-
-    return {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
-
-
 def calls(page: Page) -> list[Call]:
     """Those of health."""
     health = Health(page)
@@ -293,9 +181,5 @@ def calls(page: Page) -> list[Call]:
              query={"after": "only those after this time, seconds since 1970"}),
         Call("POST", "/api/v1/doctor", "operator", "Have this machine looked at; takes a while.", health.doctor,
              list[Row]),
-        Call("GET", "/api/v1/recordings", "admin", "Recordings of what pipelines were given.", health.recordings,
-             list[Recording]),
-        Call("GET", "/api/v1/bundle", "admin", "What a bug report needs, as ZIP, without secrets.", health.bundle,
-             media="application/zip",
-             query={"recordings": "names of those that it holds, with commas between; none unless named"}),
+        *bundle.calls(page, health),
     ]  # fmt: skip
