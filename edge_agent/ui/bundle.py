@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,7 +24,6 @@ from edge_agent.samples import recording
 from edge_agent.ui.calls import Ask, Call, Refused, Stream
 
 if TYPE_CHECKING:
-    from edge_agent.ui.health import Health
     from edge_agent.ui.server import Page
 
 LEAST_FREE, PART = 200_000_000, 1 << 18
@@ -41,8 +40,9 @@ class Recording(msgspec.Struct, frozen=True):
 class Bundle:
     """What its calls do."""
 
-    def __init__(self, page: Page, health: Health) -> None:
-        self._page, self._health = page, health
+    def __init__(self, page: Page, machine: Callable[[], object], log: Callable[[], list[str]]) -> None:
+        """`machine`: the board and the process; `log`: its last lines."""
+        self._page, self._machine, self._log = page, machine, log
 
     def recordings(self, ask: Ask | None = None) -> list[Recording]:
         """Those that are here, the newest first."""
@@ -78,7 +78,7 @@ class Bundle:
         """Name of a file of the bundle -> what it holds."""
         agent = self._page.now
         parts: dict[str, object] = {
-            "machine.json": self._health.machine(),
+            "machine.json": self._machine(),
             "state.json": self._page.state(),
             "health.json": agent.state.health(),
             "models.json": catalogue.listing(),
@@ -86,8 +86,7 @@ class Bundle:
             "versions.json": _versions(),
         }
         found = {name: json.dumps(msgspec.to_builtins(value), indent=1, default=str) for name, value in parts.items()}
-        lines = [f"{line.at:.3f} {line.level} {line.text}" for line in list(self._health.tail.lines)]
-        return {**found, "log.txt": "\n".join(lines)}
+        return {**found, "log.txt": "\n".join(self._log())}
 
     def _config(self) -> object:
         """The config as it is written, without what nobody else may read."""
@@ -140,9 +139,9 @@ def _versions() -> dict[str, str]:
     return {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
 
 
-def calls(page: Page, health: Health) -> list[Call]:
+def calls(page: Page, machine: Callable[[], object], log: Callable[[], list[str]]) -> list[Call]:
     """Those of the bundle."""
-    bundle = Bundle(page, health)
+    bundle = Bundle(page, machine, log)
     return [
         Call("GET", "/api/v1/recordings", "admin", "Recordings of what pipelines were given.", bundle.recordings,
              list[Recording]),

@@ -85,6 +85,10 @@ class Tail(logging.Handler):
         """Keep one."""
         self.lines.append(Line(record.created, record.levelname.lower(), redact(self.format(record))[:2000]))
 
+    def told(self) -> list[str]:
+        """The lines as text."""
+        return [f"{line.at:.3f} {line.level} {line.text}" for line in list(self.lines)]
+
 
 class Health:
     """What the calls of health do."""
@@ -181,5 +185,5 @@ def calls(page: Page) -> list[Call]:
              query={"after": "only those after this time, seconds since 1970"}),
         Call("POST", "/api/v1/doctor", "operator", "Have this machine looked at; takes a while.", health.doctor,
              list[Row]),
-        *bundle.calls(page, health),
+        *bundle.calls(page, health.machine, health.tail.told),
     ]  # fmt: skip
