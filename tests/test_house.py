@@ -56,8 +56,9 @@ ENTRY = {
     "sounddevice": {"sources/microphone.py"},
     "pymicro_wakeword": {"tasks/wake/wake.py"},
     "serial": {"sources/serial.py"},
-    "torch": {"workshop/train", "workshop/prune"},
+    "torch": {"workshop/train"},
     "onnx": {"workshop"},
+    "onnx_ir": {"workshop"},
     "tokenizers": {"tasks/text/subwords.py", "workshop"},
 }
 

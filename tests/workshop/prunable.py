@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
+import onnx_ir as ir
 from onnx import TensorProto, helper
 
+from edge_agent.workshop.graph import net, sessions
 from edge_agent.workshop.prune.axes import Traced
-from edge_agent.workshop.prune.graph import PruneGraph, checked, copy
+from edge_agent.workshop.prune.channels import layer_name
 from tests.nets import write_onnx
 
 Array = npt.NDArray[Any]
@@ -87,25 +88,28 @@ def attention(path: Path, heads: int = 4, width: int = 32) -> Path:
     return write_onnx(path, nodes, {"x": spec}, {"out": spec}, constants)
 
 
-def run(graph: PruneGraph, feed: Mapping[str, Array]) -> list[Array]:
+def run(model: ir.Model, feed: Mapping[str, Array]) -> list[Array]:
     """All outputs, after the ONNX checker has passed the file."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(checked(graph), options, providers=["CPUExecutionProvider"])
-    found: list[Array] = session.run(None, dict(feed))
+    found: list[Array] = sessions.session(net.data(model)).run(None, dict(feed))
     return found
 
 
-def masked(graph: PruneGraph, traced: Traced, gone: set[int]) -> PruneGraph:
-    """The dense graph in which every layer that reads a channel of `gone` multiplies it by 0."""
-    new = copy(graph)
+def masked(model: ir.Model, traced: Traced, gone: set[int]) -> ir.Model:
+    """The dense network in which every layer that reads a channel of `gone` multiplies it by 0."""
+    new = model.clone()
+    twins = {node.name: node for node in new.graph}
     for use in traced.uses:
         if use.role == "in":
-            name = new.nodes[use.node].input[use.place]
-            value = np.moveaxis(new.values[name].copy(), use.axis, 0)
+            constant = twins[use.node.name].inputs[use.place]
+            value = np.moveaxis(net.numbers(constant).copy(), use.axis, 0)
             value[np.isin(traced.roots(use.atoms), list(gone))] = 0
-            new.values[name] = np.moveaxis(value, 0, use.axis)
+            net.put(constant, np.moveaxis(value, 0, use.axis))
     return new
+
+
+def layer(model: ir.Model, name: str) -> Array:
+    """The weight of the layer that is called so."""
+    return next(net.numbers(node.inputs[1]) for node in net.layers(model) if layer_name(node) == name)
 
 
 def changed(path: Path, edit: Any) -> Path:

@@ -7,13 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edge_agent import cli
 from edge_agent.errors import ModelError, UsageError
 from edge_agent.manifest import load
-from edge_agent.workshop.prune import report, verb
+from edge_agent.workshop import making
+from edge_agent.workshop.prune import verb
 
 WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garden")
 
@@ -22,7 +22,7 @@ WORDS = ("lamp", "door", "kitchen", "window", "music", "radio", "heater", "garde
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Texts, and a registry of their own."""
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(report, "SECONDS", 0.1)
+    monkeypatch.setattr(making, "SECONDS", 0.1)
     path = tmp_path / "texts.txt"
     path.write_text("".join(f"turn the {a} in the {b} on\nis the {a} off\n" for a in WORDS for b in WORDS[:2]))
     return path
@@ -120,7 +120,7 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
     (only / "manifest.toml").write_text("[[file]]".join([first, *(f for f in files if "tflite" in f or "int8" in f)]))
     out = str(tmp_path / "out")
     for given, said in (
-        ((str(only), "--out", out), "needs a float .onnx"),
+        ((str(only), "--out", out), "no float .onnx file to start from"),
         (("edge-yolo", "--out", out, "--data", str(tmp_path / "nothing")), "samples: "),
         (("edge-bert", "--out", "models", "--sparsity", "0.5"), "which the workshop did not make"),
     ):
@@ -128,51 +128,3 @@ def test_the_command_line_says_in_one_line_what_is_wrong(
         told = capsys.readouterr().err.strip()
         assert said in told and "\n" not in told
     assert not Path(out).exists()
-
-
-def test_gradients_say_what_matters(tmp_path: Path) -> None:
-    """The gradient by PyTorch is the one by differences, and channels that change nothing go first."""
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
-    from edge_agent.workshop.prune import channels, choose, torch
-    from edge_agent.workshop.prune.graph import read
-    from tests.workshop.prunable import attention, maps, run
-
-    for path, feed in (
-        (maps(tmp_path / "m.onnx"), {"images": np.random.default_rng(0).normal(0, 1, (1, 3, 16, 16))}),
-        (attention(tmp_path / "a.onnx"), {"x": np.random.default_rng(0).normal(0, 1, (1, 5, 32))}),
-    ):
-        graph = read(path)
-        feeds = [{name: value.astype(np.float32) for name, value in feed.items()}]
-        (y,) = torch.forward(graph, {}, feeds[0], graph.outputs)
-        np.testing.assert_allclose(y.numpy(), run(graph, feeds[0])[0], rtol=1e-3, atol=1e-4)
-    graph = read(maps(tmp_path / "m.onnx"))
-    dead = graph.values["other.weight"].copy()
-    dead[4:8] = 0
-    graph.values["other.weight"] = dead
-    feeds = [{"images": np.random.default_rng(i).normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for i in range(4)]
-    traced = channels.trace(graph)
-    other = [f for f in channels.families(graph, traced) if f.name == "other"]
-    found = list(torch.gradients(graph, feeds, None, quiet))
-    (ranked,) = choose.by_gradient(graph, traced, other, found, True)
-    assert {int(r) for r in ranked.order[-4:]} == {int(r) for r in other[0].roots[4:8]}
-
-
-def test_fine_tuning_follows_the_parent(tmp_path: Path) -> None:
-    """On samples that it does not learn from; zeroes that were asked for stay."""
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra [train])")
-    from edge_agent.workshop.prune import finetune, single
-    from edge_agent.workshop.prune.graph import copy, read
-    from tests.workshop.prunable import maps, run
-
-    graph = read(maps(tmp_path / "m.onnx"))
-    student = copy(graph)
-    masks = single.masks(student, 0.5)
-    single.zeroed(student, masks)
-    random = np.random.default_rng(0)
-    feeds = [{"images": random.normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for _ in range(9)]
-    zero = [student.weight(n) == 0 for n in student.layers()]
-    before = np.square(run(student, feeds[0])[0] - run(graph, feeds[0])[0]).mean()
-    said = finetune.follow(graph, student, {}, feeds, masks, None, 0.03, quiet)
-    assert "fine-tuned" in said
-    assert np.square(run(student, feeds[0])[0] - run(graph, feeds[0])[0]).mean() < before
-    assert all((student.weight(n)[was] == 0).all() for n, was in zip(student.layers(), zero, strict=True))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 
-from edge_agent.workshop.prune.graph import Array
+from edge_agent.workshop.graph.net import Array, shape
 
 Atoms: TypeAlias = Array
 """int64, one an entry of an axis"""
@@ -19,7 +20,7 @@ Axes: TypeAlias = "list[Atoms | None]"
 class Use:
     """A constant that has an entry for each of these atoms along one axis."""
 
-    node: int
+    node: ir.Node
     place: int
     """which input of the node"""
     axis: int
@@ -32,7 +33,7 @@ class Use:
 class Count:
     """An integer that says how many of these atoms there are: a size in a Reshape, the groups of a convolution."""
 
-    node: int
+    node: ir.Node
     place: int | str
     """which input of the node, or the name of the attribute"""
     index: int
@@ -47,16 +48,23 @@ class Traced:
 
     uses: list[Use] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
-    axes: dict[str, Axes] = field(default_factory=dict)
-    """of each tensor"""
+    axes: dict[ir.Value, Axes] = field(default_factory=dict)
+    """of each tensor that has any"""
     parent: list[int] = field(default_factory=list)
     fixed: list[bool] = field(default_factory=list)
+    opsets: dict[str, int] = field(default_factory=dict)
+    """versions of the network's operators"""
 
-    def fresh(self, count: int) -> Atoms:
+    def of(self, value: ir.Value | None) -> Axes:
+        """The atoms of a tensor's axes."""
+        known = None if value is None else self.axes.get(value)
+        return known or [None] * len(shape(value) or ())
+
+    def fresh(self, count: int, fixed: bool = False) -> Atoms:
         """New atoms."""
         first = len(self.parent)
         self.parent += range(first, first + count)
-        self.fixed += [False] * count
+        self.fixed += [fixed] * count
         return np.arange(first, first + count)
 
     def root(self, atom: int) -> int:
@@ -82,17 +90,11 @@ class Traced:
         """Make them one, as both are the same axis of a product or a sum; False where they cannot be."""
         if one is None or other is None:
             return one is other
-        if len(one) != len(other):
-            return False
-        self.unite(one, other)
-        return True
+        if len(one) == len(other):
+            self.unite(one, other)
+        return len(one) == len(other)
 
-    def fix(self, atoms: Atoms | None) -> None:
-        """None of these may go."""
-        for atom in [] if atoms is None else atoms:
-            self.fixed[self.root(int(atom))] = True
-
-    def fix_all(self, axes: Axes | None) -> None:
-        """Nothing of this tensor may go."""
-        for atoms in axes or []:
-            self.fix(atoms)
+    def fix(self, axes: Axes) -> None:
+        """Nothing of these may go."""
+        for atom in (int(atom) for atoms in axes if atoms is not None for atom in atoms):
+            self.fixed[self.root(atom)] = True

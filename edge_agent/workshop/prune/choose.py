@@ -1,32 +1,29 @@
-"""Which channels, or which single weights, go first.
+"""Which channels go first, and how many.
 
-Every criterion gives each family of channels an order, the best first, and a cost for keeping only the first k. One
-threshold on the cost serves all families; it is lowered until as many weights are gone as were asked for.
+Every criterion gives each family of channels an order, the best first, and a cost for keeping only the first k. What
+costs the least for the room that it takes goes first, what costs nothing before all else, and no more than was asked.
 
 - magnitude: sum of |w| of the filters that make a channel (Li et al. 2017, arXiv 1608.08710); the cost is the share
   of the family's sum that goes. Single weights: |w| over the layer's standard deviation (Han et al. 2015, 1506.02626).
-- reconstruction: channels without which the layers that read them can be rebuilt best. Greedy: the next channel is
-  the one that explains most of what these layers still miss; the cost is what stays unexplained. It needs data, no
-  gradients (the aim of He et al. 2017, arXiv 1707.06168, and ThiNet, 1707.06342).
-- gradient, gradient-weight: root mean square over samples of the gradient, or of the sum of gradient × weight over a
-  channel's filters (Molchanov et al. 2019, arXiv 1906.10771); the cost is the sum over the channels that go.
+- reconstruction (reconstruction.py): what the layers that read a channel lose when the others rebuild it; needs data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.net import Array, numbers
 from edge_agent.workshop.prune.axes import Traced
-from edge_agent.workshop.prune.channels import ChannelGroup, sizes
-from edge_agent.workshop.prune.graph import Array, PruneGraph, per_weight
+from edge_agent.workshop.prune.channels import ChannelGroup, per_weight
 
 LEAST = 0.125
 """share of a family that always stays"""
-Gradients = Iterable[Mapping[str, Array]]
-"""for each sample: gradient by name of the weight"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,108 +37,110 @@ class Ranked:
     """of keeping the first k, for k = 0 … n; falls"""
 
 
-# ── how much each channel matters ────────────────────────────────────────────────────────────────────────
-
-
-def by_magnitude(graph: PruneGraph, traced: Traced, found: list[ChannelGroup]) -> list[Ranked]:
+def by_magnitude(traced: Traced, found: list[ChannelGroup]) -> list[Ranked]:
     """Needs nothing but the weights."""
     sums = np.zeros(len(traced.parent))
-    for use in traced.uses:
-        weight = graph.values[graph.nodes[use.node].input[use.place]]
-        if use.role == "out" and weight.ndim > 1:
-            np.add.at(sums, traced.roots(use.atoms), _each(np.abs(weight).astype(np.float64), use.axis))
-    return [_falling(family, sums[family.roots], relative=True) for family in found]
+    for use in (use for use in traced.uses if use.role == "out"):
+        size = np.abs(numbers(use.node.inputs[use.place])).astype(np.float64)
+        np.add.at(
+            sums, traced.roots(use.atoms), np.moveaxis(size, use.axis, 0).reshape(size.shape[use.axis], -1).sum(1)
+        )
+    ranked = []
+    for family in found:
+        scores = sums[family.roots]
+        order = np.argsort(-scores, kind="stable")
+        left = np.append(np.cumsum(scores[order][::-1])[::-1], 0.0)
+        ranked.append(Ranked(family, family.roots[order], left / max(scores.sum(), 1e-12)))
+    return ranked
 
 
-def by_gradient(
-    graph: PruneGraph, traced: Traced, found: list[ChannelGroup], gradients: Gradients, times_weight: bool
-) -> list[Ranked]:
-    """Needs the gradient of each sample."""
-    squares = np.zeros(len(traced.parent))
-    outs = [(use, traced.roots(use.atoms)) for use in traced.uses if use.role == "out" and use.place == 1]
-    samples = 0
-    for gradient in gradients:
-        sums = np.zeros(len(traced.parent))
-        for use, roots in outs:
-            name = graph.nodes[use.node].input[1]
-            if name in gradient:
-                value = gradient[name].astype(np.float64)
-                np.add.at(sums, roots, _each(value * graph.values[name] if times_weight else value**2, use.axis))
-        squares += sums**2 if times_weight else sums
-        samples += 1
-    scores = np.sqrt(squares / max(1, samples))
-    return [_falling(family, scores[family.roots], relative=False) for family in found]
+def to_remove(model: ir.Model, traced: Traced, ranked: list[Ranked], target: float, by_work: bool = False) -> set[int]:
+    """Roots of the groups to take out, as few as leave at most `target` weights (or all that can go).
 
-
-def _each(value: Array, axis: int) -> Array:
-    """Sums over all axes but one."""
-    total: Array = value.sum(axis=tuple(other for other in range(value.ndim) if other != axis))
-    return total
-
-
-def _falling(family: ChannelGroup, scores: Array, relative: bool) -> Ranked:
-    order = np.argsort(-scores, kind="stable")
-    lost = scores.sum() - np.concatenate([[0.0], np.cumsum(scores[order])])
-    cost = np.maximum(lost, 0) / (max(scores.sum(), 1e-12) if relative else 1.0)
-    return Ranked(family, family.roots[order], cost)
-
-
-# ── how many go ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def to_remove(
-    graph: PruneGraph, traced: Traced, ranked: list[Ranked], target: float, by_work: bool = False
-) -> set[int]:
-    """Roots of the groups to take out, so that at most `target` weights stay (or as few as can be).
-
-    Each family keeps as many channels as make its cost, plus a price for what they take, least; one price serves all
-    families, and it is raised until the target is met. `by_work`: what they take is multiplications of a sample, in
-    millions, and so is `target`.
+    Families lose blocks of channels, in the order of what a block costs for each weight that it takes. `by_work`: what
+    it takes is multiplications of a sample, in millions, and so is `target`.
     """
-    table = _Sizes(sizes(graph, traced), per_weight(graph) if by_work else None, len(traced.parent))
-    takes = [table.left(set()) - table.left({int(root) for root in one.order}) for one in ranked]
-    low, high = 0.0, 1e-12
-    gone: set[int] = set()
-    while table.left(gone) > target and high < 1e12:
-        low, high = high, high * 8
-        gone = _gone(ranked, takes, high)
-    for _ in range(30):
-        middle = (low * high) ** 0.5
-        trial = _gone(ranked, takes, middle)
-        if table.left(trial) <= target:
-            high, gone = middle, trial
-        else:
-            low = middle
-    return gone
+    nodes = net.layers(model)
+    sizes = _Sizes(traced, nodes, per_weight(nodes) if by_work else [1.0] * len(nodes))
+    blocks = _in_order(sizes, ranked)
+    low, high = 0, len(blocks)
+    while low < high:
+        middle = (low + high) // 2
+        met = sizes.left(itertools.chain(*blocks[:middle])) <= target
+        low, high = (low, middle) if met else (middle + 1, high)
+    gone = list(itertools.chain(*blocks[: max(0, low - 1)]))
+    if low:  # of the last block only what is still needed
+        rest = blocks[low - 1]
+        gone += next((rest[-n:] for n in range(1, len(rest)) if sizes.left([*gone, *rest[-n:]]) <= target), rest)
+    return set(gone)
 
 
-def _gone(ranked: list[Ranked], takes: list[float], price: float) -> set[int]:
-    """What goes at a price of a weight, or of a multiplication."""
-    gone: set[int] = set()
-    for one, whole in zip(ranked, takes, strict=True):
-        count, block = len(one.order), one.family.block
-        least = min(count, max(1, -(-int(np.ceil(count * LEAST)) // block) * block))
-        choices = np.array([k for k in range(least, count + 1) if k % block == 0 or k == count])
-        paid = one.cost[choices] + price * whole * choices / count
-        gone |= {int(root) for root in one.order[int(choices[paid.argmin()]) :]}
-    return gone
+def _in_order(sizes: _Sizes, ranked: list[Ranked]) -> list[list[int]]:
+    """The blocks of all families, that first which costs the least for each weight that it takes."""
+    whole, priced = sizes.left([]), []
+    for one in ranked:
+        each = max(whole - sizes.left(one.order), 1e-12) / len(one.order)
+        priced += [(cost / each, roots) for cost, roots in _blocks(one)]
+    return [roots for _, roots in sorted(priced, key=lambda block: block[0])]
 
 
-@dataclass(slots=True)
+def _blocks(one: Ranked) -> list[tuple[float, list[int]]]:
+    """What of a family goes first: (cost a channel, roots), along the lower hull of what keeping k costs: it rises."""
+    count, block = len(one.order), one.family.block
+    least = min(count, max(1, -(-int(np.ceil(count * LEAST)) // block) * block))
+    ends = [count, *range((count - 1) // block * block, least - 1, -block)]
+    hull = [ends[0]]
+    for end in ends[1:]:
+        while len(hull) > 1 and _slope(one, hull[-2], hull[-1]) > _slope(one, hull[-1], end):
+            hull.pop()
+        hull.append(end)
+    found = []
+    for before, after in itertools.pairwise(hull):
+        inside = [end for end in ends if after <= end <= before]
+        for high, low in itertools.pairwise(inside):
+            found.append((_slope(one, before, after), [int(root) for root in one.order[low:high]]))
+    return found
+
+
+def _slope(one: Ranked, high: int, low: int) -> float:
+    """What a channel costs on the way from `high` that stay to `low`."""
+    return float(one.cost[low] - one.cost[high]) / (high - low)
+
+
 class _Sizes:
-    """How much is left when some groups are gone."""
+    """How much is left in the layers when some groups are gone."""
 
-    table: list[list[Array | int]]
-    factors: list[float] | None
-    """of each layer; None: 1"""
-    count: int
-    """of all atoms"""
+    def __init__(self, traced: Traced, nodes: list[ir.Node], factors: list[float]) -> None:
+        """`factors`: of each layer, what a weight of it counts."""
+        self.table: dict[ir.Node, list[Array | int]] = {node: list(numbers(node.inputs[1]).shape) for node in nodes}
+        for use in traced.uses:
+            if use.place == 1 and use.node in self.table:
+                self.table[use.node][use.axis] = traced.roots(use.atoms)
+        self.factors, self.count = factors, len(traced.parent)
 
-    def left(self, gone: set[int]) -> float:
-        out = np.zeros(self.count, bool)
-        out[sorted(gone)] = True
-        total = 0.0
-        for at, axes in enumerate(self.table):
-            lengths = [a if isinstance(a, int) else int((~out[a]).sum()) for a in axes]
-            total += float(np.prod(lengths)) * (self.factors[at] if self.factors else 1.0)
-        return total
+    def left(self, gone: Iterable[int]) -> float:
+        """Without the roots `gone`."""
+        stay = np.ones(self.count, bool)
+        stay[np.array([*gone], int)] = False
+        lengths = [[a if isinstance(a, int) else stay[a].sum() for a in axes] for axes in self.table.values()]
+        return sum(float(np.prod(one)) * factor for one, factor in zip(lengths, self.factors, strict=True))
+
+
+def masks(model: ir.Model, sparsity: float) -> dict[str, Array]:
+    """For each layer, by name, which weights stay (bool, shaped as the weight), so that `sparsity` of all of them is 0.
+
+    Depthwise convolutions keep all: they have few weights, and lose most by each (as in Zhu & Gupta 2017, arXiv
+    1710.01878).
+    """
+    nodes = net.layers(model)
+    dense = [node for node in nodes if node.attributes.get_int("group", 1) == 1]
+    scores = {}
+    for node in dense:
+        weight = numbers(node.inputs[1]).astype(np.float64)
+        scores[str(node.name)] = np.where(weight == 0, -1.0, np.abs(weight) / max(float(weight.std()), 1e-12))
+    every = np.concatenate([score.ravel() for score in scores.values()]) if scores else np.zeros(0)
+    count = min(len(every), round(sparsity * sum(numbers(node.inputs[1]).size for node in nodes)))
+    stay = np.ones(len(every), bool)
+    stay[np.argsort(every, kind="stable")[:count]] = False  # exactly so many, ties too
+    ends = np.cumsum([score.size for score in scores.values()])[:-1]
+    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, np.split(stay, ends), strict=True)}

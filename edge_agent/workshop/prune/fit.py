@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
-from edge_agent.workshop.prune.channels import layer_name
-from edge_agent.workshop.prune.graph import Array, PruneGraph, attributes
-from edge_agent.workshop.prune.walk import Feeds, Live, Say, cells, columns, touched, walk
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.net import Array, held, numbers
+from edge_agent.workshop.prune.walk import Feeds, Live, Say, columns, rows, walk
 
 ROWS = 12_000
 """cells, or tokens, that a layer's equations are made of, at most"""
@@ -21,79 +22,69 @@ RIDGES = (1e-4, 1e-2, 1.0)
 """relative to the mean square of the inputs: how strongly a layer is drawn to the weights that it has"""
 HELD = 4
 """every so-manieth sample tells which of them is right"""
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """How well one layer follows its parent's."""
-
-    name: str
-    op: str
-    before: float
-    """share of the variance that is not explained with the weights as they were"""
-    after: float
+Fitted = tuple[float, float]
+"""share of a layer's variance that is not explained with the weights as they were, and fitted"""
 
 
 def refit(
-    parent: PruneGraph,
-    student: PruneGraph,
-    stays: Mapping[int, Array],
+    parent: ir.Model,
+    student: ir.Model,
+    stays: Mapping[str, Array],
     feeds: Feeds,
     say: Say,
-    masks: Mapping[int, Array] | None = None,
+    masks: Mapping[str, Array] | None = None,
     boxes: list[Array] | None = None,
-) -> list[Fitted]:
-    """Change `student`'s weights in place.
+) -> dict[str, Fitted]:
+    """Change `student`'s weights in place; what came of each layer, by name.
 
     `stays`: for a layer the parent's output channels that it still has (all where it is missing); `masks`: for a layer
     which of its weights may be other than 0; `boxes`: for each sample (n, 4) left, top, right, bottom in 0..1 of the
     input, where objects are.
     """
-    fitted: list[Fitted] = []
-    layers = set(student.layers())
-    most = max(1, ROWS // len(feeds))
+    fitted: dict[str, Fitted] = {}
+    layers, most = {node for node in net.layers(student) if _can(node)}, max(1, ROWS // len(feeds))
 
-    def visit(number: int, live: list[Live]) -> None:
-        node = student.nodes[number]
-        if number not in layers or node.op_type == "ConvTranspose" or attributes(node).get("transA"):
-            return
-        theirs, ours = live[0][node.input[0]], live[1][node.input[0]]
-        mask = None if masks is None else masks.get(number)
-        same = theirs[0].shape == ours[0].shape and all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
+    def visit(node: ir.Node, live: list[Live]) -> None:
+        mask = None if masks is None else masks.get(node.name)
+        theirs, ours = ([] if node not in layers else tensors.get(node.inputs[0].name, []) for tensors in live)
+        same = all(a.shape == b.shape and np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
         if mask is None and same:
             return
-        equations = _Equations(node.op_type, student, number, most)
-        for index, x in enumerate(ours):
-            goal = live[0][node.output[0]][index]
-            equations.add(x, goal, stays.get(number), None if boxes is None else boxes[index])
-        fitted.append(equations.solve(mask))
+        equations = _Equations(node, most)
+        for index, (x, goal) in enumerate(zip(ours, live[0][node.outputs[0].name], strict=True)):
+            equations.add(x, goal, stays.get(node.name), None if boxes is None else boxes[index])
+        fitted[node.name] = equations.solve(mask)
 
     walk([parent, student], feeds, visit, say, "fitting")
     return fitted
 
 
+def _can(node: ir.Node) -> bool:
+    """Whether it is a layer whose equations are known here."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    constant = held(bias)
+    known = bias is None or (constant is not None and constant.ndim == 1)
+    ranks = (3, 4) if node.op_type == "Conv" else (2,)
+    return node.op_type != "ConvTranspose" and numbers(node.inputs[1]).ndim in ranks and known
+
+
 @dataclass(slots=True)
 class _Sums:
-    """X'X, X'Y, Y'Y and the sum of Y over rows: (groups, …)."""
+    """X'X, X'Y, Y'Y and the sum of Y over rows: (groups, …), and how many rows."""
 
     normal: Array
     cross: Array
     square: Array
     total: Array
-    rows: float
+    rows: Array
 
     def plus(self, other: _Sums) -> _Sums:
-        return _Sums(
-            self.normal + other.normal,
-            self.cross + other.cross,
-            self.square + other.square,
-            self.total + other.total,
-            self.rows + other.rows,
-        )
+        pairs = [(getattr(self, name), getattr(other, name)) for name in self.__slots__]
+        return _Sums(*(a + b for a, b in pairs))
 
     def left(self, weight: Array) -> float:
         """Share of the spread of Y that `weight` does not explain."""
-        spread = float((self.square - self.total**2 / max(self.rows, 1e-9)).sum())
+        spread = float((self.square - self.total**2 / max(float(self.rows), 1e-9)).sum())
         error = self.square.sum() - 2 * (weight * self.cross).sum() + (weight * (self.normal @ weight)).sum()
         return float(error) / max(spread, 1e-12)
 
@@ -104,30 +95,20 @@ class _Equations:
     X has a column of ones where there is a bias.
     """
 
-    def __init__(self, op: str, graph: PruneGraph, number: int, most: int) -> None:
-        self.op, self.graph, self.number, self.most = op, graph, number, most
-        self.node, self.weight = graph.nodes[number], graph.weight(number)
-        self.bias = self.node.input[2] if len(self.node.input) > 2 and self.node.input[2] in graph.values else ""
-        self.groups, self.count = 1, 0
+    def __init__(self, node: ir.Node, most: int) -> None:
+        self.node, self.most, self.weight = node, most, numbers(node.inputs[1])
+        self.bias = held(node.inputs[2]) if len(node.inputs) > 2 else None
+        self.groups, self.count = node.attributes.get_int("group", 1), 0
         self.sums: dict[bool, _Sums] = {}
 
     def add(self, x: Array, goal: Array, stays: Array | None, boxes: Array | None) -> None:
         """One sample: the layer's own input and its parent's output."""
-        where = None
-        if self.op == "Conv":
-            where = cells(goal.shape[2], goal.shape[3], self.most)
-            y = goal[0][:, where[0], where[1]].T
-        else:
-            y = goal.reshape(-1, goal.shape[-1])
-            if len(y) > self.most:
-                y = y[cells(len(y), 1, self.most)[0]]
+        y, where, share = rows(self.node, goal, self.most, boxes)
         y = (y if stays is None else y[:, stays]).astype(np.float32)
-        left = columns(self.node, self.weight, x, where, self.most).astype(np.float32)
-        if self.bias:
+        left = columns(self.node, x, where, self.most).astype(np.float32)
+        if self.bias is not None:
             left = np.concatenate([left, np.ones_like(left[..., :1])], axis=2)
-        self.groups = len(left)
         goals = y.reshape(len(y), self.groups, -1).transpose(1, 0, 2)
-        share = np.ones(len(y), np.float32) if boxes is None or where is None else touched(where, goal.shape[2:], boxes)
         # products in float32, which is twice as fast; sums over samples in float64
         turned = (left * share[:, None]).transpose(0, 2, 1)
         here = _Sums(
@@ -135,54 +116,45 @@ class _Equations:
             (turned @ goals).astype(np.float64),
             (goals**2 * share[:, None]).sum(axis=1, dtype=np.float64),
             (goals * share[:, None]).sum(axis=1, dtype=np.float64),
-            float(share.sum()),
+            np.float64(share.sum()),
         )
         apart = self.count % HELD == HELD - 1
         self.count += 1
         self.sums[apart] = self.sums[apart].plus(here) if apart in self.sums else here
 
     def solve(self, mask: Array | None) -> Fitted:
-        """Exchange the layer's weights in the graph, where others do better on the samples that were kept apart."""
-        now = self._flat(self.weight)
-        if self.bias:
-            bias = self.graph.values[self.bias].astype(np.float64)
-            now = np.concatenate([now, bias.reshape(self.groups, 1, -1)], axis=1)
-        fit, held = self.sums[False], self.sums.get(True)
-        flat = None if mask is None else self._flat(mask) != 0
-        before = (held or fit).left(now)
-        if held is None:
+        """Exchange the layer's weights, where others do better on the samples that were kept apart."""
+        now = self._flat(self.weight.astype(np.float64))
+        if self.bias is not None:
+            now = np.concatenate([now, self.bias.astype(np.float64).reshape(self.groups, 1, -1)], axis=1)
+        fit, apart = self.sums[False], self.sums.get(True)
+        flat = None if mask is None else self._flat(mask)
+        before = (apart or fit).left(now)
+        if apart is None:
             new = _solution(fit, RIDGES[0], now, flat)
             after = fit.left(new)
         else:
-            errors = {ridge: held.left(_solution(fit, ridge, now, flat)) for ridge in RIDGES}
+            errors = {ridge: apart.left(_solution(fit, ridge, now, flat)) for ridge in RIDGES}
             best = min(errors, key=lambda ridge: errors[ridge])
             after = errors[best]
-            new = _solution(fit.plus(held), best, now, flat)
+            new = _solution(fit.plus(apart), best, now, flat)
         if after < before:
             self._write(new)
-        return Fitted(layer_name(self.graph, self.number), self.op, before, min(before, after))
+        return before, min(before, after)
 
     def _flat(self, weight: Array) -> Array:
         """(groups, inputs, outputs a group) of a weight as the file has it."""
-        if self.op == "Conv":
-            parts = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-            found: Array = parts.transpose(0, 2, 1).astype(np.float64)
-            return found
-        turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
-        flat: Array = (weight.T if turned else weight)[None].astype(np.float64)
-        return flat
+        if self.node.op_type != "Conv":
+            return weight[None]
+        parts: Array = weight.reshape(self.groups, len(weight) // self.groups, -1).transpose(0, 2, 1)
+        return parts
 
     def _write(self, new: Array) -> None:
-        if self.bias:
-            old, bias = self.graph.values[self.bias], self.graph.own(self.number, 2)
-            self.graph.values[bias] = new[:, -1].reshape(old.shape).astype(old.dtype)
+        if self.bias is not None:
+            net.put(self.node.inputs[2], new[:, -1].reshape(-1).astype(self.bias.dtype))
             new = new[:, :-1]
-        if self.op == "Conv":
-            value = new.transpose(0, 2, 1).reshape(self.weight.shape)
-        else:
-            turned = self.op == "Gemm" and any(a.name == "transB" and a.i for a in self.node.attribute)
-            value = new[0].T if turned else new[0]
-        self.graph.values[self.graph.own(self.number, 1)] = np.ascontiguousarray(value.astype(self.weight.dtype))
+        value = new.transpose(0, 2, 1) if self.node.op_type == "Conv" else new[0]
+        net.put(self.node.inputs[1], value.reshape(self.weight.shape).astype(self.weight.dtype))
 
 
 def _solution(sums: _Sums, ridge: float, now: Array, mask: Array | None) -> Array:

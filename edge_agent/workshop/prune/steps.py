@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 
 from edge_agent.errors import ModelError
 from edge_agent.families.candidates import HeadLayout
 from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
-from edge_agent.workshop.data import calibration
-from edge_agent.workshop.data.calibration import Samples, Say
-from edge_agent.workshop.prune import axes, channels, choose, fit, graph, reconstruction, single
-from edge_agent.workshop.prune.graph import Array, PruneGraph
+from edge_agent.workshop.data.calibration import Samples, Say, feeds
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.net import Array, numbers
+from edge_agent.workshop.prune import channels, choose, fit, reconstruction, trace
 
-VERSION = 1
+VERSION = 2
 """of what a step does: another one begins anew"""
 SEEN = 0.2
 """score of the parent's boxes that count as places where something is"""
-read = graph.read
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,6 @@ class PrunePlan:
     by: str
     steps: int
     refit: bool
-    minutes: float
-    """of fine-tuning after each step"""
 
 
 @dataclass(slots=True)
@@ -53,13 +51,11 @@ class Step:
     share: float
     """as the plan counts it"""
     multiplications: float
-    """millions a sample"""
+    """share of the multiplications that are gone"""
     layers: list[tuple[str, str, float, bool, str]]
     """name, operator, variance that is not explained, untouched, note"""
-    stays: dict[int, list[int]]
+    stays: dict[str, list[int]]
     """for a layer the numbers of the parent's output channels that it still has"""
-    notes: list[str] = field(default_factory=list)
-    accuracy: float | None = None
 
 
 def key(model: str, data: str, plan: PrunePlan) -> str:
@@ -74,116 +70,109 @@ def share(plan: PrunePlan, number: int) -> float:
 
 
 def steps(
-    parent: PruneGraph, plan: PrunePlan, served: Served, samples: Samples | None, folder: Path, say: Say
+    parent: ir.Model, plan: PrunePlan, served: Served, samples: Samples | None, folder: Path, say: Say
 ) -> Iterator[Step]:
     """Each step as it is done, or as it was found in `folder`. `samples` are those to fit on.
 
     Raises ModelError where nothing can be taken out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    feeds = list(calibration.feeds(served, samples)) if samples else []
-    if plan.structured and not channels.families(parent, channels.trace(parent)):
+    given = list(feeds(served, samples)) if samples else []
+    if plan.structured and not channels.families(trace.trace(parent)):
         raise ModelError(
             f"{served.manifest.name}: no channel of it can go, as all reach an output or an operator that cannot "
             "shrink; --unstructured takes single weights"
         )
-    boxes = places(served, feeds) if feeds else None
-    student, stays = graph.copy(parent), dict[int, Array]()
+    boxes = places(served, given)
+    student, stays = parent.clone(), dict[str, Array]()
     for number in range(1, plan.steps + 1):
-        step = _found(folder, number)
+        path = folder / f"step-{number}.onnx"
+        step = _found(path)
         if step is None:
-            told = _named(say, f"step {number} of {plan.steps}")
-            student, stays, step = _done(parent, student, stays, plan, number, feeds, boxes, folder, told)
-            remember(step)
-        else:
-            student = graph.read(step.path)
-            stays = {layer: np.array(kept) for layer, kept in step.stays.items()}
+            head = f"step {number} of {plan.steps}: "
+            step = _done(
+                parent, student, stays, plan, number, given, boxes, path, lambda what, *at, h=head: say(h + what, *at)
+            )
+        student = channels.read(step.path)
+        stays = {layer: np.array(kept) for layer, kept in step.stays.items()}
         yield step
 
 
 def _done(
-    parent: PruneGraph,
-    student: PruneGraph,
-    stays: dict[int, Array],
+    parent: ir.Model,
+    student: ir.Model,
+    stays: Mapping[str, Array],
     plan: PrunePlan,
     number: int,
-    feeds: list[dict[str, Array]],
+    given: list[dict[str, Array]],
     boxes: list[Array] | None,
-    folder: Path,
+    path: Path,
     say: Say,
-) -> tuple[PruneGraph, dict[int, Array], Step]:
-    """One step further than `student`."""
-    target, masks = share(plan, number), None
-    gradients = _gradients(student, plan, feeds, boxes, say)
+) -> Step:
+    """One step further than `student`, written to `path`."""
+    target, masks, now = share(plan, number), None, dict(stays)
     if plan.structured:
-        traced = channels.trace(student)
-        ranked = _ranked(student, traced, plan, feeds, boxes, gradients, say)
+        traced = trace.trace(student)
+        groups = channels.families(traced)
+        if plan.by == "reconstruction":
+            ranked = reconstruction.by_reconstruction(student, traced, groups, given, say, boxes)
+        else:
+            ranked = choose.by_magnitude(traced, groups)
         by_work = plan.of == "multiplications"
-        left = (1 - target) * (graph.multiplications(parent) if by_work else graph.weights(parent))
+        left = (1 - target) * (channels.multiplications(parent) if by_work else channels.weights(parent))
         student, kept = channels.removed(student, traced, choose.to_remove(student, traced, ranked, left, by_work))
-        stays |= {layer: stays[layer][numbers] if layer in stays else numbers for layer, numbers in kept.items()}
+        now |= {layer: now[layer][numbers] if layer in now else numbers for layer, numbers in kept.items()}
     else:
-        student = graph.copy(student)
-        masks = single.masks(student, target, gradients, plan.by == "gradient-weight")
-        single.zeroed(student, masks)
-    fitted = fit.refit(parent, student, stays, feeds, say, masks, boxes) if plan.refit else []
-    notes = []
-    if plan.minutes:
-        from edge_agent.workshop.prune.finetune import follow
-
-        notes.append(follow(parent, student, stays, feeds, masks, boxes, plan.minutes, say))
-    path = folder / f"step-{number}.onnx"
-    path.with_suffix(".part").write_bytes(graph.checked(student))
-    path.with_suffix(".part").replace(path)
-    sparsity, work = _sparsity(parent, student, plan), graph.multiplications(student)
-    step = Step(
-        name=f"step {number}",
-        path=path,
-        sparsity=sparsity,
-        share=1 - work / graph.multiplications(parent) if plan.of == "multiplications" else sparsity,
-        multiplications=work,
-        layers=_layers(parent, student, fitted, masks),
-        stays={layer: numbers.tolist() for layer, numbers in stays.items()},
-        notes=notes,
-    )
-    return student, stays, step
+        masks = choose.masks(student, target)
+        for node in net.layers(student):
+            if node.name in masks:
+                net.put(node.inputs[1], np.where(masks[node.name], numbers(node.inputs[1]), 0).astype(np.float32))
+    fitted = fit.refit(parent, student, now, given, say, masks, boxes) if plan.refit else {}
+    path.write_bytes(net.data(student))
+    step = _told(parent, student, plan, fitted, now, path)
+    # the text comes last: a step that has none was not finished
+    path.with_suffix(".part").write_bytes(msgspec.json.encode(step, enc_hook=str))
+    path.with_suffix(".part").replace(path.with_suffix(".json"))
+    return step
 
 
-def _sparsity(parent: PruneGraph, student: PruneGraph, plan: PrunePlan) -> float:
-    """Share of the weights that are gone, or 0."""
-    stay = sum(int(np.count_nonzero(student.weight(number))) for number in student.layers())
-    return 1 - (graph.weights(student) if plan.structured else stay) / graph.weights(parent)
-
-
-def _ranked(
-    student: PruneGraph,
-    traced: axes.Traced,
+def _told(
+    parent: ir.Model,
+    student: ir.Model,
     plan: PrunePlan,
-    feeds: list[dict[str, Array]],
-    boxes: list[Array] | None,
-    gradients: Iterable[Mapping[str, Array]] | None,
-    say: Say,
-) -> list[choose.Ranked]:
-    found = channels.families(student, traced)
-    if gradients is not None:
-        return choose.by_gradient(student, traced, found, gradients, plan.by == "gradient-weight")
-    if plan.by == "reconstruction":
-        return reconstruction.by_reconstruction(student, traced, found, feeds, say, boxes)
-    return choose.by_magnitude(student, traced, found)
+    fitted: Mapping[str, fit.Fitted],
+    stays: Mapping[str, Array],
+    path: Path,
+) -> Step:
+    """What is known of a step."""
+    new, rows, stay = {node.name: numbers(node.inputs[1]) for node in net.layers(student)}, [], 0
+    for node in net.layers(parent):
+        old, left = numbers(node.inputs[1]).size, int(np.count_nonzero(new[node.name]))
+        left = new[node.name].size if plan.structured else left
+        stay += left
+        before, after = fitted.get(node.name, (0.0, 0.0))
+        told = f"; variance not explained {before:.3f}, {after:.3f} once fitted" if node.name in fitted else ""
+        note = f"{left} of {old} weights stay{told}"
+        rows.append((channels.layer_name(node), str(node.op_type), after, left == old, note))
+    sparsity = 1 - stay / channels.weights(parent)
+    work = 1 - channels.multiplications(student) / channels.multiplications(parent)
+    share = work if plan.of == "multiplications" else sparsity
+    kept = {layer: numbers.tolist() for layer, numbers in stays.items()}
+    return Step(path.stem.replace("-", " "), path, sparsity, share, work, rows, kept)
 
 
-def _gradients(
-    student: PruneGraph, plan: PrunePlan, feeds: list[dict[str, Array]], boxes: list[Array] | None, say: Say
-) -> Iterable[Mapping[str, Array]] | None:
-    """By automatic differentiation, where the plan asks for it."""
-    if not plan.by.startswith("gradient"):
+def _found(path: Path) -> Step | None:
+    """A step that an earlier run finished."""
+    try:
+        told = path.with_suffix(".json").read_bytes()
+        step = msgspec.json.decode(told, type=Step, dec_hook=lambda _, value: Path(value))
+    except (OSError, msgspec.MsgspecError):
         return None
-    from edge_agent.workshop.prune.torch import gradients
+    step.path = path
+    return step if path.is_file() else None
 
-    return gradients(student, feeds, boxes, say)
 
-
-def places(served: Served, feeds: list[dict[str, Array]]) -> list[Array] | None:
+def places(served: Served, given: list[dict[str, Array]]) -> list[Array] | None:
     """For each sample where the parent sees something: (n, 4) left, top, right, bottom in 0..1; None: no detector.
 
     Layers are fitted more closely there: most cells of a picture are background.
@@ -192,49 +181,6 @@ def places(served: Served, feeds: list[dict[str, Array]]) -> list[Array] | None:
     if served.manifest.task != "detect" or served.input is None or family is None:
         return None
     head = HeadLayout(served.input.width, served.input.height, len(served.manifest.labels))
-    found = [family.decode(served.net.run(feed), head, SEEN).xyxy for feed in feeds]
+    found = [family.decode(served.net.run(feed), head, SEEN).xyxy for feed in given]
     size = np.array([head.width, head.height] * 2, np.float64)
     return [xyxy / size for xyxy in found] if any(len(xyxy) for xyxy in found) else None
-
-
-def _layers(
-    parent: PruneGraph, student: PruneGraph, fitted: list[fit.Fitted], masks: Mapping[int, Array] | None
-) -> list[tuple[str, str, float, bool, str]]:
-    """A row a layer for the report."""
-    left = {one.name: one for one in fitted}
-    rows = []
-    for number in parent.layers():
-        name, old, new = channels.layer_name(parent, number), parent.weight(number), student.weight(number)
-        count = int(np.count_nonzero(new)) if masks is not None else new.size
-        one = left.get(name)
-        told = f"{count} of {old.size} weights stay"
-        if one is not None:
-            told += f"; variance not explained {one.before:.3f}, {one.after:.3f} once fitted"
-        rows.append((name, parent.nodes[number].op_type, one.after if one else 0.0, count == old.size, told))
-    return rows
-
-
-def _named(say: Say, step: str) -> Say:
-    return lambda what, done, total: say(f"{step}: {what}", done, total)
-
-
-# ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def remember(step: Step) -> None:
-    """Write what is known of a step beside its file."""
-    place = step.path.with_suffix(".json")
-    part = place.with_suffix(".json.part")
-    part.write_bytes(msgspec.json.encode(step, enc_hook=str))
-    part.replace(place)
-
-
-def _found(folder: Path, number: int) -> Step | None:
-    """A step that an earlier run finished."""
-    place = folder / f"step-{number}.json"
-    try:
-        step = msgspec.json.decode(place.read_bytes(), type=Step, dec_hook=lambda _, value: Path(value))
-    except (OSError, msgspec.MsgspecError):
-        return None
-    step.path = folder / f"step-{number}.onnx"
-    return step if step.path.is_file() else None

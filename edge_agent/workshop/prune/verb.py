@@ -9,23 +9,19 @@ The steps grow by the cubic schedule of Zhu & Gupta (2017, arXiv 1710.01878): s_
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_agent.errors import ModelError, UsageError
+from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.workshop.arguments import count, share
 
 if TYPE_CHECKING:
-    from edge_agent.manifest import File
-    from edge_agent.registry.files import Located
     from edge_agent.workshop.data.calibration import Say
-    from edge_agent.workshop.prune.steps import PrunePlan
-    from edge_agent.workshop.report.report import MakingReport
-
-
-FLOAT = ("fp32", "fp16", "unknown")
-CRITERIA = ("magnitude", "reconstruction", "gradient", "gradient-weight")
+    from edge_agent.workshop.making import Making
+    from edge_agent.workshop.prune.steps import PrunePlan, Step
+    from edge_agent.workshop.report.plot import Plot
+    from edge_agent.workshop.report.report import MakingReport, TableRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,16 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--unstructured", action="store_true", help="single weights: zeroes, no faster here")
     parser.add_argument(
         "--by",
-        choices=CRITERIA,
-        help="what goes first (channels: reconstruction where there is data; else magnitude); gradients need [train]",
+        choices=("magnitude", "reconstruction"),
+        help="what goes first (channels: reconstruction where there is data; else magnitude)",
     )
     parser.add_argument("--steps", type=count, default=3, help="in which it is done (3)")
     parser.add_argument("--max-drop", type=share, help="accuracy that may be lost; the last step within it is kept")
     parser.add_argument("--no-refit", action="store_true", help="leave the remaining weights as they are")
-    parser.add_argument(
-        "--finetune", type=_minutes, metavar="MINUTES", help="after each step, of following the parent (needs [train])"
-    )
-    parser.add_argument("--most", type=count, default=64, help="samples of --data at most; half are fitted on (64)")
+    parser.add_argument("--most", type=count, default=64, help="samples of --data at most (64)")
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -63,60 +56,34 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError for what cannot be pruned or stays in no budget, InputError for data,
     RefusedError where the gate takes it not.
     """
-    if importlib.util.find_spec("onnx") is None:
-        raise UsageError('prune needs the workshop: pip install "edge-agent-runtime[workshop]"')
-    from edge_agent.workshop.data import calibration
-    from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.prune import report, steps
-    from edge_agent.workshop.report import folder
+    from edge_agent.workshop import making
 
     _check(args)
-    folder.check(args.out)
-    located, row, path = find(args.model, args.pull)
-    parent = score.open_given(located.manifest, row, path, _parts(located), max(1, args.threads))
-    graph = steps.read(path)
-    samples = calibration.read(args.data, parent, args.most, say) if args.data else None
-    fitted, held = samples.halves() if samples else (None, None)
-    plan = _plan(args, fits=samples is not None)
-    done = report.Pruning(args, located, row, parent, graph, plan, samples, held)
-    with folder.work(args.out) as work:
-        place = work / f"prune-{steps.key(row.sha256, samples.sha256 if samples else '', plan)}"
-        for step in steps.steps(graph, plan, parent, fitted, place, say):
-            done.measure(step)
-            if done.is_too_dear(step):
-                break
-        made = report.report(done)
-        report.write(done, made)
-    return made
+    job = making.start(args, "prune", precisions=("fp32", "unknown", "fp16"))
+    from edge_agent.workshop.prune import channels, steps
+    from edge_agent.workshop.report import folder
 
-
-def _plan(args: argparse.Namespace, fits: bool) -> PrunePlan:
-    """`fits`: whether there are samples to fit on."""
-    from edge_agent.workshop.prune.steps import PrunePlan
-
-    return PrunePlan(
+    graph = channels.read(job.path)
+    job.read(args.data, args.most, say)
+    plan = steps.PrunePlan(
         sparsity=args.sparsity,
         structured=not args.unstructured,
         of=args.of,
-        by=args.by or ("reconstruction" if fits and not args.unstructured else "magnitude"),
+        by=args.by or ("reconstruction" if args.data and not args.unstructured else "magnitude"),
         steps=args.steps,
-        refit=fits and not args.no_refit,
-        minutes=args.finetune or 0.0,
+        refit=args.data is not None and not args.no_refit,
     )
-
-
-def find(name: str, pull: bool) -> tuple[Located, File, Path]:
-    """The model, its float ONNX file's row, and that file. ModelError where it has none."""
-    from edge_agent.gate.read import seen
-    from edge_agent.registry import catalogue, files
-
-    located = catalogue.locate(name, pull=pull, read=seen)
-    rows = [f for f in located.manifest.networks() if f.format == "onnx" and f.precision in FLOAT]
-    if not rows:
-        has = ", ".join(f"{f.name} ({f.precision})" for f in located.manifest.networks())
-        raise ModelError(f"{located.manifest.name}: has only {has}; this needs a float .onnx, which it was made from")
-    row = min(rows, key=lambda f: FLOAT.index(f.precision))
-    return located, row, files.file_path(located, row, pull=pull)
+    done: list[tuple[Step, float]] = []
+    whole = job.judge(job.parent) if job.judge else 0.0
+    with folder.work(args.out) as work:
+        place = work / f"prune-{steps.key(job.row.sha256, job.samples.sha256 if job.samples else '', plan)}"
+        for step in steps.steps(graph, plan, job.parent, job.search, place, say):
+            done.append((step, whole - job.judge(job.serve(step.path)) if job.judge else 0.0))
+            if done[-1][1] > _budget(args):
+                break
+        report, good = _report(job, plan, done)
+        _write(job, plan, good, report)
+    return report
 
 
 def lines(report: MakingReport) -> list[str]:
@@ -130,47 +97,96 @@ def _check(args: argparse.Namespace) -> None:
     """What argparse cannot say."""
     if not 0 < args.sparsity < 1:
         raise UsageError(f"--sparsity {args.sparsity:g}: give a share above 0 and below 1")
-    if args.by in ("gradient", "gradient-weight") or args.finetune:
-        _check_torch(args)
-    wants = {
-        "--max-drop": args.max_drop is not None,
-        "--finetune": args.finetune,
-        f"--by {args.by}": args.by not in (None, "magnitude"),
-    }
+    wants = {"--max-drop": args.max_drop is not None, "--by reconstruction": args.by == "reconstruction"}
     option = next((name for name, given in wants.items() if given), "")
     if option and not args.data:
         raise UsageError(f"{option} needs samples: --data FOLDER, FILE or `recorded`")
-    if args.unstructured:
-        _check_unstructured(args)
-
-
-def _check_unstructured(args: argparse.Namespace) -> None:
-    """UsageError for options that are for channels."""
-    if args.by == "reconstruction":
-        raise UsageError("--by reconstruction is for channels; single weights go by magnitude or gradients")
-    if args.of == "multiplications":
+    if args.unstructured and args.by == "reconstruction":
+        raise UsageError("--by reconstruction is for channels; single weights go by magnitude")
+    if args.unstructured and args.of == "multiplications":
         raise UsageError("--of multiplications is for channels: a weight of 0 is multiplied like any other")
 
 
-def _check_torch(args: argparse.Namespace) -> None:
-    """UsageError where what was asked for needs PyTorch and it is not here."""
-    if importlib.util.find_spec("torch") is None:
-        option = "--finetune" if args.finetune else f"--by {args.by}"
-        mend = "leave --finetune out" if args.finetune else "use --by magnitude"
-        raise UsageError(f'{option} needs PyTorch: pip install "edge-agent-runtime[train]", or {mend}')
+def _budget(args: argparse.Namespace) -> float:
+    return float("inf") if args.max_drop is None else args.max_drop
 
 
-def _parts(located: Located) -> dict[str, Path]:
-    from edge_agent.registry.files import parts_of
+def _report(job: Making, plan: PrunePlan, done: list[tuple[Step, float]]) -> tuple[MakingReport, Step]:
+    """Rows a step, a plot, and what has to be said; and the last step within the budget. ModelError where none is.
 
-    return parts_of(located)
+    `done`: each step, and the accuracy that it costs.
+    """
+    args, steps = job.args, [step for step, _ in done]
+    good = [step for step, lost in done if lost <= _budget(args)]
+    if not good:
+        raise ModelError(
+            f"{job.located.manifest.name}: the first step ({steps[0].share:.0%} of the {plan.of}) already costs "
+            f"{done[0][1]:.3f}, more than --max-drop {args.max_drop:g}; take a lower --sparsity, more --steps or --data"
+        )
+    files = {"parent": (job.row.bytes, job.parent, "")}
+    for step in steps:
+        work = f", {step.multiplications:.0%} of the multiplications" if plan.structured else ""
+        note = f"{step.sparsity:.0%} of the weights gone{work}"
+        files[step.name] = (step.path.stat().st_size, job.serve(step.path), note)
+    rows = job.rows(files, good[-1].name)
+    from edge_agent.workshop.report.report import LayerRow
+
+    return job.told(
+        rows,
+        {
+            **{key: getattr(plan, key) for key in ("sparsity", "of", "structured", "by", "steps", "refit")},
+            "max_drop": args.max_drop,
+            "samples": len(job.samples.items) if job.samples else 0,
+        },
+        layers=[LayerRow(*layer) for layer in good[-1].layers],
+        plots=_plots(plan, steps, rows),
+        notes=_notes(job, plan, steps, good[-1]),
+    ), good[-1]
 
 
-def _minutes(text: str) -> float:
+def _plots(plan: PrunePlan, done: list[Step], rows: list[TableRow]) -> list[Plot]:
+    from edge_agent.workshop.report.plot import Plot
+
+    shares = [0.0, *(100 * step.sparsity for step in done)]
+    curve = [(share, row.accuracy) for share, row in zip(shares, rows, strict=True) if row.accuracy is not None]
+    return [Plot("Accuracy over sparsity", "% of the weights gone", "accuracy", {plan.by: curve})] if curve else []
+
+
+def _notes(job: Making, plan: PrunePlan, done: list[Step], good: Step) -> list[str]:
+    from edge_agent.workshop.prune import steps
+
+    notes, last = [*(job.samples.notes if job.samples else [])], done[-1]
+    if not plan.structured:
+        old, new = job.path.read_bytes(), good.path.read_bytes()
+        packed = [len(gzip.compress(data, 6)) / 1e6 for data in (old, new)]
+        notes.append(
+            f"zeroes save nothing here: the file is as large ({len(new) / 1e6:.2f} MB) and as slow as before, as the "
+            f"runtime multiplies by 0 too; packed with gzip it is {packed[1]:.2f} MB instead of {packed[0]:.2f} MB"
+        )
+    if last.share < 0.95 * steps.share(plan, len(done)):
+        notes.append(f"{last.share:.0%} of the {plan.of} could go: of each group of channels some have to stay")
+    if good is not last:
+        notes.append(f"{last.name} costs more than --max-drop {job.args.max_drop:g}, so {good.name} is kept")
+    if job.samples is None:
+        notes.append("no --data: nothing was fitted or measured; what the gate says is all that is known of it")
+    return notes
+
+
+def _write(job: Making, plan: PrunePlan, good: Step, report: MakingReport) -> None:
+    """The model folder of the good step, which the gate has to take."""
+    final = good.path.with_name(job.row.name)
+    if final != good.path:
+        final.write_bytes(good.path.read_bytes())
+    fitted = ", refitted by least squares" if plan.refit else ""
+    kind = f"{'structured' if plan.structured else 'unstructured'} by {plan.by}"
+    most, has = job.args.max_drop, job.located.manifest.max_drop
     try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e5:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number of minutes above 0')
-    return value
+        job.write(
+            [(final, "onnx", job.row.precision)],
+            f"{kind}, {good.sparsity:.0%} of the weights gone{fitted}",
+            report,
+            {"sparsity": good.sparsity, f"share_of_{plan.of}": good.share},
+            **({"max_drop": most} if most is not None and most > has else {}),
+        )
+    except RefusedError as error:
+        raise RefusedError(f"{error}; --max-drop says how much you accept") from None

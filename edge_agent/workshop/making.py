@@ -1,0 +1,153 @@
+"""What the verbs that make a model have in common: the model, its parent opened, samples in parts, rows, a folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import ModelError, UsageError
+from edge_agent.gate.read import seen
+from edge_agent.manifest import File, Made, Manifest, Served
+from edge_agent.registry import catalogue
+from edge_agent.registry.files import Located, file_path, parts_of
+from edge_agent.workshop.data import calibration
+from edge_agent.workshop.data.calibration import Samples, Say
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.evaluate.score import Measure
+from edge_agent.workshop.report import folder
+from edge_agent.workshop.report.report import MakingReport, TableRow
+
+FLOAT = ("fp32", "unknown", "fp16", "int8-weights")
+"""precisions of what computes in float, the best parent first"""
+SECONDS = 6.0
+"""for which files are timed against each other"""
+
+
+@dataclass(slots=True)
+class Making:
+    """One run of a verb."""
+
+    args: argparse.Namespace
+    located: Located
+    row: File
+    """of the parent's file, which lies at `path`"""
+    path: Path
+    parent: Served
+    samples: Samples | None = None
+    """all of --data; None: nothing is measured"""
+    search: Samples | None = None
+    """those that weights, ranges and plans come from"""
+    report: Samples | None = None
+    """those that nothing came from: what is told is measured on them"""
+    judge: Measure | None = None
+    """on those of the report"""
+
+    def read(self, data: Path | None, most: int, say: Say) -> None:
+        """Take the samples of --data, in parts."""
+        if data is not None:
+            self.samples = calibration.read(data, self.parent, most, say)
+            self.search, self.report = self.samples.halves()
+            self.judge = score.against(self.parent, self.report)
+
+    def serve(self, file: Path) -> Served:
+        """A candidate of the parent's format."""
+        threads = max(1, self.args.threads)
+        return score.open_file(self.located.manifest, file, self.row.format, self.parent.parts, threads)
+
+    def rows(
+        self, files: Mapping[str, tuple[int, Served, str]], chosen: str, seconds: float | None = None
+    ) -> list[TableRow]:
+        """A row a file (name -> bytes, model, note): accuracy on the report's samples, time in turns."""
+        models = {name: model for name, (_, model, _) in files.items()}
+        took = score.times(models, self.report, seconds or SECONDS) if self.report else {}
+        return [
+            TableRow(name, size, self.judge(model) if self.judge else None, took.get(name), note, chosen=name == chosen)
+            for name, (size, model, note) in files.items()
+        ]
+
+    def told(self, rows: list[TableRow], settings: dict[str, Any], **more: Any) -> MakingReport:
+        """The report, with what is the same for all verbs filled in."""
+        measured = self.report or self.samples
+        return MakingReport(
+            verb=self.args.verb,
+            model=self.located.manifest.name,
+            measure=score.name_of(self.parent, measured) if measured else "not measured",
+            settings=settings,
+            rows=rows,
+            parent_sha256=self.row.sha256,
+            data_sha256=self.samples.sha256 if self.samples else "",
+            **more,
+        )
+
+    def write(
+        self,
+        files: Sequence[tuple[Path, str, str]],
+        method: str,
+        report: MakingReport,
+        figures: Mapping[str, float] = {},
+        layouts: Mapping[str, Any] = {},
+        **changes: Any,
+    ) -> Manifest:
+        """The model folder --out of these (path, format, precision), how they were made, and the report.
+
+        `changes`: fields of the manifest that are not the parent's. RefusedError where the gate says no.
+        """
+        first, last = report.rows[0], next((row for row in report.rows if row.chosen), report.rows[-1])
+        found = {
+            **figures,
+            "accuracy": last.accuracy,
+            "parent_accuracy": first.accuracy,
+            "median_ms": last.median_ms,
+            "parent_ms": first.median_ms,
+        }
+        manifest = self.located.manifest
+        made = Made(
+            verb=report.verb,
+            method=method,
+            parent=f"{manifest.name} {manifest.version}",
+            parent_sha256=self.row.sha256,
+            data_sha256=report.data_sha256,
+            figures={name: value for name, value in found.items() if value is not None},
+        )
+        return folder.write(self.args.out, self.located, files, made, report, layouts, **changes)
+
+
+def start(
+    args: argparse.Namespace, verb: str, format: str | None = "onnx", precisions: Sequence[str] = FLOAT
+) -> Making:
+    """The model that a verb was given, opened. UsageError where the workshop is not installed, or for --out; ModelError
+    where there is no such file, RefusedError where it does not prove itself.
+    """
+    if importlib.util.find_spec("onnx_ir") is None:
+        raise UsageError(f'{verb} needs the workshop: pip install "edge-agent-runtime[workshop]"')
+    args.verb = verb
+    folder.check(args.out)
+    located, row, path = find(args.model, format, args.pull, precisions)
+    parent = score.open_given(located.manifest, row, path, parts_of(located), max(1, args.threads))
+    return Making(args, located, row, path, parent)
+
+
+def find(name: str, format: str | None, pull: bool, precisions: Sequence[str] = FLOAT) -> tuple[Located, File, Path]:
+    """The model, the row of its float file of that format (None: ONNX, else TFLite), and that file.
+
+    ModelError where it has none.
+    """
+    located = catalogue.locate(name, pull=pull, read=seen)
+    networks = located.manifest.networks()
+    rows = [row for row in networks if row.format in (format or row.format) and row.precision in precisions]
+    if not rows:
+        has = ", ".join(f"{row.name} ({row.precision})" for row in networks)
+        other = (
+            "make one with `edge-agent graph --tflite`"
+            if format == "tflite"
+            else "give the model that it was made from"
+        )
+        raise ModelError(
+            f"{located.manifest.name}: no float .{format or 'onnx'} file to start from, it has {has}; {other}"
+        )
+    row = min(rows, key=lambda row: (row.format != "onnx", precisions.index(row.precision)))
+    return located, row, file_path(located, row, pull=pull)
