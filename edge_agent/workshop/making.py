@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import ModelError, UsageError
+from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.gate.read import seen
 from edge_agent.manifest import File, Made, Manifest, Served
 from edge_agent.registry import catalogue
@@ -19,7 +19,7 @@ from edge_agent.workshop.data.calibration import Samples, Say
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.evaluate.score import Measure
 from edge_agent.workshop.report import folder
-from edge_agent.workshop.report.report import MakingReport, TableRow
+from edge_agent.workshop.report.report import MakingReport, TableRow, save
 
 FLOAT = ("fp32", "unknown", "fp16", "int8-weights")
 """precisions of what computes in float, the best parent first"""
@@ -39,8 +39,10 @@ class Making:
     parent: Served
     samples: Samples | None = None
     """all of --data; None: nothing is measured"""
+    calibrate: Samples | None = None
+    """those that weights and ranges come from"""
     search: Samples | None = None
-    """those that weights, ranges and plans come from"""
+    """those that a plan is chosen by"""
     report: Samples | None = None
     """those that nothing came from: what is told is measured on them"""
     judge: Measure | None = None
@@ -51,7 +53,18 @@ class Making:
         if data is not None:
             self.samples = calibration.read(data, self.parent, most, say)
             self.search, self.report = self.samples.halves()
-            self.judge = score.against(self.parent, self.report)
+            self.calibrate = self.search
+            self.report_on(self.report)
+
+    def report_on(self, samples: Samples) -> None:
+        """Measure what is told on these."""
+        self.report, self.judge = samples, score.against(self.parent, samples)
+
+    def part(self, name: str) -> Samples:
+        """One of the parts, where there is --data."""
+        found = getattr(self, name)
+        assert isinstance(found, Samples)
+        return found
 
     def serve(self, file: Path) -> Served:
         """A candidate of the parent's format."""
@@ -90,13 +103,21 @@ class Making:
         report: MakingReport,
         figures: Mapping[str, float] = {},
         layouts: Mapping[str, Any] = {},
+        budget: float | None = None,
         **changes: Any,
     ) -> Manifest:
         """The model folder --out of these (path, format, precision), how they were made, and the report.
 
-        `changes`: fields of the manifest that are not the parent's. RefusedError where the gate says no.
+        `budget`: accuracy that may be lost on the report's samples; `changes`: fields of the manifest that are not the
+        parent's. RefusedError where it is not kept, or the gate says no.
         """
         first, last = report.rows[0], next((row for row in report.rows if row.chosen), report.rows[-1])
+        lost = (first.accuracy or 0.0) - (last.accuracy or 0.0)
+        if budget is not None and lost > budget + 1e-9:
+            told = f"{last.name} loses {lost:.3f} on the report's samples, more than the budget of {budget:g}"
+            report.notes.append(f"not taken: {told}")
+            save(report, self.args.out)
+            raise RefusedError(f"{told}; no model was written, see {self.args.out / 'report.html'}")
         found = {
             **figures,
             "accuracy": last.accuracy,

@@ -25,10 +25,10 @@ from edge_agent.events import rfc3339
 from edge_agent.gate.verdicts import cpu
 from edge_agent.manifest import Served
 from edge_agent.registry.files import parts_of
+from edge_agent.workshop import making
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples
 from edge_agent.workshop.evaluate import score
-from edge_agent.workshop.quantize import verb
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.search import Memory, Tool, distance, search
 from edge_agent.workshop.quantize.tools import TOOLS, default, opener
@@ -135,7 +135,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
 
     # what the file leaves open is said when it is added
     named = visual_wake_words(data) if case.name == "vww" else str(place(case.model))
-    located, row, path = verb.find(named, case.format, False)
+    located, row, path = making.find(named, case.format, False)
     parts = parts_of(located)
 
     def serve(file: Path) -> Served:

@@ -79,11 +79,12 @@ def read(path: Path) -> ir.Model:
     return of(load(path))
 
 
-def proto(model: ir.Model) -> onnx.ModelProto:
-    """The model as ONNX has it: nothing in it that nobody reads, no constant twice, every name once."""
+def proto(model: ir.Model, merge: bool = True) -> onnx.ModelProto:
+    """The model as ONNX has it: nothing in it that nobody reads, every name once; with `merge` no constant twice."""
     made = model.clone()
     common.RemoveUnusedNodesPass()(made)
-    _merge(made.graph)
+    if merge:
+        _merge(made.graph)
     for value in [one for one in made.graph.initializers.values() if one.meta.get(HALF)]:
         small = hold(made.graph, f"{value.name}.half", numbers(value).astype(np.float16))
         exchange(value, add(made.graph[0], "Cast", [small], value.name, to=onnx.TensorProto.FLOAT))
@@ -176,6 +177,7 @@ def one_each(model: ir.Model) -> ir.Model:
             own = hold(model.graph, value.name, numbers(value))
             own.meta.update(value.meta)
             use.node.replace_input_with(use.idx, own)
+    common.NameFixPass()(model)
     return model
 
 
@@ -193,12 +195,16 @@ def add(
 
 
 def exchange(old: ir.Value, new: ir.Value) -> None:
-    """`new` for all who read `old`, which goes where it is a constant."""
-    readers = [use for use in old.uses() if use.node is not new.producer()]
-    for use in readers:
+    """`new` for all who read `old`, and in its place where it comes out; a constant that nobody reads any more goes."""
+    for use in [use for use in old.uses() if use.node is not new.producer()]:
         use.node.replace_input_with(use.idx, new)
+    graph = old.graph
+    if old.is_graph_output():
+        name = str(old.name)
+        old.name, new.name, new.shape, new.type = f"{name}.old", name, old.shape, old.type
+        graph.outputs[:] = [new if one is old else one for one in graph.outputs]
     if old.is_initializer() and not old.uses():
-        del old.graph.initializers[old.name]
+        del graph.initializers[old.name]
 
 
 def plain(model: ir.Model) -> ir.Model:

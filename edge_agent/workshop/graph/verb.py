@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     from edge_agent.registry.files import parts_of
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.graph import convert
-    from edge_agent.workshop.quantize.verb import find
+    from edge_agent.workshop.making import find
     from edge_agent.workshop.report import folder
 
     if args.preprocess and args.tflite:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
 from edge_agent.errors import RefusedError
-from edge_agent.workshop.graph import names
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.net import WEIGHTED, is_computed, is_layer
 from edge_agent.workshop.quantize import weights
-from edge_agent.workshop.quantize.graph import WEIGHTED, attribute, constants, delicate, layers, opset, tail
+from edge_agent.workshop.quantize.prepare import PER_CHANNEL, delicate, tail
 from edge_agent.workshop.quantize.ranges import Interval
 
 MOVES = ("MaxPool", "Resize", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat")
@@ -33,7 +34,8 @@ class QuantizePlan(msgspec.Struct, frozen=True):
     """How a network is quantized."""
 
     form: Literal["static", "dynamic", "weights", "float16"] = "static"
-    bits: Literal["8", "16", "4w"] = "8"
+    bits: Literal["8", "7w", "16", "4w"] = "8"
+    """7w: weights of 7 bits, so that no sum of two products of U8 and S8 outgrows 16 bits: 2 · 255 · 64 < 2^15"""
     per: Literal["tensor", "channel"] = "channel"
     """scales of the weights"""
     method: str = "full"
@@ -52,14 +54,16 @@ class QuantizePlan(msgspec.Struct, frozen=True):
             return "float16 weights"
         if self.bits == "4w":
             return f"4-bit weights in blocks of {weights.BLOCK}"
-        words = [f"{self.form} int{self.bits}" if self.form != "weights" else "int8 weights", f"per {self.per}"]
+        wide = "16" if self.bits == "16" else "8"
+        words = [f"{self.form} int{wide}" if self.form != "weights" else "int8 weights", f"per {self.per}"]
         if self.form == "static":
             words = [words[0], self.method, words[1], "all operators" if self.ops == "all" else "layers with weights"]
+        words += ["7-bit weights"] * (self.bits == "7w")
         words += ["equalised"] * self.balanced + ["bias corrected"] * self.corrected
         return ", ".join(words)
 
 
-def build(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
+def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> bytes:
     """The network by the plan, checked by ONNX. `ranges`: of the activations, for a static plan.
 
     Raises RefusedError, one line, where the plan makes no sense for this network or gives no sound one.
@@ -71,78 +75,61 @@ def build(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Inter
         made = weights.four_bits(model, plan.keep)
     elif plan.form == "weights":
         made = weights.small(model, plan.per == "channel", plan.keep)
-    elif plan.form == "dynamic":
-        made = _dynamic(model, plan)
     else:
-        made = _static(model, plan, ranges)
+        made = _dynamic(model, plan) if plan.form == "dynamic" else _static(model, plan, ranges)
     made.producer_name = "edge-agent"
-    check(made)
-    return made
+    check_scales(made)
+    return net.data(made)
 
 
-def _check_plan(model: onnx.ModelProto, plan: QuantizePlan) -> None:
+def _check_plan(model: ir.Model, plan: QuantizePlan) -> None:
     """RefusedError where the plan makes no sense for this network."""
-    known = {node.name for node in model.graph.node}
+    known = sorted(str(node.name) for node in model.graph.all_nodes())
     odd = [name for name in plan.keep if name not in known]
     if odd:
-        raise RefusedError(
-            f"--keep {odd[0]}: no node of that name; they are called like {', '.join(sorted(known)[:3])}"
-        )
-    branches = {node.op_type for node in model.graph.node} & {"If", "Loop", "Scan"}
-    if branches and plan.form in ("static", "dynamic") and plan.bits != "4w":
+        raise RefusedError(f"--keep {odd[0]}: no node of that name; they are called like {', '.join(known[:3])}")
+    if net.has(model, *net.BRANCHES) and plan.form in ("static", "dynamic") and plan.bits != "4w":
         raise RefusedError("it has branches or loops, whose values get no scales; use --form weights, or float16")
 
 
-def chosen(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> list[str]:
+def chosen(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> list[str]:
     """Names of the nodes that a static plan quantizes."""
     never = set(plan.keep) | tail(model) | delicate(model)
-    weighted = {layer.name for layer in layers(model)}
-    floats = _computed_floats(model)
-    found = []
-    for node in model.graph.node:
-        if node.op_type not in OPS[plan.ops] or node.name in never or not _pays(node, plan, weighted):
-            continue
-        if all(name in ranges for name in [*node.input, *node.output] if name in floats):
-            found.append(node.name)
-    return found
+    nodes = [node for node in model.graph if node.op_type in OPS[plan.ops] and node.name not in never]
+    return [str(node.name) for node in nodes if _pays(node, plan) and _has_ranges(node, ranges)]
 
 
-def _computed_floats(model: onnx.ModelProto) -> set[str]:
-    """The tensors of float32 that are no constants."""
-    constant = {one.name for one in model.graph.initializer}
-    made = {output for node in model.graph.node for output in node.output} | {one.name for one in model.graph.input}
-    typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    floats = {one.name for one in typed if one.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return (made & floats) - constant
+def _has_ranges(node: ir.Node, ranges: Mapping[str, Interval]) -> bool:
+    """Whether all floats around it that are computed have one."""
+    around = [value for value in (*node.inputs, *node.outputs) if is_computed(value)]
+    return all(value.name in ranges for value in around if value.dtype == ir.DataType.FLOAT)
 
 
-def _pays(node: onnx.NodeProto, plan: QuantizePlan, weighted: set[str]) -> bool:
-    """Whether a node gains by int8. `weighted`: names of the nodes that have weights."""
+def _pays(node: ir.Node, plan: QuantizePlan) -> bool:
+    """Whether a node gains by int8."""
     # one scale a channel does not fit the groups of a transposed convolution
-    if node.op_type == "ConvTranspose" and plan.per == "channel" and attribute(node, "group", 1) > 1:
+    if node.op_type == "ConvTranspose" and plan.per == "channel" and node.attributes.get_int("group", 1) > 1:
         return False
     # what two activations multiply (attention) gains little
-    return node.op_type not in WEIGHTED or node.name in weighted
+    return node.op_type not in WEIGHTED or is_layer(node)
 
 
-def _static(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> onnx.ModelProto:
+def _static(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> ir.Model:
     """QDQ pairs: U8 (or U16) activations, S8 weights, which x86 and Arm both run fast."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     nodes = chosen(model, plan, ranges)
-    if not any(node.op_type in WEIGHTED for node in model.graph.node if node.name in set(nodes)):
+    if not any(node.name in set(nodes) for node in net.layers(model)):
         raise RefusedError("no layer with weights is left to quantize: all are kept in float, or their values overflow")
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
-    source = onnx.ModelProto()
-    source.CopyFrom(model)
     options: dict[str, Any] = {"OpTypesToExcludeOutputQuantization": ["MatMul"]}
     with _quiet():
         made = QDQQuantizer(
-            source,
+            onnx.shape_inference.infer_shapes(net.proto(model, merge=False)),
             plan.per == "channel",
-            False,
+            plan.bits == "7w",
             QuantType.QInt8,
             QuantType.QUInt16 if plan.bits == "16" else QuantType.QUInt8,
             TensorsData(CalibrationMethod.MinMax, data),
@@ -153,14 +140,14 @@ def _static(model: onnx.ModelProto, plan: QuantizePlan, ranges: Mapping[str, Int
         )
         made.quantize_model()
         made.model.topological_sort()
-    return weights.tables(made.model.model, plan.keep)
+    return weights.tables(_checked(made.model.model), plan.keep)
 
 
-def _dynamic(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
+def _dynamic(model: ir.Model, plan: QuantizePlan) -> ir.Model:
     """Weights S8; the activations of each run by their own extremes. For MatMul and Gemm."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    found = [layer for layer in layers(model) if layer.op in ("MatMul", "Gemm") and layer.name not in plan.keep]
+    found = [node for node in net.layers(model) if node.op_type in ("MatMul", "Gemm") and node.name not in plan.keep]
     if not found:
         raise RefusedError(
             "dynamic quantization is for MatMul and Gemm, of which it has none to change; use --form static"
@@ -168,93 +155,65 @@ def _dynamic(model: onnx.ModelProto, plan: QuantizePlan) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder, "dynamic.onnx")
         quantize_dynamic(
-            _products(model, {layer.name for layer in found if layer.op == "Gemm"}),
+            net.proto(_products(model, plan.keep)),
             target,
             op_types_to_quantize=["MatMul"],
             per_channel=plan.per == "channel",
+            reduce_range=plan.bits == "7w",
             weight_type=QuantType.QInt8,
-            nodes_to_quantize=[layer.name for layer in found],
+            nodes_to_quantize=[node.name for node in found],
             extra_options={"MatMulConstBOnly": True},
         )
-        return weights.tables(onnx.load(str(target)), plan.keep)
+        return weights.tables(_checked(onnx.load(str(target))), plan.keep)
 
 
-def _products(model: onnx.ModelProto, gemms: set[str]) -> onnx.ModelProto:
-    """Each of these Gemm as MatMul and Add, which onnxruntime quantizes by each run's extremes; a Gemm it leaves alone.
+def _products(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
+    """Each Gemm as MatMul and Add, which onnxruntime quantizes by each run's extremes; a Gemm it leaves alone.
 
-    A' B' + beta * C (ONNX, Gemm; `prepare` took the factors into constants): a transposition goes into
-    B, which is one. The MatMul keeps the node's name.
+    A B + beta * C: `net.plain` took what else a Gemm may be into constants. The MatMul keeps the node's name.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    values, name_of = constants(model), names.fresh(names.of(model.graph))
-    new: list[onnx.NodeProto] = []
-
-    def constant(wanted: str, value: npt.NDArray[Any]) -> str:
-        name = name_of(wanted)
-        made.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    for node in made.graph.node:
-        if node.name not in gemms:
-            new.append(node)
-            continue
-        (left, right, *bias), (out,) = node.input, node.output
-        beta = attribute(node, "beta", 1.0)
-        if attribute(node, "transB"):
-            right = constant(f"{right}.turned", values[right].T)
-        if attribute(node, "transA"):
-            turned = name_of(f"{left}.turned")
-            new.append(helper.make_node("Transpose", [left], [turned], name=name_of(f"{node.name}.turn"), perm=[1, 0]))
-            left = turned
-        added = bool(bias and bias[0]) and beta != 0
-        product = name_of(f"{out}.product") if added else out
-        new.append(helper.make_node("MatMul", [left, right], [product], name=node.name))
-        if added:
-            term = bias[0]
-            if beta != 1:
-                factor, scaled = constant(f"{node.name}.beta", np.float32(beta)), name_of(f"{term}.scaled")
-                new.append(helper.make_node("Mul", [term, factor], [scaled], name=name_of(f"{node.name}.scale")))
-                term = scaled
-            new.append(helper.make_node("Add", [product, term], [out], name=name_of(f"{node.name}.add")))
-    del made.graph.node[:]
-    made.graph.node.extend(new)
-    weights.drop_unused(made)
+    made = model.clone()
+    for node in [one for one in net.layers(made) if one.op_type == "Gemm" and one.name not in keep]:
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        beta = node.attributes.get_float("beta", 1.0)
+        result = net.add(node, "MatMul", node.inputs[:2], str(node.name))
+        if bias is not None and beta != 1:
+            bias = net.add(node, "Mul", [bias, net.hold(made.graph, f"{node.name}.beta", np.float32(beta))])
+        net.exchange(node.outputs[0], net.add(node, "Add", [result, bias]) if bias is not None else result)
     return made
 
 
-class _quiet:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """onnxruntime logs its advice through the root logger."""
-
-    def __enter__(self) -> None:
-        self.level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger().setLevel(self.level)
-
-
-# ── is it sound? ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def check(model: onnx.ModelProto) -> None:
-    """RefusedError for a network that ONNX does not allow, or whose scales are none: zero, not finite."""
-    values, version = constants(model), opset(model)
-    for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in values:
-            _check_scale(node, np.asarray(values[node.input[1]], np.float64), version)
-    if name := names.twice(model.graph):
-        raise RefusedError(f'the quantized network is not valid: two of its tensors are called "{name}"')
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
     try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise RefusedError(f"the quantized network is not valid: {str(error).splitlines()[0]}") from None
+        yield
+    finally:
+        logging.getLogger().setLevel(level)
 
 
-def _check_scale(node: onnx.NodeProto, scale: npt.NDArray[np.float64], version: int) -> None:
-    if not np.isfinite(scale).all() or (scale <= 0).any():
-        raise RefusedError(
-            f'the scale of "{node.input[0]}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
-        )
-    if scale.size > 1 and node.domain == "" and version < 13:
-        raise RefusedError(f"one scale a channel needs opset 13, this is {version}; use --per tensor")
+def _checked(model: onnx.ModelProto) -> ir.Model:
+    """What a library made, where it is sound: read in, two tensors of one name would be one."""
+    made = [name for node in model.graph.node for name in node.output if name]
+    names = [*made, *(one.name for one in model.graph.initializer)]
+    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
+        raise RefusedError(f'the quantized network is not valid: two of its tensors are called "{min(twice)}"')
+    return net.of(model)
+
+
+def check_scales(model: ir.Model) -> None:
+    """RefusedError for scales that are none: zero, not finite, or more of them than the opset knows."""
+    for node in model.graph:
+        scale = net.constant(node, 1) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
+        if scale is None:
+            continue
+        if not np.isfinite(scale).all() or (scale <= 0).any():
+            raise RefusedError(
+                f'the scale of "{node.inputs[0].name}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
+            )
+        if scale.size > 1 and not node.domain and net.opset(model) < PER_CHANNEL:
+            raise RefusedError(
+                f"one scale a channel needs opset {PER_CHANNEL}, this is {net.opset(model)}; use --per tensor"
+            )

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.net import Array
 from edge_agent.workshop.graph.tflite import WEIGHTED as TFLITE_WEIGHTED
 from edge_agent.workshop.graph.tflite import is_constant, numbered
-from edge_agent.workshop.quantize.graph import WEIGHTED, attribute, constants, makers
+from edge_agent.workshop.quantize.weights import is_lookup
 
 FLOATS = ("fp32", "fp16")
 STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")
@@ -60,67 +63,49 @@ class Contents:
 
 def of_onnx(data: bytes) -> Contents:
     """Of an ONNX file."""
-    model = onnx.ModelProto.FromString(data)
-    reader = _OnnxKinds(constants(model), makers(model))
-    kinds = [(node, reader.kind(node)) for node in model.graph.node]
-    return Contents({node.name or node.output[0]: (_name(node.op_type), kind) for node, kind in kinds if kind})
+    model = net.of(onnx.ModelProto.FromString(data))
+    kinds = [(node, _kind(node)) for node in model.graph.all_nodes()]
+    return Contents({str(node.name): (_name(node.op_type), kind) for node, kind in kinds if kind})
 
 
-@dataclass(frozen=True, slots=True)
-class _OnnxKinds:
-    """What the weights of nodes are. `values`: constants, `made`: the makers of all else."""
+def _kind(node: ir.Node) -> str:
+    """As `Contents` has it, of the weights of a node; "" for one without."""
+    op = node.op_type
+    if op in STATIC:
+        return "int8"
+    if op == "MatMulNBits":
+        return f"int{node.attributes.get_int('bits', 4)}-weights"
+    if op == "Gather":
+        return "int8-weights" if is_lookup(node) and net.numbers(node.inputs[0]).dtype == np.int8 else ""
+    held = _origin(node.inputs[1]) if op in (*net.WEIGHTED, *DYNAMIC) else None
+    if held is None or op in DYNAMIC:
+        return "" if held is None else "dynamic-int8"
+    return _float(node, held) if held.dtype.kind == "f" else _of_pair(node.inputs[0].producer())
 
-    values: dict[str, Any]
-    made: dict[str, onnx.NodeProto]
 
-    def kind(self, node: onnx.NodeProto) -> str:
-        """As `Contents` has it; "" for a node without weights."""
-        if node.op_type in STATIC:
-            return "int8"
-        if node.op_type in DYNAMIC and (node.input[1] in self.values or node.input[1] in self.made):
-            return "dynamic-int8"
-        if node.op_type == "MatMulNBits":
-            return f"int{attribute(node, 'bits', 4)}-weights"
-        if node.op_type in WEIGHTED:
-            held = self.held(node.input[1])
-            return self.between(node, held) if held == "int8-weights" else held
-        return "int8-weights" if node.op_type == "Gather" and _is_table(node, self.values) else ""
+def _float(node: ir.Node, held: Array) -> str:
+    return "fp16" if node.inputs[1].meta.get(net.HALF) or held.dtype == np.float16 else "fp32"
 
-    def held(self, name: str) -> str:
-        """What weights `name` are; "" where they are computed from what comes in."""
-        if name in self.values:
-            return "fp16" if self.values[name].dtype == np.float16 else "fp32"
-        node = self.made.get(name)
-        if node is None:
-            return ""
-        given = node.input[0]
-        if given not in self.values:
-            return self.held(given) if node.op_type in ("Transpose", "Reshape") else ""
-        if node.op_type == "DequantizeLinear":
-            return "int8-weights"
-        return "fp16" if node.op_type == "Cast" and self.values[given].dtype == np.float16 else ""
 
-    def between(self, node: onnx.NodeProto, held: str) -> str:
-        """What a layer of widened int8 is where its input is widened, too; else `held`."""
-        before = self.made.get(node.input[0])
-        if before is None or before.op_type != "DequantizeLinear":
-            return held
-        zero = self.values.get(before.input[2]) if len(before.input) > 2 else None
-        return "int8" if zero is None else f"int{8 * zero.dtype.itemsize}"
+def _of_pair(before: ir.Node | None) -> str:
+    """What a layer of widened int8 weights computes with; `before`: the node that makes its input."""
+    if before is None or before.op_type != "DequantizeLinear":
+        return "int8-weights"
+    zero = net.constant(before, 2)
+    return "int8" if zero is None else f"int{8 * zero.dtype.itemsize}"
+
+
+def _origin(value: ir.Value) -> Array | None:
+    """The constant that weights are, widened or turned perhaps; None where they are computed from what comes in."""
+    node = value.producer()
+    if node is None:
+        return net.held(value)
+    return _origin(node.inputs[0]) if node.op_type in ("DequantizeLinear", "Cast", "Transpose", "Reshape") else None
 
 
 def _name(op: str) -> str:
     """The float operator that one stands for."""
-    for name in ("ConvTranspose", "Conv", "MatMul", "Gemm"):
-        if name in op:
-            return name
-    return op
-
-
-def _is_table(node: onnx.NodeProto, values: dict[str, Any]) -> bool:
-    """Whether it looks rows up in a table of eight bits."""
-    table = values.get(node.input[0])
-    return table is not None and table.dtype == np.int8 and table.ndim == 2 and attribute(node, "axis", 0) == 0
+    return next((name for name in ("ConvTranspose", "Conv", "MatMul", "Gemm") if name in op), op)
 
 
 SMALL = {"INT8": 8, "UINT8": 8, "INT4": 4}

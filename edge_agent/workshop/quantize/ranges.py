@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 
-from edge_agent.workshop.quantize.graph import readers
+from edge_agent.workshop.graph import net, sessions
 
 Interval = tuple[float, float]
 Doubles = npt.NDArray[np.float64]
@@ -87,7 +88,7 @@ class TensorRange:
 
 
 def watch(
-    model: onnx.ModelProto,
+    model: ir.Model,
     feeds: Callable[[], Iterable[Mapping[str, npt.NDArray[np.generic]]]],
     histograms: bool,
     say: Callable[[int], None],
@@ -96,16 +97,14 @@ def watch(
 
     `feeds` is called once, and once more for `histograms`, whose bins need the extremes first.
     """
-    names = _floats(model)
+    made = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    names = [str(value.name) for value in made]
     session = seeing(model, names)
-    given = [one.name for one in model.graph.input]
-    gated = silus(model)
-    seen = {name: TensorRange(silu=name in gated) for name in [*names, *given]}
+    seen = {str(value.name): TensorRange(silu=is_gated(value)) for value in [*made, *model.graph.inputs]}
     step = 0
     for spread in (False, True)[: 1 + histograms]:
         for feed in feeds():
-            values = dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed)
-            _look(seen, values, spread)
+            _look(seen, dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed), spread)
             step += 1
             say(step)
     return {name: one for name, one in seen.items() if one.samples or not one.finite}
@@ -118,35 +117,20 @@ def _look(seen: dict[str, TensorRange], values: Mapping[str, npt.NDArray[Any]], 
             (seen[name].spread if spread else seen[name].take)(value)
 
 
-def silus(model: onnx.ModelProto) -> set[str]:
-    """Names of the tensors that only a Sigmoid and its product with the same tensor read."""
-    by, found = readers(model), set()
-    for name, nodes in by.items():
-        gates = {node.output[0] for node in nodes if node.op_type == "Sigmoid"}
-        products = [node for node in nodes if node.op_type == "Mul" and gates & set(node.input)]
-        if len(gates) == 1 and len(products) == 1 and len(nodes) == 2:
-            found.add(name)
-    return found
+def is_gated(value: ir.Value) -> bool:
+    """Whether only a Sigmoid and its product with the same tensor read it."""
+    nodes = list(value.consumers())
+    gates = {node.outputs[0] for node in nodes if node.op_type == "Sigmoid"}
+    products = [node for node in nodes if node.op_type == "Mul" and gates & set(node.inputs)]
+    return len(gates) == 1 and len(products) == 1 and len(nodes) == 2
 
 
-def _floats(model: onnx.ModelProto) -> list[str]:
-    """Names of the float32 tensors that nodes make."""
-    typed = {one.name: one.type.tensor_type.elem_type for one in [*model.graph.value_info, *model.graph.output]}
-    made = [output for node in model.graph.node for output in node.output if output]
-    return [name for name in made if typed.get(name) == onnx.TensorProto.FLOAT]
-
-
-def seeing(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSession:
+def seeing(model: ir.Model, names: list[str]) -> ort.InferenceSession:
     """A session that gives the named tensors, unoptimized, so that each of them is there."""
-    seen = onnx.ModelProto()
-    seen.CopyFrom(model)
+    seen = net.proto(model, merge=False)
     del seen.graph.output[:]
     seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return sessions.session(seen.SerializeToString(), "ORT_DISABLE_ALL")
 
 
 # ── methods: from what was seen to (low, high) ───────────────────────────────────────────────────────────

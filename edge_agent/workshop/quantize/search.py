@@ -9,7 +9,7 @@ it takes is measured, never assumed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent import files
+from edge_agent.backends.onnx import saturates
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
+from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.evaluate.score import Measure
+from edge_agent.workshop.making import Making
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import Contents
 
+SECONDS = 3.0
+"""for which forms that meet the budget are timed against each other"""
 FEW = 6
 """samples on which a layer alone is tried"""
 TRIED = 3
@@ -136,6 +141,41 @@ def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return floored
 
 
+def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
+    """The best plan of --auto for the processor that was asked for. Of forms that meet the budget, the fastest there.
+
+    Where products of U8 and S8 saturate, weights of 7 bits are a form of their own. How fast a form is can be measured
+    here alone; for another processor without VNNI these are taken where they meet the budget: they are not slower.
+    """
+    searched, here = job.part("search"), job.row.format == "onnx" and saturates()
+    seven = job.row.format == "onnx" and (here if job.args.cpu == "here" else job.args.cpu in ("x86", "any"))
+    measure, far = score.against(job.parent, searched), distance(job.parent, searched)
+    memory = Memory(work, [job.row.sha256, searched.sha256, job.row.format, str(job.args.threads)])
+    budget = measure(job.parent) - job.args.max_drop
+    found = [search(tool, plans, measure, budget, far, memory, say) for plans in _forms(tool, settings, seven)]
+    good = [one for one in found if one.within]
+    if seven and not here:
+        good = [one for one in good if one.plan.bits == "7w"] or good
+    if len(good) < 2:
+        return good[0] if good else max(found, key=lambda one: one.score)
+    took = score.times({str(at): tool.open(tool.make(one.plan)) for at, one in enumerate(good)}, searched, SECONDS)
+    return good[int(min(took, key=lambda place: took[place]))]
+
+
+def _forms(tool: Tool, settings: Mapping[str, Any], seven: bool) -> list[list[QuantizePlan]]:
+    """Plans to begin with, those together of which the nearest is taken on; `seven`: with weights of 7 bits, too."""
+    from edge_agent.workshop.quantize.tools import default
+
+    forms = []
+    for bases in default(tool.parts, settings):
+        if bases[0].form == "static" and tool.balances():
+            bases = [*bases, *(msgspec.structs.replace(plan, balanced=True) for plan in bases)]
+        forms.append(bases)
+        if seven and bases[0].bits == "8":
+            forms.append([msgspec.structs.replace(plan, bits="7w") for plan in bases])
+    return forms
+
+
 def search(
     tool: Tool,
     bases: Sequence[QuantizePlan],
@@ -167,22 +207,22 @@ def search(
         names = tuple(name for part in order[:count] for name in part.keep)
         return msgspec.structs.replace(base, keep=(*base.keep, *names))
 
-    def score(plan: QuantizePlan) -> float:
+    def rated(plan: QuantizePlan) -> float:
         tick("measuring plans")
         return memory("score", plan, lambda: _scored(tool, plan, measure))
 
-    scores = _ladder(len(order), lambda count: score(kept(count)), budget)
+    scores = _ladder(len(order), lambda count: rated(kept(count)), budget)
     good = [count for count, value in scores.items() if value >= budget]
-    best = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
-    plan, found = kept(best), scores[best]
+    fewest = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
+    plan, found = kept(fewest), scores[fewest]
     # with other layers left, another method may be the nearest
     for other in _by_distance(tool, _finer(tool, bases, plan), far, memory, tick)[:TRIED]:
-        value = found if other == plan else score(other)
+        value = found if other == plan else rated(other)
         if value >= min(budget, found):
             plan, found = other, value
             break
     say("measuring plans", total, total)
-    names = [part.name for part in order[:best]]
+    names = [part.name for part in order[:fewest]]
     return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
 
 

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.errors import ModelError, RefusedError
+from edge_agent.errors import EdgeAgentError, ModelError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.search import LayerGroup, Tool
+from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
 Open = Callable[[bytes], Served]
 
@@ -25,7 +26,7 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
 
     `samples` are looked at when a plan first needs the ranges of activations; `histograms`: some method needs them.
     """
-    from edge_agent.workshop.quantize import balance, build, graph, prepare
+    from edge_agent.workshop.quantize import balance, build, prepare
     from edge_agent.workshop.quantize import ranges as quantize_ranges
     from edge_agent.workshop.quantize.contents import of_onnx
     from edge_agent.workshop.quantize.ranges import Interval, TensorRange, watch
@@ -56,12 +57,13 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
         source, bits = network(plan.balanced), 16 if plan.bits == "16" else 8
         found = ranges(plan.balanced, plan.method, bits) if plan.form == "static" else {}
         if plan.corrected:
-            nodes = build.chosen(source, plan, found)
-            source = balance.corrected(source, nodes, found, plan.per, bits, given)
-        data: bytes = build.build(source, plan, found).SerializeToString()
-        return data
+            source = balance.corrected(source, build.chosen(source, plan, found), found, plan.per, plan.bits, given)
+        return build.build(source, plan, found)
 
-    parts = [LayerGroup(layer.name, layer.op, layer.nodes) for layer in graph.layers(model)]
+    parts = [
+        LayerGroup(str(node.name), str(node.op_type), tuple(str(one.name) for one in inside))
+        for node, inside in prepare.groups(model).items()
+    ]
     return Tool(parts, make, open, of_onnx, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
 
 
@@ -128,6 +130,45 @@ def refuse_unsound(candidate: Served, parent: Served, samples: Samples) -> None:
                 f'output "{spec.name}" of the quantized network is the same for every sample: its range was lost; '
                 "use another --method, or --auto"
             )
+
+
+def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> str:
+    """Why a plan loses what it loses, for people: how much of its error is left by finer weights or activations."""
+    far = distance(parent, samples)
+
+    def error(**changes: Any) -> float:
+        try:
+            return far(tool.open(tool.make(msgspec.structs.replace(plan, **changes))))
+        except EdgeAgentError:
+            return float("inf")
+
+    whole = error()
+    for word, changes, fits in CAUSES:
+        if fits(plan) and error(**changes) < whole / 2:
+            return word.format(method=plan.method)
+    return "--auto finds what has to stay in float" if plan.form == "static" and not plan.keep else LAST
+
+
+LAST = "a form without int8 activations loses less: --form weights, or float16"
+CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] = (
+    (
+        "one scale does not serve all channels of a weight: leave --per tensor out",
+        {"per": "channel"},
+        lambda plan: plan.per == "tensor",
+    ),
+    ("its weights need 8 bits: leave --bits out", {"bits": "8"}, lambda plan: plan.bits in ("4w", "7w")),
+    (
+        "the ranges of --method {method} clip what matters here: try --method full",
+        {"method": "full"},
+        lambda plan: plan.form == "static" and plan.method != "full",
+    ),
+    (
+        "eight bits are too coarse for its activations: --auto finds what has to stay in float, or --bits 16",
+        {"bits": "16"},
+        lambda plan: plan.form == "static" and plan.bits in ("8", "7w"),
+    ),
+)
+"""why, what would be better, and for which plans that is asked"""
 
 
 def _constant(values: list[npt.NDArray[Any]]) -> bool:

@@ -23,6 +23,8 @@ from edge_agent.workshop.report.report import MakingReport, save
 
 WORK = ".work"
 """folder inside --out for what is not finished: it is gone once the model stands"""
+OURS = (WORK, "report.json", "report.html")
+"""what a run that ended badly leaves behind"""
 LAYOUTS: dict[str, Literal["NCHW", "NHWC"]] = {"onnx": "NCHW", "tflite": "NHWC"}
 
 
@@ -49,7 +51,7 @@ def check(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: that is a file; name a folder")
     try:
-        inside = [path for path in out.iterdir() if path.name != WORK] if out.is_dir() else []
+        inside = [path for path in out.iterdir() if path.name not in OURS] if out.is_dir() else []
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be listed ({error.strerror})") from None
     if inside and not _ours(out):

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 
-from edge_agent.workshop.quantize import balance, graph
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.quantize import balance, prepare
 from edge_agent.workshop.quantize import ranges as quantize_ranges
 from edge_agent.workshop.quantize.build import QuantizePlan, build
 from edge_agent.workshop.quantize.ranges import TensorRange, watch
@@ -36,15 +38,20 @@ def ranges(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, tuple
 def equalized(tensors: Tensors, size: Size, pictures: Sequence[Batch]) -> dict[str, npt.NDArray[np.float32]]:
     """The same network with channels of like size, so that one scale serves a whole tensor (quantize/balance.py)."""
     model = to_onnx(tensors, size)
-    return tensors_of(balance.equalized(onnx.shape_inference.infer_shapes(model), _seen(model, pictures))[0])
+    return tensors_of(net.proto(balance.equalized(_whole(model), _seen(model, pictures))[0]))
 
 
 def to_int8(model: onnx.ModelProto, pictures: Sequence[Batch]) -> onnx.ModelProto:
     """The QDQ form of `model`, calibrated on `pictures`, each (1, 3, height, width) float32."""
-    kept = tuple(name for layer in graph.head(model) for name in layer.nodes)
-    return build(model, QuantizePlan(method=METHOD, ops="all", keep=kept + DELICATE), ranges(model, pictures))
+    whole = _whole(model)
+    plan = QuantizePlan(method=METHOD, ops="all", keep=(*prepare.head(whole), *DELICATE))
+    return onnx.load_from_string(build(whole, plan, ranges(model, pictures)))
 
 
 def _seen(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, TensorRange]:
-    whole = onnx.shape_inference.infer_shapes(model)
-    return watch(whole, lambda: ({"images": one} for one in pictures), True, lambda step: None)
+    return watch(_whole(model), lambda: ({"images": one} for one in pictures), True, lambda step: None)
+
+
+def _whole(model: onnx.ModelProto) -> ir.Model:
+    """Each constant with one reader."""
+    return net.one_each(net.of(model))
