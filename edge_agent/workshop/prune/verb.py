@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,11 +75,11 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         refit=args.data is not None and not args.no_refit,
     )
     done: list[tuple[Step, float]] = []
-    whole = job.judge(job.parent) if job.judge else 0.0
+    lost = _losses(job)
     with folder.work(args.out) as work:
         place = work / f"prune-{steps.key(job.row.sha256, job.samples.sha256 if job.samples else '', plan)}"
-        for step in steps.steps(graph, plan, job.parent, job.search, place, say):
-            done.append((step, whole - job.judge(job.serve(step.path)) if job.judge else 0.0))
+        for step in steps.steps(graph, plan, job.parent, job.calibrate, place, say):
+            done.append((step, lost(step)))
             if done[-1][1] > _budget(args):
                 break
         report, good = _report(job, plan, done)
@@ -109,6 +110,18 @@ def _check(args: argparse.Namespace) -> None:
 
 def _budget(args: argparse.Namespace) -> float:
     return float("inf") if args.max_drop is None else args.max_drop
+
+
+def _losses(job: Making) -> Callable[[Step], float]:
+    """What a step costs on the samples that steps are chosen by, in the worst of 95 of 100 cases; 0 without samples."""
+    from edge_agent.workshop.evaluate import score
+    from edge_agent.workshop.making import sure
+
+    if job.search is None:
+        return lambda step: 0.0
+    judge = score.against(job.parent, job.search)
+    whole = judge(job.parent)
+    return lambda step: -sure(judge(job.serve(step.path)), whole)
 
 
 def _report(job: Making, plan: PrunePlan, done: list[tuple[Step, float]]) -> tuple[MakingReport, Step]:
@@ -186,6 +199,7 @@ def _write(job: Making, plan: PrunePlan, good: Step, report: MakingReport) -> No
             f"{kind}, {good.sparsity:.0%} of the weights gone{fitted}",
             report,
             {"sparsity": good.sparsity, f"share_of_{plan.of}": good.share},
+            budget=most,
             **({"max_drop": most} if most is not None and most > has else {}),
         )
     except RefusedError as error:

@@ -76,11 +76,15 @@ def _kind(node: ir.Node) -> str:
     if op == "MatMulNBits":
         return f"int{node.attributes.get_int('bits', 4)}-weights"
     if op == "Gather":
-        return "int8-weights" if is_lookup(node) and net.numbers(node.inputs[0]).dtype == np.int8 else ""
+        return _of_table(node)
     held = _origin(node.inputs[1]) if op in (*net.WEIGHTED, *DYNAMIC) else None
     if held is None or op in DYNAMIC:
         return "" if held is None else "dynamic-int8"
     return _float(node, held) if held.dtype.kind == "f" else _of_pair(node.inputs[0].producer())
+
+
+def _of_table(node: ir.Node) -> str:
+    return "int8-weights" if is_lookup(node) and net.numbers(node.inputs[0]).dtype == np.int8 else ""
 
 
 def _float(node: ir.Node, held: Array) -> str:

@@ -97,10 +97,10 @@ def watch(
 
     `feeds` is called once, and once more for `histograms`, whose bins need the extremes first.
     """
-    made = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
+    made = _floats(model)
     names = [str(value.name) for value in made]
     session = seeing(model, names)
-    seen = {str(value.name): TensorRange(silu=is_gated(value)) for value in [*made, *model.graph.inputs]}
+    seen = {str(value.name): TensorRange(silu=is_gated(value)) for value in (*made, *model.graph.inputs)}
     step = 0
     for spread in (False, True)[: 1 + histograms]:
         for feed in feeds():
@@ -108,6 +108,11 @@ def watch(
             step += 1
             say(step)
     return {name: one for name, one in seen.items() if one.samples or not one.finite}
+
+
+def _floats(model: ir.Model) -> list[ir.Value]:
+    """The float32 tensors that nodes make."""
+    return [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
 
 
 def _look(seen: dict[str, TensorRange], values: Mapping[str, npt.NDArray[Any]], spread: bool) -> None:

@@ -9,7 +9,7 @@ it takes is measured, never assumed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent import files
-from edge_agent.backends.onnx import saturates
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
-from edge_agent.workshop.evaluate import score
-from edge_agent.workshop.evaluate.score import Measure
-from edge_agent.workshop.making import Making
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import Contents
 
-SECONDS = 3.0
-"""for which forms that meet the budget are timed against each other"""
 FEW = 6
 """samples on which a layer alone is tried"""
 TRIED = 3
@@ -71,7 +65,7 @@ class SearchResult:
 
     plan: QuantizePlan
     score: float
-    """on the samples that were searched with"""
+    """on the samples that were searched with: the least of 95 of 100 cases"""
     within: bool
     """whether it meets the budget"""
     costs: dict[str, float]
@@ -141,52 +135,16 @@ def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return floored
 
 
-def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
-    """The best plan of --auto for the processor that was asked for. Of forms that meet the budget, the fastest there.
-
-    Where products of U8 and S8 saturate, weights of 7 bits are a form of their own. How fast a form is can be measured
-    here alone; for another processor without VNNI these are taken where they meet the budget: they are not slower.
-    """
-    searched, here = job.part("search"), job.row.format == "onnx" and saturates()
-    seven = job.row.format == "onnx" and (here if job.args.cpu == "here" else job.args.cpu in ("x86", "any"))
-    measure, far = score.against(job.parent, searched), distance(job.parent, searched)
-    memory = Memory(work, [job.row.sha256, searched.sha256, job.row.format, str(job.args.threads)])
-    budget = measure(job.parent) - job.args.max_drop
-    found = [search(tool, plans, measure, budget, far, memory, say) for plans in _forms(tool, settings, seven)]
-    good = [one for one in found if one.within]
-    if seven and not here:
-        good = [one for one in good if one.plan.bits == "7w"] or good
-    if len(good) < 2:
-        return good[0] if good else max(found, key=lambda one: one.score)
-    took = score.times({str(at): tool.open(tool.make(one.plan)) for at, one in enumerate(good)}, searched, SECONDS)
-    return good[int(min(took, key=lambda place: took[place]))]
-
-
-def _forms(tool: Tool, settings: Mapping[str, Any], seven: bool) -> list[list[QuantizePlan]]:
-    """Plans to begin with, those together of which the nearest is taken on; `seven`: with weights of 7 bits, too."""
-    from edge_agent.workshop.quantize.tools import default
-
-    forms = []
-    for bases in default(tool.parts, settings):
-        if bases[0].form == "static" and tool.balances():
-            bases = [*bases, *(msgspec.structs.replace(plan, balanced=True) for plan in bases)]
-        forms.append(bases)
-        if seven and bases[0].bits == "8":
-            forms.append([msgspec.structs.replace(plan, bits="7w") for plan in bases])
-    return forms
-
-
 def search(
     tool: Tool,
     bases: Sequence[QuantizePlan],
-    measure: Measure,
+    measure: Callable[[Served], float],
     budget: float,
     far: Callable[[Served], float],
     memory: Memory,
     say: Say,
 ) -> SearchResult:
-    """The plan that keeps the fewest layers in float and loses at most `budget` against `measure` of the parent (what
-    is measured of the parent is in `budget` already: a plan is within it when its score is at least that).
+    """The plan that keeps the fewest layers in float and is within the budget: its score by `measure` is at least that.
 
     `bases`: plans without kept layers, of which the one whose outputs are nearest is taken on. Raises RefusedError
     where none of them can be made.
@@ -291,7 +249,7 @@ def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> fl
         return 0.0 if "left to quantize" in str(error) else float("inf")
 
 
-def _scored(tool: Tool, plan: QuantizePlan, measure: Measure) -> float:
+def _scored(tool: Tool, plan: QuantizePlan, measure: Callable[[Served], float]) -> float:
     try:
         return measure(tool.open(tool.make(plan)))
     except EdgeAgentError:

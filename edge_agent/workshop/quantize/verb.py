@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
     _check(args)
     job = making.start(args, "quantize", args.target)
-    from edge_agent.workshop.quantize import search, tools
+    from edge_agent.workshop.quantize import auto, tools
     from edge_agent.workshop.quantize.ranges import HISTOGRAMS
     from edge_agent.workshop.report import folder
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         histograms = args.auto or args.method in (None, *HISTOGRAMS)
         opened = tools.opener(work, job.serve, job.row.format)
         tool = tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), histograms, opened, say)
-        found = search.best(job, tool, _settings(args), work, say) if args.auto else None
+        found = auto.best(job, tool, _settings(args), work, say) if args.auto else None
         plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
         return _written(job, tool, plan, found, work, say)
 
@@ -90,19 +90,26 @@ def lines(report: MakingReport) -> list[str]:
     return report_report.lines(report)
 
 
+BITS = {
+    "8": ("static", "dynamic", "weights", "float16"),
+    "7w": ("static", "dynamic"),
+    "16": ("static",),
+    "4w": ("weights",),
+}
+"""forms that can have them"""
+MEANT = {"7w": "products of int8", "16": "activations with ranges from data", "4w": "weights alone"}
+
+
 def _check(args: argparse.Namespace) -> None:
     """What argparse cannot say."""
-    form = args.form or "static"
-    if args.bits == "16" and form != "static":
-        raise UsageError(f"--bits 16 is for activations with ranges from data: not for --form {form}")
+    form = args.form or ("weights" if args.bits == "4w" else "static")
+    if form not in BITS[args.bits]:
+        raise UsageError(f"--bits {args.bits} is for {MEANT[args.bits]}: not for --form {form}")
+    if args.bits == "7w" and args.target == "tflite":
+        raise UsageError("--bits 7w is for ONNX files: products of TFLite do not saturate")
     if args.method and form != "static":
         raise UsageError(f"--method is for ranges from data: not for --form {form}")
-    if args.bits == "4w" and args.form not in (None, "weights"):
-        raise UsageError(f"--bits 4w is for weights alone: not for --form {form}")
-    alone = form in ("weights", "float16")
-    if args.bits == "7w" and (alone or args.target == "tflite"):
-        raise UsageError("--bits 7w is for products of int8 in ONNX files: for --form static and dynamic")
-    if args.auto and (alone or args.bits == "4w"):
+    if args.auto and form in ("weights", "float16"):
         raise UsageError("--auto looks for layers that int8 activations hurt; 4w, weights and float16 leave them alone")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +25,6 @@ from edge_agent.workshop.report.report import MakingReport, save
 
 WORK = ".work"
 """folder inside --out for what is not finished: it is gone once the model stands"""
-OURS = (WORK, "report.json", "report.html")
-"""what a run that ended badly leaves behind"""
 LAYOUTS: dict[str, Literal["NCHW", "NHWC"]] = {"onnx": "NCHW", "tflite": "NHWC"}
 
 
@@ -39,11 +39,36 @@ def work(out: Path) -> Iterator[Path]:
     fresh = not out.exists()
     try:
         (out / WORK).mkdir(parents=True, exist_ok=True)
-        yield out / WORK
+        with _alone(out):
+            yield out / WORK
     except OSError as error:
         shutil.rmtree(out if fresh else out / WORK, ignore_errors=True)
         where = error.filename or out
         raise EdgeAgentError(f"{where}: cannot be written ({error.strerror}); nothing was kept") from None
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else makes a model in OUT meanwhile. UsageError where somebody does."""
+    if out.absolute() in BUSY:  # by this very run: it is written out within its work
+        yield
+        return
+    fd = os.open(out / WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise UsageError(f"--out {out}: another run makes a model there; wait for it, or name another folder") from None
+    BUSY.add(out.absolute())
+    try:
+        yield
+    finally:
+        BUSY.discard(out.absolute())
+        os.close(fd)
+
+
+BUSY: set[Path] = set()
+"""folders that this process works in"""
 
 
 def check(out: Path) -> None:
@@ -51,7 +76,7 @@ def check(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: that is a file; name a folder")
     try:
-        inside = [path for path in out.iterdir() if path.name not in OURS] if out.is_dir() else []
+        inside = [path for path in out.iterdir() if path.name != WORK] if out.is_dir() else []
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be listed ({error.strerror})") from None
     if inside and not _ours(out):

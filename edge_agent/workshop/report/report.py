@@ -39,6 +39,10 @@ class TableRow:
     """of a whole sample, end to end"""
     note: str = ""
     chosen: bool = False
+    interval: tuple[float, float] | None = None
+    """where the accuracy on other samples of this kind lies, in 95 of 100 cases"""
+    change: tuple[float, float] | None = None
+    """the same of the difference to the first row"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def _table(rows: Sequence[TableRow]) -> list[str]:
     table = [("", "MB", "accuracy", "ms", "")]
     for row in rows:
         name = f"{'*' if row.chosen else ' '} {text(row.name)}"
-        table.append((name, _megabytes(row.bytes), _number(row.accuracy), _number(row.median_ms, 2), text(row.note)))
+        table.append((name, _megabytes(row.bytes), _figure(row), _number(row.median_ms, 2), text(row.note)))
     widths = [max(len(cells[column]) for cells in table) for column in range(4)]
     return [
         "  ".join([f"{cells[0]:<{widths[0]}}", *(f"{cells[c]:>{widths[c]}}" for c in (1, 2, 3)), cells[4]])
@@ -133,6 +137,12 @@ def _plain(value: object) -> object:
     """A setting of a type that JSON does not know: numpy's by its list, a path and all others by their text."""
     listed = getattr(value, "tolist", None)
     return listed() if listed is not None else str(value)
+
+
+def _figure(row: TableRow) -> str:
+    """The accuracy, and between which it lies on other samples."""
+    ends = row.interval if row.interval is not None and all(map(math.isfinite, row.interval)) else None
+    return _number(row.accuracy) + ("" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})")
 
 
 def _megabytes(size: int) -> str:
@@ -208,7 +218,7 @@ def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
     yield f'<div class="wide"><table><tr>{heads}<th class="n">ms</th><th></th></tr>'
     for row in rows:
         share = f"{row.bytes / rows[0].bytes:.0%}" if rows[0].bytes else "-"
-        numbers = (_megabytes(row.bytes), share, _number(row.accuracy), _number(row.median_ms, 2))
+        numbers = (_megabytes(row.bytes), share, _figure(row), _number(row.median_ms, 2))
         cells = "".join(f'<td class="n">{number}</td>' for number in numbers)
         chosen = ' class="chosen"' if row.chosen else ""
         yield f"<tr{chosen}><td>{_shown(row.name)}</td>{cells}<td>{_shown(row.note)}</td></tr>"

@@ -1,0 +1,69 @@
+"""``quantize --auto``: of the forms that a network can have, the best for the processor that it is to serve on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.backends.onnx import saturates
+from edge_agent.manifest import Served
+from edge_agent.workshop.data.calibration import Say
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.making import Making, sure
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, distance, search
+from edge_agent.workshop.quantize.tools import default
+
+SECONDS = 3.0
+"""for which forms that meet the budget are timed against each other"""
+
+
+def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
+    """The best plan. Of forms that meet the budget, the fastest; in doubt about another processor, that of 7 bits.
+
+    What a plan loses is taken as what it loses in the worst of 95 of 100 cases.
+    """
+    searched = job.part("search")
+    judge, far = score.against(job.parent, searched), distance(job.parent, searched)
+    whole = judge(job.parent)
+    memory = Memory(work, [job.row.sha256, searched.sha256, job.row.format, str(job.args.threads), "sure"])
+
+    def measure(candidate: Served) -> float:
+        return float(whole) + sure(judge(candidate), whole)
+
+    budget = float(whole) - job.args.max_drop
+    forms = _forms(tool, settings, _saturates(job))
+    found = [search(tool, plans, measure, budget, far, memory, say) for plans in forms]
+    good = _served_best(job, [one for one in found if one.within])
+    if len(good) < 2:
+        return good[0] if good else max(found, key=lambda one: one.score)
+    took = score.times({str(at): tool.open(tool.make(one.plan)) for at, one in enumerate(good)}, searched, SECONDS)
+    return good[int(min(took, key=lambda place: took[place]))]
+
+
+def _saturates(job: Making) -> bool:
+    """Whether products of U8 and S8 may saturate where it is to serve: then weights of 7 bits are a form, too."""
+    there = saturates() if job.args.cpu == "here" else job.args.cpu in ("x86", "any")
+    return there and job.row.format == "onnx"
+
+
+def _served_best(job: Making, good: list[SearchResult]) -> list[SearchResult]:
+    """How fast a form is can be measured here alone; for another processor without VNNI 7 bits are not slower."""
+    if not _saturates(job) or saturates():
+        return good
+    return [one for one in good if one.plan.bits == "7w"] or good
+
+
+def _forms(tool: Tool, settings: Mapping[str, Any], seven: bool) -> list[list[QuantizePlan]]:
+    """Plans to begin with, those together of which the nearest is taken on; `seven`: with weights of 7 bits, too."""
+    forms = []
+    for bases in default(tool.parts, settings):
+        if bases[0].form == "static" and tool.balances():
+            bases = [*bases, *(msgspec.structs.replace(plan, balanced=True) for plan in bases)]
+        forms.append(bases)
+        if seven and bases[0].bits == "8":
+            forms.append([msgspec.structs.replace(plan, bits="7w") for plan in bases])
+    return forms
