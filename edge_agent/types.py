@@ -168,6 +168,8 @@ class Detections(msgspec.Struct, frozen=True):
     """score from which on a box counts by itself; fainter ones are there for a tracker alone"""
     looked: bool = True
     """false: nothing has moved since the frame that these were found in, so nobody looked"""
+    skipped: bool = False
+    """true: nobody looked, to save processor time; there are no boxes, or (of objects) those that are believed"""
 
     def __post_init__(self) -> None:
         n = len(self.score)

@@ -18,6 +18,7 @@ import msgspec
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
 from edge_agent.agent.beside import Part, parts_beside, show_of, taping_of
+from edge_agent.agent.governing import Governor
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
@@ -110,7 +111,8 @@ class Agent:
         show = show_of(config, self.link, self.keep, self.lines, self._changed.set)  # before anything is said
         self.rules = Rules(config, self.work, self.keep, self.link, self._clock)
         beside = {"archive": archiving, "notify": self.notices.about}
-        self.state = State(self.lines, self.outbox, self.link, config.limits, beside)
+        self.state = State(self.lines, self.outbox, self.link, beside)
+        self.governor = self.state.governor = Governor(config.limits, self.work, self._models, self._changed.set)
         self.state.show = show
         self.swap = Swap(self._models, self.work, look, self._changed.set)
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
@@ -118,7 +120,7 @@ class Agent:
         self.commands = self._make_commands(self.link, store) if self.link else None
         others = parts_beside(config, self.link, self.keep, store, self.state)
         taping = taping_of(config, self._tape, self._models, self.keep, self.work, self.rules, store)
-        self.beside: list[Part] = [self.record, self.notices, *others, *taping]
+        self.beside: list[Part] = [self.governor, self.record, self.notices, *others, *taping]
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget
@@ -171,8 +173,7 @@ class Agent:
             self._watch(stop)
         finally:
             self._stop_in_order(stop)
-        failed = self._failed or self.work.failed
-        if failed is not None:
+        if (failed := self._failed or self.work.failed) is not None:
             raise failed
 
     def _beside(self, look: Callable[[threading.Event], None]) -> None:
@@ -273,8 +274,7 @@ class Agent:
             return
         self.swap.look.set()
         try:
-            new = self._reread() if self._reread is not None else self.config
-            self._turn_to(new)
+            self._turn_to(self._reread() if self._reread is not None else self.config)
             self.state.refused = ""
         except EdgeAgentError as error:
             self.state.refused = str(error)

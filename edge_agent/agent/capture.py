@@ -71,17 +71,27 @@ def _into_the_box(line: Line, changed: Callable[[], object]) -> bool:
 
 def _samples(line: Line, changed: Callable[[], object]) -> Iterator[Sample]:
     """What the source gives, masked; what it says of itself is noted. Raises SourceError."""
+    due = 1.0
     for item in line.opened.run(line.stop):
         if isinstance(item, StreamState):
             if item.condition != "ended" or not line.stop.is_set():
                 _note(line, item, changed)
                 line.seen(item)
             continue
-        if line.mask is not None and isinstance(item, Frame):
-            item = line.mask(item)
-        if line.tampering is not None and isinstance(item, Frame) and line.tampering.see(item):
-            _note(line, StreamState("ok"), changed)
+        if isinstance(item, Frame):
+            due = min(1.0, due - (due >= 1) + line.rate)
+            if due < 1:
+                continue
+            item = _framed(line, item, changed)
         yield item
+
+
+def _framed(line: Line, frame: Frame, changed: Callable[[], object]) -> Frame:
+    """A frame, masked; that its camera is no longer tampered with is noted."""
+    frame = line.mask(frame) if line.mask is not None else frame
+    if line.tampering is not None and line.tampering.see(frame):
+        _note(line, StreamState("ok"), changed)
+    return frame
 
 
 def _end_of_sound() -> Audio:

@@ -68,7 +68,7 @@ def by_command(line: Line) -> str:
     """What is not as the config has it; empty where all is."""
     changed = [(key, one) for key, one in line.thresholds.items() if one.now != one.config]
     told = [f"{one.option} of {key} is {one.now:g}, not {one.config:g}" for key, one in changed]
-    return "; ".join(["paused"] * line.stop.paused + told)
+    return "; ".join(["paused"] * (line.stop.paused and line.held is None) + told)
 
 
 def _named(line: Line) -> Iterator[tuple[str, str, int]]:
@@ -134,6 +134,10 @@ class Controls:
             for team in teams:
                 setattr(team[at], option, now)
         line.thresholds = found
+
+    def is_paused(self, line: Line) -> bool:
+        """Whether a command has paused it."""
+        return line.config.name in self._kept.paused
 
     def forget_others(self) -> None:
         """There are no other pipelines any more than those that are there now."""

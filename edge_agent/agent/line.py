@@ -82,6 +82,12 @@ class Line:
     """seconds since 1970 at which it was paused, while it is"""
     seen: Callable[[Sample | StreamState | None], object] = lambda what: None
     """told of each sample once it was dealt with, of what the source says of itself, and of the end (None)"""
+    held: StreamState | None = None
+    """what is to be said while the governor has paused it"""
+    rate: float = 1.0
+    """share of the live frames that are taken, spread evenly"""
+    saves: str = ""
+    """how it does less than it could, by the governor; empty where it does not"""
     show: Show = lambda frame, found: frame.image
     """gives its pictures as they may be kept, shown and sent"""
     ended: bool = False
@@ -109,7 +115,8 @@ class Line:
     def says(self) -> tuple[StreamState, float]:
         """The state of its stream, and since when (seconds since 1970)."""
         if self.stop.paused:
-            return StreamState("paused", "paused by command; cmd/pause lets it go on"), self.paused_at
+            by_command = StreamState("paused", "paused by command; cmd/pause lets it go on")
+            return self.held or by_command, self.paused_at
         return self.stream, self.since
 
     @property

@@ -13,13 +13,13 @@ import msgspec
 from edge_agent import __version__
 from edge_agent.agent.controls import by_command
 from edge_agent.agent.line import Line
-from edge_agent.config import Limits
 from edge_agent.device.health import rss_bytes
 from edge_agent.events import rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
+    from edge_agent.agent.governing import Governor
     from edge_agent.agent.homeassistant import HomeAssistant
     from edge_agent.link.link import Link
     from edge_agent.link.sparkplug.speaker import Seen
@@ -36,8 +36,6 @@ CLOCK_S = 2.0
 """seconds by which the clock has to be set before the time of the start is another one"""
 METERED_S = 3600.0
 """seconds between two of each of these on a metered link while nothing changes but counts"""
-NEAR = 0.9
-"""of a limit: from then on it is near"""
 COUNTING = {
     "samples",
     "dropped",
@@ -51,7 +49,7 @@ COUNTING = {
     "store_bytes",
     "rss_bytes",
 }
-COUNTING |= {"at", "uptime_s", "passed_over"}
+COUNTING |= {"at", "uptime_s", "passed_over", "governor"}
 """the fields of state and health that change by themselves"""
 
 
@@ -76,6 +74,7 @@ def line_state(line: Line) -> dict[str, object]:
         "versions": line.versions,
         "thresholds": {key: one.now for key, one in line.thresholds.items()},
         "by_command": by_command(line),
+        "saves": line.saves,
     }
 
 
@@ -106,18 +105,16 @@ class State:
         lines: Sequence[Line],
         outbox: Outbox,
         link: Link | None,
-        limits: Limits = Limits(),  # noqa: B008
         beside: Mapping[str, Callable[[], str]] = MappingProxyType({}),
     ) -> None:
         """`beside`: what else health holds -> how it fares."""
-        self.lines, self.outbox, self.link, self.limits, self.beside = lines, outbox, link, limits, beside
+        self.lines, self.outbox, self.link, self.beside = lines, outbox, link, beside
         self.refused = ""
         """why another config was refused, one line; empty when none was"""
-        self._near = ""
-        self._spent, self._spent_at = 0.0, 0.0
-        """processor seconds of this process, and when they were looked at (monotonic)"""
         self.started, self._began = time.monotonic(), 0.0
         """when it did, monotonic; and by the clock of now, seconds since 1970"""
+        self.governor: Governor | None = None
+        """what keeps [limits]; set before anything is said"""
         self.show: HomeAssistant | None = None
         """what Home Assistant is shown beside; it is told before anything is said"""
         self._state_at = self._health_at = self._counts_at = 0.0
@@ -151,7 +148,11 @@ class State:
             self._began = round(began)
         own: dict[str, object] = {name: about() for name, about in self.beside.items()}
         own["started"] = rfc3339(self._began)
-        return {**told, "config": self.refused or "ok", "limits": self._near or "ok", **own}
+        governed = self.governor.state if self.governor is not None else None
+        if governed is not None:
+            own["governor"] = msgspec.to_builtins(governed)
+        limits = self.governor.about() if self.governor is not None else "ok"
+        return {**told, "config": self.refused or "ok", "limits": limits, **own}
 
     def say_due(self, changed: bool) -> None:
         """Say what has not been said for a while; the states at once when one `changed`."""
@@ -166,20 +167,7 @@ class State:
             self.say_counts()
         if now >= self._health_at:
             self._health_at = now + HEALTH_S
-            self._look_at_limits(now)
             self.say_health()
-
-    def _look_at_limits(self, now: float) -> None:
-        """Say so where [limits] are near."""
-        rss, spent, since = rss_bytes() >> 20, time.process_time(), self._spent_at
-        used = 100 * (spent - self._spent) / (now - since) if since else 0.0
-        self._spent, self._spent_at = spent, now
-        memory, cpu = self.limits.memory_mb, self.limits.cpu_percent
-        near = [f"{rss} of {memory} MB of memory"] * (memory is not None and rss > NEAR * memory)
-        near += [f"{used:.0f} of {cpu} % of a core"] * (cpu is not None and used > NEAR * cpu)
-        if near and not self._near:
-            log.warning("[limits] are near: %s", ", ".join(near))
-        self._near = ", ".join(near)
 
     def say_states(self) -> None:
         """The state of each pipeline."""

@@ -66,8 +66,9 @@ class Turns:
 
     def _limits(self, new: Config) -> Callable[[], object]:
         def act() -> None:
-            self._state.limits = new.limits
-            log.info("config: [limits] reach the service manager by `edge-agent install`")
+            if self._state.governor is not None:
+                self._state.governor.turn_to(new.limits)
+            log.info("config: [limits] of memory and processor reach the service manager by `edge-agent install`")
 
         return act
 

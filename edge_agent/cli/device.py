@@ -198,6 +198,7 @@ def _takes_writes(store: Path) -> tuple[bool, str]:
 
 def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     from edge_agent import config
+    from edge_agent.agent.limits import check_limits
     from edge_agent.agent.line import make_line
     from edge_agent.agent.need import loads_of, weighed
     from edge_agent.agent.requests import check as check_understand
@@ -219,7 +220,9 @@ def _check(loaded: Config) -> tuple[list[Line], Path, bool]:
     check_understand(loaded.understand)
     check_rules(loaded, lines)
     check_heard(loaded, lines)
-    words, in_time = weighed(loads_of(lines, models), models.lane.cores)
+    loads = loads_of(lines, models)
+    words, in_time = weighed(loads, models.lane.cores)
+    words += list(filter(None, [check_limits(loaded.limits, loads)]))
     said = [f"mqtt: {_about(broker, loaded)}" if broker else "mqtt: no url, events stay in the store"]
     for word in [*words, *said, *config.dotted(loaded), *sections(loaded)]:
         print(word)

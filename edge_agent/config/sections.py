@@ -96,12 +96,17 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[limits]``: `edge-agent install` gives them to the service manager, and the agent says when it nears them."""
+    """``[limits]``: the agent steps down before it passes one (docs/governor.md)."""
 
     memory_mb: Annotated[int, msgspec.Meta(ge=64, le=1_000_000)] | None = None
-    """megabytes (of 1024 kB) of the whole service; more ends it, and it is started anew"""
+    """megabytes (of 1024 kB) of the whole service; `edge-agent install` gives it to the service manager: more ends it,
+    and it is started anew"""
     cpu_percent: Annotated[int, msgspec.Meta(ge=5, le=25_600)] | None = None
-    """of one core: 150 is one and a half"""
+    """of one core: 150 is one and a half; given to the service manager, too"""
+    celsius: Annotated[float, msgspec.Meta(ge=20, le=120)] | None = None
+    """degrees Celsius of the board's warmest sensor"""
+    watts: Annotated[float, msgspec.Meta(gt=0, le=10_000)] | None = None
+    """that the board draws, where it has a sensor that says so"""
 
 
 class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 from edge_agent import programs
 
-PROC, SYS, DEV = Path("/proc"), Path("/sys"), Path("/dev")
+SENSORS = "EDGE_AGENT_SYS"
+"""environment: a folder that stands for /sys, as for sensors that a test makes up"""
+PROC, SYS, DEV = Path("/proc"), Path(os.environ.get(SENSORS, "/sys")), Path("/dev")
 HOT_C = 80.0
 """degrees Celsius at which boards begin to slow down"""
 WORN, SPENT = 9, 11
@@ -102,8 +104,20 @@ def _vcgencmd() -> str:
 
 def warmest() -> float:
     """Degrees Celsius of the warmest zone; 0 where none is known."""
-    values = (read(zone) for zone in SYS.glob("class/thermal/thermal_zone*/temp"))
-    return max((int(value) / 1000 for value in values if re.fullmatch(r"-?\d+", value)), default=0.0)
+    return max(temperatures(), default=0.0)
+
+
+def temperatures() -> list[float]:
+    """Degrees Celsius of each zone, as it says."""
+    values = (read(zone) for zone in sorted(SYS.glob("class/thermal/thermal_zone*/temp")))
+    return [int(value) / 1000 for value in values if re.fullmatch(r"-?\d{1,9}", value)]
+
+
+def watts() -> float | None:
+    """What the board draws, by the sensor that says most, as one of all rails does; None where there is none."""
+    places = ("class/hwmon/hwmon*/power*_average", "class/hwmon/hwmon*/power*_input")
+    values = [read(one) for place in places for one in SYS.glob(place)]
+    return max((int(value) / 1e6 for value in values if re.fullmatch(r"\d{1,12}", value)), default=None)
 
 
 def synced() -> bool | None:

@@ -81,6 +81,8 @@ class Graph:
         self._names: set[str] = set()
         self.interleaved = ""
         """the input that has its channels last now"""
+        self.shapes: dict[str, list[int]] = {}
+        """inputs of float32 that have another shape now"""
         self.element = TensorProto.FLOAT
         """of which type its numbers are, TensorProto.DataType"""
         self.imported: dict[str, int] = {}
@@ -194,17 +196,25 @@ class Graph:
     def _kept(self, field: Field, users: Counter[str]) -> Iterator[bytes | memoryview]:
         """What is written of a field that the graph had in the file."""
         number = field[0]
-        if number == GraphProto.INPUT and self.interleaved:
-            if self.graph.inside(field).text(ValueInfoProto.NAME) == self.interleaved:
-                _, _, high, wide = self.given[self.interleaved]
-                yield block(GraphProto.INPUT, value_info(self.interleaved, self.element, [1, high, wide, 3]))
-                return
-        elif number in (GraphProto.INITIALIZER, GraphProto.SPARSE_INITIALIZER):
+        if number == GraphProto.INPUT and (self.interleaved or self.shapes):
+            yield self._input(field)
+            return
+        if number in (GraphProto.INITIALIZER, GraphProto.SPARSE_INITIALIZER):
             if not users[_name_of(self.graph.inside(field), number)]:
                 return
         elif number in REPLACED or (self.ends and number in OF_OUTPUTS):
             return
         yield self.graph.copied(field)
+
+    def _input(self, field: Field) -> bytes | memoryview:
+        """An input, with its channels last or another shape where that was asked for."""
+        name = self.graph.inside(field).text(ValueInfoProto.NAME)
+        if name == self.interleaved:
+            _, _, high, wide = self.given[name]
+            return block(GraphProto.INPUT, value_info(name, self.element, [1, high, wide, 3]))
+        if name in self.shapes:
+            return block(GraphProto.INPUT, value_info(name, TensorProto.FLOAT, self.shapes[name]))
+        return self.graph.copied(field)
 
 
 REPLACED = (GraphProto.NODE, GraphProto.VALUE_INFO)

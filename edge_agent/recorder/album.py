@@ -79,10 +79,12 @@ class Album:
         """A frame, and what was found in it."""
         if not isinstance(sample, Frame):
             return
+        things = [item.what for item in found if isinstance(item, Finding) and isinstance(item.what, Tracked)]
+        if any(what.skipped for what in things):
+            return
         self._last = sample, found
-        for item in found:
-            if isinstance(item, Finding) and isinstance(item.what, Tracked):
-                self._see(sample, item.what, found)
+        for what in things:
+            self._see(sample, what, found)
 
     # ── objects ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -76,4 +76,4 @@ def _seen(frame: Frame, found: Sequence[SampleOrFinding]) -> list[Detections]:
     """The boxes that were found in that very frame, not in a part that was cut out of it."""
     items = [item for item in found if isinstance(item, Finding)]
     mine = [item.what for item in items if isinstance(item.of, Frame) and item.of.image is frame.image]
-    return [what for what in mine if isinstance(what, Detections)]
+    return [what for what in mine if isinstance(what, Detections) and not what.skipped]

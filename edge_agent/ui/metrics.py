@@ -46,7 +46,7 @@ HEALTH_COUNTERS = {
     "lost": ("events_lost", "Events that were dropped, and declared"),
     "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
 }
-NOT_PARTS = ("v", "at", "version", "mqtt", "started")
+NOT_PARTS = ("v", "at", "version", "mqtt", "started", "governor")
 """fields of health that are neither a number nor a part of the agent, which says "ok", "off" or what is wrong"""
 STATE_COUNTERS = {
     "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),
@@ -103,6 +103,7 @@ class Collector:
         for key in health.keys() - {*NOT_PARTS, *HEALTH_GAUGES, *HEALTH_COUNTERS}:
             fine.add_metric([key], health[key] in ("ok", "off"))
         yield fine
+        yield from _governor(health.get("governor"), agent)
 
     # ── the pipelines ────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,6 +173,20 @@ class Collector:
         yield from (many, took)
         words = "Seconds of a core that their runs held"
         yield CounterMetricFamily(f"{_PREFIX}inference_core_seconds", words, value=server.client.used)
+
+
+def _governor(state: Mapping[str, Any] | None, agent: Agent) -> Iterator[Metric]:
+    """What is limited, how it is now, and how far the device has stepped down to keep it."""
+    if state is None:
+        return
+    yield GaugeMetricFamily(f"{_PREFIX}governor_step", "0: nothing is saved to keep [limits]", value=state["rung"])
+    yield GaugeMetricFamily(f"{_PREFIX}governor_met", "1 while each of [limits] is kept", value=state["met"])
+    words = "What is limited, as it is now and as it may be, by its name under [limits]"
+    now = GaugeMetricFamily(f"{_PREFIX}limited", words, labels=["what", "is"])
+    for what, value in state["reading"].items():
+        now.add_metric([what, "now"], value)
+        now.add_metric([what, "limit"], getattr(agent.config.limits, what))
+    yield now
 
 
 def _seconds(at: str) -> float:

@@ -48,6 +48,7 @@ class Pipe(msgspec.Struct, frozen=True):
     trouble: str
     models: list[str]
     refused: str
+    saves: Annotated[str, msgspec.Meta(description="how it does less, to keep [limits]; empty where it does not")]
     rate: Annotated[float, msgspec.Meta(description="samples that came, a second")]
     answers: Annotated[float, msgspec.Meta(description="of them answered, a second")]
     age_ms: Annotated[float | None, msgspec.Meta(description="of the last answer when it was ready")]
@@ -90,7 +91,7 @@ def pipe_now(line: Line, told: dict[str, Any], rates: Rates) -> Pipe:
     ages = line.stats.stages.get("age")
     places = [Place(zone.name, zone.points, zone.line, zone.mask) for zone in line.zones]
     same = {key: told[key] for key in ("stream", "why", "since", "samples", "dropped", "answered", "bad", "events",
-                                       "trouble", "models", "refused")}  # fmt: skip
+                                       "trouble", "models", "refused", "saves")}  # fmt: skip
     return Pipe(
         name=line.config.name,
         takes=line.opened.yields.words,

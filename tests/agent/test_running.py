@@ -18,10 +18,9 @@ import msgspec
 import pytest
 
 from edge_agent.agent.agent import Agent
-from edge_agent.agent.state import State
 from edge_agent.agent.stop import Stop
 from edge_agent.cli.log import ForJournal, Seldom
-from edge_agent.config import Limits, Mqtt, load
+from edge_agent.config import Mqtt, load
 from edge_agent.config.kept import BEFORE, NOW
 from edge_agent.errors import ConfigError
 from edge_agent.events import Event, TextEvent
@@ -311,7 +310,7 @@ def test_sections_that_change_leave_all_pipelines_at_work(tmp_path: Path, monkey
         # one that is wrong changes nothing of it
         turn(f'[understand]\nmodels = ["nothing"]\n{more}'.replace("900", "901"))
         assert "nothing" in agent.state.refused and agent.config.understand is not None
-        assert agent.state.limits.memory_mb == 900
+        assert agent.governor._limits.memory_mb == 900
         # texts of hundreds of bytes: what is over the new quota goes, the oldest first, and is declared
         for number in range(1500):
             agent.keep.put(TextEvent(pipeline="w", at="2026-01-01T00:00:00Z", text=f"{number}"), "telemetry")
@@ -414,19 +413,7 @@ def test_the_broker_hears_why_a_service_is_not_started_again(tmp_path: Path) -> 
         assert "sorce" in told["config"] and "did you mean" in told["config"] and said(tmp_path).count("\n") == 1
 
 
-def test_limits_that_are_near_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ballast = b"x" * (64 << 20)
-    outbox = Outbox(tmp_path / "store", "porch")
-    state = State([], outbox, None, Limits(memory_mb=64))
-    state.say_due(changed=True)
-    outbox.close()
-    assert len(ballast) and "of 64 MB of memory" in str(state.health()["limits"])
-    assert next(record.message for record in caplog.records if "limits" in record.message).startswith(
-        "[limits] are near"
-    )
-
-
-@pytest.mark.parametrize("line", ["memory_mb = 1", "cpu_percent = 0", "memory = 100"])
+@pytest.mark.parametrize("line", ["memory_mb = 1", "cpu_percent = 0", "memory = 100", "celsius = 500", "watts = 0"])
 def test_limits_are_checked(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.toml").write_text(f'[limits]\n{line}\n[[pipeline]]\nname = "a"\nsource = "camera:0"\n')
     with pytest.raises(ConfigError, match="limits"):

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_agent.errors import ConfigError, ModelError
 from edge_agent.events.objects import Tracked, clock_of
-from edge_agent.tasks.track.tracker import Rules, Seen, Tracker
+from edge_agent.tasks.track.tracker import Moved, Rules, Seen, Tracker
 from edge_agent.types import Detections, Finding, Frame, Task
 from edge_agent.uri import Uri, number, whole
 
@@ -36,6 +36,9 @@ class Track(msgspec.Struct):
             raise ModelError(f"track takes boxes in pictures, not {type(what).__name__} of {frame.words}")
         if self.tracker is None:
             self.tracker = Tracker(self.rules, what.names)
+        if what.skipped:
+            yield msgspec.structs.replace(item, what=_moved(self.tracker.between(clock_of(frame)), what))
+            return
         seen = self.tracker(clock_of(frame), what.xyxy, what.score, what.label, what.sure, what.looked)
         order = np.argsort(seen.box)
         box = seen.box[order]
@@ -50,6 +53,23 @@ class Track(msgspec.Struct):
             near=_near(what, seen),
         )
         yield msgspec.structs.replace(item, what=found)
+
+
+def _moved(them: Moved, what: Detections) -> Tracked:
+    """Objects where they are believed to be, best score first."""
+    order = np.argsort(-them.score, kind="stable")
+    return Tracked(
+        xyxy=them.xyxy[order].astype(np.float32),
+        score=them.score[order].astype(np.float32),
+        label=them.label[order].astype(np.int32),
+        names=what.names,
+        sure=what.sure,
+        looked=False,
+        skipped=True,
+        object=them.id[order].astype(np.int32),
+        still=them.still[order],
+        alive=them.alive.astype(np.int32),
+    )
 
 
 def _near(what: Detections, seen: Seen) -> Detections:

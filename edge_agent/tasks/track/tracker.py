@@ -15,10 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.tasks.track.match import NEVER, Array, Numbers, kinds_of, match, overlap
 from edge_agent.types import Floats, Ints
-
-Array = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
 
 X, V, PP, PV, VV, ANCHOR = (slice(at, at + 4) for at in range(0, 24, 4))
 """columns of an object: centre, width and height; their speeds a second; the filter's covariances of both; where it
@@ -30,8 +28,6 @@ COLUMNS = 32
 
 MOST_BOXES, MOST_OBJECTS = 1000, 500
 """of a frame, best first, and at once: what a flood may cost"""
-GROW = 0.5
-"""share of its sides by which a box grows on each side before it is compared"""
 MEET = 0.1
 """overlap of grown boxes from which on a box may be its object's"""
 MEET_FAINT, MEET_YOUNG = 0.4, 0.3
@@ -56,24 +52,6 @@ RESTS_S = 60.0
 """seconds that a thing which was still is remembered: as long as it stood, and no longer than this"""
 MEAN = 5
 """boxes that the mean score looks back on"""
-NEVER, MOST_PAIRS = -9.0, 50_000
-"""worth of a pair that cannot be; pairs of objects and boxes that are looked at in a crowd, best first"""
-MEAN = 5
-"""boxes that the mean score looks back on"""
-ROUNDS = 64
-"""rounds of mutual choice: what is left then in a crowd finds nothing in this frame"""
-
-LIKE = (
-    "car truck bus van train lorry",
-    "bicycle motorcycle motorbike scooter",
-    "cat dog sheep cow horse bear fox",
-    "bottle cup wine_glass vase",
-    "bowl cup",
-    "couch chair bed bench",
-    "backpack handbag suitcase",
-    "tv laptop",
-)
-"""labels between which a detector flickers on one thing; a _ is a space"""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -105,6 +83,20 @@ class Seen(NamedTuple):
     lost_label: Numbers
 
 
+class Moved(NamedTuple):
+    """The objects of a frame that nobody looked at; columns of n rows, but for `alive`."""
+
+    xyxy: Array
+    """(n, 4) where they are believed to be"""
+    score: Array
+    """mean of their last boxes"""
+    id: Numbers
+    label: Numbers
+    still: npt.NDArray[np.bool_]
+    alive: Numbers
+    """(m,) as of `Seen`"""
+
+
 class Tracker:
     """Of one source, on one thread."""
 
@@ -114,7 +106,7 @@ class Tracker:
         self._clock = self._looked = -np.inf
         """of the last frame, and of the last one that was looked at"""
         self._made = 0
-        self._kinds = _kinds(names)
+        self._kinds = kinds_of(names)
 
     def __call__(
         self, clock: float, xyxy: Floats, score: Floats, label: Ints, sure: float, looked: bool = True
@@ -147,6 +139,18 @@ class Tracker:
             np.concatenate([unseen[:, :2] - unseen[:, 2:4] / 2, unseen[:, :2] + unseen[:, 2:4] / 2], 1),
             unseen[:, LABEL].astype(np.int64),
         )
+
+    def between(self, clock: float) -> Moved:
+        """The objects of the last frame that was looked at, moved on to `clock`, as nobody looks at the frame of that
+        time. Nothing is learned of it.
+        """
+        rows = self._rows
+        believed = rows[rows[:, BELIEVED] > 0]
+        seen = believed[believed[:, SEEN] >= self._clock]
+        still = clock - seen[:, MOVED] >= STILL_S
+        at, size = seen[:, :2] + seen[:, V][:, :2] * (~still * (clock - self._clock))[:, None], seen[:, 2:4]
+        ids, labels, alive = (column.astype(np.int64) for column in (seen[:, ID], seen[:, LABEL], believed[:, ID]))
+        return Moved(np.concatenate([at - size / 2, at + size / 2], 1), seen[:, SCORE], ids, labels, still, alive)
 
     def _forget(self, clock: float, looked: bool) -> None:
         """Those that have not been seen for too long. The time between two looks while nothing moved counts for a part
@@ -191,7 +195,7 @@ class Tracker:
         if not len(rows) or not len(z):
             return (_NONE, _NONE), np.flatnonzero(high & ~self._twins(z, label))
         old = rows[:, HITS] >= self.rules.hits
-        meet = _overlap(rows[:, X], z)
+        meet = overlap(rows[:, X], z)
         kinds, mine = self._kinds, rows[:, LABEL].astype(np.int64)
         same = mine[:, None] == label
         least = np.where(high, np.where(old, MEET, MEET_YOUNG)[:, None], np.where(old, MEET_FAINT, 2.0)[:, None])
@@ -201,7 +205,7 @@ class Tracker:
             like = (kinds[mine] & kinds[label][:, None]).T.astype(bool)
             least = np.where(same, least, np.where(like, np.maximum(least, MEET_LIKE), 2.0))
             step = np.where(same, step, step - 3.0)
-        owners = _match(np.where(meet >= least, meet + step, NEVER))
+        owners = match(np.where(meet >= least, meet + step, NEVER))
         left = high & ~self._twins(z, label)
         left[owners[1]] = False
         return owners, np.flatnonzero(left)
@@ -212,7 +216,7 @@ class Tracker:
         if not kinds.any() or (label == label[0]).all():
             return np.zeros(len(z), bool)
         like = (kinds[:, None] & kinds).astype(bool) & (label[:, None] != label)
-        return np.asarray((np.tril(_overlap(z, z), -1) * like >= TWIN).any(1), bool)
+        return np.asarray((np.tril(overlap(z, z), -1) * like >= TWIN).any(1), bool)
 
     def _correct(self, which: Numbers, box: Numbers, z: Array, score: Floats, label: Ints) -> None:
         """Objects `which` are where the boxes `box` are."""
@@ -255,39 +259,3 @@ class Tracker:
 
 _NONE = np.zeros(0, np.int64)
 _PUSH, _SPEED = np.array([PUSH, PUSH, SWELL, SWELL]), np.array([SPEED, SPEED, SWELLS, SWELLS])
-
-
-def _kinds(names: Mapping[int, str]) -> Numbers:
-    """Class id -> bits of the groups of LIKE that it is in."""
-    groups = [{word.replace("_", " ") for word in group.split()} for group in LIKE]
-    kinds = np.zeros(max(names, default=0) + 1, np.int64)
-    for key, name in names.items():
-        kinds[key] = sum(1 << at for at, group in enumerate(groups) if name.casefold() in group)
-    return kinds
-
-
-def _overlap(a: Array, b: Array) -> Array:
-    """(n, 4) and (m, 4), centre and sides -> (n, m) intersection over union once they are grown."""
-    both: Array | float = 1.0
-    for axis in (0, 1):
-        half_a, half_b = a[:, 2 + axis] * (0.5 + GROW), b[:, 2 + axis] * (0.5 + GROW)
-        reach = np.add.outer(half_a, half_b)
-        reach -= np.abs(np.subtract.outer(a[:, axis], b[:, axis]))
-        np.minimum(reach, 2 * np.minimum.outer(half_a, half_b), out=reach)
-        both = both * np.maximum(reach, 0, out=reach)
-    areas_a, areas_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
-    whole = np.add.outer(areas_a, areas_b) * (1 + 2 * GROW) ** 2 - both
-    return np.asarray(both / np.maximum(whole, 1e-9), np.float64)
-
-
-def _match(worth: Array) -> tuple[Numbers, Numbers]:
-    """Rows and columns that belong together: the best pair first, then the best of what is left, and so on."""
-    rows, columns = np.nonzero(worth > NEVER)
-    best = np.argsort(-worth[rows, columns], kind="stable")[:MOST_PAIRS]
-    pairs: dict[int, int] = {}
-    taken: set[int] = set()
-    for row, column in zip(rows[best].tolist(), columns[best].tolist(), strict=True):
-        if row not in pairs and column not in taken:
-            pairs[row] = column
-            taken.add(column)
-    return np.array([*pairs], np.int64), np.array([*pairs.values()], np.int64)

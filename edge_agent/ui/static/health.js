@@ -42,7 +42,8 @@ export function open(place) {
       row("Events that wait", `${now.waiting} (${size(now.store_bytes)})${now.oldest_s === null ? "" : `, the oldest of ${ago(now.oldest_s)}`}`, health.lost ? h("p", { class: "why" }, `${health.lost} lost, see the gaps among the events`) : null),
       row("Broker", now.connected === null ? "none in the config: events stay here" : now.connected ? `connected, ${now.link}` : h("span", { class: "why" }, `not connected: ${now.link}`)),
       row("Bytes left today", now.left_today === null ? "no bound" : size(now.left_today)), row("Version", now.version), row("Up", `${Math.round(now.uptime_s / 60)} min`),
-      notes.map((key) => row(key, h("span", { class: "why" }, health[key]))));
+      notes.map((key) => row(key, h("span", { class: "why" }, health[key]))),
+      (here.state?.pipelines ?? []).filter((pipe) => pipe.saves).map((pipe) => row(pipe.name, pipe.saves)));
     for (const pipes of [here.state?.pipelines ?? []]) fill(stages, pipes.map((pipe) => h("tr", {}, h("th", { scope: "row" }, pipe.name),
       ["decode", "prepare", "wait", "infer", "finish", "age"].map((stage) => h("td", { class: "n" }, pipe.stages[stage]?.toFixed(1) ?? "")), h("td", { class: "n" }, pipe.bad), h("td", { class: "n" }, pipe.dropped))));
   }
