@@ -128,8 +128,7 @@ Sample: TypeAlias = Frame | Text | Audio
 
 StreamCondition = Literal[
     "starting", "ok", "stalled", "hung", "dark", "frozen", "moved", "covered", "blurred", "reconnecting", "paused",
-    "ended", "stopped",
-]  # fmt: skip
+    "ended", "stopped"]  # fmt: skip
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -167,9 +166,8 @@ class Detections(msgspec.Struct, frozen=True):
     sure: float = 0.0
     """score from which on a box counts by itself; fainter ones are there for a tracker alone"""
     looked: bool = True
-    """false: nothing has moved since the frame that these were found in, so nobody looked"""
-    skipped: bool = False
-    """true: nobody looked, to save processor time; there are no boxes, or (of objects) those that are believed"""
+    """false: nothing has moved since the frame that these were found in, so nobody looked; or it was"""
+    skipped: bool = False  # to save processor time: there are no boxes, or (of objects) where they are believed to be
 
     def __post_init__(self) -> None:
         n = len(self.score)
