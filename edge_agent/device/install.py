@@ -163,8 +163,13 @@ def _command(place: Place, versions: Path, done: Done) -> None:
     command = place.at(COMMAND)
     if not os.path.lexists(command):
         files.folder(command.parent)
-        command.symlink_to(versions / "current" / "bin" / "edge-agent")
+        command.symlink_to(_as_seen(place, versions) / "current" / "bin" / "edge-agent")
         done.did.append(f"made {command}")
+
+
+def _as_seen(place: Place, path: Path) -> Path:
+    """A path of ours as the device sees it."""
+    return Path("/") / path.relative_to(place.root) if path.is_relative_to(place.root) else path
 
 
 def _clear(versions: Path, before: str) -> None:
@@ -217,7 +222,7 @@ def _take_program(place: Place, program: Program, done: Done) -> None:
         done.kept.append(f"{program.prefix}: the program stays; it is removed as it was installed (pipx, pip, uv)")
         return
     command = place.at(COMMAND)
-    if command.is_symlink() and command.readlink().is_relative_to(program.versions):
+    if command.is_symlink() and command.readlink().is_relative_to(_as_seen(place, program.versions)):
         command.unlink()
     shutil.rmtree(program.versions)
     done.did.append(f"deleted {program.versions}")

@@ -233,7 +233,21 @@ def test_an_upgrade_goes_back_where_the_new_does_not_come_up(
     assert done.state == "running" and link.readlink().name == "2"
     # the one that it replaced stays, those before it go
     assert sorted(path.name for path in versions.iterdir() if path.is_dir() and not path.is_symlink()) == ["1", "2"]
-    assert (image / "usr/local/bin/edge-agent").readlink() == link / "bin/edge-agent"
+    assert (image / "usr/local/bin/edge-agent").readlink() == COMMAND
+
+
+COMMAND = Path("/opt/edge-agent/current/bin/edge-agent")
+
+
+def test_an_image_without_a_service_manager_gets_the_command_too(image: Path, versions: Path) -> None:
+    done = install.install(Place(image, USER, None))
+    command = image / "usr/local/bin/edge-agent"
+    assert command.readlink() == COMMAND and f"made {command}" in done.did
+    assert (image / "etc/systemd/system/multi-user.target.wants/edge-agent.service").is_symlink()
+    again = install.install(Place(image, USER, None))
+    assert f"made {command}" not in again.did and command.readlink() == COMMAND
+    install.uninstall(Place(image, USER, None))
+    assert not command.is_symlink()
 
 
 def test_a_first_start_that_fails_is_said(image: Path) -> None:
