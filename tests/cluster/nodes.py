@@ -54,6 +54,7 @@ class Process:
             os.killpg(self.process.pid, signal.SIGKILL if kill else signal.SIGTERM)
             self.process.wait(60)
             self.process = None
+            until(lambda: not is_open(self.port), "what it has started is gone, too")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -19,7 +20,8 @@ from edge_agent.events import TextEvent
 from edge_agent.link.link import Link
 from edge_agent.outbox.outbox import Outbox
 from tests.broker import until
-from tests.cluster.nodes import CLOUD, NATS, Cluster, cluster
+from tests.cluster.nodes import CLOUD, NATS, Cluster, cluster, nats_alone
+from tests.cluster.storm import run
 from tests.link.test_broker_config import authority
 from tests.machine import Machine
 
@@ -151,3 +153,10 @@ def test_the_unit_starts_a_node_and_ends_it_in_order(tmp_path: Path) -> None:
         assert machine("systemctl", "show", "-p", "Result", "--value", "edge-nats").stdout.strip() == "success"
     finally:
         machine.end()
+
+
+@pytest.mark.slow
+def test_a_fleet_that_comes_back_at_once_is_closed_by_nobody(tmp_path: Path) -> None:
+    with nats_alone(tmp_path) as node:
+        told = asyncio.run(run(node, sessions=200, events=20, paced=True))
+    assert (told["closed"], told["lost"]) == (0, 0) and told["events"] == 4000, told
