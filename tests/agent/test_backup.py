@@ -17,7 +17,7 @@ from edge_agent.agent.backup import Manifest, Places
 from edge_agent.errors import InputError, UsageError
 from edge_agent.events import TextEvent
 from edge_agent.outbox.outbox import Outbox
-from tests.conftest import ROOT
+from tests.conftest import ROOT, lines_of
 
 
 def device(folder: Path, name: str = "porch") -> Places:
@@ -180,4 +180,4 @@ def test_the_verbs(tmp_path: Path) -> None:
     assert put.returncode == 0 and (tmp_path / "etc" / "secret").read_text() == "xyzzy", put.stderr
     assert not (tmp_path / "etc" / "not-ours").exists()
     wrong = run(tmp_path / "other", "restore", str(tmp_path / "none"), "-c", str(tmp_path / "x.toml"))
-    assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
+    assert wrong.returncode == 1 and len(lines_of(wrong.stderr)) == 1

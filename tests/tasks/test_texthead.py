@@ -21,6 +21,7 @@ from edge_agent.tasks.text.texthead import joined, text_head
 from edge_agent.types import Finding, Scores, Spans, Text
 from edge_agent.uri import parse_uri
 from edge_agent.walk.event import to_event
+from tests.conftest import lines_of
 from tests.gate.test_agree import row
 from tests.nets import write_onnx
 from tests.tasks.text_models import WORDS, vocabulary
@@ -333,8 +334,8 @@ def test_evaluate_counts_whole_spans_of_the_right_kind(tmp_path: Path, capsys: p
         ("a.conll", ["--score", "0.5"], "--score: not for"),
     ):
         assert main(["evaluate", str(path), str(tmp_path / name), *more]) == 2
-        said = capsys.readouterr().err
-        assert says in said and said.count("\n") == 1
+        (said,) = lines_of(capsys.readouterr().err)
+        assert says in said
 
 
 @pytest.mark.parametrize("labels", [("storm", "song", "calm"), ("1", "2", "0"), ("Storm", "SONG", "calm")])
