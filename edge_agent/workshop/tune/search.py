@@ -155,7 +155,7 @@ def measure(found: list[Candidate], parent: Served, searched: Samples, work: Pat
         told = [store.digest(one.path), searched.sha256, one.name, msgspec.to_builtins(parent.manifest)]
         key = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
         if key not in known:
-            known[key] = value(one.served)
+            known[key] = float(value(one.served))
             files.write(place, msgspec.json.encode(known).decode())
         one.accuracy = known[key]
     say("measuring", len(found), len(found))
