@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
-from edge_agent.agent.beside import Part, parts_beside, show_of, taping_of
+from edge_agent.agent.beside import Part, parts_beside, rollouts_of, show_of, taping_of
 from edge_agent.agent.governing import Governor
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.lines import Lines
@@ -38,7 +38,7 @@ from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
-    from edge_agent.link.commands import Commands, Later
+    from edge_agent.link.commands import Commands
     from edge_agent.link.link import Link
     from edge_agent.recorder.tape import Tape
     from edge_agent.serving.models import Models
@@ -119,8 +119,11 @@ class Agent:
         self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
         self.commands = self._make_commands(self.link, store) if self.link else None
         others = parts_beside(config, self.link, self.keep, store, self.state)
-        taping = taping_of(config, self._tape, self._models, self.keep, self.work, self.rules, store)
-        self.beside: list[Part] = [self.governor, self.record, self.notices, *others, *taping]
+        others += taping_of(config, self._tape, self._models, self.keep, self.work, self.rules, store)
+        update = lambda: getattr(self, "update", None)  # noqa: E731
+        self.rollouts = rollouts_of(config, self.link, update, self.work, self.rules, store, self.state)
+        others += filter(None, [self.rollouts])
+        self.beside: list[Part] = [self.governor, self.record, self.notices, *others]
 
     def _make_link(self, store: Path) -> Link:
         from edge_agent.link.budget import Budget
@@ -143,11 +146,8 @@ class Agent:
             "gaps": lambda: {"lost": self.outbox.counts.dropped, "gaps": msgspec.to_builtins(list(self.outbox.gaps))},
             "swap": swap,
         }
-        return Commands(link, store, verbs, self._changed.set, self._later())
-
-    def _later(self) -> dict[str, Later]:
-        """Verbs that are given the command."""
-        return {"understand": self.requests.ask, "profile": self.rules.command, **self.work.controls.verbs}
+        later = {"understand": self.requests.ask, "profile": self.rules.command, **self.work.controls.verbs}
+        return Commands(link, store, verbs, self._changed.set, later)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, or until every source has ended and what it brought is acknowledged, or until

@@ -14,7 +14,9 @@ from edge_agent.config import Config
 if TYPE_CHECKING:
     from edge_agent.agent.homeassistant import HomeAssistant
     from edge_agent.agent.lines import Lines
+    from edge_agent.agent.rollouts import Rollouts
     from edge_agent.agent.rules import Rules
+    from edge_agent.fleet.update import Update
     from edge_agent.link.link import Link
     from edge_agent.recorder.tape import Tape
     from edge_agent.serving.models import Models
@@ -62,6 +64,24 @@ def taping_of(
 
     tape = tape or Tape(recording.place(), samples.record_bytes, samples.days)
     return [Taping(config, tape, models, keep, work, rules, store)]
+
+
+def rollouts_of(
+    config: Config,
+    link: Link | None,
+    update: Callable[[], Update | None],
+    work: Lines,
+    rules: Rules,
+    store: Path,
+    state: State,
+) -> Rollouts | None:
+    """What hears a fleet's rollouts, where the config has [rollout]."""
+    if config.rollout is None:
+        return None
+    from edge_agent.agent.rollouts import Rollouts
+
+    accuracy = lambda: state.beside.get("accuracy", str)()  # noqa: E731
+    return Rollouts(config, link, update, work, rules, store, accuracy)
 
 
 def show_of(

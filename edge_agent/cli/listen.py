@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,21 @@ def show_message(tail: str, body: dict[str, Any]) -> None:
         _line(f"{clock} {tail.split('/')[0]:8} stream is {body['stream']}{why}")
 
 
+def broker_options(of: argparse.ArgumentParser) -> None:
+    """Which broker, and who we are to it; `broker_of` reads them."""
+    of.add_argument("-c", "--config", help="take the broker from this TOML file (default: that of the service)")
+    of.add_argument(
+        "--url",
+        help="mqtt[s]://host[:port] or ws[s]://host[:port]/path; of a cluster several, with , between",
+    )
+    of.add_argument("--username", help="who we are to the broker")
+    of.add_argument("--password-file", metavar="FILE", help="what holds the password")
+    of.add_argument("--ca", metavar="PEM", help="the authority that signed the broker's certificate")
+    of.add_argument("--cert", metavar="PEM", help="our certificate, where the broker wants one")
+    of.add_argument("--key", metavar="PEM", help="and its private key")
+    of.add_argument("--prefix", default="edge/v1")
+
+
 def listen(args: argparse.Namespace) -> int:
     """Print what devices report; with --audit 1 when something is missing, with --online when a device is not there."""
     from edge_agent import config
@@ -55,7 +71,8 @@ def listen(args: argparse.Namespace) -> int:
 
     stop = stop_on_signals()
     stop_after(args.seconds, stop)
-    mqtt = _broker(args)
+    mqtt = broker_of(args)
+    _refuse_senseless(args)
     where = config.shown_url(mqtt.url)
     signer = Signer(args.sign) if args.sign else None
     audit, presence, connected = Audit(), Presence(mqtt.prefix), False
@@ -76,8 +93,8 @@ def listen(args: argparse.Namespace) -> int:
     return code
 
 
-def _broker(args: argparse.Namespace) -> Mqtt:
-    """The broker that the options of `listen` name. UsageError, ConfigError."""
+def broker_of(args: argparse.Namespace) -> Mqtt:
+    """The broker that `broker_options` name. UsageError, ConfigError."""
     from edge_agent import config
 
     if not args.config and args.url is None and paths.service_config() is not None:
@@ -108,13 +125,25 @@ def _refuse_odd(args: argparse.Namespace, given: dict[str, str]) -> None:
             f'--prefix "{args.prefix}": give 1 to 3 topic levels without + # or spaces',
         ),
         (not args.config and args.url is None, "give --url mqtt://host or a config with mqtt.url (-c agent.toml)"),
-        (
-            args.device != "+" and not re.fullmatch(toml.NAME, args.device),
-            f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -',
-        ),
+    )
+    _refuse(problems)
+
+
+def _refuse_senseless(args: argparse.Namespace) -> None:
+    """UsageError for options of `listen` that make no sense."""
+    from edge_agent import toml
+
+    named = args.device == "+" or re.fullmatch(toml.NAME, args.device)
+    problems = (
+        (not named, f'--device "{args.device}": give a device\'s id, of letters, digits or _ . -'),
         (args.quiet and not (args.audit or args.online), "--quiet: leaves nothing to print; give --audit or --online"),
         (args.sign and not args.ack, "--sign: signs acknowledgements; give --ack too"),
     )
+    _refuse(problems)
+
+
+def _refuse(problems: Iterable[tuple[object, str]]) -> None:
+    """UsageError for the first that is so."""
     for is_so, problem in problems:
         if is_so:
             raise UsageError(problem)

@@ -14,6 +14,7 @@ from edge_agent.cli import (
     mcp,
     models,
     record,
+    rollout,
     samples,
     serve,
     service,
@@ -141,17 +142,7 @@ def _bench_options(timed: argparse.ArgumentParser) -> None:
 
 
 def _listen_options(heard: argparse.ArgumentParser) -> None:
-    heard.add_argument("-c", "--config", help=f"take the broker from this {CONFIG}")
-    heard.add_argument(
-        "--url",
-        help="mqtt[s]://host[:port] or ws[s]://host[:port]/path; of a cluster several, with , between",
-    )
-    heard.add_argument("--username", help="who we are to the broker")
-    heard.add_argument("--password-file", metavar="FILE", help="what holds the password")
-    heard.add_argument("--ca", metavar="PEM", help="the authority that signed the broker's certificate")
-    heard.add_argument("--cert", metavar="PEM", help="our certificate, where the broker wants one")
-    heard.add_argument("--key", metavar="PEM", help="and its private key")
-    heard.add_argument("--prefix", default="edge/v1")
+    listen.broker_options(heard)
     heard.add_argument("--device", default="+", help="one device's id (default: all)")
     heard.add_argument("--seconds", type=arguments.seconds, help="end by itself")
     heard.add_argument("--json", action="store_true", help="print the messages as they are, one a line")
@@ -274,6 +265,11 @@ VERBS: dict[str, Verb] = {
         record.replay,
         record.replay_options,
         "answer a recording once more: does the same come of it?",
+    ),
+    "rollout": (
+        rollout.rollout,
+        rollout.options,
+        "a signed bundle to a group of devices, in waves",
     ),
     "listen": (listen.listen, _listen_options, "print what devices report"),
     "mcp": (mcp.mcp, mcp.options, "let an assistant read the archive: a Model Context Protocol server on stdin"),

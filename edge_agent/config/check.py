@@ -18,6 +18,7 @@ from edge_agent.config.mcp import check_mcp
 from edge_agent.config.notify import checked_notify
 from edge_agent.config.opinion import checked_opinion
 from edge_agent.config.page import checked_page
+from edge_agent.config.rollout import checked_rollout
 from edge_agent.config.rule_names import checked_rules
 from edge_agent.config.samples import checked_samples
 from edge_agent.config.sections import (
@@ -80,8 +81,10 @@ def checked(config: Config, base: Path, table: dict[str, Any]) -> Config:
     classes = {pipe.name: pipe.class_of for pipe in pipes}
     known = classes, rules, config.samples.snapshots, lambda key, given: _path(key, given, base)
     told = {"notify": checked_notify(config.notify, *known), "opinion": checked_opinion(config.opinion, *known)}
-    made = {"device": device, "mqtt": mqtt, "store": store, "understand": understand, "pipeline": pipes, "zone": zones}
+    made: dict[str, Any] = {"device": device, "mqtt": mqtt, "store": store, "pipeline": pipes, "zone": zones}
+    made["understand"] = understand
     update = checked_update(config.update, lambda key, given: _path(key, given, base))
+    made["rollout"] = checked_rollout(config.rollout, mqtt.url, lambda key, given: _path(key, given, base))
     return msgspec.structs.replace(config, page=checked_page(config.page, base), update=update, **told, **made)
 
 

@@ -14,6 +14,7 @@ from edge_agent.config.mcp import Mcp
 from edge_agent.config.notify import Notify
 from edge_agent.config.opinion import Opinion
 from edge_agent.config.page import Page
+from edge_agent.config.rollout import RolloutBy
 from edge_agent.config.rules import Profile, Rule
 from edge_agent.config.samples import Samples
 from edge_agent.config.sparkplug import Sparkplug
@@ -193,6 +194,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mcp: Mcp | None = None
     page: Page | None = None
     inference: Inference | None = None
+    rollout: RolloutBy | None = None
     sparkplug: Sparkplug | None = None
     homeassistant: HomeAssistant | None = None
     pipeline: list[Pipeline] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeAlias
 
 import msgspec
@@ -29,17 +29,23 @@ class _RefusedError(LinkError):
 
 
 def listen(
-    mqtt: Mqtt, filters: list[str], stop: threading.Event, ack: bool = False, signer: Signer | None = None
+    mqtt: Mqtt,
+    filters: list[str],
+    stop: threading.Event,
+    ack: bool = False,
+    signer: Signer | None = None,
+    beside: Callable[[Client], object] = lambda client: None,
 ) -> Iterator[Heard]:
     """Yield (topic, payload, retained) of each message, and a str when the connection changes, until `stop`.
 
+    `beside` is called again and again while there is a connection, to send something by it.
     `ack`: acknowledge each event to its device, signed by `signer`, once the next message is asked for.
     Reconnects for ever with the pauses of the link. Raises LinkError when the broker refuses the connection.
     """
     broker, pauses = Broker(mqtt), Pauses(mqtt.longest_pause_s)
     while not stop.is_set():
         try:
-            why = yield from _connected(broker, filters, stop, ack, signer, pauses)
+            why = yield from _connected(broker, filters, stop, ack, signer, pauses, beside)
         except _RefusedError:
             raise
         except (LinkError, OSError) as error:
@@ -51,7 +57,13 @@ def listen(
 
 
 def _connected(
-    broker: Broker, filters: list[str], stop: threading.Event, ack: bool, signer: Signer | None, pauses: Pauses
+    broker: Broker,
+    filters: list[str],
+    stop: threading.Event,
+    ack: bool,
+    signer: Signer | None,
+    pauses: Pauses,
+    beside: Callable[[Client], object],
 ) -> Generator[Heard, None, str]:
     """What is heard over one connection; returns why that ended."""
     broker.choose()
@@ -72,14 +84,18 @@ def _connected(
             if ear.heard:
                 pauses.restart()
                 broker.worked()
-            yield from _messages(client, ear, ack, signer)
+            yield from _messages(client, ear, ack, signer, beside)
         return "the connection was lost"
     finally:
         close(client)
 
 
-def _messages(client: Client, ear: _Ear, ack: bool, signer: Signer | None) -> Iterator[Heard]:
+def _messages(
+    client: Client, ear: _Ear, ack: bool, signer: Signer | None, beside: Callable[[Client], object]
+) -> Iterator[Heard]:
     """What was heard so far; each event is acknowledged once the next message is asked for."""
+    if ear.hears:
+        beside(client)
     while ear.heard:
         message = ear.heard.pop(0)
         yield message
@@ -96,6 +112,8 @@ class _Ear:
         self.refused = ""
         self.answered = False
         """the broker has answered the connect"""
+        self.hears = False
+        """it has taken what we subscribe to"""
         client.on_connect, client.on_subscribe, client.on_message = self._connect, self._subscribe, self._message
 
     def _connect(self, client: Any, _: Any, __: Any, reason: Any, ___: Any) -> None:
@@ -111,6 +129,7 @@ class _Ear:
             self.refused = f"subscription denied: {', '.join(denied)}"
         else:
             self.heard.append(CONNECTED)
+            self.hears = True
 
     def _message(self, client: Any, _: Any, message: MQTTMessage) -> None:
         if client.passed_over:

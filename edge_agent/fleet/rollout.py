@@ -178,7 +178,7 @@ class Driver:
     def _next_wave(self, now: float) -> None:
         left = self._ready()
         if not left:
-            if all(one.over or self._away(one, now) for one in self.it.devices.values()):
+            if self.it.devices and all(one.over or self._away(one, now) for one in self.it.devices.values()):
                 self.it.status = "DONE"
                 self._save(self.it)
             return

@@ -17,6 +17,8 @@ PROFILE, RULES = "profile", "rules"
 """tails, retained: which profile is active, and which rules are on; where the config has some"""
 ACK = "ack"
 """tail of what a consumer acknowledges"""
+JOBS, DESIRED, REPORTED = "jobs", "desired", "reported"
+"""tails: below which a rollout's jobs come and go; what a device is to be, and what it is, both retained"""
 COMMANDS = "cmd/+"
 """tail of the commands that come in"""
 FOR_DEVICES = ("cmd", ACK, "desired", "jobs")
@@ -31,6 +33,16 @@ def base_of(prefix: str, device: str) -> str:
 def whole(base: str, tail: str) -> str:
     """The topic of a tail."""
     return tail[1:] if tail.startswith("/") else f"{base}/{tail}"
+
+
+def tail_of(base: str, topic: str) -> str:
+    """The tail of a topic, wherever it is."""
+    return topic.removeprefix(f"{base}/") if topic.startswith(f"{base}/") else f"/{topic}"
+
+
+def group_desired(prefix: str, group: str) -> str:
+    """Where what a group of devices is to be is retained: no device's name begins with a line."""
+    return f"{prefix}/_groups/{group}/{DESIRED}"
 
 
 def everything(prefix: str, device: str) -> str:
@@ -133,6 +145,7 @@ def published(config: Config) -> list[str]:
     tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
+    tails += [REPORTED] if config.rollout is not None else []
     tails += [snapshot(name) for name in photographed(config)]
     base = base_of(config.mqtt.prefix, config.device.id)
     return [whole(base, tail) for tail in [*tails, *_shown(config)]] + _sparkplug_published(config)
@@ -153,10 +166,19 @@ def heard(config: Config) -> list[str]:
     own, told = [COMMANDS, *([ACK] if config.mqtt.ack else [])], config.sparkplug
     names = [f"{base}/{tail}" for tail in own] + [uri.rest for uri in uris if uri.scheme == "mqtt"]
     names += homeassistant_status(config)
+    names += _of_rollout(config, base)
     if told is not None:
         names.append(sparkplug(told.group, "NCMD", config.device.id))
         names += sparkplug_states(told.primary_host) if told.primary_host else ()
     return names
+
+
+def _of_rollout(config: Config, base: str) -> list[str]:
+    """What is heard of jobs and of what is wanted."""
+    if config.rollout is None:
+        return []
+    jobs = config.rollout.jobs or f"{base}/{JOBS}"
+    return [f"{jobs}/notify-next", *([f"{base}/{DESIRED}"] if config.rollout.desired else [])]
 
 
 def retained_with_dots(prefix: str, device: str, pipelines: Iterable[str]) -> list[str]:
