@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 
 from edge_agent.cli import (
+    archive,
     arguments,
     ask,
     device,
@@ -272,6 +273,11 @@ VERBS: dict[str, Verb] = {
         "a signed bundle to a group of devices, in waves",
     ),
     "listen": (listen.listen, _listen_options, "print what devices report"),
+    "archive": (
+        archive.archive,
+        archive.options,
+        "keep what many devices report in a database: PostgreSQL, DuckDB, Parquet",
+    ),
     "mcp": (mcp.mcp, mcp.options, "let an assistant read the archive: a Model Context Protocol server on stdin"),
     "ask": (ask.ask, ask.options, "search what was seen, heard and read, sum it up, or delete it"),
     "doctor": (device.doctor, _doctor_options, "say what of this machine fits and what is missing"),

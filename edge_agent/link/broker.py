@@ -10,7 +10,7 @@ import ssl
 from edge_agent.config import BrokerAddress, Mqtt, parse_brokers, secret
 from edge_agent.errors import LinkError
 from edge_agent.link import tls
-from edge_agent.link.wire import Address, Client, WebsocketConnectionError, make_client, open_connection
+from edge_agent.link.wire import SESSION_S, Address, Client, WebsocketConnectionError, make_client, open_connection
 
 CONNACK_S = 10.0
 """seconds that the broker has to answer a connect"""
@@ -113,13 +113,13 @@ class Broker:
         self._from = self._node
         self._next, self._left, self._rounds, self._good, self._tls_there = [], [], 0, self._chosen, None
 
-    def connect(self, client: Client, kept: bool = True) -> None:
+    def connect(self, client: Client, kept: bool = True, session_s: int = SESSION_S) -> None:
         """Open the socket and send CONNECT; the CONNACK comes with a later `turn`. Raises OSError or LinkError.
 
-        `kept`: the broker keeps the session for a while after the connection has ended.
+        `kept`: the broker keeps the session for `session_s` seconds after the connection has ended.
         """
         try:
-            open_connection(client, self.host, self.port, self.mqtt.keepalive, kept)
+            open_connection(client, self.host, self.port, self.mqtt.keepalive, kept, session_s)
         except ssl.SSLError as error:
             raise LinkError(self._tls_reason(error)) from None
         except ConnectionResetError:

@@ -23,6 +23,8 @@ COMMANDS = "cmd/+"
 """tail of the commands that come in"""
 FOR_DEVICES = ("cmd", ACK, "desired", "jobs")
 """how tails begin under which others talk to a device"""
+EVERY_EVENT = "+/events"
+"""tail of the events of any pipeline"""
 
 
 def base_of(prefix: str, device: str) -> str:

@@ -197,7 +197,9 @@ def make_client(kind: type[Client], client_id: str, v5: bool, path: str | None, 
     return made
 
 
-def open_connection(client: Client, host: str, port: int, keepalive: int, kept: bool) -> None:
+def open_connection(
+    client: Client, host: str, port: int, keepalive: int, kept: bool, session_s: int = SESSION_S
+) -> None:
     """Open the socket and send CONNECT. Raises what can go wrong with either; `kept`: see Broker.connect."""
     v5 = client.protocol == V5
     properties = None
@@ -205,7 +207,7 @@ def open_connection(client: Client, host: str, port: int, keepalive: int, kept: 
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.MaximumPacketSize = LARGEST
         if kept:
-            properties.SessionExpiryInterval = SESSION_S
+            properties.SessionExpiryInterval = session_s
     clean_start = not kept if v5 else MQTT_CLEAN_START_FIRST_ONLY  # by 3.1.1 the client was made with it
     client.connect(host, port, keepalive, clean_start=clean_start, properties=properties)
 
