@@ -98,6 +98,7 @@ class Nats:
     async def _subscribe(self) -> None:
         api = self._nats.js.api
         settings = api.ConsumerConfig(
+            name=self.consumer,
             durable_name=self.consumer,
             ack_policy=api.AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
