@@ -30,6 +30,7 @@ from edge_agent.tasks.read import read as reading
 from edge_agent.tasks.read.finder import MOST, Finder, spans
 from edge_agent.tasks.read.order import in_order
 from edge_agent.tasks.read.recogniser import Recogniser, recogniser
+from edge_agent.tasks.read.together import Together, voted
 from edge_agent.types import Detections, Finding, Frame, ModelRef, Net, Pixels, Read, TensorSpec, Text
 from edge_agent.uri import Uri, parse_uri
 from edge_agent.walk.pipeline import walk
@@ -338,3 +339,53 @@ def test_it_says_which_model_it_takes() -> None:
     odd = msgspec.structs.replace(model, manifest=msgspec.structs.replace(manifest, task="read"))
     with pytest.raises(ManifestError, match='unknown family "yolox"; known are ppocr'):
         reading.read(Uri("read", "m"), odd, Path())
+
+
+# ── small print over several pictures ────────────────────────────────────────────────────────────────────
+
+
+def test_characters_are_voted_for_and_the_mean_weighs_more() -> None:
+    assert voted([("Gate 17", 0.9), ("Gafe 17", 0.8), ("Gate 1", 0.7)], ("Gate 17", 0.9)) == ("Gate 17", 0.9)
+    text, score = voted([("a8c", 0.5), ("a3c", 0.45)], ("a3c", 0.3))
+    assert (text, score) == ("a3c", 0.45)
+    text, score = voted([("abX", 0.6), ("Ybc", 0.5)], ("Zbc", 0.1))
+    assert (text, score) == ("abc", 0.1)  # what none of them says is as sure as the least sure
+    assert voted([("", 0.0)], ("", 0.0)) == ("", 0.0)
+
+
+def test_small_print_that_stays_in_view_is_read_better_over_several_pictures(served: Served) -> None:
+    large = page(LINES, 1.6)
+    dice = np.random.default_rng(3)
+    single, together = task(served), task(served, "?together=8")
+    alone = joined = 0.0
+    for number in range(10):
+        across, down = (int(v) for v in dice.integers(0, 7, 2))
+        moved = cv2.copyMakeBorder(large, 20 + down, 20, 20 + across, 20, cv2.BORDER_CONSTANT, value=(250,) * 3)
+        size = round(moved.shape[1] / 9.3), round(moved.shape[0] / 9.3)
+        small = np.asarray(cv2.resize(moved, size, interpolation=cv2.INTER_AREA), np.float32)
+        frame = Frame(np.clip(small + dice.normal(0, 3, small.shape), 0, 255).astype(np.uint8), number, number)
+        said, more = list(single(frame)), list(together(frame))
+        if number >= 6:
+            alone, joined = alone + wrong(said) / 4, joined + wrong(more) / 4
+    assert joined < alone and joined < 0.5
+    with pytest.raises(ConfigError, match="together=40: give a number from 1 to 16"):
+        task(served, "?together=40")
+
+
+def test_a_line_elsewhere_or_of_another_length_is_another_one() -> None:
+    seen = Together(4)
+    image = np.random.default_rng(0).integers(0, 256, (60, 200, 3), np.uint8)
+    place = np.array([[10, 10], [90, 10], [90, 20], [10, 20]], np.float32)
+    read = [("mean", 0.9)]
+
+    def say(corners: Any, text: str) -> str:
+        seen.next()
+        return seen(image, corners, (text, 0.5), lambda _: read[0], 48, 3200)[0]
+
+    assert say(place, "once") == "once"  # nothing to join yet
+    assert say(place + 3, "mean") == "mean"
+    assert say(place + np.float32(30), "far") == "far"
+    assert say(place * np.array([2, 1], np.float32), "long") == "long"
+    for _ in range(6):
+        seen.next()
+    assert say(place, "gone") == "gone"

@@ -1,4 +1,4 @@
-"""``read:MODEL?score=0.5&unsure=yes``: a Frame -> a Text of each line that is written in it, in reading order."""
+"""``read:MODEL?score=0.5&unsure=yes&together=1``: a Frame -> a Text of each line in it, in reading order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from edge_agent.pictures.lines import upright
 from edge_agent.tasks.read.finder import Finder, Spot
 from edge_agent.tasks.read.order import in_order
 from edge_agent.tasks.read.recogniser import Recogniser, recogniser
+from edge_agent.tasks.read.together import SMALL, Together
 from edge_agent.types import Floats, Frame, Pixels, Read, Task, Text
 from edge_agent.uri import Uri, number, switch
 
 Bools = npt.NDArray[np.bool_]
 log = logging.getLogger("edge_agent")
 
-OPTIONS = {"score": "", "unsure": "yes"}
-"""score defaults to the manifest's; unsure: whether lines below SURE are given, marked as unsure"""
+OPTIONS = {"score": "", "unsure": "yes", "together": "1"}
+"""score defaults to the manifest's; unsure: whether lines below SURE are given, marked as unsure; together: pictures
+of a film over which small print is read"""
+MOST_TOGETHER = 16
 FAMILIES = ("ppocr",)
 SURE = 0.8
 """score from which on a line can be relied on"""
@@ -61,6 +64,7 @@ class Reader:
     recognise: Recogniser
     score: float
     unsure: bool
+    together: Together | None = None
     warned: bool = False
     takes: tuple[type, ...] = (Frame,)
     gives: type = Text
@@ -82,11 +86,13 @@ class Reader:
         spots, left_out = self.finder.find(image)
         coarse, fine = _places(spots)
         room, lines = MOST_WIDTH, list[Line]()
+        if self.together is not None:
+            self.together.next()
         for corners in [*coarse, *fine]:
             if room > 0:
                 picture = upright(image, corners, self.recognise.input.height, WIDEST)
                 room -= picture.shape[1]
-                lines.append(self._line(picture, corners))
+                lines.append(self._over_time(image, self._line(picture, corners)))
             else:
                 left_out += 1
         if left_out and not self.warned:
@@ -103,6 +109,14 @@ class Reader:
             if its > score:
                 return Line(other, its, np.roll(corners, 2, axis=0))
         return Line(text, score, corners)
+
+    def _over_time(self, image: Pixels, line: Line) -> Line:
+        """The line with what was seen of it in the pictures before, where that is asked for and it is small."""
+        if self.together is None or line.thick >= SMALL:
+            return line
+        height = self.recognise.input.height
+        text, score = self.together(image, line.corners, line[:2], self.recognise, height, WIDEST)
+        return Line(text, score, line.corners)
 
 
 def _places(spots: Sequence[Spot]) -> tuple[list[Floats], list[Floats]]:
@@ -178,4 +192,6 @@ def read(uri: Uri, model: Served, home: Path) -> Task:
         raise ManifestError(f'{manifest.name}: unknown family "{manifest.family}"; known are {", ".join(FAMILIES)}')
     least = number(uri, {**OPTIONS, "score": str(manifest.score)}, "score", 0, 1)
     unsure = switch(uri, OPTIONS, "unsure")
-    return Reader(model, Finder(model.others[FINDER]), recogniser(model), least, unsure)
+    count = round(number(uri, OPTIONS, "together", 1, MOST_TOGETHER))
+    together = Together(count) if count > 1 else None
+    return Reader(model, Finder(model.others[FINDER]), recogniser(model), least, unsure, together)
