@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from edge_agent.errors import UsageError
 
+MORE = {
+    "generator": "a network that draws pictures like your camera's crops",
+    "restorer": "a network that makes small print readable",
+}
+"""kinds whose options stand in `options.py` of their folder, what they do in `recipe.py`"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`edge-agent train detector|bert|tagger` with their options."""
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="detector|bert|tagger")
+    """`edge-agent train KIND` with the options of each kind."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     detector = kinds.add_parser("detector", help="an edge-yolo from your own pictures")
     _detector_arguments(detector)
     bert = kinds.add_parser("bert", help="an edge-bert from your own text")
@@ -23,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from edge_agent.workshop.train.tagger import recipe as tagger_recipe
 
     tagger_recipe.add_arguments(tagger)
+    for kind, says in MORE.items():
+        options = importlib.import_module(f"{__name__}.{kind}.options")
+        options.add_arguments(kinds.add_parser(kind, help=says))
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -36,6 +46,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         from edge_agent.workshop.train.tagger import recipe as tagger_recipe
 
         return tagger_recipe.run(args, say)
+    if args.kind in MORE:
+        code: int = importlib.import_module(f"{__name__}.{args.kind}.recipe").run(args, say)
+        return code
     from edge_agent.workshop.train.bert import recipe as bert_recipe
 
     return bert_recipe.run(args, say)

@@ -1,0 +1,103 @@
+"""`edge-agent train generator`: what a camera's crops look like, as a network that draws more of them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from edge_agent import files
+from edge_agent.errors import UsageError
+from edge_agent.pictures.draw import save_png
+from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.generator import measure
+from edge_agent.workshop.train.generator.crops import Squares, read_crops
+from edge_agent.workshop.train.generator.export import to_onnx
+from edge_agent.workshop.train.generator.fit import Settings, State, fit
+from edge_agent.workshop.train.generator.net import LATENT, SIDE, Generator
+
+HELD = 8
+"""one crop in so many is held back, to measure by"""
+MEASURED = 800
+"""crops of each kind that are measured at most"""
+EVERY_S = 60.0
+"""between two checkpoints"""
+ROWS, COLUMNS = 6, 8
+"""of the picture of results: drawn ones, each above what it was learnt from that is nearest to it"""
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Train, write `generator.onnx`, measure; 0. UsageError and InputError for options or data that cannot be."""
+    if args.minutes <= 0 or args.batch < 4 or args.every < 1:
+        raise UsageError("--minutes must be above 0, --batch 4 or more, --every 1 or more")
+    crops = read_crops(args.data, args.detector, SIDE, args.every, say)
+    held = np.arange(len(crops)) % HELD == 0
+    learnt, back = crops[~held], crops[held]
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    say(f"{len(learnt)} crops to learn from, {len(back)} held back, on {device}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
+    net = _trained(learnt, settings, args.out, args.resume, say)
+    (args.out / "generator.onnx").write_bytes(to_onnx(net).SerializeToString())
+    report(net, learnt, back, args.out, args.seed, say)
+    return 0
+
+
+def _trained(learnt: Squares, settings: Settings, out: Path, resume: bool, say: Callable[[str], None]) -> Generator:
+    """Train with checkpoints and a curve in `out`."""
+    state = State(settings)
+    if resume:
+        state.take(checkpoint.load(out / "checkpoint.pt"))
+        say(f"goes on from step {state.step}")
+    curve = checkpoint.Curve(out / "curve.csv", ("step", "critic", "generator", "seconds"), state.step)
+    saved = time.monotonic()
+
+    def tell(step: int, critic: float, generator: float, seconds: float) -> None:
+        nonlocal saved
+        curve.add(step, critic, generator, seconds)
+        if time.monotonic() - saved > EVERY_S:
+            checkpoint.save(out / "checkpoint.pt", state.tensors())
+            saved = time.monotonic()
+            say(f"step {step}: critic {critic:.3f}, generator {generator:.3f}, {seconds:.0f} s")
+
+    net = fit(learnt, settings, state, tell)
+    checkpoint.save(out / "checkpoint.pt", state.tensors())
+    rows = checkpoint.read_curve(out / "curve.csv")
+    series = {name: [(row["step"], row[name]) for row in rows] for name in ("critic", "generator")}
+    checkpoint.draw_curves(out / "curves.png", series, f"{out.resolve().name}: {state.step} steps", "steps")
+    return net
+
+
+def draw(net: Generator, count: int, seed: int) -> Squares:
+    """So many pictures of the generator."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        shown = net(torch.randn(count, LATENT))
+    return np.ascontiguousarray((shown.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8))
+
+
+def report(net: Generator, learnt: Squares, held: Squares, out: Path, seed: int, say: Callable[[str], None]) -> Any:
+    """Measure beside real pictures and noise: report.json and samples.png in `out`; the figures by name."""
+    drawn = draw(net, min(MEASURED, max(len(held), 64)), seed + 1000)
+    some = learnt[np.random.default_rng(seed).permutation(len(learnt))[: 4 * MEASURED]]
+    noise = np.random.default_rng(seed).integers(0, 256, drawn.shape, np.uint8)
+    known, *others = (measure.features(part) for part in (some, held[:MEASURED], drawn, noise))
+    real, made, static = others
+    half = len(known) // 2
+    (apart,) = measure.measured(known[:half], real, [known[half : half + len(made)]])
+    told = [apart, *measure.measured(known, real, [made, static])]
+    figures = dict(zip(("real pictures", "drawn", "noise"), msgspec.to_builtins(told), strict=True))
+    files.write(out / "report.json", msgspec.json.format(msgspec.json.encode(figures)).decode() + "\n")
+    order = np.argmin(measure.distances(made, known), axis=1)
+    pairs = [np.concatenate([drawn[i], some[order[i]]], 0) for i in range(ROWS * COLUMNS // 2)]
+    sheet = np.concatenate([np.concatenate(pairs[i : i + COLUMNS], 1) for i in range(0, len(pairs), COLUMNS)], 0)
+    save_png(np.ascontiguousarray(sheet[:, :, ::-1]), out / "samples.png")
+    for name, row in figures.items():
+        say(f"{name}: " + ", ".join(f"{key} {number:.3f}" for key, number in row.items()))
+    return figures

@@ -1,0 +1,155 @@
+"""`edge-agent train restorer`: a network that makes small print readable, by the reader's own loss."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from edge_agent import files
+from edge_agent.backends import open_net
+from edge_agent.errors import ModelError, UsageError
+from edge_agent.figures.words import errors
+from edge_agent.gate import read
+from edge_agent.registry import catalogue
+from edge_agent.registry import files as registry_files
+from edge_agent.tasks.read.recogniser import CHARACTERS
+from edge_agent.workshop.data.texts import read_texts
+from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.restorer.fit import Line, Settings, _batches, _covers, fit
+from edge_agent.workshop.train.restorer.lines import FONTS, drawn
+from edge_agent.workshop.train.restorer.net import FOLD, Restorer, coloured, shrunk
+from edge_agent.workshop.train.restorer.reader import OnnxNet
+
+Say = Callable[[str], None]
+SIZES = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
+"""pixels of an em that are measured"""
+MEASURED = 200
+"""lines, of a font that was not practised with"""
+WINS, HURTS = 0.8, 1.02
+"""of the errors without it: at most so many at some size to be of use, at no size from 8 pixels on more than so many"""
+
+
+def run(args: argparse.Namespace, say: Say) -> int:
+    """Train, write `restorer.onnx`, measure on a font that was kept apart; 0. UsageError, InputError."""
+    fonts, sentences = _given(args)
+    reader, characters = _reader(args.reader)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    *practised, kept = fonts
+    cut = max(1, len(sentences) * 9 // 10)
+    lines = drawn(sentences[:cut], practised, characters, args.lines, args.seed)
+    held = drawn(sentences[cut:] or sentences, [kept], characters, min(MEASURED, args.lines), args.seed + 1)
+    say(f"{len(lines)} lines in {len(practised)} fonts; measured with {kept.name}; on {device}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
+    settings = settings._replace(pixels=args.pixels, adversarial=args.adversarial)
+    curve = checkpoint.Curve(args.out / "curve.csv", ("step", "reader", "pixels", "seconds"))
+    net = fit(lines, reader.to(device), settings, curve.add)
+    rows = checkpoint.read_curve(args.out / "curve.csv")
+    series = {name: [(row["step"], row[name]) for row in rows] for name in ("reader", "pixels")}
+    checkpoint.draw_curves(args.out / "curves.png", series, args.out.resolve().name, "steps")
+    (args.out / "restorer.onnx").write_bytes(to_onnx(net).SerializeToString())
+    figures = measured(net, reader.cpu(), characters, held, args.seed)
+    files.write(args.out / "report.json", json.dumps(figures, indent=1) + "\n")
+    for size, (before, after) in figures.items():
+        say(f"{size} px: {before:.3f} of the characters wrong without it, {after:.3f} with it")
+    say(verdict(figures))
+    return 0
+
+
+def _given(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Fonts and sentences of the options. UsageError for what cannot be."""
+    if args.minutes <= 0 or min(args.batch, args.lines) < 1 or min(args.pixels, args.adversarial) < 0:
+        raise UsageError("--minutes, --batch and --lines must be above 0, weights 0 or more")
+    fonts = sorted(path for path in args.fonts.rglob("*") if path.suffix.lower() in FONTS)
+    if len(fonts) < 2:
+        raise UsageError(f"--fonts {args.fonts}: {len(fonts)} fonts; give two or more, as one is kept to measure with")
+    return fonts, read_texts(args.text).texts
+
+
+def _reader(model: str) -> tuple[OnnxNet, list[str]]:
+    """The network that reads lines, and the character of each class. UsageError for a model that reads none."""
+    located = catalogue.locate(model, pull=True, read=read.seen)
+    row = next((row for row in located.manifest.networks() if row.format == "onnx"), None)
+    if located.manifest.task != "read" or row is None:
+        raise UsageError(f"--reader {model}: reads no text; name one that does, e.g. ocr")
+    path = registry_files.file_path(located, row, pull=True)
+    given = open_net(path, "onnx", 1).about.get(CHARACTERS, "")
+    if not given:
+        raise ModelError(f"--reader {model}: its file names no characters")
+    return OnnxNet(path).eval(), ["", *given.removesuffix("\n").split("\n"), " "]
+
+
+def measured(
+    net: Restorer, reader: OnnxNet, characters: Sequence[str], lines: Sequence[Line], seed: int
+) -> dict[str, tuple[float, float]]:
+    """Pixels of an em -> share of the characters that are wrong without the restorer and with it; spaces aside."""
+    found = {}
+    with torch.no_grad():
+        for em in SIZES:
+            dice, wrong, count = torch.Generator().manual_seed(seed), [0, 0], 0
+            for batch in _batches(lines, 8):
+                small = shrunk(coloured(_covers(batch), dice), em, dice)
+                truths = ["".join(characters[c] for c in line.classes).replace(" ", "") for line in batch]
+                count += sum(map(len, truths))
+                for place, shown in enumerate((small, net(small))):
+                    said = _said(reader(shown * 2 - 1), characters)
+                    wrong[place] += sum(errors(truth, one) for truth, one in zip(truths, said, strict=True))
+            found[f"{em:g}"] = (wrong[0] / max(count, 1), wrong[1] / max(count, 1))
+    return found
+
+
+def _said(told: torch.Tensor, characters: Sequence[str]) -> list[str]:
+    """What the reader's answer says, without spaces: of each step the likeliest, once of those that repeat."""
+    lines = []
+    for best in told.argmax(-1).tolist():
+        kept = [c for at, c in enumerate(best) if c and (not at or best[at - 1] != c)]
+        lines.append("".join(characters[c] for c in kept).replace(" ", ""))
+    return lines
+
+
+def verdict(figures: dict[str, tuple[float, float]]) -> str:
+    """Whether it is of use: the errors go down by a fifth at some size, and up at none from 8 pixels on."""
+    better = [size for size, (before, after) in figures.items() if after <= WINS * before and before > 0]
+    worse = [size for size, (before, after) in figures.items() if float(size) >= 8 and after > HURTS * before]
+    if better and not worse:
+        return f"of use at {', '.join(better)} px"
+    why = f"it reads worse at {', '.join(worse)} px" if worse else "at no size are a fifth of the errors gone"
+    return f"of no use: {why}"
+
+
+def to_onnx(net: Restorer) -> ModelProto:
+    """Input `lines` (n, 3, HEIGHT, w) in 0..1, w a multiple of FOLD, blue first -> output `clear`, the same shape."""
+    values, nodes = [], []
+
+    def node(op: str, given: list[str], out: str, **told: object) -> str:
+        nodes.append(helper.make_node(op, given, [out], name=out, **told))
+        return out
+
+    def conv(name: str, x: str) -> str:
+        for part in ("weight", "bias"):
+            value = net.state_dict()[f"{name}.{part}"].numpy().astype(np.float32)
+            if part == "weight" and name == "first":
+                # pixel_unshuffle has a channel's pixels together, SpaceToDepth a pixel's channels
+                value = value.reshape(len(value), 3, FOLD * FOLD, 3, 3).swapaxes(1, 2).reshape(value.shape)
+            values.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{part}"))
+        return node("Conv", [x, f"{name}.weight", f"{name}.bias"], f"{name}.map", pads=[1] * 4)
+
+    x = node("SpaceToDepth", ["lines"], "folded", blocksize=FOLD)
+    x = node("Relu", [conv("first", x)], "first.on")
+    for number in range(len(net.middle)):
+        x = node("Add", [node("Relu", [conv(f"middle.{number}", x)], f"middle.{number}.on"), x], f"middle.{number}.sum")
+    x = node("DepthToSpace", [conv("last", x)], "added", blocksize=FOLD, mode="CRD")
+    values += [numpy_helper.from_array(np.float32(v), name) for v, name in ((0, "none"), (1, "all"))]
+    node("Clip", [node("Add", ["lines", x], "sum"), "none", "all"], "clear")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3, 48, "w"]) for n in ("lines", "clear")]
+    graph = helper.make_graph(nodes, "restorer", ends[:1], ends[1:], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], producer_name="edge-agent")
+    model.ir_version = 8
+    checker.check_model(model)
+    return model

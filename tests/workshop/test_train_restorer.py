@@ -1,0 +1,74 @@
+"""The recipe of the restorer: what counts as of use, the file that is written, a short training."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_agent.backends import open_net
+from edge_agent.cli import main
+from edge_agent.cli.verbs import VERBS
+
+pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
+pytest.importorskip("onnx", reason='needs onnx: pip install "edge-agent-runtime[train]"')
+import torch
+
+from edge_agent.workshop.train.restorer import fit, recipe
+from edge_agent.workshop.train.restorer.net import Restorer, coloured, shrunk
+
+
+def test_of_use_is_what_helps_somewhere_and_hurts_nowhere_from_8_pixels_on() -> None:
+    assert recipe.verdict({"5": (0.3, 0.2), "6": (0.1, 0.09), "8": (0.02, 0.02)}) == "of use at 5 px"
+    assert "worse at 8 px" in recipe.verdict({"5": (0.3, 0.2), "8": (0.02, 0.03)})
+    assert "of no use: at no size" in recipe.verdict({"5": (0.3, 0.29), "8": (0.02, 0.02)})
+
+
+def test_the_file_answers_as_the_network_and_begins_as_the_identity(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, given = Restorer(), torch.rand(2, 3, 48, 60)
+    assert torch.equal(net(given), given)
+    for part in net.parameters():
+        torch.nn.init.normal_(part, 0, 0.05)
+    (tmp_path / "restorer.onnx").write_bytes(recipe.to_onnx(net).SerializeToString())
+    (clear,) = open_net(tmp_path / "restorer.onnx", "onnx", 1).run({"lines": given.numpy()}).values()
+    with torch.no_grad():
+        assert np.abs(clear - net(given).numpy()).max() < 1e-4 < np.abs(clear - given.numpy()).max()
+
+
+def test_small_print_loses_detail_and_keeps_its_place() -> None:
+    cover = torch.zeros(1, 1, 48, 64)
+    cover[:, :, 10:38, 20:24] = 1
+    clean = coloured(cover, torch.Generator().manual_seed(1))
+    small = shrunk(clean, 6.0, torch.Generator().manual_seed(1))
+    assert small.shape == clean.shape and float(small.min()) >= 0 and float(small.max()) <= 1
+    ink = [(one - one[..., :1]).abs().sum((0, 1, 2)) for one in (clean, small)]
+    middles = [float((one * torch.arange(64)).sum() / one.sum()) for one in ink]
+    assert abs(middles[0] - middles[1]) < 6
+
+
+def test_a_little_training_lowers_the_readers_loss() -> None:
+    """The reader here calls the left half of a line by its brightness: something to be learnt in a few steps."""
+
+    def reader(lines: torch.Tensor) -> torch.Tensor:
+        dark = -lines.mean((1, 2)).reshape(len(lines), -1, 8).mean(2)
+        return torch.stack([torch.zeros_like(dark), dark * 8], 2).softmax(2)
+
+    lines = [fit.Line(np.full((48, 48), 200 - place, np.uint8), [1]) for place in range(8)]
+    told: list[tuple[int, float, float, float]] = []
+    settings = fit.Settings(5, 100, 4, 0, "cpu", adversarial=0.01)
+    net = fit.fit(lines, reader, settings, lambda *row: told.append(row))
+    assert len(told) == 2 and told[1][1] < told[0][1] and isinstance(net, Restorer)
+
+
+@pytest.mark.parametrize(("more", "says"), [(["--minutes", "0"], "must be above 0"), ([], "give two or more")])
+def test_wrong_usage_is_told_in_one_line(
+    more: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "said.txt").write_text("one line\n")
+    args = ["--text", str(tmp_path / "said.txt"), "--fonts", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert "train" in VERBS and importlib.util.find_spec("torch")
+    assert main(["train", "restorer", *args, *more]) == 2
+    assert says in capsys.readouterr().err
