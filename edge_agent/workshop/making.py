@@ -82,7 +82,9 @@ class Making:
         took = score.times(models, self.report, seconds or SECONDS) if self.report else {}
         figures = [self.judge(model) for model in models.values()] if self.judge else []
         rows = [TableRow(n, size, None, took.get(n), note, chosen=n == chosen) for n, (size, _, note) in files.items()]
-        return [self._measured(row, one, figures[0]) for row, one in zip(rows, figures, strict=True)] or rows
+        if not figures:
+            return rows
+        return [self._measured(row, one, figures[0]) for row, one in zip(rows, figures, strict=True)]
 
     def _measured(self, row: TableRow, mine: Figure, first: Figure) -> TableRow:
         """With the figure of the report's samples, how far it may be off, and so the difference to the first."""
@@ -92,7 +94,7 @@ class Making:
 
     def told(self, rows: list[TableRow], settings: dict[str, Any], **more: Any) -> MakingReport:
         """The report, with what is the same for all verbs filled in."""
-        measured = self.report or self.samples
+        measured = self.report
         return MakingReport(
             verb=self.args.verb,
             model=self.located.manifest.name,

@@ -157,9 +157,9 @@ def search(
         done += 1
         say(what, min(done, total - 1), total)
 
-    base = _nearest(tool, bases, far, memory, tick)
-    costs = _costs(tool, base, far, memory, tick)
-    order = sorted(tool.parts, key=lambda part: -_ranked(costs[part.name]))
+    base = nearest(tool, bases, far, memory, tick)
+    costs = costs_of(tool, base, far, memory, tick)
+    order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
 
     def kept(count: int) -> QuantizePlan:
         names = tuple(name for part in order[:count] for name in part.keep)
@@ -184,7 +184,7 @@ def search(
     return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
 
 
-def _costs(
+def costs_of(
     tool: Tool, base: QuantizePlan, far: Callable[[Served], float], memory: Memory, tick: Callable[[str], None]
 ) -> dict[str, float]:
     """Layer -> error at the outputs where it alone is quantized."""
@@ -221,7 +221,7 @@ def _finer(tool: Tool, bases: Sequence[QuantizePlan], plan: QuantizePlan) -> lis
     return list(dict.fromkeys([plan, *found]))
 
 
-def _nearest(
+def nearest(
     tool: Tool,
     bases: Sequence[QuantizePlan],
     far: Callable[[Served], float],
@@ -256,7 +256,8 @@ def _scored(tool: Tool, plan: QuantizePlan, measure: Callable[[Served], float]) 
         return 0.0
 
 
-def _ranked(cost: float) -> float:
+def ranked(cost: float) -> float:
+    """A cost by which layers can be ordered: what is no number costs the most."""
     return cost if cost == cost else float("inf")
 
 

@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
     parser.add_argument("model", help="name, folder, float .onnx or .tflite")
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder of pictures, video, lines of text; `recorded`: HOME/samples"
+        "--data",
+        type=Path,
+        required=True,
+        help="pictures, video, lines of text; `recorded`: HOME/samples; `none`",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
     parser.add_argument("--target", choices=("onnx", "tflite"), help="format (that of the float file; onnx)")
@@ -67,18 +70,23 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
     _check(args)
     job = making.start(args, "quantize", args.target)
-    from edge_agent.workshop.quantize import auto, tools
+    from edge_agent.workshop.quantize import auto, tools, without
     from edge_agent.workshop.quantize.ranges import HISTOGRAMS
     from edge_agent.workshop.report import folder
 
-    job.read(args.data, args.most, say)
+    made = str(args.data) == without.NONE and not args.data.exists()
+    if made:
+        without.take(job, args.most)
+    else:
+        job.read(args.data, args.most, say)
     if args.evaluate is not None:
         _evaluate_on(job, args.evaluate, say)
     with folder.work(args.out) as work:
         histograms = args.auto or args.method in (None, *HISTOGRAMS)
         opened = tools.opener(work, job.serve, job.row.format)
         tool = tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), histograms, opened, say)
-        found = auto.best(job, tool, _settings(args), work, say) if args.auto else None
+        best = without.best if made else auto.best
+        found = best(job, tool, _settings(args), work, say) if args.auto else None
         plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
         return _written(job, tool, plan, found, work, say)
 
@@ -188,7 +196,7 @@ def _report(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | N
                 {"samples searched on": [(float(count), score) for count, score in found.ladder]},
             )
         ]
-        if found
+        if found and found.ladder
         else [],
         notes=[f"in the file: {tool.contents(data).text()}", *_told(job, plan, found)],
     )
@@ -216,18 +224,28 @@ EXACT = (
 NEVER = "no product of it can saturate: the same answers by the fast way on x86 with and without VNNI and on Arm"
 
 
+UNMEASURED = "nothing is measured on them: give real ones with --evaluate DATA"
+
+
 def _told(job: Making, plan: QuantizePlan, found: SearchResult | None) -> list[str]:
     """What a reader should know beside the table."""
     samples, args = job.part("samples"), job.args
-    used, told = (len(job.part(name).items) for name in ("calibrate", "report"))
-    notes = [f"calibrated on {used} samples of {samples.source}, measured on {told} others", *samples.notes]
-    if found is not None:
-        within = "within" if found.within else "not within"
-        notes.append(f"search: {found.score:.4f} on its samples, {within} the budget of {args.max_drop:g}")
-        notes += [f"kept in float: {', '.join(found.kept)}"] if found.kept else []
+    told = UNMEASURED if job.report is None else f"measured on {len(job.report.items)} others"
+    notes = [f"calibrated on {len(job.part('calibrate').items)} samples: {samples.source}; {told}", *samples.notes]
+    notes += _of_search(found, args.max_drop) if found else []
     if job.row.format == "onnx" and plan.form in ("static", "dynamic") and plan.bits != "16":
         notes.append(NEVER if plan.bits == "7w" else EXACT)
     return notes
+
+
+def _of_search(found: SearchResult, budget: float) -> list[str]:
+    """What the search came to."""
+    kept = ", ".join(found.kept)
+    if not found.ladder:
+        return [f"kept in float by what layers cost alone: {kept or 'none'}"]
+    within = "within" if found.within else "not within"
+    told = [f"search: {found.score:.4f} on its samples, {within} the budget of {budget:g}"]
+    return [*told, f"kept in float: {kept}"] if kept else told
 
 
 def _count(text: str) -> int:
