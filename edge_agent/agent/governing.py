@@ -71,6 +71,7 @@ class Governor:
     ) -> None:
         """`changed` is called when it stands on another rung."""
         self._lines, self._models, self._changed = lines, models, changed
+        lines.urged = lambda: self.stands_by
         self._over, self._asked = threading.Event(), threading.Event()
         self._believed = Believed()
         self._cpu: tuple[float, float, float] | None = None

@@ -14,7 +14,7 @@ import msgspec
 from edge_agent import paths
 from edge_agent.agent.stop import Stop
 from edge_agent.agent.threshold import Threshold
-from edge_agent.agent.zones import check_blur, check_tamper, mask_of, zones_of
+from edge_agent.agent.zones import check_also, check_blur, check_tamper, mask_of, zones_of
 from edge_agent.config import Pipeline, Zone
 from edge_agent.errors import ConfigError, within
 from edge_agent.manifest import Served
@@ -155,6 +155,7 @@ def make_line(
         _check_says(pipe, opened.yields, teams[0])
         zones = zones_of(zones, pipe, opened.yields, teams[0])
         check_blur(pipe, opened.yields, teams[0])
+        check_also(pipe)
         check_tamper(pipe, opened.yields)
     # of pictures the newest counts; of sound every moment does, and its source says what it could not keep
     newest = opened.live and opened.yields is not Audio

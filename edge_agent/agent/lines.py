@@ -53,6 +53,8 @@ class Lines:
         """called when one of them has something new to say"""
         self.failed: EdgeAgentError | None = None
         """what one of them failed on, for good"""
+        self.urged: Callable[[], bool] = lambda: False
+        """whether neighbours are to be asked to do what this device saves"""
         self.turning: Callable[[Sequence[Line]], Callable[[], object]] = lambda lines: lambda: None
         """shown the pipelines that are about to work: raises an EdgeAgentError where they may not, else gives what is
         called before any of them begins"""
@@ -70,16 +72,20 @@ class Lines:
             subscribe, leave = self._ear()
             line = make_line(pipe, models, subscribe, self.outbox.marks.get(pipe.name), self.zones)
             line.leave = leave
-            self._remember(line)
+            self._equip(line)
             self.controls.begin(line)
             record.attach(line)
             self.all.append(line)
         self.controls.forget_others()
 
-    def _remember(self, line: Line) -> None:
-        """Give it what it remembers of its objects and of its camera."""
+    def _equip(self, line: Line) -> None:
+        """Give it what it remembers of its objects and of its camera, and the neighbours that it may ask."""
         line.follow = follow_of(line.config, line.zones, self.outbox.path)
         line.tampering = tampering_of(line.config, self.outbox.path)
+        if any("also=" in task for task in line.config.tasks):
+            from edge_agent.agent.offload import attach
+
+            attach(line, self.link.budget if self.link else None, lambda: self.urged())
 
     def _ear(self) -> tuple[Subscribe | None, Callable[[], None]]:
         """What a source hears the broker by, and what ends that."""
@@ -216,7 +222,7 @@ class Lines:
         for name, line in fresh.items():
             subscribe, line.leave = self._ear()
             line.opened = opened_source(line.config, subscribe, self.outbox.marks.get(name))
-            self._remember(line)
+            self._equip(line)
             self.controls.begin(line)
             self._record.attach(line)
         for line in old:

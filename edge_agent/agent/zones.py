@@ -11,6 +11,7 @@ from edge_agent.config import Pipeline, level, tracks
 from edge_agent.config.zones import Zone
 from edge_agent.errors import ConfigError
 from edge_agent.types import Frame, Task
+from edge_agent.uri import parse_task
 
 if TYPE_CHECKING:
     from edge_agent.agent.tampering import Tampering
@@ -89,3 +90,9 @@ def check_blur(pipe: Pipeline, yields: type, tasks: Sequence[Task]) -> None:
         return
     if given := _given(tasks):
         _check_labels("blur", pipe.blur, given)
+
+
+def check_also(pipe: Pipeline) -> None:
+    """ConfigError where whole pictures would go out of a pipeline that hides something in them."""
+    if pipe.blur and any("also" in parse_task(task).options for task in pipe.tasks):
+        raise ConfigError("also: pictures would go to the neighbour whole, but blur hides things in them; drop one")

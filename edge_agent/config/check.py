@@ -226,7 +226,7 @@ def _task_based(task: str, base: Path) -> str:
     """A task with its labels file or documents, and its model where that is a path and no name, made absolute."""
     uri = parse_task(task)
     made = uri
-    for key in ("labels", "context"):
+    for key in ("labels", "context", "also_token"):
         if made.options.get(key, "captured") != "captured":
             made = Uri(uri.scheme, uri.rest, {**made.options, key: _path(key, made.options[key], base)})
     is_file = uri.rest.endswith((".onnx", ".tflite")) and (base / uri.rest).is_file()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.pictures.boxes import Fit, nms, preparer, to_frame
 from edge_agent.pictures.motion import Gate
+from edge_agent.redact import redact
 from edge_agent.types import Detections, Finding, Frame, Ints, Net, Pixels, Task
 from edge_agent.uri import Uri, number, option, switch
 
@@ -28,8 +30,10 @@ EDGE = 2
 ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
 """of a plural, and of its singular"""
 OPTIONS = {"score": "", "iou": "", "classes": "", "max": "300", "low": "1", "motion": "off", "closer": "false"}
+OPTIONS |= {"also": "", "also_ms": "300", "also_token": ""}
 """score and iou default to the manifest's, classes to all; low: fainter boxes from this score on, for `track`; motion:
-seconds at most between two looks while nothing moves; closer: a second look at a small part in which something does"""
+seconds at most between two looks while nothing moves; closer: a second look at a small part in which something does;
+also: address of a neighbour that looks, too, its milliseconds, and a file with the token that it wants (also.py)"""
 
 
 class Detector(msgspec.Struct):
@@ -184,7 +188,21 @@ def detect(uri: Uri, model: Served, home: Path) -> Task:
         wanted=_wanted(uri, labels),
         names=manifest.names(),
     )
-    return _watched(uri, detector)
+    return _asking(uri, _watched(uri, detector))
+
+
+def _asking(uri: Uri, task: Task) -> Task:
+    """The task, which may ask a neighbour if the options say so. ConfigError for those."""
+    address = option(uri, OPTIONS, "also")
+    if not address:
+        return task
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f'"{uri}": also={redact(address)} is no address; write e.g. also=http://neighbour.local:8484')
+    from edge_agent.tasks.detect.also import Also
+
+    wait = number(uri, OPTIONS, "also_ms", 10, 60_000)
+    return Also(task, f"{parts.scheme}://{parts.hostname}:{parts.port or ''}".rstrip(":"), wait / 1000)
 
 
 def _watched(uri: Uri, detector: Detector) -> Task:
