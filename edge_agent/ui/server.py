@@ -45,6 +45,7 @@ ROOMS = (
     "words",
     "inference",
     "health",
+    "fleet",
     "models",
     "settings",
     "training",

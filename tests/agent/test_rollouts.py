@@ -124,6 +124,14 @@ def test_what_is_wanted_is_taken_and_why_not_is_said(mosquitto: Mosquitto, tmp_p
         rows = {row["what"]: row for row in rollouts.state()["differs"]}
         assert (rows["files/labels"]["wanted"], rows["files/labels"]["now"]) == ("4", "3")
         assert "nite" in rows["profile"]["why"]
+        pytest.importorskip("starlette", reason="the extra [page] is not installed")
+        from edge_agent.ui import fleet
+
+        (call,) = fleet.calls(SimpleNamespace(now=agent))  # type: ignore[arg-type]
+        shown: Any = call.answer(None)  # type: ignore[arg-type]
+        assert shown.bundles == {"files/labels": "3 (v3)"} and shown.wanted.bundles == {
+            "files/labels": "files/labels/4"
+        }
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

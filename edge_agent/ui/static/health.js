@@ -19,7 +19,7 @@ export function open(place) {
         h("th", { scope: "row" }, one.what), h("td", {}, one.found, one.mend ? h("pre", { class: "code", tabindex: 0 }, one.mend) : null)))))));
     } catch (error) { fill(found, h("p", { class: "error" }, error.message)); }
   }, look) }, "Ask the doctor");
-  const table = (body, ...heads) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": heads.length ? "Stages" : "Figures" }, h("table", {}, heads.length ? h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", { scope: "col", class: at ? "n" : "" }, head)))) : null, body));
+  const table = (body, ...heads) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": heads.length ? heads[0] : "Figures" }, h("table", {}, heads.length ? h("thead", {}, h("tr", {}, heads.map((head, at) => h("th", { scope: "col", class: at ? "n" : "" }, head)))) : null, body));
   const bundle = h("a", { class: "button", href: "/api/v1/bundle", download: true }, "Save the bundle"), recordings = h("div");
   async function kept() {
     const made = await api("GET", "recordings"), named = () => [...recordings.querySelectorAll("input:checked")].map((one) => one.value).join(",");
@@ -27,14 +27,28 @@ export function open(place) {
       made.map((one) => h("label", { class: "row" }, h("input", { type: "checkbox", value: one.name }), `${one.name}, ${size(one.bytes)}`))));
   }
   if (may("admin")) act(kept);
-  place.append(card("Device", table(device)), card("Stages, median milliseconds", table(stages, "Pipeline", "decode", "prepare", "wait", "infer", "finish", "age", "bad", "dropped")));
+  const fleet = h("section", { class: "card", "aria-label": "Fleet", hidden: true });
+  async function wanted() {
+    if (fleet.dataset.none) return;
+    const it = await api("GET", "fleet").catch(() => null);
+    fleet.hidden = !it;
+    if (!it) { fleet.dataset.none = "1"; return; }
+    const every = [...new Set([...Object.keys(it.bundles), ...Object.keys(it.wanted.bundles)])].sort(), why = Object.fromEntries(it.differs.map((one) => [one.what, one.why]));
+    fill(fleet, h("div", { class: "top" }, h("h3", {}, "Fleet"), h("small", {}, it.group ? `group ${it.group}` : "no group")),
+      it.job ? h("p", {}, h("span", { class: "tag warn" }, it.job.status), ` job ${it.job.id}: ${[it.job.target, it.job.step, it.job.reason].filter(Boolean).join(", ")}`) : null,
+      h("table", {}, h("thead", {}, h("tr", {}, ["What", "Here", "Wanted"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, [...every.map((key) => [key, it.bundles[key] ?? "none", it.wanted.bundles[key] ?? ""]), ...(it.wanted.profile ? [["profile", here.state?.profile ?? "", it.wanted.profile]] : [])].map(([key, now, want]) =>
+        h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, now), h("td", {}, want, why[key] ? h("p", { class: "why" }, why[key]) : null))))),
+      it.differs.length || !Object.keys(it.wanted.bundles).length ? null : h("p", { class: "soft" }, "All is as it is wanted."),
+      it.refused ? h("p", { class: "why" }, `${it.refused} jobs or documents were refused; the log says why`) : null);
+  }
+  place.append(card("Device", table(device)), fleet, card("Stages, median milliseconds", table(stages, "Pipeline", "decode", "prepare", "wait", "infer", "finish", "age", "bad", "dropped")));
   if (may("operator")) place.append(card("Doctor", h("p", {}, look), found), card("Log", log));
   if (may("admin")) place.append(card("Bug report", h("p", {}, "Config, state, versions and log in one file; users, passwords and tokens are taken out. Look through it before you send it."),
     recordings, bundle), tokens());
 
   async function machine() {
     const now = await api("GET", "machine"), health = here.state?.health ?? {};
-    const notes = ["disk", "config", "limits", "archive", "notify"].filter((key) => health[key] && !["ok", "off"].includes(health[key]));
+    const notes = ["disk", "config", "limits", "archive", "notify", "accuracy", "update"].filter((key) => health[key] && !["ok", "off"].includes(health[key]));
     fill(device, row("Board", now.board || "unknown", `, ${now.cores} cores`), row("Processor", part("Processor", Math.min(1, now.cpu_percent / 100 / now.cores), .6, .9), ` ${now.cpu_percent} % of a core, load ${now.load.toFixed(2)}`),
       row("Memory", part("Memory", 1 - now.memory_free_bytes / now.memory_bytes, .7, .9), ` the agent ${size(now.rss_bytes)}, ${size(now.memory_free_bytes)} of ${size(now.memory_bytes)} free`),
       row("Temperature", now.celsius === null ? "the board has no sensor" : `${now.celsius.toFixed(0)} °C`, now.trouble.length ? h("p", { class: "why" }, now.trouble.join(", ")) : null),
@@ -76,7 +90,7 @@ export function open(place) {
     return card("Tokens for programs", table(list), form, told);
   }
 
-  const tick = () => act(async () => { await machine(); await lines(); }), clock = setInterval(() => { if (!document.hidden) tick(); }, 2000);
+  const tick = () => act(async () => { await machine(); await wanted(); await lines(); }), clock = setInterval(() => { if (!document.hidden) tick(); }, 2000);
   tick();
   return () => clearInterval(clock);
 }
