@@ -348,7 +348,7 @@ def test_characters_are_voted_for_and_the_mean_weighs_more() -> None:
     assert voted([("Gate 17", 0.9), ("Gafe 17", 0.8), ("Gate 1", 0.7)], ("Gate 17", 0.9)) == ("Gate 17", 0.9)
     text, score = voted([("a8c", 0.5), ("a3c", 0.45)], ("a3c", 0.3))
     assert (text, score) == ("a3c", 0.45)
-    text, score = voted([("abX", 0.6), ("Ybc", 0.5)], ("Zbc", 0.1))
+    text, score = voted([("abX", 0.6), ("Ybc", 0.55), ("Zbc", 0.5)], ("Qbc", 0.1))
     assert (text, score) == ("abc", 0.1)  # what none of them says is as sure as the least sure
     assert voted([("", 0.0)], ("", 0.0)) == ("", 0.0)
 
