@@ -17,11 +17,12 @@ import msgspec
 
 from edge_agent.agent.archiving import archiver_of
 from edge_agent.agent.begun import declare_begun
-from edge_agent.agent.beside import Part, parts_beside, rollouts_of, show_of, taping_of
+from edge_agent.agent.beside import Part, parts_beside, rollouts_of, show_of, taping_of, updating_of
 from edge_agent.agent.governing import Governor
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
+from edge_agent.agent.reload import Reload
 from edge_agent.agent.requests import Requests
 from edge_agent.agent.rules import Clock, Rules
 from edge_agent.agent.state import State
@@ -60,7 +61,7 @@ class Agent:
         race: bool = False,
         say: Callable[[int, int], None] | None = None,
         look: threading.Event | None = None,
-        reread: Callable[[], Config] | None = None,
+        reread: Callable[..., Config] | None = None,
         models: Models | None = None,
         clock: Clock | None = None,
         tape: Tape | None = None,
@@ -69,7 +70,8 @@ class Agent:
 
         `race`: serve as soon as may be; once it runs, find out how each model runs fastest here, where nobody knows.
         `look`: set it to have switched models noticed at once; they are looked for every LOOK_S anyway.
-        `reread`: the config that is there now, for `reload`; raises an EdgeAgentError.
+        `reread`: the config that is there now, for `reload` (`shared`: with that folder's in place of the shared one
+        that serves); raises an EdgeAgentError.
         `models`, `clock`: those of a replay. `tape`: where to record, in another place than `[samples] record` has.
 
         Raises an EdgeAgentError, one line that names the pipeline.
@@ -82,10 +84,11 @@ class Agent:
         self.again: Config | None = None
         """once `run` has returned: the config that another agent is to be made of, as it changes more than pipelines"""
         self._models = models or Models(threads=config.device.threads, pull=pull, say=say, soon=race)
+        self._models.policy = config.policy
         self._clock, self._tape = clock, tape
-        self._changed, self._asked, self._over = threading.Event(), threading.Event(), threading.Event()
+        self._changed, self._over = threading.Event(), threading.Event()
         self._failed: EdgeAgentError | None = None
-        self._reread = reread
+        self._reread = reread or (lambda shared=None: self.config)
         store, kept = checked_store(config), config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         self.keep = Keep(self.outbox)
@@ -96,7 +99,8 @@ class Agent:
         except BaseException:
             self.outbox.close()
             raise
-        self._looks = [self.swap.switched, self._reload, self.requests.work, *([self.swap.improve] if race else [])]
+        self._looks = [self.swap.switched, self.turning.reload, self.requests.work]
+        self._looks += [self.swap.improve] if race else []
 
     def _make(self, config: Config, store: Path, look: threading.Event) -> None:
         """All that works on what is kept. Raises an EdgeAgentError."""
@@ -120,9 +124,11 @@ class Agent:
         self.commands = self._make_commands(self.link, store) if self.link else None
         others = parts_beside(config, self.link, self.keep, store, self.state)
         others += taping_of(config, self._tape, self._models, self.keep, self.work, self.rules, store)
-        update = lambda: getattr(self, "update", None)  # noqa: E731
-        self.rollouts = rollouts_of(config, self.link, update, self.work, self.rules, store, self.state)
-        others += filter(None, [self.rollouts])
+        self.turning = Reload(self._reread, self._turn_to, self.state, self._told)
+        updating = updating_of(config, self.lines, self._models, self.state, self.swap, self.turning, self.record)
+        self.update = updating.update if updating is not None else None
+        self.rollouts = rollouts_of(config, self.link, lambda: self.update, self.work, self.rules, store, self.state)
+        others += [part for part in (updating, self.rollouts) if part is not None]
         self.beside: list[Part] = [self.governor, self.record, self.notices, *others]
 
     def _make_link(self, store: Path) -> Link:
@@ -233,8 +239,9 @@ class Agent:
         if self.again is None:
             stop.set()
         by = time.monotonic() + ALL_S
-        for event in (self._over, self._asked, self.swap.look):
+        for event in (self._over, self.swap.look):
             event.set()
+        self.turning.end()
         self.rules.freeze()
         self.work.close()
         self.rules.close()
@@ -264,22 +271,10 @@ class Agent:
         """Look for switched models now, turn to the config that is there now, and connect anew with the secrets and
         certificates that are there now.
         """
-        self._asked.set()
+        self.turning.ask()
 
-    def _reload(self, over: threading.Event) -> None:
-        """Once it is asked for: what `reload` promises. A config that is wrong is said, and the one before goes on."""
-        self._asked.wait()
-        self._asked.clear()
-        if over.is_set():
-            return
+    def _told(self) -> None:
         self.swap.look.set()
-        try:
-            self._turn_to(self._reread() if self._reread is not None else self.config)
-            self.state.refused = ""
-        except EdgeAgentError as error:
-            self.state.refused = str(error)
-            log.error("the config that is there now is refused, the one before goes on: %s", error)
-        self.state.say_health()
         self._changed.set()
 
     def _turn_to(self, new: Config) -> None:

@@ -14,8 +14,12 @@ from edge_agent.config import Config
 if TYPE_CHECKING:
     from edge_agent.agent.homeassistant import HomeAssistant
     from edge_agent.agent.lines import Lines
+    from edge_agent.agent.record import Recorder
+    from edge_agent.agent.reload import Reload
     from edge_agent.agent.rollouts import Rollouts
     from edge_agent.agent.rules import Rules
+    from edge_agent.agent.swap import Swap
+    from edge_agent.agent.update import Updating
     from edge_agent.fleet.update import Update
     from edge_agent.link.link import Link
     from edge_agent.recorder.tape import Tape
@@ -82,6 +86,25 @@ def rollouts_of(
 
     accuracy = lambda: state.beside.get("accuracy", str)()  # noqa: E731
     return Rollouts(config, link, update, work, rules, store, accuracy)
+
+
+def updating_of(
+    config: Config,
+    lines: Sequence[Line],
+    models: Models,
+    state: State,
+    swap: Swap,
+    turning: Reload,
+    record: Recorder,
+) -> Updating | None:
+    """What takes signed bundles, where the config has [update]; health says how it fares. Raises an EdgeAgentError."""
+    if config.update is None:
+        return None
+    from edge_agent.agent.update import Updating
+
+    updating = Updating(config, lines, models, swap.look.set, turning, record.disagreed)
+    state.beside = {**state.beside, "update": updating.about}
+    return updating
 
 
 def show_of(

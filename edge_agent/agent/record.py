@@ -13,7 +13,7 @@ import msgspec
 
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line
-from edge_agent.config import Config
+from edge_agent.config import Config, Samples
 from edge_agent.config.times import seconds
 from edge_agent.events import (
     AnomalyEvent,
@@ -27,7 +27,7 @@ from edge_agent.events import (
 from edge_agent.files import read_regular
 from edge_agent.link import topics
 from edge_agent.samples.recording import place
-from edge_agent.types import Frame, Sample
+from edge_agent.types import Frame, Sample, Text
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.pipeline import Watcher
 
@@ -50,6 +50,16 @@ KNOWN = 1000
 Known = TypeVar("Known")
 
 log = logging.getLogger("edge_agent")
+
+
+def _collect_of(samples: Samples) -> Collect | None:
+    """What keeps samples to be corrected, where the config asks for some."""
+    if not samples.collect:
+        return None
+    from edge_agent.recorder.collect import Collect
+
+    every = seconds(samples.collect_every)
+    return Collect(samples.collect, every, samples.collect_most, samples.days, samples.consent or "")
 
 
 class Recorder:
@@ -84,17 +94,17 @@ class Recorder:
             from edge_agent.recorder.clips import Clips
 
             self._clips = Clips(self.pictures, seconds(samples.before), seconds(samples.after))
-        self._collect: Collect | None = None
-        if samples.collect:
-            from edge_agent.recorder.collect import Collect
-
-            every = seconds(samples.collect_every)
-            self._collect = Collect(samples.collect, every, samples.collect_most, samples.days)
+        self._collect = _collect_of(samples)
+        self.disagreed = (
+            self._collect.disagreed if self._collect is not None and self._collect.wants_disagreed else None
+        )
+        """keeps what a new model says something else of, where the config asks for it"""
         self._works = [part for part in (self._clips, self._collect) if part is not None]
 
     def attach(self, line: Line) -> None:
         """Have a pipeline's frames looked at, where they are pictures, and its objects' pictures named."""
         if line.opened.yields is not Frame:
+            self._attach_texts(line)
             return
         from edge_agent.recorder.shown import Shown
 
@@ -114,7 +124,14 @@ class Recorder:
             self._clips.add(name, shown)
             line.watchers.append(_guarded(partial(self._clips.watch, name), name))
         if self._collect is not None:
-            self._collect.add(name, shown)
+            self._collect.add(name, shown, line.guard.words)
+            line.watchers.append(_guarded(partial(self._collect.watch, name), name))
+
+    def _attach_texts(self, line: Line) -> None:
+        """Have a pipeline's texts looked at, where they are to be corrected."""
+        if self._collect is not None and line.opened.yields is Text:
+            name = line.config.name
+            self._collect.add(name, lambda frame, found: None, line.guard.words)
             line.watchers.append(_guarded(partial(self._collect.watch, name), name))
 
     # ── a part of the agent ──────────────────────────────────────────────────────────────────────────────

@@ -180,7 +180,7 @@ def run(
         return _sum_up(agent, back, spent)
 
 
-def _agent(config: Config, note: Callable[[str], None], reread: Callable[[], Config]) -> Agent:
+def _agent(config: Config, note: Callable[[str], None], reread: Callable[..., Config]) -> Agent:
     """The agent, and what serves in it, said."""
     try:
         agent = Agent(config, race=True, reread=reread)

@@ -55,10 +55,12 @@ def _tell_broker(path: Path, why: str) -> None:
 def _run_config(args: argparse.Namespace) -> int:
     from edge_agent import config
     from edge_agent.cli.page import page_of
+    from edge_agent.cli.update import take_first
     from edge_agent.config.kept import keep
 
     stop, look = stop_on_signals(), threading.Event()
     _on_hangup(look.set)
+    take_first(args.config)
     loaded = config.load(args.config)
     agent = _agent(args, loaded, look)
     page = None
@@ -83,6 +85,7 @@ def _run_config(args: argparse.Namespace) -> int:
             note(f"{args.config}: refused, the config before goes on: {one_line(error)}")
             loaded = last
             agent = _agent(args, loaded, look)
+            agent.turning.not_made = one_line(error)
 
 
 def _announce(path: str, loaded: Config, agent: Agent) -> None:
@@ -111,7 +114,7 @@ def _agent(args: argparse.Namespace, loaded: Config, look: threading.Event) -> A
             race=True,
             say=progress("fetching"),
             look=look,
-            reread=lambda: config.load(args.config),
+            reread=lambda shared=None: config.load(args.config, shared=shared),
         )
 
 

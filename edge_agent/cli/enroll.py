@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import ssl
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from edge_agent import files, paths
+from edge_agent.cli import laying
 from edge_agent.cli.given import config_of
+from edge_agent.cli.laying import MOST_FILE, keep, read, write
 from edge_agent.cli.say import note
 from edge_agent.config import Config, edit, level, load, parse, parse_broker
 from edge_agent.errors import EdgeAgentError, InputError, UsageError
 
 LOOK_S = 60.0
 """seconds that a camera is shown the code"""
-MOST_FILE = 65_536
-"""bytes of a PEM or a token"""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SECURE = r"^(mqtts|wss)://[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?(/[\w.\-/]*)?\Z"
 _LINE = r"^[\x21-\x7e]+\Z"
@@ -63,20 +62,50 @@ def enroll(args: argparse.Namespace) -> int:
     path = Path(config_of(args)).absolute()
     loaded = load(path, pipelines=False)
     places = Places(path, level(loaded.device.id))
+    if args.repository:
+        return _follows(args, places)
     told = _invited(args)
     _check_broker(told, loaded)
     _check(args, told)
     keys = {"url": told.url} if told.url and not isinstance(loaded.mqtt.url, list) else {}
     if told.ca is not None:
-        _keep(places.ca, told.ca.encode(), 0o644)
+        keep(places.ca, told.ca.encode(), 0o644)
         keys["ca"] = places.named(places.ca)
     if told.token is not None:
-        _keep(places.token, told.token.encode() + b"\n")
+        keep(places.token, told.token.encode() + b"\n")
         keys |= {"username": told.username or loaded.device.id, "password_file": places.named(places.token)}
     else:
         keys |= _certified(args, places)
-    _say(keys, args.write, places)
+    _say("mqtt", keys, args.write, places)
     return 0
+
+
+def _follows(args: argparse.Namespace, places: Places) -> int:
+    """Take the root of a fleet's repository, and print or write what is to stand in [update]."""
+    if not args.root:
+        mend = "give the metadata/1.root.json of the repository, as its owner gave it to you"
+        raise UsageError(f"--repository: needs --root FILE, by which everything from there is trusted: {mend}")
+    raw = read(args.root, "--root")
+    try:
+        version = msgspec.json.decode(raw, type=_Root).signed.version
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        raise UsageError(f"--root {args.root}: is no root of a repository; give its metadata/1.root.json") from None
+    note(f"root {version}, SHA-256 {hashlib.sha256(raw).hexdigest()}: compare it with what its owner says")
+    keep(places.config.parent / "root.json", raw, 0o644)
+    keys = {"repository": args.repository, "root": "root.json"}
+    _say("update", {**keys, **({"group": args.group} if args.group else {})}, args.write, places)
+    return 0
+
+
+class _Role(msgspec.Struct):
+    kind: Literal["root"] = msgspec.field(name="_type")
+    version: int
+
+
+class _Root(msgspec.Struct):
+    """What tells a root of TUF from another file; it is verified when it is used."""
+
+    signed: _Role
 
 
 class _Told(msgspec.Struct):
@@ -95,9 +124,9 @@ def _invited(args: argparse.Namespace) -> _Told:
         note(f"the code leads to {host}" + (f", whose authority is {_print_of(found.ca)}" if found.ca else ""))
         told = _Told(args.url or found.url, found.ca, found.token, args.username or found.username)
     if args.ca:
-        told.ca = _read(args.ca, "--ca").decode("ascii", "replace")
+        told.ca = read(args.ca, "--ca").decode("ascii", "replace")
     if args.token:
-        raw = sys.stdin.buffer.readline(MOST_FILE) if args.token == "-" else _read(args.token, "--token")
+        raw = sys.stdin.buffer.readline(MOST_FILE) if args.token == "-" else read(args.token, "--token")
         told.token = raw.decode("ascii", "replace").strip()
     return told
 
@@ -185,19 +214,19 @@ def _certified(args: argparse.Namespace, places: Places) -> dict[str, str]:
     from edge_agent.link.request import make_key, request
 
     if args.key:
-        _keep(places.key, _read(args.key, "--key"))
+        keep(places.key, read(args.key, "--key"))
     if not args.cert:
         if not places.key.exists():
-            _keep(places.key, make_key(args.kind))
+            keep(places.key, make_key(args.kind))
         try:
-            _write(places.request, request(_read(str(places.key), "the key"), places.name))
+            write(places.request, request(read(str(places.key), "the key"), places.name))
         except EdgeAgentError as error:
             raise type(error)(f"{places.key}: {error}") from None
         note(f"have your authority sign {places.request}, then: edge-agent enroll --cert FILE --ca FILE --write")
         return {}
     if not places.key.exists():
         raise UsageError(f"--cert: there is no key {places.key} that it could be for; give one by --key FILE")
-    raw = _read(args.cert, "--cert")
+    raw = read(args.cert, "--cert")
     part = places.cert.with_name(f".{places.cert.name}.new")
     try:
         files.write_private(part, raw)
@@ -206,61 +235,30 @@ def _certified(args: argparse.Namespace, places: Places) -> dict[str, str]:
         raise UsageError(f"--cert {args.cert}: is no PEM of a certificate for the key {places.key}") from None
     finally:
         part.unlink(missing_ok=True)
-    _write(places.cert, raw)
+    write(places.cert, raw)
     return {"cert": places.named(places.cert), "key": places.named(places.key)}
 
 
-def _say(keys: dict[str, str], write: bool, places: Places) -> None:
+def _say(section: str, keys: dict[str, str], write: bool, places: Places) -> None:
     if not keys:
         return
-    lines = edit.mqtt_lines(keys)
+    lines = edit.lines_of(keys)
     if not write:
-        print("\n".join(["[mqtt]", *lines]))
+        print("\n".join([f"[{section}]", *lines]))
         note(f"add these lines to {places.config}, or type it again with --write")
         return
     text = places.config.read_text(encoding="utf-8")
     try:
-        changed = edit.with_mqtt(text, keys)
+        changed = edit.with_keys(text, section, keys)
     except UsageError as error:
         raise UsageError(f"{places.config}: {error}: {'; '.join(lines)}") from None
     if changed != text:
         parse(changed, places.config.parent, pipelines=False)
         was = places.config.stat()
-        _write(places.config, changed.encode(), was.st_mode & 0o7777, (was.st_uid, was.st_gid))
+        laying.write(places.config, changed.encode(), was.st_mode & 0o7777, (was.st_uid, was.st_gid))
     again = "sudo edge-agent install && " if places.config == paths.SERVICE_CONFIG else ""
-    note(f"{places.config} names them; now: {again}edge-agent check --connect")
-
-
-def _read(path: str, what: str) -> bytes:
-    try:
-        return files.read_regular(path, MOST_FILE)
-    except OSError as error:
-        raise UsageError(f"{what} {path}: cannot be read ({error.strerror}); give a file") from None
-
-
-def _keep(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """A file, by default for its owner alone; one that is there already stays. UsageError where that is another one."""
-    if not path.exists():
-        files.folder(path.parent, 0o700)
-        _write(path, data, mode)
-    elif _read(str(path), "what is there") != data:
-        raise UsageError(f"{path} is there and holds something else; move it away first")
-
-
-def _write(path: Path, data: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
-    """A file whole or not at all, with its mode, and its owner where that is to stay."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.unlink(missing_ok=True)
-        files.write_private(part, data, confirm=True)
-        part.chmod(mode)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(part, *owner)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    files.sync(path.parent)
-    note(f"wrote {path} ({mode:04o})")
+    then = "edge-agent update" if section == "update" else "edge-agent check --connect"
+    note(f"{places.config} names them; now: {again}{then}")
 
 
 def _print_of(pem: str) -> str:
@@ -287,4 +285,7 @@ def add_arguments(of: argparse.ArgumentParser) -> None:
     of.add_argument(
         "--qr", metavar="WHERE", help="take broker, authority and token from a QR code: a picture, or camera:0"
     )
-    of.add_argument("--write", action="store_true", help="add the lines to [mqtt] of the config, too")
+    of.add_argument("--write", action="store_true", help="add the lines to the config, too")
+    of.add_argument("--repository", metavar="ADDRESS", help="take updates from this fleet's repository: URL or folder")
+    of.add_argument("--root", metavar="FILE", help="with --repository: its metadata/1.root.json, from its owner")
+    of.add_argument("--group", metavar="NAME", help="with --repository: whose offers are taken (default: all)")

@@ -16,7 +16,9 @@ def samples_options(of: argparse.ArgumentParser) -> None:
     each = of.add_subparsers(dest="samples_verb", required=True, metavar="VERB")
     listed = each.add_parser("list", help="what was kept, when and why")
     listed.add_argument("--json", action="store_true", help="print one JSON list, and nothing else")
-    export = each.add_parser("export", help="write pictures and boxes (COCO) into a new folder, to be corrected")
+    export = each.add_parser(
+        "export", help="write pictures and boxes (COCO), texts and labels (JSONL) into a new folder, to be corrected"
+    )
     export.add_argument("folder", type=Path)
     take = each.add_parser("take", help="take corrected boxes: by them models are gated and evaluated")
     take.add_argument("file", type=Path, help="COCO JSON, e.g. instances.json of what export wrote")
@@ -48,7 +50,9 @@ def _list(args: argparse.Namespace) -> int:
         print_json([{"name": one.path.name, **msgspec.to_builtins(one.about)} for one in found])
         return 0
     if not found:
-        note(f'{folder()}: nothing was kept; [samples] collect = ["uncertain", "rare"] in the config has it kept')
+        note(
+            f'{folder()}: nothing was kept; [samples] collect = ["uncertain"], consent = "…" in the config has it kept'
+        )
         return 0
     rows = [("name", "at", "pipeline", "boxes", "why")]
     rows += [
@@ -62,8 +66,10 @@ def _list(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from edge_agent.samples.collected import export
 
-    count = export(args.folder)
-    note(f"{count} pictures in {args.folder}/images, what was found in them in {args.folder}/instances.json")
+    pictures, texts = export(args.folder)
+    note(f"{pictures} pictures in {args.folder}/images, what was found in them in {args.folder}/instances.json")
+    if texts:
+        note(f"{texts} texts with their labels in {args.folder}/texts.jsonl")
     note(f"correct that, then: edge-agent samples take {args.folder}/instances.json")
     return 0
 

@@ -14,6 +14,7 @@ from edge_agent.cli import (
     listen,
     mcp,
     models,
+    publish,
     record,
     rollout,
     samples,
@@ -21,6 +22,7 @@ from edge_agent.cli import (
     service,
     teach,
     understand,
+    update,
     workshop,
 )
 
@@ -34,9 +36,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
 
 def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("-c", "--config", help=CONFIG)
-    check.add_argument(
-        "--connect", action="store_true", help="try: log in, ask for rights, take a picture, write a file"
-    )
+    check.add_argument("--connect", action="store_true", help="try: log in, ask for rights, take a picture, write")
     check.add_argument("--notify", nargs="?", const="", metavar="NAME", help="send each [[notify]], or one, a message")
 
 
@@ -220,7 +220,20 @@ def _models_options(kept: argparse.ArgumentParser) -> None:
     collected.add_argument("--budget", type=arguments.bytes, metavar="BYTES", help="keep up to so much (e.g. 500M)")
 
 
-LONG = {"ask", "teach", "train", "evaluate", "quantize", "graph", "prune", "tune", "bench", "check"}
+LONG = {
+    "ask",
+    "publish",
+    "update",
+    "teach",
+    "train",
+    "evaluate",
+    "quantize",
+    "graph",
+    "prune",
+    "tune",
+    "bench",
+    "check",
+}
 LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
 """verbs that may work for long before they print anything"""
 Verb = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
@@ -252,6 +265,9 @@ VERBS: dict[str, Verb] = {
     ),
     "teach": (teach.teach, teach.options, "teach a state (gate open, gate shut) from a few pictures of each"),
     "train": _recipe("train", "train a model on your own pictures or text (extra [train])"),
+    "publish": (publish.publish, publish.publish_options, "sign a model, config, files or the program for a fleet"),
+    "repository": (publish.repository, publish.repository_options, "make and sign a fleet's repository: keys, teams"),
+    "update": (update.update, update.update_options, "take what the fleet's repository offers this device, now"),
     "evaluate": _recipe("evaluate", "measure a model on labels, and against the model it was made from"),
     "quantize": _recipe("quantize", "make a model smaller and faster, and know what it cost"),
     "graph": _recipe("graph", "simplify a network, take its preparation in, write .ort and TFLite files"),

@@ -38,9 +38,11 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """bytes of snapshots and clips on disk; the oldest go first, those that unsent events name last"""
     days: Annotated[float, msgspec.Meta(gt=0, le=3650)] = 14.0
     """age at which snapshots, clips and collected pictures are deleted; what unsent events name, at twice that age"""
-    collect: list[Literal["uncertain", "rare"]] = []
-    """which frames are kept under HOME/samples/collected for a person to look through: those in which the detector was
-    not sure, those of labels that are seldom seen"""
+    collect: list[Literal["uncertain", "rare", "disagreed"]] = []
+    """which frames and texts are kept under HOME/samples/collected for a person to look through: those of which a model
+    was not sure, those of labels that are seldom seen, those of which a new model said something else (see [update])"""
+    consent: Annotated[str, msgspec.Meta(min_length=3, max_length=300)] | None = None
+    """with collect: by whose leave, in words; it is written beside each of them, and into each export"""
     collect_every: Duration = "10min"
     """time at least between two that are collected of a pipeline"""
     collect_most: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 200
@@ -65,13 +67,21 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return frozenset(every - {"new"} if zones else every)
 
 
+def _check_consent(samples: Samples) -> None:
+    """ConfigError where people's pictures and words are kept, and nobody says by whose leave."""
+    if samples.collect and samples.consent is None:
+        mend = 'e.g. consent = "staff agreed in writing", or "nobody is in view"'
+        raise ConfigError(f"samples.collect: keeps what people show and say; write beside it by whose leave, {mend}")
+
+
 def checked_samples(samples: Samples, written: dict[str, Any], pipelines: list[str]) -> Samples:
     """The section as it is; `written`: the keys that stand there. ConfigError for one that does nothing."""
     for name in samples.record if isinstance(samples.record, list) else ():
         if name not in pipelines:
             raise ConfigError(f'samples.record: "{name}" is no pipeline{nearest(name, pipelines)}')
     needs = {"whole": "snapshots", "retain": "snapshots", "before": "clips", "after": "clips"}
-    needs |= {"collect_every": "collect", "collect_most": "collect", "record_bytes": "record"}
+    needs |= {"collect_every": "collect", "collect_most": "collect", "consent": "collect", "record_bytes": "record"}
+    _check_consent(samples)
     for key, of in needs.items():
         if key in written and not getattr(samples, of):
             mend = 'collect = ["uncertain"]' if of == "collect" else f"{of} = true"

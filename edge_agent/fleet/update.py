@@ -26,6 +26,7 @@ log = logging.getLogger("edge_agent")
 
 MOST_STARTS = 3
 """times that one is begun, before the switch or behind it: what ends the program each time is given up"""
+BEFORE = "failed here before: "
 Look = Callable[[Wanted], tuple[Bundle, bytes]]
 """finds and verifies a bundle"""
 Check = Callable[[Bundle], None]
@@ -93,7 +94,7 @@ class Update:
             outcome = Outcome(state, named, step, line(error), later=later)
         finally:
             self.now = None
-        if outcome.state in ("FAILED", "REJECTED"):
+        if outcome.state in ("FAILED", "REJECTED") and not outcome.reason.startswith(BEFORE):
             log.error("%s: %s: %s", outcome.target, outcome.state, outcome.reason)
         self._remember(target, outcome)
         tell(outcome)
@@ -144,7 +145,7 @@ class Update:
             if way.serves(bundle):
                 return Outcome("SUCCEEDED", target, "done", "serves already", bundle.version)
         elif why := known.given_up.get(str(bundle.number)):
-            return Outcome("FAILED", target, "done", f"failed here before: {why}", bundle.version)
+            return Outcome("FAILED", target, "done", f"{BEFORE}{why}", bundle.version)
         elif bundle.number < known.highest:
             raise RefusedError(f"{target}: is older than number {known.highest}, which served here; publish it anew")
         return None

@@ -1,7 +1,9 @@
-"""Frames for a person to look through: those in which a detector was not sure, and those of what is seldom seen.
+"""Frames and texts for a person to look through: those of which a model was not sure, those of what is seldom seen, and
+those of which a new model said something else than the one that serves.
 
 Not sure: boxes near the score that counts, objects that are believed in and not seen, or are called another name. The
-frame with the most of it is kept, one in a while. Seldom: one in fifty of all objects so far, or fewer, had that label.
+frame with the most of it is kept, one in a while. Of a text: it fits no label, or two labels about as well. Seldom: one
+in fifty of all objects so far, or fewer, had that label.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from edge_agent.files import folder, read_regular, write_private
 from edge_agent.pictures.draw import jpeg
 from edge_agent.samples import collected
 from edge_agent.samples.collected import About, Box
-from edge_agent.types import Detections, Finding, Frame, Sample
+from edge_agent.types import Detections, Finding, Frame, Pixels, Sample, Scores, Text
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.pipeline import Show
 
@@ -35,6 +37,8 @@ NEAR = 0.25
 """of the score that counts: so near it a box is uncertain"""
 LEAST, BETTER = 1.0, 1.2
 """uncertain boxes that a frame has at least, and how much more of them take another frame's place"""
+CLOSE, UNKNOWN = 0.2, "unknown"
+"""between the probabilities of two labels that fit about as well, and the label of what fits none"""
 SELDOM, ENOUGH = 0.02, 50
 """share of all objects that a seldom label has at most, and objects that have to be known for that"""
 AGAIN_S = 60.0
@@ -50,6 +54,8 @@ class _Line:
     """Of one pipeline, on its thread."""
 
     show: Show
+    words: bool = True
+    """whether its texts may be kept"""
     due_at: float = 0.0
     """monotonic: when the next one may be collected"""
     worth: float = 0.0
@@ -66,8 +72,9 @@ class _Line:
 class Collect:
     """Of one agent. `watch` is for the pipelines' threads; a thread of its own writes."""
 
-    def __init__(self, why: Collection[str], every: float, most: int, days: float) -> None:
-        """`why`: uncertain, rare; one each `every` seconds of a pipeline, `most` in all."""
+    def __init__(self, why: Collection[str], every: float, most: int, days: float, consent: str = "") -> None:
+        """`why`: uncertain, rare, disagreed; one each `every` seconds of a pipeline, `most` in all."""
+        self._consent = consent
         self._why, self._every, self._most, self._days = frozenset(why), every, most, days
         self._lines: dict[str, _Line] = {}
         self._run, self._numbers = secrets.token_hex(4), count(1)
@@ -76,9 +83,9 @@ class Collect:
         self._failed = False
         self._thread = threading.Thread(target=self._write, name="samples", daemon=True)
 
-    def add(self, pipeline: str, show: Show) -> None:
-        """Collect of a pipeline from now on. `show`: a frame as it may be kept."""
-        self._lines[pipeline] = _Line(show, time.monotonic() + min(FORGET_S, self._every))
+    def add(self, pipeline: str, show: Show, words: bool = True) -> None:
+        """Collect of a pipeline from now on. `show`: a frame as it may be kept; `words`: whether texts may be."""
+        self._lines[pipeline] = _Line(show, words, time.monotonic() + min(FORGET_S, self._every))
         self._lines[pipeline].seen.update(self._counts.get(pipeline, {}))
 
     def start(self) -> None:
@@ -101,13 +108,56 @@ class Collect:
     # ── on the pipelines' threads ────────────────────────────────────────────────────────────────────────
 
     def watch(self, pipeline: str, sample: Sample, found: Sequence[SampleOrFinding]) -> None:
-        """A frame of it."""
-        if not isinstance(sample, Frame):
-            return
+        """A frame or a text of it."""
         line = self._lines[pipeline]
         for item in found:
-            if isinstance(item, Finding) and isinstance(item.what, Detections) and item.of is sample:
+            if isinstance(item, Finding) and isinstance(item.what, Scores) and isinstance(item.of, Text):
+                self._look_at_text(pipeline, line, item)
+            elif isinstance(item, Finding) and isinstance(item.what, Detections) and item.of is sample:
                 self._look(pipeline, line, item, found)
+
+    def disagreed(self, pipeline: str, found: Sequence[SampleOrFinding], picture: Pixels | None, note: str) -> None:
+        """Of this sample a new model says something else; for any thread. `picture`: as it may be kept; None: not at
+        all, or of a text.
+        """
+        line = self._lines.get(pipeline)
+        for item in (each for each in found if isinstance(each, Finding)):
+            if isinstance(item.what, Detections) and picture is not None:
+                self._put(self._made_of(pipeline, item, picture, "disagreed", note))
+            elif isinstance(item.what, Scores) and isinstance(item.of, Text) and line is not None and line.words:
+                self._put(self._made_of_text(pipeline, item, "disagreed", note))
+
+    @property
+    def wants_disagreed(self) -> bool:
+        """Whether `disagreed` is to be called."""
+        return "disagreed" in self._why
+
+    def _put(self, made: tuple[bytes, About]) -> None:
+        with contextlib.suppress(queue.Full):
+            self._writing.put_nowait(made)
+
+    def _look_at_text(self, pipeline: str, line: _Line, item: Finding) -> None:
+        what = item.what
+        assert isinstance(what, Scores)
+        best = sorted(what.scores.values(), reverse=True)[:2]
+        close = len(best) == 2 and best[0] - best[1] < CLOSE
+        if (
+            line.words
+            and "uncertain" in self._why
+            and time.monotonic() >= line.due_at
+            and (close or what.label == UNKNOWN)
+        ):
+            note = "fits no label" if what.label == UNKNOWN else "two labels fit about as well"
+            self._give(line, self._made_of_text(pipeline, item, "uncertain", note))
+
+    def _made_of_text(self, pipeline: str, item: Finding, why: collected.Why, note: str) -> tuple[bytes, About]:
+        """The text as it went on, with what `[privacy]` takes out of it taken out."""
+        text, what = item.of, item.what
+        assert isinstance(text, Text) and isinstance(what, Scores)
+        model = f"{item.model.name} {item.model.version}"
+        scores = {label: round(score, 4) for label, score in what.scores.items()}
+        about = About(rfc3339(text.at), pipeline, why, note, model, 0, 0, [], what.label, scores, self._consent)
+        return text.text.encode(), about
 
     def _look(self, pipeline: str, line: _Line, item: Finding, found: Sequence[SampleOrFinding]) -> None:
         frame, what, due = item.of, item.what, time.monotonic() >= line.due_at
@@ -156,23 +206,27 @@ class Collect:
         why: collected.Why,
         note: str,
     ) -> tuple[bytes, About] | None:
+        assert isinstance(item.of, Frame)
+        image = line.show(item.of, found)
+        return None if image is None else self._made_of(pipeline, item, image, why, note)
+
+    def _made_of(
+        self, pipeline: str, item: SampleOrFinding, image: Pixels, why: collected.Why, note: str
+    ) -> tuple[bytes, About]:
+        assert isinstance(item, Finding) and isinstance(item.of, Frame) and isinstance(item.what, Detections)
         frame, what = item.of, item.what
-        assert isinstance(frame, Frame) and isinstance(what, Detections)
-        image = line.show(frame, found)
-        if image is None:
-            return None
         rows = zip(what.xyxy.tolist(), what.score.tolist(), what.label.tolist(), strict=True)
         boxes = [Box(what.names.get(key, str(key)), key, round(score, 4), tuple(box)) for box, score, key in rows]
         model = f"{item.model.name} {item.model.version}"
-        about = About(rfc3339(frame.at), pipeline, why, note, model, frame.width, frame.height, boxes)
+        size = frame.width, frame.height
+        about = About(rfc3339(frame.at), pipeline, why, note, model, *size, boxes, consent=self._consent)
         return jpeg(image, QUALITY), about
 
     def _give(self, line: _Line, made: tuple[bytes, About] | None) -> None:
         """To the thread that writes; the next one is due a while later."""
         line.candidate, line.worth, line.due_at = None, 0.0, time.monotonic() + self._every
         if made is not None:
-            with contextlib.suppress(queue.Full):
-                self._writing.put_nowait(made)
+            self._put(made)
 
     # ── its thread ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +235,8 @@ class Collect:
             collected.delete_old(self._most, self._days)
         while (made := self._writing.get()) is not None:
             try:
-                collected.keep(f"{self._run}-{next(self._numbers)}.jpg", *made, self._most, self._days)
+                end = "jpg" if made[1].width else "txt"
+                collected.keep(f"{self._run}-{next(self._numbers)}.{end}", *made, self._most, self._days)
                 self._write_counts()
                 self._failed = False
             except OSError as error:

@@ -21,12 +21,12 @@ from edge_agent.errors import InputError, UsageError
 from edge_agent.events import UNREADABLE
 from edge_agent.samples import coco, recorded
 
-NAME = re.compile(r"[0-9a-f]{8}-[0-9]{1,12}\.jpg")
-"""of a picture here"""
+NAME = re.compile(r"[0-9a-f]{8}-[0-9]{1,12}\.(jpg|txt)")
+"""of a picture, or a text, here"""
 MOST_ABOUT = 1_000_000
 """bytes of what is known of one"""
 
-Why = Literal["uncertain", "rare"]
+Why = Literal["uncertain", "rare", "disagreed"]
 
 
 class Box(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Box(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What is known of a picture."""
+    """What is known of a picture, or of a text."""
 
     at: str
     """RFC 3339"""
@@ -52,10 +52,16 @@ class About(msgspec.Struct, frozen=True):
     width: int
     height: int
     boxes: list[Box]
+    label: str = ""
+    """of a text: what it was told to be"""
+    scores: dict[str, float] = {}
+    """of a text: label -> probability"""
+    consent: str = ""
+    """by whose leave it was kept, as the config said then"""
 
 
 class Collected(NamedTuple):
-    """A picture, and what is known of it."""
+    """A picture or a text, and what is known of it."""
 
     path: Path
     about: About
@@ -79,7 +85,7 @@ def collected() -> list[Collected]:
 
 
 def keep(name: str, picture: bytes, about: About, most: int, days: float) -> None:
-    """Keep a picture under a new name; of more than `most`, and older than `days`, the oldest go. OSError."""
+    """Keep a picture or a text under a new name; of more than `most`, and older than `days`, the oldest go. OSError."""
     here = files.folder(folder(), files.PRIVATE)
     delete_old(most - 1, days)
     try:
@@ -93,7 +99,7 @@ def keep(name: str, picture: bytes, about: About, most: int, days: float) -> Non
 def delete_old(most: int, days: float) -> None:
     """Leave the newest `most` that are no older than `days`. A time to come is as good as now. OSError."""
     now, here = time.time(), folder()
-    found = sorted((path.stat().st_mtime, path.name) for path in here.glob("*.jpg") if NAME.fullmatch(path.name))
+    found = sorted((path.stat().st_mtime, path.name) for path in here.glob("*-*.*") if NAME.fullmatch(path.name))
     old = [name for at, name in found if now - at > days * 86400]
     delete({*old, *(name for _, name in found[: max(0, len(found) - most)])})
 
@@ -111,22 +117,32 @@ def delete(names: Iterable[str]) -> int:
     return gone
 
 
-def export(to: Path) -> int:
-    """Write all of them into a new folder: images/, and what was found in them as instances.json (COCO), to be
-    corrected; how many. UsageError where it cannot be written.
+def export(to: Path) -> tuple[int, int]:
+    """Write all of them into a new folder, to be corrected: images/, and what was found in them as instances.json
+    (COCO); texts with their labels as texts.jsonl. How many pictures and texts. UsageError where it cannot be written.
     """
-    found = collected()
+    found = [one for one in collected() if one.path.suffix == ".jpg"]
+    texts = [one for one in collected() if one.path.suffix == ".txt"]
     try:
         to.mkdir(mode=files.PRIVATE, parents=True)
         (to / "images").mkdir(mode=files.PRIVATE)
         for one in found:
             shutil.copyfile(one.path, to / "images" / one.path.name)
         files.write_private(to / "instances.json", msgspec.json.format(msgspec.json.encode(_coco(found)), indent=1))
+        if texts:
+            files.write_private(to / "texts.jsonl", b"".join(map(_text_line, texts)))
     except FileExistsError:
         raise UsageError(f"{to}: is there already; name a new folder") from None
     except OSError as error:
         raise UsageError(f"{to}: cannot be written ({error.strerror}); name another folder") from None
-    return len(found)
+    return len(found), len(texts)
+
+
+def _text_line(one: Collected) -> bytes:
+    """A text as a line of JSON."""
+    about, text = one.about, files.read_regular(one.path, MOST_ABOUT).decode("utf-8", "replace")
+    said = {"text": text, "label": about.label, "scores": about.scores, "why": about.note, "model": about.model}
+    return msgspec.json.encode({**said, "pipeline": about.pipeline, "at": about.at, "consent": about.consent}) + b"\n"
 
 
 def _coco(found: Sequence[Collected]) -> dict[str, object]:
@@ -147,14 +163,15 @@ def _coco(found: Sequence[Collected]) -> dict[str, object]:
             of = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[box.label], "iscrowd": 0}
             annotations.append({**of, "bbox": sides, "area": round(sides[2] * sides[3], 2), "score": box.score})
     categories = [{"id": key, "name": label} for label, key in sorted(ids.items(), key=lambda row: row[1])]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    info = {"consent": sorted({one.about.consent for one in found} - {""})}
+    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
 def take(file: Path) -> tuple[int, int]:
     """Take boxes that a person has corrected, a COCO JSON file of collected pictures: these go to HOME/samples, their
     boxes into its instances.json; how many pictures and boxes. UsageError, one line, and nothing has changed.
     """
-    here = {one.path.name: one.path for one in collected()}
+    here = {one.path.name: one.path for one in collected() if one.path.suffix == ".jpg"}
     try:
         theirs = coco.read(file)
         ours = coco.read(recorded.place(), recorded.MOST_LABELS) if recorded.labels() else coco.Coco([], [], [])

@@ -14,14 +14,16 @@ from typing import Any
 
 import msgspec
 
+from edge_agent import paths
 from edge_agent.backends import ONE_WAY, WITH_PARTS, open_net
 from edge_agent.backends.quiet import quiet
+from edge_agent.config import Policy
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.admit import Admitted, admit, head_of, seen, try_heads
 from edge_agent.gate.opened import as_read, input_of, others_of, warm
 from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, Served
-from edge_agent.registry import catalogue, files
+from edge_agent.registry import catalogue, files, policy
 from edge_agent.registry.files import Located, Say, parts_of
 from edge_agent.serving.forms import derived_notes, with_derived
 from edge_agent.serving.order import SLOWLY, Pace, Way, budget, in_order, race, raced
@@ -54,6 +56,8 @@ class Models:
         self.threads, self.lane = threads, lane or Lane(budget(threads))
         self.pull, self.say = pull, say
         self.race, self.once, self.soon = race, once, soon
+        self.policy = Policy()
+        """what may serve at all"""
         self._served: dict[tuple[str, Pace], Served] = {}
         self._marks: dict[str, str] = {}
         self._only = only or {}
@@ -100,6 +104,7 @@ class Models:
         # marked before it is read: what changes meanwhile is noticed afterwards
         self._marks[name] = catalogue.fingerprint(name)
         located = catalogue.locate(name, pull=self.pull, say=self.say, read=seen)
+        policy.check(self.policy, located, paths.home())
         manifest, parts = located.manifest, parts_of(located, pull=self.pull, say=self.say)
         located = self._with_forms(located, parts, only := self._only.get(name))
         ways, known = in_order(located, parts, self.threads, pace, find_out=self.race, soon=self.soon)

@@ -164,7 +164,8 @@ def test_an_alert_names_a_clip_that_is_there_once_it_is_over(mosquitto: Mosquitt
 def test_check_says_what_is_kept_of_pictures(tmp_path: Path) -> None:
     tiny_detector(tmp_path / "model")
     film(tmp_path / "film.avi", 3)
-    section = '[samples]\nsnapshots = true\nclips = ["crossing"]\ncollect = ["rare"]\n[privacy]\nblur = ["person"]\n'
+    section = '[samples]\nsnapshots = true\nclips = ["crossing"]\ncollect = ["rare"]\nconsent = "a test"\n'
+    section += '[privacy]\nblur = ["person"]\n'
     done = run(tmp_path, "check", "-c", str(write(tmp_path, None, section + tracking(tmp_path))))
     assert done.returncode == 0, done.stderr
     assert "pictures: snapshots, clips as " in done.stdout and "at most 200 MB, 14 days" in done.stdout

@@ -63,7 +63,7 @@ def working(place: Path, url: str, name: str, taker: Taker | None, more: str = "
     (folder / "root.json").write_text("{}")
     (folder / "agent.toml").write_text(text + pipeline("texts", "lines:texts.txt"))
     agent, stop = Agent(config.load(folder / "agent.toml")), threading.Event()
-    agent.update = taker  # type: ignore[attr-defined]
+    agent.update = taker  # type: ignore[assignment]
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:

@@ -20,7 +20,7 @@ WAYS = {
     "whole": "snapshots = true\nwhole = true",
     "clips": 'clips = ["crossing"]',
     "both": 'snapshots = true\nclips = ["crossing"]',
-    "collect": 'collect = ["uncertain", "rare"]',
+    "collect": 'collect = ["uncertain", "rare"]\nconsent = "a test"',
     "both, blurred": 'snapshots = true\nclips = ["crossing"]',
 }
 """what of [samples] is asked for: clips that are held in memory and never written"""

@@ -189,10 +189,10 @@ def test_what_is_wrong_is_refused_and_nothing_is_replaced(
 )
 def test_lines_are_added_and_nothing_else_changes(text: str) -> None:
     keys = {"url": "mqtts://h", "username": 'a"\\\n'}
-    after = edit.with_mqtt(text, keys)
+    after = edit.with_keys(text, "mqtt", keys)
     before = toml.parse(text)
     assert toml.parse(after) == {**before, "mqtt": {**before.get("mqtt", {}), **keys}}
-    assert edit.with_mqtt(after, keys) == after
+    assert edit.with_keys(after, "mqtt", keys) == after
     left = [line for line in after.splitlines() if line in text.splitlines()]
     assert left[: len(text.splitlines())] == text.splitlines()
 
@@ -200,7 +200,7 @@ def test_lines_are_added_and_nothing_else_changes(text: str) -> None:
 @pytest.mark.parametrize("text", ['mqtt = {prefix = "a"}\n', 'x = """\n[mqtt]\n"""\n', '[mqtt]\nurl = "mqtt://b"\n'])
 def test_what_cannot_be_added_to_is_left_alone(text: str) -> None:
     with pytest.raises(UsageError, match="by hand"):
-        edit.with_mqtt(text, {"url": "mqtts://h"})
+        edit.with_keys(text, "mqtt", {"url": "mqtts://h"})
 
 
 def test_the_service_s_secrets_are_handed_over_by_systemd(

@@ -67,7 +67,7 @@ export function open(place) {
   let shown = "";
   async function samples() {
     const found = await api("GET", "samples"), now = found.waiting.map((one) => one.name).join();
-    note.textContent = `${found.waiting.length} wait, ${found.taken} taken.${found.collects ? "" : ' Nothing is kept: write collect = ["uncertain", "rare"] under [samples].'}`;
+    note.textContent = `${found.waiting.length} wait, ${found.taken} taken.${found.collects ? "" : ' Nothing is kept: write collect = ["uncertain", "rare"] and consent under [samples].'}`;
     if (now !== shown) fill(cards, found.waiting.slice(0, 30).map(card));
     shown = now;
   }

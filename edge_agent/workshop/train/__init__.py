@@ -64,8 +64,10 @@ def need(what: str, *modules: str) -> None:
 
 def _detector_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `edge-agent train detector`."""
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder of pictures, video, or COCO .json by its images"
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, help="folder of pictures, video, or COCO .json by its images")
+    data.add_argument(
+        "--from-samples", action="store_true", help="what this device kept and a person corrected (`samples take`)"
     )
     parser.add_argument("--labels", type=Path, help="COCO .json for some of the pictures of a folder")
     parser.add_argument("--part", default="0:1", help="share of the video or of the files to use, as 0:0.5 (0:1)")

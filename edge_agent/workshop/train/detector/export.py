@@ -16,7 +16,7 @@ import onnxruntime as ort
 from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
 from edge_agent.inspect.names import coco80
-from edge_agent.manifest import File, Input, Manifest
+from edge_agent.manifest import File, Input, Made, Manifest
 from edge_agent.toml import toml
 from edge_agent.workshop.train.detector.augment import Picture, plain
 from edge_agent.workshop.train.detector.graph import NAME, Size, Tensors, to_onnx
@@ -36,10 +36,11 @@ def write_model(
     out: Path,
     say: Say,
     name: str = "edge-yolo",
+    made: Made | None = None,
 ) -> None:
     """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite, labels.txt and manifest.toml to `out`.
 
-    `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges.
+    `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges; `made`: out of which other model, and how.
 
     Raises ModelError where the float files do not agree with each other.
     """
@@ -62,7 +63,8 @@ def write_model(
         (out / file).write_bytes(data)
     (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
     card = "README.md" if (out / "README.md").is_file() else None
-    manifest = _manifest(name, classes, size, [_row(file, *made) for file, made in files.items()], card)
+    manifest = _manifest(name, classes, size, [_row(file, *of) for file, of in files.items()], card)
+    manifest = msgspec.structs.replace(manifest, made=made)
     (out / "manifest.toml").write_text(toml(_plain(manifest)), encoding="utf-8")
     say(f"{out}: {', '.join(files)}, labels.txt, manifest.toml; TFLite differs from ONNX by {apart:.1g}")
 

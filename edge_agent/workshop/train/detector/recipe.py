@@ -13,9 +13,10 @@ import torch
 from edge_agent import paths
 from edge_agent.errors import InputError, UsageError
 from edge_agent.gate import read
-from edge_agent.manifest import Manifest
+from edge_agent.manifest import Made, Manifest
 from edge_agent.pictures.read import cv2
-from edge_agent.registry import catalogue, files
+from edge_agent.registry import catalogue, files, store
+from edge_agent.samples import recorded
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
@@ -53,10 +54,11 @@ def run(args: argparse.Namespace, say: Say) -> int:
     except ValueError:
         raise UsageError(f"--part {args.part} is not two shares as 0:0.5") from None
     classes = tuple(c.strip() for c in args.classes.split(",")) if args.classes else None
+    data = _samples() if args.from_samples else args.data
     options = DetectorOptions(
-        args.data,
+        data,
         args.out,
-        args.teacher or (None if args.labels or args.data.suffix == ".json" else "yolox-nano"),
+        args.teacher or (None if args.labels or data.suffix == ".json" else "yolox-nano"),
         part=(first, last),
         labels=args.labels,
         start=args.start,
@@ -72,6 +74,15 @@ def run(args: argparse.Namespace, say: Say) -> int:
     )
     train_detector(options, say)
     return 0
+
+
+def _samples() -> Path:
+    """The corrected boxes of this device. UsageError where there are none."""
+    found = recorded.labels()
+    if found is None:
+        how = "edge-agent samples export FOLDER, correct it, then edge-agent samples take FOLDER/instances.json"
+        raise UsageError(f"--from-samples: nothing of {recorded.place().parent} was corrected yet: {how}")
+    return found
 
 
 def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
@@ -122,9 +133,20 @@ def _write(
     out, work = options.out, options.out / "training"
     name = out.resolve().name
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
-    write_model(tensors, classes, options.size, pool[:CALIBRATION], out, say, name=name)
+    write_model(tensors, classes, options.size, pool[:CALIBRATION], out, say, name=name, made=_made(options, step))
     draw(work / CURVE, out / "curves.png", f"{name}: {step} steps of {options.batch} pictures")
     say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
+
+
+def _made(options: DetectorOptions, step: int) -> Made | None:
+    """How it was made out of another model; None for one that began anew, or with a teacher's weights."""
+    if options.start in ("none", "teacher") or (options.start or "").endswith(".pt") or _start(options.start) is None:
+        return None
+    located = catalogue.locate(options.start or OWN, read=read.seen)
+    method = f"{step} steps of {options.batch} pictures at {options.size[0]}x{options.size[1]}, seed {options.seed}"
+    data = store.digest(options.data) if options.data.is_file() else ""
+    parent = f"{located.manifest.name} {located.manifest.version}"
+    return Made("train", method, parent, located.manifest.original().sha256, data)
 
 
 def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
