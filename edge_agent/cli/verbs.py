@@ -25,6 +25,7 @@ from edge_agent.cli import (
     update,
     workshop,
 )
+from edge_agent.cli.options import bench_options, demo_options
 
 CONFIG = "TOML file (default: $EDGE_AGENT_CONFIG, else that of the service, /etc/edge-agent/agent.toml)"
 
@@ -66,12 +67,6 @@ def _service_options(of: argparse.ArgumentParser) -> None:
     of.add_argument("--root", default="/", metavar="FOLDER", help="that of an image that is being built")
     of.add_argument("--user", default="edge-agent", metavar="NAME", help="whom it runs as; made where there is none")
     of.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
-
-
-def _demo_options(demo: argparse.ArgumentParser) -> None:
-    demo.add_argument("--seconds", type=arguments.seconds, help="end by itself (default: run until Ctrl-C)")
-    demo.add_argument("--source", metavar="ADDRESS", help="a camera or film, as camera:0, rtsp://… or film.mp4")
-    demo.add_argument("--microphone", action="store_true", help="hear what is said here, not the carried sentences")
 
 
 def _detect(args: argparse.Namespace) -> int:
@@ -133,13 +128,6 @@ def _understand_options(understand: argparse.ArgumentParser) -> None:
         "--top", type=arguments.count, metavar="N", help="fill, answer, similar, summarize: so many at most"
     )
     _model_options(understand)
-
-
-def _bench_options(timed: argparse.ArgumentParser) -> None:
-    timed.add_argument("model", help="name, folder, .onnx or .tflite")
-    timed.add_argument("--seconds", type=arguments.seconds, default=10.0, help="to race for (default: 10)")
-    timed.add_argument("--threads", type=arguments.count, default=0, help="for one run; 0: all cores (default)")
-    timed.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
 
 
 def _listen_options(heard: argparse.ArgumentParser) -> None:
@@ -256,7 +244,7 @@ VERBS: dict[str, Verb] = {
         service.enroll_options,
         "make a key and a request for a certificate, or take a token or a QR code",
     ),
-    "demo": (device.demo, _demo_options, "run the main job on carried pictures and text, through a broker and back"),
+    "demo": (device.demo, demo_options, "run the main job on carried pictures and text, through a broker and back"),
     "detect": (_detect, _detect_options, "find objects in pictures, folders, films and cameras"),
     "understand": (
         understand.understand,
@@ -273,7 +261,7 @@ VERBS: dict[str, Verb] = {
     "graph": _recipe("graph", "simplify a network, take its preparation in, write .ort and TFLite files"),
     "prune": _recipe("prune", "take out weights or channels of a model, and know what it cost"),
     "tune": _recipe("tune", "search input size, variant, NMS and score for the best accuracy in a given time"),
-    "bench": (models.bench, _bench_options, "time a model's variants on this device, and remember the fastest"),
+    "bench": (models.bench, bench_options, "time a model's variants on this device, and remember the fastest"),
     "models": (models.models_verb, _models_options, "list, fetch, read, add, check and remove models"),
     "serve": (serve.serve, serve.options, "serve models over HTTP (Open Inference Protocol), without a config"),
     "samples": (samples.samples, samples.samples_options, "look through the frames that were kept, and correct them"),
