@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,12 +82,10 @@ class Pi(NamedTuple):
     cpu: str
     entered: Entered
 
-    def __call__(self, *args: str, check: bool = True, **env: str) -> str:
-        """What the agent says there."""
-        return self.entered(*self._command(args), check=check, **{**self._told, **env}).stdout
-
-    def _command(self, args: Sequence[str]) -> list[str]:
-        return [f"/opt/{self.cpu}/bin/python", "-m", "edge_agent", *args]
+    def __call__(self, *args: str, check: bool = True, given: str = "/dev/null", **env: str) -> str:
+        """What the agent says there; `given`: a file of its own as standard input."""
+        command = ["sh", "-c", f'exec "$@" < {given}', "sh", f"/opt/{self.cpu}/bin/python", "-m", "edge_agent", *args]
+        return self.entered(*command, check=check, **{**self._told, **env}).stdout
 
     @property
     def _told(self) -> dict[str, str]:
@@ -230,9 +228,9 @@ tasks = [{}]
     (pi.entered.files / config[1:]).write_text(seen)
     pi("run", "-c", config)
     with broker(tmp_path) as server, Consumer(Mqtt(url=server.url)) as consumer:
-        later = text.format(pi.cpu, "lines:/ours/demo/lines.txt", "")
+        later = text.format(pi.cpu, "lines:-", "")
         (pi.entered.files / config[1:]).write_text(f'[mqtt]\nurl = "{server.url}"\n{later}')
-        pi("run", "-c", config)
+        pi("run", "-c", config, given="/ours/demo/lines.txt")
         until(lambda: len(consumer.events()) > 3, "all of them come")
     events = consumer.events()
     assert sorted(event["seq"] for event in events) == list(range(1, len(events) + 1))
