@@ -60,7 +60,7 @@ class Presence:
     def add(self, topic: str, payload: bytes, retained: bool) -> None:
         """`retained`: said before we listened. What stands under no device's name or is meant for one counts not."""
         name, _, tail = topic.removeprefix(self._head).partition("/")
-        if not topic.startswith(self._head) or not tail or tail.split("/")[0] in topics.FOR_DEVICES:
+        if not topic.startswith(self._head) or not _is_said_by(name, tail):
             return
         device = self.devices.setdefault(name, Device(name))
         now = self._clock()
@@ -95,3 +95,8 @@ class Presence:
             }
             for one in sorted(self.devices.values(), key=lambda one: one.name)
         ]
+
+
+def _is_said_by(name: str, tail: str) -> bool:
+    """Whether a topic is one of a device that speaks."""
+    return bool(tail) and not name.startswith("_") and tail.split("/")[0] not in topics.FOR_DEVICES  # _groups is none

@@ -16,7 +16,7 @@ from edge_agent.link.broker import Broker
 from edge_agent.link.rights import Visit
 from tests.broker import broker
 
-BASE = "edge/v1/porch"
+BASE, GROUP = "edge/v1/porch", "edge/v1/_groups/canary/desired"
 
 
 class Clock:
@@ -91,7 +91,14 @@ def test_a_clock_that_is_wrong_makes_no_device_young_for_ever(who: Presence, clo
 
 
 def test_what_is_meant_for_a_device_or_is_no_health_is_no_sign_of_life(who: Presence, clock: Clock) -> None:
-    for topic in (f"{BASE}/cmd/ping", f"{BASE}/ack", "edge/v1/porch", "other/v1/porch/status", f"{BASE}/desired"):
+    for topic in (
+        f"{BASE}/cmd/ping",
+        f"{BASE}/ack",
+        "edge/v1/porch",
+        "other/v1/porch/status",
+        f"{BASE}/desired",
+        GROUP,
+    ):
         who.add(topic, b"online", False)
     assert not who.devices
     for bad in (b"", b"[]", b'{"every_s": "x"}', b'{"at": 5}', b"\xff", b'{"at": "no time"}', b'{"every_s": 1e300}'):

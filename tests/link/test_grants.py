@@ -25,12 +25,17 @@ tasks = ["detect:detector", "track"]
 [[pipeline]]
 name = "words"
 source = "lines:x"
+[rollout]
 [[rule]]
 name = "r"
 when = { object = "person", pipeline = "door" }
 [[profile]]
 name = "night"
 """
+
+
+OF_ALL = ("homeassistant/status", "edge/v1/_groups/+/desired")
+"""topics that every device may hear"""
 
 
 def mosquitto() -> tuple[list[str], list[str]]:
@@ -62,12 +67,16 @@ def test_a_device_may_say_and_hear_all_that_it_has_to(rights: object) -> None:
     says, hears = rights()  # type: ignore[operator]
     full = config.parse(EVERYTHING)
     assert len(topics.published(full)) > 10
-    for topic in topics.published(full):
+    jobs = [f"edge/v1/porch/jobs/{tail}" for tail in ("j1/update", "$next/get")]
+    for topic in [*topics.published(full), *jobs]:
         assert any(topic_matches_sub(at, topic) for at in says), f"may not say {topic}"
-    for topic in topics.heard(full):
+    answers = [
+        f"edge/v1/porch/jobs/{tail}" for tail in ("$next/get/accepted", "+/update/accepted", "+/update/rejected")
+    ]
+    for topic in [*topics.heard(full), *answers, "edge/v1/_groups/+/desired"]:
         assert topic in hears, f"may not hear {topic}"
     for at in says + hears:
-        assert "porch" in at.split("/") or at == "homeassistant/status", f"{at} is not its own"
+        assert "porch" in at.split("/") or at in OF_ALL, f"{at} is not its own"
         assert "#" not in at and not at.endswith("/events/+")
     assert not any(topic_matches_sub(at, "edge/v1/porch/cmd/ping") for at in says)
 

@@ -2,7 +2,7 @@
 """Who may say and hear what, for nats-server: users.py DEVICE... > users.conf (or the names on stdin, a line each).
 
 NATS has no pattern for all devices, so each device has its rules, by the common name of its certificate: its device.id
-with _ for dots. Beside them the users consumer, worker and admin. `nats-server --signal reload` takes a new file.
+with _ for dots. Beside them stand the users consumer, rollout, worker and admin.
 """
 
 import re
@@ -10,15 +10,23 @@ import sys
 
 SAYS = [
     "status", "health", "profile", "rules", "reported", "reply.*",
-    "*.events", "*.state", "*.counts", "*.last", "*.snapshot",
+    "*.events", "*.state", "*.counts", "*.last", "*.snapshot", "jobs.*.update", "jobs.$next.get",
 ]  # fmt: skip
 """behind edge.v1.DEVICE. ; a snapshot is a picture"""
-HEARS = ["ack", "cmd.*", "desired"]
+HEARS = [
+    "ack", "cmd.*", "desired", "jobs.notify-next", "jobs.$next.get.accepted",
+    "jobs.*.update.accepted", "jobs.*.update.rejected",
+]  # fmt: skip
 MQTT = ["$MQTT.sub.>", "$MQTT.deliver.>"]
 """of the server's own, for each client of MQTT"""
 OTHERS = {
     # `edge-agent listen --ack`, and whoever commands
     "consumer": (["edge.v1.*.ack", "edge.v1.*.cmd.*"], ["edge.v1", "edge.v1.>", *MQTT]),
+    # `edge-agent rollout`
+    "rollout": (
+        ["edge.v1.*.desired", "edge.v1._groups.*.desired", "edge.v1.*.jobs.>"],
+        ["edge.v1", "edge.v1.>", *MQTT],
+    ),
     # writes events into a database: takes from the stream, and tells devices that it has them
     "worker": (
         [
@@ -57,7 +65,7 @@ def device(name: str) -> str:
             f"{name!r}: no device's name here: letters, digits, _ and - (for a dot _), none of {', '.join(OTHERS)}"
         )
     says = [f"edge.v1.{name}.{tail}" for tail in SAYS] + [f"homeassistant.device.{name}.config"]
-    hears = [f"edge.v1.{name}.{tail}" for tail in HEARS] + ["homeassistant.status"]
+    hears = [f"edge.v1.{name}.{tail}" for tail in HEARS] + ["edge.v1._groups.*.desired", "homeassistant.status"]
     return user(name, says, hears + MQTT)
 
 
