@@ -116,7 +116,7 @@ class Rollouts:
     def _take(self, target: str, tell: Tell = untold) -> Outcome:
         update = self._update()
         if update is None:
-            return Outcome("REJECTED", target, "look", "this device takes no bundles: its config has no [update]")
+            return Outcome("REJECTED", target, "look", "this device takes no bundles: write [update] in its config")
         return update.take(target, tell)
 
     def _serves(self, key: str) -> tuple[int, str]:

@@ -94,9 +94,9 @@ class Driver:
                 self._publish(device, f"{tail}/rejected", _answer("", "InvalidJson", one), False)
 
     def accuracy(self, device: str, state: str) -> None:
-        """What a device says of its accuracy (its contract: kept, at risk, broken, unknown)."""
+        """What a device says of its accuracy: its contract is kept, at risk, broken or unknown, and more behind it."""
         one = self.it.devices.get(device)
-        if one is not None and one.status == "SUCCEEDED" and not one.lost and state == "broken":
+        if one is not None and one.status == "SUCCEEDED" and not one.lost and state.startswith("broken"):
             one.lost = "its accuracy is below the contract"
             self._save(self.it)
             self.tick()

@@ -26,6 +26,7 @@ class Fleet(msgspec.Struct, frozen=True):
     group: str
     bundles: Annotated[dict[str, str], msgspec.Meta(description="KIND/NAME -> number (version) that serves")]
     models: dict[str, str]
+    profile: Annotated[str, msgspec.Meta(description="that is active; empty where the config has none")]
     wanted: Wanted
     differs: list[Difference]
     refused: Annotated[int, msgspec.Meta(description="jobs and documents that were refused so far")]

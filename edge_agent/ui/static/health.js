@@ -36,7 +36,7 @@ export function open(place) {
     const every = [...new Set([...Object.keys(it.bundles), ...Object.keys(it.wanted.bundles)])].sort(), why = Object.fromEntries(it.differs.map((one) => [one.what, one.why]));
     fill(fleet, h("div", { class: "top" }, h("h3", {}, "Fleet"), h("small", {}, it.group ? `group ${it.group}` : "no group")),
       it.job ? h("p", {}, h("span", { class: "tag warn" }, it.job.status), ` job ${it.job.id}: ${[it.job.target, it.job.step, it.job.reason].filter(Boolean).join(", ")}`) : null,
-      h("table", {}, h("thead", {}, h("tr", {}, ["What", "Here", "Wanted"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, [...every.map((key) => [key, it.bundles[key] ?? "none", it.wanted.bundles[key] ?? ""]), ...(it.wanted.profile ? [["profile", here.state?.profile ?? "", it.wanted.profile]] : [])].map(([key, now, want]) =>
+      h("table", {}, h("thead", {}, h("tr", {}, ["What", "Here", "Wanted"].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, [...every.map((key) => [key, it.bundles[key] ?? "none", it.wanted.bundles[key] ?? ""]), ...(it.wanted.profile ? [["profile", it.profile, it.wanted.profile]] : [])].map(([key, now, want]) =>
         h("tr", {}, h("th", { scope: "row" }, key), h("td", {}, now), h("td", {}, want, why[key] ? h("p", { class: "why" }, why[key]) : null))))),
       it.differs.length || !Object.keys(it.wanted.bundles).length ? null : h("p", { class: "soft" }, "All is as it is wanted."),
       it.refused ? h("p", { class: "why" }, `${it.refused} jobs or documents were refused; the log says why`) : null);
@@ -48,14 +48,15 @@ export function open(place) {
 
   async function machine() {
     const now = await api("GET", "machine"), health = here.state?.health ?? {};
-    const notes = ["disk", "config", "limits", "archive", "notify", "accuracy", "update"].filter((key) => health[key] && !["ok", "off"].includes(health[key]));
+    const notes = ["disk", "config", "limits", "archive", "notify", "update"].filter((key) => health[key] && !["ok", "off"].includes(health[key]));
+    const accuracy = typeof health.accuracy === "object" && health.accuracy ? health.accuracy : health.accuracy ? { state: health.accuracy } : null;
     fill(device, row("Board", now.board || "unknown", `, ${now.cores} cores`), row("Processor", part("Processor", Math.min(1, now.cpu_percent / 100 / now.cores), .6, .9), ` ${now.cpu_percent} % of a core, load ${now.load.toFixed(2)}`),
       row("Memory", part("Memory", 1 - now.memory_free_bytes / now.memory_bytes, .7, .9), ` the agent ${size(now.rss_bytes)}, ${size(now.memory_free_bytes)} of ${size(now.memory_bytes)} free`),
       row("Temperature", now.celsius === null ? "the board has no sensor" : `${now.celsius.toFixed(0)} °C`, now.trouble.length ? h("p", { class: "why" }, now.trouble.join(", ")) : null),
       row("Disk", part("Disk", 1 - now.disk_free_bytes / now.disk_bytes, .8, .95), ` ${size(now.disk_free_bytes)} free`),
       row("Events that wait", `${now.waiting} (${size(now.store_bytes)})${now.oldest_s === null ? "" : `, the oldest of ${ago(now.oldest_s)}`}`, health.lost ? h("p", { class: "why" }, `${health.lost} lost, see the gaps among the events`) : null),
       row("Broker", now.connected === null ? "none in the config: events stay here" : now.connected ? `connected, ${now.link}` : h("span", { class: "why" }, `not connected: ${now.link}`)),
-      row("Bytes left today", now.left_today === null ? "no bound" : size(now.left_today)), row("Version", now.version), row("Up", `${Math.round(now.uptime_s / 60)} min`),
+      row("Bytes left today", now.left_today === null ? "no bound" : size(now.left_today)), accuracy ? row("Accuracy", h("span", { class: /broken|risk/.test(accuracy.state) ? "why" : "" }, [accuracy.state, accuracy.why, accuracy.drift].filter((one) => typeof one === "string" && one).join(", "))) : null, row("Version", now.version), row("Up", `${Math.round(now.uptime_s / 60)} min`),
       notes.map((key) => row(key, h("span", { class: "why" }, health[key]))),
       (here.state?.pipelines ?? []).filter((pipe) => pipe.saves).map((pipe) => row(pipe.name, pipe.saves)));
     for (const pipes of [here.state?.pipelines ?? []]) fill(stages, pipes.map((pipe) => h("tr", {}, h("th", { scope: "row" }, pipe.name),
