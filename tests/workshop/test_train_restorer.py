@@ -45,10 +45,10 @@ def test_small_print_loses_detail_and_keeps_its_place() -> None:
     small = shrunk(clean, 6.0, torch.Generator().manual_seed(1))
     assert small.shape == clean.shape and float(small.min()) >= 0 and float(small.max()) <= 1
     ink = [(one - one[..., :1]).abs().sum((0, 1, 2)) for one in (clean, small)]
-    middles = [float((one * torch.arange(64)).sum() / one.sum()) for one in ink]
-    assert abs(middles[0] - middles[1]) < 6
+    assert abs(int(ink[1].argmax()) - 21.5) < 3 and float(ink[1].max()) < float(ink[0].max())
 
 
+@pytest.mark.slow
 def test_a_little_training_lowers_the_readers_loss() -> None:
     """The reader here calls the left half of a line by its brightness: something to be learnt in a few steps."""
 
