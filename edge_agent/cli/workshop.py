@@ -77,7 +77,8 @@ def tune(args: argparse.Namespace) -> int:
 
 def interrupted(out: Path) -> int:
     """What Ctrl-C leaves behind, one line."""
-    kept = "; run the same command again to go on" if (out / ".work").is_dir() else ""
+    begun = any(path.is_file() for path in (out / ".work").rglob("*"))
+    kept = "; run the same command again to go on" if begun else ""
     note(f"\ninterrupted, nothing was changed{kept}")
     return 130
 

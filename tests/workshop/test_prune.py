@@ -24,7 +24,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(making, "SECONDS", 0.1)
     path = tmp_path / "texts.txt"
-    path.write_text("".join(f"turn the {a} in the {b} on\nis the {a} off\n" for a in WORDS for b in WORDS[:2]))
+    path.write_text("".join(f"turn the {a} in the {b} on\nis the {a} off\n" for a in WORDS for b in WORDS[:4]))
     return path
 
 
@@ -87,7 +87,7 @@ def test_zeroes_are_called_what_they_are(lines: Path, tmp_path: Path) -> None:
 def test_a_budget_that_the_first_step_breaks_leaves_nothing(lines: Path, tmp_path: Path) -> None:
     out, parent = tmp_path / "out", Path("models/edge-bert/encoder.onnx").read_bytes()
     given = ("edge-bert", "--data", lines, "--out", out, "--sparsity", "0.6", "--steps", "1", "--by", "magnitude")
-    with pytest.raises(ModelError, match=r"first step .* costs .* more than --max-drop 0"):
+    with pytest.raises(ModelError, match=r"more than (--max-drop|the budget of) 0"):
         verb.run(arguments(*given, "--max-drop", "0", "--no-refit", "--most", "8"), quiet)
     assert [path.name for path in out.iterdir()] == [".work"]
     assert Path("models/edge-bert/encoder.onnx").read_bytes() == parent

@@ -15,7 +15,7 @@ from edge_agent import cli, manifest
 from edge_agent.backends import open_net
 from edge_agent.registry import catalogue
 from edge_agent.workshop import making
-from edge_agent.workshop.quantize import search, tools
+from edge_agent.workshop.quantize import auto, search, tools
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.search import _ladder
 from tests.nets import blob_finder_onnx, write_onnx
@@ -28,7 +28,7 @@ from tests.workshop.quantizable import detector, pictures
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(making, "SECONDS", 0.2)
-    monkeypatch.setattr(search, "SECONDS", 0.1)
+    monkeypatch.setattr(auto, "SECONDS", 0.1)
 
 
 def quantize(*words: object) -> int:
@@ -217,14 +217,17 @@ def test_text_is_searched_in_both_forms(tmp_path: Path, capsys: pytest.CaptureFi
     assert row.role == "encoder" and row.precision in ("dynamic-int8", "int8")
 
 
+WORDS = ("lamp", "song", "rain", "snow", "wind", "door", "tree", "road")
+
+
 def test_a_tagger_is_measured_by_what_its_parent_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tagger(tmp_path / "m", scores(PLACES, 4))
     tagger(tmp_path / "m", scores(PLACES, 4), "int8.onnx")
     parent, said, out = folder_of(tmp_path / "m", "tag", TAGS), tmp_path / "said.txt", tmp_path / "out"
-    said.write_text("\n".join(f"the river and the book, {word} {word} to un" for word in ("lamp", "song", "rain", "e")))
+    said.write_text("\n".join(f"the river and the book, {word} {word} to un" for word in (*WORDS, "e")))
     assert quantize(parent, "--data", said, "--out", out, "--method", "max", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert "F1 of the spans" in report["measure"] and report["rows"][-1]["accuracy"] > 0.95
-    said.write_text("\n".join(f"the {word}" for word in ("lamp", "song", "rain", "snow")))
+    said.write_text("\n".join(f"the {word}" for word in WORDS))
     assert quantize(parent, "--data", said, "--out", tmp_path / "b", "--method", "max") == 1
     assert "m marks nothing in " in complaint(capsys)

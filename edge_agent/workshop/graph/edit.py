@@ -13,34 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.manifest import Input
-from edge_agent.workshop.graph import names
+from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.net import Array, line
 
-Reals = npt.NDArray[np.float64]
 SMALL = 4096
 """bytes of a constant that may be folded where folding all would make the file larger"""
 GROWN = 1.1
-FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
-
-
-def read(path: Path) -> onnx.ModelProto:
-    """Read and check a file. RefusedError for what is no ONNX model."""
-    try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
-        raise RefusedError(f"{path}: not a readable ONNX model ({_line(error)})") from None
-    return model
+read = net.load
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -68,7 +55,7 @@ def _slim(model: onnx.ModelProto, most: int | None) -> onnx.ModelProto:
             raise ValueError("it gave no model back")
         onnx.checker.check_model(made)
     except (ValueError, RuntimeError, KeyError, IndexError, AttributeError, onnx.checker.ValidationError) as error:
-        raise RefusedError(f"onnxslim cannot simplify it ({_line(error)})") from None
+        raise RefusedError(f"onnxslim cannot simplify it ({line(error)})") from None
     return made
 
 
@@ -77,50 +64,37 @@ def with_preparation(model: onnx.ModelProto, spec: Input) -> tuple[onnx.ModelPro
 
     Raises RefusedError for a network that takes no float picture of `spec`'s size.
     """
-    old = _float_input(model)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    steps = _Steps(made.graph, spec, old)
-    first = _first_convolution(made, old.name) if spec.layout == "NCHW" else None
-    if spec.layout == "NCHW":
-        steps.add("Transpose", "planes", perm=[0, 3, 1, 2])
+    made = net.of(model)
+    old = _float_input(made)
+    planes, swap = spec.layout == "NCHW", spec.channels == "RGB"
+    first = _first_convolution(old) if planes else None
     gain = spec.scale / np.asarray(spec.std, np.float64)
     shift = -np.asarray(spec.mean, np.float64) / spec.scale
-    swap = spec.channels == "RGB"
+    steps = _Steps(made.graph, old, spec)
+    if planes:
+        steps.add("Transpose", perm=[0, 3, 1, 2])
     if swap and first is None:
-        steps.add("Gather", "ordered", np.array([2, 1, 0], np.int64), axis=1 if spec.layout == "NCHW" else 3)
-    steps.add("Cast", "floats", to=old.type.tensor_type.elem_type)
-    if first is None:
-        steps.each_channel("Add", "with_shift", shift, 0)
-        steps.each_channel("Mul", "with_gain", gain, 1)
-    else:
-        if swap or (gain != 1).any():
-            _fold(made, first, gain, swap, steps.name_of)
-        steps.each_channel("Add", "with_shift", shift[::-1] if swap else shift, 0)
-    steps.put()
-    _check_valid(made)
+        steps.add("Gather", np.array([2, 1, 0], np.int64), axis=1 if planes else 3)
+    steps.add("Cast", to=int(old.dtype))
+    if first is not None:
+        _fold(made.graph, first, gain, swap)
+    steps.each_channel("Add", shift[::-1] if swap and first is not None else shift, 0)
+    steps.each_channel("Mul", gain if first is None else np.ones(3), 1)
+    net.exchange(old, steps.last)
     kept_as_is = {"letterbox": spec.letterbox, "pad": spec.pad, "resize": spec.resize}
     plain = Input(spec.width, spec.height, layout="NHWC", channels="BGR", **kept_as_is)  # type: ignore[arg-type]
-    return made, plain
+    whole = net.proto(made)
+    net.check(whole)
+    return whole, plain
 
 
-def _check_valid(made: onnx.ModelProto) -> None:
-    try:
-        onnx.checker.check_model(made, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise RefusedError(f"with its preparation taken in it is no valid model ({_line(error)})") from None
-
-
-def _float_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+def _float_input(model: ir.Model) -> ir.Value:
     """The only input. RefusedError where there are more, or it takes no floats."""
-    given = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in given]
-    if len(inputs) != 1:
-        raise RefusedError(f"it takes {len(inputs)} tensors, so its preparation cannot be taken in")
-    (old,) = inputs
-    element = old.type.tensor_type.elem_type
-    if element not in FLOATS:
-        kind = TensorProto.DataType.Name(element).lower()
+    if len(model.graph.inputs) != 1:
+        raise RefusedError(f"it takes {len(model.graph.inputs)} tensors, so its preparation cannot be taken in")
+    (old,) = model.graph.inputs
+    if old.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        kind = str(old.dtype).lower()
         raise RefusedError(f'its input "{old.name}" is {kind} already; there is no preparation to take in')
     return old
 
@@ -128,66 +102,43 @@ def _float_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 class _Steps:
     """Operators from pixels to what a graph's input `old` took, each on what the one before gives."""
 
-    def __init__(self, graph: onnx.GraphProto, spec: Input, old: onnx.ValueInfoProto) -> None:
-        self.graph, self.spec, self.old = graph, spec, old
-        self.name_of = names.fresh(names.of(graph))
-        self.pixels = self.name_of("pixels")
-        self.nodes: list[onnx.NodeProto] = []
+    def __init__(self, graph: ir.Graph, old: ir.Value, spec: Input) -> None:
+        self.graph, self.old, self.planes, self.before = graph, old, spec.layout == "NCHW", graph[0]
+        kind = ir.TensorType(ir.DataType.UINT8)
+        self.last = ir.Value(name="pixels", type=kind, shape=ir.Shape([1, spec.height, spec.width, 3]))
+        graph.inputs[:] = [self.last]
 
-    def add(self, op: str, what: str, value: npt.NDArray[Any] | None = None, **attributes: Any) -> None:
+    def add(self, op: str, constant: Array | None = None, **attributes: Any) -> None:
         """One more, with a constant as its second input where there is one."""
-        given = [self.nodes[-1].output[0] if self.nodes else self.pixels]
-        if value is not None:
-            given.append(self.name_of(f"{self.old.name}.{what}.constant"))
-            self.graph.initializer.append(numpy_helper.from_array(value, given[1]))
-        self.nodes.append(helper.make_node(op, given, [self.name_of(f"{self.old.name}.{what}")], **attributes))
+        name = f"{self.old.name}.{op.lower()}"
+        given = [] if constant is None else [net.hold(self.graph, f"{name}.constant", constant)]
+        self.last = net.add(self.before, op, [self.last, *given], name, **attributes)
 
-    def each_channel(self, op: str, what: str, values: Reals, nothing: float) -> None:
+    def each_channel(self, op: str, values: Array, nothing: float) -> None:
         """One more with a number for each channel; none where all are `nothing`."""
         if (values != nothing).any():
-            shape = (1, 3, 1, 1) if self.spec.layout == "NCHW" else (1, 1, 1, 3)
-            self.add(op, what, values.astype(FLOATS[self.old.type.tensor_type.elem_type]).reshape(shape))
-
-    def put(self) -> None:
-        """Put them before the graph's own, and pixels in the place of its input."""
-        self.nodes[-1].output[0] = self.old.name
-        for number, node in enumerate(self.nodes):
-            node.name = self.name_of(f"{self.old.name}.prepare{number}")
-        kept = list(self.graph.node)
-        del self.graph.node[:]
-        self.graph.node.extend([*self.nodes, *kept])
-        others = [one for one in self.graph.input if one.name != self.old.name]
-        shape = [1, self.spec.height, self.spec.width, 3]
-        del self.graph.input[:]
-        self.graph.input.extend([helper.make_tensor_value_info(self.pixels, TensorProto.UINT8, shape), *others])
+            self.add(op, values.astype(self.old.dtype.numpy()).reshape((1, 3, 1, 1) if self.planes else (1, 1, 1, 3)))
 
 
-def _first_convolution(model: onnx.ModelProto, name: str) -> onnx.NodeProto | None:
+def _first_convolution(old: ir.Value) -> ir.Node | None:
     """The only reader of the input, where that is a convolution of all its channels with constant weights."""
-    readers = [node for node in model.graph.node if name in node.input]
-    constants = {one.name for one in model.graph.initializer}
-    if len(readers) != 1 or readers[0].op_type != "Conv" or readers[0].input[1] not in constants:
-        return None
-    groups = next((a.i for a in readers[0].attribute if a.name == "group"), 1)
-    return readers[0] if groups == 1 else None
+    uses = list(old.uses())
+    node = uses[0].node if len(uses) == 1 else None
+    whole = node is not None and node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1
+    return node if whole and net.constant(node, 1) is not None else None
 
 
-def _fold(model: onnx.ModelProto, node: onnx.NodeProto, gain: Reals, swap: bool, name_of: names.Fresh) -> None:
-    """Gain and order of the channels into the weights (out, 3, h, w) of `node`, under a name of their own."""
-    (held,) = [one for one in model.graph.initializer if one.name == node.input[1]]
-    old = numpy_helper.to_array(held)
+def _fold(graph: ir.Graph, node: ir.Node, gain: Array, swap: bool) -> None:
+    """Gain and order of the channels into the weights (out, 3, h, w) of `node`, which get a constant of its own."""
+    if not swap and (gain == 1).all():
+        return
+    old = net.numbers(node.inputs[1])
     new = (old.astype(np.float64) * gain[None, :, None, None]).astype(old.dtype)
-    name = name_of(f"{held.name}.prepared")
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new[:, ::-1] if swap else new), name))
-    node.input[1] = name
-    if not any(held.name in one.input for one in model.graph.node):
-        model.graph.initializer.remove(held)
+    own = net.hold(graph, f"{node.inputs[1].name}.prepared", new[:, ::-1] if swap else new)
+    own.meta.update(node.inputs[1].meta)
+    node.replace_input_with(1, own)
 
 
 def nodes(model: onnx.ModelProto) -> int:
     """How many operators the graph has."""
     return len(model.graph.node)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
-    from edge_agent.manifest import File, Input, Manifest, Served
-    from edge_agent.registry.files import Located
+    from edge_agent.manifest import Input, Manifest, Served
     from edge_agent.workshop.data.calibration import Samples
+    from edge_agent.workshop.making import Making
     from edge_agent.workshop.report.report import MakingReport
 
 
@@ -46,31 +46,58 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
     Raises UsageError for arguments, ModelError for what cannot be changed, RefusedError where the gate takes nothing.
     """
-    from edge_agent.registry.files import parts_of
-    from edge_agent.workshop.evaluate import score
+    from edge_agent.workshop import making
+    from edge_agent.workshop.data import calibration
     from edge_agent.workshop.graph import convert
-    from edge_agent.workshop.making import find
     from edge_agent.workshop.report import folder
 
     if args.preprocess and args.tflite:
         raise UsageError("--preprocess changes what an ONNX file takes; make the TFLite files in a folder of their own")
     tool = convert.find(args.onnx2tf) if args.tflite else None
-    folder.check(args.out)
-    located, row, path = find(args.model, "onnx", args.pull)
-    parts, threads = parts_of(located), max(1, args.threads)
-    parent = score.open_given(located.manifest, row, path, parts, threads)
-    samples = _samples(args, parent, say)
+    job = making.start(args, "graph")
+    job.samples = calibration.read(args.data, job.parent, 48, say) if args.data else _carried(job.parent)
+    job.report_on(job.samples)
     with folder.work(args.out) as work:
-        made = _made(args, row, path, parent, work, say)
+        made = _made(job, work, say)
         if tool is not None:
             converted = convert.to_tflite(tool, made.files[0][0], work, say)
             made.files += [(file, "tflite", precision) for file, precision in converted]
-        served = {row.name: parent}
-        for file, format, _ in made.files:
-            served[file.name] = score.open_file(_read_as(located.manifest, made.input, format), file, format, parts)
-        report = _report(args, located, row, path, served, made, samples)
-        _write(args, located, row, made, samples, report)
+        report = _report(job, made)
+        _write(job, made, report)
     return report
+
+
+def _report(job: Making, made: _Made) -> MakingReport:
+    from edge_agent.workshop.evaluate import score
+
+    files = {job.row.name: (job.path.stat().st_size, job.parent, "")}
+    for file, format, _ in made.files:
+        manifest = _read_as(job.located.manifest, made.input, format)
+        served = score.open_file(manifest, file, format, job.parent.parts)
+        files[file.name] = (file.stat().st_size, served, "")
+    samples = job.part("samples")
+    return job.told(
+        job.rows(files, "", SECONDS),
+        {name: getattr(job.args, name) for name in OPTIONS},
+        notes=[*made.notes, f"compared on {len(samples.items)} samples: {samples.source}"],
+    )
+
+
+def _write(job: Making, made: _Made, report: MakingReport) -> None:
+    from edge_agent.workshop.report.folder import LAYOUTS
+
+    pictures = made.of("tflite") if job.located.manifest.input is not None else []
+    # no variant of the model: a manifest's .ort is refused, as its reader trusts what it reads
+    beside = {file.name: file.read_bytes() for file in made.of("ort")}
+    kept = [one for one in made.files if one[0].name not in beside]
+    changes: dict[str, Any] = {} if made.input is None else {"input": made.input}
+    steps = ["simplified", *(name for name in OPTIONS if getattr(job.args, name))]
+    job.write(kept, ", ".join(steps), report, {}, {file.name: LAYOUTS["tflite"] for file in pictures}, **changes)
+    for name, content in beside.items():
+        (job.args.out / name).write_bytes(content)
+
+
+OPTIONS = ("preprocess", "ort", "tflite")
 
 
 class _Made:
@@ -86,16 +113,17 @@ class _Made:
         return [file for file, own, _ in self.files if own == format]
 
 
-def _made(args: argparse.Namespace, row: File, path: Path, parent: Served, work: Path, say: Say) -> _Made:
+def _made(job: Making, work: Path, say: Say) -> _Made:
     """The ONNX file, and its .ort."""
     import onnx
 
     from edge_agent.backends.onnx import optimise
     from edge_agent.workshop.graph import edit
 
-    made, stem = _Made(), Path(row.name).stem  # a fetched file lies under its hash
+    args, parent, made = job.args, job.parent, _Made()
+    stem = Path(job.row.name).stem  # a fetched file lies under its hash
     say("simplifying", 0, 1)
-    old = edit.read(path)
+    old = edit.read(job.path)
     new = edit.simplified(old)
     made.notes.append(f"simplified: {edit.nodes(old)} operators became {edit.nodes(new)}")
     file = work / f"{stem}.simple.onnx"
@@ -114,11 +142,11 @@ def _made(args: argparse.Namespace, row: File, path: Path, parent: Served, work:
             file, made.input = whole, spec
         else:
             made.notes.append(f"{told}: no gain, so it stays outside")
-    made.files.append((file, "onnx", row.precision))
+    made.files.append((file, "onnx", job.row.precision))
     if args.ort:
         say("optimising", 0, 1)
         optimise(file, file.with_suffix(".ort"))
-        made.files.append((file.with_suffix(".ort"), "ort", row.precision))
+        made.files.append((file.with_suffix(".ort"), "ort", job.row.precision))
         made.notes.append(
             f"{file.with_suffix('.ort').name}, for other programs: it loads faster, in this version of ONNX Runtime on "
             "this kind of processor; the agent makes such a form itself, and takes none from others"
@@ -174,12 +202,6 @@ def _read_as(manifest: Manifest, spec: Input | None, format: str) -> Manifest:
     return manifest
 
 
-def _samples(args: argparse.Namespace, parent: Served, say: Say) -> Samples:
-    from edge_agent.workshop.data import calibration
-
-    return calibration.read(args.data, parent, 48, say) if args.data else _carried(parent)
-
-
 def _carried(parent: Served) -> Samples:
     """What the agent carries and recorded, of the kind that the model takes."""
     from edge_agent.gate.shown import some
@@ -191,61 +213,8 @@ def _carried(parent: Served) -> Samples:
     return Samples([one for one in found if isinstance(one, (Frame, Text))], "what the agent carries", [])
 
 
-def _report(
-    args: argparse.Namespace,
-    located: Located,
-    row: File,
-    path: Path,
-    served: dict[str, Served],
-    made: _Made,
-    samples: Samples,
-) -> MakingReport:
-    from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.report.report import MakingReport, TableRow
-
-    parent = served[row.name]
-    judge, took = score.against(parent, samples), score.times(served, samples, SECONDS)
-    size = {row.name: path.stat().st_size, **{file.name: file.stat().st_size for file, _, _ in made.files}}
-    rows = [TableRow(name, size[name], judge(model), took[name]) for name, model in served.items()]
-    return MakingReport(
-        verb="graph",
-        model=located.manifest.name,
-        measure=score.name_of(parent, samples),
-        settings={"preprocess": args.preprocess, "ort": args.ort, "tflite": args.tflite},
-        rows=rows,
-        notes=[*made.notes, f"compared on {len(samples.items)} samples: {samples.source}"],
-        parent_sha256=row.sha256,
-        data_sha256=samples.sha256,
-    )
-
-
 def lines(report: MakingReport) -> list[str]:
     """The report for a terminal."""
     from edge_agent.workshop.report import report as report_report
 
     return report_report.lines(report)
-
-
-def _write(
-    args: argparse.Namespace, located: Located, row: File, made: _Made, samples: Samples, report: MakingReport
-) -> None:
-    from edge_agent.manifest import Made
-    from edge_agent.workshop.report import folder
-
-    steps = ["simplified", *(name for name in ("preprocess", "ort", "tflite") if getattr(args, name))]
-    record = Made(
-        verb="graph",
-        method=", ".join(steps),
-        parent=f"{located.manifest.name} {located.manifest.version}",
-        parent_sha256=row.sha256,
-        data_sha256=samples.sha256,
-    )
-    changes: dict[str, Any] = {} if made.input is None else {"input": made.input}
-    pictures = made.of("tflite") if located.manifest.input is not None else []
-    layouts = {file.name: folder.LAYOUTS["tflite"] for file in pictures}
-    # no variant of the model: a manifest's .ort is refused, as its reader trusts what it reads
-    beside = {file.name: file.read_bytes() for file in made.of("ort")}
-    files = [one for one in made.files if one[0].name not in beside]
-    folder.write(args.out, located, files, record, report, layouts, **changes)
-    for name, content in beside.items():
-        (args.out / name).write_bytes(content)

@@ -3,8 +3,9 @@
 Every criterion gives each family of channels an order, the best first, and a cost for keeping only the first k. What
 costs the least for the room that it takes goes first, what costs nothing before all else, and no more than was asked.
 
-- magnitude: sum of |w| of the filters that make a channel (Li et al. 2017, arXiv 1608.08710); the cost is the share
-  of the family's sum that goes. Single weights: |w| over the layer's standard deviation (Han et al. 2015, 1506.02626).
+- magnitude: sum of |w| of the filters that make a channel (Li et al. 2017, arXiv 1608.08710), and of what is added to
+  it; the cost is the share of the family's sum that goes. Single weights: |w| over the layer's standard deviation (Han
+  et al. 2015, 1506.02626).
 - reconstruction (reconstruction.py): what the layers that read a channel lose when the others rebuild it; needs data.
 """
 
@@ -19,7 +20,7 @@ import onnx_ir as ir
 
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, numbers
-from edge_agent.workshop.prune.axes import Traced
+from edge_agent.workshop.prune.axes import Traced, Use
 from edge_agent.workshop.prune.channels import ChannelGroup, per_weight
 
 LEAST = 0.125
@@ -40,7 +41,7 @@ class Ranked:
 def by_magnitude(traced: Traced, found: list[ChannelGroup]) -> list[Ranked]:
     """Needs nothing but the weights."""
     sums = np.zeros(len(traced.parent))
-    for use in (use for use in traced.uses if use.role == "out"):
+    for use in (use for use in traced.uses if use.role == "out" or _adds(use)):
         size = np.abs(numbers(use.node.inputs[use.place])).astype(np.float64)
         np.add.at(
             sums, traced.roots(use.atoms), np.moveaxis(size, use.axis, 0).reshape(size.shape[use.axis], -1).sum(1)
@@ -52,6 +53,13 @@ def by_magnitude(traced: Traced, found: list[ChannelGroup]) -> list[Ranked]:
         left = np.append(np.cumsum(scores[order][::-1])[::-1], 0.0)
         ranked.append(Ranked(family, family.roots[order], left / max(scores.sum(), 1e-12)))
     return ranked
+
+
+def _adds(use: Use) -> bool:
+    """Whether it is added to a channel, which then is something even where its filter is 0."""
+    op = use.node.op_type
+    shifts = op == "BatchNormalization" and use.place in (2, 3)
+    return shifts or op in ("Add", "Sub", "Sum") or (op in net.WEIGHTED and use.place == 2)
 
 
 def to_remove(model: ir.Model, traced: Traced, ranked: list[Ranked], target: float, by_work: bool = False) -> set[int]:

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     lost = _losses(job)
     with folder.work(args.out) as work:
         place = work / f"prune-{steps.key(job.row.sha256, job.samples.sha256 if job.samples else '', plan)}"
-        for step in steps.steps(graph, plan, job.parent, job.calibrate, place, say):
+        for step in steps.steps(graph, plan, job.parent, job.search, place, say):
             done.append((step, lost(step)))
             if done[-1][1] > _budget(args):
                 break
@@ -113,13 +113,13 @@ def _budget(args: argparse.Namespace) -> float:
 
 
 def _losses(job: Making) -> Callable[[Step], float]:
-    """What a step costs on the samples that steps are chosen by, in the worst of 95 of 100 cases; 0 without samples."""
+    """What a step costs at most on the samples that steps are chosen by; 0 without samples."""
     from edge_agent.workshop.evaluate import score
     from edge_agent.workshop.making import sure
 
-    if job.search is None:
+    if job.calibrate is None:
         return lambda step: 0.0
-    judge = score.against(job.parent, job.search)
+    judge = score.against(job.parent, job.calibrate)  # a fit takes more samples than a choice
     whole = judge(job.parent)
     return lambda step: -sure(judge(job.serve(step.path)), whole)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent import __version__
 from edge_agent.backends.onnx import saturates
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Say
@@ -24,12 +25,14 @@ SECONDS = 3.0
 def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
     """The best plan. Of forms that meet the budget, the fastest; in doubt about another processor, that of 7 bits.
 
-    What a plan loses is taken as what it loses in the worst of 95 of 100 cases.
+    What a plan loses is taken with a standard error on top of it, see `sure`.
     """
     searched = job.part("search")
     judge, far = score.against(job.parent, searched), distance(job.parent, searched)
     whole = judge(job.parent)
-    memory = Memory(work, [job.row.sha256, searched.sha256, job.row.format, str(job.args.threads), "sure"])
+    memory = Memory(
+        work, [job.row.sha256, job.part("samples").sha256, job.row.format, str(job.args.threads), __version__]
+    )
 
     def measure(candidate: Served) -> float:
         return float(whole) + sure(judge(candidate), whole)

@@ -65,7 +65,7 @@ class SearchResult:
 
     plan: QuantizePlan
     score: float
-    """on the samples that were searched with: the least of 95 of 100 cases"""
+    """on the samples that were searched with, at least"""
     within: bool
     """whether it meets the budget"""
     costs: dict[str, float]

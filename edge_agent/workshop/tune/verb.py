@@ -1,13 +1,15 @@
 """``tune MODEL``: the input size, variant, NMS overlap and score threshold that do best at a given time a sample here.
 
-Sizes and variants are searched on one half of the samples and reported on the other, all timed in turns on this
-device. The result is a model folder, or (--write) the registry's own entry, whose previous version can be rolled back.
+Sizes and variants are searched on one part of the samples and reported on another, all timed in turns on this device.
+What does worse there than what serves now is not written. The result is a model folder, or (--write) the registry's own
+entry, whose previous version can be rolled back.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,10 @@ from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.workshop.arguments import count
 
 if TYPE_CHECKING:
-    from edge_agent.manifest import File, Manifest, Served
+    from edge_agent.manifest import Manifest
     from edge_agent.registry.files import Located
-    from edge_agent.workshop.data.calibration import Samples, Say
+    from edge_agent.workshop.data.calibration import Say
+    from edge_agent.workshop.making import Making
     from edge_agent.workshop.report.plot import Plot
     from edge_agent.workshop.report.report import MakingReport
     from edge_agent.workshop.tune.search import Candidate, Choice, TunedModel
@@ -48,53 +51,52 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """Search, write, let the gate try it. What an interrupted search measured is kept.
 
     Raises UsageError for arguments, ModelError where nothing fits --max-ms, InputError for data, RefusedError where
-    the gate does not take it.
+    nothing better was found or the gate does not take it.
     """
-    if importlib.util.find_spec("onnx") is None:
+    if importlib.util.find_spec("onnx_ir") is None:
         raise UsageError('tune needs the workshop: pip install "edge-agent-runtime[workshop]"')
-    from edge_agent.workshop.data import calibration
     from edge_agent.workshop.evaluate import score
+    from edge_agent.workshop.making import Making
     from edge_agent.workshop.report import folder
     from edge_agent.workshop.tune import search
 
-    located, out = _located(args), folder_of(args)
-    folder.check(out)
+    located = _located(args)
+    args = argparse.Namespace(**{**vars(args), "verb": "tune", "out": folder_of(args)})
+    folder.check(args.out)
     model, refused = _sound(located, max(1, args.threads))
-    original = parent_row(located)
+    original = located.manifest.original()
     first = original if original in model.rows else model.rows[0]
     parent = model.open(first, located.manifest.input, model.paths[first.name])
-    samples = calibration.read(args.data, parent, args.most, say)
-    searched, reported = samples.halves()
-    notes = [*refused, *samples.notes]
-    with folder.work(out) as work:
+    job = Making(args, located, original, model.paths[first.name], parent)
+    job.read(args.data, args.most, say)
+    notes = [*refused, *job.part("samples").notes]
+    with folder.work(args.out) as work:
         found = search.candidates(model, args.sizes, work, notes, say)
-        search.measure(found, parent, searched, work, say)
-        for name, took in score.times({c.name: c.served for c in found}, searched, SECONDS).items():
+        search.measure(found, parent, job.part("search"), work, say)
+        for name, took in score.times({c.name: c.served for c in found}, job.part("search"), SECONDS).items():
             next(c for c in found if c.name == name).median_ms = took
-        choice = search.choose(model, found, args.max_ms, parent, searched, say)
-        accuracy = score.against(parent, reported)
-        tuned = search.with_defaults(choice.chosen.served, choice.iou, choice.threshold)
-        notes = [*_said(choice, located.manifest, accuracy(choice.now.served), accuracy(tuned)), *notes]
-        report = _report(args, located, score.name_of(parent, samples), found, choice, samples, notes)
-        _write(args, located, choice, parent, searched, report)
+        choice = search.choose(model, found, args.max_ms, parent, job.part("search"), say)
+        choice, told = _proven(job, choice)
+        report = _report(job, found, choice, [*_said(choice, located.manifest), *told, *notes])
+        _write(job, choice, report)
     return report
 
 
 def folder_of(args: argparse.Namespace) -> Path:
     """Where the model is made: --out, or a folder that --write takes it from."""
-    from edge_agent import paths as edge_agent_paths
+    from edge_agent.paths import home
 
-    return Path(args.out) if args.out else edge_agent_paths.home() / "tuned" / Path(args.model).name
+    return Path(args.out) if args.out else home() / "tuned" / Path(args.model).name
 
 
 def _located(args: argparse.Namespace) -> Located:
     """The model; --write wants one whose entry may change."""
-    from edge_agent import paths as edge_agent_paths
     from edge_agent.gate.read import seen
+    from edge_agent.paths import home
     from edge_agent.registry import catalogue
 
     located = catalogue.locate(args.model, pull=args.pull, read=seen)
-    if args.write and located.folder.parent != edge_agent_paths.home() / "models":
+    if args.write and located.folder.parent != home() / "models":
         raise UsageError(
             f"--write: {args.model} was not added here (`edge-agent models add`), so its entry cannot change; use --out"
         )
@@ -125,51 +127,58 @@ def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
     return TunedModel(located, sound, paths, parts, threads), refused
 
 
+def _proven(job: Making, choice: Choice) -> tuple[Choice, list[str]]:
+    """The choice, less what does worse on samples that nothing was chosen by; and what these say. RefusedError where
+    what serves now is in time and does better.
+    """
+    from edge_agent.figures.interval import difference, interval
+    from edge_agent.workshop.tune import search
+
+    judge, now, chosen, notes = job.judge, choice.now, choice.chosen, []
+    assert judge is not None
+    plain, tuned = judge(chosen.served), judge(search.with_defaults(chosen.served, choice.iou, choice.threshold))
+    if tuned < plain:
+        notes.append(f"the overlap stays as it is: on other samples a new one gives {tuned:.3f} for {plain:.3f}")
+        choice, tuned = replace(choice, iou=None), plain
+    serves = judge(now.served)
+    ends, change = interval(tuned), difference(tuned, serves)
+    told = f"{tuned:.3f} ({ends.low:.3f} to {ends.high:.3f}), now {serves:.3f}"
+    notes.append(f"on other samples: {told}; the difference is {change.low:+.3f} to {change.high:+.3f}")
+    limit = now.median_ms if job.args.max_ms is None else job.args.max_ms
+    if tuned < serves and now.median_ms <= limit:
+        raise RefusedError(
+            f"nothing better was found: on samples that nothing was chosen by, {told}; nothing is written"
+        )
+    return choice, notes
+
+
 # ── what is left behind ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _said(choice: Choice, manifest: Manifest, before: float, after: float) -> list[str]:
-    """The result for people; `before` and `after`: accuracy on the samples that were not searched on."""
+def _said(choice: Choice, manifest: Manifest) -> list[str]:
+    """The result for people."""
     now, chosen = choice.now, choice.chosen
     said = [f"chosen: {chosen.name}, {chosen.median_ms:.1f} ms; now {now.name}, {now.median_ms:.1f} ms"]
     if choice.threshold is not None:
         overlap = "" if choice.iou is None else f", iou {manifest.iou:g} -> {choice.iou:g}"
         said.append(f"score {manifest.score:g} -> {choice.threshold:g}{overlap}")
-    return [*said, f"on the other half of the samples: {after:.3f}, now {before:.3f}"]
+    return said
 
 
-def _report(
-    args: argparse.Namespace,
-    located: Located,
-    measure: str,
-    found: list[Candidate],
-    choice: Choice,
-    samples: Samples,
-    notes: list[str],
-) -> MakingReport:
-    from edge_agent.workshop.report import report
+def _report(job: Making, found: list[Candidate], choice: Choice, notes: list[str]) -> MakingReport:
+    """All candidates, measured on the report's samples; what serves now comes first."""
+    from edge_agent.workshop.report.report import TableRow
 
-    now, chosen = choice.now, choice.chosen
-    ordered = sorted(found, key=lambda c: (c is not now, c.median_ms))
-    rows = [
-        report.TableRow(
-            c.name, c.path.stat().st_size, c.accuracy, c.median_ms, "serves now" if c is now else "", chosen=c is chosen
-        )
-        for c in ordered
-    ]
-    limit = "" if args.max_ms is None else f" --max-ms {args.max_ms:g}"
-    return report.MakingReport(
-        verb="tune",
-        model=located.manifest.name,
-        measure=measure,
-        settings={"max_ms": args.max_ms, "sizes": args.sizes or "of its own", "samples": len(samples.items)},
-        rows=rows,
-        plots=[_plot(found, chosen, args.max_ms)],
-        notes=notes,
-        parent_sha256=parent_row(located).sha256,
-        data_sha256=samples.sha256,
-        command=f"edge-agent tune {args.model} --data {args.data}{limit}",
-    )
+    now, chosen, judge, rows = choice.now, choice.chosen, job.judge, []
+    assert judge is not None
+    serves = judge(now.served)
+    for one in sorted(found, key=lambda c: (c is not now, c.median_ms)):
+        note, size = "serves now" if one is now else "", one.path.stat().st_size
+        row = TableRow(one.name, size, None, one.median_ms, note, chosen=one is chosen)
+        rows.append(job.measured(row, serves if one is now else judge(one.served), serves))
+    args, count = job.args, len(job.part("samples").items)
+    settings = {"max_ms": args.max_ms, "sizes": args.sizes or "of its own", "samples": count}
+    return job.told(rows, settings, plots=[_plot(found, chosen, args.max_ms)], notes=notes)
 
 
 def _plot(found: list[Candidate], chosen: Candidate, max_ms: float | None) -> Plot:
@@ -180,53 +189,26 @@ def _plot(found: list[Candidate], chosen: Candidate, max_ms: float | None) -> Pl
     if max_ms is not None:
         series["--max-ms"] = [(max_ms, min(c.accuracy for c in found)), (max_ms, chosen.accuracy)]
     named = [(c.median_ms, c.accuracy, f"chosen: {c.name}" if c.name == chosen.name else c.name) for c in found]
-    return plot.Plot("Accuracy over time", "milliseconds, median", "accuracy", series, named)
+    return plot.Plot("Accuracy over time, samples searched on", "milliseconds, median", "accuracy", series, named)
 
 
-def parent_row(located: Located) -> File:
-    """The network that all else is a variant of."""
-    return located.manifest.original()
-
-
-def _write(
-    args: argparse.Namespace,
-    located: Located,
-    choice: Choice,
-    parent: Served,
-    searched: Samples,
-    report: MakingReport,
-) -> None:
+def _write(job: Making, choice: Choice, report: MakingReport) -> None:
     """A model folder; with --write the registry's entry then points at what the gate took."""
-    from edge_agent.manifest import Made
-    from edge_agent.workshop.report import folder
-
-    manifest, chosen, out = located.manifest, choice.chosen, folder_of(args)
-    made = Made(
-        verb="tune",
-        method=f"{chosen.name} on {report.measure}",
-        parent=f"{manifest.name} {manifest.version}",
-        parent_sha256=parent_row(located).sha256,
-        data_sha256=searched.sha256,
-        figures={"accuracy": chosen.accuracy, "median_ms": chosen.median_ms},
-    )
-    changes = _changes(manifest, choice, parent, searched, report)
-    if args.write:
+    chosen, changes = choice.chosen, _changes(job, choice, report)
+    if job.args.write:
         # under the name it has: then it is no variant of the entry that it takes the place of
-        changes["name"] = manifest.name
-    written = folder.write(
-        out, located, [(chosen.path, chosen.row.format, chosen.row.precision)], made, report, **changes
-    )
-    if args.write:
-        _switch(written, out, report)
+        changes["name"] = job.located.manifest.name
+    files = [(chosen.path, chosen.row.format, chosen.row.precision)]
+    written = job.write(files, f"{chosen.name} on {report.measure}", report, **changes)
+    if job.args.write:
+        _switch(written, job.args.out, report)
 
 
-def _changes(
-    manifest: Manifest, choice: Choice, parent: Served, searched: Samples, report: MakingReport
-) -> dict[str, Any]:
+def _changes(job: Making, choice: Choice, report: MakingReport) -> dict[str, Any]:
     """What of the manifest is another in the tuned model. A change of size is noted in `report`."""
     from edge_agent.workshop.evaluate import score
 
-    settings = {"iou": choice.iou, "score": choice.threshold}
+    settings, manifest = {"iou": choice.iou, "score": choice.threshold}, job.located.manifest
     changes: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
     size = choice.chosen.input
     if size is None or manifest.input is None:
@@ -234,31 +216,28 @@ def _changes(
     changes["input"] = msgspec.structs.replace(size, layout=manifest.input.layout)
     if changes["input"] != manifest.input:
         # what another size costs was measured and wanted; the gate is to find what comes on top of it
-        alike = score.against(parent, replace(searched, truth=None))(choice.chosen.served)
+        alike = score.against(job.parent, replace(job.part("search"), truth=None))(choice.chosen.served)
         changes["max_drop"] = min(1.0, max(manifest.max_drop, round(1 - alike + SLACK, 3)))
-        report.notes.append(f"at this size it agrees by {alike:.3f} with {parent.manifest.name}, so the gate asks less")
+        report.notes.append(f"at this size it agrees by {alike:.3f} with {manifest.name}, so the gate asks less")
     return changes
 
 
 def _switch(written: Manifest, out: Path, report: MakingReport) -> None:
     """Make the folder's model the current version of its name; the version before can be rolled back to."""
-    import shutil
-
-    from edge_agent import paths as edge_agent_paths
+    from edge_agent.paths import home
     from edge_agent.registry import store, versions
     from edge_agent.toml import toml
     from edge_agent.workshop.report import folder
 
-    home = edge_agent_paths.home()
     try:
-        with store.alone(home, "models"):
+        with store.alone(home(), "models"):
             for row in written.file:
-                store.put(home, out / row.name, row.sha256, row.bytes)
+                store.put(home(), out / row.name, row.sha256, row.bytes)
             entry = msgspec.structs.replace(written, parent=None, card=None)
-            versions.switch(home, written.name, toml(folder.plain(entry)))
+            versions.switch(home(), written.name, toml(folder.plain(entry)))
     except OSError as error:
-        raise RefusedError(f"{written.name}: cannot be stored in {home}: {error.strerror}; nothing changed") from None
-    kept = home / "reports" / f"tune-{written.name}.html"
+        raise RefusedError(f"{written.name}: cannot be stored in {home()}: {error.strerror}; nothing changed") from None
+    kept = home() / "reports" / f"tune-{written.name}.html"
     kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "report.html", kept)
     shutil.rmtree(out)
