@@ -18,6 +18,7 @@ from edge_agent.registry import store
 from edge_agent.tasks.anomaly.learned import Calibration, parts_of
 from edge_agent.toml import toml
 from edge_agent.types import Floats, Pixels
+from edge_agent.workshop.graph import net
 from edge_agent.workshop.imagine import tiled
 from edge_agent.workshop.quantize import ranges as quantize_ranges
 from edge_agent.workshop.quantize.build import QuantizePlan, build
@@ -85,8 +86,8 @@ def _row(path: Path, kind: str, role: str) -> File:
 
 def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:
     """Write model.int8.onnx; why not, where there is none to be had."""
-    model = onnx.shape_inference.infer_shapes(best.model)
-    source, shown = model.graph.input[0].name, lesson.fit[:: max(1, len(lesson.fit) // 32)]
+    model = net.one_each(net.of(onnx.shape_inference.infer_shapes(best.model)))
+    source, shown = best.model.graph.input[0].name, lesson.fit[:: max(1, len(lesson.fit) // 32)]
     of_detector, data = best.name == "patches", lesson.data
     batches = [whole(data.whole[i]) if of_detector else data.normal[i][None] for i in shown]
     try:
@@ -94,7 +95,7 @@ def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:
         made = build(model, QuantizePlan(method="mse", ops="layers"), quantize_ranges.ranges(seen, "mse", 8))
     except RefusedError as error:
         return str(error)
-    onnx.save(made, str(out / "model.int8.onnx"))
+    (out / "model.int8.onnx").write_bytes(made)
     return ""
 
 
@@ -138,14 +139,14 @@ def _picture(path: Path, lesson: Lesson, best: Candidate) -> None:
     """Samples beside their heat maps; none of a series."""
     if lesson.data.kind == "series":
         return
-    net, tiles = loaded(best.model), list[Pixels]()
+    network, tiles = loaded(best.model), list[Pixels]()
     unit = Calibration(lesson.data.kind, "reconstruction", best.variance, [0.0], 1.0, 0.0)
     normal = lesson.data.normal[lesson.test]
     for some in (normal[:: max(1, len(normal) // SHOWN)], lesson.odd[:: max(1, len(lesson.odd) // SHOWN)]):
         for x in some[:SHOWN]:
             small = _shown(x)
             given = whole(cv2.resize(small, (288, 224))) if best.name == "patches" else x[None]
-            _, heat = parts_of(given.astype(np.float64), net.run({net.inputs[0].name: given}), unit)
+            _, heat = parts_of(given.astype(np.float64), network.run({network.inputs[0].name: given}), unit)
             tiles += [small, _heat(heat, best.limit, small)]
     save_jpeg(tiled(tiles), path)
 
