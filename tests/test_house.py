@@ -25,7 +25,7 @@ STOREYS = {
     "service": "agent consumer ui",
     "serving": "serving",
     "gate": "gate",
-    "rooms": "sources tasks inspect link notify rules recorder homeassistant fleet governor",
+    "rooms": "sources tasks inspect link notify rules recorder homeassistant fleet governor accuracy",
     "walk": "walk outbox archive registry samples backends",
     "craft": "families graphs pictures device figures",
     "floor": "__init__ got types events errors config manifest toml uri paths files held programs redact personal",

@@ -122,7 +122,7 @@ class Agent:
         self.requests = Requests(config.understand, self._models, lambda: [line.config for line in self.lines])
         self.turns = Turns(self.work, self.state, self.requests, self.outbox, self.link)
         self.commands = self._make_commands(self.link, store) if self.link else None
-        others = parts_beside(config, self.link, self.keep, store, self.state)
+        others = parts_beside(config, self.link, self.keep, store, self.state, self._models, self.swap)
         others += taping_of(config, self._tape, self._models, self.keep, self.work, self.rules, store)
         self.turning = Reload(self._reread, self._turn_to, self.state, self._told)
         updating = updating_of(config, self.lines, self._models, self.state, self.swap, self.turning, self.record)

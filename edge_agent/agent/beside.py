@@ -39,7 +39,9 @@ class Part(Protocol):
         """Wait for the end, and give back what it holds; also of one that was not started."""
 
 
-def parts_beside(config: Config, link: Link | None, keep: Keep, store: Path, state: State) -> list[Part]:
+def parts_beside(
+    config: Config, link: Link | None, keep: Keep, store: Path, state: State, models: Models, swap: Swap
+) -> list[Part]:
     """Those of this config, told of each event that is kept from now on. Raises an EdgeAgentError.
 
     `store`: the folder in which they may keep something, under names of their own.
@@ -52,6 +54,12 @@ def parts_beside(config: Config, link: Link | None, keep: Keep, store: Path, sta
         node = Node(config.sparkplug, config.mqtt, config.device.id, folder, state.seen, link.budget)
         keep.listeners.append(node.keep)
         parts.append(node)
+    if config.accuracy is not None:
+        from edge_agent.agent.guarding import Guarding
+
+        state.accuracy = Guarding(config.accuracy, state.lines, models, store, swap)
+        state.beside = {**state.beside, "accuracy": state.accuracy.about}
+        parts.append(state.accuracy)
     return parts
 
 

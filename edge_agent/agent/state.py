@@ -20,6 +20,7 @@ from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from edge_agent.agent.governing import Governor
+    from edge_agent.agent.guarding import Guarding
     from edge_agent.agent.homeassistant import HomeAssistant
     from edge_agent.link.link import Link
     from edge_agent.link.sparkplug.speaker import Seen
@@ -115,6 +116,8 @@ class State:
         """when it did, monotonic; and by the clock of now, seconds since 1970"""
         self.governor: Governor | None = None
         """what keeps [limits]; set before anything is said"""
+        self.accuracy: Guarding | None = None
+        """what watches over the accuracy of models, where the config asks for it"""
         self.show: HomeAssistant | None = None
         """what Home Assistant is shown beside; it is told before anything is said"""
         self._state_at = self._health_at = self._counts_at = 0.0

@@ -62,6 +62,10 @@ class Swap:
                         log.warning("%s: how it runs fastest could not be found out: %s", name, error)
             stop.wait(LOOK_S)
 
+    def again(self, name: str) -> None:
+        """Open this model anew, and go on with what serves then."""
+        self._swap(name)
+
     def _swap(self, name: str) -> None:
         """Put tasks on the new model in the place of those on the old one.
 

@@ -4,6 +4,7 @@ Secrets never stand in the file: it names a file that holds one, or a systemd cr
 (``password_file = "credential:mqtt"`` reads ``$CREDENTIALS_DIRECTORY/mqtt``).
 """
 
+from edge_agent.config.accuracy import Accuracy
 from edge_agent.config.broker import BrokerAddress, parse_broker, parse_brokers, shown_url
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.fleet import Policy, Update
@@ -32,6 +33,7 @@ from edge_agent.config.zones import Zone
 
 __all__ = [
     "RESERVED",
+    "Accuracy",
     "BrokerAddress",
     "Choice",
     "Condition",

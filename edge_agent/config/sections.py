@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from edge_agent.config.accuracy import Accuracy
 from edge_agent.config.archive import Archived
 from edge_agent.config.fleet import Policy, Update
 from edge_agent.config.homeassistant import HomeAssistant
@@ -191,6 +192,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     privacy: Privacy = Privacy()
     understand: Understand | None = None
     archive: Archived | None = None
+    accuracy: Accuracy | None = None
     mcp: Mcp | None = None
     page: Page | None = None
     inference: Inference | None = None

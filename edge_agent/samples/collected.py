@@ -19,7 +19,7 @@ import msgspec
 from edge_agent import files, paths
 from edge_agent.errors import InputError, UsageError
 from edge_agent.events import UNREADABLE
-from edge_agent.samples import coco, recorded
+from edge_agent.samples import checks, coco, recorded
 
 NAME = re.compile(r"[0-9a-f]{8}-[0-9]{1,12}\.(jpg|txt)")
 """of a picture, or a text, here"""
@@ -181,6 +181,7 @@ def take(file: Path) -> tuple[int, int]:
     if not rows:
         raise UsageError(f"{file}: names none of the collected pictures; `samples list` shows them")
     kept = _merged(ours, theirs, rows)
+    _check(theirs, rows)
     try:
         files.folder(recorded.place().parent, files.PRIVATE)
         files.write(recorded.place(), msgspec.json.encode(kept).decode())
@@ -191,6 +192,16 @@ def take(file: Path) -> tuple[int, int]:
     except OSError as error:
         raise UsageError(f"{recorded.place()}: cannot be written ({error.strerror})") from None
     return len(rows), len(kept.annotations) - len(ours.annotations)
+
+
+def _check(theirs: coco.Coco, rows: Sequence[coco.CocoImage]) -> None:
+    """Note how far what was found in these pictures is what a person made of it."""
+    about, names = {one.path.name: one.about for one in collected()}, theirs.names()
+    for row in rows:
+        one = about[Path(row.file_name).name]
+        boxes = [box for box in theirs.annotations if box.image_id == row.id]
+        right = [(names[box.category_id], (x, y, x + w, y + h)) for box in boxes for x, y, w, h in [box.bbox]]
+        checks.note(one.model.partition(" ")[0], time.time(), [(box.label, box.box) for box in one.boxes], right)
 
 
 def _merged(ours: coco.Coco, theirs: coco.Coco, rows: Sequence[coco.CocoImage]) -> coco.Coco:

@@ -99,6 +99,10 @@ class Models:
         """From now on `serve` gives this one."""
         self._served[name, pace] = served
 
+    def keep_to(self, name: str, sha256: str) -> None:
+        """From the next `open` on, no other file of a model than this one serves under that name."""
+        self._only = {**self._only, name: sha256}
+
     def open(self, name: str, pace: Pace = SLOWLY) -> Served:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
         # marked before it is read: what changes meanwhile is noticed afterwards

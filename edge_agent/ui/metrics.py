@@ -22,12 +22,14 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
+from edge_agent.accuracy.contract import Standing
 from edge_agent.types import StreamCondition
 from edge_agent.ui.calls import Ask, Call
 from edge_agent.ui.lasting import Lasting
 from edge_agent.walk.spread import BOUNDS, Spread
 
 if TYPE_CHECKING:
+    from edge_agent.agent.guarding import Guarding
     from edge_agent.ui.device import Agent, Line
     from edge_agent.ui.server import Page
 
@@ -46,7 +48,7 @@ HEALTH_COUNTERS = {
     "lost": ("events_lost", "Events that were dropped, and declared"),
     "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
 }
-NOT_PARTS = ("v", "at", "version", "mqtt", "started", "governor")
+NOT_PARTS = ("v", "at", "version", "mqtt", "started", "governor", "accuracy")
 """fields of health that are neither a number nor a part of the agent, which says "ok", "off" or what is wrong"""
 STATE_COUNTERS = {
     "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),
@@ -83,7 +85,7 @@ class Collector:
             states = {name: state for name, (state, _) in lines.items() if name in held}
             counts = {name: counted for name, (_, counted) in lines.items() if name in held}
             found = [*self._device(agent, health), *self._pipelines(states, held), *self._things(counts, held)]
-            return [*found, *self._requests()]
+            return [*found, *_accuracy(agent.state.accuracy), *self._requests()]
 
     # ── the device ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,6 +216,27 @@ def _streams(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
             streams.add_metric([pipeline, condition], state["stream"] == condition)
         since.add_metric([pipeline], _seconds(state["since"]))
     yield from (streams, since)
+
+
+def _accuracy(guard: Guarding | None) -> Iterator[Metric]:
+    """How the contracts of models stand."""
+    if guard is None:
+        return
+    words = "1 for how the contract of a model stands"
+    stands = GaugeMetricFamily(f"{_PREFIX}accuracy_standing", words, labels=["model", "standing"])
+    words = "Mean agreement with its parent and with people, of those hours that count"
+    agreed = GaugeMetricFamily(f"{_PREFIX}accuracy_agreement", words, labels=["model"])
+    for model, told in dict(guard.told).items():
+        for one in get_args(Standing):
+            stands.add_metric([model, one], told.standing == one)
+        if told.answers:
+            agreed.add_metric([model], told.mean)
+    words = "1 for what of a pipeline has drifted from its first days"
+    drifted = GaugeMetricFamily(f"{_PREFIX}accuracy_drifted", words, labels=["pipeline", "signal"])
+    for name, drift in dict(guard.known.drift).items():
+        for signal in dict(drift.drifted):
+            drifted.add_metric([name, signal], 1)
+    yield from (stands, agreed, drifted)
 
 
 def _times(held: Mapping[str, Line]) -> Iterator[Metric]:
