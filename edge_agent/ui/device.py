@@ -51,10 +51,23 @@ class Archiver(Protocol):
     archive: Archive
 
 
+class Guard(Protocol):
+    """What watches over the accuracy of models: edge_agent/agent/guarding.py."""
+
+    @property
+    def told(self) -> Mapping[str, Any]: ...
+
+    @property
+    def known(self) -> Any: ...
+
+
 class State(Protocol):
     """What the device says of itself: edge_agent/agent/state.py."""
 
     refused: str
+
+    @property
+    def accuracy(self) -> Guard | None: ...
 
     def states(self) -> dict[str, dict[str, object]]: ...
 

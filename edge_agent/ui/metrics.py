@@ -29,8 +29,7 @@ from edge_agent.ui.lasting import Lasting
 from edge_agent.walk.spread import BOUNDS, Spread
 
 if TYPE_CHECKING:
-    from edge_agent.agent.guarding import Guarding
-    from edge_agent.ui.device import Agent, Line
+    from edge_agent.ui.device import Agent, Guard, Line
     from edge_agent.ui.server import Page
 
 LOOK_S = 60.0
@@ -218,7 +217,7 @@ def _streams(states: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     yield from (streams, since)
 
 
-def _accuracy(guard: Guarding | None) -> Iterator[Metric]:
+def _accuracy(guard: Guard | None) -> Iterator[Metric]:
     """How the contracts of models stand."""
     if guard is None:
         return
