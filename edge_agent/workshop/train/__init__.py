@@ -38,12 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train what `args.kind` says; 0 when the model folder is written. UsageError where PyTorch is missing."""
-    if args.kind == "anomaly":
-        need("training", "onnx")
-        from edge_agent.workshop.train.anomaly import recipe as anomaly_recipe
-
-        return anomaly_recipe.run(args, say)
-    need("training", "torch", "onnx")
+    # of what is usual, more than one candidate needs no PyTorch
+    need("training", *(["torch"] if args.kind != "anomaly" else []), "onnx")
     if args.kind == "detector":
         from edge_agent.workshop.train.detector import recipe as detector_recipe
 
