@@ -10,6 +10,7 @@ from edge_agent.cli import (
     archive,
     arguments,
     ask,
+    describe,
     device,
     imagine,
     listen,
@@ -223,6 +224,7 @@ LONG = {
     "bench",
     "check",
 }
+LONG |= {"describe"}
 LONG |= {f"models {verb}" for verb in ("pull", "inspect", "add", "verify")}
 """verbs that may work for long before they print anything"""
 Verb = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
@@ -236,6 +238,7 @@ def _recipe(name: str, says: str) -> Verb:
 VERBS: dict[str, Verb] = {
     "run": (device.run, _run_options, "run the agent of a config"),
     "check": (device.check, _check_options, "check a config: keys, sources, models, secrets"),
+    "describe": (describe.describe, describe.options, "what a config will cost: processor, memory, bytes a day, heat"),
     "install": (service.install, _install_options, "make it a service of this device, hardened, and start it"),
     "uninstall": (service.uninstall, _uninstall_options, "stop the service and take it away; data stays"),
     "backup": (service.backup, _backup_options, "write config, models and the events that wait into one file"),
