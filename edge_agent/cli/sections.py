@@ -16,7 +16,7 @@ def sections(loaded: Config) -> Iterator[str]:
     from edge_agent.agent.told import about_told
     from edge_agent.cli.page import about
 
-    for part in (_node, about_rules, about_told, about_pictures):
+    for part in (_node, _rollout, about_rules, about_told, about_pictures):
         yield from part(loaded)
     if loaded.page is not None:
         yield about(loaded)
@@ -31,3 +31,18 @@ def _node(loaded: Config) -> list[str]:
     host = loaded.sparkplug.primary_host
     waits = f", once {host} is online" if host else ""
     return [f"sparkplug: {topics.sparkplug(loaded.sparkplug.group, 'NBIRTH', loaded.device.id)}{waits}"]
+
+
+def _rollout(loaded: Config) -> list[str]:
+    """Who may have bundles taken here, and whether they have to sign that."""
+    from edge_agent.link import topics
+
+    section = loaded.rollout
+    if section is None:
+        return []
+    at = section.jobs or topics.whole(topics.base_of(loaded.mqtt.prefix, loaded.device.id), topics.JOBS)
+    said = [f"jobs at {at}"] * bool(loaded.mqtt.url) + ["what is wanted"] * bool(loaded.mqtt.url and section.desired)
+    said += [f"hawkBit at {section.hawkbit}"] * bool(section.hawkbit)
+    right = "signed" if loaded.mqtt.signers else "whoever may publish there: set an ACL, or mqtt.signers"
+    takes = "" if loaded.update is not None else "; without [update] nothing is taken"
+    return [f"rollout: {', '.join(said)}, by {right}{takes}"]

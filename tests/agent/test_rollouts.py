@@ -179,3 +179,13 @@ def test_the_topics_are_those_of_aws_where_they_are_named() -> None:
     assert loaded.rollout is not None and loaded.rollout.is_aws
     assert "$aws/things/porch/jobs/notify-next" in topics.heard(loaded)
     assert topics.tail_of("edge/v1/porch", "$aws/things/porch/jobs") == "/$aws/things/porch/jobs"
+
+
+def test_check_says_who_may(tmp_path: Path) -> None:
+    from edge_agent.cli.sections import sections
+
+    loaded = config.parse(
+        '[mqtt]\nurl = "mqtt://h"\n[device]\nid = "porch"\n[rollout]\n' + pipeline("texts", "lines:-")
+    )
+    (said,) = [line for line in sections(loaded) if line.startswith("rollout")]
+    assert "jobs at edge/v1/porch/jobs" in said and "set an ACL" in said and "without [update]" in said
