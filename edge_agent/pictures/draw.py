@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -118,9 +119,14 @@ def save_png(image: Pixels, path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name[:200]}.part")
     try:
-        path.write_bytes(data)
+        part.write_bytes(data)
+        part.replace(path)
     except OSError as error:
+        # half a picture is none
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UsageError(
             f"{path}: cannot be written ({error.strerror}); give a file in a folder you may write"
         ) from None

@@ -204,7 +204,7 @@ def test_pictures_that_cannot_be_used_are_counted_and_named(finder: Net, tmp_pat
     [
         ("{", "broken JSON"),
         ("\xff\xfe", "broken JSON"),
-        ("[]", "no COCO JSON of boxes: Expected `object`, got `array`"),
+        ("[]", "a list, not labels"),
         ('{"images": []}', "missing required field `annotations`"),
         ('{"images": [], "annotations": [], "categories": []}', "images is empty"),
         (
@@ -239,7 +239,7 @@ def test_data_that_is_none_is_one_line(finder: Net, tmp_path: Path) -> None:
     for argv, said in (
         (["m", str(tmp_path / "none.json")], "no such file or folder"),
         (["m", str(tmp_path / "a.png")], "one picture"),
-        (["m", str(tmp_path / "empty")], "neither instances.json nor a picture"),
+        (["m", str(tmp_path / "empty")], "neither labels nor a picture"),
         (["m", str(tmp_path), "--against", "m"], "none of 1 pictures can be read; the first, a.png is empty"),
         (["m", str(tmp_path), "--against", "t"], "its task is encode, that of m is detect"),
         (["m", str(tmp_path), "--labels", "x"], "--labels: not for m, whose task is detect"),

@@ -186,6 +186,23 @@ def test_names_of_points_that_touch_do_not_lie_on_each_other() -> None:
     assert all(b - a >= 12 for a, b in itertools.pairwise(heights))
 
 
+def test_names_lie_upon_no_point() -> None:
+    points = [(1.0 + k / 50, 1.0 - k / 50, f"int8 onnx {k}, per channel") for k in range(9)]
+    drawn = plot.draw(Plot("a", "x", "y", {}, points))
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', drawn)]
+    names = re.findall(r'<text class="halo" x="([\d.]+)" y="([\d.]+)"><title>([^<]+)', drawn)
+    assert len(dots) == len(names) == 9
+    for x, y, name in names:
+        left, low = float(x), float(y)
+        inside = [dot for dot in dots if left < dot[0] < left + 6.2 * len(name) and low - 10 < dot[1] < low + 3]
+        assert not inside, name
+
+
+def test_a_plot_of_one_point_is_not_drawn() -> None:
+    page_of = report.page(MakingReport("tune", "m", "x", {}, [], plots=[Plot("alone", "x", "y", {"a": [(1.0, 2.0)]})]))
+    assert "alone" not in page_of and "<figure>" not in page_of
+
+
 def test_the_front_is_what_nothing_beats() -> None:
     points = [(3, 0.9, "c"), (1, 0.5, "a"), (2, 0.4, "worse"), (2, 0.8, "b"), (4, 0.9, "later"), (math.nan, 2, "odd")]
     assert front(points) == [(1, 0.5), (2, 0.8), (3, 0.9)]

@@ -8,10 +8,11 @@ import random
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError
-from edge_agent.workshop.train.bert import data, recipe
+from edge_agent.workshop.train.bert import data, options, recipe
 from edge_agent.workshop.train.bert.vocab import bulk_tokenizer, train_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +183,7 @@ def test_pairs_are_laid_out_as_bert_reads_them(encoded: data.Corpus) -> None:
 
 def arguments(tmp_path: Path, *extra: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    recipe.add_arguments(parser)
+    options.add_arguments(parser)
     given = ["--data", str(tmp_path / "farm.txt"), "--teacher", str(TEACHER), "--out", str(tmp_path / "out")]
     return parser.parse_args(
         [*given, "--vocabulary", "300", "--texts", "1000", "--rows", "2", "--device", "cpu", *extra]
@@ -199,14 +200,14 @@ def few_threads() -> None:
 def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_agent.manifest import load
     from edge_agent.workshop.train.bert import export
-    from edge_agent.workshop.train.checkpoint import read_curve
+    from edge_agent.workshop.train.finish import read_curve
 
     write_corpus(tmp_path / "farm.txt", documents=600)
     monkeypatch.setattr(recipe, "HELD_TEXTS", 100)
     said: list[str] = []
     assert recipe.run(arguments(tmp_path, "--minutes", "0.04", "--texts", "200"), said.append) == 0
     out = tmp_path / "out"
-    steps = [row["step"] for row in read_curve(out / "curve.csv")]
+    steps = [row["step"] for row in read_curve(out / "training" / "curve.csv")]
     assert steps and steps[-1] > 0
     manifest = load(out / "manifest.toml")
     assert (manifest.family, manifest.task) == ("bert", "encode")
@@ -215,11 +216,12 @@ def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatc
     assert any("tokens/s" in line for line in said) or any("held-out" in line for line in said)
 
     assert recipe.run(arguments(tmp_path, "--minutes", "0.08", "--texts", "200", "--resume"), said.append) == 0
-    again = [row["step"] for row in read_curve(out / "curve.csv")]
+    again = [row["step"] for row in read_curve(out / "training" / "curve.csv")]
     assert again[: len(steps)] == steps
     assert again[-1] > steps[-1]
 
-    (out / "best.pt").unlink()
+    assert "gate" in (out / "report.json").read_text() and (out / "report.html").is_file()
+    (out / "training" / "best.pt").unlink()
     net = export.read_net(out)
     assert net.shape.vocabulary == len((out / "vocab.txt").read_text(encoding="utf-8").splitlines())
 
@@ -291,6 +293,10 @@ def test_text_of_one_document_is_refused(tmp_path: Path) -> None:
         recipe.run(arguments(tmp_path, "--minutes", "1"), lambda _: None)
 
 
+def session(file: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+
 # ── export ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -301,7 +307,6 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     from edge_agent.backends.tflite import load as load_tflite
     from edge_agent.workshop.train.bert import export
     from edge_agent.workshop.train.bert.net import Bert, Shape
-    from edge_agent.workshop.train.bert.report import session
 
     torch.manual_seed(3)
     net = Bert(Shape(500)).eval()
@@ -309,7 +314,9 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
         net.mlm_bias.normal_()
     lines = (TEACHER / "vocab.txt").read_text(encoding="utf-8").splitlines()[:500]
     (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    export.write_model(net, tmp_path, lambda _: None)
+    (tmp_path / "made").mkdir()
+    export.write_model(net, tmp_path / "vocab.txt", tmp_path / "made", "made", lambda _: None)
+    tmp_path = tmp_path / "made"
     ids = torch.randint(5, 500, (3, 20))
     ids[1, 12:] = 0
     types = torch.zeros_like(ids)
@@ -346,10 +353,11 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
 def test_export_refuses_what_is_no_checkpoint(tmp_path: Path, few_threads: None) -> None:
     from edge_agent.workshop.train.bert import export
 
-    (tmp_path / "best.pt").write_bytes(b"nonsense")
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "best.pt").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match=r"best\.pt: not a checkpoint"):
         export.read_net(tmp_path)
-    (tmp_path / "best.pt").unlink()
+    (tmp_path / "training" / "best.pt").unlink()
     with pytest.raises(ModelError, match="no edge-bert to start from"):
         export.read_net(tmp_path)
     (tmp_path / "encoder.onnx").write_bytes(b"nonsense")

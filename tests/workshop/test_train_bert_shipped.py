@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
+from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.backends.tflite import load as load_tflite
 from edge_agent.manifest import Manifest, load
 from edge_agent.tasks.text import vocabulary, wordpiece
-from edge_agent.workshop.train.bert import report
 from edge_agent.workshop.train.bert.data import CLS, MASK, SEP
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "edge-bert"
+
+
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""(ids, types) (n, L), 0 where nothing stands -> (hidden, embedding)"""
+
+
+def session(file: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    multiply_exactly(options)
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def runner(file: Path) -> Run:
+    net = session(file)
+
+    def run(ids: NDArray[np.int64], types: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        seen = (ids != 0).astype(np.int64)
+        found = net.run(None, {"input_ids": ids, "attention_mask": seen, "token_type_ids": types})
+        return found[0], found[1]
+
+    return run
+
+
+def table(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    """Rows of ids, padded to the longest."""
+    out = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for line, row in zip(out, rows, strict=True):
+        line[: len(row)] = row
+    return out
+
+
+def embed(texts: Sequence[str], words: wordpiece.WordPiece, run: Run) -> NDArray[np.float32]:
+    """(n, E), each text at its own length."""
+    rows = [words.encode(text, 128) for text in texts]
+    return np.concatenate([run(table([row]), table([[0] * len(row)]))[1] for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +67,8 @@ def words() -> wordpiece.WordPiece:
 
 
 @pytest.fixture(scope="module", params=["encoder.onnx", "encoder.int8.onnx"])
-def run(request: pytest.FixtureRequest) -> report.Run:
-    return report.runner(MODEL / request.param)
+def run(request: pytest.FixtureRequest) -> Run:
+    return runner(MODEL / request.param)
 
 
 def test_files_are_those_of_the_manifest_and_small(manifest: Manifest) -> None:
@@ -49,10 +87,10 @@ def test_files_are_those_of_the_manifest_and_small(manifest: Manifest) -> None:
     assert (MODEL / manifest.card).is_file()
 
 
-def test_golden_numbers(words: wordpiece.WordPiece, run: report.Run) -> None:
+def test_golden_numbers(words: wordpiece.WordPiece, run: Run) -> None:
     for row in json.loads((MODEL / "golden.json").read_text(encoding="utf-8")):
         assert words.encode(row["text"], 128) == row["ids"]
-        vector = report.embed([row["text"]], words, run)[0]
+        vector = embed([row["text"]], words, run)[0]
         np.testing.assert_allclose(vector[:8], row["embedding"], atol=0.02)
         assert float(vector @ vector) == pytest.approx(1.0, abs=1e-4)
 
@@ -60,21 +98,21 @@ def test_golden_numbers(words: wordpiece.WordPiece, run: report.Run) -> None:
 def test_tflite_and_onnx_give_the_same_vectors(words: wordpiece.WordPiece) -> None:
     lite, onnx = (
         load_tflite(MODEL / "encoder.int8.tflite", 1, MODEL / "encoder.int8.tflite"),
-        report.runner(MODEL / "encoder.onnx"),
+        runner(MODEL / "encoder.onnx"),
     )
     for text in ("Yes.", "What is the weather like in Boston?", "word " * 120):
         ids = words.encode(text, 128)
         feed = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], "token_type_ids": [[0] * len(ids)]}
         found = lite.run({k: np.array(v, np.int32) for k, v in feed.items()})["embedding"][0]
-        assert float(found @ report.embed([text], words, onnx)[0]) > 0.98, text
+        assert float(found @ embed([text], words, onnx)[0]) > 0.98, text
 
 
 def test_a_text_has_the_same_vector_alone_and_in_a_batch(words: wordpiece.WordPiece) -> None:
-    run = report.runner(MODEL / "encoder.onnx")
+    run = runner(MODEL / "encoder.onnx")
     rows = [words.encode(t, 128) for t in ("Play some jazz.", "Remind me to call my mother at six tomorrow evening.")]
-    ids = report.table(rows)
+    ids = table(rows)
     together = run(ids, np.zeros_like(ids))[1]
-    alone = run(report.table(rows[:1]), np.zeros((1, len(rows[0])), np.int64))[1]
+    alone = run(table(rows[:1]), np.zeros((1, len(rows[0])), np.int64))[1]
     np.testing.assert_allclose(together[0], alone[0], atol=1e-4)
 
 
@@ -90,12 +128,12 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(words: wordpiece.WordPi
     ],
 )
 def test_masked_words_are_filled_plausibly(
-    words: wordpiece.WordPiece, run: report.Run, text: str, plausible: set[str]
+    words: wordpiece.WordPiece, run: Run, text: str, plausible: set[str]
 ) -> None:
     before, after = (words.encode(part, 64)[1:-1] for part in text.split("[MASK]"))
     ids = np.array([[CLS, *before, MASK, *after, SEP]])
     hidden = run(ids, np.zeros_like(ids))[0][:, [len(before) + 1]]
-    logits = report.session(MODEL / "mlm.int8.onnx").run(None, {"hidden": hidden})[0][0, 0]
+    logits = session(MODEL / "mlm.int8.onnx").run(None, {"hidden": hidden})[0][0, 0]
     names = (MODEL / "vocab.txt").read_text(encoding="utf-8").splitlines()
     best = {names[i] for i in np.argsort(-logits)[:5]}
     assert best & plausible, best
@@ -111,8 +149,8 @@ PAIRS = [
 ]
 
 
-def test_the_true_next_sentence_is_preferred_to_strangers(words: wordpiece.WordPiece, run: report.Run) -> None:
-    head = report.session(MODEL / "nsp.onnx")
+def test_the_true_next_sentence_is_preferred_to_strangers(words: wordpiece.WordPiece, run: Run) -> None:
+    head = session(MODEL / "nsp.onnx")
 
     def margin(first: str, second: str) -> float:
         a, b = (words.encode(t, 64) for t in (first, second))
@@ -139,29 +177,7 @@ ALIKE = [
 ]
 
 
-def test_paraphrases_are_closer_than_strangers(words: wordpiece.WordPiece, run: report.Run) -> None:
+def test_paraphrases_are_closer_than_strangers(words: wordpiece.WordPiece, run: Run) -> None:
     for text, same, other in ALIKE:
-        a, b, c = report.embed([text, same, other], words, run)
+        a, b, c = embed([text, same, other], words, run)
         assert float(a @ b) > float(a @ c) + 0.1, text
-
-
-def test_the_report_measures_it_without_the_teacher(tmp_path: Path) -> None:
-    from tests.workshop.test_train_bert import write_corpus
-
-    (tmp_path / "train" / "text").mkdir(parents=True)
-    write_corpus(tmp_path / "train" / "text" / "farm.txt", documents=600)
-    said: list[str] = []
-    found = report.report(tmp_path, MODEL, "", 0, said.append)
-    assert found["mlm"]["float"]["all"]["asked"] > 50
-    assert 0 < found["mlm"]["float"]["all"]["top1"] <= found["mlm"]["float"]["all"]["top5"] <= 1
-    assert found["nsp"]["int8"]["pairs"] > 10
-    assert 0.3 < found["nsp"]["int8"]["random"] <= 1
-    assert "similarity" not in found
-    assert any("no teacher" in line for line in said)
-
-
-def test_the_report_says_in_one_line_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report.main(["--data", str(tmp_path), "--model", str(MODEL), "--teacher", ""]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "0 usable sentences" in said.err.splitlines()[-1]

@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
 
-from edge_agent.errors import EdgeAgentError, InputError, ModelError, UsageError  # noqa: E402
+from edge_agent.errors import EdgeAgentError, InputError, ModelError, RefusedError, UsageError  # noqa: E402
 from edge_agent.pictures.read import read_picture  # noqa: E402
 from edge_agent.workshop import train  # noqa: E402
 from edge_agent.workshop.train import checkpoint  # noqa: E402
@@ -26,6 +26,7 @@ from edge_agent.workshop.train.detector.net import EdgeYolo, folded_copy, from_f
 from edge_agent.workshop.train.detector.options import DetectorOptions  # noqa: E402
 from edge_agent.workshop.train.detector.recipe import train_detector  # noqa: E402
 from edge_agent.workshop.train.detector.teacher import Dense, cells  # noqa: E402
+from edge_agent.workshop.train.finish import read_curve  # noqa: E402
 
 CLASSES = ("red", "blue")
 COLOURS = {"red": (30, 30, 220), "blue": (220, 60, 30)}
@@ -69,13 +70,16 @@ def quick(data: Path, out: Path, lines: list[str], **options: Any) -> EdgeYolo:
 def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     quick(shapes, tmp_path / "colours", lines, steps=30)
-    rows = checkpoint.read_curve(tmp_path / "colours" / "training" / fit.CURVE)
+    rows = read_curve(tmp_path / "colours" / "training" / fit.CURVE)
     assert rows[-1]["step"] == 30
     assert any("pictures/s" in line and "s left" in line for line in lines)
     best = checkpoint.load(tmp_path / "colours" / "training" / fit.BEST)
     assert best["classes"] == list(CLASSES)
-    picture = cv2.imread(str(tmp_path / "colours" / "curves.png"))
-    assert picture is not None and picture.std() > 1
+    report = json.loads((tmp_path / "colours" / "report.json").read_text())
+    assert {"class", "box", "held_class"} <= {one["y"] for one in report["plots"]}
+    assert (tmp_path / "colours" / "report.html").is_file() and any(
+        note.startswith("gate: ") for note in report["notes"]
+    )
 
     from edge_agent.pictures.read import read_picture
     from edge_agent.serving.models import Models
@@ -95,6 +99,28 @@ def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: P
     task = detect(Uri("detect", "x", {"score": "0.0001"}), served, tmp_path)
     (finding,) = task(read_picture(shapes.parent / "images" / "00.png"))
     assert isinstance(finding, Finding) and isinstance(finding.what, Detections) and len(finding.what)
+
+
+def test_it_learns_from_a_yolo_folder_with_its_own_classes(shapes: Path, tmp_path: Path) -> None:
+    table, folder = json.loads(shapes.read_text()), tmp_path / "yolo"
+    (folder / "labels").mkdir(parents=True)
+    (folder / "images").symlink_to(shapes.parent / "images")
+    for image in table["images"]:
+        own = [box for box in table["annotations"] if box["image_id"] == image["id"]]
+        rows = [(b["category_id"], *(v / s for v, s in zip(b["bbox"], (160, 120) * 2, strict=True))) for b in own]
+        told = "".join(f"{k} {x + w / 2:.6f} {y + h / 2:.6f} {w:.6f} {h:.6f}\n" for k, x, y, w, h in rows)
+        (folder / "labels" / f"{image['id']:02d}.txt").write_text(told)
+    (folder / "data.yaml").write_text("train: images\nnames: [red, blue]\n")
+    lines: list[str] = []
+    quick(folder, tmp_path / "out", lines, classes=None)
+    assert f"12 pictures, {len(table['annotations'])} labels, 2 classes" in " ".join(lines)
+    assert (tmp_path / "out" / "labels.txt").read_text() == "red\nblue\n"
+
+
+def test_a_ruin_is_refused_in_one_line_and_no_model_is_written(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"ruined: the loss on what it never saw is \d.*; try a lower --rate$"):
+        quick(shapes, tmp_path / "wild", [], rate=0.99, steps=40)
+    assert [path.name for path in (tmp_path / "wild").iterdir()] == ["training"]
 
 
 def test_losses_fall(shapes: Path) -> None:
@@ -140,7 +166,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_state(shapes:
     lines: list[str] = []
     fit.fit(small(pool, 2), pool, pool[:2], tmp_path, lines.append, CLASSES)
     before = (tmp_path / fit.BEST).read_bytes()
-    assert "saved" in lines[-1] and np.isfinite(checkpoint.read_curve(tmp_path / fit.CURVE)[-1]["held_class"])
+    assert "saved" in lines[-1] and np.isfinite(read_curve(tmp_path / fit.CURVE)[-1]["held_class"])
     wild = small(pool, 4, rate=1e30)
     wild.restore(checkpoint.load_parts(tmp_path, fit.STATE))
     with pytest.raises(EdgeAgentError, match=r"not a finite number; the last good state is in .*detector_best\.pt"):
@@ -167,7 +193,7 @@ def test_it_starts_from_a_carried_over_teacher_of_the_same_shape(shapes: Path, t
         lines: list[str] = []
         given: dict[str, Any] = {"teacher": str(tmp_path), "start": start, "steps": 2, "rate": 1e-6, "width": 0.5}
         quick(pictures, tmp_path / start, lines, **given, size=(96, 96))
-        (row,) = checkpoint.read_curve(tmp_path / start / "training" / fit.CURVE)
+        (row,) = read_curve(tmp_path / start / "training" / fit.CURVE)
         held[start] = row["held_box"]
         assert np.isfinite(row["feature"]) and row["feature"] > 0
     assert held["teacher"] < held["none"]

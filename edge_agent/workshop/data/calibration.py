@@ -27,10 +27,11 @@ from edge_agent.sources.listing import PICTURES
 from edge_agent.tasks import row_of
 from edge_agent.types import Audio, Frame, Text
 from edge_agent.uri import Uri
+from edge_agent.workshop.data import formats
 from edge_agent.workshop.data.feed import Item, feeder
 from edge_agent.workshop.data.letterbox import refuse_letterboxed
 from edge_agent.workshop.data.look import look
-from edge_agent.workshop.data.pictures import LABEL_FILES, read_pictures, spread
+from edge_agent.workshop.data.pictures import read_pictures, spread
 from edge_agent.workshop.data.texts import numbers_of, read_texts, text_of
 
 Say = Callable[[str, int, int], None]
@@ -216,10 +217,8 @@ def _frames(data: Path, most: int, say: Say) -> Samples:
 
 def _is_pictures(data: Path) -> bool:
     """Whether it is a folder with pictures or with labels in it, or a file of labels."""
-    if not data.is_dir():
-        return data.suffix.lower() == ".json"
-    inside = any(path.suffix.lower() in PICTURES for path in data.iterdir())
-    return inside or any((data / name).is_file() for name in LABEL_FILES)
+    inside = data.is_dir() and any(path.suffix.lower() in PICTURES for path in data.iterdir())
+    return inside or formats.find(data) is not None
 
 
 def _source(data: Path, most: int, say: Say) -> Samples:

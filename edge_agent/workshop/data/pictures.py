@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from edge_agent.errors import InputError, UsageError
 from edge_agent.figures.coco_map import Truth
 from edge_agent.samples import coco
 from edge_agent.sources.listing import PICTURES
+from edge_agent.workshop.data import formats
+from edge_agent.workshop.data.texts import spread as spread
 
-LABEL_FILES = ("instances.json", "_annotations.coco.json")
-"""names under which a folder's labels are looked for, in it and above it"""
+GIVE = "give a COCO JSON, a YOLO folder with data.yaml, Pascal VOC's .xml, a .csv of boxes, or a folder of pictures"
 
 ALIASES = {
     "motorbike": "motorcycle",
@@ -52,29 +51,29 @@ class Pictures:
 
 
 def read_pictures(data: Path, limit: int = 0) -> Pictures:
-    """A COCO JSON file, a folder with one beside or above its pictures, or a folder of pictures alone.
+    """Pictures with their labels, in any of the forms of data/formats.py, or a folder of pictures alone.
 
-    `limit`: so many pictures at most, spread evenly. UsageError, one line, for a file that is no COCO JSON, for labels
+    `limit`: so many pictures at most, spread evenly. UsageError, one line, for a file of no such form, for labels
     of which no picture is there, for labels without a picture, and for a folder without either.
     """
+    if not data.exists():
+        raise UsageError(f"{data}: no such file or folder; {GIVE}")
+    try:
+        known = formats.find(data)
+        if known is not None:
+            return _labelled(*known, limit, data)
+    except InputError as error:
+        raise UsageError(f"{known[1] if known else data}: {error}") from None
     if data.is_dir():
-        inside = [data / name for name in LABEL_FILES]
-        above = [data.absolute().parent / name for name in LABEL_FILES]
-        file = next((path for path in inside + above if path.is_file()), None)
-        if file is None:
-            return _bare(data, limit)
-        return _labelled(file, [data, *_places(file)], limit, data if file in above else None)
-    if not data.is_file():
-        raise UsageError(f"{data}: no such file or folder; give a COCO JSON file or a folder of pictures")
-    if data.suffix.lower() in PICTURES:
-        raise UsageError(f"{data}: one picture; give a COCO JSON file or a folder of pictures")
-    return _labelled(data, _places(data), limit, None)
+        return _bare(data, limit)
+    what = "one picture" if data.suffix.lower() in PICTURES else "no labels of a form that is known"
+    raise UsageError(f"{data}: {what}; {GIVE}")
 
 
 def _bare(folder: Path, limit: int) -> Pictures:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
     if not paths:
-        raise UsageError(f"{folder}: neither {LABEL_FILES[0]} nor a picture in it; give a COCO JSON file")
+        raise UsageError(f"{folder}: neither labels nor a picture in it; {GIVE}")
     return Pictures([paths[i] for i in spread(len(paths), limit)], None)
 
 
@@ -85,22 +84,20 @@ def _places(file: Path) -> list[Path]:
     return [place for base in (folder, *above) for place in (base, *sorted(p for p in base.iterdir() if p.is_dir()))]
 
 
-def _labelled(file: Path, places: list[Path], limit: int, only: Path | None) -> Pictures:
-    """`only`: the folder whose pictures are meant, when the labels above it may be of more."""
-    try:
-        labels = coco.read(file)
-    except InputError as error:
-        raise UsageError(f"{file}: {error}") from None
-    images = _chosen(labels.images, limit, only)
+def _labelled(form: formats.Format, file: Path, limit: int, data: Path) -> Pictures:
+    """Of labels that stand above the folder `data`, which may be of more, the pictures in it."""
+    labels, mended = form.read(file, ("val", "test", "train"))
+    images = _chosen(labels.images, limit, data if file.parent == data.absolute().parent else None)
     if not images:
         raise UsageError(f"{file}: no picture in it (images is empty); there is nothing to measure")
-    kept, missing = _located(images, places)
+    kept, missing = _located(images, [data, *_places(file)])
     if not kept:
         raise UsageError(f"{file}: none of its {len(images)} pictures is there, e.g. {missing[0]}; put them beside it")
-    notes = [f"{len(missing)} of {len(images)} pictures are missing and left out: {_few(missing)}"] if missing else []
+    lost = f"{len(missing)} of {len(images)} pictures are missing and left out: {_few(missing)}"
     number = {image.id: place for place, (image, _) in enumerate(kept)}
     boxes = labels.boxes(number)
-    notes += [*_lost(labels), *_outside(boxes, {image.id: image for image, _ in kept})]
+    notes = [*([lost] if missing else []), *mended, *_lost(labels)]
+    notes += _outside(boxes, {image.id: image for image, _ in kept})
     sizes = [(image.width, image.height) for image, _ in kept]
     return Pictures([path for _, path in kept], coco.truth(boxes, number), labels.names(), sizes, missing, notes)
 
@@ -115,7 +112,7 @@ def _located(images: list[coco.CocoImage], places: list[Path]) -> tuple[list[tup
 def _chosen(images: list[coco.CocoImage], limit: int, only: Path | None) -> list[coco.CocoImage]:
     """The pictures to look at, in the order of their ids; those of the folder `only`, if any of it are named."""
     ordered = sorted(images, key=lambda image: (isinstance(image.id, str), image.id))
-    if only is not None:
+    if only is not None and only.is_dir():
         ordered = [image for image in ordered if _find(image.file_name, [only])] or ordered
     return [ordered[i] for i in spread(len(ordered), limit)]
 
@@ -150,13 +147,6 @@ def _is_odd(box: tuple[float, float, float, float], image: coco.CocoImage) -> bo
     sized = image.width and image.height
     outside = sized and (min(x, y) < -1 or x + w > image.width + 1 or y + h > image.height + 1)
     return bool(min(w, h) <= 0 or outside)
-
-
-def spread(count: int, limit: int) -> list[int]:
-    """Indices of at most `limit` (0: all) of `count`, spread evenly, the first and the last among them."""
-    if not limit or limit >= count:
-        return list(range(count))
-    return sorted({int(i) for i in np.linspace(0, count - 1, limit).round()})
 
 
 def _few(names: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.files import read_regular
-from edge_agent.workshop.data.pictures import spread
 
 TEXT_NAMES = ("text", "sentence", "content", "utterance", "query", "question", "message", "review", "phrase", "line")
 LABEL_NAMES = ("label", "labels", "intent", "class", "category", "target", "sentiment", "y")
@@ -182,3 +181,10 @@ def _longer(path: Path, rows: Sequence[Sequence[str]]) -> int:
     if (different[0], letters[0]) == (different[1], letters[1]):
         raise UsageError(f'{path}: which column is the text? add a first row of "text" and "label"')
     return 0 if (different[0], letters[0]) > (different[1], letters[1]) else 1
+
+
+def spread(count: int, limit: int) -> list[int]:
+    """Indices of at most `limit` (0: all) of `count`, spread evenly, the first and the last among them."""
+    if not limit or limit >= count:
+        return list(range(count))
+    return sorted({int(i) for i in np.linspace(0, count - 1, limit).round()})

@@ -16,6 +16,7 @@ from edge_agent.errors import InputError, UsageError
 from edge_agent.figures.interval import Figure, f1, ratio
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
+from edge_agent.workshop.data import slots
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import read_texts, text_of
 from edge_agent.workshop.evaluate.verb import Say, beside, cell, identity
@@ -116,12 +117,21 @@ def _read(path: Path, limit: int) -> _Data:
         texts = _atis(lines)
     elif path.suffix.lower() in (".conll", ".bio", ".iob", ".iob2"):
         texts = _columns(path, lines)
+    elif path.suffix.lower() == ".tsv" and any(slots.SLOT.search(line) for line in lines):
+        return _slotted(path, limit)
     else:
         return _Data(read_texts(path, limit).texts, None)
     texts = [texts[i] for i in spread(len(texts), limit)]
     if not texts:
         raise UsageError(f"{path}: no text in it; {GIVE}")
     return _marked(texts)
+
+
+def _slotted(path: Path, limit: int) -> _Data:
+    """Sentences with [slot : words]."""
+    every = slots.read(path)
+    rows = [every[i] for i in spread(len(every), limit)]
+    return _Data([one.text for one in rows], {(i, *span[:3]) for i, one in enumerate(rows) for span in one.spans})
 
 
 def _marked(texts: Sequence[Sequence[tuple[str, str]]]) -> _Data:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ from edge_agent.workshop.report.report import MakingReport, save
 
 WORK = ".work"
 """folder inside --out for what is not finished: it is gone once the model stands"""
+TRAINING = "training"
+"""folder inside --out for the checkpoints of a training"""
 LAYOUTS: dict[str, Literal["NCHW", "NHWC"]] = {"onnx": "NCHW", "tflite": "NHWC"}
 
 
@@ -72,11 +74,15 @@ BUSY: set[Path] = set()
 
 
 def check(out: Path) -> None:
-    """UsageError unless OUT can become a model folder: it is new, empty, or the workshop made what is in it."""
+    """UsageError unless OUT can become a model folder: it is new, empty, or the workshop made what is in it. A card
+    that people wrote may stand there.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: that is a file; name a folder")
     try:
-        inside = [path for path in out.iterdir() if path.name != WORK] if out.is_dir() else []
+        inside = (
+            [path for path in out.iterdir() if path.name not in (WORK, TRAINING, "README.md")] if out.is_dir() else []
+        )
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be listed ({error.strerror})") from None
     if inside and not _ours(out):
@@ -84,6 +90,8 @@ def check(out: Path) -> None:
 
 
 def _ours(out: Path) -> bool:
+    if any((out / name).is_file() for name in ("report.json", "checkpoint.pt")):
+        return True
     try:
         return load(out / "manifest.toml").made is not None
     except ModelError:
@@ -126,16 +134,43 @@ def write(
             "card": None,
             **changes,
         }
-        manifest = msgspec.structs.replace(parent.manifest, **given)
-        (new / "manifest.toml").write_text(toml(plain(manifest)), encoding="utf-8")
-        manifest = load(new / "manifest.toml")
-        save(report, new)
-        (out / "manifest.toml").unlink(missing_ok=True)
-        for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.toml"):
-            path.replace(out / path.name)
+        manifest = _stood(out, new, msgspec.structs.replace(parent.manifest, **given), report)
     _tried(out, manifest, report)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
+
+
+def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
+    """Make OUT the model folder of the files that `build` writes into the folder that it is given, as `write` does it.
+
+    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. Raises
+    as `write` does.
+    """
+    with work(out) as place:
+        new = place / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        manifest = build(new)
+        found = [(store.digest(new / row.name), (new / row.name).stat().st_size) for row in manifest.file]
+        rows = [
+            msgspec.structs.replace(row, sha256=digest, bytes=size)
+            for row, (digest, size) in zip(manifest.file, found, strict=True)
+        ]
+        card = "README.md" if (out / "README.md").is_file() else None
+        manifest = _stood(out, new, msgspec.structs.replace(manifest, file=rows, card=card), report)
+    _tried(out, manifest, report)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    return manifest
+
+
+def _stood(out: Path, new: Path, manifest: Manifest, report: MakingReport) -> Manifest:
+    """What is in `new` stands in OUT, the manifest last."""
+    (new / "manifest.toml").write_text(toml(plain(manifest)), encoding="utf-8")
+    save(report, new)
+    (out / "manifest.toml").unlink(missing_ok=True)
+    for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.toml"):
+        path.replace(out / path.name)
+    return load(out / "manifest.toml")
 
 
 def _tried(out: Path, manifest: Manifest, report: MakingReport) -> None:
@@ -198,4 +233,4 @@ def plain(manifest: Manifest) -> dict[str, Any]:
     for row in table["file"]:
         if not row["from"]:
             del row["from"]
-    return {key: value for key, value in table.items() if value is not None}
+    return {key: value for key, value in table.items() if value is not None and value != []}

@@ -154,25 +154,41 @@ def _curve(points: list[Point], colour: str, thin: bool) -> Iterator[str]:
 
 
 def _names(points: list[Named]) -> Iterator[str]:
-    """Dots, and each one's name beside it: to the left of those that stand far right, and none upon another."""
-    taken: list[tuple[float, float, float]] = []
-    for x, y, _ in points:
-        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="var(--s1)"/>'
+    """Dots, and each one's name near it, upon no dot and no other name as long as there is room."""
+    taken: list[Box] = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y, _ in points]
     for x, y, name in sorted(points, key=lambda point: (point[1], point[0])):
         said = _short(name, 34)
         length = LETTER * len(said)
-        right = x + 7 + length < WIDE
-        start = x + 7 if right else max(x - 7 - length, 2)
-        height = y + 4
-        while any(abs(height - h) < 12 and start < e and b < start + length for b, e, h in taken):
-            height += 4
-        taken.append((start, start + length, height))
-        if height > y + 12:
-            end = start if right else start + length
-            yield f'<line class="rule" x1="{x:.1f}" y1="{y:.1f}" x2="{end:.1f}" y2="{height - 4:.1f}"/>'
+        box = next((one for one in _beside(x, y, length) if not any(_overlap(one, other) for other in taken)), None)
+        box = box or next(_beside(x, y, length))
+        taken.append(box)
+        start, height = box[0], box[3] - 3
+        if abs(height - 4 - y) > 10:
+            yield f'<line class="rule" x1="{x:.1f}" y1="{y:.1f}" x2="{start:.1f}" y2="{height - 4:.1f}"/>'
         yield (
             f'<text class="halo" x="{start:.1f}" y="{height:.1f}"><title>{escape(name)}</title>{escape(said)}</text>'
         )
+    for x, y, _ in points:
+        yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="var(--s1)"/>'
+
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom"""
+DOT = 5.0
+"""half the side of the room that a dot takes"""
+
+
+def _beside(x: float, y: float, length: float) -> Iterator[Box]:
+    """Where the name of a dot may stand, the nearest first: right or left of it, higher and lower."""
+    starts = [one for one in (x + 7, x - 7 - length) if one >= 2 and one + length <= WIDE] or [max(2, WIDE - length)]
+    for step in range(12):
+        for down in dict.fromkeys((12 * step, -12 * step)):
+            if TOP <= y + down <= HIGH - BOTTOM or not step:
+                yield from ((start, y + down - 6, start + length, y + down + 7) for start in starts)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _legend(names: list[str]) -> list[list[tuple[float, int, str]]]:

@@ -167,7 +167,10 @@ h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5re
 p, li, td { overflow-wrap: anywhere; } .soft { color: var(--soft); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th { font-weight: 600; color: var(--soft); } .n { text-align: right; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: var(--soft); white-space: nowrap; } td:first-child { min-width: 9rem; }
+.wide td:last-child { min-width: 14rem; } .bars { max-width: 44rem; }
+.n { text-align: right; font-variant-numeric: tabular-nums;
+  white-space: nowrap; }
 .chosen td { background: var(--mark); font-weight: 600; }
 code { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
 .plots { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
@@ -175,6 +178,7 @@ figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .25rem; }
 svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg .soft { fill: var(--soft); } svg .rule { stroke: var(--rule); }
 svg .halo { paint-order: stroke; stroke: var(--back); stroke-width: 3px; }
+@media (max-width: 40rem) { body { padding: 1rem; } .share { display: none; } th, td { padding-right: .6rem; } }
 svg .kept { fill: var(--s1); } svg .bar { fill: var(--s0); }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -214,18 +218,20 @@ def _how(report: MakingReport) -> Iterator[str]:
 
 
 def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
-    heads = '<th></th><th class="n">MB</th><th class="n">of the first</th><th class="n">accuracy</th>'
+    heads = '<th></th><th class="n">MB</th><th class="n share">of the first</th><th class="n">accuracy</th>'
     yield f'<div class="wide"><table><tr>{heads}<th class="n">ms</th><th></th></tr>'
     for row in rows:
         share = f"{row.bytes / rows[0].bytes:.0%}" if rows[0].bytes else "-"
         numbers = (_megabytes(row.bytes), share, _figure(row), _number(row.median_ms, 2))
-        cells = "".join(f'<td class="n">{number}</td>' for number in numbers)
+        cells = "".join(f'<td class="n{" share" * (at == 1)}">{number}</td>' for at, number in enumerate(numbers))
         chosen = ' class="chosen"' if row.chosen else ""
         yield f"<tr{chosen}><td>{_shown(row.name)}</td>{cells}<td>{_shown(row.note)}</td></tr>"
     yield "</table></div>"
 
 
 def _plots(plots: Sequence[Plot]) -> Iterator[str]:
+    """Those of more than one point: one alone shows nothing that the table does not."""
+    plots = [one for one in plots if max([len(one.named), *map(len, one.series.values())]) > 1]
     if plots:
         yield '<h2>Plots</h2>\n<div class="plots">'
         for one in plots:
@@ -252,7 +258,7 @@ def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     told = f"What each costs when it alone is changed; {kept} of {len(layers)} were left as they were{most}."
     yield f"<h2>Layers</h2>\n<p>{told}</p>"
     bars = [(f"{layer.name} ({layer.op})", layer.error, layer.kept, layer.note) for layer in shown]
-    yield f"<figure>{plot.bars(bars)}</figure>"
+    yield f'<figure class="bars">{plot.bars(bars)}</figure>'
 
 
 def _shown(value: object) -> str:

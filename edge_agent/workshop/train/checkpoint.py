@@ -15,6 +15,7 @@ import torch
 from edge_agent.errors import EdgeAgentError
 from edge_agent.pictures.draw import save_png
 from edge_agent.pictures.read import cv2
+from edge_agent.workshop.train.finish import read_curve as read_curve
 
 PART_BYTES = 12 * 2**20
 
@@ -87,14 +88,6 @@ class Curve:
     def add(self, *values: float) -> None:
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow([f"{value:.6g}" for value in values])
-
-
-def read_curve(path: Path) -> list[dict[str, float]]:
-    """Rows of a CSV of numbers; [] where there is none yet."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189))

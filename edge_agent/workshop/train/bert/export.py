@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import pickle
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from onnx import numpy_helper
 
 from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
+from edge_agent.manifest import File, Manifest, TextInput
 from edge_agent.tasks.text import vocabulary
 from edge_agent.workshop.train.bert import onnx as bert_onnx
 from edge_agent.workshop.train.bert import tflite
@@ -57,8 +58,9 @@ def read_net(folder: Path) -> Bert:
     From ONNX the weights are the stored ones: float16, and int8 for the one matrix of the MLM head that the encoder
     does not have.
     """
-    if (folder / "best.pt").is_file():
-        return net_of(read_table(folder / "best.pt", "cpu"))
+    best = folder / "training" / "best.pt"
+    if best.is_file():
+        return net_of(read_table(best, "cpu"))
     weights, heads = _stored(folder)
     words, token = weights["token.weight"].shape
     layers = sum(1 for k in weights if k.endswith(".query.bias"))
@@ -106,13 +108,13 @@ def int8(model: onnx.ModelProto, file: Path) -> None:
         quiet.setLevel(level)
 
 
-def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "edge-bert") -> None:
-    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx,
-    golden.json and manifest.toml.
+def write_model(net: Bert, vocab: Path, out: Path, name: str, say: Callable[[str], None]) -> Manifest:
+    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx, vocab.txt and golden.json;
+    the manifest of these.
 
-    `out` holds vocab.txt. The int8 encoder comes first in the manifest when it agrees with the float one and is the
-    faster one here.
+    The int8 encoder comes first in it when it agrees with the float one and is the faster one here.
     """
+    shutil.copyfile(vocab, out / "vocab.txt")
     net = net.eval().cpu()
     onnx.save(stored_in_half(bert_onnx.encoder(net)), str(out / "encoder.onnx"))
     onnx.save(stored_in_half(nsp(net)), str(out / "nsp.onnx"))
@@ -131,8 +133,25 @@ def write_model(net: Bert, out: Path, say: Callable[[str], None], name: str = "e
         ("nsp.onnx", "onnx", "fp16", "nsp"),
         ("vocab.txt", "text", "fp32", "vocab"),
     ]
-    (out / "manifest.toml").write_text(_manifest(out, name, net.shape, rows), encoding="utf-8")
-    say(f"{out}: {', '.join(row[0] for row in rows)}, manifest.toml")
+    shape = net.shape
+    return Manifest(
+        name=name,
+        version="1",
+        task="encode",
+        family="bert",
+        licence="Apache-2.0",
+        trained_by="edge-agent",
+        description=f"BERT of {shape.layers} layers, {shape.width} wide, that follows the vectors of its teacher",
+        text=TextInput(
+            "vocab.txt", lowercase=True, max_length=shape.length, pooling="output:embedding", normalize=True
+        ),
+        file=[row_of(*row) for row in rows],
+    )
+
+
+def row_of(name: str, format: str, precision: str, role: str) -> File:
+    """A row of a manifest whose file is not measured yet."""
+    return File(name, format, "0" * 64, 0, precision=precision, role=role)  # type: ignore[arg-type]
 
 
 GOLDEN = ("Turn on the lights in the kitchen.", "What flights leave Boston on Thursday?", "Naïve café, 42°C: façade!")
@@ -173,19 +192,3 @@ def compare(folder: Path, words: int, runs: int = 30) -> tuple[float, float]:
             times.append(time.perf_counter() - begun)
         agree.append(float(vectors[0] @ vectors[1]))
     return float(np.mean(agree)), float(np.median(spent[1]) / np.median(spent[0]))
-
-
-def _manifest(out: Path, name: str, shape: Shape, rows: list[tuple[str, str, str, str]]) -> str:
-    files = "".join(
-        f'\n[[file]]\nname = "{file}"\nformat = "{kind}"\nprecision = "{precision}"\nrole = "{role}"\n'
-        f'sha256 = "{hashlib.sha256((out / file).read_bytes()).hexdigest()}"\nbytes = {(out / file).stat().st_size}\n'
-        for file, kind, precision, role in rows
-    )
-    card = 'card = "README.md"\n' if (out / "README.md").is_file() else ""
-    return (
-        f'name = "{name}"\nversion = "1"\ntask = "encode"\nfamily = "bert"\nlicence = "Apache-2.0"\n'
-        f'trained_by = "edge-agent"\n{card}'
-        f'description = "BERT of {shape.layers} layers, {shape.width} wide, that follows the vectors of its teacher"\n'
-        f'\n[text]\nvocab = "vocab.txt"\nlowercase = true\nmax_length = {shape.length}\n'
-        f'pooling = "output:embedding"\nnormalize = true\n{files}'
-    )

@@ -21,7 +21,7 @@ from torch.nn import functional
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.data import CLS, PAD, SEP, Deck
-from edge_agent.workshop.train.bert.loss import LESSON, lesson_loss, pair_loss
+from edge_agent.workshop.train.bert.loss import LESSON, lesson_loss, loss_of, pair_loss
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.bert.teacher import Vectors
 
@@ -271,7 +271,7 @@ def _keep(
     found = measure(net, held, plan.half)
     state["elapsed"] = elapsed
     state["curve"].append({"seconds": round(elapsed, 1), "step": state["step"], **found})
-    loss = found["mlm_loss"] + found["nsp_loss"] + 10 * (1 - found["cosine"])
+    loss = loss_of(found)
     best = loss <= state["least"]
     state["least"] = min(loss, state["least"])
     say("held-out " + " ".join(f"{k} {v:.4f}" for k, v in found.items()))

@@ -34,3 +34,8 @@ def lesson_loss(net: Bert, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Ten
         wanted = wanted.float()
         apart = functional.mse_loss(found @ found.T, wanted @ wanted.T)
         return (1 - (found * wanted).sum(1)).mean() + 5 * apart
+
+
+def loss_of(found: dict[str, float]) -> float:
+    """The one number of a measurement by which the best weights are chosen; the less, the better."""
+    return found["mlm_loss"] + found["nsp_loss"] + 10 * (1 - found["cosine"])

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ModelError, UsageError
+from edge_agent.manifest import Manifest
+from edge_agent.workshop.report.folder import TRAINING, check
 from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.vocab import MISSING, bulk_tokenizer, train_vocabulary
+from edge_agent.workshop.train.finish import finish, read_curve, refuse_ruin
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +26,6 @@ if TYPE_CHECKING:
 
 HELD_TEXTS = 1000
 """held-out texts on which the agreement with the teacher is followed"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `edge-agent train bert`."""
-    parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, help="text: .txt or .xz files, or folders of them"
-    )
-    parser.add_argument("--teacher", default="minilm-l6-int8", help="model that encodes sentences (minilm-l6-int8)")
-    parser.add_argument("--most", type=int, default=0, help="characters read of one file, whole documents (0: all)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the finished model")
-    parser.add_argument("--start", help="an edge-bert to go on from, by name or folder; its vocabulary is kept")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of training (60)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    parser.add_argument("--vocabulary", type=int, default=8192, help="most word pieces (8192)")
-    parser.add_argument("--texts", type=int, default=1_000_000, help="most texts that the teacher is asked (1000000)")
-    parser.add_argument("--rows", type=int, help="sequences of 128 tokens in a batch (512 on a GPU, 16 on a CPU)")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate (0.0015)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -61,8 +45,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     if not 0 < args.minutes < 1e5 or args.texts < HELD_TEXTS or not 200 <= args.vocabulary <= 30000:
         raise UsageError("--minutes must be above 0, --texts 1000 or more, --vocabulary from 200 to 30000")
     device = _device(args.device, torch.cuda.is_available())
+    check(args.out)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / TRAINING).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{args.out}: no folder can be made there: {error.strerror}") from None
     train, held = corpora(args, say)
@@ -70,7 +55,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     vectors = teacher(files, device)
     rows = args.rows or (512 if device.startswith("cuda") else 16)
     plan = fit.TrainPlan(args.minutes * 60, rows, args.rate, half=half_pays(device), seed=args.seed)
-    run_plan(args.out, train, held, files, vectors, plan, args, device, say)
+    run_plan(train, held, files, vectors, plan, args, device, say)
     return 0
 
 
@@ -98,13 +83,13 @@ def corpora(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[data.
 
 def _vocabulary(args: argparse.Namespace, train: list[data.TextSource], say: Callable[[str], None]) -> Path:
     """vocab.txt in --out: the one there for --resume, that of --start, or a new one."""
-    vocab: Path = args.out / "vocab.txt"
+    vocab: Path = args.out / TRAINING / "vocab.txt"
     if args.resume:
-        if not (args.out / "checkpoint.pt").is_file():
+        if not (vocab.parent / "checkpoint.pt").is_file():
             raise UsageError(f"{args.out}: no checkpoint.pt to resume from; leave --resume out to begin anew")
     elif args.start is not None:
         try:
-            vocab.write_bytes((start(args.start) / "vocab.txt").read_bytes())
+            vocab.write_bytes(_vocab_of(start(args.start)).read_bytes())
         except OSError as error:
             raise UsageError(f"--start {args.start}: its vocab.txt cannot be copied: {error.strerror}") from None
     else:
@@ -113,7 +98,6 @@ def _vocabulary(args: argparse.Namespace, train: list[data.TextSource], say: Cal
 
 
 def run_plan(
-    out: Path,
     train: data.Corpus,
     held: data.Corpus,
     files: TeacherParts,
@@ -123,16 +107,21 @@ def run_plan(
     device: str,
     say: Callable[[str], None],
 ) -> None:
-    """Trains by the plan; checkpoint.pt and curve.csv in `out` follow it, best.pt is what is exported."""
+    """Trains by the plan; checkpoint.pt and curve.csv in OUT/training follow it, best.pt is what is exported.
+
+    RefusedError where that is a ruin, or the gate takes none of the files.
+    """
     import torch
 
-    from edge_agent.workshop.train.bert import fit
+    from edge_agent.workshop.train.bert import export, fit
+    from edge_agent.workshop.train.bert.loss import loss_of
     from edge_agent.workshop.train.bert.teacher import texts
 
+    out = args.out / TRAINING
     tokenizer = bulk_tokenizer(out / "vocab.txt")
     say(f"{len(train.tokens):,} tokens to train on, {len(held.tokens):,} held out, on {device}")
     torch.manual_seed(plan.seed)
-    net, optimizer, state = _begun(out, files, args, device)
+    net, optimizer, state = _begun(files, args, device)
     asked = texts(held, HELD_TEXTS, 3)
     told = fit.Held(data.deck(held, device), fit.rows(tokenizer, asked), vectors(asked).astype("float16"))
     lessons = fit.Lessons()
@@ -145,21 +134,29 @@ def run_plan(
             write(out / "best.pt", table)
         curve(out / "curve.csv", state["curve"])
 
+    begun = loss_of(fit.measure(net, told, plan.half))
     try:
-        fit.fit(net, data.deck(train, device), told, lessons, plan, save, say, state, optimizer)
+        state = fit.fit(net, data.deck(train, device), told, lessons, plan, save, say, state, optimizer)
     finally:
         lessons.stop.set()
-    finish(out, say)
+    refuse_ruin(begun, state["least"], args.out)
+    best = export.net_of(export.read_table(out / "best.pt", "cpu"))
+
+    def build(new: Path) -> Manifest:
+        return export.write_model(best, out / "vocab.txt", new, args.out.resolve().name, say)
+
+    finish("bert", args, build, say, read_curve(out / "curve.csv"), "seconds")
 
 
 def _begun(
-    out: Path, files: TeacherParts, args: argparse.Namespace, device: str
+    files: TeacherParts, args: argparse.Namespace, device: str
 ) -> tuple[Bert, torch.optim.AdamW | None, dict[str, Any] | None]:
     """The network to train: that of --resume with its optimizer and state, that of --start, or a new one."""
     from edge_agent.workshop.train.bert import export, fit
     from edge_agent.workshop.train.bert.net import Bert, Shape
     from edge_agent.workshop.train.bert.teacher import token_vectors
 
+    out = args.out / TRAINING
     if args.resume:
         kept = export.read_table(out / "checkpoint.pt", device)
         net = export.net_of(kept).to(device)
@@ -174,24 +171,18 @@ def _begun(
     return net.to(device), None, None
 
 
-def finish(out: Path, say: Callable[[str], None]) -> None:
-    """Writes the model folder of best.pt, and curves.png of curve.csv, into `out`."""
-    from edge_agent.workshop.train.bert import export
-    from edge_agent.workshop.train.checkpoint import draw_curves, read_curve
-
-    export.write_model(export.net_of(export.read_table(out / "best.pt", "cpu")), out, say)
-    rows = read_curve(out / "curve.csv")
-    names = [n for n in rows[0] if n not in ("seconds", "step")]
-    series = {n: [(row["seconds"] / 60, row[n]) for row in rows] for n in names}
-    draw_curves(out / "curves.png", series, "edge-bert on held-out text", "minutes")
-
-
 def start(name: str) -> Path:
     """The folder of the model to go on from."""
     from edge_agent.registry import catalogue
 
     folder = Path(name)
-    return folder if (folder / "best.pt").is_file() else catalogue.locate(name).folder
+    return folder if (folder / TRAINING / "best.pt").is_file() else catalogue.locate(name).folder
+
+
+def _vocab_of(folder: Path) -> Path:
+    """vocab.txt of a finished model, or of a training."""
+    left = folder / TRAINING / "vocab.txt"
+    return left if left.is_file() else folder / "vocab.txt"
 
 
 def begin_with(net: Bert, tokens: NDArray[np.float32] | None) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from edge_agent.errors import InputError
 from edge_agent.pictures.read import cv2, decode, for_cv2
 from edge_agent.samples import coco
+from edge_agent.workshop.data import formats
+from edge_agent.workshop.data.pictures import GIVE
 from edge_agent.workshop.train.detector.augment import Picture
 
 Say = Callable[[str], None]
@@ -43,16 +45,17 @@ def read_pictures(
     """
     if not data.exists():
         raise InputError(f"no such data: {data}")
-    if data.is_dir():
+    known = None if labels else formats.find(data)
+    if known is not None:
+        boxes = _labels(*known, classes, say)
+        places = [known[1] if known[1].is_dir() else known[1].parent, data if data.is_dir() else data.parent]
+        found = list(_from_files(_there(boxes, places, part), side, say))
+    elif data.is_dir():
         found = _from_folder(data, classes, side, say, part, labels)
     elif data.suffix.lower() in VIDEOS:
         found = list(video_frames(data, side, part))
-    elif data.suffix.lower() == ".json":
-        boxes = _coco(data, classes, say)
-        folder = _folder_of(data, list(boxes))
-        found = list(_from_files([(folder / name, rows) for name, rows in boxes.items()], side, say))
     else:
-        raise InputError(f"{data} is no folder of pictures, no video and no COCO .json")
+        raise InputError(f"{data} is no folder of pictures, no video and no labels; {GIVE}")
     if not found:
         raise InputError(f"none of the pictures in {data} can be used; see the lines above")
     return found
@@ -68,7 +71,8 @@ def _from_folder(
     every = -(-len(files) // MOST)
     if every > 1:
         say(f"{data} has {len(files)} pictures; every {every}th is used")
-    boxes = {Path(name).name: rows for name, rows in _coco(labels, classes, say).items()} if labels else {}
+    known = _labels(formats.FORMATS[1], labels, classes, say) if labels else {}
+    boxes = {Path(name).name: rows for name, rows in known.items()}
     return list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files[::every]], side, say))
 
 
@@ -136,36 +140,46 @@ def video_frames(path: Path, side: int, part: tuple[float, float], most: int = 2
         video.release()
 
 
-def _folder_of(path: Path, names: list[str]) -> Path:
-    """Where a COCO JSON's images stand: beside it, or in a folder beside it."""
-    for folder in (path.parent, *sorted(p for p in path.parent.iterdir() if p.is_dir())):
-        if any((folder / name).is_file() for name in names):
-            return folder
-    raise InputError(f"none of the images that {path} names stand beside it or in a folder beside it")
+def _there(
+    boxes: dict[str, np.ndarray], places: list[Path], part: tuple[float, float]
+) -> list[tuple[Path, np.ndarray]]:
+    """The pictures of labels that are there: beside these, or in a folder beside them. InputError for none."""
+    around = [place for base in places for place in (base, *sorted(p for p in base.iterdir() if p.is_dir()))]
+    found = []
+    for name, rows in boxes.items():
+        path = next((place / name for place in around if (place / name).is_file()), None)
+        if path is not None:
+            found.append((path, rows))
+    if not found:
+        raise InputError("none of the pictures that the labels name stand beside them or in a folder beside them")
+    return found[int(len(found) * part[0]) : round(len(found) * part[1])]
 
 
-def _coco(path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarray]:
-    """file_name -> boxes (k, 6) of each image of a COCO JSON, crowds left out."""
+def _labels(form: formats.Format, path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarray]:
+    """file_name -> boxes (k, 6) of each picture, crowds left out."""
     try:
-        labels = coco.read(path, nan=True)
+        labels, notes = form.read(path, ("train", "val", "test"))
     except InputError as error:
-        raise InputError(f"{path} is not a COCO JSON of detections: {error}") from None
+        raise InputError(f"{path}: {error}") from None
+    for note in notes:
+        say(f"{path}: {note}")
     names, index = labels.names(), {name: i for i, name in enumerate(classes)}
     _check_names(path, set(names.values()), classes, say)
     boxes: dict[coco.Id, list[list[float]]] = {image.id: [] for image in labels.images}
-    for box in labels.annotations:
-        if box.iscrowd:
-            continue
-        if box.image_id not in boxes or box.category_id not in names:
-            say(f"skipped a label of {path}: image {box.image_id} or category {box.category_id} is not in the file")
-        elif (name := names[box.category_id]) in index:
+    known = labels.boxes(dict.fromkeys(boxes, 0))
+    if len(known) < len(labels.annotations):
+        lost = len(labels.annotations) - len(known)
+        say(f"skipped {lost} labels of {path}: their image or category is not in the file")
+    for box in known:
+        at = index.get(names[box.category_id])
+        if at is not None and not box.iscrowd:
             x, y, width, height = box.bbox
-            boxes[box.image_id].append([x, y, x + width, y + height, index[name], 1.0])
+            boxes[box.image_id].append([x, y, x + width, y + height, at, 1.0])
     return {image.file_name: np.array(boxes[image.id], np.float32).reshape(-1, 6) for image in labels.images}
 
 
 def _check_names(path: Path, names: set[str], classes: tuple[str, ...], say: Say) -> None:
-    """Say which categories of a COCO JSON are none of the classes. InputError where none is."""
+    """Say which categories of labels are none of the classes. InputError where none is."""
     strange = sorted(names - set(classes))
     if len(strange) == len(names):
         raise InputError(f"no category of {path} is among the classes {', '.join(classes)}; name them with --classes")

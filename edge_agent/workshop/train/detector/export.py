@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -17,7 +16,6 @@ from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
 from edge_agent.inspect.names import coco80
 from edge_agent.manifest import File, Input, Made, Manifest
-from edge_agent.toml import toml
 from edge_agent.workshop.train.detector.augment import Picture, plain
 from edge_agent.workshop.train.detector.graph import NAME, Size, Tensors, to_onnx
 from edge_agent.workshop.train.detector.int8 import equalized, ranges, to_int8
@@ -37,14 +35,13 @@ def write_model(
     say: Say,
     name: str = "edge-yolo",
     made: Made | None = None,
-) -> None:
-    """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite, labels.txt and manifest.toml to `out`.
+) -> Manifest:
+    """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite and labels.txt to `out`; the manifest.
 
     `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges; `made`: out of which other model, and how.
 
     Raises ModelError where the float files do not agree with each other.
     """
-    out.mkdir(parents=True, exist_ok=True)
     shown = [_tensor(picture, size) for picture in pictures]
     tensors = equalized(tensors, size, shown)
     model = to_onnx(tensors, size)
@@ -62,28 +59,19 @@ def write_model(
     for file, (data, _) in files.items():
         (out / file).write_bytes(data)
     (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
-    card = "README.md" if (out / "README.md").is_file() else None
-    manifest = _manifest(name, classes, size, [_row(file, *of) for file, of in files.items()], card)
-    manifest = msgspec.structs.replace(manifest, made=made)
-    (out / "manifest.toml").write_text(toml(_plain(manifest)), encoding="utf-8")
-    say(f"{out}: {', '.join(files)}, labels.txt, manifest.toml; TFLite differs from ONNX by {apart:.1g}")
+    say(f"TFLite differs from ONNX by {apart:.1g}")
+    manifest = _manifest(name, classes, size, {file: precision for file, (_, precision) in files.items()})
+    return msgspec.structs.replace(manifest, made=made)
 
 
-def _row(file: str, data: bytes, precision: str) -> File:
-    """A file's row of the manifest."""
-    tflite = file.endswith(".tflite")
-    return File(
-        file,
-        "tflite" if tflite else "onnx",
-        hashlib.sha256(data).hexdigest(),
-        len(data),
-        precision=precision,
-        layout="NHWC" if tflite else None,
-    )
-
-
-def _manifest(name: str, classes: tuple[str, ...], size: Size, rows: list[File], card: str | None) -> Manifest:
+def _manifest(name: str, classes: tuple[str, ...], size: Size, files: Mapping[str, str]) -> Manifest:
+    """`files`: name -> precision."""
     known = coco80()
+    rows = []
+    for file, precision in files.items():
+        kind: Literal["onnx", "tflite"] = "tflite" if file.endswith(".tflite") else "onnx"
+        layout: Literal["NHWC"] | None = "NHWC" if kind == "tflite" else None
+        rows.append(File(file, kind, "0" * 64, 0, precision=precision, layout=layout))
     return Manifest(
         name=name,
         version="1",
@@ -92,7 +80,6 @@ def _manifest(name: str, classes: tuple[str, ...], size: Size, rows: list[File],
         licence="Apache-2.0",
         trained_by="edge-agent",
         description=f"a detector of {len(classes)} classes for small boards, {size[0]} x {size[1]} pixels",
-        card=card,
         labels="labels.txt",
         class_ids=[known.index(c) for c in classes] if set(classes) <= set(known) else None,
         score=0.3,
@@ -100,15 +87,6 @@ def _manifest(name: str, classes: tuple[str, ...], size: Size, rows: list[File],
         input=Input(*size, layout="NCHW", channels="BGR", letterbox="top-left", pad=114),
         file=rows,
     )
-
-
-def _plain(manifest: Manifest) -> dict[str, Any]:
-    """As a table, without what is empty."""
-    table: dict[str, Any] = msgspec.to_builtins(manifest)
-    for row in table["file"]:
-        if not row["from"]:
-            del row["from"]
-    return {key: value for key, value in table.items() if value not in (None, [])}
 
 
 def _tensor(picture: Picture, size: Size) -> npt.NDArray[np.float32]:

@@ -38,7 +38,9 @@ def ranges(model: onnx.ModelProto, pictures: Sequence[Batch]) -> dict[str, tuple
 def equalized(tensors: Tensors, size: Size, pictures: Sequence[Batch]) -> dict[str, npt.NDArray[np.float32]]:
     """The same network with channels of like size, so that one scale serves a whole tensor (quantize/balance.py)."""
     model = to_onnx(tensors, size)
-    return tensors_of(net.proto(balance.equalized(_whole(model), _seen(model, pictures))[0]))
+    made = tensors_of(net.proto(balance.equalized(_whole(model), _seen(model, pictures))[0]))
+    # of constants that are equal, as the zero biases of a fresh network, one stands for all
+    return {name: made.get(name, np.asarray(value)) for name, value in tensors.items()}
 
 
 def to_int8(model: onnx.ModelProto, pictures: Sequence[Batch]) -> onnx.ModelProto:

@@ -267,25 +267,3 @@ def convolutions(net: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             yield name, module
-
-
-def megaflops(net: EdgeYolo, size: tuple[int, int]) -> float:
-    """Millions of floating-point operations of one picture of width and height `size` (a multiply-add counts as two),
-    convolutions only.
-    """
-    total = 0
-
-    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d)
-        total += 2 * module.weight[0].numel() * output.numel()
-
-    hooks = [module.register_forward_hook(count) for _, module in convolutions(net)]
-    was = net.training
-    net.eval()
-    with torch.no_grad():
-        net(torch.zeros(1, 3, size[1], size[0]))
-    net.train(was)
-    for hook in hooks:
-        hook.remove()
-    return total / 1e6

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import UsageError
-from edge_agent.workshop.train.bert.net import half_pays
-from edge_agent.workshop.train.detector.augment import Size
-from edge_agent.workshop.train.detector.fit import TrainRecipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from edge_agent.workshop.train.detector.fit import TrainRecipe
 
 CLASSES = (
     *("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "bird", "cat", "dog"),
     *("bottle", "cup", "bowl", "chair", "couch", "potted plant", "dining table", "tv", "laptop", "book"),
 )
 """what edge-yolo tells apart, unless --classes says otherwise; COCO's names"""
+Size = tuple[int, int]
 SIZE = (288, 224)
 """width and height, as the pictures of most cameras are"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `edge-agent train detector`."""
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument(
+        "--data", type=Path, help="pictures, a video, or labels (COCO .json, YOLO folder, Pascal VOC, .csv)"
+    )
+    data.add_argument(
+        "--from-samples", action="store_true", help="what this device kept and a person corrected (`samples take`)"
+    )
+    parser.add_argument("--labels", type=Path, help="COCO .json for some of the pictures of a folder")
+    parser.add_argument("--part", default="0:1", help="share of the video or of the files to use, as 0:0.5 (0:1)")
+    parser.add_argument("--teacher", help="model that labels the pictures (yolox-nano); none needed with labels")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the finished model")
+    parser.add_argument(
+        "--start", help="edge-yolo to go on from (our own), `teacher`: made from its weights, `none`: anew"
+    )
+    parser.add_argument("--width", type=float, default=1.0, help="share of edge-yolo's channels for those two (1)")
+    parser.add_argument("--classes", help="names, with commas between them (those of --start)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of training, time before a --resume included (60)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--size", default="288x224", help="width x height or one side, multiples of 32 (288x224)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures a step (8)")
+    parser.add_argument("--rate", type=float, help="peak learning rate (0.0001; 0.0003 from a teacher, 0.002 anew)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,9 @@ class DetectorOptions:
 
     def recipe(self, usual_rate: float, device: torch.device) -> TrainRecipe:
         """How long and how hard to train on `device`."""
+        from edge_agent.workshop.train.bert.net import half_pays
+        from edge_agent.workshop.train.detector.fit import TrainRecipe
+
         return TrainRecipe(
             size=self.size,
             seconds=self.minutes * 60 if self.minutes is not None else None,

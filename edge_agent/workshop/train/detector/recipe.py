@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +18,18 @@ from edge_agent.manifest import Made, Manifest
 from edge_agent.pictures.read import cv2
 from edge_agent.registry import catalogue, files, store
 from edge_agent.samples import recorded
+from edge_agent.workshop.data import formats
+from edge_agent.workshop.report.folder import TRAINING, check
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector.export import tensors_of, write_model
-from edge_agent.workshop.train.detector.fit import BEST, CURVE, STATE, Trainer, fit
+from edge_agent.workshop.train.detector.fit import CURVE, STATE, Trainer, fit
 from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net
 from edge_agent.workshop.train.detector.options import CLASSES, DetectorOptions
 from edge_agent.workshop.train.detector.start import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, is_yolox
+from edge_agent.workshop.train.finish import finish, read_curve, refuse_ruin
 
 Say = Callable[[str], None]
 OWN = "edge-yolo"
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     options = DetectorOptions(
         data,
         args.out,
-        args.teacher or (None if args.labels or data.suffix == ".json" else "yolox-nano"),
+        args.teacher or (None if args.labels or formats.find(data) else "yolox-nano"),
         part=(first, last),
         labels=args.labels,
         start=args.start,
@@ -91,22 +95,27 @@ def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
     Returns the network, normalisation folded in. Raises UsageError, InputError or ModelError for what cannot be.
     """
     options.check()
+    check(options.out)
     torch.manual_seed(options.seed)
     cv2.setNumThreads(1)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     begin = _start(options.start)
-    classes = _known(options.classes or (begin[1] if begin else CLASSES))
+    usual = begin[1] if begin else CLASSES
+    classes = _known(options.classes or _labels_own(options, usual) or usual)
     dense = _dense_teacher(options.teacher, classes)
     pictures = _labelled(options, classes, dense is not None, device, say)
     held, pool, often = _shared_out(pictures, options.seed)
     net = _network(options, begin, classes, dense, pool, say)
     recipe = options.recipe(_usual_rate(options.start, begin), device)
     trainer = Trainer(net, dense.net if dense else None, dense.rows if dense else [], recipe, device, pool)
-    work = options.out / "training"
+    work = options.out / TRAINING
     if options.resume:
         trainer.restore(checkpoint.load_parts(work, STATE))
         say(f"resumed at step {trainer.step}")
+    unseen = held or pool[:16]
+    begun = sum(trainer.held_out(unseen))
     trained = fit(trainer, often, held, work, say, classes)
+    refuse_ruin(begun, sum(trainer.held_out(unseen)), options.out)
     _write(options, trained, classes, pool, trainer.step, say)
     return trained
 
@@ -129,13 +138,17 @@ def _labelled(
 def _write(
     options: DetectorOptions, net: EdgeYolo, classes: tuple[str, ...], pool: list[Picture], step: int, say: Say
 ) -> None:
-    """The model folder with its curves."""
-    out, work = options.out, options.out / "training"
-    name = out.resolve().name
+    """The model folder with its report."""
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
-    write_model(tensors, classes, options.size, pool[:CALIBRATION], out, say, name=name, made=_made(options, step))
-    draw(work / CURVE, out / "curves.png", f"{name}: {step} steps of {options.batch} pictures")
-    say(f"the best weights are also in {work / BEST}; curves in {out / 'curves.png'}")
+
+    def build(new: Path) -> Manifest:
+        name = options.out.resolve().name
+        return write_model(
+            tensors, classes, options.size, pool[:CALIBRATION], new, say, name=name, made=_made(options, step)
+        )
+
+    args = argparse.Namespace(**dataclasses.asdict(options))
+    finish("detector", args, build, say, read_curve(options.out / TRAINING / CURVE), "pictures")
 
 
 def _made(options: DetectorOptions, step: int) -> Made | None:
@@ -165,19 +178,25 @@ def _shared_out(pictures: list[Picture], seed: int) -> tuple[list[Picture], list
     return held, pool, [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
 
 
+def _labels_own(options: DetectorOptions, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of the data's own labels, where none is among the usual ones and nobody else says what to learn;
+    else ().
+    """
+    known = formats.find(options.data)
+    if known is None or options.teacher or options.labels:
+        return ()
+    try:
+        own = dict.fromkeys(known[0].read(known[1], ("train", "val", "test")).found.names().values())
+    except InputError as error:
+        raise InputError(f"{known[1]}: {error}") from None
+    return () if set(own) & set(usual) else tuple(own)
+
+
 def _usual_rate(start: str | None, begin: Start | None) -> float:
     """What has worked: with normalisation (a fresh network) a high rate, without it a low one."""
     if start == "teacher":
         return 3e-4
     return 1e-4 if begin else 2e-3
-
-
-def draw(curve: Path, picture: Path, title: str) -> None:
-    """The losses of a training as a picture."""
-    rows = checkpoint.read_curve(curve)
-    names = [n for n in ("class", "box", "feature", "held_class", "held_box") if any(np.isfinite(r[n]) for r in rows)]
-    series = {n: [(row["pictures"], row[n]) for row in rows] for n in names}
-    checkpoint.draw_curves(picture, series, title, "pictures")
 
 
 def _size(text: str) -> Size:

@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from edge_agent.tasks.text.texthead import joined
 from edge_agent.tasks.text.wordpiece import WordPiece
+from edge_agent.workshop.data.slots import Marked
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert.data import MASK
 from edge_agent.workshop.train.bert.net import Bert
+from edge_agent.workshop.train.finish import Rows
 from edge_agent.workshop.train.tagger import data
 
 LENGTH = 128
@@ -33,8 +35,8 @@ HEAD = 5
 class Lesson:
     """What is taught, and how."""
 
-    taught: Sequence[data.Marked]
-    kept: Sequence[data.Marked]
+    taught: Sequence[Marked]
+    kept: Sequence[Marked]
     words: WordPiece
     tags: Sequence[str]
     epochs: int
@@ -43,13 +45,13 @@ class Lesson:
     seed: int
 
 
-def fit(net: Bert, lesson: Lesson, out: Path, resume: bool, say: Callable[[str], None]) -> tuple[Bert, nn.Linear]:
-    """Train `net` and a head; the best of the epochs. A checkpoint is left in `out` after each."""
+def fit(net: Bert, lesson: Lesson, out: Path, resume: bool, say: Callable[[str], None]) -> tuple[Bert, nn.Linear, Rows]:
+    """Train `net` and a head; the best of the epochs, and how each went. A checkpoint is left in `out` after each."""
     head = nn.Linear(net.shape.width, len(lesson.tags))
     both = nn.ModuleDict({"net": net, "head": head})
     groups = [{"params": net.parameters(), "scale": 1.0}, {"params": head.parameters(), "scale": float(HEAD)}]
     optimizer = torch.optim.AdamW(groups, lr=lesson.rate, weight_decay=0.01)
-    state: dict[str, Any] = {"epoch": 0, "best": -1.0, "weights": {}}
+    state: dict[str, Any] = {"epoch": 0, "best": -1.0, "weights": {}, "curve": []}
     if resume:
         state = checkpoint.load(out / "checkpoint.pt")
         both.load_state_dict(state["last"])
@@ -61,12 +63,13 @@ def fit(net: Bert, lesson: Lesson, out: Path, resume: bool, say: Callable[[str],
         if right >= state["best"]:
             state["best"] = right
             state["weights"] = {key: value.clone() for key, value in both.state_dict().items()}
+        state["curve"].append({"epoch": epoch + 1, "loss": loss, "span_f1": right})
         state |= {"epoch": epoch + 1, "last": both.state_dict(), "optimizer": optimizer.state_dict()}
         checkpoint.save(out / "checkpoint.pt", state)
         spent = time.monotonic() - begun
         say(f"epoch {epoch + 1} of {lesson.epochs}: loss {loss:.3f}, span F1 of those kept {right:.4f}, {spent:.0f} s")
     both.load_state_dict(state["weights"])
-    return net, head
+    return net, head, state["curve"]
 
 
 def _round(
