@@ -111,7 +111,7 @@ class Given:
     @property
     def agent(self) -> Any:
         line = SimpleNamespace(config=SimpleNamespace(name="door"), stats=self.stats)
-        state = SimpleNamespace(seen=lambda: (self.health, {"door": (self.state, self.counts)}))
+        state = SimpleNamespace(seen=lambda: (self.health, {"door": (self.state, self.counts)}), accuracy=None)
         device = SimpleNamespace(device=SimpleNamespace(id="porch"))
         link, keep = SimpleNamespace(connected=True), SimpleNamespace(listeners=[])
         return SimpleNamespace(config=device, state=state, lines=[line], link=link, keep=keep)
