@@ -44,8 +44,7 @@ def targets(section: Section) -> list[str]:
     """What a config follows, as KIND/NAME."""
     found = [f"model/{name}" for name in section.models]
     found += [f"config/{section.config}"] if section.config else []
-    found += [f"files/{name}" for name in section.files]
-    return found + ([f"agent/{section.agent}"] if section.agent else [])
+    return found + [f"files/{name}" for name in section.files]
 
 
 def made(config: Config, asked: dict[str, Asked]) -> Update:

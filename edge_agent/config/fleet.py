@@ -38,8 +38,6 @@ class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """the shared config that is followed: its sections stand in place of those of this file"""
     files: list[Name] = []
     """other files, such as label sets; they lie in HOME/fleet/laid/files.NAME/current"""
-    agent: Name | None = None
-    """the program itself, e.g. "edge-agent" """
     every: Duration = "1h"
     """time between two looks at the repository"""
     look: bool = True
