@@ -89,9 +89,7 @@ def _compacted(args: argparse.Namespace) -> int:
     if args.json:
         print_json([{"day": day, "before": before, "after": after} for day, before, after in told])
     else:
-        print(
-            "\n".join(f"{day}: {before} rows, {after} of them once" for day, before, after in told) or "nothing to do"
-        )
+        print("\n".join(f"{day}: {before} rows, {after} events" for day, before, after in told) or "nothing to do")
     return 0
 
 

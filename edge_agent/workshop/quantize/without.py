@@ -36,7 +36,7 @@ LEAST, SQUARE = 0.3, 0.4
 """of a photograph's sides a part has at least, and by how much (natural logarithm) it may be wider or higher"""
 PIECES = (2, 7)
 """on a picture that is put together, from and below"""
-KEPT, SHARE = 4, 0.1
+KEPT, SHARE = 4, 0.01
 """layers that --auto keeps in float at most, and the share of all layers' costs from which on it does: made pictures
 rank the layers well, and tell nothing of how many are needed"""
 
