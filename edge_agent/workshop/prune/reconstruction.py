@@ -22,6 +22,10 @@ ROWS = 8_000
 """cells, or tokens, of a layer's inputs that are looked at, in all samples together"""
 
 
+ENOUGH = 4
+"""rows for each channel"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """A layer that reads channels of a family."""
@@ -87,7 +91,10 @@ def _covariance(node: ir.Node, values: list[Array], most: int, boxes: list[Array
         count, total = count + float(share.sum()), total + (share @ flat).astype(np.float64)
         square = square + ((flat * share[:, None]).T @ flat).astype(np.float64)
     mean: Array = total / count
-    return np.asarray(square / count - np.outer(mean, mean))
+    covariance = np.asarray(square / count - np.outer(mean, mean))
+    # on fewer rows than that any channel seems to be made by the others: what they have in common counts for less
+    known = min(1.0, count / (ENOUGH * len(covariance)))
+    return np.where(np.eye(len(covariance), dtype=bool), covariance, known * covariance)
 
 
 def _greedy(family: ChannelGroup, terms: list[_Reader]) -> Ranked:
