@@ -210,7 +210,7 @@ def test_pictures_that_cannot_be_used_are_counted_and_named(finder: Net, tmp_pat
         (
             '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "category_id": 1, '
             '"bbox": [1, 2, 3]}], "categories": []}',
-            r"annotations\[0\]",
+            "none of its 1 pictures is there",
         ),
         (
             '{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []}',
