@@ -54,7 +54,7 @@ def _slim(model: onnx.ModelProto, most: int | None) -> onnx.ModelProto:
         if not isinstance(made, onnx.ModelProto):
             raise ValueError("it gave no model back")
         onnx.checker.check_model(made)
-    except (ValueError, RuntimeError, KeyError, IndexError, AttributeError, onnx.checker.ValidationError) as error:
+    except Exception as error:  # of a library that looks for patterns: whatever it stumbles over
         raise RefusedError(f"onnxslim cannot simplify it ({line(error)})") from None
     return made
 
