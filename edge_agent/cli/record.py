@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from edge_agent.cli import arguments
 from edge_agent.cli.given import config_of
 from edge_agent.cli.say import note, print_json, progress
@@ -76,6 +74,8 @@ def record(args: argparse.Namespace) -> int:
 
 def _alone(loaded: Config, names: Sequence[str] | None, store: str) -> Config:
     """A config that records, and tells nobody. ConfigError for a source that only a running agent hears."""
+    import msgspec
+
     from edge_agent.config import Config, Samples, Store
     from edge_agent.config.sections import Understand
 
@@ -174,6 +174,8 @@ def _say(made, different: list[str], took: float) -> int:  # type: ignore[no-unt
 
 
 def _show(event: Event) -> None:
+    import msgspec
+
     from edge_agent.cli.listen import show_message
 
     show_message(event.pipeline, msgspec.to_builtins(event))

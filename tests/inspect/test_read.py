@@ -24,7 +24,6 @@ from edge_agent.manifest import Input, Seen
 from edge_agent.pictures.read import read_picture
 from edge_agent.registry import add, catalogue
 from edge_agent.samples.carried import scenes
-from edge_agent.tasks.anomaly import anomaly
 from edge_agent.tasks.detect.detect import detect
 from edge_agent.tasks.detect.places import OVERLAP, iou
 from edge_agent.tasks.recognise import recognise
@@ -56,7 +55,7 @@ def said(seen: Seen, *words: str) -> bool:
 
 def test_what_can_be_added_is_what_the_tasks_decode() -> None:
     detectors = {family for family in FAMILIES if not family.endswith("-maps")}
-    assert set(RUNS) == {*detectors, "bert", *HEADS, *recognise.CLASSIFIERS, *anomaly.AUTOENCODERS}
+    assert set(RUNS) == {*detectors, "bert", *HEADS, *recognise.CLASSIFIERS, "autoencoder", "vae"}
     assert set(ROLES) == {word for _, words in encoder.ROLES for word in words}
 
 

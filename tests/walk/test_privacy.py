@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -122,7 +122,7 @@ def made(hint: Any, captured: bool = False) -> Any:
         return parts[0]
     if origin in (list, tuple):
         return [made(parts[0], captured)] if origin is list else tuple(made(p, captured) for p in parts if p is not ...)
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {made(parts[0], captured): made(parts[1], captured)}
     if parts:  # a union
         return made(next(part for part in parts if part not in (type(None), msgspec.UnsetType)), captured)

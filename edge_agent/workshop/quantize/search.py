@@ -91,7 +91,7 @@ class Memory:
         """The figure `what` of a plan, as it was or as it is found now."""
         key = f"{what} {hashlib.sha256(msgspec.json.encode(plan)).hexdigest()[:24]}"
         if key not in self.known:
-            self.known[key] = compute()
+            self.known[key] = float(compute())
             files.write(self.path, msgspec.json.encode(self.known).decode())
         return self.known[key]
 
