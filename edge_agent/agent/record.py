@@ -26,7 +26,7 @@ from edge_agent.events import (
 )
 from edge_agent.files import read_regular
 from edge_agent.link import topics
-from edge_agent.samples.recording import place
+from edge_agent.recorder.recording import place
 from edge_agent.types import Frame, Sample, Text
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.pipeline import Watcher

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from edge_agent import paths
 from edge_agent.cli import arguments
 from edge_agent.cli.listen import broker_of, broker_options
@@ -61,6 +59,7 @@ def options(of: argparse.ArgumentParser) -> None:
 
 def rollout(args: argparse.Namespace) -> int:
     """The verbs below `rollout`."""
+
     verbs = {"start": _start, "resume": _resume, "halt": _halt, "status": _status, "desire": _desire}
     return verbs[args.rollout_verb](args)
 

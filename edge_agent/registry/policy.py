@@ -74,9 +74,14 @@ def signed(home: Path) -> Mapping[str, Signed]:
         return {}
 
 
+def asks(policy: Policy) -> bool:
+    """Whether it asks for anything."""
+    return bool(policy.signed or policy.refuse or policy.max_age) or policy.licences is not None
+
+
 def check(policy: Policy, located: Located, home: Path) -> None:
     """RefusedError, one line, for a model that may not serve."""
-    if policy.licences is None and policy.max_age is None and not policy.signed and not policy.refuse:
+    if not asks(policy):
         return
     name, rows = located.manifest.name, located.manifest.file
     check_terms(policy, name, located.manifest.licence, [row.sha256 for row in rows])

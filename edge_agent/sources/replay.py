@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.errors import ConfigError, InputError, SourceError, nearest
-from edge_agent.samples import recording
+from edge_agent.recorder import recording
 from edge_agent.sources import Here, Opened
 from edge_agent.types import Audio, Frame, Sample, StreamState, Text
 from edge_agent.uri import Uri, choice, option

@@ -46,7 +46,7 @@ def test_a_classifier_of_pictures_is_added_and_labels_them(tmp_path: Path, demo_
 def test_an_autoencoder_is_added_and_gives_errors(tmp_path: Path) -> None:
     path = compressor(tmp_path / "pump.onnx", 1, 0.0)
     out = run(tmp_path, "models", "add", str(path), "--name", "pump")
-    assert out.returncode == 0 and "pump: error " in out.stdout, out.stderr
+    assert out.returncode == 0 and "  error " in out.stdout, out.stderr
     line = " ".join(map(str, np.random.default_rng(0).standard_normal(32)))
     out = run(tmp_path, "understand", "pump", line, "--json")
     assert 0.3 < json.loads(out.stdout)["error"] < 1.5
