@@ -71,8 +71,8 @@ def taping_of(
     if not samples.record:
         return []
     from edge_agent.agent.taping import Taping
-    from edge_agent.recorder import recording
     from edge_agent.recorder.tape import Tape
+    from edge_agent.walk import recording
 
     tape = tape or Tape(recording.place(), samples.record_bytes, samples.days)
     return [Taping(config, tape, models, keep, work, rules, store)]

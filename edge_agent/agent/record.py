@@ -26,10 +26,10 @@ from edge_agent.events import (
 )
 from edge_agent.files import read_regular
 from edge_agent.link import topics
-from edge_agent.recorder.recording import place
 from edge_agent.types import Frame, Sample, Text
 from edge_agent.walk.event import SampleOrFinding
 from edge_agent.walk.pipeline import Watcher
+from edge_agent.walk.recording import place
 
 if TYPE_CHECKING:
     from edge_agent.link.link import Link

@@ -26,12 +26,12 @@ from edge_agent.agent.rules import Clock
 from edge_agent.config import Config, Page, Store
 from edge_agent.errors import EdgeAgentError, InputError, RefusedError
 from edge_agent.events import Event
-from edge_agent.recorder import recording
-from edge_agent.recorder.recording import Head, Row
 from edge_agent.rules.facts import Now
 from edge_agent.serving.models import Models
 from edge_agent.types import Sample, StreamState
 from edge_agent.uri import Uri, parse_task
+from edge_agent.walk import recording
+from edge_agent.walk.recording import Head, Row
 
 if TYPE_CHECKING:
     from edge_agent.registry.files import Say

@@ -21,12 +21,12 @@ from edge_agent.config import Config, Samples, Zone
 from edge_agent.config.sections import Understand
 from edge_agent.errors import ConfigError
 from edge_agent.events import Event, RuleEvent
-from edge_agent.recorder import recording
-from edge_agent.recorder.recording import Answered, Head, Piped, Row
 from edge_agent.recorder.tape import Tape
 from edge_agent.redact import redact
 from edge_agent.types import Sample, StreamState
 from edge_agent.uri import Uri, parse_task
+from edge_agent.walk import recording
+from edge_agent.walk.recording import Answered, Head, Piped, Row
 
 if TYPE_CHECKING:
     from edge_agent.serving.models import Models

@@ -52,8 +52,8 @@ def record(args: argparse.Namespace) -> int:
     """Run a config's pipelines, without a broker, and keep what they are given."""
     from edge_agent import config
     from edge_agent.agent.agent import Agent
-    from edge_agent.recorder import recording
     from edge_agent.recorder.tape import Tape
+    from edge_agent.walk import recording
 
     args.config = config_of(args)
     loaded, stop = config.load(args.config), stop_on_signals()
@@ -125,7 +125,7 @@ def replay(args: argparse.Namespace) -> int:
     """Answer a recording once more; 1 where other events come of it than then."""
     from edge_agent.agent.replaying import Replay
     from edge_agent.config import Page
-    from edge_agent.recorder import recording
+    from edge_agent.walk import recording
 
     stop = stop_on_signals()
     page_at = Page(edit=False) if args.page else None

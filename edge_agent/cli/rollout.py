@@ -75,6 +75,8 @@ def _signer(args: argparse.Namespace) -> Signer | None:
 
 
 def _start(args: argparse.Namespace) -> int:
+    import msgspec
+
     from edge_agent.consumer import rollout as driven
     from edge_agent.fleet.bundle import wanted
     from edge_agent.fleet.plan import Device, Plan, Rollout

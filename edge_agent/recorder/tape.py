@@ -1,4 +1,4 @@
-"""Writes recordings (recorder/recording.py) while pipelines work: what they answered, in its order, as it came.
+"""Writes recordings (walk/recording.py) while pipelines work: what they answered, in its order, as it came.
 
 While an agent does its work, no camera waits for the disk: frames that it does not keep up with are left out, and
 counted in the row that follows.
@@ -21,9 +21,9 @@ import msgspec
 
 from edge_agent.files import PRIVATE, folder, write_private
 from edge_agent.pictures.draw import png
-from edge_agent.recorder import recording
-from edge_agent.recorder.recording import Head, Row, Sampled
 from edge_agent.types import Audio, Frame, Heard, Sample
+from edge_agent.walk import recording
+from edge_agent.walk.recording import Head, Row, Sampled
 
 log = logging.getLogger("edge_agent")
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.errors import ConfigError, InputError, SourceError, nearest
-from edge_agent.recorder import recording
 from edge_agent.sources import Here, Opened
 from edge_agent.types import Audio, Frame, Sample, StreamState, Text
 from edge_agent.uri import Uri, choice, option
+from edge_agent.walk import recording
 
 KNOWN = {"pipeline": "", "pace": ""}
 KINDS: dict[str, type[Frame] | type[Text] | type[Audio]] = {"Frame": Frame, "Text": Text, "Audio": Audio}

@@ -18,10 +18,10 @@ from starlette.responses import Response
 from edge_agent import toml
 from edge_agent.config.load import MOST_BYTES
 from edge_agent.errors import EdgeAgentError
-from edge_agent.recorder import recording
 from edge_agent.redact import HIDDEN, redact
 from edge_agent.registry import catalogue
 from edge_agent.ui.calls import Ask, Call, Refused, Stream
+from edge_agent.walk import recording
 
 if TYPE_CHECKING:
     from edge_agent.ui.server import Page

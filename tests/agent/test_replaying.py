@@ -16,9 +16,9 @@ from edge_agent.agent.agent import Agent
 from edge_agent.agent.replaying import Replay
 from edge_agent.config import Samples
 from edge_agent.errors import ConfigError, EdgeAgentError
-from edge_agent.recorder import recording
 from edge_agent.recorder.tape import Tape
 from edge_agent.uri import parse_uri
+from edge_agent.walk import recording
 from tests.agent.test_agent import pipeline
 from tests.agent.test_zones import LOWER, film, zone
 from tests.cli.test_cli import run

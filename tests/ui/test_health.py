@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.events import ObjectEvent, TextEvent, rfc3339
-from edge_agent.recorder import recording
+from edge_agent.walk import recording
 from tests.conftest import ROOT
 from tests.tiny import tiny_detector
 from tests.ui.serving import ask, at_work, comes_true
