@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edge_agent.archive.archive import Archive
     from edge_agent.ui.server import Page
 
-MOST_STREAMS, EACH_S = 200, 1.0
-"""at once, and seconds between two states in them"""
+MOST_STREAMS, EACH_S, BEGINS_S = 200, 1.0, 0.1
+"""at once, and seconds between two states in them, and while no agent is there yet"""
 AT_ONCE = 200
 """events that are sent between two looks at whether the page stops"""
 
@@ -75,6 +75,7 @@ class Streams:
         self._news: asyncio.Future[None] | None = None
         self.count = 0
         self._state: tuple[float, bytes] = (0.0, b"")
+        self._each = EACH_S
 
     def wake(self) -> None:
         """From any thread: an event has come."""
@@ -88,7 +89,9 @@ class Streams:
             self._news.set_result(None)
 
     async def hear(self, cursor: str) -> AsyncGenerator[bytes, None]:
-        """Server-sent events: `event` with an id, `state` each second, `missed` where the ring was too small."""
+        """Server-sent events: `event` with an id, `state` each second (each BEGINS_S while no agent is there yet),
+        `missed` where the ring was too small.
+        """
         ring, number = self._ring, self._ring.mark(cursor)
         self.count += 1
         try:
@@ -106,8 +109,8 @@ class Streams:
                 if some:
                     number = some[-1][0]
                 if (now := time.monotonic()) >= due:
-                    due = now + EACH_S
                     yield self._now(now)
+                    due = now + self._each
                 if number == ring.last:
                     await asyncio.wait([news], timeout=max(0.01, due - time.monotonic()))
         finally:
@@ -120,11 +123,11 @@ class Streams:
 
     def _now(self, now: float) -> bytes:
         """The state, made once for all who hear."""
-        if now >= self._state[0] + EACH_S / 2:
+        if now >= self._state[0] + self._each / 2:
             try:
-                data = msgspec.json.encode(self._page.state())
+                data, self._each = msgspec.json.encode(self._page.state()), EACH_S
             except Refused as error:
-                data = msgspec.json.encode({"error": str(error)})
+                data, self._each = msgspec.json.encode({"error": str(error)}), BEGINS_S
             self._state = now, b"event: state\ndata: %s\n\n" % data
         return self._state[1]
 
