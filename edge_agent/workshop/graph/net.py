@@ -117,10 +117,14 @@ def line(error: BaseException) -> str:
 
 
 def _merge(graph: ir.Graph) -> None:
-    """One constant in the place of equal ones."""
+    """One constant in the place of equal ones, but for bytes with a sign: for x86 without VNNI the runtime makes others
+    of these for each product, under a name made of theirs, and fails where two products share one.
+    """
     first: dict[tuple[object, ...], ir.Value] = {}
     for value in list(graph.initializers.values()):
         array = numbers(value)
+        if array.dtype == np.int8:
+            continue
         key = (array.dtype.str, array.shape, bool(value.meta.get(HALF)), array.tobytes())
         if first.setdefault(key, value) is not value and not value.is_graph_output():
             exchange(value, first[key])
