@@ -20,14 +20,14 @@ from edge_agent.config import Update as Section
 from edge_agent.config.times import seconds, window
 from edge_agent.errors import EdgeAgentError, NotNowError
 from edge_agent.fleet import asked as asked_for
-from edge_agent.fleet import fetch, verify
+from edge_agent.fleet import fetch, policy, verify
 from edge_agent.fleet.bundle import Bundle, Wanted
 from edge_agent.fleet.outcome import Outcome
 from edge_agent.fleet.served import Served
 from edge_agent.fleet.steps import Figures, Way
 from edge_agent.fleet.update import Update
 from edge_agent.fleet.ways import Asked, ModelWay, SlotWay
-from edge_agent.registry import catalogue, policy
+from edge_agent.registry import catalogue
 from edge_agent.serving.models import Models, try_all
 
 log = logging.getLogger("edge_agent")

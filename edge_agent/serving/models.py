@@ -19,11 +19,12 @@ from edge_agent.backends import ONE_WAY, WITH_PARTS, open_net
 from edge_agent.backends.quiet import quiet
 from edge_agent.config import Policy
 from edge_agent.errors import ModelError, RefusedError
+from edge_agent.fleet import policy
 from edge_agent.gate.admit import Admitted, admit, head_of, seen, try_heads
 from edge_agent.gate.opened import as_read, input_of, others_of, warm
 from edge_agent.held import held
 from edge_agent.manifest import File, Manifest, Served
-from edge_agent.registry import catalogue, files, policy
+from edge_agent.registry import catalogue, files
 from edge_agent.registry.files import Located, Say, parts_of
 from edge_agent.serving.forms import derived_notes, with_derived
 from edge_agent.serving.order import SLOWLY, Pace, Way, budget, in_order, race, raced

@@ -10,7 +10,8 @@ import pytest
 
 from edge_agent.config import Policy
 from edge_agent.errors import RefusedError
-from edge_agent.registry import catalogue, policy
+from edge_agent.fleet import policy
+from edge_agent.registry import catalogue
 from edge_agent.registry.files import Located
 from edge_agent.serving.models import Models
 from tests.fleet.made import a_model

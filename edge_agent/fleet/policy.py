@@ -6,13 +6,13 @@ That a file came signed is noted in HOME/signed.json once its bundle was verifie
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from edge_agent import files
+from edge_agent.config import Policy
 from edge_agent.errors import RefusedError
 from edge_agent.events import UNREADABLE
 from edge_agent.paths import carried
@@ -21,30 +21,6 @@ from edge_agent.registry.files import Located
 
 MOST = 4_000_000
 """bytes of the note"""
-
-
-class Policy(Protocol):
-    """What ``[policy]`` asks for: edge_agent/config/fleet.py."""
-
-    @property
-    def licences(self) -> Sequence[str] | None:
-        """Those that may serve; None: any."""
-
-    @property
-    def max_age(self) -> str | None:
-        """As it was written."""
-
-    @property
-    def most_age_s(self) -> float | None:
-        """The same in seconds."""
-
-    @property
-    def signed(self) -> bool:
-        """Whether only what came signed may serve."""
-
-    @property
-    def refuse(self) -> Sequence[str]:
-        """Hashes of files that may not."""
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -74,14 +50,9 @@ def signed(home: Path) -> Mapping[str, Signed]:
         return {}
 
 
-def asks(policy: Policy) -> bool:
-    """Whether it asks for anything."""
-    return bool(policy.signed or policy.refuse or policy.max_age) or policy.licences is not None
-
-
 def check(policy: Policy, located: Located, home: Path) -> None:
     """RefusedError, one line, for a model that may not serve."""
-    if not asks(policy):
+    if policy == Policy():
         return
     name, rows = located.manifest.name, located.manifest.file
     check_terms(policy, name, located.manifest.licence, [row.sha256 for row in rows])
