@@ -136,6 +136,11 @@ class Line:
         return list(dict.fromkeys(why for uses in self.uses for why in uses.values()))
 
 
+def whole(pipe: Pipeline) -> Pipeline:
+    """With the tasks that others of it need before them, as its `Line` has it."""
+    return msgspec.structs.replace(pipe, tasks=completed(pipe.tasks))
+
+
 def make_line(
     pipe: Pipeline,
     models: Models,
@@ -147,7 +152,7 @@ def make_line(
 
     Raises an EdgeAgentError, one line that names the pipeline.
     """
-    pipe = msgspec.structs.replace(pipe, tasks=completed(pipe.tasks))
+    pipe = whole(pipe)
     with within(f"pipeline {pipe.name}"):
         opened = opened_source(pipe, subscribe, resume_at)
         pace = pace_of(pipe, opened)

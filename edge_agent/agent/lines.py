@@ -15,7 +15,7 @@ from edge_agent.agent.begun import noting
 from edge_agent.agent.capture import capture
 from edge_agent.agent.controls import Controls
 from edge_agent.agent.keep import Keep
-from edge_agent.agent.line import Line, make_line, opened_source
+from edge_agent.agent.line import Line, make_line, opened_source, whole
 from edge_agent.agent.record import Recorder
 from edge_agent.agent.zones import follow_of, tampering_of
 from edge_agent.config import Config, Pipeline, Privacy, Zone
@@ -181,6 +181,7 @@ class Lines:
         `before` is called once all that is new is ready, and before any of it begins. Raises an EdgeAgentError, and
         nothing has changed, where one of them cannot be opened.
         """
+        pipes = list(map(whole, pipes))
         labels = {pipe.name: _labels(pipe) for pipe in pipes}
         same = {line.config.name: line for line in self.all if self._stays(line, pipes, zones, labels)}
         # tried before anything ends; what the broker keeps for it comes once the old one has left

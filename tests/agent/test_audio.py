@@ -26,6 +26,8 @@ from edge_agent.uri import Uri
 from edge_agent.walk.event import to_event
 from edge_agent.walk.pipeline import run
 from edge_agent.walk.report import Report
+from tests.agent.test_agent import pipeline
+from tests.agent.test_running import turning
 
 MODEL = ModelRef("ear", "1", "0" * 64)
 LOUD = (0.0, 0.0, 0.9, 0.9, 0.0)
@@ -164,3 +166,41 @@ def test_live_sound_waits_for_the_task_and_none_of_it_is_left_out(monkeypatch: p
     monkeypatch.setitem(SCHEMES, "tone", f"{__name__}:live")
     made = line("loud")
     assert made.box.size == Audio.room and not made.box.newest and len(made.teams) == 1
+
+
+def hum(uri: Uri, here: Here) -> Opened:
+    """A microphone that hears nothing for ever."""
+
+    def samples(stop: threading.Event) -> Iterator[Audio | StreamState]:
+        yield StreamState("ok")
+        stop.wait()
+
+    return Opened(samples, Audio, live=True)
+
+
+class Through:
+    """A task that lets all sound through."""
+
+    takes: tuple[type, ...] = (Audio,)
+    gives = Audio
+
+    def __call__(self, item: Audio) -> Iterator[Audio]:
+        yield item
+
+
+def through(uri: Uri, model: object, home: Path) -> Through:
+    return Through()
+
+
+def test_a_pipeline_with_a_task_put_in_goes_on_at_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEMES, "hum", f"{__name__}:hum")
+    monkeypatch.setitem(TASKS, "through", TaskRow(make=f"{__name__}:through", takes=Audio, gives=Audio))
+    row = TaskRow(make=f"{__name__}:loud", takes=Audio, gives=Scores, behind="through")
+    monkeypatch.setitem(TASKS, "loud", row)
+    hall = '[store]\npath = "store"\n' + pipeline("hall", "hum:", '"loud"')
+    (tmp_path / "agent.toml").write_text(hall)
+    with turning(tmp_path) as (agent, turn, _):
+        (before,) = agent.lines
+        assert [task.partition(":")[0] for task in before.config.tasks] == ["through", "loud"]
+        turn(hall + pipeline("other", "hum:", '"loud"'))
+        assert not agent.state.refused and agent.lines[0] is before and len(agent.lines) == 2
