@@ -127,6 +127,19 @@ def test_an_interrupted_search_goes_on_where_it_was(
     assert json.loads(capsys.readouterr().out)["rows"][-1]["accuracy"] >= 0.99
 
 
+def test_a_layer_that_is_kept_takes_what_works_on_its_output_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent, data, out = detector(tmp_path / "blobs", uneven=False), pictures(tmp_path / "data"), tmp_path / "out"
+    assert quantize(parent, "--data", data, "--out", out, "--method", "full", "--keep", "stem", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["keep"] == ["stem", "stem.relu"]
+    (row,) = manifest.load(out / "manifest.toml").networks()
+    made = onnx.load(str(out / row.name)).graph
+    (relu,) = [node for node in made.node if node.name == "stem.relu"]
+    stem = next(node for node in made.node if node.name == "stem")
+    assert relu.input[0] == stem.output[0], "nothing is rounded between a layer in float and what follows it"
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,12 @@ def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, 
 
 
 TOOLS: dict[str, Callable[[Path, Served, Samples, bool, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}
+
+
+def grouped(parts: Sequence[LayerGroup], names: Sequence[str]) -> list[str]:
+    """The nodes that stay float where these are named: with a layer its group, as its Sigmoid in int8 may cost most."""
+    inside = {part.name: part.keep for part in parts}
+    return list(dict.fromkeys(node for name in names for node in inside.get(name, (name,))))
 
 
 def opener(work: Path, serve: Callable[[Path], Served], format: str) -> Open:

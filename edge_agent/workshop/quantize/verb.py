@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--auto", action="store_true", help="find what must stay float, within --max-drop")
     parser.add_argument("--max-drop", type=share, default=0.01, help="accuracy that --auto may lose (0.01)")
-    parser.add_argument("--keep", nargs="+", default=[], metavar="NODE", help="nodes that stay float")
+    parser.add_argument(
+        "--keep", nargs="+", default=[], metavar="NODE", help="nodes that stay float, layers as a whole"
+    )
     parser.add_argument("--most", type=_count, default=96, help="samples of --data at most, spread evenly (96)")
     parser.add_argument("--evaluate", type=Path, metavar="DATA", help="report on this (labelled) data instead")
 
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         histograms = args.auto or args.method in (None, *HISTOGRAMS)
         opened = tools.opener(work, job.serve, job.row.format)
         tool = tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), histograms, opened, say)
+        args.keep = tools.grouped(tool.parts, args.keep)
         best = without.best if made else auto.best
         found = best(job, tool, _settings(args), work, say) if args.auto else None
         plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
