@@ -29,13 +29,15 @@ Array = npt.NDArray[Any]
 SIDE, WIDTH = 8, 16
 PICTURES = [np.random.default_rng(seed).normal(0, 1, (1, 3, SIDE, SIDE)).astype(np.float32) for seed in range(4)]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
+SINCE = {"resized": 11, "einsum": 12, "layered": 17, "sliced": 10, "ceiling": 10}
+"""the first opset that has the operators of a block"""
 
 
 class Network:
     """A network that grows operator by operator; `draw` decides what is drawn by chance."""
 
-    def __init__(self, draw: Draw) -> None:
-        self.draw, self.opset = draw, draw(st.integers(9, 23))
+    def __init__(self, draw: Draw, least: int = 9) -> None:
+        self.draw, self.opset = draw, draw(st.integers(least, 23))
         self.random = np.random.default_rng(draw(st.integers(0, 99)))
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
@@ -55,11 +57,14 @@ class Network:
         self.constants[name] = np.asarray(value)
         return name
 
+    def drawn(self, *shape: int) -> Array:
+        return self.random.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
+
     def weight(self, *shape: int, dead: int | None = None) -> str:
         """A new one or one that is used already; of a new one every second filter along `dead` is 0."""
         if shape in self.kept and self.draw(st.booleans()):
             return self.kept[shape]
-        value = self.random.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
+        value = self.drawn(*shape)
         if dead is not None:
             np.moveaxis(value, dead, 0)[::2] = 0
         self.kept[shape] = self.hold(value)
@@ -70,9 +75,91 @@ class Network:
         weight = self.weight(WIDTH, wide // groups, 3, 3, dead=0)
         return self.op("Conv", x, weight, *bias, pads=[1] * 4, group=groups)
 
-    def step(self, x: str) -> str:
-        """One more block of WIDTH channels behind another."""
-        blocks: dict[str, Callable[[], str]] = {
+    def step(self, x: str, kind: str = "") -> str:
+        """One more block of WIDTH channels behind another; a drawn one where none is named."""
+        blocks = {**self.common(x), **self.odd(x)}
+        known = sorted(name for name in blocks if self.opset >= SINCE.get(name, 9))
+        return blocks[kind or self.draw(st.sampled_from(known))]()
+
+    def odd(self, x: str) -> dict[str, Callable[[], str]]:
+        """Blocks after faults that users of quantizers, simplifiers and pruners reported."""
+        line = [1, WIDTH, SIDE * SIDE]
+        return {
+            "alone": lambda: self.op("Concat", x, axis=1),
+            "resized": lambda: self.op(
+                "Resize",
+                self.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2]),
+                self.hold(np.zeros(0, np.float32)),
+                self.hold(np.array([1, 1, 2, 2], np.float32)),
+                mode=self.draw(st.sampled_from(["linear", "nearest"])),
+            ),
+            "mirrored": lambda: self.op(
+                "Conv", self.pad(x), self.weight(WIDTH, WIDTH, 3, 3, dead=0), kernel_shape=[3, 3]
+            ),
+            "ceiling": lambda: self.op(
+                "AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=0, ceil_mode=1
+            ),
+            "dilated": lambda: self.op(
+                "Conv", x, self.weight(WIDTH, WIDTH, 3, 3, dead=0), pads=[2] * 4, dilations=[2, 2]
+            ),
+            "half": lambda: self.op(
+                "Conv", x, self.op("Cast", self.hold(self.drawn(WIDTH, WIDTH, 1, 1).astype(np.float16)), to=1)
+            ),
+            "gathered": lambda: self.op("Gather", x, self.hold(np.arange(WIDTH)[::-1].copy()), axis=1),
+            "sliced": lambda: self.op("Slice", x, *(self.hold(np.array([v], np.int64)) for v in (-1, -9999, 1, -1))),
+            "instance": lambda: self.op("InstanceNormalization", x, self.weight(WIDTH), self.weight(WIDTH)),
+            "layered": lambda: self.last(x, lambda y: self.op("LayerNormalization", y, self.weight(WIDTH), axis=-1)),
+            "product": lambda: self.last(x, lambda y: self.op("MatMul", y, self.weight(WIDTH, WIDTH, dead=1))),
+            "einsum": lambda: self.op("Einsum", x, self.weight(WIDTH, WIDTH, dead=1), equation="bchw,cd->bdhw"),
+            "leaky": lambda: self.op("PRelu", x, self.weight(WIDTH, 1, 1)),
+            "narrow": lambda: self.op("Mul", x, self.op("Sigmoid", self.op("Conv", x, self.weight(1, WIDTH, 1, 1)))),
+            "in a line": lambda: self.op(
+                "Reshape",
+                self.op(
+                    "Conv",
+                    self.op("Reshape", x, self.hold(np.array(line))),
+                    self.weight(WIDTH, WIDTH, 5, dead=0),
+                    pads=[2, 2],
+                ),
+                self.hold(np.array([1, WIDTH, SIDE, SIDE])),
+            ),
+            "read twice": lambda: self.twice(x, self.weight(WIDTH, WIDTH, 1, 1, dead=0)),
+            "branches": lambda: self.branches(x, self.weight(WIDTH, WIDTH, 1, 1, dead=0)),
+        }
+
+    def pad(self, x: str) -> str:
+        around = [0, 0, 1, 1, 0, 0, 1, 1]
+        if self.opset < 11:
+            return self.op("Pad", x, pads=around, mode="reflect")
+        return self.op("Pad", x, self.hold(np.array(around)), mode="reflect")
+
+    def last(self, x: str, made: Callable[[str], str]) -> str:
+        """With channels as the last axis."""
+        return self.op("Transpose", made(self.op("Transpose", x, perm=[0, 2, 3, 1])), perm=[0, 3, 1, 2])
+
+    def twice(self, x: str, weight: str) -> str:
+        """A weight that something else reads, too."""
+        return self.op(
+            "Mul", self.op("Conv", x, weight), self.op("GlobalMaxPool", self.op("Transpose", weight, perm=[2, 0, 1, 3]))
+        )
+
+    def branches(self, x: str, weight: str) -> str:
+        """Two branches that read a weight from outside."""
+        shape = [1, WIDTH, SIDE, SIDE]
+        found = self.op("Greater", self.op("ReduceMean", x, keepdims=0), self.hold(np.float32(0.1)))
+        graphs = {}
+        for name, op in (("then_branch", "Relu"), ("else_branch", "Abs")):
+            place = f"{name}{len(self.nodes)}"
+            nodes = [
+                helper.make_node("Conv", [x, weight], [f"{place}.conv"], name=f"{place}.node"),
+                helper.make_node(op, [f"{place}.conv"], [f"{place}.out"], name=f"{place}.end"),
+            ]
+            info = helper.make_tensor_value_info(f"{place}.out", TensorProto.FLOAT, shape)
+            graphs[name] = helper.make_graph(nodes, name, [], [info])
+        return self.op("If", found, **graphs)
+
+    def common(self, x: str) -> dict[str, Callable[[], str]]:
+        return {
             "conv": lambda: self.op("Relu", self.conv(x, WIDTH)),
             "depthwise": lambda: self.conv(x, WIDTH, WIDTH),
             "grouped": lambda: self.conv(x, WIDTH, 4),
@@ -87,7 +174,6 @@ class Network:
             "halves": self.halves(x),
             "shuffle": lambda: self.shuffle(x),
         }
-        return blocks[self.draw(st.sampled_from(sorted(blocks)))]()
 
     def ones(self) -> str:
         return self.hold(np.ones(WIDTH, np.float32))
@@ -124,12 +210,17 @@ class Network:
 
 
 @st.composite
-def networks(draw: Draw) -> onnx.ModelProto:
-    made = Network(draw)
+def networks(draw: Draw, kind: str = "") -> onnx.ModelProto:
+    """`kind`: of one block that is in it; the others are drawn."""
+    made = Network(draw, SINCE.get(kind, 9))
     x = made.op("Relu", made.conv("x", 3))
-    for _ in range(draw(st.integers(1, 4))):
+    x = made.step(x, kind) if kind else x
+    for _ in range(draw(st.integers(not kind, 4))):
         x = made.step(x)
     return made.ended(x)
+
+
+KINDS = sorted({**Network(lambda _: 9).common(""), **Network(lambda _: 9).odd("")})
 
 
 def answers(data: bytes) -> Array:
@@ -194,9 +285,9 @@ def holds(model: onnx.ModelProto, folder: Path) -> None:
             assert "\n" not in str(error)
 
 
-def tried(count: int, folder: Path) -> None:
+def tried(count: int, folder: Path, kind: str = "") -> None:
     @settings(max_examples=count, deadline=None, derandomize=True, database=None)
-    @given(networks())
+    @given(networks(kind))
     def check(model: onnx.ModelProto) -> None:
         holds(model, folder)
 
@@ -206,6 +297,13 @@ def tried(count: int, folder: Path) -> None:
 def test_every_order_of_the_verbs_is_right_on_small_networks(tmp_path: Path) -> None:
     pytest.importorskip("onnxslim", reason="pip install edge-agent-runtime[workshop]")
     tried(4, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_order_of_the_verbs_is_right_behind_each_block(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxslim", reason="pip install edge-agent-runtime[workshop]")
+    tried(4, tmp_path, kind)
 
 
 @pytest.mark.slow
