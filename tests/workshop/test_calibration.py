@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -76,6 +77,17 @@ def test_halves_share_nothing_and_boxes_come_along(tmp_path: Path, model: Served
     assert other.truth.image.tolist() == [0, 1] and other.truth.xywh[:, 0].tolist() == [1, 3]
     assert one.truth.image.tolist() == [0, 1, 2] and one.truth.xywh[:, 0].tolist() == [0, 2, 4]
     assert score.name_of(model, one) == "mAP50-95 on labels"
+
+
+def test_boxes_are_for_detectors_alone(tmp_path: Path, model: Served) -> None:
+    pictures(tmp_path / "data", 4)
+    images = [{"id": i, "file_name": f"{i:03d}.png", "width": SIZE, "height": SIZE} for i in range(4)]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 12} for i in range(4)]
+    labels = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "dog"}]}
+    (tmp_path / "data" / "instances.json").write_text(json.dumps(labels))
+    assert read(tmp_path / "data", model, 9, quiet).truth is not None
+    classifier = msgspec.structs.replace(model, manifest=msgspec.structs.replace(model.manifest, task="recognise"))
+    assert read(tmp_path / "data", classifier, 9, quiet).truth is None
 
 
 def test_a_video_is_cut_in_the_middle_and_thinned(tmp_path: Path, model: Served) -> None:

@@ -100,7 +100,7 @@ def read(data: Path, parent: Served, most: int, say: Say) -> Samples:
             "give the pictures or texts themselves"
         )
     try:
-        found = _frames(data, most, say) if pictures else _texts(data, parent, most)
+        found = _frames(data, parent, most, say) if pictures else _texts(data, parent, most)
     except EdgeAgentError as error:
         raise InputError(f"samples: {error}") from None
     found = _without_doubles(found)
@@ -193,8 +193,10 @@ def _recorded(path: Path, size: int) -> list[str]:
     return [" ".join(f"{x:.7g}" for x in row) for row in found.reshape(-1, size)]
 
 
-def _frames(data: Path, most: int, say: Say) -> Samples:
-    """Pictures of a folder or of a COCO JSON file, else whatever the source `files` reads."""
+def _frames(data: Path, parent: Served, most: int, say: Say) -> Samples:
+    """Pictures of a folder or of labels, whose boxes say nothing of a model that is no detector; else whatever the
+    source `files` reads.
+    """
     if not _is_pictures(data):
         return _source(data, most, say)
     pictures = read_pictures(data, most)
@@ -211,8 +213,9 @@ def _frames(data: Path, most: int, say: Say) -> Samples:
         notes.append(f"{len(bad)} pictures cannot be read and are left out; the first: {bad[0]}")
     if not kept.frames:
         raise InputError(f"{data}: none of {len(bad)} pictures can be read; the first: {bad[0]}")
-    whole = Samples([], str(data), [], truth=pictures.truth, names=pictures.names, notes=notes)
-    return replace(whole, **kept.columns(pictures.truth))
+    truth = pictures.truth if parent.manifest.task == "detect" else None
+    whole = Samples([], str(data), [], names=pictures.names, notes=notes)
+    return replace(whole, **kept.columns(truth))
 
 
 def _is_pictures(data: Path) -> bool:
