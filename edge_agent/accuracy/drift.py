@@ -11,7 +11,7 @@ this has is measured in docs/accuracy.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import numpy as np
@@ -35,6 +35,13 @@ MOST_WINDOWS = 24 * 14
 """that are kept of the first days"""
 LABELS = 24
 """bins of labels; what comes after so many of them is "other" """
+AGAIN = {
+    "detect": "edge-agent train detector --from-samples --out NEW",
+    "anomaly": "edge-agent train anomaly --data PICTURES --out NEW",
+    "state": "edge-agent teach NAME --examples STATE=PICTURES",
+    "tag": "edge-agent train tagger --data TEXTS --out NEW",
+}
+"""task of a pipeline -> what teaches its model what is there now"""
 
 
 def _linear(low: float, high: float, bins: int) -> Callable[[float], int]:
@@ -112,6 +119,12 @@ class Drift(msgspec.Struct):
     def known(self) -> bool:
         """Whether the first days are over."""
         return bool(self.first) and self.now is not None and self.now.begin - self.began >= self.learn_s
+
+    def told(self, tasks: Iterable[str]) -> str:
+        """What has drifted, and what to type where one of these `tasks` can be taught again; "" for nothing."""
+        said = [f"{signal} has drifted, {how}" for signal, how in list(self.drifted.items())]
+        again = [f"to teach it what is there now: {AGAIN[task]}" for task in tasks if task in AGAIN]
+        return "; ".join(said + again[:1]) if said else ""
 
     def _label(self, label: str) -> int:
         if label not in self.labels and len(self.labels) < LABELS - 1:

@@ -117,7 +117,7 @@ class Guarding:
             said.append(f"{name} {told.standing}, agreement {figures}" if told.answers else f"{name} {told.standing}")
         said += [f"{name}: {note}" for name, note in self.notes.items()]
         for name, drift in list(self.known.drift.items()):
-            said += [f"{name}: {signal} has drifted, {words}" for signal, words in list(drift.drifted.items())]
+            said += [f"{name}: {told}" for told in [drift.told(self._tasks(name))] if told]
         return f"{worst}: {'; '.join(said)}" if said else worst
 
     @property
@@ -177,8 +177,10 @@ class Guarding:
         if drift.model != serves:
             drift = self.known.drift[name] = Drift(learn, model=serves)
         if drift.add(at, signal, value):
-            log.warning("%s: %s", name, "; ".join(f"{key} has drifted: {how}" for key, how in drift.drifted.items())
-                        or "what had drifted is as in the first days again")  # fmt: skip
+            log.warning("%s: %s", name, drift.told(self._tasks(name)) or "what had drifted is as in the first days")
+
+    def _tasks(self, name: str) -> list[str]:
+        return [parse_task(task).scheme for one in self.lines if one.config.name == name for task in one.config.tasks]
 
     def _idle(self) -> bool:
         return os.getloadavg()[0] < IDLE * (os.cpu_count() or 1)

@@ -81,8 +81,10 @@ def test_what_had_drifted_is_as_before_again(learned: bytes) -> None:
     drift = msgspec.json.decode(learned, type=Drift)
     live(drift, range(82, 90), 3, blur=0.15)
     assert ("sharpness" in drift.drifted and "PSI" in drift.drifted["sharpness"]) or "KS" in drift.drifted["sharpness"]
+    assert drift.told(["detect", "track"]).endswith("edge-agent train detector --from-samples --out NEW")
+    assert "sharpness has drifted" in drift.told(["read"]) and "train" not in drift.told(["read"])
     live(drift, range(90, 96), 4)
-    assert drift.drifted == {}
+    assert drift.drifted == {} and drift.told(["detect"]) == ""
 
 
 def test_a_new_accent_in_texts_is_noticed(learned: bytes) -> None:
@@ -273,6 +275,14 @@ def test_what_people_correct_counts(guard: Guarding) -> None:
     hear(guard, 0, now)
     assert guard.told["words"].standing == "broken" and guard.told["words"].answers in (0, 30)
     assert [value for _, value, _ in checks_of(guard)] == [], "each counts once"
+
+
+def test_what_has_drifted_is_said_with_what_to_type(guard: Guarding, learned: bytes) -> None:
+    drift = msgspec.json.decode(learned, type=Drift)
+    live(drift, range(82, 90), 3, blur=0.15)
+    guard.lines[0].config.tasks[:] = ["anomaly:belt"]
+    guard.known.drift["said"] = drift
+    assert "said: " in guard.about() and "edge-agent train anomaly --data" in guard.about()
 
 
 def checks_of(guard: Guarding) -> list[tuple[str, float, float]]:
