@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.figures.overlap import shared
+from edge_agent.figures.overlap import OVERLAP, Row, overlap
 from edge_agent.types import Anomaly, Detections, Scores, Spans
 
 
 def agreed(one: object, other: object) -> float | None:
-    """Boxes: 2 matched / all of both, of one label and half over each other. Labels: the same or not. Spans: as boxes,
-    wholly the same. Anomalies: unusual or not. None for what cannot be compared.
+    """None for what cannot be compared. Labels: the same or not. Spans: 2 the same / all of both. Anomalies: unusual or
+    not. Boxes: of those that count in either, the share that the other has, too, of one label and half over each other,
+    be it as faint as what is given goes: a score that passes its limit is no other answer.
     """
     for kind, compare in COMPARED.items():
         if isinstance(one, kind) and isinstance(other, kind):
@@ -24,17 +25,32 @@ def _spans(one: Spans, other: Spans) -> float:
     return 2 * len(mine & theirs) / (len(mine) + len(theirs)) if mine or theirs else 1.0
 
 
-Rows = list[tuple[str, list[float]]]
+def _boxes(one: Detections, other: Detections) -> float:
+    mine, theirs = _rows(one, one.sure), _rows(other, other.sure)
+    if not mine and not theirs:
+        return 1.0
+    return (_met(mine, _rows(other, 0.0)) + _met(theirs, _rows(one, 0.0))) / (len(mine) + len(theirs))
 
 
-def _sure(found: Detections) -> Rows:
-    """Label and box of each that counts by itself."""
+def _met(sure: list[Row], given: list[Row]) -> int:
+    """How many are among what is given, each for one."""
+    left, met = list(given), 0
+    for label, box in sure:
+        best = max((row for row in left if row[0] == label), key=lambda row: overlap(box, row[1]), default=None)
+        if best is not None and overlap(box, best[1]) >= OVERLAP:
+            left.remove(best)
+            met += 1
+    return met
+
+
+def _rows(found: Detections, least: float) -> list[Row]:
+    """Label and box of each of at least this score."""
     rows = zip(found.label.tolist(), found.xyxy.tolist(), found.score.tolist(), strict=True)
-    return [(found.names.get(label, str(label)), box) for label, box, score in rows if score >= found.sure]
+    return [(found.names.get(label, str(label)), box) for label, box, score in rows if score >= least]
 
 
 COMPARED: dict[type, Callable[[Any, Any], float | None]] = {
-    Detections: lambda one, other: shared(_sure(one), _sure(other)),
+    Detections: _boxes,
     Scores: lambda one, other: float(one.label == other.label),
     Spans: _spans,
     Anomaly: lambda one, other: None if one.unusual is None else float(one.unusual == other.unusual),

@@ -108,6 +108,10 @@ class Agent:
         self.link = self._make_link(store) if config.mqtt.url else None
         self.record = Recorder(config, self.keep, self.link)
         self.pictures = self.record.pictures  # None where neither snapshots nor clips are asked for
+        if config.accuracy is not None:
+            from edge_agent.accuracy.known import keep_to_parents
+
+            keep_to_parents(self._models.keep_to, store)
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all

@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_agent import files, paths
 from edge_agent.accuracy.agreed import agreed
 from edge_agent.accuracy.contract import Agreement, Standing, standing
 from edge_agent.accuracy.drift import Drift
+from edge_agent.accuracy.known import keep, remembered
 from edge_agent.accuracy.signals import signals_of
+from edge_agent.agent.again import audited, said
 from edge_agent.agent.line import Line
 from edge_agent.config import Accuracy
 from edge_agent.device.health import give_back
 from edge_agent.errors import EdgeAgentError
 from edge_agent.manifest import Served
 from edge_agent.samples import checks
-from edge_agent.tasks import TASKS, make_task
-from edge_agent.types import Finding, Frame, Sample, Text
-from edge_agent.uri import Uri, parse_task
+from edge_agent.tasks import TASKS
+from edge_agent.types import Frame, Sample
+from edge_agent.uri import parse_task
 from edge_agent.walk.event import SampleOrFinding
 
 if TYPE_CHECKING:
@@ -45,20 +46,6 @@ MOST_KEPT, MOST_COUNTED = 8, 20_000
 """samples that wait to be answered again, and values that wait to be counted"""
 IDLE, PATIENCE_S = 0.8, 1800.0
 """load a core below which the device is idle, and seconds after which a sample is answered again all the same"""
-MOST_BYTES = 8_000_000
-
-
-class Guarded(msgspec.Struct):
-    """All that is remembered; JSON on disk."""
-
-    agreement: dict[str, Agreement] = msgspec.field(default_factory=dict)
-    """model -> how far it agreed"""
-    drift: dict[str, Drift] = msgspec.field(default_factory=dict)
-    """pipeline -> what it sees and says"""
-    back: dict[str, str] = msgspec.field(default_factory=dict)
-    """model -> SHA-256 of the file of it that may serve alone"""
-    read: int = 0
-    """bytes of people's checks that were counted"""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -76,8 +63,7 @@ class Guarding:
 
     def __init__(self, config: Accuracy, lines: Sequence[Line], models: Models, store: Path, swap: Swap) -> None:
         self.config, self.lines, self._models, self._swap = config, lines, models, swap
-        self._path = store / "accuracy.json"
-        self.known = self._load()
+        self._store, self.known = store, remembered(store)
         self.told: dict[str, Told] = {}
         """model -> how its contract stands"""
         self.notes: dict[str, str] = {}
@@ -89,9 +75,7 @@ class Guarding:
         self._looked: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="accuracy", daemon=True)
-        for name, sha256 in self.known.back.items():
-            models.keep_to(name, sha256)
-            self.notes[name] = "its parent serves, as it was found to answer worse"
+        self.notes |= dict.fromkeys(self.known.back, "its parent serves, as it was found to answer worse")
 
     def start(self) -> None:
         """Begin."""
@@ -106,7 +90,7 @@ class Guarding:
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
-        self._save()
+        keep(self._store, self.known)
 
     def about(self) -> str:
         """The worst standing, and how each model and pipeline stands, one line."""
@@ -147,7 +131,7 @@ class Guarding:
                 self.look(time.time())
                 if time.monotonic() - saved > SAVE_S:
                     saved = time.monotonic()
-                    self._save()
+                    keep(self._store, self.known)
             except Exception:
                 log.exception("accuracy: a look failed; it goes on")
 
@@ -188,8 +172,10 @@ class Guarding:
     def audit(self, now: float) -> None:
         """Have the parents answer what was kept, and hold their answers against those of what serves."""
         parents: dict[str, Served] = {}
-        while self._kept and not self._over.is_set():
-            line, sample = self._kept.popleft()
+        # those of now: more may come than can be answered again
+        for line, sample in [self._kept.popleft() for _ in range(len(self._kept))]:
+            if self._over.is_set():
+                break
             try:
                 self._answer_again(line, sample, now, parents)
             except EdgeAgentError as error:
@@ -199,7 +185,7 @@ class Guarding:
             give_back()
 
     def _answer_again(self, line: Line, sample: Sample, now: float, parents: dict[str, Served]) -> None:
-        uri = _audited(line, sample)
+        uri = audited(line, sample)
         if uri is None:
             return
         name = uri.rest or TASKS[uri.scheme].default
@@ -209,7 +195,7 @@ class Guarding:
         if parents[name].ref.sha256 == serves.ref.sha256:
             self.notes.setdefault(name, "what serves is the most precise there is: nothing to hold it against")
             return
-        mine, theirs = (_said(uri, sample, served) for served in (serves, parents[name]))
+        mine, theirs = (said(uri, sample, served) for served in (serves, parents[name]))
         for one, other in zip(mine, theirs, strict=False):
             if (value := agreed(one, other)) is not None:
                 self.known.agreement.setdefault(name, Agreement()).add(now, value)
@@ -226,6 +212,7 @@ class Guarding:
     def _settle(self, now: float) -> None:
         """How each contract stands; what is broken is gone back from."""
         for name in {name for line in self.lines for uses in line.uses for name in uses}:
+            self._begin_anew_with_another(name)
             told, before = self._standing(name, now), self.told.get(name)
             self.told[name] = told
             if before is None or before.standing == told.standing:
@@ -235,6 +222,23 @@ class Guarding:
             log.log(level, "accuracy: the contract of %s is %s (%s)", name, told.standing, figures)
             if told.standing == "broken" and self.config.fall_back:
                 self._go_back(name)
+
+    def _begin_anew_with_another(self, name: str) -> None:
+        """Forget what is known of a model where another version of it serves than that was known of."""
+        serves = self._serving(name)
+        if serves is None or self.known.version.setdefault(name, serves.ref.version) == serves.ref.version:
+            return
+        self.known.version[name] = serves.ref.version
+        self.known.agreement.pop(name, None)
+        self.notes.pop(name, None)
+        if self.known.back.pop(name, None):
+            self._models.keep_to(name, "")
+            self._swap.again(name)
+
+    def _serving(self, name: str) -> Served | None:
+        """The model that serves under a name."""
+        using = next((line for line in self.lines if any(name in uses for uses in line.uses)), None)
+        return None if using is None else self._models.serve(name, using.pace)
 
     def _standing(self, name: str, now: float) -> Told:
         """How the contract of a model stands."""
@@ -251,7 +255,7 @@ class Guarding:
 
         try:
             best = locate(name).manifest.original()
-            serves = self._models.open_now().get(name)
+            serves = self._serving(name)
             if serves is not None and serves.ref.sha256 != best.sha256:
                 self._models.keep_to(name, best.sha256)
                 self._swap.again(name)
@@ -262,39 +266,7 @@ class Guarding:
                 self._swap.look.set()
             log.warning("accuracy: %s: %s", name, self.notes[name])
             self.known.agreement[name] = Agreement()
+            keep(self._store, self.known)
         except EdgeAgentError as error:
             self.notes[name] = f"nothing to go back to: {error}"
             log.error("accuracy: %s: %s", name, self.notes[name])
-
-    def _load(self) -> Guarded:
-        try:
-            return msgspec.json.decode(files.read_regular(self._path, MOST_BYTES), type=Guarded)
-        except FileNotFoundError:
-            return Guarded()
-        except (OSError, ValueError) as error:
-            log.warning("%s: what was known of accuracy is begun anew: %s", self._path, error)
-            return Guarded()
-
-    def _save(self) -> None:
-        try:
-            part = self._path.with_suffix(".part")
-            files.write_private(part, msgspec.json.encode(self.known), confirm=True)
-            part.replace(self._path)
-        except OSError as error:
-            log.warning("%s: what is known of accuracy cannot be kept: %s", self._path, error)
-
-
-def _said(uri: Uri, sample: Sample, served: Served) -> list[object]:
-    """What a task finds in a sample on this model."""
-    task = make_task(uri, lambda _: served, paths.home())
-    return [found.what for found in task(sample) if isinstance(found, Finding)]
-
-
-def _audited(line: Line, sample: Sample) -> Uri | None:
-    """The first task of a pipeline whose answers can be held against another model's."""
-    for task in line.config.tasks:
-        uri = parse_task(task)
-        row = TASKS.get(uri.scheme)
-        if row is not None and row.compare and row.alone and isinstance(sample, (Frame, Text)):
-            return uri if row.takes is None or isinstance(sample, row.takes) else None
-    return None

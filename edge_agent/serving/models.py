@@ -62,6 +62,7 @@ class Models:
         self._served: dict[tuple[str, Pace], Served] = {}
         self._marks: dict[str, str] = {}
         self._only = only or {}
+        self._kept: dict[str, str] = {}
 
     def serve(self, name: str, pace: Pace = SLOWLY) -> Served:
         """The model of that name, alias, folder or file, ready to run samples that come at this pace.
@@ -101,8 +102,10 @@ class Models:
         self._served[name, pace] = served
 
     def keep_to(self, name: str, sha256: str) -> None:
-        """From the next `open` on, no other file of a model than this one serves under that name."""
-        self._only = {**self._only, name: sha256}
+        """From the next `open` on, no other file of a model than this one serves under that name, as long as the model
+        that lies there has it; "": any may serve again.
+        """
+        self._kept = {**self._kept, name: sha256}
 
     def open(self, name: str, pace: Pace = SLOWLY) -> Served:
         """As `serve`, but the model as it lies there now, whether or not one serves already."""
@@ -111,7 +114,7 @@ class Models:
         located = catalogue.locate(name, pull=self.pull, say=self.say, read=seen)
         policy.check(self.policy, located, paths.home())
         manifest, parts = located.manifest, parts_of(located, pull=self.pull, say=self.say)
-        located = self._with_forms(located, parts, only := self._only.get(name))
+        located = self._with_forms(located, parts, only := self._alone(name, manifest))
         ways, known = in_order(located, parts, self.threads, pace, find_out=self.race, soon=self.soon)
         if only is not None and not (ways := [way for way in ways if way.row.sha256 == only]):
             raise RefusedError(f"{name}: {manifest.name} {manifest.version} has no file of SHA-256 {only[:16]}… here")
@@ -140,6 +143,11 @@ class Models:
                 head=partial(self._head, located, way, parts),
             )
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
+
+    def _alone(self, name: str, manifest: Manifest) -> str | None:
+        """SHA-256 of the file that may serve alone, where there is one."""
+        kept = next((row.sha256 for row in manifest.networks() if row.sha256 == self._kept.get(name)), None)
+        return self._only.get(name, kept)
 
     def _with_forms(self, located: Located, parts: Mapping[str, Path], only: str | None) -> Located:
         """The model with its faster forms: those that are here, or all where one that is not here is asked for."""

@@ -233,8 +233,8 @@ def _accuracy(guard: Guard | None) -> Iterator[Metric]:
     words = "1 for what of a pipeline has drifted from its first days"
     drifted = GaugeMetricFamily(f"{_PREFIX}accuracy_drifted", words, labels=["pipeline", "signal"])
     for name, drift in dict(guard.known.drift).items():
-        for signal in dict(drift.drifted):
-            drifted.add_metric([name, signal], 1)
+        for signal in {**drift.drifted, **(drift.now.counts if drift.now is not None else {})}:
+            drifted.add_metric([name, signal], signal in drift.drifted)
     yield from (stands, agreed, drifted)
 
 

@@ -15,8 +15,9 @@ import pytest
 from edge_agent.accuracy.agreed import agreed
 from edge_agent.accuracy.contract import Agreement, standing
 from edge_agent.accuracy.drift import Drift, ks, psi
+from edge_agent.accuracy.known import keep_to_parents
 from edge_agent.accuracy.signals import signals_of
-from edge_agent.agent import guarding
+from edge_agent.agent import again
 from edge_agent.agent.guarding import Guarding
 from edge_agent.config import Accuracy, load
 from edge_agent.errors import ConfigError
@@ -141,7 +142,8 @@ def test_how_far_two_answers_agree() -> None:
     assert agreed(boxes(one), boxes(near)) == 1 == agreed(boxes(), boxes())
     assert agreed(boxes(one, far), boxes(one)) == pytest.approx(2 / 3)
     assert agreed(boxes(one), boxes(one, label=1)) == 0 == agreed(boxes(one), boxes())
-    assert agreed(boxes(one), boxes(one, score=0.1)) == 0, "fainter ones do not count"
+    assert agreed(boxes(one), boxes(one, score=0.25)) == 1, "a score that passes its limit is no other answer"
+    assert agreed(boxes(score=0.25), boxes(one, score=0.25)) == 1, "but where neither counts, nothing is missed"
     assert agreed(Scores("a", 0.9, {}), Scores("b", 0.9, {})) == 0
     assert agreed(Scores("a", 0.9, {}), boxes()) is None
 
@@ -156,12 +158,13 @@ class FakeModels:
 
     def __init__(self) -> None:
         self.only: dict[str, str] = {}
+        self.version = "1"
 
     def served(self, sha256: str) -> Served:
-        return Served(None, ModelRef("words", "1", sha256), None, {}, None, "")  # type: ignore[arg-type]
+        return Served(None, ModelRef("words", self.version, sha256), None, {}, None, "")  # type: ignore[arg-type]
 
     def serve(self, name: str, pace: object = None) -> Served:
-        return self.served(self.only.get(name, "int8"))
+        return self.served(self.only.get(name) or "int8")
 
     def keep_to(self, name: str, sha256: str) -> None:
         self.only[name] = sha256
@@ -182,6 +185,7 @@ class FakeLine:
     def __init__(self) -> None:
         self.config = load_pipe()
         self.watchers: list[Any] = []
+        self.thresholds: dict[str, Any] = {}
         self.uses = [{"words": "words 1: x"}]
         self.models = ["words 1: x"]
         self.pace = None
@@ -216,7 +220,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guarding:
         return answer
 
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(guarding, "make_task", task)
+    monkeypatch.setattr(again, "make_task", task)
     monkeypatch.setattr("edge_agent.registry.catalogue.locate", lambda name: Located)
     monkeypatch.setattr(Guarding, "_parent", lambda self, name: self._models.served("float"))
     monkeypatch.setattr(Guarding, "_idle", lambda self: True)
@@ -253,8 +257,20 @@ def test_a_broken_kernel_is_noticed_and_its_parent_serves(
     hear(guard, 8, now)
     assert stands(guard) == "unknown", "nothing more precise is there to hold it against"
     guard.close()
-    again = Guarding(Accuracy(), [], FakeModels(), tmp_path, FakeSwap())  # type: ignore[arg-type]
-    assert again._models.serve("words").ref.sha256 == "float", "also after a restart"
+    after = FakeModels()
+    keep_to_parents(after.keep_to, tmp_path)
+    assert after.serve("words").ref.sha256 == "float", "also after a restart"
+
+
+def test_another_version_begins_anew(guard: Guarding, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: Any = guard._models
+    monkeypatch.setenv("BROKEN_INT8", "1")
+    hear(guard, 80, time.time())
+    assert models.only == {"words": "float"} and guard.known.back
+    models.version = "2"
+    hear(guard, 0, time.time())
+    assert models.only == {"words": ""} and guard.known.back == {} and guard._swap.swapped == ["words"] * 2  # type: ignore[attr-defined]
+    assert stands(guard) == "unknown" and "went back" not in guard.about()
 
 
 def stands(guard: Guarding) -> str:

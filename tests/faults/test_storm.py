@@ -19,7 +19,7 @@ def check(result: Result) -> None:
 
 
 def test_storm_of_kills(tmp_path: Path) -> None:
-    check(storm(tmp_path, kills=20, seed=1))
+    check(storm(tmp_path, kills=12, seed=1))
 
 
 @pytest.mark.faults

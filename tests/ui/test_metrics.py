@@ -21,7 +21,10 @@ pytest.importorskip("prometheus_client", reason="the extra [page] is not install
 
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from edge_agent.accuracy.drift import Drift, Window
+from edge_agent.accuracy.known import Known
 from edge_agent.agent.agent import Agent
+from edge_agent.agent.guarding import Told
 from edge_agent.config import parse
 from edge_agent.ui.inference import Account
 from edge_agent.ui.lasting import Lasting
@@ -107,11 +110,12 @@ class Given:
             "zones": {"yard": {"person": 1}},
             "lines": {"gate": {"in": {"person": 3}, "out": {}}},
         }
+        self.accuracy: Any = None
 
     @property
     def agent(self) -> Any:
         line = SimpleNamespace(config=SimpleNamespace(name="door"), stats=self.stats)
-        state = SimpleNamespace(seen=lambda: (self.health, {"door": (self.state, self.counts)}), accuracy=None)
+        state = SimpleNamespace(seen=lambda: (self.health, {"door": (self.state, self.counts)}), accuracy=self.accuracy)
         device = SimpleNamespace(device=SimpleNamespace(id="porch"))
         link, keep = SimpleNamespace(connected=True), SimpleNamespace(listeners=[])
         return SimpleNamespace(config=device, state=state, lines=[line], link=link, keep=keep)
@@ -159,6 +163,21 @@ def test_each_count_of_a_state_is_there(all_of_it: tuple[Given, Page]) -> None:
     assert found["edge_agent_zone_objects", (("label", "person"), door, ("zone", "yard"))] == 1
     gone_in = (("direction", "in"), ("label", "person"), ("line", "gate"), door)
     assert found["edge_agent_line_crossings_total", gone_in] == 3
+
+
+def test_how_accurate_models_still_are(all_of_it: tuple[Given, Page]) -> None:
+    drift = Drift(1.0, now=Window(0.0, {"sharpness": [1], "score": [1]}), drifted={"sharpness": "PSI 1.2"})
+    told = {"kept-one": Told("kept", 0.98, 0.96, 0.99, 100), "new": Told("unknown", 0.0, 0.0, 1.0, 0)}
+    given, served = all_of_it
+    given.accuracy = SimpleNamespace(told=told, known=Known(drift={"door": drift}))
+    served.show(given.agent)
+    found = scraped(served)
+    for standing, at in (("kept", 1), ("at risk", 0), ("broken", 0), ("unknown", 0)):
+        assert found["edge_agent_accuracy_standing", (("model", "kept-one"), ("standing", standing))] == at
+    assert found["edge_agent_accuracy_agreement", (("model", "kept-one"),)] == 0.98
+    assert ("edge_agent_accuracy_agreement", (("model", "new"),)) not in found, "nothing is known of it"
+    assert found["edge_agent_accuracy_drifted", (("pipeline", "door"), ("signal", "sharpness"))] == 1
+    assert found["edge_agent_accuracy_drifted", (("pipeline", "door"), ("signal", "score"))] == 0
 
 
 def test_what_is_gone_is_0_and_what_is_wrong_says_so(all_of_it: tuple[Given, Page]) -> None:
