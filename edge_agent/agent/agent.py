@@ -24,7 +24,7 @@ from edge_agent.agent.lines import Lines
 from edge_agent.agent.record import Recorder
 from edge_agent.agent.reload import Reload
 from edge_agent.agent.requests import Requests
-from edge_agent.agent.rules import Clock, Rules
+from edge_agent.agent.rules import Rules
 from edge_agent.agent.state import State
 from edge_agent.agent.store import checked_store
 from edge_agent.agent.swap import LOOK_S, Swap
@@ -37,6 +37,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.events import rfc3339
 from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.rules.facts import Clock
 
 if TYPE_CHECKING:
     from edge_agent.link.commands import Commands
@@ -115,7 +116,7 @@ class Agent:
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
-        self.notices = told_by(self.keep, config, store, self.pictures, self.lines)
+        self.notices = told_by(self.keep, config, store, self.pictures, self.work)
         show = show_of(config, self.link, self.keep, self.lines, self._changed.set)  # before anything is said
         self.rules = Rules(config, self.work, self.keep, self.link, self._clock)
         beside = {"archive": archiving, "notify": self.notices.about}

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,13 +120,19 @@ class HomeAssistant:
         """Topics whose last words hold until there are newer ones."""
         return [self._tail, *(topics.last(line.config.name) for line in self._lines)]
 
-    def forget(self, name: str, tails: Iterable[str]) -> None:
-        """There is no pipeline of this name any more; `tails`: what is to be cleared once its entities are gone, which
-        take an empty text for a broken one.
-        """
+    def forget(self, name: str) -> None:
+        """There is no pipeline of this name any more."""
         for of in (self._seen, self._last, self._told, self._kept.labels):
             of.pop(name, None)
-        self._to_clear |= {topics.last(name), *tails}
+        self.clear(topics.last(name))
+
+    def clear(self, tail: str) -> None:
+        """A topic is to be cleared once its entities are gone, which take an empty text for a broken one."""
+        self._to_clear.add(tail)
+
+    def turn_to(self, config: Config) -> None:
+        """Another config holds, with other rules and profiles."""
+        self._config = config
 
     # ── announcing ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,6 +214,8 @@ class HomeAssistant:
         """Clear what nobody serves any more and no entity listens to."""
         names = [line.config.name for line in self._lines]
         live = {tail(name) for name in names for tail in (topics.state, topics.counts, topics.last)}
+        live |= {topics.RULES} if self._config.rule else set()
+        live |= {topics.PROFILE} if self._config.profile else set()
         gone, self._to_clear = self._to_clear - live, set()
         for tail in gone:
             self._link.unsay(tail)

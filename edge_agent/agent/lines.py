@@ -55,9 +55,9 @@ class Lines:
         """what one of them failed on, for good"""
         self.urged: Callable[[], bool] = lambda: False
         """whether neighbours are to be asked to do what this device saves"""
-        self.turning: Callable[[Sequence[Line]], Callable[[], object]] = lambda lines: lambda: None
-        """shown the pipelines that are about to work: raises an EdgeAgentError where they may not, else gives what is
-        called before any of them begins"""
+        self.turning: list[Callable[[Config, Sequence[Line]], Callable[[], object]]] = []
+        """shown another config and the pipelines that are about to work by it: each raises an EdgeAgentError where they
+        may not, else gives what is called before any of them begins, and raises nothing"""
         self.beginning: Callable[[Sequence[Line]], object] = lambda lines: None
         """shown those that are about to work; `all` and `zones` are as they will be"""
         self._turning = threading.Lock()
@@ -173,28 +173,32 @@ class Lines:
         for line in self.all:
             line.guard.hide = self._hide
 
-    def turn_to(
-        self, pipes: Sequence[Pipeline], zones: Sequence[Zone], before: Callable[[], object] = lambda: None
-    ) -> list[str]:
-        """Bring them to other pipelines and zones: what did not change goes on. Returns what was done, a line each.
+    def turn_to(self, new: Config, before: Callable[[], object]) -> list[str]:
+        """Bring them to the pipelines and zones of a config: what did not change goes on. Returns what was done, a line
+        each.
 
         `before` is called once all that is new is ready, and before any of it begins. Raises an EdgeAgentError, and
         nothing has changed, where one of them cannot be opened.
         """
-        pipes = list(map(whole, pipes))
+        pipes, zones = list(map(whole, new.pipeline)), new.zone
         labels = {pipe.name: _labels(pipe) for pipe in pipes}
         same = {line.config.name: line for line in self.all if self._stays(line, pipes, zones, labels)}
         # tried before anything ends; what the broker keeps for it comes once the old one has left
         deaf = (lambda topics, receive: None) if self.link else None
         fresh = {pipe.name: make_line(pipe, self.models, deaf, zones=zones) for pipe in pipes if pipe.name not in same}
-        act = self.turning([same.get(pipe.name) or fresh[pipe.name] for pipe in pipes])
+        both = {**same, **fresh}
+        lines = [both[pipe.name] for pipe in pipes]
+        acts = self._ready(new, lines)
         with self._turning:
             if self._closed:
                 return []
-            before()
-            act()
+            for act in (before, *acts):
+                act()
             self._labels, self.zones = labels, zones
-            return self._exchange(pipes, same, fresh)
+            return self._exchange(lines, same, fresh)
+
+    def _ready(self, new: Config, lines: Sequence[Line]) -> list[Callable[[], object]]:
+        return [turn(new, lines) for turn in self.turning]
 
     def _stays(
         self, line: Line, pipes: Sequence[Pipeline], zones: Sequence[Zone], labels: dict[str, list[Stamp]]
@@ -216,7 +220,7 @@ class Lines:
             if self._hide is not None:
                 self._hide.close()
 
-    def _exchange(self, pipes: Sequence[Pipeline], same: dict[str, Line], fresh: dict[str, Line]) -> list[str]:
+    def _exchange(self, lines: Sequence[Line], same: dict[str, Line], fresh: dict[str, Line]) -> list[str]:
         """End those that are not the same, and begin the fresh ones where they were."""
         old = [line for line in self.all if line.config.name not in same]
         self.stop(old)
@@ -229,7 +233,7 @@ class Lines:
         for line in old:
             line.leave()
             self._record.forget(line.config.name, line.config.name not in fresh)
-        self.all[:] = [same.get(pipe.name) or fresh[pipe.name] for pipe in pipes]
+        self.all[:] = lines
         self.controls.forget_others()
         self.start(list(fresh.values()))
         if self.link is not None and any(line.config.source.startswith("mqtt:") for line in old):

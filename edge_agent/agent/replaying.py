@@ -22,11 +22,10 @@ import msgspec
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.line import Line
-from edge_agent.agent.rules import Clock
 from edge_agent.config import Config, Page, Store
 from edge_agent.errors import EdgeAgentError, InputError, RefusedError
 from edge_agent.events import Event
-from edge_agent.rules.facts import Now
+from edge_agent.rules.facts import Clock, Now
 from edge_agent.serving.models import Models
 from edge_agent.types import Sample, StreamState
 from edge_agent.uri import Uri, parse_task

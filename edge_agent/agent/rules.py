@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,12 +22,13 @@ from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line
 from edge_agent.agent.lines import Lines
 from edge_agent.agent.rule_pipes import check_rules, pipes_of
-from edge_agent.config import Config
+from edge_agent.agent.rules_said import event_of, profile_said, rules_said
+from edge_agent.config import Config, Profile
 from edge_agent.errors import StoreError, UsageError, nearest, tenfold
-from edge_agent.events import UNREADABLE, Event, RuleEvent, rfc3339
+from edge_agent.events import UNREADABLE, Event
 from edge_agent.link import topics
 from edge_agent.rules.engine import Engine
-from edge_agent.rules.facts import Change, Now
+from edge_agent.rules.facts import Change, Clock, Now
 from edge_agent.rules.profiles import planned
 
 if TYPE_CHECKING:
@@ -44,14 +45,6 @@ STOP_S = 2.0
 Job = Callable[[Now], list[Change]]
 
 
-class Clock(NamedTuple):
-    """What time it is to rules."""
-
-    now: Callable[[], Now] = lambda: Now(time.monotonic(), time.time())
-    local: Callable[[float], time.struct_time] = time.localtime
-    """seconds since 1970 -> time of day"""
-
-
 class _Wanted(msgspec.Struct, frozen=True):
     """What a command says."""
 
@@ -64,30 +57,24 @@ class Rules:
     def __init__(self, config: Config, work: Lines, keep: Keep, link: Link | None, clock: Clock | None) -> None:
         """`clock`: another one than this device's. ConfigError for a rule that the pipelines can never make true."""
         check_rules(config, work.all)
-        self.on: dict[str, bool] = {rule.name: False for rule in config.rule}
-        """each rule: whether it is on"""
-        self.profiles = [profile.name for profile in config.profile]
-        """their names; empty where the config has none"""
         self.listeners: list[Callable[[str], None]] = []
         """told of each profile that becomes active; they return at once"""
         self._config, self._work, self._keep, self._link = config, work, keep, link
         self._file, self._lock = keep.outbox.path / rules_file.NAME, threading.Lock()
-        self._of = {profile.name: profile for profile in config.profile}
         self._queue: queue.Queue[tuple[Now, Job | None]] = queue.Queue(WAITING)
         self._passed_over = 0
         self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
         self._kept = rules_file.read(self._file)
-        if self._kept.profile not in self.profiles:
-            first = self.profiles[0] if self.profiles else ""
-            self._kept = msgspec.structs.replace(self._kept, profile=first, since=time.time(), by="start")
+        self._settle()
         self._clock = clock or Clock()
         self._engine = Engine(config.rule, pipes_of(work.all), self._clock.local)
         self._plan_at = 0.0
         self._begun = self._engine.restore(self._kept.rules, self._clock.now())
-        self.on |= dict.fromkeys(self._engine.world.on, True)
+        self.on = self._are_on()
+        """each rule: whether it is on"""
         keep.alerts = self.alerts
         keep.listeners.append(self.hear)
-        work.turning = self.turning
+        work.turning.append(self.turning)
 
     # ── from any thread ──────────────────────────────────────────────────────────────────────────────────
 
@@ -95,6 +82,11 @@ class Rules:
     def profile(self) -> str:
         """The active profile; empty where the config has none."""
         return self._kept.profile
+
+    @property
+    def profiles(self) -> list[str]:
+        """Their names; empty where the config has none."""
+        return [profile.name for profile in self._config.profile]
 
     def set_profile(self, name: str, by: str = "page") -> None:
         """Make a profile the active one. UsageError for a name that is none. `by`: who asks for it."""
@@ -107,15 +99,17 @@ class Rules:
             self._kept = msgspec.structs.replace(self._kept, profile=name, since=time.time(), by=by)
             rules_file.write(self._file, self._kept)
         log.info("profile %s (%s)", name, by)
-        self._say_profile()
+        self._say()
         self._put(partial(self._engine.switch, self._allowed()))
+        self._tell_profile()
+
+    def _tell_profile(self) -> None:
         for listener in tuple(self.listeners):
-            listener(name)
+            listener(self.profile)
 
     def alerts(self, pipeline: str) -> bool:
         """Whether the events of a pipeline are alerts in the active profile."""
-        active = self._of.get(self.profile)
-        return active is None or active.pipelines is None or pipeline in active.pipelines
+        return (active := self._active) is None or active.pipelines is None or pipeline in active.pipelines
 
     def command(self, payload: bytes, reply: Callable[[dict[str, Any]], None]) -> None:
         """``cmd/profile``: {"id": "…", "profile": "night"}."""
@@ -127,8 +121,9 @@ class Rules:
 
     def hear(self, event: Event) -> None:
         """Take an event that was kept. Where rules cannot keep up, who brings it waits, for PATIENCE_S at most."""
+        seen = self._engine.see(event)
         if self._engine.wants(event):
-            self._put(partial(self._engine.take, event))
+            self._put(partial(self._engine.hear, event, *seen))
 
     def _put(self, job: Job | None) -> None:
         if not self._thread.is_alive():
@@ -156,29 +151,40 @@ class Rules:
     def start(self) -> None:
         """Ask the rules from now on, where there are any."""
         self._engine.allowed = self._allowed()
-        self._say_profile()
-        self._say_rules()
+        self._say()
+        self._begin()
+
+    def _begin(self) -> None:
         timed = any(one.between or one.days for one in self._config.profile)
-        if self._config.rule or self._begun or timed:
+        if self._thread.ident is None and (self._config.rule or self._begun or timed):
             self._thread.start()
 
-    def turning(self, lines: Sequence[Line]) -> Callable[[], None]:
-        """Other pipelines are ready to begin: what then has the rules hear them; those that it does not touch go on.
-
-        ConfigError for a rule that they can never make true.
+    def turning(self, new: Config, lines: Sequence[Line]) -> Callable[[], None]:
+        """Another config and its pipelines are ready: what then has its rules hear them, and those go on that it does
+        not touch. ConfigError for a rule that they can never make true.
         """
-        check_rules(self._config, lines)
+        check_rules(new, lines)
         pipes, done = pipes_of(lines), threading.Event()
+        anew = {line.config.name for line in self._work.all if line not in lines}
 
         def turn(now: Now) -> list[Change]:
             try:
-                return self._engine.turn_to(self._config.rule, pipes)
+                changes = self._engine.turn_to(new.rule, pipes, anew)
+                self.on = self._are_on()
+                self._plan_at = 0.0
+                return changes + self._engine.switch(self._allowed(), now)
             finally:
                 done.set()
 
         def act() -> None:
-            self._put(turn)
-            done.wait(STOP_S if self._thread.is_alive() else 0)
+            before, self._config = self.profile, new
+            self._settle()
+            self._begin()
+            self._put(turn) if self._thread.is_alive() else turn(self._clock.now())
+            done.wait(STOP_S)
+            self._say()
+            if self.profile != before:
+                self._tell_profile()
 
         return act
 
@@ -250,23 +256,13 @@ class Rules:
     def _tell(self, changes: Sequence[Change], now: Now) -> None:
         """Keep what the rules say; then note it, so that a kill in between has it said twice rather than never."""
         for change in changes:
-            event = RuleEvent(
-                pipeline=change.pipeline,
-                at=rfc3339(now.wall),
-                rule=change.rule,
-                phase=change.phase,
-                because=list(change.because),
-                why=change.why,
-                profile=self.profile,
-                since=rfc3339(change.since),
-            )
-            self._keep.put(event)
+            self._keep.put(event_of(change, self.profile, now.wall))
             log.info("rule %s is %s: %s", change.rule, change.phase, change.why)
             if change.rule in self.on:
                 self.on[change.rule] = change.phase == "on"
         if changes:
             self._save(now)
-            self._say_rules()
+            self._say()
 
     def _save(self, now: Now) -> None:
         """Note what a restart has to know."""
@@ -276,21 +272,27 @@ class Rules:
 
     # ── what others see, and what a restart must know ────────────────────────────────────────────────────
 
+    def _settle(self) -> None:
+        """The profile that was active stays so where the config has it; else the first one is."""
+        with self._lock:
+            if self._kept.profile not in self.profiles:
+                first = self.profiles[0] if self.profiles else ""
+                self._kept = msgspec.structs.replace(self._kept, profile=first, since=time.time(), by="start")
+
+    @property
+    def _active(self) -> Profile | None:
+        return next((one for one in self._config.profile if one.name == self.profile), None)
+
+    def _are_on(self) -> dict[str, bool]:
+        return {rule.name: rule.name in self._engine.world.on for rule in self._engine.rules}
+
     def _allowed(self) -> frozenset[str] | None:
         """The rules that may be on in the active profile; None: all."""
-        active = self._of.get(self.profile)
-        return None if active is None or active.rules is None else frozenset(active.rules)
+        return None if (active := self._active) is None or active.rules is None else frozenset(active.rules)
 
-    def _say_profile(self) -> None:
-        """Retain which profile is active."""
+    def _say(self) -> None:
+        """Retain which profile is active, and which rules are on."""
         if self._link is not None and self.profiles:
-            told = {"v": 1, "profile": self.profile, "since": rfc3339(self._kept.since), "by": self._kept.by}
-            self._link.say(topics.PROFILE, msgspec.json.encode({**told, "profiles": self.profiles}))
-
-    def _say_rules(self) -> None:
-        """Retain which rules are on."""
+            self._link.say(topics.PROFILE, profile_said(self._kept, self.profiles))
         if self._link is not None and self.on:
-            rules = {
-                one.name: {"on": one.on, "since": rfc3339(one.since) if one.on else None} for one in self._engine.rules
-            }
-            self._link.say(topics.RULES, msgspec.json.encode({"v": 1, "rules": rules}))
+            self._link.say(topics.RULES, rules_said(self._engine.rules))

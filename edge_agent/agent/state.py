@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -199,13 +199,18 @@ class State:
 
     def forget(self, name: str) -> None:
         """A pipeline of this name is no more."""
-        tails = [topics.state(name), topics.counts(name)]
+        self.clear([topics.state(name), topics.counts(name)])
+        if self.show is not None:
+            self.show.forget(name)
+
+    def clear(self, tails: Iterable[str]) -> None:
+        """What is retained under these holds no more."""
         for tail in tails:
             self._said.pop(tail, None)
-            if self.link is not None and self.show is None:
+            if self.show is not None:
+                self.show.clear(tail)
+            elif self.link is not None:
                 self.link.unsay(tail)
-        if self.show is not None:
-            self.show.forget(name, tails)
 
     def _say(self, tail: str, body: dict[str, object]) -> None:
         """Retain it; on a metered link once an hour, or when more than time and counts have changed in it."""

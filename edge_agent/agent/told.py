@@ -2,53 +2,71 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from edge_agent.agent.keep import Keep
 from edge_agent.agent.line import Line
 from edge_agent.agent.rule_pipes import pipes_of
-from edge_agent.config import Choice, Config
+from edge_agent.config import Choice, Config, Opinion
 from edge_agent.errors import ConfigError, StoreError, nearest, within
 from edge_agent.events import Event, OpinionEvent
 from edge_agent.events.opinion import Verdict
-from edge_agent.notify.notices import Notices, receivers_of
+from edge_agent.notify.notices import FOLDER, Notices, clear_others
 from edge_agent.rules.facts import Pipe
 from edge_agent.types import Text
 from edge_agent.walk.privacy import Guard
 
 if TYPE_CHECKING:
+    from edge_agent.agent.lines import Lines
     from edge_agent.notify.opinion import Opinions
-    from edge_agent.notify.receiver import Picture, Receiver
+    from edge_agent.notify.receiver import Picture, Receiver, Told
     from edge_agent.recorder.pictures import Pictures
 
 OURS = {"rule", "opinion"}
 """kinds of events that no pipeline gives"""
 
 
-def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None, lines: Sequence[Line]) -> Notices:
-    """Those that a config names, told from now on of each event. `lines`: the pipelines at work, also later.
+def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None, work: Lines) -> Notices:
+    """Those that a config names, told from now on of each event, and those of each other config that `work` turns to.
 
     ConfigError, StoreError.
     """
-    check_told(config)
-    check_heard(config, lines)
     picture: Picture = (lambda name: None) if pictures is None else pictures.path
-    receivers: list[Receiver] = [*receivers_of(config, store, picture)]
-    if config.opinion is not None:
-        receivers.append(_opinions(keep, config, store / "opinion", picture, lines))
-    else:
-        shutil.rmtree(store / "opinion", ignore_errors=True)
-    notices = Notices(receivers)
-    if receivers:
-        keep.fillers.append(notices.before)
-        keep.listeners.append(notices.listen)
+    notices = Notices()
+
+    def turn(new: Config, lines: Sequence[Line]) -> Callable[[], None]:
+        check_told(new)
+        check_heard(new, lines)
+        wanted: dict[str, Told] = {f"notify {one.name}": one for one in new.notify}
+        if new.opinion is not None:
+            wanted["opinion"] = new.opinion
+        return notices.turn_to(wanted, lambda what: _receiver(wanted[what], keep, store, picture, work.all))
+
+    turn(config, work.all)()
+    clear_others(config, store)
+    work.turning.append(turn)
+    keep.fillers.append(notices.before)
+    keep.listeners.append(notices.listen)
     return notices
 
 
-def _opinions(keep: Keep, config: Config, place: Path, picture: Picture, lines: Sequence[Line]) -> Opinions:
+def _receiver(section: Told, keep: Keep, store: Path, picture: Picture, lines: Sequence[Line]) -> Receiver:
+    """StoreError where the disk has no place for what waits for it."""
+    from edge_agent.notify.receiver import People
+
+    place = store / "opinion" if isinstance(section, Opinion) else store / FOLDER / section.name
+    try:
+        if isinstance(section, Opinion):
+            return _opinions(keep, section, place, picture, lines)
+        return People(section, place, picture)
+    except OSError as error:
+        raise StoreError(f"{place}: {error.strerror}; what waits to be sent has no place") from None
+
+
+def _opinions(keep: Keep, section: Opinion, place: Path, picture: Picture, lines: Sequence[Line]) -> Opinions:
+    """Raises OSError."""
     from edge_agent.link.budget import Budget
     from edge_agent.notify.opinion import Opinions
 
@@ -59,12 +77,7 @@ def _opinions(keep: Keep, config: Config, place: Path, picture: Picture, lines: 
         kinds = {line.config.class_of("opinion") for line in among}
         return keep.put(guard.event(event, Text("", 0.0, 0.0)), kinds.pop() if len(kinds) == 1 else "alert")
 
-    assert config.opinion is not None
-    try:
-        budget = Budget(config.opinion.bytes_per_day, place.with_suffix(".json"))
-        return Opinions(config.opinion, place, picture, budget, put)
-    except OSError as error:
-        raise StoreError(f"{place}: {error.strerror}; what waits to be asked has no place") from None
+    return Opinions(section, place, picture, Budget(section.bytes_per_day, place.with_suffix(".json")), put)
 
 
 def check_told(config: Config) -> None:

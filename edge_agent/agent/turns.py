@@ -19,6 +19,7 @@ from edge_agent.agent.state import State
 from edge_agent.agent.store import checked_store
 from edge_agent.agent.told import check_told
 from edge_agent.config import Config, Store
+from edge_agent.link import topics
 from edge_agent.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ Turn = Callable[[Config], Callable[[], object]]
 before that is called, and that raises nothing."""
 
 
+OF_LINES = ("rule", "profile", "notify", "opinion")
+"""sections about what pipelines give: they turn with these (`Lines.turning`)"""
+
+RETAINED = {"rule": topics.RULES, "profile": topics.PROFILE}
+"""section -> what is retained while there is one"""
+
+
 class Turns:
     """What turns a running agent to another config."""
 
@@ -43,13 +51,15 @@ class Turns:
             "understand": self._understand,
             "store": self._store,
         }
-        """section -> its turn; who adds one before the agent runs has that section changed while all else goes on"""
+        """section -> its turn"""
 
     def anew(self, config: Config) -> Config:
         """That part of a config to which a running agent cannot turn: the same in two configs, or all opens anew."""
         plain = Config()
         own = {name: getattr(plain, name) for name in self.of}
         own["store"] = Store(path=config.store.path)
+        if not config.samples.record:  # what is recorded is replayed by the rules of its beginning
+            own |= {name: getattr(plain, name) for name in OF_LINES}
         return msgspec.structs.replace(config, pipeline=[], zone=[], **own)
 
     def __call__(self, old: Config, new: Config) -> list[str]:
@@ -57,12 +67,19 @@ class Turns:
 
         Raises an EdgeAgentError, and nothing has changed, where it is wrong.
         """
-        changed = [name for name in self.of if getattr(old, name) != getattr(new, name)]
-        ready = [self.of[name](new) for name in changed]
-        told = self._work.turn_to(new.pipeline, new.zone, lambda: [act() for act in ready])
+        changed = [name for name in (*self.of, *OF_LINES) if getattr(old, name) != getattr(new, name)]
+        ready = [self.of[name](new) for name in changed if name in self.of]
+        told = self._work.turn_to(new, lambda: [act() for act in ready])
+        self._forget(old, new)
+        if self._state.show is not None:
+            self._state.show.turn_to(new)
+        return [*(f"[{name}] holds from now on" for name in changed), *told]
+
+    def _forget(self, old: Config, new: Config) -> None:
+        """What is retained of pipelines, rules and profiles that are no more is cleared."""
         for name in {pipe.name for pipe in old.pipeline} - {pipe.name for pipe in new.pipeline}:
             self._state.forget(name)
-        return [*(f"[{name}] holds from now on" for name in changed), *told]
+        self._state.clear(tail for key, tail in RETAINED.items() if getattr(old, key) and not getattr(new, key))
 
     def _limits(self, new: Config) -> Callable[[], object]:
         def act() -> None:

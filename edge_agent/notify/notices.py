@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,14 @@ from edge_agent.events import Event
 from edge_agent.notify.chosen import chosen
 
 if TYPE_CHECKING:
-    from edge_agent.notify.receiver import Picture, Receiver
+    from edge_agent.notify.receiver import Receiver, Told
 
 log = logging.getLogger("edge_agent")
 
 FOLDER = "notify"
 """of the store: a folder for each receiver"""
+GONE_S = 2.0
+"""seconds at most that one which is told no more may take for what is under way"""
 REMEMBERED = 500
 """events whose pictures are known for the rules that they make fire"""
 
@@ -30,8 +32,9 @@ REMEMBERED = 500
 class Notices:
     """Where an event becomes messages. `before` and `listen` are called by the thread that keeps it."""
 
-    def __init__(self, receivers: Iterable[Receiver]) -> None:
+    def __init__(self, receivers: Iterable[Receiver] = ()) -> None:
         self.receivers = list(receivers)
+        self._working = False
         self._noted = threading.local()
         """of each thread, a stack: what it noted of the events that it is about to keep, as a listener may keep more"""
         self._pictures: OrderedDict[str, str] = OrderedDict()
@@ -75,6 +78,7 @@ class Notices:
 
     def start(self) -> None:
         """Send what waits, and what comes."""
+        self._working = True
         for receiver in self.receivers:
             receiver.start()
 
@@ -93,6 +97,28 @@ class Notices:
         for receiver in self.receivers:
             receiver.again()
 
+    def turn_to(self, wanted: Mapping[str, Told], make: Callable[[str], Receiver]) -> Callable[[], None]:
+        """What then has just these told, each as its section says: `what` of a receiver -> its section.
+
+        `make` gives one that is not there yet. Those that are, go on with what waits for them. StoreError.
+        """
+        old = {one.what: one for one in self.receivers}
+        fresh = {what: make(what) for what in wanted if what not in old}
+
+        def act() -> None:
+            self.receivers = [old.pop(what) if what in old else fresh[what] for what in wanted]
+            for one in self.receivers:
+                one.turn_to(wanted[one.what])
+            for one in fresh.values() if self._working else ():
+                one.start()
+            for one in old.values():
+                one.stop()
+            for one in old.values():
+                one.join(GONE_S)
+                _delete(one.what, one.spool.place)
+
+        return act
+
     def stop(self, seconds: float) -> None:
         """Begin nothing more; what is under way has so long."""
         self._by = time.monotonic() + seconds
@@ -105,21 +131,19 @@ class Notices:
             receiver.join(max(0.1, self._by - time.monotonic()))
 
 
-def receivers_of(config: Config, store: Path, picture: Picture) -> list[Receiver]:
-    """Those of a config, with what waits for each. StoreError where the disk has no place for it.
-
-    What waited for one that is there no more is taken away.
-    """
-    place = store / FOLDER
+def clear_others(config: Config, store: Path) -> None:
+    """Take away what waits for receivers that a config does not have. StoreError."""
+    place, names = store / FOLDER, {one.name for one in config.notify}
     try:
         for other in sorted(place.iterdir()) if place.is_dir() else ():
-            if other.name not in {one.name for one in config.notify}:
-                log.warning("notify %s is not in the config any more: what waited for it is deleted", other.name)
-                shutil.rmtree(other, ignore_errors=True)
-        if not config.notify:
-            return []
-        from edge_agent.notify.receiver import People
-
-        return [People(one, place / one.name, picture) for one in config.notify]
+            if other.name not in names:
+                _delete(f"notify {other.name}", other)
     except OSError as error:
         raise StoreError(f"{place}: {error.strerror}; what waits to be sent has no place") from None
+    if config.opinion is None:
+        shutil.rmtree(store / "opinion", ignore_errors=True)
+
+
+def _delete(what: str, place: Path) -> None:
+    log.warning("%s is not in the config any more: what waited for it is deleted", what)
+    shutil.rmtree(place, ignore_errors=True)

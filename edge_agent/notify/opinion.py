@@ -22,7 +22,7 @@ from edge_agent.events.opinion import Verdict
 from edge_agent.files import read_regular
 from edge_agent.notify.message import filled, one_line
 from edge_agent.notify.post import Answer, post
-from edge_agent.notify.receiver import Picture, Receiver
+from edge_agent.notify.receiver import Picture, Receiver, Told
 from edge_agent.notify.send import Sent, check_ca, judged
 from edge_agent.notify.spool import Waiting
 
@@ -39,6 +39,8 @@ VERDICTS = tuple(filter(None, get_args(Verdict)))
 
 class Purse(Protocol):
     """A day's bytes."""
+
+    per_day: int | None
 
     @property
     def left(self) -> float:
@@ -71,10 +73,20 @@ class Opinions(Receiver):
         self, config: Opinion, place: Path, picture: Picture, purse: Purse, keep: Callable[[OpinionEvent], Event]
     ) -> None:
         """`keep`: keeps an event, as what its pipeline lets through of it. Raises OSError."""
-        super().__init__("opinion", config, place, picture, config.limit, config.expire_hours)
-        self.config, self._purse, self._keep = config, purse, keep
+        super().__init__("opinion", config, place, picture)
+        self._purse, self._keep = purse, keep
         self._own: deque[str] = deque(maxlen=1000)
         """ids of events of ours: of a rule that they make come true nothing is asked, or it would never end"""
+
+    @property
+    def config(self) -> Opinion:
+        """As its section says now."""
+        assert isinstance(self.choice, Opinion)
+        return self.choice
+
+    def turn_to(self, choice: Told) -> None:
+        super().turn_to(choice)
+        self._purse.per_day = self.config.bytes_per_day
 
     def settle(self, number: int, event: Event, picture: str) -> None:
         """As of a Receiver; what has no picture is not asked about."""
@@ -95,7 +107,8 @@ class Opinions(Receiver):
             data = b""
         if not data:
             return Sent("gone", "its picture is there no more")
-        answer = ask(self.config, filled(self.config.prompt, waiting.event), data, self._purse)
+        config = self.config
+        answer = ask(config, filled(config.prompt, waiting.event), data, self._purse)
         said, sent = read(answer)
         if said is None:
             return sent
@@ -106,7 +119,7 @@ class Opinions(Receiver):
                 at=event.at,
                 age_ms=_age(event.at),
                 about=event.id,
-                by=self.config.model,
+                by=config.model,
                 verdict=verdict(said),
                 answer=said,
             )
@@ -183,6 +196,7 @@ def check(config: Opinion) -> None:
 
 
 class _NoPurse:
+    per_day: int | None = None
     left = float("inf")
 
     def spend(self, size: int) -> None:

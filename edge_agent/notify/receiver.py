@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
-from edge_agent.config import Choice, Notify
+from edge_agent.config import Notify, Opinion
 from edge_agent.errors import tenfold
 from edge_agent.events import UNREADABLE, Event
 from edge_agent.files import read_regular, write_private
@@ -24,6 +25,8 @@ from edge_agent.walk.privacy import without_words
 
 log = logging.getLogger("edge_agent")
 
+Told: TypeAlias = Notify | Opinion
+"""what a config says of a receiver"""
 Picture = Callable[[str], Path | None]
 """A snapshot's name -> its file, while it is there."""
 HOUR = 3600.0
@@ -38,9 +41,9 @@ TRIES = 4
 class Receiver(ABC):
     """A queue of events and the thread that works it off; events are added by any thread."""
 
-    def __init__(self, what: str, choice: Choice, place: Path, picture: Picture, limit: int, hours: float) -> None:
+    def __init__(self, what: str, choice: Told, place: Path, picture: Picture) -> None:
         """`what`: as it is called in the log; `place`: the folder of what waits. Raises OSError."""
-        self.what, self.choice, self.picture, self.limit, self._hours = what, choice, picture, limit, hours
+        self.what, self.choice, self.picture = what, choice, picture
         self.spool = Spool(place)
         self.trouble = ""
         """why nothing can be sent now, one line; empty while it can"""
@@ -75,6 +78,10 @@ class Receiver(ABC):
         self._came += 1
         self._thread.start()
 
+    def turn_to(self, choice: Told) -> None:
+        """Go on with what another config says of it."""
+        self.choice = choice
+
     def again(self) -> None:
         """Try at once: the address or the network may be another one."""
         self._pause = self._until = 0.0
@@ -108,7 +115,7 @@ class Receiver(ABC):
     def _turn(self) -> float:
         """Send one message, if there is one to be sent; seconds until there may be another, 0: look at once."""
         self.spool.confirm()
-        numbers, now = self.spool.waiting(self._hours), time.monotonic()
+        numbers, now = self.spool.waiting(self.choice.expire_hours), time.monotonic()
         while self._times and self._times[0] <= now - HOUR:
             self._times.popleft()
         if not numbers:
@@ -117,7 +124,7 @@ class Receiver(ABC):
             return self._until - now
         if self.is_quiet(self.spool.clock()):
             return LOOK_S
-        room = self.limit - len(self._times)
+        room = self.choice.limit - len(self._times)
         if room <= 0:
             return self._times[0] + HOUR - now
         group = self._read(self._together(numbers, room))
@@ -153,7 +160,7 @@ class Receiver(ABC):
             self.spool.done(numbers)
             return
         if self.trouble != sent.why:
-            log.warning("%s: %s; %d wait", self.what, sent.why, len(self.spool.waiting(self._hours)))
+            log.warning("%s: %s; %d wait", self.what, sent.why, len(self.spool.waiting(self.choice.expire_hours)))
         self.trouble = sent.why
         if sent.how == "refused" and self._refused(numbers):
             return
@@ -212,13 +219,19 @@ class People(Receiver):
     """Messages to people."""
 
     def __init__(self, config: Notify, place: Path, picture: Picture) -> None:
-        super().__init__(f"notify {config.name}", config, place, picture, config.limit, config.expire_hours)
-        self.config = config
+        super().__init__(f"notify {config.name}", config, place, picture)
+
+    @property
+    def config(self) -> Notify:
+        """As its section says now."""
+        assert isinstance(self.choice, Notify)
+        return self.choice
 
     def is_quiet(self, at: float) -> bool:
-        if self.config.quiet is None:
+        quiet = self.config.quiet
+        if quiet is None:
             return False
-        begin, end = self.config.quiet.split("-")
+        begin, end = quiet.split("-")
         now = time.strftime("%H:%M", time.localtime(at))
         return begin <= now < end if begin < end else now >= begin or now < end
 
@@ -236,6 +249,7 @@ class People(Receiver):
         return found is not None and self.is_quiet(found.at)
 
     def deliver(self, events: Sequence[Waiting]) -> Sent:
-        said = [each.event if self.config.text else without_words(each.event) for each in events]
-        picture = self.picture(events[-1].picture) if self.config.snapshot and events[-1].picture else None
-        return send(self.config, note_of(self.config, said, self.spool.dropped, is_there(picture)))
+        config = self.config
+        said = [each.event if config.text else without_words(each.event) for each in events]
+        picture = self.picture(events[-1].picture) if config.snapshot and events[-1].picture else None
+        return send(config, note_of(config, said, self.spool.dropped, is_there(picture)))

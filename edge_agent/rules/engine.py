@@ -6,19 +6,23 @@ something, and when something about it changes by itself (`due`).
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
 from edge_agent.config.rules import Rule
 from edge_agent.config.times import seconds
-from edge_agent.events import Event, ObjectEvent, kind_of
+from edge_agent.events import AnomalyEvent, DetectionsEvent, Event, ObjectEvent, ScoresEvent, kind_of
 from edge_agent.events.objects import STOPPED
 from edge_agent.rules.facts import AGENT, Cause, Change, Now, Pipes, World
-from edge_agent.rules.leaves import Leaf, Things
+from edge_agent.rules.leaves import Leaf
 from edge_agent.rules.running import LEAST_COOLDOWN_S, Running, running
+
+LASTING = (AnomalyEvent, DetectionsEvent, ScoresEvent)
+"""kinds of events that may hold until the next one"""
 
 
 class KeptRule(msgspec.Struct, frozen=True):
@@ -49,15 +53,20 @@ class Engine:
         """the agent stops: what its pipelines end now has not gone away"""
         self.rules: list[Running] = []
         """those that look at others behind these"""
-        self._order = 0
-        self._there: dict[tuple[str, str], tuple[ObjectEvent, Cause]] = {}
-        """pipeline and id of the objects that are there, and the last that was heard of each"""
+        self._orders = itertools.count(1)
+        self._there: dict[tuple[str, str], tuple[Event, Cause]] = {}
+        """pipeline and id of the objects that are there, and the last that was said of each; kind and pipeline of other
+        events that may hold until the next one, and the last one"""
         self._hears: dict[tuple[str, str], list[tuple[Leaf, Running]]] = {}
         """kind of event, pipeline -> who hears of it"""
         self.turn_to(rules, pipes)
 
-    def turn_to(self, rules: Iterable[Rule], pipes: Pipes) -> list[Change]:
-        """Other rules: those that are the same, on the same pipelines, go on as they are; the others begin, or end."""
+    def turn_to(self, rules: Iterable[Rule], pipes: Pipes, anew: Collection[str] = ()) -> list[Change]:
+        """Other rules: those that are the same, on the same pipelines, go on as they are; the others begin, or end.
+
+        `anew`: pipelines that end, or are opened anew: of what these said only things in view still count.
+        """
+        self._forget(anew)
         old, made = {one.name: one for one in self.rules}, list[Running]()
         for rule in rules:
             fresh, before = running(rule, pipes), old.get(rule.name)
@@ -75,12 +84,17 @@ class Engine:
         self._hears = hears
         return [one.off(self.world, "the config has changed") for one in old.values() if one.on]
 
+    def _forget(self, anew: Collection[str]) -> None:
+        for key, (event, _) in list(self._there.items()):
+            if event.pipeline in anew and not isinstance(event, ObjectEvent):
+                del self._there[key]
+
     def _show(self, fresh: Running) -> None:
         """Tell it what is there already."""
-        for event, cause in self._there.values():
+        for event, cause in list(self._there.values()):
             for leaf in fresh.leaves:
-                if isinstance(leaf, Things) and (kind_of(event), event.pipeline) in leaf.hears:
-                    leaf.hear(event, cause, Now(0.0, 0.0), True)
+                if (kind_of(event), event.pipeline) in leaf.hears:
+                    leaf.show(event, cause)
 
     # ── what goes in ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,24 +102,30 @@ class Engine:
         """Whether an event says anything to any rule. From any thread."""
         return (kind_of(event), event.pipeline) in self._hears
 
+    def see(self, event: Event) -> tuple[Cause, bool]:
+        """Note an event that is kept, also for rules that begin later; whether its object was there before. From any
+        thread.
+        """
+        cause = Cause(next(self._orders), event.pipeline, event.id)
+        if isinstance(event, ObjectEvent):
+            known = self._there.pop((event.pipeline, event.object), None) is not None
+            if event.phase != "end":
+                self._there[event.pipeline, event.object] = event, cause
+            return cause, known
+        if isinstance(event, LASTING):
+            self._there[kind_of(event), event.pipeline] = event, cause
+        return cause, False
+
     def take(self, event: Event, now: Now) -> list[Change]:
-        """Hear an event."""
+        """See an event, and hear it."""
+        return self.hear(event, *self.see(event), now)
+
+    def hear(self, event: Event, cause: Cause, known: bool, now: Now) -> list[Change]:
+        """Have the rules hear an event that was seen."""
         if self.stopping and isinstance(event, ObjectEvent) and event.why == STOPPED:
             return []
-        self._order += 1
-        cause = Cause(self._order, event.pipeline, event.id)
-        known = self._see(event, cause)
         hearing = self._hears.get((kind_of(event), event.pipeline), ())
         return self._ask({one.name for leaf, one in hearing if leaf.hear(event, cause, now, known)}, now)
-
-    def _see(self, event: Event, cause: Cause) -> bool:
-        """Whether its object was there before."""
-        if not isinstance(event, ObjectEvent):
-            return False
-        known = self._there.pop((event.pipeline, event.object), None) is not None
-        if event.phase != "end":
-            self._there[event.pipeline, event.object] = event, cause
-        return known
 
     def stream(self, pipeline: str, condition: str, now: Now) -> list[Change]:
         """A pipeline's source is in this condition from now on."""

@@ -38,6 +38,14 @@ class Now(NamedTuple):
     """seconds since 1970 UTC, for times of day alone"""
 
 
+class Clock(NamedTuple):
+    """What time it is to rules."""
+
+    now: Callable[[], Now] = lambda: Now(time.monotonic(), time.time())
+    local: Callable[[float], time.struct_time] = time.localtime
+    """seconds since 1970 -> time of day"""
+
+
 class Cause(NamedTuple):
     """An event that made a condition what it is, or only where that was."""
 

@@ -50,6 +50,9 @@ class Leaf:
         """Take an event; whether it changes anything. `known`: its object was heard of before."""
         return False
 
+    def show(self, event: Event, cause: Cause) -> None:
+        """It begins after that event, which may still hold."""
+
     def holds(self, world: World, now: Now) -> Truth:
         """Whether it holds now, whatever was before."""
         return False
@@ -104,6 +107,9 @@ class Things(Leaf):
             self.last = cause
         # what may be found again counts until then
         return changed or bool(self.left)
+
+    def show(self, event: Event, cause: Cause) -> None:
+        self.hear(event, cause, Now(0.0, 0.0), True)
 
     def _hear_of(self, event: ObjectEvent, here: dict[str, Cause], cause: Cause, now: Now) -> None:
         """Count one object, or do not count it any more."""
@@ -196,6 +202,10 @@ class Found(Leaf):
         self.found[event.pipeline] = so, cause
         self.last = cause
         return True
+
+    def show(self, event: Event, cause: Cause) -> None:
+        if event.pipeline in self.lasting:
+            self.hear(event, cause, Now(0.0, 0.0), True)
 
     def holds(self, world: World, now: Now) -> Truth:
         found = [self.found[name][0] if name in self.found and world.known(name) else None for name in self.lasting]

@@ -88,7 +88,9 @@ class Rules(Protocol):
     """Rules and profiles: edge_agent/agent/rules.py."""
 
     on: dict[str, bool]
-    profiles: list[str]
+
+    @property
+    def profiles(self) -> list[str]: ...
 
     @property
     def profile(self) -> str: ...

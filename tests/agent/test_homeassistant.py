@@ -204,6 +204,25 @@ def test_a_pipeline_that_goes_takes_two_messages_and_its_topics_with_it(place: P
         assert read(place.heard()[-1])["components"] == last, "what it saw go is not shown to it once more"
 
 
+def test_a_rule_comes_and_goes_while_the_pipelines_go_on(place: Place) -> None:
+    rule = '[[rule]]\nname = "lamp"\nwhen = { text = "lamp" }\n'
+    now = [place.config()]
+    with running(now[0], reread=lambda: now[0]) as agent:
+        until(lambda: agent.link and agent.link.stands(f"/{TOPIC}"), "the broker has it")
+        lines = list(agent.lines)
+        now[0] = place.config(DOOR, WORDS, rule)
+        agent.reload()
+        until(lambda: len(place.heard()) == 2, "it is announced")
+        cid = next(cid for cid in place.entities() if "lamp" in cid)
+        now[0] = place.config()
+        agent.reload()
+        until(lambda: len(place.heard()) == 4, "two messages remove it")
+        assert read(place.heard()[2])["components"][cid] == {"platform": "binary_sensor"}
+        assert cid not in place.entities()
+        until(lambda: place.heard("edge/v1/porch/rules")[-1] == b"", "and then its topic is cleared")
+        assert agent.lines == lines
+
+
 def test_what_went_while_nobody_listened_is_removed_when_somebody_comes(place: Place) -> None:
     with running(place.config()) as agent:
         until(lambda: agent.link and agent.link.stands(f"/{TOPIC}"), "the broker has it")

@@ -20,9 +20,10 @@ from edge_agent.agent.rules_file import NAME
 from edge_agent.cli.listen import show_message
 from edge_agent.config import Mqtt, load
 from edge_agent.errors import UsageError
-from edge_agent.events import EVENTS, RuleEvent, TextEvent
+from edge_agent.events import EVENTS, ObjectEvent, RuleEvent, TextEvent
 from edge_agent.rules.running import LEAST_COOLDOWN_S
 from tests.agent.test_agent import finish, pipeline, start, write
+from tests.agent.test_running import turning
 from tests.agent.test_zones import LOWER, film, zone
 from tests.broker import Consumer, Mosquitto, broker, until
 from tests.cli.test_cli import run
@@ -299,6 +300,28 @@ def test_another_config_changes_only_the_rules_that_it_touches(tmp_path: Path) -
     finally:
         stop.set()
         thread.join(30)
+
+
+def test_rules_and_profiles_change_while_the_pipelines_go_on(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    film(tmp_path / "film.avi", 20)
+    tasks = f'"detect:{tiny_detector(tmp_path / "model")}", "track"'
+    yard = pipeline("yard", "files:film.avi?pace=own&loop=true&frozen=off&dark=off", tasks) + LAWN
+    plain = write(tmp_path, mosquitto.url, yard).read_text()
+    with Consumer(Mqtt(url=mosquitto.url)) as consumer, turning(tmp_path) as (agent, turn, events):
+        until(lambda: any(isinstance(event, ObjectEvent) for event in events), "somebody is there")
+        (line,) = agent.lines
+        turn(plain + ALARM + PROFILES)
+        until(lambda: agent.rules.on == {"alarm": True}, "who stands there already counts")
+        assert agent.rules.profile == "home" and agent.rules.profiles == ["home", "away"]
+        turn(plain + ALARM.replace("lawn", "lown"))
+        assert 'did you mean "lawn"' in agent.state.refused and agent.rules.on == {"alarm": True}
+        turn(plain + rule("other", '{ no = "person" }') + PROFILES)
+        until(lambda: b'"other"' in (consumer.last("porch/rules") or b""), "another rule is told")
+        assert [event.why for event in events if isinstance(event, RuleEvent)][-1] == "the config has changed"
+        turn(plain)
+        for topic in ("porch/rules", "porch/profile"):
+            until(lambda topic=topic: consumer.last(topic) == b"", "it is cleared")  # type: ignore[misc]
+        assert agent.lines == [line] and not line.ended and agent.again is None and agent.rules.on == {}
 
 
 def test_a_model_without_the_label_of_a_rule_is_not_turned_to(tmp_path: Path) -> None:

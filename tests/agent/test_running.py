@@ -261,7 +261,7 @@ def turning(folder: Path) -> Iterator[tuple[Agent, Callable[[str], None], list[E
 
     def turn(text: str) -> None:
         file.write_text(text)
-        before = agent.config
+        before, agent.state.refused = agent.config, ""
         agent.reload()
         until(lambda: agent.config is not before or agent.state.refused != "", "it turns")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent.test_agent import AGENT, finish, start
+from tests.agent.test_running import turning
 from tests.broker import until
 from tests.conftest import lines_of
 from tests.notify.hook import Act, Hook, falls_over, hook
@@ -84,6 +85,32 @@ def test_a_receiver_that_is_away_ends_no_agent_and_is_told_after_the_next_start(
     file.write_text(file.read_text().replace('"phone"', '"mail"'))
     finish(start(file))
     assert [path.name for path in (tmp_path / "store" / "notify").iterdir()] == ["mail"]
+
+
+def test_receivers_change_while_the_pipelines_go_on(tmp_path: Path, server: Hook) -> None:
+    said = tmp_path / "said.txt"
+    said.write_text("one\n")
+    text = config(tmp_path, server, "lines:said.txt").read_text()
+
+    def heard(word: str, as_: str) -> None:
+        with said.open("a") as out:
+            out.write(f"{word}\n")
+        until(lambda: server.messages()[-1:] == [as_], f"{word} is told")
+
+    with turning(tmp_path) as (agent, turn, _):
+        until(lambda: server.messages() == ['"one"'], "it is told")
+        (line,) = agent.lines
+        turn(text + 'message = "heard {text}"\n')
+        heard("two", "heard two")
+        turn(text.replace('"phone"', '"mail"'))
+        heard("three", '"three"')
+        assert [path.name for path in (tmp_path / "store" / "notify").iterdir()] == ["mail"]
+        turn(text.replace("hook.url", "none.url"))
+        assert "none.url" in agent.state.refused
+        heard("four", '"four"')
+        turn(text.partition("[[notify]]")[0])
+        assert agent.notices.about() == "off" and agent.lines == [line] and not line.ended
+    assert len(server.taken) == 4
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.faults)])

@@ -14,7 +14,7 @@ from edge_agent.config.rules import Profile, Rule
 from edge_agent.rules.engine import Engine
 from edge_agent.rules.facts import Change, Now
 from edge_agent.rules.profiles import planned
-from tests.rules.reference import BOXES, TRACKING, WORDS, Table
+from tests.rules.reference import BOXES, PICTURE, SOUND, TRACKING, WORDS, Table
 from tests.rules.test_engine import PIPES, event_of
 
 NOON = datetime(2026, 6, 1, 12).timestamp()
@@ -268,3 +268,28 @@ def test_an_event_names_what_made_it_and_where() -> None:
     assert again.because == on.because and again.why == "rule r"
     (lawn,) = engine(LAWN).take(thing("new", "lawn"), at(1))
     assert (lawn.pipeline, lawn.because, lawn.since) == (TRACKING, ("d/1/7",), NOON + 1)
+
+
+def test_a_rule_that_begins_later_knows_what_holds_already() -> None:
+    it = engine()
+    it.take(thing("new", "lawn"), at(1))
+    for one in (
+        {"kind": "scores", "of": PICTURE, "label": "open", "score": 0.9},
+        {"kind": "detections", "of": BOXES, "labels": ["car"]},
+        {"kind": "anomaly", "of": SOUND, "unusual": True},
+        {"kind": "text", "of": WORDS, "text": "help"},
+    ):
+        it.take(event_of(one, 8), at(1))
+    made: dict[str, Table] = {
+        "lawn": {"object": "person", "in": "lawn"},
+        "gate": {"label": "open", "pipeline": PICTURE},
+        "door": {"object": "car", "pipeline": BOXES},
+        "fan": {"anomaly": True},
+        "word": {"text": "help"},
+    }
+    rules = msgspec.convert([{"name": name, "when": when} for name, when in made.items()], list[Rule])
+    assert it.turn_to(rules, PIPES) == []
+    assert {change.rule for change in it.tick(at(2))} == made.keys() - {"word"}, "words were a moment"
+    assert len(it.turn_to([], PIPES)) == 4
+    it.turn_to(rules, PIPES, anew=[PICTURE, BOXES])
+    assert {change.rule for change in it.tick(at(9))} == {"lawn", "fan"}, "a new picture says what holds then"
