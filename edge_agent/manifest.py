@@ -151,15 +151,15 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the workshop made this model out of another one."""
+    """How the workshop made this model."""
 
     verb: str
     """quantize, prune, tune, train, teach"""
     method: str
     """what was done, in words and numbers, one line"""
-    parent: str
-    """name and version of the other model"""
-    parent_sha256: Annotated[str, msgspec.Meta(pattern=SHA256)]
+    parent: str = ""
+    """name and version of the model that it was made from; empty for one that began anew"""
+    parent_sha256: Annotated[str, msgspec.Meta(pattern=rf"{SHA256}|^$")] = ""
     """of the network file that it was made from"""
     data_sha256: str = ""
     """of the samples that it was made with; empty when there were none"""
@@ -186,11 +186,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "transcribe",
         "speech",
         "read",
+        "draw",
+        "clear",
     ]
+    """draw and clear are of no stream: `imagine` draws with the one, the other makes small print readable"""
     family: str
     """which decoder reads the outputs, e.g. yolox, yolov8, end2end, ssd (all of detectors: families/table.py); bert,
     bert-classifier, bert-tagger, bert-mlm, bert-nsp, bert-qa; image-classifier, image-classifier-logits; state;
-    autoencoder, vae, patches; whisper; silero; ppocr"""
+    autoencoder, vae, patches; whisper; silero; ppocr; generator; restorer"""
     licence: str
     trained_by: str
     file: Annotated[list[File], msgspec.Meta(min_length=1)]

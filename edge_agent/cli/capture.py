@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 def task_of(model: str, models: Models) -> str:
     """The task of a model that takes sounds or pictures and gives text; empty for another model."""
-    from edge_agent.tasks import PLAIN, TASKS
+    from edge_agent.tasks import TASKS, plain
 
     name = _named(model).rest
     own = [task for task, row in TASKS.items() if name in row.own]
-    task = own[0] if own else PLAIN[models.serve(name).manifest.task]
+    task = own[0] if own else plain(models.serve(name))
     return task if TASKS[task].takes in (Audio, Frame) and TASKS[task].gives is Text else ""
 
 

@@ -119,6 +119,8 @@ def _meant(args: argparse.Namespace, purpose: str) -> str:
     alone = [tasks[0] for key, tasks in OPTIONS.items() if len(tasks) == 1 and getattr(args, key)]
     if alone:
         return alone[-1]
+    if purpose not in PLAIN:
+        raise ManifestError(f"{args.model}: no text encoder (its task is {purpose}); name one, e.g. encoder")
     return "classify" if purpose == "encode" else PLAIN[purpose]
 
 

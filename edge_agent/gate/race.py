@@ -31,7 +31,7 @@ from edge_agent.gate.shown import some
 from edge_agent.gate.trial import GAIN, Race, Result, Variant
 from edge_agent.manifest import PRECISIONS, Served
 from edge_agent.paths import home
-from edge_agent.tasks import PLAIN, make_task
+from edge_agent.tasks import make_task, plain
 from edge_agent.types import Net, Tensors
 from edge_agent.uri import Uri
 
@@ -182,8 +182,8 @@ def _runner(question: Race, variant: Variant, threads: int) -> _Runner:
 
 def stepper(model: Served) -> Callable[[], object]:
     """One sample after another through the task that needs nothing but the model, its buffers its own."""
+    task = make_task(Uri(plain(model), model.ref.name), lambda _: model, home())
     samples = cycle(some(model))
-    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name), lambda _: model, home())
 
     def step() -> None:
         for _ in task(next(samples)):

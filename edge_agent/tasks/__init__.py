@@ -18,15 +18,36 @@ from edge_agent.tasks.table import MEANT as MEANT
 from edge_agent.tasks.table import PLAIN as PLAIN
 from edge_agent.tasks.table import TASKS as TASKS
 from edge_agent.tasks.table import TaskRow as TaskRow
-from edge_agent.types import Task
+from edge_agent.types import Frame, Task
 from edge_agent.uri import Uri
 
 log = logging.getLogger("edge_agent")
 
+ASIDE = {
+    purpose: TaskRow(
+        make="",
+        gives=Frame,
+        purpose=purpose,
+        prove="edge_agent.tasks.aside:prove",
+        compare="edge_agent.tasks.aside:compare",
+    )
+    for purpose in ("draw", "clear")
+}
+"""what a model is for that no stream runs on -> how it proves itself"""
+
 
 def row_of(model: Served) -> TaskRow:
-    """The row of the task that needs nothing but this model."""
-    return TASKS[PLAIN[model.manifest.task]]
+    """The row of the task that needs nothing but this model, or of what it does where no stream runs on it."""
+    purpose = model.manifest.task
+    return ASIDE[purpose] if purpose in ASIDE else TASKS[PLAIN[purpose]]
+
+
+def plain(model: Served) -> str:
+    """The task that needs nothing but this model. ConfigError where no stream runs on it."""
+    purpose = model.manifest.task
+    if purpose in ASIDE:
+        raise ConfigError(f"{model.ref.name}: no stream runs on it, as its task is {purpose}")
+    return PLAIN[purpose]
 
 
 def found_at(place: str) -> Any:

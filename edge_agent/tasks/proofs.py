@@ -15,7 +15,7 @@ from edge_agent.figures.interval import Figure, share
 from edge_agent.figures.scores import Doubles
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.tasks import PLAIN, make_task
+from edge_agent.tasks import make_task, plain
 from edge_agent.types import Finding, Floats, Net, Sample, Scores, Tensors
 from edge_agent.uri import Uri
 
@@ -100,7 +100,7 @@ def correlation(measure: Callable[[Doubles, Doubles], float], mine: Doubles, the
 
 def answers(model: Served, shown: Sequence[Sample], options: Mapping[str, str] = {}) -> list[object]:
     """What the model finds in each sample, by the task that needs nothing but the model."""
-    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options), lambda _: model, home())
+    task = make_task(Uri(plain(model), model.ref.name, options), lambda _: model, home())
     return [finding.what for item in shown for finding in task(item) if isinstance(finding, Finding)]
 
 
@@ -110,7 +110,7 @@ Measure = Callable[[Served], Figure]
 
 def answers_or_none(model: Served, shown: Sequence[Sample]) -> list[object]:
     """As `answers`, with None for a sample whose result is refused: a broken candidate is measured, too."""
-    task = make_task(Uri(PLAIN[model.manifest.task], model.ref.name), lambda _: model, home())
+    task = make_task(Uri(plain(model), model.ref.name), lambda _: model, home())
     found: list[object] = []
     for item in shown:
         try:

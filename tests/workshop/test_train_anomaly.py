@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edge_agent.cli import main
-from edge_agent.errors import ConfigError, InputError, ManifestError, UsageError
+from edge_agent.errors import ConfigError, InputError, ManifestError, RefusedError, UsageError
+from edge_agent.manifest import load
 from edge_agent.serving.models import Models
 from edge_agent.tasks import make_task
 from edge_agent.tasks.anomaly.learned import SECONDS, Calibration, Learned, log_mel, parts_of
@@ -98,9 +99,27 @@ def test_what_is_said_of_the_data(trained: tuple[Path, list[str]]) -> None:
     text = "\n".join(said)
     assert "cannot be read: torn.jpg" in text and "82 normal samples of frames" in text and "12 unusual samples" in text
     report = json.loads((out / "report.json").read_text())
-    assert report["left_out"] >= 1, "what is called normal and is none"
-    assert report["candidates"][0]["auroc"] > 0.9 and report["unusual"] == "labelled"
-    assert (out / "results.jpg").stat().st_size > 1000 and "| pca |" in (out / "README.md").read_text()
+    notes = "\n".join(report["notes"])
+    assert "look unusual themselves and are left out" in notes, "what is called normal and is none"
+    assert report["rows"][0]["accuracy"] > 0.9 and report["rows"][0]["chosen"] and "labelled ones" in notes
+    assert (out / "results.jpg").stat().st_size > 1000 and "pca (reconstruction)" in (out / "report.html").read_text()
+    made = load(out / "manifest.toml").made
+    assert made is not None and made.verb == "train" and made.data_sha256 and made.figures["auroc"] > 0.9
+    assert "gate: proved" in notes
+
+
+def test_what_tells_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is called unusual here lies nearer to the mean than what is called normal."""
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    chance = np.random.default_rng(0)
+    for kind, spread in (("normal", 60), ("odd", 1)):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for i in range(40):
+            image = np.clip(chance.normal(128, spread, (64, 64, 3)), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / "data" / kind / f"{i}.png"), image)
+    with pytest.raises(RefusedError, match=r"ruined: nothing tells unusual samples from normal ones \(AUROC 0\.000\)"):
+        train(tmp_path / "data", tmp_path / "out", "--method", "mean")
+    assert not (tmp_path / "out" / "manifest.toml").exists()
 
 
 @pytest.mark.slow

@@ -211,6 +211,9 @@ def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatc
     assert steps and steps[-1] > 0
     manifest = load(out / "manifest.toml")
     assert (manifest.family, manifest.task) == ("bert", "encode")
+    assert manifest.made is not None and (manifest.made.verb, manifest.made.parent) == ("train", "")
+    assert f"{steps[-1]:.0f} steps of " in manifest.made.method and "taught by " in manifest.made.method
+    assert len(manifest.made.data_sha256) == 64 and manifest.made.figures["loss"] > 0
     assert {row.role for row in manifest.file} == {"encoder", "mlm", "nsp", "vocab"}
     assert all((out / row.name).stat().st_size == row.bytes for row in manifest.file)
     assert any("tokens/s" in line for line in said) or any("held-out" in line for line in said)
@@ -315,7 +318,7 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     lines = (TEACHER / "vocab.txt").read_text(encoding="utf-8").splitlines()[:500]
     (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (tmp_path / "made").mkdir()
-    export.write_model(net, tmp_path / "vocab.txt", tmp_path / "made", "made", lambda _: None)
+    export.write_model(net, tmp_path / "vocab.txt", tmp_path / "made", lambda _: None)
     tmp_path = tmp_path / "made"
     ids = torch.randint(5, 500, (3, 20))
     ids[1, 12:] = 0

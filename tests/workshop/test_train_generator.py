@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from edge_agent.backends import open_net
 from edge_agent.cli import main
 from edge_agent.errors import InputError
+from edge_agent.manifest import load
 from edge_agent.pictures.read import read_picture
 from edge_agent.types import Net
 from edge_agent.workshop.train.generator import crops, measure
@@ -67,26 +69,37 @@ def test_the_frechet_distance_of_two_normal_distributions_is_that_of_their_formu
 
 
 @pytest.mark.slow
-def test_a_generator_is_trained_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_generator_is_trained_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
+    torch.set_num_threads(1)
     from edge_agent.workshop.train.generator import fit, recipe
     from edge_agent.workshop.train.generator.export import to_onnx
 
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     data, out = pictures(tmp_path / "crops", 80), tmp_path / "made"
-    args = ["train", "generator", "--data", str(data), "--out", str(out), "--minutes", "0.02", "--batch", "4"]
+    args = ["train", "generator", "--data", str(data), "--out", str(out), "--minutes", "0.01", "--batch", "4"]
     assert main(args) == 0
-    capsys.readouterr()
-    figures = json.loads((out / "report.json").read_text())
-    assert set(figures) == {"real pictures", "drawn", "noise"}
+    made, report = load(out / "manifest.toml"), json.loads((out / "report.json").read_text())
+    assert made.task == "draw" and made.made is not None and made.made.parent == "" and made.made.data_sha256
+    assert made.made.figures["frechet"] > 0 and re.match(r"\d+ steps of 4 crops, 70 in all, seed 0", made.made.method)
+    assert [note.split(":")[0] for note in report["notes"][:4]] == ["real pictures", "drawn", "noise", "gate"]
+    assert (out / "report.html").is_file() and main(["models", "verify", "--prove", str(out)]) == 0
+    assert main(["imagine", str(out), "--out", str(tmp_path / "sheet.jpg"), "--count", "4"]) == 0
+    assert main(["bench", str(out)]) != 0 and "no stream runs on it" in capsys.readouterr().err
     net = open_net(out / "generator.onnx", "onnx", 1)
     z = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
     (drawn,) = net.run({"z": z}).values()
     assert drawn.shape == (3, 3, 64, 64) and drawn.min() >= 0 and drawn.max() <= 1 and drawn.std() > 0
     assert read_picture(out / "samples.png").image.shape == (6 * 64, 8 * 64, 3)
     state = fit.State(fit.Settings(1, 1, 4, 0, "cpu"))
-    state.take(torch.load(out / "checkpoint.pt", weights_only=True))
+    state.take(torch.load(out / "training" / "checkpoint.pt", weights_only=True))
     assert state.step > 0 and main([*args, "--resume"]) == 0
+    # too high a rate leaves a network that draws no numbers
+    monkeypatch.setattr(fit, "RATES", (1e30, 4e-4))
     capsys.readouterr()
+    assert main([*args, "--resume"]) == 1 and "ruined: it draws no numbers" in capsys.readouterr().err
     # the file is the network
     (told,) = open_net_of(to_onnx(state.mean), tmp_path).run({"z": z}).values()
     with torch.no_grad():

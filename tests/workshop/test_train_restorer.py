@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from edge_agent.backends import open_net
 from edge_agent.cli import main
 from edge_agent.cli.verbs import VERBS
+from edge_agent.manifest import load
 
 pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
 pytest.importorskip("onnx", reason='needs onnx: pip install "edge-agent-runtime[train]"')
@@ -59,8 +62,48 @@ def test_a_little_training_lowers_the_readers_loss() -> None:
     lines = [fit.Line(np.full((48, 48), 200 - place, np.uint8), [1]) for place in range(8)]
     told: list[tuple[int, float, float, float]] = []
     settings = fit.Settings(5, 100, 4, 0, "cpu", adversarial=0.01)
-    net = fit.fit(lines, reader, settings, lambda *row: told.append(row))
-    assert len(told) == 2 and told[1][1] < told[0][1] and isinstance(net, Restorer)
+    net, steps = fit.fit(lines, reader, settings, lambda *row: told.append(row))
+    assert steps == 100 and len(told) == 2 and told[1][1] < told[0][1] and isinstance(net, Restorer)
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    """Several threads wait for each other where other work has the processors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def practice(ocr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of a very short training with two of the fonts that are installed here."""
+    fonts = sorted(Path("/usr/share/fonts").rglob("*.ttf"))[:2]
+    if len(fonts) < 2:
+        pytest.skip("no two fonts are installed here: apt install fonts-dejavu-core")
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(ocr))
+    (tmp_path / "fonts").mkdir()
+    for font in fonts:
+        (tmp_path / "fonts" / font.name).symlink_to(font)
+    (tmp_path / "said.txt").write_text("mind the gap\nthe night train leaves at ten\n")
+    args = ["train", "restorer", "--text", str(tmp_path / "said.txt"), "--fonts", str(tmp_path / "fonts")]
+    return [*args, "--out", str(tmp_path / "out"), "--lines", "8", "--batch", "2", "--minutes", "0.01"]
+
+
+def test_the_recipe_writes_a_model_that_the_gate_takes(practice: list[str], tmp_path: Path) -> None:
+    assert main(practice) == 0
+    out = tmp_path / "out"
+    made, report = load(out / "manifest.toml"), json.loads((out / "report.json").read_text())
+    assert (made.task, made.input and made.input.height) == ("clear", 48)
+    assert made.made is not None and "8 in all, seed 0" in made.made.method and "errors_6px" in made.made.figures
+    assert any(note.startswith("gate: proved") for note in report["notes"]) and (out / "report.html").is_file()
+    assert main(["models", "verify", "--prove", str(out)]) == 0
+
+
+def test_a_ruin_is_no_model(practice: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*practice, "--pixels", "1e39"]) == 1
+    assert "ruined: the share of characters read wrong is" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.toml").exists()
 
 
 @pytest.mark.parametrize(("more", "says"), [(["--minutes", "0"], "must be above 0"), ([], "give two or more")])

@@ -94,6 +94,10 @@ def test_the_recipe_makes_a_model_that_serves(tmp_path: Path, monkeypatch: pytes
     common = ["train", "tagger", "--data", str(rows), "--out", str(out), "--rows", "8"]
     assert main([*common, "--epochs", "2"]) == 0
     assert main([*common, "--epochs", "3", "--resume"]) == 0
+    made = load(out / "manifest.toml").made
+    assert made is not None and made.parent == "edge-bert 1"
+    assert made.data_sha256 == hashlib.sha256(rows.read_bytes()).hexdigest()
+    assert made.method == "3 rounds over 54 sentences, 8 a step, seed 1" and 0 < made.figures["span_f1"] <= 1
     report = json.loads((out / "report.json").read_text())
     assert [len(one["series"]["span_f1"]) for one in report["plots"] if one["y"] == "span_f1"] == [3]
     assert any(note.startswith("gate: proved") for note in report["notes"]) and (out / "report.html").is_file()

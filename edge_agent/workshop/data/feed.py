@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge_agent.manifest import Served
 from edge_agent.paths import home
-from edge_agent.tasks import PLAIN, make_task
+from edge_agent.tasks import make_task, plain
 from edge_agent.types import Frame, Task, Tensors, Text
 from edge_agent.uri import Uri
 
@@ -51,4 +51,4 @@ def feeder(parent: Served) -> Callable[[Item], dict[str, npt.NDArray[Any]]]:
 
 def served_by(model: Served, options: Mapping[str, str] | None = None) -> Task:
     """The task that serves a model of this kind."""
-    return make_task(Uri(PLAIN[model.manifest.task], model.ref.name, options or {}), lambda _: model, home())
+    return make_task(Uri(plain(model), model.ref.name, options or {}), lambda _: model, home())

@@ -127,7 +127,7 @@ def write(
                 rows.append(msgspec.structs.replace(row, sources=[]))
         figures = {name: round(float(value), 6) for name, value in made.figures.items() if math.isfinite(value)}
         given: dict[str, Any] = {
-            "name": _name(out, parent),
+            "name": _name(out, f"{parent.manifest.name}-made"[:64]),
             "file": rows,
             "made": msgspec.structs.replace(made, figures=figures),
             "parent": reference(parent),
@@ -143,8 +143,8 @@ def write(
 def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
     """Make OUT the model folder of the files that `build` writes into the folder that it is given, as `write` does it.
 
-    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. Raises
-    as `write` does.
+    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. The
+    model is called as the folder is, where that is a model's name. Raises as `write` does.
     """
     with work(out) as place:
         new = place / "new"
@@ -156,8 +156,9 @@ def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingRe
             msgspec.structs.replace(row, sha256=digest, bytes=size)
             for row, (digest, size) in zip(manifest.file, found, strict=True)
         ]
-        card = "README.md" if (out / "README.md").is_file() else None
-        manifest = _stood(out, new, msgspec.structs.replace(manifest, file=rows, card=card), report)
+        card = "README.md" if any((place / "README.md").is_file() for place in (out, new)) else None
+        name = _name(out, manifest.name)
+        manifest = _stood(out, new, msgspec.structs.replace(manifest, name=name, file=rows, card=card), report)
     _tried(out, manifest, report)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
@@ -221,10 +222,10 @@ def _copied(
     return File(path.name, format, digest, size, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
 
 
-def _name(out: Path, parent: Located) -> str:
-    """The folder's name where that is a model's, so that the new model is not taken for its parent."""
-    name = out.absolute().name
-    return name if re.fullmatch(NAME, name) else f"{parent.manifest.name}-made"[:64]
+def _name(out: Path, usual: str) -> str:
+    """The folder's name where that is a model's, so that the new model is not taken for another one."""
+    name = out.resolve().name
+    return name if re.fullmatch(NAME, name) else usual
 
 
 def plain(manifest: Manifest) -> dict[str, Any]:

@@ -9,12 +9,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.pictures.draw import save_png
-from edge_agent.pictures.read import cv2
 from edge_agent.workshop.train.finish import read_curve as read_curve
 
 PART_BYTES = 12 * 2**20
@@ -88,38 +85,3 @@ class Curve:
     def add(self, *values: float) -> None:
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow([f"{value:.6g}" for value in values])
-
-
-COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189))
-
-
-def draw_curves(path: Path, series: dict[str, list[tuple[float, float]]], title: str, x_name: str) -> None:
-    """A PNG of lines: one panel a series, stacked, each with its own scale, its least and greatest value written."""
-    panel, width, margin = 150, 900, 70
-    names = [name for name, points in series.items() if points]
-    picture = np.full((40 + panel * max(len(names), 1) + 30, width, 3), 255, np.uint8)
-
-    def write(text: str, x: int, y: int, size: float = 0.45) -> None:
-        cv2.putText(picture, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, (40, 40, 40), 1, cv2.LINE_AA)
-
-    write(title, 12, 24, 0.6)
-    last = 0.0
-    for row, name in enumerate(names):
-        points = np.array([p for p in series[name] if all(math.isfinite(v) for v in p)], np.float64)
-        if not len(points):
-            continue
-        last = max(last, float(points[-1, 0]))
-        top, bottom = 40 + row * panel + 22, 40 + (row + 1) * panel - 12
-        low, high = points.min(0), points.max(0)
-        span = np.maximum(high - low, 1e-9)
-        x = margin + (points[:, 0] - low[0]) / span[0] * (width - margin - 20)
-        y = bottom - (points[:, 1] - low[1]) / span[1] * (bottom - top)
-        cv2.line(picture, (margin, bottom), (width - 20, bottom), (200, 200, 200), 1)
-        red, green, blue = COLOURS[row % len(COLOURS)]
-        line = np.stack([x, y], 1).round().astype(np.int32)
-        cv2.polylines(picture, [line.reshape(-1, 1, 2)], False, (blue, green, red), 1, cv2.LINE_AA)
-        write(f"{name}: {points[0, 1]:.4g} -> {points[-1, 1]:.4g}", margin, top - 8)
-        write(f"{high[1]:.3g}", 8, top + 8)
-        write(f"{low[1]:.3g}", 8, bottom)
-    write(f"{x_name}: 0 .. {last:,.0f}", margin, picture.shape[0] - 12)
-    save_png(picture, path)

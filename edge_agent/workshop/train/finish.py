@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edge_agent.errors import RefusedError
-from edge_agent.manifest import Manifest
+from edge_agent.manifest import File, Made, Manifest
+from edge_agent.registry import store
+from edge_agent.registry.files import Located
 from edge_agent.workshop.report.folder import TRAINING, write_trained
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import MakingReport, TableRow, lines
@@ -28,23 +31,26 @@ def finish(
     curve: Rows = (),
     x: str = "step",
     notes: Sequence[str] = (),
+    measured: tuple[str, Sequence[TableRow]] = ("not measured here; see evaluate", ()),
 ) -> None:
     """Write the model folder `args.out` with its report. Raises RefusedError where the gate takes none of its files.
 
-    `build` writes the files; `curve`: what was measured on the way, drawn over the column `x`.
+    `build` writes the files; `curve`: what was measured on the way, drawn over the column `x`; `measured`: what the
+    report's accuracy is, and its rows (none: the files).
     """
     verb = f"train {kind}"
     settings = {key: value for key, value in vars(args).items() if value is not None and not callable(value)}
-    report = MakingReport(verb, args.out.resolve().name, "not measured here; see evaluate", settings, [])
+    report = MakingReport(verb, args.out.resolve().name, measured[0], settings, [*measured[1]])
     report.notes.extend(notes)
     report.plots.extend(_plots(curve, x))
 
     def built(new: Path) -> Manifest:
         manifest = build(new)
-        report.rows.extend(
+        files = [
             TableRow(f"{row.name} ({row.precision})", (new / row.name).stat().st_size, None, None)
             for row in manifest.networks()
-        )
+        ]
+        report.rows.extend([] if report.rows else files)
         return manifest
 
     write_trained(args.out, built, report)
@@ -60,14 +66,40 @@ def _plots(curve: Rows, x: str) -> list[Plot]:
     return [Plot(name.replace("_", " "), x, name, {name: points}) for name, points in drawn.items() if points]
 
 
-def refuse_ruin(before: float, after: float, out: Path) -> None:
-    """RefusedError where a training made the loss on what it never saw much worse, or no number of it."""
-    if after <= RUIN * before:
+def refuse_ruin(
+    before: float,
+    after: float,
+    out: Path,
+    what: str = "the loss on what it never saw",
+    hint: str = "try a lower --rate",
+    least: float = 0.0,
+) -> None:
+    """RefusedError where a training made `what`, less is better, much worse, or no number of it. Up to `least` it is no
+    ruin.
+    """
+    if after <= max(RUIN * before, least):
         return
     raise RefusedError(
-        f"{out}: ruined: the loss on what it never saw is {after:.4g}, and was {before:.4g} when it began; no model is "
-        f"written, the checkpoints are in {out / TRAINING}; try a lower --rate"
+        f"{out}: ruined: {what} is {after:.4g}, and was {before:.4g} when it began; no model is written, what the "
+        f"training left is in {out / TRAINING}; {hint}"
     )
+
+
+def row(name: str, format: str, precision: str, role: str = "model") -> File:
+    """A row of a manifest whose file is not measured yet."""
+    return File(name, format, "0" * 64, 0, precision=precision, role=role)  # type: ignore[arg-type]
+
+
+def made(method: str, data: Iterable[Path], parent: Located | None = None, figures: Mapping[str, float] = {}) -> Made:
+    """How a model was made, for its manifest. `data`: files and folders; `parent`: whose weights it began with."""
+    found = [file for path in data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    hashes = [store.digest(file) for file in found if file.is_file()]
+    whole = hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    rounded = {key: round(float(value), 6) for key, value in figures.items() if math.isfinite(value)}
+    if parent is None:
+        return Made("train", method, data_sha256=whole, figures=rounded)
+    manifest = parent.manifest
+    return Made("train", method, f"{manifest.name} {manifest.version}", manifest.original().sha256, whole, rounded)
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

@@ -25,6 +25,8 @@ from edge_agent.workshop.train.anomaly.data import Data
 
 BANK, CELLS, PICTURES = 500, 6000, 150
 """normal cells that others are compared with, those that they are chosen of, and pictures that these are of"""
+DETECTOR = "edge-yolo"
+"""whose features are compared: it is always here"""
 Say = Callable[[str], None]
 
 
@@ -93,7 +95,7 @@ def fitted(name: str, lesson: Lesson, args: argparse.Namespace, say: Say) -> Can
 
 def _patches(lesson: Lesson, seed: int) -> Candidate:
     """The features of normal cells, and of these a choice that lies far apart (k-center, greedily)."""
-    detector = onnx.load(str(carried("models") / "edge-yolo" / "model.onnx"))
+    detector = onnx.load(str(carried("models") / DETECTOR / "model.onnx"))
     net = loaded(nets.patches(detector, None))
     shown = lesson.fit[:: max(1, len(lesson.fit) // PICTURES)]
     rows = np.concatenate([net.run({"images": whole(lesson.data.whole[i])})["features"] for i in shown])

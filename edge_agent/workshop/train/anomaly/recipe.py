@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_agent.errors import UsageError
 from edge_agent.types import Floats
-from edge_agent.workshop.train.anomaly.candidates import Candidate, Lesson, Say, fitted, measure
+from edge_agent.workshop.train.anomaly.candidates import Lesson, Say, fitted, measure
 from edge_agent.workshop.train.anomaly.data import read
 from edge_agent.workshop.train.anomaly.made import made_up
 from edge_agent.workshop.train.anomaly.options import METHODS
@@ -29,7 +29,9 @@ def run(args: argparse.Namespace, say: Say) -> int:
     """Fit, compare, write the model folder; 0. UsageError for options or data that cannot be."""
     if not 0 < args.rate < 0.5 or args.code < 1 or args.minutes <= 0:
         raise UsageError("--rate lies between 0 and 0.5, --code and --minutes above 0")
-    lesson, left = _lesson(args, say)
+    lesson, notes = _lesson(args)
+    for line in notes:
+        say(line)
     found = []
     for name in METHODS if args.method == "auto" else (args.method,):
         one = fitted(name, lesson, args, say)
@@ -39,19 +41,16 @@ def run(args: argparse.Namespace, say: Say) -> int:
     if not found:
         raise UsageError(f"--method {args.method}: not for {lesson.data.kind}, or PyTorch is missing")
     best = max(found, key=lambda one: one.chosen_by)
-    for line in _table(found, best):
-        say(line)
     if lesson.data.kind == "series":
         say("beside these: anomaly:series needs no model and tells more of most series (docs/anomaly.md)")
-    write(args.out, lesson, best, found, left, say)
+    write(args, lesson, best, found, notes, say)
     return 0
 
 
-def _lesson(args: argparse.Namespace, say: Say) -> tuple[Lesson, int]:
-    """The samples and which are for what, and how many were left out."""
+def _lesson(args: argparse.Namespace) -> tuple[Lesson, list[str]]:
+    """The samples and which are for what, and what is to be said of them."""
     data = read(args.data)
-    for line in data.bad[:5]:
-        say(f"cannot be read: {line}")
+    notes = [f"cannot be read: {line}" for line in data.bad[:5]]
     count = len(data.normal)
     order = np.arange(count) if data.film else np.random.default_rng(args.seed).permutation(count)
     fit, held, test = np.split(order, [round(0.6 * count), round(0.8 * count)])
@@ -59,18 +58,18 @@ def _lesson(args: argparse.Namespace, say: Say) -> tuple[Lesson, int]:
     left = [int(i) for i in [*fit, *held] if far[i]]
     fit, held = fit[~far[fit]], held[~far[held]]
     parts = f"{len(fit)} to fit, {len(held)} for the limit, {len(test)} to report"
-    say(f"{count} normal samples of {data.kind}: {parts}")
+    notes.append(f"{count} normal samples of {data.kind}: {parts}")
     if len(left):
         which = ", ".join(map(str, left[:8]))
-        say(f"{len(left)} of the normal ones look unusual themselves and are left out: numbers {which}")
+        notes.append(f"{len(left)} of the normal ones look unusual themselves and are left out: numbers {which}")
     least = 1 / (len(held) + 1)
     if args.rate < least:
-        say(f"{len(held)} samples promise a false-alarm rate of {least:.3f} at best, not {args.rate:g}: give more")
+        notes.append(f"{len(held)} samples promise a false-alarm rate of {least:.3f} at best, not {args.rate:g}")
     odd, what = data.odd, ["labelled"] * len(data.odd)
     if not len(odd):
         odd, what = made_up(data.kind, data.normal[test], args.seed)
-    say(f"held against {len(odd)} unusual samples, {'labelled' if len(data.odd) else 'made up'}")
-    return Lesson(data, fit, held, test, odd, what, max(args.rate, least)), len(left)
+    notes.append(f"held against {len(odd)} unusual samples, {'labelled' if len(data.odd) else 'made up'}")
+    return Lesson(data, fit, held, test, odd, what, max(args.rate, least)), notes
 
 
 def _far(normal: Floats, fit: Any) -> Any:
@@ -79,12 +78,3 @@ def _far(normal: Floats, fit: Any) -> Any:
     off = np.abs(some - np.median(some[fit], axis=0)).mean(1)
     low, high = np.quantile(off[fit], (0.25, 0.75))
     return off > high + ODD * max(high - low, 0.02 * high)
-
-
-def _table(found: list[Candidate], best: Candidate) -> list[str]:
-    lines = [f"  {'':10}{'score':16}{'AUROC':>7}{'caught':>8}{'false':>7}{'ms':>7}{'KB':>7}"]
-    for one in found:
-        size = len(one.model.SerializeToString()) / 1000
-        figures = f"{one.auroc:7.3f}{one.caught:8.0%}{one.false:7.1%}{one.ms:7.2f}{size:7.0f}"
-        lines.append(f"{'*' if one is best else ' '} {one.name:10}{one.score:16}{figures}")
-    return lines

@@ -1,8 +1,8 @@
-"""The folder of a trained model: networks, calibration, card, report, a picture of results, manifest."""
+"""The folder of a trained model: networks, calibration, a picture of results, manifest and report."""
 
 from __future__ import annotations
 
-import json
+import argparse
 from pathlib import Path
 
 import msgspec
@@ -10,78 +10,98 @@ import numpy as np
 import onnx
 
 from edge_agent.errors import RefusedError
-from edge_agent.manifest import File, Input, Made, Manifest
-from edge_agent.paths import carried
+from edge_agent.manifest import Input, Manifest
 from edge_agent.pictures.draw import save_jpeg
 from edge_agent.pictures.read import cv2
-from edge_agent.registry import store
+from edge_agent.registry.catalogue import locate
 from edge_agent.tasks.anomaly.learned import Calibration, parts_of
-from edge_agent.toml import toml
 from edge_agent.types import Floats, Pixels
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.imagine import tiled
 from edge_agent.workshop.quantize import ranges as quantize_ranges
 from edge_agent.workshop.quantize.build import QuantizePlan, build
 from edge_agent.workshop.quantize.ranges import watch
-from edge_agent.workshop.train.anomaly.candidates import Candidate, Lesson, Say, loaded, whole
+from edge_agent.workshop.report.report import TableRow
+from edge_agent.workshop.train.anomaly.candidates import DETECTOR, Candidate, Lesson, Say, loaded, whole
 from edge_agent.workshop.train.anomaly.data import SIDE, WINDOW
+from edge_agent.workshop.train.finish import finish, made, row
 
+CHANCE = 0.5
+"""AUROC of what tells nothing"""
 SHOWN = 6
 """normal samples in the picture, and as many unusual ones"""
 
 
-def write(out: Path, lesson: Lesson, best: Candidate, found: list[Candidate], left: int, say: Say) -> None:
-    """Everything into `out`, which is made. `left`: samples that were left out."""
-    out.mkdir(parents=True, exist_ok=True)
+def write(
+    args: argparse.Namespace, lesson: Lesson, best: Candidate, found: list[Candidate], notes: list[str], say: Say
+) -> None:
+    """The model folder `args.out`. RefusedError for a ruin, and where the gate takes none of its files."""
+    if not best.auroc > CHANCE:
+        raise RefusedError(
+            f"{args.out}: ruined: nothing tells unusual samples from normal ones (AUROC {best.auroc:.3f}); no model is "
+            "written; give more samples, or others"
+        )
+    curve = [{"step": float(step), "error": error, "kl": kl} for one in found for step, error, kl in one.curve]
+    kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in best.by_kind.items())
+    odd = "labelled ones" if lesson.real else "made up by the recipe, so no promise for real ones"
+    notes = [
+        *notes,
+        f"unusual samples: {odd}; AUROC of {best.name} by kind: {kinds}",
+        f"above the limit of {best.limit:.4g} lie {lesson.rate:.1%} of normal samples, by {len(best.normals)} that it "
+        "was not fitted to",
+    ]
+    rows = [
+        TableRow(
+            f"{one.name} ({one.score})",
+            one.model.ByteSize(),
+            one.auroc,
+            one.ms,
+            f"catches {one.caught:.0%}, {one.false:.1%} false alarms",
+            one is best,
+        )
+        for one in found
+    ]
+    measured = "AUROC on the half of the reported samples that the choice was not made by", rows
+    finish("anomaly", args, lambda new: _build(new, args, lesson, best, say), say, curve, "step", notes, measured)
+
+
+def _build(new: Path, args: argparse.Namespace, lesson: Lesson, best: Candidate, say: Say) -> Manifest:
+    """The files in `new`; the manifest of these."""
     kind = lesson.data.kind
-    onnx.save(best.model, str(out / "model.onnx"))
-    rows = [_row(out / "model.onnx", "onnx", "model")]
-    if why := _int8(best, lesson, out):
+    onnx.save(best.model, str(new / "model.onnx"))
+    files = [row("model.onnx", "onnx", "fp32")]
+    if why := _int8(best, lesson, new):
         say(f"no int8 form: {why}")
     else:
-        rows.append(msgspec.structs.replace(_row(out / "model.int8.onnx", "onnx", "model"), precision="int8"))
+        files.append(row("model.int8.onnx", "onnx", "int8"))
     if best.decoder is not None:
-        onnx.save(best.decoder, str(out / "decoder.onnx"))
-        rows.append(_row(out / "decoder.onnx", "onnx", "decoder"))
+        onnx.save(best.decoder, str(new / "decoder.onnx"))
+        files.append(row("decoder.onnx", "onnx", "fp32", "decoder"))
     window = WINDOW if kind == "series" else 0
     kept = Calibration(kind, best.score, best.variance, list(best.normals), best.limit, lesson.rate, window)  # type: ignore[arg-type]
-    (out / "calibration.json").write_bytes(msgspec.json.encode(kept))
-    report = _report(lesson, best, found, left)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(_card(out.resolve().name, lesson, best, found, left), encoding="utf-8")
-    rows += [_row(out / "calibration.json", "text", "calibration"), _row(out / "README.md", "text", "card")]
-    _picture(out / "results.jpg", lesson, best)
-    (out / "manifest.toml").write_text(toml(msgspec.to_builtins(_manifest(out, lesson, best, rows))), encoding="utf-8")
-    say(f'{out}: a model folder; write tasks = ["anomaly:{out}"], or `edge-agent models add {out}`')
-
-
-def _manifest(out: Path, lesson: Lesson, best: Candidate, rows: list[File]) -> Manifest:
-    picture = made = None
+    (new / "calibration.json").write_bytes(msgspec.json.encode(kept))
+    files.append(row("calibration.json", "text", "fp32", "calibration"))
+    _picture(new / "results.jpg", lesson, best)
+    picture = parent = None
     if best.name == "patches":
         picture = Input(288, 224, channels="BGR", letterbox="stretch", resize="area")
-        method = f"features of its stages 8 and 16, nearest normal cells, of {len(lesson.fit)} pictures"
-        figures = {"auroc": best.auroc, "caught": best.caught, "false": best.false}
-        parent = carried("models") / "edge-yolo" / "model.onnx"
-        made = Made("train", method, "edge-yolo 2", store.digest(parent), figures=figures)
-    elif lesson.data.kind == "frames":
+        parent = locate(DETECTOR)
+    elif kind == "frames":
         picture = Input(SIDE, SIDE, channels="RGB", scale=1 / 255, letterbox="stretch", resize="area")
+    method = f"{best.name}, fitted to {len(lesson.fit)} samples of {kind}, seed {args.seed}"
+    figures = {"auroc": best.auroc, "caught": best.caught, "false": best.false}
     return Manifest(
-        name=out.resolve().name,
+        name="anomaly",
         version="1",
         task="anomaly",
         family={"vae": "vae", "patches": "patches"}.get(best.name, "autoencoder"),
         licence="Apache-2.0",
         trained_by="you",
-        file=rows,
-        description=f"what is usual of {lesson.data.kind}, by {best.name}",
-        card="README.md",
+        file=files,
+        description=f"what is usual of {kind}, by {best.name}",
         input=picture,
-        made=made,
+        made=made(method, [args.data], parent, figures),
     )
-
-
-def _row(path: Path, kind: str, role: str) -> File:
-    return File(path.name, kind, store.digest(path), path.stat().st_size, role=role)  # type: ignore[arg-type]
 
 
 def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:
@@ -97,42 +117,6 @@ def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:
         return str(error)
     (out / "model.int8.onnx").write_bytes(made)
     return ""
-
-
-def _report(lesson: Lesson, best: Candidate, found: list[Candidate], left: int) -> dict[str, object]:
-    keys = ("name", "score", "auroc", "caught", "false", "ms", "limit", "by_kind", "curve")
-    return {
-        "kind": lesson.data.kind,
-        "normal": len(lesson.data.normal),
-        "left_out": left,
-        "bad": lesson.data.bad[:20],
-        "unusual": "labelled" if lesson.real else "made up",
-        "rate": lesson.rate,
-        "chosen": best.name,
-        "candidates": [{key: getattr(one, key) for key in keys} for one in found],
-    }
-
-
-def _card(name: str, lesson: Lesson, best: Candidate, found: list[Candidate], left: int) -> str:
-    rows = "\n".join(
-        f"| {one.name} | {one.score} | {one.auroc:.3f} | {one.caught:.0%} | {one.false:.1%} |" for one in found
-    )
-    kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in best.by_kind.items())
-    odd = "labelled ones" if lesson.real else "made up by the recipe, so no promise for real ones"
-    count, kind = len(lesson.data.normal), lesson.data.kind
-    return f"""# {name}
-
-What is usual, learned from {count} samples of {kind} ({left} left out, as they look unusual themselves).
-`{best.name}` serves: it tells unusual samples best ({odd}).
-Above the limit of {best.limit:.4g} lie {lesson.rate:.1%} of normal samples, by {len(best.normals)} that it was not
-fitted to. results.jpg: normal samples above, unusual ones below, each beside where it is unusual.
-
-| | score | AUROC | caught | false alarms |
-|---|---|---|---|---|
-{rows}
-
-AUROC of `{best.name}` by kind: {kinds}. Chosen by half of the reported samples; AUROC is of the other half.
-"""
 
 
 def _picture(path: Path, lesson: Lesson, best: Candidate) -> None:

@@ -22,12 +22,13 @@ from onnx import numpy_helper
 
 from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
-from edge_agent.manifest import File, Manifest, TextInput
+from edge_agent.manifest import Manifest, TextInput
 from edge_agent.tasks.text import vocabulary
 from edge_agent.workshop.train.bert import onnx as bert_onnx
 from edge_agent.workshop.train.bert import tflite
 from edge_agent.workshop.train.bert.net import Bert, Shape
 from edge_agent.workshop.train.bert.onnx import mlm, nsp, stored_in_half, weights_of
+from edge_agent.workshop.train.finish import row
 
 AGREES = 0.99
 """least mean cosine of an int8 encoder's vectors to the float ones, for it to serve first"""
@@ -108,7 +109,7 @@ def int8(model: onnx.ModelProto, file: Path) -> None:
         quiet.setLevel(level)
 
 
-def write_model(net: Bert, vocab: Path, out: Path, name: str, say: Callable[[str], None]) -> Manifest:
+def write_model(net: Bert, vocab: Path, out: Path, say: Callable[[str], None]) -> Manifest:
     """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx, vocab.txt and golden.json;
     the manifest of these.
 
@@ -127,7 +128,7 @@ def write_model(net: Bert, vocab: Path, out: Path, name: str, say: Callable[[str
     say(f"int8 against float: cosine {cosine:.4f}, time {ratio:.2f}; {'int8' if first else 'float'} serves first")
     encoders = [("encoder.int8.onnx", "onnx", "int8"), ("encoder.onnx", "onnx", "fp16")]
     rows = [
-        *((*row, "encoder") for row in (encoders if first else encoders[::-1])),
+        *((*one, "encoder") for one in (encoders if first else encoders[::-1])),
         ("encoder.int8.tflite", "tflite", "dynamic-int8", "encoder"),
         ("mlm.int8.onnx", "onnx", "int8", "mlm"),
         ("nsp.onnx", "onnx", "fp16", "nsp"),
@@ -135,7 +136,7 @@ def write_model(net: Bert, vocab: Path, out: Path, name: str, say: Callable[[str
     ]
     shape = net.shape
     return Manifest(
-        name=name,
+        name="edge-bert",
         version="1",
         task="encode",
         family="bert",
@@ -145,13 +146,8 @@ def write_model(net: Bert, vocab: Path, out: Path, name: str, say: Callable[[str
         text=TextInput(
             "vocab.txt", lowercase=True, max_length=shape.length, pooling="output:embedding", normalize=True
         ),
-        file=[row_of(*row) for row in rows],
+        file=[row(*one) for one in rows],
     )
-
-
-def row_of(name: str, format: str, precision: str, role: str) -> File:
-    """A row of a manifest whose file is not measured yet."""
-    return File(name, format, "0" * 64, 0, precision=precision, role=role)  # type: ignore[arg-type]
 
 
 GOLDEN = ("Turn on the lights in the kitchen.", "What flights leave Boston on Thursday?", "Naïve café, 42°C: façade!")

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
-from edge_agent.errors import ModelError, UsageError
+from edge_agent.errors import UsageError
 from edge_agent.manifest import Manifest
-from edge_agent.workshop.report.folder import TRAINING, check
+from edge_agent.registry.files import Located
+from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.vocab import MISSING, bulk_tokenizer, train_vocabulary
-from edge_agent.workshop.train.finish import finish, read_curve, refuse_ruin
+from edge_agent.workshop.train.finish import finish, made, read_curve, refuse_ruin
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +47,6 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     if not 0 < args.minutes < 1e5 or args.texts < HELD_TEXTS or not 200 <= args.vocabulary <= 30000:
         raise UsageError("--minutes must be above 0, --texts 1000 or more, --vocabulary from 200 to 30000")
     device = _device(args.device, torch.cuda.is_available())
-    check(args.out)
     try:
         (args.out / TRAINING).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,7 +90,7 @@ def _vocabulary(args: argparse.Namespace, train: list[data.TextSource], say: Cal
             raise UsageError(f"{args.out}: no checkpoint.pt to resume from; leave --resume out to begin anew")
     elif args.start is not None:
         try:
-            vocab.write_bytes(_vocab_of(start(args.start)).read_bytes())
+            vocab.write_bytes(_vocab_of(start(args.start)[0]).read_bytes())
         except OSError as error:
             raise UsageError(f"--start {args.start}: its vocab.txt cannot be copied: {error.strerror}") from None
     else:
@@ -113,7 +114,8 @@ def run_plan(
     """
     import torch
 
-    from edge_agent.workshop.train.bert import export, fit
+    from edge_agent.workshop.train import checkpoint
+    from edge_agent.workshop.train.bert import fit
     from edge_agent.workshop.train.bert.loss import loss_of
     from edge_agent.workshop.train.bert.teacher import texts
 
@@ -129,9 +131,9 @@ def run_plan(
 
     def save(optimizer: Any, state: dict[str, Any], best: bool) -> None:
         table = {"shape": net.shape.table(), "weights": net.state_dict()}
-        write(out / "checkpoint.pt", {**table, "optimizer": optimizer.state_dict(), "state": state})
+        checkpoint.save(out / "checkpoint.pt", {**table, "optimizer": optimizer.state_dict(), "state": state})
         if best:
-            write(out / "best.pt", table)
+            checkpoint.save(out / "best.pt", table)
         curve(out / "curve.csv", state["curve"])
 
     begun = loss_of(fit.measure(net, told, plan.half))
@@ -140,12 +142,23 @@ def run_plan(
     finally:
         lessons.stop.set()
     refuse_ruin(begun, state["least"], args.out)
-    best = export.net_of(export.read_table(out / "best.pt", "cpu"))
+    _write(args, plan, state, say)
+
+
+def _write(args: argparse.Namespace, plan: Any, state: dict[str, Any], say: Callable[[str], None]) -> None:
+    """The model folder of the best state, with its report."""
+    from edge_agent.workshop.train.bert import export
+
+    left = args.out / TRAINING
 
     def build(new: Path) -> Manifest:
-        return export.write_model(best, out / "vocab.txt", new, args.out.resolve().name, say)
+        method = f"{state['step']} steps of {plan.rows} sequences, taught by {args.teacher}, seed {plan.seed}"
+        parent = start(args.start)[1] if args.start else None
+        best = export.net_of(export.read_table(left / "best.pt", "cpu"))
+        manifest = export.write_model(best, left / "vocab.txt", new, say)
+        return structs.replace(manifest, made=made(method, args.data, parent, {"loss": state["least"]}))
 
-    finish("bert", args, build, say, read_curve(out / "curve.csv"), "seconds")
+    finish("bert", args, build, say, read_curve(left / "curve.csv"), "seconds")
 
 
 def _begun(
@@ -164,19 +177,22 @@ def _begun(
         optimizer.load_state_dict(kept["optimizer"])
         return net, optimizer, kept["state"]
     if args.start is not None:
-        return export.read_net(start(args.start)).to(device), None, None
+        return export.read_net(start(args.start)[0]).to(device), None, None
     pieces = (out / "vocab.txt").read_text(encoding="utf-8").splitlines()
     net = Bert(Shape(len(pieces)))
     begin_with(net, token_vectors(files, pieces, net.shape.token))
     return net.to(device), None, None
 
 
-def start(name: str) -> Path:
-    """The folder of the model to go on from."""
+def start(name: str) -> tuple[Path, Located | None]:
+    """The folder to go on from, and its model; None for a training that was not finished."""
     from edge_agent.registry import catalogue
 
     folder = Path(name)
-    return folder if (folder / TRAINING / "best.pt").is_file() else catalogue.locate(name).folder
+    if (folder / TRAINING / "best.pt").is_file() and not (folder / "manifest.toml").is_file():
+        return folder, None
+    located = catalogue.locate(name)
+    return located.folder, located
 
 
 def _vocab_of(folder: Path) -> Path:
@@ -192,18 +208,6 @@ def begin_with(net: Bert, tokens: NDArray[np.float32] | None) -> None:
     if tokens is not None and tokens.shape == tuple(net.token.weight.shape):
         with torch.no_grad():
             net.token.weight.copy_(torch.from_numpy(tokens / tokens.std() * 0.05))
-
-
-def write(path: Path, table: dict[str, Any]) -> None:
-    """Saves whole or not at all."""
-    import torch
-
-    part = path.with_suffix(".part")
-    try:
-        torch.save(table, part)
-        part.replace(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def curve(path: Path, rows: list[dict[str, float]]) -> None:

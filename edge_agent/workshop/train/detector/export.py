@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -15,11 +14,12 @@ import onnxruntime as ort
 from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
 from edge_agent.inspect.names import coco80
-from edge_agent.manifest import File, Input, Made, Manifest
+from edge_agent.manifest import Input, Manifest
 from edge_agent.workshop.train.detector.augment import Picture, plain
 from edge_agent.workshop.train.detector.graph import NAME, Size, Tensors, to_onnx
 from edge_agent.workshop.train.detector.int8 import equalized, ranges, to_int8
 from edge_agent.workshop.train.detector.tflite import to_tflite
+from edge_agent.workshop.train.finish import row
 
 Say = Callable[[str], None]
 AGREES = 1e-3
@@ -33,12 +33,10 @@ def write_model(
     pictures: Sequence[Picture],
     out: Path,
     say: Say,
-    name: str = "edge-yolo",
-    made: Made | None = None,
 ) -> Manifest:
     """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite and labels.txt to `out`; the manifest.
 
-    `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges; `made`: out of which other model, and how.
+    `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges.
 
     Raises ModelError where the float files do not agree with each other.
     """
@@ -60,20 +58,19 @@ def write_model(
         (out / file).write_bytes(data)
     (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
     say(f"TFLite differs from ONNX by {apart:.1g}")
-    manifest = _manifest(name, classes, size, {file: precision for file, (_, precision) in files.items()})
-    return msgspec.structs.replace(manifest, made=made)
+    return _manifest(classes, size, {file: precision for file, (_, precision) in files.items()})
 
 
-def _manifest(name: str, classes: tuple[str, ...], size: Size, files: Mapping[str, str]) -> Manifest:
+def _manifest(classes: tuple[str, ...], size: Size, files: Mapping[str, str]) -> Manifest:
     """`files`: name -> precision."""
     known = coco80()
     rows = []
     for file, precision in files.items():
-        kind: Literal["onnx", "tflite"] = "tflite" if file.endswith(".tflite") else "onnx"
-        layout: Literal["NHWC"] | None = "NHWC" if kind == "tflite" else None
-        rows.append(File(file, kind, "0" * 64, 0, precision=precision, layout=layout))
+        of_tflite = file.endswith(".tflite")
+        one = row(file, "tflite" if of_tflite else "onnx", precision)
+        rows.append(msgspec.structs.replace(one, layout="NHWC") if of_tflite else one)
     return Manifest(
-        name=name,
+        name="edge-yolo",
         version="1",
         task="detect",
         family="edge-yolo",

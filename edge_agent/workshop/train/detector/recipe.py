@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 
 from edge_agent import paths
 from edge_agent.errors import InputError, UsageError
 from edge_agent.gate import read
-from edge_agent.manifest import Made, Manifest
+from edge_agent.manifest import Manifest
 from edge_agent.pictures.read import cv2
-from edge_agent.registry import catalogue, files, store
+from edge_agent.registry import catalogue, files
 from edge_agent.samples import recorded
 from edge_agent.workshop.data import formats
 from edge_agent.workshop.report.folder import TRAINING, check
@@ -29,7 +30,7 @@ from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrow
 from edge_agent.workshop.train.detector.options import CLASSES, DetectorOptions
 from edge_agent.workshop.train.detector.start import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, is_yolox
-from edge_agent.workshop.train.finish import finish, read_curve, refuse_ruin
+from edge_agent.workshop.train.finish import finish, made, read_curve, refuse_ruin
 
 Say = Callable[[str], None]
 OWN = "edge-yolo"
@@ -142,24 +143,20 @@ def _write(
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
 
     def build(new: Path) -> Manifest:
-        name = options.out.resolve().name
-        return write_model(
-            tensors, classes, options.size, pool[:CALIBRATION], new, say, name=name, made=_made(options, step)
-        )
+        wide, high = options.size
+        method = f"{step} steps of {options.batch} pictures at {wide}x{high}, seed {options.seed}"
+        manifest = write_model(tensors, classes, options.size, pool[:CALIBRATION], new, say)
+        return msgspec.structs.replace(manifest, made=made(method, [options.data], _parent(options)))
 
     args = argparse.Namespace(**dataclasses.asdict(options))
     finish("detector", args, build, say, read_curve(options.out / TRAINING / CURVE), "pictures")
 
 
-def _made(options: DetectorOptions, step: int) -> Made | None:
-    """How it was made out of another model; None for one that began anew, or with a teacher's weights."""
-    if options.start in ("none", "teacher") or (options.start or "").endswith(".pt") or _start(options.start) is None:
-        return None
-    located = catalogue.locate(options.start or OWN, read=read.seen)
-    method = f"{step} steps of {options.batch} pictures at {options.size[0]}x{options.size[1]}, seed {options.seed}"
-    data = store.digest(options.data) if options.data.is_file() else ""
-    parent = f"{located.manifest.name} {located.manifest.version}"
-    return Made("train", method, parent, located.manifest.original().sha256, data)
+def _parent(options: DetectorOptions) -> files.Located | None:
+    """The model whose weights it began with; None for one that began anew, or from a checkpoint."""
+    usual = OWN if _is_carried() else "none"
+    begun = (options.teacher if options.start == "teacher" else options.start) or usual
+    return None if begun == "none" or begun.endswith(".pt") else catalogue.locate(begun, read=read.seen)
 
 
 def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -213,11 +210,16 @@ def _start(start: str | None) -> Start | None:
     if start in ("none", "teacher"):
         return None
     if start is None:
-        return _start_of(OWN) if (paths.carried("models", OWN) / "manifest.toml").is_file() else None
+        return _start_of(OWN) if _is_carried() else None
     if start.endswith(".pt"):
         best = checkpoint.load(Path(start))
         return {name: value.numpy() for name, value in best["tensors"].items()}, tuple(best["classes"])
     return _start_of(start)
+
+
+def _is_carried() -> bool:
+    """Whether our own detector came with the program."""
+    return (paths.carried("models", OWN) / "manifest.toml").is_file()
 
 
 def _start_of(model: str) -> Start:

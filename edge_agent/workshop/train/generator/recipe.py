@@ -6,22 +6,25 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 
-from edge_agent import files
-from edge_agent.errors import UsageError
+from edge_agent.errors import RefusedError, UsageError
+from edge_agent.manifest import Manifest
 from edge_agent.pictures.draw import save_png
+from edge_agent.types import Pixels
+from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.finish import finish, made, refuse_ruin, row
 from edge_agent.workshop.train.generator import measure
 from edge_agent.workshop.train.generator.crops import Squares, read_crops
 from edge_agent.workshop.train.generator.export import to_onnx
 from edge_agent.workshop.train.generator.fit import Settings, State, fit
 from edge_agent.workshop.train.generator.net import LATENT, SIDE, Generator
 
+FILE = "generator.onnx"
 HELD = 8
 """one crop in so many is held back, to measure by"""
 MEASURED = 800
@@ -33,7 +36,9 @@ ROWS, COLUMNS = 6, 8
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Train, write `generator.onnx`, measure; 0. UsageError and InputError for options or data that cannot be."""
+    """Train, measure, write the model folder; 0. UsageError and InputError for options or data that cannot be,
+    RefusedError for a ruin.
+    """
     if args.minutes <= 0 or args.batch < 4 or args.every < 1:
         raise UsageError("--minutes must be above 0, --batch 4 or more, --every 1 or more")
     crops = read_crops(args.data, args.detector, SIDE, args.every, say)
@@ -41,16 +46,40 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     learnt, back = crops[~held], crops[held]
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     say(f"{len(learnt)} crops to learn from, {len(back)} held back, on {device}")
-    args.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
-    net = _trained(learnt, settings, args.out, args.resume, say)
-    (args.out / "generator.onnx").write_bytes(to_onnx(net).SerializeToString())
-    report(net, learnt, back, args.out, args.seed, say)
+    net, steps = _trained(learnt, settings, args.out / TRAINING, args.resume, say)
+    figures, sheet = measured(net, learnt, back, args.seed)
+    drawn, noise = figures["drawn"].frechet, figures["noise"].frechet
+    refuse_ruin(noise, drawn, args.out, "the distance of what it draws from real crops", "train longer")
+
+    def build(new: Path) -> Manifest:
+        (new / FILE).write_bytes(to_onnx(net).SerializeToString())
+        save_png(sheet, new / "samples.png")
+        method = f"{steps} steps of {args.batch} crops, {len(learnt)} in all, seed {args.seed}"
+        return Manifest(
+            name="generator",
+            version="1",
+            task="draw",
+            family="generator",
+            licence="Apache-2.0",
+            trained_by="you",
+            description=f"draws pictures of {SIDE}x{SIDE} like the crops that it learnt from",
+            file=[row(FILE, "onnx", "fp16")],
+            made=made(method, [args.data], figures=msgspec.to_builtins(figures["drawn"])),
+        )
+
+    notes = [
+        f"{name}: " + ", ".join(f"{key} {number:.3f}" for key, number in msgspec.to_builtins(one).items())
+        for name, one in figures.items()
+    ]
+    finish("generator", args, build, say, checkpoint.read_curve(args.out / TRAINING / "curve.csv"), notes=notes)
     return 0
 
 
-def _trained(learnt: Squares, settings: Settings, out: Path, resume: bool, say: Callable[[str], None]) -> Generator:
-    """Train with checkpoints and a curve in `out`."""
+def _trained(
+    learnt: Squares, settings: Settings, out: Path, resume: bool, say: Callable[[str], None]
+) -> tuple[Generator, int]:
+    """Train with checkpoints and a curve in `out`; the network, and its steps."""
     state = State(settings)
     if resume:
         state.take(checkpoint.load(out / "checkpoint.pt"))
@@ -68,22 +97,21 @@ def _trained(learnt: Squares, settings: Settings, out: Path, resume: bool, say: 
 
     net = fit(learnt, settings, state, tell)
     checkpoint.save(out / "checkpoint.pt", state.tensors())
-    rows = checkpoint.read_curve(out / "curve.csv")
-    series = {name: [(row["step"], row[name]) for row in rows] for name in ("critic", "generator")}
-    checkpoint.draw_curves(out / "curves.png", series, f"{out.resolve().name}: {state.step} steps", "steps")
-    return net
+    return net, state.step
 
 
 def draw(net: Generator, count: int, seed: int) -> Squares:
-    """So many pictures of the generator."""
+    """So many pictures of the generator. RefusedError where it was ruined."""
     torch.manual_seed(seed)
     with torch.no_grad():
         shown = net(torch.randn(count, LATENT))
+    if not shown.isfinite().all():
+        raise RefusedError("ruined: it draws no numbers; begin anew, without --resume")
     return np.ascontiguousarray((shown.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8))
 
 
-def report(net: Generator, learnt: Squares, held: Squares, out: Path, seed: int, say: Callable[[str], None]) -> Any:
-    """Measure beside real pictures and noise: report.json and samples.png in `out`; the figures by name."""
+def measured(net: Generator, learnt: Squares, held: Squares, seed: int) -> tuple[dict[str, measure.Figures], Pixels]:
+    """Figures of real pictures, drawn ones and noise; and a sheet of drawn ones, each above the nearest real one."""
     drawn = draw(net, min(MEASURED, max(len(held), 64)), seed + 1000)
     some = learnt[np.random.default_rng(seed).permutation(len(learnt))[: 4 * MEASURED]]
     noise = np.random.default_rng(seed).integers(0, 256, drawn.shape, np.uint8)
@@ -92,12 +120,7 @@ def report(net: Generator, learnt: Squares, held: Squares, out: Path, seed: int,
     half = len(known) // 2
     (apart,) = measure.measured(known[:half], real, [known[half : half + len(made)]])
     told = [apart, *measure.measured(known, real, [made, static])]
-    figures = dict(zip(("real pictures", "drawn", "noise"), msgspec.to_builtins(told), strict=True))
-    files.write(out / "report.json", msgspec.json.format(msgspec.json.encode(figures)).decode() + "\n")
     order = np.argmin(measure.distances(made, known), axis=1)
     pairs = [np.concatenate([drawn[i], some[order[i]]], 0) for i in range(ROWS * COLUMNS // 2)]
     sheet = np.concatenate([np.concatenate(pairs[i : i + COLUMNS], 1) for i in range(0, len(pairs), COLUMNS)], 0)
-    save_png(np.ascontiguousarray(sheet[:, :, ::-1]), out / "samples.png")
-    for name, row in figures.items():
-        say(f"{name}: " + ", ".join(f"{key} {number:.3f}" for key, number in row.items()))
-    return figures
+    return dict(zip(("real pictures", "drawn", "noise"), told, strict=True)), np.ascontiguousarray(sheet[:, :, ::-1])

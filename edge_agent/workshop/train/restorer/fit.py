@@ -52,8 +52,8 @@ class Settings(NamedTuple):
 
 def fit(
     lines: Sequence[Line], reader: Reader, settings: Settings, tell: Callable[[int, float, float, float], None]
-) -> Restorer:
-    """Train until the steps or the minutes are over; the restorer, on the CPU.
+) -> tuple[Restorer, int]:
+    """Train until the steps or the minutes are over; the restorer, on the CPU, and how many steps there were.
 
     `tell`: (step, loss of the reader, difference of pixels, seconds), each TOLD steps.
     """
@@ -83,8 +83,7 @@ def fit(
         if step % TOLD == 0:
             tell(step, sums[0] / TOLD, sums[1] / TOLD, time.monotonic() - began)
             sums = [0.0, 0.0]
-    made_net: Restorer = copy.deepcopy(net).cpu().eval()
-    return made_net
+    return copy.deepcopy(net).cpu().eval(), step
 
 
 def _share(step: int, began: float, settings: Settings) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,22 +10,25 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from edge_agent import files
 from edge_agent.backends import open_net
 from edge_agent.errors import ModelError, UsageError
 from edge_agent.figures.words import errors
 from edge_agent.gate import read
+from edge_agent.manifest import Input, Manifest
 from edge_agent.registry import catalogue
 from edge_agent.registry import files as registry_files
 from edge_agent.tasks.read.recogniser import CHARACTERS
 from edge_agent.workshop.data.texts import read_texts
+from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.finish import finish, made, refuse_ruin, row
 from edge_agent.workshop.train.restorer.fit import Line, Settings, _batches, _covers, fit
-from edge_agent.workshop.train.restorer.lines import FONTS, drawn
-from edge_agent.workshop.train.restorer.net import FOLD, Restorer, coloured, shrunk
+from edge_agent.workshop.train.restorer.lines import FONTS, WIDEST, drawn
+from edge_agent.workshop.train.restorer.net import FOLD, HEIGHT, Restorer, coloured, shrunk
 from edge_agent.workshop.train.restorer.reader import OnnxNet
 
 Say = Callable[[str], None]
+FILE = "restorer.onnx"
 SIZES = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
 """pixels of an em that are measured"""
 MEASURED = 200
@@ -35,8 +37,14 @@ WINS, HURTS = 0.8, 1.02
 """of the errors without it: at most so many at some size to be of use, at no size from 8 pixels on more than so many"""
 
 
+RUINED = 0.3
+"""share of characters that are read wrong, above which it is a ruin: few lines are measured"""
+
+
 def run(args: argparse.Namespace, say: Say) -> int:
-    """Train, write `restorer.onnx`, measure on a font that was kept apart; 0. UsageError, InputError."""
+    """Train, measure on a font that was kept apart, write the model folder; 0. UsageError and InputError for options or
+    data that cannot be, RefusedError for a ruin.
+    """
     fonts, sentences = _given(args)
     reader, characters = _reader(args.reader)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,20 +53,37 @@ def run(args: argparse.Namespace, say: Say) -> int:
     lines = drawn(sentences[:cut], practised, characters, args.lines, args.seed)
     held = drawn(sentences[cut:] or sentences, [kept], characters, min(MEASURED, args.lines), args.seed + 1)
     say(f"{len(lines)} lines in {len(practised)} fonts; measured with {kept.name}; on {device}")
-    args.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
     settings = settings._replace(pixels=args.pixels, adversarial=args.adversarial)
-    curve = checkpoint.Curve(args.out / "curve.csv", ("step", "reader", "pixels", "seconds"))
-    net = fit(lines, reader.to(device), settings, curve.add)
-    rows = checkpoint.read_curve(args.out / "curve.csv")
-    series = {name: [(row["step"], row[name]) for row in rows] for name in ("reader", "pixels")}
-    checkpoint.draw_curves(args.out / "curves.png", series, args.out.resolve().name, "steps")
-    (args.out / "restorer.onnx").write_bytes(to_onnx(net).SerializeToString())
+    curve = checkpoint.Curve(args.out / TRAINING / "curve.csv", ("step", "reader", "pixels", "seconds"))
+    net, steps = fit(lines, reader.to(device), settings, curve.add)
     figures = measured(net, reader.cpu(), characters, held, args.seed)
-    files.write(args.out / "report.json", json.dumps(figures, indent=1) + "\n")
-    for size, (before, after) in figures.items():
-        say(f"{size} px: {before:.3f} of the characters wrong without it, {after:.3f} with it")
-    say(verdict(figures))
+    before, after = (float(np.mean([both[i] for both in figures.values()])) for i in (0, 1))
+    refuse_ruin(before, after, args.out, "the share of characters read wrong", "train longer", least=RUINED)
+
+    def build(new: Path) -> Manifest:
+        (new / FILE).write_bytes(to_onnx(net).SerializeToString())
+        method = f"{steps} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
+        shares = {f"errors_{size}px": after / max(before, 1e-9) for size, (before, after) in figures.items()}
+        return Manifest(
+            name="restorer",
+            version="1",
+            task="clear",
+            family="restorer",
+            licence="Apache-2.0",
+            trained_by="you",
+            description=f"makes small print readable for {args.reader}: {verdict(figures)}",
+            input=Input(WIDEST, HEIGHT, channels="BGR", scale=1 / 255, letterbox="stretch"),
+            file=[row(FILE, "onnx", "fp32")],
+            made=made(method, [args.text, *fonts], figures=shares),
+        )
+
+    notes = [
+        f"{size} px: {before:.3f} of the characters wrong without it, {after:.3f} with it"
+        for size, (before, after) in figures.items()
+    ]
+    rows = checkpoint.read_curve(curve.path)
+    finish("restorer", args, build, say, rows, notes=[*notes, verdict(figures)])
     return 0
 
 

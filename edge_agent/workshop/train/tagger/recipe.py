@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest, TextInput
 from edge_agent.tasks.text import vocabulary
-from edge_agent.workshop.report.folder import TRAINING, check
+from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train.bert.vocab import MISSING
-from edge_agent.workshop.train.finish import finish
+from edge_agent.workshop.train.finish import finish, made, row
 from edge_agent.workshop.train.tagger import data
 
 KEPT = 10
@@ -35,9 +37,8 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     from edge_agent.workshop.train.tagger.fit import Lesson, fit
 
     _check(args)
-    check(args.out)
     rows = [one for path in args.data for one in data.read(path)]
-    folder = start(args.start)
+    folder, begun = start(args.start)
     words = vocabulary.from_vocab(folder / "vocab.txt", True)
     tags = data.tags_of(sorted({span[2] for one in rows for span in one.spans}))
     kept, taught = rows[::KEPT], [one for i, one in enumerate(rows) if i % KEPT]
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         )
 
     def build(new: Path) -> Manifest:
-        return write(net, head, tags, folder / "vocab.txt", new, args.out.resolve().name)
+        method = f"{len(curve)} rounds over {len(taught)} sentences, {args.rows} a step, seed {args.seed}"
+        manifest = write(net, head, tags, folder / "vocab.txt", new)
+        return structs.replace(manifest, made=made(method, args.data, begun, {"span_f1": best}))
 
     finish(
         "tagger",
@@ -72,7 +75,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--epochs and --rows must be 1 or more, --rate between 0 and 1")
 
 
-def write(net: Any, head: Any, tags: Sequence[str], vocab: Path, out: Path, name: str) -> Manifest:
+def write(net: Any, head: Any, tags: Sequence[str], vocab: Path, out: Path) -> Manifest:
     """tagger.onnx (float16 weights), tagger.int8.onnx and vocab.txt in `out`; the manifest of these."""
     import onnx
 
@@ -86,7 +89,7 @@ def write(net: Any, head: Any, tags: Sequence[str], vocab: Path, out: Path, name
     shutil.copyfile(vocab, out / "vocab.txt")
     marks = ", ".join(tag[2:] for tag in tags[1::2])
     return Manifest(
-        name=name,
+        name="tagger",
         version="1",
         task="tag",
         family="bert-tagger",
@@ -96,8 +99,8 @@ def write(net: Any, head: Any, tags: Sequence[str], vocab: Path, out: Path, name
         labels=list(tags),
         text=TextInput("vocab.txt", lowercase=True, max_length=net.shape.length),
         file=[
-            export.row_of("tagger.int8.onnx", "onnx", "int8", "model"),
-            export.row_of("tagger.onnx", "onnx", "fp16", "model"),
-            export.row_of("vocab.txt", "text", "fp32", "vocab"),
+            row("tagger.int8.onnx", "onnx", "int8"),
+            row("tagger.onnx", "onnx", "fp16"),
+            row("vocab.txt", "text", "fp32", "vocab"),
         ],
     )
