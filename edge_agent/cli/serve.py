@@ -14,9 +14,13 @@ def options(serve: argparse.ArgumentParser) -> None:
     """Its options."""
     serve.add_argument("model", nargs="+", help="name, folder, .onnx or .tflite")
     serve.add_argument("--listen", default="127.0.0.1:8484", metavar="HOST:PORT", help="(default: 127.0.0.1:8484)")
-    serve.add_argument("--password-file", metavar="FILE", help="what programs have to know; a must for other hosts")
+    serve.add_argument("--password-file", metavar="FILE", help="of who gives tokens to programs (docs/page.md)")
+    serve.add_argument(
+        "--token-file", metavar="FILE", help="the token of all programs; either is a must for other hosts"
+    )
     serve.add_argument("--cert", metavar="PEM", help="serve over https, with this certificate")
     serve.add_argument("--key", metavar="PEM", help="and its private key")
+    serve.add_argument("--names", nargs="+", metavar="HOST", help="other names that it is reached by, as a balancer's")
     serve.add_argument("--threads", type=int, default=0, help="cores that the models may use together; 0: all")
     serve.add_argument("--pull", action="store_true", help="fetch the models' files when they are not here")
 
@@ -30,7 +34,8 @@ def serve(args: argparse.Namespace) -> int:
     from edge_agent.serving.models import Models
 
     stop = stop_on_signals()
-    given = {key: getattr(args, key) for key in ("listen", "password_file", "cert", "key")}
+    given = {key: getattr(args, key) for key in ("listen", "password_file", "cert", "key", "names")}
+    given["password_file"] = given["password_file"] or args.token_file
     settings = checked_page(toml.convert({key: one for key, one in given.items() if one}, Settings), Path.cwd())
     assert settings is not None
     try:
@@ -42,11 +47,14 @@ def serve(args: argparse.Namespace) -> int:
         served = models.serve(name)
         note(f"{served.ref.name} {served.ref.version}: {served.why}")
     page = Page(settings, home() / "serve", own=models)
+    if args.token_file:
+        page.access.share(args.token_file, "--token-file")
     page.start()
     if not page.port:
         page.stop()
         raise ConfigError(f"--listen: {args.listen}: another program listens there; name another port")
     note(f"serving at {page.address}v2/models/{served.ref.name}, until Ctrl-C")
     stop.wait()
+    page.inference.leave()
     page.stop()
     return 0

@@ -30,8 +30,8 @@ from edge_agent.files import folder, read_regular, write_private
 from edge_agent.ui.calls import Refused, Role
 
 COOKIE, SESSION_S = "edge_agent_page", 30 * 86400
-SHORTEST = 8
-"""characters of a password"""
+SHORTEST, LONG = 8, 32
+"""characters of a password, and of a token that a file holds: nothing slows down who guesses it"""
 N, R, P = 2**14, 8, 1
 """scrypt's: 16 MB, and about 50 ms on this box"""
 SLOWEST_S, REMEMBERED = 60.0, 1000
@@ -64,6 +64,7 @@ class Access:
         }
         self._file = place / "tokens.json"
         self.tokens = self._kept_tokens()
+        self._shared: list[Token] = []
         self._tries: dict[str, tuple[int, float]] = {}
         """address -> tries that failed in a row, and when the next one counts (monotonic)"""
         self._trying = threading.Lock()
@@ -101,7 +102,7 @@ class Access:
 
     def _of_token(self, token: str) -> Role:
         digest = hashlib.sha256(token.encode()).hexdigest()
-        return next((one.role for one in self.tokens if hmac.compare_digest(one.sha256, digest)), "")
+        return next((one.role for one in [*self.tokens, *self._shared] if hmac.compare_digest(one.sha256, digest)), "")
 
     def _of_session(self, cookie: str) -> Role:
         given, _, mac = cookie.rpartition(".")
@@ -150,6 +151,13 @@ class Access:
         digest = hashlib.sha256(token.encode()).hexdigest()
         self._keep([*self.tokens, Token(name, role, digest, time.time())])
         return token
+
+    def share(self, file: str, key: str) -> None:
+        """Take the token in a file, too: of an operator, the same for all replicas behind a balancer. ConfigError."""
+        token = config.secret(file, key)
+        if len(token) < LONG:
+            raise ConfigError(f"{key}: {file}: a token has {LONG} characters and more, as `openssl rand -hex 32` gives")
+        self._shared.append(Token("shared", "operator", hashlib.sha256(token.encode()).hexdigest(), time.time()))
 
     def drop_token(self, name: str) -> None:
         """It counts no more. Refused."""

@@ -7,6 +7,7 @@ Beside the tensors of its network a model takes BYTES: `image` (a JPEG or PNG), 
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -43,6 +44,8 @@ MOST_JSON = 16 << 20
 """of the JSON in it, which takes ten times its size in memory"""
 AT_ONCE, WAITING = 2, 16
 """requests that are worked on, and that are here at all; more are told to come again"""
+REST_S, LEAVE_S = 3.0, 20.0
+"""seconds without a request after which one that leaves goes, and after which it goes whatever comes"""
 MOST_ELEMENTS = 16
 """pictures, texts or sounds of a request"""
 KINDS: dict[type, str] = {Frame: IMAGE, Text: TEXT, Audio: SOUND}
@@ -70,8 +73,11 @@ class Server:
         self._page = page
         self._settings, self.client = Settings(), Client()
         self.accounts: dict[str, Account] = {}
-        self._here = 0
-        self._limit = anyio.CapacityLimiter(AT_ONCE)
+        self._here, self._asked = 0, -math.inf
+        self.leaving = threading.Event()
+        """set: not ready any more, so that a balancer asks others; requests are still answered"""
+        self.limit = anyio.CapacityLimiter(AT_ONCE)
+        """requests that are worked on at once"""
         self._ready: OrderedDict[tuple[str, ...], tuple[Task, threading.Lock]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -100,6 +106,13 @@ class Server:
             raise Refused(404, f"{served.ref.name} serves as version {served.ref.version}")
         return served
 
+    def leave(self) -> None:
+        """Wait until nothing is asked any more, REST_S or at most LEAVE_S."""
+        self.leaving.set()
+        began = time.monotonic()
+        while (self._here or time.monotonic() - self._asked < REST_S) and time.monotonic() - began < LEAVE_S:
+            time.sleep(0.05)
+
     # ── inference ────────────────────────────────────────────────────────────────────────────────────────
 
     async def infer(self, ask: Ask) -> Response:
@@ -111,11 +124,11 @@ class Server:
         headers = ask.request.headers
         if headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "a request is not packed; send it without Content-Encoding")
-        self._here += 1
+        self._here, self._asked = self._here + 1, time.monotonic()
         try:
             body = await read_body(ask.request, MOST)
             began = time.monotonic()
-            answer = await run_sync(self._answer, served, body, headers.get(HEADER), began, limiter=self._limit)
+            answer = await run_sync(self._answer, served, body, headers.get(HEADER), began, limiter=self.limit)
             account.answered += 1
             account.took.add(1e3 * (time.monotonic() - began))
             return answer
@@ -238,7 +251,7 @@ def calls(page: Page) -> list[Call]:
         return Response(b"", 200, limits)
 
     def ready(ask: Ask) -> Response:
-        return Response(b"", 200 if server.models() else 503, limits)
+        return Response(b"", 503 if server.leaving.is_set() or not server.models() else 200, limits)
 
     def about(ask: Ask) -> dict[str, Any]:
         return {"name": "edge-agent", "version": __version__, "extensions": ["binary_tensor_data", "bytes_found"]}

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent import config
@@ -148,7 +149,7 @@ class Page:
     def who(self, request: Request) -> Role:
         """The role of who asks."""
         given = request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")
-        return self.access.who(*given, request.scope["state"].get("user"))
+        return self.access.who(*given, request.scope.get("state", {}).get("user"))
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +177,7 @@ class Page:
     def _serve(self, listening: socket.socket) -> None:
         tls = {"ssl_certfile": self.settings.cert, "ssl_keyfile": self.settings.key} if self.settings.cert else {}
         made: Any = uvicorn.Config(
-            Guard(Router(self._routes(), default=_nothing), self.settings),
+            self.app(),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -204,8 +205,10 @@ class Page:
         finally:
             self.loop = None
 
-    def _routes(self) -> list[Route]:
-        return [*([] if self._own else files.routes()), *(route(call, self.who) for call in self.calls)]
+    def app(self) -> ASGIApp:
+        """What answers, for any ASGI server."""
+        routes: list[Route] = [*([] if self._own else files.routes()), *(route(call, self.who) for call in self.calls)]
+        return Guard(Router(routes, default=_nothing), self.settings)
 
 
 class _Protocol(H11Protocol):  # type: ignore[misc]

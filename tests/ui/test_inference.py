@@ -29,6 +29,7 @@ import numpy as np
 
 from edge_agent import config
 from edge_agent.config import parse
+from edge_agent.errors import ConfigError
 from edge_agent.manifest import Served
 from edge_agent.pictures.read import read_picture
 from edge_agent.serving.models import Models
@@ -483,6 +484,35 @@ def test_who_may_look_may_not_run_models(tmp_path: Path, models: Models) -> None
             assert infer(made, YOLO, {"inputs": [ONE]}, authorization=f"Bearer {token}").status == status
 
 
+def test_replicas_take_one_token_and_the_name_of_their_balancer(tmp_path: Path, models: Models) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef" * 2)
+    (tmp_path / "short").write_text("0123456789abcdef")
+    for place in ("one", "other"):
+        with serving(tmp_path / place, models, password_file=str(tmp_path / "token"), names=["models.example"]) as made:
+            made.access.share(str(tmp_path / "token"), "--token-file")
+            with pytest.raises(ConfigError, match=r"--token-file: .*short: a token has 32 characters"):
+                made.access.share(str(tmp_path / "short"), "--token-file")
+            proxied = {"host": "models.example", "x_forwarded_for": "192.0.2.7"}
+            assert ask(made, "GET", YOLO, **proxied).status == 401
+            assert ask(made, "GET", YOLO, authorization=f"Bearer {'0123456789abcdef' * 2}", **proxied).status == 200
+            assert ask(made, "GET", YOLO, host="elsewhere.example").status == 421
+
+
+def test_one_that_leaves_says_so_and_answers_until_nobody_asks(
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "REST_S", 0.5)
+    given, behind = as_bytes("image", PICTURE.read_bytes())
+    with serving(tmp_path, models) as made, ThreadPoolExecutor(1) as pool:
+        pool.submit(made.inference.leave).result(30)  # at once, as nobody has asked
+        made.inference.leaving.clear()
+        assert infer(made, YOLO, {"inputs": [given]}, behind).status == 200
+        leaving = pool.submit(made.inference.leave)
+        until(lambda: ask(made, "GET", "/v2/health/ready").status == 503, "a balancer hears of it")
+        assert infer(made, YOLO, {"inputs": [given]}, behind).status == 200
+        leaving.result(30)
+
+
 def test_requests_are_counted_for_prometheus(served: Page) -> None:
     given, behind = as_bytes("image", PICTURE.read_bytes())
     infer(served, YOLO, {"inputs": [given]}, behind)
@@ -517,8 +547,6 @@ def test_the_models_of_pipelines_serve_requests_too_and_are_opened_once(tmp_path
 
 
 def test_the_section_is_checked() -> None:
-    from edge_agent.errors import ConfigError
-
     rest = '[[pipeline]]\nname = "p"\nsource = "lines:-"\n'
     assert parse(f"[inference]\npriority = 9\n{rest}").inference == config.Inference(priority=9)
     for line, says in (("priority = 10", "inference.priority"), ("prio = 1", 'did you mean "priority"')):
