@@ -4,8 +4,9 @@
     cd deploy/cloud && serve run ray_serve:app models=edge-yolo,edge-bert token_file=/etc/edge-agent/token
 
 Each replica opens the models as `edge-agent serve` does (registry, gate, lane) and answers the Open Inference Protocol
-by the same code. Text networks, whose first axis is free, run once for up to BATCH requests of tensors that come within
-WAIT_S and are equally long; pictures run one at a time, as their networks are made for one.
+by the same code. Text networks in float, whose first axis is free, run once for up to BATCH requests of tensors that
+come within WAIT_S and are equally long. Those in int8 take their scales from all that is in a run, and those of
+pictures are made for one: they run one at a time.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Replica:
         self.loop: asyncio.AbstractEventLoop
         for name in names:
             served = models.serve(name)
-            if all(len(spec.shape) > 1 and spec.shape[0] is None for spec in served.net.inputs):
+            file = next((row for row in served.manifest.file if row.sha256 == served.ref.sha256), None)
+            free = all(len(spec.shape) > 1 and spec.shape[0] is None for spec in served.net.inputs)
+            if free and file is not None and file.precision in ("fp32", "fp16"):
                 models.adopt(name, msgspec.structs.replace(served, net=self._batched(served)))
 
     def _batched(self, served: Served) -> Any:
