@@ -109,11 +109,16 @@ def alone(config: Config, reread: Callable[..., Config]) -> Update:
 
 
 def first(config: Config, reread: Callable[..., Config]) -> list[Outcome]:
-    """Before an agent runs: what its config follows and nothing serves of yet."""
-    if config.update is None:
+    """Before an agent runs: what its config follows and nothing serves of yet, where it may look for it."""
+    section = config.update
+    if section is None:
         return []
     update = alone(config, reread)
-    return [update.take(target) for target in targets(config.update) if update.served.known(target).serves is None]
+    missing = [target for target in targets(section) if update.served.known(target).serves is None]
+    if section.look:
+        return [update.take(target) for target in missing]
+    why = "none of it is here, and [update] look = false: a job brings it, or: edge-agent update"
+    return [Outcome("IN_PROGRESS", target, "look", why, later=True) for target in missing]
 
 
 class Updating:

@@ -48,6 +48,8 @@ def update(args: argparse.Namespace) -> int:
     from edge_agent.cli.given import config_of
     from edge_agent.fleet import asked
 
+    if args.list and not args.config and paths.service_config() is None:
+        return _list_served(args.json)
     args.config = config_of(args)
     loaded = config.load(args.config, pipelines=False)
     if loaded.update is None:

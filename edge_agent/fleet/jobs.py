@@ -153,11 +153,12 @@ class Jobs:
         if key in self._refused:
             return
         self._refused.add(key)
-        self._count(f"job {key[0]}: refused: {why}")
         before = self._before(given)
         if before is not None and not before.told:
-            self._say(before)  # who gave it has not heard how it went
-        elif JOB.fullmatch(given.jobId):
+            self._say(before)  # who gave it has not heard yet how it went: no fault of anybody
+            return
+        self._count(f"job {key[0]}: refused: {why}")
+        if JOB.fullmatch(given.jobId):
             body = update("REJECTED", {"reason": why[:1000]}, given.versionNumber, given.executionNumber, "")
             self._publish(f"{given.jobId}/update", body, False)
 

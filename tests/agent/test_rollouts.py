@@ -23,12 +23,16 @@ from edge_agent.link import topics
 from tests.agent.test_agent import pipeline
 from tests.broker import Consumer, Mosquitto, broker, until
 from tests.cli.test_cli import run
+from tests.fleet.made import publish, repository, some_files
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     with broker(tmp_path) as server:
         yield server
+
+
+UPDATE = '[update]\nrepository = "repo"\ngroup = "shops"\n'
 
 
 class Taker:
@@ -53,17 +57,20 @@ class Taker:
 
 
 @contextmanager
-def working(place: Path, url: str, name: str, taker: Taker | None, more: str = "") -> Iterator[Agent]:
+def working(
+    place: Path, url: str, name: str, taker: Taker | None, more: str = "", update: str = UPDATE
+) -> Iterator[Agent]:
+    """An agent that hears of jobs. `update`: its [update], with what takes bundles of its own where it is another."""
     folder = place / name
     folder.mkdir(exist_ok=True)
     (folder / "texts.txt").touch()
-    update = '[update]\nrepository = "repo"\ngroup = "shops"\n'
     text = f'[device]\nid = "{name}"\n[mqtt]\nurl = "{url}"\n{more}[store]\npath = "store"\n[rollout]\n{update}'
     text += '[[profile]]\nname = "home"\n[[profile]]\nname = "night"\n'
     (folder / "root.json").write_text("{}")
     (folder / "agent.toml").write_text(text + pipeline("texts", "lines:texts.txt"))
     agent, stop = Agent(config.load(folder / "agent.toml")), threading.Event()
-    agent.update = taker  # type: ignore[assignment]
+    if update == UPDATE:
+        agent.update = taker  # type: ignore[assignment]
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:
@@ -95,6 +102,28 @@ def test_a_good_one_reaches_all_and_each_says_what_it_is(mosquitto: Mosquitto, t
             said = json.loads(late.last("one/reported") or b"")
             assert said["group"] == "shops" and said["job"] is None and said["profile"] == "home"
             assert not [topic for topic, payload, _ in late.heard if "/jobs/" in topic and payload]
+
+
+def test_what_nothing_looks_for_comes_by_a_job_alone(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tuf", reason="the extra [update] is not installed")
+    from edge_agent.agent.update import first
+
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    repo = repository(tmp_path / "repo", tmp_path / "keys")
+    publish(repo, some_files(labels_txt=b"person"), "labels")
+    more = 'repository = "../repo"\nroot = "../repo/metadata/1.root.json"\ngroup = "shops"\nfiles = ["labels"]\n'
+    update = f'[update]\nlook = false\nhealth = "1s"\n{more}'
+    with working(tmp_path, mosquitto.url, "one", None, update=update) as agent:
+        (waits,) = first(agent.config, lambda shared=None: agent.config)
+        assert waits.later and "none of it is here, and [update] look = false" in waits.reason
+        start = ("start", "files/labels/1", *START[2:])
+        done = started(tmp_path, *start, "--url", mosquitto.url)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(started(tmp_path, "status", "--json").stdout)["devices"]["one"]["details"]
+        assert said["reason"] == "serves, and is healthy" and float(said["bytes"]) > 0
+        assert agent.rollouts is not None and agent.rollouts.jobs.refused == 0
 
 
 def test_a_bad_one_stops_at_the_canary(mosquitto: Mosquitto, tmp_path: Path) -> None:
