@@ -77,7 +77,7 @@ class Rollouts:
                 threading.Thread(target=self._guarded, args=(self._ask,), name="rollout-hawkbit", daemon=True)
             )
         if link is not None:
-            for tail in ("notify-next", "$next/get/accepted", "+/update/accepted", "+/update/rejected"):
+            for tail in topics.JOBS_HEARD:
                 link.subscribe(f"{self._jobs_at}/{tail}", self._came)
             if section.desired:
                 for topic in self._wanted_at():

@@ -19,6 +19,8 @@ ACK = "ack"
 """tail of what a consumer acknowledges"""
 JOBS, DESIRED, REPORTED = "jobs", "desired", "reported"
 """tails: below which a rollout's jobs come and go; what a device is to be, and what it is, both retained"""
+JOBS_HEARD = ("notify-next", "$next/get/accepted", "+/update/accepted", "+/update/rejected")
+"""tails, below that of jobs, of what is heard of them"""
 COMMANDS = "cmd/+"
 """tail of the commands that come in"""
 FOR_DEVICES = ("cmd", ACK, "desired", "jobs")
@@ -148,6 +150,7 @@ def published(config: Config) -> list[str]:
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
     tails += [REPORTED] if config.rollout is not None else []
+    tails += [f"{_jobs(config)}/{tail}" for tail in ("$next/get", "JOB/update")] if config.rollout is not None else []
     tails += [snapshot(name) for name in photographed(config)]
     base = base_of(config.mqtt.prefix, config.device.id)
     return [whole(base, tail) for tail in [*tails, *_shown(config)]] + _sparkplug_published(config)
@@ -179,8 +182,17 @@ def _of_rollout(config: Config, base: str) -> list[str]:
     """What is heard of jobs and of what is wanted."""
     if config.rollout is None:
         return []
-    jobs = config.rollout.jobs or f"{base}/{JOBS}"
-    return [f"{jobs}/notify-next", *([f"{base}/{DESIRED}"] if config.rollout.desired else [])]
+    names = [f"{whole(base, _jobs(config))}/{tail}" for tail in JOBS_HEARD]
+    if config.rollout.desired:
+        names.append(whole(base, DESIRED))
+        names += [group_desired(config.mqtt.prefix, config.update.group)] if config.update is not None else []
+    return names
+
+
+def _jobs(config: Config) -> str:
+    """The tail of jobs; from / where they are not below the device's topics."""
+    named = config.rollout.jobs if config.rollout is not None else None
+    return tail_of(base_of(config.mqtt.prefix, config.device.id), named) if named else JOBS
 
 
 def retained_with_dots(prefix: str, device: str, pipelines: Iterable[str]) -> list[str]:

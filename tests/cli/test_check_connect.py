@@ -49,6 +49,7 @@ def config(folder: Path, url: str, user: str, password: str, source: str) -> str
     (folder / "agent.toml").write_text(
         f'[device]\nid = "porch"\n[store]\npath = "store"\n'
         f'[mqtt]\nurl = "{url}"\nusername = "{user}"\npassword_file = "{password}.password"\nack = true\n'
+        "[rollout]\n"
         f'[[pipeline]]\nname = "door"\nsource = "{source}"\ntasks = ["detect:{model}"]\n'
     )
     return str(folder / "agent.toml")
@@ -71,6 +72,12 @@ def test_rights_are_asked_for_and_nothing_goes_out(
             "ok  mqtt: may publish edge/v1/porch/door/events",
             "ok  mqtt: may subscribe to edge/v1/porch/cmd/+",
             "ok  mqtt: may subscribe to edge/v1/porch/ack",
+            "ok  mqtt: may publish edge/v1/porch/reported",
+            "ok  mqtt: may publish edge/v1/porch/jobs/$next/get",
+            "ok  mqtt: may publish edge/v1/porch/jobs/JOB/update",
+            "ok  mqtt: may subscribe to edge/v1/porch/jobs/notify-next",
+            "ok  mqtt: may subscribe to edge/v1/porch/jobs/+/update/accepted",
+            "ok  mqtt: may subscribe to edge/v1/porch/desired",
             "ok  store: ",
         ):
             assert line in said, said
@@ -78,6 +85,7 @@ def test_rights_are_asked_for_and_nothing_goes_out(
         assert main(["check", "--connect", "-c", config(tmp_path, guarded.url, "half", "half", pictures)]) == 1
         said = capsys.readouterr().out
         assert "ok  mqtt: may publish edge/v1/porch/door/events" in said
+        assert "NO  mqtt: " in said and "edge/v1/porch/jobs/JOB/update" in said.partition("NO  ")[2]
         for tail in ("health", "door/state", "agent/events", "reply/ping"):
             assert f"NO  mqtt: may not publish edge/v1/porch/{tail} (Not authorized)" in said
         assert main(["check", "--connect", "-c", config(tmp_path, guarded.url, "porch", "half", pictures)]) == 1
