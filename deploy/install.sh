@@ -4,7 +4,7 @@
 #   --version V     this version (default: the newest that can be had)
 #   --prefix DIR    where versions lie side by side (default: /opt/edge-agent)
 #   --python FILE   the Python to build upon (default: python3)
-#   --extras NAMES  comma-separated extras of the package, e.g. speech,signed
+#   --extras NAMES  comma-separated extras of the package, e.g. speech,signed; none (default: those of the version that serves)
 #   --runtime FILE  a wheel that owns the module onnxruntime, such as NVIDIA's for a Jetson, in place of onnxruntime of the
 #                   package index; none: no ONNX models, TFLite alone; index: that of the index, as without
 # The version that runs is replaced once the new one has said that it is ready; otherwise it runs on.
@@ -110,6 +110,8 @@ had=$(cat "$prefix/current/.runtime" 2>/dev/null || true)
 [ -z "$had" ] || [ -n "$runtime" ] ||
     fail "the version that serves was laid with --runtime $had; give it again, or --runtime index for that of the package index"
 [ "$runtime" != index ] || runtime=
+[ -n "$extras" ] || extras=$(cat "$prefix/current/.extras" 2>/dev/null || true)
+[ "$extras" != none ] || extras=
 if [ -e "$prefix/$version/.complete" ]; then
     [ "$(cat "$prefix/$version/.runtime" 2>/dev/null || true)" = "${runtime##*/}" ] ||
         fail "$prefix/$version is there with another runtime; sudo edge-agent uninstall, which keeps config and data, and lay it again"
@@ -120,6 +122,7 @@ else
     "$python" -m venv "$target"
     echo "installing edge-agent $version into $target"
     echo "${runtime##*/}" >"$target/.runtime"
+    echo "$extras" >"$target/.extras"
     if [ -z "$runtime" ]; then
         pip "$target" install -q "$file${extras:+[$extras]}"
     else

@@ -116,7 +116,7 @@ class Agent:
         self.work = Lines(config, self._models, self.keep, self.link, self.record)
         self.work.changed = self._changed.set
         self.lines = self.work.all
-        self.notices = told_by(self.keep, config, store, self.pictures, self.work)
+        self.notices = told_by(self.keep, config, store, self.record, self.work)
         show = show_of(config, self.link, self.keep, self.lines, self._changed.set)  # before anything is said
         self.rules = Rules(config, self.work, self.keep, self.link, self._clock)
         beside = {"archive": archiving, "notify": self.notices.about}

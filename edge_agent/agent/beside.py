@@ -54,6 +54,10 @@ def parts_beside(
         node = Node(config.sparkplug, config.mqtt, config.device.id, folder, state.seen, link.budget)
         keep.listeners.append(node.keep)
         parts.append(node)
+    if config.policy.most_age_s is not None:
+        from edge_agent.fleet.policy import Ages
+
+        state.beside = {**state.beside, "policy": Ages(config.policy, state.lines).about}
     if config.accuracy is not None:
         from edge_agent.agent.guarding import Guarding
 
@@ -110,8 +114,9 @@ def updating_of(
         return None
     from edge_agent.agent.update import Updating
 
-    updating = Updating(config, lines, models, swap.look.set, turning, record.disagreed)
-    state.beside = {**state.beside, "update": updating.about}
+    disagreed = record.differing.disagreed if record.differing is not None else None
+    updating = Updating(config, lines, models, swap.look.set, turning, disagreed)
+    state.beside = {**state.beside, "update": updating.about, "refused": updating.refused}
     return updating
 
 

@@ -95,11 +95,12 @@ class Recorder:
 
             self._clips = Clips(self.pictures, seconds(samples.before), seconds(samples.after))
         self._collect = _collect_of(samples)
-        self.disagreed = (
-            self._collect.disagreed if self._collect is not None and self._collect.wants_disagreed else None
-        )
-        """keeps what a new model says something else of, where the config asks for it"""
         self._works = [part for part in (self._clips, self._collect) if part is not None]
+
+    @property
+    def differing(self) -> Collect | None:
+        """Keeps what another model says something else of, where the config asks for it."""
+        return self._collect if "disagreed" in self._samples.collect else None
 
     def attach(self, line: Line) -> None:
         """Have a pipeline's frames looked at, where they are pictures, and its objects' pictures named."""

@@ -20,20 +20,23 @@ from edge_agent.walk.privacy import Guard
 
 if TYPE_CHECKING:
     from edge_agent.agent.lines import Lines
-    from edge_agent.notify.opinion import Opinions
+    from edge_agent.agent.record import Recorder
+    from edge_agent.notify.opinion import Doubted, Opinions
     from edge_agent.notify.receiver import Picture, Receiver, Told
-    from edge_agent.recorder.pictures import Pictures
 
 OURS = {"rule", "opinion"}
 """kinds of events that no pipeline gives"""
 
 
-def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None, work: Lines) -> Notices:
+def told_by(keep: Keep, config: Config, store: Path, record: Recorder, work: Lines) -> Notices:
     """Those that a config names, told from now on of each event, and those of each other config that `work` turns to.
 
     ConfigError, StoreError.
     """
+    pictures, differing = record.pictures, record.differing
     picture: Picture = (lambda name: None) if pictures is None else pictures.path
+    # of a whole frame the snapshot has the box drawn in
+    doubted = differing.doubted if differing is not None and not config.samples.whole else None
     notices = Notices()
 
     def turn(new: Config, lines: Sequence[Line]) -> Callable[[], None]:
@@ -42,7 +45,8 @@ def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None, 
         wanted: dict[str, Told] = {f"notify {one.name}": one for one in new.notify}
         if new.opinion is not None:
             wanted["opinion"] = new.opinion
-        return notices.turn_to(wanted, lambda what: _receiver(wanted[what], keep, store, picture, work.all))
+        made = lambda what: _receiver(wanted[what], keep, store, picture, work.all, doubted)  # noqa: E731
+        return notices.turn_to(wanted, made)
 
     turn(config, work.all)()
     clear_others(config, store)
@@ -52,20 +56,24 @@ def told_by(keep: Keep, config: Config, store: Path, pictures: Pictures | None, 
     return notices
 
 
-def _receiver(section: Told, keep: Keep, store: Path, picture: Picture, lines: Sequence[Line]) -> Receiver:
+def _receiver(
+    section: Told, keep: Keep, store: Path, picture: Picture, lines: Sequence[Line], doubted: Doubted | None
+) -> Receiver:
     """StoreError where the disk has no place for what waits for it."""
     from edge_agent.notify.receiver import People
 
     place = store / "opinion" if isinstance(section, Opinion) else store / FOLDER / section.name
     try:
         if isinstance(section, Opinion):
-            return _opinions(keep, section, place, picture, lines)
+            return _opinions(keep, section, place, picture, lines, doubted)
         return People(section, place, picture)
     except OSError as error:
         raise StoreError(f"{place}: {error.strerror}; what waits to be sent has no place") from None
 
 
-def _opinions(keep: Keep, section: Opinion, place: Path, picture: Picture, lines: Sequence[Line]) -> Opinions:
+def _opinions(
+    keep: Keep, section: Opinion, place: Path, picture: Picture, lines: Sequence[Line], doubted: Doubted | None
+) -> Opinions:
     """Raises OSError."""
     from edge_agent.link.budget import Budget
     from edge_agent.notify.opinion import Opinions
@@ -77,7 +85,8 @@ def _opinions(keep: Keep, section: Opinion, place: Path, picture: Picture, lines
         kinds = {line.config.class_of("opinion") for line in among}
         return keep.put(guard.event(event, Text("", 0.0, 0.0)), kinds.pop() if len(kinds) == 1 else "alert")
 
-    return Opinions(section, place, picture, Budget(section.bytes_per_day, place.with_suffix(".json")), put)
+    budget = Budget(section.bytes_per_day, place.with_suffix(".json"))
+    return Opinions(section, place, picture, budget, put, doubted)
 
 
 def check_told(config: Config) -> None:

@@ -15,14 +15,16 @@ from edge_agent import paths
 from edge_agent.agent.canary import Canary, Disagreed
 from edge_agent.agent.line import Line
 from edge_agent.agent.reload import Reload
+from edge_agent.agent.turns import try_anew
 from edge_agent.config import Config, Policy
 from edge_agent.config import Update as Section
 from edge_agent.config.times import seconds, window
 from edge_agent.errors import EdgeAgentError, NotNowError
 from edge_agent.fleet import asked as asked_for
-from edge_agent.fleet import fetch, policy, verify
+from edge_agent.fleet import fetch, policy, program, verify
 from edge_agent.fleet.bundle import Bundle, Wanted
 from edge_agent.fleet.outcome import Outcome
+from edge_agent.fleet.program import ProgramWay
 from edge_agent.fleet.served import Served
 from edge_agent.fleet.steps import Figures, Way
 from edge_agent.fleet.update import Update
@@ -44,28 +46,32 @@ def targets(section: Section) -> list[str]:
     """What a config follows, as KIND/NAME."""
     found = [f"model/{name}" for name in section.models]
     found += [f"config/{section.config}"] if section.config else []
-    return found + [f"files/{name}" for name in section.files]
+    found += [f"files/{name}" for name in section.files]
+    return found + ([f"agent/{section.agent}"] if section.agent else [])  # last: it restarts the service
 
 
-def made(config: Config, asked: dict[str, Asked]) -> Update:
-    """What takes bundles as [update] says; `asked`: kind -> how it is tried. RefusedError for a damaged state."""
+def made(config: Config, asked: dict[str, Asked], stops: Callable[[float], bool] | None = None) -> Update:
+    """What takes bundles as [update] says; `asked`: kind -> how it is tried; `stops`: as of ProgramWay, None where no
+    agent runs. RefusedError for a damaged state.
+    """
     section, home = config.update, paths.home()
     assert section is not None
     served = Served(home / "fleet")
     allowance = fetch.Allowance(home / "fleet" / "spent.json", section.bytes_per_day, lambda: _closed(section))
     ways: dict[str, Way] = {"model": ModelWay(home, asked["model"])}
     ways |= {kind: SlotWay(home, asked[kind]) for kind in ("config", "files")}
+    ways |= {"agent": ProgramWay(home, stops)} if stops is not None else {}
 
     def look(wanted: Wanted) -> tuple[Bundle, bytes]:
-        return verify.found(wanted, section.address, Path(section.root), section.group, served)
+        return verify.found(wanted, section.address, Path(section.root), section.group, served, section.ca)
 
     def bring(bundle: Bundle) -> int:
-        count = fetch.fetch(home, section.address, bundle, allowance)
+        count = fetch.fetch(home, section.address, bundle, allowance, section.ca)
         if bundle.kind == "model":
             policy.note_signed(home, [part.sha256 for part in bundle.files], str(bundle.wanted), bundle.at)
         return count
 
-    return Update(served, ways, look, bring, lambda bundle: _allowed(config.policy, bundle))
+    return Update(served, ways, look, bring, lambda bundle: _allowed(config, bundle))
 
 
 def _closed(section: Section) -> str:
@@ -78,8 +84,11 @@ def _closed(section: Section) -> str:
     return f"files come between {section.between} only"
 
 
-def _allowed(rules: Policy, bundle: Bundle) -> None:
-    """RefusedError for what [policy] does not let serve."""
+def _allowed(config: Config, bundle: Bundle) -> None:
+    """RefusedError for what [policy] does not let serve, and for a program that nothing here would lay."""
+    rules = config.policy
+    if bundle.kind == "agent":
+        program.check(bundle, paths.home(), config.update.agent if config.update is not None else None)
     policy.check_terms(rules if bundle.kind == "model" else Policy(refuse=rules.refuse), str(bundle.wanted),
                        bundle.origin.licence, [part.sha256 for part in bundle.files])  # fmt: skip
     policy.check_age(rules, str(bundle.wanted), bundle.at)
@@ -100,9 +109,14 @@ def alone(config: Config, reread: Callable[..., Config]) -> Update:
     """What takes bundles where no agent runs: they are proved, and there is nothing live to hold them against."""
     models = Models(threads=config.device.threads)
     models.policy = config.policy
+
+    def opened(bundle: Bundle, folder: Path) -> Figures:
+        try_anew(reread(shared=folder), models)
+        return {}
+
     asked = {
         "model": Asked(prove=lambda bundle, folder: proved(bundle, folder, models)),
-        "config": Asked(prove=lambda bundle, folder: dict[str, float]() if reread(shared=folder) else {}),
+        "config": Asked(prove=opened),
         "files": Asked(),
     }
     return made(config, asked)
@@ -114,7 +128,8 @@ def first(config: Config, reread: Callable[..., Config]) -> list[Outcome]:
     if section is None:
         return []
     update = alone(config, reread)
-    missing = [target for target in targets(section) if update.served.known(target).serves is None]
+    every = [target for target in targets(section) if not target.startswith("agent/")]  # which runs already
+    missing = [target for target in every if update.served.known(target).serves is None]
     if section.look:
         return [update.take(target) for target in missing]
     why = "none of it is here, and [update] look = false: a job brings it, or: edge-agent update"
@@ -153,10 +168,10 @@ class Updating:
                 self._model_window,
                 look_for_models,
             ),
-            "config": Asked(prove=tried, window=self._config_window),
+            "config": Asked(prove=tried, window=self._config_window, switched=turning.ask),
             "files": Asked(window=self._config_window),
         }
-        self.update = made(config, asked)
+        self.update = made(config, asked, self._over.wait)
         self._running: int | None = None
         self._thread = threading.Thread(target=self._work, name="update", daemon=True)
 
@@ -167,6 +182,11 @@ class Updating:
         lasts = [known.last for known in self.update.served.kept.bundles.values() if known.last is not None]
         wrong = [f"{one.target}: {one.state}: {one.reason}" for one in lasts if one.state != "SUCCEEDED"]
         return "; ".join(wrong) or "ok"
+
+    def refused(self) -> str:
+        """How many bundles were refused, or given up, and for what; for health."""
+        counts = sorted(self.update.served.kept.refused.items())
+        return ", ".join(f"{count} {why}" for why, count in counts) or "none"
 
     # ── a part ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -48,15 +48,13 @@ def update(args: argparse.Namespace) -> int:
     from edge_agent.cli.given import config_of
     from edge_agent.fleet import asked
 
-    if args.list and not args.config and paths.service_config() is None:
-        return _list_served(args.json)
+    if args.list:
+        return _list_served(args)
     args.config = config_of(args)
     loaded = config.load(args.config, pipelines=False)
     if loaded.update is None:
         raise UsageError(f'{args.config}: no [update]; add one with repository = "ADDRESS", and models = ["NAME"]')
     folder = paths.home() / "fleet"
-    if args.list:
-        return _list_served(args.json)
     handle = asked.running(folder)
     if handle is None:
         note("the agent that runs here takes it; Ctrl-C leaves it at that")
@@ -86,14 +84,17 @@ def _taken(args: argparse.Namespace, loaded: Config) -> list[Outcome]:
     return [taking.take(target) for target in wanted]
 
 
-def _list_served(as_json: bool) -> int:
+def _list_served(args: argparse.Namespace) -> int:
     import msgspec
 
     from edge_agent import paths
+    from edge_agent.cli.given import config_of
     from edge_agent.fleet.served import Served
 
+    if args.config or paths.service_config() is not None:
+        config_of(args)
     bundles = Served(paths.home() / "fleet").kept.bundles
-    if as_json:
+    if args.json:
         print_json(msgspec.to_builtins(bundles))
         return 0
     rows: list[tuple[str, ...]] = [("bundle", "serves", "before", "highest", "last")]

@@ -9,7 +9,7 @@ from edge_agent.config.broker import BrokerAddress, parse_broker, parse_brokers,
 from edge_agent.config.check import checked_mqtt
 from edge_agent.config.fleet import Policy, Update
 from edge_agent.config.inference import Inference
-from edge_agent.config.load import broker_part, dotted, load, of, parse, secret, store_path, warnings
+from edge_agent.config.load import broker_part, dotted, load, of, parse, part, secret, store_path, warnings
 from edge_agent.config.notify import Choice, Notify
 from edge_agent.config.opinion import Opinion
 from edge_agent.config.page import Page
@@ -64,6 +64,7 @@ __all__ = [
     "parse",
     "parse_broker",
     "parse_brokers",
+    "part",
     "photographed",
     "secret",
     "shown_url",

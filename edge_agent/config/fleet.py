@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,8 @@ class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """https:// or http:// address, or the path of a folder, such as that of a USB stick"""
     root: Text = "root.json"
     """what is trusted: the metadata/1.root.json of the repository, as it was given to this device"""
+    ca: Text | None = None
+    """PEM of the authority that signed the server's certificate, where that is one of your own"""
     group: Annotated[str, msgspec.Meta(pattern=GROUP, description="small letters, digits, - and _")] = "all"
     """whose offers are taken; where a bundle is offered to it not, those to "all" """
     models: list[Name] = []
@@ -38,6 +39,8 @@ class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """the shared config that is followed: its sections stand in place of those of this file"""
     files: list[Name] = []
     """other files, such as label sets; they lie in HOME/fleet/laid/files.NAME/current"""
+    agent: Name | None = None
+    """the bundle of the program itself that is taken, such as "edge-agent": root lays it, see `edge-agent install`"""
     every: Duration = "1h"
     """time between two looks at the repository"""
     look: bool = True
@@ -86,23 +89,29 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return int(self.max_age[:-1]) * 86_400.0 if self.max_age is not None else None
 
 
+def _repository(given: str, path: Callable[[str, str], str]) -> str:
+    """An address, or the absolute path of a folder. ConfigError."""
+    if "://" not in given:
+        return path("update.repository", given)
+    parts = urlsplit(given)
+    if parts.scheme not in ("https", "http", "file") or (parts.scheme != "file" and not parts.hostname):
+        raise ConfigError('update.repository: is no address; write "https://host/path", or the path of a folder')
+    if parts.query or parts.fragment:
+        raise ConfigError("update.repository: a query or a # stands in no such address; files are looked for below it")
+    return given
+
+
 def checked_update(update: Update | None, path: Callable[[str, str], str]) -> Update | None:
     """It with absolute paths; `path(key, given)` makes them. ConfigError."""
     if update is None:
         return None
-    given = update.repository
-    if "://" not in given:
-        given = path("update.repository", given)
-    elif not re.match(r"(https?|file)://", given) or (
-        urlsplit(given).scheme != "file" and not urlsplit(given).hostname
-    ):
-        raise ConfigError('update.repository: is no address; write "https://host/path", or the path of a folder')
-    elif urlsplit(given).query or urlsplit(given).fragment:
-        raise ConfigError("update.repository: a query or a # stands in no such address; files are looked for below it")
+    given = _repository(update.repository, path)
     if update.between is not None:
         window(update.between, None)
-    root = update.root if update.root.startswith("credential:") else path("update.root", update.root)
-    return msgspec.structs.replace(update, repository=given, root=root)
+    files = {key: path(f"update.{key}", one) for key in ("root", "ca") if (one := getattr(update, key)) is not None}
+    if "ca" in files and urlsplit(given).scheme != "https":
+        raise ConfigError("update.ca: is for https:// only; leave it out, or let the repository be served by TLS")
+    return msgspec.structs.replace(update, repository=given, **files)
 
 
 def shared_folder(home: Path, name: str) -> Path:

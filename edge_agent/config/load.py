@@ -153,12 +153,18 @@ def parse(text: str, base: Path | None = None, pipelines: bool = True, shared: P
 def broker_part(path: Path) -> Config | None:
     """Device and broker of a config that is wrong elsewhere; None where these are wrong, too, or no broker is named."""
     try:
-        table = toml.parse(toml.read_text(path, MOST_BYTES))
-        part: dict[str, Any] = {key: table[key] for key in ("device", "mqtt") if key in table}
-        config = checked(toml.convert(part, Config, MEANT), path.resolve().parent, part)
+        config = part(path, "device", "mqtt")
     except (EdgeAgentError, OSError):
         return None
     return config if config.mqtt.url is not None else None
+
+
+def part(path: Path, *sections: str) -> Config:
+    """These sections of a config file alone, whatever stands in the others. ConfigError."""
+    with of(path):
+        table = toml.parse(toml.read_text(path, MOST_BYTES))
+        kept: dict[str, Any] = {key: table[key] for key in sections if key in table}
+        return checked(toml.convert(kept, Config, MEANT), path.resolve().parent, kept)
 
 
 def warnings(pipe: Pipeline) -> list[str]:

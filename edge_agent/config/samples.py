@@ -40,7 +40,8 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """age at which snapshots, clips and collected pictures are deleted; what unsent events name, at twice that age"""
     collect: list[Literal["uncertain", "rare", "disagreed"]] = []
     """which frames and texts are kept under HOME/samples/collected for a person to look through: those of which a model
-    was not sure, those of labels that are seldom seen, those of which a new model said something else (see [update])"""
+    was not sure, those of labels that are seldom seen, those of which a new model ([update]) or [opinion] said
+    something else"""
     consent: Annotated[str, msgspec.Meta(min_length=3, max_length=300)] | None = None
     """with collect: by whose leave, in words; it is written beside each of them, and into each export"""
     collect_every: Duration = "10min"

@@ -89,7 +89,8 @@ def install(place: Place, given: Path | None = None) -> Done:
     laid.lay_config(place, given, owner[1], done)
     written = _Written(place, done)
     _units(place, program, written)
-    _enable(place, done)
+    if _enable(place, unit.UNIT):
+        done.did.append("it starts with the system")
     if place.run is None:
         if not place.at(program.python).exists():
             done.kept.append(f"{program.python}: is not in {place.root} yet; install the program there, in that place")
@@ -109,22 +110,30 @@ def install(place: Place, given: Path | None = None) -> Done:
 
 def _units(place: Place, program: Program, written: _Written) -> None:
     """The units, the drop-ins, and the link to this version."""
-    found = places.found(place, program.binds)
-    for name, asked in ((unit.UNIT, laid.asked(place)), (unit.TEMPLATE, unit.Asked())):
+    found, service = places.found(place, program.binds), laid.asked(place)
+    for name, asked in ((unit.UNIT, service), (unit.TEMPLATE, unit.Asked())):
         text = unit.unit(paths.carried("systemd", name).read_text(), program.python, place.user)
         written.write(f"{SYSTEM}/{name}", text)
         written.write(f"{SYSTEM}/{name}.d/10-device.conf", unit.drop_in(found, asked))
     if program.versions is not None:
         written.point(program.versions / "current", program.prefix.name)
+    if program.versions is not None and service.agent:
+        for name in unit.UPDATES:
+            text = unit.unit(paths.carried("systemd", name).read_text(), program.python, place.user)
+            written.write(f"{SYSTEM}/{name}", text)
+        _enable(place, unit.UPDATES[0])
+    else:
+        _take_updates(place, Done())
 
 
-def _enable(place: Place, done: Done) -> None:
-    """It starts with the system: what `systemctl enable` does, which an image has no use of."""
-    link = place.at(f"{SYSTEM}/multi-user.target.wants/{unit.UNIT}")
-    if not link.is_symlink():
-        files.folder(link.parent)
-        link.symlink_to(f"{SYSTEM}/{unit.UNIT}")
-        done.did.append("it starts with the system")
+def _enable(place: Place, name: str) -> bool:
+    """It starts with the system: what `systemctl enable` does, which an image has no use of; whether that is new."""
+    link = place.at(f"{SYSTEM}/multi-user.target.wants/{name}")
+    if link.is_symlink():
+        return False
+    files.folder(link.parent)
+    link.symlink_to(f"{SYSTEM}/{name}")
+    return True
 
 
 def _start(place: Place, written: _Written, done: Done) -> None:
@@ -133,6 +142,8 @@ def _start(place: Place, written: _Written, done: Done) -> None:
     if not why:
         assert place.run is not None
         place.run("systemctl", "try-restart", unit.TEMPLATE.replace("@", "@*"))
+        if place.at(f"{SYSTEM}/{unit.UPDATES[0]}").exists():
+            place.run("systemctl", "start", unit.UPDATES[0])
         done.did.append("it runs, and has said that it is ready")
         return
     see = "see: journalctl -u edge-agent -n 50"
@@ -195,6 +206,7 @@ def uninstall(place: Place, purge: bool = False) -> Done:
         with suppress(OSError):  # somebody's own stands in it
             drop_in.parent.rmdir()
         _take(place.at(f"{SYSTEM}/{name}"), done)
+    _take_updates(place, done)
     if place.run is not None:
         place.run("systemctl", "daemon-reload")
     _take_program(place, program, done)
@@ -206,6 +218,15 @@ def uninstall(place: Place, purge: bool = False) -> Done:
         elif path.is_dir():
             done.kept.append(f"{path}: stays, with what is in it")
     return done
+
+
+def _take_updates(place: Place, done: Done) -> None:
+    """The units that lay newer versions."""
+    place.at(f"{SYSTEM}/multi-user.target.wants/{unit.UPDATES[0]}").unlink(missing_ok=True)
+    if place.run is not None and place.at(f"{SYSTEM}/{unit.UPDATES[0]}").exists():
+        place.run("systemctl", "stop", unit.UPDATES[0])
+    for name in unit.UPDATES:
+        _take(place.at(f"{SYSTEM}/{name}"), done)
 
 
 def _take(path: Path, done: Done) -> None:

@@ -126,7 +126,8 @@ def asked(place: Place) -> unit.Asked:
         secret = place.at(f"{unit.CREDENTIALS}/{name}")
         if not secret.is_file():
             raise UsageError(f"{target}: credential:{name}: write it into {secret}, for root alone (mode 0600)")
-    return unit.Asked(loaded.limits.memory_mb, loaded.limits.cpu_percent, sorted(names))
+    agent = loaded.update is not None and loaded.update.agent is not None
+    return unit.Asked(loaded.limits.memory_mb, loaded.limits.cpu_percent, sorted(names), agent)
 
 
 # ── user and folders ─────────────────────────────────────────────────────────────────────────────────────

@@ -77,6 +77,7 @@ def program(root: Path) -> Program:
     versioned = prefix.is_relative_to(root) and (prefix.parent / VERSIONS).is_file()
     if versioned:
         python = prefix.parent / "current" / "bin" / "python"
+        prefix = prefix.parent / prefix.resolve().name  # it may run as `current`
     if root != Path("/") and prefix.is_relative_to(root):
         folders = {_inside(one, root) for one in folders if one.is_relative_to(root)}
         python = _inside(python, root)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 UNIT, TEMPLATE = "edge-agent.service", "edge-agent@.service"
+UPDATES = ("edge-agent-update.path", "edge-agent-update.service")
+"""see that the agent hands over a newer version of the program, and lay it, as root"""
 USER = "edge-agent"
 CREDENTIALS = "/etc/edge-agent/credentials"
 GROUPS = ("video", "render", "audio", "dialout")
@@ -44,6 +46,8 @@ class Asked(NamedTuple):
     cpu_percent: int | None = None
     credentials: Sequence[str] = ()
     """names of files in CREDENTIALS"""
+    agent: bool = False
+    """newer versions of the program are taken from the fleet"""
 
 
 def marked(text: str) -> str:
@@ -64,6 +68,7 @@ def _digest(text: str) -> str:
 def unit(carried: str, python: Path, user: str) -> str:
     """A unit as we carry it, for this Python and user."""
     text = re.sub(r"^ExecStart=\S+", f"ExecStart={python}", carried, flags=re.MULTILINE)
+    text = re.sub(r"^(ReadWritePaths=)/opt/edge-agent", rf"\g<1>{python.parents[2]}", text, flags=re.MULTILINE)
     return re.sub(r"^User=.*$", f"User={user}", text, flags=re.MULTILINE)
 
 

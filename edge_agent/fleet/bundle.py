@@ -137,6 +137,8 @@ def read(raw: bytes, asked: Wanted) -> Bundle:
         if part.path.lower() in seen:
             raise RefusedError(f"{asked}: names {part.path!a} twice")
         seen.add(part.path.lower())
+        if any(form.bytes > part.bytes for form in part.forms):
+            raise RefusedError(f"{asked}: a smaller form of {part.path!a} is larger than it")
     if bundle.bytes > MOST_BYTES:
         raise RefusedError(
             f"{asked}: has {bundle.bytes / 1e9:.1f} GB; a device takes {MOST_BYTES / 1e9:.1f} GB at most"

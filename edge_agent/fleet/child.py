@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from edge_agent import __version__
-from edge_agent.registry.download import SameOrSafer, request_of
+from edge_agent.errors import FetchError
+from edge_agent.registry.download import SameOrSafer, request_of, trusting
 
 MOST_MEMORY = 512 << 20
 """bytes of address space"""
@@ -36,6 +37,8 @@ class Asked(msgspec.Struct, frozen=True):
     """what is trusted, as it was given at enrolment"""
     targets: list[str]
     """paths, of which the first that is there is wanted"""
+    ca: str | None = None
+    """PEM of the authority that is trusted, in place of those of the system"""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -75,7 +78,7 @@ def answered(asked: Asked) -> Answer:
         return Answer(unreachable=_words(error.__cause__ or error))
     except exceptions.RepositoryError as error:
         return Answer(refused=_words(error))
-    except OSError as error:
+    except (OSError, FetchError) as error:
         return Answer(unreachable=_words(error))
 
 
@@ -84,7 +87,7 @@ def _looked(asked: Asked) -> Answer:
 
     class Fetch(FetcherInterface):  # type: ignore[misc]
         def _fetch(self, url: str) -> Iterator[bytes]:
-            return _pieces(url)
+            return _pieces(url, asked.ca)
 
     folder = Path(asked.folder)
     config = UpdaterConfig(max_delegations=64)
@@ -110,11 +113,11 @@ def _kept(folder: Path) -> tuple[dict[str, int], float]:
     return {role: one.version for role, one in signed.items()}, min(one.expires.timestamp() for one in signed.values())
 
 
-def _pieces(url: str) -> Iterator[bytes]:
+def _pieces(url: str, ca: str | None) -> Iterator[bytes]:
     """What lies at an address of ours: a file, or over HTTP."""
     from tuf.api import exceptions
 
-    opener = urllib.request.build_opener(SameOrSafer)
+    opener = urllib.request.build_opener(SameOrSafer, urllib.request.HTTPSHandler(context=trusting(ca)))
     try:
         answer = opener.open(request_of(url, {"User-Agent": f"edge-agent/{__version__}"}), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:

@@ -64,14 +64,12 @@ class Allowance:
             write_private(self._file, msgspec.json.encode((self._day, self._spent)))
 
 
-Say = Callable[[int, int], None]
-"""(bytes done, bytes in all), of those that have to come"""
+Blob = Callable[[File], Path]
+"""brings a file by its hash. NotNowError, RefusedError"""
 
 
-def fetch(
-    home: Path, repository: str, bundle: Bundle, allowance: Allowance, say: Say = lambda done, total: None
-) -> int:
-    """Bring all files of a bundle into the store of HOME; the bytes that came.
+def fetch(home: Path, repository: str, bundle: Bundle, allowance: Allowance, ca: str | None = None) -> int:
+    """Bring all files of a bundle into the store of HOME; the bytes that came. `ca`: as of registry/download.py.
 
     Raises NotNowError where they cannot come now (what came stays), RefusedError for one that is not what was signed,
     or for which the disk has no room.
@@ -83,9 +81,8 @@ def fetch(
         raise RefusedError(
             f"{bundle.wanted}: needs {total / 1e6:.1f} MB, and the disk of {home} has {free / 1e6:.1f} left"
         )
-    came = 0
-    for part in missing:
-        came += _part(home, repository, bundle, part, allowance, lambda done, came=came: say(came + done, total))  # type: ignore[misc]
+    blob = lambda row: _blob(home, repository, bundle, row, allowance, ca)  # noqa: E731
+    came = sum(_part(home, bundle, part, blob) for part in missing)
     allowance.note()
     return came
 
@@ -96,9 +93,7 @@ def _is_here(home: Path, part: Part) -> bool:
     return False
 
 
-def _part(
-    home: Path, repository: str, bundle: Bundle, part: Part, allowance: Allowance, say: Callable[[int], None]
-) -> int:
+def _part(home: Path, bundle: Bundle, part: Part, blob: Blob) -> int:
     """One file, by its smallest form that can be used here."""
     with store.alone(home, part.sha256, str(bundle.wanted)):
         for form in part.forms:
@@ -108,14 +103,14 @@ def _part(
                     base = files.read_regular(store.blob(home, form.base), forms.MOST)
                 except OSError:
                     continue
-            place = _blob(home, repository, bundle, File(part.path, "text", form.sha256, form.bytes), allowance, say)
+            place = blob(File(part.path, "text", form.sha256, form.bytes))
             data = forms.restored(form.method, files.read_regular(place, part.bytes), part.bytes, base)
             fresh = store.scratch(home) / f"{part.sha256}.restored"
             write_private(fresh, data)
             _kept(home, fresh, part, bundle)
             place.unlink(missing_ok=True)
             return form.bytes
-        _blob(home, repository, bundle, File(part.path, "text", part.sha256, part.bytes), allowance, say)
+        blob(File(part.path, "text", part.sha256, part.bytes))
         return part.bytes
 
 
@@ -126,9 +121,7 @@ def _kept(home: Path, fresh: Path, part: Part, bundle: Bundle) -> None:
         raise RefusedError(f"{bundle.wanted}: {part.path}: {error}") from None
 
 
-def _blob(
-    home: Path, repository: str, bundle: Bundle, row: File, allowance: Allowance, say: Callable[[int], None]
-) -> Path:
+def _blob(home: Path, repository: str, bundle: Bundle, row: File, allowance: Allowance, ca: str | None) -> Path:
     """A file of the repository, by its hash. NotNowError, RefusedError."""
     address = f"{repository}blobs/{row.sha256[:2]}/{row.sha256[2:]}"
     before = 0
@@ -136,7 +129,6 @@ def _blob(
     def told(done: int, total: int) -> None:
         nonlocal before
         came, before = max(0, done - before), done
-        say(done)
         allowance.spend(came)
 
     try:
@@ -145,7 +137,7 @@ def _blob(
         part = store.scratch(home) / f"{row.sha256}.part"
         before = part.stat().st_size if part.is_file() else 0
         allowance.check()
-        return download(home, address, row, told)
+        return download(home, address, row, told, ca)
     except WrongFileError as error:
         raise RefusedError(f"{bundle.wanted}: {row.name}: is not the file that was signed: {error}") from None
     except (FetchError, OSError) as error:

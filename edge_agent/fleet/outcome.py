@@ -30,6 +30,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """IN_PROGRESS: nothing is done now (no clock, network or budget, not in the window); ask again later"""
 
 
+WRONG: dict[Step, str] = {"look": "repository", "download": "files", "prove": "proof", "canary": "canary"}
+"""step at which one was refused, or given up -> what was wrong; of later ones: its health"""
 Tell = Callable[[Outcome], None]
 """is told of each step; on the thread of `take`"""
 

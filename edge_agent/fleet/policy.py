@@ -5,22 +5,28 @@ That a file came signed is noted in HOME/signed.json once its bundle was verifie
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from edge_agent import files
 from edge_agent.config import Policy
-from edge_agent.errors import RefusedError
+from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.events import UNREADABLE
-from edge_agent.paths import carried
-from edge_agent.registry import store
+from edge_agent.paths import carried, home
+from edge_agent.registry import catalogue, store
 from edge_agent.registry.files import Located
 
 MOST = 4_000_000
 """bytes of the note"""
+AGES_S = 3600.0
+"""seconds between two looks at how old the models are that serve"""
+
+log = logging.getLogger("edge_agent")
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -70,6 +76,39 @@ def _added(folder: Path) -> float:
     """When a model was put there, seconds since 1970; of a bare file, its folder."""
     manifest = folder / "manifest.toml"
     return (manifest if manifest.is_file() else folder).stat().st_mtime
+
+
+class Named(Protocol):
+    """A pipeline, by the models that serve there."""
+
+    uses: list[dict[str, str]]
+
+
+class Ages:
+    """Whether the models that serve are too old by now; looked at once an hour, and said."""
+
+    def __init__(self, policy: Policy, lines: Sequence[Named]) -> None:
+        """`lines`: the pipelines at work, also later."""
+        self._policy, self._lines = policy, lines
+        self._due_at, self._said = 0.0, "ok"
+
+    def about(self) -> str:
+        """Which are, one line; "ok" for none."""
+        if time.monotonic() >= self._due_at:
+            self._due_at = time.monotonic() + AGES_S
+            names = sorted({name for line in self._lines for uses in line.uses for name in uses})
+            old = "; ".join(filter(None, map(self._old, names)))
+            if old and old != self._said:
+                log.warning("%s: it serves until the agent starts anew", old)
+            self._said = old or "ok"
+        return self._said
+
+    def _old(self, name: str) -> str:
+        try:
+            check(self._policy, catalogue.locate(name), home())
+        except EdgeAgentError as error:
+            return str(error)
+        return ""
 
 
 def check_terms(policy: Policy, name: str, licence: str, sha256s: Iterable[str]) -> None:

@@ -207,7 +207,7 @@ class Repository:
         for part in before:
             if part.sha256 == sha256:
                 return part
-        made = self._smaller(data, {part.sha256 for part in before})
+        made = () if path.endswith(".whl") else self._smaller(data, {part.sha256 for part in before})  # it is packed
         return Part(path, sha256, len(data), sorted(made, key=lambda form: form.bytes))
 
     def _smaller(self, data: bytes, bases: set[str]) -> Iterator[Form]:

@@ -70,6 +70,8 @@ class Kept(msgspec.Struct):
     bundles: dict[str, Known] = {}
     versions: dict[str, int] = {}
     """role of the signed metadata -> the highest version that was seen"""
+    refused: dict[str, int] = {}
+    """what was wrong -> bundles that were refused, or given up, so far"""
     newest: float = 0.0
     """the latest time that was ever known, seconds since 1970: a clock that is far before it was set back"""
 
@@ -108,6 +110,11 @@ class Served:
     def index(self, key: str, number: int) -> Path:
         """Where the index of a bundle on its way is kept."""
         return self.folder / "index" / f"{key.replace('/', '.')}.{number}.json"
+
+    def count(self, why: str) -> None:
+        """One more was refused, or given up. OSError."""
+        self.kept.refused[why] = self.kept.refused.get(why, 0) + 1
+        self.save()
 
     def give_up(self, known: Known, number: int, why: str) -> None:
         """Remember that a number failed here."""

@@ -5,6 +5,7 @@ Asked for by a person, by the device's own look at its repository, or by a rollo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -15,8 +16,8 @@ import msgspec
 from edge_agent import files
 from edge_agent.errors import EdgeAgentError, NotNowError, RefusedError
 from edge_agent.fleet.bundle import MOST_INDEX, Bundle, Wanted, read, wanted
+from edge_agent.fleet.outcome import WRONG, State, Step, Tell
 from edge_agent.fleet.outcome import Outcome as Outcome
-from edge_agent.fleet.outcome import State, Step, Tell
 from edge_agent.fleet.outcome import Take as Take
 from edge_agent.fleet.outcome import untold as untold
 from edge_agent.fleet.served import Known, Served
@@ -40,6 +41,8 @@ class Update:
         self.served, self._ways = served, ways
         self._look, self._bring, self._check = look, bring, check
         self._one = threading.Lock()
+        self._wrong = WRONG["look"]
+        """what is wrong with what is refused now, before it is begun"""
         self.now: Outcome | None = None
         """what is under way; None where nothing is"""
 
@@ -96,9 +99,16 @@ class Update:
             self.now = None
         if outcome.state in ("FAILED", "REJECTED") and not outcome.reason.startswith(BEFORE):
             log.error("%s: %s: %s", outcome.target, outcome.state, outcome.reason)
+            self._count(outcome)
         self._remember(target, outcome)
         tell(outcome)
         return outcome
+
+    def _count(self, outcome: Outcome) -> None:
+        """By what was wrong."""
+        why = WRONG.get(outcome.step, "health")
+        with contextlib.suppress(OSError):
+            self.served.count(self._wrong if why == WRONG["look"] else why)
 
     def _remember(self, target: str, outcome: Outcome) -> None:
         try:
@@ -120,10 +130,13 @@ class Update:
             if asked.number in (0, known.trying.number if known.trying else asked.number):
                 return ended
         tell(Outcome("IN_PROGRESS", str(asked), "look"))
+        self._wrong = WRONG["look"]
         bundle, raw = self._look(asked)
+        self._wrong = "number"
         sha256 = hashlib.sha256(raw).hexdigest()
         if (ended_before := self._known_already(bundle, sha256, known)) is not None:
             return ended_before
+        self._wrong = "policy"
         self._check(bundle)
         index = self.served.index(asked.key, bundle.number)
         files.folder(self.served.folder, files.PRIVATE)
@@ -136,7 +149,8 @@ class Update:
         target, serves = str(bundle.wanted), known.serves
         way = self._ways.get(bundle.kind)
         if way is None:
-            raise RefusedError(f"{target}: this device takes no bundles of that kind; see [update] in its config")
+            mend = "is taken while the service runs: sudo systemctl start edge-agent" if bundle.kind == "agent" else ""
+            raise RefusedError(f"{target}: {mend or 'this device takes no bundles of that kind'}")
         if serves is not None and serves.number == bundle.number:
             if serves.sha256 != sha256:
                 raise RefusedError(

@@ -32,11 +32,14 @@ SOON_S = 3 * 86_400.0
 """seconds before it expires from which on that is said"""
 
 
-def found(asked: Wanted, repository: str, root: Path, group: str, served: Served) -> tuple[Bundle, bytes]:
+def found(
+    asked: Wanted, repository: str, root: Path, group: str, served: Served, ca: str | None = None
+) -> tuple[Bundle, bytes]:
     """The bundle that is asked for, and its index.
 
-    `repository`: an address with / at its end; `root`: the file of what is trusted. Raises NotNowError where nothing
-    can be said now (no clock, no network), RefusedError for what may not be trusted, ConfigError without a root.
+    `repository`: an address with / at its end; `root`: the file of what is trusted; `ca`: as of child.py.
+    Raises NotNowError where nothing can be said now (no clock, no network), RefusedError for what may not be trusted,
+    ConfigError without a root.
     """
     check_clock(served)
     try:
@@ -48,7 +51,7 @@ def found(asked: Wanted, repository: str, root: Path, group: str, served: Served
         [f"{asked}.json"] if asked.number else [f"{asked.key}/{name}.json" for name in dict.fromkeys([group, "all"])]
     )
     folder = files.folder(served.folder / "tuf", files.PRIVATE)
-    answer = _answer(Asked(repository, str(folder), trusted, targets))
+    answer = _answer(Asked(repository, str(folder), trusted, targets, ca))
     if answer.unreachable:
         raise NotNowError(f"{repository}: {answer.unreachable}; it is tried again")
     if answer.refused:

@@ -149,8 +149,8 @@ def published(config: Config) -> list[str]:
     tails += [counts(pipe.name) for pipe in config.pipeline if tracks(pipe)]
     tails += [PROFILE, reply("profile")] if config.profile else []
     tails += [RULES] if config.rule else []
-    tails += [REPORTED] if config.rollout is not None else []
-    tails += [f"{_jobs(config)}/{tail}" for tail in ("$next/get", "JOB/update")] if config.rollout is not None else []
+    jobs = _jobs(config)
+    tails += [REPORTED, f"{jobs}/$next/get", f"{jobs}/JOB/update"] if config.rollout is not None else []
     tails += [snapshot(name) for name in photographed(config)]
     base = base_of(config.mqtt.prefix, config.device.id)
     return [whole(base, tail) for tail in [*tails, *_shown(config)]] + _sparkplug_published(config)

@@ -50,6 +50,10 @@ class Purse(Protocol):
         """So many were."""
 
 
+Doubted = Callable[[str, str, bytes, str], None]
+"""(pipeline, when, a JPEG, why)"""
+
+
 class _Part(msgspec.Struct, frozen=True):
     text: str = ""
 
@@ -70,11 +74,19 @@ class Opinions(Receiver):
     """Questions about events, one after the other."""
 
     def __init__(
-        self, config: Opinion, place: Path, picture: Picture, purse: Purse, keep: Callable[[OpinionEvent], Event]
+        self,
+        config: Opinion,
+        place: Path,
+        picture: Picture,
+        purse: Purse,
+        keep: Callable[[OpinionEvent], Event],
+        doubted: Doubted | None = None,
     ) -> None:
-        """`keep`: keeps an event, as what its pipeline lets through of it. Raises OSError."""
+        """`keep`: keeps an event, as what its pipeline lets through of it; `doubted` is given the picture of each event
+        that the larger model says no to, None: nobody wants it. Raises OSError.
+        """
         super().__init__("opinion", config, place, picture)
-        self._purse, self._keep = purse, keep
+        self._purse, self._keep, self._doubted = purse, keep, doubted
         self._own: deque[str] = deque(maxlen=1000)
         """ids of events of ours: of a rule that they make come true nothing is asked, or it would never end"""
 
@@ -125,6 +137,8 @@ class Opinions(Receiver):
             )
         )
         self._own.append(kept.id)
+        if self._doubted is not None and isinstance(kept, OpinionEvent) and kept.verdict == "no":
+            self._doubted(event.pipeline, event.at, data, f"{kept.by} on {event.id}: {kept.answer or 'no'}"[:200])
         return Sent("taken")
 
 

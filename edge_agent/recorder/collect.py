@@ -1,5 +1,6 @@
 """Frames and texts for a person to look through: those of which a model was not sure, those of what is seldom seen, and
-those of which a new model said something else than the one that serves.
+those of which a new model, or a larger one that was asked for its opinion, said something else than the one that
+serves.
 
 Not sure: boxes near the score that counts, objects that are believed in and not seen, or are called another name. The
 frame with the most of it is kept, one in a while. Of a text: it fits no label, or two labels about as well. Seldom: one
@@ -26,6 +27,7 @@ from edge_agent.events import UNREADABLE, rfc3339
 from edge_agent.events.objects import Tracked, clock_of
 from edge_agent.files import folder, read_regular, write_private
 from edge_agent.pictures.draw import jpeg
+from edge_agent.pictures.formats import claimed_size
 from edge_agent.samples import collected
 from edge_agent.samples.collected import About, Box
 from edge_agent.types import Detections, Finding, Frame, Pixels, Sample, Scores, Text
@@ -127,10 +129,13 @@ class Collect:
             elif isinstance(item.what, Scores) and isinstance(item.of, Text) and line is not None and line.words:
                 self._put(self._made_of_text(pipeline, item, "disagreed", note))
 
-    @property
-    def wants_disagreed(self) -> bool:
-        """Whether `disagreed` is to be called."""
-        return "disagreed" in self._why
+    def doubted(self, pipeline: str, at: str, picture: bytes, note: str) -> None:
+        """What was found in this picture (a JPEG, as it was kept for people) a larger model does not see; for any
+        thread. `at`: RFC 3339.
+        """
+        size = claimed_size(picture)
+        if size is not None:
+            self._put((picture, About(at, pipeline, "disagreed", note, "", *size, [], consent=self._consent)))
 
     def _put(self, made: tuple[bytes, About]) -> None:
         with contextlib.suppress(queue.Full):

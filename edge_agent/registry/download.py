@@ -8,6 +8,7 @@ import http.client
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 import urllib.request
@@ -52,31 +53,41 @@ class SameOrSafer(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def download(home: Path, url: str, row: File, say: Say) -> Path:
-    """Download, going on where an earlier try (or an earlier run of the program) broke off. FetchError."""
+def download(home: Path, url: str, row: File, say: Say, ca: str | None = None) -> Path:
+    """Download, going on where an earlier try (or an earlier run of the program) broke off. `ca`: as of `trusting`.
+    FetchError.
+    """
     part = store.scratch(home) / f"{row.sha256}.part"
     os.close(store.private(part))
     if part.stat().st_size > row.bytes:
         part.write_bytes(b"")
     resumed = part.stat().st_size > 0
-    _bring(url, row, part, say)
+    _bring(url, row, part, say, trusting(ca))
     try:
         return store.keep(home, part, row.sha256)
     except FetchError:
         if not resumed:
             raise
     # what an earlier run left may have been of another file
-    return download(home, url, row, say)
+    return download(home, url, row, say, ca)
 
 
-def _bring(url: str, row: File, part: Path, say: Say) -> None:
+def trusting(ca: str | None) -> ssl.SSLContext | None:
+    """Who is trusted: the authority of a PEM file alone; None: as the system has it. FetchError for a file of none."""
+    try:
+        return ssl.create_default_context(cafile=ca) if ca is not None else None
+    except (OSError, ssl.SSLError) as error:
+        raise FetchError(f"{ca}: holds no certificate of an authority ({error.strerror or error})") from None
+
+
+def _bring(url: str, row: File, part: Path, say: Say, context: ssl.SSLContext | None) -> None:
     """Try until `part` has the promised size. FetchError after too many tries that brought little, or too long."""
     barren = anew = 0
     deadline = time.monotonic() + patience(row)
     while (have := part.stat().st_size) < row.bytes:
         if time.monotonic() > deadline:
             raise FetchError(f"brought {have} of {row.bytes} bytes in {patience(row):.0f} s")
-        why = _tried(url, row, part, have, say)
+        why = _tried(url, row, part, have, say, context)
         have, before = part.stat().st_size, have
         anew += have < before
         if anew > ANEW:
@@ -88,10 +99,10 @@ def _bring(url: str, row: File, part: Path, say: Say) -> None:
             time.sleep(PAUSES[max(barren - 1, 0)])
 
 
-def _tried(url: str, row: File, part: Path, have: int, say: Say) -> str:
+def _tried(url: str, row: File, part: Path, have: int, say: Say, context: ssl.SSLContext | None) -> str:
     """One request, and why it did not bring all; FetchError where another one would not either."""
     try:
-        _request(url, row, part, have, say)
+        _request(url, row, part, have, say, context)
         return f"ended after {part.stat().st_size} of {row.bytes} bytes"
     except urllib.error.HTTPError as error:
         error.close()
@@ -105,13 +116,13 @@ def _tried(url: str, row: File, part: Path, have: int, say: Say) -> str:
         return reason(error)
 
 
-def _request(url: str, row: File, part: Path, have: int, say: Say) -> None:
+def _request(url: str, row: File, part: Path, have: int, say: Say, context: ssl.SSLContext | None) -> None:
     """One request: appends to `part`, which has `have` bytes, what comes, at most up to the promised size."""
     headers = {"User-Agent": f"edge-agent/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
     guard = _Guard()
-    opener = urllib.request.build_opener(SameOrSafer, _Watched(guard))
+    opener = urllib.request.build_opener(SameOrSafer, _Watched(guard, context))
     with guard, opener.open(request_of(url, headers), timeout=TIMEOUT) as answer:
         have = _begins_at(answer, row, part, have)
         with part.open("ab" if have else "wb") as file:
@@ -232,15 +243,15 @@ class _Secure(http.client.HTTPSConnection, _Plain):
 class _Watched(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens connections that a guard watches."""
 
-    def __init__(self, guard: _Guard) -> None:
-        urllib.request.HTTPSHandler.__init__(self)
-        self._guard = guard
+    def __init__(self, guard: _Guard, context: ssl.SSLContext | None) -> None:
+        urllib.request.HTTPSHandler.__init__(self, context=context)
+        self._guard, self._trusted = guard, context
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._made(_Plain), request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._made(_Secure), request)
+        return self.do_open(self._made(_Secure), request, context=self._trusted)
 
     def _made(self, kind: type[_Plain]) -> Any:
         def make(host: str, **how: Any) -> _Plain:

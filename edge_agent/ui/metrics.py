@@ -47,7 +47,7 @@ HEALTH_COUNTERS = {
     "lost": ("events_lost", "Events that were dropped, and declared"),
     "passed_over": ("messages_passed_over", "Messages that came in and were too large"),
 }
-NOT_PARTS = ("v", "at", "version", "mqtt", "started", "governor", "accuracy")
+NOT_PARTS = ("v", "at", "version", "mqtt", "started", "governor", "accuracy", "refused")
 """fields of health that are neither a number nor a part of the agent, which says "ok", "off" or what is wrong"""
 STATE_COUNTERS = {
     "samples": ("samples", "Frames, texts and pieces of sound that the source gave"),
@@ -84,7 +84,7 @@ class Collector:
             states = {name: state for name, (state, _) in lines.items() if name in held}
             counts = {name: counted for name, (_, counted) in lines.items() if name in held}
             found = [*self._device(agent, health), *self._pipelines(states, held), *self._things(counts, held)]
-            return [*found, *_accuracy(agent.state.accuracy), *self._requests()]
+            return [*found, *_accuracy(agent.state.accuracy), *_refused(agent), *self._requests()]
 
     # ── the device ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -236,6 +236,21 @@ def _accuracy(guard: Guard | None) -> Iterator[Metric]:
         for signal in {**drift.drifted, **(drift.now.counts if drift.now is not None else {})}:
             drifted.add_metric([name, signal], signal in drift.drifted)
     yield from (stands, agreed, drifted)
+
+
+def _refused(agent: Agent) -> Iterator[Metric]:
+    """Bundles and jobs that were refused, over restarts."""
+    update: Any = getattr(agent, "update", None)
+    rollouts: Any = getattr(agent, "rollouts", None)
+    if update is not None:
+        words = "Bundles that were refused, or given up, by what was wrong"
+        family = CounterMetricFamily(f"{_PREFIX}bundles_refused", words, labels=["wrong"])
+        for wrong, count in dict(update.served.kept.refused).items():
+            family.add_metric([wrong], count)
+        yield family
+    if rollouts is not None:
+        jobs = rollouts.jobs.refused + rollouts.desired.refused
+        yield CounterMetricFamily(f"{_PREFIX}jobs_refused", "Jobs and desired documents that were refused", value=jobs)
 
 
 def _times(held: Mapping[str, Line]) -> Iterator[Metric]:

@@ -239,6 +239,25 @@ def test_an_upgrade_goes_back_where_the_new_does_not_come_up(
 COMMAND = Path("/opt/edge-agent/current/bin/edge-agent")
 
 
+def test_what_lays_newer_versions_is_there_where_the_config_takes_some(image: Path, versions: Path) -> None:
+    manager, system = Manager(), image / "etc/systemd/system"
+    install.install(Place(image, USER, manager))
+    units, wanted = [system / name for name in unit.UPDATES], system / "multi-user.target.wants" / unit.UPDATES[0]
+    assert not any(path.exists() for path in units) and f"systemctl start {unit.UPDATES[0]}" not in manager.asked
+    given = image / "etc/edge-agent/agent.toml"
+    text = given.read_text()
+    given.write_text(f'[update]\nrepository = "https://updates.example/fleet"\nagent = "edge-agent"\n{text}')
+    install.install(Place(image, USER, manager))
+    assert wanted.is_symlink() and f"systemctl start {unit.UPDATES[0]}" in manager.asked
+    service = units[1].read_text()
+    assert "ExecStart=/opt/edge-agent/current/bin/python -I -m edge_agent.fleet.as_root" in service
+    assert "ReadWritePaths=/opt/edge-agent -/etc" in service and "PrivateNetwork=yes" in service
+    given.write_text(text)
+    install.install(Place(image, USER, manager))
+    assert not any(path.exists() for path in units) and not wanted.is_symlink()
+    assert f"systemctl stop {unit.UPDATES[0]}" in manager.asked
+
+
 def test_an_image_without_a_service_manager_gets_the_command_too(image: Path, versions: Path) -> None:
     done = install.install(Place(image, USER, None))
     command = image / "usr/local/bin/edge-agent"

@@ -5,17 +5,22 @@ It needs root, systemd-nspawn (apt install systemd-container) and an overlay fil
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edge_agent.fleet.pack import pack
+from edge_agent.fleet.repository import Repository
 from tests.broker import until
 from tests.conftest import ROOT
+from tests.fleet.made import publish, repository
 from tests.machine import Machine
 
 pytestmark = [
@@ -137,3 +142,104 @@ def test_what_hangs_is_started_anew_by_the_watchdog(machine: Machine) -> None:
     until(lambda: int(machine.shows("NRestarts")) >= 1, "it is started anew", 60)
     assert "pipeline p hangs: its source has not come back from a call" in machine.journal()
     machine("systemctl", "stop", "edge-agent")
+
+
+def wheel(place: Path, version: str, line: str = "") -> Path:
+    """This very program as a wheel of another version, which finds the packages it needs where this one has them;
+    `line`: what Python runs when it starts.
+    """
+    name, packages = f"edge_agent_runtime-{version}", next(path for path in sys.path if path.endswith("site-packages"))
+    place.mkdir(exist_ok=True)
+    made = place / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(made, "w") as file:
+        for folder, to in (
+            ("edge_agent", ""),
+            *((one, "edge_agent/carried/") for one in ("models", "deploy", "systemd")),
+        ):
+            for path in sorted((ROOT / folder).rglob("*")):
+                if path.is_file() and "__pycache__" not in path.parts and path.name != "__init__.py":
+                    file.write(path, f"{to}{path.relative_to(ROOT)}")
+        for path in sorted((ROOT / "edge_agent").rglob("__init__.py")):
+            text = path.read_text().replace('__version__ = "0.1.0"', f'__version__ = "{version}"')
+            file.writestr(str(path.relative_to(ROOT)), text)
+        file.writestr("of-the-test.pth", f"{packages}\n{line}\n")
+        info = f"{name}.dist-info"
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: edge-agent-runtime\nVersion: {version}\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+    return made
+
+
+def test_the_agent_takes_a_newer_version_of_itself(machine: Machine, tmp_path: Path) -> None:
+    """Signed, handed over by the agent, verified and laid by root's unit; what does not run is taken back."""
+    pytest.importorskip("tuf", reason="the extra [update] is not installed")
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    machine("sh", "-c", "mkdir -p /opt/agent /srv/fleet && touch /opt/agent/.edge-agent-versions")
+    machine(f"{sys.base_prefix}/bin/python3", "-m", "venv", "--without-pip", "/opt/agent/1")
+    machine("sh", "-c", f"printf '{packages}\\n{ROOT}\\n' > $(echo /opt/agent/1/lib/*/site-packages)/x.pth")
+    inside = Path(f"/proc/{machine.init}/root")
+    repo = repository(inside / "srv/fleet/repo", tmp_path / "keys")
+    python = "/opt/agent/current/bin/python"
+    machine("/opt/agent/1/bin/python", "-I", "-m", "edge_agent", "install")
+    enrol = ("enroll", "--repository", "/srv/fleet/repo", "--root", "/srv/fleet/repo/metadata/1.root.json", "--write")
+    machine(python, "-I", "-m", "edge_agent", *enrol)
+    text = machine("cat", CONFIG).stdout
+    assert "[update]" in text, text
+
+    def offered(version: str, line: str = "") -> None:
+        where = tmp_path / version
+        wheel(where, version, line)
+        publish(
+            Repository(repo.place, repo.roles.keys),
+            pack(str(where), "edge-agent", lambda path: pytest.fail()),
+            "edge-agent",
+        )
+
+    def took(target: str = "agent/edge-agent") -> dict[str, str]:
+        asked = machine(python, "-I", "-m", "edge_agent", "update", target, "--json", check=False)
+        assert asked.stdout, asked.stderr
+        told: dict[str, str] = json.loads(asked.stdout)[0]
+        if told["state"] != "IN_PROGRESS":
+            return told
+
+        def last() -> dict[str, str]:
+            done = machine(python, "-I", "-m", "edge_agent", "update", "--list", "--json", check=False)
+            known: dict[str, str] = (json.loads(done.stdout or "{}").get("agent/edge-agent") or {}).get("last") or {}
+            return known
+
+        until(lambda: last().get("state") in ("SUCCEEDED", "FAILED", "REJECTED"), "it is over", 300)
+        return last()
+
+    offered("9.0")
+    machine("systemctl", "restart", "edge-agent")
+    until(lambda: "names no such agent" in took()["reason"], "the agent says what is missing")
+    more = '[update]\nagent = "edge-agent"\nlook = false\nhealth = "12s"'
+    write(machine, text.replace("[update]", more, 1))
+    machine("systemctl", "restart", "edge-agent")
+    until(lambda: "type: sudo edge-agent install" in took()["reason"], "it says what to type")
+    machine(python, "-I", "-m", "edge_agent", "install")
+    assert machine("systemctl", "is-active", "edge-agent-update.path").stdout == "active\n"
+
+    done = took()
+    assert (done["state"], done["version"]) == ("SUCCEEDED", "9.0"), (done, update_log(machine))
+    assert machine("readlink", "/opt/agent/current").stdout == "9.0\n"
+    process = machine.shows("MainPID")
+    offered("9.1", "import sys; 'run' in sys.argv and sys.exit('this version is broken')")
+    done = took()
+    assert done["state"] == "FAILED" and "this version is broken" in done["reason"], (done, update_log(machine))
+    assert machine("readlink", "/opt/agent/current").stdout == "9.0\n" and machine.shows("MainPID") != process
+    # it comes up, and ends while it is watched
+    late = "import os, sys, threading; 'run' in sys.argv and threading.Timer(15, os._exit, (3,)).start()"
+    offered("9.2", late)
+    done = took()
+    assert done["state"] == "FAILED" and "ended within 12 s" in done["reason"], (done, update_log(machine))
+    assert machine("readlink", "/opt/agent/current").stdout == "9.0\n" and machine.shows("ActiveState") == "active"
+    machine(python, "-I", "-m", "edge_agent", "uninstall")
+    left = machine("sh", "-c", "ls /etc/systemd/system | grep edge-agent", check=False)
+    assert left.stdout == "", left.stdout
+
+
+def update_log(machine: Machine) -> str:
+    return machine("journalctl", "-u", "edge-agent-update", "-o", "cat", "--no-pager").stdout + machine.journal()

@@ -66,7 +66,7 @@ class Device:
         self.model, self.config, self.files = Asked(), Asked(), Asked()
         self.allowance = fetch.Allowance(home / "fleet" / "spent.json", None)
         self.check: Callable[[Bundle], None] = lambda bundle: None
-        self.group, self._look = group, look
+        self.group, self._look, self.ca = group, look, ""
 
     @property
     def update(self) -> Update:
@@ -75,9 +75,10 @@ class Device:
             "config": SlotWay(self.home, self.config),
             "files": SlotWay(self.home, self.files),
         }
-        look = self._look or (lambda asked: verify.found(asked, self.address, self.root, self.group, self.served))
-        bring = lambda bundle: fetch.fetch(self.home, self.address, bundle, self.allowance)  # noqa: E731
-        return Update(self.served, ways, look, bring, lambda bundle: self.check(bundle))
+        trusted = self.ca or None
+        found = lambda asked: verify.found(asked, self.address, self.root, self.group, self.served, trusted)  # noqa: E731
+        bring = lambda bundle: fetch.fetch(self.home, self.address, bundle, self.allowance, trusted)  # noqa: E731
+        return Update(self.served, ways, self._look or found, bring, lambda bundle: self.check(bundle))
 
     def holds(self, name: str, kind: Kind = "files") -> dict[str, bytes]:
         """What serves of a name: path -> bytes."""

@@ -88,6 +88,7 @@ def test_a_shared_config_that_is_wrong_is_one_line_that_names_it(place: Path, te
         ('repository = "https://h/x?y=1"', "a query or a # stands in no such address"),
         ('repository = "r"\nbetween = "03:00-03:00"', "is no time at all"),
         ('repository = "r"\ngroup = "7"', "group"),
+        ('repository = "r"\nca = "ca.pem"', "is for https:// only"),
         ('repository = "r"\nmodel = ["a"]', 'did you mean "models"?'),
     ],
 )

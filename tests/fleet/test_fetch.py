@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,9 +22,31 @@ pytest.importorskip("tuf", reason="the extra [update] is not installed")
 SIZE = 300_000
 
 
+def certified(place: Path) -> ssl.SSLContext:
+    """TLS of a server on 127.0.0.1, whose certificate the authority in ca.pem has signed."""
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    for name, more in (
+        ("ca", ["-addext", "keyUsage=keyCertSign"]),
+        ("own", ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]),
+    ):
+        of = ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}"]
+        try:
+            made = [*make, *of, "-addext", "subjectAltName=IP:127.0.0.1", *more]
+            subprocess.run(made, check=True, capture_output=True, cwd=place)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no openssl that makes certificates (3.0 or later)")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "own.pem", place / "own.key")
+    return context
+
+
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Device, list[int]]]:
-    """A device of a repository behind a server that knows ranges, and the bytes of blobs that were sent."""
+def served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[tuple[Device, list[int]]]:
+    """A device of a repository behind a server that knows ranges, and the bytes of blobs that were sent; with any
+    parameter by TLS, by an authority of its own.
+    """
     monkeypatch.setattr(verify, "_answer", child.answered)
     data = random.Random(1).randbytes(SIZE)
     publish(repository(tmp_path / "repo", tmp_path / "keys"), some_files(a_bin=data), "a")
@@ -51,9 +75,11 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[De
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server, scheme = ThreadingHTTPServer(("127.0.0.1", 0), Handler), "http"
+    if hasattr(request, "param"):
+        server.socket, scheme = certified(tmp_path).wrap_socket(server.socket, server_side=True), "https"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    address = f"{scheme}://127.0.0.1:{server.server_address[1]}/"
     yield Device(tmp_path / "home", address, tmp_path / "repo" / "metadata" / "1.root.json"), sent
     server.shutdown()
     server.server_close()
@@ -92,3 +118,17 @@ def test_a_blob_that_is_not_there_yet_is_waited_for(served: tuple[Device, list[i
     assert waits.later and "cannot be had now: HTTP 404" in waits.reason
     (tmp_path / "later").rename(blob)
     assert device.update.take("files/a").state == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("served", ["tls"], indirect=True)
+def test_by_tls_an_authority_of_one_s_own_is_trusted_once_it_is_named(
+    served: tuple[Device, list[int]], tmp_path: Path
+) -> None:
+    device, sent = served
+    stranger = device.update.take("files/a")
+    assert stranger.later and "certificate verify failed" in stranger.reason and not sent
+    device.ca = str(tmp_path / "ca.pem")
+    assert device.update.take("files/a").state == "SUCCEEDED" and sent == [SIZE]
+    device.ca = str(tmp_path / "own.key")
+    wrong = device.update.take("files/a")
+    assert wrong.later and "holds no certificate of an authority" in wrong.reason

@@ -117,7 +117,9 @@ def test_what_is_not_for_it_is_rejected_counted_and_changes_nothing(
     assert (tail, body["status"], retained) == ("one/update", "REJECTED", False) and says in body["statusDetails"][
         "reason"
     ]
-    device.offer(**document)
+    for _ in range(5):  # retained for ever
+        device.offer(**document)
+    assert device.updates == ["REJECTED"]
     assert device.jobs.refused == 1 and not device.jobs.work() and not device.taken
 
 
@@ -140,7 +142,7 @@ def test_who_has_no_right_is_rejected(tmp_path: Path) -> None:
 
     device = Device(tmp_path, open_=unsigned)
     device.offer()
-    assert device.updates == ["REJECTED"] and not device.jobs.work()
+    assert device.updates == ["REJECTED"] and device.jobs.refused == 1 and not device.jobs.work()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +65,26 @@ def test_what_was_added_by_hand_counts_from_then(located: Located) -> None:
     os.utime(located.folder / "manifest.toml", (time.time() - 9 * 86_400,) * 2)
     with pytest.raises(RefusedError, match="is 9 days old"):
         check(located, max_age="5d")
+
+
+def test_one_that_grows_too_old_while_it_serves_is_said_within_the_hour(
+    located: Located, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = SimpleNamespace(uses=[{"people": "", "edge-yolo": ""}, {}])
+    rules = Policy(max_age="5d")
+    ages = policy.Ages(rules, [line])
+    assert ages.about() == "ok"
+    os.utime(located.folder / "manifest.toml", (time.time() - 9 * 86_400,) * 2)
+    assert ages.about() == "ok"  # looked at a moment ago
+    monkeypatch.setattr(policy, "AGES_S", 0.0)
+    later = policy.Ages(rules, [line])
+    for _ in range(2):
+        assert later.about() == "people: is 9 days old; [policy] max_age is 5d"
+    assert sum("serves until the agent starts anew" in row.message for row in caplog.records) == 1
+    models = Models()
+    models.policy = rules
+    with pytest.raises(RefusedError, match="is 9 days old"):
+        models.open("people")
 
 
 def test_the_program_s_own_are_named_by_hash_and_need_no_signature(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent.errors import UsageError
 from edge_agent.fleet import child, verify
-from edge_agent.fleet.bundle import MOST_BYTES, Wanted
+from edge_agent.fleet.bundle import MOST_BYTES, Form, Wanted
 from edge_agent.fleet.keys import Keys
 from edge_agent.fleet.repository import Repository
 from tests.fleet.made import Device, publish, repository, some_files
@@ -61,6 +63,7 @@ def test_a_group_has_what_it_is_offered_and_number_by_number_more(own: Path, tmp
     assert one.update.take("files/a").state == "SUCCEEDED" and one.holds("a") == {"a.txt": b"two"}
     older = one.update.take("files/a/1")
     assert older.state == "REJECTED" and "older than number 2, which served here" in older.reason
+    assert one.served.kept.refused == {"number": 1} and device(own, tmp_path / "one").served.kept.refused
     with repo.alone():
         repo.withdraw(Wanted("files", "a", 2))
     gone = device(own, tmp_path / "other", "canary").update.take("files/a")
@@ -94,6 +97,7 @@ def test_a_stranger_s_key_and_a_changed_index_are_refused(own: Path, tmp_path: P
     stranger = Device(tmp_path / "one", f"file://{own / 'repo'}/", tmp_path / "theirs" / "metadata" / "1.root.json")
     refused = stranger.update.take("files/a")
     assert refused.state == "REJECTED" and "signed" in refused.reason and "\n" not in refused.reason
+    assert stranger.served.kept.refused == {"repository": 1}
     for path in (own / "repo" / "targets").rglob("*.all.json"):
         path.write_bytes(path.read_bytes().replace(b'"number":1', b'"number":7'))
     changed = device(own, tmp_path / "two").update.take("files/a")
@@ -104,9 +108,38 @@ def test_a_file_that_was_swapped_after_signing_is_refused(own: Path, tmp_path: P
     for path in (own / "repo" / "blobs").rglob("*"):
         if path.is_file():
             path.write_bytes(b"eno" if path.stat().st_size == 3 else path.read_bytes())
-    swapped = device(own, tmp_path / "home").update.take("files/a")
+    one = device(own, tmp_path / "home")
+    swapped = one.update.take("files/a")
     assert swapped.state == "REJECTED" and "is not the file that was signed" in swapped.reason
+    assert one.served.kept.refused == {"files": 1}
     assert not device(own, tmp_path / "home").holds("a")
+
+
+def test_what_is_signed_and_hostile_all_the_same_is_refused_and_counted(own: Path, tmp_path: Path) -> None:
+    """Ten gigabytes, a file outside of its folder, a form that unpacks to more than it says."""
+    repo, good = of(own), device(own, tmp_path / "other").update._look(Wanted("files", "a"))[0]
+    (part,), bomb = good.files, lzma.compress(bytes(30_000_000))
+    packed = Form("xz", repo._blob(bomb), len(bomb))
+    unseen = "0" * 64  # so that its file is not here yet
+    hostile = {
+        "has 10.0 GB; a device takes 2.1 GB": msgspec.structs.replace(part, bytes=10**10),
+        "names the file '../../x', which does not lie": msgspec.structs.replace(part, path="../../x"),
+        "a smaller form of 'a.txt' is larger": msgspec.structs.replace(part, sha256=unseen, forms=[packed]),
+        "does not give its file: gives more than": msgspec.structs.replace(
+            part, sha256=unseen, bytes=100_000, forms=[packed]
+        ),
+    }
+    one = device(own, tmp_path / "home")
+    for number, (why, file) in enumerate(hostile.items(), 5):
+        raw = msgspec.json.encode(msgspec.structs.replace(good, number=number, files=[file]))
+        with repo.alone():
+            metadata = repo.roles.load("targets")
+            repo._target(metadata.signed, "targets", f"files/a/{number}.json", raw)
+            repo.roles.save("targets", metadata)
+        refused = one.update.take(f"files/a/{number}")
+        assert refused.state == "REJECTED" and why in refused.reason and "\n" not in refused.reason, refused
+    assert one.served.kept.refused == {"repository": 3, "files": 1} and not one.holds("a")
+    assert not (tmp_path / "x").exists() and one.update.take("files/a").state == "SUCCEEDED"
 
 
 def test_expired_metadata_and_a_wrong_clock_leave_what_serves(
@@ -118,6 +151,7 @@ def test_expired_metadata_and_a_wrong_clock_leave_what_serves(
     publish(repo, some_files(a_txt=b"three"), "a")
     expired = one.update.take("files/a")
     assert expired.state == "REJECTED" and "expired" in expired.reason and "renew" in expired.reason
+    assert one.served.kept.refused == {"repository": 1}
     with of(own).alone():
         assert of(own).roles.settle() == []  # what `repository renew` does
     now = time.time()
@@ -202,8 +236,6 @@ def test_keys_are_for_their_owner_alone(own: Path, tmp_path: Path) -> None:
 def test_a_bundle_that_is_too_large_is_refused_before_a_byte_of_it_comes(own: Path, tmp_path: Path) -> None:
     one = device(own, tmp_path / "home")
     found = one.update._look(Wanted("files", "a"))[0]
-    import msgspec
-
     huge = msgspec.structs.replace(found, files=[msgspec.structs.replace(found.files[0], bytes=MOST_BYTES)])
     one._look = lambda asked: (huge, b"index")
     with pytest.MonkeyPatch.context() as patch:

@@ -100,6 +100,8 @@ def test_what_fails_leaves_what_served(
     ended = one.update.take("model/people/2")
     assert (ended.state, ended.step, ended.later) == (state, step, state == "IN_PROGRESS") and why in ended.reason
     assert serves(home) == "1" and catalogue.verify("people") == []
+    counted = {"prove": {"proof": 1}, "canary": {"canary": 1}, "done": {"health": 1}}[step] if kept else {}
+    assert one.served.kept.refused == counted
     one.model = Asked()
     again = one.update.take("model/people/2")
     assert again.state == ("FAILED" if kept else "SUCCEEDED")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_agent.config import Config, Opinion, load, parse
@@ -23,6 +24,9 @@ from edge_agent.notify import receiver as receivers
 from edge_agent.notify.notices import Notices
 from edge_agent.notify.opinion import Opinions, verdict
 from edge_agent.outbox.outbox import Outbox
+from edge_agent.pictures.draw import jpeg
+from edge_agent.recorder.collect import Collect
+from edge_agent.samples import collected
 from tests.agent.test_agent import AGENT, finish, start
 from tests.broker import until
 from tests.notify.hook import Act, Hook, drips, falls_over, floods, hangs, hook, leads, no_http, reply
@@ -40,7 +44,7 @@ def says(text: object, **more: str) -> Act:
 class Seen:
     """Opinions with what they kept."""
 
-    def __init__(self, config: Opinion, folder: Path) -> None:
+    def __init__(self, config: Opinion, folder: Path, doubted: opinions.Doubted | None = None) -> None:
         self.kept: list[OpinionEvent] = []
         (folder / "a.jpg").write_bytes(JPEG)
         self.budget = Budget(config.bytes_per_day, folder / "opinion.json")
@@ -48,7 +52,7 @@ class Seen:
         def pictures(name: str) -> Path | None:
             return folder / name if (folder / name).exists() else None
 
-        self.opinions = Opinions(config, folder / "opinion", pictures, self.budget, self._keep)
+        self.opinions = Opinions(config, folder / "opinion", pictures, self.budget, self._keep, doubted)
         self.notices = Notices([self.opinions])
         self.notices.start()
 
@@ -76,10 +80,10 @@ def make(tmp_path: Path, server: Hook, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(receivers, "PAUSES", dict.fromkeys(receivers.PAUSES, (0.02, 0.1)))
     made: list[Seen] = []
 
-    def make(**more: Any) -> Seen:
+    def make(doubted: opinions.Doubted | None = None, **more: Any) -> Seen:
         (tmp_path / "key").write_text("t0psecret\n")
         settings = {"url": f"http://127.0.0.1:{server.port}/v1", "model": "big", "kinds": ["detections"], **more}
-        made.append(Seen(Opinion(key_file=str(tmp_path / "key"), **settings), tmp_path))
+        made.append(Seen(Opinion(key_file=str(tmp_path / "key"), **settings), tmp_path, doubted))
         return made[-1]
 
     yield make
@@ -174,6 +178,26 @@ def test_what_it_says_is_hostile(make: Make, server: Hook) -> None:
 )
 def test_verdicts(said: str, is_so: str) -> None:
     assert verdict(said) == is_so
+
+
+def test_a_picture_to_which_it_says_no_is_kept_to_be_corrected_where_somebody_consented(
+    make: Make, server: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
+    collect = Collect(["disagreed"], 600.0, 10, 1.0, "the test's own")
+    collect.start()
+    seen = make(collect.doubted)
+    (tmp_path / "a.jpg").write_bytes(jpeg(np.zeros((40, 60, 3), np.uint8)))
+    for number, said in ((1, "Yes, a person."), (2, "No. It is a coat on a hook.")):
+        server.choose = lambda said=said: says(said)  # type: ignore[misc]
+        seen.see(number)
+        settled(seen.notices)
+    collect.stop()
+    collect.close()
+    (kept,) = collected.collected()
+    assert kept.path.read_bytes() == (tmp_path / "a.jpg").read_bytes()
+    assert (kept.about.why, kept.about.pipeline, kept.about.consent) == ("disagreed", "door", "the test's own")
+    assert (kept.about.width, kept.about.height) == (60, 40) and "big on d/1/2: No. It is a coat" in kept.about.note
 
 
 def test_without_a_picture_nothing_is_asked(make: Make, server: Hook, tmp_path: Path) -> None:
