@@ -14,7 +14,7 @@ SERVICE_CONFIG, SERVICE_HOME = Path("/etc/edge-agent/agent.toml"), Path("/var/li
 
 def home() -> Path:
     """Folder for what this program keeps: $EDGE_AGENT_HOME (--home), that of the service ($STATE_DIRECTORY of systemd,
-    or /var/lib/edge-agent for who may write there), or a person's ($XDG_DATA_HOME/edge-agent,
+    or /var/lib/edge-agent for a user who may write there), or a person's ($XDG_DATA_HOME/edge-agent,
     ~/.local/share/edge-agent).
     """
     given = os.environ.get("EDGE_AGENT_HOME") or os.environ.get("STATE_DIRECTORY", "").split(":")[0]

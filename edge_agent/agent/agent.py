@@ -93,7 +93,7 @@ class Agent:
         store, kept = checked_store(config), config.store
         self.outbox = Outbox(store, self.device, kept.max_bytes, kept.expire_hours, kept.max_events)
         self.keep = Keep(self.outbox)
-        """the way of each event; who adds to its `listeners` before `run` is told of each that is kept"""
+        """the way of each event; add to its `listeners` before `run` to be told of each that is kept"""
         try:
             declare_begun(store, self.outbox)
             self._make(config, store, look or threading.Event())

@@ -96,7 +96,7 @@ def _meant(line: Line, asked: _Threshold) -> tuple[str, Threshold]:
 
 
 class Controls:
-    """Of the pipelines of one agent. Commands come on its thread; `tune` is for who makes pipelines or swaps models."""
+    """Of the pipelines of one agent. Commands come on its thread; `tune`: where lines are made or models swapped."""
 
     def __init__(self, file: Path, lines: Sequence[Line], changed: Callable[[], object] = lambda: None) -> None:
         """`file` keeps what was set. `changed` is called when the state of a pipeline did."""

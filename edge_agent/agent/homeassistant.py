@@ -137,7 +137,7 @@ class HomeAssistant:
     # ── announcing ───────────────────────────────────────────────────────────────────────────────────────
 
     def look(self) -> None:
-        """Announce what is new, remove what is gone, and greet who has come; to be called before states are said."""
+        """Announce what is new, remove what is gone, and greet what has come; to be called before states are said."""
         now = time.monotonic()
         self._note_labels()
         device = self._facts()

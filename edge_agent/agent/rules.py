@@ -89,7 +89,7 @@ class Rules:
         return [profile.name for profile in self._config.profile]
 
     def set_profile(self, name: str, by: str = "page") -> None:
-        """Make a profile the active one. UsageError for a name that is none. `by`: who asks for it."""
+        """Make a profile the active one. UsageError for a name that is none. `by`: where that comes from."""
         if name not in self.profiles:
             known = nearest(name, self.profiles) if self.profiles else "; the config has no [[profile]]"
             raise UsageError(f'profile "{name}" is none{known}')

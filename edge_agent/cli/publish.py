@@ -1,4 +1,4 @@
-"""The verbs of who publishes for a fleet: publish, repository."""
+"""The verbs of a fleet's publisher: publish, repository."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def repository_options(of: argparse.ArgumentParser) -> None:
     withdraw.add_argument("bundle", metavar="KIND/NAME/NUMBER")
     for one in (offer, withdraw):
         one.add_argument("--team", default="")
-    key = each.add_parser("key", help="make a key: NAME.pem, and NAME.pub to be given to who signs the repository")
+    key = each.add_parser("key", help="make a key: NAME.pem, and NAME.pub for the person who signs the repository")
     key.add_argument("name")
     rotate = each.add_parser("rotate", help="let another key count for a role, in place of one that it had")
     rotate.add_argument("role", help="root, targets, snapshot, timestamp, or a team")
@@ -159,7 +159,7 @@ def repository(args: argparse.Namespace) -> int:
     if args.repository_verb == "key":
         made.roles.keys.make(args.name)
         path = made.roles.keys.path(args.name)
-        print(f"{path}: for you alone; {path.with_suffix('.pub')} is for who signs the repository")
+        print(f"{path}: for you alone; {path.with_suffix('.pub')} is for the person who signs the repository")
         return 0
     with made.alone():
         return _said(_VERBS[args.repository_verb](made, args))

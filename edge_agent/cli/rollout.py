@@ -36,10 +36,18 @@ def options(of: argparse.ArgumentParser) -> None:
     start.add_argument("--abort", type=float, default=10, metavar="PERCENT", help="stop where more go wrong (10)")
     start.add_argument("--timeout", type=arguments.duration, default=7200, metavar="TIME", help="for a device (2h)")
     start.add_argument("--soak", type=arguments.duration, default=60, metavar="TIME", help="between two waves (1m)")
-    start.add_argument("--patience", type=arguments.duration, default=600, metavar="TIME", help="for who is offline")
+    start.add_argument(
+        "--patience",
+        type=arguments.duration,
+        default=600,
+        metavar="TIME",
+        help="how long to wait for devices that are offline",
+    )
     start.add_argument("--agreement", type=float, metavar="SHARE", help="least agreement with the model before")
     resume = each.add_parser("resume", help="go on with one that was left or halted")
-    halt = each.add_parser("halt", help="offer it to nobody more, and take it back from who has not begun")
+    halt = each.add_parser(
+        "halt", help="offer it to no further device, and take it back from those that have not begun"
+    )
     status = each.add_parser("status", help="how it stands, and why a device is not as it is to be")
     status.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     desire = each.add_parser("desire", help="retain what a group or a device is to be")

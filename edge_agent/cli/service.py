@@ -106,7 +106,7 @@ def _places(args: argparse.Namespace, there: bool) -> Places:
 
 
 def _place(args: argparse.Namespace, verb: str) -> Place:
-    """Where to. UsageError, which says what to type, for who may not."""
+    """Where to. UsageError, which says what to type, where this user may not."""
     from edge_agent.device.place import place
 
     given = place(Path(args.root).absolute(), args.user)

@@ -24,11 +24,11 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
     """address and port; any other than this machine's own needs a password"""
     password_file: _Text | None = None
-    """path, or credential:NAME, of the password of who may do everything (admin)"""
+    """path, or credential:NAME, of the admin's password, who may do everything"""
     operator_file: _Text | None = None
-    """the same of who may mark, try, teach and label, and change no config and no model (operator)"""
+    """the operator's, who may mark, try, teach and label, and change no config and no model"""
     viewer_file: _Text | None = None
-    """the same of who may look (viewer)"""
+    """the viewer's, who may look"""
     cert: _Text | None = None
     """PEM of a certificate: the page is served over https then"""
     key: _Text | None = None

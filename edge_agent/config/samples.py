@@ -18,7 +18,7 @@ LONGEST_S = 120.0
 
 
 class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[samples]``: pictures of whoever is in view, on this device; snapshots also go to the broker."""
+    """``[samples]``: pictures of people in view, on this device; snapshots also go to the broker."""
 
     snapshots: bool = False
     """true: the best picture of each object is kept in the store's folder, named in its events, and the newest of a
@@ -51,7 +51,7 @@ class Samples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     record: bool | list[Name] = False
     """pipelines (true: all) whose samples are kept as they came, with their times, under HOME/recordings, for
-    `edge-agent replay`: pictures of whoever is in view, sound and texts, in files of mode 0600"""
+    `edge-agent replay`: pictures of people in view, sound and texts, in files of mode 0600"""
     record_bytes: Annotated[int, msgspec.Meta(ge=10_000_000, le=10**15)] = 1_000_000_000
     """bytes of recordings on disk; the oldest go first"""
 

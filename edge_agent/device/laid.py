@@ -134,7 +134,7 @@ def asked(place: Place) -> unit.Asked:
 
 
 def make_user(place: Place, done: Done) -> tuple[int, int]:
-    """The numbers of the user and its group, who is made unless he is there."""
+    """The numbers of the user and its group; the user is made where there is none."""
     with suppress(EdgeAgentError):
         return places.ids(place)
     files.write(place.at(SYSUSERS), unit.sysusers(place.user, str(paths.SERVICE_HOME)))

@@ -1,4 +1,4 @@
-"""Cameras of the network that speak ONVIF: who is there (WS-Discovery), and the addresses of their streams.
+"""Cameras of the network that speak ONVIF: which are there (WS-Discovery), and the addresses of their streams.
 
 With the standard library alone. It sends packets to the network, so only where somebody asked for it. What answers may
 lie: each answer has a size, a time and no entities, and a device can send us to no other host. Formats: WS-Discovery
@@ -83,7 +83,7 @@ class Login(NamedTuple):
     password: str
 
 
-# ── who is there ─────────────────────────────────────────────────────────────────────────────────────────
+# ── discovery ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def devices() -> list[Device]:

@@ -1,6 +1,6 @@
 """TUF's own client, in a process of its own: 46 MB come and go with a look at the repository.
 
-Reads one Asked and writes one Answer, JSON each. What it was sent by whoever is no concern of the agent's memory.
+Reads one Asked and writes one Answer, JSON each. What a stranger sent never enters the agent's memory.
 """
 
 from __future__ import annotations

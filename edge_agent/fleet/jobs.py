@@ -3,7 +3,7 @@
 Below a prefix (`…/jobs`, or AWS's `$aws/things/NAME/jobs`) `notify-next` comes in: an execution and its document.
 `JOB/update` goes out, with the version of the execution that it is based on; `/accepted` or `/rejected` is the answer.
 One job at a time; the next one is asked for once it is over. What is known lies in a file, so that a kill goes on where
-it was. Nothing here knows of a connection or a clock of its own: whoever has them calls `connected`, `heard`, `work`.
+it was. Nothing here knows of a connection or a clock of its own: its user calls `connected`, `heard`, `work`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The private keys of who publishes: one PEM file each, for its owner alone, with a passphrase where one was given.
+"""The private keys of a publisher: one PEM file each, for its owner alone, with a passphrase where one was given.
 
 They lie in a folder of their own, never in the repository, which is given away. A key is known by the id that TUF
 makes of its public half, which lies beside it as NAME.pub.

@@ -35,7 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
     soak_s: Annotated[float, msgspec.Meta(ge=0, le=1e7)] = 60.0
     """that nothing goes wrong after a wave, before the next one"""
     patience_s: _Seconds = 600.0
-    """after which a wave waits no longer for who has not begun: these are offline, and catch up later"""
+    """after which a wave waits no longer for devices that have not begun: these are offline, and catch up later"""
     agreement: _Share | None = None
     """least agreement with the model before; a device with less counts as gone wrong"""
     expires_s: _Seconds = 30 * 86_400.0

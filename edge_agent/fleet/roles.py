@@ -174,7 +174,7 @@ class Roles:
             count = self.missing(role, self.load(role))
             if count:
                 more = f"{count} more signature{'s' * (count > 1)}"
-                yield f"{role} lacks {more}: edge-agent repository sign, with the keys of whoever has to agree"
+                yield f"{role} lacks {more}: edge-agent repository sign, with the keys of those that have to agree"
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,8 +1,8 @@
 """A rollout as an operator's machine drives it: waves of devices, a canary first, which stops by itself.
 
-It is the other side of jobs.py: it keeps each device's execution and its version, offers jobs retained (who is offline
-catches up later), and answers each update. All it knows is one value, `Rollout`, that is written before anything is
-said, so that it goes on where it was after its machine died. No connection and no clock of its own.
+It is the other side of jobs.py: it keeps each device's execution and its version, offers jobs retained (a device that
+is offline catches up later), and answers each update. All it knows is one value, `Rollout`, that is written before
+anything is said, so that it goes on where it was after its machine died. No connection and no clock of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Driver:
             self._save(self.it)
 
     def again(self) -> None:
-        """Offer once more what is not over, as after a restart: who has it already goes on."""
+        """Offer once more what is not over, as after a restart: a device that has it already goes on."""
         for name, one in self.it.devices.items():
             if one.status in ("QUEUED", "IN_PROGRESS") and self.it.status != "HALTED":
                 self._offer(name, one)
@@ -65,7 +65,7 @@ class Driver:
         self._save(self.it)
 
     def halt(self, why: str) -> None:
-        """Offer it to nobody more, and take it back from who has not begun."""
+        """Offer it to no further device, and take it back from those that have not begun."""
         if self.it.status == "HALTED":
             return
         self.it.status, self.it.why = "HALTED", why
@@ -188,7 +188,7 @@ class Driver:
         self._begin([name for name, _ in left][: min(size, self.it.plan.most)], now)
 
     def _ready(self) -> list[tuple[str, Device]]:
-        """Those that were not offered it yet; who is online comes first."""
+        """Those that were not offered it yet; what is online comes first."""
         left = [(name, one) for name, one in self.it.devices.items() if not one.status]
         return sorted(left, key=lambda row: not self.online.get(row[0], True))
 

@@ -160,7 +160,7 @@ class Broker:
         return None
 
     def _answers_tls(self) -> str | None:
-        """What to say of a port that speaks TLS to who does not; it is asked once."""
+        """What to say of a port that speaks TLS when we do not; it is asked once."""
         if self.secure:
             return None
         if self._tls_there is None:

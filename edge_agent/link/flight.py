@@ -30,7 +30,7 @@ class Limits(NamedTuple):
 
 
 class Flight:
-    """The packets on their way over the present connection, and who is to blame should it end.
+    """The packets on their way over the present connection, and which of them is to blame should it end.
 
     Of one thread, the link's: as it alone publishes, a packet and its id are remembered without a lock.
     """

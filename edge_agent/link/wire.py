@@ -171,7 +171,7 @@ def subscribe(client: Client, topics: str, numbered: bool = True) -> int:
 
 
 def comes_for(topics: str, message: MQTTMessage) -> bool:
-    """Whether a message is meant for who subscribed to a topic filter: of filters that overlap, the broker sends one
+    """Whether a message belongs to a subscription to a topic filter: of filters that overlap, the broker sends one
     for each, and MQTT 5 alone tells which.
     """
     numbers = getattr(message.properties, "SubscriptionIdentifier", None)

@@ -35,7 +35,7 @@ def main() -> None:
     logger = logging.getLogger("apprise")
     logger.handlers, logger.propagate = [told], False
     logger.setLevel(logging.DEBUG)
-    # without pictures on others' servers, which whoever reads the message would be led to
+    # without pictures on others' servers, to which a reader of the message would be led
     bare: dict[str, Any] = {"image_url_mask": "", "image_url_logo": "", "app_id": "edge-agent", "app_url": ""}
     asset = apprise.AppriseAsset(storage_mode="memory", http_redirects=False, plugin_paths=[], **bare)
     sender = apprise.Apprise(asset=asset)

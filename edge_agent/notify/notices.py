@@ -42,7 +42,7 @@ class Notices:
         """monotonic, when what is under way is waited for no longer"""
 
     def before(self, event: Event, kind: str) -> Event:
-        """It is about to be kept: who is told of it has it on disk before, so that no kill comes between.
+        """It is about to be kept: what is to be sent is on disk before, so that no kill comes between.
 
         Of telemetry nobody is told. Returns it as it is.
         """

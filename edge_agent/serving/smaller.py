@@ -1,7 +1,7 @@
 """A detector at a smaller input size, made here of its ONNX files, for a device that has to do with less.
 
 It is a model of its own in HOME/smaller: tried in a child, derived and raced as any other, but not held against the
-larger one: that it finds less is the point, and who asks for it says so (docs/governor.md).
+larger one: that it finds less is the point, and that is said (docs/governor.md).
 """
 
 from __future__ import annotations

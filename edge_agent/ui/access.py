@@ -90,10 +90,10 @@ class Access:
         """Whether who comes has to log in."""
         return bool(self._hashes)
 
-    # ── who asks ─────────────────────────────────────────────────────────────────────────────────────────
+    # ── the caller ─────────────────────────────────────────────────────────────────────────────────────────
 
     def who(self, authorization: str, cookie: str, user: int | None) -> Role:
-        """The role of who asks with these headers; `user`: whose the connection is, None where nobody knows."""
+        """The role of a caller with these headers; `user`: the user of the connection, None where it is not known."""
         if authorization:
             return self._of_token(_token_in(authorization))
         if self.has_password:

@@ -147,8 +147,8 @@ async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
 
 
 async def _pass_over(request: Request) -> None:
-    """What is too large, for a while: who is still sending when we close does not hear why."""
-    if "expect" in request.headers:  # who asks first whether to send sends nothing
+    """What is too large, for a while: a client that is still sending when we close does not hear why."""
+    if "expect" in request.headers:  # a client that asks first sends nothing
         return
     with anyio.move_on_after(LINGER_S):
         async for _ in request.stream():
@@ -156,7 +156,7 @@ async def _pass_over(request: Request) -> None:
 
 
 def route(call: Call, who: Callable[[Request], Role]) -> Route:
-    """The route of a call; `who`: the role of who asks."""
+    """The route of a call; `who`: the role of the caller."""
 
     async def endpoint(request: Request) -> Response:
         try:

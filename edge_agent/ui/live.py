@@ -126,7 +126,7 @@ class Live:
         """done once there is another picture; of the loop"""
         page.shown.append(lambda agent: self._turn())
 
-    # ── who looks: on the loop ───────────────────────────────────────────────────────────────────────────
+    # ── viewers: on the loop ───────────────────────────────────────────────────────────────────────────
 
     def join(self, names: Sequence[str], always: bool) -> list[Look]:
         """Begin to look at these pipelines; `leave` ends it."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edge_agent.ui.server import Page
 
 LOOK_S = 60.0
-"""seconds between two looks at the counters, beside those of who asks: what a kill may cost"""
+"""seconds between two looks at the counters, beside each scrape: what a kill may cost"""
 
 HEALTH_GAUGES = {
     "uptime_s": ("uptime_seconds", "Since the agent was opened"),
@@ -71,7 +71,7 @@ class Collector:
         self._lock = threading.Lock()
         self.lasting = Lasting(page.place / "counters.json")
         self._labels: dict[tuple[str, ...], None] = {}
-        """what was counted before: who is gone is 0 then, and does not vanish"""
+        """what was counted before: what is gone becomes 0, and does not vanish"""
 
     def collect(self) -> Iterable[Metric]:
         """All families; those of the agent while there is one."""

@@ -147,7 +147,7 @@ class Page:
         )  # fmt: skip
 
     def who(self, request: Request) -> Role:
-        """The role of who asks."""
+        """The role of the caller."""
         given = request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")
         return self.access.who(*given, request.scope.get("state", {}).get("user"))
 

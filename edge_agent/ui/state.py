@@ -79,7 +79,7 @@ class Rates:
         with self._lock:
             at, before, told, *rates = self._seen.get(name, (0.0, 0, 0, 0.0, 0.0))
             if now - at >= RATE_S:
-                # who asks after a long while gets the rate of that while; a line made anew counts from 0 again
+                # after a long while it is the rate of that while; a line that was made anew counts from 0 again
                 rates = [max(0, came - before) / (now - at), max(0, answered - told) / (now - at)] if at else [0.0, 0.0]
                 self._seen[name] = (now, came, answered, rates[0], rates[1])
         return rates[0], rates[1]

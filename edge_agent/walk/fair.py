@@ -180,7 +180,7 @@ class Queue:
 
     def _fits(self, turn: Turn, now: float) -> bool:
         """Whether there are slots for it. The one that is one too many is for the highest priority that was asked for
-        lately, which so waits for nobody, and there for those who are not ahead of who runs.
+        lately, which so waits for nobody, and there for those that are not ahead of the one that runs.
         """
         left = self.free - self._needs(turn, now)
         if left or self.cores == 1 or turn.cores == self.cores:

@@ -60,7 +60,7 @@ class Speaker:
     def birth(self, latest: Mapping[str, Mapping[str, Event]] | None = None) -> None:
         """Declare the node and all its devices that are alive.
 
-        `latest`: pipeline -> kind -> the newest event, where they are news to who listens.
+        `latest`: pipeline -> kind -> the newest event, where they are news.
         """
         seen, at = self._look(), _now()
         self._seq = -1
@@ -116,7 +116,7 @@ class Speaker:
         self._declare("DBIRTH", name, table, of_state(state, counts, table.names), _now())
 
     def changes(self, quiet: bool) -> None:
-        """Send what has changed in the states and the health, and who is alive again.
+        """Send what has changed in the states and the health, and which devices are alive again.
 
         `quiet`: no event waits, so who gives nothing any more is dead.
         """

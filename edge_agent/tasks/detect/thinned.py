@@ -1,7 +1,7 @@
 """A detector before `track` that looks at a share of the frames, larger or smaller, by how much is in view; in between,
 the tracker says where things are.
 
-It stands in a detector's place while whoever has to save processor time wants it to (agent/governing.py).
+It takes a detector's place while processor time is to be saved (agent/governing.py).
 """
 
 from __future__ import annotations
