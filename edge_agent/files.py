@@ -121,6 +121,18 @@ def write_private(path: Path, data: bytes, *, append: bool = False, confirm: boo
         os.close(fd)
 
 
+def exchange(path: Path, data: bytes) -> None:
+    """Put a file that its owner alone may read in the place of another: whole, and once the disk has confirmed it.
+    OSError.
+    """
+    fresh = path.with_suffix(".new")
+    write_private(fresh, data, confirm=True)
+    with fresh.open("rb") as file:
+        settle(file.fileno(), path.parent, 0o600)
+    fresh.replace(path)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Have the disk confirm a file's contents, or a folder's names."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -197,7 +197,7 @@ class Rollouts:
         """What is reported."""
         update, config = self._config.update, self._config
         keys = set(self.desired.asks()[0])
-        keys |= {f"model/{name}" for name in (update.models if update is not None else [])}
+        keys |= set(update.follows if update is not None else [])
         serves = {key: f"{number} ({version})" for key in keys for number, version in [self._serves(key)] if number}
         models = {name: one["serves"] for line in self._work.all for name, one in line.versions.items()}
         now = self.jobs.now

@@ -42,14 +42,6 @@ WRONG = 0.1
 """share of samples that may fail while something new is watched"""
 
 
-def targets(section: Section) -> list[str]:
-    """What a config follows, as KIND/NAME."""
-    found = [f"model/{name}" for name in section.models]
-    found += [f"config/{section.config}"] if section.config else []
-    found += [f"files/{name}" for name in section.files]
-    return found + ([f"agent/{section.agent}"] if section.agent else [])  # last: it restarts the service
-
-
 def made(config: Config, asked: dict[str, Asked], stops: Callable[[float], bool] | None = None) -> Update:
     """What takes bundles as [update] says; `asked`: kind -> how it is tried; `stops`: as of ProgramWay, None where no
     agent runs. RefusedError for a damaged state.
@@ -128,7 +120,7 @@ def first(config: Config, reread: Callable[..., Config]) -> list[Outcome]:
     if section is None:
         return []
     update = alone(config, reread)
-    every = [target for target in targets(section) if not target.startswith("agent/")]  # which runs already
+    every = [target for target in section.follows if not target.startswith("agent/")]  # which runs already
     missing = [target for target in every if update.served.known(target).serves is None]
     if section.look:
         return [update.take(target) for target in missing]
@@ -217,7 +209,7 @@ class Updating:
             if (question := asked_for.question(self.update.served.folder)) is not None:
                 outcomes = self._guarded(lambda question=question: self._asked(question))  # type: ignore[misc]
             elif self._section.look and time.monotonic() >= due:
-                outcomes = self._guarded(lambda: self._take(targets(self._section)))
+                outcomes = self._guarded(lambda: self._take(self._section.follows))
                 pause = seconds(self._section.every) * random.uniform(0.9, 1.1)  # a fleet does not come all at once
                 due = time.monotonic() + (min(pause, SOON_S) if any(one.later for one in outcomes) else pause)
 
@@ -233,7 +225,7 @@ class Updating:
 
     def _asked(self, question: asked_for.Question) -> list[Outcome]:
         """What a verb asks for."""
-        wanted = question.targets or targets(self._section)
+        wanted = question.targets or self._section.follows
         if question.again:
             for target in wanted:
                 with suppress(EdgeAgentError):

@@ -72,11 +72,11 @@ def update(args: argparse.Namespace) -> int:
 def _taken(args: argparse.Namespace, loaded: Config) -> list[Outcome]:
     """Here and now, as no agent runs: proved, and with nothing live to be held against."""
     from edge_agent import config
-    from edge_agent.agent.update import alone, targets
+    from edge_agent.agent.update import alone
 
     assert loaded.update is not None
     taking = alone(loaded, lambda shared=None: config.load(args.config, shared=shared))
-    wanted = args.target or targets(loaded.update)
+    wanted = args.target or loaded.update.follows
     if args.again:
         for target in wanted:
             taking.again(target)

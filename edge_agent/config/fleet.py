@@ -65,6 +65,14 @@ class Update(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """time that something new is watched; where it does not go well, what was before is switched back to"""
 
     @property
+    def follows(self) -> list[str]:
+        """What is taken by itself, as KIND/NAME; the program last, as that starts the service anew."""
+        found = [f"model/{name}" for name in self.models]
+        found += [f"config/{self.config}"] if self.config else []
+        found += [f"files/{name}" for name in self.files]
+        return found + ([f"agent/{self.agent}"] if self.agent else [])
+
+    @property
     def address(self) -> str:
         """Of the repository, with / at its end."""
         base = self.repository if "://" in self.repository else f"file://{quote(self.repository)}"

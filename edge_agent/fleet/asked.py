@@ -69,13 +69,13 @@ def question(folder: Path) -> Question | None:
 
 def answer(folder: Path, told: Told) -> None:
     """Say what came of it. OSError."""
-    _put(folder / "told.json", told)
+    files.exchange(folder / "told.json", msgspec.json.encode(told))
 
 
 def ask(folder: Path, targets: list[str], again: bool, over: Callable[[], bool]) -> list[Outcome] | None:
     """Ask, and wait for what comes of it, as long as it is not `over`; None then. OSError."""
     asked = Question(secrets.token_hex(8), targets, again)
-    _put(folder / "asked.json", asked)
+    files.exchange(folder / "asked.json", msgspec.json.encode(asked))
     while not over():
         with contextlib.suppress(OSError, *UNREADABLE):
             told = msgspec.json.decode(files.read_regular(folder / "told.json", MOST), type=Told)
@@ -83,11 +83,3 @@ def ask(folder: Path, targets: list[str], again: bool, over: Callable[[], bool])
                 return told.outcomes
         time.sleep(LOOK_S)
     return None
-
-
-def _put(path: Path, what: msgspec.Struct) -> None:
-    fresh = path.with_suffix(".new")
-    files.write_private(fresh, msgspec.json.encode(what))
-    with fresh.open("rb") as file:
-        files.settle(file.fileno(), path.parent, 0o600)
-    fresh.replace(path)

@@ -16,7 +16,7 @@ import msgspec
 
 from edge_agent.errors import RefusedError, UsageError
 from edge_agent.events import UNREADABLE
-from edge_agent.files import read_regular, write_private
+from edge_agent.files import exchange, read_regular
 from edge_agent.fleet.bundle import Wanted, wanted
 from edge_agent.fleet.outcome import Outcome, Take
 
@@ -97,9 +97,7 @@ class Follow:
         else:
             self._kept.device = said
         self._again.clear()
-        fresh = self._file.with_suffix(".new")
-        write_private(fresh, msgspec.json.encode(self._kept), confirm=True)
-        fresh.replace(self._file)
+        exchange(self._file, msgspec.json.encode(self._kept))
 
     def asks(self) -> tuple[dict[str, Wanted], str]:
         """KIND/NAME -> the bundle that is wanted, and the profile."""

@@ -17,7 +17,7 @@ import msgspec
 
 from edge_agent.errors import RefusedError, UsageError, tenfold
 from edge_agent.events import KNOWN_TIME, UNREADABLE
-from edge_agent.files import read_regular, write_private
+from edge_agent.files import exchange, read_regular
 from edge_agent.fleet.bundle import wanted
 from edge_agent.fleet.messages import JOB, MOST, OVER, Answer, Document, Doing, Execution, Known, Next, details, update
 from edge_agent.fleet.outcome import Outcome, Take
@@ -272,9 +272,7 @@ class Jobs:
 
     def _save(self) -> None:
         try:
-            fresh = self._file.with_suffix(".new")
-            write_private(fresh, msgspec.json.encode(self._known), confirm=True)
-            fresh.replace(self._file)
+            exchange(self._file, msgspec.json.encode(self._known))
         except OSError as error:
             log.error("%s: %s; a restart does not know how far a job is", self._file, error.strerror)
 

@@ -41,11 +41,8 @@ class Signed(msgspec.Struct, frozen=True):
 def note_signed(home: Path, sha256s: Iterable[str], bundle: str, at: float) -> None:
     """Note that these files came signed. Those that are no longer here are forgotten. OSError."""
     known = {sha256: one for sha256, one in signed(home).items() if store.blob(home, sha256).exists()}
-    fresh = home / "signed.new"
     raw = msgspec.json.encode({**known, **dict.fromkeys(sha256s, Signed(bundle, at))})
-    files.write_private(fresh, raw, confirm=True)
-    fresh.replace(home / "signed.json")
-    files.sync(home)
+    files.exchange(home / "signed.json", raw)
 
 
 def signed(home: Path) -> Mapping[str, Signed]:

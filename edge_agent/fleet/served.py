@@ -102,10 +102,7 @@ class Served:
         with self._lock:
             raw = msgspec.json.encode(self.kept)
             files.folder(self.folder, files.PRIVATE)
-            fresh = self.file.with_suffix(".new")
-            files.write_private(fresh, raw, confirm=True)
-            fresh.replace(self.file)
-            files.sync(self.folder)
+            files.exchange(self.file, raw)
 
     def index(self, key: str, number: int) -> Path:
         """Where the index of a bundle on its way is kept."""
