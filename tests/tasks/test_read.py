@@ -202,6 +202,15 @@ def test_letters_that_repeat_are_said_once_and_twice_with_a_blank_between() -> N
         read(np.zeros((48, 99, 3), np.uint8))
 
 
+def test_a_line_of_small_print_is_read_tighter_than_its_box() -> None:
+    def box(thick: float) -> Pixels:
+        return np.array([[0, 0], [80, 0], [80, thick], [0, thick]], np.float32)
+
+    small = reading._tight(box(12))
+    assert np.allclose(small[:, 1], [0.9, 0.9, 11.1, 11.1]) and np.allclose(small[:, 0], [0, 80, 80, 0])
+    assert np.array_equal(reading._tight(box(14)), box(14)), "boxes of larger print fit"
+
+
 def test_a_line_goes_in_as_the_manifest_says() -> None:
     seen: list[Any] = []
 
