@@ -14,7 +14,22 @@ from typing import Literal
 
 import numpy as np
 
-from edge_agent.pictures.view import HIGH, KEPT, LIGHT, LOOKS, NOISE, SHARP, SOME, WIDE, Look, Small, View, shrunk
+from edge_agent.pictures.view import (
+    COLOUR,
+    HIGH,
+    KEPT,
+    LIGHT,
+    LOOKS,
+    NOISE,
+    SHARP,
+    SOME,
+    WIDE,
+    Look,
+    Small,
+    View,
+    median,
+    shrunk,
+)
 from edge_agent.types import Floats, Pixels
 
 Doubt = Literal["", "moved", "covered", "blurred"]
@@ -44,6 +59,8 @@ def doubt_of(look: Look, view: View) -> tuple[Doubt, str]:
         return "blurred", "what was sharp is no longer: out of focus, dirty, wet or fogged"
     if worst == LIGHT:
         return "covered", "it is far darker or brighter than usual"
+    if worst == COLOUR:
+        return "covered", "a part has other colours than usual: dirt, or a thing that was put there or taken away"
     if other < PART or (lost >= PART and gained < lost / 2):
         return "covered", f"{max(other, lost):.0%} of what it usually shows is hidden or another thing"
     return "moved", "it shows another view than usual"
@@ -97,15 +114,14 @@ class Tamper:
         if len(self._looks) < LOOKS:
             return False
         self.learned_s += min(since, 2 * LOOK_S)
-        rows = np.sort(np.stack(self._looks), axis=0)[LOOKS // 2 - 1 : LOOKS // 2 + 1]
-        return self._judge(Look(np.asarray(rows.mean(axis=0), np.float32)))
+        return self._judge(Look(median(self._looks)))
 
     def _known(self) -> list[View]:
         return [view for view in self.views if view.looks >= ENOUGH and len(view.offs) >= SOME]
 
     def _nearest(self, look: Look, among: list[View]) -> tuple[View | None, Floats, float]:
         """The view that a look is nearest to, how far off that it is, and how far in shares of its limits."""
-        nearest, least, far = None, np.zeros(4, np.float32), float("inf")
+        nearest, least, far = None, np.zeros(5, np.float32), float("inf")
         for view in among:
             off = look.off(view.look())
             share = float((off / view.limits()).max())
@@ -137,7 +153,7 @@ class Tamper:
         """Whether a view that is new has stayed for so many looks, and is taken as a usual one now."""
         off = look.off(self._new.look()) if self._new is not None else None
         if self._new is None or off is None or float((off / self._new.limits()).max()) > 2:
-            self._new = View(look.picture, 1)
+            self._new = View(look.whole, 1)
             return False
         self._new.learn(look, off)
         if self._new.looks < looks:
@@ -158,7 +174,8 @@ class Tamper:
         arrays = {"learned": np.array([self.learned_s, float(self.crowded)])}
         for number, view in enumerate(self.views):
             arrays[f"mean{number}"] = np.clip(np.rint(view.mean * 64), 0, 65535).astype(np.uint16)
-            arrays[f"offs{number}"] = np.stack(view.offs) if view.offs else np.zeros((0, 8), np.float32)
+            arrays[f"offs{number}"] = np.stack(view.offs) if view.offs else np.zeros((0, 10), np.float32)
+            arrays[f"strange{number}"] = view.strange.astype(np.float32)
             arrays[f"looks{number}"] = np.array(view.looks)
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -169,11 +186,14 @@ class Tamper:
             with np.load(io.BytesIO(kept), allow_pickle=False) as arrays:
                 self.learned_s, crowded = (float(x) for x in arrays["learned"])
                 self.crowded = bool(crowded)
-                for number in range(min(MOST_VIEWS, len(arrays.files) // 3)):
+                for number in range(min(MOST_VIEWS, len(arrays.files) // 4)):
                     mean, offs = arrays[f"mean{number}"], arrays[f"offs{number}"].astype(np.float32)
-                    if mean.shape != (HIGH, WIDE) or offs.shape[1:] != (8,) or not np.isfinite(offs).all():
+                    one = View((mean / 64).astype(np.float32), int(arrays[f"looks{number}"]))
+                    odd = arrays[f"strange{number}"].astype(np.float32)
+                    shapes = mean.shape, offs.shape[1:], odd.shape
+                    if shapes != ((HIGH, WIDE, 3), (10,), one.strange.shape) or not np.isfinite(offs).all():
                         raise ValueError("another form")
-                    looks = int(arrays[f"looks{number}"])
-                    self.views.append(View((mean / 64).astype(np.float32), looks, list(offs[-KEPT:])))
+                    one.strange, one.offs = np.nan_to_num(odd), list(offs[-KEPT:])
+                    self.views.append(one)
         except (OSError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"no views of ours ({error})") from None

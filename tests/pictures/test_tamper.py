@@ -92,8 +92,16 @@ def dimmed(image: Pixels) -> Pixels:
     return (image * 0.15).astype(np.uint8)
 
 
+def sprayed(image: Pixels) -> Pixels:
+    """A red spot as large as a hundredth of the picture."""
+    found = image.copy()
+    cv2.circle(found, (60, 60), 16, (20, 20, 180), -1)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("change", "doubt"), [(shifted, "moved"), (covered, "covered"), (blurred, "blurred"), (dimmed, "covered")]
+    ("change", "doubt"),
+    [(shifted, "moved"), (covered, "covered"), (blurred, "blurred"), (dimmed, "covered"), (sprayed, "covered")],
 )
 def test_what_is_done_to_a_camera_is_told_and_taken_back(
     change: Callable[[Pixels], Pixels], doubt: str, camera: Camera, scenes: list[Pixels]
@@ -101,6 +109,24 @@ def test_what_is_done_to_a_camera_is_told_and_taken_back(
     assert camera.look(live(scenes[0], 1), 20, change) == doubt and camera.tamper.why
     assert camera.look(live(scenes[0], 2), 20) == "" and not camera.tamper.why
     assert camera.said == [doubt, ""]
+
+
+def test_the_median_is_that_of_numpy() -> None:
+    looks = np.random.default_rng(0).integers(0, 256, (8, 12, 16, 3), np.uint8)
+    assert (view.median(list(looks)) == np.median(looks, axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    "light", [lambda x: 0.6 * x + 12, lambda x: 255 * (x / 255) ** 1.5, lambda x: x * (0.9, 1, 1.1)]
+)
+def test_another_light_is_no_other_colour_but_a_thing_is(
+    light: Callable[[Pixels], Pixels], scenes: list[Pixels]
+) -> None:
+    before = cv2.resize(scenes[0], (16, 12), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    lit = np.asarray(light(before), np.float32)
+    odd = lit.copy()
+    odd[40] = (200, 20, 20)
+    assert view.strange(lit, before).max() < view.strange(odd, before)[40] / 3
 
 
 def test_light_noise_and_a_camera_that_shakes_are_no_tampering(camera: Camera, scenes: list[Pixels]) -> None:
