@@ -12,7 +12,7 @@ import pytest
 from edge_agent.pictures import tamper, view
 from edge_agent.pictures.read import read_picture
 from edge_agent.pictures.tamper import Tamper
-from edge_agent.types import Pixels
+from edge_agent.types import Floats, Pixels
 
 LEARN_S = 50.0
 
@@ -94,9 +94,7 @@ def dimmed(image: Pixels) -> Pixels:
 
 def sprayed(image: Pixels) -> Pixels:
     """A red spot as large as a hundredth of the picture."""
-    found = image.copy()
-    cv2.circle(found, (60, 60), 16, (20, 20, 180), -1)
-    return found
+    return np.asarray(cv2.circle(image.copy(), (60, 60), 16, (20, 20, 180), -1), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,7 @@ def test_the_median_is_that_of_numpy() -> None:
     "light", [lambda x: 0.6 * x + 12, lambda x: 255 * (x / 255) ** 1.5, lambda x: x * (0.9, 1, 1.1)]
 )
 def test_another_light_is_no_other_colour_but_a_thing_is(
-    light: Callable[[Pixels], Pixels], scenes: list[Pixels]
+    light: Callable[[Floats], Floats], scenes: list[Pixels]
 ) -> None:
     before = cv2.resize(scenes[0], (16, 12), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
     lit = np.asarray(light(before), np.float32)

@@ -31,7 +31,7 @@ from edge_agent.tasks.read.finder import MOST, Finder, spans
 from edge_agent.tasks.read.order import in_order
 from edge_agent.tasks.read.recogniser import Recogniser, recogniser
 from edge_agent.tasks.read.together import Together, voted
-from edge_agent.types import Detections, Finding, Frame, ModelRef, Net, Pixels, Read, TensorSpec, Text
+from edge_agent.types import Detections, Finding, Floats, Frame, ModelRef, Net, Pixels, Read, TensorSpec, Text
 from edge_agent.uri import Uri, parse_uri
 from edge_agent.walk.pipeline import walk
 from tests.conftest import ROOT
@@ -203,7 +203,7 @@ def test_letters_that_repeat_are_said_once_and_twice_with_a_blank_between() -> N
 
 
 def test_a_line_of_small_print_is_read_tighter_than_its_box() -> None:
-    def box(thick: float) -> Pixels:
+    def box(thick: float) -> Floats:
         return np.array([[0, 0], [80, 0], [80, thick], [0, thick]], np.float32)
 
     small = reading._tight(box(12))
