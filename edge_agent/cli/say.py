@@ -122,13 +122,14 @@ def steps() -> Callable[[str, int, int], None]:
     """What is done, steps done and in all: a bar with the time that is left on a terminal, elsewhere a line now and
     then (see `at_work`).
     """
-    doing, began, shown = "", 0.0, 0.0
+    of, last, began, shown = 0, 0, 0.0, 0.0
 
     def say(what: str, done: int, total: int) -> None:
-        nonlocal doing, began, shown
+        nonlocal of, last, began, shown
         now = time.monotonic()
-        if what != doing:
-            doing, began, shown = what, now, 0.0
+        if total != of or done < last:
+            of, began, shown = total, now, 0.0
+        last = done
         left = f"{(now - began) * (total - done) / done:.0f} s left" if done else ""
         _Doing.what = f"{what} {done}/{total}" + (f", {left}" if left else "") if done < total else f"{what}: done"
         if not sys.stderr.isatty() or (done < total and now - shown < 0.2):

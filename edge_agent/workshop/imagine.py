@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, RefusedError
-from edge_agent.pictures.draw import save_jpeg
+from edge_agent.pictures.draw import save_jpeg, save_png
 from edge_agent.pictures.read import cv2
 from edge_agent.registry.catalogue import locate
 from edge_agent.registry.files import file_path
@@ -26,7 +26,7 @@ MOST_SIDE = 512
 
 
 def imagine(name: str, out: Path, count: int = 64, seed: int = 0) -> tuple[int, int]:
-    """Write `count` pictures drawn from normal codes to `out`, a JPEG. Returns how wide and high it is, pixels.
+    """Write `count` pictures drawn from normal codes to `out`, PNG or JPEG by its name. Returns its width and height.
 
     ManifestError for a model that draws nothing, RefusedError for one that gives no pictures.
     """
@@ -39,7 +39,7 @@ def imagine(name: str, out: Path, count: int = 64, seed: int = 0) -> tuple[int, 
     if not np.isfinite(drawn).all() or len(drawn) != count or max(drawn.shape[1:]) > MOST_SIDE:
         raise RefusedError(f"{name}: its decoder gives no {count} pictures of finite numbers")
     sheet = tiled([_picture(one, name) for one in drawn])
-    save_jpeg(sheet, out)
+    (save_png if out.suffix.lower() == ".png" else save_jpeg)(sheet, out)
     return sheet.shape[1], sheet.shape[0]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -400,6 +401,17 @@ def test_models_stand_in_columns_whatever_they_are_called(tmp_path: Path) -> Non
             columns[-1] += character
             column += width(character)
         assert len(columns) == 6 and all(one.endswith("  ") or one == columns[-1] for one in columns), row
+
+
+def test_the_time_that_is_left_is_that_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 110.0, 110.0, 0.0])
+    monkeypatch.setattr(say, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    tell = say.steps()
+    tell("layer a alone", 1, 11)
+    tell("layer b alone", 2, 11)
+    assert say._Doing.what == "layer b alone 2/11, 45 s left", "each layer has another name"
+    tell("writing", 0, 1)
+    assert say._Doing.what == "writing 0/1", "another count begins anew"
 
 
 def test_long_work_is_never_silent(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

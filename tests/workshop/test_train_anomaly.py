@@ -244,7 +244,9 @@ def test_imagine_draws_a_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFix
     told = json.loads(capsys.readouterr().out)
     image = cv2.imread(str(tmp_path / "s.jpg"))
     assert image is not None and image.shape[:2] == (told["height"], told["width"]) == (3 * 130, 3 * 130)
-    assert main(["imagine", str(folder), "--out", "s.png"]) == 2 and "ends in .jpg" in capsys.readouterr().err
+    assert main(["imagine", str(folder), "--out", str(tmp_path / "s.png"), "--count", "4"]) == 0
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["imagine", str(folder), "--out", "s.gif"]) == 2 and "ends in .jpg or .png" in capsys.readouterr().err
     assert main(["imagine", str(folder), "--count", "1000"]) == 2
 
 
