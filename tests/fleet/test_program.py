@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +18,7 @@ from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.fleet import as_root, program, verify
 from edge_agent.fleet.below import Below
 from edge_agent.fleet.bundle import wanted
+from edge_agent.fleet.jobs import Jobs
 from edge_agent.fleet.outcome import Outcome
 from edge_agent.fleet.pack import Packed
 from edge_agent.fleet.program import Done, ProgramWay, Request
@@ -78,14 +82,26 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
 
 def test_what_is_handed_over_is_laid_and_the_new_version_says_so(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    handed = fleet.agent().take("agent/edge-agent/1")
-    assert handed.later and handed.step == "window" and (fleet.home / program.READY).exists()
+    said: list[dict[str, Any]] = []
+
+    def started(update: Update) -> Jobs:
+        """The device's side of a rollout, after a start."""
+        publish = lambda tail, payload, retain: said.append(json.loads(payload or b"{}"))  # noqa: E731
+        return Jobs("porch", fleet.place / "jobs.json", publish, update.take, time.time)
+
+    jobs = started(fleet.agent())
+    execution = {"jobId": "one", "status": "QUEUED", "jobDocument": {"target": "agent/edge-agent/1"}}
+    jobs.heard("notify-next", json.dumps({"execution": execution}).encode())
+    jobs.work()
+    assert jobs.now is not None and jobs.now.details["step"] == "window" and (fleet.home / program.READY).exists()
     assert fleet.root().state == "SUCCEEDED"
     assert fleet.laid == [([WHEEL.format("9.0"), "other-1-py3-none-any.whl"], "9.0", 7.0)]
     assert not (fleet.own / "wheels").exists()
-    monkeypatch.setattr(program, "__version__", "9.0")  # the new one runs now
-    ended = fleet.resumed()
-    assert (ended.state, ended.version, ended.target) == ("SUCCEEDED", "9.0", "agent/edge-agent/1")
+    monkeypatch.setattr(program, "__version__", "9.0")  # the new one runs now, and says how the job ended
+    jobs = started(fleet.agent())
+    jobs.work()
+    told = [one for one in said if one.get("status") == "SUCCEEDED"][-1]["statusDetails"]
+    assert (told["version"], told["target"]) == ("9.0", "agent/edge-agent/1") and jobs.status_of("one") == "SUCCEEDED"
 
     # one that does not come up: the version before says so, and what was laid cannot be gone back behind
     fleet.publish("9.1")
