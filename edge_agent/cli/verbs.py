@@ -232,7 +232,7 @@ Verb = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentPar
 
 def _recipe(name: str, says: str) -> Verb:
     """A verb of the workshop."""
-    return getattr(workshop, name), _workshop_options(name), says
+    return getattr(workshop, name, workshop.make), _workshop_options(name), says
 
 
 VERBS: dict[str, Verb] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from pathlib import Path
-from types import ModuleType
 
 from edge_agent.cli.models import models_of
 from edge_agent.cli.say import note, print_json, steps
@@ -19,56 +19,19 @@ def train(args: argparse.Namespace) -> int:
     return train.run(args, note)
 
 
-def quantize(args: argparse.Namespace) -> int:
-    """Quantize a model; 1 when the gate refuses what came of it."""
-    from edge_agent.workshop.quantize import verb
-
-    return _made(args, verb)
-
-
-def prune(args: argparse.Namespace) -> int:
-    """Prune a model; 1 when the gate refuses what came of it."""
-    from edge_agent.workshop.prune import verb
-
-    return _made(args, verb)
-
-
-def graph(args: argparse.Namespace) -> int:
-    """Write a model's network down better; 1 when the gate refuses what came of it."""
-    from edge_agent.workshop.graph import verb
-
-    return _made(args, verb)
-
-
-def _made(args: argparse.Namespace, verb: ModuleType) -> int:
-    """Run a verb that writes a model folder and gives a report."""
+def make(args: argparse.Namespace) -> int:
+    """Quantize, prune, tune or rewrite a model; 1 when the gate refuses what came of it."""
     import msgspec
 
+    from edge_agent.workshop.report.report import encoded, lines
+
+    verb = importlib.import_module(f"edge_agent.workshop.{args.verb}.verb")
     try:
         report = verb.run(args, steps())
     except KeyboardInterrupt:
-        return interrupted(args.out)
+        return interrupted(args.out or verb.folder_of(args))
     if args.json:
-        print_json(msgspec.json.decode((args.out / "report.json").read_bytes()))
-        return 0
-    print("\n".join(verb.lines(report)))
-    note(f"{args.out}: a model folder; its report is {args.out / 'report.html'}")
-    return 0
-
-
-def tune(args: argparse.Namespace) -> int:
-    """Search the settings of a model; 1 when nothing is fast enough, or the gate refuses it."""
-    import msgspec
-
-    from edge_agent.workshop.report.report import lines
-    from edge_agent.workshop.tune.verb import folder_of, run
-
-    try:
-        report = run(args, steps())
-    except KeyboardInterrupt:
-        return interrupted(folder_of(args))
-    if args.json:
-        print_json(msgspec.to_builtins(report, enc_hook=str))
+        print_json(msgspec.json.decode(encoded(report)))
         return 0
     print("\n".join(lines(report)))
     note(f"{args.out}: a model folder; its report is {args.out / 'report.html'}" if args.out else report.notes[-1])

@@ -160,29 +160,16 @@ def _compared(parent: Served, plain: Path, whole: Path, spec: Input) -> tuple[fl
 
     Processor time, as the difference is small, and a busy box hides it in the other.
     """
-    import statistics
     import time
 
-    from edge_agent.workshop.data.feed import served_by
     from edge_agent.workshop.evaluate import score
 
     candidates = {
         "plain": score.open_file(parent.manifest, plain, "onnx", parent.parts),
         "whole": score.open_file(_read_as(parent.manifest, spec, "onnx"), whole, "onnx", parent.parts),
     }
-    tasks = {name: served_by(model) for name, model in candidates.items()}
-    items = _carried(parent).items
-    took: dict[str, list[float]] = {name: [] for name in tasks}
-    began, turn = time.monotonic(), -1  # the first turn warms up
-    while turn < 5 or time.monotonic() - began < SECONDS:
-        for name in sorted(tasks, reverse=turn % 2 == 0):
-            start = time.process_time()
-            for _ in tasks[name](items[turn % len(items)]):
-                pass
-            if turn >= 0:
-                took[name].append(time.process_time() - start)
-        turn += 1
-    return statistics.median(took["plain"]) * 1e3, statistics.median(took["whole"]) * 1e3
+    took = score.times(candidates, _carried(parent), SECONDS, time.process_time)
+    return took["plain"], took["whole"]
 
 
 def _read_as(manifest: Manifest, spec: Input | None, format: str) -> Manifest:
@@ -211,10 +198,3 @@ def _carried(parent: Served) -> Samples:
 
     found = list(carried.pictures()) if parent.input is not None else some(parent)
     return Samples([one for one in found if isinstance(one, (Frame, Text))], "what the agent carries", [])
-
-
-def lines(report: MakingReport) -> list[str]:
-    """The report for a terminal."""
-    from edge_agent.workshop.report import report as report_report
-
-    return report_report.lines(report)

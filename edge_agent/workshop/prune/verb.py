@@ -87,13 +87,6 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     return report
 
 
-def lines(report: MakingReport) -> list[str]:
-    """The report for a terminal."""
-    from edge_agent.workshop.report import report as report_report
-
-    return report_report.lines(report)
-
-
 def _check(args: argparse.Namespace) -> None:
     """What argparse cannot say."""
     if not 0 < args.sparsity < 1:

@@ -94,13 +94,6 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         return _written(job, tool, plan, found, work, say)
 
 
-def lines(report: MakingReport) -> list[str]:
-    """The report for a terminal."""
-    from edge_agent.workshop.report import report as report_report
-
-    return report_report.lines(report)
-
-
 BITS = {
     "8": ("static", "dynamic", "weights", "float16"),
     "7w": ("static", "dynamic"),

@@ -116,10 +116,8 @@ def write(
     half of a model ever stands in OUT. Raises EdgeAgentError, one line, for a full disk, which leaves OUT as it was;
     RefusedError where the gate takes none of the files: the folder stays for a look, the report says why.
     """
-    with work(out) as place:
-        new = place / "new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
+
+    def build(new: Path) -> Manifest:
         rows = [_copied(path, format, precision, parent, new, layouts) for path, format, precision in files]
         for row in parent.manifest.file:
             if row.format == "text":
@@ -131,13 +129,11 @@ def write(
             "file": rows,
             "made": msgspec.structs.replace(made, figures=figures),
             "parent": reference(parent),
-            "card": None,
             **changes,
         }
-        manifest = _stood(out, new, msgspec.structs.replace(parent.manifest, **given), report)
-    _tried(out, manifest, report)
-    shutil.rmtree(out / WORK, ignore_errors=True)
-    return manifest
+        return msgspec.structs.replace(parent.manifest, **given)
+
+    return _written(out, build, report)
 
 
 def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
@@ -146,6 +142,16 @@ def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingRe
     Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. The
     model is called as the folder is, where that is a model's name. Raises as `write` does.
     """
+
+    def named(new: Path) -> Manifest:
+        manifest = build(new)
+        return msgspec.structs.replace(manifest, name=_name(out, manifest.name))
+
+    return _written(out, named, report)
+
+
+def _written(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
+    """As `write_trained`, under the name that the manifest has."""
     with work(out) as place:
         new = place / "new"
         shutil.rmtree(new, ignore_errors=True)
@@ -157,21 +163,16 @@ def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingRe
             for row, (digest, size) in zip(manifest.file, found, strict=True)
         ]
         card = "README.md" if any((place / "README.md").is_file() for place in (out, new)) else None
-        name = _name(out, manifest.name)
-        manifest = _stood(out, new, msgspec.structs.replace(manifest, name=name, file=rows, card=card), report)
+        whole = msgspec.structs.replace(manifest, file=rows, card=card)
+        (new / "manifest.toml").write_text(toml(plain(whole)), encoding="utf-8")
+        save(report, new)
+        (out / "manifest.toml").unlink(missing_ok=True)
+        for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.toml"):
+            path.replace(out / path.name)
+        manifest = load(out / "manifest.toml")
     _tried(out, manifest, report)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
-
-
-def _stood(out: Path, new: Path, manifest: Manifest, report: MakingReport) -> Manifest:
-    """What is in `new` stands in OUT, the manifest last."""
-    (new / "manifest.toml").write_text(toml(plain(manifest)), encoding="utf-8")
-    save(report, new)
-    (out / "manifest.toml").unlink(missing_ok=True)
-    for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.toml"):
-        path.replace(out / path.name)
-    return load(out / "manifest.toml")
 
 
 def _tried(out: Path, manifest: Manifest, report: MakingReport) -> None:
@@ -211,15 +212,12 @@ def _copied(
     new: Path,
     layouts: Mapping[str, Literal["NCHW", "NHWC"]],
 ) -> File:
+    """The row of a file that is copied into `new`."""
     shutil.copyfile(path, new / path.name)
-    alike = "onnx" if format == "ort" else format
-    same = next((row for row in parent.manifest.networks() if row.format == alike), None)
-    own = parent.manifest.original()
-    layout = layouts.get(path.name, same.layout if same else None)
-    if path.name not in layouts and same is None and parent.manifest.input is not None and alike != own.format:
-        layout = LAYOUTS[format]
-    size, digest = (new / path.name).stat().st_size, store.digest(new / path.name)
-    return File(path.name, format, digest, size, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
+    own, alike = parent.manifest.original(), [row for row in parent.manifest.networks() if row.format == format]
+    usual = LAYOUTS[format] if parent.manifest.input is not None and format != own.format else None
+    layout = layouts.get(path.name, alike[0].layout if alike else usual)
+    return File(path.name, format, "", 0, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
 
 
 def _name(out: Path, usual: str) -> str:

@@ -106,7 +106,7 @@ def save(report: MakingReport, folder: Path) -> None:
 
     Raises EdgeAgentError when that cannot be, a full disk for one; nothing half-written stays.
     """
-    files = {"report.json": _json(report), "report.html": page(report).encode("utf-8", "replace")}
+    files = {"report.json": encoded(report), "report.html": page(report).encode("utf-8", "replace")}
     parts = {folder / name: folder / f".{name}.part" for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def save(report: MakingReport, folder: Path) -> None:
         raise EdgeAgentError(f"{folder}: the report cannot be written there ({error.strerror})") from None
 
 
-def _json(report: MakingReport) -> bytes:
+def encoded(report: MakingReport) -> bytes:
     """JSON, indented; NaN and infinity, which it has no word for, are null."""
     try:
         return msgspec.json.format(msgspec.json.encode(report, enc_hook=_plain), indent=2) + b"\n"
