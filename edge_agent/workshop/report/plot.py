@@ -1,4 +1,4 @@
-"""Plots as inline SVG: curves, named points, bars. Colours are the page's CSS variables, so they suit its background.
+"""Plots as inline SVG: curves and named points. Colours are the page's CSS variables, so they suit its background.
 
 A number that is not finite, or beyond HUGE, is left out; all text is escaped.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 Point = tuple[float, float]
@@ -18,7 +18,6 @@ WIDE, HIGH = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 44
 """margins around the area of the curves"""
 COLOURS = 6
-BAR, GAP = 14, 6
 LETTER = 6.2
 """width of a letter of 11 px, about"""
 HUGE, TINY = 1e100, 1e-100
@@ -52,46 +51,20 @@ def draw(plot: Plot) -> str:
     every = [*itertools.chain.from_iterable(curves.values()), *(point[:2] for point in named)]
     if not every:
         nothing = f'<text x="{WIDE / 2}" y="{HIGH / 2}" text-anchor="middle">nothing to show</text>'
-        return _svg(HIGH, plot.title, [nothing])
+        return _svg(plot.title, [nothing])
     area = _Area(_ticks([x for x, _ in every]), _ticks([y for _, y in every]))
     parts = [*_axes(plot, area)]
     for number, points in enumerate(curves.values()):
         parts += _curve([area.at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
     parts += _names([(*area.at(x, y), name) for x, y, name in named])
-    legend = _legend(list(curves)) if len(plot.series) > 1 or named else []
-    return _svg(HIGH + 16 * len(legend), plot.title, [*parts, *_keys(legend)])
+    legend = _legend(list(curves)) if len(plot.series) > 1 or named else ""
+    return _svg(plot.title, parts) + legend
 
 
 def _curves(plot: Plot) -> dict[str, list[Point]]:
     """What can be drawn of its series; none that are empty."""
     finite = {name: [point for point in points if _all_finite(point)] for name, points in plot.series.items()}
     return {name: points for name, points in finite.items() if points}
-
-
-def bars(rows: Sequence[tuple[str, float, bool, str]]) -> str:
-    """Horizontal bars: (name, length, whether in the second colour, a note that is shown on hovering)."""
-    longest = _longest([value for _, value, _, _ in rows])
-    names = [_short(name, 52) for name, *_ in rows]
-    left = 12 + LETTER * max((len(name) for name in names), default=0)
-    wide = left + 340
-    parts = []
-    for number, (name, value, second, note) in enumerate(rows):
-        y = GAP + number * (BAR + GAP)
-        length = 250 * abs(value) / longest if _all_finite([value]) else 0.0
-        kind = "kept" if second else "bar"
-        told = ", ".join([f"{name}: {value:.4g}", *["left as it was"] * second, *[note] * bool(note)])
-        parts.append(
-            f'<g><title>{escape(told)}</title><text x="{left - 8:.1f}" y="{y + 11}" text-anchor="end">'
-            f'{escape(names[number])}</text><rect class="{kind}" x="{left:.1f}" y="{y}" width="{max(length, 1):.1f}" '
-            f'height="{BAR}" rx="2"/><text class="soft" x="{left + max(length, 1) + 6:.1f}" y="{y + 11}">'
-            f"{_tick(value)}{' kept' if second else ''}</text></g>"
-        )
-    return _svg(GAP + len(rows) * (BAR + GAP), "what each layer costs", parts, wide)
-
-
-def _longest(values: Iterable[float]) -> float:
-    """Of those that are finite, without their sign; 1 where there is none but 0."""
-    return max([abs(value) for value in values if _all_finite([value])], default=0.0) or 1.0
 
 
 def text(value: str) -> str:
@@ -107,9 +80,9 @@ def escape(value: str) -> str:
 # ── the parts ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _svg(high: float, title: str, parts: Iterable[str], wide: float = WIDE) -> str:
+def _svg(title: str, parts: Iterable[str]) -> str:
     return (
-        f'<svg viewBox="0 0 {wide:.0f} {high:.0f}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(title)}" '
         f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
 
@@ -191,32 +164,10 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _legend(names: list[str]) -> list[list[tuple[float, int, str]]]:
-    """Rows of (x, number of the colour, name), as many to a row as it has room for."""
-    rows: list[list[tuple[float, int, str]]] = []
-    x = float(WIDE)
-    for number, name in enumerate(names):
-        said = _short(name, 60)
-        length = 26 + LETTER * len(said)
-        if not rows or x + length > WIDE:
-            rows.append([])
-            x = LEFT
-        rows[-1].append((x, number, said))
-        x += length
-    return rows
-
-
-def _keys(legend: list[list[tuple[float, int, str]]]) -> Iterator[str]:
-    for row, entries in enumerate(legend):
-        yield from (_key(x, HIGH + 16 * row + 4, number, name) for x, number, name in entries)
-
-
-def _key(x: float, y: float, number: int, name: str) -> str:
-    colour = f"var(--s{number % COLOURS})"
-    return (
-        f'<rect x="{x:.1f}" y="{y - 2}" width="12" height="4" fill="{colour}"/>'
-        f'<text x="{x + 17:.1f}" y="{y + 4}">{escape(name)}</text>'
-    )
+def _legend(names: list[str]) -> str:
+    """Which colour is which curve, below the plot."""
+    keys = (f'<i style="background:var(--s{at % COLOURS})"></i>{escape(name)}' for at, name in enumerate(names))
+    return f'<p class="key">{" ".join(f"<span>{key}</span>" for key in keys)}</p>'
 
 
 def _ticks(values: list[float]) -> list[float]:

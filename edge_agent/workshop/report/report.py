@@ -168,7 +168,7 @@ p, li, td { overflow-wrap: anywhere; } .soft { color: var(--soft); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); white-space: nowrap; } td:first-child { min-width: 9rem; }
-.wide td:last-child { min-width: 14rem; } .bars { max-width: 44rem; }
+.wide td:last-child { min-width: 14rem; }
 .n { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 .chosen td { background: var(--mark); font-weight: 600; }
@@ -179,7 +179,10 @@ svg { width: 100%; height: auto; display: block; font: 11px system-ui, sans-seri
 svg text { fill: var(--ink); } svg .soft { fill: var(--soft); } svg .rule { stroke: var(--rule); }
 svg .halo { paint-order: stroke; stroke: var(--back); stroke-width: 3px; }
 @media (max-width: 40rem) { body { padding: 1rem; } .share { display: none; } th, td { padding-right: .6rem; } }
-svg .kept { fill: var(--s1); } svg .bar { fill: var(--s0); }
+.key { margin: 0; font-size: 12px; } .key span { margin-right: 1rem; } i { display: inline-block; height: .7rem; }
+.key i { width: 1rem; height: .25rem; margin-right: .3rem; vertical-align: middle; }
+.bars i { display: block; border-radius: 2px; min-width: 1px; } .bar { background: var(--s0); }
+.kept { background: var(--s1); }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -257,8 +260,15 @@ def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     most = "" if len(shown) == len(layers) else f", the {len(shown)} costliest are shown"
     told = f"What each costs when it alone is changed; {kept} of {len(layers)} were left as they were{most}."
     yield f"<h2>Layers</h2>\n<p>{told}</p>"
-    bars = [(f"{layer.name} ({layer.op})", layer.error, layer.kept, layer.note) for layer in shown]
-    yield f'<figure class="bars">{plot.bars(bars)}</figure>'
+    most_error = max((abs(layer.error) for layer in shown if math.isfinite(layer.error)), default=0.0) or 1.0
+    yield '<div class="wide"><table class="bars">'
+    for layer in shown:
+        share = abs(layer.error) / most_error if math.isfinite(layer.error) else 0.0
+        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{12 * share:.2f}rem"></i>'
+        cells = (f"{layer.name} ({layer.op})", f"{layer.error:.4g}{' kept' if layer.kept else ''}", layer.note)
+        name, error, note = map(_shown, cells)
+        yield f'<tr><td>{name}</td><td class="n">{error}</td><td>{bar}{note}</td></tr>'
+    yield "</table></div>"
 
 
 def _shown(value: object) -> str:
