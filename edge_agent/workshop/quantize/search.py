@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,9 @@ class Memory:
             self.known: dict[str, float] = msgspec.json.decode(self.path.read_bytes(), type=dict[str, float])
         except (OSError, msgspec.MsgspecError):
             self.known = {}
-        self.had = len(self.known)
 
-    def __call__(self, what: str, plan: QuantizePlan, compute: Callable[[], float]) -> float:
-        """The figure `what` of a plan, as it was or as it is found now."""
+    def __call__(self, what: str, plan: object, compute: Callable[[], float]) -> float:
+        """The figure `what` of a plan, or of what else JSON can tell apart, as it was or as it is found now."""
         key = f"{what} {hashlib.sha256(msgspec.json.encode(plan)).hexdigest()[:24]}"
         if key not in self.known:
             self.known[key] = float(compute())
@@ -174,7 +174,7 @@ def search(
     fewest = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
     plan, found = kept(fewest), scores[fewest]
     # with other layers left, another method may be the nearest
-    for other in _by_distance(tool, _finer(tool, bases, plan), far, memory, tick)[:TRIED]:
+    for other in by_distance(tool, _finer(tool, bases, plan), far, memory, tick)[:TRIED]:
         value = found if other == plan else rated(other)
         if value >= min(budget, found):
             plan, found = other, value
@@ -192,12 +192,12 @@ def costs_of(
     for part in tool.parts:
         others = tuple(name for other in tool.parts if other.name != part.name for name in other.keep)
         alone = msgspec.structs.replace(base, keep=(*base.keep, *others))
-        costs[part.name] = memory("distance", alone, lambda plan=alone: _tried(tool, plan, far))  # type: ignore[misc]
+        costs[part.name] = memory("distance", alone, partial(_tried, tool, alone, far))
         tick(f"layer {part.name} alone")
     return costs
 
 
-def _by_distance(
+def by_distance(
     tool: Tool,
     plans: Sequence[QuantizePlan],
     far: Callable[[Served], float],
@@ -207,8 +207,8 @@ def _by_distance(
     """The plans, those first whose outputs are nearest to the parent's."""
     near = {}
     for one in plans:
-        tick("measuring plans")
-        near[one] = memory("distance", one, lambda plan=one: _tried(tool, plan, far))  # type: ignore[misc]
+        tick(one.text())
+        near[one] = memory("distance", one, partial(_tried, tool, one, far))
     return sorted(near, key=lambda plan: near[plan])
 
 
@@ -228,17 +228,11 @@ def nearest(
     memory: Memory,
     tick: Callable[[str], None],
 ) -> QuantizePlan:
-    """The plan whose outputs are nearest to the parent's with every layer quantized."""
-    found, refusals = {}, []
-    for plan in bases:
-        try:
-            found[plan] = memory("distance", plan, lambda plan=plan: far(tool.open(tool.make(plan))))  # type: ignore[misc]
-        except RefusedError as error:
-            refusals.append(str(error))
-        tick(plan.text())
-    if not found:
-        raise RefusedError(refusals[0])
-    return min(found, key=lambda plan: found[plan])
+    """The plan whose outputs are nearest with every layer quantized. RefusedError where none can be made."""
+    best = by_distance(tool, bases, far, memory, tick)[0]
+    if not np.isfinite(memory("distance", best, partial(_tried, tool, best, far))):
+        tool.make(best)
+    return best
 
 
 def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_agent import files
 from edge_agent.errors import ModelError
 from edge_agent.families.table import FAMILIES
 from edge_agent.figures.coco_map import FoundBoxes, f1_by_picture
@@ -24,6 +22,7 @@ from edge_agent.workshop.data.calibration import Samples, Say
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.pictures import match_classes
 from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.quantize.search import Memory
 from edge_agent.workshop.tune.size import resized
 
 SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25)
@@ -144,20 +143,11 @@ def _label(row: File, input: Input | None) -> str:
 
 def measure(found: list[Candidate], parent: Served, searched: Samples, work: Path, say: Say) -> None:
     """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`."""
-    place = work / "tune.json"
-    try:
-        known = msgspec.json.decode(place.read_bytes(), type=dict[str, float])
-    except (OSError, msgspec.MsgspecError):
-        known = {}
-    value = score.against(parent, searched)
+    value, memory = score.against(parent, searched), Memory(work, [searched.sha256])
     for number, one in enumerate(found):
         say("measuring", number, len(found))
-        told = [store.digest(one.path), searched.sha256, one.name, msgspec.to_builtins(parent.manifest)]
-        key = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
-        if key not in known:
-            known[key] = float(value(one.served))
-            files.write(place, msgspec.json.encode(known).decode())
-        one.accuracy = known[key]
+        about = [store.digest(one.path), one.name, parent.manifest]
+        one.accuracy = memory("accuracy", about, lambda model=one.served: value(model))  # type: ignore[misc]
     say("measuring", len(found), len(found))
 
 
