@@ -158,10 +158,14 @@ def write(path: Path, text: str) -> None:
     """Write a small text file whole or not at all; its folder is made."""
     folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8") as file:
-        settle(file.fileno(), path.parent)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            settle(file.fileno(), path.parent)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     sync(path.parent)

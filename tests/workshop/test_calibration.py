@@ -62,7 +62,7 @@ def test_a_folder_of_pictures_without_those_that_are_there_twice_or_broken(tmp_p
     assert len(read(folder, model, 6, quiet).items) == 4
 
 
-def test_halves_share_nothing_and_boxes_come_along(tmp_path: Path, model: Served) -> None:
+def test_boxes_come_along(tmp_path: Path, model: Served) -> None:
     folder = pictures(tmp_path / "data" / "images", 5).parent
     rows = [{"image_id": i, "category_id": 1, "bbox": [i, 0, 8, 8]} for i in range(5)]
     files = [{"id": i, "file_name": f"{i:03d}.png", "width": SIZE, "height": SIZE} for i in range(5)]
@@ -70,7 +70,7 @@ def test_halves_share_nothing_and_boxes_come_along(tmp_path: Path, model: Served
     (folder / "instances.json").write_text(json.dumps(labels))
     samples = read(folder, model, 50, quiet)
     assert samples.truth is not None and samples.names == {1: "red"}
-    one, other = samples.halves()
+    one, other = samples.pick([0, 2, 4]), samples.pick([1, 3])
     assert [item.name for item in one.items if isinstance(item, Frame)] == ["000.png", "002.png", "004.png"]
     assert not set(one.digests) & set(other.digests)
     assert other.truth is not None and one.truth is not None
@@ -90,7 +90,7 @@ def test_boxes_are_for_detectors_alone(tmp_path: Path, model: Served) -> None:
     assert read(tmp_path / "data", classifier, 9, quiet).truth is None
 
 
-def test_a_video_is_cut_in_the_middle_and_thinned(tmp_path: Path, model: Served) -> None:
+def test_a_video_is_thinned(tmp_path: Path, model: Served) -> None:
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (SIZE, SIZE))
     for number in range(20):
@@ -98,9 +98,7 @@ def test_a_video_is_cut_in_the_middle_and_thinned(tmp_path: Path, model: Served)
     writer.release()
     samples = read(path, model, 8, quiet)
     names = [int(item.name.partition("#")[2]) for item in samples.items if isinstance(item, Frame)]
-    assert samples.follow and names == [0, 4, 8, 12, 16]
-    one, other = samples.halves()
-    assert [len(one.items), len(other.items)] == [2, 3]
+    assert names == [0, 4, 8, 12, 16]
 
 
 def test_what_the_agent_recorded(tmp_path: Path, model: Served) -> None:

@@ -17,11 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent.backends import open_net
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph.layers import groups
 from edge_agent.workshop.quantize import build as quantize_build
 from edge_agent.workshop.quantize.balance import corrected, equalized, rounded_weight
 from edge_agent.workshop.quantize.build import QuantizePlan, check_scales, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
-from edge_agent.workshop.quantize.prepare import delicate, groups, head, prepare, tail
+from edge_agent.workshop.quantize.prepare import delicate, head, operators, prepare, tail
 from edge_agent.workshop.quantize.ranges import METHODS, Interval, ranges, watch
 from edge_agent.workshop.quantize.weights import BLOCK
 from tests.nets import write_onnx
@@ -317,7 +318,7 @@ def test_pads_of_minus_infinity_and_softmax_stay_float(tmp_path: Path) -> None:
 
 def test_what_joins_boxes_and_scores_has_no_scale(tmp_path: Path) -> None:
     model = prepare(detector(tmp_path / "d", uneven=False) / "model.onnx")
-    assert [node.name for node in groups(model)] == ["stem", "undo", "mix"]
+    assert [*groups(operators(model))] == ["stem", "undo", "mix"]
     assert head(model)[0] == "mix" and not {"stem", "undo"} & set(head(model))
     assert {"classes", "output"} <= tail(model) and not {"stem", "mix"} & tail(model)
     feeds = [{"images": RNG.uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)} for _ in range(3)]

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import pearson
+from edge_agent.workshop.graph.layers import groups, tail
 from edge_agent.workshop.graph.tflite import Model, read
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import of_tflite
@@ -122,16 +123,15 @@ def types(data: bytes) -> dict[str, list[str]]:
 def test_boxes_and_scores_never_share_a_scale(
     yolo: Model, measured: dict[str, tuple[float, float]], pictures: Feeds
 ) -> None:
-    tail = yolo.tail()
-    assert {"boxes", "logits"} <= tail and not tail & {layer.name for layer in layers(yolo)}
+    last = tail(yolo.layers)
+    assert {"boxes", "logits"} <= last and not last & {layer.name for layer in layers(yolo)}
     data = quantized(yolo, QuantizePlan("static", ops="all"), measured)
-    assert not tail & {*types(data).get("int8", [])}
+    assert not last & {*types(data).get("int8", [])}
 
 
 def test_what_is_kept_is_not_touched(yolo: Model, measured: dict[str, tuple[float, float]], pictures: Feeds) -> None:
-    groups = yolo.groups()
     first = layers(yolo)[0].name
-    rest = tuple(name for head, inside in groups.items() if head != first for name in inside)
+    rest = tuple(name for head, inside in groups(yolo.layers).items() if head != first for name in inside)
     one = quantized(yolo, QuantizePlan("static", ops="all", keep=rest), measured)
     all_ = quantized(yolo, QuantizePlan("static", ops="all"), measured)
     assert 0 < len(types(one)["int8"]) < len(types(all_)["int8"]) / 10

@@ -56,8 +56,6 @@ class Samples:
     """what they were read from"""
     digests: list[str]
     """SHA-256 of each one's pixels or words"""
-    follow: bool = False
-    """neighbours look alike, as in a video"""
     truth: Truth | None = None
     """the boxes that people drew in these pictures, with class ids as in `names`; None when there are none"""
     names: Mapping[int, str] = field(default_factory=dict)
@@ -73,13 +71,6 @@ class Samples:
         items, digests = [self.items[i] for i in places], [self.digests[i] for i in places]
         truth = None if self.truth is None else self.truth.of_pictures(places)
         return replace(self, items=items, digests=digests, truth=truth)
-
-    def halves(self) -> tuple[Samples, Samples]:
-        """One to search with and one to report on: every second sample, or the first and the last part of a video."""
-        count = len(self.items)
-        if self.follow:
-            return self.pick(range(count // 2)), self.pick(range(count // 2, count))
-        return self.pick(range(0, count, 2)), self.pick(range(1, count, 2))
 
 
 def read(data: Path, parent: Served, most: int, say: Say) -> Samples:
@@ -234,7 +225,7 @@ def _source(data: Path, most: int, say: Say) -> Samples:
             count += 1
             say(f"reading {data.name}", count, count + 1)
     say(f"reading {data.name}", count, count)
-    whole = Samples([], str(data), [], follow=True, notes=kept.notes())
+    whole = Samples([], str(data), [], notes=kept.notes())
     return replace(whole, **kept.columns(None))
 
 

@@ -4,11 +4,9 @@ lives in an environment of its own.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,37 +58,21 @@ def to_tflite(tool: Path, source: Path, work: Path, say: Callable[[str, int, int
     np.save(work / SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
     quiet = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     log = work / "onnx2tf.log"
+    say("onnx2tf, which takes minutes", 0, 1)
     try:
         with log.open("wb") as file:
-            child = subprocess.Popen(
+            done = subprocess.run(
                 command(tool, given, out), cwd=work, env=quiet, stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
     except OSError as error:
         raise ModelError(f"{tool}: cannot be started ({error.strerror}); install it: {INSTALL}") from None
-    _wait(child, say)
+    say("onnx2tf", 1, 1)
     found = [(out / f"{source.stem}_{kind}.tflite", precision) for kind, precision in PRECISIONS.items()]
     made = [(path, precision) for path, precision in found if path.is_file()]
-    if child.returncode or not made:
-        said = _last_words(log) or f"it ended with {child.returncode} and said nothing"
+    if done.returncode or not made:
+        said = _last_words(log) or f"it ended with {done.returncode} and said nothing"
         raise RefusedError(f"onnx2tf cannot convert {source.name}: {said}")
     return made
-
-
-def _wait(child: subprocess.Popen[bytes], say: Callable[[str, int, int], None]) -> None:
-    """Until it has ended; it ends with the wait, too."""
-    began = time.monotonic()
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(1.0)
-                break
-            # nobody knows how long it takes: the seconds so far are said
-            say(f"onnx2tf, {time.monotonic() - began:.0f} s", 0, 1)
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    say("onnx2tf", 1, 1)
 
 
 def _last_words(log: Path) -> str:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge_agent.backends.quiet import quiet
 from edge_agent.errors import ModelError, RefusedError
+from edge_agent.workshop.graph.layers import Operator
 
 Array = npt.NDArray[Any]
 FLOAT32, FLOAT16 = 0, 1
@@ -34,61 +35,15 @@ WEIGHTED = {
 
 
 @dataclass(frozen=True, slots=True)
-class TfliteLayer:
-    """One operator of the graph."""
-
-    name: str
-    """its first output"""
-    op: str
-    inputs: tuple[str, ...]
-    """tensors that are computed; constants are left out"""
-    outputs: tuple[str, ...]
-    weights: int
-    """elements of its float32 weights; 0 for an operator that has none"""
-    integer: bool = False
-    """its weights are integers, or it makes floats of them"""
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
     """A float32 model, ready for the quantizer."""
 
     data: bytes
-    layers: list[TfliteLayer]
+    layers: list[Operator]
     inputs: list[str]
     outputs: list[str]
     floats: frozenset[str]
     """float32 tensors that are given or computed"""
-
-    def groups(self) -> dict[str, frozenset[str]]:
-        """Layer with weights -> its name and those of the layers without that work on its output, up to the next ones
-        with weights.
-        """
-        owner: dict[str, str] = {}
-        found: dict[str, set[str]] = {}
-        for layer in self.layers:
-            before = [owner[name] for name in layer.inputs if name in owner]
-            first = layer.name if layer.weights else before[-1] if before else None
-            if first is not None:
-                found.setdefault(first, set()).add(layer.name)
-                owner.update(dict.fromkeys(layer.outputs, first))
-        return {name: frozenset(inside) for name, inside in found.items()}
-
-    def tail(self) -> set[str]:
-        """Layers from which no more weights are met on the way to an output.
-
-        Here boxes and scores are joined, so one scale cannot serve what these layers give.
-        """
-        readers: dict[str, list[TfliteLayer]] = {}
-        for layer in self.layers:
-            for name in layer.inputs:
-                readers.setdefault(name, []).append(layer)
-        free: set[str] = set()
-        for layer in reversed(self.layers):
-            after = [reader for name in layer.outputs for reader in readers.get(name, [])]
-            if not layer.weights and all(reader.name in free for reader in after):
-                free.add(layer.name)
-        return free
 
 
 def read(path: Path) -> Model:
@@ -111,7 +66,7 @@ def read(path: Path) -> Model:
     return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
 
 
-def _check_weights(path: Path, layers: list[TfliteLayer]) -> None:
+def _check_weights(path: Path, layers: list[Operator]) -> None:
     """RefusedError where some are integers, or there are none."""
     whole = [layer for layer in layers if layer.integer]
     if whole:
@@ -197,7 +152,7 @@ def numbered(names: type) -> dict[int, str]:
     return {value: name for name, value in vars(names).items() if isinstance(value, int)}
 
 
-def _layers(model: Any, graph: Any, schema: Any) -> list[TfliteLayer]:
+def _layers(model: Any, graph: Any, schema: Any) -> list[Operator]:
     kinds = numbered(schema.BuiltinOperator)
     found = []
     for op in graph.operators:
@@ -206,7 +161,7 @@ def _layers(model: Any, graph: Any, schema: Any) -> list[TfliteLayer]:
         given = [i for i in map(int, op.inputs) if i >= 0 and not is_constant(model, graph, i)]
         computed = tuple(graph.tensors[i].name.decode() for i in given)
         if names:
-            found.append(TfliteLayer(names[0], kind, computed, tuple(names), *_weights(model, graph, op, kind)))
+            found.append(Operator(names[0], kind, computed, tuple(names), *_weights(model, graph, op, kind)))
     return found
 
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from onnx import version_converter
 
 from edge_agent.errors import RefusedError
-from edge_agent.workshop.graph import net, sessions
+from edge_agent.workshop.graph import layers, net, sessions
+from edge_agent.workshop.graph.layers import Operator
 from edge_agent.workshop.graph.net import is_layer
 
 OPSET, PER_CHANNEL = 17, 13
@@ -91,39 +92,27 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 # ── layers ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def groups(model: ir.Model) -> dict[ir.Node, list[ir.Node]]:
-    """Each operator with weights, and with it those without that work on its output, up to the next ones with weights.
-
-    Operators before the first one belong to none.
-    """
-    found: dict[ir.Node, list[ir.Node]] = {}
-    owner: dict[ir.Value, ir.Node] = {}
+def operators(model: ir.Model) -> list[Operator]:
+    """Its nodes."""
+    found = []
     for node in model.graph:
-        first = node if is_layer(node) else next((owner[value] for value in node.inputs if value in owner), None)
-        if first is not None:
-            found.setdefault(first, []).append(node)
-            owner.update(dict.fromkeys(node.outputs, first))
+        given = [str(value.name) for value in node.inputs if value is not None and net.is_computed(value)]
+        made = tuple(str(value.name) for value in node.outputs)
+        found.append(Operator(str(node.name), node.op_type, tuple(given), made, int(is_layer(node))))
     return found
 
 
 def tail(model: ir.Model) -> set[str]:
-    """Names of the nodes behind the last layer with weights on every way: what joins boxes and scores, for one.
-
-    They cost little, and one scale does not serve what they join.
-    """
-    free: set[ir.Node] = set()
-    for node in reversed(list(model.graph)):
-        after = [one for value in node.outputs for one in value.consumers()]
-        if not is_layer(node) and all(one in free for one in after):
-            free.add(node)
-    return {str(node.name) for node in free}
+    """Names of the nodes behind the last layer with weights on every way."""
+    return layers.tail(operators(model))
 
 
 def head(model: ir.Model) -> list[str]:
     """Names of the nodes of the layers that no other one reads: those that give boxes and scores, and all behind."""
     last = tail(model)
     ends = [node for node in net.layers(model) if all(one.name in last for one in net.behind(node.outputs[0]))]
-    return [str(node.name) for end in ends for node in groups(model)[end]]
+    known = layers.groups(operators(model))
+    return [name for end in ends for name in known[str(end.name)]]
 
 
 def delicate(model: ir.Model) -> set[str]:

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.errors import ModelError, RefusedError
-from edge_agent.workshop.graph.tflite import Model, TfliteLayer, watch
+from edge_agent.workshop.graph.layers import Operator, tail
+from edge_agent.workshop.graph.tflite import Model, watch
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.ranges import TensorRange
 
@@ -40,7 +41,7 @@ def exact(model: Model, ranges: Ranges) -> set[str]:
     mask or was not finite (then it has no range).
     """
     odd = {name for name in model.floats if not max(map(abs, ranges.get(name, (np.inf, np.inf)))) < HUGE}
-    return model.tail() | {layer.name for layer in model.layers if odd & {*layer.inputs, *layer.outputs}}
+    return tail(model.layers) | {layer.name for layer in model.layers if odd & {*layer.inputs, *layer.outputs}}
 
 
 def seen(
@@ -151,7 +152,7 @@ def _weights_config(plan: QuantizePlan) -> dict[str, Any]:
     return {"num_bits": 4 if plan.bits == "4w" else 8, "symmetric": True, "granularity": granularity, "dtype": "INT"}
 
 
-def layers(model: Model) -> list[TfliteLayer]:
+def layers(model: Model) -> list[Operator]:
     """Those whose weights a plan can quantize or keep."""
     return [layer for layer in model.layers if layer.weights]
 

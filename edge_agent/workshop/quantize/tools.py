@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edge_agent.errors import EdgeAgentError, ModelError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
+from edge_agent.workshop.graph.layers import Operator, groups
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
@@ -60,10 +61,7 @@ def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, op
             source = balance.corrected(source, build.chosen(source, plan, found), found, plan.per, plan.bits, given)
         return build.build(source, plan, found)
 
-    parts = [
-        LayerGroup(str(node.name), str(node.op_type), tuple(str(one.name) for one in inside))
-        for node, inside in prepare.groups(model).items()
-    ]
+    parts = _parts(prepare.operators(model))
     return Tool(parts, make, open, of_onnx, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
 
 
@@ -91,9 +89,12 @@ def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, 
         found = ranges(plan.method, 16 if plan.bits == "16" else 8) if plan.form == "static" else {}
         return quantize_tflite.quantized(model, plan, found)
 
-    ops, groups = {layer.name: layer.op for layer in model.layers}, model.groups()
-    parts = [LayerGroup(name, ops[name], tuple(sorted(inside))) for name, inside in groups.items()]
-    return Tool(parts, make, open, of_tflite, lambda: False, False)
+    return Tool(_parts(model.layers), make, open, of_tflite, lambda: False, False)
+
+
+def _parts(operators: Sequence[Operator]) -> list[LayerGroup]:
+    ops = {one.name: one.op for one in operators}
+    return [LayerGroup(name, ops[name], tuple(inside)) for name, inside in groups(operators).items()]
 
 
 TOOLS: dict[str, Callable[[Path, Served, Samples, bool, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}

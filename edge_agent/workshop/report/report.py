@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edge_agent import files
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.report import plot
 from edge_agent.workshop.report.plot import Plot, front, text
@@ -102,26 +102,15 @@ def _table(rows: Sequence[TableRow]) -> list[str]:
 
 
 def save(report: MakingReport, folder: Path) -> None:
-    """Write report.json and report.html into `folder` (made if need be), each by a rename: both are whole or absent.
+    """Write report.json and report.html into `folder` (made if need be), each by a rename: it is whole or the old one.
 
-    Raises EdgeAgentError when that cannot be, a full disk for one; nothing half-written stays.
+    Raises EdgeAgentError when that cannot be, a full disk for one.
     """
-    files = {"report.json": encoded(report), "report.html": page(report).encode("utf-8", "replace")}
-    parts = {folder / name: folder / f".{name}.part" for name in files}
+    found = {"report.html": page(report).encode("utf-8", "replace").decode(), "report.json": encoded(report).decode()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, part in parts.items():
-            with part.open("wb") as file:
-                file.write(files[path.name])
-                file.flush()
-                os.fsync(file.fileno())
-        for path, part in parts.items():
-            part.replace(path)
+        for name, content in found.items():
+            files.write(folder / name, content)
     except OSError as error:
-        for part in parts.values():
-            # what cannot be removed was not written
-            if part.is_file():
-                part.unlink()
         raise EdgeAgentError(f"{folder}: the report cannot be written there ({error.strerror})") from None
 
 
