@@ -328,7 +328,7 @@ def test_evaluate_counts_whole_spans_of_the_right_kind(tmp_path: Path, capsys: p
     (tmp_path / "plain.txt").write_text("the river\n")
     (tmp_path / "bad.conll").write_text("the\n")
     for name, more, says in (
-        ("plain.txt", [], "texts without tags; give --against PARENT"),
+        ("plain.txt", [], "texts without labels; give --against PARENT"),
         ("bad.conll", [], "line 1 has a word and no tag"),
         ("none.conll", [], "cannot be read"),
         ("a.conll", ["--score", "0.5"], "--score: not for"),

@@ -52,7 +52,7 @@ def test_few_examples_are_scored(toy: dict[str, Served], tmp_path: Path) -> None
     data = table(tmp_path / "d.tsv", rows)
     unknown = ["--unknown", str(tmp_path / "strange.txt")]
     result = run(toy, "toy", data, "--labels", labels, *unknown, "--save", str(tmp_path / "out"))
-    assert result["texts"] == 9 and result["accuracy"] == pytest.approx(6 / 8, abs=1e-6)
+    assert result["texts"] == 8 and result["accuracy"] == pytest.approx(6 / 8, abs=1e-6)
     wrong = [line.split("\t") for line in (tmp_path / "out" / "errors.tsv").read_text().splitlines()]
     assert wrong[0] == ["text", "label", "said", "score", "unknown"]
     assert {row[0] for row in wrong[1:]} == {"play the song", "hello"}
@@ -66,7 +66,7 @@ def test_few_examples_are_scored(toy: dict[str, Served], tmp_path: Path) -> None
     assert result["auroc"] > 0.9 and result["unknown"]["texts"] == 3 and 0 <= result["doubted"] < 0.5
     told = "\n".join(result["notes"])
     assert "1 texts have a label that the model cannot say, and count as wrong: greeting" in told
-    assert "1 texts have no letter to read and are left out" in told
+    assert "1 samples cannot be taken and are left out: text 8: " in told
 
 
 def test_a_whole_table_trains_the_head(toy: dict[str, Served], tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_similarities_against_a_parent(toy: dict[str, Served], tmp_path: Path) -
         (["toy", "{odd}", "--labels", "{l}"], "row 2 has 3 columns, the first has 2"),
         (["toy", "{wide}", "--labels", "{l}"], "3 columns and no header"),
         (["toy", "{foreign}", "--labels", "{l}"], "no label in common: it has x, y, the model says light, music"),
-        (["toy", "{marks}", "--labels", "{l}"], "no text has a letter to read"),
+        (["toy", "{marks}", "--labels", "{l}"], "none of 1 samples can be taken; the first, text 1: "),
         (["toy", "{d}", "--labels", "{l}", "--score", "0.5"], "--score: not for toy, whose task is encode"),
         (["toy", "{two}", "--against", "cls"], "2 texts have no pairs"),
     ],

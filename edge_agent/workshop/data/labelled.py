@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edge_agent.errors import InputError, UsageError
-from edge_agent.manifest import Served
+from edge_agent.errors import UsageError
 from edge_agent.pictures.read import read_picture
 from edge_agent.sources.listing import PICTURES
-from edge_agent.types import Finding, Frame, Text
-from edge_agent.workshop.data.calibration import Say
-from edge_agent.workshop.data.feed import served_by
+from edge_agent.types import Frame, Text
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import LABEL_NAMES, column, numbers_of, odd_row, text_of
 
@@ -52,52 +48,6 @@ class LabelledSample:
         if self.is_picture:
             return read_picture(self.what)
         return Text(" ".join(f"{x:.9g}" for x in numbers_of(self.what)), 0.0, 0.0)
-
-
-@dataclass(slots=True)
-class Answers:
-    """What one model said of the samples that it could take."""
-
-    rows: list[LabelledSample] = field(default_factory=list)
-    said: list[Any] = field(default_factory=list)
-    spent: list[float] = field(default_factory=list)
-    """milliseconds a sample, without reading the file"""
-    bad: dict[str, str] = field(default_factory=dict)
-    """name of each sample that could not be taken, and why; these are in no other field"""
-
-    @property
-    def ms(self) -> float:
-        """Median milliseconds a sample."""
-        return statistics.median(self.spent)
-
-    def notes(self) -> list[str]:
-        """On what was left out."""
-        if not self.bad:
-            return []
-        few = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])
-        return [f"{len(self.bad)} samples cannot be taken and are left out: {few}"]
-
-
-def ask(model: Served, rows: Sequence[LabelledSample], say: Say, **options: str) -> Answers:
-    """What the task that serves the model finds in each sample. UsageError when it can take none of them."""
-    task, answers = served_by(model, options), Answers()
-    for number, row in enumerate(rows):
-        say(model.ref.name, number, len(rows))
-        try:
-            item = row.read()
-            (finding,) = task(item)
-        except InputError as error:
-            answers.bad[row.name] = str(error)
-            continue
-        assert isinstance(finding, Finding)
-        answers.rows.append(row)
-        answers.said.append(finding.what)
-        answers.spent.append(sum(ms for stage, ms in finding.spent_ms.items() if stage != "decode"))
-    say(model.ref.name, len(rows), len(rows))
-    if not answers.said:
-        name, why = next(iter(answers.bad.items()))
-        raise UsageError(f"none of {len(rows)} samples can be taken; the first, {name}: {why}")
-    return answers
 
 
 def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[LabelledSample]:

@@ -12,8 +12,10 @@ from edge_agent.errors import UsageError
 from edge_agent.figures.interval import figure, share
 from edge_agent.figures.scores import Doubles, auroc, ranked
 from edge_agent.manifest import Served
-from edge_agent.workshop.data.labelled import Answers, ask, read_rows
-from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
+from edge_agent.workshop.data.feed import served_by
+from edge_agent.workshop.data.labelled import read_rows
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, head, measured, save_table, table
+from edge_agent.workshop.evaluate.verb import Say
 from edge_agent.workshop.report.sheet import MOST, sheet
 
 NORMAL = ("normal", "good", "ok", "nominal", "regular", "0", "false")
@@ -24,54 +26,20 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     """AUROC, and the best limit, where there are labels; rank correlation of the errors where there is a parent."""
     rows = read_rows(Path(args.data), model.input is not None, args.limit)
     kinds = sorted({row.label for row in rows if row.label is not None})
-    _check(args, kinds, parent)
-    answers = ask(model, rows, say)
-    notes = answers.notes()
-    shown: dict[str, Any] = {
-        **identity(model),
-        "data": str(args.data),
-        "samples": len(answers.said),
-        "ms_per_sample": answers.ms,
-        "notes": notes,
-    }
-    if kinds:
-        shown |= _figures(answers)
-        if args.save:
-            notes.append(_worst(Path(args.save), answers))
-    if parent is not None:
-        shown["against"] = _against(args, parent, answers, bool(kinds), say)
-    return shown
-
-
-def _check(args: argparse.Namespace, kinds: list[str], parent: Served | None) -> None:
-    """UsageError for labels that do not say what is usual, or where there are none and they are needed."""
     usual = [label for label in kinds if label.casefold() in NORMAL]
-    if not kinds and parent is None:
-        raise UsageError(
-            f"{args.data}: samples without labels; give --against PARENT, or folders normal/ and anomalous/"
-        )
     if kinds and len(usual) in (0, len(kinds)):
         raise UsageError(
             f"{args.data}: labels {', '.join(kinds[:5])}; what is usual has to be called {' or '.join(NORMAL[:3])}, "
             "and something else has to be there"
         )
-    if not kinds and args.save:
-        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+    give = "folders normal/ and anomalous/"
+    how = Evaluation("sample", "samples", rows, bool(kinds), give, served_by, _figures, _agreement, _worst)
+    return measured(args, model, parent, how, say)
 
 
-def _against(args: argparse.Namespace, parent: Served, answers: Answers, labelled: bool, say: Say) -> dict[str, Any]:
-    """How alike the two rank the samples, and the parent's own AUROC where there are labels."""
-    theirs = ask(parent, answers.rows, say)
-    if theirs.bad:
-        raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
-    against: dict[str, Any] = {
-        **identity(parent),
-        "ms_per_sample": theirs.ms,
-        "spearman": ranked(_errors(theirs), _errors(answers)),
-    }
-    if labelled:
-        against["on_labels"] = {"auroc": _figures(theirs)["auroc"]}
-    return against
+def _agreement(theirs: Answers, mine: Answers) -> dict[str, Any]:
+    """How alike the two rank the samples."""
+    return {"spearman": ranked(_errors(theirs), _errors(mine))}
 
 
 def _errors(answers: Answers) -> Doubles:
@@ -121,17 +89,12 @@ def _worst(where: Path, answers: Answers) -> str:
     errors, usual = _errors(answers), _usual(answers)
     picked = _in_turns(errors, usual)
     shown = [(answers.rows[i], f"{answers.rows[i].label}, error {errors[i]:.4g}") for i in picked[:MOST]]
-    where = folder(where)
     if all(row.is_picture for row, _ in shown):
         sheet(where / "worst.jpg", shown)
         return f"the {len(shown)} worst in {where / 'worst.jpg'}"
-    table = where / "worst.tsv"
-    try:
-        rows = [f"{answers.rows[i].name}\t{answers.rows[i].label}\t{errors[i]:.6g}" for i in picked]
-        table.write_text("\n".join(["sample\tlabel\terror", *rows]) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--save {table}: cannot be written ({error.strerror})") from None
-    return f"the worst first in {table}"
+    rows = [(answers.rows[i].name, answers.rows[i].label, f"{errors[i]:.6g}") for i in picked]
+    save_table(where / "worst.tsv", ("sample", "label", "error"), rows)
+    return f"the worst first in {where / 'worst.tsv'}"
 
 
 def _in_turns(errors: Doubles, usual: Any) -> list[int]:
@@ -148,16 +111,11 @@ def _in_turns(errors: Doubles, usual: Any) -> list[int]:
 def lines(result: dict[str, Any]) -> list[str]:
     """Figures, beside them the parent's."""
     against = result.get("against", {})
-    told = [f"{result['model']}: {result['samples']} samples, {result['ms_per_sample']:.1f} ms a sample"]
-    if "auroc" in result:
-        told.append(f"{'AUROC':16}{cell(result, 'auroc')}{beside(result, 'auroc')}")
+    told = [head(result, "sample", "sample"), *table(result, (("AUROC", "auroc", ""),))]
+    if "f1" in result:
         told.append(f"{'F1':16}{result['f1']:.4f}   with limit={result['limit']:.4g}, the best for these samples")
-        told.append(f"{'accuracy':16}{cell(result, 'accuracy')}   with that limit")
+        told += table(result, (("accuracy", "accuracy", "   with that limit"),))
         for kind in ("normal", "anomalous"):
             row = result[kind]
             told.append(f"{kind:16}{row['samples']} samples, median error {row['error']:.4g}")
-    if against:
-        told.append(
-            f"{'same order':16}{cell(against, 'spearman')}   rank correlation of the errors with {against['model']}"
-        )
-    return told
+    return told + table(against, (("same order", "spearman", "   rank correlation of the errors"),))

@@ -31,7 +31,8 @@ from edge_agent.tasks.text.reader import reader
 from edge_agent.types import Text
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import text_of
-from edge_agent.workshop.evaluate.verb import Say, beside, cell, identity
+from edge_agent.workshop.evaluate.frame import head, table
+from edge_agent.workshop.evaluate.verb import Say, identity
 
 FIVE = 5
 
@@ -121,9 +122,7 @@ def _answers(model: Served, rows: Sequence[Sequence[str]], say: Say) -> dict[str
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The figures, beside them the parent's."""
-    told = [f"{result['model']}: {result['texts']} texts, {result['ms_per_text']:.1f} ms a text"]
     against = result.get("against", {})
-    for key in ("masked", "top1", "top5", "accuracy", "true_pairs", "false_pairs", "exact", "f1"):
-        if key in result:
-            told.append(f"{key:16}{cell(result, key)}{beside(result, key)}")
-    return [*told, *([f"{'agreement':16}{cell(against, 'agreement')}   {against['what']}"] if against else [])]
+    keys = ("masked", "top1", "top5", "accuracy", "true_pairs", "false_pairs", "exact", "f1")
+    told = [head(result, "text", "text"), *table(result, [(key, key, "") for key in keys])]
+    return told + table(against, [("agreement", "agreement", f"   {against.get('what')}")])

@@ -15,9 +15,11 @@ from edge_agent.figures.interval import figure, share
 from edge_agent.figures.scores import macro, same
 from edge_agent.manifest import Served
 from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
-from edge_agent.workshop.data.labelled import GIVE, Answers, ask, read_rows
+from edge_agent.workshop.data.feed import served_by
+from edge_agent.workshop.data.labelled import GIVE, read_rows
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, by_label, head, measured, table
+from edge_agent.workshop.evaluate.verb import Say
 from edge_agent.workshop.report.sheet import MOST, sheet
 
 
@@ -25,63 +27,37 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     """Accuracy, F1 and AUROC where there are labels, agreement where there is a parent."""
     rows = read_rows(Path(args.data), True, args.limit)
     labelled = all(row.label is not None for row in rows)
-    _check(args, model, parent, labelled)
-    names = _names(model, sorted({row.label for row in rows if row.label is not None})) if labelled else {}
-    answers = ask(model, rows, say, **_options(args, model))
-    notes = answers.notes()
-    shown: dict[str, Any] = {
-        **identity(model),
-        "data": str(args.data),
-        "samples": len(answers.said),
-        "ms_per_sample": answers.ms,
-        "notes": notes,
-    }
-    if labelled:
-        shown |= _figures(answers, names)
-        notes += _foreign(answers, names)
-        if args.save:
-            notes.append(f"{_worst(Path(args.save), answers, names)} errors in {args.save}, the surest first")
-    if parent is not None:
-        shown["against"] = _against(args, parent, answers, names, say)
-    return shown
-
-
-def _check(args: argparse.Namespace, model: Served, parent: Served | None, labelled: bool) -> None:
-    """UsageError where options, data and models do not fit each other."""
-    if not labelled and parent is None:
-        raise UsageError(f"{args.data}: pictures without labels; give --against PARENT, or {GIVE.partition(' ')[2]}")
-    if not labelled and args.save:
-        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
     if parent is not None and parent.manifest.labels != model.manifest.labels:
         raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
+    names = _names(model, sorted({row.label for row in rows if row.label is not None})) if labelled else {}
+    how = Evaluation(
+        "sample",
+        "pictures",
+        rows,
+        labelled,
+        GIVE.partition(" ")[2],
+        lambda one: served_by(one, _options(args, one)),
+        lambda answers: _figures(answers, names),
+        _agreement,
+        lambda where, answers: f"{_worst(where, answers, names)} errors in {where}, the surest first",
+        lambda answers, notes: _foreign(answers, names, notes),
+    )
+    return measured(args, model, parent, how, say)
 
 
-def _foreign(answers: Answers, names: dict[str, str]) -> list[str]:
+def _foreign(answers: Answers, names: dict[str, str], notes: list[str]) -> dict[str, Any]:
     """A note on labels that the model does not have."""
     foreign = sorted({row.label or "" for row in answers.rows} - set(names.values()))
     count = sum(row.label in foreign for row in answers.rows)
     what = "pictures have a label that the model cannot say, and count as wrong"
-    return [f"{count} {what}: {foreign[0]}"] if foreign else []
+    notes += [f"{count} {what}: {foreign[0]}"] if foreign else []
+    return {}
 
 
-def _against(
-    args: argparse.Namespace, parent: Served, answers: Answers, names: dict[str, str], say: Say
-) -> dict[str, Any]:
-    """How alike the two answer; and the parent's own figures where there are labels (then `names` are not empty)."""
-    theirs = ask(parent, answers.rows, say, **_options(args, parent))
-    if theirs.bad:
-        raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
-    told, said = _first(theirs), _first(answers)
-    against: dict[str, Any] = {
-        **identity(parent),
-        "ms_per_sample": theirs.ms,
-        "agreement": same(told, said),
-        "agreement_f1": macro(told, said),
-    }
-    if names:
-        figures = _figures(theirs, names)
-        against["on_labels"] = {key: figures[key] for key in ("accuracy", "f1", "auroc", "doubted")}
-    return against
+def _agreement(theirs: Answers, mine: Answers) -> dict[str, Any]:
+    """How alike their likeliest labels are."""
+    told, said = _first(theirs), _first(mine)
+    return {"agreement": same(told, said), "agreement_f1": macro(told, said)}
 
 
 def _options(args: argparse.Namespace, model: Served) -> dict[str, str]:
@@ -140,27 +116,19 @@ def _worst(where: Path, answers: Answers, names: dict[str, str]) -> int:
         if names.get(label, label) != row.label:
             wrong.append((share, row, f"{names.get(label, label)} {share:.2f}, is {row.label}"))
     wrong.sort(key=lambda one: -one[0])
-    sheet(folder(where) / "worst.jpg", [(row, caption) for _, row, caption in wrong[:MOST]])
+    sheet(where / "worst.jpg", [(row, caption) for _, row, caption in wrong[:MOST]])
     return len(wrong)
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────
 
-ROWS = (("accuracy", "accuracy"), ("macro F1", "f1"), ("AUROC", "auroc"), ("doubted", "doubted"))
+DOUBTED = '   answered with "unknown"'
+ROWS = (("accuracy", "accuracy", ""), ("macro F1", "f1", ""), ("AUROC", "auroc", ""), ("doubted", "doubted", DOUBTED))
+SAME = (("same label", "agreement", ""), ("", "agreement_f1", "   macro F1 of that"))
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Figures, beside them the parent's, then the labels by how many pictures they have."""
     against = result.get("against", {})
-    told = [f"{result['model']}: {result['samples']} pictures, {result['ms_per_sample']:.1f} ms a picture"]
-    for name, key in ROWS if "accuracy" in result else ():
-        said = '   answered with "unknown"' if key == "doubted" else ""
-        told.append(f"{name:16}{cell(result, key)}{beside(result, key)}{said}")
-    if against:
-        told.append(f"{'same label':16}{cell(against, 'agreement')}   as {against['model']}")
-        told.append(f"{'':16}{cell(against, 'agreement_f1')}   macro F1 of that")
-    if "labels" in result:
-        told.append(f"{'label':32}{'F1':>8}{'pictures':>10}")
-        by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["samples"])
-        told += [f"{name:32}{row['f1']:>8.4f}{row['samples']:>10}" for name, row in by_count]
-    return told
+    told = [head(result, "sample", "picture"), *table(result, ROWS), *table(against, SAME)]
+    return [*told, *by_label(result, "samples")]

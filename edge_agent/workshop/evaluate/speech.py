@@ -15,13 +15,13 @@ import numpy as np
 from edge_agent.errors import InputError, SourceError, UsageError
 from edge_agent.figures.interval import Figure, ratio, share
 from edge_agent.figures.words import errors, plain
-from edge_agent.files import write
 from edge_agent.manifest import Served
 from edge_agent.sources import open_source
 from edge_agent.types import Audio, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample, read_rows
+from edge_agent.workshop.evaluate.frame import save_table
 from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
 
 GIVE = "give a .csv or .tsv of file and label, the label being the words that are said (or any, with --against)"
@@ -61,14 +61,9 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         on_labels = _figures(said, theirs.texts)
         shown["against"] = {**identity(parent), **_figures(theirs.texts, heard.texts), "on_labels": on_labels}
     if args.save:
-        _save(folder(Path(args.save)), said, heard.texts)
+        wrong = filter(lambda pair: plain(pair[0]) != plain(pair[1]), zip(said, heard.texts, strict=True))
+        save_table(folder(Path(args.save)) / "errors.tsv", ("said", "heard"), wrong)
     return shown
-
-
-def _save(out: Path, said: Sequence[str], heard: Sequence[str]) -> None:
-    """errors.tsv: what was heard with other words than were said."""
-    wrong = [f"{one}\t{other}\n" for one, other in zip(said, heard, strict=True) if plain(one) != plain(other)]
-    write(out / "errors.tsv", "said\theard\n" + "".join(wrong))
 
 
 def _hear(model: Served, rows: Sequence[LabelledSample], say: Say) -> _Heard:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.errors import InputError, UsageError
+from edge_agent.errors import UsageError
 from edge_agent.figures.interval import Figure, f1, ratio
 from edge_agent.manifest import Served
-from edge_agent.tasks.text.texthead import OUTSIDE, joined, text_head
+from edge_agent.tasks.text.texthead import OUTSIDE, joined
 from edge_agent.workshop.data import slots
+from edge_agent.workshop.data.feed import served_by
+from edge_agent.workshop.data.labelled import LabelledSample
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import read_texts, text_of
-from edge_agent.workshop.evaluate.verb import Say, beside, cell, identity
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, by_label, head, measured, table
+from edge_agent.workshop.evaluate.verb import Say, cell
 
 Marked = set[tuple[int, int, int, str]]
 """number of the text, start and end in characters, kind"""
@@ -35,43 +36,28 @@ class _Data:
 
 def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
     """Precision, recall and F1 of whole spans of the right kind, as CoNLL-2003's evaluation counts them."""
-    if args.save:
-        raise UsageError(f"--save {args.save}: nothing is saved for a tagger; leave it out")
     data = _read(Path(args.data), args.limit)
-    if data.spans is None and parent is None:
-        raise UsageError(f"{args.data}: texts without tags; give --against PARENT, or {GIVE.partition(' ')[2]}")
-    mine, spent, notes = _ask(model, data.texts, say)
-    shown: dict[str, Any] = {
-        **identity(model),
-        "data": str(args.data),
-        "texts": len(data.texts),
-        "ms_per_text": spent,
-        "notes": notes,
+    rows = [LabelledSample(str(number), text, None) for number, text in enumerate(data.texts)]
+
+    def figures(answers: Answers) -> dict[str, Any]:
+        return _figures(data.spans or set(), _marked_by(answers), len(data.texts))
+
+    def agreement(theirs: Answers, mine: Answers) -> dict[str, Any]:
+        return _figures(_marked_by(theirs), _marked_by(mine), len(data.texts))
+
+    labelled, give = data.spans is not None, GIVE.partition(" ")[2]
+    how = Evaluation("text", "texts", rows, labelled, give, served_by, figures, agreement)
+    return measured(args, model, parent, how, say)
+
+
+def _marked_by(answers: Answers) -> Marked:
+    """The spans that a model marked."""
+    pairs = zip(answers.rows, answers.said, strict=True)
+    return {
+        (int(row.name), int(start), int(end), label)
+        for row, one in pairs
+        for start, end, label in zip(one.start, one.end, one.label, strict=True)
     }
-    if data.spans is not None:
-        shown |= _figures(data.spans, mine, len(data.texts))
-    if parent is not None:
-        theirs, spent, _ = _ask(parent, data.texts, say)
-        against = {**identity(parent)}
-        shown["against"] = {**against, "ms_per_text": spent, **_figures(theirs, mine, len(data.texts))}
-        if data.spans is not None:
-            shown["against"]["on_labels"] = _figures(data.spans, theirs, len(data.texts))
-    return shown
-
-
-def _ask(model: Served, texts: Sequence[str], say: Say) -> tuple[Marked, float, list[str]]:
-    """Its spans, milliseconds a text, and notes."""
-    head, found, spent, bad = text_head(model), set(), [], 0
-    for number, text in enumerate(texts):
-        say(model.ref.name, number, len(texts))
-        began = time.perf_counter()
-        try:
-            found |= {(number, *span[:3]) for span in joined(head.tags(text))}
-        except InputError:
-            bad += 1
-        spent.append((time.perf_counter() - began) * 1e3)
-    say(model.ref.name, len(texts), len(texts))
-    return found, statistics.median(spent), [f"{bad} texts have no letter to read and count as unmarked"] if bad else []
 
 
 def _figures(truth: Marked, said: Marked, texts: int) -> dict[str, Any]:
@@ -176,12 +162,7 @@ def _columns(path: Path, lines: Sequence[str]) -> list[list[tuple[str, str]]]:
 def lines(result: dict[str, Any]) -> list[str]:
     """Figures, beside them the parent's, then the kinds by how many spans they have."""
     against = result.get("against", {})
-    told = [f"{result['model']}: {result['texts']} texts, {result['ms_per_text']:.1f} ms a text"]
-    shown = result if "f1" in result else against
-    for key in ("f1", "precision", "recall") if "f1" in result else ():
-        told.append(f"{key:16}{cell(result, key)}{beside(result, key)}")
+    told = [head(result, "text", "text"), *table(result, [(key, key, "") for key in ("f1", "precision", "recall")])]
     if against:
         told.append(f"{'same spans':16}{cell(against, 'f1')}   F1 on the {against['spans']} of {against['model']}")
-    told.append(f"{'label':32}{'F1':>8}{'spans':>8}")
-    by_count = sorted(shown["labels"].items(), key=lambda item: -item[1]["spans"])
-    return told + [f"{name:32}{row['f1']:>8.4f}{row['spans']:>8}" for name, row in by_count]
+    return [*told, *by_label(result if "labels" in result else against, "spans")]

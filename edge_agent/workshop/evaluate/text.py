@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +17,14 @@ from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text.head import UNKNOWN
-from edge_agent.types import Embedding, Floats
+from edge_agent.types import Floats, Task
 from edge_agent.uri import Uri
+from edge_agent.workshop.data.labelled import LabelledSample
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import Texts, read_texts
-from edge_agent.workshop.evaluate.answers import Answers, ask, best, findings, head
-from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
+from edge_agent.workshop.evaluate.fitted import fit_head
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, ask, by_label, head, measured, save_table, table
+from edge_agent.workshop.evaluate.verb import Say, identity
 
 COMPARED = 1000
 """texts whose pairwise similarities are compared with the parent's: half a million pairs"""
@@ -34,19 +34,18 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     """Accuracy and F1 where there is a head (--labels, --train), correlation where there is a parent."""
     own = model.manifest.task == "classify"
     headed = bool(own or args.labels or args.train)
-    _check_options(args, headed, parent)
-    _check_parent(args, model, parent)
+    _check(args, model, parent, headed)
     data = _texts(args, model, headed)
     if len(data.texts) < 3 and parent is not None and not own:
         raise UsageError(f"{args.data}: {len(data.texts)} texts have no pairs to correlate; give three or more")
     notes = data.notes()
     shown: dict[str, Any] = {**identity(model), "data": str(args.data), "texts": len(data.texts), "notes": notes}
-    against: dict[str, Any] = {}
-    if parent is not None:
-        against |= identity(parent) | ({} if own else _correlation(model, parent, data.texts, say, notes))
     if headed:
-        _on_labels(args, model, parent, data, say, shown, against)
-    return {**shown, "against": against} if against else shown
+        shown = measured(args, model, parent, _on_labels(args, model, data, say, notes), say, notes)
+    if parent is not None and not own:
+        alike = _correlation(model, parent, data.texts, say, shown["notes"])
+        shown["against"] = {**identity(parent), **shown.get("against", {}), **alike}
+    return shown
 
 
 def _texts(args: argparse.Namespace, model: Served, headed: bool) -> Texts:
@@ -59,10 +58,12 @@ def _texts(args: argparse.Namespace, model: Served, headed: bool) -> Texts:
     return data
 
 
-def _check_options(args: argparse.Namespace, headed: bool, parent: Served | None) -> None:
-    """UsageError for options that do not go together."""
+def _check(args: argparse.Namespace, model: Served, parent: Served | None, headed: bool) -> None:
+    """UsageError for options that do not go together, and for a parent that has other labels."""
     if args.labels and args.train:
         raise UsageError("--labels and --train: both say what the labels are; give one")
+    if model.manifest.task == "classify" and parent is not None and parent.manifest.labels != model.manifest.labels:
+        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
     if headed:
         return
     if parent is None:
@@ -75,44 +76,27 @@ def _check_options(args: argparse.Namespace, headed: bool, parent: Served | None
         raise UsageError(f"--save {args.save}: without labels there are no errors to write; give --labels or --train")
 
 
-def _check_parent(args: argparse.Namespace, model: Served, parent: Served | None) -> None:
-    """UsageError for a parent of a classifier that has other labels."""
-    own = model.manifest.task == "classify"
-    if own and parent is not None and parent.manifest.labels != model.manifest.labels:
-        raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
-
-
-def _on_labels(
-    args: argparse.Namespace,
-    model: Served,
-    parent: Served | None,
-    data: Texts,
-    say: Say,
-    shown: dict[str, Any],
-    against: dict[str, Any],
-) -> None:
-    """Add to `shown` what the labels say of the model, and to `against` what they say of its parent."""
-    assert data.labels is not None
-    notes: list[str] = shown["notes"]
+def _on_labels(args: argparse.Namespace, model: Served, data: Texts, say: Say, notes: list[str]) -> Evaluation:
+    """How a classifier is measured, or a head that is fitted on an encoder."""
     train = read_texts(Path(args.train)) if args.train else None
     strange = read_texts(Path(args.unknown)).texts if args.unknown else []
-    task = head(args, model, train, say, notes)
-    answers = ask(task, data.texts, model.ref.name, say)
-    if not any(answers.said):
-        raise UsageError(f"{args.data}: no text has a letter to read; give text")
-    truth = answers.read(data.labels)
-    _check_labels(args.data, truth, answers, notes)
-    shown |= _figures(truth, answers)
-    if args.unknown:
-        shown |= _unknown(ask(task, strange, "unknown", say), answers)
-    if parent is not None:
-        theirs = ask(head(args, parent, train, say, []), data.texts, parent.ref.name, say)
-        of_parent = _figures(theirs.read(data.labels), theirs)
-        on_labels = {key: of_parent[key] for key in ("accuracy", "f1", "ms_per_text")}
-        against |= {**_agreement(theirs, answers), "on_labels": on_labels}
-    if args.save:
-        path = folder(Path(args.save)) / "errors.tsv"
-        notes.append(f"{_write_errors(path, data, answers)} errors in {path}, the surest first")
+    fitted: dict[str, Task] = {}
+
+    def task(one: Served) -> Task:
+        return fitted.setdefault(one.ref.sha256, fit_head(args, one, train, say, [] if fitted else notes))
+
+    def more(answers: Answers, notes: list[str]) -> dict[str, Any]:
+        _check_labels(args.data, answers, notes)
+        if not args.unknown:
+            return {}
+        return _unknown(ask("unknown", task(model), _rows(strange), say), answers)
+
+    rows = _rows(data.texts, data.labels)
+    return Evaluation("text", "texts", rows, True, "", task, _figures, _agreement, _write_errors, more)
+
+
+def _rows(texts: Sequence[str], labels: Sequence[str] | None = None) -> list[LabelledSample]:
+    return [LabelledSample(f"text {at + 1}", text, labels[at] if labels else None) for at, text in enumerate(texts)]
 
 
 def _by_number(given: list[str], names: list[str]) -> list[str]:
@@ -128,8 +112,10 @@ def _by_number(given: list[str], names: list[str]) -> list[str]:
 # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_labels(data: str, truth: Sequence[str], answers: Answers, notes: list[str]) -> None:
-    known = next(set(one.scores) for one in answers.said if one is not None)
+def _check_labels(data: str, answers: Answers, notes: list[str]) -> None:
+    """A note on labels that the model cannot say. UsageError where it can say none."""
+    truth = [row.label or "" for row in answers.rows]
+    known = set(answers.said[0].scores)
     foreign = sorted(set(truth) - known)
     if len(foreign) == len(set(truth)):
         raise UsageError(
@@ -141,43 +127,42 @@ def _check_labels(data: str, truth: Sequence[str], answers: Answers, notes: list
         notes.append(
             f"{rows} texts have a label that the model cannot say, and count as wrong: {', '.join(foreign[:5])}"
         )
-    unread = answers.said.count(None)
-    if unread:
-        notes.append(f"{unread} texts have no letter to read and are left out")
 
 
-def _figures(truth: Sequence[str], answers: Answers) -> dict[str, Any]:
+def _best(answers: Answers) -> list[str]:
+    """The likeliest label of each text, "unknown" set aside."""
+    known = [{key: share for key, share in one.scores.items() if key != UNKNOWN} for one in answers.said]
+    return [max(shares, key=lambda key, of=shares: of[key], default=UNKNOWN) for shares in known]  # type: ignore[misc]
+
+
+def _figures(answers: Answers) -> dict[str, Any]:
     """Accuracy and macro F1 of the likeliest label; how many of these texts would be answered with "unknown"."""
-    best = answers.best()
+    truth, best = [row.label or "" for row in answers.rows], _best(answers)
     each = scores.f1_by_label(truth, best)
-    doubted = [one.label == UNKNOWN for one in answers.said if one is not None]
     return {
         "accuracy": scores.same(truth, best),
         "f1": scores.macro(truth, best),
-        "doubted": share(doubted),
-        "ms_per_text": statistics.median(answers.spent),
+        "doubted": share([one.label == UNKNOWN for one in answers.said]),
         "labels": {label: {"f1": each[label], "texts": truth.count(label)} for label in each},
     }
 
 
 def _agreement(theirs: Answers, mine: Answers) -> dict[str, Figure]:
-    """How far the likeliest labels are the parent's, on the texts that both read."""
-    both = [(best(a), best(b)) for a, b in zip(theirs.said, mine.said, strict=True) if a and b]
-    told, said = [a for a, _ in both], [b for _, b in both]
+    """How far the likeliest labels are the parent's."""
+    told, said = _best(theirs), _best(mine)
     return {"agreement": scores.same(told, said), "agreement_f1": scores.macro(told, said)}
 
 
 def _unknown(strange: Answers, known: Answers) -> dict[str, Any]:
     """How well texts of no label are told from those of one."""
-    read = [one for answers in (strange, known) for one in answers.said if one is not None]
-    shares = np.array([one.scores[UNKNOWN] for one in read])
-    caught = [one.label == UNKNOWN for one in strange.said if one is not None]
-    odd = np.arange(len(read)) < len(caught)
+    shares = np.array([one.scores[UNKNOWN] for one in (*strange.said, *known.said)])
+    caught = [one.label == UNKNOWN for one in strange.said]
+    odd = np.arange(len(shares)) < len(caught)
 
     def auroc(of: list[int]) -> float:
         return scores.auroc(shares[of][odd[of]], shares[of][~odd[of]])
 
-    return {"auroc": figure(auroc, len(read)), "unknown": {"texts": len(caught), "caught": share(caught)}}
+    return {"auroc": figure(auroc, len(shares)), "unknown": {"texts": len(caught), "caught": share(caught)}}
 
 
 def _correlation(model: Served, parent: Served, texts: list[str], say: Say, notes: list[str]) -> dict[str, Any]:
@@ -196,52 +181,39 @@ def _correlation(model: Served, parent: Served, texts: list[str], say: Say, note
 def _vectors(model: Served, texts: list[str], say: Say) -> list[Floats | None]:
     """A vector for each text; None where it has nothing to read."""
     task = make_task(Uri("embed", model.ref.name), lambda _: model, home())
-    found = findings(task, texts, f"{model.ref.name}, similarities", say)
-    return [one.what.vector if one and isinstance(one.what, Embedding) else None for one in found]
+    found = ask(f"{model.ref.name}, similarities", task, _rows(texts), say)
+    known = {row.name: one.vector for row, one in zip(found.rows, found.said, strict=True)}
+    return [known.get(row.name) for row in _rows(texts)]
 
 
-def _write_errors(path: Path, data: Texts, answers: Answers) -> int:
+def _write_errors(where: Path, answers: Answers) -> str:
     """A table of the texts whose likeliest label is wrong, the surest first."""
-    assert data.labels is not None
     rows = []
-    for text, label, one in zip(data.texts, data.labels, answers.said, strict=True):
-        if one is not None and best(one) != label:
-            rows.append((one.scores.get(best(one), 0.0), label, best(one), one.scores.get(UNKNOWN, 0.0), text))
-    rows.sort(key=lambda row: -row[0])
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", lineterminator="\n")
-            table.writerow(("text", "label", "said", "score", "unknown"))
-            table.writerows((text, label, said, f"{s:.4f}", f"{u:.4f}") for s, label, said, u, text in rows)
-    except OSError as error:
-        raise UsageError(f"--save {path}: cannot be written ({error.strerror})") from None
-    return len(rows)
+    for row, best, one in zip(answers.rows, _best(answers), answers.said, strict=True):
+        if best != row.label:
+            shares = (f"{one.scores.get(key, 0.0):.4f}" for key in (best, UNKNOWN))
+            rows.append((row.what, row.label, best, *shares))
+    rows.sort(key=lambda row: str(row[3]), reverse=True)
+    save_table(where / "errors.tsv", ("text", "label", "said", "score", "unknown"), rows)
+    return f"{len(rows)} errors in {where / 'errors.tsv'}, the surest first"
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────
+
+ROWS = (("accuracy", "accuracy", ""), ("macro F1", "f1", ""), ("doubted", "doubted", '   answered with "unknown"'))
+SAME = (("same label", "agreement", ""), ("", "agreement_f1", "   macro F1 of that"))
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Figures, then the labels by how many texts they have."""
     against = result.get("against", {})
-    told = [f"{result['model']}: {result['texts']} texts"]
-    if "accuracy" in result:
-        told[0] += f", {result['ms_per_text']:.1f} ms a text"
-        told.append(f"{'accuracy':16}{cell(result, 'accuracy')}{beside(result, 'accuracy')}")
-        told.append(f"{'macro F1':16}{cell(result, 'f1')}{beside(result, 'f1')}")
-        told.append(f'{"doubted":16}{cell(result, "doubted")}   answered with "unknown"')
+    told = [head(result, "text", "text") if "accuracy" in result else f"{result['model']}: {result['texts']} texts"]
+    told += table(result, ROWS)
     if "auroc" in result:
         unknown = result["unknown"]
-        told.append(f"{'AUROC':16}{cell(result, 'auroc')}   of telling the {unknown['texts']} unknown texts")
-        told.append(f'{"caught":16}{cell(unknown, "caught")}   of these answered with "unknown"')
+        told += table(result, (("AUROC", "auroc", f"   of telling the {unknown['texts']} unknown texts"),))
+        told += table(unknown, (("caught", "caught", '   of these answered with "unknown"'),))
     if "pairs" in against:
         told.append(f"against {against['model']}, cosines of {against['pairs']} pairs of texts")
-        told += [f"{key.capitalize():16}{cell(against, key)}" for key in ("pearson", "spearman")]
-    if "agreement" in against:
-        told.append(f"{'same label':16}{cell(against, 'agreement')}   as {against['model']}")
-        told.append(f"{'':16}{cell(against, 'agreement_f1')}   macro F1 of that")
-    if "labels" in result:
-        told.append(f"{'label':32}{'F1':>8}{'texts':>7}")
-        by_count = sorted(result["labels"].items(), key=lambda item: -item[1]["texts"])
-        told += [f"{name:32}{row['f1']:>8.4f}{row['texts']:>7}" for name, row in by_count]
-    return told
+    told += table(against, (("Pearson", "pearson", ""), ("Spearman", "spearman", ""), *SAME))
+    return [*told, *by_label(result, "texts")]

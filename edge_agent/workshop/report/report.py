@@ -249,12 +249,11 @@ def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     most = "" if len(shown) == len(layers) else f", the {len(shown)} costliest are shown"
     told = f"What each costs when it alone is changed; {kept} of {len(layers)} were left as they were{most}."
     yield f"<h2>Layers</h2>\n<p>{told}</p>"
-    most_error = max((abs(layer.error) for layer in shown if math.isfinite(layer.error)), default=0.0) or 1.0
+    costs = [abs(layer.error) if math.isfinite(layer.error) else 0.0 for layer in shown]
     yield '<div class="wide"><table class="bars">'
-    for layer in shown:
-        share = abs(layer.error) / most_error if math.isfinite(layer.error) else 0.0
-        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{12 * share:.2f}rem"></i>'
-        cells = (f"{layer.name} ({layer.op})", f"{layer.error:.4g}{' kept' if layer.kept else ''}", layer.note)
+    for layer, cost in zip(shown, costs, strict=True):
+        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{12 * cost / (max(costs) or 1):.2f}rem"></i>'
+        cells = (f"{layer.name} ({layer.op})", f"{layer.error:.4g}{' kept' * layer.kept}", layer.note)
         name, error, note = map(_shown, cells)
         yield f'<tr><td>{name}</td><td class="n">{error}</td><td>{bar}{note}</td></tr>'
     yield "</table></div>"

@@ -1,4 +1,4 @@
-"""What a model says of texts: asked one at a time, as it is served."""
+"""The task `classify` of an encoder: its head fitted on examples of each label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,9 @@ from edge_agent.manifest import Served
 from edge_agent.paths import home
 from edge_agent.tasks import make_task
 from edge_agent.tasks.text.encoder import Encoder, encoder
-from edge_agent.tasks.text.head import UNKNOWN, fit, strangers
+from edge_agent.tasks.text.head import fit, strangers
 from edge_agent.tasks.text.understand import LEAST, Classify
-from edge_agent.types import Finding, Floats, Scores, Task, Text
+from edge_agent.types import Floats, Task
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.texts import Texts
 from edge_agent.workshop.evaluate.verb import Say
@@ -27,30 +26,7 @@ STEP = 64
 """texts that are embedded between two looks at the progress"""
 
 
-@dataclass(slots=True)
-class Answers:
-    """What one model said about all texts."""
-
-    said: list[Scores | None]
-    """None where a text has nothing to read"""
-    spent: list[float]
-    """milliseconds a text"""
-
-    def best(self) -> list[str]:
-        """The likeliest label of each text that was read, "unknown" set aside."""
-        return [best(one) for one in self.said if one is not None]
-
-    def read(self, labels: Sequence[str]) -> list[str]:
-        """The labels of the texts that were read, of those of all."""
-        return [label for label, one in zip(labels, self.said, strict=True) if one is not None]
-
-
-def best(one: Scores) -> str:
-    """The likeliest label, "unknown" set aside."""
-    return max((key for key in one.scores if key != UNKNOWN), key=lambda key: one.scores[key], default=UNKNOWN)
-
-
-def head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say, notes: list[str]) -> Task:
+def fit_head(args: argparse.Namespace, model: Served, train: Texts | None, say: Say, notes: list[str]) -> Task:
     """The task `classify`, its head fitted on the examples of --labels or on all rows of --train."""
     if model.manifest.task == "classify":
         return make_task(Uri("classify", model.ref.name), lambda _: model, home())
@@ -106,32 +82,3 @@ def _vectors(made: Encoder, texts: Sequence[str], what: str, say: Say) -> Floats
     vectors: Floats = np.full((len(texts), found.shape[1]), np.nan, np.float32)
     vectors[good] = found
     return vectors
-
-
-def ask(task: Task, texts: Sequence[str], what: str, say: Say) -> Answers:
-    """What a task of labels says of each text; `what`: named in the progress."""
-    answers = Answers([], [])
-    for number, finding in enumerate(findings(task, texts, what, say)):
-        if finding is None:
-            answers.said.append(None)
-            continue
-        assert isinstance(finding.what, Scores), number
-        answers.said.append(finding.what)
-        answers.spent.append(sum(finding.spent_ms.values()))
-    return answers
-
-
-def findings(task: Task, texts: Sequence[str], what: str, say: Say) -> list[Finding | None]:
-    """One text at a time, as they are served; None for a text with nothing to read."""
-    found: list[Finding | None] = []
-    for number, text in enumerate(texts):
-        say(what, number, len(texts))
-        try:
-            (finding,) = task(Text(text, 0.0, 0.0))
-        except InputError:
-            found.append(None)
-            continue
-        assert isinstance(finding, Finding)
-        found.append(finding)
-    say(what, len(texts), len(texts))
-    return found
