@@ -83,7 +83,9 @@ def _on_labels(args: argparse.Namespace, model: Served, data: Texts, say: Say, n
     fitted: dict[str, Task] = {}
 
     def task(one: Served) -> Task:
-        return fitted.setdefault(one.ref.sha256, fit_head(args, one, train, say, [] if fitted else notes))
+        if one.ref.sha256 not in fitted:
+            fitted[one.ref.sha256] = fit_head(args, one, train, say, [] if fitted else notes)
+        return fitted[one.ref.sha256]
 
     def more(answers: Answers, notes: list[str]) -> dict[str, Any]:
         _check_labels(args.data, answers, notes)
