@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from edge_agent.pictures.read import read_picture
 from edge_agent.sources.listing import PICTURES
 from edge_agent.types import Frame, Text
 from edge_agent.workshop.data.pictures import spread
-from edge_agent.workshop.data.texts import LABEL_NAMES, column, numbers_of, odd_row, text_of
+from edge_agent.workshop.data.texts import LABEL_NAMES, column, numbers_of, rows_of, text_of
 
 NUMBERS = (".txt", ".csv", ".bin")
 """files of numbers: a sample a line, or one recording as float32, low byte first"""
@@ -165,24 +163,9 @@ def _pair(row: Any) -> tuple[str, str] | None:
 
 
 def _columns(path: Path) -> list[tuple[str, str]]:
-    rows = _cells(path)
+    rows = rows_of(path, GIVE, path.suffix.lower() == ".tsv")
     head = rows[0] if rows else []
-    file, label, odd = column(head, FILE_NAMES), column(head, LABEL_NAMES), odd_row(rows)
+    file, label = column(head, FILE_NAMES), column(head, LABEL_NAMES)
     if file is None or label is None:
         raise UsageError(f'{path}: its first row names no columns "file" and "label"; {GIVE}')
-    if odd is not None:
-        raise UsageError(f"{path}: row {odd} has {len(rows[odd - 1])} columns, the first has {len(head)}; mend it")
     return [(row[file].strip(), row[label].strip()) for row in rows[1:]]
-
-
-def _cells(path: Path) -> list[list[str]]:
-    """The rows of a table that are not blank."""
-    text = text_of(path, GIVE)
-    try:
-        return [row for row in csv.reader(io.StringIO(text, newline=""), _dialect(path)) if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise UsageError(f"{path}: broken table: {error}") from None
-
-
-def _dialect(path: Path) -> type[csv.Dialect]:
-    return csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel

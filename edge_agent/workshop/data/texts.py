@@ -18,6 +18,7 @@ TEXT_NAMES = ("text", "sentence", "content", "utterance", "query", "question", "
 LABEL_NAMES = ("label", "labels", "intent", "class", "category", "target", "sentiment", "y")
 
 
+GIVE = "give a .tsv, .csv, .iob or .txt file"
 MOST_BYTES = 256_000_000
 """of a file of texts or numbers: it is read whole, and its lines take several times as much memory"""
 
@@ -46,11 +47,11 @@ def read_texts(path: Path, limit: int = 0) -> Texts:
     the label. Other files are one text a line. UsageError, one line, for what cannot be read or told apart, and for
     an empty file.
     """
-    raw = text_of(path, "give a .tsv, .csv, .iob or .txt file")
+    raw = text_of(path, GIVE)
     lines = [line for line in raw.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines:
         raise UsageError(f"{path}: no text in it; there is nothing to measure")
-    read = _by_shape(path, raw, lines)
+    read = _by_shape(path, lines)
     keep = [i for i, text in enumerate(read.texts) if text.strip()]
     if not keep:
         raise UsageError(f"{path}: no text in it; there is nothing to measure")
@@ -63,14 +64,13 @@ def _at(values: Sequence[str], places: Sequence[int]) -> list[str]:
     return [values[place].strip() for place in places]
 
 
-def _by_shape(path: Path, raw: str, lines: list[str]) -> Texts:
-    """The rows of a file; `lines`: those of `raw` that are not blank."""
+def _by_shape(path: Path, lines: list[str]) -> Texts:
+    """The rows of a file; `lines`: those that are not blank."""
     if lines[0].startswith("BOS ") and "\t" in lines[0]:
         return _iob(path, lines)
-    if path.suffix.lower() == ".csv":
-        return _table(path, _commas(path, raw))
-    if path.suffix.lower() == ".tsv" or all("\t" in line for line in lines):
-        return _table(path, [line.split("\t") for line in lines])
+    tabs = path.suffix.lower() != ".csv" and all("\t" in line for line in lines)
+    if tabs or path.suffix.lower() in (".csv", ".tsv"):
+        return _table(path, rows_of(path, GIVE, tabs or path.suffix.lower() == ".tsv"))
     return Texts(lines, None, "one text a line")
 
 
@@ -105,15 +105,26 @@ def _iob(path: Path, lines: Sequence[str]) -> Texts:
     return Texts(texts, labels, 'ATIS: words, tags and intent (the first of those joined by "#")')
 
 
-def _commas(path: Path, raw: str) -> list[list[str]]:
+def rows_of(path: Path, give: str, tabs: bool) -> list[list[str]]:
+    """The rows of a table that are not blank, parted by tabs, else by commas with cells in quotation marks.
+
+    UsageError, which ends in `give`, for what is none, and where a row is not as long as the first.
+    """
+    text = io.StringIO(text_of(path, give), newline="")
     try:
-        return list(csv.reader(io.StringIO(raw, newline="")))
+        every = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text)
+        rows = [row for row in every if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise UsageError(f"{path}: broken CSV: {error}") from None
+        raise UsageError(f"{path}: broken table: {error}") from None
+    odd = next((at for at, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
+    if odd is not None:
+        raise UsageError(
+            f"{path}: row {odd} has {len(rows[odd - 1])} columns, the first has {len(rows[0])}; quote or mend it"
+        )
+    return rows
 
 
 def _table(path: Path, rows: list[list[str]]) -> Texts:
-    rows = _even(path, rows)
     named = _named_columns(rows[0]) if rows else None
     rows = rows[1:] if named else rows
     if not rows:
@@ -123,16 +134,6 @@ def _table(path: Path, rows: list[list[str]]) -> Texts:
     if label is None:
         return Texts(texts, None, "one text a row")
     return Texts(texts, [row[label] for row in rows], f"text is column {text + 1}, label column {label + 1}")
-
-
-def _even(path: Path, rows: list[list[str]]) -> list[list[str]]:
-    """Without those that are blank. UsageError where one is not as long as the first."""
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    odd = odd_row(rows)
-    if odd is not None:
-        columns = f"{len(rows[odd - 1])} columns, the first has {len(rows[0])}"
-        raise UsageError(f"{path}: row {odd} has {columns}; quote or mend it")
-    return rows
 
 
 Columns = tuple[int, int | None]
@@ -156,11 +157,6 @@ def column(header: Sequence[str], names: Sequence[str]) -> int | None:
     """The number of the column that a header names by one of `names`, the first ones first; None where it does not."""
     head = [cell.strip().casefold() for cell in header]
     return next((head.index(name) for name in names if name in head), None)
-
-
-def odd_row(rows: Sequence[Sequence[str]]) -> int | None:
-    """The number, from 1, of the first row that is not as long as the first."""
-    return next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
 
 
 def _likely_columns(path: Path, rows: Sequence[Sequence[str]]) -> Columns:
