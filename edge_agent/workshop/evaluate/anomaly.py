@@ -118,4 +118,6 @@ def lines(result: dict[str, Any]) -> list[str]:
         for kind in ("normal", "anomalous"):
             row = result[kind]
             told.append(f"{kind:16}{row['samples']} samples, median error {row['error']:.4g}")
-    return told + table(against, (("same order", "spearman", "   rank correlation of the errors"),))
+    return told + table(
+        against, (("same order", "spearman", f"   rank correlation of the errors with {against.get('model')}"),)
+    )

@@ -145,6 +145,12 @@ def table(result: Mapping[str, Any], rows: Sequence[tuple[str, str, str]]) -> li
     return [f"{title:16}{cell(result, key)}{beside(result, key)}{end}" for title, key, end in rows if key in result]
 
 
+def same_label(against: Mapping[str, Any]) -> list[str]:
+    """How far the labels are a parent's."""
+    rows = (("same label", "agreement", f"   as {against.get('model')}"), ("", "agreement_f1", "   macro F1 of that"))
+    return table(against, rows)
+
+
 def by_label(result: Mapping[str, Any], key: str) -> list[str]:
     """F1 of each label, those first that have the most."""
     order = sorted(result.get("labels", {}).items(), key=lambda item: -item[1][key])

@@ -18,7 +18,7 @@ from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import GIVE, read_rows
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.frame import Answers, Evaluation, by_label, head, measured, table
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, by_label, head, measured, same_label, table
 from edge_agent.workshop.evaluate.verb import Say
 from edge_agent.workshop.report.sheet import MOST, sheet
 
@@ -124,11 +124,10 @@ def _worst(where: Path, answers: Answers, names: dict[str, str]) -> int:
 
 DOUBTED = '   answered with "unknown"'
 ROWS = (("accuracy", "accuracy", ""), ("macro F1", "f1", ""), ("AUROC", "auroc", ""), ("doubted", "doubted", DOUBTED))
-SAME = (("same label", "agreement", ""), ("", "agreement_f1", "   macro F1 of that"))
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Figures, beside them the parent's, then the labels by how many pictures they have."""
     against = result.get("against", {})
-    told = [head(result, "sample", "picture"), *table(result, ROWS), *table(against, SAME)]
+    told = [head(result, "sample", "picture"), *table(result, ROWS), *same_label(against)]
     return [*told, *by_label(result, "samples")]

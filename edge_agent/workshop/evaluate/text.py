@@ -23,7 +23,17 @@ from edge_agent.workshop.data.labelled import LabelledSample
 from edge_agent.workshop.data.pictures import spread
 from edge_agent.workshop.data.texts import Texts, read_texts
 from edge_agent.workshop.evaluate.fitted import fit_head
-from edge_agent.workshop.evaluate.frame import Answers, Evaluation, ask, by_label, head, measured, save_table, table
+from edge_agent.workshop.evaluate.frame import (
+    Answers,
+    Evaluation,
+    ask,
+    by_label,
+    head,
+    measured,
+    same_label,
+    save_table,
+    table,
+)
 from edge_agent.workshop.evaluate.verb import Say, identity
 
 COMPARED = 1000
@@ -203,7 +213,6 @@ def _write_errors(where: Path, answers: Answers) -> str:
 # ── for people ───────────────────────────────────────────────────────────────────────────────────────────
 
 ROWS = (("accuracy", "accuracy", ""), ("macro F1", "f1", ""), ("doubted", "doubted", '   answered with "unknown"'))
-SAME = (("same label", "agreement", ""), ("", "agreement_f1", "   macro F1 of that"))
 
 
 def lines(result: dict[str, Any]) -> list[str]:
@@ -217,5 +226,6 @@ def lines(result: dict[str, Any]) -> list[str]:
         told += table(unknown, (("caught", "caught", '   of these answered with "unknown"'),))
     if "pairs" in against:
         told.append(f"against {against['model']}, cosines of {against['pairs']} pairs of texts")
-    told += table(against, (("Pearson", "pearson", ""), ("Spearman", "spearman", ""), *SAME))
+    told += table(against, (("Pearson", "pearson", ""), ("Spearman", "spearman", "")))
+    told += same_label(against)
     return [*told, *by_label(result, "texts")]

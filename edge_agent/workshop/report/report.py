@@ -170,7 +170,8 @@ svg .halo { paint-order: stroke; stroke: var(--back); stroke-width: 3px; }
 @media (max-width: 40rem) { body { padding: 1rem; } .share { display: none; } th, td { padding-right: .6rem; } }
 .key { margin: 0; font-size: 12px; } .key span { margin-right: 1rem; } i { display: inline-block; height: .7rem; }
 .key i { width: 1rem; height: .25rem; margin-right: .3rem; vertical-align: middle; }
-.bars i { display: block; border-radius: 2px; min-width: 1px; } .bar { background: var(--s0); }
+.bars { width: 100%; } .wide .bars td:last-child { width: 50%; min-width: 0; }
+.bars i { display: block; margin-top: .4rem; border-radius: 2px; min-width: 1px; } .bar { background: var(--s0); }
 .kept { background: var(--s1); }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -252,10 +253,10 @@ def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     costs = [abs(layer.error) if math.isfinite(layer.error) else 0.0 for layer in shown]
     yield '<div class="wide"><table class="bars">'
     for layer, cost in zip(shown, costs, strict=True):
-        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{12 * cost / (max(costs) or 1):.2f}rem"></i>'
+        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{100 * cost / (max(costs) or 1):.1f}%"></i>'
         cells = (f"{layer.name} ({layer.op})", f"{layer.error:.4g}{' kept' * layer.kept}", layer.note)
         name, error, note = map(_shown, cells)
-        yield f'<tr><td>{name}</td><td class="n">{error}</td><td>{bar}{note}</td></tr>'
+        yield f'<tr title="{note}"><td>{name}</td><td class="n">{error}</td><td>{bar}</td></tr>'
     yield "</table></div>"
 
 
