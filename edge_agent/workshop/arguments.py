@@ -17,7 +17,7 @@ def share(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A number from 1 to 100,000; argparse.ArgumentTypeError for anything else."""
-    if not text.isdigit() or not 0 < int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 1 to 100000')
+    """A number from 1 to a million; argparse.ArgumentTypeError for anything else."""
+    if not text.isdigit() or not 0 < int(text) <= 10**6:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 1 to 1000000')
     return int(text)

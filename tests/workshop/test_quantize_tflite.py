@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from ai_edge_litert.interpreter import Interpreter
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import pearson
 from edge_agent.workshop.graph.layers import groups, tail
-from edge_agent.workshop.graph.tflite import Model, read
+from edge_agent.workshop.graph.tflite import Model, read, watch
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import of_tflite
-from edge_agent.workshop.quantize.ranges import HISTOGRAMS, METHODS, ranges
-from edge_agent.workshop.quantize.tflite import exact, layers, quantized, seen
+from edge_agent.workshop.quantize.ranges import HISTOGRAMS, METHODS, TensorRange, gathered, ranges
+from edge_agent.workshop.quantize.tflite import exact, layers, quantized
 from edge_agent.workshop.train.detector.graph import tensors_of
 from edge_agent.workshop.train.detector.tflite import to_tflite
 from tests.conftest import ROOT
@@ -70,6 +70,12 @@ def yolo(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def pictures() -> Feeds:
     coarse = np.random.default_rng(0).uniform(0, 255, (4, 1, 6, 6, 3)).astype(np.float32)
     return [{"images": one.repeat(SIZE // 6, 1).repeat(SIZE // 6, 2)} for one in coarse]
+
+
+def seen(
+    model: Model, feeds: Callable[[], Feeds], histograms: bool, say: Callable[[int], None]
+) -> dict[str, TensorRange]:
+    return gathered(lambda: watch(model, feeds()), histograms, say)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import UsageError
 from edge_agent.figures.interval import Figure, Groups, difference, interval
-from edge_agent.workshop.arguments import share
+from edge_agent.workshop.arguments import count, share
 
 if TYPE_CHECKING:
     from edge_agent.manifest import Served
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
     parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
-    parser.add_argument("--limit", type=_above_0, default=0, help="so many samples at most, spread evenly over DATA")
+    parser.add_argument("--limit", type=count, default=0, help="so many samples at most, spread evenly over DATA")
     parser.add_argument("--score", type=share, help="pictures: lowest score that counts (detectors: default 0.001)")
     parser.add_argument("--iou", type=share, help="pictures: overlap above which NMS drops a box (default 0.65)")
     parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
@@ -153,9 +153,3 @@ def folder(path: Path) -> Path:
     except OSError as error:
         raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
     return path
-
-
-def _above_0(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 10**9:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number of samples above 0')
-    return int(text)

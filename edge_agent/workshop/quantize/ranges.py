@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,29 +97,36 @@ def watch(
 
     `feeds` is called once, and once more for `histograms`, whose bins need the extremes first.
     """
-    made = _floats(model)
+    made = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
     names = [str(value.name) for value in made]
     session = seeing(model, names)
-    seen = {str(value.name): TensorRange(silu=is_gated(value)) for value in (*made, *model.graph.inputs)}
+
+    def runs() -> Iterator[dict[str, npt.NDArray[Any]]]:
+        for feed in feeds():
+            yield dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed)
+
+    seen = gathered(runs, histograms, say)
+    for value in (*made, *model.graph.inputs):
+        if value.name in seen:
+            seen[str(value.name)].silu = is_gated(value)
+    return seen
+
+
+def gathered(
+    runs: Callable[[], Iterable[Mapping[str, npt.NDArray[Any]]]], histograms: bool, say: Callable[[int], None]
+) -> dict[str, TensorRange]:
+    """What is seen of every float tensor in some runs of a network; `runs` and `say` as in `watch`."""
+    seen: dict[str, TensorRange] = {}
     step = 0
     for spread in (False, True)[: 1 + histograms]:
-        for feed in feeds():
-            _look(seen, dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed), spread)
+        for tensors in runs():
+            for name, value in tensors.items():
+                if value.dtype == np.float32:
+                    one = seen.setdefault(name, TensorRange())
+                    (one.spread if spread else one.take)(value)
             step += 1
             say(step)
     return {name: one for name, one in seen.items() if one.samples or not one.finite}
-
-
-def _floats(model: ir.Model) -> list[ir.Value]:
-    """The float32 tensors that nodes make."""
-    return [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
-
-
-def _look(seen: dict[str, TensorRange], values: Mapping[str, npt.NDArray[Any]], spread: bool) -> None:
-    """Take the float tensors of one feed into their ranges, or with `spread` into their histograms."""
-    for name, value in values.items():
-        if value.dtype == np.float32:
-            (seen[name].spread if spread else seen[name].take)(value)
 
 
 def is_gated(value: ir.Value) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.workshop.graph.layers import Operator, tail
-from edge_agent.workshop.graph.tflite import Model, watch
+from edge_agent.workshop.graph.tflite import Model
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.ranges import TensorRange
 
 Array = npt.NDArray[Any]
 Ranges = Mapping[str, tuple[float, float]]
@@ -42,25 +41,6 @@ def exact(model: Model, ranges: Ranges) -> set[str]:
     """
     odd = {name for name in model.floats if not max(map(abs, ranges.get(name, (np.inf, np.inf)))) < HUGE}
     return tail(model.layers) | {layer.name for layer in model.layers if odd & {*layer.inputs, *layer.outputs}}
-
-
-def seen(
-    model: Model, feeds: Callable[[], Iterable[Mapping[str, Array]]], histograms: bool, say: Callable[[int], None]
-) -> dict[str, TensorRange]:
-    """Every activation on all feeds, for `quantize_ranges.ranges`. `say` hears of each feed.
-
-    `feeds` is called once, and once more for `histograms`, whose bins need the extremes first.
-    """
-    found: dict[str, TensorRange] = {}
-    step = 0
-    for spread in (False, True)[: 1 + histograms]:
-        for tensors in watch(model, feeds()):
-            for name, value in tensors.items():
-                one = found.setdefault(name, TensorRange())
-                (one.spread if spread else one.take)(value)
-            step += 1
-            say(step)
-    return found
 
 
 def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:

@@ -82,8 +82,10 @@ def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, 
     @functools.cache
     def ranges(method: str, bits: int) -> dict[str, Interval]:
         total = len(samples.items) * (1 + histograms)
-        seen = quantize_tflite.seen(model, given, histograms, lambda step: say("calibrating", step, total))
-        return quantize_ranges.ranges(seen, method, bits)
+        runs = quantize_ranges.gathered(
+            lambda: tflite_graph.watch(model, given()), histograms, lambda step: say("calibrating", step, total)
+        )
+        return quantize_ranges.ranges(runs, method, bits)
 
     def make(plan: QuantizePlan) -> bytes:
         found = ranges(plan.method, 16 if plan.bits == "16" else 8) if plan.form == "static" else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import InputError, RefusedError, UsageError
-from edge_agent.workshop.arguments import share
+from edge_agent.workshop.arguments import count, share
 
 if TYPE_CHECKING:
     from edge_agent.workshop.making import Making
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", nargs="+", default=[], metavar="NODE", help="nodes that stay float, layers as a whole"
     )
-    parser.add_argument("--most", type=_count, default=96, help="samples of --data at most, spread evenly (96)")
+    parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
     parser.add_argument("--evaluate", type=Path, metavar="DATA", help="report on this (labelled) data instead")
 
 
@@ -242,9 +242,3 @@ def _of_search(found: SearchResult, budget: float) -> list[str]:
     within = "within" if found.within else "not within"
     told = [f"search: {found.score:.4f} on its samples, {within} the budget of {budget:g}"]
     return [*told, f"kept in float: {kept}"] if kept else told
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not 4 <= int(text) < 10**6:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number of samples from 4 on')
-    return int(text)

@@ -11,23 +11,18 @@ from edge_agent.pictures.draw import save_jpeg
 from edge_agent.pictures.read import cv2, read_picture
 from edge_agent.types import Pixels
 from edge_agent.workshop.data.labelled import LabelledSample
+from edge_agent.workshop.imagine import tiled
 
 MOST = 12
 """pictures"""
 WIDE, HIGH, LINE = 320, 240, 24
 """pixels of each one, and of the line under it"""
-COLUMNS = 4
 
 
 def sheet(path: Path, shown: Sequence[tuple[LabelledSample, str]]) -> None:
     """Write the pictures with their captions; no file for none. UsageError when it cannot be written."""
-    tiles = [_tile(row, caption) for row, caption in shown]
-    if not tiles:
-        return
-    columns = min(COLUMNS, len(tiles))
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    save_jpeg(np.concatenate(rows), path)
+    if shown:
+        save_jpeg(tiled([_tile(row, caption) for row, caption in shown]), path)
 
 
 def _tile(row: LabelledSample, caption: str) -> Pixels:
