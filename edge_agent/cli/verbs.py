@@ -155,12 +155,13 @@ def _workshop_options(name: str) -> Callable[[argparse.ArgumentParser], None]:
     """The options of a recipe of the workshop, which only its own verb loads."""
 
     def add(of: argparse.ArgumentParser) -> None:
-        module = "train" if name == "train" else f"{name}.verb"
-        importlib.import_module(f"edge_agent.workshop.{module}").add_arguments(of)
+        if name == "train":
+            importlib.import_module("edge_agent.workshop.train").add_arguments(of)
+            return
+        getattr(importlib.import_module("edge_agent.workshop.arguments"), name)(of)
         if name == "evaluate":
             of.add_argument("--card", action="store_true", help="keep figures and worst pictures for the page's card")
-        if name != "train":
-            _model_options(of)
+        _model_options(of)
 
     return add
 

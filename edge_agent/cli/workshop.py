@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import time
 from pathlib import Path
 
@@ -25,6 +25,8 @@ def make(args: argparse.Namespace) -> int:
 
     from edge_agent.workshop.report.report import encoded, lines
 
+    if importlib.util.find_spec("onnx_ir") is None:
+        raise UsageError(f'{args.verb} needs the workshop: pip install "edge-agent-runtime[workshop]"')
     verb = importlib.import_module(f"edge_agent.workshop.{args.verb}.verb")
     try:
         report = verb.run(args, steps())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import ModelError, RefusedError, UsageError
+from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.interval import Figure, difference, interval
 from edge_agent.gate.read import seen
 from edge_agent.manifest import File, Made, Manifest, Served
@@ -165,11 +164,9 @@ def sure(mine: Figure, theirs: Figure) -> float:
 def start(
     args: argparse.Namespace, verb: str, format: str | None = "onnx", precisions: Sequence[str] = FLOAT
 ) -> Making:
-    """The model that a verb was given, opened. UsageError where the workshop is not installed, or for --out; ModelError
-    where there is no such file, RefusedError where it does not prove itself.
+    """The model that a verb was given, opened. UsageError for --out, ModelError for no such file, RefusedError for one
+    that does not prove itself.
     """
-    if importlib.util.find_spec("onnx_ir") is None:
-        raise UsageError(f'{verb} needs the workshop: pip install "edge-agent-runtime[workshop]"')
     args.verb = verb
     folder.check(args.out)
     located, row, path = find(args.model, format, args.pull, precisions)

@@ -29,6 +29,7 @@ from edge_agent.errors import ManifestError, UsageError
 from edge_agent.figures.coco_map import average_precision
 from edge_agent.manifest import Input, Served
 from edge_agent.types import Net
+from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop.data.pictures import match_classes, read_pictures
 from edge_agent.workshop.evaluate import verb
 from edge_agent.workshop.evaluate.boxes import ask
@@ -60,7 +61,7 @@ def no_say(what: str, done: int, total: int) -> None:
 
 def run(serve: dict[str, Served], *argv: str, say: Callable[[str, int, int], None] = no_say) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
+    verb_options.evaluate(parser)
     result = verb.run(parser.parse_args(argv), serve.__getitem__, say)
     assert verb.lines(result) and json.loads(msgspec.json.encode(result))
     return result

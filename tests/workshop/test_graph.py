@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent import cli
 from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.manifest import Input, load
+from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.graph import convert, edit, verb
 from tests.conftest import ROOT
@@ -37,7 +38,7 @@ def no_say(what: str, done: int, total: int) -> None:
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
+    verb_options.graph(parser)
     args = parser.parse_args(argv)
     args.threads, args.pull, args.json = 1, False, False
     return args

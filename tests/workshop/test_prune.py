@@ -12,6 +12,7 @@ import pytest
 from edge_agent import cli
 from edge_agent.errors import ModelError, UsageError
 from edge_agent.manifest import load
+from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop import making
 from edge_agent.workshop.prune import verb
 
@@ -30,7 +31,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def arguments(*given: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
+    verb_options.prune(parser)
     parser.add_argument("--pull", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args([str(one) for one in given])

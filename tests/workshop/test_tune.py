@@ -16,6 +16,7 @@ from edge_agent.errors import ModelError, UsageError
 from edge_agent.manifest import Input, load
 from edge_agent.registry import catalogue
 from edge_agent.registry.add import add, rollback
+from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop.tune import search, size, verb
 from edge_agent.workshop.tune.search import Candidate
 from tests.conftest import lines_of
@@ -29,7 +30,7 @@ def quiet(what: str, done: int, total: int) -> None:
 
 def arguments(*given: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
+    verb_options.tune(parser)
     parser.add_argument("--pull", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args([str(one) for one in given])

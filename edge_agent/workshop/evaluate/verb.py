@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import UsageError
 from edge_agent.figures.interval import Figure, Groups, difference, interval
-from edge_agent.workshop.arguments import count, share
 
 if TYPE_CHECKING:
     from edge_agent.manifest import Served
@@ -38,24 +37,6 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
 """task -> the module that measures such a model, and the options that it takes"""
 OPTIONS = ("score", "iou", "labels", "train", "unknown")
 """those that not every task takes"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
-    parser.add_argument("model", help="name, folder, .onnx or .tflite")
-    parser.add_argument(
-        "data",
-        help="detectors: COCO JSON, or a folder (with instances.json in or above it); classifiers and autoencoders: a "
-        "folder for each label (normal/ and others), or a table of file and label; text: .tsv, .csv, .iob",
-    )
-    parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
-    parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
-    parser.add_argument("--limit", type=count, default=0, help="so many samples at most, spread evenly over DATA")
-    parser.add_argument("--score", type=share, help="pictures: lowest score that counts (detectors: default 0.001)")
-    parser.add_argument("--iou", type=share, help="pictures: overlap above which NMS drops a box (default 0.65)")
-    parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
-    parser.add_argument("--train", metavar="FILE", help="text: fit the labels on this table instead")
-    parser.add_argument("--unknown", metavar="FILE", help="text: lines that fit no label")
 
 
 def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> dict[str, Any]:

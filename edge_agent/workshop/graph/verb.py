@@ -8,18 +8,29 @@ lost.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
+import onnx
+
+from edge_agent.backends.onnx import optimise
 from edge_agent.errors import UsageError
-
-if TYPE_CHECKING:
-    from edge_agent.manifest import Input, Manifest, Served
-    from edge_agent.workshop.data.calibration import Samples
-    from edge_agent.workshop.making import Making
-    from edge_agent.workshop.report.report import MakingReport
-
+from edge_agent.gate.shown import some
+from edge_agent.manifest import Input, Manifest, Served
+from edge_agent.samples import carried
+from edge_agent.types import Frame, Text
+from edge_agent.workshop import making
+from edge_agent.workshop.data import calibration
+from edge_agent.workshop.data.calibration import Samples
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.graph import convert, edit
+from edge_agent.workshop.making import Making
+from edge_agent.workshop.report import folder
+from edge_agent.workshop.report.folder import LAYOUTS
+from edge_agent.workshop.report.report import MakingReport
 
 Say = Callable[[str, int, int], None]
 SECONDS = 8.0
@@ -28,28 +39,11 @@ FASTER = 0.99
 """of the processor time without it: what taking the preparation in must come to, to be kept"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
-    parser.add_argument("model", help="name, folder or .onnx")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
-    parser.add_argument("--data", type=Path, help="pictures or text to compare on (default: what the agent carries)")
-    parser.add_argument(
-        "--preprocess", action="store_true", help="uint8 pixels in, scale and colour order in the weights, if faster"
-    )
-    parser.add_argument("--ort", action="store_true", help="also write ONNX Runtime's own format, for other programs")
-    parser.add_argument("--tflite", action="store_true", help="add TFLite files, made by onnx2tf")
-    parser.add_argument("--onnx2tf", metavar="PROGRAM", help="where it is (default: $EDGE_AGENT_ONNX2TF, the PATH)")
-
-
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """Write the model folder `args.out`, let the gate try it.
 
     Raises UsageError for arguments, ModelError for what cannot be changed, RefusedError where the gate takes nothing.
     """
-    from edge_agent.workshop import making
-    from edge_agent.workshop.data import calibration
-    from edge_agent.workshop.graph import convert
-    from edge_agent.workshop.report import folder
 
     if args.preprocess and args.tflite:
         raise UsageError("--preprocess changes what an ONNX file takes; make the TFLite files in a folder of their own")
@@ -68,7 +62,6 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
 
 def _report(job: Making, made: _Made) -> MakingReport:
-    from edge_agent.workshop.evaluate import score
 
     files = {job.row.name: (job.path.stat().st_size, job.parent, "")}
     for file, format, _ in made.files:
@@ -84,7 +77,6 @@ def _report(job: Making, made: _Made) -> MakingReport:
 
 
 def _write(job: Making, made: _Made, report: MakingReport) -> None:
-    from edge_agent.workshop.report.folder import LAYOUTS
 
     pictures = made.of("tflite") if job.located.manifest.input is not None else []
     # no variant of the model: a manifest's .ort is refused, as its reader trusts what it reads
@@ -115,10 +107,6 @@ class _Made:
 
 def _made(job: Making, work: Path, say: Say) -> _Made:
     """The ONNX file, and its .ort."""
-    import onnx
-
-    from edge_agent.backends.onnx import optimise
-    from edge_agent.workshop.graph import edit
 
     args, parent, made = job.args, job.parent, _Made()
     stem = Path(job.row.name).stem  # a fetched file lies under its hash
@@ -160,9 +148,6 @@ def _compared(parent: Served, plain: Path, whole: Path, spec: Input) -> tuple[fl
 
     Processor time, as the difference is small, and a busy box hides it in the other.
     """
-    import time
-
-    from edge_agent.workshop.evaluate import score
 
     candidates = {
         "plain": score.open_file(parent.manifest, plain, "onnx", parent.parts),
@@ -174,9 +159,6 @@ def _compared(parent: Served, plain: Path, whole: Path, spec: Input) -> tuple[fl
 
 def _read_as(manifest: Manifest, spec: Input | None, format: str) -> Manifest:
     """The manifest with the [input] of a file: `spec`, or the parent's with the axes as TFLite has them."""
-    import msgspec
-
-    from edge_agent.workshop.report.folder import LAYOUTS
 
     if spec is not None:
         rows = [msgspec.structs.replace(row, layout=None) for row in manifest.file]
@@ -191,10 +173,6 @@ def _read_as(manifest: Manifest, spec: Input | None, format: str) -> Manifest:
 
 def _carried(parent: Served) -> Samples:
     """What the agent carries and recorded, of the kind that the model takes."""
-    from edge_agent.gate.shown import some
-    from edge_agent.samples import carried
-    from edge_agent.types import Frame, Text
-    from edge_agent.workshop.data.calibration import Samples
 
     found = list(carried.pictures()) if parent.input is not None else some(parent)
     return Samples([one for one in found if isinstance(one, (Frame, Text))], "what the agent carries", [])

@@ -11,44 +11,17 @@ from __future__ import annotations
 import argparse
 import gzip
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
-from edge_agent.workshop.arguments import count, share
-
-if TYPE_CHECKING:
-    from edge_agent.workshop.data.calibration import Say
-    from edge_agent.workshop.making import Making
-    from edge_agent.workshop.prune.steps import PrunePlan, Step
-    from edge_agent.workshop.report.plot import Plot
-    from edge_agent.workshop.report.report import MakingReport, TableRow
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
-    parser.add_argument("model", help="name, folder or float .onnx")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pruned model and its report")
-    parser.add_argument("--data", type=Path, help="pictures or lines of text to fit and to measure on; `recorded`")
-    parser.add_argument("--sparsity", type=share, default=0.3, help="share that goes, 0..1: of what --of says (0.3)")
-    parser.add_argument(
-        "--of",
-        choices=("weights", "multiplications"),
-        default="weights",
-        help="what --sparsity is a share of: size (default) or work",
-    )
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--structured", action="store_true", help="whole channels: smaller and faster (default)")
-    kind.add_argument("--unstructured", action="store_true", help="single weights: zeroes, no faster here")
-    parser.add_argument(
-        "--by",
-        choices=("magnitude", "reconstruction"),
-        help="what goes first (channels: reconstruction where there is data; else magnitude)",
-    )
-    parser.add_argument("--steps", type=count, default=3, help="in which it is done (3)")
-    parser.add_argument("--max-drop", type=share, help="accuracy that may be lost; the last step within it is kept")
-    parser.add_argument("--no-refit", action="store_true", help="leave the remaining weights as they are")
-    parser.add_argument("--most", type=count, default=64, help="samples of --data at most (64)")
+from edge_agent.workshop import making
+from edge_agent.workshop.data.calibration import Say
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.making import Making, sure
+from edge_agent.workshop.prune import channels, steps
+from edge_agent.workshop.prune.steps import PrunePlan, Step
+from edge_agent.workshop.report import folder
+from edge_agent.workshop.report.plot import Plot
+from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -57,12 +30,9 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError for what cannot be pruned or stays in no budget, InputError for data,
     RefusedError where the gate takes it not.
     """
-    from edge_agent.workshop import making
 
     _check(args)
     job = making.start(args, "prune", precisions=("fp32", "unknown", "fp16"))
-    from edge_agent.workshop.prune import channels, steps
-    from edge_agent.workshop.report import folder
 
     graph = channels.read(job.path)
     job.read(args.data, args.most, say)
@@ -107,8 +77,6 @@ def _budget(args: argparse.Namespace) -> float:
 
 def _losses(job: Making) -> Callable[[Step], float]:
     """What a step costs at most on the samples that steps are chosen by; 0 without samples."""
-    from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.making import sure
 
     if job.calibrate is None:
         return lambda step: 0.0
@@ -135,7 +103,6 @@ def _report(job: Making, plan: PrunePlan, done: list[tuple[Step, float]]) -> tup
         note = f"{step.sparsity:.0%} of the weights gone{work}"
         files[step.name] = (step.path.stat().st_size, job.serve(step.path), note)
     rows = job.rows(files, good[-1].name)
-    from edge_agent.workshop.report.report import LayerRow
 
     return job.told(
         rows,
@@ -151,7 +118,6 @@ def _report(job: Making, plan: PrunePlan, done: list[tuple[Step, float]]) -> tup
 
 
 def _plots(plan: PrunePlan, done: list[Step], rows: list[TableRow]) -> list[Plot]:
-    from edge_agent.workshop.report.plot import Plot
 
     shares = [0.0, *(100 * step.sparsity for step in done)]
     curve = [(share, row.accuracy) for share, row in zip(shares, rows, strict=True) if row.accuracy is not None]
@@ -159,7 +125,6 @@ def _plots(plan: PrunePlan, done: list[Step], rows: list[TableRow]) -> list[Plot
 
 
 def _notes(job: Making, plan: PrunePlan, done: list[Step], good: Step) -> list[str]:
-    from edge_agent.workshop.prune import steps
 
     notes, last = [*(job.samples.notes if job.samples else [])], done[-1]
     if not plan.structured:

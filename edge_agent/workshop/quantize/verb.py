@@ -8,58 +8,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from edge_agent.errors import InputError, RefusedError, UsageError
-from edge_agent.workshop.arguments import count, share
-
-if TYPE_CHECKING:
-    from edge_agent.workshop.making import Making
-    from edge_agent.workshop.quantize.build import QuantizePlan
-    from edge_agent.workshop.quantize.search import SearchResult, Tool
-    from edge_agent.workshop.report.report import MakingReport, TableRow
-
+from edge_agent.workshop import making
+from edge_agent.workshop.data import calibration
+from edge_agent.workshop.making import Making
+from edge_agent.workshop.quantize import auto, tools, without
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.ranges import HISTOGRAMS
+from edge_agent.workshop.quantize.search import SearchResult, Tool
+from edge_agent.workshop.report import folder
+from edge_agent.workshop.report.plot import Plot
+from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
 
 Say = Callable[[str, int, int], None]
-
-METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
-TARGETS = ("here", "x86-vnni", "x86", "arm", "any")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
-    parser.add_argument("model", help="name, folder, float .onnx or .tflite")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="pictures, video, lines of text; `recorded`: HOME/samples; `none`",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
-    parser.add_argument("--target", choices=("onnx", "tflite"), help="format (that of the float file; onnx)")
-    parser.add_argument(
-        "--for", choices=TARGETS, default="here", dest="cpu", help="processor that it is to serve on (here)"
-    )
-    parser.add_argument("--method", choices=METHODS, help="how activations get their ranges (percentile)")
-    parser.add_argument(
-        "--bits",
-        choices=("8", "7w", "16", "4w"),
-        default="8",
-        help="7w: weights of 7; 16: activations; 4w: weights of text",
-    )
-    parser.add_argument("--per", choices=("tensor", "channel"), default="channel", help="scales of weights (channel)")
-    parser.add_argument(
-        "--form",
-        choices=("static", "dynamic", "weights", "float16"),
-        help="ranges from data, from each run, only weights, half floats (static; text: dynamic)",
-    )
-    parser.add_argument("--auto", action="store_true", help="find what must stay float, within --max-drop")
-    parser.add_argument("--max-drop", type=share, default=0.01, help="accuracy that --auto may lose (0.01)")
-    parser.add_argument(
-        "--keep", nargs="+", default=[], metavar="NODE", help="nodes that stay float, layers as a whole"
-    )
-    parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
-    parser.add_argument("--evaluate", type=Path, metavar="DATA", help="report on this (labelled) data instead")
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -68,13 +33,9 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError for what cannot be quantized, InputError for data, RefusedError where
     the gate does not take it.
     """
-    from edge_agent.workshop import making
 
     _check(args)
     job = making.start(args, "quantize", args.target)
-    from edge_agent.workshop.quantize import auto, tools, without
-    from edge_agent.workshop.quantize.ranges import HISTOGRAMS
-    from edge_agent.workshop.report import folder
 
     made = str(args.data) == without.NONE and not args.data.exists()
     if made:
@@ -125,7 +86,6 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate_on(job: Making, data: Path, say: Say) -> None:
     """Report on other samples. InputError where some of them were calibrated on."""
-    from edge_agent.workshop.data import calibration
 
     test = calibration.read(data, job.parent, 10**6, say)
     assert job.samples is not None
@@ -141,7 +101,6 @@ def _written(
     job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, work: Path, say: Say
 ) -> MakingReport:
     """Make the file of the plan, measure it, and write the model folder. RefusedError where it is not taken."""
-    from edge_agent.workshop.quantize import tools
 
     say("writing", 0, 1)
     data = tool.make(plan)
@@ -173,8 +132,6 @@ def _written(
 
 def _report(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, data: bytes) -> MakingReport:
     """All that was measured, on the samples that nothing was searched on. `data`: the file of the plan."""
-    from edge_agent.workshop.report.plot import Plot
-    from edge_agent.workshop.report.report import LayerRow
 
     rows = _rows(job, tool, plan, found, data)
     settings = {"plan": plan.text(), "target": job.row.format, "auto": job.args.auto, "max_drop": job.args.max_drop}
@@ -200,7 +157,6 @@ def _report(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | N
 
 def _rows(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, data: bytes) -> list[TableRow]:
     """The parent, the plan without kept layers where the search kept some, and the chosen file."""
-    import msgspec
 
     files = {job.row.name: (job.path.stat().st_size, job.parent, "the parent, float")}
     if found is not None and found.kept:

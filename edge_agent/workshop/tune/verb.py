@@ -8,43 +8,35 @@ entry, whose previous version can be rolled back.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
-from edge_agent.workshop.arguments import count
-
-if TYPE_CHECKING:
-    from edge_agent.manifest import Manifest
-    from edge_agent.registry.files import Located
-    from edge_agent.workshop.data.calibration import Say
-    from edge_agent.workshop.making import Making
-    from edge_agent.workshop.report.plot import Plot
-    from edge_agent.workshop.report.report import MakingReport
-    from edge_agent.workshop.tune.search import Candidate, Choice, TunedModel
-
+from edge_agent.figures.interval import difference, interval
+from edge_agent.gate.admit import prove
+from edge_agent.gate.read import seen
+from edge_agent.manifest import Manifest
+from edge_agent.paths import home
+from edge_agent.registry import catalogue, store, versions
+from edge_agent.registry.files import Located, file_path, is_here, parts_of
+from edge_agent.toml import toml
+from edge_agent.workshop.data.calibration import Say
+from edge_agent.workshop.evaluate import score
+from edge_agent.workshop.making import Making
+from edge_agent.workshop.report import folder, plot
+from edge_agent.workshop.report.plot import Plot
+from edge_agent.workshop.report.report import MakingReport, TableRow
+from edge_agent.workshop.tune import search
+from edge_agent.workshop.tune.search import Candidate, Choice, TunedModel
 
 SECONDS = 10.0
 """for which the candidates are timed against each other"""
 SLACK = 0.1
 """how much worse than on the samples a tuned model may agree with its parent at the gate"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb's own arguments; --json, --pull and --threads are those of every verb on a model."""
-    parser.add_argument("model", help="name, folder, .onnx or .tflite")
-    parser.add_argument("--data", type=Path, required=True, help="COCO JSON, pictures, lines of text; `recorded`")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, help="folder for the tuned model and its report")
-    where.add_argument("--write", action="store_true", help="change the registry's entry of a model that was added")
-    parser.add_argument("--max-ms", type=_above_0, help="milliseconds a sample may take (default: what it takes now)")
-    parser.add_argument("--sizes", type=_sizes, help="sides of the input to try, e.g. 256,320,416 (default: 8 sizes)")
-    parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -53,12 +45,6 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError where nothing fits --max-ms, InputError for data, RefusedError where
     nothing better was found or the gate does not take it.
     """
-    if importlib.util.find_spec("onnx_ir") is None:
-        raise UsageError('tune needs the workshop: pip install "edge-agent-runtime[workshop]"')
-    from edge_agent.workshop.evaluate import score
-    from edge_agent.workshop.making import Making
-    from edge_agent.workshop.report import folder
-    from edge_agent.workshop.tune import search
 
     located = _located(args)
     args = argparse.Namespace(**{**vars(args), "verb": "tune", "out": folder_of(args)})
@@ -84,16 +70,12 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
 def folder_of(args: argparse.Namespace) -> Path:
     """Where the model is made: --out, or a folder that --write takes it from."""
-    from edge_agent.paths import home
 
     return Path(args.out) if args.out else home() / "tuned" / Path(args.model).name
 
 
 def _located(args: argparse.Namespace) -> Located:
     """The model; --write wants one whose entry may change."""
-    from edge_agent.gate.read import seen
-    from edge_agent.paths import home
-    from edge_agent.registry import catalogue
 
     located = catalogue.locate(args.model, pull=args.pull, read=seen)
     if args.write and located.folder.parent != home() / "models":
@@ -105,15 +87,12 @@ def _located(args: argparse.Namespace) -> Located:
 
 def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
     """The variants that prove themselves, in the sandbox, before this process opens them; and why others do not."""
-    from edge_agent.gate.admit import prove
-    from edge_agent.registry import files
-    from edge_agent.workshop.tune.search import TunedModel
 
-    rows = [row for row in located.manifest.networks() if files.is_here(located, row)]
+    rows = [row for row in located.manifest.networks() if is_here(located, row)]
     if not rows:
         raise ModelError(f"{located.manifest.name}: none of its networks is here; add --pull")
-    parts = files.parts_of(located)
-    paths = {row.name: files.file_path(located, row) for row in rows}
+    parts = parts_of(located)
+    paths = {row.name: file_path(located, row) for row in rows}
     sound, refused = [], []
     for row in rows:
         try:
@@ -131,8 +110,6 @@ def _proven(job: Making, choice: Choice) -> tuple[Choice, list[str]]:
     """The choice, less what does worse on samples that nothing was chosen by; and what these say. RefusedError where
     what serves now is in time and does better.
     """
-    from edge_agent.figures.interval import difference, interval
-    from edge_agent.workshop.tune import search
 
     judge, now, chosen, notes = job.judge, choice.now, choice.chosen, []
     assert judge is not None
@@ -167,7 +144,6 @@ def _said(choice: Choice, manifest: Manifest) -> list[str]:
 
 def _report(job: Making, found: list[Candidate], choice: Choice, notes: list[str]) -> MakingReport:
     """All candidates, measured on the report's samples; what serves now comes first."""
-    from edge_agent.workshop.report.report import TableRow
 
     now, chosen, judge, rows = choice.now, choice.chosen, job.judge, []
     assert judge is not None
@@ -183,7 +159,6 @@ def _report(job: Making, found: list[Candidate], choice: Choice, notes: list[str
 
 def _plot(found: list[Candidate], chosen: Candidate, max_ms: float | None) -> Plot:
     """Each candidate by time and accuracy, the best trades joined, the limit as a line."""
-    from edge_agent.workshop.report import plot
 
     series = {"best trade": plot.front([(c.median_ms, c.accuracy, c.name) for c in found])}
     if max_ms is not None:
@@ -206,7 +181,6 @@ def _write(job: Making, choice: Choice, report: MakingReport) -> None:
 
 def _changes(job: Making, choice: Choice, report: MakingReport) -> dict[str, Any]:
     """What of the manifest is another in the tuned model. A change of size is noted in `report`."""
-    from edge_agent.workshop.evaluate import score
 
     settings, manifest = {"iou": choice.iou, "score": choice.threshold}, job.located.manifest
     changes: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
@@ -224,10 +198,6 @@ def _changes(job: Making, choice: Choice, report: MakingReport) -> dict[str, Any
 
 def _switch(written: Manifest, out: Path, report: MakingReport) -> None:
     """Make the folder's model the current version of its name; the version before can be rolled back to."""
-    from edge_agent.paths import home
-    from edge_agent.registry import store, versions
-    from edge_agent.toml import toml
-    from edge_agent.workshop.report import folder
 
     try:
         with store.alone(home(), "models"):
@@ -244,20 +214,3 @@ def _switch(written: Manifest, out: Path, report: MakingReport) -> None:
     report.notes.append(
         f"{written.name}: this serves from now on; `edge-agent models rollback {written.name}` undoes it"
     )
-
-
-def _above_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number above 0')
-    return value
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if not all(part.strip().isdigit() and 32 <= int(part) <= 4096 for part in parts):
-        raise argparse.ArgumentTypeError(f'"{text}" is no list of sides from 32 to 4096, as 256,320,416')
-    return tuple(int(part) for part in parts)
