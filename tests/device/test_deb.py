@@ -150,7 +150,10 @@ def test_the_package_for_arm_is_laid_into_a_system_that_does_not_run(debian: int
     """By QEMU, as into an image that is being built: no systemd runs there."""
     given, info = package(debian, "arm64"), tmp_path / "cpuinfo"
     info.write_text(BOARDS["cortex-a72"].cpuinfo())  # without it ONNX Runtime crashes there: docs/arm64.md
-    binds = {"/packages": BUILT, "/proc/cpuinfo": info}
+    later = tmp_path / "later"
+    later.mkdir()
+    as_version(given, later / "next.deb", NEXT, "")
+    binds = {"/packages": BUILT, "/later": later, "/proc/cpuinfo": info}
     entered = Entered(tmp_path, root(f"{DEBIANS[debian]}-arm64"), binds)
     try:
         done = entered("dpkg", "-i", f"/packages/{given.name}")
@@ -160,6 +163,12 @@ def test_the_package_for_arm_is_laid_into_a_system_that_does_not_run(debian: int
         assert "edge-agent" in entered("cat", "/etc/passwd").stdout
         tried = ["/opt/edge-agent/current/bin/python", "-c", "import onnxruntime, cv2, ai_edge_litert.interpreter"]
         entered(*tried, QEMU_CPU="cortex-a72")
+        entered("sh", "-c", "echo '# mine' >> /etc/edge-agent/agent.toml")
+        entered("dpkg", "-i", "/later/next.deb")
+        assert entered("edge-agent", "--version").stdout.strip() == NEXT
+        entered("dpkg", "-r", "edge-agent")
+        assert "# mine" in entered("cat", "/etc/edge-agent/agent.toml").stdout
+        assert entered("ls", "/opt/edge-agent", check=False).returncode != 0
         entered("dpkg", "-P", "edge-agent")
         assert entered("sh", "-c", LEFT).stdout == ""
     finally:
