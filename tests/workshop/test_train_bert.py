@@ -318,7 +318,7 @@ def test_torch_onnx_and_tflite_agree(tmp_path: Path) -> None:
     lines = (TEACHER / "vocab.txt").read_text(encoding="utf-8").splitlines()[:500]
     (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (tmp_path / "made").mkdir()
-    export.write_model(net, tmp_path / "vocab.txt", tmp_path / "made", lambda _: None)
+    export.write_model(net, tmp_path / "vocab.txt", tmp_path / "made")
     tmp_path = tmp_path / "made"
     ids = torch.randint(5, 500, (3, 20))
     ids[1, 12:] = 0

@@ -148,9 +148,9 @@ def test_a_resumed_training_is_the_training(shapes: Path, tmp_path: Path) -> Non
     half = small(pool, 6)
     for _ in range(3):  # an odd number: the fourth step uses the third one's pictures again, mirrored
         half.learn(pool)
-    checkpoint.save_parts(tmp_path, "state", half.state())
+    checkpoint.save(tmp_path / "state.pt", half.state())
     resumed = small(pool, 6)
-    resumed.restore(checkpoint.load_parts(tmp_path, "state"))
+    resumed.restore(checkpoint.load(tmp_path / "state.pt"))
     assert resumed.step == 3
     for _ in range(3):
         resumed.learn(pool)
@@ -168,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_state(shapes:
     before = (tmp_path / fit.BEST).read_bytes()
     assert "saved" in lines[-1] and np.isfinite(read_curve(tmp_path / fit.CURVE)[-1]["held_class"])
     wild = small(pool, 4, rate=1e30)
-    wild.restore(checkpoint.load_parts(tmp_path, fit.STATE))
+    wild.restore(checkpoint.load(tmp_path / fit.STATE))
     with pytest.raises(EdgeAgentError, match=r"not a finite number; the last good state is in .*detector_best\.pt"):
         fit.fit(wild, pool, pool[:2], tmp_path, lines.append, CLASSES)
     assert (tmp_path / fit.BEST).read_bytes() == before
@@ -285,20 +285,6 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])
     with pytest.raises(EdgeAgentError, match=r"cannot be read .* start without --resume"):
         checkpoint.load(tmp_path / "a.pt")
-
-
-def test_a_checkpoint_in_parts_is_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "PART_BYTES", 1000)
-    state = {f"t{i}": torch.full((100,), float(i)) for i in range(7)} | {"step": 3}
-    checkpoint.save_parts(tmp_path, "s", state)
-    assert len(list(tmp_path.glob("s.*.pt"))) == 4
-    back = checkpoint.load_parts(tmp_path, "s")
-    assert back["step"] == 3 and all(torch.equal(back[f"t{i}"], state[f"t{i}"]) for i in range(7))
-    second = (tmp_path / "s.1.pt").read_bytes()
-    checkpoint.save_parts(tmp_path, "s", state)
-    (tmp_path / "s.1.pt").write_bytes(second)
-    with pytest.raises(EdgeAgentError, match="mixture of two"):
-        checkpoint.load_parts(tmp_path, "s")
 
 
 def test_any_detector_can_teach_by_its_boxes(tmp_path: Path, demo_pictures: Path) -> None:

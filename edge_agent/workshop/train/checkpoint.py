@@ -1,4 +1,4 @@
-"""Long trainings: checkpoints that are never half written, in parts of a limited size, and the loss curve."""
+"""Long trainings: checkpoints that are never half written, and the loss curve."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import torch
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.train.finish import read_curve as read_curve
-
-PART_BYTES = 12 * 2**20
 
 
 def save(path: Path, value: Any) -> None:
@@ -37,37 +35,6 @@ def load(path: Path) -> Any:
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EdgeAgentError(f"checkpoint {path} cannot be read ({reason}); start without --resume") from error
-
-
-def save_parts(folder: Path, stem: str, state: dict[str, Any]) -> None:
-    """Write a flat `state` as stem.0.pt, stem.1.pt … of at most about PART_BYTES, the first one last.
-
-    The parts of one checkpoint carry the same stamp and count; `load_parts` refuses a mixture.
-    """
-    stamp = os.urandom(8).hex()
-    parts: list[dict[str, Any]] = [{}]
-    room = PART_BYTES
-    for key, value in state.items():
-        size = value.numel() * value.element_size() if isinstance(value, torch.Tensor) else 256
-        if size > room and parts[-1]:
-            parts.append({})
-            room = PART_BYTES
-        parts[-1][key] = value.clone() if isinstance(value, torch.Tensor) else value  # a view would drag its base along
-        room -= size
-    for i in reversed(range(len(parts))):
-        save(folder / f"{stem}.{i}.pt", {"stamp": stamp, "parts": len(parts), "state": parts[i]})
-
-
-def load_parts(folder: Path, stem: str) -> dict[str, Any]:
-    """The flat state that `save_parts` wrote."""
-    first = load(folder / f"{stem}.0.pt")
-    state: dict[str, Any] = dict(first["state"])
-    for i in range(1, first["parts"]):
-        part = load(folder / f"{stem}.{i}.pt")
-        if part["stamp"] != first["stamp"]:
-            raise EdgeAgentError(f"checkpoint {folder / stem} is a mixture of two; start without --resume")
-        state.update(part["state"])
-    return state
 
 
 class Curve:

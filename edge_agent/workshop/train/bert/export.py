@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edge_agent.backends.onnx import multiply_exactly
 from edge_agent.errors import ModelError
 from edge_agent.manifest import Manifest, TextInput
-from edge_agent.tasks.text import vocabulary
 from edge_agent.workshop.train.bert import onnx as bert_onnx
 from edge_agent.workshop.train.bert import tflite
 from edge_agent.workshop.train.bert.net import Bert, Shape
 from edge_agent.workshop.train.bert.onnx import mlm, nsp, stored_in_half, weights_of
 from edge_agent.workshop.train.finish import row
-
-AGREES = 0.99
-"""least mean cosine of an int8 encoder's vectors to the float ones, for it to serve first"""
 
 
 def net_of(table: dict[str, Any]) -> Bert:
@@ -109,11 +100,9 @@ def int8(model: onnx.ModelProto, file: Path) -> None:
         quiet.setLevel(level)
 
 
-def write_model(net: Bert, vocab: Path, out: Path, say: Callable[[str], None]) -> Manifest:
-    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx, vocab.txt and golden.json;
-    the manifest of these.
-
-    The int8 encoder comes first in it when it agrees with the float one and is the faster one here.
+def write_model(net: Bert, vocab: Path, out: Path) -> Manifest:
+    """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx and vocab.txt; the manifest.
+    The gate judges whether the int8 encoder agrees with the float one, a race whether it is faster.
     """
     shutil.copyfile(vocab, out / "vocab.txt")
     net = net.eval().cpu()
@@ -122,13 +111,9 @@ def write_model(net: Bert, vocab: Path, out: Path, say: Callable[[str], None]) -
     int8(bert_onnx.encoder(net), out / "encoder.int8.onnx")
     int8(mlm(net), out / "mlm.int8.onnx")
     (out / "encoder.int8.tflite").write_bytes(tflite.encoder(net))
-    write_golden(out)
-    cosine, ratio = compare(out, net.shape.vocabulary)
-    first = cosine >= AGREES and ratio < 1
-    say(f"int8 against float: cosine {cosine:.4f}, time {ratio:.2f}; {'int8' if first else 'float'} serves first")
-    encoders = [("encoder.int8.onnx", "onnx", "int8"), ("encoder.onnx", "onnx", "fp16")]
     rows = [
-        *((*one, "encoder") for one in (encoders if first else encoders[::-1])),
+        ("encoder.int8.onnx", "onnx", "int8", "encoder"),
+        ("encoder.onnx", "onnx", "fp16", "encoder"),
         ("encoder.int8.tflite", "tflite", "dynamic-int8", "encoder"),
         ("mlm.int8.onnx", "onnx", "int8", "mlm"),
         ("nsp.onnx", "onnx", "fp16", "nsp"),
@@ -148,43 +133,3 @@ def write_model(net: Bert, vocab: Path, out: Path, say: Callable[[str], None]) -
         ),
         file=[row(*one) for one in rows],
     )
-
-
-GOLDEN = ("Turn on the lights in the kitchen.", "What flights leave Boston on Thursday?", "Naïve café, 42°C: façade!")
-
-
-def write_golden(folder: Path) -> None:
-    """golden.json: token ids and the first numbers of the float encoder's vectors for three texts, for later checks."""
-    words = vocabulary.from_vocab(folder / "vocab.txt", True)
-    session = onnxruntime.InferenceSession(str(folder / "encoder.onnx"), providers=["CPUExecutionProvider"])
-    rows = []
-    for text in GOLDEN:
-        ids = np.array([words.encode(text, 128)])
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        vector = session.run(["embedding"], feed)[0][0]
-        rows.append({"text": text, "ids": ids[0].tolist(), "embedding": [round(float(v), 5) for v in vector[:8]]})
-    (folder / "golden.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def compare(folder: Path, words: int, runs: int = 30) -> tuple[float, float]:
-    """(mean cosine of the int8 encoder's vectors to the float one's, its time over the float one's), one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    multiply_exactly(options)
-    sessions = [
-        onnxruntime.InferenceSession(str(folder / f), options, providers=["CPUExecutionProvider"])
-        for f in ("encoder.onnx", "encoder.int8.onnx")
-    ]
-    dice = np.random.default_rng(0)
-    spent: list[list[float]] = [[], []]
-    agree = []
-    for _ in range(runs):
-        ids = dice.integers(5, words, (1, 24))
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        vectors = []
-        for session, times in zip(sessions, spent, strict=True):
-            begun = time.perf_counter()
-            vectors.append(session.run(["embedding"], feed)[0][0])
-            times.append(time.perf_counter() - begun)
-        agree.append(float(vectors[0] @ vectors[1]))
-    return float(np.mean(agree)), float(np.median(spent[1]) / np.median(spent[0]))

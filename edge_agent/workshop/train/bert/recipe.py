@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         raise UsageError(f"{args.out}: no folder can be made there: {error.strerror}") from None
     train, held = corpora(args, say)
     files = parts(args.teacher)
-    vectors = teacher(files, device)
+    vectors = teacher(files)
     rows = args.rows or (512 if device.startswith("cuda") else 16)
     plan = fit.TrainPlan(args.minutes * 60, rows, args.rate, half=half_pays(device), seed=args.seed)
     run_plan(train, held, files, vectors, plan, args, device, say)
@@ -155,7 +155,7 @@ def _write(args: argparse.Namespace, plan: Any, state: dict[str, Any], say: Call
         method = f"{state['step']} steps of {plan.rows} sequences, taught by {args.teacher}, seed {plan.seed}"
         parent = start(args.start)[1] if args.start else None
         best = export.net_of(export.read_table(left / "best.pt", "cpu"))
-        manifest = export.write_model(best, left / "vocab.txt", new, say)
+        manifest = export.write_model(best, left / "vocab.txt", new)
         return structs.replace(manifest, made=made(method, args.data, parent, {"loss": state["least"]}))
 
     finish("bert", args, build, say, read_curve(left / "curve.csv"), "seconds")

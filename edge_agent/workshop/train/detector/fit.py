@@ -30,7 +30,7 @@ from edge_agent.workshop.train.detector.teacher import Dense, YoloxTeacher, cell
 
 Say = Callable[[str], None]
 COLUMNS = ("step", "pictures", "seconds", "rate", "class", "box", "feature", "held_class", "held_box")
-STATE = "detector_state"
+STATE = "detector_state.pt"
 BEST = "detector_best.pt"
 CURVE = "detector_curve.csv"
 
@@ -187,32 +187,24 @@ class Trainer:
                 sums += [float(v) for v in losses(boxes, logits, targets)]
         return float(sums[0]) / len(parts), float(sums[1]) / len(parts)
 
-    def state(self) -> dict[str, Any]:
-        """Everything a resume needs, flat, on the CPU."""
-        flat: dict[str, Any] = {"step": self.step, "seconds": self.seconds, "classes": self.net.classes}
-        for name, module in (("net", self.net), ("average", self.average), ("adapters", self.adapters)):
-            flat |= {f"{name}/{key}": value.detach().cpu() for key, value in module.state_dict().items()}
-        for i, entry in self.optimiser.state_dict()["state"].items():
-            flat |= {f"optimiser/{i}/{key}": value.detach().cpu() for key, value in entry.items()}
-        return flat
+    def _parts(self) -> dict[str, Any]:
+        return {"net": self.net, "average": self.average, "adapters": self.adapters, "optimiser": self.optimiser}
 
-    def restore(self, flat: dict[str, Any]) -> None:
+    def state(self) -> dict[str, Any]:
+        """Everything a resume needs."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {"step": self.step, "seconds": self.seconds, **parts}
+
+    def restore(self, state: dict[str, Any]) -> None:
         """Undo `state`. Raises EdgeAgentError where the checkpoint is of another training."""
         try:
-            for name, module in (("net", self.net), ("average", self.average), ("adapters", self.adapters)):
-                head = name + "/"
-                module.load_state_dict({k[len(head) :]: v for k, v in flat.items() if k.startswith(head)})
-        except RuntimeError as error:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
             raise EdgeAgentError(
                 "the checkpoint is of a training with other classes or another teacher; start without --resume"
             ) from error
-        entries: dict[int, dict[str, Tensor]] = {}
-        for key, value in flat.items():
-            if key.startswith("optimiser/"):
-                _, i, name = key.split("/")
-                entries.setdefault(int(i), {})[name] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": entries})
-        self.step, self.seconds = flat["step"], flat["seconds"]
+        self.step, self.seconds = state["step"], state["seconds"]
 
     def sound(self) -> bool:
         """Whether every weight is a finite number."""
@@ -287,5 +279,5 @@ def _save(
     tensors = folded_copy(trainer.average).state_dict()
     best = {"tensors": tensors, "classes": list(classes), "step": trainer.step, "seconds": trainer.seconds}
     checkpoint.save(out / BEST, best)
-    checkpoint.save_parts(out, STATE, trainer.state())
+    checkpoint.save(out / STATE, trainer.state())
     say(f"step {trainer.step}: saved; held out: class {scores[0]:.4f}, box {scores[1]:.4f}")

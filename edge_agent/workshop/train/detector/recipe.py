@@ -111,7 +111,7 @@ def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
     trainer = Trainer(net, dense.net if dense else None, dense.rows if dense else [], recipe, device, pool)
     work = options.out / TRAINING
     if options.resume:
-        trainer.restore(checkpoint.load_parts(work, STATE))
+        trainer.restore(checkpoint.load(work / STATE))
         say(f"resumed at step {trainer.step}")
     unseen = held or pool[:16]
     begun = sum(trainer.held_out(unseen))

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from onnx import ModelProto
 
 from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest
@@ -17,10 +18,11 @@ from edge_agent.pictures.draw import save_png
 from edge_agent.types import Pixels
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.bert.onnx import stored_in_half
+from edge_agent.workshop.train.exported import exported
 from edge_agent.workshop.train.finish import finish, made, refuse_ruin, row
 from edge_agent.workshop.train.generator import measure
 from edge_agent.workshop.train.generator.crops import Squares, read_crops
-from edge_agent.workshop.train.generator.export import to_onnx
 from edge_agent.workshop.train.generator.fit import Settings, State, fit
 from edge_agent.workshop.train.generator.net import LATENT, SIDE, Generator
 
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     refuse_ruin(noise, drawn, args.out, "the distance of what it draws from real crops", "train longer")
 
     def build(new: Path) -> Manifest:
-        (new / FILE).write_bytes(to_onnx(net).SerializeToString())
+        (new / FILE).write_bytes(stored_in_half(to_onnx(net)).SerializeToString())
         save_png(sheet, new / "samples.png")
         method = f"{steps} steps of {args.batch} crops, {len(learnt)} in all, seed {args.seed}"
         return Manifest(
@@ -98,6 +100,11 @@ def _trained(
     net = fit(learnt, settings, state, tell)
     checkpoint.save(out / "checkpoint.pt", state.tensors())
     return net, state.step
+
+
+def to_onnx(net: Generator) -> ModelProto:
+    """Input `z` (n, LATENT) float32, output `pictures` (n, 3, SIDE, SIDE) in 0..1, red first."""
+    return exported(net, torch.zeros(2, LATENT), ("z", "pictures"), {0: "n"})
 
 
 def draw(net: Generator, count: int, seed: int) -> Squares:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from onnx import ModelProto
 
 from edge_agent.backends import open_net
 from edge_agent.errors import ModelError, UsageError
@@ -21,6 +21,7 @@ from edge_agent.tasks.read.recogniser import CHARACTERS
 from edge_agent.workshop.data.texts import read_texts
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.exported import exported
 from edge_agent.workshop.train.finish import finish, made, refuse_ruin, row
 from edge_agent.workshop.train.restorer.fit import Line, Settings, _batches, _covers, fit
 from edge_agent.workshop.train.restorer.lines import FONTS, WIDEST, drawn
@@ -150,31 +151,4 @@ def verdict(figures: dict[str, tuple[float, float]]) -> str:
 
 def to_onnx(net: Restorer) -> ModelProto:
     """Input `lines` (n, 3, HEIGHT, w) in 0..1, w a multiple of FOLD, blue first -> output `clear`, the same shape."""
-    values, nodes = [], []
-
-    def node(op: str, given: list[str], out: str, **told: object) -> str:
-        nodes.append(helper.make_node(op, given, [out], name=out, **told))
-        return out
-
-    def conv(name: str, x: str) -> str:
-        for part in ("weight", "bias"):
-            value = net.state_dict()[f"{name}.{part}"].numpy().astype(np.float32)
-            if part == "weight" and name == "first":
-                # pixel_unshuffle has a channel's pixels together, SpaceToDepth a pixel's channels
-                value = value.reshape(len(value), 3, FOLD * FOLD, 3, 3).swapaxes(1, 2).reshape(value.shape)
-            values.append(numpy_helper.from_array(np.ascontiguousarray(value), f"{name}.{part}"))
-        return node("Conv", [x, f"{name}.weight", f"{name}.bias"], f"{name}.map", pads=[1] * 4)
-
-    x = node("SpaceToDepth", ["lines"], "folded", blocksize=FOLD)
-    x = node("Relu", [conv("first", x)], "first.on")
-    for number in range(len(net.middle)):
-        x = node("Add", [node("Relu", [conv(f"middle.{number}", x)], f"middle.{number}.on"), x], f"middle.{number}.sum")
-    x = node("DepthToSpace", [conv("last", x)], "added", blocksize=FOLD, mode="CRD")
-    values += [numpy_helper.from_array(np.float32(v), name) for v, name in ((0, "none"), (1, "all"))]
-    node("Clip", [node("Add", ["lines", x], "sum"), "none", "all"], "clear")
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 3, 48, "w"]) for n in ("lines", "clear")]
-    graph = helper.make_graph(nodes, "restorer", ends[:1], ends[1:], values)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], producer_name="edge-agent")
-    model.ir_version = 8
-    checker.check_model(model)
-    return model
+    return exported(net, torch.zeros(2, 3, HEIGHT, 16 * FOLD), ("lines", "clear"), {0: "n", 3: "w"})
