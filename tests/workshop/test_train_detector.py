@@ -23,7 +23,6 @@ from edge_agent.workshop.train.detector.data import labelled_by, read_pictures  
 from edge_agent.workshop.train.detector.export import run_onnx, tensors_of  # noqa: E402
 from edge_agent.workshop.train.detector.loss import losses, merged, mirrored, targets_from_boxes  # noqa: E402
 from edge_agent.workshop.train.detector.net import EdgeYolo, folded_copy, from_folded, narrowed, new_net  # noqa: E402
-from edge_agent.workshop.train.detector.options import DetectorOptions  # noqa: E402
 from edge_agent.workshop.train.detector.recipe import train_detector  # noqa: E402
 from edge_agent.workshop.train.detector.teacher import Dense, cells  # noqa: E402
 from edge_agent.workshop.train.finish import read_curve  # noqa: E402
@@ -56,15 +55,19 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "labels.json"
 
 
-def quick(data: Path, out: Path, lines: list[str], **options: Any) -> EdgeYolo:
+def quick(data: Path, out: Path, lines: list[str], **more: Any) -> EdgeYolo:
     """A training of a quarter of the width on pictures of 96 × 64 pixels."""
     given: dict[str, Any] = {
         "teacher": None, "start": "none", "width": 0.25, "classes": CLASSES, "minutes": None, "steps": 4,
         "size": (96, 64), "batch": 2, "device": "cpu", "say": lines.append,
     }  # fmt: skip
-    given |= options
+    given |= more
     say = given.pop("say")
-    return train_detector(DetectorOptions(data, out, **given), say)
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    args = parser.parse_args(["--data", str(data), "--out", str(out)])
+    vars(args).update({"part": (0.0, 1.0), **given})
+    return train_detector(args, say)
 
 
 def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,70 +48,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, help="peak learning rate (0.0001; 0.0003 from a teacher, 0.002 anew)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.set_defaults(steps=None)
 
 
-@dataclass(frozen=True)
-class DetectorOptions:
-    """What to train, on what, and for how long."""
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that cannot be, before anything is read. `part`, `size` and `classes` are read by now."""
+    first, last = args.part
+    for good, words in (
+        (0 <= first < last <= 1, f"--part {first:g}:{last:g} is no share; give two numbers from 0 to 1, as 0:0.5"),
+        (args.steps is not None if args.minutes is None else 0 < args.minutes < 1e5, "--minutes must be above 0"),
+        (
+            not any(side % 32 or not 64 <= side <= 1280 for side in args.size),
+            f"--size {args.size[0]}x{args.size[1]}: each side must be a multiple of 32 from 64 to 1280",
+        ),
+        (
+            1 <= args.batch <= 4096 and (args.rate is None or 0 < args.rate < 1),
+            "--batch must be 1 or more, --rate above 0 and below 1",
+        ),
+        (args.data.exists(), f"--data {args.data}: no such file or folder"),
+    ):
+        if not good:
+            raise UsageError(words)
 
-    data: Path
-    out: Path
-    """folder of the finished model; checkpoints go to `training` in it"""
-    teacher: str | None
-    """any detector's name, folder or file: a YOLOX .onnx teaches by each of its cells, others by the boxes that they
-    find; None: labels alone, of a COCO JSON as `data`, or as `labels` for pictures of a folder
-    """
-    part: tuple[float, float] = (0.0, 1.0)
-    """share of a video or of the files of a folder"""
-    labels: Path | None = None
-    start: str | None = None
-    """an edge-yolo, "teacher" (a YOLOX's weights), "none", or None for our own"""
-    width: float = 1.0
-    """share of YOLOX-nano's channels, for a start from the teacher or from none"""
-    classes: tuple[str, ...] | None = None
-    minutes: float | None = 60.0
-    steps: int | None = None
-    resume: bool = False
-    size: Size = SIZE
-    batch: int = 8
-    rate: float | None = None
-    seed: int = 0
-    device: str | None = None
 
-    def check(self) -> None:
-        """Refuse options that cannot be, before anything is read."""
-        first, last = self.part
-        for good, words in (
-            (0 <= first < last <= 1, f"--part {first:g}:{last:g} is no share; give two numbers from 0 to 1, as 0:0.5"),
-            (self._ends(), "--minutes must be above 0"),
-            (
-                not any(side % 32 or not 64 <= side <= 1280 for side in self.size),
-                f"--size {self.size[0]}x{self.size[1]}: each side must be a multiple of 32 from 64 to 1280",
-            ),
-            (
-                1 <= self.batch <= 4096 and (self.rate is None or 0 < self.rate < 1),
-                "--batch must be 1 or more, --rate above 0 and below 1",
-            ),
-            (self.data.exists(), f"--data {self.data}: no such file or folder"),
-        ):
-            if not good:
-                raise UsageError(words)
+def recipe_of(args: argparse.Namespace, usual_rate: float, device: torch.device) -> TrainRecipe:
+    """How long and how hard to train on `device`."""
+    from edge_agent.workshop.train.bert.net import half_pays
+    from edge_agent.workshop.train.detector.fit import TrainRecipe
 
-    def _ends(self) -> bool:
-        """Whether time or steps end the training."""
-        return self.steps is not None if self.minutes is None else 0 < self.minutes < 1e5
-
-    def recipe(self, usual_rate: float, device: torch.device) -> TrainRecipe:
-        """How long and how hard to train on `device`."""
-        from edge_agent.workshop.train.bert.net import half_pays
-        from edge_agent.workshop.train.detector.fit import TrainRecipe
-
-        return TrainRecipe(
-            size=self.size,
-            seconds=self.minutes * 60 if self.minutes is not None else None,
-            steps=self.steps,
-            batch=self.batch,
-            rate=self.rate if self.rate is not None else usual_rate,
-            seed=self.seed,
-            half=half_pays(device.type),
-        )
+    return TrainRecipe(
+        size=args.size,
+        seconds=args.minutes * 60 if args.minutes is not None else None,
+        steps=args.steps,
+        batch=args.batch,
+        rate=args.rate if args.rate is not None else usual_rate,
+        seed=args.seed,
+        half=half_pays(device.type),
+    )

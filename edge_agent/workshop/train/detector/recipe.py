@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +19,14 @@ from edge_agent.pictures.read import cv2
 from edge_agent.registry import catalogue, files
 from edge_agent.samples import recorded
 from edge_agent.workshop.data import formats
-from edge_agent.workshop.report.folder import TRAINING, check
+from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector.export import tensors_of, write_model
 from edge_agent.workshop.train.detector.fit import CURVE, STATE, Trainer, fit
 from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net
-from edge_agent.workshop.train.detector.options import CLASSES, DetectorOptions
+from edge_agent.workshop.train.detector.options import CLASSES, check, recipe_of
 from edge_agent.workshop.train.detector.start import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, is_yolox
 from edge_agent.workshop.train.finish import finish, made, read_curve, refuse_ruin
@@ -58,26 +57,12 @@ def run(args: argparse.Namespace, say: Say) -> int:
         first, last = (float(v) for v in args.part.split(":"))
     except ValueError:
         raise UsageError(f"--part {args.part} is not two shares as 0:0.5") from None
-    classes = tuple(c.strip() for c in args.classes.split(",")) if args.classes else None
-    data = _samples() if args.from_samples else args.data
-    options = DetectorOptions(
-        data,
-        args.out,
-        args.teacher or (None if args.labels or formats.find(data) else "yolox-nano"),
-        part=(first, last),
-        labels=args.labels,
-        start=args.start,
-        width=args.width,
-        classes=classes,
-        minutes=args.minutes,
-        resume=args.resume,
-        size=_size(args.size),
-        batch=args.batch,
-        rate=args.rate,
-        seed=args.seed,
-        device=args.device,
-    )
-    train_detector(options, say)
+    args.part = first, last
+    args.classes = tuple(c.strip() for c in args.classes.split(",")) if args.classes else None
+    args.data = _samples() if args.from_samples else args.data
+    args.teacher = args.teacher or (None if args.labels or formats.find(args.data) else "yolox-nano")
+    args.size = _size(args.size)
+    train_detector(args, say)
     return 0
 
 
@@ -90,13 +75,12 @@ def _samples() -> Path:
     return found
 
 
-def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
-    """Train an edge-yolo and write its model folder.
+def train_detector(options: argparse.Namespace, say: Say) -> EdgeYolo:
+    """Train an edge-yolo and write its model folder. `options`: as `run` reads them.
 
     Returns the network, normalisation folded in. Raises UsageError, InputError or ModelError for what cannot be.
     """
-    options.check()
-    check(options.out)
+    check(options)
     torch.manual_seed(options.seed)
     cv2.setNumThreads(1)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -107,7 +91,7 @@ def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
     pictures = _labelled(options, classes, dense is not None, device, say)
     held, pool, often = _shared_out(pictures, options.seed)
     net = _network(options, begin, classes, dense, pool, say)
-    recipe = options.recipe(_usual_rate(options.start, begin), device)
+    recipe = recipe_of(options, _usual_rate(options.start, begin), device)
     trainer = Trainer(net, dense.net if dense else None, dense.rows if dense else [], recipe, device, pool)
     work = options.out / TRAINING
     if options.resume:
@@ -122,7 +106,7 @@ def train_detector(options: DetectorOptions, say: Say) -> EdgeYolo:
 
 
 def _labelled(
-    options: DetectorOptions, classes: tuple[str, ...], dense: bool, device: torch.device, say: Say
+    options: argparse.Namespace, classes: tuple[str, ...], dense: bool, device: torch.device, say: Say
 ) -> list[Picture]:
     """The pictures with their labels; `dense`: the teacher will be asked about each cell. InputError for none."""
     pictures = read_pictures(options.data, classes, max(SIDE, *options.size), say, options.part, options.labels)
@@ -137,7 +121,7 @@ def _labelled(
 
 
 def _write(
-    options: DetectorOptions, net: EdgeYolo, classes: tuple[str, ...], pool: list[Picture], step: int, say: Say
+    options: argparse.Namespace, net: EdgeYolo, classes: tuple[str, ...], pool: list[Picture], step: int, say: Say
 ) -> None:
     """The model folder with its report."""
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
@@ -148,11 +132,10 @@ def _write(
         manifest = write_model(tensors, classes, options.size, pool[:CALIBRATION], new, say)
         return msgspec.structs.replace(manifest, made=made(method, [options.data], _parent(options)))
 
-    args = argparse.Namespace(**dataclasses.asdict(options))
-    finish("detector", args, build, say, read_curve(options.out / TRAINING / CURVE), "pictures")
+    finish("detector", options, build, say, read_curve(options.out / TRAINING / CURVE), "pictures")
 
 
-def _parent(options: DetectorOptions) -> files.Located | None:
+def _parent(options: argparse.Namespace) -> files.Located | None:
     """The model whose weights it began with; None for one that began anew, or from a checkpoint."""
     usual = OWN if _is_carried() else "none"
     begun = (options.teacher if options.start == "teacher" else options.start) or usual
@@ -175,7 +158,7 @@ def _shared_out(pictures: list[Picture], seed: int) -> tuple[list[Picture], list
     return held, pool, [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
 
 
-def _labels_own(options: DetectorOptions, usual: tuple[str, ...]) -> tuple[str, ...]:
+def _labels_own(options: argparse.Namespace, usual: tuple[str, ...]) -> tuple[str, ...]:
     """The classes of the data's own labels, where none is among the usual ones and nobody else says what to learn;
     else ().
     """
@@ -262,7 +245,7 @@ def _labels_of(manifest: Manifest, teacher: str, classes: tuple[str, ...]) -> li
 
 
 def _network(
-    options: DetectorOptions,
+    options: argparse.Namespace,
     begin: Start | None,
     classes: tuple[str, ...],
     dense: DenseTeacher | None,

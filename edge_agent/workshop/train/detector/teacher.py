@@ -59,22 +59,6 @@ class YoloxTeacher:
         except (ort.capi.onnxruntime_pybind11_state.Fail, RuntimeError) as error:
             raise ModelError(f"teacher {self.path} does not run: {str(error).splitlines()[0]}") from error
 
-    def write(self, path: Path, size: tuple[int, int]) -> None:
-        """The teacher for pictures of width and height `size`, with its usual one output, (1, N, 5 + classes)."""
-        model = self._cut(self.levels, (1, size[1], size[0]))
-        graph = model.graph
-        rows = onnx.helper.make_tensor("rows", onnx.TensorProto.INT64, [3], [1, 5 + self.classes, -1])
-        graph.initializer.append(rows)
-        for name in self.levels:
-            graph.node.append(onnx.helper.make_node("Reshape", [name, "rows"], [f"{name}.rows"]))
-        graph.node.append(onnx.helper.make_node("Concat", [f"{n}.rows" for n in self.levels], ["columns"], axis=2))
-        graph.node.append(onnx.helper.make_node("Transpose", ["columns"], ["output"], perm=[0, 2, 1]))
-        del graph.output[:]
-        count = sum((size[0] // stride) * (size[1] // stride) for stride in STRIDES)
-        shape = [1, count, 5 + self.classes]
-        graph.output.append(onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape))
-        onnx.save(model, str(path))
-
     def _cut(self, outputs: list[str], shape: tuple[int | str, int | str, int | str]) -> onnx.ModelProto:
         """The file's graph down to `outputs`, for pictures of `shape`: how many, height, width."""
         model = onnx.ModelProto()
