@@ -127,19 +127,24 @@ def _value(name: str, constant: dict[str, NDArray[Any]], maker: dict[str, onnx.N
     return product
 
 
+def _embeddings(network: Path) -> NDArray[np.float32] | None:
+    """The vectors of a BERT's word pieces, a row each; None where its file does not name them so."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(network)).graph
+    constant: dict[str, NDArray[Any]] = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    maker = {out: node for node in graph.node for out in node.output}
+    names = [name for name in [*constant, *maker] if name.endswith("embeddings.word_embeddings.weight")]
+    return _value(names[0], constant, maker) if names else None
+
+
 def token_vectors(p: TeacherParts, pieces: list[str], width: int) -> NDArray[np.float32] | None:
     """(pieces, width) the teacher's own vectors of our word pieces, reduced by PCA; None when it shows no weights.
 
     A piece that the teacher does not have gets the mean of the pieces that it would be cut into.
     """
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(str(p.network)).graph
-    constant: dict[str, NDArray[Any]] = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    maker = {out: node for node in graph.node for out in node.output}
-    name = next((name for name in [*constant, *maker] if name.endswith("embeddings.word_embeddings.weight")), None)
-    vectors = _value(name, constant, maker) if name else None
+    vectors = _embeddings(p.network)
     if vectors is None:
         return None
     tokenizer = _tokenizer(p)
