@@ -11,8 +11,17 @@ from typing import Any
 
 import torch
 
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.workshop.train.finish import read_curve as read_curve
+
+
+def device_of(asked: str | None) -> str:
+    """cpu, or cuda where there is one, unless another one is asked for. UsageError for what is not here."""
+    cuda = torch.cuda.is_available()
+    device = asked or ("cuda" if cuda else "cpu")
+    if device.split(":")[0] not in ("cpu", "cuda") or (device != "cpu" and not cuda):
+        raise UsageError(f"--device {device}: not here; leave it out, or give cpu")
+    return device
 
 
 def save(path: Path, value: Any) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edge_agent.types import Floats
+from edge_agent.workshop.train.nodes import Nodes
 
 Layer = tuple[Any, ...]
 """("conv", name, stride), ("gemm", name), ("relu",), ("sigmoid",), ("flat",), ("shape", (c, h, w)) or ("double",)"""
@@ -121,22 +122,12 @@ def principal(data: Floats, code: int) -> Weights:
     return {"axes": axes, "axes.bias": -axes @ mean, "back": axes.T.copy(), "back.bias": mean}
 
 
-class Graph:
-    """Nodes of one ONNX network, put together in order."""
+class Graph(Nodes):
+    """Nodes of one network, with the weights of its layers."""
 
     def __init__(self, weights: Weights) -> None:
-        self.weights, self.nodes, self.kept = weights, list[onnx.NodeProto](), dict[str, Floats]()
-
-    def add(self, op: str, inputs: Sequence[str], output: str = "", **more: Any) -> str:
-        """One node; the name of what it gives."""
-        output = output or f"{op.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **more))
-        return output
-
-    def constant(self, name: str, values: Any) -> str:
-        """A constant under this name."""
-        self.kept[name] = np.asarray(values)
-        return name
+        super().__init__()
+        self.weights = weights
 
     def through(self, x: str, steps: Sequence[Layer], last: str = "") -> str:
         """The layers, one after the other; `last`: what the end is called."""
@@ -147,30 +138,25 @@ class Graph:
                 for name in (more[0], f"{more[0]}.bias"):
                     inputs.append(self.constant(f"w.{name}", self.weights[name]))
                 if kind == "gemm":
-                    x = self.add("Gemm", inputs, output, transB=1)
+                    x = self.op("Gemm", inputs, output, transB=1)
                 else:
-                    x = self.add("Conv", inputs, output, kernel_shape=[3, 3], strides=[more[1]] * 2, pads=[1] * 4)
+                    x = self.op("Conv", inputs, output, kernel_shape=[3, 3], strides=[more[1]] * 2, pads=[1] * 4)
             elif kind == "shape":
                 size = self.constant(f"size{len(self.nodes)}", np.array([-1, *more[0]], np.int64))
-                x = self.add("Reshape", [x, size], output)
+                x = self.op("Reshape", [x, size], output)
             elif kind == "double":
                 scales = self.constant("scales", np.array([1, 1, 2, 2], np.float32))
-                x = self.add("Resize", [x, "", scales], output, mode="nearest", nearest_mode="floor",
+                x = self.op("Resize", [x, "", scales], output, mode="nearest", nearest_mode="floor",
                              coordinate_transformation_mode="asymmetric")  # fmt: skip
             else:
-                x = self.add({"relu": "Relu", "sigmoid": "Sigmoid", "flat": "Flatten"}[kind], [x], output)
+                x = self.op({"relu": "Relu", "sigmoid": "Sigmoid", "flat": "Flatten"}[kind], [x], output)
         return x
 
-    def model(self, source: tuple[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]]) -> onnx.ModelProto:
+    def whole(self, source: tuple[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]]) -> onnx.ModelProto:
         """The network, checked."""
         given = [helper.make_tensor_value_info(source[0], TensorProto.FLOAT, list(source[1]))]
         back = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(size)) for name, size in outputs.items()]
-        constants = [numpy_helper.from_array(np.ascontiguousarray(values), name) for name, values in self.kept.items()]
-        graph = helper.make_graph(self.nodes, "anomaly", given, back, constants)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-        made.producer_name = "edge-agent"
-        onnx.checker.check_model(made)
-        return made
+        return self.model("anomaly", given, back, OPSET, IR)
 
 
 Pair = tuple[onnx.ModelProto, onnx.ModelProto]
@@ -187,21 +173,21 @@ def vae(weights: Weights, shape: Sequence[int], mean: float, spread: float) -> P
     if not picture:
         whole.constant("usual", np.float32(mean))
         whole.constant("spread", np.float32(spread))
-        x = whole.add("Div", [whole.add("Sub", ["x", "usual"]), "spread"])
+        x = whole.op("Div", [whole.op("Sub", ["x", "usual"]), "spread"])
     hidden = whole.through(x, encoder)
     for name in ("mean", "log"):
         whole.through(hidden, [("gemm", name)], name)
     y = whole.through("mean", decoder, "y" if picture else "scaled")
     if not picture:
-        whole.add("Add", [whole.add("Mul", [y, "spread"]), "usual"], "y")
+        whole.op("Add", [whole.op("Mul", [y, "spread"]), "usual"], "y")
     sizes = {"y": (1, *shape), "mean": (1, code), "log": (1, code)}
     half = Graph(weights)
     end = half.through("z", decoder, "" if picture and shape[0] == 1 else "picture")
     out: tuple[Any, ...] = ("n", *shape)
     if picture and shape[0] == 1:
-        half.add("Concat", [end] * 3, "picture", axis=1)
+        half.op("Concat", [end] * 3, "picture", axis=1)
         out = ("n", 3, *shape[1:])
-    return whole.model(("x", (1, *shape)), sizes), half.model(("z", ("n", code)), {"picture": out})
+    return whole.whole(("x", (1, *shape)), sizes), half.whole(("z", ("n", code)), {"picture": out})
 
 
 def linear(weights: Weights, shape: Sequence[int]) -> onnx.ModelProto:
@@ -209,7 +195,7 @@ def linear(weights: Weights, shape: Sequence[int]) -> onnx.ModelProto:
     graph = Graph(weights)
     steps: list[Layer] = [("flat",), ("gemm", "axes"), ("gemm", "back"), ("shape", tuple(shape))]
     graph.through("x", steps, "y")
-    return graph.model(("x", (1, *shape)), {"y": (1, *shape)})
+    return graph.whole(("x", (1, *shape)), {"y": (1, *shape)})
 
 
 def patches(detector: onnx.ModelProto, bank: Floats | None) -> onnx.ModelProto:
@@ -219,21 +205,21 @@ def patches(detector: onnx.ModelProto, bank: Floats | None) -> onnx.ModelProto:
     fine, coarse = FEATURES
     part = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(detector)).extract_model(["images"], [fine, coarse])
     graph = Graph({})
-    pooled = graph.add("AveragePool", [fine], kernel_shape=[2, 2], strides=[2, 2])
-    both = graph.add("Concat", [pooled, coarse], axis=1)
-    flat = graph.add("Transpose", [both], perm=[0, 2, 3, 1])
-    rows = graph.add("Reshape", [flat, graph.constant("rows", np.array([-1, WIDTH], np.int64))], "features")
+    pooled = graph.op("AveragePool", [fine], kernel_shape=[2, 2], strides=[2, 2])
+    both = graph.op("Concat", [pooled, coarse], axis=1)
+    flat = graph.op("Transpose", [both], perm=[0, 2, 3, 1])
+    rows = graph.op("Reshape", [flat, graph.constant("rows", np.array([-1, WIDTH], np.int64))], "features")
     if bank is not None:
-        own = graph.add("ReduceSumSquare", [rows], axes=[1], keepdims=1)
-        cross = graph.add("MatMul", [rows, graph.constant("bank", bank.T.copy())])
+        own = graph.op("ReduceSumSquare", [rows], axes=[1], keepdims=1)
+        cross = graph.op("MatMul", [rows, graph.constant("bank", bank.T.copy())])
         graph.constant("minus", np.float32(-2))
         theirs = graph.constant("squares", np.square(bank).sum(1)[None].astype(np.float32))
-        total = graph.add("Add", [graph.add("Add", [graph.add("Mul", [cross, "minus"]), own]), theirs])
-        least = graph.add("ReduceMin", [total], axes=[1], keepdims=0)
-        root = graph.add("Sqrt", [graph.add("Relu", [least])])
-        graph.add("Reshape", [root, graph.constant("cells", np.array([1, *CELLS], np.int64))], "heat")
+        total = graph.op("Add", [graph.op("Add", [graph.op("Mul", [cross, "minus"]), own]), theirs])
+        least = graph.op("ReduceMin", [total], axes=[1], keepdims=0)
+        root = graph.op("Sqrt", [graph.op("Relu", [least])])
+        graph.op("Reshape", [root, graph.constant("cells", np.array([1, *CELLS], np.int64))], "heat")
     part.graph.node.extend(graph.nodes)
-    part.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in graph.kept.items())
+    part.graph.initializer.extend(graph.tensors())
     output, size = ("features", (CELLS[0] * CELLS[1], WIDTH)) if bank is None else ("heat", (1, *CELLS))
     del part.graph.output[:]
     part.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, size))

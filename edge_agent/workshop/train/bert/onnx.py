@@ -5,7 +5,6 @@ Weights keep their names of `net.Bert`, matrices stand as (in, out). Opset 20 fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.workshop.train.bert.net import EPS, Bert
+from edge_agent.workshop.train.nodes import Nodes
 
 OPSET, IR = 20, 9
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -21,27 +21,17 @@ BLOCKED = -10000.0
 """added to the score of a padding token: far below any score, far from the end of float16"""
 
 
-class _Graph:
-    """Nodes and constants while a graph is written; each method adds a node and returns the name of its output."""
+class _Graph(Nodes):
+    """The parts of a BERT; each method adds nodes and returns the name of their output."""
 
     def __init__(self, net: Bert) -> None:
+        super().__init__()
         self.weights = {k: v.detach().cpu().float().numpy() for k, v in net.state_dict().items()}
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, NDArray[Any]] = {}
-
-    def op(self, kind: str, inputs: Sequence[str], out: str = "", **attributes: Any) -> str:
-        out = out or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=out, **attributes))
-        return out
 
     def weight(self, name: str) -> str:
         array = self.weights[name]
         matrix = array.ndim == 2 and name.rsplit(".", 2)[0] not in ("token", "position", "segment")
         self.constants[name] = np.ascontiguousarray(array.T) if matrix else array
-        return name
-
-    def constant(self, name: str, value: Any, dtype: Any) -> str:
-        self.constants[name] = np.asarray(value, dtype)
         return name
 
     def dense(self, x: str, name: str) -> str:
@@ -53,17 +43,6 @@ class _Graph:
 
     def gelu(self, x: str) -> str:
         return self.op("Gelu", [x], approximate="tanh")
-
-    def model(
-        self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
-    ) -> onnx.ModelProto:
-        tensors = [numpy_helper.from_array(v, k) for k, v in self.constants.items()]
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, tensors)
-        model = helper.make_model(
-            graph, producer_name="edge-agent", ir_version=IR, opset_imports=[helper.make_opsetid("", OPSET)]
-        )
-        onnx.checker.check_model(model, full_check=True)
-        return model
 
 
 def _places(g: _Graph, ids: str, one: str, length: int | None) -> str:
@@ -98,6 +77,8 @@ def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> on
             helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [*size, shape.width]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [size[0], shape.embedding]),
         ],
+        OPSET,
+        IR,
     )
 
 
@@ -111,6 +92,8 @@ def tagger(net: Bert, weight: NDArray[np.float32], bias: NDArray[np.float32]) ->
         "edge-bert-tagger",
         [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "L"]) for n in INPUTS],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", "L", len(bias)])],
+        OPSET,
+        IR,
     )
 
 
@@ -166,7 +149,7 @@ def nsp(net: Bert) -> onnx.ModelProto:
 
 def _head(name: str, g: _Graph, shape_in: list[Any], shape_out: list[Any]) -> onnx.ModelProto:
     inputs = [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, shape_in)]
-    return g.model(name, inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape_out)])
+    return g.model(name, inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape_out)], OPSET, IR)
 
 
 def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from edge_agent.manifest import Manifest
 from edge_agent.registry.files import Located
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train.bert import data
-from edge_agent.workshop.train.bert.vocab import MISSING, bulk_tokenizer, train_vocabulary
+from edge_agent.workshop.train.bert.vocab import bulk_tokenizer, train_vocabulary
 from edge_agent.workshop.train.finish import finish, made, read_curve, refuse_ruin
 
 if TYPE_CHECKING:
@@ -36,17 +36,14 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     Raises UsageError for options or data that cannot be, ModelError for a teacher or a start that cannot be used and
     for a loss that is no number.
     """
-    try:
-        import torch
-    except ImportError:
-        raise UsageError(MISSING) from None
     from edge_agent.workshop.train.bert import fit
     from edge_agent.workshop.train.bert.net import half_pays
     from edge_agent.workshop.train.bert.teacher import parts, teacher
+    from edge_agent.workshop.train.checkpoint import device_of
 
     if not 0 < args.minutes < 1e5 or args.texts < HELD_TEXTS or not 200 <= args.vocabulary <= 30000:
         raise UsageError("--minutes must be above 0, --texts 1000 or more, --vocabulary from 200 to 30000")
-    device = _device(args.device, torch.cuda.is_available())
+    device = device_of(args.device)
     try:
         (args.out / TRAINING).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,14 +55,6 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     plan = fit.TrainPlan(args.minutes * 60, rows, args.rate, half=half_pays(device), seed=args.seed)
     run_plan(train, held, files, vectors, plan, args, device, say)
     return 0
-
-
-def _device(asked: str | None, cuda: bool) -> str:
-    """cpu or cuda. UsageError for what is not here."""
-    device = asked or ("cuda" if cuda else "cpu")
-    if device.split(":")[0] not in ("cpu", "cuda") or (device != "cpu" and not cuda):
-        raise UsageError(f"--device {device}: not here; leave it out, or give cpu")
-    return device
 
 
 def corpora(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[data.Corpus, data.Corpus]:

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import UsageError
 from edge_agent.workshop.train.bert.data import CLS, SEP, SPECIAL, TextSource
 
 LETTERS = 110
 """characters that get a piece of their own, the commonest ones; others become [UNK]"""
-MISSING = 'training needs PyTorch and tokenizers, which are not installed: pip install "edge-agent-runtime[train]"'
 
 
 def train_vocabulary(sources: Sequence[TextSource], size: int, file: Path) -> int:
@@ -22,10 +20,8 @@ def train_vocabulary(sources: Sequence[TextSource], size: int, file: Path) -> in
 
     A source n times smaller than the largest is read n ** 0.75 times, twenty times at most.
     """
-    try:
-        from tokenizers import BertWordPieceTokenizer
-    except ImportError:
-        raise UsageError(MISSING) from None
+    from tokenizers import BertWordPieceTokenizer
+
     letters = [sum(len(line) for d in s.documents for line in d) for s in sources]
 
     def lines() -> Iterator[str]:
@@ -45,10 +41,8 @@ def train_vocabulary(sources: Sequence[TextSource], size: int, file: Path) -> in
 
 def bulk_tokenizer(file: Path) -> Any:
     """A `tokenizers` tokenizer of a vocab.txt, for many lines at once; without truncation or padding."""
-    try:
-        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    except ImportError:
-        raise UsageError(MISSING) from None
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
     tokenizer = Tokenizer(models.WordPiece.from_file(str(file), unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

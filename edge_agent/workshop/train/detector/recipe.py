@@ -83,7 +83,7 @@ def train_detector(options: argparse.Namespace, say: Say) -> EdgeYolo:
     check(options)
     torch.manual_seed(options.seed)
     cv2.setNumThreads(1)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(checkpoint.device_of(options.device))
     begin = _start(options.start)
     usual = begin[1] if begin else CLASSES
     classes = _known(options.classes or _labels_own(options, usual) or usual)

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     crops = read_crops(args.data, args.detector, SIDE, args.every, say)
     held = np.arange(len(crops)) % HELD == 0
     learnt, back = crops[~held], crops[held]
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checkpoint.device_of(args.device)
     say(f"{len(learnt)} crops to learn from, {len(back)} held back, on {device}")
     settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
     net, steps = _trained(learnt, settings, args.out / TRAINING, args.resume, say)

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     """
     fonts, sentences = _given(args)
     reader, characters = _reader(args.reader)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checkpoint.device_of(args.device)
     *practised, kept = fonts
     cut = max(1, len(sentences) * 9 // 10)
     lines = drawn(sentences[:cut], practised, characters, args.lines, args.seed)

@@ -18,7 +18,6 @@ from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest, TextInput
 from edge_agent.tasks.text import vocabulary
 from edge_agent.workshop.report.folder import TRAINING
-from edge_agent.workshop.train.bert.vocab import MISSING
 from edge_agent.workshop.train.finish import finish, made, row
 from edge_agent.workshop.train.tagger import data
 
@@ -28,10 +27,8 @@ KEPT = 10
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train, write the model folder; 0. UsageError for options or data that cannot be, RefusedError for a ruin."""
-    try:
-        import torch
-    except ImportError:
-        raise UsageError(MISSING) from None
+    import torch
+
     from edge_agent.workshop.train.bert import export
     from edge_agent.workshop.train.bert.recipe import start
     from edge_agent.workshop.train.tagger.fit import Lesson, fit
