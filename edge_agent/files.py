@@ -133,6 +133,13 @@ def exchange(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
+def put(part: Path, path: Path) -> None:
+    """Put a finished file in the place of another. OSError, also where that is a device, a FIFO or a folder."""
+    with contextlib.suppress(FileNotFoundError):
+        _regular(path, path.stat().st_mode)
+    part.replace(path)
+
+
 def sync(path: Path) -> None:
     """Have the disk confirm a file's contents, or a folder's names."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -76,7 +76,7 @@ def backup(places: Places, out: Path) -> int:
                             count += 1
             file.flush()
             os.fsync(file.fileno())
-        part.replace(out)
+        files.put(part, out)
     finally:
         part.unlink(missing_ok=True)
     return count

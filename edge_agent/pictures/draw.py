@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_agent import files
 from edge_agent.errors import InputError, UsageError
 from edge_agent.events.objects import Tracked
 from edge_agent.pictures.read import cv2
@@ -122,7 +123,7 @@ def _write(path: Path, data: bytes) -> None:
     part = path.with_name(f".{path.name[:200]}.part")
     try:
         part.write_bytes(data)
-        part.replace(path)
+        files.put(part, path)
     except OSError as error:
         # half a picture is none
         with contextlib.suppress(OSError):

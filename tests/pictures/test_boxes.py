@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -339,5 +340,9 @@ def test_jpegs_are_read_back(tmp_path: Path) -> None:
 def test_what_cannot_be_saved_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"out\.jpg: cannot be written \(No such file or directory\)"):
         save_jpeg(np.zeros((2, 2, 3), np.uint8), tmp_path / "gone" / "out.jpg")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="no regular file"):  # /dev/null would be a file from then on, for all
+        save_jpeg(np.zeros((2, 2, 3), np.uint8), tmp_path / "fifo")
+    assert (tmp_path / "fifo").is_fifo() and sorted(path.name for path in tmp_path.iterdir()) == ["fifo"]
     with pytest.raises(InputError, match="does not fit into a JPEG"):
         jpeg(np.zeros((1, 70_000, 3), np.uint8))
