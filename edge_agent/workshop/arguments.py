@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 
@@ -79,6 +80,7 @@ def quantize(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
     parser.add_argument("--evaluate", type=Path, metavar="DATA", help="report on this (labelled) data instead")
+    parser.add_argument("--workers", type=workers, default="1", metavar="N", help=f"of --auto: {WORKERS}")
 
 
 def prune(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +132,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-ms", type=_above_0, help="milliseconds a sample may take (default: what it takes now)")
     parser.add_argument("--sizes", type=_sizes, help="sides of the input to try, e.g. 256,320,416 (default: 8 sizes)")
     parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")
+    parser.add_argument("--workers", type=workers, default="1", metavar="N", help=WORKERS)
 
 
 def evaluate(parser: argparse.ArgumentParser) -> None:
@@ -143,8 +146,19 @@ def evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="PARENT", help="the model whose answers are the truth (too)")
     parser.add_argument("--save", metavar="FOLDER", help="write the worst cases there")
     parser.add_argument("--limit", type=count, default=0, help="so many samples at most, spread evenly over DATA")
+    parser.add_argument("--workers", type=workers, metavar="N", help=f"detectors: {WORKERS}")
     parser.add_argument("--score", type=share, help="pictures: lowest score that counts (detectors: default 0.001)")
     parser.add_argument("--iou", type=share, help="pictures: overlap above which NMS drops a box (default 0.65)")
     parser.add_argument("--labels", metavar="FILE", help="text: TOML, [labels], name = [example sentences]")
     parser.add_argument("--train", metavar="FILE", help="text: fit the labels on this table instead")
     parser.add_argument("--unknown", metavar="FILE", help="text: lines that fit no label")
+
+
+WORKERS = "processes, or ray://HOST:10001, a Ray cluster whose machines have the same files at the same paths (1)"
+
+
+def workers(text: str) -> str:
+    """How many processes, or a Ray cluster."""
+    if not re.fullmatch(r"[1-9]\d{0,2}|ray://[^\s/@]+:\d{1,5}", text):
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 1 to 999, and no ray://HOST:PORT')
+    return text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Making:
     """those that nothing came from: what is told is measured on them"""
     judge: Measure | None = None
     """on those of the report"""
+    others: Callable[[Any], Future[Any]] | None = None
+    """workers that are asked for points of the search; None: there are none"""
 
     def read(self, data: Path | None, most: int, say: Say) -> None:
         """Take the samples of --data, in parts."""

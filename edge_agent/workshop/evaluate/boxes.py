@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from edge_agent.types import Detections, Finding, Floats, Task
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.look import look
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.verb import Say
+from edge_agent.workshop.evaluate.verb import Others, Say
 
 
 @dataclass(slots=True)
@@ -73,6 +74,49 @@ class Judge:
         """The same for a model of other classes, over those that are scored here, too."""
         both = match_classes(self.names, names)
         return replace(self, ids={key: to for key, to in both.items() if to in self.ids.values()})
+
+
+PART = 8
+"""pictures that a worker is asked for at once"""
+Asked = tuple[Sequence[Path], float | None, float | None]
+
+
+def together(
+    model: Served, paths: Sequence[Path], score: float | None, iou: float | None, say: Say, others: Others
+) -> Answers:
+    """As `ask`, by workers, a part of the pictures each."""
+    starts = range(0, len(paths), PART)
+    asked = [others(found_by, model, (paths[at : at + PART], score, iou)) for at in starts]
+    whole = Answers(model, [], [], [], {}, [])
+    for at, one in zip(starts, asked, strict=True):
+        say(model.ref.name, at, len(paths))
+        found, spent, sizes, bad, looks = one.result()
+        whole.found += found
+        whole.spent += spent
+        whole.sizes += sizes
+        whole.looks += looks
+        whole.bad |= {at + number: why for number, why in bad.items()}
+    say(model.ref.name, len(paths), len(paths))
+    return whole
+
+
+def asker(others: Others | None) -> Callable[..., Answers]:
+    """`together` where there are workers, else `ask`."""
+    return ask if others is None else functools.partial(together, others=others)
+
+
+def found_by(given: tuple[str, str, int]) -> Callable[[Asked], tuple[Any, ...]]:
+    """In a worker: what the model of a name, of a file of this SHA-256, finds, as the fields of Answers."""
+    from edge_agent.serving.models import Models
+
+    name, sha256, threads = given
+    model = Models(threads=threads, only={name: sha256}).serve(name)
+
+    def found(asked: Asked) -> tuple[Any, ...]:
+        one = ask(model, *asked, lambda *_: None)
+        return one.found, one.spent, one.sizes, one.bad, one.looks
+
+    return found
 
 
 def ask(model: Served, paths: Sequence[Path], score: float | None, iou: float | None, say: Say) -> Answers:

@@ -16,7 +16,8 @@ from edge_agent.families.table import FAMILIES
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.parts import groups
 from edge_agent.workshop.data.pictures import Pictures, match_classes, read_pictures
-from edge_agent.workshop.evaluate.boxes import Answers, Judge, ask
+from edge_agent.workshop.evaluate import boxes
+from edge_agent.workshop.evaluate.boxes import Answers, Judge
 from edge_agent.workshop.evaluate.verb import Say, cell, folder, identity
 from edge_agent.workshop.evaluate.worst import draw_worst
 
@@ -29,6 +30,7 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
     pictures, names = read_pictures(Path(args.data), args.limit), model.manifest.names()
     _check(args, pictures, names, parent)
     score, iou = SCORE if args.score is None else args.score, IOU if args.iou is None else args.iou
+    ask = boxes.asker(args.others)
     answers = ask(model, pictures.paths, score, iou, say)
     pictures, notes = _readable(pictures, answers)
     shown: dict[str, Any] = {

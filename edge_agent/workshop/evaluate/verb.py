@@ -8,14 +8,17 @@ error rate. The models answer through the same tasks that serve, so what is meas
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import UsageError
 from edge_agent.figures.interval import Figure, Groups, difference, interval
+from edge_agent.workshop import workers
 
 if TYPE_CHECKING:
     from edge_agent.manifest import Served
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
+Others = Callable[[Any, "Served", Any], Future[Any]]
+"""(what a worker gets ready by, the model, what it is asked for)"""
 
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "detect": ("edge_agent.workshop.evaluate.pictures", ("score", "iou")),
+    "detect": ("edge_agent.workshop.evaluate.pictures", ("score", "iou", "workers")),
     **dict.fromkeys(("recognise", "state"), ("edge_agent.workshop.evaluate.labels", ("score",))),
     "anomaly": ("edge_agent.workshop.evaluate.anomaly", ()),
     "classify": ("edge_agent.workshop.evaluate.text", ()),
@@ -35,7 +40,7 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "encode": ("edge_agent.workshop.evaluate.text", ("labels", "train", "unknown")),
 }
 """task -> the module that measures such a model, and the options that it takes"""
-OPTIONS = ("score", "iou", "labels", "train", "unknown")
+OPTIONS = ("score", "iou", "labels", "train", "unknown", "workers")
 """those that not every task takes"""
 
 
@@ -45,6 +50,7 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
     Raises UsageError for arguments and data, ModelError for models.
     """
     model = serve(args.model)
+    args.sha256 = model.ref.sha256
     parent = serve(args.against) if args.against else None
     task = model.manifest.task
     if parent is not None and parent.manifest.task != task:
@@ -61,7 +67,23 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
         raise UsageError(f"{', '.join(odd)}: not for {args.model}, whose task is {task}")
     if args.save:
         folder(Path(args.save))
-    return _finished({"task": task, **importlib.import_module(module).evaluate(args, model, parent, say)})
+    return _finished({"task": task, **_measured(args, module, model, parent, say)})
+
+
+def _measured(args: argparse.Namespace, module: str, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+    """The figures as the module has them, with the workers that are asked for."""
+    with workers.crew(args.workers or "1") as crew:
+        args.others = functools.partial(_ask, args, crew) if crew is not None else None
+        found: dict[str, Any] = importlib.import_module(module).evaluate(args, model, parent, say)
+    return found
+
+
+def _ask(args: argparse.Namespace, crew: Executor, begin: Any, model: Served, point: Any) -> Future[Any]:
+    """A worker, for what it finds by a model: the one of --against, or the one that is measured."""
+    name = args.model
+    if args.against and model.ref.sha256 != args.sha256:
+        name = args.against
+    return workers.ask(crew, begin, (name, model.ref.sha256, args.threads), point)
 
 
 def _finished(figures: dict[str, Any]) -> dict[str, Any]:

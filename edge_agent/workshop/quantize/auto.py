@@ -30,9 +30,8 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
     searched = job.part("search")
     judge, far = score.against(job.parent, searched), distance(job.parent, searched)
     whole = judge(job.parent)
-    memory = Memory(
-        work, [job.row.sha256, job.part("samples").sha256, job.row.format, str(job.args.threads), __version__]
-    )
+    about = [job.row.sha256, job.part("samples").sha256, job.row.format, str(job.args.threads), __version__]
+    memory = Memory(work, about, job.others)
 
     def measure(candidate: Served) -> float:
         return float(whole) + sure(judge(candidate), whole)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,8 +80,9 @@ class SearchResult:
 class Memory:
     """What was measured, by what it depends on; in a file, so that an interrupted search goes on where it was."""
 
-    def __init__(self, path: Path, about: Sequence[str]) -> None:
-        """`about`: hashes and settings that every figure here depends on."""
+    def __init__(self, path: Path, about: Sequence[str], others: Callable[[Any], Future[Any]] | None = None) -> None:
+        """`about`: hashes and settings that every figure here depends on; `others`: workers that find figures."""
+        self._others, self._asked = others, dict[str, Future[Any]]()
         self.path = path / f"measured-{hashlib.sha256(chr(10).join(about).encode()).hexdigest()[:16]}.json"
         try:
             self.known: dict[str, float] = msgspec.json.decode(self.path.read_bytes(), type=dict[str, float])
@@ -89,11 +91,23 @@ class Memory:
 
     def __call__(self, what: str, plan: object, compute: Callable[[], float]) -> float:
         """The figure `what` of a plan, or of what else JSON can tell apart, as it was or as it is found now."""
-        key = f"{what} {hashlib.sha256(msgspec.json.encode(plan)).hexdigest()[:24]}"
+        key = _key(what, plan)
         if key not in self.known:
-            self.known[key] = float(compute())
+            found = self._asked.pop(key).result() if key in self._asked else None
+            self.known[key] = float(compute()) if found is None else found
             files.write(self.path, msgspec.json.encode(self.known).decode())
         return self.known[key]
+
+    def ahead(self, what: str, points: Sequence[tuple[object, Any]]) -> None:
+        """Have the workers find the figure `what` of these, which is wanted next: (plan, a worker's point)."""
+        for plan, point in points:
+            key = _key(what, plan)
+            if self._others is not None and key not in self.known and key not in self._asked:
+                self._asked[key] = self._others(point)
+
+
+def _key(what: str, plan: object) -> str:
+    return f"{what} {hashlib.sha256(msgspec.json.encode(plan)).hexdigest()[:24]}"
 
 
 def distance(parent: Served, samples: Samples) -> Callable[[Served], float]:
@@ -188,12 +202,15 @@ def costs_of(
     tool: Tool, base: QuantizePlan, far: Callable[[Served], float], memory: Memory, tick: Callable[[str], None]
 ) -> dict[str, float]:
     """Layer -> error at the outputs where it alone is quantized."""
-    costs = {}
+    alone = {}
     for part in tool.parts:
         others = tuple(name for other in tool.parts if other.name != part.name for name in other.keep)
-        alone = msgspec.structs.replace(base, keep=(*base.keep, *others))
-        costs[part.name] = memory("distance", alone, partial(_tried, tool, alone, far))
-        tick(f"layer {part.name} alone")
+        alone[part.name] = msgspec.structs.replace(base, keep=(*base.keep, *others))
+    memory.ahead("distance", [(one, one) for one in alone.values()])
+    costs = {}
+    for name, one in alone.items():
+        costs[name] = memory("distance", one, partial(_tried, tool, one, far))
+        tick(f"layer {name} alone")
     return costs
 
 
@@ -206,6 +223,7 @@ def by_distance(
 ) -> list[QuantizePlan]:
     """The plans, those first whose outputs are nearest to the parent's."""
     near = {}
+    memory.ahead("distance", [(one, one) for one in plans])
     for one in plans:
         tick(one.text())
         near[one] = memory("distance", one, partial(_tried, tool, one, far))

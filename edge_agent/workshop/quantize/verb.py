@@ -6,6 +6,8 @@ One plan as the options say, or with --auto the plan that keeps the fewest layer
 from __future__ import annotations
 
 import argparse
+import functools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,13 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import InputError, RefusedError, UsageError
-from edge_agent.workshop import making
+from edge_agent.workshop import making, workers
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.making import Making
 from edge_agent.workshop.quantize import auto, tools, without
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.ranges import HISTOGRAMS
-from edge_agent.workshop.quantize.search import SearchResult, Tool
+from edge_agent.workshop.quantize.search import SearchResult, Tool, distance
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
@@ -33,26 +35,56 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError for what cannot be quantized, InputError for data, RefusedError where
     the gate does not take it.
     """
-
     _check(args)
-    job = making.start(args, "quantize", args.target)
+    job = _started(args, say)
 
-    made = str(args.data) == without.NONE and not args.data.exists()
-    if made:
-        without.take(job, args.most)
-    else:
-        job.read(args.data, args.most, say)
     if args.evaluate is not None:
         _evaluate_on(job, args.evaluate, say)
-    with folder.work(args.out) as work:
-        histograms = args.auto or args.method in (None, *HISTOGRAMS)
-        opened = tools.opener(work, job.serve, job.row.format)
-        tool = tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), histograms, opened, say)
+    with folder.work(args.out) as work, workers.crew(args.workers if args.auto else "1") as crew:
+        tool = _tool(job, work, say)
+        if crew is not None:
+            job.others = functools.partial(workers.ask, crew, distances, argparse.Namespace(**vars(args)))
         args.keep = tools.grouped(tool.parts, args.keep)
-        best = without.best if made else auto.best
+        best = without.best if _made(args) else auto.best
         found = best(job, tool, _settings(args), work, say) if args.auto else None
         plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
         return _written(job, tool, plan, found, work, say)
+
+
+def _made(args: argparse.Namespace) -> bool:
+    """Whether samples are made here."""
+    return str(args.data) == without.NONE and not args.data.exists()
+
+
+def _started(args: argparse.Namespace, say: Say) -> Making:
+    """The parent, and its samples."""
+    job = making.start(args, "quantize", args.target)
+    if _made(args):
+        without.take(job, args.most)
+    else:
+        job.read(args.data, args.most, say)
+    return job
+
+
+def _tool(job: Making, work: Path, say: Say) -> Tool:
+    """What turns plans into files."""
+    histograms = job.args.auto or job.args.method in (None, *HISTOGRAMS)
+    opened = tools.opener(work, job.serve, job.row.format)
+    return tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), histograms, opened, say)
+
+
+def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float | None]:
+    """In a worker: how far the outputs of a plan's file are from the parent's; None where it cannot be made."""
+    job, place = _started(args, lambda *_: None), tempfile.TemporaryDirectory()
+    tool, far = _tool(job, Path(place.name), lambda *_: None), distance(job.parent, job.part("search"))
+
+    def found(plan: QuantizePlan, keep: object = place) -> float | None:
+        try:
+            return far(tool.open(tool.make(plan)))
+        except RefusedError:
+            return None
+
+    return found
 
 
 BITS = {

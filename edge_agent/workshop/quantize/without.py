@@ -113,7 +113,7 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
     Nothing is measured but outputs, so it has no score (NaN). RefusedError where no plan can be made.
     """
     samples = job.part("search")
-    memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE])
+    memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE], job.others)
     plans, far = default(tool.parts, settings)[0], distance(job.parent, samples)
     total, done = len(plans) + len(tool.parts), 0
 

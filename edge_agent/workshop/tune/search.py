@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -141,24 +144,47 @@ def _label(row: File, input: Input | None) -> str:
 # ── measuring and choosing ───────────────────────────────────────────────────────────────────────────────
 
 
-def measure(found: list[Candidate], parent: Served, searched: Samples, work: Path, say: Say) -> None:
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a worker is asked for: the accuracy of a file, with another overlap where there is one."""
+
+    row: File
+    path: Path
+    input: Input | None
+    iou: float | None = None
+
+
+Others = Callable[[Point], Future[Any]]
+
+
+def measure(
+    found: list[Candidate], parent: Served, searched: Samples, work: Path, say: Say, others: Others | None = None
+) -> None:
     """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`."""
-    value, memory = score.against(parent, searched), Memory(work, [searched.sha256])
-    for number, one in enumerate(found):
+    abouts = [[store.digest(one.path), one.name, parent.manifest] for one in found]
+    value, memory = score.against(parent, searched), Memory(work, [searched.sha256], others)
+    memory.ahead("accuracy", [(a, Point(one.row, one.path, one.input)) for a, one in zip(abouts, found, strict=True)])
+    for number, (about, one) in enumerate(zip(abouts, found, strict=True)):
         say("measuring", number, len(found))
-        about = [store.digest(one.path), one.name, parent.manifest]
         one.accuracy = memory("accuracy", about, lambda model=one.served: value(model))  # type: ignore[misc]
     say("measuring", len(found), len(found))
 
 
 def choose(
-    model: TunedModel, found: list[Candidate], max_ms: float | None, parent: Served, searched: Samples, say: Say
+    model: TunedModel,
+    found: list[Candidate],
+    max_ms: float | None,
+    parent: Served,
+    searched: Samples,
+    say: Say,
+    others: Others | None = None,
 ) -> Choice:
     """The best candidate in time and, of a detector, its overlap and threshold. ModelError where none is in time."""
     manifest, row = model.located.manifest, model.rows[0]
     now = next(c for c in found if c.row == row and c.input == input_of(manifest, row))
     chosen = best(found, now, max_ms, manifest.name)
-    return Choice(now, chosen, *(nms(chosen, parent, searched, say) if manifest.task == "detect" else (None, None)))
+    detects = manifest.task == "detect"
+    return Choice(now, chosen, *(nms(chosen, parent, searched, say, others) if detects else (None, None)))
 
 
 def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str) -> Candidate:
@@ -180,25 +206,31 @@ def with_defaults(served: Served, iou: float | None, threshold: float | None) ->
     return msgspec.structs.replace(served, manifest=msgspec.structs.replace(served.manifest, **changes))
 
 
-def nms(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> tuple[float | None, float]:
+def nms(
+    chosen: Candidate, parent: Served, searched: Samples, say: Say, others: Others | None = None
+) -> tuple[float | None, float]:
     """The overlap with the highest average precision (None: suppressed in the graph), and the threshold of the highest
     mean F1 of a picture at IoU 0.5; of equals the ones nearest to what it has.
     """
-    overlap = _overlap(chosen, parent, searched, say) if FAMILIES[chosen.served.manifest.family].nms else None
+    overlap = None
+    if FAMILIES[chosen.served.manifest.family].nms:
+        overlap = _overlap(chosen, parent, searched, say, others)
     threshold = _threshold(with_defaults(chosen.served, overlap, None), parent, searched)
     say("NMS", 1, 1)
     return overlap, threshold
 
 
-def _overlap(chosen: Candidate, parent: Served, searched: Samples, say: Say) -> float:
+def _overlap(chosen: Candidate, parent: Served, searched: Samples, say: Say, others: Others | None) -> float:
     """The overlap with the highest average precision."""
     has = chosen.served.manifest.iou
     value = score.against(parent, searched)
     tried = sorted({*OVERLAPS, has})
+    asked = {iou: others(Point(chosen.row, chosen.path, chosen.input, iou)) for iou in tried} if others else {}
     values = {}
     for number, iou in enumerate(tried):
         say("NMS", number, len(tried))
-        values[iou] = round(value(with_defaults(chosen.served, iou, None)), 4)
+        found = asked[iou].result() if asked else value(with_defaults(chosen.served, iou, None))
+        values[iou] = round(found, 4)
     return max(tried, key=lambda iou: (values[iou], -abs(iou - has)))
 
 

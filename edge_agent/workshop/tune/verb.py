@@ -8,7 +8,9 @@ entry, whose previous version can be rolled back.
 from __future__ import annotations
 
 import argparse
+import functools
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,22 @@ from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.figures.interval import difference, interval
 from edge_agent.gate.admit import prove
 from edge_agent.gate.read import seen
-from edge_agent.manifest import Manifest
+from edge_agent.manifest import File, Manifest
 from edge_agent.paths import home
 from edge_agent.registry import catalogue, store, versions
 from edge_agent.registry.files import Located, file_path, is_here, parts_of
 from edge_agent.toml import toml
+from edge_agent.workshop import workers
+from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Say
+from edge_agent.workshop.data.parts import parts
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.making import Making
 from edge_agent.workshop.report import folder, plot
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import MakingReport, TableRow
 from edge_agent.workshop.tune import search
-from edge_agent.workshop.tune.search import Candidate, Choice, TunedModel
+from edge_agent.workshop.tune.search import Candidate, Choice, Point, TunedModel
 
 SECONDS = 10.0
 """for which the candidates are timed against each other"""
@@ -56,16 +61,28 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     job = Making(args, located, original, model.paths[first.name], parent)
     job.read(args.data, args.most, say)
     notes = [*refused, *job.part("samples").notes]
-    with folder.work(args.out) as work:
+    with folder.work(args.out) as work, workers.crew(args.workers) as crew:
         found = search.candidates(model, args.sizes, work, notes, say)
-        search.measure(found, parent, job.part("search"), work, say)
+        given = (model, first, args.data, args.most)
+        others = functools.partial(workers.ask, crew, accuracies, given) if crew is not None else None
+        search.measure(found, parent, job.part("search"), work, say, others)
         for name, took in score.times({c.name: c.served for c in found}, job.part("search"), SECONDS).items():
             next(c for c in found if c.name == name).median_ms = took
-        choice = search.choose(model, found, args.max_ms, parent, job.part("search"), say)
+        choice = search.choose(model, found, args.max_ms, parent, job.part("search"), say, others)
         choice, told = _proven(job, choice)
         report = _report(job, found, choice, [*_said(choice, located.manifest), *told, *notes])
         _write(job, choice, report)
     return report
+
+
+def accuracies(given: tuple[TunedModel, File, Path, int]) -> Callable[[Point], float]:
+    """In a worker: the accuracy of a file on the samples that are searched on."""
+    model, first, data, most = given
+    parent = model.open(first, model.located.manifest.input, model.paths[first.name])
+    value = score.against(parent, parts(calibration.read(data, parent, most, lambda *_: None))[1])
+    return lambda point: float(
+        value(search.with_defaults(model.open(point.row, point.input, point.path), point.iou, None))
+    )
 
 
 def folder_of(args: argparse.Namespace) -> Path:
