@@ -171,7 +171,9 @@ def _bytes(config: Config, lines: Sequence[Line], costs: Sequence[Cost]) -> Iter
     metered = config.store.bytes_per_day is not None
     states = [len(msgspec.json.encode(line_state(line))) + head + len(topics.state(line.config.name)) for line in lines]
     often = DAY_S / (METERED_S if metered else STATE_S)
-    yield "states", (sum(size + OVERHEAD for size in states) * often, len(states) * often)
+    # one that is as it was is not said again
+    said = [min(often, cost.per_second * DAY_S) for cost in costs]
+    yield "states", (sum((size + OVERHEAD) * times for size, times in zip(states, said, strict=True)), sum(said))
     often = DAY_S / (METERED_S if metered else HEALTH_S)
     yield "health", ((len(msgspec.json.encode(_health())) + head + 200 + OVERHEAD) * often, often)
     counted = _counted(lines, costs)
@@ -182,8 +184,8 @@ def _bytes(config: Config, lines: Sequence[Line], costs: Sequence[Cost]) -> Iter
 
 
 def _counted(lines: Sequence[Line], costs: Sequence[Cost]) -> float:
-    """How often what is in view is said: as things come and go."""
-    return sum(2 * cost.events_a_day for cost, line in zip(costs, lines, strict=True) if tracks(line.config))
+    """How often what is in view is said: as things come and go, each of which is an event, too."""
+    return sum(cost.events_a_day for cost, line in zip(costs, lines, strict=True) if tracks(line.config))
 
 
 def _health() -> dict[str, object]:

@@ -60,7 +60,7 @@ def test_it_is_measured_and_follows_what_is_assumed(
     assert door["events_a_day"] == 6 * 24 and photos["events_a_day"] == 2 * 86_400, "each result is told"
     assert words["events_a_day"] == pytest.approx(6 * 24)
     assert quiet["bytes_a_day"] == pytest.approx(sum(quiet["bytes_by"].values()), abs=3)
-    assert busy["bytes_by"]["states"] == pytest.approx(quiet["bytes_by"]["states"], rel=0.01)
+    assert busy["bytes_by"]["states"] > quiet["bytes_by"]["states"], "that of the words is said as words come"
     assert busy["bytes_by"]["counts"] == pytest.approx(100 * quiet["bytes_by"]["counts"], rel=0.01)
     assert busy["bytes_a_day"] > quiet["bytes_a_day"] and 30 < quiet["memory_mb"] < 2000
     assert len(quiet["assumed"]) == 4 and "6 events an hour" in quiet["assumed"][0]
