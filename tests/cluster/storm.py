@@ -1,10 +1,11 @@
 """Thousands of MQTT sessions at one broker, which is killed and comes back to a backlog on each of them.
 
-    python -m tests.cluster.storm nats|mosquitto|rabbitmq [--sessions 10000] [--events 20] [--unpaced]
+    python -m tests.cluster.storm nats|nodes|mosquitto|rabbitmq [--sessions 10000] [--events 20] [--unpaced]
 
 Each session is a connection of raw MQTT 3.1.1 with a kept session, a will, a subscription and a retained status. It
 connects and drains by the agent's own rules (link.broker.Pauses, link.pace.Pace). With --unpaced it connects at once
-and sends all that waits at once. One more session hears all events and counts them.
+and sends all that waits at once. One more session hears all events and counts them. `nodes` are three of nats-server,
+of which one is killed: its sessions go to the two others, as the agent's link goes from one address to the next.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import resource
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from edge_agent.link.broker import CONNACK_S, Pauses
 from edge_agent.link.pace import MOST, Pace
 from tests.broker import Mosquitto
 from tests.cluster import raw
-from tests.cluster.nodes import Process, nats_alone, rabbitmq
+from tests.cluster.nodes import Process, nats_alone, nats_together, rabbitmq
 from tests.faults.storm import PERSISTENT
 
 AWAY_S = 3.0
@@ -41,8 +43,8 @@ SIZE = 300
 class Storm:
     """What all sessions share."""
 
-    def __init__(self, port: int, events: int, paced: bool) -> None:
-        self.port, self.events, self.paced = port, events, paced
+    def __init__(self, ports: list[int], events: int, paced: bool) -> None:
+        self.ports, self.events, self.paced = ports, events, paced
         self.count = Counter[str]()
         """closed: connections that the broker ended after it had let them in; refused: connects that came to nothing"""
         self.heard = set[bytes]()
@@ -60,11 +62,18 @@ class Session:
         self.waiting: list[int] = []
         self.flying: dict[int, int] = {}
         self.pace, self.pauses = Pace(), Pauses(30.0)
+        self.at = number
+        """node that it is at, or tries"""
         self.last = 0
         """packet id"""
         self.connected = False
         self._gone = asyncio.Event()
         self._peer: raw.Peer | None = None
+
+    @property
+    def port(self) -> int:
+        """Of the node that it is at."""
+        return self.storm.ports[self.at % len(self.storm.ports)]
 
     async def run(self) -> None:
         hello = raw.connect(f"edge-agent-d{self.number:05}", (f"{self.base}/status", b"offline"))
@@ -73,7 +82,7 @@ class Session:
             self._gone.clear()
             try:
                 self._peer = peer = raw.Peer(hello, self._came, self._lost)
-                made = loop.create_connection(lambda: peer, "127.0.0.1", self.storm.port)  # noqa: B023
+                made = loop.create_connection(lambda: peer, "127.0.0.1", self.port)  # noqa: B023
                 await asyncio.wait_for(made, CONNACK_S)
                 await self._served()
             except (OSError, asyncio.TimeoutError):
@@ -82,7 +91,7 @@ class Session:
                 self._peer.close()
             if self.storm.measuring and self.connected and self.storm.up.is_set():
                 self.storm.count["closed"] += 1
-            self.connected = False
+            self.connected, self.at = False, self.at + 1
             self.waiting = sorted([*self.waiting, *self.flying.values()], reverse=True)
             self.flying.clear()
             if not self.storm.paced:
@@ -160,7 +169,9 @@ async def count_all(storm: Storm) -> None:
 
     def came(kind: int, flags: int, body: bytes) -> None:
         assert peer is not None
-        if kind == raw.CONNACK:
+        if kind == raw.CONNACK and body[1]:
+            gone.set()
+        elif kind == raw.CONNACK:
             peer.write(raw.subscribe("edge/v1/+/+/events", 1))
         elif kind == raw.SUBACK:
             storm.count["consumer"] += 1
@@ -176,24 +187,28 @@ async def count_all(storm: Storm) -> None:
         gone.clear()
         try:
             peer = raw.Peer(raw.connect("consumer", None), came, gone.set)
-            await asyncio.get_running_loop().create_connection(lambda: peer, "127.0.0.1", storm.port)  # noqa: B023
+            await asyncio.get_running_loop().create_connection(lambda: peer, "127.0.0.1", storm.ports[-1])  # noqa: B023
             while not gone.is_set():
                 try:
                     await asyncio.wait_for(gone.wait(), 20)
                 except asyncio.TimeoutError:
                     peer.write(b"\xc0\0")
+            peer.close()
             storm.count["consumer lost"] += storm.measuring and storm.up.is_set()
         except OSError:
             pass
         await asyncio.sleep(0.3)
 
 
-async def run(broker: Process | Mosquitto, sessions: int, events: int, paced: bool) -> dict[str, float]:
-    """The account of one storm."""
-    storm = Storm(broker.port, events, paced)
+async def run(
+    broker: Process | Mosquitto, sessions: int, events: int, paced: bool, others: Sequence[Process] = ()
+) -> dict[str, float]:
+    """The account of one storm. `others`: nodes that stay; then the one that is killed does not come back."""
+    storm = Storm([broker.port, *(other.port for other in others)], events, paced)
     storm.up.set()
     fleet = [Session(storm, number) for number in range(sessions)]
     tasks = [asyncio.create_task(count_all(storm))]
+    await _until(lambda: storm.count["consumer"], storm, fleet)
     began = time.monotonic()
     for at, session in enumerate(fleet):
         tasks.append(asyncio.create_task(session.run()))
@@ -210,7 +225,8 @@ async def run(broker: Process | Mosquitto, sessions: int, events: int, paced: bo
     await asyncio.sleep(AWAY_S)
     for session in fleet:
         session.waiting = list(range(events, 0, -1))
-    await asyncio.get_running_loop().run_in_executor(None, broker.start)
+    if not others:
+        await asyncio.get_running_loop().run_in_executor(None, broker.start)
     storm.up.set()
     began = time.monotonic()
     whole = events * sessions
@@ -222,7 +238,8 @@ async def run(broker: Process | Mosquitto, sessions: int, events: int, paced: bo
     told["heard, s"] = time.monotonic() - began
     told |= {"lost": whole - len(storm.heard), "heard twice": storm.twice, "closed": storm.count["closed"]}
     told |= {"refused": storm.count["refused"], "consumer lost": storm.count["consumer lost"]}
-    told["broker MB"] = _memory(broker)
+    left: Sequence[Process | Mosquitto] = others or [broker]
+    told["broker MB"] = max(map(_memory, left))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -255,7 +272,7 @@ def _memory(broker: Process | Mosquitto) -> float:
 def main() -> None:
     """Print the account as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("broker", choices=["nats", "mosquitto", "rabbitmq"])
+    parser.add_argument("broker", choices=["nats", "nodes", "mosquitto", "rabbitmq"])
     parser.add_argument("--sessions", type=int, default=10_000)
     parser.add_argument("--events", type=int, default=20)
     parser.add_argument("--unpaced", action="store_true")
@@ -265,15 +282,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         broker: Process | Mosquitto
+        others: list[Process] = []
         if asked.broker == "nats":
             broker = stack.enter_context(nats_alone(folder))
+        elif asked.broker == "nodes":
+            broker, *others = stack.enter_context(nats_together(folder))
         elif asked.broker == "rabbitmq":
             broker = stack.enter_context(rabbitmq(folder))
         else:
             broker = Mosquitto(folder, config=PERSISTENT.format(folder))
             stack.callback(broker.stop, kill=True)
         random.seed(1)
-        told = asyncio.run(run(broker, asked.sessions, asked.events, not asked.unpaced))
+        told = asyncio.run(run(broker, asked.sessions, asked.events, not asked.unpaced, others))
         print(json.dumps({"broker": asked.broker, "paced": not asked.unpaced, **told}))
 
 

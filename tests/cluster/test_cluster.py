@@ -22,6 +22,7 @@ from edge_agent.outbox.outbox import Outbox
 from tests.broker import until
 from tests.cluster.nodes import CLOUD, NATS, Cluster, cluster, nats_alone
 from tests.cluster.storm import run
+from tests.consumer.postgres import server
 from tests.link.test_broker_config import authority
 from tests.machine import Machine
 
@@ -153,6 +154,24 @@ def test_the_unit_starts_a_node_and_ends_it_in_order(tmp_path: Path) -> None:
         assert machine("systemctl", "show", "-p", "Result", "--value", "edge-nats").stdout.strip() == "success"
     finally:
         machine.end()
+
+
+@pytest.mark.slow
+def test_the_archive_takes_the_stream_over_tls_as_worker(nodes: Cluster, tmp_path: Path) -> None:
+    with server() as database:
+        with Fleet(nodes, tmp_path) as fleet:
+            until(lambda: fleet.put > 1000, "devices write", 120)
+            fleet.finish()
+            url, *login = _login(nodes, "worker")
+            source = f"nats://{url.replace('tls://', '')}/EVENTS"
+            told = ["archive", "--from", source, *login, "--to", database.url, "--workers", "1-4"]
+            leader = subprocess.Popen([sys.executable, "-m", "edge_agent", *told])
+            count = "SELECT count(*) FROM event"
+            until(lambda: database.ask("SELECT to_regclass('event')") != [[None]], "the tables are made", 120)
+            until(lambda: database.ask(count) == [[fleet.put]], f"{fleet.put} events are there", 120)
+            leader.terminate()
+            assert leader.wait(120) == 0
+        assert database.ask("SELECT count(DISTINCT (device, epoch, seq)) FROM event") == database.ask(count)
 
 
 @pytest.mark.slow

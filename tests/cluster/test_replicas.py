@@ -28,7 +28,8 @@ def test_replicas_follow_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         whole, most = alone(port, 5.0), 1
         for _ in range(6):
             part = load(port, 10, max(1.0, whole), replicas)
-            assert not part.wrong, part.wrong[:3]
+            # one that is too busy says that it is
+            assert all(one.startswith("503") for one in part.wrong), part.wrong[:3]
             most = max(most, part.replicas)
             if most > 1:
                 break
