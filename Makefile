@@ -8,9 +8,9 @@ BIN := .venv/bin
 demo: .venv/.demo
 	$(BIN)/edge-agent demo
 
-# two processes, each with whole files: the tests of one file share what is dear to make
+# three processes for two cores, as many tests wait; each with whole files: the tests of one file share what is dear to make
 test: .venv/.dev tools lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: .venv/.dev tools
 	$(BIN)/python -m pytest -m slow

@@ -148,7 +148,7 @@ TEXT = st.text(max_size=60)
 NUMBER = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     TEXT,
     st.dictionaries(TEXT, st.lists(st.tuples(NUMBER, NUMBER), max_size=5), max_size=9),

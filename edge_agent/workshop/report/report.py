@@ -253,7 +253,7 @@ def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     costs = [abs(layer.error) if math.isfinite(layer.error) else 0.0 for layer in shown]
     yield '<div class="wide"><table class="bars">'
     for layer, cost in zip(shown, costs, strict=True):
-        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{100 * cost / (max(costs) or 1):.1f}%"></i>'
+        bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{100 * (cost / (max(costs) or 1)):.1f}%"></i>'
         cells = (f"{layer.name} ({layer.op})", f"{layer.error:.4g}{' kept' * layer.kept}", layer.note)
         name, error, note = map(_shown, cells)
         yield f'<tr title="{note}"><td>{name}</td><td class="n">{error}</td><td>{bar}</td></tr>'
