@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import EdgeAgentError
@@ -148,6 +148,7 @@ TEXT = st.text(max_size=60)
 NUMBER = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
+@example("", {}, [], [("", 1.7e308, False, "")])
 @settings(max_examples=40, deadline=None)
 @given(
     TEXT,
