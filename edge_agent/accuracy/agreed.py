@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edge_agent.figures.overlap import OVERLAP, Row, overlap
+from edge_agent.figures.overlap import Row, matched
 from edge_agent.types import Anomaly, Detections, Scores, Spans
 
 
@@ -29,18 +29,7 @@ def _boxes(one: Detections, other: Detections) -> float:
     mine, theirs = _rows(one, one.sure), _rows(other, other.sure)
     if not mine and not theirs:
         return 1.0
-    return (_met(mine, _rows(other, 0.0)) + _met(theirs, _rows(one, 0.0))) / (len(mine) + len(theirs))
-
-
-def _met(sure: list[Row], given: list[Row]) -> int:
-    """How many are among what is given, each for one."""
-    left, met = list(given), 0
-    for label, box in sure:
-        best = max((row for row in left if row[0] == label), key=lambda row: overlap(box, row[1]), default=None)
-        if best is not None and overlap(box, best[1]) >= OVERLAP:
-            left.remove(best)
-            met += 1
-    return met
+    return (matched(mine, _rows(other, 0.0)) + matched(theirs, _rows(one, 0.0))) / (len(mine) + len(theirs))
 
 
 def _rows(found: Detections, least: float) -> list[Row]:

@@ -12,15 +12,18 @@ Row = tuple[str, Sequence[float]]
 
 def shared(mine: Sequence[Row], theirs: Sequence[Row]) -> float:
     """2 matched / all of both: 1 where both are the same (or empty), 0 where nothing is."""
-    if not mine and not theirs:
-        return 1.0
-    left, matched = list(theirs), 0
+    return 2 * matched(mine, theirs) / (len(mine) + len(theirs)) if mine or theirs else 1.0
+
+
+def matched(mine: Sequence[Row], theirs: Sequence[Row]) -> int:
+    """How many of mine are of one thing with one of theirs, each with another one."""
+    left, count = list(theirs), 0
     for label, box in mine:
         best = max((row for row in left if row[0] == label), key=lambda row: overlap(box, row[1]), default=None)
         if best is not None and overlap(box, best[1]) >= OVERLAP:
             left.remove(best)
-            matched += 1
-    return 2 * matched / (len(mine) + len(theirs))
+            count += 1
+    return count
 
 
 def overlap(a: Sequence[float], b: Sequence[float]) -> float:
