@@ -46,14 +46,12 @@ def remembered(store: Path) -> Known:
 def keep(store: Path, known: Known) -> None:
     """Write it down; where that cannot be, it is said."""
     try:
-        part = (store / NAME).with_suffix(".part")
-        files.write_private(part, msgspec.json.encode(known), confirm=True)
-        part.replace(store / NAME)
+        files.exchange(store / NAME, msgspec.json.encode(known))
     except OSError as error:
         log.warning("%s: what is known of accuracy cannot be kept: %s", store / NAME, error)
 
 
 def keep_to_parents(keep_to: Callable[[str, str], None], store: Path) -> None:
-    """Tell `keep_to` the model and the file (SHA-256) of each that was gone back from; before any is opened."""
+    """Tell `keep_to` each model that went back, and the file (SHA-256) that serves since; before any is opened."""
     for name, sha256 in remembered(store).back.items():
         keep_to(name, sha256)
