@@ -1,6 +1,6 @@
 """Files as they are kept, and as they are read.
 
-What the program keeps has modes of its own: the umask has no say in who may write. What root makes in somebody's
+What the program keeps has modes of its own: the umask has no say in that. What root makes in somebody's
 folder becomes theirs, as the service has to read, replace and delete what root adds. What others may have put there is
 read only where it is a regular file, and no more of it than is asked for.
 """

@@ -19,7 +19,7 @@ from edge_agent.got import Heard as Heard
 from edge_agent.got import Read as Read
 from edge_agent.uri import Uri
 
-if TYPE_CHECKING:  # who only reads or sends events needs no arrays
+if TYPE_CHECKING:  # code that only reads or sends events needs no arrays
     import numpy as np
     import numpy.typing as npt
 

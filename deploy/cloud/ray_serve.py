@@ -36,7 +36,7 @@ from edge_agent.serving.models import Models
 from edge_agent.ui.server import Page
 from edge_agent.walk.lane import work_for
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # only who starts it needs this file
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # only the process that starts it needs this file
 BATCH, WAIT_S = 8, 0.005
 MOST = 16
 """requests that a replica takes; more wait in front of it, or go to another"""

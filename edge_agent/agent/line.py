@@ -51,7 +51,7 @@ class Line:
     """for each task, the models that it asked for -> which one serves, and why"""
     box: Mailbox[Sample]
     client: Client = field(default_factory=Client)
-    """for whom its models take turns on the processor"""
+    """as whose its models take turns on the processor"""
     stats: Stats = field(default_factory=Stats)
     stream: StreamState = field(default_factory=lambda: StreamState("starting"))
     since: float = field(default_factory=time.time)

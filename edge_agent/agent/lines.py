@@ -286,7 +286,7 @@ def _zones_of(pipe: Pipeline, zones: Sequence[Zone]) -> list[Zone]:
 
 
 def _labels(pipe: Pipeline) -> list[Stamp]:
-    """The files of labels that its tasks name, with time and size: who edits one wants it read."""
+    """The files of labels that its tasks name, with time and size: one that was edited is read anew."""
     found = []
     for task in pipe.tasks:
         if path := parse_task(task).options.get("labels"):

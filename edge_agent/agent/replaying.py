@@ -162,7 +162,7 @@ class Replay:
             self._hand(name, None, stop)
 
     def _until(self, now: Now, stop: threading.Event) -> None:
-        """Let time go by up to then, for whom it brings something."""
+        """Let time go by up to then, for all that waits for a time."""
         if self._pace:
             stop.wait(max(0.0, now.mono - time.monotonic()))
         last = -math.inf

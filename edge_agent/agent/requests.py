@@ -117,7 +117,7 @@ class Requests:
                 reply({"ok": True, "result": self._answer(payload)})
             except (EdgeAgentError, msgspec.ValidationError) as error:
                 reply({"ok": False, "error": str(error)})
-            except Exception as error:  # a bug: who asked is told, and the next one is answered
+            except Exception as error:  # a bug: the client is told, and the next one is answered
                 log.exception("a request could not be answered")
                 reply({"ok": False, "error": f"not answered: {type(error).__name__}"})
 

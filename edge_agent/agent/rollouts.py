@@ -141,7 +141,7 @@ class Rollouts:
     # ── what is heard ────────────────────────────────────────────────────────────────────────────────────
 
     def _came(self, topic: str, payload: bytes) -> bool:
-        """A message for the jobs; who brings it does not wait."""
+        """A message for the jobs; the caller does not wait."""
         return self._later(lambda: self.jobs.heard(topic[len(self._jobs_at) + 1 :], payload))
 
     def _wanted(self, topic: str, payload: bytes) -> bool:

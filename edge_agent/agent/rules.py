@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edge_agent")
 
 WAITING, PATIENCE_S = 2000, 1.0
-"""events that wait for the rules; where there are more, who brings one waits for so many seconds"""
+"""events that wait for the rules; where there are more, the pipeline that brings one waits for so many seconds"""
 LOOK_S = 1.0
 """seconds at most between two looks at the sources' conditions"""
 STOP_S = 2.0
@@ -120,7 +120,7 @@ class Rules:
             reply({"ok": False, "error": str(error)})
 
     def hear(self, event: Event) -> None:
-        """Take an event that was kept. Where rules cannot keep up, who brings it waits, for PATIENCE_S at most."""
+        """Take an event that was kept. Where rules cannot keep up, the caller waits, for PATIENCE_S at most."""
         seen = self._engine.see(event)
         if self._engine.wants(event):
             self._put(partial(self._engine.hear, event, *seen))

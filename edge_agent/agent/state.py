@@ -193,7 +193,7 @@ class State:
             self._say(topics.last(name), last)
 
     def say_health(self) -> None:
-        """How the device is, and in how many seconds at most it says so again: who hears no more of it may be gone."""
+        """How the device is, and in how many seconds at most it says so again: one not heard by then may be gone."""
         metered = self.link is not None and self.link.budget.per_day is not None
         self._say(topics.HEALTH, {**self.health(), "every_s": METERED_S if metered else HEALTH_S})
 

@@ -107,7 +107,7 @@ def optimise(path: Path, out: Path, *, exact: bool = True) -> None:
     `exact`: no product of int8 saturates, as with `load`; without it they may, where this processor `saturates`.
 
     It loads several times faster and gives the same numbers, but only in this version of ONNX Runtime and on this kind
-    of processor: who keeps it has to keep it under both. RefusedError when it cannot be made.
+    of processor: a cache has to keep it under both. RefusedError when it cannot be made.
     """
     ort = _runtime(path)
     _refuse_external(path, path)

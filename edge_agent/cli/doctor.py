@@ -1,7 +1,7 @@
 """What of this machine fits, and what is missing: one row each, with the one command that mends it.
 
 With the standard library alone, and every library asked in a process of its own: what is looked for may be missing, or
-kill who imports it.
+kill the process that imports it.
 """
 
 from __future__ import annotations

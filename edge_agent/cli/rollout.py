@@ -152,7 +152,7 @@ def _halt(args: argparse.Namespace) -> int:
             made.run()
     if not free:
         driven.halt_file(file).touch()
-        note("whoever drives it halts it now")
+        note("the process that drives it halts it now")
     note(_line(driven.read(file)))
     return 0
 

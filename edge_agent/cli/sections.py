@@ -23,7 +23,7 @@ def sections(loaded: Config) -> Iterator[str]:
 
 
 def _node(loaded: Config) -> list[str]:
-    """As what it appears in Sparkplug B, and whom it waits for."""
+    """As what it appears in Sparkplug B, and which host it waits for."""
     from edge_agent.link import topics
 
     if loaded.sparkplug is None:
@@ -43,6 +43,6 @@ def _rollout(loaded: Config) -> list[str]:
     at = section.jobs or topics.whole(topics.base_of(loaded.mqtt.prefix, loaded.device.id), topics.JOBS)
     said = [f"jobs at {at}"] * bool(loaded.mqtt.url) + ["what is wanted"] * bool(loaded.mqtt.url and section.desired)
     said += [f"hawkBit at {section.hawkbit}"] * bool(section.hawkbit)
-    right = "signed" if loaded.mqtt.signers else "whoever may publish there: set an ACL, or mqtt.signers"
+    right = "signed" if loaded.mqtt.signers else "everybody that may publish there: set an ACL, or mqtt.signers"
     takes = "" if loaded.update is not None else "; without [update] nothing is taken"
     return [f"rollout: {', '.join(said)}, by {right}{takes}"]

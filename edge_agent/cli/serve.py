@@ -14,7 +14,9 @@ def options(serve: argparse.ArgumentParser) -> None:
     """Its options."""
     serve.add_argument("model", nargs="+", help="name, folder, .onnx or .tflite")
     serve.add_argument("--listen", default="127.0.0.1:8484", metavar="HOST:PORT", help="(default: 127.0.0.1:8484)")
-    serve.add_argument("--password-file", metavar="FILE", help="of who gives tokens to programs (docs/page.md)")
+    serve.add_argument(
+        "--password-file", metavar="FILE", help="of the admin, who gives tokens to programs (docs/page.md)"
+    )
     serve.add_argument(
         "--token-file", metavar="FILE", help="the token of all programs; either is a must for other hosts"
     )

@@ -1,4 +1,4 @@
-"""``[[notify]]``: whom to tell of what, and how often."""
+"""``[[notify]]``: who is told of what, and how often."""
 
 from __future__ import annotations
 

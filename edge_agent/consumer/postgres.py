@@ -1,4 +1,4 @@
-"""Events into PostgreSQL: a batch in one transaction, each event once whoever brings it again (deploy/cloud/sql).
+"""Events into PostgreSQL: a batch in one transaction, each event once, however often it comes (deploy/cloud/sql).
 
 The only file that imports pg8000.
 """

@@ -78,7 +78,7 @@ def row_of(payload: bytes) -> Row | Odd:
 
 
 def sorted_rows(messages: Iterable[Message]) -> tuple[list[Row], list[Odd]]:
-    """Each event once, by its key, so that writers who meet wait for each other in one order; and what is none."""
+    """Each event once, by its key, so that writers that meet wait for each other in one order; and what is none."""
     found = [row_of(message.payload) for message in messages]
     rows = {row.key: row for row in found if isinstance(row, Row)}
     return [rows[key] for key in sorted(rows)], [odd for odd in found if isinstance(odd, Odd)]

@@ -71,7 +71,7 @@ def answered(asked: Asked) -> Answer:
     try:
         return _looked(asked)
     except exceptions.ExpiredMetadataError as error:
-        return Answer(refused=f"{_words(error)}: whoever publishes has to renew it (edge-agent repository renew)")
+        return Answer(refused=f"{_words(error)}: its publisher has to renew it (edge-agent repository renew)")
     except exceptions.DownloadHTTPError as error:
         return Answer(unreachable=f"answers HTTP {error.status_code}: the metadata of a repository is not there")
     except exceptions.DownloadError as error:

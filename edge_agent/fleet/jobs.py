@@ -155,7 +155,7 @@ class Jobs:
         self._refused.add(key)
         before = self._before(given)
         if before is not None and not before.told:
-            self._say(before)  # who gave it has not heard yet how it went: no fault of anybody
+            self._say(before)  # its sender has not heard yet how it went: nobody's fault
             return
         self._count(f"job {key[0]}: refused: {why}")
         if JOB.fullmatch(given.jobId):
@@ -193,13 +193,13 @@ class Jobs:
             one.status = "IN_PROGRESS"
 
     def _not_taken(self, one: Doing, answer: Answer) -> None:
-        """What was told does not count: of another version, or it is over to whoever gave it."""
+        """What was told does not count: of another version, or its sender says that it is over."""
         if answer.code == "VersionMismatch":
             self._due = True
             return
         why = answer.executionState.status
         if one is self._known.now:
-            self._end(one, why if why in OVER else "REMOVED", "over to whoever gave it", told=True)
+            self._end(one, why if why in OVER else "REMOVED", "its sender says that it is over", told=True)
         one.told = True
 
     def _is_known(self, one: Doing) -> None:
@@ -263,7 +263,7 @@ class Jobs:
             self._say(now)
 
     def _say(self, one: Doing) -> None:
-        """Send how a job is. What is over is retained, as whoever gave it may be away."""
+        """Send how a job is. What is over is retained, as its sender may be away."""
         self._tokens += 1
         self._token, self._sent_at = f"{self._device}-{self._tokens}", self._clock()
         status = one.status if one.status in OVER else "IN_PROGRESS"

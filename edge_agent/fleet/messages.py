@@ -33,7 +33,7 @@ class Document(msgspec.Struct):
     target: _Text
     """KIND/NAME or KIND/NAME/NUMBER"""
     devices: list[_Text] = []
-    """whom it is for; empty: whoever gets it"""
+    """the device that it is for; empty: any that gets it"""
     expires: float = 0.0
     """seconds since 1970 after which it is not begun any more; 0: never"""
 
@@ -45,7 +45,7 @@ class Next(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """How an execution is, as whoever gave it knows."""
+    """How an execution is, as its sender knows it."""
 
     versionNumber: int = 0
     status: str = ""
@@ -93,7 +93,7 @@ class Doing(msgspec.Struct):
     status: str = "QUEUED"
     details: dict[str, str] = {}
     told: bool = False
-    """of one that is over: whoever gave it knows"""
+    """of one that is over: its sender knows"""
 
 
 class Known(msgspec.Struct):

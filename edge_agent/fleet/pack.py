@@ -35,7 +35,7 @@ class Packed(NamedTuple):
 
 
 def pack(given: str, name: str, read: catalogue.ReadFile, kind: Kind | None = None, licence: str = "") -> Packed:
-    """What a name in the registry, a folder or a file is. `kind`: as who publishes it says; `read`: says what a bare
+    """What a name in the registry, a folder or a file is. `kind`: as the publisher says; `read`: says what a bare
     network is. UsageError, or another EdgeAgentError of what a model or a config lacks.
     """
     path = Path(given)

@@ -57,7 +57,7 @@ class Roles:
         return max(found, key=lambda path: int(path.name.partition(".")[0]), default=None)
 
     def teams(self) -> list[str]:
-        """Those to whom targets are delegated."""
+        """The roles that targets are delegated to."""
         delegations = self.load("targets").signed.delegations
         return list(delegations.roles) if delegations is not None and delegations.roles else []
 
@@ -70,7 +70,7 @@ class Roles:
         owner = self.load("root" if role in TOP else "targets", pending=False)
         try:
             result = owner.signed.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
-        except ValueError:  # who may sign it waits for signatures itself
+        except ValueError:  # the role that may sign it waits for signatures itself
             return 1
         return int(result.missing)
 

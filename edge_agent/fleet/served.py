@@ -1,7 +1,7 @@
 """What served on this device, and how far an update has got: HOME/fleet/state.json, whole on the disk before it counts.
 
 "The highest number that ever served" and the versions of the signed metadata stand here, beside what TUF's client keeps
-itself: who deletes or puts back that folder gets no older bundle onto the device.
+itself: deleting or putting back that folder gets no older bundle onto the device.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def found(
         offered = "" if asked.number else f' to the group "{group}"'
         raise RefusedError(f"{asked}: is not offered{offered} in {repository}")
     if answer.expires - time.time() < SOON_S:
-        log.warning("%s: is signed until %s; whoever publishes has to renew it", repository, rfc3339(answer.expires))
+        log.warning("%s: is signed until %s; its publisher has to renew it", repository, rfc3339(answer.expires))
     bundle = read(answer.raw, asked)
     _remember(answer, bundle, served)
     return bundle, answer.raw

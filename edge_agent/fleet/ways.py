@@ -1,4 +1,4 @@
-"""How each kind of bundle is laid and switched to; how it is tried and watched, whoever runs the pipelines says."""
+"""How each kind of bundle is laid and switched to; how it is tried and watched, the owner of the pipelines says."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Weight-only files are small, but slow: their weights become float32 again in every run (and stay so in memory, where the
 runtime does it once). Here what comes in is quantized as it comes, DynamicQuantizeLinear, and multiplied as integers,
 MatMulInteger (operators of ONNX since opset 11 and 10). That rounds what goes in to 8 bits, so the numbers are others,
-and on processors whose u8 x s8 products saturate they may be quite others: who uses it has to compare the answers.
+and on processors whose u8 x s8 products saturate they may be quite others: a caller has to compare the answers.
 Tables that rows are looked up in have only these rows widened; that gives the same numbers.
 """
 

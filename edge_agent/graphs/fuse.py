@@ -4,7 +4,7 @@ Attention whose three projections are products of int8 becomes com.microsoft.QAt
 for all three, their weights side by side, and which tokens count; it multiplies the same integers
 (microsoft/onnxruntime, docs/ContribOperators.md). What stands around it in a file differs from exporter to exporter, so
 the shapes, the scale and the mask between the operators are not read but taken to be BERT's (Vaswani et al. 2017,
-3.2.1): who uses this has to compare the answers, of padded texts too.
+3.2.1): a caller has to compare the answers, of padded texts too.
 
 GELU written as x times half of 1 + erf(x / sqrt 2) (Hendrycks & Gimpel 2016, section 2) becomes com.microsoft.Gelu.
 """

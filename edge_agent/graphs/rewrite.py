@@ -81,7 +81,7 @@ def _parts(graph: Graph, chain: list[Node], last: Node, sizes: list[int]) -> lis
 
 
 def _joins(graph: Graph) -> list[tuple[Node, list[Node]]]:
-    """Joins of channels, and who takes what they give."""
+    """Joins of channels, and the nodes that read them."""
     joins = [node for node in graph.nodes if node.op == "Concat" and node.one("axis", 0) == 1]
     return [(first, [node for node in graph.nodes if first.outputs[0] in node.inputs]) for first in joins]
 

@@ -99,7 +99,7 @@ class Broker:
     @property
     def patience(self) -> float:
         """Seconds that a connect may take. A node that was reached may wait for the others, as they choose a leader in
-        place of one that is gone, and who leaves meanwhile begins anew.
+        place of one that is gone, and a device that leaves meanwhile begins anew.
         """
         return self._haste if self._several and len(self._nodes) == 1 else CONNACK_S
 
@@ -148,7 +148,7 @@ class Broker:
     def _alert(self) -> str | None:
         """What the broker has against our certificate, or the lack of one. By TLS 1.3 it says so after the handshake,
         and where our CONNECT is on its way by then, the connection is reset and its word lost: so it is asked again by
-        one who says nothing.
+        one that says nothing.
         """
         with contextlib.suppress(OSError, ValueError), self._socket() as sock:
             try:

@@ -174,8 +174,8 @@ class Connector:
         return client
 
     def _retain_nothing(self) -> None:
-        """Such a broker would end the connection for each retained message; who comes later hears the next one."""
+        """Such a broker would end the connection for each retained message; a later listener hears the next one."""
         if self._retains:
             where = f"{self.broker.host}:{self.broker.port}"
-            log.warning("mqtt: %s retains nothing: status and states reach only who listens already", where)
+            log.warning("mqtt: %s retains nothing: status and states reach only those that listen already", where)
         self._retains = False

@@ -150,7 +150,7 @@ class Link:
         return self.retained.stands(tail)
 
     def say_again(self) -> None:
-        """Say again all that is retained, for somebody who may have missed it, unless the day's bytes are short."""
+        """Say again all that is retained, for a listener that may have missed it, unless the day's bytes are short."""
         self.retained.say_again()
         self.wake()
 
@@ -175,7 +175,7 @@ class Link:
         return end
 
     def signed(self, topic: str, payload: bytes, old_s: float) -> bytes:
-        """What somebody signed at most `old_s` seconds ago who may; as it is where no keys are configured.
+        """What was signed at most `old_s` seconds ago by a configured key; as it is where no keys are configured.
 
         Raises Unsigned."""
         return payload if self._signers is None else self._signers.open(topic, payload, old_s)

@@ -66,7 +66,7 @@ class Retained:
             return tail in self._said and self._stands.get(tail) == self._said[tail]
 
     def say_again(self) -> None:
-        """Somebody has come who may have heard none of it: all is said again, unless the day's bytes are short."""
+        """A listener has come that may have heard none of it: all is said again, unless the day's bytes are short."""
         self.begin(kept=False)
 
     def unsay(self, tail: str) -> None:

@@ -1,4 +1,4 @@
-"""What the device hears: subscriptions, which the broker keeps over connections and restarts, and who takes what."""
+"""What the device hears: subscriptions, which the broker keeps over connections and restarts, and their receivers."""
 
 from __future__ import annotations
 

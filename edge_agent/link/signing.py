@@ -1,4 +1,4 @@
-"""Messages that only who holds a key can make: acknowledgements and commands, signed with Ed25519.
+"""Messages that only the holder of a key can make: acknowledgements and commands, signed with Ed25519.
 
 A signed message is JSON {"signed": TEXT, "signature": BASE64}. The signature is that of TEXT's bytes (UTF-8), and TEXT
 is JSON too: {"topic": the whole topic it is published on, "at": seconds since 1970, ...}, and with it what an unsigned

@@ -1,6 +1,6 @@
 """The rules at work: events and times go in, what comes on or goes off comes out.
 
-Nothing here reads a clock, a file or a thread's mind: whoever calls says what time it is. A rule is asked when it heard
+Nothing here reads a clock, a file or a thread's mind: the caller says what time it is. A rule is asked when it heard
 something, and when something about it changes by itself (`due`).
 """
 
@@ -58,7 +58,7 @@ class Engine:
         """pipeline and id of the objects that are there, and the last that was said of each; kind and pipeline of other
         events that may hold until the next one, and the last one"""
         self._hears: dict[tuple[str, str], list[tuple[Leaf, Running]]] = {}
-        """kind of event, pipeline -> who hears of it"""
+        """kind of event, pipeline -> the rules that hear of it"""
         self.turn_to(rules, pipes)
 
     def turn_to(self, rules: Iterable[Rule], pipes: Pipes, anew: Collection[str] = ()) -> list[Change]:

@@ -15,7 +15,7 @@ from edge_agent.serving.order import race
 
 
 def bench(name: str, threads: int = 0, seconds: float = 10.0) -> dict[str, Any]:
-    """Try and race every variant that is here, and remember who won. Raises ModelError when none may serve.
+    """Try and race every variant that is here, and remember which won. Raises ModelError when none may serve.
 
     ``variants``: milliseconds a sample end to end, the one that serves first, memory, and agreement with the parent;
     ``path_over_bare``: processor time of the winner's whole path over that of the original's bare default session;

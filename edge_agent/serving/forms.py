@@ -1,4 +1,4 @@
-"""The forms in which a model lies here: its files, and the faster ones that this device made of them; who may serve.
+"""The forms in which a model lies here: its files, and the faster ones that this device made of them; which may serve.
 
 A faster form (see gate/derive.py) is made in the child of gate/ask.py and kept as a variant behind the file it was made
 from.

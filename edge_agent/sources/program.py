@@ -21,7 +21,7 @@ from edge_agent.sources.feed import TICK
 from edge_agent.uri import Uri
 
 PIPE = 1 << 16
-"""bytes that a pipe holds, so that who writes them does not wait (pipe(7))"""
+"""bytes that a pipe holds, so that their writer does not wait (pipe(7))"""
 FAREWELL = 1.0
 """seconds that a program is given to end by itself"""
 LISTEN = 1.0

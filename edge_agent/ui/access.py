@@ -1,8 +1,9 @@
-"""Who may do what: passwords, sessions, tokens, and what slows down who guesses.
+"""Who may do what: passwords, sessions, tokens, and what slows down guessing.
 
 A password is held as scrypt's hash alone. A session is a cookie that this device signed; another password ends it. A
-token is 32 random bytes, of which the store holds SHA-256. Without a password, who runs the agent and root may do
-everything and other users of this machine may look: the kernel says whose a connection is (/proc/net/tcp, proc(5)).
+token is 32 random bytes, of which the store holds SHA-256. Without a password, the user that runs the agent and root
+may do everything and other users of this machine may look: the kernel says whose a connection is (/proc/net/tcp,
+proc(5)).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from edge_agent.ui.calls import Refused, Role
 
 COOKIE, SESSION_S = "edge_agent_page", 30 * 86400
 SHORTEST, LONG = 8, 32
-"""characters of a password, and of a token that a file holds: nothing slows down who guesses it"""
+"""characters of a password, and of a token that a file holds: nothing slows down guessing it"""
 N, R, P = 2**14, 8, 1
 """scrypt's: 16 MB, and about 50 ms on this box"""
 SLOWEST_S, REMEMBERED = 60.0, 1000
@@ -87,7 +88,7 @@ class Access:
 
     @property
     def has_password(self) -> bool:
-        """Whether who comes has to log in."""
+        """Whether a visitor has to log in."""
         return bool(self._hashes)
 
     # ── the caller ─────────────────────────────────────────────────────────────────────────────────────────

@@ -100,7 +100,7 @@ def wrong(status: int, why: str, headers: Mapping[str, str] | None = None) -> Re
 
 
 class Stream(Response):  # type: ignore[misc]
-    """An answer that goes on until who asked goes away or `body` ends; `body` is closed then, at once."""
+    """An answer that goes on until the client goes away or `body` ends; `body` is closed then, at once."""
 
     def __init__(self, body: Callable[[], AsyncGenerator[bytes, None]], media: str) -> None:
         super().__init__(None, 200, {"Cache-Control": "no-store"}, media)
@@ -169,7 +169,7 @@ def route(call: Call, who: Callable[[Request], Role]) -> Route:
             return wrong(400, "the request was broken off")
         except OSError as error:
             return wrong(507, f"the disk does not take it: {error.strerror or error}")
-        except Exception as error:  # a bug: who asked is told, and the agent goes on
+        except Exception as error:  # a bug: the client is told, and the agent goes on
             log.exception("%s %s could not be answered", call.method, call.path)
             return wrong(500, f"not answered: {type(error).__name__}")
 

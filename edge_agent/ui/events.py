@@ -1,7 +1,8 @@
 """Events: as they come (SSE), and looked back at.
 
-What comes is kept in a ring in memory, whose numbers are those of the stream; who connects again says the last one and
-misses nothing, or is told how many it missed. What is looked back at is the archive where there is one, else the ring.
+What comes is kept in a ring in memory, whose numbers are those of the stream; a client that connects again says the
+last one and misses nothing, or is told how many it missed. What is looked back at is the archive where there is one,
+else the ring.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Streams:
             yield b"id: %s-%d\nevent: event\ndata: %s\n\n" % (self._ring.boot.encode(), number, data)
 
     def _now(self, now: float) -> bytes:
-        """The state, made once for all who hear."""
+        """The state, made once for all listeners."""
         if now >= self._state[0] + self._each / 2:
             try:
                 data, self._each = msgspec.json.encode(self._page.state()), EACH_S

@@ -82,7 +82,7 @@ class Server:
         self._lock = threading.Lock()
 
     def settle(self) -> Client:
-        """For whom requests are answered, as the config has it now."""
+        """The users whose requests are answered, as the config has it now."""
         agent = self._page.agent
         given = agent.config.inference if agent is not None else None
         settings = given or Settings()

@@ -22,7 +22,7 @@ class _Count(msgspec.Struct):
     now: float
     """by the one that counts now"""
     of: object = None
-    """who that is"""
+    """its name"""
 
 
 class Lasting:

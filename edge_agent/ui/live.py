@@ -1,4 +1,4 @@
-"""Live pictures: drawn and encoded once for all who look, and only while somebody does.
+"""Live pictures: drawn and encoded once for all viewers, and only while there is one.
 
 Each pipeline that is looked at has a Look, whose watcher is on the pipeline only as long. One thread draws them all. A
 viewer gets the newest picture whenever it has taken the one before, so a slow one slows nobody.
@@ -144,7 +144,7 @@ class Live:
         return looks
 
     def leave(self, looks: Sequence[Look], always: bool) -> None:
-        """End what `join` began; who leaves last takes the watcher with them."""
+        """End what `join` began; the last one ends the watcher."""
         with self._changed:
             for look in looks:
                 look.viewers -= 1

@@ -1,4 +1,4 @@
-"""The HTTP server of the page: one thread beside the agent's, with bounds on who comes, how many, and how slowly.
+"""The HTTP server of the page: one thread beside the agent's, with bounds on clients: which, how many, and how slow.
 
 Each room of ROOMS gives calls (ui/calls.py); they become routes, and the description of the API (ui/openapi.py).
 """
@@ -57,7 +57,7 @@ ROOMS = (
 WITHOUT_AGENT = ("session", "inference", "metrics", "openapi")
 """those of them that are there where models are served without an agent"""
 MOST_CONNECTIONS = 256
-"""at once, of all who look; more are told to come again"""
+"""at once, of all viewers; more are told to come again"""
 HEAD_S, IDLE_S, SEND_S, STOP_S, AGAIN_S = 10.0, 15, 20.0, 2.0, 10.0
 """seconds that a request's head has to come, that a connection waits for the next one, that a client may take nothing
 of what is sent, that a stop takes, and between two tries to listen"""
@@ -140,7 +140,7 @@ class Page:
     def about(self) -> str:
         """Where it is, and who may do what there, one line."""
         if not self.access.has_password:
-            return f"{self.address} (of this machine: who runs the agent may change it, others may look)"
+            return f"{self.address} (of this machine: the user that runs the agent may change it, others may look)"
         open_ = "" if self.settings.is_local or self.settings.cert else "; not encrypted: give it cert and key"
         return f"{self.address} (others reach it, with the password{open_})" if not self.settings.is_local else (
             f"{self.address} (with the password)"

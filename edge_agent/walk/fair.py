@@ -31,7 +31,7 @@ SHORT_S = 5.0
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """For whom runs are: one pipeline."""
+    """One owner of runs: a pipeline."""
 
     priority: int = 5
     """0..9; the higher goes first, where both are within their share"""
@@ -103,8 +103,8 @@ class Queue:
 
     @property
     def slots(self) -> int:
-        """One more than there are cores, as one that has just run holds on to the interpreter for a moment, and who
-        waits for it cannot begin: without it two pipelines that never rest do a tenth less.
+        """One more than there are cores, as one that has just run holds on to the interpreter for a moment, and the
+        next cannot begin: without it two pipelines that never rest do a tenth less.
         """
         return self.cores + 1 if self.cores > 1 else 1
 

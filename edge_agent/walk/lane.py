@@ -17,7 +17,7 @@ from edge_agent.errors import LateError
 from edge_agent.walk.fair import LONG_S, Client, Queue, Turn
 
 ANYBODY = Client()
-"""for whom a run is that no pipeline asked for"""
+"""the owner of a run that no pipeline asked for"""
 LATELY = 0.3
 """weight of the last run among those of its kind that tell how long the next one takes"""
 OWN = 0.05
@@ -25,7 +25,7 @@ OWN = 0.05
 
 
 class _AtWork(threading.local):
-    """What the thread works on: for whom, and when that was captured (monotonic seconds; None: now)."""
+    """What the thread works on: its owner, and when that was captured (monotonic seconds; None: now)."""
 
     client: Client = ANYBODY
     mono: float | None = None

@@ -17,8 +17,8 @@ TOO_OLD = 1.0
 class Mailbox(Generic[T]):
     """Holds up to `size` items. `newest`: a full box drops its oldest and counts it; else `put` waits for room.
 
-    `fresh`, for a newest box of one: one who comes when a quarter of the time to the next item has gone by waits for
-    that one. What is worked on is younger then, by up to three quarters of that time, and less of it gets done.
+    `fresh`, for a newest box of one: a reader that comes when a quarter of the time to the next item has gone by waits
+    for that one. What is worked on is younger then, by up to three quarters of that time, and less of it gets done.
     `too_old`, for a newest box of one: seconds after which an item that nobody took is dropped and counted, as when the
     camera hangs while the task is busy.
     """

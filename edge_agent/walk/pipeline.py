@@ -83,11 +83,11 @@ class Terms:
     """On what terms a pipeline's samples are answered."""
 
     client: Client = ANYBODY
-    """for whom its models take turns on the processor"""
+    """as whose its models take turns on the processor"""
     guard: Guard = OPEN
     """what of captured text goes on"""
     watchers: Sequence[Watcher] = ()
-    """shown each sample that was answered; whoever owns the list may change it at any time"""
+    """shown each sample that was answered; the owner of the list may change it at any time"""
 
 
 FREE = Terms()

@@ -126,7 +126,7 @@ class _Own:
         self._child.stdin.flush()
 
     def __del__(self) -> None:
-        # a config that was turned to has others: who still works on a text with these lets go of them last
+        # after a reload there are others; a pipeline that still works on a text holds these until it is done
         self.end()
 
     def end(self) -> None:

@@ -20,7 +20,7 @@ HEARS = [
 MQTT = ["$MQTT.sub.>", "$MQTT.deliver.>"]
 """of the server's own, for each client of MQTT"""
 OTHERS = {
-    # `edge-agent listen --ack`, and whoever commands
+    # `edge-agent listen --ack`, and everything that commands
     "consumer": (["edge.v1.*.ack", "edge.v1.*.cmd.*"], ["edge.v1", "edge.v1.>", *MQTT]),
     # `edge-agent rollout`
     "rollout": (

@@ -118,7 +118,7 @@ class Speaker:
     def changes(self, quiet: bool) -> None:
         """Send what has changed in the states and the health, and which devices are alive again.
 
-        `quiet`: no event waits, so who gives nothing any more is dead.
+        `quiet`: no event waits, so a pipeline that gives nothing any more is dead.
         """
         seen, at, slow = self._look(), _now(), time.monotonic() >= self._slow_at
         if slow:

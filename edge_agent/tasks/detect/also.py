@@ -3,7 +3,7 @@ be late itself, where the governor asks for it, or where it was unsure.
 
 A frame goes out as JPEG and boxes come back. The neighbour has `also_ms` for it; whatever it does then costs no more,
 as it is left alone for a while. What it says is believed as far as boxes lie in the frame and labels are ones that this
-detector knows. What sends, and what may be sent, is given by whoever opens the pipeline (agent/offload.py).
+detector knows. What sends, and what may be sent, is given where the pipeline is opened (agent/offload.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``wake:NAME``: once the word was heard, the sound behind it passes, for the next utterance; nothing else does.
 
 The words are those of pymicro-wakeword (extra [wake]), which is imported here alone. Options: ``seconds`` in which
-somebody has to begin to speak (who does is heard to the end, for MOST_S at most), ``score`` from which on the word is
-believed (its own where none is given).
+somebody has to begin to speak (a speech that began is heard to the end, for MOST_S at most), ``score`` from which on
+the word is believed (its own where none is given).
 """
 
 from __future__ import annotations
