@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 from edge_agent.config import Mqtt
 from edge_agent.consumer.listen import listen
+from edge_agent.link.link import Link
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
@@ -35,10 +37,24 @@ def password_file(path: Path, **users: str) -> Path:
     return path
 
 
+_OURS: list[socket.socket] = []
+"""what says to the tests of all processes that a port is taken, as long as this one lives"""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that no test of any process is given once more, and that the kernel gives nobody, be it while
+    a broker is down: it lies outside of the range for connections that go out.
+    """
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [port for port in range(10_000, 65_536) if not low <= port <= high] or range(low, high + 1)
+    while True:
+        port, mine = random.SystemRandom().choice(ports), socket.socket(socket.AF_UNIX)
+        with socket.socket() as probe, suppress(OSError):
+            mine.bind(f"\0edge-agent-test-{port}")
+            probe.bind(("127.0.0.1", port))
+            _OURS.append(mine)
+            return port
+        mine.close()
 
 
 class Mosquitto:
@@ -72,13 +88,21 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     """Wait for a condition; a generous deadline, and the test fails with what did not come true."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
             pytest.fail(f"did not come true within {seconds:.0f} s: {what}")
         time.sleep(0.01)
+
+
+def hears(link: Link | None) -> bool:
+    """Whether the broker has answered each subscription of a device: what is published from now on reaches it."""
+    if link is None or not link.connected:
+        return False
+    wanted = {receiver.topics for receiver in link.session._receivers}
+    return wanted == set(link.session.subscribed) and not link.flight.others
 
 
 class Consumer(threading.Thread):

@@ -122,7 +122,7 @@ class Host:
         self.client.reconnect_delay_set(1, 1)
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(120)
 
     def _hear(self, topic: str, payload: bytes, qos: int, retain: bool) -> None:
         if topic.split("/")[2] in ("NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH"):
@@ -135,7 +135,7 @@ class Host:
         return values(list(self.heard), name, device)
 
     def say(self, topic: str, payload: bytes, retain: bool = False) -> None:
-        self.client.publish(topic, payload, 1, retain).wait_for_publish(20)
+        self.client.publish(topic, payload, 1, retain).wait_for_publish(120)
 
     def __enter__(self) -> Host:
         return self

@@ -43,15 +43,15 @@ def run(folder: Path, more: str = "") -> Agent:
 
 
 def test_what_is_kept_is_archived_when_the_agent_has_stopped(tmp_path: Path) -> None:
-    agent = run(tmp_path)
-    texts = {kept.text for kept in Archive(tmp_path / "store" / NAME, new=False).events()}
-    assert texts == {"the postman is here", "he left a parcel", "private"} and agent.outbox.counts.put == 3
-    assert agent.state.health()["archive"] == "ok"
+    agent, wanted = run(tmp_path), {"the postman is here", "he left a parcel", "private"}
+    # a disk that is slow may still be at it: the stop waits for a second
+    _wait(lambda: {kept.text for kept in Archive(tmp_path / "store" / NAME, new=False).events()} == wanted)
+    assert agent.outbox.counts.put == 3 and agent.state.health()["archive"] == "ok"
 
 
 def test_only_the_pipelines_that_are_named_are_archived(tmp_path: Path) -> None:
     run(tmp_path, 'pipelines = ["said"]')
-    assert Archive(tmp_path / "store" / NAME, new=False).values("pipeline") == ["said"]
+    _wait(lambda: Archive(tmp_path / "store" / NAME, new=False).values("pipeline") == ["said"])
 
 
 def test_a_pipeline_that_is_none_is_said() -> None:
@@ -87,8 +87,8 @@ def test_a_full_disk_is_said_and_the_archive_goes_on_afterwards(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert state() != "ok" and "events are sent, and are not archived meanwhile" in caplog.text
     archiver(event(3))
-    _wait(lambda: archiver.archive.count() == 2)
-    assert state() == "ok" and "1 events are not in it" in caplog.text
+    _wait(lambda: archiver.archive.count() == 2 and state() == "ok")
+    assert "1 events are not in it" in caplog.text
     archiver.close()
     keep.outbox.close()
 
@@ -108,7 +108,7 @@ def test_what_comes_too_fast_is_counted_and_nobody_waits(
 
 def _wait(until: object) -> None:
     assert callable(until)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -17,7 +17,7 @@ from edge_agent.agent.line import Line
 from edge_agent.agent.state import line_state
 from edge_agent.config import Config, Mqtt, parse
 from edge_agent.events import Event, TextEvent
-from tests.broker import Consumer, broker, until
+from tests.broker import Consumer, broker, hears, until
 from tests.tiny import tiny_detector
 
 CONFIG = """
@@ -172,8 +172,7 @@ def test_over_a_real_broker(text: str, tmp_path: Path) -> None:
         text = text.replace("[[pipeline]]", f'[mqtt]\nurl = "{server.url}"\n[[pipeline]]', 1)
         with running(parse(text, tmp_path)) as agent:
             until(lambda: consumer.last("door/state"), "it runs")
-            assert agent.link is not None
-            until(lambda: agent.link.session.subscribed, "it hears")  # type: ignore[union-attr]
+            until(lambda: hears(agent.link), "it hears")
             with Commander(server.port) as send:
                 send("edge/v1/porch/cmd/pause", {"id": "p1", "pipeline": "door"})
                 until(lambda: consumer.last("reply/pause"), "it answers")

@@ -70,7 +70,7 @@ def test_ten_thousand_lines_are_answered_and_the_camera_goes_on(
         until(lambda: yard.stats.samples > 2, "frames before")
         with (tmp_path / "fifo").open("w") as pipe:
             pipe.writelines(f"line {number}: lamp\n" for number in range(count))
-        until(lambda: len(events) == count, "all lines", 60)
+        until(lambda: len(events) == count, "all lines", 300)
         behind = yard.stats.samples
         until(lambda: yard.stats.samples > behind, "frames behind")
     assert log.stats.samples == count and log.stats.bad == 0

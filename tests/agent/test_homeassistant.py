@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from edge_agent.config import Config, Mqtt, parse
 from edge_agent.errors import ConfigError
 from edge_agent.link import broker as broker_module
 from tests.agent.test_controls import Commander
-from tests.broker import Consumer, Mosquitto, broker, until
+from tests.broker import Consumer, Mosquitto, broker, hears, until
 from tests.homeassistant.rules import read, render
 from tests.tiny import tiny_detector
 
@@ -86,7 +87,8 @@ class Place:
     def shows(self, cid: str) -> str:
         """What an entity says by what was heard last."""
         one = self.entities()[cid]
-        return render(one["value_template"], msgspec.json.decode(self.heard(one["state_topic"])[-1]))
+        told = self.heard(one["state_topic"])
+        return render(one["value_template"], msgspec.json.decode(told[-1])) if told else ""
 
 
 @pytest.fixture
@@ -114,17 +116,18 @@ def test_it_is_announced_before_any_state_and_shows_what_is_the_case(place: Plac
         until(
             lambda: place.heard("edge/v1/porch/door/counts") and place.of("door/counts")["all"], "somebody is in view"
         )
-        topics = [topic for topic, _, _ in place.consumer.heard]
-        first = min(topics.index(f"edge/v1/porch/{one}") for one in ("door/state", "words/state", "health"))
-        assert topics.index(TOPIC) < first
+        states = {f"edge/v1/porch/{one}" for one in ("door/state", "words/state", "health")}
+        until(lambda: states <= {topic for topic, _, _ in list(place.consumer.heard)}, "all states are said")
+        topics = [topic for topic, _, _ in list(place.consumer.heard)]
+        assert topics.index(TOPIC) < min(map(topics.index, states))
         assert {cid for cid in place.entities() if ":" in cid and cid[0] != ":"} == {
             "door:in::person:here", "door:in::person:count", "door:stream", "door:pause", "door:threshold:detect",
             "words:last:text", "words:stream", "words:pause",
         }  # fmt: skip
         assert (place.shows("door:in::person:here"), place.shows("door:in::person:count")) == ("ON", "1")
-        assert place.shows("words:last:text") == "turn the lamp on"
-        assert place.shows("door:stream") == "ok" and place.shows(":health:disk") == "OFF"
-        assert msgspec.json.decode(place.shows(":model:tiny"))["installed_version"] == "1"
+        assert place.shows("words:last:text") == "turn the lamp on" and place.shows(":health:disk") == "OFF"
+        until(lambda: place.shows("door:stream") == "ok", "its state is said")
+        until(lambda: '"installed_version": "1"' in place.shows(":model:tiny"), "and the model's")
     until(lambda: place.consumer.last("porch/status") == b"offline", "it is gone")
     assert len(place.heard()) == 1
 
@@ -133,7 +136,7 @@ def test_what_is_pressed_happens(place: Place) -> None:
     head = '[homeassistant]\n[[profile]]\nname = "home"\n[[profile]]\nname = "away"\n'
     with running(place.config(head=head)) as agent, Commander(place.server.port) as send:
         until(lambda: place.heard("edge/v1/porch/door/state") and place.shows("door:stream") == "ok", "it runs")
-        until(lambda: agent.link and agent.link.session.subscribed, "it hears")
+        until(lambda: hears(agent.link), "it hears")
 
         def press(cid: str, value: object) -> None:
             one = place.entities()[cid]
@@ -160,16 +163,18 @@ def test_a_restart_says_nothing_twice_and_who_comes_is_greeted(place: Place) -> 
     assert len(place.heard()) == 1
     assert place.heard("edge/v1/porch/words/last") != [b""], "the last text stays, though it is not said again"
     with running(config) as agent, Commander(place.server.port) as send:
-        until(lambda: agent.link and agent.link.session.subscribed, "it hears")
+        until(lambda: hears(agent.link), "it hears")
         states = len(place.heard("edge/v1/porch/door/state"))
         send("homeassistant/status", "online")
         until(lambda: len(place.heard()) == 2, "it is greeted")
         until(lambda: len(place.heard("edge/v1/porch/door/state")) > states, "with the states")
+        began = time.monotonic()
         for _ in range(20):
             send("homeassistant/status", "online")
-        until(lambda: len(place.heard()) == 3, "it is greeted again")
+        until(lambda: len(place.heard()) >= 3, "it is greeted again")
         assert not threading.Event().wait(0.3)
-        assert len(place.heard()) <= 4, "but not as often as somebody says so"
+        greeted = len(place.heard()) - 2
+        assert greeted <= 2 + (time.monotonic() - began) / homeassistant.AGAIN_S, "but not as often as somebody says so"
     assert len(set(place.heard())) == 1
 
 
@@ -186,7 +191,7 @@ def test_a_pipeline_that_goes_takes_two_messages_and_its_topics_with_it(place: P
     now = [place.config()]
     with running(now[0], reread=lambda: now[0]) as agent, Commander(place.server.port) as send:
         until(lambda: place.heard("edge/v1/porch/words/last"), "it runs")
-        until(lambda: agent.link and agent.link.session.subscribed, "it hears")
+        until(lambda: hears(agent.link), "it hears")
         send("homeassistant/status", "online")
         until(lambda: len(place.heard()) == 2, "it is known that somebody listens")
         before = place.entities()
@@ -198,7 +203,7 @@ def test_a_pipeline_that_goes_takes_two_messages_and_its_topics_with_it(place: P
         assert gone and {cid for cid, said in first.items() if len(said) == 1} == gone
         assert last.keys() == first.keys() - gone and "other:last:text" in last
         for tail in ("state", "last"):
-            until(lambda: place.heard(f"edge/v1/porch/words/{tail}")[-1] == b"", "it is cleared")  # noqa: B023
+            until(lambda: place.heard(f"edge/v1/porch/words/{tail}")[-1:] == [b""], "it is cleared")  # noqa: B023
         send("homeassistant/status", "online")
         until(lambda: len(place.heard()) == 5, "it is greeted")
         assert read(place.heard()[-1])["components"] == last, "what it saw go is not shown to it once more"
@@ -219,7 +224,7 @@ def test_a_rule_comes_and_goes_while_the_pipelines_go_on(place: Place) -> None:
         until(lambda: len(place.heard()) == 4, "two messages remove it")
         assert read(place.heard()[2])["components"][cid] == {"platform": "binary_sensor"}
         assert cid not in place.entities()
-        until(lambda: place.heard("edge/v1/porch/rules")[-1] == b"", "and then its topic is cleared")
+        until(lambda: place.heard("edge/v1/porch/rules")[-1:] == [b""], "and then its topic is cleared")
         assert agent.lines == lines
 
 
@@ -228,7 +233,7 @@ def test_what_went_while_nobody_listened_is_removed_when_somebody_comes(place: P
         until(lambda: agent.link and agent.link.stands(f"/{TOPIC}"), "the broker has it")
     with running(place.config(DOOR)) as agent, Commander(place.server.port) as send:
         until(lambda: len(place.heard()) == 3, "it is removed")
-        until(lambda: agent.link and agent.link.session.subscribed, "it hears")
+        until(lambda: hears(agent.link), "it hears")
         send("homeassistant/status", "online")
         until(lambda: len(place.heard()) == 7, "it is greeted, shown, removed and gone")
         *_, shown, removed, gone = (read(payload)["components"] for payload in place.heard())
@@ -260,11 +265,11 @@ def test_what_stands_under_a_topic_of_before_is_cleared(place: Place, head: str)
     with running(place.config()) as agent:
         until(lambda: agent.link and agent.link.stands(f"/{TOPIC}"), "the broker has it")
     with running(place.config(head=head)):
-        until(lambda: place.heard()[-1] == b"", "it is cleared")
+        until(lambda: place.heard()[-1:] == [b""], "it is cleared")
         if head:
             until(lambda: place.heard(f"other/device/{NODE}/config"), "it is announced elsewhere")
         else:
-            until(lambda: place.heard("edge/v1/porch/words/last")[-1] == b"", "as is what is there for it alone")
+            until(lambda: place.heard("edge/v1/porch/words/last")[-1:] == [b""], "as is what is there for it alone")
 
 
 def test_a_label_that_is_new_becomes_an_entity_and_stays_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_a_neighbour_that_is_not_there_costs_nothing_but_its_absence(place: Path
         (line,) = agent.lines
         (task,) = line.teams[0]
         assert isinstance(task, Also) and task.send is not None
-        until(lambda: task.fails > 0 and line.stats.samples > 10, "it has been asked, and the detector goes on", 30)
+        until(lambda: task.fails > 0 and line.stats.samples > 10, "it has been asked, and the detector goes on")
         assert task.trouble and not task.answered
 
 

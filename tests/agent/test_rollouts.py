@@ -21,7 +21,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.fleet.outcome import Outcome, Tell, untold
 from edge_agent.link import topics
 from tests.agent.test_agent import pipeline
-from tests.broker import Consumer, Mosquitto, broker, until
+from tests.broker import Consumer, Mosquitto, broker, hears, until
 from tests.cli.test_cli import run
 from tests.fleet.made import publish, repository, some_files
 
@@ -74,6 +74,8 @@ def working(
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:
+        with Consumer(Mqtt(url=url), f"edge/v1/{name}/reported") as told:
+            until(lambda: told.heard and hears(agent.link), "it says what it is, and hears of jobs")
         yield agent
     finally:
         stop.set()

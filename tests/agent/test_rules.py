@@ -296,7 +296,8 @@ def test_another_config_changes_only_the_rules_that_it_touches(tmp_path: Path) -
         with (tmp_path / "b.txt").open("a") as b:
             b.write("help\n")
         until(lambda: ("b", "off") in heard, "and is heard")
-        assert heard == [("a", "on"), ("b", "on"), ("b", "off")] and agent.rules.on == {"a": True, "b": False}
+        until(lambda: agent.rules.on == {"a": True, "b": False}, "that is noted")
+        assert heard == [("a", "on"), ("b", "on"), ("b", "off")]
     finally:
         stop.set()
         thread.join(30)

@@ -72,7 +72,8 @@ def test_a_running_agent_turns_to_it_and_back_where_it_does_not_get_on(
         assert runs() == {"words", "more"}
         state, why = took(2, pipelines(tmp_path, words=texts) + 'tasks = ["classify:none-such"]\n')
         assert state == "REJECTED" and 'no model "none-such"' in why and runs() == {"words", "more"}
-        # nothing comes from there, which is seen once it is turned to
+        # nothing comes from there, which is seen once it is turned to and its thread has looked
+        monkeypatch.setattr("edge_agent.agent.update.seconds", lambda health: 3.0)
         state, why = took(3, pipelines(tmp_path, door=f"lines:{tmp_path}/none.txt"))
         assert state == "FAILED" and "door: no sample came: reconnecting" in why and "serves again" in why
         until(lambda: runs() == {"words", "more"}, "the config before is turned to")

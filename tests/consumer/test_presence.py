@@ -14,7 +14,7 @@ from edge_agent.config import Mqtt
 from edge_agent.consumer.presence import Presence
 from edge_agent.link.broker import Broker
 from edge_agent.link.rights import Visit
-from tests.broker import broker
+from tests.broker import broker, until
 
 BASE, GROUP = "edge/v1/porch", "edge/v1/_groups/canary/desired"
 
@@ -117,10 +117,13 @@ def test_listen_says_who_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
                 visit.tell(f"edge/v1/{name}/status", b"online")
                 visit.tell(f"edge/v1/{name}/health", health(clock, ago=ago, every_s=30))
         asked = ["listen", "--url", server.url, "--online", "--seconds", "1"]
-        assert main([*asked, "--quiet", "--json"]) == 1
-        rows = json.loads(capsys.readouterr().out)
-        assert [(row["device"], row["is"]) for row in rows] == [("cellar", "stale"), ("porch", "online")]
-        assert main([*asked, "--device", "porch"]) == 0
-        assert "porch                 online    heard of" in capsys.readouterr().out
+
+        def rows() -> tuple[int, list[tuple[str, str]]]:
+            code, out = main([*asked, "--quiet", "--json"]), capsys.readouterr().out
+            return code, [(row["device"], row["is"]) for row in json.loads(out or "[]")]
+
+        until(lambda: rows() == (1, [("cellar", "stale"), ("porch", "online")]), "who is there")
+        told = "porch                 online    heard of"
+        until(lambda: main([*asked, "--device", "porch"]) == 0 and told in capsys.readouterr().out, "the one is there")
         assert main(["listen", "--url", server.url, "--quiet", "--seconds", "1"]) == 2
         assert "--quiet: leaves nothing to print" in capsys.readouterr().err

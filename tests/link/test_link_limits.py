@@ -60,7 +60,7 @@ def test_a_topic_that_the_broker_denies_keeps_no_other_back(
                     box.put(event(pipeline="good"), kind)
             until(lambda: len(consumer.seqs()) == 10, "what is not denied arrives")
             assert {e["pipeline"] for e in consumer.events()} == {"good"}
-        assert box.waiting == 100, "what is denied waits"
+        until(lambda: box.waiting == 100, "what is denied waits, and nothing else does")
         acl.write_text("topic readwrite #\n")
         server.stop(kill=True)
         server.start()
@@ -216,14 +216,15 @@ def test_a_consumer_may_be_faster_than_the_broker(box: Outbox) -> None:  # noqa:
     for _ in range(60):
         box.put(event())
     link.start()
-    until(lambda: box.empty, "60 alerts go, with 12 on their way at most", 10)
-    until(lambda: not link.flight.events, "the broker has acknowledged them")
+    until(lambda: box.empty, "60 alerts go, with 12 on their way at most")
     acks = acks_of(link)
-    assert not len(acks) and not acks._tries and not acks._faster
+    until(lambda: not (link.flight.events or len(acks) or acks._tries or acks._faster), "the broker has answered all")
     link.stop(drain=0)
 
 
-def test_states_leave_the_bytes_of_a_metered_link_to_the_events(tmp_path: Path) -> None:
+def test_states_leave_the_bytes_of_a_metered_link_to_the_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").write_text("")
     with broker(tmp_path) as server:
         file = tmp_path / "agent.toml"
@@ -233,6 +234,8 @@ def test_states_leave_the_bytes_of_a_metered_link_to_the_events(tmp_path: Path) 
         )
         agent = Agent(config.load(file))
         assert agent.link is not None
+        budget, today = agent.link.budget, agent.link.budget._today()
+        monkeypatch.setattr(budget, "_today", lambda: today)  # no midnight while this runs
         with Consumer(Mqtt(url=server.url)) as consumer:
 
             def states() -> list[str]:
@@ -248,12 +251,12 @@ def test_states_leave_the_bytes_of_a_metered_link_to_the_events(tmp_path: Path) 
             agent.lines[0].stream = StreamState("stalled", "a test")
             agent.state.say_states()
             until(lambda: len(states()) == 3, "what tells something is said at once")
-            agent.link.budget.spend(8_000)
+            budget.spend(8_000)
             agent.lines[0].stream = StreamState("ok", "")
             agent.state.say_states()
             agent.link.say("words/other", b"said by someone else")
             until(lambda: consumer.last("words/other"), "there are bytes for more")
-            agent.link.budget.spend(8_000)
+            budget.spend(8_000)
             agent.link.say("words/other", b"too late")
             agent.link.stop()
             until(lambda: consumer.last("d/status") == b"offline", "it says offline")
@@ -349,7 +352,7 @@ def test_a_thread_that_dies_of_a_bug_ends_the_agent(
     else:
         monkeypatch.setattr(agent.link, "_connect", bug)
     stop = threading.Event()
-    guard = threading.Timer(20, stop.set)
+    guard = threading.Timer(120, stop.set)
     guard.start()
     with pytest.raises(EdgeAgentError, match=f"the thread {which} has died"):
         agent.run(stop)

@@ -45,7 +45,7 @@ def drain(box: Outbox) -> list[Record]:
 def settle(box: Outbox) -> None:
     """Wait until the committer has written what was put."""
     with box._state:
-        assert box._state.wait_for(lambda: not box._waiting.pending, 20)
+        assert box._state.wait_for(lambda: not box._waiting.pending, 120)
 
 
 def test_numbers_order_and_contents(tmp_path: Path) -> None:
@@ -528,20 +528,20 @@ def test_a_consumer_that_answers_faster_than_the_disk_notes_it_is_not_sent_more(
 
     def slow(now: bool = False) -> None:
         flushing.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         confirm(now)
 
     monkeypatch.setattr(box._journal, "confirm", slow)
     box.on_noted = noted.set
     assert acks.room(flying=0) == ACK_WINDOW
     box.put(event("the disk is busy with this"), "telemetry")
-    assert flushing.wait(20)
+    assert flushing.wait(120)
     for record in box.take(ACK_WINDOW, ("alert",)):
         acks.sent(record)
         acks.heard(box.name(record), ())
     assert len(acks) == 0 and box.unnoted == ACK_WINDOW and acks.room(flying=0) == 0
     go_on.set()
-    assert noted.wait(20)
+    assert noted.wait(120)
     assert box.unnoted == 0 and acks.room(flying=0) == ACK_WINDOW
     box.close()
     again = Outbox(tmp_path / "store", "cam1")
@@ -565,7 +565,7 @@ def test_many_segments_take_few_files_and_a_lack_of_them_is_no_damage(
     for record in taken[::2]:
         box.done(record)
         with box._state:
-            assert box._state.wait_for(lambda: not box._waiting.done and not box._waiting.noting, 20)
+            assert box._state.wait_for(lambda: not box._waiting.done and not box._waiting.noting, 120)
     assert held() < 8
     real = os.open
 

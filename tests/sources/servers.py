@@ -23,7 +23,7 @@ import pytest
 from edge_agent.sources import Opened
 from edge_agent.types import Frame, Pixels, Sample, StreamState, Text
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 """seconds that a condition is waited for"""
 
 
