@@ -87,25 +87,12 @@ def prune(parser: argparse.ArgumentParser) -> None:
     """Of `prune`."""
     parser.add_argument("model", help="name, folder or float .onnx")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pruned model and its report")
-    parser.add_argument("--data", type=Path, help="pictures or lines of text to fit and to measure on; `recorded`")
-    parser.add_argument("--sparsity", type=share, default=0.3, help="share that goes, 0..1: of what --of says (0.3)")
     parser.add_argument(
-        "--of",
-        choices=("weights", "multiplications"),
-        default="weights",
-        help="what --sparsity is a share of: size (default) or work",
+        "--data", type=Path, required=True, help="pictures or lines of text to fit and to measure on; `recorded`"
     )
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--structured", action="store_true", help="whole channels: smaller and faster (default)")
-    kind.add_argument("--unstructured", action="store_true", help="single weights: zeroes, no faster here")
-    parser.add_argument(
-        "--by",
-        choices=("magnitude", "reconstruction"),
-        help="what goes first (channels: reconstruction where there is data; else magnitude)",
-    )
+    parser.add_argument("--sparsity", type=share, default=0.3, help="share of the weights that goes, 0..1 (0.3)")
     parser.add_argument("--steps", type=count, default=3, help="in which it is done (3)")
     parser.add_argument("--max-drop", type=share, help="accuracy that may be lost; the last step within it is kept")
-    parser.add_argument("--no-refit", action="store_true", help="leave the remaining weights as they are")
     parser.add_argument("--most", type=count, default=64, help="samples of --data at most (64)")
 
 

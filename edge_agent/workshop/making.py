@@ -54,12 +54,11 @@ class Making:
     others: Callable[[Any], Future[Any]] | None = None
     """workers that are asked for points of the search; None: there are none"""
 
-    def read(self, data: Path | None, most: int, say: Say) -> None:
+    def read(self, data: Path, most: int, say: Say) -> None:
         """Take the samples of --data, in parts."""
-        if data is not None:
-            self.samples = calibration.read(data, self.parent, most, say)
-            self.calibrate, self.search, self.report = parts(self.samples)
-            self.report_on(self.report)
+        self.samples = calibration.read(data, self.parent, most, say)
+        self.calibrate, self.search, self.report = parts(self.samples)
+        self.report_on(self.report)
 
     def report_on(self, samples: Samples) -> None:
         """Measure what is told on these."""

@@ -13,8 +13,9 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 
 from edge_agent.workshop.graph import net, sessions
-from edge_agent.workshop.prune.axes import Traced
-from edge_agent.workshop.prune.channels import layer_name
+from edge_agent.workshop.prune.axes import Traced, Use
+from edge_agent.workshop.prune.channels import ChannelGroup, layer_name
+from edge_agent.workshop.prune.choose import Ranked
 from tests.nets import write_onnx
 
 Array = npt.NDArray[Any]
@@ -118,3 +119,24 @@ def changed(path: Path, edit: Any) -> Path:
     edit(model)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def by_size(traced: Traced, found: list[ChannelGroup]) -> list[Ranked]:
+    """Families by the sums of |w| that make each channel, and of what is added to it: 0 for one that says nothing."""
+    sums = np.zeros(len(traced.parent))
+    for use in (use for use in traced.uses if use.role == "out" or _adds(use)):
+        size = np.abs(net.numbers(use.node.inputs[use.place])).astype(np.float64)
+        flat = np.moveaxis(size, use.axis, 0).reshape(size.shape[use.axis], -1)
+        np.add.at(sums, traced.roots(use.atoms), flat.sum(1))
+    ranked = []
+    for family in found:
+        order = np.argsort(-sums[family.roots], kind="stable")
+        left = np.append(np.cumsum(sums[family.roots][order][::-1])[::-1], 0.0)
+        ranked.append(Ranked(family, family.roots[order], left / max(left[0], 1e-12)))
+    return ranked
+
+
+def _adds(use: Use) -> bool:
+    op = use.node.op_type
+    shifts = op == "BatchNormalization" and use.place in (2, 3)
+    return shifts or op in ("Add", "Sub", "Sum") or (op in net.WEIGHTED and use.place == 2)

@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.graph import edit, net, sessions
-from edge_agent.workshop.prune import channels, choose, trace
+from edge_agent.workshop.prune import channels, trace
 from edge_agent.workshop.quantize import build
 from edge_agent.workshop.quantize.contents import of_onnx
 from edge_agent.workshop.quantize.prepare import prepare
 from edge_agent.workshop.quantize.ranges import ranges, watch
+from tests.workshop.prunable import by_size
 
 Array = npt.NDArray[Any]
 SIDE, WIDTH = 8, 16
@@ -232,7 +233,7 @@ def pruned(path: Path) -> bytes:
     """Without channels that change nothing: the answer stays."""
     model = channels.read(path)
     traced = trace.trace(model)
-    ranked = choose.by_magnitude(traced, channels.families(traced))
+    ranked = by_size(traced, channels.families(traced))
     free = [root for one in ranked for at, root in enumerate(one.order) if one.cost[at] == 0 and at]
     return net.data(channels.removed(model, traced, {int(root) for root in free})[0])
 

@@ -145,17 +145,12 @@ def weights(model: ir.Model) -> int:
     return sum(numbers(node.inputs[1]).size for node in net.layers(model))
 
 
-def multiplications(model: ir.Model) -> float:
-    """Millions of multiplications of one sample in the layers."""
-    nodes = net.layers(model)
-    return sum(each * numbers(node.inputs[1]).size for each, node in zip(per_weight(nodes), nodes, strict=True))
-
-
-def per_weight(nodes: list[ir.Node], length: int = 32) -> list[float]:
-    """Of each layer how often one weight is multiplied for a sample, in millions; an open axis counts as `length`."""
-    found = []
-    for node in nodes:
+def multiplications(model: ir.Model, length: int = 32) -> float:
+    """Millions of multiplications of one sample in the layers; an open axis counts as `length`."""
+    found = 0.0
+    for node in net.layers(model):
         sizes = shape(node.outputs[0] if node.op_type != "ConvTranspose" else node.inputs[0]) or ()
         dims = [d if d else (1 if axis == 0 else length) for axis, d in enumerate(sizes)]
-        found.append(float(np.prod(dims[2:] if node.op_type.startswith("Conv") else dims[:-1])) / 1e6)
+        each = np.prod(dims[2:] if node.op_type.startswith("Conv") else dims[:-1])
+        found += float(each) * numbers(node.inputs[1]).size / 1e6
     return found

@@ -32,28 +32,25 @@ def refit(
     stays: Mapping[str, Array],
     feeds: Feeds,
     say: Say,
-    masks: Mapping[str, Array] | None = None,
     boxes: list[Array] | None = None,
 ) -> dict[str, Fitted]:
     """Change `student`'s weights in place; what came of each layer, by name.
 
-    `stays`: for a layer the parent's output channels that it still has (all where it is missing); `masks`: for a layer
-    which of its weights may be other than 0; `boxes`: for each sample (n, 4) left, top, right, bottom in 0..1 of the
-    input, where objects are.
+    `stays`: for a layer the parent's output channels that it still has (all where it is missing); `boxes`: for each
+    sample (n, 4) left, top, right, bottom in 0..1 of the input, where objects are.
     """
     fitted: dict[str, Fitted] = {}
     layers, most = {node for node in net.layers(student) if _can(node)}, max(1, ROWS // len(feeds))
 
     def visit(node: ir.Node, live: list[Live]) -> None:
-        mask = None if masks is None else masks.get(node.name)
         theirs, ours = ([] if node not in layers else tensors.get(node.inputs[0].name, []) for tensors in live)
         same = all(a.shape == b.shape and np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
-        if mask is None and same:
+        if same:
             return
         equations = _Equations(node, most)
         for index, (x, goal) in enumerate(zip(ours, live[0][node.outputs[0].name], strict=True)):
             equations.add(x, goal, stays.get(node.name), None if boxes is None else boxes[index])
-        fitted[node.name] = equations.solve(mask)
+        fitted[node.name] = equations.solve()
 
     walk([parent, student], feeds, visit, say, "fitting")
     return fitted
@@ -122,22 +119,21 @@ class _Equations:
         self.count += 1
         self.sums[apart] = self.sums[apart].plus(here) if apart in self.sums else here
 
-    def solve(self, mask: Array | None) -> Fitted:
+    def solve(self) -> Fitted:
         """Exchange the layer's weights, where others do better on the samples that were kept apart."""
         now = self._flat(self.weight.astype(np.float64))
         if self.bias is not None:
             now = np.concatenate([now, self.bias.astype(np.float64).reshape(self.groups, 1, -1)], axis=1)
         fit, apart = self.sums[False], self.sums.get(True)
-        flat = None if mask is None else self._flat(mask)
         before = (apart or fit).left(now)
         if apart is None:
-            new = _solution(fit, RIDGES[0], now, flat)
+            new = _solution(fit, RIDGES[0], now)
             after = fit.left(new)
         else:
-            errors = {ridge: apart.left(_solution(fit, ridge, now, flat)) for ridge in RIDGES}
+            errors = {ridge: apart.left(_solution(fit, ridge, now)) for ridge in RIDGES}
             best = min(errors, key=lambda ridge: errors[ridge])
             after = errors[best]
-            new = _solution(fit.plus(apart), best, now, flat)
+            new = _solution(fit.plus(apart), best, now)
         if after < before:
             self._write(new)
         return before, min(before, after)
@@ -157,25 +153,9 @@ class _Equations:
         net.put(self.node.inputs[1], value.reshape(self.weight.shape).astype(self.weight.dtype))
 
 
-def _solution(sums: _Sums, ridge: float, now: Array, mask: Array | None) -> Array:
+def _solution(sums: _Sums, ridge: float, now: Array) -> Array:
     """Least squares, drawn to `now` by `ridge` times the mean square of the inputs."""
     size = sums.normal.shape[1]
     pull = np.maximum(np.trace(sums.normal, axis1=1, axis2=2) / size, 1e-9)[:, None, None] * ridge
-    normal = sums.normal + pull * np.eye(size)
-    if mask is None:
-        found: Array = now + np.linalg.solve(normal, sums.cross - sums.normal @ now)
-        return found
-    return _masked(normal, sums.cross + pull * now, mask, now)
-
-
-def _masked(normal: Array, cross: Array, mask: Array, now: Array) -> Array:
-    """The solution in which an output uses only the inputs that `mask` (groups, inputs, outputs) leaves it."""
-    new = np.zeros_like(now)
-    for group in range(len(normal)):
-        for output in range(cross.shape[2]):
-            used = np.flatnonzero(mask[group, :, output])
-            if now.shape[1] > mask.shape[1]:
-                used = np.append(used, now.shape[1] - 1)
-            part = normal[group][np.ix_(used, used)]
-            new[group, used, output] = np.linalg.solve(part, cross[group, used, output])
-    return new
+    found: Array = now + np.linalg.solve(sums.normal + pull * np.eye(size), sums.cross - sums.normal @ now)
+    return found

@@ -20,7 +20,7 @@ from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, numbers
 from edge_agent.workshop.prune import channels, choose, fit, reconstruction, trace
 
-VERSION = 2
+VERSION = 3
 """of what a step does: another one begins anew"""
 SEEN = 0.2
 """score of the parent's boxes that count as places where something is"""
@@ -31,12 +31,8 @@ class PrunePlan:
     """What is asked for."""
 
     sparsity: float
-    structured: bool
-    of: str
-    """weights or multiplications: what `sparsity` is a share of"""
-    by: str
+    """share of the layers' weights"""
     steps: int
-    refit: bool
 
 
 @dataclass(slots=True)
@@ -47,9 +43,7 @@ class Step:
     path: Path
     """its file, in the work folder"""
     sparsity: float
-    """share of the layers' weights that are gone, or 0"""
-    share: float
-    """as the plan counts it"""
+    """share of the layers' weights that are gone"""
     multiplications: float
     """share of the multiplications that are gone"""
     layers: list[tuple[str, str, float, bool, str]]
@@ -70,18 +64,17 @@ def share(plan: PrunePlan, number: int) -> float:
 
 
 def steps(
-    parent: ir.Model, plan: PrunePlan, served: Served, samples: Samples | None, folder: Path, say: Say
+    parent: ir.Model, plan: PrunePlan, served: Served, samples: Samples, folder: Path, say: Say
 ) -> Iterator[Step]:
     """Each step as it is done, or as it was found in `folder`. `samples` are those to fit on.
 
     Raises ModelError where nothing can be taken out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    given = list(feeds(served, samples)) if samples else []
-    if plan.structured and not channels.families(trace.trace(parent)):
+    given = list(feeds(served, samples))
+    if not channels.families(trace.trace(parent)):
         raise ModelError(
-            f"{served.manifest.name}: no channel of it can go, as all reach an output or an operator that cannot "
-            "shrink; --unstructured takes single weights"
+            f"{served.manifest.name}: no channel of it can go, as all reach an output or an operator that cannot shrink"
         )
     boxes = places(served, given)
     student, stays = parent.clone(), dict[str, Array]()
@@ -90,8 +83,9 @@ def steps(
         step = _found(path)
         if step is None:
             head = f"step {number} of {plan.steps}: "
+            target = share(plan, number)
             step = _done(
-                parent, student, stays, plan, number, given, boxes, path, lambda what, *at, h=head: say(h + what, *at)
+                parent, student, stays, target, given, boxes, path, lambda what, *at, h=head: say(h + what, *at)
             )
         student = channels.read(step.path)
         stays = {layer: np.array(kept) for layer, kept in step.stays.items()}
@@ -102,34 +96,21 @@ def _done(
     parent: ir.Model,
     student: ir.Model,
     stays: Mapping[str, Array],
-    plan: PrunePlan,
-    number: int,
+    target: float,
     given: list[dict[str, Array]],
     boxes: list[Array] | None,
     path: Path,
     say: Say,
 ) -> Step:
-    """One step further than `student`, written to `path`."""
-    target, masks, now = share(plan, number), None, dict(stays)
-    if plan.structured:
-        traced = trace.trace(student)
-        groups = channels.families(traced)
-        if plan.by == "reconstruction":
-            ranked = reconstruction.by_reconstruction(student, traced, groups, given, say, boxes)
-        else:
-            ranked = choose.by_magnitude(traced, groups)
-        by_work = plan.of == "multiplications"
-        left = (1 - target) * (channels.multiplications(parent) if by_work else channels.weights(parent))
-        student, kept = channels.removed(student, traced, choose.to_remove(student, traced, ranked, left, by_work))
-        now |= {layer: now[layer][numbers] if layer in now else numbers for layer, numbers in kept.items()}
-    else:
-        masks = choose.masks(student, target)
-        for node in net.layers(student):
-            if node.name in masks:
-                net.put(node.inputs[1], np.where(masks[node.name], numbers(node.inputs[1]), 0).astype(np.float32))
-    fitted = fit.refit(parent, student, now, given, say, masks, boxes) if plan.refit else {}
+    """One step further than `student`, until `target` of the parent's weights are gone, written to `path`."""
+    traced = trace.trace(student)
+    ranked = reconstruction.by_reconstruction(student, traced, channels.families(traced), given, say, boxes)
+    left = (1 - target) * channels.weights(parent)
+    student, kept = channels.removed(student, traced, choose.to_remove(student, traced, ranked, left))
+    now = {**stays, **{layer: stays[layer][some] if layer in stays else some for layer, some in kept.items()}}
+    fitted = fit.refit(parent, student, now, given, say, boxes)
     path.write_bytes(net.data(student))
-    step = _told(parent, student, plan, fitted, now, path)
+    step = _told(parent, student, fitted, now, path)
     # the text comes last: a step that has none was not finished
     path.with_suffix(".part").write_bytes(msgspec.json.encode(step, enc_hook=str))
     path.with_suffix(".part").replace(path.with_suffix(".json"))
@@ -137,28 +118,20 @@ def _done(
 
 
 def _told(
-    parent: ir.Model,
-    student: ir.Model,
-    plan: PrunePlan,
-    fitted: Mapping[str, fit.Fitted],
-    stays: Mapping[str, Array],
-    path: Path,
+    parent: ir.Model, student: ir.Model, fitted: Mapping[str, fit.Fitted], stays: Mapping[str, Array], path: Path
 ) -> Step:
     """What is known of a step."""
-    new, rows, stay = {node.name: numbers(node.inputs[1]) for node in net.layers(student)}, [], 0
+    new, rows = {node.name: numbers(node.inputs[1]).size for node in net.layers(student)}, []
     for node in net.layers(parent):
-        old, left = numbers(node.inputs[1]).size, int(np.count_nonzero(new[node.name]))
-        left = new[node.name].size if plan.structured else left
-        stay += left
+        old, left = numbers(node.inputs[1]).size, new[node.name]
         before, after = fitted.get(node.name, (0.0, 0.0))
         told = f"; variance not explained {before:.3f}, {after:.3f} once fitted" if node.name in fitted else ""
         note = f"{left} of {old} weights stay{told}"
         rows.append((channels.layer_name(node), str(node.op_type), after, left == old, note))
-    sparsity = 1 - stay / channels.weights(parent)
+    sparsity = 1 - channels.weights(student) / channels.weights(parent)
     work = 1 - channels.multiplications(student) / channels.multiplications(parent)
-    share = work if plan.of == "multiplications" else sparsity
     kept = {layer: numbers.tolist() for layer, numbers in stays.items()}
-    return Step(path.stem.replace("-", " "), path, sparsity, share, work, rows, kept)
+    return Step(path.stem.replace("-", " "), path, sparsity, work, rows, kept)
 
 
 def _found(path: Path) -> Step | None:
