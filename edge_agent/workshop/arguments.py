@@ -42,7 +42,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
+METHODS = ("percentile", "full")
 TARGETS = ("here", "x86-vnni", "x86", "arm", "any")
 
 
@@ -67,7 +67,6 @@ def quantize(parser: argparse.ArgumentParser) -> None:
         default="8",
         help="7w: weights of 7; 16: activations; 4w: weights of text",
     )
-    parser.add_argument("--per", choices=("tensor", "channel"), default="channel", help="scales of weights (channel)")
     parser.add_argument(
         "--form",
         choices=("static", "dynamic", "weights", "float16"),

@@ -3,7 +3,7 @@
 Accuracy is mAP50-95 on people's labels for detectors (94 pictures of COCO val2017, none of them calibrated on), else
 how well the answers are the float model's, on the samples that were not calibrated on. The times of one model are taken
 in turns, so that a busy box is the same to all. What was measured is kept in --work: an interrupted run goes on where
-it was. ``--quick`` takes fewer pictures and leaves out the slow searches; ``--docs`` refreshes docs/quantize.md.
+it was. ``--quick`` takes fewer pictures and leaves out the searches; ``--docs`` refreshes docs/quantize.md.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from edge_agent.workshop.data.calibration import Samples
 from edge_agent.workshop.data.parts import parts as three_parts
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.ranges import METHODS
 from edge_agent.workshop.quantize.search import Memory, Tool, distance, search
 from edge_agent.workshop.quantize.tools import TOOLS, default, opener
 from tests.bench.measure import load
@@ -38,8 +39,6 @@ from tests.conftest import ROOT
 from tests.registry.here import visual_wake_words
 
 BEGIN, END = "<!-- bench-quantize -->", "<!-- /bench-quantize -->"
-METHODS = ("max", "mean", "full", "average", "percentile", "entropy", "mse")
-SLOW = ("entropy",)
 CALIBRATED, BUDGET, SECONDS = 48, 0.01, 10.0
 FEW, FEW_SHOWN = 16, 24
 """with --quick: samples to calibrate on, pictures to measure on"""
@@ -108,15 +107,12 @@ class Line:
         return f"| {self.case} | {self.method} | {self.bytes / 1e6:.2f} | {self.accuracy:.3f} | {self.ms:.2f} |"
 
 
-def plans(case: Case, tool: Tool, quick: bool) -> dict[str, QuantizePlan]:
+def plans(case: Case, tool: Tool) -> dict[str, QuantizePlan]:
     """Method -> plan."""
     found = {}
     if case.static:
-        ops = default(tool.parts, {})[0][0].ops
-        for method in METHODS:
-            if not (quick and method in SLOW):
-                found[f"static int8, {method}"] = QuantizePlan(method=method, ops=ops)
-        found["static int8, mse, per tensor"] = QuantizePlan(method="mse", ops=ops, per="tensor")
+        ops = default(tool.parts, {})[0].ops
+        found = {f"static int8, {method}": QuantizePlan(method=method, ops=ops) for method in METHODS}
     found["dynamic int8"] = QuantizePlan("dynamic")
     found["int8 weights"] = QuantizePlan("weights")
     found["4-bit weights"] = QuantizePlan("weights", bits="4w")
@@ -148,7 +144,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     if case.evaluate:
         reported = calibration.read(place(case.evaluate), parent, FEW_SHOWN if quick else 10**6, quiet)
     work.mkdir(parents=True, exist_ok=True)
-    tool = TOOLS[case.format](path, parent, searched, True, opener(work, serve, case.format), quiet)
+    tool = TOOLS[case.format](path, parent, searched, opener(work, serve, case.format), quiet)
     source = f"{row.sha256} {searched.sha256} {code()}"
     known = Memory(work, [source, reported.sha256, case.format])
     judge = score.against(parent, reported)
@@ -156,7 +152,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     float_ = "float" if row.precision == "unknown" else f"float ({row.precision})"
     lines = [Line(case.name, float_, path.stat().st_size, base)]
     served = {lines[0].method: parent}
-    wanted = plans(case, tool, quick)
+    wanted = plans(case, tool)
     if not quick:
         wanted["auto"] = found(case, tool, parent, searched, known, quiet)
     for method, plan in wanted.items():
@@ -185,8 +181,8 @@ def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memo
     """What --auto finds within BUDGET."""
     judge = score.against(parent, searched)
     budget = known("search", QuantizePlan(keep=("parent",)), lambda: judge(parent)) - BUDGET
-    bases = default(tool.parts, {"method": "mse"})[0]
-    return search(tool, bases, judge, budget, distance(parent, searched), known, say).plan
+    base = default(tool.parts, {})[0]
+    return search(tool, base, judge, budget, distance(parent, searched), known, say).plan
 
 
 def made(
@@ -204,7 +200,7 @@ def made(
 
 def code() -> str:
     """SHA-256 of what quantizes, so that no figure of another version comes back."""
-    files = sorted((ROOT / "edge_agent" / "workshop").glob("*.py"))
+    files = sorted((ROOT / "edge_agent" / "workshop").rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -241,8 +241,8 @@ def pruned(path: Path) -> bytes:
 def quantized(path: Path, form: str = "weights") -> bytes:
     model = prepare(path)
     plan = build.QuantizePlan(form, ops="all")  # type: ignore[arg-type]
-    seen = watch(model, lambda: ({"x": picture} for picture in PICTURES), False, lambda step: None)
-    data = build.build(model, plan, ranges(seen, "full", 8))
+    seen = watch(model, lambda: ({"x": picture} for picture in PICTURES), lambda step: None)
+    data = build.build(model, plan, ranges(seen, "full"))
     assert form == "float16" or of_onnx(data).quantized, "nothing is called quantized that is not"
     return data
 

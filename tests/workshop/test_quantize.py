@@ -95,15 +95,6 @@ def test_auto_keeps_what_hurts_and_quantizes_the_rest(tmp_path: Path, capsys: py
     assert not (out / ".work").exists()
 
 
-def test_auto_equalises_where_that_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parent, data, out = detector(tmp_path / "blobs"), pictures(tmp_path / "data", 12), tmp_path / "out"
-    assert quantize(parent, "--data", data, "--out", out, "--auto", "--json") == 0
-    report = json.loads(capsys.readouterr().out)
-    assert "equalised" in report["settings"]["plan"]
-    assert not any(layer["kept"] for layer in report["layers"])
-    assert report["rows"][-1]["accuracy"] >= 0.99
-
-
 def test_an_interrupted_search_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,9 +231,9 @@ def test_a_tagger_is_measured_by_what_its_parent_marks(tmp_path: Path, capsys: p
     tagger(tmp_path / "m", scores(PLACES, 4), "int8.onnx")
     parent, said, out = folder_of(tmp_path / "m", "tag", TAGS), tmp_path / "said.txt", tmp_path / "out"
     said.write_text("\n".join(f"the river and the book, {word} {word} to un" for word in (*WORDS, "e")))
-    assert quantize(parent, "--data", said, "--out", out, "--method", "max", "--json") == 0
+    assert quantize(parent, "--data", said, "--out", out, "--method", "full", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert "F1 of the spans" in report["measure"] and report["rows"][-1]["accuracy"] > 0.95
     said.write_text("\n".join(f"the {word}" for word in WORDS))
-    assert quantize(parent, "--data", said, "--out", tmp_path / "b", "--method", "max") == 1
+    assert quantize(parent, "--data", said, "--out", tmp_path / "b", "--method", "full") == 1
     assert "m marks nothing in " in complaint(capsys)

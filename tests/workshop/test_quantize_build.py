@@ -19,7 +19,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.layers import groups
 from edge_agent.workshop.quantize import build as quantize_build
-from edge_agent.workshop.quantize.balance import corrected, equalized, rounded_weight
+from edge_agent.workshop.quantize.balance import equalized
 from edge_agent.workshop.quantize.build import QuantizePlan, check_scales, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
 from edge_agent.workshop.quantize.prepare import delicate, head, operators, prepare, tail
@@ -104,7 +104,7 @@ def text_net(path: Path) -> Path:
 
 
 def calibrated(model: ir.Model, feeds: list[dict[str, Array]], method: str = "full") -> dict[str, Any]:
-    return ranges(watch(model, lambda: feeds, True, lambda step: None), method, 8)
+    return ranges(watch(model, lambda: feeds, lambda step: None), method)
 
 
 def product_net(path: Path, *, alpha: float = 1.0, beta: float = 1.0, turned: int = 1, row: bool = False) -> Path:
@@ -215,13 +215,12 @@ def error(model: ir.Model | onnx.ModelProto, made: ir.Model | onnx.ModelProto, f
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize("per", ["tensor", "channel"])
-def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str, per: Literal["tensor", "channel"]) -> None:
+def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str) -> None:
     model = prepare(conv_net(tmp_path / "n.onnx"))
-    made = build(model, QuantizePlan(method=method, per=per, ops="all"), calibrated(model, PICTURES, method))
+    made = build(model, QuantizePlan(method=method, ops="all"), calibrated(model, PICTURES, method))
     assert error(model, made, PICTURES) < 0.1
     scale = weight_steps(made)
-    assert scale.shape == ((4,) if per == "channel" else ())
+    assert scale.shape == (4,)
     whole = np.abs(np.asarray(constants(model)["w1"], np.float64)).max()
     assert np.asarray(scale, np.float64).max() == pytest.approx(whole / 127, rel=1e-5)
 
@@ -286,13 +285,9 @@ def test_a_network_below_opset_13_is_converted_first(tmp_path: Path) -> None:
     model.opset_import[0].version = 11
     onnx.save(model, str(path))
     ready = prepare(path)
-    made = build(ready, QuantizePlan(per="channel", ops="all"), calibrated(ready, PICTURES))
+    made = build(ready, QuantizePlan(ops="all"), calibrated(ready, PICTURES))
     assert net.opset(ready) >= 13 and weight_steps(made).shape == (4,)
     assert error(ready, made, PICTURES) < 0.1
-    old = net.of(made)
-    old.graph.opset_imports[""] = 11
-    with pytest.raises(RefusedError, match="needs opset 13"):
-        check_scales(old)
 
 
 @pytest.mark.parametrize("scale", [0.0, np.nan, np.inf])
@@ -368,32 +363,16 @@ def test_equalisation_changes_sizes_and_no_answer(tmp_path: Path) -> None:
     spec = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}
     out = {"y": (TensorProto.FLOAT, [1, 5, 8, 8])}
     model = prepare(write_onnx(tmp_path / "n.onnx", nodes, spec, out, fixed))
-    seen = watch(model, lambda: PICTURES, False, lambda step: None)
+    seen = watch(model, lambda: PICTURES, lambda step: None)
     made, count = equalized(model, seen)
     assert count == 2
     assert error(model, made, PICTURES) < 1e-5
-    after = watch(made, lambda: PICTURES, False, lambda step: None)
+    after = watch(made, lambda: PICTURES, lambda step: None)
     spread = [np.ptp(np.log(one["l"].channel_high)) for one in (seen, after)]
     assert spread[1] < spread[0] * 0.6
     plan = QuantizePlan(ops="all")
-    errors = [error(model, build(m, plan, ranges(s, "full", 8)), PICTURES) for m, s in ((model, seen), (made, after))]
+    errors = [error(model, build(m, plan, ranges(s, "full")), PICTURES) for m, s in ((model, seen), (made, after))]
     assert errors[1] < errors[0]
-
-
-def test_bias_correction_mends_the_mean(tmp_path: Path) -> None:
-    model = prepare(conv_net(tmp_path / "n.onnx"))
-    # a range that clips much, so that there is something to mend
-    found = {name: (low / 3, high / 3) for name, (low, high) in calibrated(model, PICTURES).items()}
-    mended = corrected(model, ["one", "two"], found, "channel", "8", lambda: PICTURES)
-    weight = np.asarray(constants(model)["w1"], np.float64)
-    low, high = found["x"]
-    step = (high - low) / 255
-    x = np.stack([feed["x"] for feed in PICTURES]).astype(np.float64)
-    clipped = np.rint(np.clip(x, low, high) / step) * step
-    q, w = (one.sum(axis=(2, 3)) for one in (rounded_weight(weight, "channel"), weight))
-    wrong = q @ clipped.mean(axis=(0, 1, 3, 4)) - w @ x.mean(axis=(0, 1, 3, 4))
-    moved = np.asarray(constants(mended)["b1"], np.float64) - np.asarray(constants(model)["b1"], np.float64)
-    assert moved == pytest.approx(-wrong, rel=1e-3, abs=1e-5)
 
 
 def test_seven_bits_leave_room_for_the_sum_of_two_products(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edge_agent.workshop.graph.layers import groups, tail
 from edge_agent.workshop.graph.tflite import Model, read, watch
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import of_tflite
-from edge_agent.workshop.quantize.ranges import HISTOGRAMS, METHODS, TensorRange, gathered, ranges
+from edge_agent.workshop.quantize.ranges import METHODS, TensorRange, gathered, ranges
 from edge_agent.workshop.quantize.tflite import exact, layers, quantized
 from edge_agent.workshop.train.detector.graph import tensors_of
 from edge_agent.workshop.train.detector.tflite import to_tflite
@@ -72,15 +72,13 @@ def pictures() -> Feeds:
     return [{"images": one.repeat(SIZE // 6, 1).repeat(SIZE // 6, 2)} for one in coarse]
 
 
-def seen(
-    model: Model, feeds: Callable[[], Feeds], histograms: bool, say: Callable[[int], None]
-) -> dict[str, TensorRange]:
-    return gathered(lambda: watch(model, feeds()), histograms, say)
+def seen(model: Model, feeds: Callable[[], Feeds], say: Callable[[int], None]) -> dict[str, TensorRange]:
+    return gathered(lambda: watch(model, feeds()), say)
 
 
 @pytest.fixture(scope="module")
 def measured(yolo: Model, pictures: Feeds) -> dict[str, tuple[float, float]]:
-    return ranges(seen(yolo, lambda: pictures, False, lambda _: None), "full", 8)
+    return ranges(seen(yolo, lambda: pictures, lambda _: None), "full")
 
 
 def test_half_weights_are_widened(yolo: Model, pictures: Feeds) -> None:
@@ -155,12 +153,6 @@ def test_dynamic_leaves_the_small_weights_of_depthwise_layers_alone(yolo: Model,
     assert held < 0.05 * sum(layer.weights for layer in yolo.layers)
 
 
-def test_per_tensor_is_coarser(yolo: Model, measured: dict[str, tuple[float, float]], pictures: Feeds) -> None:
-    coarse, fine = (quantized(yolo, QuantizePlan("weights", per=per), {}) for per in ("tensor", "channel"))
-    assert len(coarse) < len(fine)
-    assert alike(coarse, yolo, pictures) < alike(fine, yolo, pictures)
-
-
 def test_a_tensor_that_no_scale_serves_stays_float(
     yolo: Model, measured: dict[str, tuple[float, float]], pictures: Feeds
 ) -> None:
@@ -189,12 +181,11 @@ def test_a_range_that_is_a_point_has_a_scale(yolo: Model, measured: dict[str, tu
 def test_every_method_has_its_ranges(yolo: Model, pictures: Feeds, method: str) -> None:
     """What is seen is what the methods ask for; the range of one layer by each of them, of the others in full."""
     steps: list[int] = []
-    histograms = method in HISTOGRAMS
-    found = seen(yolo, lambda: pictures[:2], histograms, steps.append)
-    assert steps == list(range(1, 1 + 2 * (1 + histograms))) and set(found) == set(yolo.floats)
+    found = seen(yolo, lambda: pictures[:2], steps.append)
+    assert steps == [1, 2, 3, 4] and set(found) == set(yolo.floats)
     one = layers(yolo)[3].name
-    whole = ranges(found, "full", 8)
-    data = quantized(yolo, QuantizePlan("static", method=method), {**whole, **ranges({one: found[one]}, method, 8)})
+    whole = ranges(found, "full")
+    data = quantized(yolo, QuantizePlan("static", method=method), {**whole, **ranges({one: found[one]}, method)})
     assert alike(data, yolo, pictures) > 0.9
 
 
@@ -220,15 +211,13 @@ def test_what_cannot_be_quantized_is_refused(tmp_path: Path) -> None:
 
 
 def test_plans_that_make_no_sense(yolo: Model) -> None:
-    with pytest.raises(RefusedError, match="are for ONNX files"):
-        quantized(yolo, QuantizePlan(balanced=True), {})
     with pytest.raises(RefusedError, match="16 bits are for activations"):
         quantized(yolo, QuantizePlan("dynamic", bits="16"), {})
 
 
 def test_calibration_data_that_does_not_fit(yolo: Model) -> None:
     with pytest.raises(ModelError, match="cannot be run on the calibration data"):
-        seen(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], False, lambda _: None)
+        seen(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], lambda _: None)
 
 
 def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +259,7 @@ def test_the_autoencoder_s_errors_are_those_of_the_published_int8_file(data: Pat
     raw = np.fromfile(data / "models" / "normal_id_01_00000000_hist_librosa.bin", np.float32)
     rows = raw.reshape(-1, 128)
     feeds: Feeds = [{"input_1": rows[i : i + 5].reshape(1, 640)} for i in range(0, len(rows) - 5, 4)]
-    found = ranges(seen(model, lambda: feeds, False, lambda _: None), "full", 8)
+    found = ranges(seen(model, lambda: feeds, lambda _: None), "full")
 
     def errors(data: bytes) -> npt.NDArray[np.float64]:
         return np.array([((a[0] - f["input_1"]) ** 2).mean() for a, f in zip(answers(data, feeds), feeds, strict=True)])
@@ -288,7 +277,7 @@ def test_visual_wake_words_decides_as_before(data: Path) -> None:
         {"input_1": cv2.resize(cv2.imread(str(path))[..., ::-1], (96, 96))[None].astype(np.float32) / 255}
         for path in paths
     ]
-    found = ranges(seen(model, lambda: feeds[:12], False, lambda _: None), "full", 8)
+    found = ranges(seen(model, lambda: feeds[:12], lambda _: None), "full")
     wanted = [int(one[0].argmax()) for one in answers(model.data, feeds)]
     for plan in (QuantizePlan("static", ops="all"), QuantizePlan("dynamic"), QuantizePlan("weights")):
         got = [int(one[0].argmax()) for one in answers(quantized(model, plan, found), feeds)]

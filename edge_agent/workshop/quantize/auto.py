@@ -38,7 +38,7 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
 
     budget = float(whole) - job.args.max_drop
     forms = _forms(tool, settings, _saturates(job))
-    found = [search(tool, plans, measure, budget, far, memory, say) for plans in forms]
+    found = [search(tool, plan, measure, budget, far, memory, say) for plan in forms]
     good = _served_best(job, [one for one in found if one.within])
     if len(good) < 2:
         return good[0] if good else max(found, key=lambda one: one.score)
@@ -59,13 +59,7 @@ def _served_best(job: Making, good: list[SearchResult]) -> list[SearchResult]:
     return [one for one in good if one.plan.bits == "7w"] or good
 
 
-def _forms(tool: Tool, settings: Mapping[str, Any], seven: bool) -> list[list[QuantizePlan]]:
-    """Plans to begin with, those together of which the nearest is taken on; `seven`: with weights of 7 bits, too."""
-    forms = []
-    for bases in default(tool.parts, settings):
-        if bases[0].form == "static" and tool.balances():
-            bases = [*bases, *(msgspec.structs.replace(plan, balanced=True) for plan in bases)]
-        forms.append(bases)
-        if seven and bases[0].bits == "8":
-            forms.append([msgspec.structs.replace(plan, bits="7w") for plan in bases])
-    return forms
+def _forms(tool: Tool, settings: Mapping[str, Any], seven: bool) -> list[QuantizePlan]:
+    """Plans to begin with; `seven`: with weights of 7 bits, too."""
+    forms = default(tool.parts, settings)
+    return forms + [msgspec.structs.replace(plan, bits="7w") for plan in forms if seven and plan.bits == "8"]

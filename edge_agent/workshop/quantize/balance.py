@@ -1,26 +1,24 @@
-"""What is done to a float network before it is quantized, so that it loses less: equalisation and bias correction.
+"""Equalisation: what is done to a float network that was trained here, so that it loses less once it is quantized.
 
-Both are of Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721),
-on data where there is some. Each constant has one reader here (`net.one_each`).
+Of Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721), on data.
+Each constant has one reader here (`net.one_each`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, is_computed, numbers, shape
-from edge_agent.workshop.quantize.ranges import Interval, TensorRange, seeing
+from edge_agent.workshop.quantize.ranges import TensorRange
 
 MOST = 16.0
 """by which a channel is scaled at most, either way"""
 SCALES = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
 """f(s·x) = s·f(x) for s > 0, channel by channel"""
-Feeds = Callable[[], Iterable[Mapping[str, npt.NDArray[np.generic]]]]
 Reading = list[tuple[ir.Node, int]]
 """convolutions that read a tensor, and the place of its first channel among their inputs"""
 
@@ -117,67 +115,3 @@ def _scale(node: ir.Node, reading: Reading, top: Array) -> None:
         turned = rows if depthwise else rows.swapaxes(0, 1)
         turned[part] = (turned[part].T * factor).T
         net.put(reader.inputs[1], rows)
-
-
-# ── bias correction ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def corrected(
-    model: ir.Model, nodes: Iterable[str], ranges: Mapping[str, Interval], per: str, bits: str, feeds: Feeds
-) -> ir.Model:
-    """The network whose convolutions `nodes` are right on average once quantized: b' = b - (Σ W_q·E[Q(x)] - Σ W·E[x]).
-
-    E is the mean of each input channel over data, Q(x) the input clipped and rounded as it will be, W_q the rounded
-    weights. The borders of the picture are taken to be like its inside.
-    """
-    made, wanted = model.clone(), set(nodes)
-    convs = [node for node in _convolutions(made) if node.name in wanted and node.inputs[0].name in ranges]
-    convs = [node for node in convs if net.constant(node, 2) is not None]
-    names = sorted({str(node.inputs[0].name) for node in convs})
-    means = _means(model, names, ranges, 16 if bits == "16" else 8, feeds)
-    for node in convs:
-        weight, groups = numbers(node.inputs[1]).astype(np.float64), node.attributes.get_int("group", 1)
-        real, rounded = means[str(node.inputs[0].name)]
-        wrong = _sums(rounded_weight(weight, per, bits), rounded, groups) - _sums(weight, real, groups)
-        net.put(node.inputs[2], np.asarray(numbers(node.inputs[2]).astype(np.float64) - wrong, np.float32))
-    return made
-
-
-def rounded_weight(weight: npt.NDArray[np.float64], per: str, bits: str = "8") -> npt.NDArray[np.float64]:
-    """Convolution weights as eight bits keep them: step = max|w| / 127 of an output channel or of the tensor; of seven
-    bits it is max|w| / 64.
-    """
-    axes = tuple(range(1, weight.ndim)) if per == "channel" else None
-    step = np.maximum(np.abs(weight).max(axis=axes, keepdims=True), 1e-12) / (64 if bits == "7w" else 127)
-    rounded: npt.NDArray[np.float64] = np.rint(weight / step) * step
-    return rounded
-
-
-def _sums(weight: npt.NDArray[np.float64], mean: npt.NDArray[np.float64], groups: int) -> npt.NDArray[np.float64]:
-    """Σ over a kernel of weight (cout, cin / groups, ...) times the mean of its input channel -> (cout,)."""
-    flat = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
-    given = np.repeat(mean.reshape(groups, -1), len(flat) // groups, axis=0)
-    summed: npt.NDArray[np.float64] = (flat * given).sum(axis=1)
-    return summed
-
-
-def _means(
-    model: ir.Model, names: list[str], ranges: Mapping[str, Interval], bits: int, feeds: Feeds
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Mean of each channel of the named tensors, as they are and as they will be rounded: (2, channels)."""
-    inside = [name for name in names if name not in {one.name for one in model.graph.inputs}]
-    session = seeing(model, inside) if inside else None
-    sums: dict[str, npt.NDArray[np.float64]] = {}
-    count = 0
-    for feed in feeds():
-        values = dict(feed) | (dict(zip(inside, session.run(inside, dict(feed)), strict=True)) if session else {})
-        for name in names:
-            x = np.asarray(values[name], np.float32)
-            low, high = ranges[name]
-            step = max(high - low, 1e-12) / (2**bits - 1)
-            rounded = np.rint(np.clip(x, low, high) / np.float32(step)) * np.float32(step)
-            axes = (0, *range(2, x.ndim))
-            both = np.stack([one.mean(axis=axes, dtype=np.float64) for one in (x, rounded)])
-            sums[name] = sums.get(name, 0.0) + both
-        count += 1
-    return {name: both / count for name, both in sums.items()}

@@ -18,7 +18,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import WEIGHTED, is_computed, is_layer
 from edge_agent.workshop.quantize import weights
-from edge_agent.workshop.quantize.prepare import PER_CHANNEL, delicate, tail
+from edge_agent.workshop.quantize.prepare import delicate, tail
 from edge_agent.workshop.quantize.ranges import Interval
 
 MOVES = ("MaxPool", "Resize", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Concat")
@@ -36,17 +36,11 @@ class QuantizePlan(msgspec.Struct, frozen=True):
     form: Literal["static", "dynamic", "weights", "float16"] = "static"
     bits: Literal["8", "7w", "16", "4w"] = "8"
     """7w: weights of 7 bits, so that no sum of two products of U8 and S8 outgrows 16 bits: 2 · 255 · 64 < 2^15"""
-    per: Literal["tensor", "channel"] = "channel"
-    """scales of the weights"""
-    method: str = "full"
+    method: str = "percentile"
     """of the activations' ranges, static only"""
     ops: Literal["layers", "all"] = "layers"
     keep: tuple[str, ...] = ()
     """names of the nodes that stay float, beside the tail and the delicate ones"""
-    balanced: bool = False
-    """cross-layer equalisation"""
-    corrected: bool = False
-    """bias correction"""
 
     def text(self) -> str:
         """One line for people."""
@@ -55,11 +49,10 @@ class QuantizePlan(msgspec.Struct, frozen=True):
         if self.bits == "4w":
             return f"4-bit weights in blocks of {weights.BLOCK}"
         wide = "16" if self.bits == "16" else "8"
-        words = [f"{self.form} int{wide}" if self.form != "weights" else "int8 weights", f"per {self.per}"]
+        words = [f"{self.form} int{wide}" if self.form != "weights" else "int8 weights"]
         if self.form == "static":
-            words = [words[0], self.method, words[1], "all operators" if self.ops == "all" else "layers with weights"]
+            words += [self.method, "all operators" if self.ops == "all" else "layers with weights"]
         words += ["7-bit weights"] * (self.bits == "7w")
-        words += ["equalised"] * self.balanced + ["bias corrected"] * self.corrected
         return ", ".join(words)
 
 
@@ -74,7 +67,7 @@ def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -
     elif plan.bits == "4w":
         made = weights.four_bits(model, plan.keep)
     elif plan.form == "weights":
-        made = weights.small(model, plan.per == "channel", plan.keep)
+        made = weights.small(model, plan.keep)
     else:
         made = _dynamic(model, plan) if plan.form == "dynamic" else _static(model, plan, ranges)
     made.producer_name = "edge-agent"
@@ -96,7 +89,7 @@ def chosen(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) 
     """Names of the nodes that a static plan quantizes."""
     never = set(plan.keep) | tail(model) | delicate(model)
     nodes = [node for node in model.graph if node.op_type in OPS[plan.ops] and node.name not in never]
-    return [str(node.name) for node in nodes if _pays(node, plan) and _has_ranges(node, ranges)]
+    return [str(node.name) for node in nodes if _pays(node) and _has_ranges(node, ranges)]
 
 
 def _has_ranges(node: ir.Node, ranges: Mapping[str, Interval]) -> bool:
@@ -105,10 +98,10 @@ def _has_ranges(node: ir.Node, ranges: Mapping[str, Interval]) -> bool:
     return all(value.name in ranges for value in around if value.dtype == ir.DataType.FLOAT)
 
 
-def _pays(node: ir.Node, plan: QuantizePlan) -> bool:
+def _pays(node: ir.Node) -> bool:
     """Whether a node gains by int8."""
     # one scale a channel does not fit the groups of a transposed convolution
-    if node.op_type == "ConvTranspose" and plan.per == "channel" and node.attributes.get_int("group", 1) > 1:
+    if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) > 1:
         return False
     # what two activations multiply (attention) gains little
     return node.op_type not in WEIGHTED or is_layer(node)
@@ -128,7 +121,7 @@ def _static(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval])
     with _quiet():
         made = QDQQuantizer(
             onnx.shape_inference.infer_shapes(net.proto(model, merge=False)),
-            plan.per == "channel",
+            True,  # one scale a channel
             plan.bits == "7w",
             QuantType.QInt8,
             QuantType.QUInt16 if plan.bits == "16" else QuantType.QUInt8,
@@ -158,7 +151,7 @@ def _dynamic(model: ir.Model, plan: QuantizePlan) -> ir.Model:
             net.proto(_products(model, plan.keep)),
             target,
             op_types_to_quantize=["MatMul"],
-            per_channel=plan.per == "channel",
+            per_channel=True,
             reduce_range=plan.bits == "7w",
             weight_type=QuantType.QInt8,
             nodes_to_quantize=[node.name for node in found],
@@ -204,16 +197,10 @@ def _checked(model: onnx.ModelProto) -> ir.Model:
 
 
 def check_scales(model: ir.Model) -> None:
-    """RefusedError for scales that are none: zero, not finite, or more of them than the opset knows."""
+    """RefusedError for scales that are none: zero, or not finite."""
     for node in model.graph:
         scale = net.constant(node, 1) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None
-        if scale is None:
-            continue
-        if not np.isfinite(scale).all() or (scale <= 0).any():
+        if scale is not None and not (np.isfinite(scale) & (scale > 0)).all():
             raise RefusedError(
                 f'the scale of "{node.inputs[0].name}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
-            )
-        if scale.size > 1 and not node.domain and net.opset(model) < PER_CHANNEL:
-            raise RefusedError(
-                f"one scale a channel needs opset {PER_CHANNEL}, this is {net.opset(model)}; use --per tensor"
             )

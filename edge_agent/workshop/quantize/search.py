@@ -1,9 +1,8 @@
 """``quantize --auto``: which layers stay in float so that the rest may be quantized within a budget of accuracy.
 
 Each layer is quantized alone, and what that does to the network's outputs is its cost; the costliest are kept in float,
-as few as meet the budget; last, of the methods the one whose outputs are the nearest then is taken. That the cost of
-many layers is about the sum of their own is what HAWQ and its like build on (Dong et al., arXiv 1905.03696); how many
-it takes is measured, never assumed.
+as few as meet the budget. That the cost of many layers is about the sum of their own is what HAWQ and its like build on
+(Dong et al., arXiv 1905.03696); how many it takes is measured, never assumed.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ from edge_agent.workshop.quantize.contents import Contents
 
 FEW = 6
 """samples on which a layer alone is tried"""
-TRIED = 3
-"""of the plans whose outputs are the nearest, how many are measured in the end"""
 FLOOR = 0.1
 """of the mean variance, added to that of each channel: what hardly varies counts little"""
 
@@ -55,10 +52,6 @@ class Tool:
     open: Callable[[bytes], Served]
     contents: Callable[[bytes], Contents]
     """what a file holds, read off it"""
-    balances: Callable[[], bool]
-    """whether equalisation changes anything here"""
-    corrects: bool
-    """whether biases can be corrected"""
 
 
 @dataclass(slots=True)
@@ -151,7 +144,7 @@ def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def search(
     tool: Tool,
-    bases: Sequence[QuantizePlan],
+    base: QuantizePlan,
     measure: Callable[[Served], float],
     budget: float,
     far: Callable[[Served], float],
@@ -160,18 +153,16 @@ def search(
 ) -> SearchResult:
     """The plan that keeps the fewest layers in float and is within the budget: its score by `measure` is at least that.
 
-    `bases`: plans without kept layers, of which the one whose outputs are nearest is taken on. Raises RefusedError
-    where none of them can be made.
+    `base`: the plan without kept layers. Raises RefusedError where it cannot be made.
     """
-    total = len(bases) * 3 + len(tool.parts) + 10
-    done = 0
+    total, done = len(tool.parts) + 10, 0
 
     def tick(what: str) -> None:
         nonlocal done
         done += 1
         say(what, min(done, total - 1), total)
 
-    base = nearest(tool, bases, far, memory, tick)
+    tool.make(base)
     costs = costs_of(tool, base, far, memory, tick)
     order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
 
@@ -187,12 +178,6 @@ def search(
     good = [count for count, value in scores.items() if value >= budget]
     fewest = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
     plan, found = kept(fewest), scores[fewest]
-    # with other layers left, another method may be the nearest
-    for other in by_distance(tool, _finer(tool, bases, plan), far, memory, tick)[:TRIED]:
-        value = found if other == plan else rated(other)
-        if value >= min(budget, found):
-            plan, found = other, value
-            break
     say("measuring plans", total, total)
     names = [part.name for part in order[:fewest]]
     return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
@@ -212,45 +197,6 @@ def costs_of(
         costs[name] = memory("distance", one, partial(_tried, tool, one, far))
         tick(f"layer {name} alone")
     return costs
-
-
-def by_distance(
-    tool: Tool,
-    plans: Sequence[QuantizePlan],
-    far: Callable[[Served], float],
-    memory: Memory,
-    tick: Callable[[str], None],
-) -> list[QuantizePlan]:
-    """The plans, those first whose outputs are nearest to the parent's."""
-    near = {}
-    memory.ahead("distance", [(one, one) for one in plans])
-    for one in plans:
-        tick(one.text())
-        near[one] = memory("distance", one, partial(_tried, tool, one, far))
-    return sorted(near, key=lambda plan: near[plan])
-
-
-def _finer(tool: Tool, bases: Sequence[QuantizePlan], plan: QuantizePlan) -> list[QuantizePlan]:
-    """The same layers in float, by every method that was asked for, with bias correction and without."""
-    corrects = (False, True) if tool.corrects and plan.form == "static" else (False,)
-    found = [
-        msgspec.structs.replace(base, keep=plan.keep, corrected=corrected) for base in bases for corrected in corrects
-    ]
-    return list(dict.fromkeys([plan, *found]))
-
-
-def nearest(
-    tool: Tool,
-    bases: Sequence[QuantizePlan],
-    far: Callable[[Served], float],
-    memory: Memory,
-    tick: Callable[[str], None],
-) -> QuantizePlan:
-    """The plan whose outputs are nearest with every layer quantized. RefusedError where none can be made."""
-    best = by_distance(tool, bases, far, memory, tick)[0]
-    if not np.isfinite(memory("distance", best, partial(_tried, tool, best, far))):
-        tool.make(best)
-    return best
 
 
 def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:

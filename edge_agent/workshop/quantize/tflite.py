@@ -2,7 +2,7 @@
 
 The forms of `QuantizePlan`: static (int8 activations, or int16, with int8 weights), dynamic (int8 or int4 weights,
 activations quantized as they come), weights (int8 or int4, computed in float) and float16. Weights are symmetric with
-one scale an output channel, or one a tensor. Inputs and outputs stay float32, and so does the tail behind the last
+one scale an output channel. Inputs and outputs stay float32, and so does the tail behind the last
 weights, where a detector joins boxes and scores: one scale cannot serve both.
 """
 
@@ -73,8 +73,6 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
 
 def _check(model: Model, plan: QuantizePlan) -> None:
     """RefusedError for a plan that cannot be carried out here."""
-    if plan.balanced or plan.corrected:
-        raise RefusedError("equalisation and bias correction are for ONNX files; leave them out for TFLite")
     if plan.bits == "16" and plan.form != "static":
         raise RefusedError("16 bits are for activations: give the form static, or 8 or 4w bits")
     odd = set(plan.keep) - {layer.name for layer in model.layers}
@@ -128,8 +126,7 @@ def _called(model: Model, kept: Iterable[str]) -> list[str]:
 def _weights_config(plan: QuantizePlan) -> dict[str, Any]:
     if plan.form == "float16":
         return {"num_bits": 16, "dtype": "FLOAT"}
-    granularity = "CHANNELWISE" if plan.per == "channel" else "TENSORWISE"
-    return {"num_bits": 4 if plan.bits == "4w" else 8, "symmetric": True, "granularity": granularity, "dtype": "INT"}
+    return {"num_bits": 4 if plan.bits == "4w" else 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
 
 
 def layers(model: Model) -> list[Operator]:

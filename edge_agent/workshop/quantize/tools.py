@@ -17,81 +17,55 @@ from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
 from edge_agent.workshop.graph.layers import Operator, groups
 from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.ranges import TensorRange, gathered, ranges, watch
 from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
 Open = Callable[[bytes], Served]
 
 
-def onnx_tool(path: Path, parent: Served, samples: Samples, histograms: bool, open: Open, say: Say) -> Tool:
+def onnx_tool(path: Path, parent: Served, samples: Samples, open: Open, say: Say) -> Tool:
     """For an ONNX file. Raises RefusedError for one that cannot be quantized.
 
-    `samples` are looked at when a plan first needs the ranges of activations; `histograms`: some method needs them.
+    `samples` are looked at when a plan first needs the ranges of activations.
     """
-    from edge_agent.workshop.quantize import balance, build, prepare
-    from edge_agent.workshop.quantize import ranges as quantize_ranges
+    from edge_agent.workshop.quantize import build, prepare
     from edge_agent.workshop.quantize.contents import of_onnx
-    from edge_agent.workshop.quantize.ranges import Interval, TensorRange, watch
 
     model = prepare.prepare(path)
 
-    def given() -> Any:
-        return feeds(parent, samples)
-
     @functools.cache
-    def seen(balanced: bool) -> dict[str, TensorRange]:
-        total = len(samples.items) * (1 + histograms)
-        return watch(network(balanced), given, histograms, lambda step: say("calibrating", step, total))
-
-    @functools.cache
-    def network(balanced: bool) -> Any:
-        return equalized()[0] if balanced else model
-
-    @functools.cache
-    def equalized() -> tuple[Any, int]:
-        return balance.equalized(model, seen(False))
-
-    @functools.cache
-    def ranges(balanced: bool, method: str, bits: int) -> dict[str, Interval]:
-        return quantize_ranges.ranges(seen(balanced), method, bits)
+    def seen() -> dict[str, TensorRange]:
+        total = len(samples.items) * 2
+        return watch(model, lambda: feeds(parent, samples), lambda step: say("calibrating", step, total))
 
     def make(plan: QuantizePlan) -> bytes:
-        source, bits = network(plan.balanced), 16 if plan.bits == "16" else 8
-        found = ranges(plan.balanced, plan.method, bits) if plan.form == "static" else {}
-        if plan.corrected:
-            source = balance.corrected(source, build.chosen(source, plan, found), found, plan.per, plan.bits, given)
-        return build.build(source, plan, found)
+        return build.build(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
 
-    parts = _parts(prepare.operators(model))
-    return Tool(parts, make, open, of_onnx, lambda: equalized()[1] > 0, any(part.op == "Conv" for part in parts))
+    return Tool(_parts(prepare.operators(model)), make, open, of_onnx)
 
 
-def tflite_tool(path: Path, parent: Served, samples: Samples, histograms: bool, open: Open, say: Say) -> Tool:
+def tflite_tool(path: Path, parent: Served, samples: Samples, open: Open, say: Say) -> Tool:
     """For a TFLite file; as `onnx_tool`."""
     from edge_agent.workshop.graph import tflite as tflite_graph
-    from edge_agent.workshop.quantize import ranges as quantize_ranges
     from edge_agent.workshop.quantize import tflite as quantize_tflite
     from edge_agent.workshop.quantize.contents import of_tflite
-    from edge_agent.workshop.quantize.ranges import Interval
 
     model = tflite_graph.read(path)
     names = dict(zip([spec.name for spec in parent.net.inputs], model.inputs, strict=True))
 
-    def given() -> Any:
-        return ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
-
     @functools.cache
-    def ranges(method: str, bits: int) -> dict[str, Interval]:
-        total = len(samples.items) * (1 + histograms)
-        runs = quantize_ranges.gathered(
-            lambda: tflite_graph.watch(model, given()), histograms, lambda step: say("calibrating", step, total)
-        )
-        return quantize_ranges.ranges(runs, method, bits)
+    def seen() -> dict[str, TensorRange]:
+        def runs() -> Any:
+            given = ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
+            return tflite_graph.watch(model, given)
+
+        total = len(samples.items) * 2
+        return gathered(runs, lambda step: say("calibrating", step, total))
 
     def make(plan: QuantizePlan) -> bytes:
-        found = ranges(plan.method, 16 if plan.bits == "16" else 8) if plan.form == "static" else {}
-        return quantize_tflite.quantized(model, plan, found)
+        return quantize_tflite.quantized(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
 
-    return Tool(_parts(model.layers), make, open, of_tflite, lambda: False, False)
+    return Tool(_parts(model.layers), make, open, of_tflite)
 
 
 def _parts(operators: Sequence[Operator]) -> list[LayerGroup]:
@@ -99,7 +73,7 @@ def _parts(operators: Sequence[Operator]) -> list[LayerGroup]:
     return [LayerGroup(name, ops[name], tuple(inside)) for name, inside in groups(operators).items()]
 
 
-TOOLS: dict[str, Callable[[Path, Served, Samples, bool, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}
+TOOLS: dict[str, Callable[[Path, Served, Samples, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}
 
 
 def grouped(parts: Sequence[LayerGroup], names: Sequence[str]) -> list[str]:
@@ -160,11 +134,6 @@ def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> s
 
 LAST = "a form without int8 activations loses less: --form weights, or float16"
 CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] = (
-    (
-        "one scale does not serve all channels of a weight: leave --per tensor out",
-        {"per": "channel"},
-        lambda plan: plan.per == "tensor",
-    ),
     ("its weights need 8 bits: leave --bits out", {"bits": "8"}, lambda plan: plan.bits in ("4w", "7w")),
     (
         "the ranges of --method {method} clip what matters here: try --method full",
@@ -185,23 +154,16 @@ def _constant(values: list[npt.NDArray[Any]]) -> bool:
     return bool(others) and all(np.array_equal(first, other) for other in others)
 
 
-def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[list[QuantizePlan]]:
-    """Plans to begin with where the form was left open, the groups that are searched by themselves.
+def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[QuantizePlan]:
+    """Plans to begin with where the form was left open, each of which is searched by itself.
 
     Convolutions: static, all operators between them too, as an int8 network is fast only where it stays int8.
     MatMul alone: by each run's own extremes, or static.
     """
     convolutions = any("CONV" in part.op.upper() for part in parts)
     given = {key: value for key, value in settings.items() if value is not None}
-    static = _static(given.pop("method", None), "all" if convolutions else "layers", given)
+    static = QuantizePlan(**{"form": "static", "ops": "all" if convolutions else "layers", **given})
     if given.get("form") == "static" or given.get("bits") == "16" or (convolutions and "form" not in given):
         return [static]
-    if "form" in given:
-        return [[QuantizePlan(**given)]]
-    return [[QuantizePlan(**{"form": "dynamic", **given})], static]
-
-
-def _static(method: str | None, ops: str, given: Mapping[str, Any]) -> list[QuantizePlan]:
-    """Plans with ranges from data: by that method, or by each of those that do well."""
-    methods = ("percentile", "mse", "average") if method is None else (method,)
-    return [QuantizePlan(**{"form": "static", "method": one, "ops": ops, **given}) for one in methods]
+    dynamic = QuantizePlan(**{"form": "dynamic", **given})
+    return [dynamic] if "form" in given else [dynamic, static]

@@ -20,7 +20,6 @@ from edge_agent.workshop.data import calibration
 from edge_agent.workshop.making import Making
 from edge_agent.workshop.quantize import auto, tools, without
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.ranges import HISTOGRAMS
 from edge_agent.workshop.quantize.search import SearchResult, Tool, distance
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.plot import Plot
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         args.keep = tools.grouped(tool.parts, args.keep)
         best = without.best if _made(args) else auto.best
         found = best(job, tool, _settings(args), work, say) if args.auto else None
-        plan = found.plan if found else tools.default(tool.parts, _settings(args))[0][0]
+        plan = found.plan if found else tools.default(tool.parts, _settings(args))[0]
         return _written(job, tool, plan, found, work, say)
 
 
@@ -68,9 +67,8 @@ def _started(args: argparse.Namespace, say: Say) -> Making:
 
 def _tool(job: Making, work: Path, say: Say) -> Tool:
     """What turns plans into files."""
-    histograms = job.args.auto or job.args.method in (None, *HISTOGRAMS)
     opened = tools.opener(work, job.serve, job.row.format)
-    return tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), histograms, opened, say)
+    return tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), opened, say)
 
 
 def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float | None]:
@@ -113,7 +111,7 @@ def _check(args: argparse.Namespace) -> None:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The options as fields of a plan; None for what was left open."""
     form = args.form or ("weights" if args.bits == "4w" else "static" if args.method else None)
-    return {"form": form, "bits": args.bits, "per": args.per, "keep": tuple(args.keep), "method": args.method}
+    return {"form": form, "bits": args.bits, "keep": tuple(args.keep), "method": args.method}
 
 
 def _evaluate_on(job: Making, data: Path, say: Say) -> None:

@@ -17,18 +17,15 @@ OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 """the axis of a weight that counts the outputs"""
 
 
-def small(model: ir.Model, per_channel: bool, keep: tuple[str, ...]) -> ir.Model:
-    """S8 weights behind a DequantizeLinear, step = max|w| / 127 of a channel or a tensor; all else stays float."""
-    made, graph = model.clone(), model.graph
-    graph, count = made.graph, 0
+def small(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
+    """S8 weights behind a DequantizeLinear, step = max|w| / 127 of an output channel; all else stays float."""
+    made, count = model.clone(), 0
+    graph = made.graph
     for node in [node for node in net.layers(made, inside=True) if node.name not in keep]:
         weight, name = numbers(node.inputs[1]), str(node.inputs[1].name)
         axis = OUTPUTS[node.op_type] % weight.ndim
-        q, step = rounded(weight, axis if per_channel else None)
-        given = [
-            net.hold(graph, f"{name}_q", q),
-            net.hold(graph, f"{name}_scale", step.reshape(-1 if per_channel else ())),
-        ]
+        q, step = rounded(weight, axis)
+        given = [net.hold(graph, f"{name}_q", q), net.hold(graph, f"{name}_scale", step.reshape(-1))]
         node.replace_input_with(1, net.add(graph[0], "DequantizeLinear", given, f"{name}_real", axis=axis))
         count += 1
     if not count:
@@ -36,9 +33,9 @@ def small(model: ir.Model, per_channel: bool, keep: tuple[str, ...]) -> ir.Model
     return tables(made, keep)
 
 
-def rounded(weight: Array, axis: int | None) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """A weight as S8, and its step: one for each index of `axis`, or for None one for all; its axes stay."""
-    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+def rounded(weight: Array, axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """A weight as S8, and its step, one for each index of `axis`; its axes stay."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
     step = (np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / 127).astype(np.float32)
     return np.clip(np.rint(weight / step), -127, 127).astype(np.int8), step
 

@@ -25,7 +25,7 @@ from edge_agent.types import Frame, Pixels
 from edge_agent.workshop.data.calibration import Samples, Say
 from edge_agent.workshop.data.feed import Item
 from edge_agent.workshop.making import Making
-from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, costs_of, distance, nearest, ranked
+from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, costs_of, distance, ranked
 from edge_agent.workshop.quantize.tools import default
 
 NONE = "none"
@@ -114,15 +114,15 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
     """
     samples = job.part("search")
     memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE], job.others)
-    plans, far = default(tool.parts, settings)[0], distance(job.parent, samples)
-    total, done = len(plans) + len(tool.parts), 0
+    base, far = default(tool.parts, settings)[0], distance(job.parent, samples)
+    total, done = len(tool.parts), 0
 
     def tick(what: str) -> None:
         nonlocal done
         done += 1
         say(what, min(done, total), total)
 
-    base = nearest(tool, plans, far, memory, tick)
+    tool.make(base)
     costs = costs_of(tool, base, far, memory, tick)
     order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
     whole = sum(cost for cost in costs.values() if np.isfinite(cost))

@@ -111,8 +111,8 @@ def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:
     of_detector, data = best.name == "patches", lesson.data
     batches = [whole(data.whole[i]) if of_detector else data.normal[i][None] for i in shown]
     try:
-        seen = watch(model, lambda: ({source: one} for one in batches), True, lambda step: None)
-        made = build(model, QuantizePlan(method="mse", ops="layers"), quantize_ranges.ranges(seen, "mse", 8))
+        seen = watch(model, lambda: ({source: one} for one in batches), lambda step: None)
+        made = build(model, QuantizePlan(), quantize_ranges.ranges(seen, "percentile"))
     except RefusedError as error:
         return str(error)
     (out / "model.int8.onnx").write_bytes(made)
