@@ -100,10 +100,6 @@ def graph(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="name, folder or .onnx")
     parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
     parser.add_argument("--data", type=Path, help="pictures or text to compare on (default: what the agent carries)")
-    parser.add_argument(
-        "--preprocess", action="store_true", help="uint8 pixels in, scale and colour order in the weights, if faster"
-    )
-    parser.add_argument("--ort", action="store_true", help="also write ONNX Runtime's own format, for other programs")
     parser.add_argument("--tflite", action="store_true", help="add TFLite files, made by onnx2tf")
     parser.add_argument("--onnx2tf", metavar="PROGRAM", help="where it is (default: $EDGE_AGENT_ONNX2TF, the PATH)")
 

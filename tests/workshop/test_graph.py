@@ -1,4 +1,4 @@
-"""`edge-agent graph`: what comes out answers as before, with pixels in, as .ort, as TFLite; and what cannot be done."""
+"""`edge-agent graph`: what comes out answers as before, as TFLite too; and what cannot be done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -18,18 +17,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent import cli
 from edge_agent.errors import ModelError, RefusedError, UsageError
-from edge_agent.manifest import Input, load
+from edge_agent.manifest import load
 from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.graph import convert, edit, verb
 from tests.conftest import ROOT
-from tests.nets import blob_finder_onnx, doubling_onnx
+from tests.nets import doubling_onnx
 from tests.tiny import tiny_detector
 
 pytest.importorskip("onnxslim", reason="pip install edge-agent-runtime[workshop]")
 
 YOLO = ROOT / "models" / "edge-yolo"
-RGB = Input(8, 6, channels="RGB", scale=1 / 255, mean=(0.48, 0.45, 0.4), std=(0.22, 0.21, 0.25), letterbox="stretch")
 
 
 def no_say(what: str, done: int, total: int) -> None:
@@ -44,21 +42,15 @@ def arguments(*argv: str) -> argparse.Namespace:
     return args
 
 
-def convolution(path: Path, layout: str = "NCHW", groups: int = 1, element: int = TensorProto.FLOAT) -> onnx.ModelProto:
-    """A padded convolution of a picture 8 wide and 6 high; NHWC: behind a transposition."""
-    kind = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}[element]
-    weight = np.random.default_rng(0).normal(size=(6, 3 // groups, 3, 3)).astype(kind)
-    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1], group=groups)]
-    shape = [1, 3, 6, 8] if layout == "NCHW" else [1, 6, 8, 3]
-    if layout == "NHWC":
-        nodes[0].input[0] = "planes"
-        nodes.insert(0, helper.make_node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]))
+def convolution(path: Path) -> onnx.ModelProto:
+    """A padded convolution of a picture 8 wide and 6 high."""
+    weight = np.random.default_rng(0).normal(size=(6, 3, 3, 3)).astype(np.float32)
     made = helper.make_model(
         helper.make_graph(
-            nodes,
+            [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
             "g",
-            [helper.make_tensor_value_info("x", element, shape)],
-            [helper.make_tensor_value_info("y", element, [1, 6, 6, 8])],
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 8])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6, 6, 8])],
             [numpy_helper.from_array(weight, "w")],
         ),
         opset_imports=[helper.make_opsetid("", 17)],
@@ -71,47 +63,6 @@ def convolution(path: Path, layout: str = "NCHW", groups: int = 1, element: int 
 def answer(model: onnx.ModelProto, value: Any) -> Any:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: value})[0]
-
-
-def prepared(image: Any, spec: Input) -> Any:
-    """The definition: (x * scale - mean) / std, in the order of channels and axes that the network wants."""
-    picture = image[..., ::-1] if spec.channels == "RGB" else image
-    real = (picture * spec.scale - np.array(spec.mean)) / np.array(spec.std)
-    return (real.transpose(2, 0, 1) if spec.layout == "NCHW" else real)[None].astype(np.float32)
-
-
-@pytest.mark.parametrize("channels", ["RGB", "BGR"])
-@pytest.mark.parametrize(("layout", "groups"), [("NCHW", 1), ("NCHW", 3), ("NHWC", 1)])
-@pytest.mark.parametrize("plain", [False, True], ids=["normalised", "pixels"])
-def test_the_preparation_is_taken_in(tmp_path: Path, channels: Any, layout: Any, groups: int, plain: bool) -> None:
-    """Padding too: a border of zeroes stands behind the preparation, in the file as before."""
-    spec = msgspec.structs.replace(RGB, channels=channels, layout=layout)
-    if plain:
-        spec = Input(8, 6, channels=channels, layout=layout)
-    model = convolution(tmp_path / "m.onnx", layout, groups)
-    made, takes = edit.with_preparation(model, spec)
-    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
-    np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), rtol=1e-3, atol=1e-3)
-    assert (takes.layout, takes.channels, takes.scale, takes.letterbox) == ("NHWC", "BGR", 1.0, spec.letterbox)
-    ops = [node.op_type for node in made.graph.node]
-    folded = layout == "NCHW" and groups == 1
-    assert ("Mul" in ops) == (not folded and not plain), "the scale is in the weights where they can hold it"
-    assert ("Gather" in ops) == (not folded and channels == "RGB"), "and so is the order of the colours"
-    assert len(model.graph.node) == (2 if layout == "NHWC" else 1), "what was given is left alone"
-
-
-def test_half_floats_stay_half_floats(tmp_path: Path) -> None:
-    model = convolution(tmp_path / "m.onnx", element=TensorProto.FLOAT16)
-    made, _ = edit.with_preparation(model, RGB)
-    image = np.random.default_rng(1).integers(0, 256, (6, 8, 3), np.uint8)
-    want = answer(model, prepared(image, RGB).astype(np.float16))
-    np.testing.assert_allclose(answer(made, image[None]), want, atol=0.1)
-
-
-def test_what_takes_no_floats_is_refused(tmp_path: Path) -> None:
-    made, spec = edit.with_preparation(convolution(tmp_path / "m.onnx"), RGB)
-    with pytest.raises(RefusedError, match='"pixels" is uint8 already'):
-        edit.with_preparation(made, spec)
 
 
 def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
@@ -165,39 +116,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verb, "SECONDS", 0.2)
 
 
-def test_the_verb_writes_a_model_that_the_gate_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb, "FASTER", 1e9)  # whatever this box says of the time, it is kept
+def test_the_verb_writes_a_model_that_the_gate_takes(tmp_path: Path) -> None:
     tiny = tiny_detector(tmp_path / "tiny")
     before = (tiny / "model.onnx").read_bytes()
-    report = verb.run(arguments(str(tiny), "--preprocess", "--ort", "--out", str(tmp_path / "out")), no_say)
+    report = verb.run(arguments(str(tiny), "--out", str(tmp_path / "out")), no_say)
     assert (tiny / "model.onnx").read_bytes() == before
     manifest = load(tmp_path / "out" / "manifest.toml")
-    assert [row.format for row in manifest.file] == ["onnx"], "the agent takes no .ort from a manifest"
-    assert manifest.input is not None and manifest.input.layout == "NHWC" and manifest.made is not None
-    assert manifest.made.verb == "graph" and manifest.made.method == "simplified, preprocess, ort"
-    assert [row.accuracy for row in report.rows] == [1.0, 1.0, 1.0], "the boxes are the parent's"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "manifest.toml", "model.pixels.onnx", "model.pixels.ort", "report.html", "report.json"
-    }  # fmt: skip
-    assert any("preparation taken in" in note for note in report.notes)
-
-
-def test_preparation_that_gains_nothing_stays_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verb, "FASTER", 0.0)
-    tiny = tiny_detector(tmp_path / "tiny")
-    report = verb.run(arguments(str(tiny), "--preprocess", "--out", str(tmp_path / "out")), no_say)
-    manifest = load(tmp_path / "out" / "manifest.toml")
     assert [row.name for row in manifest.file] == ["model.simple.onnx"]
-    assert manifest.input == load(tiny / "manifest.toml").input
-    assert any("no gain, so it stays outside" in note for note in report.notes)
-
-
-def test_wrong_usage(tmp_path: Path) -> None:
-    out = str(tmp_path / "out")
-    with pytest.raises(UsageError, match="make the TFLite files in a folder of their own"):
-        verb.run(arguments(str(YOLO), "--preprocess", "--tflite", "--out", out), no_say)
-    with pytest.raises(UsageError, match="takes no pictures"):
-        verb.run(arguments(str(ROOT / "models" / "edge-bert"), "--preprocess", "--out", out), no_say)
+    assert manifest.input == load(tiny / "manifest.toml").input and manifest.made is not None
+    assert manifest.made.verb == "graph" and manifest.made.method == "simplified"
+    assert [row.accuracy for row in report.rows] == [1.0, 1.0], "the boxes are the parent's"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "manifest.toml", "model.simple.onnx", "report.html", "report.json"
+    }  # fmt: skip
     with pytest.raises(UsageError, match="which the workshop did not make"):
         verb.run(arguments(str(YOLO), "--out", str(ROOT / "docs")), no_say)
 
@@ -259,16 +190,6 @@ def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         convert.find()
 
 
-def test_blob_finder_keeps_its_findings(tmp_path: Path) -> None:
-    """A detector made here, whose first operator is a product with 1 / 255: it is no convolution, nothing is folded."""
-    model = edit.read(blob_finder_onnx(tmp_path / "m.onnx"))
-    spec = Input(64, 64, channels="BGR", letterbox="top-left")
-    made, _ = edit.with_preparation(edit.simplified(model), spec)
-    image = np.zeros((64, 64, 3), np.uint8)
-    image[16:32, 16:32] = (0, 0, 255)
-    np.testing.assert_allclose(answer(made, image[None]), answer(model, prepared(image, spec)), atol=1e-4)
-
-
 @pytest.mark.parametrize("verb", ["graph", "quantize", "prune", "tune"])
 def test_a_strangers_model_is_opened_here_only_once_it_has_proved_itself(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -288,7 +209,7 @@ def test_a_strangers_model_is_opened_here_only_once_it_has_proved_itself(
         raise AssertionError("it was opened")
 
     monkeypatch.setattr(score, "open_served", opened)
-    data = ["--data", str(ROOT / "deploy" / "demo")] if verb in ("quantize", "tune") else []
+    data = ["--data", str(ROOT / "deploy" / "demo")] if verb != "graph" else []
     assert cli.main([verb, str(folder), "--out", str(tmp_path / "out"), *data]) == 1
     assert f"edge-agent {verb}: tiny: model.onnx is refused: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
