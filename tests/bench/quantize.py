@@ -111,7 +111,7 @@ def plans(case: Case, tool: Tool) -> dict[str, QuantizePlan]:
     """Method -> plan."""
     found = {}
     if case.static:
-        ops = default(tool.parts, {})[0].ops
+        ops = default(tool.parts, {}).ops
         found = {f"static int8, {method}": QuantizePlan(method=method, ops=ops) for method in METHODS}
     found["dynamic int8"] = QuantizePlan("dynamic")
     found["int8 weights"] = QuantizePlan("weights")
@@ -181,8 +181,7 @@ def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memo
     """What --auto finds within BUDGET."""
     judge = score.against(parent, searched)
     budget = known("search", QuantizePlan(keep=("parent",)), lambda: judge(parent)) - BUDGET
-    base = default(tool.parts, {})[0]
-    return search(tool, base, judge, budget, distance(parent, searched), known, say).plan
+    return search(tool, default(tool.parts, {}), judge, budget, distance(parent, searched), known, say).plan
 
 
 def made(

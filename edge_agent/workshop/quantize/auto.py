@@ -14,7 +14,6 @@ from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.making import Making, sure
-from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, distance, search
 from edge_agent.workshop.quantize.tools import default
 
@@ -37,8 +36,10 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
         return float(whole) + sure(judge(candidate), whole)
 
     budget = float(whole) - job.args.max_drop
-    forms = _forms(tool, settings, _saturates(job))
-    found = [search(tool, plan, measure, budget, far, memory, say) for plan in forms]
+    plan = default(tool.parts, settings)
+    # products may saturate where it is to serve: weights of 7 bits are a form, too
+    forms = [plan, msgspec.structs.replace(plan, bits="7w")] if _saturates(job) and plan.bits == "8" else [plan]
+    found = [search(tool, one, measure, budget, far, memory, say) for one in forms]
     good = _served_best(job, [one for one in found if one.within])
     if len(good) < 2:
         return good[0] if good else max(found, key=lambda one: one.score)
@@ -47,7 +48,7 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
 
 
 def _saturates(job: Making) -> bool:
-    """Whether products of U8 and S8 may saturate where it is to serve: then weights of 7 bits are a form, too."""
+    """Whether products of U8 and S8 may saturate where it is to serve."""
     there = saturates() if job.args.cpu == "here" else job.args.cpu in ("x86", "any")
     return there and job.row.format == "onnx"
 
@@ -57,9 +58,3 @@ def _served_best(job: Making, good: list[SearchResult]) -> list[SearchResult]:
     if not _saturates(job) or saturates():
         return good
     return [one for one in good if one.plan.bits == "7w"] or good
-
-
-def _forms(tool: Tool, settings: Mapping[str, Any], seven: bool) -> list[QuantizePlan]:
-    """Plans to begin with; `seven`: with weights of 7 bits, too."""
-    forms = default(tool.parts, settings)
-    return forms + [msgspec.structs.replace(plan, bits="7w") for plan in forms if seven and plan.bits == "8"]

@@ -154,16 +154,13 @@ def _constant(values: list[npt.NDArray[Any]]) -> bool:
     return bool(others) and all(np.array_equal(first, other) for other in others)
 
 
-def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[QuantizePlan]:
-    """Plans to begin with where the form was left open, each of which is searched by itself.
+def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> QuantizePlan:
+    """The plan to begin with; `settings`: fields of it, None for what was left open.
 
     Convolutions: static, all operators between them too, as an int8 network is fast only where it stays int8.
-    MatMul alone: by each run's own extremes, or static.
+    MatMul alone: by each run's own extremes.
     """
     convolutions = any("CONV" in part.op.upper() for part in parts)
     given = {key: value for key, value in settings.items() if value is not None}
-    static = QuantizePlan(**{"form": "static", "ops": "all" if convolutions else "layers", **given})
-    if given.get("form") == "static" or given.get("bits") == "16" or (convolutions and "form" not in given):
-        return [static]
-    dynamic = QuantizePlan(**{"form": "dynamic", **given})
-    return [dynamic] if "form" in given else [dynamic, static]
+    usual = {"form": "static" if convolutions else "dynamic", "ops": "all" if convolutions else "layers"}
+    return QuantizePlan(**{**usual, **given})

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         args.keep = tools.grouped(tool.parts, args.keep)
         best = without.best if _made(args) else auto.best
         found = best(job, tool, _settings(args), work, say) if args.auto else None
-        plan = found.plan if found else tools.default(tool.parts, _settings(args))[0]
+        plan = found.plan if found else tools.default(tool.parts, _settings(args))
         return _written(job, tool, plan, found, work, say)
 
 

@@ -114,7 +114,7 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
     """
     samples = job.part("search")
     memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE], job.others)
-    base, far = default(tool.parts, settings)[0], distance(job.parent, samples)
+    base, far = default(tool.parts, settings), distance(job.parent, samples)
     total, done = len(tool.parts), 0
 
     def tick(what: str) -> None:
