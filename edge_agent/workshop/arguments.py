@@ -63,9 +63,9 @@ def quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, help="how activations get their ranges (percentile)")
     parser.add_argument(
         "--bits",
-        choices=("8", "7w", "16", "4w"),
+        choices=("8", "7w", "4w"),
         default="8",
-        help="7w: weights of 7; 16: activations; 4w: weights of text",
+        help="7w: weights of 7; 4w: weights of text",
     )
     parser.add_argument(
         "--form",

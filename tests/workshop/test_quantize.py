@@ -163,7 +163,7 @@ def test_what_cannot_be_quantized_is_one_line(tmp_path: Path, capsys: pytest.Cap
         ((folder, "--out", tmp_path / "g", "--keep", "stern"), "--keep stern: no node of that name"),
         ((folder, "--out", tmp_path / "h", "--keep", "stem", "undo", "mix"), "is left to quantize"),
         ((folder, "--out", data), "which the workshop did not make"),
-        ((folder, "--out", tmp_path / "i", "--form", "dynamic", "--bits", "16"), "not for --form dynamic"),
+        ((folder, "--out", tmp_path / "i", "--form", "dynamic", "--bits", "4w"), "not for --form dynamic"),
         ((folder, "--out", tmp_path / "j", "--auto", "--form", "float16"), "leave them alone"),
     ):
         assert quantize(*words, "--data", data) in (1, 2)

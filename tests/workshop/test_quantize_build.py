@@ -154,7 +154,6 @@ def test_what_a_file_holds_is_read_off_it(tmp_path: Path) -> None:
         (build(text, QuantizePlan("dynamic", keep=("one",)), {}), "dynamic-int8", "float: 1 MatMul"),
         (build(text, QuantizePlan("weights", bits="4w"), {}), "int4-weights", "int4-weights: 2 MatMul"),
         (build(maps, QuantizePlan(ops="all"), known), "int8", "int8: 2 Conv"),
-        (build(maps, QuantizePlan(ops="all", bits="16"), known), "int16", "int16: 2 Conv"),
         (build(maps, QuantizePlan(ops="all", keep=("two",)), known), "int8", "int8: 1 Conv; float: 1 Conv"),
     ):
         held = of_onnx(made.SerializeToString())
@@ -223,14 +222,6 @@ def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str) -> No
     assert scale.shape == (4,)
     whole = np.abs(np.asarray(constants(model)["w1"], np.float64)).max()
     assert np.asarray(scale, np.float64).max() == pytest.approx(whole / 127, rel=1e-5)
-
-
-def test_sixteen_bits_err_less_than_eight(tmp_path: Path) -> None:
-    model = prepare(conv_net(tmp_path / "n.onnx"))
-    found = calibrated(model, PICTURES)
-    eight, sixteen = (build(model, QuantizePlan(bits=bits, ops="all"), found) for bits in ("8", "16"))
-    assert error(model, sixteen, PICTURES) < error(model, eight, PICTURES)
-    assert "com.microsoft" in {node.domain for node in sixteen.graph.node}
 
 
 @pytest.mark.parametrize(

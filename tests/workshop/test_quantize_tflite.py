@@ -210,11 +210,6 @@ def test_what_cannot_be_quantized_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "cut.tflite")
 
 
-def test_plans_that_make_no_sense(yolo: Model) -> None:
-    with pytest.raises(RefusedError, match="16 bits are for activations"):
-        quantized(yolo, QuantizePlan("dynamic", bits="16"), {})
-
-
 def test_calibration_data_that_does_not_fit(yolo: Model) -> None:
     with pytest.raises(ModelError, match="cannot be run on the calibration data"):
         seen(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], lambda _: None)
@@ -238,7 +233,6 @@ def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, mon
 def test_what_a_file_holds_is_read_off_it(yolo: Model, measured: dict[str, tuple[float, float]]) -> None:
     for plan, precision in (
         (QuantizePlan("static", ops="all"), "int8"),
-        (QuantizePlan("static", bits="16", ops="all"), "int16"),
         (QuantizePlan("dynamic"), "dynamic-int8"),
         (QuantizePlan("weights"), "int8-weights"),
         (QuantizePlan("weights", bits="4w"), "int4-weights"),

@@ -34,7 +34,7 @@ class QuantizePlan(msgspec.Struct, frozen=True):
     """How a network is quantized."""
 
     form: Literal["static", "dynamic", "weights", "float16"] = "static"
-    bits: Literal["8", "7w", "16", "4w"] = "8"
+    bits: Literal["8", "7w", "4w"] = "8"
     """7w: weights of 7 bits, so that no sum of two products of U8 and S8 outgrows 16 bits: 2 · 255 · 64 < 2^15"""
     method: str = "percentile"
     """of the activations' ranges, static only"""
@@ -48,8 +48,7 @@ class QuantizePlan(msgspec.Struct, frozen=True):
             return "float16 weights"
         if self.bits == "4w":
             return f"4-bit weights in blocks of {weights.BLOCK}"
-        wide = "16" if self.bits == "16" else "8"
-        words = [f"{self.form} int{wide}" if self.form != "weights" else "int8 weights"]
+        words = [f"{self.form} int8" if self.form != "weights" else "int8 weights"]
         if self.form == "static":
             words += [self.method, "all operators" if self.ops == "all" else "layers with weights"]
         words += ["7-bit weights"] * (self.bits == "7w")
@@ -108,7 +107,7 @@ def _pays(node: ir.Node) -> bool:
 
 
 def _static(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> ir.Model:
-    """QDQ pairs: U8 (or U16) activations, S8 weights, which x86 and Arm both run fast."""
+    """QDQ pairs: U8 activations, S8 weights, which x86 and Arm both run fast."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -124,7 +123,7 @@ def _static(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval])
             True,  # one scale a channel
             plan.bits == "7w",
             QuantType.QInt8,
-            QuantType.QUInt16 if plan.bits == "16" else QuantType.QUInt8,
+            QuantType.QUInt8,
             TensorsData(CalibrationMethod.MinMax, data),
             nodes,
             [],

@@ -27,8 +27,8 @@ class Contents:
     """The layers of a file that have weights."""
 
     layers: dict[str, tuple[str, str]]
-    """name -> operator, and what it computes with: fp32, fp16 (stored so), int8, int16 (activations), dynamic-int8,
-    int8-weights, int4-weights
+    """name -> operator, and what it computes with: fp32, fp16 (stored so), int8, int16 (activations, as others
+    make them), dynamic-int8, int8-weights, int4-weights
     """
 
     @property

@@ -1,6 +1,6 @@
 """Quantization of a float TFLite file: recipes for litert-quantizer, ranges of activations as `quantize` measures them.
 
-The forms of `QuantizePlan`: static (int8 activations, or int16, with int8 weights), dynamic (int8 or int4 weights,
+The forms of `QuantizePlan`: static (int8), dynamic (int8 or int4 weights,
 activations quantized as they come), weights (int8 or int4, computed in float) and float16. Weights are symmetric with
 one scale an output channel. Inputs and outputs stay float32, and so does the tail behind the last
 weights, where a detector joins boxes and scores: one scale cannot serve both.
@@ -56,7 +56,7 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
         ) from None
     _check(model, plan)
     static = plan.form == "static" and plan.bits != "4w"
-    values = {name: {"min": np.array([a]), "max": np.array([b])} for name, (a, b) in _whole(ranges, plan).items()}
+    values = {name: {"min": np.array([a]), "max": np.array([b])} for name, (a, b) in _whole(ranges).items()}
     kept = set(plan.keep) | _exceptions(model, plan) | (exact(model, ranges) if static else set())
     if all(layer.name in kept for layer in layers(model)):
         raise RefusedError("every layer would stay float; nothing is left to quantize")
@@ -73,8 +73,6 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
 
 def _check(model: Model, plan: QuantizePlan) -> None:
     """RefusedError for a plan that cannot be carried out here."""
-    if plan.bits == "16" and plan.form != "static":
-        raise RefusedError("16 bits are for activations: give the form static, or 8 or 4w bits")
     odd = set(plan.keep) - {layer.name for layer in model.layers}
     if odd:
         raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
@@ -89,13 +87,9 @@ def _exceptions(model: Model, plan: QuantizePlan) -> set[str]:
     return set()
 
 
-def _whole(ranges: Ranges, plan: QuantizePlan) -> Ranges:
-    """Ranges with 0 in them, and a width, so that no scale is 0; around 0 for 16 bits, whose zero point is 0."""
-    found = {}
-    for name, (low, high) in ranges.items():
-        most = max(abs(low), abs(high), 1e-6)
-        found[name] = (-most, most) if plan.bits == "16" else (min(low, 0.0), max(high, 0.0, 1e-6))
-    return found
+def _whole(ranges: Ranges) -> Ranges:
+    """Ranges with 0 in them, and a width, so that no scale is 0."""
+    return {name: (min(low, 0.0), max(high, 0.0, 1e-6)) for name, (low, high) in ranges.items()}
 
 
 def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[str, Any]]:
@@ -107,8 +101,7 @@ def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[s
         "explicit_dequantize": form in ("weights", "float16"),
     }
     if form == "static":
-        wide = plan.bits == "16"
-        activations = {"num_bits": 16 if wide else 8, "symmetric": wide, "granularity": "TENSORWISE", "dtype": "INT"}
+        activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
         config["activation_tensor_config"] = activations
     algorithm = "float_casting" if plan.form == "float16" else "min_max_uniform_quantize"
     rules = [{"regex": ".*", "operation": "*", "algorithm_key": algorithm, "op_config": config}]

@@ -141,9 +141,9 @@ CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] =
         lambda plan: plan.form == "static" and plan.method != "full",
     ),
     (
-        "eight bits are too coarse for its activations: --auto finds what has to stay in float, or --bits 16",
-        {"bits": "16"},
-        lambda plan: plan.form == "static" and plan.bits in ("8", "7w"),
+        "eight bits are too coarse for its activations: --auto finds what has to stay in float, or --form weights",
+        {"form": "weights", "bits": "8"},
+        lambda plan: plan.form == "static",
     ),
 )
 """why, what would be better, and for which plans that is asked"""

@@ -85,14 +85,9 @@ def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float | None
     return found
 
 
-BITS = {
-    "8": ("static", "dynamic", "weights", "float16"),
-    "7w": ("static", "dynamic"),
-    "16": ("static",),
-    "4w": ("weights",),
-}
+BITS = {"8": ("static", "dynamic", "weights", "float16"), "7w": ("static", "dynamic"), "4w": ("weights",)}
 """forms that can have them"""
-MEANT = {"7w": "products of int8", "16": "activations with ranges from data", "4w": "weights alone"}
+MEANT = {"7w": "products of int8", "4w": "weights alone"}
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -215,7 +210,7 @@ def _told(job: Making, plan: QuantizePlan, found: SearchResult | None) -> list[s
     told = UNMEASURED if job.report is None else f"measured on {len(job.report.items)} others"
     notes = [f"calibrated on {len(job.part('calibrate').items)} samples: {samples.source}; {told}", *samples.notes]
     notes += _of_search(found, args.max_drop) if found else []
-    if job.row.format == "onnx" and plan.form in ("static", "dynamic") and plan.bits != "16":
+    if job.row.format == "onnx" and plan.form in ("static", "dynamic"):
         notes.append(NEVER if plan.bits == "7w" else EXACT)
     return notes
 

@@ -1,4 +1,4 @@
-"""What `tune` tries and how it chooses: every variant at every size that its graph can take, then NMS and threshold."""
+"""What `tune` tries and how it chooses: every variant at every size that its graph can take, then the threshold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ModelError
-from edge_agent.families.table import FAMILIES
 from edge_agent.figures.coco_map import FoundBoxes, f1_by_picture
 from edge_agent.gate.opened import input_of
 from edge_agent.manifest import File, Input, Served
@@ -32,7 +31,6 @@ SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25)
 """of the input's sides that are tried, rounded to STEP"""
 STEP = 32
 """what the strides of a detector divide"""
-OVERLAPS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 THRESHOLDS = tuple(i / 100 for i in range(10, 65, 5))
 
 
@@ -74,8 +72,6 @@ class Choice:
 
     now: Candidate
     chosen: Candidate
-    iou: float | None = None
-    """overlap for NMS; None where it stays as it is"""
     threshold: float | None = None
     """score; None where it stays as it is"""
 
@@ -146,19 +142,20 @@ def _label(row: File, input: Input | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a worker is asked for: the accuracy of a file, with another overlap where there is one."""
+    """What a worker is asked for: the accuracy of a file."""
 
     row: File
     path: Path
     input: Input | None
-    iou: float | None = None
-
-
-Others = Callable[[Point], Future[Any]]
 
 
 def measure(
-    found: list[Candidate], parent: Served, searched: Samples, work: Path, say: Say, others: Others | None = None
+    found: list[Candidate],
+    parent: Served,
+    searched: Samples,
+    work: Path,
+    say: Say,
+    others: Callable[[Point], Future[Any]] | None = None,
 ) -> None:
     """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`."""
     abouts = [[store.digest(one.path), one.name, parent.manifest] for one in found]
@@ -171,20 +168,13 @@ def measure(
 
 
 def choose(
-    model: TunedModel,
-    found: list[Candidate],
-    max_ms: float | None,
-    parent: Served,
-    searched: Samples,
-    say: Say,
-    others: Others | None = None,
+    model: TunedModel, found: list[Candidate], max_ms: float | None, parent: Served, searched: Samples
 ) -> Choice:
-    """The best candidate in time and, of a detector, its overlap and threshold. ModelError where none is in time."""
+    """The best candidate in time and, of a detector, its threshold. ModelError where none is in time."""
     manifest, row = model.located.manifest, model.rows[0]
     now = next(c for c in found if c.row == row and c.input == input_of(manifest, row))
     chosen = best(found, now, max_ms, manifest.name)
-    detects = manifest.task == "detect"
-    return Choice(now, chosen, *(nms(chosen, parent, searched, say, others) if detects else (None, None)))
+    return Choice(now, chosen, _threshold(chosen.served, parent, searched) if manifest.task == "detect" else None)
 
 
 def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str) -> Candidate:
@@ -200,42 +190,8 @@ def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str
     return max(within, key=lambda c: (round(c.accuracy, 4), -c.median_ms))
 
 
-def with_defaults(served: Served, iou: float | None, threshold: float | None) -> Served:
-    """The same model with other defaults."""
-    changes = {key: value for key, value in (("iou", iou), ("score", threshold)) if value is not None}
-    return msgspec.structs.replace(served, manifest=msgspec.structs.replace(served.manifest, **changes))
-
-
-def nms(
-    chosen: Candidate, parent: Served, searched: Samples, say: Say, others: Others | None = None
-) -> tuple[float | None, float]:
-    """The overlap with the highest average precision (None: suppressed in the graph), and the threshold of the highest
-    mean F1 of a picture at IoU 0.5; of equals the ones nearest to what it has.
-    """
-    overlap = None
-    if FAMILIES[chosen.served.manifest.family].nms:
-        overlap = _overlap(chosen, parent, searched, say, others)
-    threshold = _threshold(with_defaults(chosen.served, overlap, None), parent, searched)
-    say("NMS", 1, 1)
-    return overlap, threshold
-
-
-def _overlap(chosen: Candidate, parent: Served, searched: Samples, say: Say, others: Others | None) -> float:
-    """The overlap with the highest average precision."""
-    has = chosen.served.manifest.iou
-    value = score.against(parent, searched)
-    tried = sorted({*OVERLAPS, has})
-    asked = {iou: others(Point(chosen.row, chosen.path, chosen.input, iou)) for iou in tried} if others else {}
-    values = {}
-    for number, iou in enumerate(tried):
-        say("NMS", number, len(tried))
-        found = asked[iou].result() if asked else value(with_defaults(chosen.served, iou, None))
-        values[iou] = round(found, 4)
-    return max(tried, key=lambda iou: (values[iou], -abs(iou - has)))
-
-
 def _threshold(served: Served, parent: Served, searched: Samples) -> float:
-    """The score with the highest mean F1 of a picture."""
+    """The score with the highest mean F1 of a picture at IoU 0.5; of equals the nearest to what it has."""
     manifest, frames = served.manifest, [item for item in searched.items if isinstance(item, Frame)]
     ids = match_classes(searched.names or parent.manifest.names(), manifest.names())
     truth = searched.truth

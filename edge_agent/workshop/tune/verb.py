@@ -1,4 +1,4 @@
-"""``tune MODEL``: the input size, variant, NMS overlap and score threshold that do best at a given time a sample here.
+"""``tune MODEL``: the input size, variant and score threshold that do best at a given time a sample here.
 
 Sizes and variants are searched on one part of the samples and reported on another, all timed in turns on this device.
 What does worse there than what serves now is not written. The result is a model folder, or (--write) the registry's own
@@ -68,9 +68,8 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         search.measure(found, parent, job.part("search"), work, say, others)
         for name, took in score.times({c.name: c.served for c in found}, job.part("search"), SECONDS).items():
             next(c for c in found if c.name == name).median_ms = took
-        choice = search.choose(model, found, args.max_ms, parent, job.part("search"), say, others)
-        choice, told = _proven(job, choice)
-        report = _report(job, found, choice, [*_said(choice, located.manifest), *told, *notes])
+        choice = search.choose(model, found, args.max_ms, parent, job.part("search"))
+        report = _report(job, found, choice, [*_said(choice, located.manifest), _proven(job, choice), *notes])
         _write(job, choice, report)
     return report
 
@@ -80,9 +79,7 @@ def accuracies(given: tuple[TunedModel, File, Path, int]) -> Callable[[Point], f
     model, first, data, most = given
     parent = model.open(first, model.located.manifest.input, model.paths[first.name])
     value = score.against(parent, parts(calibration.read(data, parent, most, lambda *_: None))[1])
-    return lambda point: float(
-        value(search.with_defaults(model.open(point.row, point.input, point.path), point.iou, None))
-    )
+    return lambda point: float(value(model.open(point.row, point.input, point.path)))
 
 
 def folder_of(args: argparse.Namespace) -> Path:
@@ -123,27 +120,23 @@ def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
     return TunedModel(located, sound, paths, parts, threads), refused
 
 
-def _proven(job: Making, choice: Choice) -> tuple[Choice, list[str]]:
-    """The choice, less what does worse on samples that nothing was chosen by; and what these say. RefusedError where
-    what serves now is in time and does better.
-    """
+def _proven(job: Making, choice: Choice) -> str:
+    """What samples say that nothing was chosen by. RefusedError where what serves now is in time and does better."""
 
-    judge, now, chosen, notes = job.judge, choice.now, choice.chosen, []
+    judge, now, tuned_as = job.judge, choice.now, choice.chosen.served
     assert judge is not None
-    plain, tuned = judge(chosen.served), judge(search.with_defaults(chosen.served, choice.iou, choice.threshold))
-    if tuned < plain:
-        notes.append(f"the overlap stays as it is: on other samples a new one gives {tuned:.3f} for {plain:.3f}")
-        choice, tuned = replace(choice, iou=None), plain
-    serves = judge(now.served)
+    if choice.threshold is not None:
+        changed = msgspec.structs.replace(tuned_as.manifest, score=choice.threshold)
+        tuned_as = msgspec.structs.replace(tuned_as, manifest=changed)
+    tuned, serves = judge(tuned_as), judge(now.served)
     ends, change = interval(tuned), difference(tuned, serves)
     told = f"{tuned:.3f} ({ends.low:.3f} to {ends.high:.3f}), now {serves:.3f}"
-    notes.append(f"on other samples: {told}; the difference is {change.low:+.3f} to {change.high:+.3f}")
     limit = now.median_ms if job.args.max_ms is None else job.args.max_ms
     if tuned < serves and now.median_ms <= limit:
         raise RefusedError(
             f"nothing better was found: on samples that nothing was chosen by, {told}; nothing is written"
         )
-    return choice, notes
+    return f"on other samples: {told}; the difference is {change.low:+.3f} to {change.high:+.3f}"
 
 
 # ── what is left behind ──────────────────────────────────────────────────────────────────────────────────
@@ -154,8 +147,7 @@ def _said(choice: Choice, manifest: Manifest) -> list[str]:
     now, chosen = choice.now, choice.chosen
     said = [f"chosen: {chosen.name}, {chosen.median_ms:.1f} ms; now {now.name}, {now.median_ms:.1f} ms"]
     if choice.threshold is not None:
-        overlap = "" if choice.iou is None else f", iou {manifest.iou:g} -> {choice.iou:g}"
-        said.append(f"score {manifest.score:g} -> {choice.threshold:g}{overlap}")
+        said.append(f"score {manifest.score:g} -> {choice.threshold:g}")
     return said
 
 
@@ -199,9 +191,8 @@ def _write(job: Making, choice: Choice, report: MakingReport) -> None:
 def _changes(job: Making, choice: Choice, report: MakingReport) -> dict[str, Any]:
     """What of the manifest is another in the tuned model. A change of size is noted in `report`."""
 
-    settings, manifest = {"iou": choice.iou, "score": choice.threshold}, job.located.manifest
-    changes: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
-    size = choice.chosen.input
+    manifest, size = job.located.manifest, choice.chosen.input
+    changes: dict[str, Any] = {} if choice.threshold is None else {"score": choice.threshold}
     if size is None or manifest.input is None:
         return changes
     changes["input"] = msgspec.structs.replace(size, layout=manifest.input.layout)
