@@ -39,7 +39,6 @@ class Count:
     index: int
     """entry of that; -1: the attribute is a single number"""
     atoms: Atoms
-    """an integer that says where something ends counts the atoms before it"""
 
 
 @dataclass(slots=True)

@@ -12,14 +12,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_agent.workshop.graph import net, sessions
-from edge_agent.workshop.graph.net import Array, held, ints, numbers, shape
+from edge_agent.workshop.graph.net import Array, held, shape
 from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced
 
-PARTS = ("Slice", "Split", "Concat")
+PARTS = ("Split", "Concat")
 MOVING = (
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Pad", "DepthToSpace", "SpaceToDepth"),
     *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Upsample"),
-    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"),
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "Slice"),
     *PARTS,
 )
 SIZES = {"Reshape": 1, "Expand": 1, "Resize": 3}
@@ -50,7 +50,7 @@ def _pass(traced: Traced, node: ir.Node, place: int, axis: int, atoms: Atoms | N
     if atoms is None:
         return True
     found = _tried(node, place, axis, len(atoms), traced.opsets) if len(atoms) > 1 else None
-    if found is None or not _written_down(traced, node, axis, atoms):
+    if found is None:
         traced.fix([atoms])
         return True
     return all(_put(traced, result, one, atoms) for result, one in zip(results, found, strict=False))
@@ -134,37 +134,6 @@ def _put(traced: Traced, result: Axes, place: Place | None, atoms: Atoms) -> boo
     old = result[axis]
     result[axis] = new if old is None else np.maximum(old, new)
     return old is None or not ((old >= 0) & (new >= 0)).any()
-
-
-def _written_down(traced: Traced, node: ir.Node, axis: int, atoms: Atoms) -> bool:
-    """Note where a Slice of these atoms begins and ends; False where that is not known, or it leaves some out."""
-    if node.op_type != "Slice":
-        return True
-    told = _bounds(node)
-    if told is None:
-        return False
-    axes, at = [one % len(shape(node.inputs[0]) or ()) for one in told["axes"]], len(node.inputs) > 1
-    if axis not in axes:
-        return True
-    index, size = axes.index(axis), len(atoms)
-    for place, name in enumerate(("starts", "ends"), start=1):
-        end = max(0, min(size, told[name][index] + size * (told[name][index] < 0)))
-        traced.counts.append(Count(node, place if at else name, index, atoms[:end]))
-    return told["steps"][index] == 1
-
-
-def _bounds(node: ir.Node) -> dict[str, list[int]] | None:
-    """Starts, ends, axes and steps of a Slice; None where one is computed."""
-    names = ("starts", "ends", "axes", "steps")
-    if len(node.inputs) == 1:
-        found = {name: ints(node, name) for name in names if name in node.attributes}
-    else:
-        given = {name: value for name, value in zip(names, node.inputs[1:], strict=False) if value is not None}
-        if any(held(value) is None for value in given.values()):
-            return None
-        found = {name: numbers(value).astype(int).tolist() for name, value in given.items()}
-    count = len(found["starts"])
-    return {"axes": list(range(count)), "steps": [1] * count, **found}
 
 
 def _counted(traced: Traced, node: ir.Node, results: list[Axes]) -> bool:
