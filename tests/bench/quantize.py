@@ -33,7 +33,7 @@ from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.ranges import METHODS
 from edge_agent.workshop.quantize.search import Memory, Tool, distance, search
-from edge_agent.workshop.quantize.tools import TOOLS, default, opener
+from edge_agent.workshop.quantize.tools import TOOLS, bases, default, opener
 from tests.bench.measure import load
 from tests.conftest import ROOT
 from tests.registry.here import visual_wake_words
@@ -181,7 +181,7 @@ def found(case: Case, tool: Tool, parent: Served, searched: Samples, known: Memo
     """What --auto finds within BUDGET."""
     judge = score.against(parent, searched)
     budget = known("search", QuantizePlan(keep=("parent",)), lambda: judge(parent)) - BUDGET
-    return search(tool, default(tool.parts, {}), judge, budget, distance(parent, searched), known, say).plan
+    return search(tool, bases(tool.parts, {}), judge, budget, distance(parent, searched), known, say).plan
 
 
 def made(

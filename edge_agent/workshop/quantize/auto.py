@@ -15,7 +15,7 @@ from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.making import Making, sure
 from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, distance, search
-from edge_agent.workshop.quantize.tools import default
+from edge_agent.workshop.quantize.tools import bases
 
 SECONDS = 3.0
 """for which forms that meet the budget are timed against each other"""
@@ -36,10 +36,11 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
         return float(whole) + sure(judge(candidate), whole)
 
     budget = float(whole) - job.args.max_drop
-    plan = default(tool.parts, settings)
+    forms = [bases(tool.parts, settings)]
     # products may saturate where it is to serve: weights of 7 bits are a form, too
-    forms = [plan, msgspec.structs.replace(plan, bits="7w")] if _saturates(job) and plan.bits == "8" else [plan]
-    found = [search(tool, one, measure, budget, far, memory, say) for one in forms]
+    if _saturates(job) and forms[0][0].bits == "8":
+        forms.append([msgspec.structs.replace(plan, bits="7w") for plan in forms[0]])
+    found = [search(tool, plans, measure, budget, far, memory, say) for plans in forms]
     good = _served_best(job, [one for one in found if one.within])
     if len(good) < 2:
         return good[0] if good else max(found, key=lambda one: one.score)

@@ -144,7 +144,7 @@ def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def search(
     tool: Tool,
-    base: QuantizePlan,
+    bases: Sequence[QuantizePlan],
     measure: Callable[[Served], float],
     budget: float,
     far: Callable[[Served], float],
@@ -153,7 +153,7 @@ def search(
 ) -> SearchResult:
     """The plan that keeps the fewest layers in float and is within the budget: its score by `measure` is at least that.
 
-    `base`: the plan without kept layers. Raises RefusedError where it cannot be made.
+    `bases`: plans without kept layers, of which the nearest is taken on. Raises RefusedError where it cannot be made.
     """
     total, done = len(tool.parts) + 10, 0
 
@@ -162,7 +162,7 @@ def search(
         done += 1
         say(what, min(done, total - 1), total)
 
-    tool.make(base)
+    base = nearest(tool, bases, far, memory)
     costs = costs_of(tool, base, far, memory, tick)
     order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
 
@@ -197,6 +197,14 @@ def costs_of(
         costs[name] = memory("distance", one, partial(_tried, tool, one, far))
         tick(f"layer {name} alone")
     return costs
+
+
+def nearest(tool: Tool, bases: Sequence[QuantizePlan], far: Callable[[Served], float], memory: Memory) -> QuantizePlan:
+    """The plan whose outputs are the nearest with every layer quantized. RefusedError where it cannot be made."""
+    memory.ahead("distance", [(one, one) for one in bases])
+    base = min(bases, key=lambda one: ranked(memory("distance", one, partial(_tried, tool, one, far))))
+    tool.make(base)
+    return base
 
 
 def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:

@@ -17,7 +17,7 @@ from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
 from edge_agent.workshop.graph.layers import Operator, groups
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.ranges import TensorRange, gathered, ranges, watch
+from edge_agent.workshop.quantize.ranges import METHODS, TensorRange, gathered, ranges, watch
 from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
 Open = Callable[[bytes], Served]
@@ -164,3 +164,10 @@ def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> QuantizePla
     given = {key: value for key, value in settings.items() if value is not None}
     usual = {"form": "static" if convolutions else "dynamic", "ops": "all" if convolutions else "layers"}
     return QuantizePlan(**{**usual, **given})
+
+
+def bases(parts: list[LayerGroup], settings: Mapping[str, Any]) -> list[QuantizePlan]:
+    """What a search begins with: `default`, and the same by each other method where that was left open."""
+    plan = default(parts, settings)
+    methods = METHODS if plan.form == "static" and settings.get("method") is None else (plan.method,)
+    return [msgspec.structs.replace(plan, method=one) for one in methods]

@@ -25,8 +25,8 @@ from edge_agent.types import Frame, Pixels
 from edge_agent.workshop.data.calibration import Samples, Say
 from edge_agent.workshop.data.feed import Item
 from edge_agent.workshop.making import Making
-from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, costs_of, distance, ranked
-from edge_agent.workshop.quantize.tools import default
+from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, costs_of, distance, nearest, ranked
+from edge_agent.workshop.quantize.tools import bases
 
 NONE = "none"
 """as --data: no data of the user's"""
@@ -114,7 +114,7 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
     """
     samples = job.part("search")
     memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE], job.others)
-    base, far = default(tool.parts, settings), distance(job.parent, samples)
+    far = distance(job.parent, samples)
     total, done = len(tool.parts), 0
 
     def tick(what: str) -> None:
@@ -122,7 +122,7 @@ def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: 
         done += 1
         say(what, min(done, total), total)
 
-    tool.make(base)
+    base = nearest(tool, bases(tool.parts, settings), far, memory)
     costs = costs_of(tool, base, far, memory, tick)
     order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
     whole = sum(cost for cost in costs.values() if np.isfinite(cost))
