@@ -164,6 +164,29 @@ def test_a_resumed_training_is_the_training(shapes: Path, tmp_path: Path) -> Non
         small(pool, 6, classes=3).restore(half.state())
 
 
+def test_channels_go_while_it_trains(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch_pruning", reason="needs torch-pruning, of the extra [train]")
+    from edge_agent.workshop.train.detector import prune
+
+    monkeypatch.setattr(prune, "ROUNDS", 2)
+    monkeypatch.setattr(prune, "STEPS", 1)
+    monkeypatch.setattr(prune, "LOOKS", 1)
+    lines: list[str] = []
+    whole = prune.weights(EdgeYolo(len(CLASSES), narrowed(0.5)))
+    small = quick(shapes, tmp_path / "small", lines, width=0.5, prune=0.3)
+    assert 0.5 * whole < prune.weights(small) < 0.75 * whole
+    assert any(line.startswith("pruning 2 of 2: ") for line in lines)
+    image = torch.rand(1, 3, 64, 96) * 255
+    data = (tmp_path / "small" / "model.onnx").read_bytes()
+    tensors = tensors_of(tmp_path / "small" / "model.onnx")
+    boxes, logits, _ = from_folded(tensors, len(CLASSES)).eval()(image / 64)
+    told = run_onnx(data, image.numpy())
+    assert np.allclose(told["logits"], logits.detach(), atol=1e-3)
+    assert np.allclose(told["boxes"], boxes.detach(), atol=1e-3)
+    again = quick(shapes, tmp_path / "small", lines, width=0.5, prune=0.3, steps=6, resume=True)
+    assert prune.weights(again) == prune.weights(small) and "resumed at step 4" in lines
+
+
 def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_state(shapes: Path, tmp_path: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
     lines: list[str] = []

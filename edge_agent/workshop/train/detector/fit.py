@@ -148,25 +148,40 @@ class Trainer:
             return pictures.flip(3), mirrored(dense, self.recipe.size)
         return pictures, dense
 
-    def learn(self, pool: list[Picture]) -> Tensor:
-        """One step on new pictures made of `pool`. Returns class, box and feature loss, (3,)."""
+    def _losses(self, pool: list[Picture]) -> Tensor:
+        """Class, box and feature loss of this step's pictures, (3,)."""
         pictures, targets = self._next(pool)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate_now()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half):
             boxes, logits, features = self.net((pictures / PIXEL_SCALE).to(memory_format=torch.channels_last))
             followed = features[len(features) - len(self.adapters) :]
             mapped = [adapter(f) for adapter, f in zip(self.adapters, followed, strict=True)]
         class_loss, box_loss = losses(boxes, logits, targets)
         follow = feature_loss(mapped, targets.features, self.spread) if mapped else torch.zeros_like(class_loss)
-        total = class_loss + box_loss + self.recipe.feature_weight * follow
+        return torch.stack([class_loss, box_loss, follow])
+
+    def _backward(self, losses: Tensor) -> None:
+        """Add the gradients of the whole loss."""
+        (losses[0] + losses[1] + self.recipe.feature_weight * losses[2]).backward()
+
+    def look(self, pool: list[Picture], batches: int) -> None:
+        """Leave the gradients of so many batches in the network, unchanged."""
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        for _ in range(batches):
+            self._backward(self._losses(pool))
+            self.step += 1
+
+    def learn(self, pool: list[Picture]) -> Tensor:
+        """One step on new pictures made of `pool`. Returns class, box and feature loss, (3,)."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate_now()
+        losses = self._losses(pool)
+        self.optimiser.zero_grad(set_to_none=True)
+        self._backward(losses)
         nn.utils.clip_grad_norm_(self._parameters(), 10.0)
         self.optimiser.step()
         self.step += 1
         self._move_average()
-        return torch.stack([class_loss, box_loss, follow]).detach()
+        return losses.detach()
 
     def _move_average(self) -> None:
         """A decay of 0.998 after a run-in."""
