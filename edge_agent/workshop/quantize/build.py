@@ -64,7 +64,8 @@ def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -
     if plan.form == "float16":
         made = weights.half(model)
     elif plan.bits == "4w":
-        made = weights.four_bits(model, plan.keep)
+        with _quiet():
+            made = weights.four_bits(model, plan.keep)
     elif plan.form == "weights":
         made = weights.small(model, plan.keep)
     else:

@@ -54,30 +54,18 @@ def half(model: ir.Model) -> ir.Model:
 
 
 def four_bits(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
-    """MatMul's weights in four bits, a scale for each block of 32 down a column: MatMulNBits of com.microsoft.
+    """MatMul's weights in four bits, a scale for each block of 32 down a column: MatMulNBits of com.microsoft."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    q = round(w / step) + 8 in 0..15, step = (the value of the greatest magnitude) / -8, so that it is met exactly
-    (onnxruntime, docs/ContribOperators.md, com.microsoft.MatMulNBits).
-    """
-    made = model.clone()
-    nodes = [node for node in net.layers(made) if node.op_type == "MatMul" and node.name not in keep]
-    for node in [node for node in nodes if numbers(node.inputs[1]).ndim == 2]:
-        weight, name = numbers(node.inputs[1]).astype(np.float32), str(node.inputs[1].name)
-        deep, wide = weight.shape
-        cells = np.pad(weight, ((0, -deep % BLOCK), (0, 0))).T.reshape(wide, -1, BLOCK)
-        far = np.take_along_axis(cells, np.abs(cells).argmax(axis=2)[..., None], axis=2)
-        step = (far / -8).astype(np.float32)
-        q = np.clip(np.rint(cells / np.where(step == 0, 1, step)) + 8, 0, 15).astype(np.uint8)
-        packed = q[..., 0::2] | (q[..., 1::2] << 4)
-        given = [node.inputs[0], net.hold(made.graph, f"{name}_q4", packed)]
-        given.append(net.hold(made.graph, f"{name}_scale", step.reshape(wide, -1)))
-        sizes = {"K": deep, "N": wide, "bits": 4, "block_size": BLOCK}
-        new = net.add(node, "MatMulNBits", given, str(node.name), "com.microsoft", **sizes)
-        net.exchange(node.outputs[0], new)
-    if not net.has(made, "MatMulNBits"):
+    nodes = [node for node in net.layers(model) if node.op_type == "MatMul" and node.name not in keep]
+    wanted = {node for node in nodes if numbers(node.inputs[1]).ndim == 2}
+    if not wanted:
         raise RefusedError("4-bit weights are for the MatMul of text models, of which it has none; use --bits 8")
-    made.graph.opset_imports.setdefault("com.microsoft", 1)
-    return tables(made, keep)
+    others = [str(node.name) for node in model.graph if node not in wanted]
+    given = net.proto(model, merge=False)
+    tool = MatMulNBitsQuantizer(given, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
+    tool.process()
+    return tables(net.of(tool.model.model), keep)
 
 
 def tables(made: ir.Model, keep: tuple[str, ...]) -> ir.Model:
