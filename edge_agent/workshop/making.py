@@ -75,12 +75,10 @@ class Making:
         threads = max(1, self.args.threads)
         return score.open_file(self.located.manifest, file, self.row.format, self.parent.parts, threads)
 
-    def rows(
-        self, files: Mapping[str, tuple[int, Served, str]], chosen: str, seconds: float | None = None
-    ) -> list[TableRow]:
+    def rows(self, files: Mapping[str, tuple[int, Served, str]], chosen: str) -> list[TableRow]:
         """A row a file (name -> bytes, model, note): accuracy on the report's samples, time in turns."""
         models = {name: model for name, (_, model, _) in files.items()}
-        took = score.times(models, self.report, seconds or SECONDS) if self.report else {}
+        took = score.times(models, self.report, SECONDS) if self.report else {}
         figures = [self.judge(model) for model in models.values()] if self.judge else []
         rows = [TableRow(n, size, None, took.get(n), note, chosen=n == chosen) for n, (size, _, note) in files.items()]
         if not figures:

@@ -13,7 +13,6 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.workshop import making
-from edge_agent.workshop.graph import verb as graph_verb
 from edge_agent.workshop.quantize import auto
 from edge_agent.workshop.tune import verb as tune_verb
 from tests.conftest import ROOT
@@ -50,7 +49,7 @@ def place(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("EDGE_AGENT_MODEL_MIRROR", str(data / "models"))
     monkeypatch.chdir(work)
-    for module in (making, auto, tune_verb, graph_verb):
+    for module in (making, auto, tune_verb):
         monkeypatch.setattr(module, "SECONDS", 0.1)
     pictures = sorted((data / "coco_calib96").glob("*.jpg"))[:24]
     for folder in ("photos", "pictures"):
@@ -62,7 +61,7 @@ def place(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (work / "labelled").symlink_to(data / "coco_val94")
     for name in ("said.txt", "lines.txt"):
         rows = (data / "text" / "sst2" / "dev.tsv").read_text().splitlines()[1:101]
-        (work / name).write_text("\n".join(row.split("\t")[0] for row in rows))
+        (work / name).write_text("\n".join(row.split("\t")[-1] for row in rows))
     for path in (data / "models").glob("*.tflite"):
         (work / path.name).symlink_to(path)
     return work

@@ -19,6 +19,7 @@ from edge_agent import cli
 from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.manifest import load
 from edge_agent.workshop import arguments as verb_options
+from edge_agent.workshop import making
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.graph import convert, edit, verb
 from tests.conftest import ROOT
@@ -113,7 +114,7 @@ def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monke
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv(convert.TOOL, raising=False)
-    monkeypatch.setattr(verb, "SECONDS", 0.2)
+    monkeypatch.setattr(making, "SECONDS", 0.2)
 
 
 def test_the_verb_writes_a_model_that_the_gate_takes(tmp_path: Path) -> None:

@@ -96,7 +96,6 @@ def test_half_weights_are_widened(yolo: Model, pictures: Feeds) -> None:
         (QuantizePlan("static", ops="all"), 0.4, 0.95),
         (QuantizePlan("dynamic"), 0.4, 0.95),
         (QuantizePlan("weights"), 0.35, 0.95),
-        (QuantizePlan("weights", bits="4w"), 0.25, 0.3),
     ],
     ids=lambda value: value.text() if isinstance(value, QuantizePlan) else "",
 )
@@ -210,6 +209,11 @@ def test_what_cannot_be_quantized_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "cut.tflite")
 
 
+def test_four_bits_are_for_text(yolo: Model) -> None:
+    with pytest.raises(RefusedError, match="for the MatMul of text models in ONNX files"):
+        quantized(yolo, QuantizePlan("weights", bits="4w"), {})
+
+
 def test_calibration_data_that_does_not_fit(yolo: Model) -> None:
     with pytest.raises(ModelError, match="cannot be run on the calibration data"):
         seen(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], lambda _: None)
@@ -235,7 +239,6 @@ def test_what_a_file_holds_is_read_off_it(yolo: Model, measured: dict[str, tuple
         (QuantizePlan("static", ops="all"), "int8"),
         (QuantizePlan("dynamic"), "dynamic-int8"),
         (QuantizePlan("weights"), "int8-weights"),
-        (QuantizePlan("weights", bits="4w"), "int4-weights"),
         (QuantizePlan("float16"), "fp16"),
     ):
         held = of_tflite(quantized(yolo, plan, measured))

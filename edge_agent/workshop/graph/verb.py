@@ -28,8 +28,6 @@ from edge_agent.workshop.report.folder import LAYOUTS
 from edge_agent.workshop.report.report import MakingReport
 
 Say = Callable[[str, int, int], None]
-SECONDS = 8.0
-"""for which the files are timed against each other"""
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
             f"simplified: {len(old.graph.node)} operators became {len(new.graph.node)}",
             f"compared on {len(job.samples.items)} samples: {job.samples.source}",
         ]
-        report = job.told(job.rows(files, "", SECONDS), {"tflite": args.tflite}, notes=notes)
+        report = job.told(job.rows(files, ""), {"tflite": args.tflite}, notes=notes)
         pictures = job.located.manifest.input is not None
         layouts = {path.name: LAYOUTS["tflite"] for path, format, _ in made if pictures and format == "tflite"}
         job.write(made, "simplified, tflite" if args.tflite else "simplified", report, layouts=layouts)

@@ -1,7 +1,7 @@
 """Quantization of a float TFLite file: recipes for litert-quantizer, ranges of activations as `quantize` measures them.
 
-The forms of `QuantizePlan`: static (int8), dynamic (int8 or int4 weights,
-activations quantized as they come), weights (int8 or int4, computed in float) and float16. Weights are symmetric with
+The forms of `QuantizePlan`: static (int8), dynamic (int8 weights,
+activations quantized as they come), weights (int8, computed in float) and float16. Weights are symmetric with
 one scale an output channel. Inputs and outputs stay float32, and so does the tail behind the last
 weights, where a detector joins boxes and scores: one scale cannot serve both.
 """
@@ -55,7 +55,7 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
             f'TFLite files are quantized by litert-quantizer: pip install "edge-agent-runtime[workshop]" ({error})'
         ) from None
     _check(model, plan)
-    static = plan.form == "static" and plan.bits != "4w"
+    static = plan.form == "static"
     values = {name: {"min": np.array([a]), "max": np.array([b])} for name, (a, b) in _whole(ranges).items()}
     kept = set(plan.keep) | _exceptions(model, plan) | (exact(model, ranges) if static else set())
     if all(layer.name in kept for layer in layers(model)):
@@ -73,6 +73,8 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
 
 def _check(model: Model, plan: QuantizePlan) -> None:
     """RefusedError for a plan that cannot be carried out here."""
+    if plan.bits == "4w":
+        raise RefusedError("4-bit weights are for the MatMul of text models in ONNX files; use --bits 8")
     odd = set(plan.keep) - {layer.name for layer in model.layers}
     if odd:
         raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
@@ -82,7 +84,7 @@ def _exceptions(model: Model, plan: QuantizePlan) -> set[str]:
     """Layers that a form leaves float."""
     if plan.form == "dynamic":
         return {layer.name for layer in model.layers if layer.op == SMALL}
-    if plan.form == "static" and plan.bits != "4w" and plan.ops == "layers":
+    if plan.form == "static" and plan.ops == "layers":
         return {layer.name for layer in model.layers if not layer.weights}
     return set()
 
@@ -94,13 +96,12 @@ def _whole(ranges: Ranges) -> Ranges:
 
 def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[str, Any]]:
     """The plan as litert-quantizer reads it: a rule for all, then the exceptions, of which the last that fits holds."""
-    form = "weights" if plan.form == "static" and plan.bits == "4w" else plan.form
     config: dict[str, Any] = {
         "weight_tensor_config": _weights_config(plan),
-        "compute_precision": "INTEGER" if form in ("static", "dynamic") else "FLOAT",
-        "explicit_dequantize": form in ("weights", "float16"),
+        "compute_precision": "INTEGER" if plan.form in ("static", "dynamic") else "FLOAT",
+        "explicit_dequantize": plan.form in ("weights", "float16"),
     }
-    if form == "static":
+    if plan.form == "static":
         activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
         config["activation_tensor_config"] = activations
     algorithm = "float_casting" if plan.form == "float16" else "min_max_uniform_quantize"
@@ -119,7 +120,7 @@ def _called(model: Model, kept: Iterable[str]) -> list[str]:
 def _weights_config(plan: QuantizePlan) -> dict[str, Any]:
     if plan.form == "float16":
         return {"num_bits": 16, "dtype": "FLOAT"}
-    return {"num_bits": 4 if plan.bits == "4w" else 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
+    return {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
 
 
 def layers(model: Model) -> list[Operator]:
