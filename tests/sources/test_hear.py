@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,21 +162,20 @@ def test_what_a_device_lost_is_counted_said_and_ends_what_was_being_said() -> No
 
 
 def test_what_a_device_loses_without_a_word_is_found_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "LOOK_S", 0.4)
-    due, blocks = time.monotonic(), 0
+    now, blocks, heard, stop, told = time.monotonic(), 0, 0, threading.Event(), ""
+    monkeypatch.setattr(hearing, "time", SimpleNamespace(time=time.time, monotonic=lambda: now))
 
     def read() -> tuple[Floats, bool]:
-        nonlocal due, blocks
+        nonlocal now, blocks
+        while blocks - heard > 20 and not stop.is_set():
+            time.sleep(0.001)
         blocks += 1
-        # it keeps what comes while nobody reads, but for one time
-        due += 0.1 + 0.7 * (blocks == 20)
-        time.sleep(max(0.0, due - time.monotonic()))
+        now += 0.1 + 0.7 * (blocks == 20)
         return np.zeros((1600, 1), np.float32), False
 
-    stop, told = threading.Event(), ""
     for item in hear(lambda: SoundReader("a device", RATE, 1, read, lambda: None), stop, stall=60, pause=1):
-        told = item.why if isinstance(item, StreamState) else told
-        if "lost" in told or blocks > 60:
+        told, heard = (item.why, heard) if isinstance(item, StreamState) else (told, heard + 1)
+        if "lost" in told or heard > 100:
             stop.set()
     lost = re.fullmatch(r"a device; (\d\.\d) s of sound lost in 1 overruns so far", told)
     assert lost and 0.5 <= float(lost[1]) <= 0.9

@@ -157,7 +157,7 @@ def test_a_program_that_chatters_on_stderr_does_not_block(tmp_path: Path) -> Non
         "    sys.stderr.write('frame stats ' * 1000 + '\\r')\n"
         "    os.write(1, os.urandom(192))\n"
     )
-    with running(open_source(start(f"{sys.executable} {tmp_path}/chatter.py"))) as seen:
+    with running(open_source(start(f"{sys.executable} {tmp_path}/chatter.py", "width=8&height=8&stall=60"))) as seen:
         seen.until_frames(200)
         assert seen.states == ["ok"]
 

@@ -53,7 +53,7 @@ LIVE = f"while True:\n    out(frame()); time.sleep(0.01)\n    {FLOOD}"
 
 def test_a_pi_camera_is_asked_and_gives_frames_while_it_floods_stderr(stand_in: Any) -> None:
     note = stand_in("rpicam-vid", LIVE)
-    with running(open_source(parse_uri(RPICAM + "&fps=15"))) as seen:
+    with running(open_source(parse_uri(RPICAM.replace("stall=0.6", "stall=60&fps=15")))) as seen:
         seen.until_frames(50)
         assert seen.states == ["ok"]
     assert seen.frames[0].image.shape == (48, 64, 3)
@@ -74,7 +74,7 @@ def test_jpegs_of_a_pi_camera_are_cut_where_they_end(stand_in: Any, tmp_path: Pa
     (tmp_path / "film").write_bytes(b"".join(pictures))
     body = f"film = open({str(tmp_path / 'film')!r}, 'rb').read()\nwhile True:\n    out(film); time.sleep(0.05)\n"
     note = stand_in("rpicam-vid", body)
-    with running(open_source(parse_uri("rpicam:0?width=60&height=44&format=mjpeg&frozen=off"))) as seen:
+    with running(open_source(parse_uri("rpicam:0?width=60&height=44&format=mjpeg&frozen=off&stall=60"))) as seen:
         seen.until_frames(8)
         assert seen.states == ["ok"]
     assert {frame.image.shape for frame in seen.frames} == {(44, 60, 3)}
@@ -119,7 +119,7 @@ def test_a_jetson_may_print_to_stdout_beside_its_frames(stand_in: Any) -> None:
         "os.write(1, b'GST_ARGUS: Creating output stream\\nCONSUMER: Waiting until producer is connected...\\n')\n"
     )
     note = stand_in("gst-launch-1.0", chatter + Y4M, to=3)
-    with running(open_source(parse_uri(JETSON))) as seen:
+    with running(open_source(parse_uri(JETSON.replace("stall=0.6", "stall=60")))) as seen:
         seen.until_frames(20)
         assert seen.states == ["ok"]
     assert seen.frames[0].image.shape == (48, 64, 3)

@@ -46,7 +46,7 @@ def page(folder: Path, config_file: Path | None = None, **settings: Any) -> Iter
 
 def ask(page: Page, method: str, path: str, body: Any = None, **headers: str) -> Answer:
     """One request, as a program makes it; a `_` in a header's name stands for a hyphen."""
-    wire = http.client.HTTPConnection("127.0.0.1", page.port, timeout=30)
+    wire = http.client.HTTPConnection("127.0.0.1", page.port, timeout=120)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     try:
@@ -78,7 +78,7 @@ def at_work(folder: Path, text: str, **settings: Any) -> Iterator[tuple[Agent, P
                 yield agent, made
             finally:
                 stop.set()
-                worker.join(30)
+                worker.join(120)
 
 
 def scene_of(folder: Path, label: str = "person") -> str:

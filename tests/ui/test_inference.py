@@ -426,7 +426,7 @@ def test_a_run_that_fails_says_so_and_not_where_files_lie(served: Page, models: 
 
 def test_a_request_waits_for_its_turn_and_not_for_ever(tmp_path: Path, models: Models) -> None:
     given, behind = as_bytes("image", PICTURE.read_bytes())
-    section = config.Inference(priority=3, share=0.25, deadline_ms=300)
+    section = config.Inference(priority=3, share=0.25, deadline_ms=1500)
     agent = SimpleNamespace(config=SimpleNamespace(inference=section), swap=SimpleNamespace(models=models))
     with page(tmp_path) as made:
         made.agent = cast(Any, agent)
@@ -437,11 +437,11 @@ def test_a_request_waits_for_its_turn_and_not_for_ever(tmp_path: Path, models: M
         assert (client.priority, client.share, client.used > before) == (3, 0.25, True)
         with models.lane.turn(models.lane.cores):
             late = infer(made, YOLO, {"inputs": [given]}, behind)
-        assert late.status == 503 and "no turn on the processor within 300 ms" in late.json["error"]
+        assert late.status == 503 and "no turn on the processor within 1500 ms" in late.json["error"]
         assert late.headers["retry-after"] == "1"
         assert infer(made, YOLO, {"inputs": [given]}, behind).status == 200
         account = made.inference.accounts["edge-yolo"]
-        assert (account.answered, account.refused, sum(account.took.counts)) == (2, 1, 2)
+        until(lambda: (account.answered, account.refused, sum(account.took.counts)) == (2, 1, 2), "all are counted")
 
 
 def test_more_than_there_is_room_for_are_told_to_come_again(served: Page, models: Models) -> None:
@@ -568,7 +568,7 @@ def test_serve_needs_no_config(models: Models) -> None:
     running = serve("edge-tagger", "--listen", f"127.0.0.1:{port}")
     at = cast(Any, SimpleNamespace(port=port))
     try:
-        until(lambda: _status(at) == 200, "it serves", 60)
+        until(lambda: _status(at) == 200, "it serves")
         assert found(infer(at, TAGGER, {"inputs": [{**TEXT, "data": ["Call Anna at nine"]}]}))[0]["spans"]
         assert ask(at, "GET", "/").status == 404, "and nothing else of the page"
         second = subprocess.run(
@@ -577,7 +577,7 @@ def test_serve_needs_no_config(models: Models) -> None:
         )  # fmt: skip
         assert second.returncode == 2 and "another program listens there" in second.stderr
         running.send_signal(signal.SIGINT)
-        assert running.wait(20) == 0
+        assert running.wait(120) == 0
         assert running.stderr is not None
         said = lines_of(running.stderr.read())
         assert said[0].startswith("edge-tagger 1: ") and f"127.0.0.1:{port}/v2/models/edge-tagger" in said[-1]
@@ -603,7 +603,7 @@ def _status(at: Any) -> int:
 )
 def test_a_wrong_use_of_serve_is_told_in_one_line(arguments: list[str], code: int, says: str, models: Models) -> None:
     running = serve(*arguments)
-    _, stderr = running.communicate(timeout=60)
+    _, stderr = running.communicate(timeout=180)
     assert running.returncode == code and says in stderr and "Traceback" not in stderr
 
 

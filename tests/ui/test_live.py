@@ -17,7 +17,7 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.pictures.read import decode
-from tests.broker import until
+from tests.broker import free_port, until
 from tests.ui.conftest import both
 from tests.ui.serving import ask, at_work, comes_true, page, scene_of
 
@@ -174,9 +174,9 @@ def test_the_page_shows_it(work: tuple[Agent, Page], tab: Any) -> None:
 
 def test_it_connects_again_by_itself(tmp_path: Path, work: tuple[Agent, Page], tab: Any) -> None:
     agent, _ = work
-    with page(tmp_path) as first:
+    port = free_port()
+    with page(tmp_path, listen=f"127.0.0.1:{port}") as first:
         first.show(agent)
-        port = first.port
         tab.goto(f"{first.address}#live")
         comes_true(tab, "document.querySelector('.view img')?.naturalWidth > 0")
     comes_true(tab, "document.body.classList.contains('lost')")

@@ -120,7 +120,7 @@ def test_two_hundred_tabs(work: tuple[Agent, Page], tmp_path: Path) -> None:
         head = "GET /api/v1/{} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         wires = []
         for number in range(400):
-            wire = stack.enter_context(socket.create_connection(("127.0.0.1", made.port), timeout=30))
+            wire = stack.enter_context(socket.create_connection(("127.0.0.1", made.port), timeout=120))
             wire.sendall(head.format("live" if number % 2 else "events/stream").encode())
             wires.append(wire)
         statuses = [wire.recv(12)[9:12] for wire in wires]

@@ -18,7 +18,7 @@ import pytest
 from edge_agent import config
 from edge_agent.config import parse
 from edge_agent.errors import ConfigError
-from tests.broker import until
+from tests.broker import free_port, until
 from tests.ui.serving import ask, page
 
 from edge_agent.ui import access, server  # isort: skip
@@ -235,9 +235,8 @@ def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_port_that_is_taken_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "AGAIN_S", 0.1)
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port := free_port()))
         taken.listen()
-        port = taken.getsockname()[1]
         made = Page(parse(f'[page]\nlisten = "127.0.0.1:{port}"\n{PIPE}').page or pytest.fail(), tmp_path / "page")
         made.start()
         time.sleep(0.3)

@@ -71,7 +71,7 @@ def test_a_fresh_box_waits_for_the_next_item_unless_the_last_has_just_come(
     found: list[int] = []
     taker = threading.Thread(target=lambda: found.append(next(iter(box))))
     taker.start()
-    taker.join(0.2)
+    taker.join(10 if taken == 2 else 0.2)
     box.put(3)
     taker.join(10)
     assert found == [taken]
