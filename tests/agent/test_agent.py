@@ -238,7 +238,7 @@ def test_lines_that_were_not_worth_an_event_are_not_answered_again(
         line = agent.lines[0]
         until(lambda: line.stats.samples >= lines, "it answers all")  # noqa: B023
         stop.set()
-        running.join(30)
+        running.join(120)
         counts.append((line.stats.samples, agent.outbox.counts.put))
         with (tmp_path / "numbers.txt").open("a") as file:
             file.write("7\n")
@@ -262,7 +262,7 @@ def test_what_no_stop_can_wait_for_is_counted_as_lost(
         writer.write("one line\n" * 500)
     until(lambda: told, "they are answered")
     stop.set()
-    running.join(30)
+    running.join(120)
     assert len(told) + agent.unanswered == 500 and agent.unanswered > 400
 
 

@@ -91,7 +91,7 @@ def running(config: Config) -> Iterator[Agent]:
     thread = threading.Thread(target=agent.run, args=(stop,))
     thread.start()
     try:
-        until(lambda: all(line.stats.samples for line in agent.lines), "both answer", 60)
+        until(lambda: all(line.stats.samples for line in agent.lines), "both answer")
         yield agent
     finally:
         stop.set()

@@ -165,7 +165,8 @@ def test_whose_group_is_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "agent.toml"
     file.write_text("")
     file.chmod(0o664)
-    me = pwd.getpwuid(os.getuid()).pw_name
+    me = "me"  # who runs the tests may have no name
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: pwd.struct_passwd((me, "x", user, user, "", "/", "")))
     for name, members, others in ((me, [], False), (me, [me], False), (me, [me, "bob"], True), ("staff", [], True)):
         group = grp.struct_group((name, "x", file.stat().st_gid, members))
         monkeypatch.setattr(grp, "getgrgid", lambda _, group=group: group)

@@ -88,7 +88,7 @@ class Asker:
             ]
             return [one for one in said if one["id"] == name]
 
-        until(told, f"{name} is answered", 60)
+        until(told, f"{name} is answered")
         return told()[0]
 
     def __call__(self, **what: Any) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def answer(made: Config, what: dict[str, Any], heard: Sequence[str] = ()) -> dic
     working = threading.Thread(target=requests.work, args=(stop,), daemon=True)
     working.start()
     requests.ask(msgspec.json.encode(what), replies.append)
-    until(lambda: replies, "it is answered", 60)
+    until(lambda: replies, "it is answered")
     stop.set()
     working.join()
     return replies[0]

@@ -97,7 +97,7 @@ def test_a_time_makes_a_profile_active_until_somebody_chooses_another(tmp_path: 
             assert agent.rules.profile == "home", "also after a restart in the same time"
         finally:
             stop.set()
-            thread.join(30)
+            thread.join(120)
 
 
 def test_alerts_of_a_pipeline_that_a_profile_leaves_out_are_telemetry(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_storm_waits_for_the_rules_and_loses_nothing(tmp_path: Path) -> None:
         assert agent.rules._passed_over == 0
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_another_config_changes_only_the_rules_that_it_touches(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_another_config_changes_only_the_rules_that_it_touches(tmp_path: Path) -
         assert heard == [("a", "on"), ("b", "on"), ("b", "off")]
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_rules_and_profiles_change_while_the_pipelines_go_on(mosquitto: Mosquitto, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_model_without_the_label_of_a_rule_is_not_turned_to(tmp_path: Path) ->
         assert agent.lines[0].config.tasks[0].endswith("/person")
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(120)
 
 
 def test_check_says_which_rule_can_never_be(tmp_path: Path) -> None:

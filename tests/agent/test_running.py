@@ -328,12 +328,12 @@ def test_a_zone_that_changes_opens_its_own_pipeline_anew(tmp_path: Path) -> None
         (tmp_path / "agent.toml").write_text(pipes + zone.format(1))
         with turning(tmp_path) as (agent, turn, _):
             a, b = agent.lines
-            until(lambda: b.stats.samples > 0 and a.stats.samples > 0, "both work", 60)
+            until(lambda: b.stats.samples > 0 and a.stats.samples > 0, "both work")
             turn(pipes + zone.format(0.5))
             assert agent.lines[1] is b and agent.lines[0] is not a and a.ended and agent.again is None
             assert agent.lines[0].zones[0].points[2] == (1, 0.5)
             before = b.stats.samples
-            until(lambda: agent.lines[0].stats.samples > 0 and b.stats.samples > before, "both go on", 60)
+            until(lambda: agent.lines[0].stats.samples > 0 and b.stats.samples > before, "both go on")
             assert not b.ended
 
 

@@ -132,7 +132,7 @@ def test_it_is_read_by_others_while_it_is_written(archive: Archive) -> None:
     thread.start()
     for number in range(1, 301):
         archive.add([event(number)])
-    thread.join(30)
+    thread.join(120)
     assert seen[-1] == 300 and seen == sorted(seen)
 
 

@@ -122,7 +122,7 @@ def test_yolox_truncated_anywhere_is_refused(data: Path, tmp_path: Path) -> None
 
 def test_runs_that_come_at_once_each_have_buffers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs stand in the middle of an Interpreter at the same time; a third one, later, builds no other."""
-    built, meet = [], threading.Barrier(2, timeout=20)
+    built, meet = [], threading.Barrier(2, timeout=120)
 
     class Meeting(Interpreter):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
@@ -162,7 +162,7 @@ def test_where_no_second_interpreter_can_be_built_a_run_waits_for_the_first(
             built.append(self)
 
         def invoke(self) -> None:
-            assert refused.wait(20), "the other run asks while this one is at work"
+            assert refused.wait(120), "the other run asks while this one is at work"
             super().invoke()
 
     module = types.ModuleType("single_engine")
@@ -188,7 +188,7 @@ def test_every_interpreter_is_of_the_file_that_was_opened(tmp_path: Path, how: s
         other.replace(path)
     else:
         path.unlink()
-    begin = threading.Barrier(3, timeout=20)
+    begin = threading.Barrier(3, timeout=120)
 
     def often(n: int) -> set[tuple[float, ...]]:
         begin.wait()

@@ -34,7 +34,7 @@ class Stream:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until(lambda: is_open(self.port), "nats-server listens", 60)
+        until(lambda: is_open(self.port), "nats-server listens")
 
     def kill(self) -> None:
         if self.process is not None:

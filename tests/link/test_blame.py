@@ -203,7 +203,7 @@ def test_connections_that_end_by_themselves_cost_no_event(
             if mode.endswith("ms"):
                 until(lambda: proxy.connections > 15, "it was tried often")
                 proxy.after_connack = None
-            until(lambda: len(consumer.seqs()) == 40 and box.empty, "all come", 60)
+            until(lambda: len(consumer.seqs()) == 40 and box.empty, "all come")
             assert not gaps(consumer) and not box.counts.dropped
             link.stop(drain=0)
 
@@ -232,7 +232,7 @@ def test_an_event_that_ends_each_connection_is_found_among_good_ones(
                     fill(box, 10)
                 return len(gaps(consumer)) == 3
 
-            until(found, "all three are declared", 90)
+            until(found, "all three are declared")
             until(lambda: box.empty, "all the others have gone")
             assert sorted(gap["first"] for gap in gaps(consumer)) == [4, 5, 51]  # type: ignore[type-var]
             assert all("sent alone" in str(gap["why"]) for gap in gaps(consumer))

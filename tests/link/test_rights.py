@@ -61,11 +61,11 @@ class User:
         self.client.on_subscribe = lambda *args: granted.set()
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        answered.wait(10)
+        answered.wait(60)
         for topic in topics:
             granted.clear()
             self.client.subscribe(topic, 1)
-            granted.wait(10)
+            granted.wait(60)
 
     def _on_message(self, client: Client, _: object, message: MQTTMessage) -> None:
         self.heard.append((message.topic, bytes(message.payload)))

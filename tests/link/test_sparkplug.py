@@ -115,7 +115,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
             until(lambda: host.of("DDEATH", "list"), "the list has ended")
             more(folder, "first", "second")
             until(lambda: ("second", False) in host.values("text/text", "words"), "both are said")
-            until(lambda: host.of("NDATA"), "the health is said", 60)
+            until(lambda: host.of("NDATA"), "the health is said")
             host.say(COMMANDS, request([REBIRTH]))
             until(lambda: len(host.of("NBIRTH")) == 2, "it is born again")
             more(folder, *(f"line {number}" for number in range(300)))

@@ -84,7 +84,7 @@ def test_a_giant_takes_no_memory(tmp_path: Path) -> None:
         until(lambda: consumer.events()[-1]["text"] == "last", "it goes on")
         assert memory(agent) < before + 15
         agent.terminate()
-        agent.wait(30)
+        agent.wait(120)
 
 
 def test_alerts_that_were_never_sent_cannot_be_acknowledged(tmp_path: Path, box: Outbox) -> None:  # noqa: F811

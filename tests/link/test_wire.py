@@ -205,7 +205,7 @@ def test_sighup_connects_anew_and_loses_nothing(tmp_path: Path) -> None:
         until(lambda: len(consumer.seqs()) == 500, "all come")
         assert b"offline" not in [payload for topic, payload, _ in consumer.heard if topic.endswith("/status")]
         agent.terminate()
-        agent.wait(30)
+        agent.wait(120)
 
 
 @pytest.mark.parametrize("frozen", ["accepts and is silent", "refuses"])

@@ -130,7 +130,7 @@ def test_no_kill_costs_a_message(tmp_path: Path, server: Hook, kills: int) -> No
             said.writelines(f"word {number}\n" for number in range(count, count + 10))
         count += 10
         some = before + chance.randrange(1, 8)
-        until(lambda some=some: len(server.taken) >= some, "some came", 90)  # type: ignore[misc]
+        until(lambda some=some: len(server.taken) >= some, "some came")  # type: ignore[misc]
         time.sleep(chance.random() * 0.05)
         agent.send_signal(signal.SIGKILL)
         agent.communicate()

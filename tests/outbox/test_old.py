@@ -81,7 +81,7 @@ def test_an_agent_sends_what_waited_and_goes_on_where_the_old_one_stopped(old: P
         agent = subprocess.Popen([sys.executable, "-m", "edge_agent", "run", "-c", str(file)])
         until(lambda: len(consumer.events()) >= 14, "ten that waited, and two lines more of each pipeline")
         agent.terminate()
-        agent.wait(30)
+        agent.wait(120)
         events = consumer.events()
         assert sorted(event["seq"] for event in events) == list(range(1, 15)), "each once, none declared lost"
         assert {event["id"].rpartition("/")[0] for event in events} == {"porch.local/1795972297"}

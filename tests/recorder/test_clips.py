@@ -56,7 +56,7 @@ def feed(clips: Clips, *clocks: float, width: int = 64, name: str = "") -> None:
 
 
 def written(clips: Clips, name: str) -> tuple[list[int], float]:
-    until(lambda: clips._pictures.path(name), "the film is on disk", 60)
+    until(lambda: clips._pictures.path(name), "the film is on disk")
     path = clips._pictures.path(name)
     assert path is not None and path.stat().st_mode & 0o777 == 0o600
     return levels(path)

@@ -34,7 +34,7 @@ def test_unsure_texts_are_kept_and_exported_as_lines(tmp_path: Path, monkeypatch
     ):
         made.watch(pipeline, *row)
     made.stop()
-    made._thread.join(30)
+    made._thread.join(120)
     assert collected.export(tmp_path / "out") == (0, 2)
     lines = [json.loads(line) for line in (tmp_path / "out" / "texts.jsonl").read_text().splitlines()]
     assert {(row["text"], row["why"]) for row in lines} == {

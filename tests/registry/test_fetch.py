@@ -478,7 +478,7 @@ def test_another_process_that_fetches_it_is_said(own_home: Path, caplog: pytest.
             other.start()
             until(lambda: "another process fetches it" in caplog.text, "it is said")
             assert not done
-        other.join(30)
+        other.join(120)
     assert done == [BODY] and "toy: net.onnx" in caplog.text
 
 

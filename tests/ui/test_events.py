@@ -74,7 +74,7 @@ class Stream:
     """Server-sent events, as a browser reads them."""
 
     def __init__(self, made: Page, last: str = "") -> None:
-        self.wire = http.client.HTTPConnection("127.0.0.1", made.port, timeout=30)
+        self.wire = http.client.HTTPConnection("127.0.0.1", made.port, timeout=120)
         self.wire.request("GET", "/api/v1/events/stream", headers={"Last-Event-ID": last} if last else {})
         self.answer = self.wire.getresponse()
         assert self.answer.status == 200 and self.answer.getheader("content-type", "").startswith("text/event-stream")

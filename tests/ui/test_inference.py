@@ -543,7 +543,7 @@ def test_the_models_of_pipelines_serve_requests_too_and_are_opened_once(tmp_path
             assert made.inference is not None and made.inference.client.share == 2
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(120)
 
 
 def test_the_section_is_checked() -> None:

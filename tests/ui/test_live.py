@@ -36,7 +36,7 @@ class Viewer:
     """Reads a stream of pictures."""
 
     def __init__(self, made: Page, path: str) -> None:
-        self.wire = http.client.HTTPConnection("127.0.0.1", made.port, timeout=30)
+        self.wire = http.client.HTTPConnection("127.0.0.1", made.port, timeout=120)
         self.wire.request("GET", path)
         self.socket = self.wire.sock
         self.answer = self.wire.getresponse()

@@ -113,12 +113,12 @@ def test_an_upload_of_two_gigabytes_and_a_disk_without_room(
     work: tuple[Agent, Page], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, made = work
-    with socket.create_connection(("127.0.0.1", made.port), timeout=30) as wire:
+    with socket.create_connection(("127.0.0.1", made.port), timeout=120) as wire:
         wire.sendall(
             f"POST {CALL}?file=large.onnx HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000000\r\n\r\n".encode()
         )
         assert b"413" in wire.recv(1000)
-    with socket.create_connection(("127.0.0.1", made.port), timeout=30) as wire:
+    with socket.create_connection(("127.0.0.1", made.port), timeout=120) as wire:
         # without a length: what is too much is noticed on the way
         monkeypatch.setattr(models, "MOST_FILE", 1_000_000)
         wire.sendall(
@@ -136,7 +136,7 @@ def test_an_upload_of_two_gigabytes_and_a_disk_without_room(
     assert got.status == 413 and got.json["error"] == "the disk has room for 0 MB"
     monkeypatch.setattr(models, "SILENT_S", 0.3)
     monkeypatch.setattr(models, "SPARE", 0)
-    with socket.create_connection(("127.0.0.1", made.port), timeout=30) as wire:
+    with socket.create_connection(("127.0.0.1", made.port), timeout=120) as wire:
         wire.sendall(
             f"POST {CALL}?file=slow.onnx HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx".encode()
         )

@@ -214,7 +214,7 @@ def test_who_is_too_slow_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: ",
             b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET",
         ):
-            with socket.create_connection(("127.0.0.1", made.port), timeout=20) as slow:
+            with socket.create_connection(("127.0.0.1", made.port), timeout=120) as slow:
                 slow.sendall(head)
                 with suppress(ConnectionResetError):
                     while slow.recv(100_000):

@@ -232,7 +232,7 @@ def test_what_names_a_person_is_in_no_file_and_no_line_of_the_log(
         runner.start()
         until(lambda: len(events) == 2, "both lines are events")
         stop.set()
-        runner.join(30)
+        runner.join(120)
     assert [event.text for event in events if isinstance(event, TextEvent)] == [
         "pay [card] by [email]",
         "badge [staff]",

@@ -73,7 +73,7 @@ def test_a_fresh_box_waits_for_the_next_item_unless_the_last_has_just_come(
     taker.start()
     taker.join(10 if taken == 2 else 0.2)
     box.put(3)
-    taker.join(10)
+    taker.join(60)
     assert found == [taken]
 
 
@@ -107,7 +107,7 @@ def test_what_nobody_took_in_time_is_dropped_and_the_next_is_waited_for(monkeypa
     taker.start()
     until(lambda: box.dropped == 1, "the old one is dropped")
     box.put(3)
-    taker.join(10)
+    taker.join(60)
     assert found == [3]
 
 
@@ -131,7 +131,7 @@ def test_closing_frees_a_sender_that_waits() -> None:
     sender = threading.Thread(target=lambda: answers.append(box.put(1)))
     sender.start()
     box.close()
-    sender.join(10)
+    sender.join(60)
     assert answers == [False]
 
 
@@ -155,7 +155,7 @@ def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
             until(lambda: len(lane.queue.waiting) == waiting, "it waits")  # noqa: B023
         assert order == [], "there is room for one, but whoever wants both cores came first"
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == ["both", "one", "more than there are"]
 
 
@@ -167,13 +167,13 @@ def test_runs_that_leave_cores_free_go_side_by_side_and_one_more(
 
     def work() -> None:
         with lane.turn(threads_of_each):
-            met.wait(10)
+            met.wait(60)
 
     threads = [threading.Thread(target=work) for _ in range(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert not met.broken
     with lane.turn(cores):
         assert lane.queue.free == 0, "one that uses every core runs alone"
@@ -207,7 +207,7 @@ def test_a_live_sample_whose_turn_comes_too_late_is_given_up_and_counted_and_a_t
             thread.start()
         until(lambda: stats[True].missed == 1, "it is given up while it waits")
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     counted = {live: (one.samples, one.missed, one.late, one.bad, one.findings) for live, one in stats.items()}
     assert counted == {True: (0, 1, 0, 0, 0), False: (1, 0, 1, 0, 1)}
     assert lane.queue.free == 1 and not lane.queue.waiting
@@ -229,7 +229,7 @@ def test_a_live_sample_without_a_deadline_waits_for_its_turn() -> None:
     with lane.turn():
         thread.start()
         until(lambda: lane.queue.waiting, "it waits")
-    thread.join(10)
+    thread.join(60)
     assert (stats.samples, stats.missed, stats.findings) == (1, 0, 1)
 
 
@@ -290,7 +290,7 @@ class Slow:
         self.both = both
 
     def __call__(self, item: Text) -> Iterator[Sample | Finding]:
-        self.both.wait(10)
+        self.both.wait(60)
         if item.text in ("0", "2"):
             time.sleep(0.05)
         if item.text == "3":
@@ -407,5 +407,5 @@ def test_a_live_source_without_a_deadline_waits_for_its_turn() -> None:
     with lane.turn():
         thread.start()
         until(lambda: bool(lane.queue.waiting), "it waits")
-    thread.join(10)
+    thread.join(60)
     assert (stats.samples, stats.findings, stats.missed) == (1, 1, 0)
