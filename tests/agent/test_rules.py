@@ -318,7 +318,7 @@ def test_rules_and_profiles_change_while_the_pipelines_go_on(mosquitto: Mosquitt
         assert 'did you mean "lawn"' in agent.state.refused and agent.rules.on == {"alarm": True}
         turn(plain + rule("other", '{ no = "person" }') + PROFILES)
         until(lambda: b'"other"' in (consumer.last("porch/rules") or b""), "another rule is told")
-        assert [event.why for event in events if isinstance(event, RuleEvent)][-1] == "the config has changed"
+        assert "the config has changed" in [event.why for event in events if isinstance(event, RuleEvent)]
         turn(plain)
         for topic in ("porch/rules", "porch/profile"):
             until(lambda topic=topic: consumer.last(topic) == b"", "it is cleared")  # type: ignore[misc]

@@ -6,6 +6,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,10 @@ def test_an_upload_of_two_gigabytes_and_a_disk_without_room(
         wire.sendall(
             f"POST {CALL}?file=a.onnx HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         )
-        try:
+        # a connection that is ended while more is on its way may be cut before the answer is read
+        with suppress(ConnectionError):
             for _ in range(40):
                 wire.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
-        except ConnectionError:
-            pass
-        else:
             assert b"413" in wire.recv(1000)
     monkeypatch.setattr(models, "SPARE", 10**18)
     got = ask(made, "POST", f"{CALL}?file=large.onnx", b"x" * 1000)
