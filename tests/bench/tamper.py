@@ -29,7 +29,6 @@ from edge_agent.registry.files import file_path
 from edge_agent.tasks.anomaly.learned import Calibration, parts_of
 from edge_agent.tasks.state.features import reader
 from edge_agent.types import Floats, Pixels
-from edge_agent.workshop.train.anomaly import nets
 from edge_agent.workshop.train.anomaly.candidates import loaded
 from tests.conftest import ROOT
 
@@ -212,8 +211,10 @@ def vae(calm: list[Floats]) -> Score:
         return np.ascontiguousarray(small(picture, 64, 64).transpose(2, 0, 1))
 
     rows = np.stack([given(one) for one in calm])
-    weights, _ = nets.train_vae(rows, 16, VAE_MINUTES, 0, lambda line: None)
-    net = loaded(nets.vae(weights, rows.shape[1:], 0.0, 1.0)[0])
+    from edge_agent.workshop.train.anomaly import vae as networks
+
+    trained, _ = networks.train(rows, 16, VAE_MINUTES, 0, lambda line: None, 0.0, 1.0)
+    net = loaded(networks.to_onnx(trained)[0])
 
     def parts(picture: Floats, variance: float) -> dict[str, float]:
         x = given(picture)[None]

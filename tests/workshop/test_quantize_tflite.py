@@ -1,4 +1,4 @@
-"""TFLite quantization, on edge-yolo written small, on networks made here, and on the published files of MLPerf Tiny."""
+"""TFLite quantization, on edge-yolo, on networks made here, and on the published files of MLPerf Tiny."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
@@ -22,14 +21,11 @@ from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import of_tflite
 from edge_agent.workshop.quantize.ranges import METHODS, TensorRange, gathered, ranges
 from edge_agent.workshop.quantize.tflite import exact, layers, quantized
-from edge_agent.workshop.train.detector.graph import tensors_of
-from edge_agent.workshop.train.detector.tflite import to_tflite
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite
 
 pytest.importorskip("litert_quantizer", reason="pip install edge-agent-runtime[workshop]")
 
-SIZE = 96
 Array = npt.NDArray[Any]
 Feeds = list[Mapping[str, Array]]
 
@@ -57,19 +53,15 @@ def alike(data: bytes, model: Model, feeds: Feeds) -> float:
 
 
 @pytest.fixture(scope="module")
-def yolo(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """edge-yolo with float16 weights, at a small size."""
-    path = tmp_path_factory.mktemp("yolo") / "half.tflite"
-    path.write_bytes(
-        to_tflite(tensors_of(onnx.load(str(ROOT / "models" / "edge-yolo" / "model.onnx"))), (SIZE, SIZE), "fp16")
-    )
-    return read(path)
+def yolo() -> Model:
+    """edge-yolo with float16 weights."""
+    return read(ROOT / "models" / "edge-yolo" / "model.fp16.tflite")
 
 
 @pytest.fixture(scope="module")
 def pictures() -> Feeds:
-    coarse = np.random.default_rng(0).uniform(0, 255, (4, 1, 6, 6, 3)).astype(np.float32)
-    return [{"images": one.repeat(SIZE // 6, 1).repeat(SIZE // 6, 2)} for one in coarse]
+    coarse = np.random.default_rng(0).uniform(0, 255, (4, 1, 14, 18, 3)).astype(np.float32)
+    return [{"images": one.repeat(16, 1).repeat(16, 2)} for one in coarse]
 
 
 def seen(model: Model, feeds: Callable[[], Feeds], say: Callable[[int], None]) -> dict[str, TensorRange]:

@@ -23,7 +23,6 @@ from edge_agent.walk.event import to_event
 
 pytest.importorskip("onnx", reason="the extra [workshop] is not installed")
 from edge_agent.workshop.imagine import imagine
-from edge_agent.workshop.train.anomaly import nets
 from edge_agent.workshop.train.anomaly.data import read
 from edge_agent.workshop.train.anomaly.options import add_arguments
 from edge_agent.workshop.train.anomaly.recipe import run
@@ -191,22 +190,13 @@ def test_data_that_is_none(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-# ── the variational autoencoder, without PyTorch: its network from weights by chance ─────────────────────
+# ── the variational autoencoder ──────────────────────────────────────────────────────────────────────────
 
 
-def weights(shape: tuple[int, ...], code: int) -> nets.Weights:
-    chance = np.random.default_rng(0)
-    _, _, sizes = nets.layers(shape, code, len(shape) == 3)
-    made = {name: chance.normal(0, 0.2, size).astype(np.float32) for name, size in sizes.items()}
-    return made | {f"{name}.bias": chance.normal(0, 0.1, size[0]).astype(np.float32) for name, size in sizes.items()}
-
-
-def test_both_parts_of_the_elbo(tmp_path: Path) -> None:
-    from edge_agent.workshop.train.anomaly.candidates import loaded
-
-    whole, _ = nets.vae(weights((32,), 4), (32,), 20.0, 2.0)
-    x = np.random.default_rng(1).normal(20, 2, (1, 32)).astype(np.float32)
-    given = loaded(whole).run({"x": x})
+def test_both_parts_of_the_elbo() -> None:
+    chance = np.random.default_rng(1)
+    x, y = chance.normal(20, 2, (2, 1, 32)).astype(np.float32)
+    given = {"y": y, **{name: chance.normal(0, 1, (1, 4)).astype(np.float32) for name in ("mean", "log")}}
     parts, _ = parts_of(x.astype(float), given, Calibration("series", "elbo", 0.5, [1.0], 1.0, 0.01, 32))
     mean, log = given["mean"][0].astype(float), given["log"][0].astype(float)
     assert parts["reconstruction"] == pytest.approx(np.square(given["y"] - x).mean() / (2 * 0.5), rel=1e-5)
@@ -218,18 +208,33 @@ def test_both_parts_of_the_elbo(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shape", "drawn"), [((3, 64, 64), (3, 64, 64)), ((1, 80, 96), (3, 80, 96)), ((32,), (32,))])
-def test_the_decoder_takes_codes_and_gives_pictures(shape: tuple[int, ...], drawn: tuple[int, ...]) -> None:
+def test_the_files_of_an_autoencoder_are_the_network(shape: tuple[int, ...], drawn: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch", reason="training needs PyTorch")
     from edge_agent.workshop.train.anomaly.candidates import loaded
+    from edge_agent.workshop.train.anomaly.vae import Vae, to_onnx
 
-    _, decoder = nets.vae(weights(shape, 4), shape, 0.0, 1.0)
-    given = loaded(decoder).run({"z": np.zeros((5, 4), np.float32)})
-    assert given["picture"].shape == (5, *drawn)
+    net = Vae(shape, 4, 20.0, 2.0).eval()
+    whole, decoder = to_onnx(net)
+    assert loaded(decoder).run({"z": np.zeros((5, 4), np.float32)})["picture"].shape == (5, *drawn)
+    x = np.random.default_rng(1).normal(20, 2, (1, *shape)).astype(np.float32)
+    given = loaded(whole).run({"x": x})
+    with torch.no_grad():
+        for name, wanted in zip(("y", "mean", "log"), net(torch.from_numpy(x)), strict=True):
+            np.testing.assert_allclose(given[name], wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_imagine_draws_a_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import onnx
 
-    _, decoder = nets.vae(weights((3, 64, 64), 4), (3, 64, 64), 0.0, 1.0)
+    decoder = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        drawn (float[n, 4] z) => (float[n, 3, 64, 64] picture) {
+            shape = Constant<value_ints=[-1, 1, 2, 2]>()
+            small = Reshape(z, shape)
+            sizes = Constant<value_floats=[1.0, 3.0, 32.0, 32.0]>()
+            picture = Resize<mode="nearest">(small, , sizes)
+        }"""
+    )
     folder = tmp_path / "m"
     folder.mkdir()
     onnx.save(decoder, str(folder / "decoder.onnx"))

@@ -75,6 +75,7 @@ def test_a_generator_is_trained_and_draws(
     torch = pytest.importorskip("torch", reason='training needs PyTorch: pip install "edge-agent-runtime[train]"')
     torch.set_num_threads(1)
     from edge_agent.workshop.train.generator import fit, recipe
+    from edge_agent.workshop.train.loop import Clock
 
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
     data, out = pictures(tmp_path / "crops", 80), tmp_path / "made"
@@ -92,18 +93,21 @@ def test_a_generator_is_trained_and_draws(
     (drawn,) = net.run({"z": z}).values()
     assert drawn.shape == (3, 3, 64, 64) and drawn.min() >= 0 and drawn.max() <= 1 and drawn.std() > 0
     assert read_picture(out / "samples.png").image.shape == (6 * 64, 8 * 64, 3)
-    state = fit.State(fit.Settings(1, 1, 4, 0, "cpu"))
+    state = fit.Training(np.zeros((1, 64, 64, 3), np.uint8), Clock(), 4, 0, "cpu")
     state.take(torch.load(out / "training" / "checkpoint.pt", weights_only=True))
-    assert state.step > 0 and main([*args, "--resume"]) == 0
-    # too high a rate leaves a network that draws no numbers
+    assert state.clock.step > 0 and state.clock.spent > 0.5
+    args[args.index("0.01")] = "0.02"
+    assert main([*args, "--resume"]) == 0
     monkeypatch.setattr(fit, "RATES", (1e30, 4e-4))
+    args[args.index("0.02")] = "0.04"
     capsys.readouterr()
-    assert main([*args, "--resume"]) == 1 and "ruined: it draws no numbers" in capsys.readouterr().err
+    assert main([*args, "--resume"]) == 1 and "the loss is no finite number at step" in capsys.readouterr().err
     # the file is the network
-    (told,) = open_net_of(recipe.to_onnx(state.mean), tmp_path).run({"z": z}).values()
+    own = state.made()
+    (told,) = open_net_of(recipe.to_onnx(own), tmp_path).run({"z": z}).values()
     with torch.no_grad():
-        assert np.abs(told - state.mean(torch.from_numpy(z)).numpy()).max() < 1e-4
-    assert recipe.draw(state.mean, 2, 0).shape == (2, 64, 64, 3)
+        assert np.abs(told - own(torch.from_numpy(z)).numpy()).max() < 1e-4
+    assert recipe.draw(own, 2, 0).shape == (2, 64, 64, 3)
 
 
 def open_net_of(model: Any, folder: Path) -> Net:

@@ -77,7 +77,7 @@ def _bare(folder: Path, limit: int) -> Pictures:
     return Pictures([paths[i] for i in spread(len(paths), limit)], None)
 
 
-def _places(file: Path) -> list[Path]:
+def places(file: Path) -> list[Path]:
     """Where the pictures of a labels file may lie: beside it, in a folder beside it, or beside its own folder."""
     folder = file.absolute().parent
     above = [folder.parent] if folder.name == "annotations" else []
@@ -90,10 +90,10 @@ def _labelled(form: formats.Format, file: Path, limit: int, data: Path) -> Pictu
     images = _chosen(labels.images, limit, data if file.parent == data.absolute().parent else None)
     if not images:
         raise UsageError(f"{file}: no picture in it (images is empty); there is nothing to measure")
-    kept, missing = _located(images, [data, *_places(file)])
+    kept, missing = located(images, [data, *places(file)])
     if not kept:
         raise UsageError(f"{file}: none of its {len(images)} pictures is there, e.g. {missing[0]}; put them beside it")
-    lost = f"{len(missing)} of {len(images)} pictures are missing and left out: {_few(missing)}"
+    lost = f"{len(missing)} of {len(images)} pictures are missing and left out: {few(missing)}"
     number = {image.id: place for place, (image, _) in enumerate(kept)}
     boxes = labels.boxes(number)
     notes = [*([lost] if missing else []), *mended, *_lost(labels)]
@@ -102,9 +102,9 @@ def _labelled(form: formats.Format, file: Path, limit: int, data: Path) -> Pictu
     return Pictures([path for _, path in kept], coco.truth(boxes, number), labels.names(), sizes, missing, notes)
 
 
-def _located(images: list[coco.CocoImage], places: list[Path]) -> tuple[list[tuple[coco.CocoImage, Path]], list[str]]:
+def located(images: list[coco.CocoImage], within: list[Path]) -> tuple[list[tuple[coco.CocoImage, Path]], list[str]]:
     """The pictures that are there, with their files, and the names of the others."""
-    found = [(image, _find(image.file_name, places)) for image in images]
+    found = [(image, _find(image.file_name, within)) for image in images]
     kept = [(image, path) for image, path in found if path is not None]
     return kept, [image.file_name for image, path in found if path is None]
 
@@ -149,7 +149,8 @@ def _is_odd(box: tuple[float, float, float, float], image: coco.CocoImage) -> bo
     return bool(min(w, h) <= 0 or outside)
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
@@ -164,8 +165,8 @@ def match_classes(theirs: Mapping[int, str], ours: Mapping[int, str]) -> dict[in
         same = {key: key for key in ours}
     if not same:
         raise UsageError(
-            f"no class in common: the truth has {_few(list(theirs.values())) or 'none'}, "
-            f"the model {_few(list(ours.values()))}; give data of the model's classes"
+            f"no class in common: the truth has {few(list(theirs.values())) or 'none'}, "
+            f"the model {few(list(ours.values()))}; give data of the model's classes"
         )
     return same
 

@@ -95,9 +95,11 @@ def proto(model: ir.Model, merge: bool = True) -> onnx.ModelProto:
     return whole
 
 
-def data(model: ir.Model) -> bytes:
-    """The file's bytes. RefusedError where ONNX finds fault, so that no broken file is ever written."""
-    made = proto(model)
+def data(model: ir.Model, merge: bool = True) -> bytes:
+    """The file's bytes, `merge` as of `proto`. RefusedError where ONNX finds fault, so that no broken file is ever
+    written.
+    """
+    made = proto(model, merge)
     check(made)
     packed: bytes = made.SerializeToString()
     return packed

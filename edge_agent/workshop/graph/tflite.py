@@ -63,7 +63,7 @@ def read(path: Path) -> Model:
     inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
     made = {*inputs, *(name for layer in layers for name in layer.outputs)}
     floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
-    return Model(_packed(model), layers, inputs, outputs, frozenset(made & floats))
+    return Model(packed(model), layers, inputs, outputs, frozenset(made & floats))
 
 
 def _check_weights(path: Path, layers: list[Operator]) -> None:
@@ -182,7 +182,8 @@ def _short(name: str) -> str:
     return name if len(name) <= 60 else f"{name[:57]}..."
 
 
-def _packed(model: Any) -> bytes:
+def packed(model: Any) -> bytes:
+    """The file of the schema's objects."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1 << 20)

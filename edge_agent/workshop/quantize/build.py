@@ -55,8 +55,9 @@ class QuantizePlan(msgspec.Struct, frozen=True):
         return ", ".join(words)
 
 
-def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -> bytes:
-    """The network by the plan, checked by ONNX. `ranges`: of the activations, for a static plan.
+def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval], merge: bool = True) -> bytes:
+    """The network by the plan, checked by ONNX. `ranges`: of the activations, for a static plan; `merge`: of equal
+    constants one is kept.
 
     Raises RefusedError, one line, where the plan makes no sense for this network or gives no sound one.
     """
@@ -72,7 +73,7 @@ def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval]) -
         made = _dynamic(model, plan) if plan.form == "dynamic" else _static(model, plan, ranges)
     made.producer_name = "edge-agent"
     check_scales(made)
-    return net.data(made)
+    return net.data(made, merge)
 
 
 def _check_plan(model: ir.Model, plan: QuantizePlan) -> None:
@@ -148,7 +149,7 @@ def _dynamic(model: ir.Model, plan: QuantizePlan) -> ir.Model:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         target = Path(folder, "dynamic.onnx")
         quantize_dynamic(
-            net.proto(_products(model, plan.keep)),
+            net.proto(_products(model, plan.keep), merge=False),
             target,
             op_types_to_quantize=["MatMul"],
             per_channel=True,

@@ -12,8 +12,8 @@ from edge_agent.errors import UsageError
 from edge_agent.workshop.report.folder import WORK, work
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "detector": ("an edge-yolo from your own pictures", ("torch", "onnx")),
-    "bert": ("an edge-bert from your own text", ("torch", "onnx", "tokenizers")),
+    "detector": ("an edge-yolo from your own pictures", ("torch", "onnx", "litert_quantizer")),
+    "bert": ("an edge-bert from your own text", ("torch", "onnx", "tokenizers", "litert_quantizer")),
     "tagger": ("a tagger from your own marked sentences, on an edge-bert", ("torch", "onnx")),
     "anomaly": ("what is usual, from your own pictures, sound or numbers", ("onnx",)),
     "generator": ("a network that draws pictures like your camera's crops", ("torch", "onnx")),

@@ -1,29 +1,101 @@
-"""A trained network of one input and one output as ONNX, by PyTorch's own exporter."""
+"""A trained network as ONNX by PyTorch's own exporter, and the smaller forms of it as the quantize room makes them."""
 
 from __future__ import annotations
 
 import io
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 import onnx
-import torch
+
+from edge_agent.workshop.graph import net as graphs
+from edge_agent.workshop.graph import tflite as tflite_graph
+from edge_agent.workshop.quantize import tflite as quantize_tflite
+from edge_agent.workshop.quantize.build import QuantizePlan, build
+from edge_agent.workshop.quantize.ranges import gathered, ranges, watch
+
+if TYPE_CHECKING:
+    import torch
 
 OPSET = 17
+Feeds = Sequence[Mapping[str, npt.NDArray[Any]]]
+"""tensors by the names of a network's inputs, a sample each"""
 
 
 def exported(
-    net: torch.nn.Module, shown: torch.Tensor, ends: tuple[str, str], free: Mapping[int, str]
+    net: torch.nn.Module,
+    shown: torch.Tensor,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Mapping[int, str] = {},
+    name: str = "edge-agent",
 ) -> onnx.ModelProto:
-    """`net` as it answers, its normalisation folded in. `shown`: a sample input; `ends`: what input and output are
-    called; `free`: axes of both that are of any size, and their names.
+    """`net` as it answers, its normalisation folded in; constants are called as its parameters are.
+
+    `shown`: a sample input; `inputs` and `outputs`: what they are called, of more outputs the first ones; `free`: axes
+    of all of them that are of any size, and their names; `name`: of the graph.
     """
+    import torch
+
     file = io.BytesIO()
-    names: dict[str, object] = {"input_names": ends[:1], "output_names": ends[1:], "opset_version": OPSET}
+    ends: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs), "opset_version": OPSET}
+    ends["dynamic_axes"] = dict.fromkeys([*inputs, *outputs], free)
     with warnings.catch_warnings():
-        # the exporter that needs nothing but onnx is called the old one
+        # the exporter that needs nothing but onnx is called the old one; of equal constants it would keep one, where
+        # they are no inputs
         warnings.simplefilter("ignore")
-        torch.onnx.export(net.eval(), (shown,), file, dynamo=False, dynamic_axes=dict.fromkeys(ends, free), **names)
-    model = onnx.load_from_string(file.getvalue())
-    onnx.checker.check_model(model)
+        torch.onnx.export(net.eval(), (shown,), file, dynamo=False, keep_initializers_as_inputs=True, **ends)
+    made = onnx.load_from_string(file.getvalue())
+    del made.graph.output[len(outputs) :]
+    model = graphs.proto(graphs.of(made), merge=False)
+    model.graph.name, model.producer_name = name, "edge-agent"
+    graphs.check(model)
     return model
+
+
+def needed(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[str]:
+    """Every tensor that `outputs` depend on, themselves included."""
+    maker = {node.output[0]: node for node in graph.node}
+    seen, todo = set[str](), list(outputs)
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo.extend(maker[name].input if name in maker else [])
+    return seen
+
+
+def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The network down to some of its tensors, without inputs that these do not need."""
+    made, old, kept = onnx.ModelProto(), model.graph, needed(model.graph, outputs)
+    made.CopyFrom(model)
+    made.graph.Clear()
+    made.graph.name = old.name
+    made.graph.node.extend(node for node in old.node if node.output[0] in kept)
+    for name in ("input", "initializer"):
+        getattr(made.graph, name).extend(one for one in getattr(old, name) if one.name in kept)
+    made.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    return made
+
+
+def small_onnx(model: onnx.ModelProto, plan: QuantizePlan, feeds: Feeds = (), merge: bool = True) -> bytes:
+    """The network by the plan; `feeds`: what ranges are taken from, if it has any; `merge`: of equal constants one is
+    kept, so that not each name is there.
+    """
+    whole = graphs.one_each(graphs.of(model))
+    seen = watch(whole, lambda: feeds, lambda step: None) if feeds else {}
+    return build(whole, plan, ranges(seen, plan.method), merge)
+
+
+def small_tflite(data: bytes, plan: QuantizePlan, feeds: Feeds = ()) -> bytes:
+    """As `small_onnx`, of a float TFLite file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "float.tflite"
+        file.write_bytes(data)
+        model = tflite_graph.read(file)
+    seen = gathered(lambda: tflite_graph.watch(model, feeds), lambda step: None) if feeds else {}
+    return quantize_tflite.quantized(model, plan, ranges(seen, plan.method))

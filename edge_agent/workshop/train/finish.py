@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import File, Made, Manifest
@@ -88,6 +89,12 @@ def refuse_ruin(
 def row(name: str, format: str, precision: str, role: str = "model") -> File:
     """A row of a manifest whose file is not measured yet."""
     return File(name, format, "0" * 64, 0, precision=precision, role=role)  # type: ignore[arg-type]
+
+
+def manifest(name: str, task: str, family: str, says: str, files: list[File], **more: Any) -> Manifest:
+    """Of a model that was trained here. `says`: its description."""
+    about = {"version": "1", "licence": "Apache-2.0", "trained_by": "edge-agent", "description": says}
+    return Manifest(name=name, task=task, family=family, file=files, **about, **more)  # type: ignore[arg-type]
 
 
 def made(method: str, data: Iterable[Path], parent: Located | None = None, figures: Mapping[str, float] = {}) -> Made:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+
+Shapes = Mapping[str, Sequence[Any]]
+"""by name; a word for an axis that is open"""
 
 
 class Nodes:
@@ -34,17 +37,15 @@ class Nodes:
         return [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in self.constants.items()]
 
     def model(
-        self,
-        name: str,
-        inputs: Sequence[onnx.ValueInfoProto],
-        outputs: Sequence[onnx.ValueInfoProto],
-        opset: int,
-        ir: int,
+        self, name: str, inputs: Shapes, outputs: Shapes, opset: int, ir: int, kind: int = TensorProto.FLOAT
     ) -> onnx.ModelProto:
-        """The network, checked."""
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.tensors())
-        model = helper.make_model(
-            graph, producer_name="edge-agent", ir_version=ir, opset_imports=[helper.make_opsetid("", opset)]
+        """The network, checked. `kind`: type of the inputs; outputs are float32."""
+        given = [helper.make_tensor_value_info(one, kind, shape) for one, shape in inputs.items()]
+        made = [helper.make_tensor_value_info(one, TensorProto.FLOAT, shape) for one, shape in outputs.items()]
+        graph, opsets = (
+            helper.make_graph(self.nodes, name, given, made, self.tensors()),
+            [helper.make_opsetid("", opset)],
         )
+        model = helper.make_model(graph, producer_name="edge-agent", ir_version=ir, opset_imports=opsets)
         onnx.checker.check_model(model, full_check=True)
         return model

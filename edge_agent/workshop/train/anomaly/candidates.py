@@ -88,9 +88,10 @@ def fitted(name: str, lesson: Lesson, args: argparse.Namespace, say: Say) -> Can
         return None
     of_series = lesson.data.kind == "series"
     mean, spread = (float(normal.mean()), float(normal.std()) or 1.0) if of_series else (0.0, 1.0)
-    trained, curve = nets.train_vae((normal - mean) / spread, args.code, args.minutes, args.seed, say)
-    whole, decoder = nets.vae(trained, shape, mean, spread)
-    return Candidate(name, whole, decoder, tuple(curve))
+    from edge_agent.workshop.train.anomaly import vae
+
+    trained, curve = vae.train(normal, args.code, args.minutes, args.seed, say, mean, spread)
+    return Candidate(name, *vae.to_onnx(trained), tuple(curve))
 
 
 def _patches(lesson: Lesson, seed: int) -> Candidate:

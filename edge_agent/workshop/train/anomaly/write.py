@@ -16,15 +16,13 @@ from edge_agent.pictures.read import cv2
 from edge_agent.registry.catalogue import locate
 from edge_agent.tasks.anomaly.learned import Calibration, parts_of
 from edge_agent.types import Floats, Pixels
-from edge_agent.workshop.graph import net
 from edge_agent.workshop.imagine import tiled
-from edge_agent.workshop.quantize import ranges as quantize_ranges
-from edge_agent.workshop.quantize.build import QuantizePlan, build
-from edge_agent.workshop.quantize.ranges import watch
+from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.report.report import TableRow
 from edge_agent.workshop.train.anomaly.candidates import DETECTOR, Candidate, Lesson, Say, loaded, whole
 from edge_agent.workshop.train.anomaly.data import SIDE, WINDOW
-from edge_agent.workshop.train.finish import finish, made, row
+from edge_agent.workshop.train.exported import small_onnx
+from edge_agent.workshop.train.finish import finish, made, manifest, row
 
 CHANCE = 0.5
 """AUROC of what tells nothing"""
@@ -90,29 +88,18 @@ def _build(new: Path, args: argparse.Namespace, lesson: Lesson, best: Candidate,
         picture = Input(SIDE, SIDE, channels="RGB", scale=1 / 255, letterbox="stretch", resize="area")
     method = f"{best.name}, fitted to {len(lesson.fit)} samples of {kind}, seed {args.seed}"
     figures = {"auroc": best.auroc, "caught": best.caught, "false": best.false}
-    return Manifest(
-        name="anomaly",
-        version="1",
-        task="anomaly",
-        family={"vae": "vae", "patches": "patches"}.get(best.name, "autoencoder"),
-        licence="Apache-2.0",
-        trained_by="you",
-        file=files,
-        description=f"what is usual of {kind}, by {best.name}",
-        input=picture,
-        made=made(method, [args.data], parent, figures),
-    )
+    family = best.name if best.name in ("vae", "patches") else "autoencoder"
+    how, says = made(method, [args.data], parent, figures), f"what is usual of {kind}, by {best.name}"
+    return manifest("anomaly", "anomaly", family, says, files, input=picture, made=how)
 
 
 def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:
     """Write model.int8.onnx; why not, where there is none to be had."""
-    model = net.one_each(net.of(onnx.shape_inference.infer_shapes(best.model)))
     source, shown = best.model.graph.input[0].name, lesson.fit[:: max(1, len(lesson.fit) // 32)]
     of_detector, data = best.name == "patches", lesson.data
     batches = [whole(data.whole[i]) if of_detector else data.normal[i][None] for i in shown]
     try:
-        seen = watch(model, lambda: ({source: one} for one in batches), lambda step: None)
-        made = build(model, QuantizePlan(), quantize_ranges.ranges(seen, "percentile"))
+        made = small_onnx(best.model, QuantizePlan(), [{source: one} for one in batches])
     except RefusedError as error:
         return str(error)
     (out / "model.int8.onnx").write_bytes(made)

@@ -167,7 +167,7 @@ def encode(sources: Sequence[TextSource], tokenizer: Any) -> Corpus:
     ends, number = [0], 0
     for source in sources:
         lines = [line for d in source.documents for line in d]
-        ids = [e.ids for e in tokenizer.encode_batch_fast(lines, add_special_tokens=False)]
+        ids = [e.ids for e in tokenizer.encode_batch(lines, add_special_tokens=False)]
         at = 0
         for d in source.documents:
             for line, words in zip(d, ids[at : at + len(d)], strict=True):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import pickle
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +15,38 @@ from onnx import numpy_helper
 
 from edge_agent.errors import ModelError
 from edge_agent.manifest import Manifest, TextInput
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert import onnx as bert_onnx
-from edge_agent.workshop.train.bert import tflite
 from edge_agent.workshop.train.bert.net import Bert, Shape
-from edge_agent.workshop.train.bert.onnx import mlm, nsp, stored_in_half, weights_of
-from edge_agent.workshop.train.finish import row
+from edge_agent.workshop.train.bert.onnx import mlm, nsp, weights_of
+from edge_agent.workshop.train.exported import small_onnx, small_tflite
+from edge_agent.workshop.train.finish import manifest, row
+from edge_agent.workshop.train.tflite import to_tflite
+
+HALF, INT8 = QuantizePlan(form="float16"), QuantizePlan(form="dynamic")
+"""int8: matrices by column and tables by row; activations are quantized as they come"""
 
 
 def net_of(table: dict[str, Any]) -> Bert:
-    """The network of a checkpoint `{"shape": ..., "weights": ...}`, in float32."""
-    net = Bert(Shape(**table["shape"]))
-    net.load_state_dict({k: v.float() for k, v in table["weights"].items()})
+    """The network of a checkpoint `{"shape": ..., "weights": ...}`, in float32. ModelError for another one."""
+    try:
+        net = Bert(Shape(**table["shape"]))
+        net.load_state_dict({k: v.float() for k, v in table["weights"].items()})
+    except (KeyError, TypeError, RuntimeError):
+        raise ModelError("the checkpoint is not of an edge-bert") from None
     return net
 
 
-def read_table(file: Path, device: str) -> dict[str, Any]:
-    """A checkpoint; raises ModelError when it is none."""
-    try:
-        table: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).splitlines()[0] if str(error) else "it is empty"
-        raise ModelError(f"{file}: not a checkpoint: {why}") from None
-    if not isinstance(table, dict) or not {"shape", "weights"} <= set(table):
-        raise ModelError(f"{file}: a checkpoint, but not of an edge-bert")
-    return table
-
-
 def read_net(folder: Path) -> Bert:
-    """The network of a folder that `write_model` wrote, or that training left (best.pt); raises ModelError.
+    """The network of a folder that `write_model` wrote, or that training left (best.pt); raises EdgeAgentError.
 
     From ONNX the weights are the stored ones: float16, and int8 for the one matrix of the MLM head that the encoder
     does not have.
     """
     best = folder / "training" / "best.pt"
     if best.is_file():
-        return net_of(read_table(best, "cpu"))
+        return net_of(checkpoint.load(best))
     weights, heads = _stored(folder)
     words, token = weights["token.weight"].shape
     layers = sum(1 for k in weights if k.endswith(".query.bias"))
@@ -84,33 +78,18 @@ def _stored(folder: Path) -> tuple[dict[str, NDArray[Any]], int]:
     return weights, int(split[0][2])
 
 
-def int8(model: onnx.ModelProto, file: Path) -> None:
-    """Writes `model` with int8 matrices (per column) and tables; activations are quantized as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quiet = logging.getLogger()
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "float.onnx"
-            onnx.save(model, str(source))
-            quantize_dynamic(source, file, per_channel=True, weight_type=QuantType.QInt8)
-    finally:
-        quiet.setLevel(level)
-
-
 def write_model(net: Bert, vocab: Path, out: Path) -> Manifest:
     """Writes encoder.onnx, encoder.int8.onnx, encoder.int8.tflite, mlm.int8.onnx, nsp.onnx and vocab.txt; the manifest.
     The gate judges whether the int8 encoder agrees with the float one, a race whether it is faster.
     """
     shutil.copyfile(vocab, out / "vocab.txt")
     net = net.eval().cpu()
-    onnx.save(stored_in_half(bert_onnx.encoder(net)), str(out / "encoder.onnx"))
-    onnx.save(stored_in_half(nsp(net)), str(out / "nsp.onnx"))
-    int8(bert_onnx.encoder(net), out / "encoder.int8.onnx")
-    int8(mlm(net), out / "mlm.int8.onnx")
-    (out / "encoder.int8.tflite").write_bytes(tflite.encoder(net))
+    whole = bert_onnx.encoder(net)
+    (out / "encoder.onnx").write_bytes(small_onnx(whole, HALF, merge=False))
+    (out / "nsp.onnx").write_bytes(small_onnx(nsp(net), HALF, merge=False))
+    (out / "encoder.int8.onnx").write_bytes(small_onnx(whole, INT8))
+    (out / "mlm.int8.onnx").write_bytes(small_onnx(mlm(net), INT8, merge=False))
+    (out / "encoder.int8.tflite").write_bytes(small_tflite(to_tflite(bert_onnx.encoder(net, 1)), INT8))
     rows = [
         ("encoder.int8.onnx", "onnx", "int8", "encoder"),
         ("encoder.onnx", "onnx", "fp16", "encoder"),
@@ -120,16 +99,6 @@ def write_model(net: Bert, vocab: Path, out: Path) -> Manifest:
         ("vocab.txt", "text", "fp32", "vocab"),
     ]
     shape = net.shape
-    return Manifest(
-        name="edge-bert",
-        version="1",
-        task="encode",
-        family="bert",
-        licence="Apache-2.0",
-        trained_by="edge-agent",
-        description=f"BERT of {shape.layers} layers, {shape.width} wide, that follows the vectors of its teacher",
-        text=TextInput(
-            "vocab.txt", lowercase=True, max_length=shape.length, pooling="output:embedding", normalize=True
-        ),
-        file=[row(*one) for one in rows],
-    )
+    says = f"BERT of {shape.layers} layers, {shape.width} wide, that follows the vectors of its teacher"
+    text = TextInput("vocab.txt", lowercase=True, max_length=shape.length, pooling="output:embedding", normalize=True)
+    return manifest("edge-bert", "encode", "bert", says, [row(*one) for one in rows], text=text)

@@ -6,10 +6,10 @@ that a run of any length is a whole one, and a resumed one goes on where it was.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,24 +21,27 @@ from torch.nn import functional
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.data import CLS, PAD, SEP, Deck
-from edge_agent.workshop.train.bert.loss import LESSON, lesson_loss, loss_of, pair_loss
+from edge_agent.workshop.train.bert.loss import LESSON, lesson_loss, pair_loss
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.bert.teacher import Vectors
+from edge_agent.workshop.train.loop import Clock, Say, cosine, loop, stepped
 
 Shelves = list[tuple[torch.Tensor, torch.Tensor]]
 """ids (n, L) and the teacher's vectors (n, E), texts of like length together"""
+
+
+WARM = 0.02
+"""share of the time in which the learning rate rises"""
 
 
 @dataclass(frozen=True)
 class TrainPlan:
     """How a run is spent."""
 
-    seconds: float
-    """of training, all phases together"""
     rows: int
     """sequences of 128 tokens in a batch; twice as many of 64"""
     rate: float = 1.5e-3
-    """peak of the learning rate, after a warm-up of 2 % and before a cosine to a fiftieth"""
+    """peak of the learning rate, before a cosine to a fiftieth"""
     pretrain: float = 0.35
     """share of the time for the first phase"""
     long_every: int = 8
@@ -59,33 +62,31 @@ class Lessons:
     vectors: list[NDArray[np.float16]] = field(default_factory=list)
     """(n, E) each"""
     stop: threading.Event = field(default_factory=threading.Event)
-    error: BaseException | None = None
+    asked: Future[None] = field(default_factory=Future)
+    """done where the teacher has been asked all, or failed"""
 
 
-def teach(lessons: Lessons, texts: list[str], tokenizer: Any, vectors: Vectors, chunk: int = 2000) -> threading.Thread:
-    """Starts the thread that fills `lessons`; an exception of the teacher is kept in `lessons.error`."""
+def teach(lessons: Lessons, texts: list[str], tokenizer: Any, vectors: Vectors, chunk: int = 2000) -> None:
+    """Starts the thread that fills `lessons`."""
 
     def work() -> None:
-        try:
-            for at in range(0, len(texts), chunk):
-                if lessons.stop.is_set():
-                    return
-                some = texts[at : at + chunk]
-                found = vectors(some).astype(np.float16)
-                lessons.ids.append(rows(tokenizer, some))
-                lessons.vectors.append(found)
-        except (RuntimeError, ValueError, ModelError) as error:
-            lessons.error = error
+        for at in range(0, len(texts), chunk):
+            if lessons.stop.is_set():
+                return
+            some = texts[at : at + chunk]
+            found = vectors(some).astype(np.float16)
+            lessons.ids.append(rows(tokenizer, some))
+            lessons.vectors.append(found)
 
-    thread = threading.Thread(target=work, name="teacher", daemon=True)
-    thread.start()
-    return thread
+    pool = ThreadPoolExecutor(1)
+    lessons.asked = pool.submit(work)
+    pool.shutdown(wait=False)
 
 
 def rows(tokenizer: Any, texts: list[str]) -> NDArray[np.int32]:
     """(n, 64) token ids with [CLS] and [SEP], cut or padded."""
     table = np.full((len(texts), LESSON), PAD, np.int32)
-    for row, e in zip(table, tokenizer.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+    for row, e in zip(table, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
         words = [CLS, *e.ids[: LESSON - 2], SEP]
         row[: len(words)] = words
     return table
@@ -100,11 +101,7 @@ class Held:
     vectors: NDArray[np.float16]
 
 
-def rate_at(share: float, peak: float) -> float:
-    """The learning rate after a share of the time."""
-    if share < 0.02:
-        return peak * max(share, 0.0005) / 0.02
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.02) / 0.98))))
+MEASURED = ("mlm_loss", "mlm_top1", "nsp_loss", "nsp", "cosine", "pearson")
 
 
 def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float]:
@@ -134,14 +131,9 @@ def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float
     upper = torch.triu_indices(len(ids), len(ids), 1, device=device)
     both = torch.stack([(m @ m.T)[upper[0], upper[1]] for m in (found, wanted)])
     net.train()
-    return {
-        "mlm_loss": loss / count,
-        "mlm_top1": hit / count,
-        "nsp_loss": unsure / (4 * n),
-        "nsp": right / (4 * n),
-        "cosine": float((found * wanted).sum(1).mean()),
-        "pearson": float(torch.corrcoef(both)[0, 1].nan_to_num()),
-    }
+    agrees = float((found * wanted).sum(1).mean()), float(torch.corrcoef(both)[0, 1].nan_to_num())
+    told = (loss / count, hit / count, unsure / (4 * n), right / (4 * n), *agrees)
+    return dict(zip(MEASURED, told, strict=True))
 
 
 def optimizer_of(net: Bert) -> torch.optim.AdamW:
@@ -154,59 +146,43 @@ def optimizer_of(net: Bert) -> torch.optim.AdamW:
 
 def fit(
     net: Bert,
+    optimizer: torch.optim.AdamW,
+    clock: Clock,
     deck: Deck,
     held: Held,
     lessons: Lessons,
     plan: TrainPlan,
-    save: Callable[[torch.optim.AdamW, dict[str, Any], bool], None],
-    say: Callable[[str], None],
-    state: dict[str, Any] | None = None,
-    optimizer: torch.optim.AdamW | None = None,
-) -> dict[str, Any]:
-    """Trains `net` in place until the plan's time is spent; returns the state.
+    keep: Callable[[dict[str, float]], None],
+    say: Say,
+) -> None:
+    """Train `net` in place until the time is over. `keep` gets each measurement on what is held out, and saves.
 
-    `state` is what an earlier run ended with ({"elapsed", "step", "least", "curve"}). `save(optimizer, state, best)` is
-    called after each measurement, `best` when the held-out loss is the least so far. Raises ModelError when the loss
-    is no longer a number; what `save` was last given is then the last good state.
+    Raises ModelError when the loss is no longer a number; what was kept last is then the last good state.
     """
     device = deck.tokens.device
-    optimizer = optimizer or optimizer_of(net)
-    state = state or {"elapsed": 0.0, "step": 0, "least": float("inf"), "curve": []}
-    g = torch.Generator(device=device).manual_seed(plan.seed + state["step"])
+    g = torch.Generator(device=device).manual_seed(plan.seed + clock.step)
     table: Shelves = []
+
+    def learn(share: float) -> torch.Tensor:
+        if share >= plan.pretrain and not table:
+            table.extend(_shelves(lessons, device, say))
+        loss, parts = _losses(net, deck, table, plan, clock.step, g)
+        warm = min(1.0, max(share, 0.0005) / WARM)
+        stepped(optimizer, plan.rate * warm * cosine((share - WARM) / (1 - WARM), 0.02), loss, 1.0)
+        return parts
+
     net.train()
-    begun, saved = time.monotonic() - state["elapsed"], time.monotonic()
-    news = _News(plan, say, torch.zeros(4, device=device))
-    while (elapsed := time.monotonic() - begun) < plan.seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(elapsed / plan.seconds, plan.rate)
-        if elapsed / plan.seconds >= plan.pretrain and not table:
-            table = _shelves(lessons, device, say)
-        optimizer.zero_grad(set_to_none=True)
-        loss, parts, tokens = _losses(net, deck, table, plan, state["step"], g)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        news.seen += parts
-        news.tokens += tokens
-        state["step"] += 1
-        if state["step"] % 10 and device.type == "cuda":
-            continue
-        news.tell(state["step"], elapsed, begun)
-        now = time.monotonic()
-        if now - saved >= plan.save_every:
-            saved = now
-            _keep(net, optimizer, held, plan, state, now - begun, save, say)
-    if not state["curve"] or state["curve"][-1]["step"] < state["step"]:
-        _keep(net, optimizer, held, plan, state, plan.seconds, save, say)
-    lessons.stop.set()
-    return state
+    try:
+        names = ("mlm", "nsp", "teacher")
+        loop(clock, net, learn, names, lambda _: keep(measure(net, held, plan.half)), say, plan.save_every)
+    finally:
+        lessons.stop.set()
 
 
 def _losses(
     net: Bert, deck: Deck, table: Shelves, plan: TrainPlan, step: int, g: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Of one batch: the loss, its parts (masked words, next sentence, teacher, 1) and the number of tokens.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one batch: the loss, and its parts (masked words, next sentence, teacher).
 
     `table`: the teacher's lessons, from the second phase on.
     """
@@ -215,78 +191,24 @@ def _losses(
         length = LESSON if (step + 1) % plan.long_every else 128
         n = plan.rows * 128 // length // (2 if table else 1)
         mlm, nsp = pair_loss(net, deck, n, length, g)
-        loss, tokens = mlm + nsp, n * length
+        loss = mlm + nsp
         lesson = torch.zeros((), device=device)
         if table:
             ids, wanted = table[step % len(table)]
             some = torch.randint(len(ids), (plan.rows * 128 // ids.shape[1] // 2,), generator=g, device=device)
             lesson = lesson_loss(net, ids[some], wanted[some])
-            tokens += len(some) * ids.shape[1]
             loss = loss + 10 * lesson
-    return loss, torch.stack([mlm, nsp, lesson, torch.ones_like(mlm)]).detach(), tokens
+    return loss, torch.stack([mlm, nsp, lesson]).detach()
 
 
-@dataclass
-class _News:
-    """What is said of the losses, every five seconds."""
-
-    plan: TrainPlan
-    say: Callable[[str], None]
-    seen: torch.Tensor
-    """sums of the parts of the loss, and of steps"""
-    tokens: int = 0
-    told: float = field(default_factory=time.monotonic)
-
-    def tell(self, step: int, elapsed: float, begun: float) -> None:
-        """Say the means since the last time. ModelError where a loss is no number."""
-        if not bool(torch.isfinite(self.seen).all()):
-            raise ModelError(
-                f"the loss is no number at step {step}: training stopped, the last checkpoint is the last "
-                "good one; go on from it with --resume and a lower --rate"
-            )
-        now = time.monotonic()
-        if now - self.told < 5:
-            return
-        mean = (self.seen / self.seen[3]).tolist()
-        left = max(0.0, self.plan.seconds - (now - begun))
-        self.say(
-            f"{elapsed / self.plan.seconds:4.0%} step {step} mlm {mean[0]:.3f} nsp {mean[1]:.3f} "
-            f"teacher {mean[2]:.3f} {self.tokens / (now - self.told):,.0f} tokens/s, {left / 60:.1f} min left"
-        )
-        self.told, self.tokens = now, 0
-        self.seen.zero_()
-
-
-def _keep(
-    net: Bert,
-    optimizer: torch.optim.AdamW,
-    held: Held,
-    plan: TrainPlan,
-    state: dict[str, Any],
-    elapsed: float,
-    save: Callable[[torch.optim.AdamW, dict[str, Any], bool], None],
-    say: Callable[[str], None],
-) -> None:
-    """Measures, notes it in the curve and saves."""
-    found = measure(net, held, plan.half)
-    state["elapsed"] = elapsed
-    state["curve"].append({"seconds": round(elapsed, 1), "step": state["step"], **found})
-    loss = loss_of(found)
-    best = loss <= state["least"]
-    state["least"] = min(loss, state["least"])
-    say("held-out " + " ".join(f"{k} {v:.4f}" for k, v in found.items()))
-    save(optimizer, state, best)
-
-
-def _shelves(lessons: Lessons, device: torch.device, say: Callable[[str], None]) -> Shelves:
+def _shelves(lessons: Lessons, device: torch.device, say: Say) -> Shelves:
     """The lessons so far on the device, texts of at most 16, 32 and 64 tokens apart; waits for a first thousand."""
-    while sum(map(len, lessons.ids)) < 1000 and lessons.error is None:
-        if not any(t.name == "teacher" for t in threading.enumerate()):
-            break
+    while sum(map(len, lessons.ids)) < 1000 and not lessons.asked.done():
         time.sleep(0.2)
     lessons.stop.set()
-    if lessons.error is not None or not lessons.vectors:
-        raise ModelError(f"the teacher failed: {lessons.error or 'it gave no vector'}")
+    error = lessons.asked.exception() if lessons.asked.done() else None
+    if error is not None or not lessons.vectors:
+        raise ModelError(f"the teacher failed: {error or 'it gave no vector'}")
     count = min(len(lessons.ids), len(lessons.vectors))
     ids = torch.from_numpy(np.concatenate(lessons.ids[:count])).to(device)
     vectors = torch.from_numpy(np.concatenate(lessons.vectors[:count])).to(device)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from edge_agent.workshop.train.bert.net import EPS, Bert
 from edge_agent.workshop.train.nodes import Nodes
@@ -45,24 +45,13 @@ class _Graph(Nodes):
         return self.op("Gelu", [x], approximate="tanh")
 
 
-def _places(g: _Graph, ids: str, one: str, length: int | None) -> str:
-    """The vectors of the places of `ids`; all of them where the length is fixed."""
-    if length is not None:
-        g.weights["position.weight"] = g.weights["position.weight"][:length]
-        return g.weight("position.weight")
-    end, places = g.op("Shape", [ids], start=1, end=2), g.weight("position.weight")
-    zero, axes = g.constant("zero", [0], np.int64), g.constant("axes_0", [0], np.int64)
-    return g.op("Slice", [places, zero, end, axes, one])
-
-
-def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> onnx.ModelProto:
+def encoder(net: Bert, rows: int | str = "B") -> onnx.ModelProto:
     """input_ids, attention_mask, token_type_ids (B, L) int64 -> hidden (B, L, H), embedding (B, E) of length 1.
 
-    `rows` and `length` fix B and L.
+    `rows` fixes B.
     """
-    g, shape = _Graph(net), net.shape
-    size = [rows or "B", length or "L"]
-    hidden, seen = _hidden(g, net, length)
+    g, shape, size = _Graph(net), net.shape, [rows, "L"]
+    hidden, seen = _hidden(g, net)
     axes = g.constant("axes_1", [1], np.int64)
     here = g.op("Unsqueeze", [seen, g.constant("axes_2", [2], np.int64)])
     total = g.op("ReduceSum", [g.op("Mul", [hidden, here]), axes], keepdims=0)
@@ -72,37 +61,32 @@ def encoder(net: Bert, rows: int | None = None, length: int | None = None) -> on
     g.op("Div", [vector, g.op("Max", [long, g.constant("least", 1e-9, np.float32)])], "embedding")
     return g.model(
         "edge-bert",
-        [helper.make_tensor_value_info(n, TensorProto.INT64, size) for n in INPUTS],
-        [
-            helper.make_tensor_value_info("hidden", TensorProto.FLOAT, [*size, shape.width]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [size[0], shape.embedding]),
-        ],
+        dict.fromkeys(INPUTS, size),
+        {"hidden": [*size, shape.width], "embedding": [rows, shape.embedding]},
         OPSET,
         IR,
+        TensorProto.INT64,
     )
 
 
 def tagger(net: Bert, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> onnx.ModelProto:
     """The encoder's inputs -> logits (B, L, K) of each piece's tag, by `weight` (H, K) and `bias` (K,)."""
     g = _Graph(net)
-    hidden, _ = _hidden(g, net, None)
+    hidden, _ = _hidden(g, net)
     out = g.op("MatMul", [hidden, g.constant("tag.weight", weight, np.float32)])
     g.op("Add", [out, g.constant("tag.bias", bias, np.float32)], "logits")
-    return g.model(
-        "edge-bert-tagger",
-        [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "L"]) for n in INPUTS],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", "L", len(bias)])],
-        OPSET,
-        IR,
-    )
+    given, made = dict.fromkeys(INPUTS, ("B", "L")), {"logits": ["B", "L", len(bias)]}
+    return g.model("edge-bert-tagger", given, made, OPSET, IR, TensorProto.INT64)
 
 
-def _hidden(g: _Graph, net: Bert, length: int | None) -> tuple[str, str]:
+def _hidden(g: _Graph, net: Bert) -> tuple[str, str]:
     """The encoder up to its last layer: the names of hidden (B, L, H), and of the mask in float."""
     shape = net.shape
     ids, mask, types = INPUTS
-    one = g.constant("one", [1], np.int64)
-    places = _places(g, ids, one, length)
+    # places by the mask, so that every shape follows from the inputs'
+    one = g.constant("one", 1, np.int64)
+    at = g.op("Sub", [g.op("CumSum", [mask, one]), one])
+    places = g.op("Gather", [g.weight("position.weight"), at])
     x = g.op("Add", [g.op("Gather", [g.weight("token.weight"), ids]), places])
     x = g.op("Add", [x, g.op("Gather", [g.weight("segment.weight"), types])])
     x = g.dense(g.norm(x, "norm0"), "widen")
@@ -114,8 +98,8 @@ def _hidden(g: _Graph, net: Bert, length: int | None) -> tuple[str, str]:
     split = g.constant("split", [0, 0, shape.heads, shape.width // shape.heads], np.int64)
     join = g.constant("join", [0, 0, shape.width], np.int64)
     scale = g.constant("scale", (shape.width // shape.heads) ** -0.5, np.float32)
-    for at in range(shape.layers):
-        own = f"layers.{at}"
+    for layer in range(shape.layers):
+        own = f"layers.{layer}"
         y = g.norm(x, f"{own}.norm1")
         q, k, v = (g.op("Reshape", [g.dense(y, f"{own}.{part}"), split]) for part in ("query", "key", "value"))
         q, v = (g.op("Transpose", [t], perm=[0, 2, 1, 3]) for t in (q, v))
@@ -148,25 +132,7 @@ def nsp(net: Bert) -> onnx.ModelProto:
 
 
 def _head(name: str, g: _Graph, shape_in: list[Any], shape_out: list[Any]) -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, shape_in)]
-    return g.model(name, inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape_out)], OPSET, IR)
-
-
-def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with its larger constants stored as float16 and cast to float32 when it is loaded."""
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
-    casts = []
-    for tensor in half.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= 1024:
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half"))
-            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], name=f"{name}.cast", to=TensorProto.FLOAT))
-    nodes = list(half.graph.node)
-    del half.graph.node[:]
-    half.graph.node.extend([*casts, *nodes])
-    onnx.checker.check_model(half, full_check=True)
-    return half
+    return g.model(name, {"hidden": shape_in}, {"logits": shape_out}, OPSET, IR)
 
 
 def weights_of(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

@@ -9,20 +9,22 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 from numpy.typing import NDArray
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.bert.data import Corpus
 from edge_agent.workshop.train.bert.vocab import bulk_tokenizer
-
-if TYPE_CHECKING:
-    import onnx
+from edge_agent.workshop.train.exported import cut
 
 Vectors = Callable[[list[str]], NDArray[np.float32]]
 LONGEST = 128
+WORDS = "embeddings.word_embeddings.weight"
+"""end of the name of a BERT's vectors"""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _in_batches(
     tokenizer: Any, texts: list[str], size: int, run: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
     """Runs texts of like length together; ids are (n, L) int64 with 0 as padding."""
-    ids = [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    ids = [e.ids for e in tokenizer.encode_batch(texts)]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     found: list[NDArray[np.float32]] = []
     for at in range(0, len(order), size):
@@ -89,8 +91,6 @@ def _in_batches(
 
 
 def _session(p: TeacherParts, threads: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-    import onnxruntime
-
     pooling, options = p.pooling, onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -111,32 +111,18 @@ def _session(p: TeacherParts, threads: int) -> Callable[[NDArray[np.int64]], NDA
     return run
 
 
-def _value(name: str, constant: dict[str, NDArray[Any]], maker: dict[str, onnx.NodeProto]) -> NDArray[Any] | None:
-    """A constant, also behind a Cast, a Mul or a Transpose; None for any other tensor."""
-    if name in constant:
-        return constant[name]
-    node = maker.get(name)
-    if node is None or node.op_type not in ("Cast", "Mul", "Transpose"):
-        return None
-    inputs = [v for v in (_value(each, constant, maker) for each in node.input) if v is not None]
-    if len(inputs) < len(node.input):
-        return None
-    if node.op_type == "Transpose":
-        return np.transpose(inputs[0])
-    product: NDArray[Any] = inputs[0].astype(np.float32) if node.op_type == "Cast" else inputs[0] * inputs[1]
-    return product
-
-
 def _embeddings(network: Path) -> NDArray[np.float32] | None:
     """The vectors of a BERT's word pieces, a row each; None where its file does not name them so."""
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(str(network)).graph
-    constant: dict[str, NDArray[Any]] = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    maker = {out: node for node in graph.node for out in node.output}
-    names = [name for name in [*constant, *maker] if name.endswith("embeddings.word_embeddings.weight")]
-    return _value(names[0], constant, maker) if names else None
+    model = onnx.load(str(network))
+    made = [name for node in model.graph.node for name in node.output]
+    names = [name for name in [*(one.name for one in model.graph.initializer), *made] if name.endswith(WORDS)]
+    if not names:
+        return None
+    part = cut(model, names[:1])
+    if part.graph.input:
+        return None
+    found: NDArray[np.float32] = onnxruntime.InferenceSession(part.SerializeToString()).run(None, {})[0]
+    return found
 
 
 def token_vectors(p: TeacherParts, pieces: list[str], width: int) -> NDArray[np.float32] | None:

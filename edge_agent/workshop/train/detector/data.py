@@ -5,19 +5,25 @@ What is bad is named and skipped, never trained on in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from edge_agent import paths
 from edge_agent.errors import InputError
+from edge_agent.figures.coco_map import iou
 from edge_agent.pictures.read import cv2, decode, for_cv2
 from edge_agent.samples import coco
+from edge_agent.serving.models import Models
+from edge_agent.tasks.detect.detect import detect
+from edge_agent.types import Detections, Finding, Frame
+from edge_agent.uri import parse_uri
 from edge_agent.workshop.data import formats
-from edge_agent.workshop.data.pictures import GIVE
+from edge_agent.workshop.data.pictures import GIVE, few, located, places
 from edge_agent.workshop.train.detector.augment import Picture
+from edge_agent.workshop.train.finish import Say
 
-Say = Callable[[str], None]
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".gif")
 LEAST = 16
@@ -47,9 +53,9 @@ def read_pictures(
         raise InputError(f"no such data: {data}")
     known = None if labels else formats.find(data)
     if known is not None:
-        boxes = _labels(*known, classes, say)
-        places = [known[1] if known[1].is_dir() else known[1].parent, data if data.is_dir() else data.parent]
-        found = list(_from_files(_there(boxes, places, part), side, say))
+        labelled = _labels(*known, classes, say)
+        within = [data, *places(known[1] / "labels" if known[1].is_dir() else known[1])]
+        found = list(_from_files(_there(labelled, within, part, say), side, say))
     elif data.is_dir():
         found = _from_folder(data, classes, side, say, part, labels)
     elif data.suffix.lower() in VIDEOS:
@@ -71,8 +77,8 @@ def _from_folder(
     every = -(-len(files) // MOST)
     if every > 1:
         say(f"{data} has {len(files)} pictures; every {every}th is used")
-    known = _labels(formats.FORMATS[1], labels, classes, say) if labels else {}
-    boxes = {Path(name).name: rows for name, rows in known.items()}
+    known = _labels(formats.FORMATS[1], labels, classes, say) if labels else []
+    boxes = {Path(image.file_name).name: rows for image, rows in known}
     return list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files[::every]], side, say))
 
 
@@ -141,22 +147,23 @@ def video_frames(path: Path, side: int, part: tuple[float, float], most: int = 2
 
 
 def _there(
-    boxes: dict[str, np.ndarray], places: list[Path], part: tuple[float, float]
+    labels: list[tuple[coco.CocoImage, np.ndarray]], within: list[Path], part: tuple[float, float], say: Say
 ) -> list[tuple[Path, np.ndarray]]:
-    """The pictures of labels that are there: beside these, or in a folder beside them. InputError for none."""
-    around = [place for base in places for place in (base, *sorted(p for p in base.iterdir() if p.is_dir()))]
-    found = []
-    for name, rows in boxes.items():
-        path = next((place / name for place in around if (place / name).is_file()), None)
-        if path is not None:
-            found.append((path, rows))
-    if not found:
+    """A share of the pictures of labels that are there. InputError for none."""
+    kept, missing = located([image for image, _ in labels], within)
+    if not kept:
         raise InputError("none of the pictures that the labels name stand beside them or in a folder beside them")
+    if missing:
+        say(f"skipped {len(missing)} pictures of the labels, which are not there: {few(missing)}")
+    boxes = {image.file_name: rows for image, rows in labels}
+    found = [(path, boxes[image.file_name]) for image, path in kept]
     return found[int(len(found) * part[0]) : round(len(found) * part[1])]
 
 
-def _labels(form: formats.Format, path: Path, classes: tuple[str, ...], say: Say) -> dict[str, np.ndarray]:
-    """file_name -> boxes (k, 6) of each picture, crowds left out."""
+def _labels(
+    form: formats.Format, path: Path, classes: tuple[str, ...], say: Say
+) -> list[tuple[coco.CocoImage, np.ndarray]]:
+    """The pictures of labels, and the boxes (k, 6) in each, crowds left out."""
     try:
         labels, notes = form.read(path, ("train", "val", "test"))
     except InputError as error:
@@ -175,7 +182,7 @@ def _labels(form: formats.Format, path: Path, classes: tuple[str, ...], say: Say
         if at is not None and not box.iscrowd:
             x, y, width, height = box.bbox
             boxes[box.image_id].append([x, y, x + width, y + height, at, 1.0])
-    return {image.file_name: np.array(boxes[image.id], np.float32).reshape(-1, 6) for image in labels.images}
+    return [(image, np.array(boxes[image.id], np.float32).reshape(-1, 6)) for image in labels.images]
 
 
 def _check_names(path: Path, names: set[str], classes: tuple[str, ...], say: Say) -> None:
@@ -191,12 +198,6 @@ def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], sc
     """`pictures` with what the detector `name` (any that this program runs) finds in them as labels, of the
     confidence found. Labels that a picture has already stay, in place of what the detector says of the same thing.
     """
-    from edge_agent import paths
-    from edge_agent.serving.models import Models
-    from edge_agent.tasks.detect.detect import detect
-    from edge_agent.types import Detections, Finding, Frame
-    from edge_agent.uri import parse_uri
-
     task = detect(parse_uri(f"detect:{name}?score={score}"), Models(pull=True).serve(name), paths.home())
     index = {known: i for i, known in enumerate(classes)}
     labelled = []
@@ -218,10 +219,6 @@ def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], sc
 
 def _known(boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(k,) bool: which of `boxes` (k, 6) lie on one of `labels` (m, 6) of their class with an IoU above 0.5."""
-    low = np.maximum(boxes[:, None, :2], labels[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:4], labels[None, :, 2:4])
-    both = (high - low).clip(0).prod(-1)
-    areas = [(b[:, 2:4] - b[:, :2]).prod(-1) for b in (boxes, labels)]
-    overlap = both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-6)
-    same = (overlap > 0.5) & (boxes[:, None, 4] == labels[None, :, 4])
+    mine, theirs = (np.concatenate([b[:, :2], b[:, 2:4] - b[:, :2]], 1).astype(np.float64) for b in (boxes, labels))
+    same = (iou(mine, theirs, np.zeros(len(labels), bool)) > 0.5) & (boxes[:, None, 4] == labels[None, :, 4])
     return np.asarray(same.any(1))

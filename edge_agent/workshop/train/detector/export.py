@@ -1,33 +1,55 @@
-"""A trained edge-yolo as a model folder: ONNX and TFLite, float and int8, labels and manifest."""
+"""A trained edge-yolo as a model folder: ONNX and TFLite, float and int8, labels and manifest.
+
+int8 is U8 activations and S8 weights, one scale an output channel. The convolutions that give boxes and logits stay
+float, and all after them, as one scale does not serve what is added up over a picture's boxes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
+import torch
+from onnx import numpy_helper
 
-from edge_agent.backends.onnx import multiply_exactly
+from edge_agent.backends import open_net
 from edge_agent.errors import ModelError
 from edge_agent.inspect.names import coco80
 from edge_agent.manifest import Input, Manifest
-from edge_agent.workshop.train.detector.augment import Picture, plain
-from edge_agent.workshop.train.detector.graph import NAME, Size, Tensors, to_onnx
-from edge_agent.workshop.train.detector.int8 import equalized, ranges, to_int8
-from edge_agent.workshop.train.detector.tflite import to_tflite
-from edge_agent.workshop.train.finish import row
+from edge_agent.workshop.graph import net as graphs
+from edge_agent.workshop.quantize import balance, prepare
+from edge_agent.workshop.quantize.build import QuantizePlan
+from edge_agent.workshop.quantize.ranges import watch
+from edge_agent.workshop.train.detector.augment import Picture, Size, plain
+from edge_agent.workshop.train.detector.net import EdgeYolo
+from edge_agent.workshop.train.detector.teacher import load_onnx
+from edge_agent.workshop.train.exported import Feeds, exported, small_onnx, small_tflite
+from edge_agent.workshop.train.finish import manifest, row
+from edge_agent.workshop.train.tflite import to_tflite
 
 Say = Callable[[str], None]
+NAME = "edge-yolo-2"
+"""of the ONNX graph. The first version's had ReLU throughout, so its weights mean another network"""
 AGREES = 1e-3
 """the most by which the float files may differ from each other, in strides and in logits"""
+DELICATE = 4
+"""nodes of the first two layers, which stay float in ONNX: few channels, of very unlike size"""
+OUTPUTS = ("boxes", "logits")
+
+
+def to_onnx(net: EdgeYolo, size: Size) -> onnx.ModelProto:
+    """`images` (1, 3, height, width) float32 BGR 0..255 -> `boxes` (1, N, 4), `logits` (1, N, C), of `folded_copy`'s
+    network. Its constants bear the names of the network's, so that a fine-tuning can start from the file.
+    """
+    return exported(net, torch.zeros(1, 3, size[1], size[0]), ["images"], OUTPUTS, name=NAME)
 
 
 def write_model(
-    tensors: Tensors,
+    net: EdgeYolo,
     classes: tuple[str, ...],
     size: Size,
     pictures: Sequence[Picture],
@@ -36,53 +58,67 @@ def write_model(
 ) -> Manifest:
     """Write model.onnx, model.int8.onnx, model.fp16.tflite, model.int8.tflite and labels.txt to `out`; the manifest.
 
-    `tensors` as of `net.folded_copy`, `pictures`: for the int8 ranges.
+    `net` as of `net.folded_copy`, `pictures`: for the int8 ranges.
 
     Raises ModelError where the float files do not agree with each other.
     """
-    shown = [_tensor(picture, size) for picture in pictures]
-    tensors = equalized(tensors, size, shown)
-    model = to_onnx(tensors, size)
-    files: dict[str, tuple[bytes, str]] = {
-        "model.onnx": (model.SerializeToString(), "fp32"),
-        "model.int8.onnx": (to_int8(model, shown).SerializeToString(), "int8"),
-        "model.fp16.tflite": (to_tflite(tensors, size, "fp16"), "fp16"),
-        "model.int8.tflite": (to_tflite(tensors, size, "int8", ranges(model, shown)), "int8"),
-    }
-    apart = difference(
-        run_onnx(files["model.onnx"][0], shown[0]), run_tflite(to_tflite(tensors, size, "fp32"), shown[0])
-    )
+    shown = [{"images": _tensor(picture, size)} for picture in pictures]
+    model = equalized(to_onnx(net, size), shown)
+    (out / "model.onnx").write_bytes(model.SerializeToString())
+    wide = to_tflite(model)
+    (out / "model.tflite").write_bytes(wide)
+    apart = difference(out / "model.onnx", out / "model.tflite", shown[0]["images"])
     if not apart < AGREES:
         raise ModelError(f"the TFLite file answers otherwise than the ONNX file (by {apart:.2g}); nothing was written")
-    for file, (data, _) in files.items():
-        (out / file).write_bytes(data)
-    (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
+    (out / "model.tflite").unlink()
     say(f"TFLite differs from ONNX by {apart:.1g}")
-    return _manifest(classes, size, {file: precision for file, (_, precision) in files.items()})
+    (out / "model.int8.onnx").write_bytes(int8_onnx(model, shown))
+    (out / "model.fp16.tflite").write_bytes(small_tflite(wide, QuantizePlan(form="float16")))
+    (out / "model.int8.tflite").write_bytes(int8_tflite(model, wide, shown))
+    (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
+    return _manifest(classes, size)
 
 
-def _manifest(classes: tuple[str, ...], size: Size, files: Mapping[str, str]) -> Manifest:
-    """`files`: name -> precision."""
+def equalized(model: onnx.ModelProto, shown: Feeds) -> onnx.ModelProto:
+    """The same network with channels of like size, so that one scale serves a whole tensor (quantize/balance.py)."""
+    whole = graphs.one_each(graphs.of(model))
+    seen = watch(whole, lambda: shown, lambda step: None)
+    return graphs.proto(balance.equalized(whole, seen)[0], merge=False)
+
+
+def int8_onnx(model: onnx.ModelProto, shown: Feeds) -> bytes:
+    """Its int8 form, by ranges on `shown`."""
+    whole = graphs.of(model)
+    keep = (*prepare.head(whole), *(str(node.name) for node in list(whole.graph)[:DELICATE]))
+    return small_onnx(model, QuantizePlan(ops="all", keep=keep), shown)
+
+
+def int8_tflite(model: onnx.ModelProto, wide: bytes, shown: Feeds) -> bytes:
+    """The same of `wide`, its float TFLite file, where all before the heads is int8."""
+    whole = graphs.of(model)
+    heads = prepare.head(whole)
+    keep = tuple(str(node.outputs[0].name) for node in graphs.layers(whole) if node.name in heads)
+    feeds = [{"images": feed["images"].transpose(0, 2, 3, 1)} for feed in shown]
+    return small_tflite(wide, QuantizePlan(ops="all", keep=keep), feeds)
+
+
+def _manifest(classes: tuple[str, ...], size: Size) -> Manifest:
     known = coco80()
-    rows = []
-    for file, precision in files.items():
-        of_tflite = file.endswith(".tflite")
-        one = row(file, "tflite" if of_tflite else "onnx", precision)
-        rows.append(msgspec.structs.replace(one, layout="NHWC") if of_tflite else one)
-    return Manifest(
-        name="edge-yolo",
-        version="1",
-        task="detect",
-        family="edge-yolo",
-        licence="Apache-2.0",
-        trained_by="edge-agent",
-        description=f"a detector of {len(classes)} classes for small boards, {size[0]} x {size[1]} pixels",
+    rows = [row("model.onnx", "onnx", "fp32"), row("model.int8.onnx", "onnx", "int8")]
+    for precision in ("fp16", "int8"):
+        rows.append(msgspec.structs.replace(row(f"model.{precision}.tflite", "tflite", precision), layout="NHWC"))
+    says = f"a detector of {len(classes)} classes for small boards, {size[0]} x {size[1]} pixels"
+    return manifest(
+        "edge-yolo",
+        "detect",
+        "edge-yolo",
+        says,
+        rows,
         labels="labels.txt",
         class_ids=[known.index(c) for c in classes] if set(classes) <= set(known) else None,
         score=0.3,
         iou=0.5,
         input=Input(*size, layout="NCHW", channels="BGR", letterbox="top-left", pad=114),
-        file=rows,
     )
 
 
@@ -91,41 +127,17 @@ def _tensor(picture: Picture, size: Size) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(plain(picture, size)[0].transpose(2, 0, 1)[None], np.float32)
 
 
-Outputs = dict[str, npt.NDArray[np.float32]]
-
-
-def run_onnx(model: bytes, picture: npt.NDArray[np.float32]) -> Outputs:
-    """boxes and logits of an ONNX file for `picture` (1, 3, height, width)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    multiply_exactly(options)
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return dict(zip(["boxes", "logits"], session.run(["boxes", "logits"], {"images": picture}), strict=True))
-
-
-def run_tflite(model: bytes, picture: npt.NDArray[np.float32]) -> Outputs:
-    """boxes and logits of a TFLite file for `picture` (1, 3, height, width)."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=model, num_threads=1)
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    interpreter.set_tensor(source, np.ascontiguousarray(picture.transpose(0, 2, 3, 1)))
-    interpreter.invoke()
-    return {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()}
-
-
-def difference(a: Outputs, b: Outputs) -> float:
-    """The greatest difference of two sets of outputs."""
-    return max(float(np.abs(a[name] - b[name]).max()) for name in ("boxes", "logits"))
+def difference(one: Path, lite: Path, picture: npt.NDArray[np.float32]) -> float:
+    """The greatest difference of what an ONNX file and a TFLite file say of `picture` (1, 3, height, width)."""
+    said = open_net(one, "onnx", 1).run({"images": picture})
+    other = open_net(lite, "tflite", 1).run({"images": np.ascontiguousarray(picture.transpose(0, 2, 3, 1))})
+    return max(float(np.abs(said[name] - other[name]).max()) for name in OUTPUTS)
 
 
 def tensors_of(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """The network's tensors out of a model.onnx that `write_model` wrote. Raises ModelError for any other file."""
-    from edge_agent.workshop.train.detector.graph import tensors_of as read
-    from edge_agent.workshop.train.detector.teacher import load_onnx
-
-    model: onnx.ModelProto = load_onnx(path)
-    if model.graph.name != NAME:
+    graph = load_onnx(path).graph
+    if graph.name != NAME:
         raise ModelError(f"{path} is no float edge-yolo of version 2, so a training cannot start from it")
-    return read(model)
+    found = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    return {name: value for name, value in found.items() if name.endswith((".weight", ".bias"))}

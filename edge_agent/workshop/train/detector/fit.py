@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,8 @@ from edge_agent.workshop.train.detector.loss import feature_loss, losses, merged
 from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, folded_copy
 from edge_agent.workshop.train.detector.start import fit_convolution
 from edge_agent.workshop.train.detector.teacher import Dense, YoloxTeacher, cells
+from edge_agent.workshop.train.loop import Clock, Say, cosine, loop, moved, stepped
 
-Say = Callable[[str], None]
 COLUMNS = ("step", "pictures", "seconds", "rate", "class", "box", "feature", "held_class", "held_box")
 STATE = "detector_state.pt"
 BEST = "detector_best.pt"
@@ -67,17 +65,16 @@ class Trainer:
         self,
         net: EdgeYolo,
         teacher: YoloxTeacher | None,
-        keep: list[int],
         recipe: TrainRecipe,
         device: torch.device,
         pictures: list[Picture],
     ) -> None:
-        """`keep`: the teacher's classes, in the student's order. `pictures`: a few, to learn the teacher's scales."""
-        self.recipe, self.device, self.teacher, self.keep = recipe, device, teacher, keep
+        """`pictures`: a few, to learn the teacher's scales."""
+        self.recipe, self.device, self.teacher = recipe, device, teacher
         self.net = net.to(device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.cells = torch.from_numpy(cells(*recipe.size)).to(device)
-        self.step, self.seconds = 0, 0.0
+        self.clock = Clock(recipe.seconds, recipe.steps)
         self.adapters = nn.ModuleList()
         self.spread: list[Tensor] = []
         if teacher and recipe.feature_weight > 0:
@@ -92,7 +89,7 @@ class Trainer:
         """One 1×1 convolution a followed map, fitted, and how far each of the teacher's channels spreads."""
         shown = np.stack([plain(p, self.recipe.size)[0] for p in pictures[:16]])
         seen = torch.from_numpy(shown).to(self.device).permute(0, 3, 1, 2).float()
-        goals = teacher.dense(seen, self.keep).features
+        goals = teacher.dense(seen).features
         with torch.no_grad():
             own = self.average(seen / PIXEL_SCALE)[2][-len(goals) :]
             for mine, goal in zip(own, goals, strict=True):
@@ -119,26 +116,16 @@ class Trainer:
         if self.teacher is None:
             assert labels is not None
             return pictures, labels
-        dense = self.teacher.dense(pictures, self.keep)
+        dense = self.teacher.dense(pictures)
         return pictures, merged(dense, labels) if labels else dense
 
-    def rate_now(self) -> float:
-        """The learning rate of this step."""
-        warm = min(1.0, (self.step + 1) / max(1, self.recipe.warm_up))
-        return self.recipe.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.done())))
-
-    def done(self) -> float:
-        """Share of the training that is over, 0..1."""
-        shares = [0.0]
-        if self.recipe.steps is not None:
-            shares.append(self.step / self.recipe.steps)
-        if self.recipe.seconds is not None:
-            shares.append(self.seconds / self.recipe.seconds)
-        return min(1.0, max(shares))
+    def rate(self, share: float) -> float:
+        """The learning rate at a share of the training."""
+        return self.recipe.rate * min(1.0, (self.clock.step + 1) / max(1, self.recipe.warm_up)) * cosine(share, 0.01)
 
     def _next(self, pool: list[Picture]) -> tuple[Tensor, Dense]:
         """This step's pictures and targets; they depend on the seed and the step alone."""
-        number, mirror = divmod(self.step, 2)
+        number, mirror = divmod(self.clock.step, 2)
         if self._batch is None or self._batch[0] != number:
             random = np.random.default_rng((self.recipe.seed, number))
             made = [augmented(pool, self.recipe.size, random) for _ in range(self.recipe.batch)]
@@ -159,37 +146,22 @@ class Trainer:
         follow = feature_loss(mapped, targets.features, self.spread) if mapped else torch.zeros_like(class_loss)
         return torch.stack([class_loss, box_loss, follow])
 
-    def _backward(self, losses: Tensor) -> None:
-        """Add the gradients of the whole loss."""
-        (losses[0] + losses[1] + self.recipe.feature_weight * losses[2]).backward()
+    def _whole(self, losses: Tensor) -> Tensor:
+        return losses[0] + losses[1] + self.recipe.feature_weight * losses[2]
 
     def look(self, pool: list[Picture], batches: int) -> None:
         """Leave the gradients of so many batches in the network, unchanged."""
         self.optimiser.zero_grad(set_to_none=True)
         for _ in range(batches):
-            self._backward(self._losses(pool))
-            self.step += 1
+            self._whole(self._losses(pool)).backward()
+            self.clock.step += 1
 
-    def learn(self, pool: list[Picture]) -> Tensor:
-        """One step on new pictures made of `pool`. Returns class, box and feature loss, (3,)."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate_now()
+    def learn(self, pool: list[Picture], share: float) -> Tensor:
+        """One step on new pictures made of `pool`, at a share of the training. Class, box and feature loss, (3,)."""
         losses = self._losses(pool)
-        self.optimiser.zero_grad(set_to_none=True)
-        self._backward(losses)
-        nn.utils.clip_grad_norm_(self._parameters(), 10.0)
-        self.optimiser.step()
-        self.step += 1
-        self._move_average()
+        stepped(self.optimiser, self.rate(share), self._whole(losses), 10.0)
+        moved(self.average, self.net, 0.998, self.clock.step)
         return losses.detach()
-
-    def _move_average(self) -> None:
-        """A decay of 0.998 after a run-in."""
-        share = 1 - min(0.998, (1 + self.step) / (10 + self.step))
-        mine = [t for t in self.net.state_dict().values() if t.is_floating_point()]
-        kept = [t for t in self.average.state_dict().values() if t.is_floating_point()]
-        with torch.no_grad():
-            torch._foreach_lerp_(kept, mine, share)
 
     def held_out(self, pool: list[Picture]) -> tuple[float, float]:
         """Class and box loss of the averaged weights on plain pictures that are not trained on."""
@@ -208,7 +180,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything a resume needs."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
-        return {"step": self.step, "seconds": self.seconds, **parts}
+        return {"step": self.clock.step, "seconds": self.clock.spent, **parts}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Undo `state`. Raises EdgeAgentError where the checkpoint is of another training."""
@@ -219,11 +191,7 @@ class Trainer:
             raise EdgeAgentError(
                 "the checkpoint is of a training with other classes or another teacher; start without --resume"
             ) from error
-        self.step, self.seconds = state["step"], state["seconds"]
-
-    def sound(self) -> bool:
-        """Whether every weight is a finite number."""
-        return all(bool(torch.isfinite(p).all()) for p in self._parameters())
+        self.clock.step, self.clock.spent = state["step"], state["seconds"]
 
 
 def fit(
@@ -232,67 +200,21 @@ def fit(
     """Train until the recipe's end and return the averaged network, normalisation folded in, on the CPU.
 
     `out` gets BEST (folded tensors and class names), CURVE and STATE (a checkpoint), each by a rename, every
-    `save_seconds` and at the end. Raises EdgeAgentError where the loss is no finite number: what stands in `out` is
-    then the last good state.
+    `save_seconds` and at the end. Raises ModelError where the loss is no finite number: what stands in `out` is then
+    the last good state.
     """
-    recipe = trainer.recipe
-    curve = checkpoint.Curve(out / CURVE, COLUMNS, trainer.step)
-    began, before = time.monotonic(), trainer.seconds
-    saved = told = began
-    told_step = trainer.step
-    recent: list[Tensor] = []
-    if trainer.done() >= 1.0:
-        say("the training was already over; nothing was changed")
-    while trainer.done() < 1.0:
-        recent.append(trainer.learn(pool))
-        now = time.monotonic()
-        trainer.seconds = before + now - began
-        due = trainer.done() >= 1.0 or now - saved >= recipe.save_seconds
-        if now - told < 10.0 and not due:
-            continue
-        mean = torch.stack(recent).mean(0).tolist()
-        recent.clear()
-        _check_finite(trainer, mean, out)
-        say(_progress(trainer, mean, (trainer.step - told_step) * recipe.batch / max(1e-6, now - told)))
-        told, told_step = now, trainer.step
-        if due:
-            _save(trainer, held, mean, curve, out, classes, say)
-            saved = time.monotonic()
+    clock = trainer.clock
+    curve = checkpoint.Curve(out / CURVE, COLUMNS, clock.step)
+
+    def keep(means: list[float]) -> None:
+        scores = trainer.held_out(held) if held else (math.nan, math.nan)
+        pictures = clock.step * trainer.recipe.batch
+        curve.add(clock.step, pictures, clock.spent, trainer.rate(clock.share()), *means, *scores)
+        tensors = folded_copy(trainer.average).state_dict()
+        checkpoint.save(out / BEST, {"tensors": tensors, "classes": list(classes), "step": clock.step})
+        checkpoint.save(out / STATE, trainer.state())
+        say(f"step {clock.step}: saved; held out: class {scores[0]:.4f}, box {scores[1]:.4f}")
+
+    names = ("class", "box", "feature")
+    loop(clock, trainer.net, lambda share: trainer.learn(pool, share), names, keep, say, trainer.recipe.save_seconds)
     return folded_copy(trainer.average)
-
-
-def _check_finite(trainer: Trainer, losses: list[float], out: Path) -> None:
-    """EdgeAgentError where a loss or a weight is no finite number."""
-    if not all(map(math.isfinite, losses)) or not trainer.sound():
-        last = f"the last good state is in {out / BEST}" if (out / BEST).exists() else "nothing was saved yet"
-        raise EdgeAgentError(f"the loss at step {trainer.step} is not a finite number; {last}; try a lower --rate")
-
-
-def _progress(trainer: Trainer, losses: list[float], speed: float) -> str:
-    """A line on how far it is; `losses`: class, box, feature; `speed`: pictures a second."""
-    done = trainer.done()
-    left = trainer.seconds / max(1e-6, done) * (1 - done)
-    return (
-        f"step {trainer.step} ({100 * done:.0f} %, {left:.0f} s left): class {losses[0]:.4f}, "
-        f"box {losses[1]:.4f}, feature {losses[2]:.4f}, {speed:.0f} pictures/s"
-    )
-
-
-def _save(
-    trainer: Trainer,
-    held: list[Picture],
-    losses: list[float],
-    curve: checkpoint.Curve,
-    out: Path,
-    classes: tuple[str, ...],
-    say: Say,
-) -> None:
-    """Measure on what is held out, and write a row of the curve, the weights and a checkpoint."""
-    scores = trainer.held_out(held) if held else (math.nan, math.nan)
-    pictures = trainer.step * trainer.recipe.batch
-    curve.add(trainer.step, pictures, trainer.seconds, trainer.rate_now(), *losses, *scores)
-    tensors = folded_copy(trainer.average).state_dict()
-    best = {"tensors": tensors, "classes": list(classes), "step": trainer.step, "seconds": trainer.seconds}
-    checkpoint.save(out / BEST, best)
-    checkpoint.save(out / STATE, trainer.state())
-    say(f"step {trainer.step}: saved; held out: class {scores[0]:.4f}, box {scores[1]:.4f}")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge_agent.errors import ModelError
 
@@ -62,7 +63,7 @@ class Conv(nn.Module):  # type: ignore[misc]
         self.exact = groups > 1 and stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.exact and x.device.type == "cpu":
+        if self.exact and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 x = self.conv(x.float())
         else:
@@ -73,14 +74,8 @@ class Conv(nn.Module):  # type: ignore[misc]
 
     def fold(self) -> None:
         """Fold the normalisation, by its running statistics, into the convolution, which gets a bias."""
-        norm, old = self.norm, self.conv
-        if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None or norm.running_mean is None:
-            return
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        weight, bias = old.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
-        old.weight = nn.Parameter(weight.detach())
-        old.bias = nn.Parameter(bias.detach())
-        self.norm = None
+        if self.norm is not None:
+            self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), None
 
 
 class Separable(nn.Module):  # type: ignore[misc]
@@ -206,8 +201,9 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
         boxes, logits, features = [], [], [at8, at16, at32, out8, out16, out32]
         for head, level in zip(self.heads, (out8, out16, out32), strict=True):
             box, logit, feature = head(level)
-            boxes.append(box.flatten(2).transpose(1, 2))
-            logits.append(logit.flatten(2).transpose(1, 2))
+            # sizes as numbers, so that none is computed in an exported file
+            boxes.append(box.permute(0, 2, 3, 1).reshape(len(box), -1, 4))
+            logits.append(logit.permute(0, 2, 3, 1).reshape(len(box), -1, self.classes))
             features.append(feature)
         every = torch.cat(boxes, 1)
         return every if self.training else F.relu(every), torch.cat(logits, 1), features

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_agent.errors import UsageError
-
-if TYPE_CHECKING:
-    import torch
-
-    from edge_agent.workshop.train.detector.fit import TrainRecipe
 
 CLASSES = (
     *("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "bird", "cat", "dog"),
     *("bottle", "cup", "bowl", "chair", "couch", "potted plant", "dining table", "tv", "laptop", "book"),
 )
 """what edge-yolo tells apart, unless --classes says otherwise; COCO's names"""
-Size = tuple[int, int]
-SIZE = (288, 224)
-"""width and height, as the pictures of most cameras are"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,19 +62,3 @@ def check(args: argparse.Namespace) -> None:
     ):
         if not good:
             raise UsageError(words)
-
-
-def recipe_of(args: argparse.Namespace, usual_rate: float, device: torch.device) -> TrainRecipe:
-    """How long and how hard to train on `device`."""
-    from edge_agent.workshop.train.bert.net import half_pays
-    from edge_agent.workshop.train.detector.fit import TrainRecipe
-
-    return TrainRecipe(
-        size=args.size,
-        seconds=args.minutes * 60 if args.minutes is not None else None,
-        steps=args.steps,
-        batch=args.batch,
-        rate=args.rate if args.rate is not None else usual_rate,
-        seed=args.seed,
-        half=half_pays(device.type),
-    )

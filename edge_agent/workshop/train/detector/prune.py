@@ -43,7 +43,8 @@ def pruned(
     for number in range(1, ROUNDS + 1):
         learner = trainer(net)
         for _ in range(STEPS):
-            learner.learn(pool)
+            learner.learn(pool, 0.0)
+            learner.clock.step += 1
         learner.look(pool, LOOKS)
         shape = torch.zeros(1, 3, *learner.recipe.size[::-1], device=learner.device)
         _narrow(tp, learner.net, shape, before * (1 - share * number / ROUNDS))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 
 from edge_agent import paths
-from edge_agent.errors import InputError, UsageError
+from edge_agent.errors import InputError, ModelError, UsageError
 from edge_agent.gate import read
 from edge_agent.manifest import Manifest
 from edge_agent.pictures.read import cv2
@@ -22,18 +21,18 @@ from edge_agent.samples import recorded
 from edge_agent.workshop.data import formats
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train.bert.net import half_pays
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector.export import tensors_of, write_model
 from edge_agent.workshop.train.detector.fit import CURVE, STATE, Trainer, TrainRecipe, fit
 from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net, resize
-from edge_agent.workshop.train.detector.options import CLASSES, check, recipe_of
+from edge_agent.workshop.train.detector.options import CLASSES, check
 from edge_agent.workshop.train.detector.prune import pruned
 from edge_agent.workshop.train.detector.start import start_from
-from edge_agent.workshop.train.detector.teacher import YoloxTeacher, is_yolox
-from edge_agent.workshop.train.finish import finish, made, read_curve, refuse_ruin
+from edge_agent.workshop.train.detector.teacher import YoloxTeacher
+from edge_agent.workshop.train.finish import Say, finish, made, read_curve, refuse_ruin
 
-Say = Callable[[str], None]
 OWN = "edge-yolo"
 Start = tuple[dict[str, Any], tuple[str, ...]]
 """tensors and class names of an edge-yolo that a training begins with"""
@@ -43,14 +42,6 @@ MOST_OFTEN = 5
 """times more than once that a crowded picture is shown"""
 CALIBRATION = 128
 """pictures on which the int8 ranges are taken"""
-
-
-class DenseTeacher(NamedTuple):
-    """A teacher whose every cell can be asked."""
-
-    net: YoloxTeacher
-    rows: list[int]
-    """its classes that the student learns, in the student's order"""
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
@@ -93,10 +84,10 @@ def train_detector(options: argparse.Namespace, say: Say) -> EdgeYolo:
     pictures = _labelled(options, classes, dense is not None, device, say)
     held, pool, often = _shared_out(pictures, options.seed)
     net = _network(options, begin, classes, dense, pool, say)
-    recipe = recipe_of(options, _usual_rate(options.start, begin), device)
+    recipe = _recipe(options, _usual_rate(options.start, begin), device)
 
     def trainer_of(net: EdgeYolo, recipe: TrainRecipe = recipe) -> Trainer:
-        return Trainer(net, dense.net if dense else None, dense.rows if dense else [], recipe, device, pool)
+        return Trainer(net, dense, recipe, device, pool)
 
     work = options.out / TRAINING
     state = checkpoint.load(work / STATE) if options.resume else None
@@ -108,13 +99,26 @@ def train_detector(options: argparse.Namespace, say: Say) -> EdgeYolo:
     trainer = trainer_of(net)
     if state:
         trainer.restore(state)
-        say(f"resumed at step {trainer.step}")
+        say(f"resumed at step {trainer.clock.step}")
     unseen = held or pool[:16]
     begun = sum(trainer.held_out(unseen))
     trained = fit(trainer, often, held, work, say, classes)
     refuse_ruin(begun, sum(trainer.held_out(unseen)), options.out)
-    _write(options, trained, classes, pool, trainer.step, say)
+    _write(options, trained, classes, pool, trainer.clock.step, say)
     return trained
+
+
+def _recipe(options: argparse.Namespace, usual_rate: float, device: torch.device) -> TrainRecipe:
+    """How long and how hard to train on `device`."""
+    return TrainRecipe(
+        size=options.size,
+        seconds=options.minutes * 60 if options.minutes is not None else None,
+        steps=options.steps,
+        batch=options.batch,
+        rate=options.rate if options.rate is not None else usual_rate,
+        seed=options.seed,
+        half=half_pays(device.type),
+    )
 
 
 def _labelled(
@@ -136,12 +140,11 @@ def _write(
     options: argparse.Namespace, net: EdgeYolo, classes: tuple[str, ...], pool: list[Picture], step: int, say: Say
 ) -> None:
     """The model folder with its report."""
-    tensors = {name: value.numpy() for name, value in net.state_dict().items()}
 
     def build(new: Path) -> Manifest:
         wide, high = options.size
         method = f"{step} steps of {options.batch} pictures at {wide}x{high}, seed {options.seed}"
-        manifest = write_model(tensors, classes, options.size, pool[:CALIBRATION], new, say)
+        manifest = write_model(net, classes, options.size, pool[:CALIBRATION], new, say)
         return msgspec.structs.replace(manifest, made=made(method, [options.data], _parent(options)))
 
     finish("detector", options, build, say, read_curve(options.out / TRAINING / CURVE), "pictures")
@@ -228,7 +231,7 @@ def _start_of(model: str) -> Start:
     return tensors_of(files.file_path(located, row)), tuple(labels)
 
 
-def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> DenseTeacher | None:
+def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> YoloxTeacher | None:
     """The teacher if its every cell can be asked; None for none and for any other detector.
 
     Raises UsageError where the teacher does not know one of `classes`.
@@ -239,9 +242,12 @@ def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> DenseTeache
     labels = _labels_of(located.manifest, teacher, classes)
     row = next((row for row in located.manifest.networks() if row.format == "onnx"), None)
     path = files.file_path(located, row, pull=True) if row else None
-    if path is None or not is_yolox(path):
+    if path is None:
         return None
-    return DenseTeacher(YoloxTeacher(path, torch.get_num_threads()), [labels.index(c) for c in classes])
+    try:
+        return YoloxTeacher(path, [labels.index(c) for c in classes], torch.get_num_threads())
+    except ModelError:
+        return None
 
 
 def _labels_of(manifest: Manifest, teacher: str, classes: tuple[str, ...]) -> list[str]:
@@ -260,7 +266,7 @@ def _network(
     options: argparse.Namespace,
     begin: Start | None,
     classes: tuple[str, ...],
-    dense: DenseTeacher | None,
+    dense: YoloxTeacher | None,
     pool: list[Picture],
     say: Say,
 ) -> EdgeYolo:
@@ -277,5 +283,5 @@ def _network(
             raise UsageError("--start teacher needs a YOLOX .onnx as --teacher")
         shown = [plain(p, options.size)[0] for p in pool[:192]]
         pictures = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float()
-        return start_from(dense.net, dense.rows, widths, pictures, say)
+        return start_from(dense, widths, pictures, say)
     return new_net(len(classes), widths, options.seed)

@@ -27,21 +27,21 @@ RIDGE = 1e-4
 
 
 def start_from(
-    teacher: YoloxTeacher, keep: list[int], widths: tuple[int, ...], pictures: Tensor, say: Callable[[str], None]
+    teacher: YoloxTeacher, widths: tuple[int, ...], pictures: Tensor, say: Callable[[str], None]
 ) -> EdgeYolo:
     """An EdgeYolo without normalisation, fitted to `teacher` on `pictures` (B, 3, H, W) float32 BGR 0..255.
 
-    `keep`: the teacher's classes, in the student's order; `widths` as of EdgeYolo. Raises ModelError where the teacher
+    `widths` as of EdgeYolo. Raises ModelError where the teacher
     is not of YOLOX's depthwise shape with depth 0.33.
     """
-    net = EdgeYolo(len(keep), widths)
+    net = EdgeYolo(len(teacher.keep), widths)
     net.train()
     graph = teacher.model.graph
     student = list(convolutions(net))
     paired = list(pairs(graph).values())
     if not paired:
         raise ModelError(f"{teacher.path} is not a YOLOX of the depthwise shape with depth 0.33; use --start none")
-    sites = Sites(teacher, keep, pictures)
+    sites = Sites(teacher, pictures)
     kept: dict[str, Tensor] = {}
     maker = {node.output[0]: node for node in graph.node}
     consumers = {name: node for node in graph.node for name in node.input}
@@ -79,8 +79,8 @@ def start_from(
 class Sites:
     """The teacher's tensors on the calibration pictures, at randomly chosen cells only."""
 
-    def __init__(self, teacher: YoloxTeacher, keep: list[int], pictures: Tensor) -> None:
-        self.teacher, self.keep = teacher, keep
+    def __init__(self, teacher: YoloxTeacher, pictures: Tensor) -> None:
+        self.teacher = teacher
         self.count = len(pictures)
         names = [node.output[0] for node in teacher.model.graph.node if node.op_type == "Conv"]
         session = teacher.open([*names, *teacher.levels])
@@ -103,7 +103,7 @@ class Sites:
 
     def head(self, level: int, boxes: bool) -> tuple[Tensor, Tensor]:
         """Targets of one stride's prediction (B, C, sites), and the weight of each site (B, 1, sites)."""
-        score, distances = decode([self.values[self.teacher.levels[level]]], self.keep)
+        score, distances = decode([self.values[self.teacher.levels[level]]], self.teacher.keep)
         value = distances.clamp(max=20) if boxes else torch.logit(score, eps=2e-3)
         return value.transpose(1, 2), (score.amax(-1, keepdim=True) + 0.02).transpose(1, 2)
 

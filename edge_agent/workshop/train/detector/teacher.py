@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.detector.net import FOLLOWED, STRIDES, EdgeYolo, convolutions
+from edge_agent.workshop.train.exported import cut, needed
 
 
 class Dense(NamedTuple):
@@ -38,10 +39,11 @@ class Dense(NamedTuple):
 class YoloxTeacher:
     """The three raw maps of a YOLOX file and the features below its heads, for pictures of any multiple of 32."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self.path = path
+    def __init__(self, path: Path, keep: list[int], threads: int = 1) -> None:
+        """`keep`: its classes that the student learns, in the student's order."""
+        self.path, self.keep = path, keep
         self.model = load_onnx(path)
-        self.levels, stems, self.classes = _find_heads(self.model.graph, path)
+        self.levels, stems = _find_heads(self.model.graph, path)
         found = pairs(self.model.graph)
         # the tensor after the activation: SiLU's Mul is the last to read a convolution's output
         after = {name: node.output[0] for node in self.model.graph.node for name in node.input}
@@ -54,38 +56,20 @@ class YoloxTeacher:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            model = self._cut(outputs, ("batch", "height", "width")).SerializeToString()
-            return ort.InferenceSession(model, options, providers=ort.get_available_providers())
+            model = cut(self.model, outputs)
+            size, open_ = model.graph.input[0].type.tensor_type.shape.dim, {0: "batch", 2: "height", 3: "width"}
+            for axis, name in open_.items():
+                size[axis].dim_param = name
+            return ort.InferenceSession(model.SerializeToString(), options, providers=ort.get_available_providers())
         except (ort.capi.onnxruntime_pybind11_state.Fail, RuntimeError) as error:
             raise ModelError(f"teacher {self.path} does not run: {str(error).splitlines()[0]}") from error
 
-    def _cut(self, outputs: list[str], shape: tuple[int | str, int | str, int | str]) -> onnx.ModelProto:
-        """The file's graph down to `outputs`, for pictures of `shape`: how many, height, width."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        graph = model.graph
-        needed = _needed(graph, outputs)
-        nodes = [node for node in graph.node if node.output[0] in needed]
-        kept = [tensor for tensor in graph.initializer if tensor.name in needed]
-        for field, values in (("node", nodes), ("initializer", kept)):
-            copies = [type(value).FromString(value.SerializeToString()) for value in values]
-            del getattr(graph, field)[:]
-            getattr(graph, field).extend(copies)
-        del graph.value_info[:], graph.output[:]
-        graph.input[0].CopyFrom(
-            onnx.helper.make_tensor_value_info(
-                graph.input[0].name, onnx.TensorProto.FLOAT, [shape[0], 3, shape[1], shape[2]]
-            )
-        )
-        graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
-        return model
-
-    def dense(self, pictures: Tensor, keep: list[int]) -> Dense:
-        """`pictures` (B, 3, H, W) float32 BGR 0..255; `keep`: the head's classes that the student learns."""
+    def dense(self, pictures: Tensor) -> Dense:
+        """`pictures` (B, 3, H, W) float32 BGR 0..255."""
         source = self._session.get_inputs()[0].name
         found = self._session.run(None, {source: pictures.numpy(force=True)})
         maps = [torch.from_numpy(m) for m in found[: len(STRIDES)]]
-        score, boxes = decode(maps, keep)
+        score, boxes = decode(maps, self.keep)
         device = pictures.device
         features = [torch.from_numpy(m).to(device) for m in found[len(STRIDES) :]]
         return Dense(score.to(device), boxes.to(device), features)
@@ -138,41 +122,26 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is not an ONNX file, or is cut short") from error
 
 
-def _needed(graph: onnx.GraphProto, outputs: list[str]) -> set[str]:
-    """Every tensor that `outputs` depend on, themselves included."""
-    maker = {node.output[0]: node for node in graph.node}
-    seen: set[str] = set()
-    todo = list(outputs)
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        todo.extend(maker[name].input if name in maker else [])
-    return seen
-
-
-def _find_heads(graph: onnx.GraphProto, path: Path) -> tuple[list[str], list[str], int]:
-    """The three per-stride maps, the tensor that each one's branches share, and the number of classes.
+def _find_heads(graph: onnx.GraphProto, path: Path) -> tuple[list[str], list[str]]:
+    """The three per-stride maps, and the tensor that each one's branches share. ModelError for another network.
 
     A map is a Concat of three: a Conv of 4 outputs, the Sigmoid of a Conv of 1, the Sigmoid of the classes' Conv.
     """
     maker = {node.output[0]: node for node in graph.node}
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     order = {node.output[0]: i for i, node in enumerate(graph.node)}
-    levels, stems, classes = [], [], 0
+    levels, stems = [], []
     for node in graph.node:
         parts = _predictions(node, maker, shapes)
         if parts is None:
             continue
         boxes, scores = parts
-        classes = shapes[maker[scores.input[0]].input[1]][0]
-        shared = _needed(graph, [boxes.output[0]]) & _needed(graph, [scores.output[0]])
+        shared = needed(graph, [boxes.output[0]]) & needed(graph, [scores.output[0]])
         levels.append(node.output[0])
         stems.append(max(shared & order.keys(), key=order.__getitem__))
     if len(levels) != len(STRIDES):
         raise ModelError(f"{path} has no YOLOX head ({len(levels)} of 3 levels found)")
-    return levels, stems, classes
+    return levels, stems
 
 
 def _predictions(
@@ -183,17 +152,6 @@ def _predictions(
     if [part.op_type for part in parts] != ["Conv", "Sigmoid", "Sigmoid"]:
         return None
     return (parts[0], parts[2]) if shapes.get(parts[0].input[1], [0])[0] == 4 else None
-
-
-def is_yolox(path: Path) -> bool:
-    """Whether `path` is an ONNX file with a YOLOX head, before its boxes are decoded."""
-    if path.suffix != ".onnx":
-        return False
-    try:
-        _find_heads(load_onnx(path).graph, path)
-    except ModelError:
-        return False
-    return True
 
 
 def cells(width: int, height: int) -> np.ndarray:

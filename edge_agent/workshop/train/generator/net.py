@@ -1,7 +1,6 @@
 """The two networks: a generator of pictures of SIDE x SIDE, and a critic that tells them from real ones.
 
 Convolutions as in Miyato et al., "Spectral normalization for generative adversarial networks" (arXiv 1802.05957).
-This file and `fit.py` need PyTorch and NumPy alone, so that they run on a machine that has nothing else.
 """
 
 from __future__ import annotations

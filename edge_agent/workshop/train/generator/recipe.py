@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,32 +10,31 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from edge_agent.errors import RefusedError, UsageError
+from edge_agent.errors import UsageError
 from edge_agent.manifest import Manifest
 from edge_agent.pictures.draw import save_png
 from edge_agent.types import Pixels
+from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
-from edge_agent.workshop.train.bert.onnx import stored_in_half
-from edge_agent.workshop.train.exported import exported
-from edge_agent.workshop.train.finish import finish, made, refuse_ruin, row
+from edge_agent.workshop.train.exported import exported, small_onnx
+from edge_agent.workshop.train.finish import finish, made, manifest, refuse_ruin, row
 from edge_agent.workshop.train.generator import measure
 from edge_agent.workshop.train.generator.crops import Squares, read_crops
-from edge_agent.workshop.train.generator.fit import Settings, State, fit
+from edge_agent.workshop.train.generator.fit import Training
 from edge_agent.workshop.train.generator.net import LATENT, SIDE, Generator
+from edge_agent.workshop.train.loop import Clock, Say, loop
 
 FILE = "generator.onnx"
 HELD = 8
 """one crop in so many is held back, to measure by"""
 MEASURED = 800
 """crops of each kind that are measured at most"""
-EVERY_S = 60.0
-"""between two checkpoints"""
 ROWS, COLUMNS = 6, 8
 """of the picture of results: drawn ones, each above what it was learnt from that is nearest to it"""
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+def run(args: argparse.Namespace, say: Say) -> int:
     """Train, measure, write the model folder; 0. UsageError and InputError for options or data that cannot be,
     RefusedError for a ruin.
     """
@@ -48,27 +45,19 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     learnt, back = crops[~held], crops[held]
     device = checkpoint.device_of(args.device)
     say(f"{len(learnt)} crops to learn from, {len(back)} held back, on {device}")
-    settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
-    net, steps = _trained(learnt, settings, args.out / TRAINING, args.resume, say)
+    training = Training(learnt, Clock(args.minutes * 60), args.batch, args.seed, device)
+    net = _trained(training, args.out / TRAINING, args.resume, say)
     figures, sheet = measured(net, learnt, back, args.seed)
     drawn, noise = figures["drawn"].frechet, figures["noise"].frechet
     refuse_ruin(noise, drawn, args.out, "the distance of what it draws from real crops", "train longer")
 
     def build(new: Path) -> Manifest:
-        (new / FILE).write_bytes(stored_in_half(to_onnx(net)).SerializeToString())
+        (new / FILE).write_bytes(small_onnx(to_onnx(net), QuantizePlan(form="float16")))
         save_png(sheet, new / "samples.png")
-        method = f"{steps} steps of {args.batch} crops, {len(learnt)} in all, seed {args.seed}"
-        return Manifest(
-            name="generator",
-            version="1",
-            task="draw",
-            family="generator",
-            licence="Apache-2.0",
-            trained_by="you",
-            description=f"draws pictures of {SIDE}x{SIDE} like the crops that it learnt from",
-            file=[row(FILE, "onnx", "fp16")],
-            made=made(method, [args.data], figures=msgspec.to_builtins(figures["drawn"])),
-        )
+        method = f"{training.clock.step} steps of {args.batch} crops, {len(learnt)} in all, seed {args.seed}"
+        says = f"draws pictures of {SIDE}x{SIDE} like the crops that it learnt from"
+        how = made(method, [args.data], figures=msgspec.to_builtins(figures["drawn"]))
+        return manifest("generator", "draw", "generator", says, [row(FILE, "onnx", "fp16")], made=how)
 
     notes = [
         f"{name}: " + ", ".join(f"{key} {number:.3f}" for key, number in msgspec.to_builtins(one).items())
@@ -78,42 +67,32 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _trained(
-    learnt: Squares, settings: Settings, out: Path, resume: bool, say: Callable[[str], None]
-) -> tuple[Generator, int]:
-    """Train with checkpoints and a curve in `out`; the network, and its steps."""
-    state = State(settings)
+def _trained(training: Training, out: Path, resume: bool, say: Say) -> Generator:
+    """Train with checkpoints and a curve in `out`."""
+    clock = training.clock
     if resume:
-        state.take(checkpoint.load(out / "checkpoint.pt"))
-        say(f"goes on from step {state.step}")
-    curve = checkpoint.Curve(out / "curve.csv", ("step", "critic", "generator", "seconds"), state.step)
-    saved = time.monotonic()
+        training.take(checkpoint.load(out / "checkpoint.pt"))
+        say(f"goes on from step {clock.step}")
+    curve = checkpoint.Curve(out / "curve.csv", ("step", "critic", "generator", "seconds"), clock.step)
 
-    def tell(step: int, critic: float, generator: float, seconds: float) -> None:
-        nonlocal saved
-        curve.add(step, critic, generator, seconds)
-        if time.monotonic() - saved > EVERY_S:
-            checkpoint.save(out / "checkpoint.pt", state.tensors())
-            saved = time.monotonic()
-            say(f"step {step}: critic {critic:.3f}, generator {generator:.3f}, {seconds:.0f} s")
+    def keep(means: list[float]) -> None:
+        curve.add(clock.step, *means, clock.spent)
+        checkpoint.save(out / "checkpoint.pt", training.tensors())
 
-    net = fit(learnt, settings, state, tell)
-    checkpoint.save(out / "checkpoint.pt", state.tensors())
-    return net, state.step
+    loop(clock, training.nets, training.learn, ("critic", "generator"), keep, say)
+    return training.made()
 
 
 def to_onnx(net: Generator) -> ModelProto:
     """Input `z` (n, LATENT) float32, output `pictures` (n, 3, SIDE, SIDE) in 0..1, red first."""
-    return exported(net, torch.zeros(2, LATENT), ("z", "pictures"), {0: "n"})
+    return exported(net, torch.zeros(2, LATENT), ["z"], ["pictures"], {0: "n"})
 
 
 def draw(net: Generator, count: int, seed: int) -> Squares:
-    """So many pictures of the generator. RefusedError where it was ruined."""
+    """So many pictures of the generator."""
     torch.manual_seed(seed)
     with torch.no_grad():
         shown = net(torch.randn(count, LATENT))
-    if not shown.isfinite().all():
-        raise RefusedError("ruined: it draws no numbers; begin anew, without --resume")
     return np.ascontiguousarray((shown.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8))
 
 

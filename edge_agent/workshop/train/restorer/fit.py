@@ -1,13 +1,12 @@
 """The training of a restorer: what the reader makes of its lines is its loss.
 
 Connectionist temporal classification (Graves et al. 2006) of the reader's own answer, plus a little of the difference
-from the clean line, plus, where asked for, what a critic says. PyTorch and NumPy alone are imported; see `net.py`.
+from the clean line, plus, where asked for, what a critic says.
 """
 
 from __future__ import annotations
 
-import copy
-import time
+import argparse
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,12 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_agent.workshop.train.checkpoint import device_of
+from edge_agent.workshop.train.loop import TOLD_S, Clock, Say, cosine, loop, stepped
 from edge_agent.workshop.train.restorer.net import HEIGHT, LEAST, MOST, Critic, Restorer, coloured, shrunk
 
 Reader = Callable[[Tensor], Tensor]
 """lines (n, 3, HEIGHT, w) in -1..1, blue first -> (n, steps, classes) of probabilities, class 0 for nothing"""
-TOLD = 50
-"""steps between two rows of the curve"""
+
+
+RATE = 1e-3
 
 
 class Line(NamedTuple):
@@ -34,61 +36,46 @@ class Line(NamedTuple):
     """of the reader, a number a character"""
 
 
-class Settings(NamedTuple):
-    """How a restorer is trained."""
-
-    minutes: float
-    steps: int
-    """at most"""
-    batch: int
-    seed: int
-    device: str
-    rate: float = 1e-3
-    pixels: float = 0.5
-    """weight of the mean difference from the clean line"""
-    adversarial: float = 0.0
-    """weight of what the critic says"""
-
-
 def fit(
-    lines: Sequence[Line], reader: Reader, settings: Settings, tell: Callable[[int, float, float, float], None]
-) -> tuple[Restorer, int]:
-    """Train until the steps or the minutes are over; the restorer, on the CPU, and how many steps there were.
+    lines: Sequence[Line],
+    reader: Reader,
+    args: argparse.Namespace,
+    clock: Clock,
+    keep: Callable[[list[float]], None],
+    say: Say,
+    save_s: float = TOLD_S,
+) -> Restorer:
+    """Train until the clock's time is over; the restorer, on the CPU.
 
-    `tell`: (step, loss of the reader, difference of pixels, seconds), each TOLD steps.
+    `args`: the options of the recipe. `keep`: loss of the reader and difference of pixels, every `save_s` seconds and
+    at the end.
     """
-    torch.manual_seed(settings.seed)
-    net, critic = Restorer().to(settings.device), Critic().to(settings.device)
-    optimizer = torch.optim.Adam(net.parameters(), settings.rate)
+    torch.manual_seed(args.seed)
+    device = device_of(args.device)
+    net, critic = Restorer().to(device), Critic().to(device)
+    optimizer = torch.optim.Adam(net.parameters(), RATE)
     against = torch.optim.Adam(critic.parameters(), 2e-4, betas=(0.0, 0.9))
-    dice = torch.Generator().manual_seed(settings.seed)
-    batches = _batches(lines, settings.batch)
-    began, step, sums = time.monotonic(), 0, [0.0, 0.0]
-    while (share := _share(step, began, settings)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + np.cos(np.pi * share))
+    dice = torch.Generator().manual_seed(args.seed)
+    batches = _batches(lines, args.batch)
+
+    def learn(share: float) -> Tensor:
         chosen = batches[int(torch.randint(0, len(batches), (1,), generator=dice))]
-        clean = coloured(_covers(chosen).to(settings.device), dice)
+        clean = coloured(_covers(chosen).to(device), dice)
         em = LEAST + (MOST - LEAST) * float(torch.rand(1, generator=dice)) ** 1.5
         made = net(shrunk(clean, em, dice))
         read, apart = _read(reader, made, chosen), (made - clean).abs().mean()
-        loss = read + settings.pixels * apart
-        if settings.adversarial:
-            loss = loss - settings.adversarial * critic(made).mean()
-        _stepped(optimizer, loss)
-        if settings.adversarial:
+        loss = read + args.pixels * apart
+        if args.adversarial:
+            loss = loss - args.adversarial * critic(made).mean()
+        stepped(optimizer, RATE * min(1.0, (clock.step + 1) / 100) * cosine(share), loss)
+        if args.adversarial:
             scores = critic(clean), critic(made.detach())
-            _stepped(against, functional.relu(1 - scores[0]).mean() + functional.relu(1 + scores[1]).mean())
-        step, sums = step + 1, [sums[0] + float(read.detach()), sums[1] + float(apart.detach())]
-        if step % TOLD == 0:
-            tell(step, sums[0] / TOLD, sums[1] / TOLD, time.monotonic() - began)
-            sums = [0.0, 0.0]
-    return copy.deepcopy(net).cpu().eval(), step
+            stepped(against, 2e-4, functional.relu(1 - scores[0]).mean() + functional.relu(1 + scores[1]).mean())
+        return torch.stack([read, apart]).detach()
 
-
-def _share(step: int, began: float, settings: Settings) -> float:
-    """How much of the training is over, 0..1."""
-    return max(step / settings.steps, (time.monotonic() - began) / (settings.minutes * 60) if step else 0.0)
+    loop(clock, net, learn, ("reader", "pixels"), keep, say, save_s)
+    made: Restorer = net.cpu().eval()
+    return made
 
 
 def _batches(lines: Sequence[Line], size: int) -> list[list[Line]]:
@@ -115,9 +102,3 @@ def _read(reader: Reader, made: Tensor, lines: Sequence[Line]) -> Tensor:
     steps = torch.full((len(lines),), logs.shape[0])
     loss: Tensor = functional.ctc_loss(logs.float(), truth.to(logs.device), steps, long, zero_infinity=True)
     return loss
-
-
-def _stepped(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()

@@ -1,7 +1,4 @@
-"""The restorer, what small print loses in a camera, and a critic.
-
-This file and `fit.py` need PyTorch and NumPy alone, so that they run on a machine that has nothing else.
-"""
+"""The restorer, what small print loses in a camera, and a critic."""
 
 from __future__ import annotations
 

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_agent.errors import ModelError
+from edge_agent.workshop.graph.net import numbers
 from edge_agent.workshop.quantize.prepare import prepare
 
 Op = Callable[[list[Any], dict[str, Any]], Any]
@@ -86,18 +84,6 @@ OPS: dict[str, Op] = {
 }
 
 
-def _parted(graph: onnx.GraphProto, path: Path) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
-    """Nodes that compute, and constants by name. ModelError for an operator that is not known here."""
-    odd = sorted({node.op_type for node in graph.node} - OPS.keys() - {"Constant"})
-    if odd:
-        raise ModelError(f"{path}: PyTorch has no form of {', '.join(odd)} here")
-    values = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    constants = [node for node in graph.node if node.op_type == "Constant"]
-    for node in constants:
-        values[node.output[0]] = numpy_helper.to_array(onnx.helper.get_attribute_value(node.attribute[0]))
-    return [node for node in graph.node if node.op_type != "Constant"], values
-
-
 class OnnxNet(nn.Module):  # type: ignore[misc]
     """An ONNX network of one input and one output; its constants are buffers, so it goes to a device whole.
 
@@ -106,19 +92,20 @@ class OnnxNet(nn.Module):  # type: ignore[misc]
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        graph = ir.to_proto(prepare(path)).graph
-        self.nodes, values = _parted(graph, path)
-        self.names = {name: f"value{number}" for number, name in enumerate(values)}
+        graph = prepare(path).graph
+        if odd := sorted({node.op_type for node in graph} - OPS.keys()):
+            raise ModelError(f"{path}: PyTorch has no form of {', '.join(odd)} here")
+        self.nodes = [(node, {key: one.value for key, one in node.attributes.items()}) for node in graph]
+        self.names = {name: f"value{number}" for number, name in enumerate(graph.initializers)}
         for name, own in self.names.items():
-            self.register_buffer(own, torch.from_numpy(np.array(values[name])))
-        (self.given,) = [one.name for one in graph.input if one.name not in values]
-        (self.told,) = [one.name for one in graph.output]
+            self.register_buffer(own, torch.from_numpy(np.array(numbers(graph.initializers[name]))))
+        (self.given,), (self.told,) = ([str(one.name) for one in ends] for ends in (graph.inputs, graph.outputs))
 
     def forward(self, given: Tensor) -> Tensor:
-        live: dict[str, Any] = {name: getattr(self, own) for name, own in self.names.items()}
+        live: dict[str | None, Any] = {name: getattr(self, own) for name, own in self.names.items()}
         live[self.given] = given
-        for node in self.nodes:
-            told = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-            live[node.output[0]] = OPS[node.op_type]([live[name] for name in node.input if name], told)
+        for node, told in self.nodes:
+            x = [live[one.name] for one in node.inputs if one is not None]
+            live[node.outputs[0].name] = OPS[node.op_type](x, told)
         told_last: Tensor = live[self.told]
         return told_last

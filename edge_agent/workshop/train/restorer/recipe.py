@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,13 @@ from edge_agent.workshop.data.texts import read_texts
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.exported import exported
-from edge_agent.workshop.train.finish import finish, made, refuse_ruin, row
-from edge_agent.workshop.train.restorer.fit import Line, Settings, _batches, _covers, fit
+from edge_agent.workshop.train.finish import finish, made, manifest, refuse_ruin, row
+from edge_agent.workshop.train.loop import Clock, Say
+from edge_agent.workshop.train.restorer.fit import Line, _batches, _covers, fit
 from edge_agent.workshop.train.restorer.lines import FONTS, WIDEST, drawn
 from edge_agent.workshop.train.restorer.net import FOLD, HEIGHT, Restorer, coloured, shrunk
 from edge_agent.workshop.train.restorer.reader import OnnxNet
 
-Say = Callable[[str], None]
 FILE = "restorer.onnx"
 SIZES = (5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
 """pixels of an em that are measured"""
@@ -54,30 +54,21 @@ def run(args: argparse.Namespace, say: Say) -> int:
     lines = drawn(sentences[:cut], practised, characters, args.lines, args.seed)
     held = drawn(sentences[cut:] or sentences, [kept], characters, min(MEASURED, args.lines), args.seed + 1)
     say(f"{len(lines)} lines in {len(practised)} fonts; measured with {kept.name}; on {device}")
-    settings = Settings(args.minutes, 10**9, args.batch, args.seed, device)
-    settings = settings._replace(pixels=args.pixels, adversarial=args.adversarial)
+    clock = Clock(args.minutes * 60)
     curve = checkpoint.Curve(args.out / TRAINING / "curve.csv", ("step", "reader", "pixels", "seconds"))
-    net, steps = fit(lines, reader.to(device), settings, curve.add)
+    net = fit(lines, reader.to(device), args, clock, lambda m: curve.add(clock.step, *m, clock.spent), say)
     figures = measured(net, reader.cpu(), characters, held, args.seed)
     before, after = (float(np.mean([both[i] for both in figures.values()])) for i in (0, 1))
     refuse_ruin(before, after, args.out, "the share of characters read wrong", "train longer", least=RUINED)
 
     def build(new: Path) -> Manifest:
         (new / FILE).write_bytes(to_onnx(net).SerializeToString())
-        method = f"{steps} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
+        method = f"{clock.step} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
         shares = {f"errors_{size}px": after / max(before, 1e-9) for size, (before, after) in figures.items()}
-        return Manifest(
-            name="restorer",
-            version="1",
-            task="clear",
-            family="restorer",
-            licence="Apache-2.0",
-            trained_by="you",
-            description=f"makes small print readable for {args.reader}: {verdict(figures)}",
-            input=Input(WIDEST, HEIGHT, channels="BGR", scale=1 / 255, letterbox="stretch"),
-            file=[row(FILE, "onnx", "fp32")],
-            made=made(method, [args.text, *fonts], figures=shares),
-        )
+        says = f"makes small print readable for {args.reader}: {verdict(figures)}"
+        line = Input(WIDEST, HEIGHT, channels="BGR", scale=1 / 255, letterbox="stretch")
+        how, files = made(method, [args.text, *fonts], figures=shares), [row(FILE, "onnx", "fp32")]
+        return manifest("restorer", "clear", "restorer", says, files, input=line, made=how)
 
     notes = [
         f"{size} px: {before:.3f} of the characters wrong without it, {after:.3f} with it"
@@ -151,4 +142,4 @@ def verdict(figures: dict[str, tuple[float, float]]) -> str:
 
 def to_onnx(net: Restorer) -> ModelProto:
     """Input `lines` (n, 3, HEIGHT, w) in 0..1, w a multiple of FOLD, blue first -> output `clear`, the same shape."""
-    return exported(net, torch.zeros(2, 3, HEIGHT, 16 * FOLD), ("lines", "clear"), {0: "n", 3: "w"})
+    return exported(net, torch.zeros(2, 3, HEIGHT, 16 * FOLD), ["lines"], ["clear"], {0: "n", 3: "w"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert.data import MASK
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.finish import Rows
+from edge_agent.workshop.train.loop import cosine, stepped
 from edge_agent.workshop.train.tagger import data
 
 LENGTH = 128
@@ -87,17 +87,12 @@ def _round(
     total = 0.0
     for step, batch in enumerate(batches[int(i)] for i in dice.permutation(len(batches))):
         share = (epoch + step / len(batches)) / lesson.epochs
-        for group in optimizer.param_groups:
-            group["lr"] = lesson.rate * group["scale"] * min(1.0, share * 20) * 0.5 * (1 + math.cos(math.pi * share))
         ids, truth = table([coded[i][0] for i in batch], 0), table([coded[i][1] for i in batch], -1)
         hide = torch.from_numpy(dice.random(ids.shape) < HIDDEN) & (ids > MASK)
         hidden = both["net"](ids.masked_fill(hide, MASK), torch.zeros_like(ids))
         logits = both["head"](functional.dropout(hidden, DROPPED))
         loss = functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=-1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
+        stepped(optimizer, lesson.rate * min(1.0, share * 20) * cosine(share), loss, 1.0)
         total += float(loss.detach())
     return total / len(batches)
 

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from msgspec import structs
 
 from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest, TextInput
 from edge_agent.tasks.text import vocabulary
 from edge_agent.workshop.report.folder import TRAINING
-from edge_agent.workshop.train.finish import finish, made, row
+from edge_agent.workshop.train.bert import export
+from edge_agent.workshop.train.bert import onnx as bert_onnx
+from edge_agent.workshop.train.bert.net import Bert
+from edge_agent.workshop.train.bert.recipe import start
+from edge_agent.workshop.train.exported import small_onnx
+from edge_agent.workshop.train.finish import Say, finish, made, manifest, row
 from edge_agent.workshop.train.tagger import data
+from edge_agent.workshop.train.tagger.fit import Lesson, fit
 
 KEPT = 10
 """one sentence in so many is kept to choose the best epoch by"""
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+def run(args: argparse.Namespace, say: Say) -> int:
     """Train, write the model folder; 0. UsageError for options or data that cannot be, RefusedError for a ruin."""
-    import torch
-
-    from edge_agent.workshop.train.bert import export
-    from edge_agent.workshop.train.bert.recipe import start
-    from edge_agent.workshop.train.tagger.fit import Lesson, fit
 
     _check(args)
     rows = [one for path in args.data for one in data.read(path)]
@@ -72,32 +73,17 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--epochs and --rows must be 1 or more, --rate between 0 and 1")
 
 
-def write(net: Any, head: Any, tags: Sequence[str], vocab: Path, out: Path) -> Manifest:
+def write(net: Bert, head: torch.nn.Linear, tags: Sequence[str], vocab: Path, out: Path) -> Manifest:
     """tagger.onnx (float16 weights), tagger.int8.onnx and vocab.txt in `out`; the manifest of these."""
-    import onnx
-
-    from edge_agent.workshop.train.bert import export
-    from edge_agent.workshop.train.bert import onnx as bert_onnx
 
     weight, bias = head.weight.detach().numpy().T.copy(), head.bias.detach().numpy()
     graph = bert_onnx.tagger(net.eval(), weight, bias)
-    onnx.save(bert_onnx.stored_in_half(graph), str(out / "tagger.onnx"))
-    export.int8(graph, out / "tagger.int8.onnx")
+    (out / "tagger.onnx").write_bytes(small_onnx(graph, export.HALF))
+    (out / "tagger.int8.onnx").write_bytes(small_onnx(graph, export.INT8))
     shutil.copyfile(vocab, out / "vocab.txt")
     marks = ", ".join(tag[2:] for tag in tags[1::2])
-    return Manifest(
-        name="tagger",
-        version="1",
-        task="tag",
-        family="bert-tagger",
-        licence="Apache-2.0",
-        trained_by="edge-agent",
-        description=f"{net.shape.layers} layers, {net.shape.width} wide; marks {marks}",
-        labels=list(tags),
-        text=TextInput("vocab.txt", lowercase=True, max_length=net.shape.length),
-        file=[
-            row("tagger.int8.onnx", "onnx", "int8"),
-            row("tagger.onnx", "onnx", "fp16"),
-            row("vocab.txt", "text", "fp32", "vocab"),
-        ],
-    )
+    files = [row("tagger.int8.onnx", "onnx", "int8"), row("tagger.onnx", "onnx", "fp16")]
+    files.append(row("vocab.txt", "text", "fp32", "vocab"))
+    text = TextInput("vocab.txt", lowercase=True, max_length=net.shape.length)
+    says = f"{net.shape.layers} layers, {net.shape.width} wide; marks {marks}"
+    return manifest("tagger", "tag", "bert-tagger", says, files, labels=list(tags), text=text)
