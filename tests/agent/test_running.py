@@ -127,9 +127,9 @@ def test_what_waits_does_not_end_the_service(tmp_path: Path) -> None:
         tmp_path,
         f'[mqtt]\nurl = "mqtt://127.0.0.1:9"\n{pipes}',
         NOTIFY_SOCKET=manager.path,
-        WATCHDOG_USEC="2000000",
+        WATCHDOG_USEC="6000000",
     ) as agent:
-        # each is said a quarter of a second and more after the one before; what hangs may take a second
+        # each is said three quarters of a second and more after the one before; what hangs may take three
         until(lambda: manager.said.count("WATCHDOG=1") > 5, "it is fed for longer than what hangs may take")
         agent.send_signal(signal.SIGTERM)
         assert agent.wait(60) == 0, said(tmp_path)
