@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # before numpy is imported: else each process of a test starts a pool of threads
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -16,6 +17,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # a config that others may write is refused, and these are written by the tests
 os.umask(0o022)
+
+# the same examples in each run, and no failure for a box that is busy; who asks for more of them gets others each time
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize="EDGE_AGENT_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 if slower := os.environ.get("EDGE_AGENT_SLOWER"):
     # an emulated processor: docs/testing.md

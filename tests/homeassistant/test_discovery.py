@@ -202,7 +202,6 @@ def test_an_identity_stays_whatever_else_changes() -> None:
 
 
 @given(st.lists(st.text(max_size=20), min_size=2, max_size=2, unique=True))
-@settings(deadline=None)
 def test_labels_have_identities_of_their_own_and_are_ascii(labels: list[str]) -> None:
     first, second = map(ascii_of, labels)
     assert first != second and (first + second).isascii() and ":" not in first + second
@@ -210,7 +209,7 @@ def test_labels_have_identities_of_their_own_and_are_ascii(labels: list[str]) ->
 
 
 @given(st.text(max_size=40))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_label_of_a_stranger_s_model_is_only_ever_a_label(label: str) -> None:
     device = Device("d", "edge-agent_d", "1", [Pipe("p", places={"": [label]})])
     counts = {"all": {label: 7}, "zones": {}, "lines": {}}

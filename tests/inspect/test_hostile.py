@@ -57,7 +57,7 @@ def test_a_file_cut_or_scrambled_anywhere_is_read_or_refused(tmp_path: Path, kin
     assert 0 < read < 300
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(body=st.binary(max_size=200))
 def test_random_bytes(tmp_path: Path, body: bytes) -> None:
     for name, head in (("a.onnx", b""), ("a.tflite", b""), ("b.tflite", b"\x10\0\0\0TFL3")):

@@ -36,7 +36,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
 # ── where the picture lies ───────────────────────────────────────────────────────────────────────────────
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(side, side, canvas_side, canvas_side, st.sampled_from(PLACES))
 @example(1, 1, 416, 416, "top-left")
 @example(3, 5000, 416, 416, "center")
@@ -62,7 +62,7 @@ def test_the_picture_fills_the_canvas_one_way_and_keeps_its_aspect(
         assert right - place.left in (0, 1) and bottom - place.top in (0, 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), side, side, canvas_side, canvas_side, st.sampled_from(PLACES))
 def test_boxes_go_onto_the_canvas_and_back(draws: st.DataObject, w: int, h: int, cw: int, ch: int, how: Place) -> None:
     """The round trip is exact but for float32's rounding of a canvas coordinate (2^-24 of it), scaled up again."""
@@ -251,7 +251,7 @@ def slow_nms(xyxy: Floats, score: Floats, label: npt.NDArray[np.int32], iou: flo
     return kept
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.integers(1, 5), st.floats(0.05, 0.95))
 def test_nms_keeps_what_the_slow_one_keeps(seed: int, n: int, classes: int, iou: float) -> None:
     rng = np.random.default_rng(seed)

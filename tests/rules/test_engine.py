@@ -205,7 +205,7 @@ def played(engine: Engine, history: list[Happened | None]) -> list[tuple[int, Ch
     return found
 
 
-@settings(max_examples=int(os.environ.get("EDGE_AGENT_EXAMPLES", 40)), deadline=None)
+@settings(max_examples=int(os.environ.get("EDGE_AGENT_EXAMPLES", 40)))
 @given(rule_sets(), histories)
 def test_it_says_what_the_slow_one_says(rules: list[Table], history: list[Happened | None]) -> None:
     found = played(engine_of(rules), history)

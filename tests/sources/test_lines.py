@@ -382,7 +382,7 @@ def test_a_cut_never_leaves_half_a_character(sign: str, before: int) -> None:
     assert LONGEST - 3 <= len(text.encode()) <= LONGEST
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_lines_do_not_depend_on_how_the_bytes_arrive(data: bytes, steps: list[int]) -> None:
     whole = Splitter(100)
@@ -399,7 +399,7 @@ def test_lines_do_not_depend_on_how_the_bytes_arrive(data: bytes, steps: list[in
     assert all(data[mark - 101 : mark - 100] in (b"\n", b"\r") for _, _, mark in wanted[:ends])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_any_bytes_become_a_clean_line(raw: bytes) -> None:
     text = cleaner("test")(raw, 0)

@@ -111,7 +111,7 @@ def test_same_examples_same_head() -> None:
     assert np.array_equal(one.limit, two.limit)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10_000), st.booleans(), st.booleans())
 def test_scores_sum_to_one_whatever_the_examples(labels: int, each: int, seed: int, same: bool, strange: bool) -> None:
     x, y, others = clusters(seed, labels, each, width=12)

@@ -72,7 +72,7 @@ def test_odd_texts_as_the_reference_reads_them(theirs: Tokenizer, ours: WordPiec
 LETTERS = st.sampled_from("abcé ÄßİΣ.,-'東京\u0301\u0323\u302e\u302f\u0f71\u1734\u166d\u200d\xad\x85\ufffd")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text(st.characters(exclude_categories=["Cs"]) | LETTERS, max_size=60))
 def test_random_unicode_as_the_reference_reads_it(text: str) -> None:
     for theirs, ours in PAIRS:
@@ -162,7 +162,7 @@ MARKED = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(MARKED | st.sampled_from("abé ÄßİΣ.-'東京\u0301\u200d\xad\x85"), max_size=12).map("".join),
     st.tuples(*[st.booleans()] * 8),
@@ -277,7 +277,7 @@ def test_real_lines(data: Path, minilm: Path) -> None:
             assert_same(theirs, ours, [line.rstrip("\n") for line in islice(lines, 1000)])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from([*WORDS[5:60], "unableds", "я", "."]), max_size=400), st.integers(5, 40))
 def test_windows_leave_nothing_out(words: list[str], length: int) -> None:
     ours, text = PAIRS[0][1], " ".join(words)

@@ -197,7 +197,7 @@ works_of = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(works_of, min_size=1, max_size=6), st.integers(1, 4))
 def test_nobody_starves_and_no_slot_is_given_twice(works: list[Work], cores: int) -> None:
     """See `Box._begun`."""

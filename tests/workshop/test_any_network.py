@@ -287,7 +287,7 @@ def holds(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def tried(count: int, folder: Path, kind: str = "") -> None:
-    @settings(max_examples=count, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=count)
     @given(networks(kind))
     def check(model: onnx.ModelProto) -> None:
         holds(model, folder)

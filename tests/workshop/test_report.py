@@ -149,7 +149,7 @@ NUMBER = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
 @example("", {}, [], [("", 1.7e308, False, "")])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     TEXT,
     st.dictionaries(TEXT, st.lists(st.tuples(NUMBER, NUMBER), max_size=5), max_size=9),
