@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
-from edge_agent.errors import UsageError
+from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest
 from edge_agent.pictures.draw import save_png
 from edge_agent.types import Pixels
@@ -89,10 +89,12 @@ def to_onnx(net: Generator) -> ModelProto:
 
 
 def draw(net: Generator, count: int, seed: int) -> Squares:
-    """So many pictures of the generator."""
+    """So many pictures of the generator. RefusedError where it was ruined."""
     torch.manual_seed(seed)
     with torch.no_grad():
         shown = net(torch.randn(count, LATENT))
+    if not shown.isfinite().all():
+        raise RefusedError("ruined: it draws no numbers; begin anew, without --resume")
     return np.ascontiguousarray((shown.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8))
 
 
