@@ -211,12 +211,12 @@ def test_it_starts_from_a_carried_over_teacher_of_the_same_shape(shapes: Path, t
     """A small YOLOX-shaped teacher, made here, is followed better by a start from its weights than by a fresh one."""
     from tests.workshop.yolox import write_yolox
 
-    teacher = write_yolox(tmp_path / "teacher.onnx", classes=2, size=96)
+    teacher = write_yolox(tmp_path / "blob", classes=2, size=96)
     (tmp_path / "manifest.toml").write_text(
         'name = "t"\nversion = "1"\ntask = "detect"\nfamily = "yolox"\nlicence = "x"\ntrained_by = "x"\n'
         f'labels = ["red", "blue"]\n[input]\nwidth = 96\nheight = 96\nchannels = "BGR"\n'
-        f'[[file]]\nname = "teacher.onnx"\nformat = "onnx"\nsha256 = "{teacher}"\n'
-        f"bytes = {(tmp_path / 'teacher.onnx').stat().st_size}\n"
+        f'[[file]]\nname = "blob"\nformat = "onnx"\nsha256 = "{teacher}"\n'
+        f"bytes = {(tmp_path / 'blob').stat().st_size}\n"
     )
     pictures = shapes.parent / "images"
     held = {}
