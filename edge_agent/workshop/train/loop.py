@@ -74,7 +74,7 @@ def loop(
         recent.clear()
         if due:
             keep(means)
-            saved = time.monotonic()
+            told = saved = time.monotonic()
 
 
 def cosine(share: float, least: float = 0.0) -> float:
