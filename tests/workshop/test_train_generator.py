@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.backends import open_net
 from edge_agent.cli import main
-from edge_agent.errors import InputError
+from edge_agent.errors import InputError, ModelError
 from edge_agent.manifest import load
 from edge_agent.pictures.read import read_picture
 from edge_agent.types import Net
@@ -96,6 +96,8 @@ def test_a_generator_is_trained_and_draws(
     state = fit.Training(np.zeros((1, 64, 64, 3), np.uint8), Clock(), 4, 0, "cpu")
     state.take(torch.load(out / "training" / "checkpoint.pt", weights_only=True))
     assert state.clock.step > 0 and state.clock.spent > 0.5
+    with pytest.raises(ModelError, match="of another training; start without --resume"):
+        state.take({"step": 3, "nets": [{}], "optimizers": []})
     args[args.index("0.01")] = "0.02"
     assert main([*args, "--resume"]) == 0
     monkeypatch.setattr(fit, "RATES", (1e30, 4e-4))

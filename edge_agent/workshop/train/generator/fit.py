@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge_agent.errors import ModelError
 from edge_agent.workshop.train.generator.net import LATENT, Critic, Generator, changed
 from edge_agent.workshop.train.loop import Clock, moved, stepped
 
@@ -45,11 +46,14 @@ class Training:
         return {"step": self.clock.step, "seconds": self.clock.spent, "nets": self.nets.state_dict(), "by": optimizers}
 
     def take(self, kept: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.clock.step, self.clock.spent = int(kept["step"]), float(kept["seconds"])
-        self.nets.load_state_dict(kept["nets"])
-        for optimizer, one in zip(self.optimizers, kept["by"], strict=True):
-            optimizer.load_state_dict(one)
+        """Go on from a checkpoint. ModelError for one of another training."""
+        try:
+            self.nets.load_state_dict(kept["nets"])
+            for optimizer, one in zip(self.optimizers, kept["by"], strict=True):
+                optimizer.load_state_dict(one)
+            self.clock.step, self.clock.spent = int(kept["step"]), float(kept["seconds"])
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise ModelError("the checkpoint is of another training; start without --resume") from None
 
     def made(self) -> Generator:
         """The generator of the mean weights, on the CPU."""
