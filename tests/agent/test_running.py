@@ -148,7 +148,7 @@ def test_reads_that_never_return_are_said_to_hang() -> None:
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edge_agent.sources.watch.OPENING", 0.0)
+            patch.setattr("edge_agent.sources.feed.OPENING", 0.0)
             patch.setattr("edge_agent.sources.feed.FIRST_PAUSE", 0.0)
             states = watch(open_, Rules(stall=0.1, pause=0.1), stop)
             hung = next(state for state in states if isinstance(state, StreamState) and state.condition == "hung")
