@@ -1,4 +1,4 @@
-"""Reconnecting at once, so that the tests do not wait."""
+"""Reconnecting at once, so that the tests do not wait; but for a program that begins, however busy the box is."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from edge_agent.sources import feed
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(feed, "OPENING", 2.0)
+    monkeypatch.setattr(feed, "OPENING", 60.0)

@@ -11,7 +11,7 @@ import cv2
 import pytest
 
 from edge_agent.errors import SourceError
-from edge_agent.sources import mjpeg, open_source
+from edge_agent.sources import feed, mjpeg, open_source
 from edge_agent.sources.camera import address
 from edge_agent.sources.parts import multipart
 from edge_agent.uri import parse_uri
@@ -128,7 +128,8 @@ def test_fps_thins_the_stream(camera: Camera) -> None:
         assert (frames[-1].mono - frames[0].mono) / (len(frames) - 1) > 0.05
 
 
-def test_a_server_that_drips_is_a_stall(camera: Camera) -> None:
+def test_a_server_that_drips_is_a_stall(camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "OPENING", 2.0)
     camera.every = 0.05
     with mjpeg_server(camera) as server, running(open_source(parse_uri(at(server, "drip", "stall=0.2")))) as seen:
         seen.until_state("stalled")
