@@ -9,6 +9,7 @@ it was. ``--quick`` takes fewer pictures and leaves out the searches; ``--docs``
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import os
 import sys
@@ -22,6 +23,7 @@ import msgspec
 
 from edge_agent.errors import EdgeAgentError, RefusedError
 from edge_agent.events import rfc3339
+from edge_agent.figures.interval import Interval, interval
 from edge_agent.gate.verdicts import cpu
 from edge_agent.manifest import Served
 from edge_agent.registry.files import parts_of
@@ -101,10 +103,13 @@ class Line:
     method: str
     bytes: int
     accuracy: float
+    between: Interval
     ms: float = float("nan")
 
     def text(self) -> str:
-        return f"| {self.case} | {self.method} | {self.bytes / 1e6:.2f} | {self.accuracy:.3f} | {self.ms:.2f} |"
+        low, high = self.between
+        right = f"{self.accuracy:.3f} ({low:.3f} to {high:.3f})"
+        return f"| {self.case} | {self.method} | {self.bytes / 1e6:.2f} | {right} | {self.ms:.2f} |"
 
 
 def plans(case: Case, tool: Tool) -> dict[str, QuantizePlan]:
@@ -149,9 +154,16 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     source = f"{row.sha256} {searched.sha256} {code()}"
     known = Memory(work, [source, reported.sha256, case.format])
     judge = score.against(parent, reported)
-    base = known("score", QuantizePlan(keep=("parent",)), lambda: judge(parent))
+
+    def rated(plan: object, model: Served) -> tuple[float, Interval]:
+        """Its accuracy, and how far that could be off."""
+        figure = functools.cache(lambda: judge(model))
+        low = known("low", plan, lambda: interval(figure()).low)
+        high = known("high", plan, lambda: interval(figure()).high)
+        return known("score", plan, figure), Interval(low, high)
+
     float_ = "float" if row.precision == "unknown" else f"float ({row.precision})"
-    lines = [Line(case.name, float_, path.stat().st_size, base)]
+    lines = [Line(case.name, float_, path.stat().st_size, *rated(QuantizePlan(keep=("parent",)), parent))]
     served = {lines[0].method: parent}
     wanted = plans(case, tool)
     if not quick:
@@ -160,18 +172,18 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
         say(f"{case.name}: {method}")
         try:
             model, size = made(tool, plan, work, source, case.format, serve)
-            accuracy = known("score", plan, lambda model=model: judge(model))  # type: ignore[misc]
+            accuracy = rated(plan, model)
         except RefusedError as error:
             print(f"<!-- {case.name}, {method}: {error} -->", file=sys.stderr)
             continue
         kept = f", {sum(set(part.keep) <= set(plan.keep) for part in tool.parts)} of {len(tool.parts)} layers in float"
         name = f"auto: {msgspec.structs.replace(plan, keep=()).text()}{kept}" if method == "auto" else method
-        lines.append(Line(case.name, name, size, accuracy))
+        lines.append(Line(case.name, name, size, *accuracy))
         served[name] = model
     if case.published:
         theirs = place(case.published)
         other = serve(theirs)
-        lines.append(Line(case.name, "as published", theirs.stat().st_size, judge(other)))
+        lines.append(Line(case.name, "as published", theirs.stat().st_size, *rated("published", other)))
         served["as published"] = other
     say(f"{case.name}: times")
     took = score.times(served, reported, SECONDS / 3 if quick else SECONDS)

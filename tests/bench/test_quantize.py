@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.figures.interval import Interval
 from edge_agent.samples import everyday
 from tests.bench import quantize
 from tests.bench.quantize import Case, Line
@@ -40,12 +41,13 @@ def test_a_case_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_table_stands_between_its_markers(tmp_path: Path) -> None:
     document = tmp_path / "quantize.md"
     document.write_text(f"# Before\n\n{quantize.BEGIN}\nold\n{quantize.END}\n\nAfter.\n")
-    text = quantize.table([Line("m", "static int8, full", 1_234_567, 0.98765, 1.5)], "Measured somewhere.")
+    line = Line("m", "static int8, full", 1_234_567, 0.98765, Interval(0.9, 1), 1.5)
+    text = quantize.table([line], "Measured somewhere.")
     for _ in range(2):
         quantize.refresh(document, text)
         got = document.read_text()
         assert got.startswith("# Before") and got.endswith("After.\n") and "old" not in got
-        assert "| m | static int8, full | 1.23 | 0.988 | 1.50 |" in got.splitlines()
+        assert "| m | static int8, full | 1.23 | 0.988 (0.900 to 1.000) | 1.50 |" in got.splitlines()
     quantize.refresh(tmp_path / "new.md", text)
     assert (tmp_path / "new.md").read_text().splitlines()[0] == quantize.BEGIN
 

@@ -170,28 +170,6 @@ def test_a_resumed_training_is_the_training(shapes: Path, tmp_path: Path) -> Non
         small(pool, 6, classes=3).restore(half.state())
 
 
-def test_channels_go_while_it_trains(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch_pruning", reason="needs torch-pruning, of the extra [train]")
-    from edge_agent.workshop.train.detector import prune
-
-    monkeypatch.setattr(prune, "ROUNDS", 2)
-    monkeypatch.setattr(prune, "STEPS", 1)
-    monkeypatch.setattr(prune, "LOOKS", 1)
-    lines: list[str] = []
-    whole = prune.weights(EdgeYolo(len(CLASSES), narrowed(0.5)))
-    small = quick(shapes, tmp_path / "small", lines, width=0.5, prune=0.3)
-    assert 0.5 * whole < prune.weights(small) < 0.75 * whole
-    assert any(line.startswith("pruning 2 of 2: ") for line in lines)
-    image = torch.rand(1, 3, 64, 96) * 255
-    tensors = tensors_of(tmp_path / "small" / "model.onnx")
-    boxes, logits, _ = from_folded(tensors, len(CLASSES)).eval()(image / 64)
-    told = open_net(tmp_path / "small" / "model.onnx", "onnx", 1).run({"images": image.numpy()})
-    assert np.allclose(told["logits"], logits.detach(), atol=1e-3)
-    assert np.allclose(told["boxes"], boxes.detach(), atol=1e-3)
-    again = quick(shapes, tmp_path / "small", lines, width=0.5, prune=0.3, steps=6, resume=True)
-    assert prune.weights(again) == prune.weights(small) and "resumed at step 4" in lines
-
-
 def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_state(shapes: Path, tmp_path: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
     lines: list[str] = []
@@ -442,6 +420,28 @@ def test_folding_and_starting_again_keep_the_function() -> None:
         assert torch.allclose(a, b, atol=1e-4) and torch.allclose(a, c, atol=1e-4)
     with pytest.raises(ModelError, match="not edge-yolo's"):
         from_folded({"a": np.zeros(3, np.float32)}, 3)
+
+
+def test_a_training_starts_from_a_pruned_network() -> None:
+    """Whose layers have other widths, each its own, under the same names."""
+    whole = new_net(2, narrowed(0.25), 0).eval()
+    tensors = {name: value.numpy() for name, value in folded_copy(whole).state_dict().items()}
+    block = "stage8.1.blocks.0"
+    small = dict(tensors)
+    for name in (f"{block}.first.conv", f"{block}.second.depth.conv"):
+        for part in ("weight", "bias"):
+            small[f"{name}.{part}"] = tensors[f"{name}.{part}"][:-3]
+    small[f"{block}.second.point.conv.weight"] = tensors[f"{block}.second.point.conv.weight"][:, :-3]
+    zeroed = dict(tensors)
+    zeroed[f"{block}.second.point.conv.weight"] = tensors[f"{block}.second.point.conv.weight"].copy()
+    zeroed[f"{block}.second.point.conv.weight"][:, -3:] = 0
+    image = torch.rand(1, 3, 64, 96)
+    for mine, theirs in zip(
+        from_folded(small, 2).eval()(image)[:2], from_folded(zeroed, 2).eval()(image)[:2], strict=True
+    ):
+        assert torch.allclose(mine, theirs, atol=1e-4)
+    logits = from_folded(small, 3, [0, -1, 1]).heads[0].logits
+    assert logits.weight.shape[0] == 3
 
 
 def test_onnx_is_the_network(tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ class Trainer:
             return pictures.flip(3), mirrored(dense, self.recipe.size)
         return pictures, dense
 
-    def _losses(self, pool: list[Picture]) -> Tensor:
-        """Class, box and feature loss of this step's pictures, (3,)."""
+    def learn(self, pool: list[Picture], share: float) -> Tensor:
+        """One step on new pictures made of `pool`, at a share of the training. Class, box and feature loss, (3,)."""
         pictures, targets = self._next(pool)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.half):
             boxes, logits, features = self.net((pictures / PIXEL_SCALE).to(memory_format=torch.channels_last))
@@ -144,24 +144,10 @@ class Trainer:
             mapped = [adapter(f) for adapter, f in zip(self.adapters, followed, strict=True)]
         class_loss, box_loss = losses(boxes, logits, targets)
         follow = feature_loss(mapped, targets.features, self.spread) if mapped else torch.zeros_like(class_loss)
-        return torch.stack([class_loss, box_loss, follow])
-
-    def _whole(self, losses: Tensor) -> Tensor:
-        return losses[0] + losses[1] + self.recipe.feature_weight * losses[2]
-
-    def look(self, pool: list[Picture], batches: int) -> None:
-        """Leave the gradients of so many batches in the network, unchanged."""
-        self.optimiser.zero_grad(set_to_none=True)
-        for _ in range(batches):
-            self._whole(self._losses(pool)).backward()
-            self.clock.step += 1
-
-    def learn(self, pool: list[Picture], share: float) -> Tensor:
-        """One step on new pictures made of `pool`, at a share of the training. Class, box and feature loss, (3,)."""
-        losses = self._losses(pool)
-        stepped(self.optimiser, self.rate(share), self._whole(losses), 10.0)
+        total = class_loss + box_loss + self.recipe.feature_weight * follow
+        stepped(self.optimiser, self.rate(share), total, 10.0)
         moved(self.average, self.net, 0.998, self.clock.step)
-        return losses.detach()
+        return torch.stack([class_loss, box_loss, follow]).detach()
 
     def held_out(self, pool: list[Picture]) -> tuple[float, float]:
         """Class and box loss of the averaged weights on plain pictures that are not trained on."""

@@ -15,7 +15,7 @@ fine-tuning needs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -37,10 +37,6 @@ FOLLOWED = (
 "whose outputs are the features that a teacher's are compared with; the last three are read by both branches"
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
-
-
 class Conv(nn.Module):  # type: ignore[misc]
     """Convolution, batch normalisation where `norm` asks for it, activation. Keeps the size at stride 1."""
 
@@ -57,7 +53,7 @@ class Conv(nn.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups, bias=not norm)
-        self.norm: nn.Module | None = _norm(cout) if norm else None
+        self.norm: nn.Module | None = nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03) if norm else None
         self.act = act
         # oneDNN's bfloat16 gradient of a strided depthwise convolution is seven times slower than float32's
         self.exact = groups > 1 and stride > 1
@@ -245,7 +241,7 @@ def from_folded(tensors: Mapping[str, np.ndarray], classes: int, rows: list[int]
         named = ("stem.conv", "stage4.1.join.conv", "stage8.1.join.conv", "stage16.1.join.conv", "stage32.2.join.conv")
         widths = tuple(int(tensors[f"{name}.weight"].shape[0]) for name in named)
         net = EdgeYolo(classes, widths)
-        resize(net, {name: value.shape for name, value in tensors.items()})
+        _narrow(net, tensors)
         with torch.no_grad():
             for name, target in net.state_dict().items():
                 value = np.array(tensors[name], np.float32)
@@ -262,24 +258,21 @@ def from_folded(tensors: Mapping[str, np.ndarray], classes: int, rows: list[int]
     return net
 
 
-def resize(net: EdgeYolo, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Give a network the widths of a pruned one: each convolution's and normalisation's, by the names of its tensors.
+def _narrow(net: EdgeYolo, tensors: Mapping[str, np.ndarray]) -> None:
+    """Give each convolution the widths of `tensors`, which differ from layer to layer in a pruned network.
 
-    What is resized is not filled. The classes stay as they are.
+    What is made anew is zero; the number of classes stays.
     """
-    for name, module in list(net.named_modules()):
-        if isinstance(module, nn.Conv2d):
-            cout, per_group, *_ = shapes[f"{name}.weight"]
-            cout = module.out_channels if ".logits" in name else cout
-            if (cout, per_group) == tuple(module.weight.shape[:2]):
-                continue
-            module.groups = cout if module.groups > 1 else 1
-            module.out_channels, module.in_channels = cout, per_group * module.groups
-            module.weight = nn.Parameter(module.weight.new_zeros(cout, per_group, *module.kernel_size))
-            module.bias = None if module.bias is None else nn.Parameter(module.bias.new_zeros(cout))
-        elif isinstance(module, nn.BatchNorm2d):
-            parent = net.get_submodule(name.rpartition(".")[0])
-            parent.norm = _norm(shapes[f"{name}.weight"][0])
+    for name, conv in convolutions(net):
+        cout, per_group = tensors[f"{name}.weight"].shape[:2]
+        cout = conv.out_channels if ".logits" in name else cout
+        if (cout, per_group) == conv.weight.shape[:2]:
+            continue
+        if cout != conv.out_channels:
+            conv.bias = nn.Parameter(torch.zeros(cout))
+        conv.groups = cout if conv.groups > 1 else 1
+        conv.out_channels, conv.in_channels = cout, per_group * conv.groups
+        conv.weight = nn.Parameter(torch.zeros(cout, per_group, *conv.kernel_size))
 
 
 def convolutions(net: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:

@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--width", type=float, default=1.0, help="share of edge-yolo's channels for those two (1)")
     parser.add_argument("--classes", help="names, with commas between them (those of --start)")
-    parser.add_argument("--prune", type=float, default=0.0, help="share of the weights to take out before (0)")
     parser.add_argument("--minutes", type=float, default=60.0, help="of training, time before a --resume included (60)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--size", default="288x224", help="width x height or one side, multiples of 32 (288x224)")
@@ -57,7 +56,6 @@ def check(args: argparse.Namespace) -> None:
             1 <= args.batch <= 4096 and (args.rate is None or 0 < args.rate < 1),
             "--batch must be 1 or more, --rate above 0 and below 1",
         ),
-        (0 <= args.prune <= 0.7, f"--prune {args.prune:g}: a share of the weights from 0 to 0.7"),
         (args.data.exists(), f"--data {args.data}: no such file or folder"),
     ):
         if not good:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector.export import tensors_of, write_model
 from edge_agent.workshop.train.detector.fit import CURVE, STATE, Trainer, TrainRecipe, fit
-from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net, resize
+from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net
 from edge_agent.workshop.train.detector.options import CLASSES, check
-from edge_agent.workshop.train.detector.prune import pruned
 from edge_agent.workshop.train.detector.start import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher
 from edge_agent.workshop.train.finish import Say, finish, made, read_curve, refuse_ruin
@@ -85,20 +83,10 @@ def train_detector(options: argparse.Namespace, say: Say) -> EdgeYolo:
     held, pool, often = _shared_out(pictures, options.seed)
     net = _network(options, begin, classes, dense, pool, say)
     recipe = _recipe(options, _usual_rate(options.start, begin), device)
-
-    def trainer_of(net: EdgeYolo, recipe: TrainRecipe = recipe) -> Trainer:
-        return Trainer(net, dense, recipe, device, pool)
-
+    trainer = Trainer(net, dense, recipe, device, pool)
     work = options.out / TRAINING
-    state = checkpoint.load(work / STATE) if options.resume else None
-    if state:
-        resize(net, {name: value.shape for name, value in state["net"].items()})
-    elif options.prune:
-        steady = dataclasses.replace(recipe, seconds=None, steps=None, warm_up=1)
-        net = pruned(net, options.prune, lambda net: trainer_of(net, steady), often, say)
-    trainer = trainer_of(net)
-    if state:
-        trainer.restore(state)
+    if options.resume:
+        trainer.restore(checkpoint.load(work / STATE))
         say(f"resumed at step {trainer.clock.step}")
     unseen = held or pool[:16]
     begun = sum(trainer.held_out(unseen))
