@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER, FILE = 0o755, 0o644
@@ -68,6 +69,15 @@ def _is_own(user: int, group: int) -> bool:
     except KeyError:
         return False
     return members.gr_name == name and set(members.gr_mem) <= {name}
+
+
+def stats(found: Iterable[Path]) -> list[tuple[os.stat_result, Path]]:
+    """The status of each of these, the one changed first in front; without those that have gone meanwhile."""
+    rows = []
+    for path in found:
+        with contextlib.suppress(FileNotFoundError):
+            rows.append((path.stat(), path))
+    return sorted(rows, key=lambda row: (row[0].st_mtime, row[1].name))
 
 
 def read_regular(path: str | Path, most: int) -> bytes:

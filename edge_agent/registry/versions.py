@@ -118,9 +118,9 @@ def collect(home: Path, budget: int, others: list[Path]) -> tuple[int, int]:
             used |= {row.sha256 for row in manifest_in(path.parent).file}
         except ManifestError as error:
             raise ManifestError(f"nothing is deleted, as a model's files are not known: {error}") from None
-    blobs = [(path.stat(), path) for path in (home / "blobs" / "sha256").glob("??/*")]
+    blobs = files.stats((home / "blobs" / "sha256").glob("??/*"))
     left, freed = sum(stat.st_size for stat, _ in blobs), store.sweep(home)
-    for stat, path in sorted(blobs, key=lambda blob: blob[0].st_mtime):
+    for stat, path in blobs:
         if left > budget and f"{path.parent.name}{path.name}" not in used:
             path.unlink()
             left, freed = left - stat.st_size, freed + stat.st_size

@@ -99,9 +99,9 @@ def keep(name: str, picture: bytes, about: About, most: int, days: float) -> Non
 def delete_old(most: int, days: float) -> None:
     """Leave the newest `most` that are no older than `days`. A time to come is as good as now. OSError."""
     now, here = time.time(), folder()
-    found = sorted((path.stat().st_mtime, path.name) for path in here.glob("*-*.*") if NAME.fullmatch(path.name))
-    old = [name for at, name in found if now - at > days * 86400]
-    delete({*old, *(name for _, name in found[: max(0, len(found) - most)])})
+    found = files.stats(path for path in here.glob("*-*.*") if NAME.fullmatch(path.name))
+    old = [path.name for stat, path in found if now - stat.st_mtime > days * 86400]
+    delete({*old, *(path.name for _, path in found[: max(0, len(found) - most)])})
 
 
 def delete(names: Iterable[str]) -> int:

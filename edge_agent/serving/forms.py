@@ -16,6 +16,7 @@ import msgspec
 
 from edge_agent import paths
 from edge_agent.errors import FetchError, ModelError, RefusedError
+from edge_agent.files import stats
 from edge_agent.gate.admit import absolute, admit
 from edge_agent.gate.ask import ask
 from edge_agent.gate.trial import GAIN, Derive, Variant
@@ -165,8 +166,7 @@ def _make_room() -> None:
 
 def _all_derived() -> Iterator[tuple[Path, str, list[File]]]:
     """Each verdict's file, the code that gave it and the forms that it tells of; the one used last comes first."""
-    places = sorted((paths.home() / "derived").glob("*.json"), key=lambda place: place.stat().st_mtime, reverse=True)
-    for place in places:
+    for _, place in reversed(stats((paths.home() / "derived").glob("*.json"))):
         # another version may have written it
         with contextlib.suppress(OSError, msgspec.MsgspecError, LookupError):
             verdict = msgspec.json.decode(place.read_bytes(), type=Verdict)

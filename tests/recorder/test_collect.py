@@ -137,7 +137,9 @@ def test_the_oldest_go_and_a_disk_that_refuses_is_said_once(
         os.utime(collected.folder() / f"aaaaaaaa-{number}.jpg", (time.time() - 100 + number,) * 2)
     assert [one.path.name for one in collected.collected()] == [f"aaaaaaaa-{n}.jpg" for n in (2, 3, 4)]
     os.utime(collected.folder() / "aaaaaaaa-3.jpg", (time.time() - 90_000,) * 2)
+    (collected.folder() / "aaaaaaaa-9.jpg").symlink_to("gone")  # as one that is deleted while the others are looked at
     collected.delete_old(3, 1)
+    (collected.folder() / "aaaaaaaa-9.jpg").unlink()
     assert [one.path.name for one in collected.collected()] == ["aaaaaaaa-2.jpg", "aaaaaaaa-4.jpg"]
     collected.delete([one.path.name for one in collected.collected()])
     (home / "samples" / "collected").rmdir()
