@@ -31,7 +31,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
         yield server
 
 
-def tracking(tmp_path: Path, more: str = "", source: str = "files:film.avi") -> str:
+def tracking(tmp_path: Path, more: str = "", source: str = "files:film.avi?pace=own&frozen=off&dark=off") -> str:
     return pipeline("yard", source, f'"detect:{tmp_path / "model"}", "track:?hits=2"', more)
 
 
