@@ -80,7 +80,7 @@ class Clips:
         self._rings: dict[str, _Ring] = {}
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._packing: queue.Queue[tuple[str, float, Pixels]] = queue.Queue(WAITING)
-        self._films: queue.Queue[_Clip] = queue.Queue(FILMS)
+        self._films: queue.Queue[_Clip | None] = queue.Queue(FILMS)  # None: no more of them come
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for work, name in ((self._pack, "clips"), (self._write, "films"))
@@ -128,10 +128,9 @@ class Clips:
             return clip.name
 
     def stop(self) -> None:
-        """No more frames come: what is under way is to be written as it is. Returns at once."""
-        with self._lock:
-            for ring in self._rings.values():
-                self._finish(ring)
+        """No more frames come: what is under way is to be written, with the frames that still wait to be packed.
+        Returns at once.
+        """
         self._stopping.set()
 
     def close(self) -> None:
@@ -147,10 +146,12 @@ class Clips:
 
     def _pack(self) -> None:
         """Frames become JPEGs, in their rings and clips; clips that are over go to be written."""
-        while not self._stopping.is_set():
+        while True:
             try:
                 pipeline, clock, image = self._packing.get(timeout=TICK_S)
             except queue.Empty:
+                if self._stopping.is_set():
+                    break
                 self._end_late()
                 continue
             try:
@@ -162,13 +163,18 @@ class Clips:
                 log.exception("clips: a frame could not be packed; it goes on")
             finally:
                 self._packing.task_done()
+        with self._lock:
+            for ring in self._rings.values():
+                self._finish(ring)
+        self._films.put(None)
 
     def _add(self, ring: _Ring, clock: float, data: bytes, shape: tuple[int, ...]) -> None:
         """The lock is held."""
-        if ring.shape != shape or (ring.frames and clock < ring.frames[-1][0]):  # another size, a film begins anew
+        if ring.frames and (ring.shape != shape or clock < ring.frames[-1][0]):  # another size, a film begins anew
             self._finish(ring)
             ring.frames.clear()
-            ring.shape, ring.size = shape, 0
+            ring.size = 0
+        ring.shape = shape
         ring.frames.append((clock, data))
         ring.size += len(data)
         while ring.frames[0][0] < clock - self._before or ring.size > MOST_BYTES:
@@ -192,7 +198,10 @@ class Clips:
     def _finish(self, ring: _Ring) -> None:
         """The lock is held."""
         clip, ring.clip = ring.clip, None
-        if clip is None or not clip.frames:
+        if clip is None:
+            return
+        if not clip.frames:
+            log.warning("clips: %s is not made: it has no frame that may be shown", clip.name)
             return
         try:
             self._films.put_nowait(clip)
@@ -201,11 +210,7 @@ class Clips:
 
     def _write(self) -> None:
         """Clips that are over become films on disk."""
-        while not (self._stopping.is_set() and self._films.empty()):
-            try:
-                clip = self._films.get(timeout=TICK_S)
-            except queue.Empty:
-                continue
+        while (clip := self._films.get()) is not None:
             try:
                 self._pictures.keep(clip.name, film(clip.frames))
             except EdgeAgentError as error:

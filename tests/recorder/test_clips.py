@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,28 @@ def test_a_machine_that_is_too_slow_leaves_frames_out_and_a_full_disk_the_clip(
     clips.stop()
     clips.close()
     assert "events go without pictures" in caplog.text
+
+
+def test_a_stop_right_after_an_alert_packs_what_waits_and_writes_the_clip(
+    clips: Clips, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, go = module._packed, threading.Event()
+    monkeypatch.setattr(module, "_packed", lambda image: held(image) if go.wait(20) else None)
+    for clock in (1.0, 1.1, 1.2):
+        clips.watch("yard", Frame(grey(int(clock * 10)), 1.8e9, time.monotonic(), played=clock), [])
+    name = clips.begin("yard")
+    clips.stop()
+    go.set()
+    clips.close()
+    assert max(written(clips, name)[0]) == pytest.approx(12, abs=4) and not caplog.text
+
+
+def test_a_clip_without_a_frame_that_may_be_shown_is_told(clips: Clips, caplog: pytest.LogCaptureFixture) -> None:
+    feed(clips, 1.0, 1.1, name="not to be shown")
+    name = clips.begin("yard")
+    clips.stop()
+    clips.close()
+    assert f"clips: {name} is not made: it has no frame that may be shown" in caplog.text
 
 
 def test_which_alerts_have_clips() -> None:
