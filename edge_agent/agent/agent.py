@@ -260,7 +260,7 @@ class Agent:
             part.close()
         self.outbox.close()
         if self.archiver is not None:
-            self.archiver.close()
+            self.archiver.close(max(1.0, by - time.monotonic()))
         # a thread inside of ONNX Runtime at the interpreter's end aborts the process
         for thread in self._looking:
             thread.join(max(0.1, by - time.monotonic()))

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,16 +82,19 @@ class Archiver:
         """Begin to write."""
         self._thread.start()
 
-    def close(self, seconds: float = 1.0) -> None:
-        """Write what waits, for so long at most, and close the archive."""
-        try:
+    def close(self, seconds: float) -> None:
+        """Write what waits, for so long at most, and close the archive. That there was no time for some is said."""
+        by = time.monotonic() + seconds
+        with suppress(queue.Full):
             self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            return
         if self._thread.is_alive():
-            self._thread.join(seconds)
+            self._thread.join(max(0.1, by - time.monotonic()))
         if not self._thread.is_alive():
             self.archive.close()
+            return
+        log.warning(
+            "archive: the disk is too slow, the last events may not be in it; they are kept and sent all the same"
+        )
 
     # ── its thread ───────────────────────────────────────────────────────────────────────────────────────
 

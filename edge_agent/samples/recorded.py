@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_agent import paths
-from edge_agent.files import read_regular
+from edge_agent.files import read_regular, stats
 from edge_agent.registry import store
 
 MOST_SAMPLES = 64
@@ -35,7 +35,8 @@ def place() -> Path:
 def fingerprint() -> list[str]:
     """Another list as soon as a sample or a label is another one."""
     # what was written into one since, of the same length too
-    found = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in samples()]
+    rows = sorted(stats(samples()), key=lambda row: row[1])
+    found = [f"{path.name} {status.st_size} {status.st_mtime_ns}" for status, path in rows]
     drawn = labels()
     return [*found, store.digest(drawn)] if drawn else found
 

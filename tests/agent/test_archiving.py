@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_and_the_archive_goes_on_afterwards(
     archiver(event(3))
     _wait(lambda: archiver.archive.count() == 2 and state() == "ok")
     assert "1 events are not in it" in caplog.text
-    archiver.close()
+    archiver.close(60)
     keep.outbox.close()
 
 
@@ -103,7 +103,24 @@ def test_what_comes_too_fast_is_counted_and_nobody_waits(
     assert archiver.missed == 2 and "the disk is too slow" in caplog.text
     archiver.start()
     _wait(lambda: archiver.archive.count() == 3)
-    archiver.close()
+    archiver.close(60)
+
+
+def test_a_disk_that_is_too_slow_for_a_stop_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    archiver, go = Archiver(Archived(), tmp_path), threading.Event()
+    held = archiver.archive.add
+    monkeypatch.setattr(archiver.archive, "add", lambda events: held(events) if go.wait(60) else 0)
+    archiver.start()
+    archiver(event(1))
+    archiver.close(0.1)
+    assert "the last events may not be in it" in caplog.text
+    go.set()
+    archiver.close(60)
+    again = Archiver(Archived(), tmp_path)
+    assert again.archive.count() == 1
+    again.close(60)
 
 
 def _wait(until: object) -> None:
