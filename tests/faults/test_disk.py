@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from edge_agent.outbox.outbox import Outbox
 from edge_agent.outbox.quota import SPARE_BYTES
 from tests.faults.record import settle
 from tests.faults.test_power_cut import declared
+from tests.forked import forked
 
 
 @contextmanager
@@ -120,7 +122,8 @@ def test_a_store_that_filled_its_disk_opens_says_what_is_lost_and_drains(tmp_pat
 def test_what_is_on_its_way_from_memory_is_declared_when_a_kill_takes_it(tmp_path: Path, back: bool) -> None:
     """`back`: the connection was lost meanwhile, and they were taken back."""
     with small_disk(tmp_path / "disk", "600k") as disk:
-        if (child := os.fork()) == 0:
+
+        def work() -> None:
             box = Outbox(disk / "store", "d")
             put(box, 20, "alert", 300)
             got = box.take(100)
@@ -139,8 +142,10 @@ def test_what_is_on_its_way_from_memory_is_declared_when_a_kill_takes_it(tmp_pat
                 box.again()
             with box._state:
                 box._state.wait_for(lambda: False, 1.0)  # the committer looks around once or twice
-            os._exit(9 if box.unwritten == 30 else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+            assert box.unwritten == 30
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        assert forked(work) == -signal.SIGKILL
         for name in ("spare", "others"):
             (disk / name).unlink()
         box = Outbox(disk / "store", "d")

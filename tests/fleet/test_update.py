@@ -23,6 +23,7 @@ from edge_agent.fleet.served import Served
 from edge_agent.fleet.ways import Asked
 from edge_agent.registry import catalogue
 from tests.fleet.made import Device, a_model, publish, repository, some_files
+from tests.forked import forked
 
 pytest.importorskip("tuf", reason="the extra [update] is not installed")
 
@@ -153,12 +154,8 @@ def test_a_stop_in_the_health_window_goes_on_and_a_program_that_ends_each_time_g
     killed = 0
     while Served(home / "fleet").known("model/people").trying is not None:
         one = device(offered, home)
-        pid = os.fork()
-        if not pid:
-            one.model = Asked(window=lambda bundle: os.kill(os.getpid(), signal.SIGKILL))
-            one.update.resume()
-            os._exit(0)
-        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        one.model = Asked(window=lambda bundle: os.kill(os.getpid(), signal.SIGKILL))
+        killed += forked(one.update.resume) == -signal.SIGKILL
     assert killed == 3 and serves(home) == "1"
     known = Served(home / "fleet").known("model/people")
     assert known.last is not None and known.last.state == "FAILED" and "ended 3 times" in known.last.reason
@@ -201,9 +198,6 @@ def counting(told: Callable[[str], None], after: Callable[[], None] = lambda: No
 
 def killed(act: Callable[[], object], at: int, behind: bool = False) -> bool:
     """Do it in a process of its own that is killed before, or behind, the at-th of CALLS; whether it was."""
-    pid = os.fork()
-    if pid:
-        return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
     left = at
 
     def die(when: bool) -> None:
@@ -215,11 +209,11 @@ def killed(act: Callable[[], object], at: int, behind: bool = False) -> bool:
         left -= 1
         die(False)
 
-    try:
+    def work() -> None:
         counting(told, lambda: die(True))
         act()
-    finally:
-        os._exit(0)
+
+    return forked(work) == -signal.SIGKILL
 
 
 def check(home: Path, floor: dict[str, int]) -> None:
