@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_agent.backends import open_net
 from edge_agent.errors import ManifestError, RefusedError
+from edge_agent.gate.read import ends
 from edge_agent.pictures.draw import save_jpeg, save_png
 from edge_agent.pictures.read import cv2
 from edge_agent.registry.catalogue import locate
@@ -44,14 +45,15 @@ def imagine(name: str, out: Path, count: int = 64, seed: int = 0) -> tuple[int, 
 
 
 def _decoder(name: str) -> Net:
-    """The network of a model that draws. ManifestError."""
+    """The network of a model that draws. ManifestError; RefusedError for a file that cannot be opened."""
     located = locate(name)
     rows = [row for row in located.manifest.file if row.role == DECODER] or located.manifest.networks()
     for row in rows:
         if row.format in ("onnx", "tflite"):
-            net = open_net(file_path(located, row), row.format, 1)
-            if [(spec.name, len(spec.shape)) for spec in net.inputs] == [("z", 2)] and net.inputs[0].shape[1]:
-                return net
+            path = file_path(located, row)
+            inputs = ends(path, row.format).inputs  # opened in a child first: a bad file may end its process
+            if [(spec.name, len(spec.shape)) for spec in inputs] == [("z", 2)] and inputs[0].shape[1]:
+                return open_net(path, row.format, 1)
     told = "it has no decoder; a model of `train anomaly --method vae` has one"
     raise ManifestError(f"{name}: draws nothing: {told}")
 

@@ -253,6 +253,12 @@ def test_imagine_draws_a_contact_sheet(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
     assert main(["imagine", str(folder), "--out", "s.gif"]) == 2 and "ends in .jpg or .png" in capsys.readouterr().err
     assert main(["imagine", str(folder), "--count", "1000"]) == 2
+    manifest, right = (folder / "manifest.toml").read_text(), digest(folder / "decoder.onnx")
+    (folder / "decoder.onnx").write_bytes((folder / "decoder.onnx").read_bytes()[:-40])
+    capsys.readouterr()
+    assert main(["imagine", str(folder)]) == 1 and "decoder.onnx" in capsys.readouterr().err
+    (folder / "manifest.toml").write_text(manifest.replace(right, digest(folder / "decoder.onnx")))
+    assert main(["imagine", str(folder)]) == 1 and "decoder.onnx" in capsys.readouterr().err
 
 
 def test_imagine_refuses_what_draws_nothing(tmp_path: Path) -> None:
