@@ -24,15 +24,15 @@ from edge_agent.walk.event import to_event
 pytest.importorskip("onnx", reason="the extra [workshop] is not installed")
 from edge_agent.workshop.imagine import imagine
 from edge_agent.workshop.train.anomaly.data import read
-from edge_agent.workshop.train.anomaly.options import add_arguments
 from edge_agent.workshop.train.anomaly.recipe import run
+from edge_agent.workshop.train.options import add_arguments
 
 RATE = 16_000
 
 
 def train(data: Path, out: Path, *more: str) -> list[str]:
     parser, said = argparse.ArgumentParser(), list[str]()
-    add_arguments(parser)
+    add_arguments(parser, "anomaly")
     assert run(parser.parse_args(["--data", str(data), "--out", str(out), *more]), said.append) == 0
     return said
 

@@ -17,13 +17,14 @@ from edge_agent.backends import open_net  # noqa: E402
 from edge_agent.errors import EdgeAgentError, InputError, ModelError, RefusedError, UsageError  # noqa: E402
 from edge_agent.pictures.read import read_picture  # noqa: E402
 from edge_agent.workshop import train  # noqa: E402
-from edge_agent.workshop.train import checkpoint  # noqa: E402
-from edge_agent.workshop.train.detector import fit, options  # noqa: E402
+from edge_agent.workshop.train import loop, options  # noqa: E402
+from edge_agent.workshop.train.detector import fit  # noqa: E402
 from edge_agent.workshop.train.detector.augment import Picture, augmented, plain  # noqa: E402
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures  # noqa: E402
 from edge_agent.workshop.train.detector.export import tensors_of, to_onnx  # noqa: E402
 from edge_agent.workshop.train.detector.loss import losses, merged, mirrored, targets_from_boxes  # noqa: E402
 from edge_agent.workshop.train.detector.net import EdgeYolo, folded_copy, from_folded, narrowed, new_net  # noqa: E402
+from edge_agent.workshop.train.detector.recipe import CLASSES as USUAL  # noqa: E402
 from edge_agent.workshop.train.detector.recipe import train_detector  # noqa: E402
 from edge_agent.workshop.train.detector.teacher import Dense, cells  # noqa: E402
 from edge_agent.workshop.train.finish import read_curve  # noqa: E402
@@ -65,7 +66,7 @@ def quick(data: Path, out: Path, lines: list[str], **more: Any) -> EdgeYolo:
     given |= more
     say = given.pop("say")
     parser = argparse.ArgumentParser()
-    options.add_arguments(parser)
+    options.add_arguments(parser, "detector")
     args = parser.parse_args(["--data", str(data), "--out", str(out)])
     vars(args).update({"part": (0.0, 1.0), **given})
     return train_detector(args, say)
@@ -74,11 +75,9 @@ def quick(data: Path, out: Path, lines: list[str], **more: Any) -> EdgeYolo:
 def test_it_learns_writes_a_model_and_the_model_serves(shapes: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     quick(shapes, tmp_path / "colours", lines, steps=30)
-    rows = read_curve(tmp_path / "colours" / "training" / fit.CURVE)
+    rows = read_curve(tmp_path / "colours" / "training" / loop.CURVE)
     assert rows[-1]["step"] == 30
     assert any("steps/s" in line and "s left" in line for line in lines)
-    best = checkpoint.load(tmp_path / "colours" / "training" / fit.BEST)
-    assert best["classes"] == list(CLASSES)
     report = json.loads((tmp_path / "colours" / "report.json").read_text())
     assert {"class", "box", "held_class"} <= {one["y"] for one in report["plots"]}
     assert (tmp_path / "colours" / "report.html").is_file() and any(
@@ -127,10 +126,10 @@ def test_a_ruin_is_refused_in_one_line_and_no_model_is_written(shapes: Path, tmp
     assert [path.name for path in (tmp_path / "wild").iterdir()] == ["training"]
 
 
-def test_losses_fall(shapes: Path) -> None:
+def test_losses_fall(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "WARM_UP", 5)
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
-    recipe = fit.TrainRecipe(size=(96, 96), steps=70, batch=8, rate=5e-3, warm_up=5)
-    trainer = fit.Trainer(new_net(2, narrowed(0.5), 0), None, recipe, torch.device("cpu"), pool)
+    trainer = small(pool, 70, tmp_path, width=0.5, size=(96, 96), batch=8, rate=5e-3)
     before = trainer.held_out(pool)
     for _ in range(70):
         step(trainer, pool)
@@ -143,46 +142,48 @@ def step(trainer: fit.Trainer, pool: list[Picture]) -> None:
     trainer.clock.step += 1
 
 
-def small(pool: list[Picture], steps: int, classes: int = 2, **options: Any) -> fit.Trainer:
+def small(
+    pool: list[Picture], steps: int, out: Path, classes: int = 2, width: float = 0.25, **more: Any
+) -> fit.Trainer:
     """A trainer of a small network on pictures of 64 pixels."""
-    recipe = fit.TrainRecipe(size=(64, 64), steps=steps, batch=2, warm_up=1, **options)
-    return fit.Trainer(new_net(classes, narrowed(0.25), 0), None, recipe, torch.device("cpu"), pool)
+    given = {"size": (64, 64), "batch": 2, "rate": 1e-3, "seed": 0, "half": False, "minutes": None, "resume": False}
+    args = argparse.Namespace(steps=steps, **{**given, **more})
+    return fit.Trainer(new_net(classes, narrowed(width), 0), None, args, torch.device("cpu"), pool, out)
 
 
 def test_a_resumed_training_is_the_training(shapes: Path, tmp_path: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
-    whole = small(pool, 6)
+    whole = small(pool, 6, tmp_path)
     for _ in range(6):
         step(whole, pool)
-    half = small(pool, 6)
+    half = small(pool, 6, tmp_path)
     for _ in range(3):  # an odd number: the fourth step uses the third one's pictures again, mirrored
         step(half, pool)
-    checkpoint.save(tmp_path / "state.pt", half.state())
-    resumed = small(pool, 6)
-    resumed.restore(checkpoint.load(tmp_path / "state.pt"))
+    loop.save(tmp_path / loop.STATE, half.state())
+    resumed = small(pool, 6, tmp_path, resume=True)
     assert resumed.clock.step == 3
     for _ in range(3):
         step(resumed, pool)
     for name in ("net", "average"):
         wanted, got = getattr(whole, name).state_dict(), getattr(resumed, name).state_dict()
         assert all(torch.equal(wanted[key], got[key]) for key in wanted)
-    with pytest.raises(EdgeAgentError, match="of a training with other classes"):
-        small(pool, 6, classes=3).restore(half.state())
+    with pytest.raises(EdgeAgentError, match="of another training; start without --resume"):
+        small(pool, 6, tmp_path, classes=3, resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_good_state(shapes: Path, tmp_path: Path) -> None:
     pool = read_pictures(shapes, CLASSES, 96, lambda line: None)
     lines: list[str] = []
-    fit.fit(small(pool, 2), pool, pool[:2], tmp_path, lines.append, CLASSES)
-    before = (tmp_path / fit.BEST).read_bytes()
-    assert "saved" in lines[-1] and np.isfinite(read_curve(tmp_path / fit.CURVE)[-1]["held_class"])
-    wild = small(pool, 4, rate=1e30)
-    wild.restore(checkpoint.load(tmp_path / fit.STATE))
+    fit.fit(small(pool, 2, tmp_path), pool, pool[:2], lines.append)
+    before = (tmp_path / loop.STATE).read_bytes()
+    assert "held out" in lines[-1] and np.isfinite(read_curve(tmp_path / loop.CURVE)[-1]["held_class"])
+    wild = small(pool, 4, tmp_path, resume=True)
+    wild.args.rate = 1e30
     with pytest.raises(ModelError, match=r"no finite number at step \d+: .* go on from it with --resume"):
-        fit.fit(wild, pool, pool[:2], tmp_path, lines.append, CLASSES)
-    assert (tmp_path / fit.BEST).read_bytes() == before
+        fit.fit(wild, pool, pool[:2], lines.append)
+    assert (tmp_path / loop.STATE).read_bytes() == before
     with pytest.raises(EdgeAgentError, match="no finite number"):
-        fit.fit(small(pool, 4, rate=1e30), pool, [], tmp_path / "new", lines.append, CLASSES)
+        fit.fit(small(pool, 4, tmp_path / "new", rate=1e30), pool, [], lines.append)
 
 
 def test_it_starts_from_a_carried_over_teacher_of_the_same_shape(shapes: Path, tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_it_starts_from_a_carried_over_teacher_of_the_same_shape(shapes: Path, t
         lines: list[str] = []
         given: dict[str, Any] = {"teacher": str(tmp_path), "start": start, "steps": 2, "rate": 1e-6, "width": 0.5}
         quick(pictures, tmp_path / start, lines, **given, size=(96, 96))
-        (row,) = read_curve(tmp_path / start / "training" / fit.CURVE)
+        (row,) = read_curve(tmp_path / start / "training" / loop.CURVE)
         held[start] = row["held_box"]
         assert np.isfinite(row["feature"]) and row["feature"] > 0
     assert held["teacher"] < held["none"]
@@ -290,10 +291,10 @@ def test_data_that_is_none_is_refused(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.pt", {"x": torch.zeros(1000)})
+    loop.save(tmp_path / "a.pt", {"x": torch.zeros(1000)})
     (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:1000])
     with pytest.raises(EdgeAgentError, match=r"cannot be read .* start without --resume"):
-        checkpoint.load(tmp_path / "a.pt")
+        loop.load(tmp_path / "a.pt")
 
 
 def test_any_detector_can_teach_by_its_boxes(tmp_path: Path, demo_pictures: Path) -> None:
@@ -455,4 +456,4 @@ def test_onnx_is_the_network(tmp_path: Path) -> None:
     assert np.allclose(found["logits"], logits.numpy(), atol=1e-4)
     back, tensors = tensors_of(tmp_path / "m.onnx"), folded.state_dict()
     assert back.keys() == tensors.keys() and all((back[k] == tensors[k].numpy()).all() for k in tensors)
-    assert options.CLASSES[0] == "person"
+    assert USUAL[0] == "person"

@@ -22,7 +22,7 @@ import torch
 
 from edge_agent.workshop.train.loop import Clock
 from edge_agent.workshop.train.restorer import fit, recipe
-from edge_agent.workshop.train.restorer.net import Restorer, coloured, shrunk
+from edge_agent.workshop.train.restorer.fit import Restorer, coloured, shrunk
 
 
 def test_of_use_is_what_helps_somewhere_and_hurts_nowhere_from_8_pixels_on() -> None:
@@ -54,7 +54,7 @@ def test_small_print_loses_detail_and_keeps_its_place() -> None:
 
 
 @pytest.mark.slow
-def test_a_little_training_lowers_the_readers_loss() -> None:
+def test_a_little_training_lowers_the_readers_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader here calls the left half of a line by its brightness: something to be learnt in a few steps."""
 
     def reader(lines: torch.Tensor) -> torch.Tensor:
@@ -62,11 +62,12 @@ def test_a_little_training_lowers_the_readers_loss() -> None:
         return torch.stack([torch.zeros_like(dark), dark * 8], 2).softmax(2)
 
     lines = [fit.Line(np.full((48, 48), 200 - place, np.uint8), [1]) for place in range(8)]
-    told: list[list[float]] = []
-    clock = Clock(steps=100)
-    args = argparse.Namespace(batch=4, seed=0, device="cpu", pixels=0.5, adversarial=0.01)
-    net = fit.fit(lines, reader, args, clock, told.append, lambda line: None, save_s=0.0)
-    assert clock.step == len(told) == 100 and told[-1][0] < told[0][0] and isinstance(net, Restorer)
+    monkeypatch.setattr(fit, "Clock", lambda seconds: Clock(steps=100))
+    monkeypatch.setattr(fit, "TOLD_S", 0.0)
+    args = argparse.Namespace(batch=4, seed=0, device="cpu", minutes=1.0, resume=False)
+    net, training = fit.fit(lines, reader, args, tmp_path, lambda line: None)
+    told = [row["reader"] for row in training.curve]
+    assert len(told) == 100 and told[-1] < told[0] and isinstance(net, Restorer)
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,8 @@ def practice(ocr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
 
 def test_the_recipe_writes_a_model_that_the_gate_takes(practice: list[str], tmp_path: Path) -> None:
     assert main(practice) == 0
+    practice[practice.index("0.01")] = "0.02"
+    assert main([*practice, "--resume"]) == 0
     out = tmp_path / "out"
     made, report = load(out / "manifest.toml"), json.loads((out / "report.json").read_text())
     assert (made.task, made.input and made.input.height) == ("clear", 48)
@@ -103,8 +106,11 @@ def test_the_recipe_writes_a_model_that_the_gate_takes(practice: list[str], tmp_
     assert main(["models", "verify", "--prove", str(out)]) == 0
 
 
-def test_weights_that_are_no_numbers(practice: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*practice, "--pixels", "1e39"]) == 1
+def test_weights_that_are_no_numbers(
+    practice: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "PIXELS", 1e39)
+    assert main(practice) == 1
     assert "the loss is no finite number at step " in capsys.readouterr().err
     assert not (tmp_path / "out" / "manifest.toml").exists()
 

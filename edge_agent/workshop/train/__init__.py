@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from edge_agent.errors import UsageError
 from edge_agent.workshop.report.folder import WORK, work
+from edge_agent.workshop.train import options
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "detector": ("an edge-yolo from your own pictures", ("torch", "onnx", "litert_quantizer")),
@@ -19,14 +20,14 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "generator": ("a network that draws pictures like your camera's crops", ("torch", "onnx")),
     "restorer": ("a network that makes small print readable", ("torch", "onnx")),
 }
-"""kind -> what it makes, and the modules that it needs; KIND/options.py has its options, KIND/recipe.py does it"""
+"""kind -> what it makes, and the modules that it needs; options.py has its options, KIND/recipe.py does it"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`edge-agent train KIND` with the options of each kind."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS))
     for kind, (makes, _) in KINDS.items():
-        importlib.import_module(f"{__name__}.{kind}.options").add_arguments(kinds.add_parser(kind, help=makes))
+        options.add_arguments(kinds.add_parser(kind, help=makes), kind)
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:

@@ -18,8 +18,8 @@ from edge_agent.types import Floats
 from edge_agent.workshop.train.anomaly.candidates import Lesson, Say, fitted, measure
 from edge_agent.workshop.train.anomaly.data import read
 from edge_agent.workshop.train.anomaly.made import made_up
-from edge_agent.workshop.train.anomaly.options import METHODS
 from edge_agent.workshop.train.anomaly.write import write
+from edge_agent.workshop.train.options import METHODS
 
 ODD = 6.0
 """times the range of the middle half above it: a sample to fit to that is left out"""

@@ -16,7 +16,8 @@ from onnx import numpy_helper
 from edge_agent.errors import ModelError
 from edge_agent.manifest import Manifest, TextInput
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.report.folder import TRAINING
+from edge_agent.workshop.train import loop
 from edge_agent.workshop.train.bert import onnx as bert_onnx
 from edge_agent.workshop.train.bert.net import Bert, Shape
 from edge_agent.workshop.train.bert.onnx import mlm, nsp, weights_of
@@ -44,9 +45,9 @@ def read_net(folder: Path) -> Bert:
     From ONNX the weights are the stored ones: float16, and int8 for the one matrix of the MLM head that the encoder
     does not have.
     """
-    best = folder / "training" / "best.pt"
+    best = folder / TRAINING / loop.BEST
     if best.is_file():
-        return net_of(checkpoint.load(best))
+        return net_of(loop.load(best))
     weights, heads = _stored(folder)
     words, token = weights["token.weight"].shape
     layers = sum(1 for k in weights if k.endswith(".query.bias"))

@@ -6,9 +6,10 @@ that a run of any length is a whole one, and a resumed one goes on where it was.
 
 from __future__ import annotations
 
+import argparse
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,36 +22,20 @@ from torch.nn import functional
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.data import CLS, PAD, SEP, Deck
-from edge_agent.workshop.train.bert.loss import LESSON, lesson_loss, pair_loss
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.bert.teacher import Vectors
-from edge_agent.workshop.train.loop import Clock, Say, cosine, loop, stepped
+from edge_agent.workshop.train.loop import Say, Training, cosine, stepped
 
 Shelves = list[tuple[torch.Tensor, torch.Tensor]]
 """ids (n, L) and the teacher's vectors (n, E), texts of like length together"""
-
-
+LESSON = 64
+"""tokens of a text that is compared with the teacher's vector"""
 WARM = 0.02
-"""share of the time in which the learning rate rises"""
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """How a run is spent."""
-
-    rows: int
-    """sequences of 128 tokens in a batch; twice as many of 64"""
-    rate: float = 1.5e-3
-    """peak of the learning rate, before a cosine to a fiftieth"""
-    pretrain: float = 0.35
-    """share of the time for the first phase"""
-    long_every: int = 8
-    """one batch in so many is of 128 tokens, the others of 64"""
-    half: bool = True
-    """bfloat16 where it does no harm; a processor without it is faster in float32"""
-    seed: int = 1
-    save_every: float = 60.0
-    """seconds"""
+"""share of the time in which the learning rate rises, before a cosine to a fiftieth"""
+PRETRAIN = 0.35
+"""share of the time for the first phase"""
+LONG_EVERY = 8
+"""one batch in so many is of 128 tokens, the others of 64"""
 
 
 @dataclass
@@ -145,57 +130,48 @@ def optimizer_of(net: Bert) -> torch.optim.AdamW:
 
 
 def fit(
-    net: Bert,
-    optimizer: torch.optim.AdamW,
-    clock: Clock,
-    deck: Deck,
-    held: Held,
-    lessons: Lessons,
-    plan: TrainPlan,
-    keep: Callable[[dict[str, float]], None],
-    say: Say,
+    training: Training, net: Bert, deck: Deck, held: Held, lessons: Lessons, args: argparse.Namespace, say: Say
 ) -> None:
-    """Train `net` in place until the time is over. `keep` gets each measurement on what is held out, and saves.
+    """Train `net` in place until the time is over; the best weights by what is held out are kept in BEST.
 
-    Raises ModelError when the loss is no longer a number; what was kept last is then the last good state.
+    Raises ModelError when the loss is no longer a number.
     """
     device = deck.tokens.device
-    g = torch.Generator(device=device).manual_seed(plan.seed + clock.step)
+    g = torch.Generator(device=device).manual_seed(args.seed + training.clock.step)
     table: Shelves = []
 
     def learn(share: float) -> torch.Tensor:
-        if share >= plan.pretrain and not table:
+        if share >= PRETRAIN and not table:
             table.extend(_shelves(lessons, device, say))
-        loss, parts = _losses(net, deck, table, plan, clock.step, g)
+        loss, parts = _losses(net, deck, table, args, training.clock.step, g)
         warm = min(1.0, max(share, 0.0005) / WARM)
-        stepped(optimizer, plan.rate * warm * cosine((share - WARM) / (1 - WARM), 0.02), loss, 1.0)
+        stepped(training.optimizers[0], args.rate * warm * cosine((share - WARM) / (1 - WARM), 0.02), loss, 1.0)
         return parts
 
     net.train()
     try:
-        names = ("mlm", "nsp", "teacher")
-        loop(clock, net, learn, names, lambda _: keep(measure(net, held, plan.half)), say, plan.save_every)
+        training.run(learn, ("mlm", "nsp", "teacher"), say, lambda: measure(net, held, args.half), loss_of)
     finally:
         lessons.stop.set()
 
 
 def _losses(
-    net: Bert, deck: Deck, table: Shelves, plan: TrainPlan, step: int, g: torch.Generator
+    net: Bert, deck: Deck, table: Shelves, args: argparse.Namespace, step: int, g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of one batch: the loss, and its parts (masked words, next sentence, teacher).
 
     `table`: the teacher's lessons, from the second phase on.
     """
     device = deck.tokens.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=plan.half):
-        length = LESSON if (step + 1) % plan.long_every else 128
-        n = plan.rows * 128 // length // (2 if table else 1)
+    with torch.autocast(device.type, torch.bfloat16, enabled=args.half):
+        length = LESSON if (step + 1) % LONG_EVERY else 128
+        n = args.rows * 128 // length // (2 if table else 1)
         mlm, nsp = pair_loss(net, deck, n, length, g)
         loss = mlm + nsp
         lesson = torch.zeros((), device=device)
         if table:
             ids, wanted = table[step % len(table)]
-            some = torch.randint(len(ids), (plan.rows * 128 // ids.shape[1] // 2,), generator=g, device=device)
+            some = torch.randint(len(ids), (args.rows * 128 // ids.shape[1] // 2,), generator=g, device=device)
             lesson = lesson_loss(net, ids[some], wanted[some])
             loss = loss + 10 * lesson
     return loss, torch.stack([mlm, nsp, lesson]).detach()
@@ -220,3 +196,31 @@ def _shelves(lessons: Lessons, device: torch.device, say: Say) -> Shelves:
         if bool(here.any()):
             shelves.append((ids[here][:, :high], vectors[here]))
     return shelves
+
+
+def pair_loss(net: Bert, d: Deck, n: int, length: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """(MLM loss, NSP loss) of a fresh batch; of the long pairs seven in ten fill their length, of the others half."""
+    a, b, label = data.pairs(d, n, g)
+    spans = torch.rand(n, generator=g, device=a.device) < (0.7 if length > LESSON else 0.5)
+    ids, types = data.lay(d, a, b, length, spans)
+    masked, places, truth = data.mask(ids, net.shape.vocabulary, g)
+    hidden = net(masked, types)
+    at = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
+    logits = net.fill(at).float()
+    mlm = functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=-100)
+    return mlm, functional.cross_entropy(net.follows(hidden).float(), label)
+
+
+def lesson_loss(net: Bert, ids: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """1 - cosine to the teacher's vectors, and how far the similarities among the batch are from the teacher's."""
+    ids = ids.long()
+    found = net.embed(net(ids, torch.zeros_like(ids)), ids)
+    with torch.autocast(found.device.type, enabled=False):
+        wanted = wanted.float()
+        apart = functional.mse_loss(found @ found.T, wanted @ wanted.T)
+        return (1 - (found * wanted).sum(1)).mean() + 5 * apart
+
+
+def loss_of(found: Mapping[str, float]) -> float:
+    """The one number of a measurement by which the best weights are chosen; the less, the better."""
+    return found["mlm_loss"] + found["nsp_loss"] + 10 * (1 - found["cosine"])

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import torch
 
-from edge_agent import paths
 from edge_agent.errors import InputError, ModelError, UsageError
 from edge_agent.gate import read
 from edge_agent.manifest import Manifest
@@ -19,36 +18,43 @@ from edge_agent.registry import catalogue, files
 from edge_agent.samples import recorded
 from edge_agent.workshop.data import formats
 from edge_agent.workshop.report.folder import TRAINING
-from edge_agent.workshop.train import checkpoint
+from edge_agent.workshop.train import loop
 from edge_agent.workshop.train.bert.net import half_pays
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.data import labelled_by, read_pictures
 from edge_agent.workshop.train.detector.export import tensors_of, write_model
-from edge_agent.workshop.train.detector.fit import CURVE, STATE, Trainer, TrainRecipe, fit
+from edge_agent.workshop.train.detector.fit import Trainer, fit
 from edge_agent.workshop.train.detector.net import EdgeYolo, from_folded, narrowed, new_net
-from edge_agent.workshop.train.detector.options import CLASSES, check
 from edge_agent.workshop.train.detector.start import start_from
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher
-from edge_agent.workshop.train.finish import Say, finish, made, read_curve, refuse_ruin
+from edge_agent.workshop.train.finish import Say, finish, made, refuse_ruin
 
-OWN = "edge-yolo"
+CLASSES = (
+    *("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "bird", "cat", "dog"),
+    *("bottle", "cup", "bowl", "chair", "couch", "potted plant", "dining table", "tv", "laptop", "book"),
+)
+"""what edge-yolo tells apart, unless --classes says otherwise; COCO's names"""
 Start = tuple[dict[str, Any], tuple[str, ...]]
 """tensors and class names of an edge-yolo that a training begins with"""
 SIDE = 416
 """pixels; pictures are kept in memory at this size, above what the network sees, so that crops have detail"""
 MOST_OFTEN = 5
 """times more than once that a crowded picture is shown"""
+RATES = {"teacher": 3e-4, "none": 2e-3}
+"""what has worked: with normalisation (a fresh network) a high rate, without it a low one"""
 CALIBRATION = 128
 """pictures on which the int8 ranges are taken"""
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
     """Train and write the model folder; 0 when it stands in `args.out`."""
+    if (args.data is None) != args.from_samples:
+        raise UsageError("say what to learn from: --data or --from-samples")
     try:
         first, last = (float(v) for v in args.part.split(":"))
     except ValueError:
         raise UsageError(f"--part {args.part} is not two shares as 0:0.5") from None
-    args.part = first, last
+    args.part, args.steps = (first, last), None
     args.classes = tuple(c.strip() for c in args.classes.split(",")) if args.classes else None
     args.data = _samples() if args.from_samples else args.data
     args.teacher = args.teacher or (None if args.labels or formats.find(args.data) else "yolox-nano")
@@ -66,83 +72,77 @@ def _samples() -> Path:
     return found
 
 
-def train_detector(options: argparse.Namespace, say: Say) -> EdgeYolo:
-    """Train an edge-yolo and write its model folder. `options`: as `run` reads them.
+def train_detector(args: argparse.Namespace, say: Say) -> EdgeYolo:
+    """Train an edge-yolo and write its model folder. `args`: as `run` reads them.
 
     Returns the network, normalisation folded in. Raises UsageError, InputError or ModelError for what cannot be.
     """
-    check(options)
-    torch.manual_seed(options.seed)
+    _check(args)
+    torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
-    device = torch.device(checkpoint.device_of(options.device))
-    begin = _start(options.start)
+    device = torch.device(loop.device_of(args.device))
+    begin = None if args.start in ("none", "teacher") else _start_of(args.start)
     usual = begin[1] if begin else CLASSES
-    classes = _known(options.classes or _labels_own(options, usual) or usual)
-    dense = _dense_teacher(options.teacher, classes)
-    pictures = _labelled(options, classes, dense is not None, device, say)
-    held, pool, often = _shared_out(pictures, options.seed)
-    net = _network(options, begin, classes, dense, pool, say)
-    recipe = _recipe(options, _usual_rate(options.start, begin), device)
-    trainer = Trainer(net, dense, recipe, device, pool)
-    work = options.out / TRAINING
-    if options.resume:
-        trainer.restore(checkpoint.load(work / STATE))
+    classes = _known(args.classes or _labels_own(args, usual) or usual)
+    dense = _dense_teacher(args.teacher, classes)
+    pictures = _labelled(args, classes, dense is not None, device, say)
+    held, pool, often = _shared_out(pictures, args.seed)
+    net = _network(args, begin, classes, dense, pool, say)
+    args.rate = args.rate if args.rate is not None else RATES.get(args.start, 1e-4)
+    args.half = half_pays(device.type)
+    trainer = Trainer(net, dense, args, device, pool, args.out / TRAINING)
+    if args.resume:
         say(f"resumed at step {trainer.clock.step}")
     unseen = held or pool[:16]
     begun = sum(trainer.held_out(unseen))
-    trained = fit(trainer, often, held, work, say, classes)
-    refuse_ruin(begun, sum(trainer.held_out(unseen)), options.out)
-    _write(options, trained, classes, pool, trainer.clock.step, say)
+    trained = fit(trainer, often, held, say)
+    refuse_ruin(begun, sum(trainer.held_out(unseen)), args.out)
+
+    def build(new: Path) -> Manifest:
+        wide, high = args.size
+        method = f"{trainer.clock.step} steps of {args.batch} pictures at {wide}x{high}, seed {args.seed}"
+        begun_with = args.teacher if args.start == "teacher" else args.start
+        parent = None if args.start == "none" else catalogue.locate(begun_with, read=read.seen)
+        manifest = write_model(trained, classes, args.size, pool[:CALIBRATION], new, say)
+        return msgspec.structs.replace(manifest, made=made(method, [args.data], parent))
+
+    finish("detector", args, build, say, trainer.curve)
     return trained
 
 
-def _recipe(options: argparse.Namespace, usual_rate: float, device: torch.device) -> TrainRecipe:
-    """How long and how hard to train on `device`."""
-    return TrainRecipe(
-        size=options.size,
-        seconds=options.minutes * 60 if options.minutes is not None else None,
-        steps=options.steps,
-        batch=options.batch,
-        rate=options.rate if options.rate is not None else usual_rate,
-        seed=options.seed,
-        half=half_pays(device.type),
-    )
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that cannot be, before anything is read."""
+    first, last = args.part
+    for good, words in (
+        (0 <= first < last <= 1, f"--part {first:g}:{last:g} is no share; give two numbers from 0 to 1, as 0:0.5"),
+        (args.steps is not None if args.minutes is None else 0 < args.minutes < 1e5, "--minutes must be above 0"),
+        (
+            not any(side % 32 or not 64 <= side <= 1280 for side in args.size),
+            f"--size {args.size[0]}x{args.size[1]}: each side must be a multiple of 32 from 64 to 1280",
+        ),
+        (
+            1 <= args.batch <= 4096 and (args.rate is None or 0 < args.rate < 1),
+            "--batch must be 1 or more, --rate above 0 and below 1",
+        ),
+        (args.data.exists(), f"--data {args.data}: no such file or folder"),
+    ):
+        if not good:
+            raise UsageError(words)
 
 
 def _labelled(
-    options: argparse.Namespace, classes: tuple[str, ...], dense: bool, device: torch.device, say: Say
+    args: argparse.Namespace, classes: tuple[str, ...], dense: bool, device: torch.device, say: Say
 ) -> list[Picture]:
     """The pictures with their labels; `dense`: the teacher will be asked about each cell. InputError for none."""
-    pictures = read_pictures(options.data, classes, max(SIDE, *options.size), say, options.part, options.labels)
+    pictures = read_pictures(args.data, classes, max(SIDE, *args.size), say, args.part, args.labels)
     say(f"{len(pictures)} pictures, {sum(len(p.boxes) for p in pictures)} labels, {len(classes)} classes, on {device}")
-    if options.teacher:
+    if args.teacher:
         # a dense teacher sees each step's pictures at the student's size; at its own it finds smaller things too
-        pictures = labelled_by(options.teacher, pictures, classes, 0.3 if dense else 0.2, say)
+        pictures = labelled_by(args.teacher, pictures, classes, 0.3 if dense else 0.2, say)
     if not dense and not any(len(p.boxes) for p in pictures):
         finds = f"no labels, and no teacher that finds {', '.join(classes)} there"
-        raise InputError(f"nothing to learn in {options.data}: {finds}")
+        raise InputError(f"nothing to learn in {args.data}: {finds}")
     return pictures
-
-
-def _write(
-    options: argparse.Namespace, net: EdgeYolo, classes: tuple[str, ...], pool: list[Picture], step: int, say: Say
-) -> None:
-    """The model folder with its report."""
-
-    def build(new: Path) -> Manifest:
-        wide, high = options.size
-        method = f"{step} steps of {options.batch} pictures at {wide}x{high}, seed {options.seed}"
-        manifest = write_model(net, classes, options.size, pool[:CALIBRATION], new, say)
-        return msgspec.structs.replace(manifest, made=made(method, [options.data], _parent(options)))
-
-    finish("detector", options, build, say, read_curve(options.out / TRAINING / CURVE), "pictures")
-
-
-def _parent(options: argparse.Namespace) -> files.Located | None:
-    """The model whose weights it began with; None for one that began anew, or from a checkpoint."""
-    usual = OWN if _is_carried() else "none"
-    begun = (options.teacher if options.start == "teacher" else options.start) or usual
-    return None if begun == "none" or begun.endswith(".pt") else catalogue.locate(begun, read=read.seen)
 
 
 def _known(classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -161,25 +161,18 @@ def _shared_out(pictures: list[Picture], seed: int) -> tuple[list[Picture], list
     return held, pool, [p for p in pool for _ in range(1 + min(len(p.boxes), MOST_OFTEN))]
 
 
-def _labels_own(options: argparse.Namespace, usual: tuple[str, ...]) -> tuple[str, ...]:
+def _labels_own(args: argparse.Namespace, usual: tuple[str, ...]) -> tuple[str, ...]:
     """The classes of the data's own labels, where none is among the usual ones and nobody else says what to learn;
     else ().
     """
-    known = formats.find(options.data)
-    if known is None or options.teacher or options.labels:
+    known = formats.find(args.data)
+    if known is None or args.teacher or args.labels:
         return ()
     try:
         own = dict.fromkeys(known[0].read(known[1], ("train", "val", "test")).found.names().values())
     except InputError as error:
         raise InputError(f"{known[1]}: {error}") from None
     return () if set(own) & set(usual) else tuple(own)
-
-
-def _usual_rate(start: str | None, begin: Start | None) -> float:
-    """What has worked: with normalisation (a fresh network) a high rate, without it a low one."""
-    if start == "teacher":
-        return 3e-4
-    return 1e-4 if begin else 2e-3
 
 
 def _size(text: str) -> Size:
@@ -189,23 +182,6 @@ def _size(text: str) -> Size:
         return int(wide), int(high or wide)
     except ValueError:
         raise UsageError(f"--size {text} is neither one side as 320 nor width x height as 288x224") from None
-
-
-def _start(start: str | None) -> Start | None:
-    """Tensors and class names of the edge-yolo to start from; None where there is none to start from."""
-    if start in ("none", "teacher"):
-        return None
-    if start is None:
-        return _start_of(OWN) if _is_carried() else None
-    if start.endswith(".pt"):
-        best = checkpoint.load(Path(start))
-        return {name: value.numpy() for name, value in best["tensors"].items()}, tuple(best["classes"])
-    return _start_of(start)
-
-
-def _is_carried() -> bool:
-    """Whether our own detector came with the program."""
-    return (paths.carried("models", OWN) / "manifest.toml").is_file()
 
 
 def _start_of(model: str) -> Start:
@@ -251,7 +227,7 @@ def _labels_of(manifest: Manifest, teacher: str, classes: tuple[str, ...]) -> li
 
 
 def _network(
-    options: argparse.Namespace,
+    args: argparse.Namespace,
     begin: Start | None,
     classes: tuple[str, ...],
     dense: YoloxTeacher | None,
@@ -259,17 +235,17 @@ def _network(
     say: Say,
 ) -> EdgeYolo:
     """The network as training begins."""
-    widths = narrowed(options.width)
+    widths = narrowed(args.width)
     if begin:
         tensors, names = begin
         fresh = [c for c in classes if c not in names]
         if fresh:
             say(f"classes that the start does not know, learnt anew: {', '.join(fresh)}")
         return from_folded(tensors, len(classes), [names.index(c) if c in names else -1 for c in classes])
-    if options.start == "teacher":
+    if args.start == "teacher":
         if dense is None:
             raise UsageError("--start teacher needs a YOLOX .onnx as --teacher")
-        shown = [plain(p, options.size)[0] for p in pool[:192]]
+        shown = [plain(p, args.size)[0] for p in pool[:192]]
         pictures = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float()
         return start_from(dense, widths, pictures, say)
-    return new_net(len(classes), widths, options.seed)
+    return new_net(len(classes), widths, args.seed)

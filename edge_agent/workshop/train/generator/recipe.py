@@ -16,14 +16,12 @@ from edge_agent.pictures.draw import save_png
 from edge_agent.types import Pixels
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.report.folder import TRAINING
-from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.exported import exported, small_onnx
 from edge_agent.workshop.train.finish import finish, made, manifest, refuse_ruin, row
 from edge_agent.workshop.train.generator import measure
 from edge_agent.workshop.train.generator.crops import Squares, read_crops
-from edge_agent.workshop.train.generator.fit import Training
-from edge_agent.workshop.train.generator.net import LATENT, SIDE, Generator
-from edge_agent.workshop.train.loop import Clock, Say, loop
+from edge_agent.workshop.train.generator.fit import LATENT, SIDE, Generator, fit
+from edge_agent.workshop.train.loop import Say, device_of
 
 FILE = "generator.onnx"
 HELD = 8
@@ -43,10 +41,9 @@ def run(args: argparse.Namespace, say: Say) -> int:
     crops = read_crops(args.data, args.detector, SIDE, args.every, say)
     held = np.arange(len(crops)) % HELD == 0
     learnt, back = crops[~held], crops[held]
-    device = checkpoint.device_of(args.device)
+    device = device_of(args.device)
     say(f"{len(learnt)} crops to learn from, {len(back)} held back, on {device}")
-    training = Training(learnt, Clock(args.minutes * 60), args.batch, args.seed, device)
-    net = _trained(training, args.out / TRAINING, args.resume, say)
+    net, training = fit(learnt, args, device, args.out / TRAINING, say)
     figures, sheet = measured(net, learnt, back, args.seed)
     drawn, noise = figures["drawn"].frechet, figures["noise"].frechet
     refuse_ruin(noise, drawn, args.out, "the distance of what it draws from real crops", "train longer")
@@ -63,24 +60,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
         f"{name}: " + ", ".join(f"{key} {number:.3f}" for key, number in msgspec.to_builtins(one).items())
         for name, one in figures.items()
     ]
-    finish("generator", args, build, say, checkpoint.read_curve(args.out / TRAINING / "curve.csv"), notes=notes)
+    finish("generator", args, build, say, training.curve, notes=notes)
     return 0
-
-
-def _trained(training: Training, out: Path, resume: bool, say: Say) -> Generator:
-    """Train with checkpoints and a curve in `out`."""
-    clock = training.clock
-    if resume:
-        training.take(checkpoint.load(out / "checkpoint.pt"))
-        say(f"goes on from step {clock.step}")
-    curve = checkpoint.Curve(out / "curve.csv", ("step", "critic", "generator", "seconds"), clock.step)
-
-    def keep(means: list[float]) -> None:
-        curve.add(clock.step, *means, clock.spent)
-        checkpoint.save(out / "checkpoint.pt", training.tensors())
-
-    loop(clock, training.nets, training.learn, ("critic", "generator"), keep, say)
-    return training.made()
 
 
 def to_onnx(net: Generator) -> ModelProto:

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.pictures.read import cv2
-from edge_agent.workshop.train.restorer.fit import Line
-from edge_agent.workshop.train.restorer.net import EM, HEIGHT
+from edge_agent.workshop.train.restorer.fit import EM, HEIGHT, Line
 
 WIDEST = 480
 """pixels of a line"""

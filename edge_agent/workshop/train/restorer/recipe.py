@@ -20,13 +20,11 @@ from edge_agent.registry import files as registry_files
 from edge_agent.tasks.read.recogniser import CHARACTERS
 from edge_agent.workshop.data.texts import read_texts
 from edge_agent.workshop.report.folder import TRAINING
-from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.exported import exported
 from edge_agent.workshop.train.finish import finish, made, manifest, refuse_ruin, row
-from edge_agent.workshop.train.loop import Clock, Say
-from edge_agent.workshop.train.restorer.fit import Line, _batches, _covers, fit
+from edge_agent.workshop.train.loop import Say, device_of
+from edge_agent.workshop.train.restorer.fit import FOLD, HEIGHT, Line, Restorer, batched, coloured, covers, fit, shrunk
 from edge_agent.workshop.train.restorer.lines import FONTS, WIDEST, drawn
-from edge_agent.workshop.train.restorer.net import FOLD, HEIGHT, Restorer, coloured, shrunk
 from edge_agent.workshop.train.restorer.reader import OnnxNet
 
 FILE = "restorer.onnx"
@@ -48,22 +46,21 @@ def run(args: argparse.Namespace, say: Say) -> int:
     """
     fonts, sentences = _given(args)
     reader, characters = _reader(args.reader)
-    device = checkpoint.device_of(args.device)
+    device = device_of(args.device)
     *practised, kept = fonts
     cut = max(1, len(sentences) * 9 // 10)
     lines = drawn(sentences[:cut], practised, characters, args.lines, args.seed)
     held = drawn(sentences[cut:] or sentences, [kept], characters, min(MEASURED, args.lines), args.seed + 1)
     say(f"{len(lines)} lines in {len(practised)} fonts; measured with {kept.name}; on {device}")
-    clock = Clock(args.minutes * 60)
-    curve = checkpoint.Curve(args.out / TRAINING / "curve.csv", ("step", "reader", "pixels", "seconds"))
-    net = fit(lines, reader.to(device), args, clock, lambda m: curve.add(clock.step, *m, clock.spent), say)
+    net, training = fit(lines, reader.to(device), args, args.out / TRAINING, say)
     figures = measured(net, reader.cpu(), characters, held, args.seed)
     before, after = (float(np.mean([both[i] for both in figures.values()])) for i in (0, 1))
     refuse_ruin(before, after, args.out, "the share of characters read wrong", "train longer", least=RUINED)
 
     def build(new: Path) -> Manifest:
         (new / FILE).write_bytes(to_onnx(net).SerializeToString())
-        method = f"{clock.step} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
+        steps = training.clock.step
+        method = f"{steps} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
         shares = {f"errors_{size}px": after / max(before, 1e-9) for size, (before, after) in figures.items()}
         says = f"makes small print readable for {args.reader}: {verdict(figures)}"
         line = Input(WIDEST, HEIGHT, channels="BGR", scale=1 / 255, letterbox="stretch")
@@ -74,15 +71,14 @@ def run(args: argparse.Namespace, say: Say) -> int:
         f"{size} px: {before:.3f} of the characters wrong without it, {after:.3f} with it"
         for size, (before, after) in figures.items()
     ]
-    rows = checkpoint.read_curve(curve.path)
-    finish("restorer", args, build, say, rows, notes=[*notes, verdict(figures)])
+    finish("restorer", args, build, say, training.curve, notes=[*notes, verdict(figures)])
     return 0
 
 
 def _given(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     """Fonts and sentences of the options. UsageError for what cannot be."""
-    if args.minutes <= 0 or min(args.batch, args.lines) < 1 or min(args.pixels, args.adversarial) < 0:
-        raise UsageError("--minutes, --batch and --lines must be above 0, weights 0 or more")
+    if args.minutes <= 0 or min(args.batch, args.lines) < 1:
+        raise UsageError("--minutes, --batch and --lines must be above 0")
     fonts = sorted(path for path in args.fonts.rglob("*") if path.suffix.lower() in FONTS)
     if len(fonts) < 2:
         raise UsageError(f"--fonts {args.fonts}: {len(fonts)} fonts; give two or more, as one is kept to measure with")
@@ -110,8 +106,8 @@ def measured(
     with torch.no_grad():
         for em in SIZES:
             dice, wrong, count = torch.Generator().manual_seed(seed), [0, 0], 0
-            for batch in _batches(lines, 8):
-                small = shrunk(coloured(_covers(batch), dice), em, dice)
+            for batch in batched(lines, 8):
+                small = shrunk(coloured(covers(batch), dice), em, dice)
                 truths = ["".join(characters[c] for c in line.classes).replace(" ", "") for line in batch]
                 count += sum(map(len, truths))
                 for place, shown in enumerate((small, net(small))):

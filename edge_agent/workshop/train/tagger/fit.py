@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,9 @@ from torch.nn import functional
 from edge_agent.tasks.text.texthead import joined
 from edge_agent.tasks.text.wordpiece import WordPiece
 from edge_agent.workshop.data.slots import Marked
-from edge_agent.workshop.train import checkpoint
 from edge_agent.workshop.train.bert.data import MASK
 from edge_agent.workshop.train.bert.net import Bert
-from edge_agent.workshop.train.finish import Rows
-from edge_agent.workshop.train.loop import cosine, stepped
+from edge_agent.workshop.train.loop import BEST, Clock, Training, cosine, load, stepped
 from edge_agent.workshop.train.tagger import data
 
 LENGTH = 128
@@ -39,62 +36,52 @@ class Lesson:
     kept: Sequence[Marked]
     words: WordPiece
     tags: Sequence[str]
-    epochs: int
-    rows: int
-    rate: float
-    seed: int
+    args: argparse.Namespace
 
 
-def fit(net: Bert, lesson: Lesson, out: Path, resume: bool, say: Callable[[str], None]) -> tuple[Bert, nn.Linear, Rows]:
+def fit(net: Bert, lesson: Lesson, out: Path, say: Callable[[str], None]) -> tuple[Bert, nn.Linear, Training]:
     """Train `net` and a head; the best of the epochs, and how each went. A checkpoint is left in `out` after each."""
-    head = nn.Linear(net.shape.width, len(lesson.tags))
+    args, head = lesson.args, nn.Linear(net.shape.width, len(lesson.tags))
     both = nn.ModuleDict({"net": net, "head": head})
     groups = [{"params": net.parameters(), "scale": 1.0}, {"params": head.parameters(), "scale": float(HEAD)}]
-    optimizer = torch.optim.AdamW(groups, lr=lesson.rate, weight_decay=0.01)
-    state: dict[str, Any] = {"epoch": 0, "best": -1.0, "weights": {}, "curve": []}
-    if resume:
-        state = checkpoint.load(out / "checkpoint.pt")
-        both.load_state_dict(state["last"])
-        optimizer.load_state_dict(state["optimizer"])
-    others, begun = data.by_slot(lesson.taught), time.monotonic()
-    for epoch in range(state["epoch"], lesson.epochs):
-        loss = _round(both, optimizer, lesson, others, epoch)
-        right = f1(both, lesson)
-        if right >= state["best"]:
-            state["best"] = right
-            state["weights"] = {key: value.clone() for key, value in both.state_dict().items()}
-        state["curve"].append({"epoch": epoch + 1, "loss": loss, "span_f1": right})
-        state |= {"epoch": epoch + 1, "last": both.state_dict(), "optimizer": optimizer.state_dict()}
-        checkpoint.save(out / "checkpoint.pt", state)
-        spent = time.monotonic() - begun
-        say(f"epoch {epoch + 1} of {lesson.epochs}: loss {loss:.3f}, span F1 of those kept {right:.4f}, {spent:.0f} s")
-    both.load_state_dict(state["weights"])
-    return net, head, state["curve"]
+    optimizer = torch.optim.AdamW(groups, lr=args.rate, weight_decay=0.01)
+    training = Training(out, Clock(steps=args.epochs), {"both": both}, [optimizer], args.resume)
+    others = data.by_slot(lesson.taught)
+
+    def learn(share: float) -> torch.Tensor:
+        return _round(both, optimizer, lesson, others, training.clock.step)
+
+    training.run(
+        learn, ("loss",), say, lambda: {"span_f1": f1(both, lesson)}, lambda found: -found["span_f1"], save_s=0.0
+    )
+    both.load_state_dict(load(out / BEST)["both"])
+    return net, head, training
 
 
 def _round(
     both: nn.ModuleDict, optimizer: torch.optim.Optimizer, lesson: Lesson, others: dict[str, list[str]], epoch: int
-) -> float:
+) -> torch.Tensor:
     """One epoch; the mean loss."""
-    dice = np.random.default_rng((lesson.seed, epoch))
-    torch.manual_seed(lesson.seed * 1000 + epoch)
+    args = lesson.args
+    dice = np.random.default_rng((args.seed, epoch))
+    torch.manual_seed(args.seed * 1000 + epoch)
     rows = [data.exchanged(one, others, dice, EXCHANGED) for one in lesson.taught]
     coded = [data.encode(one, lesson.words, lesson.tags, LENGTH) for one in rows]
     # sentences of like length go together; which ones, and their order, is drawn
     order = sorted(range(len(coded)), key=lambda i: len(coded[i][0]) + dice.random() * 4)
-    batches = [order[i : i + lesson.rows] for i in range(0, len(order), lesson.rows)]
+    batches = [order[i : i + args.rows] for i in range(0, len(order), args.rows)]
     both.train()
     total = 0.0
     for step, batch in enumerate(batches[int(i)] for i in dice.permutation(len(batches))):
-        share = (epoch + step / len(batches)) / lesson.epochs
+        share = (epoch + step / len(batches)) / args.epochs
         ids, truth = table([coded[i][0] for i in batch], 0), table([coded[i][1] for i in batch], -1)
         hide = torch.from_numpy(dice.random(ids.shape) < HIDDEN) & (ids > MASK)
         hidden = both["net"](ids.masked_fill(hide, MASK), torch.zeros_like(ids))
         logits = both["head"](functional.dropout(hidden, DROPPED))
         loss = functional.cross_entropy(logits.flatten(0, 1), truth.flatten(), ignore_index=-1)
-        stepped(optimizer, lesson.rate * min(1.0, share * 20) * cosine(share), loss, 1.0)
+        stepped(optimizer, args.rate * min(1.0, share * 20) * cosine(share), loss, 1.0)
         total += float(loss.detach())
-    return total / len(batches)
+    return torch.tensor([total / len(batches)])
 
 
 def table(rows: Sequence[Sequence[int]], empty: int) -> torch.Tensor:

@@ -42,28 +42,21 @@ def run(args: argparse.Namespace, say: Say) -> int:
     kept, taught = rows[::KEPT], [one for i, one in enumerate(rows) if i % KEPT]
     say(f"{len(taught)} sentences to train on, {len(kept)} to choose the best epoch by; {', '.join(tags[1::2])}")
     torch.manual_seed(args.seed)
-    lesson = Lesson(taught, kept, words, tags, args.epochs, args.rows, args.rate, args.seed)
-    net, head, curve = fit(export.read_net(folder), lesson, args.out / TRAINING, args.resume, say)
-    best = max(row["span_f1"] for row in curve)
+    lesson = Lesson(taught, kept, words, tags, args)
+    net, head, training = fit(export.read_net(folder), lesson, args.out / TRAINING, say)
+    best = max(row["span_f1"] for row in training.curve)
     if not best > 0:
         raise RefusedError(
             f"{args.out}: ruined: it marks no span right in the sentences that were kept; no model is written"
         )
 
     def build(new: Path) -> Manifest:
-        method = f"{len(curve)} rounds over {len(taught)} sentences, {args.rows} a step, seed {args.seed}"
+        method = f"{training.clock.step} rounds over {len(taught)} sentences, {args.rows} a step, seed {args.seed}"
         manifest = write(net, head, tags, folder / "vocab.txt", new)
         return structs.replace(manifest, made=made(method, args.data, begun, {"span_f1": best}))
 
-    finish(
-        "tagger",
-        args,
-        build,
-        say,
-        curve,
-        "epoch",
-        [f"span F1 {best:.4f} of the sentences that were kept, by which the best epoch was chosen"],
-    )
+    note = f"span F1 {best:.4f} of the sentences that were kept, by which the best round was chosen"
+    finish("tagger", args, build, say, training.curve, notes=[note])
     return 0
 
 
