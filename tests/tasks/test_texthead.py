@@ -324,7 +324,7 @@ def test_evaluate_counts_whole_spans_of_the_right_kind(tmp_path: Path, capsys: p
     assert found["against"]["f1"] == 1 and found["against"]["on_labels"]["f1"] == found["f1"]
     (tmp_path / "atis.iob").write_text("BOS the river book EOS\tO O B-PLACE I-PLACE go\n")
     assert main(["evaluate", str(path), str(tmp_path / "atis.iob")]) == 0
-    assert "f1              1.0000\n" in capsys.readouterr().out
+    assert "F1              1.0000\n" in capsys.readouterr().out
     (tmp_path / "plain.txt").write_text("the river\n")
     (tmp_path / "bad.conll").write_text("the\n")
     for name, more, says in (
@@ -350,6 +350,6 @@ def test_evaluate_knows_labels_by_name_or_number(
     assert main([*argv, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["accuracy"] == pytest.approx(2 / 3, abs=1e-6) and found["against"]["agreement"] == 1
-    assert main(argv) == 0 and "same label      1.0000" in capsys.readouterr().out
+    assert main(argv) == 0 and "agreement       1.0000" in capsys.readouterr().out
     assert (tmp_path / "out" / "errors.tsv").read_text().splitlines()[1].startswith("storm storm rain\tcalm\tstorm\t")
     assert main([*argv, "--labels", "x.toml"]) == 2

@@ -31,7 +31,9 @@ def test_answers_are_counted_as_squad_counts_them(tmp_path: Path, capsys: pytest
     assert found["exact"] == pytest.approx(2 / 3, abs=1e-5) and found["f1"] == pytest.approx(
         (1 + 0.4 + 1) / 3, abs=1e-5
     )
-    assert found["against"]["agreement"] == pytest.approx(1.0) and found["against"]["exact"] == found["exact"]
+    assert (
+        found["against"]["agreement"] == pytest.approx(1.0) and found["against"]["on_labels"]["exact"] == found["exact"]
+    )
     data.write_text("only\ttwo\n")
     assert main(["evaluate", str(path), str(data)]) == 2
     assert "3 columns a line are wanted" in capsys.readouterr().err

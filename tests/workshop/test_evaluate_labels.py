@@ -60,7 +60,7 @@ def test_a_folder_for_each_label(colours: dict[str, Served], tmp_path: Path) -> 
     assert found["labels"]["green"] == {"f1": 0.8, "samples": 2}
     # told apart: blue 1; green: one of four others ties with both; red: the stray one ties with all of blue and green
     assert found["auroc"] == pytest.approx((1 + 7 / 8 + 3 / 4) / 3, abs=1e-6)
-    assert found["notes"] == [f"1 errors in {tmp_path / 'out'}, the surest first"]
+    assert found["notes"] == [f"errors: 1 in {tmp_path / 'out'}, the worst first"]
     sheet = cv2.imread(str(tmp_path / "out" / "worst.jpg"))
     assert sheet is not None and np.abs(sheet[100, 100].astype(int) - PAINT["green"]).max() < 12
     assert run(colours, "right", str(data), "--score", "1")["doubted"] == 1
@@ -110,7 +110,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(colours: dict[str, 
     (data / "purple").mkdir()
     cv2.imwrite(str(data / "purple" / "a.png"), np.zeros((4, 4, 3), np.uint8))
     notes = run(colours, "right", str(data))["notes"]
-    assert "1 pictures have a label that the model cannot say, and count as wrong: purple" in notes
+    assert "1 samples have a label that the model cannot say, and count as wrong: purple" in notes
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_named(colours: dict[str, 
         ("none", None, "no such file or folder; give a folder"),
         ("empty/x.txt", b"", "no picture in it"),
         ("odd/car/x.png", b"", "none of 1 samples can be taken|no class in common"),
-        ("flat/x.png", b"", "pictures without labels; give --against PARENT, or a folder"),
+        ("flat/x.png", b"", "samples without labels; give --against PARENT, or a folder"),
     ],
 )
 def test_data_that_is_none_is_one_line(

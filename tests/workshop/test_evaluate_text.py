@@ -65,7 +65,7 @@ def test_few_examples_are_scored(toy: dict[str, Served], tmp_path: Path) -> None
     assert result["f1"] == pytest.approx(np.mean(list(expected.values())), abs=1e-5)
     assert result["auroc"] > 0.9 and result["unknown"]["texts"] == 3 and 0 <= result["doubted"] < 0.5
     told = "\n".join(result["notes"])
-    assert "1 texts have a label that the model cannot say, and count as wrong: greeting" in told
+    assert "1 samples have a label that the model cannot say, and count as wrong: greeting" in told
     assert "1 samples cannot be taken and are left out: text 8: " in told
 
 
@@ -95,8 +95,8 @@ def test_similarities_against_a_parent(toy: dict[str, Served], tmp_path: Path) -
     [
         (["toy", "{d}"], "an encoder has no labels; give --labels FILE, --train FILE or --against PARENT"),
         (["toy", "{d}", "--labels", "{l}", "--train", "{d}"], "give one"),
-        (["toy", "{d}", "--against", "cls", "--unknown", "{d}"], "without labels nothing is unknown"),
-        (["toy", "{d}", "--against", "cls", "--save", "{out}"], "without labels there are no errors to write"),
+        (["toy", "{d}", "--against", "cls", "--unknown", "{d}"], "--unknown: without labels there is nothing to show"),
+        (["toy", "{d}", "--against", "cls", "--save", "{out}"], "--save: without labels there is nothing to show"),
         (["toy", "{lines}", "--labels", "{l}"], "texts without labels"),
         (["toy", "{d}", "--train", "{lines}"], "--train .*texts without labels"),
         (["toy", "{d}", "--train", "{one}"], "1 labels with 2 rows or more"),
@@ -106,7 +106,7 @@ def test_similarities_against_a_parent(toy: dict[str, Served], tmp_path: Path) -
         (["toy", "{binary}", "--labels", "{l}"], "no UTF-8 text"),
         (["toy", "{odd}", "--labels", "{l}"], "row 2 has 3 columns, the first has 2"),
         (["toy", "{wide}", "--labels", "{l}"], "3 columns and no header"),
-        (["toy", "{foreign}", "--labels", "{l}"], "no label in common: it has x, y, the model says light, music"),
+        (["toy", "{foreign}", "--labels", "{l}"], "no class in common: the truth has x, y, the model light, music"),
         (["toy", "{marks}", "--labels", "{l}"], "none of 1 samples can be taken; the first, text 1: "),
         (["toy", "{d}", "--labels", "{l}", "--score", "0.5"], "--score: not for toy, whose task is encode"),
         (["toy", "{two}", "--against", "cls"], "2 texts have no pairs"),

@@ -168,18 +168,20 @@ def _same_names(model: Served, names: Mapping[int, str]) -> dict[int, int]:
 def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> FoundBoxes:
     """All boxes of the classes in `ids`, under the ids that these are mapped to."""
     task = make_task(Uri("detect", model.ref.name, {"score": str(score)}), lambda _: model, home())
-    columns = []
-    for number, frame in enumerate(shown):
-        (finding,) = task(frame)
-        assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
-        what = finding.what
-        keep = np.isin(what.label, list(ids))
-        xywh = np.concatenate([what.xyxy[keep, :2], what.xyxy[keep, 2:] - what.xyxy[keep, :2]], axis=1)
-        label = np.array([ids[int(key)] for key in what.label[keep]], np.int64)
-        image = np.full(len(label), number, np.int64)
-        columns.append(FoundBoxes(image, label, xywh.astype(np.float64), what.score[keep].astype(np.float64)))
-    parts = [(c.image, c.label, c.xywh, c.score) for c in columns]
-    return FoundBoxes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    found = [finding.what for frame in shown for finding in task(frame) if isinstance(finding, Finding)]
+    return as_columns([what for what in found if isinstance(what, Detections)], ids)
+
+
+def as_columns(found: Sequence[Detections], ids: Mapping[int, int]) -> FoundBoxes:
+    """What was found in each picture as figures are made of it, under the ids that the classes are mapped to; boxes of
+    other classes are left out.
+    """
+    image = np.repeat(np.arange(len(found)), [len(one) for one in found])
+    label, xyxy, score = (np.concatenate([getattr(one, key) for one in found]) for key in ("label", "xyxy", "score"))
+    keep = np.isin(label, list(ids))
+    xywh = np.concatenate([xyxy[keep, :2], xyxy[keep, 2:] - xyxy[keep, :2]], axis=1).astype(np.float64)
+    known = np.array([ids[int(key)] for key in label[keep]], np.int64)
+    return FoundBoxes(image[keep], known, xywh, score[keep].astype(np.float64))
 
 
 def measure(parent: Served, shown: Sequence[Sample]) -> Measure:

@@ -1,23 +1,27 @@
-"""What evaluations by samples have in common: a model is asked one at a time, as it is served; its answers are held
+"""What all evaluations have in common: a model is asked one sample at a time, as it is served; its answers are held
 against labels, and against a parent's.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import InputError, UsageError
-from edge_agent.figures.interval import Figure
+from edge_agent.errors import InputError, SourceError, UsageError
 from edge_agent.manifest import Served
 from edge_agent.types import Finding, Task
+from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample
-from edge_agent.workshop.evaluate.verb import Say, beside, cell, folder, identity
+
+Say = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)"""
+Ask = Callable[[Any], Any]
+"""a sample -> what a model says of it; InputError where it can say nothing"""
 
 
 @dataclass(slots=True)
@@ -26,17 +30,40 @@ class Answers:
 
     rows: list[LabelledSample] = field(default_factory=list)
     said: list[Any] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    """what else is known of each sample"""
     spent: list[float] = field(default_factory=list)
     """milliseconds a sample, without reading the file"""
-    bad: dict[str, str] = field(default_factory=dict)
-    """name of each sample that could not be taken, and why; these are in no other field"""
+    bad: list[tuple[LabelledSample, str]] = field(default_factory=list)
+    """each sample that could not be taken, and why; these are in no other field"""
 
     def notes(self) -> list[str]:
         """On what was left out."""
-        if not self.bad:
-            return []
-        few = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])
-        return [f"{len(self.bad)} samples cannot be taken and are left out: {few}"]
+        few = "; ".join(f"{row.name}: {why}" for row, why in self.bad[:3])
+        return [f"{len(self.bad)} samples cannot be taken and are left out: {few}"] if self.bad else []
+
+    def add(self, more: Answers) -> None:
+        """Those of further samples."""
+        for name in self.__slots__:
+            getattr(self, name).extend(getattr(more, name))
+
+    def some(self) -> Answers:
+        """Itself. UsageError where no sample could be taken."""
+        if self.said:
+            return self
+        row, why = self.bad[0]
+        raise UsageError(f"none of {len(self.bad)} samples can be taken; the first, {row.name}: {why}")
+
+
+def finds(task: Task) -> Ask:
+    """What a task finds, one thing a sample."""
+
+    def ask(item: Any) -> Any:
+        (finding,) = task(item)
+        assert isinstance(finding, Finding)
+        return finding.what
+
+    return ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +72,50 @@ class Evaluation:
 
     unit: str
     """what a sample is called in JSON"""
-    word: str
-    """and for people, when there are several"""
     rows: Sequence[LabelledSample]
     labelled: bool
     give: str
     """what to give where there are neither labels nor a parent"""
-    task: Callable[[Served], Task]
     figures: Callable[[Answers], dict[str, Any]]
     """on the labels"""
     agreement: Callable[[Answers, Answers], dict[str, Any]]
     """(the parent's, the model's) -> how far they say the same"""
+    asker: Callable[[Served], Ask] = lambda model: finds(served_by(model))
+    read: Callable[[LabelledSample], Any] = LabelledSample.read
+    keep: Callable[[Any], Any] = lambda item: None
     save: Callable[[Path, Answers], str] | None = None
     """write the worst cases into a folder; a note on them"""
-    more: Callable[[Answers, list[str]], dict[str, Any]] = lambda answers, notes: {}
-    """what else the labels say of the model itself; notes may be added"""
+    more: Callable[[Answers], dict[str, Any]] = lambda answers: {}
+    """what else is known of the model itself"""
+
+    def answers(self, model: Served, rows: Sequence[LabelledSample], say: Say) -> Answers:
+        """What a model says of these."""
+        return ask_all(model.ref.name, self.asker(model), rows, say, self.read, self.keep).some()
 
 
-def ask(name: str, task: Task, rows: Sequence[LabelledSample], say: Say) -> Answers:
-    """What the task finds in each sample. UsageError when it can take none of them. `name`: told in the progress."""
+def ask_all(
+    name: str,
+    ask: Ask,
+    rows: Sequence[LabelledSample],
+    say: Say,
+    read: Callable[[LabelledSample], Any] = LabelledSample.read,
+    keep: Callable[[Any], Any] = lambda item: None,
+) -> Answers:
+    """What is said of each sample, as it is read; `keep`: what else to know of it; `name`: told in the progress."""
     answers = Answers()
     for number, row in enumerate(rows):
         say(name, number, len(rows))
         try:
-            (finding,) = task(row.read())
-        except InputError as error:
-            answers.bad[row.name] = str(error)
+            item = read(row)
+            began = time.perf_counter()
+            answers.said.append(ask(item))
+        except (InputError, SourceError) as error:
+            answers.bad.append((row, str(error)))
             continue
-        assert isinstance(finding, Finding)
+        answers.spent.append((time.perf_counter() - began) * 1e3)
         answers.rows.append(row)
-        answers.said.append(finding.what)
-        answers.spent.append(sum(ms for stage, ms in finding.spent_ms.items() if stage != "decode"))
+        answers.kept.append(keep(item))
     say(name, len(rows), len(rows))
-    if not answers.said:
-        first, why = next(iter(answers.bad.items()))
-        raise UsageError(f"none of {len(rows)} samples can be taken; the first, {first}: {why}")
     return answers
 
 
@@ -88,23 +124,23 @@ def measured(
 ) -> dict[str, Any]:
     """The figures where there are labels, the agreement where there is a parent. UsageError for neither."""
     _check(args, parent, how)
-    answers = ask(model.ref.name, how.task(model), how.rows, say)
+    answers = how.answers(model, how.rows, say)
     told = [*notes, *answers.notes()]
     shown: dict[str, Any] = {**identity(model), "data": str(args.data), f"{how.unit}s": len(answers.said)}
     shown |= {f"ms_per_{how.unit}": statistics.median(answers.spent), "notes": told}
     if how.labelled:
-        shown |= {**how.figures(answers), **how.more(answers, told)}
+        shown |= {**how.figures(answers), **how.more(answers)}
     if args.save and how.save is not None:
-        told.append(how.save(folder(Path(args.save)), answers))
+        told.append(how.save(Path(args.save), answers))
     if parent is not None:
         shown["against"] = _against(args, parent, how, answers, say)
     return shown
 
 
 def _check(args: argparse.Namespace, parent: Served | None, how: Evaluation) -> None:
-    """UsageError where there is nothing to hold answers against."""
+    """UsageError where there is nothing to hold answers against, or to save."""
     if not how.labelled and parent is None:
-        raise UsageError(f"{args.data}: {how.word} without labels; give --against PARENT, or {how.give}")
+        raise UsageError(f"{args.data}: {how.unit}s without labels; give --against PARENT, or {how.give}")
     if args.save and how.save is None:
         raise UsageError(f"--save {args.save}: nothing is saved for such a model; leave it out")
     if args.save and not how.labelled:
@@ -113,46 +149,15 @@ def _check(args: argparse.Namespace, parent: Served | None, how: Evaluation) -> 
 
 def _against(args: argparse.Namespace, parent: Served, how: Evaluation, mine: Answers, say: Say) -> dict[str, Any]:
     """What a parent says of the same samples, and how good it is on their labels."""
-    theirs = ask(parent.ref.name, how.task(parent), mine.rows, say)
+    theirs = how.answers(parent, mine.rows, say)
     if theirs.bad:
         raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
     found = {**identity(parent), f"ms_per_{how.unit}": statistics.median(theirs.spent), **how.agreement(theirs, mine)}
     if how.labelled:
-        found["on_labels"] = {key: one for key, one in how.figures(theirs).items() if isinstance(one, Figure)}
+        found["on_labels"] = {key: one for key, one in how.figures(theirs).items() if isinstance(one, int | float)}
     return found
 
 
-def save_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table of tabs. UsageError where that cannot be."""
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", lineterminator="\n")
-            table.writerows([head, *rows])
-    except OSError as error:
-        raise UsageError(f"--save {path}: cannot be written ({error.strerror})") from None
-
-
-# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def head(result: Mapping[str, Any], unit: str, word: str) -> str:
-    """What was measured, and how long one takes."""
-    return f"{result['model']}: {result[f'{unit}s']} {word}s, {result[f'ms_per_{unit}']:.1f} ms a {word}"
-
-
-def table(result: Mapping[str, Any], rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """A line for each figure (title, key, what follows) that there is, beside it the parent's."""
-    return [f"{title:16}{cell(result, key)}{beside(result, key)}{end}" for title, key, end in rows if key in result]
-
-
-def same_label(against: Mapping[str, Any]) -> list[str]:
-    """How far the labels are a parent's."""
-    rows = (("same label", "agreement", f"   as {against.get('model')}"), ("", "agreement_f1", "   macro F1 of that"))
-    return table(against, rows)
-
-
-def by_label(result: Mapping[str, Any], key: str) -> list[str]:
-    """F1 of each label, those first that have the most."""
-    order = sorted(result.get("labels", {}).items(), key=lambda item: -item[1][key])
-    lines = [f"{name:32}{row['f1']:>8.4f}{row[key]:>10}" for name, row in order]
-    return [f"{'label':32}{'F1':>8}{key:>10}", *lines] if lines else []
+def identity(model: Served) -> dict[str, Any]:
+    """Which model it is, as each evaluation says it first."""
+    return {"model": model.ref.name, "version": model.ref.version, "sha256": model.ref.sha256}

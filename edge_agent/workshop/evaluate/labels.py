@@ -1,9 +1,10 @@
-"""A classifier of pictures: its first label against those that people gave, and against a parent's."""
+"""Samples with one label each: a classifier's likeliest label, or how an autoencoder's error tells the unusual."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,122 +13,185 @@ import numpy as np
 from edge_agent.errors import UsageError
 from edge_agent.figures import scores
 from edge_agent.figures.interval import figure, share
-from edge_agent.figures.scores import macro, same
+from edge_agent.figures.scores import Doubles, macro, ranked, same
 from edge_agent.manifest import Served
-from edge_agent.tasks.recognise.recognise import UNKNOWN, unlike
+from edge_agent.tasks.recognise.recognise import unlike
+from edge_agent.tasks.text.head import UNKNOWN
 from edge_agent.workshop.data.feed import served_by
-from edge_agent.workshop.data.labelled import GIVE, read_rows
+from edge_agent.workshop.data.labelled import GIVE, LabelledSample, read_rows
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.frame import Answers, Evaluation, by_label, head, measured, same_label, table
-from edge_agent.workshop.evaluate.verb import Say
-from edge_agent.workshop.report.sheet import MOST, sheet
+from edge_agent.workshop.evaluate.frame import Answers, Ask, Evaluation, Say, finds, measured
+from edge_agent.workshop.evaluate.worst import save_worst
+
+NORMAL = ("normal", "good", "ok", "nominal", "regular", "0", "false")
+"""labels of what is usual; whatever else stands there is unusual"""
 
 
-def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+# ── classifiers, of texts too ────────────────────────────────────────────────────────────────────────────
+
+
+def classifier(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
     """Accuracy, F1 and AUROC where there are labels, agreement where there is a parent."""
-    rows = read_rows(Path(args.data), True, args.limit)
-    labelled = all(row.label is not None for row in rows)
+    rows, notes = read_rows(Path(args.data), True, args.limit), list[str]()
+    check_parent(args, model, parent)
+    names = unlike(list(model.manifest.labels))
+    if labelled := all(row.label is not None for row in rows):
+        rows = as_said(rows, names, notes)
+
+    def asker(one: Served) -> Ask:
+        """All labels are asked for; from --score on the likeliest counts."""
+        told = {"score": str(one.manifest.score if args.score is None else args.score)}
+        return finds(served_by(one, {**told, "top": "1000"} if one.manifest.task == "recognise" else told))
+
+    def figures(answers: Answers) -> dict[str, Any]:
+        found = of_labels(answers, "samples")
+        return {**found, "auroc": figure(lambda of: _auroc(answers, names, of), len(answers.said))}
+
+    how = Evaluation("sample", rows, labelled, GIVE.partition(" ")[2], figures, agreement, asker, save=save_wrong)
+    return measured(args, model, parent, how, say, notes)
+
+
+def check_parent(args: argparse.Namespace, model: Served, parent: Served | None) -> None:
+    """UsageError for a parent that has other labels."""
     if parent is not None and parent.manifest.labels != model.manifest.labels:
         raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
-    names = _names(model, sorted({row.label for row in rows if row.label is not None})) if labelled else {}
-    how = Evaluation(
-        "sample",
-        "pictures",
-        rows,
-        labelled,
-        GIVE.partition(" ")[2],
-        lambda one: served_by(one, _options(args, one)),
-        lambda answers: _figures(answers, names),
-        _agreement,
-        lambda where, answers: f"{_worst(where, answers, names)} errors in {where}, the surest first",
-        lambda answers, notes: _foreign(answers, names, notes),
-    )
-    return measured(args, model, parent, how, say)
 
 
-def _foreign(answers: Answers, names: dict[str, str], notes: list[str]) -> dict[str, Any]:
-    """A note on labels that the model does not have."""
-    foreign = sorted({row.label or "" for row in answers.rows} - set(names.values()))
-    count = sum(row.label in foreign for row in answers.rows)
-    what = "pictures have a label that the model cannot say, and count as wrong"
-    notes += [f"{count} {what}: {foreign[0]}"] if foreign else []
-    return {}
-
-
-def _agreement(theirs: Answers, mine: Answers) -> dict[str, Any]:
-    """How alike their likeliest labels are."""
-    told, said = _first(theirs), _first(mine)
-    return {"agreement": same(told, said), "agreement_f1": macro(told, said)}
-
-
-def _options(args: argparse.Namespace, model: Served) -> dict[str, str]:
-    """Of the task: from which score on a label counts, and that all of them are told."""
-    told = {"score": str(model.manifest.score if args.score is None else args.score)}
-    return {**told, "top": "1000"} if model.manifest.task == "recognise" else told
-
-
-def _names(model: Served, truth: list[str]) -> dict[str, str]:
-    """The model's labels -> those of the data: by name, else by number. UsageError when they share none."""
-    ours = dict(enumerate(unlike(list(model.manifest.labels))))
-    numbers = all(label.isdigit() for label in truth)
-    theirs = {int(label) if numbers else i: label for i, label in enumerate(truth)}
-    if numbers and max(theirs) < len(ours) and not set(truth) & set(ours.values()):
-        return {ours[key]: label for key, label in theirs.items()}
-    return {ours[key]: theirs[to] for key, to in match_classes(theirs, ours).items()}
-
-
-def _first(answers: Answers) -> list[str]:
-    """The likeliest label of each picture, surely enough or not."""
-    return [next(iter(one.scores)) for one in answers.said]
-
-
-def _figures(answers: Answers, names: dict[str, str]) -> dict[str, Any]:
-    """Accuracy and macro F1 of the likeliest label; AUROC, the mean over the labels of telling each from the others;
-    and how many pictures are answered with "unknown", as no label is sure enough.
+def as_said(rows: Sequence[LabelledSample], names: Sequence[str], notes: list[str]) -> list[LabelledSample]:
+    """The samples, their labels as a model calls them, which are found by name, else by number. A note on those that it
+    cannot say, UsageError where these are all.
     """
-    truth = [row.label or "" for row in answers.rows]
-    said = [names.get(label, label) for label in _first(answers)]
-    each = scores.f1_by_label(truth, said)
+    truth = sorted({row.label or "" for row in rows})
+    known = _known(truth, names)
+    foreign = [label for label in truth if label not in known]
+    if foreign:
+        count = sum(row.label in foreign for row in rows)
+        what = "samples have a label that the model cannot say, and count as wrong"
+        notes.append(f"{count} {what}: {', '.join(foreign[:5])}")
+    return [replace(row, label=known.get(row.label or "", row.label)) for row in rows]
+
+
+def _known(truth: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Label of the data -> what a model calls it."""
+    if all(label.isdigit() and int(label) < len(names) for label in truth) and not set(truth) & set(names):
+        return {label: names[int(label)] for label in truth}
+    same = match_classes(dict(enumerate(truth)), dict(enumerate(names)))
+    return {truth[to]: names[key] for key, to in same.items()}
+
+
+def _best(answers: Answers) -> list[str]:
+    """The likeliest label of each sample, surely enough or not, "unknown" set aside."""
+    known = [{key: share for key, share in one.scores.items() if key != UNKNOWN} for one in answers.said]
+    return [max(shares, key=shares.__getitem__, default=UNKNOWN) for shares in known]
+
+
+def of_labels(answers: Answers, unit: str) -> dict[str, Any]:
+    """Accuracy and macro F1 of the likeliest label; how many are answered with "unknown", as none is sure enough."""
+    truth, best = [row.label or "" for row in answers.rows], _best(answers)
+    each = scores.f1_by_label(truth, best)
     return {
-        "accuracy": same(truth, said),
-        "f1": macro(truth, said),
-        "auroc": figure(lambda of: _auroc(truth, answers.said, names, of), len(truth)),
+        "accuracy": same(truth, best),
+        "f1": macro(truth, best),
         "doubted": share([one.label == UNKNOWN for one in answers.said]),
-        "labels": {label: {"f1": each[label], "samples": truth.count(label)} for label in each},
+        "labels": {label: {"f1": each[label], unit: truth.count(label)} for label in each},
     }
 
 
-def _auroc(truth: Sequence[str], said: Sequence[Any], names: dict[str, str], of: Sequence[int]) -> float:
-    """Of the samples with these numbers."""
+def agreement(theirs: Answers, mine: Answers) -> dict[str, Any]:
+    """How far the likeliest labels are the parent's."""
+    told, said = _best(theirs), _best(mine)
+    return {"agreement": same(told, said), "agreement_f1": macro(told, said)}
+
+
+def _auroc(answers: Answers, names: Sequence[str], of: Sequence[int]) -> float:
+    """Of the samples with these numbers: the mean over the labels of how well each is told from the others."""
     told = []
-    for own, label in names.items():
-        shares = np.array([said[i].scores.get(own, 0.0) for i in of], np.float64)
-        mine = np.array([truth[i] == label for i in of])
+    for label in sorted({row.label or "" for row in answers.rows} & set(names)):
+        shares = np.array([answers.said[i].scores.get(label, 0.0) for i in of], np.float64)
+        mine = np.array([answers.rows[i].label == label for i in of])
         told.append(scores.auroc(shares[mine], shares[~mine]))
     known = [one for one in told if not np.isnan(one)]
     return float(np.mean(known)) if known else float("nan")
 
 
-def _worst(where: Path, answers: Answers, names: dict[str, str]) -> int:
-    """Write FOLDER/worst.jpg: the wrong answers, the surest first; returns how many there are in all."""
-    wrong = []
-    for row, one in zip(answers.rows, answers.said, strict=True):
-        label, share = next(iter(one.scores.items()))
-        if names.get(label, label) != row.label:
-            wrong.append((share, row, f"{names.get(label, label)} {share:.2f}, is {row.label}"))
+def save_wrong(where: Path, answers: Answers) -> str:
+    """The samples whose likeliest label is wrong, the surest first."""
+    wrong = [
+        (one.scores.get(best, 0.0), row, best, one.scores.get(UNKNOWN, 0.0))
+        for row, best, one in zip(answers.rows, _best(answers), answers.said, strict=True)
+        if best != row.label
+    ]
     wrong.sort(key=lambda one: -one[0])
-    sheet(where / "worst.jpg", [(row, caption) for _, row, caption in wrong[:MOST]])
-    return len(wrong)
+    shown = [(row, f"{best} {share:.2f}, is {row.label}") for share, row, best, _ in wrong]
+    rows = [(row.what, row.label, best, f"{share:.4f}", f"{none:.4f}") for share, row, best, none in wrong]
+    return save_worst(where, "errors", shown, ("text", "label", "said", "score", "unknown"), rows)
 
 
-# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
-
-DOUBTED = '   answered with "unknown"'
-ROWS = (("accuracy", "accuracy", ""), ("macro F1", "f1", ""), ("AUROC", "auroc", ""), ("doubted", "doubted", DOUBTED))
+# ── autoencoders ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lines(result: dict[str, Any]) -> list[str]:
-    """Figures, beside them the parent's, then the labels by how many pictures they have."""
-    against = result.get("against", {})
-    told = [head(result, "sample", "picture"), *table(result, ROWS), *same_label(against)]
-    return [*told, *by_label(result, "samples")]
+def autoencoder(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+    """AUROC, and the best limit, where there are labels; rank correlation of the errors where there is a parent."""
+    rows = read_rows(Path(args.data), model.input is not None, args.limit)
+    kinds = sorted({row.label for row in rows if row.label is not None})
+    usual = [label for label in kinds if label.casefold() in NORMAL]
+    if kinds and len(usual) in (0, len(kinds)):
+        raise UsageError(
+            f"{args.data}: labels {', '.join(kinds[:5])}; what is usual has to be called {' or '.join(NORMAL[:3])}, "
+            "and something else has to be there"
+        )
+    give = "folders normal/ and anomalous/"
+    how = Evaluation("sample", rows, bool(kinds), give, _of_errors, _same_order, save=_save_odd)
+    return measured(args, model, parent, how, say)
+
+
+def _same_order(theirs: Answers, mine: Answers) -> dict[str, Any]:
+    """How alike the two rank the samples."""
+    return {"spearman": ranked(_errors(theirs)[0], _errors(mine)[0])}
+
+
+def _errors(answers: Answers) -> tuple[Doubles, Any]:
+    """(n,) errors, and which samples are labelled as usual."""
+    errors = np.array([one.error for one in answers.said], np.float64)
+    return errors, np.array([(row.label or "").casefold() in NORMAL for row in answers.rows], bool)
+
+
+def _of_errors(answers: Answers) -> dict[str, Any]:
+    """AUROC of the errors; and the limit above which calling a sample unusual has the best F1, with that F1."""
+    errors, usual = _errors(answers)
+    normal, odd = errors[usual], errors[~usual]
+    limit, f1 = _best_limit(normal, odd)
+    return {
+        "auroc": figure(lambda of: scores.auroc(errors[of][~usual[of]], errors[of][usual[of]]), len(errors)),
+        "limit": limit,
+        "f1": f1,
+        "accuracy": share((errors > limit) != usual),
+        **{
+            name: {"samples": len(some), "error": float(np.median(some)) if len(some) else float("nan")}
+            for name, some in (("normal", normal), ("anomalous", odd))
+        },
+    }
+
+
+def _best_limit(normal: Doubles, odd: Doubles) -> tuple[float, float]:
+    """Halfway between two neighbouring errors (or below all of them); of equally good ones the highest."""
+    every = np.unique(np.concatenate([normal, odd]))
+    limits = np.concatenate([every[:1] / 2, (every[1:] + every[:-1]) / 2])
+    if not len(odd) or not len(normal):
+        return float("nan"), float("nan")
+    caught, false = (len(one) - np.searchsorted(np.sort(one), limits, "right") for one in (odd, normal))
+    f1 = 2 * caught / (caught + false + len(odd))
+    best = len(f1) - 1 - int(f1[::-1].argmax())
+    return float(limits[best]), float(f1[best])
+
+
+def _save_odd(where: Path, answers: Answers) -> str:
+    """The usual samples of the largest errors and the unusual ones of the least, in turns."""
+    errors, usual = _errors(answers)
+    far = np.where(usual, -errors, errors)
+    turn = [(int((far[usual == usual[i]] < far[i]).sum()), not usual[i]) for i in range(len(far))]
+    order = sorted(range(len(far)), key=turn.__getitem__)
+    picked = [(answers.rows[i], errors[i]) for i in order]
+    shown = [(row, f"{row.label}, error {error:.4g}") for row, error in picked]
+    rows = [(row.name, row.label, f"{error:.6g}") for row, error in picked]
+    return save_worst(where, "worst", shown, ("sample", "label", "error"), rows)

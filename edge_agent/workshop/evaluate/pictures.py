@@ -4,35 +4,69 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge_agent.errors import UsageError
 from edge_agent.families.table import FAMILIES
+from edge_agent.figures.coco_map import FIGURES, Truth, match
 from edge_agent.manifest import Served
+from edge_agent.pictures.read import read_picture
+from edge_agent.tasks.detect.compare import as_columns
+from edge_agent.types import Frame
+from edge_agent.workshop import workers
+from edge_agent.workshop.data.feed import served_by
+from edge_agent.workshop.data.labelled import LabelledSample
+from edge_agent.workshop.data.look import look
 from edge_agent.workshop.data.parts import groups
 from edge_agent.workshop.data.pictures import Pictures, match_classes, read_pictures
-from edge_agent.workshop.evaluate import boxes
-from edge_agent.workshop.evaluate.boxes import Answers, Judge
-from edge_agent.workshop.evaluate.verb import Say, cell, folder, identity
+from edge_agent.workshop.evaluate.frame import Answers, Say, ask_all, finds, identity
 from edge_agent.workshop.evaluate.worst import draw_worst
 
 SCORE, IOU = 0.001, 0.65
 """of detections that are scored: COCO's precision wants the faint ones too (YOLOX and YOLOv5 evaluate so)"""
+PART = 8
+"""pictures that a worker is asked for at once"""
+Asked = tuple[Sequence[LabelledSample], float | None, float | None]
+"""pictures, score and overlap; None: the manifest's"""
 
 
-def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Boxes that answers are held against."""
+
+    truth: Truth
+    ids: dict[int, int]
+    """class of the model -> class of the truth; the classes that are scored"""
+    names: Mapping[int, str]
+    """of the truth's classes"""
+
+    def figures(self, answers: Answers) -> dict[str, Any]:
+        """COCO's, over all scored classes and of each."""
+        labels, found = sorted(set(self.ids.values())), as_columns(answers.said, self.ids)
+        matched = match(self.truth, found, labels)
+        precision = matched.precision()
+        classes = {self.names[label]: precision.of_class(k) for k, label in enumerate(labels) if precision.count[k]}
+        figures = {key: matched.figure(len(answers.said), key) for key in FIGURES}
+        return {**figures, "boxes": int(precision.count.sum()), "classes": classes}
+
+    def shared_with(self, names: dict[int, str]) -> Judge:
+        """The same for a model of other classes, over those that are scored here, too."""
+        both = match_classes(self.names, names)
+        return replace(self, ids={key: to for key, to in both.items() if to in self.ids.values()})
+
+
+def detector(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
     """Figures against the labels where there are some, "against" the parent where there is one."""
     pictures, names = read_pictures(Path(args.data), args.limit), model.manifest.names()
     _check(args, pictures, names, parent)
     score, iou = SCORE if args.score is None else args.score, IOU if args.iou is None else args.iou
-    ask = boxes.asker(args.others)
-    answers = ask(model, pictures.paths, score, iou, say)
-    pictures, notes = _readable(pictures, answers)
+    rows = [LabelledSample(path.name, path, None) for path in pictures.paths]
+    answers, *theirs = _asked(args, model, parent, rows, (score, iou), pictures.truth is not None, say)
+    pictures = _readable(pictures, rows, answers)
     shown: dict[str, Any] = {
         **identity(model),
         "data": str(args.data),
@@ -41,43 +75,123 @@ def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say
         "score": score,
         "iou": iou if FAMILIES[model.manifest.family].nms else None,
         "ms_per_image": statistics.median(answers.spent),
-        "notes": [*pictures.notes, *notes],
-        "groups": groups(answers.looks),
+        "notes": [*pictures.notes, *answers.notes()],
+        "groups": groups([seen for _, seen in answers.kept]),
     }
-    labelled = agreed = None
+    judge = None
     if pictures.truth is not None:
-        labelled = Judge(pictures.truth, match_classes(pictures.names, names), pictures.names)
-        shown["notes"] += _said(pictures.names, names, labelled.ids)
-        shown |= {"truth": "labels"} | labelled.figures(answers)
+        judge = Judge(pictures.truth, match_classes(pictures.names, names), pictures.names)
+        shown["notes"] += _said(pictures.names, names, judge.ids)
+        shown |= {"truth": "labels"} | judge.figures(answers)
     if parent is not None:
-        theirs = ask(parent, pictures.paths, None, None, say)
-        agreed = _parents(args, theirs, names, shown["notes"])
-        figures = agreed.figures(answers)
-        against = {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs.spent)} | figures
-        if labelled is None:
-            shown |= {"truth": parent.ref.name} | figures
-        else:
-            whole = ask(parent, pictures.paths, score, iou, say)
-            against["on_labels"] = labelled.shared_with(parent.manifest.names()).figures(whole)
-        shown["against"] = identity(parent) | against
-    if args.save:
-        judge = labelled or agreed
-        assert judge is not None
-        drawn = draw_worst(folder(Path(args.save)), pictures.paths, judge, answers)
+        judge = _against(args, parent, judge, theirs, answers, names, shown)
+    if args.save and judge is not None:
+        truth = (judge.truth, judge.ids, judge.names)
+        drawn = draw_worst(Path(args.save), pictures.paths, answers.said, model.manifest.score, *truth)
         shown["notes"].append(f"{drawn} worst pictures in {args.save}: truth left, {model.ref.name} right")
     return shown
 
 
-def _parents(args: argparse.Namespace, theirs: Answers, names: dict[int, str], notes: list[str]) -> Judge:
+def _asked(
+    args: argparse.Namespace,
+    model: Served,
+    parent: Served | None,
+    rows: Sequence[LabelledSample],
+    how: tuple[float, float],
+    labelled: bool,
+    say: Say,
+) -> list[Answers]:
+    """The model's answers; and its parent's as it would report them and, where there are labels, as they are scored."""
+    asked: list[tuple[Any, ...]] = [(args.model, model, *how)]
+    if parent is not None:
+        asked += [(args.against, parent, None, None), (args.against, parent, *how)][: 1 + labelled]
+    found: list[Answers] = []
+    with workers.crew(args.workers or "1") as crew:
+        for name, one, *own in asked:
+            point: Asked = (found[0].rows if found else rows, own[0], own[1])
+            if crew is None:
+                answers = ask_detector(one, point, say)
+            else:
+                answers = _together(crew, (name, one.ref.sha256, args.threads), point, say)
+            found.append(answers.some())
+    return found
+
+
+def _against(
+    args: argparse.Namespace,
+    parent: Served,
+    labels: Judge | None,
+    theirs: Sequence[Answers],
+    mine: Answers,
+    names: dict[int, str],
+    shown: dict[str, Any],
+) -> Judge:
+    """Figures with what the parent would report as the truth, and its own on the labels, into `shown`; without labels
+    they are what is shown. Returns what the model is held against.
+    """
+    agreed = _parents(args, parent, theirs[0], names, shown["notes"])
+    figures = agreed.figures(mine)
+    against = {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs[0].spent)} | figures
+    if labels is None:
+        shown |= {"truth": parent.ref.name} | figures
+    else:
+        against["on_labels"] = labels.shared_with(parent.manifest.names()).figures(theirs[1])
+    shown["against"] = identity(parent) | against
+    return labels or agreed
+
+
+def ask_detector(model: Served, asked: Asked, say: Say) -> Answers:
+    """Boxes of every picture that can be read, through the task `detect`; beside them its size, and how it looks."""
+    rows, score, iou = asked
+    family = FAMILIES.get(model.manifest.family)
+    options = {} if score is None else {"score": str(score)}
+    options |= {"iou": str(iou)} if iou is not None and family is not None and family.nms else {}
+    return ask_all(model.ref.name, finds(served_by(model, options)), rows, say, _frame, _seen)
+
+
+def _frame(row: LabelledSample) -> Frame:
+    assert isinstance(row.what, Path)
+    return read_picture(row.what)
+
+
+def _seen(frame: Frame) -> tuple[tuple[int, int], Any]:
+    return (frame.width, frame.height), look(frame)
+
+
+def _together(crew: Executor, given: tuple[str, str, int], asked: Asked, say: Say) -> Answers:
+    """As `ask_detector`, by workers, a part of the pictures each."""
+    rows, *how = asked
+    starts = range(0, len(rows), PART)
+    parts = [workers.ask(crew, found_by, given, (rows[at : at + PART], *how)) for at in starts]
+    whole = Answers()
+    for at, one in zip(starts, parts, strict=True):
+        say(given[0], at, len(rows))
+        whole.add(one.result())
+    say(given[0], len(rows), len(rows))
+    return whole
+
+
+def found_by(given: tuple[str, str, int]) -> Callable[[Asked], Answers]:
+    """In a worker: what the model of a name, of a file of this SHA-256, finds."""
+    from edge_agent.serving.models import Models
+
+    name, sha256, threads = given
+    model = Models(threads=threads, only={name: sha256}).serve(name)
+    return lambda asked: ask_detector(model, asked, lambda *_: None)
+
+
+def _parents(
+    args: argparse.Namespace, parent: Served, theirs: Answers, names: dict[int, str], notes: list[str]
+) -> Judge:
     """What the parent found as the truth for a model of these classes. UsageError where it found nothing."""
-    their_names = theirs.model.manifest.names()
+    their_names = parent.manifest.names()
     ids = match_classes(their_names, names)
     classes = set(ids.values())
-    found = theirs.boxes({key: key for key in classes})
+    found = as_columns(theirs.said, {key: key for key in classes})
     if not len(found.label):
         raise UsageError(
-            f"--against {args.against}: it found nothing at score {theirs.model.manifest.score:g} in "
-            f"{len(theirs.found)} pictures; give pictures with something in them"
+            f"--against {args.against}: it found nothing at score {parent.manifest.score:g} in "
+            f"{len(theirs.said)} pictures; give pictures with something in them"
         )
     if len(classes) < len(their_names):
         notes.append(f"compared over {len(classes)} of the parent's {len(their_names)} classes")
@@ -97,26 +211,21 @@ def _check(args: argparse.Namespace, pictures: Pictures, names: dict[int, str], 
         )
 
 
-def _readable(pictures: Pictures, answers: Answers) -> tuple[Pictures, list[str]]:
-    """Without the pictures that could not be read; notes on these and on those of another size than labelled."""
-    bad, paths = answers.bad, pictures.paths
-    if len(bad) == len(paths):
-        raise UsageError(f"{paths[0].parent}: none of {len(paths)} pictures can be read; the first, {bad[0]}")
-    kept = [i for i in range(len(paths)) if i not in bad]
-    stated = [pictures.sizes[i] for i in kept] if pictures.sizes else answers.sizes
-    truth = None if pictures.truth is None else pictures.truth.of_pictures(kept)
-    missing = [*pictures.missing, *(paths[i].name for i in bad)]
-    left = replace(pictures, paths=[paths[i] for i in kept], truth=truth, sizes=stated, missing=missing)
-    notes = _odd_sizes(left, answers.sizes)
-    if bad:
-        notes.append(f"{len(bad)} pictures cannot be read and are left out: {'; '.join(list(bad.values())[:5])}")
-    return left, notes
+def _readable(pictures: Pictures, rows: Sequence[LabelledSample], answers: Answers) -> Pictures:
+    """Without the pictures that could not be read; with a note on those of another size than labelled."""
+    bad = {row for row, _ in answers.bad}
+    kept = [at for at, row in enumerate(rows) if row not in bad]
+    paths, truth = [pictures.paths[i] for i in kept], pictures.truth
+    missing = [*pictures.missing, *(row.name for row, _ in answers.bad)]
+    sizes = [size for size, _ in answers.kept]
+    odd = _odd_sizes(paths, [pictures.sizes[i] for i in kept] if pictures.sizes else sizes, sizes)
+    truth = None if truth is None else truth.of_pictures(kept)
+    return replace(pictures, paths=paths, truth=truth, missing=missing, notes=[*pictures.notes, *odd])
 
 
-def _odd_sizes(pictures: Pictures, sizes: Sequence[tuple[int, int]]) -> list[str]:
+def _odd_sizes(paths: Sequence[Path], stated: Sequence[tuple[int, int]], sizes: Sequence[tuple[int, int]]) -> list[str]:
     """A note on the pictures that are of another size than labelled."""
-    pairs = list(zip(pictures.paths, pictures.sizes, sizes, strict=True))
-    odd = [row for row in pairs if all(row[1]) and row[1] != row[2]]
+    odd = [row for row in zip(paths, stated, sizes, strict=True) if all(row[1]) and row[1] != row[2]]
     if not odd:
         return []
     path, (sw, sh), (w, h) = odd[0]
@@ -134,49 +243,3 @@ def _said(theirs: Any, ours: Any, ids: dict[int, int]) -> list[str]:
         few = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
         notes.append(f"{len(lost)} of the model's classes are not in the data and not scored: {few}")
     return notes
-
-
-# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
-
-ROWS = (
-    ("mAP50-95", "map"),
-    ("mAP50", "map50"),
-    ("mAP75", "map75"),
-    ("small", "map_small"),
-    ("medium", "map_medium"),
-    ("large", "map_large"),
-    ("recall", "recall"),
-)
-
-
-def lines(result: dict[str, Any]) -> list[str]:
-    """A column of figures for each comparison, then the classes by how many boxes they have."""
-    against = result.get("against", {})
-    on_labels = result["truth"] == "labels"
-    nms = "" if result["iou"] is None else f", NMS {result['iou']:g}"
-    told = [
-        f"{result['model']}: {result['images']} pictures, {result['boxes']} boxes, score {result['score']:g}{nms}, "
-        f"{result['ms_per_image']:.1f} ms a picture"
-    ]
-    columns = {"on labels": result} if on_labels else {}
-    if "on_labels" in against:
-        columns["parent"] = against["on_labels"]
-    if against:
-        columns["agreement"] = against
-        told.append(
-            f"parent and agreement: {against['model']}, {against['boxes']} boxes at score {against['score']:g}, "
-            f"{against['ms_per_image']:.1f} ms a picture"
-        )
-    if "change" in against:
-        columns["more than the parent"] = against["change"]
-    told.append(f"{'':9}" + "".join(f"{name:>26}" for name in columns))
-    for name, key in ROWS:
-        told.append(f"{name:9}" + "".join(f"{cell(column, key, 3):>26}" for column in columns.values()))
-    told.append(f"{'class':16}{'mAP50-95':>11}{'mAP50':>11}{'boxes':>11}")
-    by_count = sorted(result["classes"].items(), key=lambda item: -item[1]["boxes"])
-    told += [f"{name:16}{_cell(row['map']):>11}{_cell(row['map50']):>11}{row['boxes']:>11}" for name, row in by_count]
-    return told
-
-
-def _cell(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"

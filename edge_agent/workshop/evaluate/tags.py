@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +15,29 @@ from edge_agent.figures.interval import Figure, f1, ratio
 from edge_agent.manifest import Served
 from edge_agent.tasks.text.texthead import OUTSIDE, joined
 from edge_agent.workshop.data import slots
-from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample
-from edge_agent.workshop.data.pictures import spread
-from edge_agent.workshop.data.texts import read_texts, text_of
-from edge_agent.workshop.evaluate.frame import Answers, Evaluation, by_label, head, measured, table
-from edge_agent.workshop.evaluate.verb import Say, cell
+from edge_agent.workshop.data.texts import read_texts, spread, text_of
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, Say, measured
 
 Marked = set[tuple[int, int, int, str]]
 """number of the text, start and end in characters, kind"""
+Text = tuple[str, Sequence[tuple[int, int, str, Any]]]
+"""words, and start, end and kind of each span in them"""
 GIVE = "give CoNLL's form (a word and its tag a line, a blank line between texts) or ATIS's .iob"
 
 
-@dataclass(frozen=True, slots=True)
-class _Data:
-    texts: list[str]
-    spans: Marked | None
-    """None for texts without tags"""
-
-
-def evaluate(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
+def tagger(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
     """Precision, recall and F1 of whole spans of the right kind, as CoNLL-2003's evaluation counts them."""
-    data = _read(Path(args.data), args.limit)
-    rows = [LabelledSample(str(number), text, None) for number, text in enumerate(data.texts)]
+    texts, spans = _read(Path(args.data), args.limit)
+    rows = [LabelledSample(str(number), text, None) for number, text in enumerate(texts)]
 
     def figures(answers: Answers) -> dict[str, Any]:
-        return _figures(data.spans or set(), _marked_by(answers), len(data.texts))
+        return _figures(spans or set(), _marked_by(answers), len(texts))
 
     def agreement(theirs: Answers, mine: Answers) -> dict[str, Any]:
-        return _figures(_marked_by(theirs), _marked_by(mine), len(data.texts))
+        return _figures(_marked_by(theirs), _marked_by(mine), len(texts))
 
-    labelled, give = data.spans is not None, GIVE.partition(" ")[2]
-    how = Evaluation("text", "texts", rows, labelled, give, served_by, figures, agreement)
+    how = Evaluation("text", rows, spans is not None, GIVE.partition(" ")[2], figures, agreement)
     return measured(args, model, parent, how, say)
 
 
@@ -90,40 +81,42 @@ def _score(truth: Marked, said: Marked) -> dict[str, Any]:
 
 def read_marked(path: Path) -> tuple[list[str], Marked]:
     """All texts of a file and the spans that are marked in them. UsageError, one line, for texts without tags."""
-    data = _read(path, 0)
-    if data.spans is None:
+    texts, spans = _read(path, 0)
+    if spans is None:
         raise UsageError(f"{path}: texts without tags; {GIVE}")
-    return data.texts, data.spans
+    return texts, spans
 
 
-def _read(path: Path, limit: int) -> _Data:
-    """ATIS's lines, CoNLL's columns, or plain texts. UsageError, one line."""
-    lines = text_of(path, GIVE).splitlines()
-    if lines and lines[0].startswith("BOS ") and "\t" in lines[0]:
-        texts = _atis(lines)
-    elif path.suffix.lower() in (".conll", ".bio", ".iob", ".iob2"):
-        texts = _columns(path, lines)
-    elif path.suffix.lower() == ".tsv" and any(slots.SLOT.search(line) for line in lines):
-        return _slotted(path, limit)
-    else:
-        return _Data(read_texts(path, limit).texts, None)
-    texts = [texts[i] for i in spread(len(texts), limit)]
-    if not texts:
+def _read(path: Path, limit: int) -> tuple[list[str], Marked | None]:
+    """The texts of a file and the spans that are marked in them, None where it has no tags. UsageError, one line."""
+    marked = _marked(path, text_of(path, GIVE).splitlines())
+    if marked is None:
+        return read_texts(path, limit).texts, None
+    if not marked:
         raise UsageError(f"{path}: no text in it; {GIVE}")
-    return _marked(texts)
+    marked = [marked[i] for i in spread(len(marked), limit)]
+    return [text for text, _ in marked], {(i, *span[:3]) for i, (_, spans) in enumerate(marked) for span in spans}
 
 
-def _slotted(path: Path, limit: int) -> _Data:
-    """Sentences with [slot : words]."""
-    every = slots.read(path)
-    rows = [every[i] for i in spread(len(every), limit)]
-    return _Data([one.text for one in rows], {(i, *span[:3]) for i, one in enumerate(rows) for span in one.spans})
+def _marked(path: Path, lines: list[str]) -> list[Text] | None:
+    """ATIS's lines, CoNLL's columns or sentences with slots; None for anything else."""
+    kind = path.suffix.lower()
+    if lines and re.match(r"BOS .*\t", lines[0]):
+        return [_joined(words) for words in _atis(lines)]
+    if kind in (".conll", ".bio", ".iob", ".iob2"):
+        return [_joined(words) for words in _columns(path, lines)]
+    if kind == ".tsv" and any(slots.SLOT.search(line) for line in lines):
+        return [(one.text, one.spans) for one in slots.read(path)]
+    return None
 
 
-def _marked(texts: Sequence[Sequence[tuple[str, str]]]) -> _Data:
-    """Words and their tags as texts and spans."""
-    spans = {(number, *span[:3]) for number, words in enumerate(texts) for span in joined(_placed(words))}
-    return _Data([" ".join(word for word, _ in words) for words in texts], spans)
+def _joined(words: Sequence[tuple[str, str]]) -> Text:
+    """Words and their tags as a text and its spans: start, end, kind."""
+    at, tagged = 0, []
+    for word, tag in words:
+        tagged.append((at, at + len(word), tag, 1.0))
+        at += len(word) + 1
+    return " ".join(word for word, _ in words), joined(tagged)
 
 
 def _atis(lines: Sequence[str]) -> list[list[tuple[str, str]]]:
@@ -131,15 +124,6 @@ def _atis(lines: Sequence[str]) -> list[list[tuple[str, str]]]:
     rows = [[part.split() for part in line.split("\t", 1)] for line in lines if line.strip()]
     # BOS and EOS have a tag each, and where EOS stands is the intent
     return [list(zip(words[1:-1], tags[1:-1], strict=False)) for words, tags in rows]
-
-
-def _placed(words: Sequence[tuple[str, str]]) -> list[tuple[int, int, str, float]]:
-    """Start and end of each word in its text, its tag, and how sure that is."""
-    at, tagged = 0, []
-    for word, tag in words:
-        tagged.append((at, at + len(word), tag, 1.0))
-        at += len(word) + 1
-    return tagged
 
 
 def _columns(path: Path, lines: Sequence[str]) -> list[list[tuple[str, str]]]:
@@ -154,15 +138,3 @@ def _columns(path: Path, lines: Sequence[str]) -> list[list[tuple[str, str]]]:
                 raise UsageError(f"{path}: line {number} has a word and no tag ({OUTSIDE}, B-…); {GIVE}")
             texts[-1].append((cells[0], cells[-1]))
     return [words for words in texts if words]
-
-
-# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def lines(result: dict[str, Any]) -> list[str]:
-    """Figures, beside them the parent's, then the kinds by how many spans they have."""
-    against = result.get("against", {})
-    told = [head(result, "text", "text"), *table(result, [(key, key, "") for key in ("f1", "precision", "recall")])]
-    if against:
-        told.append(f"{'same spans':16}{cell(against, 'f1')}   F1 on the {against['spans']} of {against['model']}")
-    return [*told, *by_label(result if "labels" in result else against, "spans")]

@@ -8,38 +8,30 @@ error rate. The models answer through the same tasks that serve, so what is meas
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import UsageError
 from edge_agent.figures.interval import Figure, Groups, difference, interval
-from edge_agent.workshop import workers
+from edge_agent.tasks import found_at
 
 if TYPE_CHECKING:
     from edge_agent.manifest import Served
-
-
-Say = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)"""
-Others = Callable[[Any, "Served", Any], Future[Any]]
-"""(what a worker gets ready by, the model, what it is asked for)"""
+    from edge_agent.workshop.evaluate.frame import Say
 
 TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "detect": ("edge_agent.workshop.evaluate.pictures", ("score", "iou", "workers")),
-    **dict.fromkeys(("recognise", "state"), ("edge_agent.workshop.evaluate.labels", ("score",))),
-    "anomaly": ("edge_agent.workshop.evaluate.anomaly", ()),
-    "classify": ("edge_agent.workshop.evaluate.text", ()),
-    "tag": ("edge_agent.workshop.evaluate.tags", ()),
-    **dict.fromkeys(("fill", "follows", "answer"), ("edge_agent.workshop.evaluate.headed", ())),
-    "transcribe": ("edge_agent.workshop.evaluate.speech", ()),
-    "encode": ("edge_agent.workshop.evaluate.text", ("labels", "train", "unknown")),
+    "detect": ("pictures:detector", ("score", "iou", "workers")),
+    **dict.fromkeys(("recognise", "state"), ("labels:classifier", ("score",))),
+    "anomaly": ("labels:autoencoder", ()),
+    "classify": ("text:text", ()),
+    "tag": ("tags:tagger", ()),
+    **dict.fromkeys(("fill", "follows", "answer"), ("headed:headed", ())),
+    "transcribe": ("speech:speech", ()),
+    "encode": ("text:text", ("labels", "train", "unknown")),
 }
-"""task -> the module that measures such a model, and the options that it takes"""
+"""task -> what measures such a model, module:function of this room, and the options that it takes"""
 OPTIONS = ("score", "iou", "labels", "train", "unknown", "workers")
 """those that not every task takes"""
 
@@ -50,7 +42,6 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
     Raises UsageError for arguments and data, ModelError for models.
     """
     model = serve(args.model)
-    args.sha256 = model.ref.sha256
     parent = serve(args.against) if args.against else None
     task = model.manifest.task
     if parent is not None and parent.manifest.task != task:
@@ -61,29 +52,21 @@ def run(args: argparse.Namespace, serve: Callable[[str], Served], say: Say) -> d
         raise UsageError(
             f"{args.model}: nothing here measures a model whose task is {task}; known are {', '.join(TASKS)}"
         )
-    module, own = TASKS[task]
+    measure, own = TASKS[task]
     odd = [f"--{key}" for key in OPTIONS if key not in own and getattr(args, key) is not None]
     if odd:
         raise UsageError(f"{', '.join(odd)}: not for {args.model}, whose task is {task}")
     if args.save:
-        folder(Path(args.save))
-    return _finished({"task": task, **_measured(args, module, model, parent, say)})
+        _make(Path(args.save))
+    found = found_at(f"edge_agent.workshop.evaluate.{measure}")(args, model, parent, say)
+    return _finished({"task": task, **found})
 
 
-def _measured(args: argparse.Namespace, module: str, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
-    """The figures as the module has them, with the workers that are asked for."""
-    with workers.crew(args.workers or "1") as crew:
-        args.others = functools.partial(_ask, args, crew) if crew is not None else None
-        found: dict[str, Any] = importlib.import_module(module).evaluate(args, model, parent, say)
-    return found
-
-
-def _ask(args: argparse.Namespace, crew: Executor, begin: Any, model: Served, point: Any) -> Future[Any]:
-    """A worker, for what it finds by a model: the one of --against, or the one that is measured."""
-    name = args.model
-    if args.against and model.ref.sha256 != args.sha256:
-        name = args.against
-    return workers.ask(crew, begin, (name, model.ref.sha256, args.threads), point)
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--save {folder}: the folder cannot be made ({error.strerror})") from None
 
 
 def _finished(figures: dict[str, Any]) -> dict[str, Any]:
@@ -92,8 +75,8 @@ def _finished(figures: dict[str, Any]) -> dict[str, Any]:
     against = figures.get("against", {})
     if "on_labels" in against:
         against["change"] = _changes(figures, against["on_labels"], groups)
-    rounded: dict[str, Any] = _rounded(_with_intervals(figures, groups))
-    return rounded
+    told: dict[str, Any] = _told(figures, groups)
+    return told
 
 
 def _changes(mine: Mapping[str, Any], theirs: Mapping[str, Any], groups: Groups | None) -> dict[str, Any]:
@@ -104,55 +87,80 @@ def _changes(mine: Mapping[str, Any], theirs: Mapping[str, Any], groups: Groups 
     return {**changes, "intervals": {key: [*difference(mine[key], theirs[key], groups)] for key in same}}
 
 
-def _with_intervals(value: dict[str, Any], groups: Groups | None) -> dict[str, Any]:
-    """The same with "intervals" beside figures, by their names: [low, high]."""
-    out = {key: _with_intervals(one, groups) if isinstance(one, dict) else one for key, one in value.items()}
-    known = {key: [*interval(one, groups)] for key, one in value.items() if isinstance(one, Figure)}
-    return {**out, "intervals": known} if known else out
-
-
-def _rounded(value: Any) -> Any:
-    """Figures to six digits, however deep they lie."""
+def _told(value: Any, groups: Groups | None) -> Any:
+    """Figures to six digits, however deep they lie, and beside them "intervals" by their names: [low, high]."""
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        known = {key: [*interval(one, groups)] for key, one in value.items() if isinstance(one, Figure)}
+        whole = {**value, "intervals": known} if known else value
+        return {key: _told(inner, groups) for key, inner in whole.items()}
     if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
+        return [_told(inner, groups) for inner in value]
     return round(value, 6) if isinstance(value, float) else value
 
 
-def lines(result: dict[str, Any]) -> list[str]:
-    """The figures as lines for people."""
-    told: list[str] = importlib.import_module(TASKS[result["task"]][0]).lines(result)
+# ── for people ───────────────────────────────────────────────────────────────────────────────────────────
+
+TITLES = {
+    "map": "mAP50-95",
+    "map50": "mAP50",
+    "map75": "mAP75",
+    "map_small": "small",
+    "map_medium": "medium",
+    "map_large": "large",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "wer": "word errors",
+}
+"""names of figures that are not those of the JSON"""
+TABLES = ("labels", "classes")
+ASIDE = (*TABLES, "intervals", "on_labels", "change", "against")
+"""what stands in a table, beside a figure, or below all of them"""
+
+
+def lines(result: Mapping[str, Any]) -> list[str]:
+    """All figures, beside them the parent's; how far the two say the same; and those of each label or class."""
+    against = result.get("against", {})
+    told = [f"{result['model']}: {_counts(result)}", *_figures(result, against)]
+    if against:
+        told += [f"against {against['model']}: {against.get('what') or _counts(against)}", *_figures(against, {})]
+    return [*told, *(line for key in TABLES for line in _table(result.get(key) or against.get(key)))]
+
+
+def _counts(result: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value} {key}" for key, value in result.items() if isinstance(value, int)) or "the same samples"
+
+
+def _figures(result: Mapping[str, Any], against: Mapping[str, Any]) -> list[str]:
+    """A line a figure, behind it what the parent has, and how much more the model has."""
+    told = []
+    change, theirs = against.get("change", {}), against.get("on_labels", {})
+    for key, value in result.items():
+        if isinstance(value, dict) and key not in ASIDE:
+            few = ", ".join(f"{name} {_cell(value, name)}" for name in value if name not in ASIDE)
+            told.append(f"{key:15} {few}")
+        elif isinstance(value, float):
+            parent = f"   ({against['model']}: {_cell({key: theirs[key]}, key)}" if key in theirs else ""
+            more = f"; {_cell(change, key)} more" if key in change else ""
+            told.append(f"{TITLES.get(key, key):15} {_cell(result, key)}{parent}{more}{')' * bool(parent)}")
     return told
 
 
-def cell(result: Mapping[str, Any], key: str, digits: int = 4) -> str:
-    """A figure with its interval, for people."""
-    value, between = result[key], result.get("intervals", {}).get(key)
-    if between is None or not all(map(math.isfinite, (value, *between))):
-        return "-" if math.isnan(value) else f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({between[0]:.{digits}f} to {between[1]:.{digits}f})"
+def _table(rows: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """A row a label, those first that have the most of what its last column counts."""
+    if not rows:
+        return []
+    columns = list(next(iter(rows.values())))
+    order = sorted(rows, key=lambda name: -rows[name][columns[-1]])
+    cells = [(name, *(_cell(rows[name], key) for key in columns)) for name in order]
+    heads = ("", *(TITLES.get(key, key) for key in columns))
+    return [f"{name:32}" + "".join(f"{one:>10}" for one in row) for name, *row in (heads, *cells)]
 
 
-def beside(result: Mapping[str, Any], key: str, digits: int = 4) -> str:
-    """What the parent has, and how much more the model has, for people; nothing without a parent."""
-    against = result.get("against", {})
-    if key not in against.get("on_labels", {}):
-        return ""
-    change = against.get("change", {})
-    more = f"; {cell(change, key, digits)} more" if key in change else ""
-    return f"   ({against['model']}: {against['on_labels'][key]:.{digits}f}{more})"
-
-
-def identity(model: Served) -> dict[str, Any]:
-    """Which model it is, as each evaluation says it first."""
-    return {"model": model.ref.name, "version": model.ref.version, "sha256": model.ref.sha256}
-
-
-def folder(path: Path) -> Path:
-    """Make a folder. UsageError when that cannot be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--save {path}: the folder cannot be made ({error.strerror})") from None
-    return path
+def _cell(result: Mapping[str, Any], key: str) -> str:
+    """A count as it is, a figure with its interval where it has one, for people."""
+    value, between = result[key], result.get("intervals", {}).get(key, ())
+    if not isinstance(value, float) or math.isnan(value):
+        return str(value) if isinstance(value, int) else "-"
+    # what is no share may be any number: a limit, milliseconds
+    told = f"{value:.4f}" if between or value == 0 or 0.01 < abs(value) <= 1 else f"{value:.4g}"
+    return f"{told} ({between[0]:.4f} to {between[1]:.4f})" if between and all(map(math.isfinite, between)) else told

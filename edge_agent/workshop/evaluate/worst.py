@@ -1,32 +1,47 @@
-"""The worst pictures of a detector, the truth beside what it found."""
+"""The worst cases: of a detector the truth beside what it found; of others the samples on one sheet, or as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edge_agent.figures.coco_map import f1_by_picture
+from edge_agent.errors import UsageError
+from edge_agent.figures.coco_map import Truth, f1_by_picture
 from edge_agent.pictures.draw import draw, save_jpeg
-from edge_agent.pictures.read import read_picture
+from edge_agent.pictures.read import cv2, read_picture
+from edge_agent.tasks.detect.compare import as_columns
 from edge_agent.types import Detections, Pixels
-from edge_agent.workshop.evaluate.boxes import Answers, Judge
+from edge_agent.workshop.data.labelled import LabelledSample
+from edge_agent.workshop.imagine import tiled
 
-WORST = 12
+MOST = 12
 """pictures that are drawn"""
 WIDEST = 1280
 """pixels of one half of a drawn picture"""
+WIDE, HIGH, LINE = 320, 240, 24
+"""pixels of a picture on a sheet, and of the line under it"""
 
 
-def draw_worst(where: Path, paths: Sequence[Path], judge: Judge, answers: Answers) -> int:
-    """Write the pictures of the least F1 at IoU 0.5, of the boxes that would be reported; returns how many."""
-    truth, ids, names = judge.truth, judge.ids, judge.names
-    served = [_above(found, answers.model.manifest.score) for found in answers.found]
-    boxes = replace(answers, found=served).boxes(ids)
-    f1 = f1_by_picture(truth, boxes, sorted(set(ids.values())), len(paths))
-    worst = [int(i) for i in np.argsort(f1, kind="stable")[:WORST] if f1[i] < 1]
+def draw_worst(
+    where: Path,
+    paths: Sequence[Path],
+    found: Sequence[Detections],
+    score: float,
+    truth: Truth,
+    ids: Mapping[int, int],
+    names: Any,
+) -> int:
+    """Write the pictures of the least F1 at IoU 0.5, of the boxes from `score` on; returns how many.
+
+    `ids`: class of the model -> of the truth, whose `names` these are.
+    """
+    served = [_above(one, score) for one in found]
+    f1 = f1_by_picture(truth, as_columns(served, ids), sorted(set(ids.values())), len(paths))
+    worst = [int(i) for i in np.argsort(f1, kind="stable")[:MOST] if f1[i] < 1]
     for place, i in enumerate(worst, 1):
         mine = np.flatnonzero((truth.image == i) & np.isin(truth.label, list(ids.values())))
         xywh = truth.xywh[mine]
@@ -54,3 +69,37 @@ def _pair(image: Pixels, left: Detections, right: Detections) -> Pixels:
     line = np.full((small.shape[0], 8, 3), 255, np.uint8)
     halves = [draw(small, Detections(d.xyxy / np.float32(step), d.score, d.label, d.names)) for d in (left, right)]
     return np.concatenate([halves[0], line, halves[1]], axis=1)
+
+
+def save_worst(
+    where: Path,
+    name: str,
+    shown: Sequence[tuple[LabelledSample, str]],
+    head: Sequence[str],
+    rows: Sequence[Sequence[object]],
+) -> str:
+    """Write samples with their captions, the worst first: the first pictures as FOLDER/worst.jpg, others as NAME.tsv of
+    `rows`. A note on it. UsageError where that cannot be.
+    """
+    if shown and all(row.is_picture for row, _ in shown):
+        save_jpeg(tiled([_tile(row, caption) for row, caption in shown[:MOST]]), where / "worst.jpg")
+        return f"{name}: {len(shown)} in {where}, the worst first"
+    try:
+        with (where / f"{name}.tsv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", lineterminator="\n")
+            table.writerows([head, *rows])
+    except OSError as error:
+        raise UsageError(f"--save {where}: cannot be written ({error.strerror})") from None
+    return f"{name}: {len(shown)} in {where}, the worst first"
+
+
+def _tile(row: LabelledSample, caption: str) -> Pixels:
+    assert isinstance(row.what, Path)
+    image = read_picture(row.what).image
+    share = min(WIDE / image.shape[1], HIGH / image.shape[0])
+    small = cv2.resize(image, (max(1, int(image.shape[1] * share)), max(1, int(image.shape[0] * share))))
+    tile: Pixels = np.full((HIGH + LINE, WIDE, 3), 255, np.uint8)
+    tile[: small.shape[0], : small.shape[1]] = small
+    plain = caption.encode("ascii", "replace").decode()[:48]
+    cv2.putText(tile, plain, (4, HIGH + LINE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return tile

@@ -19,7 +19,7 @@ from edge_agent.tasks.anomaly.series import point
 from edge_agent.tasks.transcribe.mel import RATE
 from edge_agent.types import Audio, Floats, Frame, Text
 from edge_agent.uri import Uri
-from edge_agent.workshop.evaluate.anomaly import NORMAL
+from edge_agent.workshop.evaluate.labels import NORMAL
 
 SIDE = 64
 """pixels a side of a picture"""
