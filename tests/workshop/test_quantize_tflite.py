@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from ai_edge_litert.interpreter import Interpreter
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.scores import pearson
 from edge_agent.workshop.graph.layers import groups, tail
-from edge_agent.workshop.graph.tflite import Model, read, watch
+from edge_agent.workshop.graph.tflite import Model, read
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import of_tflite
-from edge_agent.workshop.quantize.ranges import METHODS, TensorRange, gathered, ranges
+from edge_agent.workshop.quantize.ranges import METHODS, ranges, watch
 from edge_agent.workshop.quantize.tflite import exact, layers, quantized
 from tests.conftest import ROOT
 from tests.nets import absolute_tflite
@@ -64,13 +64,9 @@ def pictures() -> Feeds:
     return [{"images": one.repeat(16, 1).repeat(16, 2)} for one in coarse]
 
 
-def seen(model: Model, feeds: Callable[[], Feeds], say: Callable[[int], None]) -> dict[str, TensorRange]:
-    return gathered(lambda: watch(model, feeds()), say)
-
-
 @pytest.fixture(scope="module")
 def measured(yolo: Model, pictures: Feeds) -> dict[str, tuple[float, float]]:
-    return ranges(seen(yolo, lambda: pictures, lambda _: None), "full")
+    return ranges(watch(yolo, lambda: pictures, lambda _: None), "full")
 
 
 def test_half_weights_are_widened(yolo: Model, pictures: Feeds) -> None:
@@ -172,7 +168,7 @@ def test_a_range_that_is_a_point_has_a_scale(yolo: Model, measured: dict[str, tu
 def test_every_method_has_its_ranges(yolo: Model, pictures: Feeds, method: str) -> None:
     """What is seen is what the methods ask for; the range of one layer by each of them, of the others in full."""
     steps: list[int] = []
-    found = seen(yolo, lambda: pictures[:2], steps.append)
+    found = watch(yolo, lambda: pictures[:2], steps.append)
     assert steps == [1, 2, 3, 4] and set(found) == set(yolo.floats)
     one = layers(yolo)[3].name
     whole = ranges(found, "full")
@@ -208,7 +204,7 @@ def test_four_bits_are_for_text(yolo: Model) -> None:
 
 def test_calibration_data_that_does_not_fit(yolo: Model) -> None:
     with pytest.raises(ModelError, match="cannot be run on the calibration data"):
-        seen(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], lambda _: None)
+        watch(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], lambda _: None)
 
 
 def test_without_the_quantizer_the_message_says_what_to_install(yolo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +244,7 @@ def test_the_autoencoder_s_errors_are_those_of_the_published_int8_file(data: Pat
     raw = np.fromfile(data / "models" / "normal_id_01_00000000_hist_librosa.bin", np.float32)
     rows = raw.reshape(-1, 128)
     feeds: Feeds = [{"input_1": rows[i : i + 5].reshape(1, 640)} for i in range(0, len(rows) - 5, 4)]
-    found = ranges(seen(model, lambda: feeds, lambda _: None), "full")
+    found = ranges(watch(model, lambda: feeds, lambda _: None), "full")
 
     def errors(data: bytes) -> npt.NDArray[np.float64]:
         return np.array([((a[0] - f["input_1"]) ** 2).mean() for a, f in zip(answers(data, feeds), feeds, strict=True)])
@@ -266,7 +262,7 @@ def test_visual_wake_words_decides_as_before(data: Path) -> None:
         {"input_1": cv2.resize(cv2.imread(str(path))[..., ::-1], (96, 96))[None].astype(np.float32) / 255}
         for path in paths
     ]
-    found = ranges(seen(model, lambda: feeds[:12], lambda _: None), "full")
+    found = ranges(watch(model, lambda: feeds[:12], lambda _: None), "full")
     wanted = [int(one[0].argmax()) for one in answers(model.data, feeds)]
     for plan in (QuantizePlan("static", ops="all"), QuantizePlan("dynamic"), QuantizePlan("weights")):
         got = [int(one[0].argmax()) for one in answers(quantized(model, plan, found), feeds)]

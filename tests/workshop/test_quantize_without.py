@@ -11,7 +11,7 @@ import pytest
 from edge_agent import cli
 from edge_agent.types import Frame
 from edge_agent.workshop import making
-from edge_agent.workshop.quantize import without
+from edge_agent.workshop.quantize import auto, without
 from tests.workshop.quantizable import detector, pictures
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_measured_on_made_pictures(tmp_path: Path, capsys: pytest.Cap
     real = pictures(tmp_path / "data")
     assert cli.main([*given, "--auto", "--evaluate", str(real), "--out", str(tmp_path / "auto")]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["rows"][-1]["accuracy"] > 0.9 and sum(row["kept"] for row in report["layers"]) <= without.KEPT
+    assert report["rows"][-1]["accuracy"] > 0.9 and sum(row["kept"] for row in report["layers"]) <= auto.KEPT
     assert any("by what layers cost alone" in note for note in report["notes"])
 
 

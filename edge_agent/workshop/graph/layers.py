@@ -17,8 +17,8 @@ class Operator:
     outputs: tuple[str, ...]
     weights: int
     """elements of its float weights; 0 for one that has none"""
-    integer: bool = False
-    """its weights are integers, or it makes floats of them"""
+    kind: str = ""
+    """what these are: fp32, int8 …, see quantize/contents.py; of TFLite alone"""
 
 
 def groups(operators: Sequence[Operator]) -> dict[str, list[str]]:

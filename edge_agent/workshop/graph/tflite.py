@@ -34,6 +34,9 @@ WEIGHTED = {
 """operator -> which of its inputs is its weights, where that one is constant"""
 
 
+TABLES = ("GATHER", "EMBEDDING_LOOKUP")
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A float32 model, ready for the quantizer."""
@@ -41,7 +44,6 @@ class Model:
     data: bytes
     layers: list[Operator]
     inputs: list[str]
-    outputs: list[str]
     floats: frozenset[str]
     """float32 tensors that are given or computed"""
 
@@ -51,57 +53,58 @@ def read(path: Path) -> Model:
 
     Raises RefusedError for what is no TFLite model, has more than one graph, or has no float weights to quantize.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = _unpacked(path, schema)
+    try:
+        model = unpacked(path.read_bytes())
+    except OSError as error:
+        raise RefusedError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise RefusedError(f"{path}: {error}") from None
     graph = model.subgraphs[0]
-    _widen(model, graph, schema)
-    _name(graph)
-    layers = _layers(model, graph, schema)
-    _check_weights(path, layers)
-    names = [tensor.name.decode() for tensor in graph.tensors]
-    inputs, outputs = [names[i] for i in graph.inputs], [names[i] for i in graph.outputs]
-    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
-    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
-    return Model(packed(model), layers, inputs, outputs, frozenset(made & floats))
-
-
-def _check_weights(path: Path, layers: list[Operator]) -> None:
-    """RefusedError where some are integers, or there are none."""
-    whole = [layer for layer in layers if layer.integer]
+    if len(model.subgraphs) != 1:
+        count = len(model.subgraphs)
+        raise RefusedError(f"{path}: it has {count} graphs (loops or branches), which cannot be quantized; give one")
+    _widen(model)
+    layers = operators(model)
+    whole = [layer for layer in layers if "int" in layer.kind]
     if whole:
         raise RefusedError(
-            f"{path}: it is quantized already ({len(whole)} layers have integer weights, {_short(whole[0].name)} for "
+            f"{path}: it is quantized already ({len(whole)} layers have integer weights, {whole[0].name[:60]} for "
             "one); give the float model that it was made from"
         )
     if not any(layer.weights for layer in layers):
         raise RefusedError(f"{path}: it has no layer with float weights; there is nothing to quantize")
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    inputs = [names[i] for i in graph.inputs]
+    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
+    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
+    return Model(packed(model), layers, inputs, frozenset(made & floats))
 
 
-def _unpacked(path: Path, schema: Any) -> Any:
-    """The file as the schema's objects, all its codes of operators in the new field."""
+def unpacked(raw: bytes) -> Any:
+    """A file as the schema's objects: all its codes of operators in the new field, every tensor of its first graph
+    under a name of its own. ValueError for what is none.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    if raw[4:8] != b"TFL3":
+        raise ValueError("is no TFLite model")
     try:
-        raw = path.read_bytes()
-        if raw[4:8] != b"TFL3":
-            raise RefusedError(f"{path}: is no TFLite model")
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
-        graphs = len(model.subgraphs)
-    except OSError as error:
-        raise RefusedError(f"{path}: cannot be read ({error.strerror})") from None
-    except (struct.error, TypeError, ValueError, IndexError, AttributeError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{path}: is no readable TFLite model ({error})") from None
-    if graphs != 1:
-        raise RefusedError(f"{path}: it has {graphs} graphs (loops or branches), which cannot be quantized; give one")
-    for code in model.operatorCodes:
-        # files from before 2021 have the number in the old field only
-        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+        _name(model.subgraphs[0])
+        for code in model.operatorCodes:
+            # files from before 2021 have the number in the old field only
+            code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    except (struct.error, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(f"is no readable TFLite model ({error})") from None
     model.signatureDefs = model.signatureDefs or []
     return model
 
 
-def _widen(model: Any, graph: Any, schema: Any) -> None:
-    """A DEQUANTIZE of a float16 constant becomes the constant in float32."""
-    kept = []
+def _widen(model: Any) -> None:
+    """A DEQUANTIZE of a float16 constant becomes that constant in float32; float16 that nobody reads then goes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph, kept = model.subgraphs[0], []
     for op in graph.operators:
         half = None
         if model.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.DEQUANTIZE and len(op.inputs):
@@ -115,15 +118,10 @@ def _widen(model: Any, graph: Any, schema: Any) -> None:
         graph.tensors[op.outputs[0]].buffer = len(model.buffers)
         model.buffers.append(buffer)
     graph.operators = kept
-    _drop_halves(model, graph)
-
-
-def _drop_halves(model: Any, graph: Any) -> None:
-    """Empty the buffers of float16 that no operator reads any more."""
-    read = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
+    read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.outputs}
     used = {tensor.buffer for number, tensor in enumerate(graph.tensors) if number in read}
-    for number, tensor in enumerate(graph.tensors):
-        if tensor.type == FLOAT16 and number not in read and tensor.buffer not in used:
+    for tensor in graph.tensors:
+        if tensor.type == FLOAT16 and tensor.buffer not in used:
             model.buffers[tensor.buffer].data = None
 
 
@@ -141,45 +139,44 @@ def _name(graph: Any) -> None:
         seen.add(tensor.name)
 
 
-def is_constant(model: Any, graph: Any, index: int) -> bool:
-    """Whether the file holds the values of that tensor."""
-    data = model.buffers[graph.tensors[index].buffer].data
-    return data is not None and len(data) > 0
+def operators(model: Any) -> list[Operator]:
+    """Those of the first graph of `unpacked`."""
+    from ai_edge_litert import schema_py_generated as schema
 
-
-def numbered(names: type) -> dict[int, str]:
-    """Of an enumeration of the schema, the name of each number."""
-    return {value: name for name, value in vars(names).items() if isinstance(value, int)}
-
-
-def _layers(model: Any, graph: Any, schema: Any) -> list[Operator]:
-    kinds = numbered(schema.BuiltinOperator)
+    tensors, kinds = model.subgraphs[0].tensors, {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    ops = [
+        (kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, "CUSTOM"), op)
+        for op in model.subgraphs[0].operators
+    ]
+    widened = {int(op.outputs[0]): int(op.inputs[0]) for kind, op in ops if kind == "DEQUANTIZE"}
     found = []
-    for op in graph.operators:
-        kind = kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, "CUSTOM")
-        names = [graph.tensors[i].name.decode() for i in op.outputs]
-        given = [i for i in map(int, op.inputs) if i >= 0 and not is_constant(model, graph, i)]
-        computed = tuple(graph.tensors[i].name.decode() for i in given)
-        if names:
-            found.append(Operator(names[0], kind, computed, tuple(names), *_weights(model, graph, op, kind)))
+    for kind, op in ops:
+        given, made = [int(i) for i in op.inputs], [tensors[i].name.decode() for i in op.outputs]
+        if not made:
+            continue
+        computed = tuple(tensors[i].name.decode() for i in given if i >= 0 and not _is_constant(model, i))
+        place = given[WEIGHTED[kind]] if WEIGHTED.get(kind, len(given)) < len(given) else -1
+        index = widened.get(place, place)
+        held = tensors[index] if index >= 0 and _is_constant(model, index) else None
+        size = int(np.prod(held.shape)) if held is not None and held.type == FLOAT32 else 0
+        wide = index != place or kind in TABLES
+        told = "" if held is None else _kind(held, tensors[op.outputs[0]], wide)
+        found.append(Operator(made[0], kind, computed, tuple(made), size, told))
     return found
 
 
-def _weights(model: Any, graph: Any, op: Any, kind: str) -> tuple[int, bool]:
-    """As `_held`, of the constant that holds an operator's weights."""
-    place = 0 if kind == "DEQUANTIZE" else WEIGHTED.get(kind, len(op.inputs))
-    index = int(op.inputs[place]) if place < len(op.inputs) else -1
-    return _held(graph.tensors[index]) if index >= 0 and is_constant(model, graph, index) else (0, False)
+def _kind(weights: Any, out: Any, widened: bool) -> str:
+    """What a layer computes with: fp32, fp16 (stored so), int8, dynamic-int8, int8-weights; "" for anything else."""
+    scale = weights.quantization.scale if weights.quantization else None
+    if scale is None or not len(scale):
+        return {FLOAT32: "fp32", FLOAT16: "fp16"}.get(weights.type, "")
+    return "int8-weights" if widened else "dynamic-int8" if out.type == FLOAT32 else "int8"
 
 
-def _held(tensor: Any) -> tuple[int, bool]:
-    """How many weights of float32 a constant has, and whether it is quantized."""
-    scale = tensor.quantization.scale if tensor.quantization else None
-    return int(np.prod(tensor.shape)) if tensor.type == FLOAT32 else 0, scale is not None and len(scale) > 0
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 60 else f"{name[:57]}..."
+def _is_constant(model: Any, index: int) -> bool:
+    """Whether the file holds the values of that tensor."""
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
+    return data is not None and len(data) > 0
 
 
 def packed(model: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.making import Making, sure
-from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, distance, search
+from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, by_cost, distance, keeping, search
 from edge_agent.workshop.quantize.tools import bases
+from edge_agent.workshop.quantize.without import NONE
 
 SECONDS = 3.0
 """for which forms that meet the budget are timed against each other"""
+KEPT, SHARE = 4, 0.01
+"""layers that are kept in float at most where nothing is measured, and the share of all layers' costs from which on one
+is: made pictures rank the layers well, and tell nothing of how many are needed"""
 
 
 def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
@@ -59,3 +64,16 @@ def _served_best(job: Making, good: list[SearchResult]) -> list[SearchResult]:
     if not _saturates(job) or saturates():
         return good
     return [one for one in good if one.plan.bits == "7w"] or good
+
+
+def unmeasured(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
+    """On samples that were made up: the layers in float that cost more than SHARE of all costs, KEPT of them at most.
+
+    Nothing is measured but outputs, so it has no score (NaN). RefusedError where no plan can be made.
+    """
+    samples = job.part("search")
+    memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE], job.others)
+    base, costs, order = by_cost(tool, bases(tool.parts, settings), distance(job.parent, samples), memory, say)
+    whole = sum(cost for cost in costs.values() if math.isfinite(cost))
+    kept = [part for part in order[:KEPT] if not costs[part.name] <= SHARE * whole]
+    return SearchResult(keeping(base, kept), math.nan, True, costs, [], [part.name for part in kept])

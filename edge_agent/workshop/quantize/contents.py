@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edge_agent.workshop.graph import net
+from edge_agent.workshop.graph import net, tflite
 from edge_agent.workshop.graph.net import Array
-from edge_agent.workshop.graph.tflite import WEIGHTED as TFLITE_WEIGHTED
-from edge_agent.workshop.graph.tflite import is_constant, numbered
 from edge_agent.workshop.quantize.weights import is_lookup
 
 FLOATS = ("fp32", "fp16")
 STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")
-TABLES = ("Gather", "GATHER", "EMBEDDING_LOOKUP")
+TABLES = ("Gather", *tflite.TABLES)
 DYNAMIC = ("MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 
 
@@ -112,48 +109,6 @@ def _name(op: str) -> str:
     return next((name for name in ("ConvTranspose", "Conv", "MatMul", "Gemm") if name in op), op)
 
 
-SMALL = {"INT8": 8, "UINT8": 8, "INT4": 4}
-"""TFLite's types of quantized weights -> bits"""
-
-
-def _tflite_kind(held: str, out: str, widened: bool) -> str:
-    """As `Contents` has it, of a layer with weights and output of these types; "" for weights of any other.
-
-    `widened`: its weights are made float before they are used.
-    """
-    if held not in SMALL:
-        return {"FLOAT16": "fp16", "FLOAT32": "fp32"}.get(held, "")
-    if widened:
-        return f"int{SMALL[held]}-weights"
-    return {"FLOAT32": f"dynamic-int{SMALL[held]}", "INT16": "int16"}.get(out, "int8")
-
-
 def of_tflite(data: bytes) -> Contents:
     """Of a TFLite file."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
-    graph = model.subgraphs[0]
-    kinds, types = numbered(schema.BuiltinOperator), numbered(schema.TensorType)
-
-    def op_of(op: Any) -> str:
-        code = model.operatorCodes[op.opcodeIndex]
-        return str(kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), "CUSTOM"))
-
-    widened = {int(op.outputs[0]): int(op.inputs[0]) for op in graph.operators if op_of(op) == "DEQUANTIZE"}
-    layers = {}
-    for op in graph.operators:
-        place = TFLITE_WEIGHTED.get(op_of(op), len(op.inputs))
-        if place >= len(op.inputs):
-            continue
-        index = int(op.inputs[place])
-        computed, index = index in widened, widened.get(index, index)
-        if not is_constant(model, graph, index):
-            continue
-        out = graph.tensors[int(op.outputs[0])]
-        kind = _tflite_kind(
-            types.get(graph.tensors[index].type, ""), types.get(out.type, ""), computed or op_of(op) in TABLES
-        )
-        if kind:
-            layers[f"{out.name.decode()}#{op.outputs[0]}"] = (op_of(op), kind)
-    return Contents(layers)
+    return Contents({one.name: (one.op, one.kind) for one in tflite.operators(tflite.unpacked(data)) if one.kind})

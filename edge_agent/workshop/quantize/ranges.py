@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
-from edge_agent.workshop.graph import net, sessions
+from edge_agent.workshop.graph import net, sessions, tflite
 
 Interval = tuple[float, float]
+Feed = Mapping[str, npt.NDArray[Any]]
 Doubles = npt.NDArray[np.float64]
 BINS = 2048
 """of a histogram, from -m to m, m the greatest magnitude"""
@@ -74,33 +74,16 @@ class TensorRange:
 
 
 def watch(
-    model: ir.Model,
-    feeds: Callable[[], Iterable[Mapping[str, npt.NDArray[np.generic]]]],
-    say: Callable[[int], None],
+    model: ir.Model | tflite.Model, feeds: Callable[[], Iterable[Feed]], say: Callable[[int], None]
 ) -> dict[str, TensorRange]:
-    """Every float tensor of the network that is computed, on all feeds. `say` hears of each feed.
+    """Every float tensor of the network that is given or computed, on all feeds. `say` hears of each feed.
 
     `feeds` is called twice: the bins of a histogram need the extremes first.
     """
-    made = [value for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT]
-    names = [str(value.name) for value in made]
-    session = seeing(model, names)
-
-    def runs() -> Iterator[dict[str, npt.NDArray[Any]]]:
-        for feed in feeds():
-            yield dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed)
-
-    return gathered(runs, say)
-
-
-def gathered(
-    runs: Callable[[], Iterable[Mapping[str, npt.NDArray[Any]]]], say: Callable[[int], None]
-) -> dict[str, TensorRange]:
-    """What is seen of every float tensor in some runs of a network; `runs` and `say` as in `watch`."""
     seen: dict[str, TensorRange] = {}
     step = 0
     for spread in (False, True):
-        for tensors in runs():
+        for tensors in _runs(model, feeds()) if isinstance(model, ir.Model) else tflite.watch(model, feeds()):
             for name, value in tensors.items():
                 if value.dtype == np.float32:
                     one = seen.setdefault(name, TensorRange())
@@ -110,12 +93,15 @@ def gathered(
     return {name: one for name, one in seen.items() if one.samples or not one.finite}
 
 
-def seeing(model: ir.Model, names: list[str]) -> ort.InferenceSession:
-    """A session that gives the named tensors, unoptimized, so that each of them is there."""
+def _runs(model: ir.Model, feeds: Iterable[Feed]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """What an ONNX network computes, unoptimized, so that each tensor is there."""
+    names = [str(one.name) for node in model.graph for one in node.outputs if one.dtype == ir.DataType.FLOAT]
     seen = net.proto(model, merge=False)
     del seen.graph.output[:]
     seen.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    return sessions.session(seen.SerializeToString(), "ORT_DISABLE_ALL")
+    session = sessions.session(seen.SerializeToString(), "ORT_DISABLE_ALL")
+    for feed in feeds:
+        yield dict(zip(names, session.run(names, dict(feed)), strict=True)) | dict(feed)
 
 
 # ── methods: from what was seen to (low, high) ───────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ as few as meet the budget. That the cost of many layers is about the sum of thei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -155,56 +155,49 @@ def search(
 
     `bases`: plans without kept layers, of which the nearest is taken on. Raises RefusedError where it cannot be made.
     """
-    total, done = len(tool.parts) + 10, 0
+    done, total = len(tool.parts), len(tool.parts) + 10
+    base, costs, order = by_cost(tool, bases, far, memory, lambda what, number, _: say(what, number, total))
 
-    def tick(what: str) -> None:
+    def rated(count: int) -> float:
         nonlocal done
         done += 1
-        say(what, min(done, total - 1), total)
-
-    base = nearest(tool, bases, far, memory)
-    costs = costs_of(tool, base, far, memory, tick)
-    order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
-
-    def kept(count: int) -> QuantizePlan:
-        names = tuple(name for part in order[:count] for name in part.keep)
-        return msgspec.structs.replace(base, keep=(*base.keep, *names))
-
-    def rated(plan: QuantizePlan) -> float:
-        tick("measuring plans")
+        say("measuring plans", min(done, total - 1), total)
+        plan = keeping(base, order[:count])
         return memory("score", plan, lambda: _scored(tool, plan, measure))
 
-    scores = _ladder(len(order), lambda count: rated(kept(count)), budget)
+    scores = _ladder(len(order), rated, budget)
     good = [count for count, value in scores.items() if value >= budget]
     fewest = min(good) if good else max(scores, key=lambda count: (scores[count], -count))
-    plan, found = kept(fewest), scores[fewest]
+    plan, found = keeping(base, order[:fewest]), scores[fewest]
     say("measuring plans", total, total)
-    names = [part.name for part in order[:fewest]]
-    return SearchResult(plan, found, found >= budget, costs, sorted(scores.items()), names)
+    return SearchResult(
+        plan, found, found >= budget, costs, sorted(scores.items()), [one.name for one in order[:fewest]]
+    )
 
 
-def costs_of(
-    tool: Tool, base: QuantizePlan, far: Callable[[Served], float], memory: Memory, tick: Callable[[str], None]
-) -> dict[str, float]:
-    """Layer -> error at the outputs where it alone is quantized."""
-    alone = {}
-    for part in tool.parts:
-        others = tuple(name for other in tool.parts if other.name != part.name for name in other.keep)
-        alone[part.name] = msgspec.structs.replace(base, keep=(*base.keep, *others))
-    memory.ahead("distance", [(one, one) for one in alone.values()])
-    costs = {}
-    for name, one in alone.items():
-        costs[name] = memory("distance", one, partial(_tried, tool, one, far))
-        tick(f"layer {name} alone")
-    return costs
+def keeping(plan: QuantizePlan, parts: Sequence[LayerGroup]) -> QuantizePlan:
+    """The plan with these layers in float, too."""
+    return msgspec.structs.replace(plan, keep=(*plan.keep, *(name for part in parts for name in part.keep)))
 
 
-def nearest(tool: Tool, bases: Sequence[QuantizePlan], far: Callable[[Served], float], memory: Memory) -> QuantizePlan:
-    """The plan whose outputs are the nearest with every layer quantized. RefusedError where it cannot be made."""
-    memory.ahead("distance", [(one, one) for one in bases])
-    base = min(bases, key=lambda one: ranked(memory("distance", one, partial(_tried, tool, one, far))))
+def by_cost(
+    tool: Tool, bases: Sequence[QuantizePlan], far: Callable[[Served], float], memory: Memory, say: Say
+) -> tuple[QuantizePlan, dict[str, float], list[LayerGroup]]:
+    """Of plans that whose outputs are the nearest with every layer quantized; the error at the outputs where a layer
+    alone is quantized by it; the layers, the costliest first. RefusedError where it cannot be made.
+    """
+
+    def errors(plans: Sequence[QuantizePlan]) -> Iterator[float]:
+        memory.ahead("distance", [(one, one) for one in plans])
+        return (memory("distance", one, partial(_tried, tool, one, far)) for one in plans)
+
+    base = min(zip(map(_ranked, errors(bases)), bases, strict=True), key=lambda pair: pair[0])[1]
     tool.make(base)
-    return base
+    alone, costs = [keeping(base, [one for one in tool.parts if one != part]) for part in tool.parts], {}
+    for number, (part, cost) in enumerate(zip(tool.parts, errors(alone), strict=True)):
+        costs[part.name] = cost
+        say(f"layer {part.name} alone", number + 1, len(alone))
+    return base, costs, sorted(tool.parts, key=lambda part: -_ranked(costs[part.name]))
 
 
 def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:
@@ -222,7 +215,7 @@ def _scored(tool: Tool, plan: QuantizePlan, measure: Callable[[Served], float]) 
         return 0.0
 
 
-def ranked(cost: float) -> float:
+def _ranked(cost: float) -> float:
     """A cost by which layers can be ordered: what is no number costs the most."""
     return cost if cost == cost else float("inf")
 

@@ -1,10 +1,9 @@
-"""Plans of quantization become files: one tool a format."""
+"""Plans of quantization become files, whatever the format."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +14,46 @@ import numpy.typing as npt
 from edge_agent.errors import EdgeAgentError, ModelError, RefusedError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
-from edge_agent.workshop.graph.layers import Operator, groups
+from edge_agent.workshop.graph import tflite as tflite_graph
+from edge_agent.workshop.graph.layers import groups
+from edge_agent.workshop.quantize import build, prepare, tflite
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.ranges import METHODS, TensorRange, gathered, ranges, watch
+from edge_agent.workshop.quantize.contents import of_onnx, of_tflite
+from edge_agent.workshop.quantize.ranges import METHODS, Feed, Interval, TensorRange, ranges, watch
 from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
 Open = Callable[[bytes], Served]
 
 
-def onnx_tool(path: Path, parent: Served, samples: Samples, open: Open, say: Say) -> Tool:
-    """For an ONNX file. Raises RefusedError for one that cannot be quantized.
+def tool_for(format: str, path: Path, parent: Served, samples: Samples, open: Open, say: Say) -> Tool:
+    """For a file of that format. Raises RefusedError for one that cannot be quantized.
 
     `samples` are looked at when a plan first needs the ranges of activations.
     """
-    from edge_agent.workshop.quantize import build, prepare
-    from edge_agent.workshop.quantize.contents import of_onnx
-
-    model = prepare.prepare(path)
-
-    @functools.cache
-    def seen() -> dict[str, TensorRange]:
-        total = len(samples.items) * 2
-        return watch(model, lambda: feeds(parent, samples), lambda step: say("calibrating", step, total))
-
-    def make(plan: QuantizePlan) -> bytes:
-        return build.build(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
-
-    return Tool(_parts(prepare.operators(model)), make, open, of_onnx)
-
-
-def tflite_tool(path: Path, parent: Served, samples: Samples, open: Open, say: Say) -> Tool:
-    """For a TFLite file; as `onnx_tool`."""
-    from edge_agent.workshop.graph import tflite as tflite_graph
-    from edge_agent.workshop.quantize import tflite as quantize_tflite
-    from edge_agent.workshop.quantize.contents import of_tflite
-
-    model = tflite_graph.read(path)
-    names = dict(zip([spec.name for spec in parent.net.inputs], model.inputs, strict=True))
+    model: Any
+    made: Callable[[Any, QuantizePlan, Mapping[str, Interval]], bytes]
+    if format == "onnx":
+        model = prepare.prepare(path)
+        operators, made, contents = prepare.operators(model), build.build, of_onnx
+        inputs = [spec.name for spec in parent.net.inputs]
+    else:
+        model = tflite_graph.read(path)
+        operators, made, contents, inputs = model.layers, tflite.quantized, of_tflite, model.inputs
+    names = dict(zip([spec.name for spec in parent.net.inputs], inputs, strict=True))
 
     @functools.cache
     def seen() -> dict[str, TensorRange]:
-        def runs() -> Any:
-            given = ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
-            return tflite_graph.watch(model, given)
+        def given() -> Iterator[Feed]:
+            return ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
 
-        total = len(samples.items) * 2
-        return gathered(runs, lambda step: say("calibrating", step, total))
+        return watch(model, given, lambda step: say("calibrating", step, len(samples.items) * 2))
 
     def make(plan: QuantizePlan) -> bytes:
-        return quantize_tflite.quantized(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
+        return made(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
 
-    return Tool(_parts(model.layers), make, open, of_tflite)
-
-
-def _parts(operators: Sequence[Operator]) -> list[LayerGroup]:
     ops = {one.name: one.op for one in operators}
-    return [LayerGroup(name, ops[name], tuple(inside)) for name, inside in groups(operators).items()]
-
-
-TOOLS: dict[str, Callable[[Path, Served, Samples, Open, Say], Tool]] = {"onnx": onnx_tool, "tflite": tflite_tool}
+    parts = [LayerGroup(name, ops[name], tuple(inside)) for name, inside in groups(operators).items()]
+    return Tool(parts, make, open, contents)
 
 
 def grouped(parts: Sequence[LayerGroup], names: Sequence[str]) -> list[str]:
@@ -84,10 +64,9 @@ def grouped(parts: Sequence[LayerGroup], names: Sequence[str]) -> list[str]:
 
 def opener(work: Path, serve: Callable[[Path], Served], format: str) -> Open:
     """A function that opens a file's bytes, through a file in `work` that is gone again."""
-    numbers = itertools.count()
 
     def open(data: bytes) -> Served:
-        path = work / f"candidate-{next(numbers)}.{format}"
+        path = work / f"candidate.{format}"
         try:
             path.write_bytes(data)
             return serve(path)

@@ -17,6 +17,7 @@ import msgspec
 from edge_agent.errors import InputError, RefusedError, UsageError
 from edge_agent.workshop import making, workers
 from edge_agent.workshop.data import calibration
+from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.making import Making
 from edge_agent.workshop.quantize import auto, tools, without
 from edge_agent.workshop.quantize.build import QuantizePlan
@@ -24,8 +25,6 @@ from edge_agent.workshop.quantize.search import SearchResult, Tool, distance
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
-
-Say = Callable[[str, int, int], None]
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         if crew is not None:
             job.others = functools.partial(workers.ask, crew, distances, argparse.Namespace(**vars(args)))
         args.keep = tools.grouped(tool.parts, args.keep)
-        best = without.best if _made(args) else auto.best
+        best = auto.unmeasured if _made(args) else auto.best
         found = best(job, tool, _settings(args), work, say) if args.auto else None
         plan = found.plan if found else tools.default(tool.parts, _settings(args))
         return _written(job, tool, plan, found, work, say)
@@ -59,7 +58,8 @@ def _started(args: argparse.Namespace, say: Say) -> Making:
     """The parent, and its samples."""
     job = making.start(args, "quantize", args.target)
     if _made(args):
-        without.take(job, args.most)
+        # there are none to report on, unless --evaluate names some
+        job.samples = job.calibrate = job.search = without.samples_without_data(job.parent, args.most)
     else:
         job.read(args.data, args.most, say)
     return job
@@ -68,7 +68,7 @@ def _started(args: argparse.Namespace, say: Say) -> Making:
 def _tool(job: Making, work: Path, say: Say) -> Tool:
     """What turns plans into files."""
     opened = tools.opener(work, job.serve, job.row.format)
-    return tools.TOOLS[job.row.format](job.path, job.parent, job.part("calibrate"), opened, say)
+    return tools.tool_for(job.row.format, job.path, job.parent, job.part("calibrate"), opened, say)
 
 
 def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float | None]:

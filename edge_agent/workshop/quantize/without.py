@@ -10,11 +10,7 @@ Nothing is measured on them: agreement on pictures that were made is no accuracy
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from edge_agent.errors import UsageError
@@ -22,11 +18,8 @@ from edge_agent.manifest import Input, Served
 from edge_agent.pictures.boxes import letterbox
 from edge_agent.samples.carried import frames, paragraphs, sentences, text
 from edge_agent.types import Frame, Pixels
-from edge_agent.workshop.data.calibration import Samples, Say
+from edge_agent.workshop.data.calibration import Samples
 from edge_agent.workshop.data.feed import Item
-from edge_agent.workshop.making import Making
-from edge_agent.workshop.quantize.search import Memory, SearchResult, Tool, costs_of, distance, nearest, ranked
-from edge_agent.workshop.quantize.tools import bases
 
 NONE = "none"
 """as --data: no data of the user's"""
@@ -36,9 +29,6 @@ LEAST, SQUARE = 0.3, 0.4
 """of a photograph's sides a part has at least, and by how much (natural logarithm) it may be wider or higher"""
 PIECES = (2, 7)
 """on a picture that is put together, from and below"""
-KEPT, SHARE = 4, 0.01
-"""layers that --auto keeps in float at most, and the share of all layers' costs from which on it does: made pictures
-rank the layers well, and tell nothing of how many are needed"""
 
 
 def samples_without_data(parent: Served, most: int, seed: int = 0) -> Samples:
@@ -100,33 +90,3 @@ def _fitted(part: Pixels, width: int, height: int) -> Pixels:
     out = np.empty((height, width, 3), np.uint8)
     letterbox(np.ascontiguousarray(part), Input(width, height, letterbox="stretch", resize="area"), out)
     return out
-
-
-def take(job: Making, most: int) -> None:
-    """Give the job its samples; it has none to report on, unless --evaluate names some."""
-    job.samples = job.calibrate = job.search = samples_without_data(job.parent, most)
-
-
-def best(job: Making, tool: Tool, settings: Mapping[str, Any], work: Path, say: Say) -> SearchResult:
-    """The plan of --auto: the layers in float that cost more than SHARE of all costs, KEPT of them at most.
-
-    Nothing is measured but outputs, so it has no score (NaN). RefusedError where no plan can be made.
-    """
-    samples = job.part("search")
-    memory = Memory(work, [job.row.sha256, samples.sha256, job.row.format, str(job.args.threads), NONE], job.others)
-    far = distance(job.parent, samples)
-    total, done = len(tool.parts), 0
-
-    def tick(what: str) -> None:
-        nonlocal done
-        done += 1
-        say(what, min(done, total), total)
-
-    base = nearest(tool, bases(tool.parts, settings), far, memory)
-    costs = costs_of(tool, base, far, memory, tick)
-    order = sorted(tool.parts, key=lambda part: -ranked(costs[part.name]))
-    whole = sum(cost for cost in costs.values() if np.isfinite(cost))
-    kept = [part for part in order[:KEPT] if not costs[part.name] <= SHARE * whole]
-    names = tuple(name for part in kept for name in part.keep)
-    plan = msgspec.structs.replace(base, keep=(*base.keep, *names))
-    return SearchResult(plan, float("nan"), True, costs, [], [part.name for part in kept])

@@ -16,7 +16,7 @@ from edge_agent.workshop.graph import net as graphs
 from edge_agent.workshop.graph import tflite as tflite_graph
 from edge_agent.workshop.quantize import tflite as quantize_tflite
 from edge_agent.workshop.quantize.build import QuantizePlan, build
-from edge_agent.workshop.quantize.ranges import gathered, ranges, watch
+from edge_agent.workshop.quantize.ranges import ranges, watch
 
 if TYPE_CHECKING:
     import torch
@@ -97,5 +97,5 @@ def small_tflite(data: bytes, plan: QuantizePlan, feeds: Feeds = ()) -> bytes:
         file = Path(folder) / "float.tflite"
         file.write_bytes(data)
         model = tflite_graph.read(file)
-    seen = gathered(lambda: tflite_graph.watch(model, feeds), lambda step: None) if feeds else {}
+    seen = watch(model, lambda: feeds, lambda step: None) if feeds else {}
     return quantize_tflite.quantized(model, plan, ranges(seen, plan.method))
