@@ -20,11 +20,10 @@ from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.layers import groups
 from edge_agent.workshop.quantize import build as quantize_build
 from edge_agent.workshop.quantize.balance import equalized
-from edge_agent.workshop.quantize.build import QuantizePlan, check_scales, chosen
+from edge_agent.workshop.quantize.build import BLOCK, QuantizePlan, check_scales, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
 from edge_agent.workshop.quantize.prepare import delicate, head, operators, prepare, tail
 from edge_agent.workshop.quantize.ranges import METHODS, Interval, ranges, watch
-from edge_agent.workshop.quantize.weights import BLOCK
 from tests.nets import write_onnx
 from tests.workshop.quantizable import detector
 

@@ -59,25 +59,28 @@ def read(path: Path) -> Model:
         raise RefusedError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise RefusedError(f"{path}: {error}") from None
-    graph = model.subgraphs[0]
-    if len(model.subgraphs) != 1:
-        count = len(model.subgraphs)
-        raise RefusedError(f"{path}: it has {count} graphs (loops or branches), which cannot be quantized; give one")
     _widen(model)
     layers = operators(model)
-    whole = [layer for layer in layers if "int" in layer.kind]
-    if whole:
-        raise RefusedError(
-            f"{path}: it is quantized already ({len(whole)} layers have integer weights, {whole[0].name[:60]} for "
-            "one); give the float model that it was made from"
-        )
-    if not any(layer.weights for layer in layers):
-        raise RefusedError(f"{path}: it has no layer with float weights; there is nothing to quantize")
+    if why := _why_not(model, layers):
+        raise RefusedError(f"{path}: {why}")
+    graph = model.subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
     inputs = [names[i] for i in graph.inputs]
     made = {*inputs, *(name for layer in layers for name in layer.outputs)}
-    floats = {tensor.name.decode() for tensor in graph.tensors if tensor.type == FLOAT32}
+    floats = {name for name, tensor in zip(names, graph.tensors, strict=True) if tensor.type == FLOAT32}
     return Model(packed(model), layers, inputs, frozenset(made & floats))
+
+
+def _why_not(model: Any, layers: list[Operator]) -> str:
+    """Why it cannot be quantized; empty where it can."""
+    whole = [layer.name for layer in layers if "int" in layer.kind]
+    if len(model.subgraphs) != 1:
+        return f"it has {len(model.subgraphs)} graphs (loops or branches), which cannot be quantized; give one"
+    if whole:
+        told = f"{len(whole)} layers have integer weights, {whole[0][:60]} for one"
+        return f"it is quantized already ({told}); give the float model that it was made from"
+    some = any(layer.weights for layer in layers)
+    return "" if some else "it has no layer with float weights; there is nothing to quantize"
 
 
 def unpacked(raw: bytes) -> Any:
@@ -101,15 +104,13 @@ def unpacked(raw: bytes) -> Any:
 
 
 def _widen(model: Any) -> None:
-    """A DEQUANTIZE of a float16 constant becomes that constant in float32; float16 that nobody reads then goes."""
+    """A DEQUANTIZE of a float16 constant becomes the constant in float32."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph, kept = model.subgraphs[0], []
-    for op in graph.operators:
-        half = None
-        if model.operatorCodes[op.opcodeIndex].builtinCode == schema.BuiltinOperator.DEQUANTIZE and len(op.inputs):
-            given = graph.tensors[op.inputs[0]]
-            half = model.buffers[given.buffer].data if given.type == FLOAT16 else None
+    for kind, op in _kinds(model):
+        given = graph.tensors[op.inputs[0]] if kind == "DEQUANTIZE" and len(op.inputs) else None
+        half = model.buffers[given.buffer].data if given is not None and given.type == FLOAT16 else None
         if half is None:
             kept.append(op)
             continue
@@ -118,8 +119,13 @@ def _widen(model: Any) -> None:
         graph.tensors[op.outputs[0]].buffer = len(model.buffers)
         model.buffers.append(buffer)
     graph.operators = kept
-    read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.outputs}
-    used = {tensor.buffer for number, tensor in enumerate(graph.tensors) if number in read}
+    _drop_halves(model, graph)
+
+
+def _drop_halves(model: Any, graph: Any) -> None:
+    """Empty the buffers of float16 that no operator reads any more."""
+    read = {int(i) for op in graph.operators for i in op.inputs} | {int(i) for i in graph.outputs}
+    used = {graph.tensors[number].buffer for number in read if number >= 0}
     for tensor in graph.tensors:
         if tensor.type == FLOAT16 and tensor.buffer not in used:
             model.buffers[tensor.buffer].data = None
@@ -141,41 +147,45 @@ def _name(graph: Any) -> None:
 
 def operators(model: Any) -> list[Operator]:
     """Those of the first graph of `unpacked`."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    tensors, kinds = model.subgraphs[0].tensors, {number: name for name, number in vars(schema.BuiltinOperator).items()}
-    ops = [
-        (kinds.get(model.operatorCodes[op.opcodeIndex].builtinCode, "CUSTOM"), op)
-        for op in model.subgraphs[0].operators
-    ]
+    tensors, ops, found = model.subgraphs[0].tensors, _kinds(model), []
     widened = {int(op.outputs[0]): int(op.inputs[0]) for kind, op in ops if kind == "DEQUANTIZE"}
-    found = []
     for kind, op in ops:
-        given, made = [int(i) for i in op.inputs], [tensors[i].name.decode() for i in op.outputs]
-        if not made:
-            continue
-        computed = tuple(tensors[i].name.decode() for i in given if i >= 0 and not _is_constant(model, i))
-        place = given[WEIGHTED[kind]] if WEIGHTED.get(kind, len(given)) < len(given) else -1
-        index = widened.get(place, place)
-        held = tensors[index] if index >= 0 and _is_constant(model, index) else None
-        size = int(np.prod(held.shape)) if held is not None and held.type == FLOAT32 else 0
-        wide = index != place or kind in TABLES
-        told = "" if held is None else _kind(held, tensors[op.outputs[0]], wide)
-        found.append(Operator(made[0], kind, computed, tuple(made), size, told))
+        made = tuple(tensors[i].name.decode() for i in op.outputs)
+        given = [int(i) for i in op.inputs if i >= 0 and not _is_constant(model, i)]
+        if made:
+            computed = tuple(tensors[i].name.decode() for i in given)
+            found.append(Operator(made[0], kind, computed, made, *_held(model, kind, op, widened)))
     return found
 
 
-def _kind(weights: Any, out: Any, widened: bool) -> str:
-    """What a layer computes with: fp32, fp16 (stored so), int8, dynamic-int8, int8-weights; "" for anything else."""
-    scale = weights.quantization.scale if weights.quantization else None
+def _kinds(model: Any) -> list[tuple[str, Any]]:
+    """The operators of the first graph, each behind what it is called."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+    codes = [names.get(code.builtinCode, "CUSTOM") for code in model.operatorCodes]
+    return [(codes[op.opcodeIndex], op) for op in model.subgraphs[0].operators]
+
+
+def _held(model: Any, kind: str, op: Any, widened: dict[int, int]) -> tuple[int, str]:
+    """How many weights of float32 an operator has, and what it computes with: fp32, fp16 (stored so), int8,
+    dynamic-int8, int8-weights; "" for one of no or other weights. `widened`: tensors that are made of smaller ones.
+    """
+    tensors, place = model.subgraphs[0].tensors, dict(enumerate(op.inputs)).get(WEIGHTED.get(kind, -1), -1)
+    index = widened.get(place, place)
+    if not _is_constant(model, index):
+        return 0, ""
+    scale = tensors[index].quantization.scale if tensors[index].quantization else None
     if scale is None or not len(scale):
-        return {FLOAT32: "fp32", FLOAT16: "fp16"}.get(weights.type, "")
-    return "int8-weights" if widened else "dynamic-int8" if out.type == FLOAT32 else "int8"
+        told = {FLOAT32: "fp32", FLOAT16: "fp16"}.get(tensors[index].type, "")
+        return int(np.prod(tensors[index].shape)) if told == "fp32" else 0, told
+    float_ = "dynamic-int8" if tensors[op.outputs[0]].type == FLOAT32 else "int8"
+    return 0, "int8-weights" if place in widened or kind in TABLES else float_
 
 
 def _is_constant(model: Any, index: int) -> bool:
-    """Whether the file holds the values of that tensor."""
-    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
+    """Whether the file holds the values of that tensor; -1: none."""
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data if index >= 0 else None
     return data is not None and len(data) > 0
 
 
@@ -202,9 +212,7 @@ def watch(model: Model, feeds: Iterable[Mapping[str, Array]]) -> Iterator[dict[s
     for feed in feeds:
         try:
             for detail in sources:
-                given = feed[detail["name"]]
-                if tuple(detail["shape"]) != given.shape:
-                    watched.resize_tensor_input(detail["index"], given.shape)
+                watched.resize_tensor_input(detail["index"], feed[detail["name"]].shape)
             watched.allocate_tensors()
             for detail in sources:
                 watched.set_tensor(detail["index"], feed[detail["name"]].astype(detail["dtype"]))

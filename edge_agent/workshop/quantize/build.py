@@ -1,4 +1,6 @@
-"""A plan of quantization, and the ONNX network that it gives."""
+"""A plan of quantization, and the ONNX network that it gives: int8 with activations in int8 too, or weights in fewer
+bits alone, widened in each run.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
 from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import net
-from edge_agent.workshop.graph.net import WEIGHTED, is_computed, is_layer
-from edge_agent.workshop.quantize import weights
+from edge_agent.workshop.graph.net import WEIGHTED, Array, is_computed, is_layer, numbers
 from edge_agent.workshop.quantize.prepare import delicate, tail
 from edge_agent.workshop.quantize.ranges import Interval
 
@@ -28,6 +30,10 @@ ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")
 SUMS = ("Add", "Mul", "Sigmoid", "HardSigmoid", "HardSwish", "AveragePool", "GlobalAveragePool", "Pad")
 OPS = {"layers": (*WEIGHTED, *ACTIVATIONS), "all": (*WEIGHTED, *ACTIVATIONS, *MOVES, *SUMS)}
 """what is quantized: the layers with weights alone, or all that is between them too"""
+BLOCK = 32
+"""weights that share one scale in four bits"""
+OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
+"""the axis of a weight that counts the outputs"""
 
 
 class QuantizePlan(msgspec.Struct, frozen=True):
@@ -47,7 +53,7 @@ class QuantizePlan(msgspec.Struct, frozen=True):
         if self.form == "float16":
             return "float16 weights"
         if self.bits == "4w":
-            return f"4-bit weights in blocks of {weights.BLOCK}"
+            return f"4-bit weights in blocks of {BLOCK}"
         words = [f"{self.form} int8" if self.form != "weights" else "int8 weights"]
         if self.form == "static":
             words += [self.method, "all operators" if self.ops == "all" else "layers with weights"]
@@ -63,12 +69,12 @@ def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval], m
     """
     _check_plan(model, plan)
     if plan.form == "float16":
-        made = weights.half(model)
+        made = _half(model)
     elif plan.bits == "4w":
         with _quiet():
-            made = weights.four_bits(model, plan.keep)
+            made = _four_bits(model, plan.keep)
     elif plan.form == "weights":
-        made = weights.small(model, plan.keep)
+        made = _weights(model, plan.keep)
     else:
         made = _dynamic(model, plan) if plan.form == "dynamic" else _static(model, plan, ranges)
     made.producer_name = "edge-agent"
@@ -134,7 +140,7 @@ def _static(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval])
         )
         made.quantize_model()
         made.model.topological_sort()
-    return weights.tables(_checked(made.model.model), plan.keep)
+    return _tables(_checked(made.model.model), plan.keep)
 
 
 def _dynamic(model: ir.Model, plan: QuantizePlan) -> ir.Model:
@@ -158,7 +164,7 @@ def _dynamic(model: ir.Model, plan: QuantizePlan) -> ir.Model:
             nodes_to_quantize=[node.name for node in found],
             extra_options={"MatMulConstBOnly": True},
         )
-        return weights.tables(_checked(onnx.load(str(target))), plan.keep)
+        return _tables(_checked(onnx.load(str(target))), plan.keep)
 
 
 def _products(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
@@ -190,10 +196,7 @@ def _quiet() -> Iterator[None]:
 
 def _checked(model: onnx.ModelProto) -> ir.Model:
     """What a library made, where it is sound: read in, two tensors of one name would be one."""
-    made = [name for node in model.graph.node for name in node.output if name]
-    names = [*made, *(one.name for one in model.graph.initializer)]
-    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
-        raise RefusedError(f'the quantized network is not valid: two of its tensors are called "{min(twice)}"')
+    net.check(model)
     return net.of(model)
 
 
@@ -205,3 +208,77 @@ def check_scales(model: ir.Model) -> None:
             raise RefusedError(
                 f'the scale of "{node.inputs[0].name}" is {scale.ravel()[0]:g}: keep its node in float with --keep'
             )
+
+
+# ── weights alone ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _weights(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
+    """S8 weights behind a DequantizeLinear, step = max|w| / 127 of an output channel; all else stays float."""
+    made, count = model.clone(), 0
+    graph = made.graph
+    for node in [node for node in net.layers(made, inside=True) if node.name not in keep]:
+        weight, name = numbers(node.inputs[1]), str(node.inputs[1].name)
+        axis = OUTPUTS[node.op_type] % weight.ndim
+        q, step = _rounded(weight, axis)
+        given = [net.hold(graph, f"{name}_q", q), net.hold(graph, f"{name}_scale", step.reshape(-1))]
+        node.replace_input_with(1, net.add(graph[0], "DequantizeLinear", given, f"{name}_real", axis=axis))
+        count += 1
+    if not count:
+        raise RefusedError("no layer with weights is left to quantize: all are kept in float")
+    return _tables(made, keep)
+
+
+def _rounded(weight: Array, axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """A weight as S8, and its step, one for each index of `axis`; its axes stay."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    step = (np.maximum(np.abs(weight).max(axis=others, keepdims=True), 1e-12) / 127).astype(np.float32)
+    return np.clip(np.rint(weight / step), -127, 127).astype(np.int8), step
+
+
+def _half(model: ir.Model) -> ir.Model:
+    """float16 weights behind a Cast: half the file, and a processor that has no float16 computes as before."""
+    made, count = model.clone(), 0
+    for value in made.graph.initializers.values():
+        weight = numbers(value)
+        if weight.dtype == np.float32 and weight.size >= 256 and np.abs(weight).max() <= 65504:
+            value.meta[net.HALF] = True
+            count += 1
+    if not count:
+        raise RefusedError("it has no float32 weights to halve")
+    return made
+
+
+def _four_bits(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
+    """MatMul's weights in four bits, a scale for each block of 32 down a column: MatMulNBits of com.microsoft."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    nodes = [node for node in net.layers(model) if node.op_type == "MatMul" and node.name not in keep]
+    wanted = {node for node in nodes if numbers(node.inputs[1]).ndim == 2}
+    if not wanted:
+        raise RefusedError("4-bit weights are for the MatMul of text models, of which it has none; use --bits 8")
+    others = [str(node.name) for node in model.graph if node not in wanted]
+    given = net.proto(model, merge=False)
+    tool = MatMulNBitsQuantizer(given, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
+    tool.process()
+    return _tables(net.of(tool.model.model), keep)
+
+
+def _tables(made: ir.Model, keep: tuple[str, ...]) -> ir.Model:
+    """Tables of float vectors that a Gather reads by rows, as S8 with one step a row: max|w| / 127. Changes `made`."""
+    for node in [node for node in made.graph if is_lookup(node) and node.name not in keep]:
+        table, name = numbers(node.inputs[0]), str(node.name)
+        if table.dtype != np.float32:
+            continue
+        q, step = _rounded(table, 0)
+        pair = [net.hold(made.graph, f"{name}_q", q), net.hold(made.graph, f"{name}_step", step)]
+        rows, steps = (net.add(node, "Gather", [one, node.inputs[1]], f"{one.name}_rows") for one in pair)
+        real = net.add(node, "Cast", [rows], f"{name}_real", to=onnx.TensorProto.FLOAT)
+        net.exchange(node.outputs[0], net.add(node, "Mul", [real, steps], name))
+    return made
+
+
+def is_lookup(node: ir.Node) -> bool:
+    """Whether it is a Gather of the rows of a constant table."""
+    table = net.constant(node, 0) if node.op_type == "Gather" else None
+    return table is not None and table.ndim == 2 and not node.attributes.get_int("axis", 0)

@@ -11,12 +11,10 @@ import onnx_ir as ir
 
 from edge_agent.workshop.graph import net, tflite
 from edge_agent.workshop.graph.net import Array
-from edge_agent.workshop.quantize.weights import is_lookup
+from edge_agent.workshop.quantize.build import is_lookup
 
 FLOATS = ("fp32", "fp16")
-STATIC = ("QLinearConv", "QLinearMatMul", "QGemm")
 TABLES = ("Gather", *tflite.TABLES)
-DYNAMIC = ("MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +22,8 @@ class Contents:
     """The layers of a file that have weights."""
 
     layers: dict[str, tuple[str, str]]
-    """name -> operator, and what it computes with: fp32, fp16 (stored so), int8, int16 (activations, as others
-    make them), dynamic-int8, int8-weights, int4-weights
+    """name -> operator, and what it computes with: fp32, fp16 (stored so), int8, dynamic-int8, int8-weights,
+    int4-weights
     """
 
     @property
@@ -59,41 +57,29 @@ class Contents:
 
 
 def of_onnx(data: bytes) -> Contents:
-    """Of an ONNX file."""
-    model = net.of(onnx.ModelProto.FromString(data))
-    kinds = [(node, _kind(node)) for node in model.graph.all_nodes()]
-    return Contents({str(node.name): (_name(node.op_type), kind) for node, kind in kinds if kind})
+    """Of an ONNX file, as `build` makes them."""
+    kinds = [(node, _kind(node)) for node in net.of(onnx.ModelProto.FromString(data)).graph.all_nodes()]
+    ops = {node: node.op_type.removesuffix("NBits").removesuffix("Integer") for node, _ in kinds}
+    return Contents({str(node.name): (ops[node], kind) for node, kind in kinds if kind})
 
 
 def _kind(node: ir.Node) -> str:
     """As `Contents` has it, of the weights of a node; "" for one without."""
     op = node.op_type
-    if op in STATIC:
-        return "int8"
     if op == "MatMulNBits":
         return f"int{node.attributes.get_int('bits', 4)}-weights"
     if op == "Gather":
-        return _of_table(node)
-    held = _origin(node.inputs[1]) if op in (*net.WEIGHTED, *DYNAMIC) else None
-    if held is None or op in DYNAMIC:
-        return "" if held is None else "dynamic-int8"
-    return _float(node, held) if held.dtype.kind == "f" else _of_pair(node.inputs[0].producer())
+        return "int8-weights" if is_lookup(node) and net.numbers(node.inputs[0]).dtype == np.int8 else ""
+    held = _origin(node.inputs[1]) if op in (*net.WEIGHTED, "MatMulInteger") else None
+    return "" if held is None else "dynamic-int8" if op == "MatMulInteger" else _of_layer(node, held)
 
 
-def _of_table(node: ir.Node) -> str:
-    return "int8-weights" if is_lookup(node) and net.numbers(node.inputs[0]).dtype == np.int8 else ""
-
-
-def _float(node: ir.Node, held: Array) -> str:
-    return "fp16" if node.inputs[1].meta.get(net.HALF) or held.dtype == np.float16 else "fp32"
-
-
-def _of_pair(before: ir.Node | None) -> str:
-    """What a layer of widened int8 weights computes with; `before`: the node that makes its input."""
-    if before is None or before.op_type != "DequantizeLinear":
-        return "int8-weights"
-    zero = net.constant(before, 2)
-    return "int8" if zero is None else f"int{8 * zero.dtype.itemsize}"
+def _of_layer(node: ir.Node, held: Array) -> str:
+    """The same of one that multiplies by the constant `held`, in whatever form that lies in the file."""
+    if held.dtype.kind == "f":
+        return "fp16" if node.inputs[1].meta.get(net.HALF) or held.dtype == np.float16 else "fp32"
+    before = node.inputs[0].producer()
+    return "int8" if before is not None and before.op_type == "DequantizeLinear" else "int8-weights"
 
 
 def _origin(value: ir.Value) -> Array | None:
@@ -102,11 +88,6 @@ def _origin(value: ir.Value) -> Array | None:
     if node is None:
         return net.held(value)
     return _origin(node.inputs[0]) if node.op_type in ("DequantizeLinear", "Cast", "Transpose", "Reshape") else None
-
-
-def _name(op: str) -> str:
-    """The float operator that one stands for."""
-    return next((name for name in ("ConvTranspose", "Conv", "MatMul", "Gemm") if name in op), op)
 
 
 def of_tflite(data: bytes) -> Contents:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.workshop.graph.layers import Operator, tail
+from edge_agent.workshop.graph.net import line
 from edge_agent.workshop.graph.tflite import Model
 from edge_agent.workshop.quantize.build import QuantizePlan
 
@@ -56,7 +57,9 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
         ) from None
     _check(model, plan)
     static = plan.form == "static"
-    values = {name: {"min": np.array([a]), "max": np.array([b])} for name, (a, b) in _whole(ranges).items()}
+    # with 0 in it, and a width, so that no scale is 0
+    ends = {name: (min(low, 0.0), max(high, 0.0, 1e-6)) for name, (low, high) in ranges.items()}
+    values = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ends.items()}
     kept = set(plan.keep) | _exceptions(model, plan) | (exact(model, ranges) if static else set())
     if all(layer.name in kept for layer in layers(model)):
         raise RefusedError("every layer would stay float; nothing is left to quantize")
@@ -67,7 +70,7 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
             tool = Quantizer(bytearray(model.data), recipe(model, plan, kept))
             result = tool.quantize(values if static else None, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
-        raise RefusedError(f"litert-quantizer cannot make it {plan.text()}: {_line(error)}") from None
+        raise RefusedError(f"litert-quantizer cannot make it {plan.text()}: {line(error)}") from None
     return bytes(result.quantized_model)
 
 
@@ -89,44 +92,25 @@ def _exceptions(model: Model, plan: QuantizePlan) -> set[str]:
     return set()
 
 
-def _whole(ranges: Ranges) -> Ranges:
-    """Ranges with 0 in them, and a width, so that no scale is 0."""
-    return {name: (min(low, 0.0), max(high, 0.0, 1e-6)) for name, (low, high) in ranges.items()}
-
-
 def recipe(model: Model, plan: QuantizePlan, kept: Iterable[str]) -> list[dict[str, Any]]:
     """The plan as litert-quantizer reads it: a rule for all, then the exceptions, of which the last that fits holds."""
+    eight = {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
     config: dict[str, Any] = {
-        "weight_tensor_config": _weights_config(plan),
+        "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"} if plan.form == "float16" else eight,
         "compute_precision": "INTEGER" if plan.form in ("static", "dynamic") else "FLOAT",
         "explicit_dequantize": plan.form in ("weights", "float16"),
     }
     if plan.form == "static":
-        activations = {"num_bits": 8, "symmetric": False, "granularity": "TENSORWISE", "dtype": "INT"}
-        config["activation_tensor_config"] = activations
+        config["activation_tensor_config"] = {**eight, "symmetric": False, "granularity": "TENSORWISE"}
     algorithm = "float_casting" if plan.form == "float16" else "min_max_uniform_quantize"
     rules = [{"regex": ".*", "operation": "*", "algorithm_key": algorithm, "op_config": config}]
     free = {"algorithm_key": "no_quantize", "op_config": {}}
     rules += [{"regex": ".*", "operation": kind, **free} for kind in ("INPUT", "OUTPUT")]
-    return rules + [{"regex": f"^{re.escape(name)}", "operation": "*", **free} for name in _called(model, kept)]
-
-
-def _called(model: Model, kept: Iterable[str]) -> list[str]:
-    """What the quantizer calls these layers: by all outputs of each, a semicolon behind every one."""
-    outputs = {layer.name: layer.outputs for layer in model.layers}
-    return ["".join(f"{name};" for name in outputs[layer]) for layer in sorted(kept) if layer in outputs]
-
-
-def _weights_config(plan: QuantizePlan) -> dict[str, Any]:
-    if plan.form == "float16":
-        return {"num_bits": 16, "dtype": "FLOAT"}
-    return {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
+    # the quantizer calls a layer by all its outputs, a semicolon behind every one
+    called = {layer.name: "".join(f"{name};" for name in layer.outputs) for layer in model.layers}
+    return rules + [{"regex": f"^{re.escape(called[name])}", "operation": "*", **free} for name in sorted(kept)]
 
 
 def layers(model: Model) -> list[Operator]:
     """Those whose weights a plan can quantize or keep."""
     return [layer for layer in model.layers if layer.weights]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from edge_agent.errors import EdgeAgentError, ModelError, RefusedError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
 from edge_agent.workshop.graph import tflite as tflite_graph
@@ -76,24 +74,6 @@ def opener(work: Path, serve: Callable[[Path], Served], format: str) -> Open:
     return open
 
 
-def refuse_unsound(candidate: Served, parent: Served, samples: Samples) -> None:
-    """RefusedError where an output of the candidate is not finite, or always the same while the parent's is not."""
-    given = list(feeds(parent, samples.pick(range(min(4, len(samples.items))))))
-    try:
-        pairs = [(candidate.net.run(feed), parent.net.run(feed)) for feed in given]
-    except ModelError as error:
-        raise RefusedError(f"the quantized network cannot be run: {error}") from None
-    for spec in parent.net.outputs:
-        mine, theirs = ([pair[side][spec.name] for pair in pairs] for side in (0, 1))
-        if not all(np.isfinite(value).all() for value in mine):
-            raise RefusedError(f'output "{spec.name}" of the quantized network is not finite; keep layers with --keep')
-        if _constant(mine) and not _constant(theirs):
-            raise RefusedError(
-                f'output "{spec.name}" of the quantized network is the same for every sample: its range was lost; '
-                "use another --method, or --auto"
-            )
-
-
 def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> str:
     """Why a plan loses what it loses, for people: how much of its error is left by finer weights or activations."""
     far = distance(parent, samples)
@@ -126,11 +106,6 @@ CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] =
     ),
 )
 """why, what would be better, and for which plans that is asked"""
-
-
-def _constant(values: list[npt.NDArray[Any]]) -> bool:
-    first, *others = values
-    return bool(others) and all(np.array_equal(first, other) for other in others)
 
 
 def default(parts: list[LayerGroup], settings: Mapping[str, Any]) -> QuantizePlan:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.errors import InputError, RefusedError, UsageError
+from edge_agent.errors import InputError, ModelError, RefusedError, UsageError
 from edge_agent.workshop import making, workers
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Say
@@ -24,7 +24,7 @@ from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.search import SearchResult, Tool, distance
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.plot import Plot
-from edge_agent.workshop.report.report import LayerRow, MakingReport, TableRow
+from edge_agent.workshop.report.report import LayerRow, MakingReport
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -33,19 +33,17 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError for what cannot be quantized, InputError for data, RefusedError where
     the gate does not take it.
     """
-    _check(args)
-    job = _started(args, say)
-
+    settings, job = _settings(args), _started(args, say)
     if args.evaluate is not None:
         _evaluate_on(job, args.evaluate, say)
     with folder.work(args.out) as work, workers.crew(args.workers if args.auto else "1") as crew:
         tool = _tool(job, work, say)
         if crew is not None:
             job.others = functools.partial(workers.ask, crew, distances, argparse.Namespace(**vars(args)))
-        args.keep = tools.grouped(tool.parts, args.keep)
+        args.keep = settings["keep"] = tuple(tools.grouped(tool.parts, args.keep))
         best = auto.unmeasured if _made(args) else auto.best
-        found = best(job, tool, _settings(args), work, say) if args.auto else None
-        plan = found.plan if found else tools.default(tool.parts, _settings(args))
+        found = best(job, tool, settings, work, say) if args.auto else None
+        plan = found.plan if found else tools.default(tool.parts, settings)
         return _written(job, tool, plan, found, work, say)
 
 
@@ -85,28 +83,27 @@ def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float | None
     return found
 
 
-BITS = {"8": ("static", "dynamic", "weights", "float16"), "7w": ("static", "dynamic"), "4w": ("weights",)}
-"""forms that can have them"""
-MEANT = {"7w": "products of int8", "4w": "weights alone"}
-
-
-def _check(args: argparse.Namespace) -> None:
-    """What argparse cannot say."""
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as fields of a plan; None for what was left open."""
     form = args.form or ("weights" if args.bits == "4w" else "static")
-    if form not in BITS[args.bits]:
-        raise UsageError(f"--bits {args.bits} is for {MEANT[args.bits]}: not for --form {form}")
-    if args.bits == "7w" and args.target == "tflite":
+    _check(args, form)
+    given = form if args.bits == "4w" or args.method else args.form
+    return {"form": given, "bits": args.bits, "keep": (), "method": args.method}
+
+
+def _check(args: argparse.Namespace, form: str) -> None:
+    """UsageError for what argparse cannot refuse."""
+    integers = form in ("static", "dynamic")
+    if args.bits == "7w" and not integers:
+        raise UsageError(f"--bits 7w is for products of int8: not for --form {form}")
+    if args.bits == "4w" and form != "weights":
+        raise UsageError(f"--bits 4w is for weights alone: not for --form {form}")
+    if (args.bits, args.target) == ("7w", "tflite"):
         raise UsageError("--bits 7w is for ONNX files: products of TFLite do not saturate")
     if args.method and form != "static":
         raise UsageError(f"--method is for ranges from data: not for --form {form}")
-    if args.auto and form in ("weights", "float16"):
+    if args.auto and not integers:
         raise UsageError("--auto looks for layers that int8 activations hurt; 4w, weights and float16 leave them alone")
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as fields of a plan; None for what was left open."""
-    form = args.form or ("weights" if args.bits == "4w" else "static" if args.method else None)
-    return {"form": form, "bits": args.bits, "keep": tuple(args.keep), "method": args.method}
 
 
 def _evaluate_on(job: Making, data: Path, say: Say) -> None:
@@ -126,72 +123,49 @@ def _written(
     job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, work: Path, say: Say
 ) -> MakingReport:
     """Make the file of the plan, measure it, and write the model folder. RefusedError where it is not taken."""
-
     say("writing", 0, 1)
-    data = tool.make(plan)
+    data, auto = tool.make(plan), job.args.auto
     contents = tool.contents(data)
     if plan.form != "float16" and not contents.quantized:
         raise RefusedError(
             f"{plan.text()}: nothing in the file that came of it is quantized ({contents.text()}); try another --form"
         )
     try:
-        tools.refuse_unsound(tool.open(data), job.parent, job.part("calibrate"))
         result = work / f"model.{contents.precision}.{job.row.format}"
         result.write_bytes(data)
         report = _report(job, tool, plan, found, data)
         say("writing", 1, 1)
         # another budget than the gate's, where the user gave one
-        drop = {"max_drop": max(job.located.manifest.max_drop, job.args.max_drop)} if job.args.auto else {}
-        files = [(result, job.row.format, contents.precision)]
-        job.write(
-            files,
-            f"{plan.text()}; {report.measure}",
-            report,
-            budget=job.args.max_drop if job.args.auto else None,
-            **drop,
-        )
+        drop = {"max_drop": max(job.located.manifest.max_drop, job.args.max_drop)} if auto else {}
+        budget, files = job.args.max_drop if auto else None, [(result, job.row.format, contents.precision)]
+        job.write(files, f"{plan.text()}; {report.measure}", report, budget=budget, **drop)
         return report
-    except RefusedError as error:
+    except (RefusedError, ModelError, InputError) as error:  # InputError: what it gives are no numbers
         raise RefusedError(f"{error}; {tools.cause(tool, plan, job.parent, job.part('calibrate'))}") from None
 
 
 def _report(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, data: bytes) -> MakingReport:
-    """All that was measured, on the samples that nothing was searched on. `data`: the file of the plan."""
-
-    rows = _rows(job, tool, plan, found, data)
-    settings = {"plan": plan.text(), "target": job.row.format, "auto": job.args.auto, "max_drop": job.args.max_drop}
-    return job.told(
-        rows,
-        {**settings, "for": job.args.cpu, "keep": list(plan.keep)},
-        layers=[LayerRow(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]
-        if found
-        else [],
-        plots=[
-            Plot(
-                "Accuracy over layers kept",
-                "layers in float",
-                "accuracy",
-                {"samples searched on": [(float(count), score) for count, score in found.ladder]},
-            )
-        ]
-        if found and found.ladder
-        else [],
-        notes=[f"in the file: {tool.contents(data).text()}", *_told(job, plan, found)],
-    )
-
-
-def _rows(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, data: bytes) -> list[TableRow]:
-    """The parent, the plan without kept layers where the search kept some, and the chosen file."""
-
+    """All that was measured, on the samples that nothing was searched on: the parent, the plan without kept layers
+    where the search kept some, and the file of the plan, `data`.
+    """
+    args, contents = job.args, tool.contents(data)
     files = {job.row.name: (job.path.stat().st_size, job.parent, "the parent, float")}
     if found is not None and found.kept:
-        plain = tool.make(msgspec.structs.replace(plan, keep=tuple(job.args.keep)))
+        plain = tool.make(msgspec.structs.replace(plan, keep=args.keep))
         files["nothing kept"] = (len(plain), tool.open(plain), "every layer quantized")
-    contents = tool.contents(data)
     kept = f"{floats} of {len(contents.layers)} layers in float" if (floats := contents.floats) else ""
     name = f"{contents.precision} {job.row.format}"
     files[name] = (len(data), tool.open(data), "; ".join(filter(None, [plan.text(), kept])))
-    return job.rows(files, name)
+    layers, plots = [], []
+    if found is not None:
+        layers = [LayerRow(part.name, part.op, found.costs[part.name], part.name in found.kept) for part in tool.parts]
+    if found is not None and found.ladder:
+        ladder = {"samples searched on": [(float(count), score) for count, score in found.ladder]}
+        plots = [Plot("Accuracy over layers kept", "layers in float", "accuracy", ladder)]
+    settings = {"plan": plan.text(), "target": job.row.format, "auto": args.auto, "max_drop": args.max_drop}
+    settings |= {"for": args.cpu, "keep": list(plan.keep)}
+    notes = [f"in the file: {contents.text()}", *_told(job, plan, found)]
+    return job.told(job.rows(files, name), settings, layers=layers, plots=plots, notes=notes)
 
 
 EXACT = (
@@ -199,17 +173,15 @@ EXACT = (
     "weights of 7 bits (--bits 7w) are fast there, too"
 )
 NEVER = "no product of it can saturate: the same answers by the fast way on x86 with and without VNNI and on Arm"
-
-
 UNMEASURED = "nothing is measured on them: give real ones with --evaluate DATA"
 
 
 def _told(job: Making, plan: QuantizePlan, found: SearchResult | None) -> list[str]:
     """What a reader should know beside the table."""
-    samples, args = job.part("samples"), job.args
+    samples = job.part("samples")
     told = UNMEASURED if job.report is None else f"measured on {len(job.report.items)} others"
     notes = [f"calibrated on {len(job.part('calibrate').items)} samples: {samples.source}; {told}", *samples.notes]
-    notes += _of_search(found, args.max_drop) if found else []
+    notes += _of_search(found, job.args.max_drop) if found else []
     if job.row.format == "onnx" and plan.form in ("static", "dynamic"):
         notes.append(NEVER if plan.bits == "7w" else EXACT)
     return notes
