@@ -108,9 +108,7 @@ def tune(parser: argparse.ArgumentParser) -> None:
     """Of `tune`."""
     parser.add_argument("model", help="name, folder, .onnx or .tflite")
     parser.add_argument("--data", type=Path, required=True, help="COCO JSON, pictures, lines of text; `recorded`")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, help="folder for the tuned model and its report")
-    where.add_argument("--write", action="store_true", help="change the registry's entry of a model that was added")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tuned model and its report")
     parser.add_argument("--max-ms", type=_above_0, help="milliseconds a sample may take (default: what it takes now)")
     parser.add_argument("--sizes", type=_sizes, help="sides of the input to try, e.g. 256,320,416 (default: 8 sizes)")
     parser.add_argument("--most", type=count, default=96, help="samples of --data at most, spread evenly (96)")

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.workshop.graph import net
-from edge_agent.workshop.prune import choose, fit, reconstruction, steps
+from edge_agent.workshop.prune import choose, fit, steps
 from edge_agent.workshop.prune.axes import Traced
 from edge_agent.workshop.prune.channels import ChannelGroup, families, multiplications, read, removed, weights
 from edge_agent.workshop.prune.trace import trace
@@ -112,7 +112,7 @@ def test_channels_that_change_nothing_go_first(tmp_path: Path) -> None:
     feeds = pictures(4)
     for ranked in (
         by_size(traced, [*found.values()]),
-        reconstruction.by_reconstruction(model, traced, [*found.values()], feeds, quiet),
+        choose.ranked(model, traced, [*found.values()], feeds, quiet),
     ):
         gone = choose.to_remove(model, traced, ranked, 0.9 * weights(model))
         assert gone < set(found["wide"].roots[::2].tolist())
@@ -132,7 +132,7 @@ def test_a_channel_that_others_can_make_up_for_costs_nothing(tmp_path: Path) -> 
 
     model, traced, found = followed(changed(maps(tmp_path / "m.onnx"), copied))
     feeds = pictures()
-    (ranked,) = reconstruction.by_reconstruction(model, traced, [found["wide"]], feeds, quiet)
+    (ranked,) = choose.ranked(model, traced, [found["wide"]], feeds, quiet)
     assert ranked.cost[16] < 1e-4 < ranked.cost[8]
     new, stays = removed(model, traced, {int(r) for r in ranked.order[16:]})
     rough = run(new, feeds[0])[0]
@@ -187,8 +187,7 @@ def test_what_cannot_be_pruned_says_why(tmp_path: Path) -> None:
 
 
 def test_steps_follow_the_cubic_schedule() -> None:
-    plan = steps.PrunePlan(0.8, 4)
-    found = [steps.share(plan, number) for number in (1, 2, 3, 4)]
+    found = [steps.share(0.8, number, 4) for number in (1, 2, 3, 4)]
     np.testing.assert_allclose(found, [0.8 * (1 - (1 - t / 4) ** 3) for t in (1, 2, 3, 4)])
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_agent import cli
-from edge_agent.errors import ModelError, UsageError
+from edge_agent.errors import ModelError
 from edge_agent.manifest import Input, load
 from edge_agent.registry import catalogue
 from edge_agent.registry.add import add, rollback
@@ -120,22 +120,21 @@ def test_a_tuned_model_is_a_folder_and_what_cannot_be_tried_is_said(tmp_path: Pa
     assert not (tmp_path / "none" / "manifest.toml").exists()
 
 
-def test_the_registry_s_own_entry_changes_and_goes_back(tmp_path: Path) -> None:
+def test_a_tuned_model_takes_the_place_of_its_parent_and_gives_it_back(tmp_path: Path) -> None:
     from edge_agent.gate.read import seen
 
-    model, shown = detector(tmp_path / "blobs"), pictures(tmp_path / "pictures")
+    model, shown, out = detector(tmp_path / "blobs"), pictures(tmp_path / "pictures"), tmp_path / "tuned"
     before = add(model, None, seen).manifest
-    report = verb.run(arguments("blobs", "--data", shown, "--write"), quiet)
+    verb.run(arguments("blobs", "--data", shown, "--out", out), quiet)
+    assert cli.main(["models", "add", str(out), "--name", "blobs"]) == 0
     after = catalogue.locate("blobs").manifest
-    assert after.made is not None and after.made.verb == "tune" and after.parent is None
+    assert after.made is not None and after.made.verb == "tune"
     assert after.original().sha256 == before.original().sha256
-    assert "rollback" in report.notes[-1] and not catalogue.verify("blobs")
+    assert cli.main(["models", "verify", "blobs"]) == 0
     assert rollback("blobs").manifest.made is None
 
 
-def test_an_entry_that_came_with_the_program_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="was not added here"):
-        verb.run(arguments("edge-yolo", "--data", tmp_path, "--write"), quiet)
+def test_data_that_hold_nothing_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nothing").mkdir()
     given = ["tune", "edge-yolo", "--data", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]
     assert cli.main(given) in (1, 2)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, held, numbers
-from edge_agent.workshop.prune.walk import Feeds, Live, Say, columns, rows, walk
+from edge_agent.workshop.prune.walk import Feeds, Live, columns, rows, walk
 
 ROWS = 12_000
 """cells, or tokens, that a layer's equations are made of, at most"""

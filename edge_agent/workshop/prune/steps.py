@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,21 +19,12 @@ from edge_agent.manifest import Served
 from edge_agent.workshop.data.calibration import Samples, Say, feeds
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, numbers
-from edge_agent.workshop.prune import channels, choose, fit, reconstruction, trace
+from edge_agent.workshop.prune import channels, choose, fit, trace
 
 VERSION = 3
 """of what a step does: another one begins anew"""
 SEEN = 0.2
 """score of the parent's boxes that count as places where something is"""
-
-
-@dataclass(frozen=True, slots=True)
-class PrunePlan:
-    """What is asked for."""
-
-    sparsity: float
-    """share of the layers' weights"""
-    steps: int
 
 
 @dataclass(slots=True)
@@ -52,24 +44,20 @@ class Step:
     """for a layer the numbers of the parent's output channels that it still has"""
 
 
-def key(model: str, data: str, plan: PrunePlan) -> str:
-    """Another text as soon as anything changes that a step depends on."""
-    told = msgspec.json.encode([VERSION, model, data, plan], order="deterministic")
-    return hashlib.sha256(told).hexdigest()[:16]
-
-
-def share(plan: PrunePlan, number: int) -> float:
-    """Sparsity after step `number`, 1 … steps (Zhu & Gupta 2017, equation 1)."""
-    return plan.sparsity * (1 - (1 - number / plan.steps) ** 3)
+def share(sparsity: float, number: int, count: int) -> float:
+    """Sparsity after step `number`, 1 … count (Zhu & Gupta 2017, equation 1)."""
+    return sparsity * (1 - (1 - number / count) ** 3)
 
 
 def steps(
-    parent: ir.Model, plan: PrunePlan, served: Served, samples: Samples, folder: Path, say: Say
+    parent: ir.Model, sparsity: float, count: int, served: Served, samples: Samples, work: Path, say: Say
 ) -> Iterator[Step]:
-    """Each step as it is done, or as it was found in `folder`. `samples` are those to fit on.
+    """Each of `count` steps as it is done, or as it was found in `work`. `samples` are those to fit on.
 
     Raises ModelError where nothing can be taken out.
     """
+    about = [VERSION, served.manifest.original().sha256, samples.sha256, sparsity, count]
+    folder = work / f"prune-{hashlib.sha256(msgspec.json.encode(about)).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     given = list(feeds(served, samples))
     if not channels.families(trace.trace(parent)):
@@ -78,18 +66,19 @@ def steps(
         )
     boxes = places(served, given)
     student, stays = parent.clone(), dict[str, Array]()
-    for number in range(1, plan.steps + 1):
+    for number in range(1, count + 1):
         path = folder / f"step-{number}.onnx"
         step = _found(path)
         if step is None:
-            head = f"step {number} of {plan.steps}: "
-            target = share(plan, number)
-            step = _done(
-                parent, student, stays, target, given, boxes, path, lambda what, *at, h=head: say(h + what, *at)
-            )
+            told = partial(_at, say, f"step {number} of {count}: ")
+            step = _done(parent, student, stays, share(sparsity, number, count), given, boxes, path, told)
         student = channels.read(step.path)
         stays = {layer: np.array(kept) for layer, kept in step.stays.items()}
         yield step
+
+
+def _at(say: Say, where: str, what: str, done: int, total: int) -> None:
+    say(where + what, done, total)
 
 
 def _done(
@@ -104,7 +93,7 @@ def _done(
 ) -> Step:
     """One step further than `student`, until `target` of the parent's weights are gone, written to `path`."""
     traced = trace.trace(student)
-    ranked = reconstruction.by_reconstruction(student, traced, channels.families(traced), given, say, boxes)
+    ranked = choose.ranked(student, traced, channels.families(traced), given, say, boxes)
     left = (1 - target) * channels.weights(parent)
     student, kept = channels.removed(student, traced, choose.to_remove(student, traced, ranked, left))
     now = {**stays, **{layer: stays[layer][some] if layer in stays else some for layer, some in kept.items()}}

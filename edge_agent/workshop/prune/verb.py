@@ -8,7 +8,8 @@ The steps grow by the cubic schedule of Zhu & Gupta (2017, arXiv 1710.01878): s_
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import math
+import shutil
 
 from edge_agent.errors import ModelError, RefusedError, UsageError
 from edge_agent.workshop import making
@@ -16,7 +17,7 @@ from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.making import Making, sure
 from edge_agent.workshop.prune import channels, steps
-from edge_agent.workshop.prune.steps import PrunePlan, Step
+from edge_agent.workshop.prune.steps import Step
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import LayerRow, MakingReport
@@ -28,46 +29,31 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError for what cannot be pruned or stays in no budget, InputError for data,
     RefusedError where the gate takes it not.
     """
-
     if not 0 < args.sparsity < 1:
         raise UsageError(f"--sparsity {args.sparsity:g}: give a share above 0 and below 1")
     job = making.start(args, "prune", precisions=("fp32", "unknown", "fp16"))
-
     graph = channels.read(job.path)
     job.read(args.data, args.most, say)
-    plan = steps.PrunePlan(args.sparsity, args.steps)
-    done: list[tuple[Step, float]] = []
-    lost = _losses(job)
+    judge = score.against(job.parent, job.part("calibrate"))  # a fit takes more samples than a choice
+    whole, done = judge(job.parent), list[tuple[Step, float]]()
+    budget = math.inf if args.max_drop is None else args.max_drop
     with folder.work(args.out) as work:
-        place = work / f"prune-{steps.key(job.row.sha256, job.part('samples').sha256, plan)}"
-        for step in steps.steps(graph, plan, job.parent, job.part("search"), place, say):
-            done.append((step, lost(step)))
-            if done[-1][1] > _budget(args):
+        for step in steps.steps(graph, args.sparsity, args.steps, job.parent, job.part("search"), work, say):
+            done.append((step, -sure(judge(job.serve(step.path)), whole)))
+            if done[-1][1] > budget:
                 break
-        report, good = _report(job, plan, done)
+        report, good = _report(job, done, budget)
         _write(job, good, report)
     return report
 
 
-def _budget(args: argparse.Namespace) -> float:
-    return float("inf") if args.max_drop is None else args.max_drop
-
-
-def _losses(job: Making) -> Callable[[Step], float]:
-    """What a step costs at most on the samples that steps are chosen by."""
-
-    judge = score.against(job.parent, job.part("calibrate"))  # a fit takes more samples than a choice
-    whole = judge(job.parent)
-    return lambda step: -sure(judge(job.serve(step.path)), whole)
-
-
-def _report(job: Making, plan: PrunePlan, done: list[tuple[Step, float]]) -> tuple[MakingReport, Step]:
+def _report(job: Making, done: list[tuple[Step, float]], budget: float) -> tuple[MakingReport, Step]:
     """Rows a step, a plot, and what has to be said; and the last step within the budget. ModelError where none is.
 
     `done`: each step, and the accuracy that it costs.
     """
     args, steps = job.args, [step for step, _ in done]
-    good = [step for step, lost in done if lost <= _budget(args)]
+    good = [step for step, lost in done if lost <= budget]
     if not good:
         raise ModelError(
             f"{job.located.manifest.name}: the first step ({steps[0].sparsity:.0%} of the weights) already costs "
@@ -83,24 +69,24 @@ def _report(job: Making, plan: PrunePlan, done: list[tuple[Step, float]]) -> tup
     return job.told(
         rows,
         {
-            "sparsity": plan.sparsity,
-            "steps": plan.steps,
+            "sparsity": args.sparsity,
+            "steps": args.steps,
             "max_drop": args.max_drop,
             "samples": len(job.part("samples").items),
         },
         layers=[LayerRow(*layer) for layer in good[-1].layers],
         plots=[Plot("Accuracy over sparsity", "% of the weights gone", "accuracy", {"steps": curve})],
-        notes=_notes(job, plan, steps, good[-1]),
+        notes=_notes(job, steps, good[-1]),
     ), good[-1]
 
 
-def _notes(job: Making, plan: PrunePlan, done: list[Step], good: Step) -> list[str]:
-
+def _notes(job: Making, done: list[Step], good: Step) -> list[str]:
+    args = job.args
     notes, last = [*job.part("samples").notes], done[-1]
-    if last.sparsity < 0.95 * steps.share(plan, len(done)):
+    if last.sparsity < 0.95 * steps.share(args.sparsity, len(done), args.steps):
         notes.append(f"{last.sparsity:.0%} of the weights could go: of each group of channels some have to stay")
     if good is not last:
-        notes.append(f"{last.name} costs more than --max-drop {job.args.max_drop:g}, so {good.name} is kept")
+        notes.append(f"{last.name} costs more than --max-drop {args.max_drop:g}, so {good.name} is kept")
     return notes
 
 
@@ -108,7 +94,7 @@ def _write(job: Making, good: Step, report: MakingReport) -> None:
     """The model folder of the good step, which the gate has to take."""
     final = good.path.with_name(job.row.name)
     if final != good.path:
-        final.write_bytes(good.path.read_bytes())
+        shutil.copyfile(good.path, final)
     most, has = job.args.max_drop, job.located.manifest.max_drop
     try:
         job.write(

@@ -11,8 +11,10 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
+from numpy.lib.stride_tricks import sliding_window_view
 
 from edge_agent.errors import ModelError
+from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.graph import net, sessions
 from edge_agent.workshop.graph.net import Array, ints, numbers
 
@@ -22,8 +24,6 @@ Live: TypeAlias = "dict[str, list[Array]]"
 """tensor -> its value for each sample"""
 Visit: TypeAlias = "Callable[[ir.Node, list[Live]], None]"
 """(node of the last network that comes, what is live in each); all but the last network have run it already"""
-Say: TypeAlias = "Callable[[str, int, int], None]"
-"""(what is being done, steps done, steps in all)"""
 OUTSIDE = 0.1
 """weight of a cell that no object touches, where those that one touches have 1"""
 
@@ -105,15 +105,11 @@ def columns(node: ir.Node, x: Array, where: Array | None, most: int) -> Array:
     if sides == 1:
         x, kernel, strides, dilations = x[:, :, None], [1, *kernel], [1, *strides], [1, *dilations]
         around = [(0, 0), *around]
-    padded = np.pad(x[0], ((0, 0), *around))
-    parts = [
-        padded[:, where[0] * strides[0] + dy * dilations[0], where[1] * strides[1] + dx * dilations[1]]
-        for dy in range(kernel[0])
-        for dx in range(kernel[1])
-    ]
-    window = np.stack(parts, axis=1)  # (channels, kernel cells, rows)
-    found: Array = window.reshape(node.attributes.get_int("group", 1), -1, window.shape[2]).swapaxes(1, 2)
-    return np.asarray(found)
+    sizes = [(length - 1) * far + 1 for length, far in zip(kernel, dilations, strict=True)]
+    views = sliding_window_view(np.pad(x[0], ((0, 0), *around)), sizes, (1, 2))[..., :: dilations[0], :: dilations[1]]
+    window = views[:, where[0] * strides[0], where[1] * strides[1]]  # (channels, rows, kernel)
+    turned = window.transpose(0, 2, 3, 1).reshape(node.attributes.get_int("group", 1), -1, where.shape[1])
+    return np.asarray(turned.swapaxes(1, 2))
 
 
 def pads(node: ir.Node, size: Sequence[int], kernel: Sequence[int]) -> list[tuple[int, int]]:

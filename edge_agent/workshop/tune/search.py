@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,8 @@ class Candidate:
     served: Served
     accuracy: float = math.nan
     median_ms: float = math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What serves now, and what was found to do best."""
-
-    now: Candidate
-    chosen: Candidate
     threshold: float | None = None
-    """score; None where it stays as it is"""
+    """the score that does best, of the chosen one; None where it stays as it is"""
 
 
 # ── what is tried ────────────────────────────────────────────────────────────────────────────────────────
@@ -140,41 +133,39 @@ def _label(row: File, input: Input | None) -> str:
 # ── measuring and choosing ───────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What a worker is asked for: the accuracy of a file."""
-
-    row: File
-    path: Path
-    input: Input | None
-
-
 def measure(
     found: list[Candidate],
     parent: Served,
     searched: Samples,
     work: Path,
     say: Say,
-    others: Callable[[Point], Future[Any]] | None = None,
+    others: Callable[[Any], Future[Any]] | None = None,
 ) -> None:
-    """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`."""
+    """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`. `others` are
+    workers, asked for the accuracy of (row, path, input).
+    """
     abouts = [[store.digest(one.path), one.name, parent.manifest] for one in found]
     value, memory = score.against(parent, searched), Memory(work, [searched.sha256], others)
-    memory.ahead("accuracy", [(a, Point(one.row, one.path, one.input)) for a, one in zip(abouts, found, strict=True)])
+    points = [(one.row, one.path, one.input) for one in found]
+    memory.ahead("accuracy", list(zip(abouts, points, strict=True)))
     for number, (about, one) in enumerate(zip(abouts, found, strict=True)):
         say("measuring", number, len(found))
-        one.accuracy = memory("accuracy", about, lambda model=one.served: value(model))  # type: ignore[misc]
+        one.accuracy = memory("accuracy", about, partial(value, one.served))
     say("measuring", len(found), len(found))
 
 
 def choose(
     model: TunedModel, found: list[Candidate], max_ms: float | None, parent: Served, searched: Samples
-) -> Choice:
-    """The best candidate in time and, of a detector, its threshold. ModelError where none is in time."""
+) -> tuple[Candidate, Candidate]:
+    """What serves now; and the best candidate in time, of a detector with its threshold. ModelError where none is in
+    time.
+    """
     manifest, row = model.located.manifest, model.rows[0]
     now = next(c for c in found if c.row == row and c.input == input_of(manifest, row))
     chosen = best(found, now, max_ms, manifest.name)
-    return Choice(now, chosen, _threshold(chosen.served, parent, searched) if manifest.task == "detect" else None)
+    if manifest.task == "detect":
+        chosen.threshold = _threshold(chosen.served, parent, searched)
+    return now, chosen
 
 
 def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str) -> Candidate:

@@ -1,15 +1,13 @@
 """``tune MODEL``: the input size, variant and score threshold that do best at a given time a sample here.
 
 Sizes and variants are searched on one part of the samples and reported on another, all timed in turns on this device.
-What does worse there than what serves now is not written. The result is a model folder, or (--write) the registry's own
-entry, whose previous version can be rolled back.
+What does worse there than what serves now is not written.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +15,13 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.errors import ModelError, RefusedError, UsageError
+from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.interval import difference, interval
 from edge_agent.gate.admit import prove
 from edge_agent.gate.read import seen
-from edge_agent.manifest import File, Manifest
-from edge_agent.paths import home
-from edge_agent.registry import catalogue, store, versions
+from edge_agent.manifest import File, Input, Manifest
+from edge_agent.registry import catalogue
 from edge_agent.registry.files import Located, file_path, is_here, parts_of
-from edge_agent.toml import toml
 from edge_agent.workshop import workers
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Say
@@ -36,7 +32,7 @@ from edge_agent.workshop.report import folder, plot
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import MakingReport, TableRow
 from edge_agent.workshop.tune import search
-from edge_agent.workshop.tune.search import Candidate, Choice, Point, TunedModel
+from edge_agent.workshop.tune.search import Candidate, TunedModel
 
 SECONDS = 10.0
 """for which the candidates are timed against each other"""
@@ -50,9 +46,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     Raises UsageError for arguments, ModelError where nothing fits --max-ms, InputError for data, RefusedError where
     nothing better was found or the gate does not take it.
     """
-
-    located = _located(args)
-    args = argparse.Namespace(**{**vars(args), "verb": "tune", "out": folder_of(args)})
+    located, args.verb = catalogue.locate(args.model, pull=args.pull, read=seen), "tune"
     folder.check(args.out)
     model, refused = _sound(located, max(1, args.threads))
     original = located.manifest.original()
@@ -68,40 +62,29 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         search.measure(found, parent, job.part("search"), work, say, others)
         for name, took in score.times({c.name: c.served for c in found}, job.part("search"), SECONDS).items():
             next(c for c in found if c.name == name).median_ms = took
-        choice = search.choose(model, found, args.max_ms, parent, job.part("search"))
-        report = _report(job, found, choice, [*_said(choice, located.manifest), _proven(job, choice), *notes])
-        _write(job, choice, report)
+        now, chosen = search.choose(model, found, args.max_ms, parent, job.part("search"))
+        said = [*_said(now, chosen, located.manifest), _proven(job, now, chosen), *notes]
+        report = _report(job, found, now, chosen, said)
+        files = [(chosen.path, chosen.row.format, chosen.row.precision)]
+        job.write(files, f"{chosen.name} on {report.measure}", report, **_changes(job, chosen, report))
     return report
 
 
-def accuracies(given: tuple[TunedModel, File, Path, int]) -> Callable[[Point], float]:
+def accuracies(given: tuple[TunedModel, File, Path, int]) -> Callable[[tuple[File, Path, Input | None]], float]:
     """In a worker: the accuracy of a file on the samples that are searched on."""
     model, first, data, most = given
     parent = model.open(first, model.located.manifest.input, model.paths[first.name])
     value = score.against(parent, parts(calibration.read(data, parent, most, lambda *_: None))[1])
-    return lambda point: float(value(model.open(point.row, point.input, point.path)))
 
+    def found(point: tuple[File, Path, Input | None]) -> float:
+        row, path, input = point
+        return float(value(model.open(row, input, path)))
 
-def folder_of(args: argparse.Namespace) -> Path:
-    """Where the model is made: --out, or a folder that --write takes it from."""
-
-    return Path(args.out) if args.out else home() / "tuned" / Path(args.model).name
-
-
-def _located(args: argparse.Namespace) -> Located:
-    """The model; --write wants one whose entry may change."""
-
-    located = catalogue.locate(args.model, pull=args.pull, read=seen)
-    if args.write and located.folder.parent != home() / "models":
-        raise UsageError(
-            f"--write: {args.model} was not added here (`edge-agent models add`), so its entry cannot change; use --out"
-        )
-    return located
+    return found
 
 
 def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
     """The variants that prove themselves, in the sandbox, before this process opens them; and why others do not."""
-
     rows = [row for row in located.manifest.networks() if is_here(located, row)]
     if not rows:
         raise ModelError(f"{located.manifest.name}: none of its networks is here; add --pull")
@@ -120,13 +103,12 @@ def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
     return TunedModel(located, sound, paths, parts, threads), refused
 
 
-def _proven(job: Making, choice: Choice) -> str:
+def _proven(job: Making, now: Candidate, chosen: Candidate) -> str:
     """What samples say that nothing was chosen by. RefusedError where what serves now is in time and does better."""
-
-    judge, now, tuned_as = job.judge, choice.now, choice.chosen.served
+    judge, tuned_as = job.judge, chosen.served
     assert judge is not None
-    if choice.threshold is not None:
-        changed = msgspec.structs.replace(tuned_as.manifest, score=choice.threshold)
+    if chosen.threshold is not None:
+        changed = msgspec.structs.replace(tuned_as.manifest, score=chosen.threshold)
         tuned_as = msgspec.structs.replace(tuned_as, manifest=changed)
     tuned, serves = judge(tuned_as), judge(now.served)
     ends, change = interval(tuned), difference(tuned, serves)
@@ -142,19 +124,17 @@ def _proven(job: Making, choice: Choice) -> str:
 # ── what is left behind ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _said(choice: Choice, manifest: Manifest) -> list[str]:
+def _said(now: Candidate, chosen: Candidate, manifest: Manifest) -> list[str]:
     """The result for people."""
-    now, chosen = choice.now, choice.chosen
     said = [f"chosen: {chosen.name}, {chosen.median_ms:.1f} ms; now {now.name}, {now.median_ms:.1f} ms"]
-    if choice.threshold is not None:
-        said.append(f"score {manifest.score:g} -> {choice.threshold:g}")
+    if chosen.threshold is not None:
+        said.append(f"score {manifest.score:g} -> {chosen.threshold:g}")
     return said
 
 
-def _report(job: Making, found: list[Candidate], choice: Choice, notes: list[str]) -> MakingReport:
+def _report(job: Making, found: list[Candidate], now: Candidate, chosen: Candidate, notes: list[str]) -> MakingReport:
     """All candidates, measured on the report's samples; what serves now comes first."""
-
-    now, chosen, judge, rows = choice.now, choice.chosen, job.judge, []
+    judge, rows = job.judge, []
     assert judge is not None
     serves = judge(now.served)
     for one in sorted(found, key=lambda c: (c is not now, c.median_ms)):
@@ -168,7 +148,6 @@ def _report(job: Making, found: list[Candidate], choice: Choice, notes: list[str
 
 def _plot(found: list[Candidate], chosen: Candidate, max_ms: float | None) -> Plot:
     """Each candidate by time and accuracy, the best trades joined, the limit as a line."""
-
     series = {"best trade": plot.front([(c.median_ms, c.accuracy, c.name) for c in found])}
     if max_ms is not None:
         series["--max-ms"] = [(max_ms, min(c.accuracy for c in found)), (max_ms, chosen.accuracy)]
@@ -176,49 +155,16 @@ def _plot(found: list[Candidate], chosen: Candidate, max_ms: float | None) -> Pl
     return plot.Plot("Accuracy over time, samples searched on", "milliseconds, median", "accuracy", series, named)
 
 
-def _write(job: Making, choice: Choice, report: MakingReport) -> None:
-    """A model folder; with --write the registry's entry then points at what the gate took."""
-    chosen, changes = choice.chosen, _changes(job, choice, report)
-    if job.args.write:
-        # under the name it has: then it is no variant of the entry that it takes the place of
-        changes["name"] = job.located.manifest.name
-    files = [(chosen.path, chosen.row.format, chosen.row.precision)]
-    written = job.write(files, f"{chosen.name} on {report.measure}", report, **changes)
-    if job.args.write:
-        _switch(written, job.args.out, report)
-
-
-def _changes(job: Making, choice: Choice, report: MakingReport) -> dict[str, Any]:
+def _changes(job: Making, chosen: Candidate, report: MakingReport) -> dict[str, Any]:
     """What of the manifest is another in the tuned model. A change of size is noted in `report`."""
-
-    manifest, size = job.located.manifest, choice.chosen.input
-    changes: dict[str, Any] = {} if choice.threshold is None else {"score": choice.threshold}
+    manifest, size = job.located.manifest, chosen.input
+    changes: dict[str, Any] = {} if chosen.threshold is None else {"score": chosen.threshold}
     if size is None or manifest.input is None:
         return changes
     changes["input"] = msgspec.structs.replace(size, layout=manifest.input.layout)
     if changes["input"] != manifest.input:
         # what another size costs was measured and wanted; the gate is to find what comes on top of it
-        alike = score.against(job.parent, replace(job.part("search"), truth=None))(choice.chosen.served)
+        alike = score.against(job.parent, replace(job.part("search"), truth=None))(chosen.served)
         changes["max_drop"] = min(1.0, max(manifest.max_drop, round(1 - alike + SLACK, 3)))
         report.notes.append(f"at this size it agrees by {alike:.3f} with {manifest.name}, so the gate asks less")
     return changes
-
-
-def _switch(written: Manifest, out: Path, report: MakingReport) -> None:
-    """Make the folder's model the current version of its name; the version before can be rolled back to."""
-
-    try:
-        with store.alone(home(), "models"):
-            for row in written.file:
-                store.put(home(), out / row.name, row.sha256, row.bytes)
-            entry = msgspec.structs.replace(written, parent=None, card=None)
-            versions.switch(home(), written.name, toml(folder.plain(entry)))
-    except OSError as error:
-        raise RefusedError(f"{written.name}: cannot be stored in {home()}: {error.strerror}; nothing changed") from None
-    kept = home() / "reports" / f"tune-{written.name}.html"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(out / "report.html", kept)
-    shutil.rmtree(out)
-    report.notes.append(
-        f"{written.name}: this serves from now on; `edge-agent models rollback {written.name}` undoes it"
-    )
