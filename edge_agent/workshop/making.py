@@ -18,8 +18,7 @@ from edge_agent.registry import catalogue
 from edge_agent.registry.files import Located, file_path, parts_of
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples, Say
-from edge_agent.workshop.data.look import look
-from edge_agent.workshop.data.parts import groups, parts
+from edge_agent.workshop.data.look import groups, look
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.evaluate.score import Measure
 from edge_agent.workshop.report import folder
@@ -57,7 +56,7 @@ class Making:
     def read(self, data: Path, most: int, say: Say) -> None:
         """Take the samples of --data, in parts."""
         self.samples = calibration.read(data, self.parent, most, say)
-        self.calibrate, self.search, self.report = parts(self.samples)
+        self.calibrate, self.search, self.report = calibration.parts(self.samples)
         self.report_on(self.report)
 
     def report_on(self, samples: Samples) -> None:

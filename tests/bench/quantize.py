@@ -30,7 +30,6 @@ from edge_agent.registry.files import parts_of
 from edge_agent.workshop import making
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples
-from edge_agent.workshop.data.parts import parts as three_parts
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.ranges import METHODS
@@ -146,7 +145,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
 
     parent = serve(path)
     samples = calibration.read(place(case.calibrate), parent, most * (1 if case.evaluate else 2), quiet)
-    searched, reported = (samples, samples) if case.evaluate else three_parts(samples)[1:]
+    searched, reported = (samples, samples) if case.evaluate else calibration.parts(samples)[1:]
     if case.evaluate:
         reported = calibration.read(place(case.evaluate), parent, FEW_SHOWN if quick else 10**6, quiet)
     work.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from edge_agent.registry import catalogue
 from edge_agent.registry.files import file_path, parts_of
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, feeds, read, shared_with
-from edge_agent.workshop.data.letterbox import border
+from edge_agent.workshop.data.look import border
 from edge_agent.workshop.evaluate import score
 from tests.workshop.quantizable import SIZE, blobs, detector, pictures
 

@@ -10,9 +10,8 @@ import pytest
 
 from edge_agent.errors import InputError
 from edge_agent.types import Frame, Pixels, Text
-from edge_agent.workshop.data.calibration import Samples
-from edge_agent.workshop.data.look import look
-from edge_agent.workshop.data.parts import groups, parts, scenes
+from edge_agent.workshop.data.calibration import Samples, parts
+from edge_agent.workshop.data.look import groups, look, scenes
 
 
 def samples(items: Sequence[Frame | Text]) -> Samples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,9 @@ from edge_agent.types import Audio, Frame, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data import formats
 from edge_agent.workshop.data.feed import Item, feeder
-from edge_agent.workshop.data.letterbox import refuse_letterboxed
-from edge_agent.workshop.data.look import look
-from edge_agent.workshop.data.pictures import read_pictures, spread
-from edge_agent.workshop.data.texts import numbers_of, read_texts, text_of
+from edge_agent.workshop.data.look import look, refuse_letterboxed, scenes
+from edge_agent.workshop.data.pictures import Pictures, read_pictures
+from edge_agent.workshop.data.texts import numbers_of, read_texts, spread, text_of
 
 Say = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)"""
@@ -41,6 +40,10 @@ RECORDED = "recorded"
 """as --data: what the agent recorded, HOME/samples"""
 LEAST = 4
 """samples: two to search with and two to report on"""
+SHARES = (2, 3, 3)
+"""eighths of each part: ranges settle early, a choice and a figure need many"""
+FEWEST = 6
+"""samples: two in each part"""
 ROOM = 1 << 30
 """bytes of pictures that are kept in memory"""
 PREPARED = (".npy", ".npz", ".raw")
@@ -110,6 +113,31 @@ def _without_doubles(found: Samples) -> Samples:
     if twice:
         found = replace(found, notes=(*found.notes, f"{twice} samples are there twice and count once"))
     return found
+
+
+def parts(samples: Samples, seed: int = 0) -> tuple[Samples, Samples, Samples]:
+    """Three parts, each in the order of `samples`: statistics are taken of the first (ranges, what channels do),
+    candidates are compared on the second, and figures are told of the third alone, by which nothing is chosen.
+    InputError for fewer than FEWEST samples.
+
+    Scenes go to a part as a whole, at random, by `seed` and what is in them, so the same samples come into the same
+    parts wherever they lie. Where one scene has more than an eighth of the samples, as in a film of a standing camera,
+    the parts follow each other in time.
+    """
+    count = len(samples.items)
+    if count < FEWEST:
+        raise InputError(f"samples: {samples.source} has {count} different samples; give {FEWEST} or more")
+    runs = scenes([look(item) for item in samples.items])
+    if max(map(len, runs)) > max(1, count // 8):
+        runs = [[place] for place in range(count)]
+    else:
+        runs.sort(key=lambda run: hashlib.sha256(f"{seed} {samples.digests[run[0]]}".encode()).digest())
+    most = [max(2, round(count * eighths / 8)) for eighths in SHARES[:2]]
+    filled: tuple[list[int], ...] = ([], [], [])
+    for run in runs:
+        filled[next((part for part in (0, 1) if len(filled[part]) < most[part]), 2)].extend(run)
+    calibrate, search, report = (samples.pick(sorted(part)) for part in filled)
+    return calibrate, search, report
 
 
 def feeds(parent: Served, samples: Samples) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -188,77 +216,55 @@ def _frames(data: Path, parent: Served, most: int, say: Say) -> Samples:
     """Pictures of a folder or of labels, whose boxes say nothing of a model that is no detector; else whatever the
     source `files` reads.
     """
-    if not _is_pictures(data):
-        return _source(data, most, say)
-    pictures = read_pictures(data, most)
-    kept, bad = _Kept(most), []
-    for number, path in enumerate(pictures.paths):
-        say("reading", number, len(pictures.paths))
-        try:
-            kept.take(read_picture(path), number)
-        except InputError as error:
-            bad.append(f"{path.name} {error}")
-    say("reading", len(pictures.paths), len(pictures.paths))
-    notes = [*pictures.notes, *kept.notes()]
+    inside = data.is_dir() and any(path.suffix.lower() in PICTURES for path in data.iterdir())
+    known = read_pictures(data, most) if inside or formats.find(data) is not None else Pictures([], None)
+    bad: list[str] = []
+    kept, full = _thinned(_of_files(known.paths, bad, say) if known.paths else _of_source(data, say), most)
+    notes = [*known.notes, *([f"{len(kept)} pictures are used: more do not fit into {ROOM >> 20} MB"] if full else [])]
     if bad:
         notes.append(f"{len(bad)} pictures cannot be read and are left out; the first: {bad[0]}")
-    if not kept.frames:
-        raise InputError(f"{data}: none of {len(bad)} pictures can be read; the first: {bad[0]}")
-    truth = pictures.truth if parent.manifest.task == "detect" else None
-    whole = Samples([], str(data), [], names=pictures.names, notes=notes)
-    return replace(whole, **kept.columns(truth))
+        if not kept:
+            raise InputError(f"{data}: none of {len(bad)} pictures can be read; the first: {bad[0]}")
+    truth = known.truth if parent.manifest.task == "detect" else None
+    truth = None if truth is None else truth.of_pictures([number for number, _ in kept])
+    frames = [frame for _, frame in kept]
+    whole = (repr(frame.image.shape).encode() + frame.image.tobytes() for frame in frames)
+    digests = [hashlib.sha256(one).hexdigest() for one in whole]
+    return Samples([*frames], str(data), digests, truth, known.names, notes)
 
 
-def _is_pictures(data: Path) -> bool:
-    """Whether it is a folder with pictures or with labels in it, or a file of labels."""
-    inside = data.is_dir() and any(path.suffix.lower() in PICTURES for path in data.iterdir())
-    return inside or formats.find(data) is not None
+def _of_files(paths: Sequence[Path], bad: list[str], say: Say) -> Iterator[tuple[int, Frame]]:
+    """Those that can be read, with their numbers; what is said of the others goes into `bad`."""
+    for number, path in enumerate(paths):
+        say("reading", number, len(paths))
+        try:
+            yield number, read_picture(path)
+        except InputError as error:
+            bad.append(f"{path.name} {error}")
+    say("reading", len(paths), len(paths))
 
 
-def _source(data: Path, most: int, say: Say) -> Samples:
-    """A video, a picture or a glob, every so-manieth frame."""
-    kept = _Kept(most)
-    count = 0
-    for item in open_source(Uri("files", str(data))).run(threading.Event()):
-        if isinstance(item, Frame):
-            kept.take(item, count)
-            count += 1
-            say(f"reading {data.name}", count, count + 1)
-    say(f"reading {data.name}", count, count)
-    whole = Samples([], str(data), [], notes=kept.notes())
-    return replace(whole, **kept.columns(None))
+def _of_source(data: Path, say: Say) -> Iterator[tuple[int, Frame]]:
+    """The frames of a video, a picture or a glob, numbered."""
+    items = open_source(Uri("files", str(data))).run(threading.Event())
+    for number, frame in enumerate(item for item in items if isinstance(item, Frame)):
+        yield number, frame
+        say(f"reading {data.name}", number + 1, number + 2)
 
 
-class _Kept:
-    """At most `most` frames and ROOM bytes, spread evenly over all that were taken."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.step, self.bytes, self.full = most, 1, 0, False
-        self.frames: list[tuple[int, Frame]] = []
-
-    def take(self, frame: Frame, number: int) -> None:
-        """Frames come with growing numbers; each time the room is out, every second one goes."""
-        if number % self.step:
-            return
-        self.frames.append((number, frame))
-        self.bytes += frame.image.nbytes
-        while len(self.frames) > self.most or self.bytes > ROOM:
-            self.full = self.full or self.bytes > ROOM
-            self.step *= 2
-            self.frames = [(place, one) for place, one in self.frames if not place % self.step]
-            self.bytes = sum(one.image.nbytes for _, one in self.frames)
-            if len(self.frames) == 1:
-                return
-
-    def notes(self) -> list[str]:
-        return [f"{len(self.frames)} pictures are used: more do not fit into {ROOM >> 20} MB"] if self.full else []
-
-    def columns(self, truth: Truth | None) -> dict[str, Any]:
-        """`items`, `digests` and `truth` of Samples."""
-        digests = [_digest(frame) for _, frame in self.frames]
-        own = None if truth is None else truth.of_pictures([number for number, _ in self.frames])
-        return {"items": [frame for _, frame in self.frames], "digests": digests, "truth": own}
-
-
-def _digest(frame: Frame) -> str:
-    return hashlib.sha256(repr(frame.image.shape).encode() + frame.image.tobytes()).hexdigest()
+def _thinned(shown: Iterable[tuple[int, Frame]], most: int) -> tuple[list[tuple[int, Frame]], bool]:
+    """At most `most` frames and ROOM bytes, spread evenly over all: each time the room is out, every second one goes.
+    And whether the bytes were it.
+    """
+    step, size, full = 1, 0, False
+    kept: list[tuple[int, Frame]] = []
+    for number, frame in shown:
+        if number % step:
+            continue
+        kept.append((number, frame))
+        size += frame.image.nbytes
+        while len(kept) > 1 and (len(kept) > most or size > ROOM):
+            full, step = full or size > ROOM, step * 2
+            kept = [(place, one) for place, one in kept if not place % step]
+            size = sum(one.image.nbytes for _, one in kept)
+    return kept, full

@@ -20,8 +20,7 @@ from edge_agent.types import Frame
 from edge_agent.workshop import workers
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample
-from edge_agent.workshop.data.look import look
-from edge_agent.workshop.data.parts import groups
+from edge_agent.workshop.data.look import groups, look
 from edge_agent.workshop.data.pictures import Pictures, match_classes, read_pictures
 from edge_agent.workshop.evaluate.frame import Answers, Say, ask_all, finds, identity
 from edge_agent.workshop.evaluate.worst import draw_worst

@@ -25,7 +25,6 @@ from edge_agent.registry.files import Located, file_path, is_here, parts_of
 from edge_agent.workshop import workers
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Say
-from edge_agent.workshop.data.parts import parts
 from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.making import Making
 from edge_agent.workshop.report import folder, plot
@@ -74,7 +73,7 @@ def accuracies(given: tuple[TunedModel, File, Path, int]) -> Callable[[tuple[Fil
     """In a worker: the accuracy of a file on the samples that are searched on."""
     model, first, data, most = given
     parent = model.open(first, model.located.manifest.input, model.paths[first.name])
-    value = score.against(parent, parts(calibration.read(data, parent, most, lambda *_: None))[1])
+    value = score.against(parent, calibration.parts(calibration.read(data, parent, most, lambda *_: None))[1])
 
     def found(point: tuple[File, Path, Input | None]) -> float:
         row, path, input = point
