@@ -6,11 +6,9 @@ Detection Datasets Overview"; the development kit of Pascal VOC 2012, section 4;
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +19,7 @@ from edge_agent.files import read_regular
 from edge_agent.samples import coco
 from edge_agent.workshop.data import yolo
 from edge_agent.workshop.data.mend import mended
-from edge_agent.workshop.data.texts import LABEL_NAMES, column, text_of
+from edge_agent.workshop.data.texts import LABEL_NAMES, column, rows_of, text_of
 from edge_agent.workshop.data.yolo import Labels, pictures_in, size_of
 
 COCO_FILES = ("instances.json", "_annotations.coco.json")
@@ -29,6 +27,7 @@ COCO_FILES = ("instances.json", "_annotations.coco.json")
 SMALL = 4_000_000
 """bytes of one picture's labels, or of a data.yaml"""
 CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"), ("left", "top", "right", "bottom"))
+GIVE = "give a table of UTF-8"
 FILE_NAMES = ("filename", "file_name", "file", "image", "image_path", "path", "img")
 
 
@@ -103,11 +102,10 @@ def _read_voc(where: Path, _parts: Sequence[str]) -> Labels:
         boxes += [
             _voc_box(thing, number, names, f"{path}: object {at}") for at, thing in enumerate(root.iter("object"), 1)
         ]
-    categories = [coco.CocoCategory(key, name) for name, key in names.items()]
     told = [f"{len(notes)} of VOC's files have no picture of their name and are left out: {notes[0]}"] if notes else []
     hard = sum(bool(box.iscrowd) for box in boxes)
     told += [f"{hard} boxes are marked difficult, and count neither for nor against"] if hard else []
-    return Labels(coco.Coco(images, boxes, categories), told)
+    return _labels(images, boxes, names, told)
 
 
 def _voc_box(thing: ElementTree.Element, number: int, names: dict[str, int], where: str) -> coco.CocoBox:
@@ -137,46 +135,44 @@ def _xml(path: Path) -> ElementTree.Element:
 def _csv_file(data: Path) -> Path | None:
     """A table, or the one in a folder, whose header names a file, a class and corners."""
     tables = sorted(data.glob("*.csv")) if data.is_dir() else [data] if data.suffix.lower() == ".csv" else []
-    return next((path for path in tables if path.is_file() and _csv_columns(_table(path)[:1])), None)
+    return next((path for path in tables if path.is_file() and _csv_columns(_head(path))), None)
+
+
+def _head(path: Path) -> list[str]:
+    return [cell.strip('" \r') for cell in text_of(path, GIVE).partition("\n")[0].split(",")]
 
 
 def _read_csv(where: Path, _parts: Sequence[str]) -> Labels:
-    rows = _table(where)
-    file, label, *corners = _csv_columns(rows[:1])
+    rows = rows_of(where, GIVE, False)
+    file, label, *corners = _csv_columns(rows[0])
     images: dict[str, coco.CocoImage] = {}
     names: dict[str, int] = {}
     boxes = []
     for at, row in enumerate(rows[1:], 2):
-        if len(row) <= max(file, label, *corners):
-            raise InputError(f"line {at} has {len(row)} columns, the first {len(rows[0])}")
         name = row[file].strip()
         image = images.setdefault(name, coco.CocoImage(len(images), name))
         # a row without a box: a picture in which there is nothing
         if any(row[corner].strip() for corner in corners):
             key = names.setdefault(row[label].strip(), len(names) + 1)
             boxes.append(coco.CocoBox(image.id, key, _box([row[corner] for corner in corners], 0.0, f"line {at}")))
-    categories = [coco.CocoCategory(key, name) for name, key in names.items()]
-    return Labels(coco.Coco([*images.values()], boxes, categories), [])
+    return _labels([*images.values()], boxes, names, [])
 
 
-def _csv_columns(head: Sequence[Sequence[str]]) -> list[int]:
+def _csv_columns(head: Sequence[str]) -> list[int]:
     """Numbers of the columns of file, class and four corners; [] where not all are named."""
-    if not head:
-        return []
     labels = (*LABEL_NAMES, "class_name", "name")
     for four in CORNERS:
-        found = [column(head[0], names) for names in (FILE_NAMES, labels, *((name,) for name in four))]
+        found = [column(head, names) for names in (FILE_NAMES, labels, *((name,) for name in four))]
         if None not in found:
             return [at for at in found if at is not None]
     return []
 
 
-def _table(path: Path) -> list[list[str]]:
-    try:
-        rows = csv.reader(io.StringIO(text_of(path, "give a table of UTF-8"), newline=""))
-        return [row for row in rows if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise InputError(f"{path}: broken CSV: {error}") from None
+def _labels(
+    images: list[coco.CocoImage], boxes: list[coco.CocoBox], names: Mapping[str, int], notes: list[str]
+) -> Labels:
+    """Of classes that are numbered as they come."""
+    return Labels(coco.Coco(images, boxes, [coco.CocoCategory(key, name) for name, key in names.items()]), notes)
 
 
 def _box(corners: Iterable[str], first: float, where: str) -> tuple[float, float, float, float]:

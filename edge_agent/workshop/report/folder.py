@@ -125,7 +125,7 @@ def write(
                 rows.append(msgspec.structs.replace(row, sources=[]))
         figures = {name: round(float(value), 6) for name, value in made.figures.items() if math.isfinite(value)}
         given: dict[str, Any] = {
-            "name": _name(out, f"{parent.manifest.name}-made"[:64]),
+            "name": f"{parent.manifest.name}-made"[:64],
             "file": rows,
             "made": msgspec.structs.replace(made, figures=figures),
             "parent": reference(parent),
@@ -133,25 +133,19 @@ def write(
         }
         return msgspec.structs.replace(parent.manifest, **given)
 
-    return _written(out, build, report)
+    return write_trained(out, build, report, changes.get("name"))
 
 
-def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
+def write_trained(
+    out: Path, build: Callable[[Path], Manifest], report: MakingReport, name: str | None = None
+) -> Manifest:
     """Make OUT the model folder of the files that `build` writes into the folder that it is given, as `write` does it.
 
-    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. The
-    model is called as the folder is, where that is a model's name. Raises as `write` does.
+    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. Without
+    a `name` the model is called as the folder is, where that is a model's name, so that it is not taken for another
+    one. Raises as `write` does.
     """
-
-    def named(new: Path) -> Manifest:
-        manifest = build(new)
-        return msgspec.structs.replace(manifest, name=_name(out, manifest.name))
-
-    return _written(out, named, report)
-
-
-def _written(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
-    """As `write_trained`, under the name that the manifest has."""
+    own = out.resolve().name
     with work(out) as place:
         new = place / "new"
         shutil.rmtree(new, ignore_errors=True)
@@ -163,8 +157,9 @@ def _written(out: Path, build: Callable[[Path], Manifest], report: MakingReport)
             for row, (digest, size) in zip(manifest.file, found, strict=True)
         ]
         card = "README.md" if any((place / "README.md").is_file() for place in (out, new)) else None
-        whole = msgspec.structs.replace(manifest, file=rows, card=card)
-        (new / "manifest.toml").write_text(toml(plain(whole)), encoding="utf-8")
+        called = name or (own if re.fullmatch(NAME, own) else manifest.name)
+        whole = msgspec.structs.replace(manifest, name=called, file=rows, card=card)
+        (new / "manifest.toml").write_text(toml(msgspec.to_builtins(whole)), encoding="utf-8")
         save(report, new)
         (out / "manifest.toml").unlink(missing_ok=True)
         for path in sorted(new.iterdir(), key=lambda path: path.name == "manifest.toml"):
@@ -177,17 +172,14 @@ def _written(out: Path, build: Callable[[Path], Manifest], report: MakingReport)
 
 def _tried(out: Path, manifest: Manifest, report: MakingReport) -> None:
     """What the gate says goes into the report."""
-    refusal = ""
     try:
         tried = try_all(Located(manifest, out, str(out)))
-        notes = [f"gate: {one.refused or '; '.join(one.notes)}" for one in tried]
+        report.notes.extend(f"gate: {one.refused or '; '.join(one.notes)}" for one in tried)
     except RefusedError as error:
-        refusal = str(error)
-        notes = [f"gate: {refusal}"]
-    report.notes.extend(notes)
-    save(report, out)
-    if refusal:
-        raise RefusedError(f"{out}: the gate refuses it: {refusal}; see {out / 'report.html'}")
+        report.notes.append(f"gate: {error}")
+        raise RefusedError(f"{out}: the gate refuses it: {error}; see {out / 'report.html'}") from None
+    finally:
+        save(report, out)
 
 
 def reference(parent: Located) -> str:
@@ -218,18 +210,3 @@ def _copied(
     usual = LAYOUTS[format] if parent.manifest.input is not None and format != own.format else None
     layout = layouts.get(path.name, alike[0].layout if alike else usual)
     return File(path.name, format, "", 0, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
-
-
-def _name(out: Path, usual: str) -> str:
-    """The folder's name where that is a model's, so that the new model is not taken for another one."""
-    name = out.resolve().name
-    return name if re.fullmatch(NAME, name) else usual
-
-
-def plain(manifest: Manifest) -> dict[str, Any]:
-    """The manifest's values without those that say nothing."""
-    table: dict[str, Any] = msgspec.to_builtins(manifest)
-    for row in table["file"]:
-        if not row["from"]:
-            del row["from"]
-    return {key: value for key, value in table.items() if value is not None and value != []}

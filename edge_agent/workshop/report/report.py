@@ -74,7 +74,6 @@ class MakingReport:
     notes: list[str] = field(default_factory=list)
     parent_sha256: str = ""
     data_sha256: str = ""
-    command: str = ""
 
 
 def lines(report: MakingReport) -> list[str]:
@@ -90,14 +89,13 @@ def lines(report: MakingReport) -> list[str]:
 
 def _table(rows: Sequence[TableRow]) -> list[str]:
     """Its columns one below the other."""
-    table = [("", "MB", "accuracy", "ms", "")]
-    for row in rows:
-        name = f"{'*' if row.chosen else ' '} {text(row.name)}"
-        table.append((name, _megabytes(row.bytes), _figure(row), _number(row.median_ms, 2), text(row.note)))
-    widths = [max(len(cells[column]) for cells in table) for column in range(4)]
+    names = ["", *(f"{'*' if row.chosen else ' '} {text(row.name)}" for row in rows)]
+    table = [("MB", "accuracy", "ms"), *map(_numbers, rows)]
+    widths = [max(len(cells[column]) for cells in table) for column in range(3)]
+    wide, notes = max(map(len, names)), ["", *(text(row.note) for row in rows)]
     return [
-        "  ".join([f"{cells[0]:<{widths[0]}}", *(f"{cells[c]:>{widths[c]}}" for c in (1, 2, 3)), cells[4]])
-        for cells in table
+        "  ".join([f"{name:<{wide}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)), note])
+        for name, cells, note in zip(names, table, notes, strict=True)
     ]
 
 
@@ -128,14 +126,11 @@ def _plain(value: object) -> object:
     return listed() if listed is not None else str(value)
 
 
-def _figure(row: TableRow) -> str:
-    """The accuracy, and between which it lies on other samples."""
+def _numbers(row: TableRow) -> tuple[str, str, str]:
+    """Megabytes; the accuracy, and between which it lies on other samples; milliseconds."""
     ends = row.interval if row.interval is not None and all(map(math.isfinite, row.interval)) else None
-    return _number(row.accuracy) + ("" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})")
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f}"
+    between = "" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})"
+    return f"{row.bytes / 1e6:.2f}", _number(row.accuracy) + between, _number(row.median_ms, 2)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -203,7 +198,7 @@ def _parts(report: MakingReport) -> Iterator[str]:
 
 def _how(report: MakingReport) -> Iterator[str]:
     """The settings, and what it was made from."""
-    made = {"parent sha256": report.parent_sha256, "data sha256": report.data_sha256, "command": report.command}
+    made = {"parent sha256": report.parent_sha256, "data sha256": report.data_sha256}
     told = {**report.settings, **{key: value for key, value in made.items() if value}}
     if told:
         cells = (f"<tr><th>{_shown(key)}</th><td><code>{_shown(value)}</code></td></tr>" for key, value in told.items())
@@ -215,8 +210,9 @@ def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
     yield f'<div class="wide"><table><tr>{heads}<th class="n">ms</th><th></th></tr>'
     for row in rows:
         share = f"{row.bytes / rows[0].bytes:.0%}" if rows[0].bytes else "-"
-        numbers = (_megabytes(row.bytes), share, _figure(row), _number(row.median_ms, 2))
-        cells = "".join(f'<td class="n{" share" * (at == 1)}">{number}</td>' for at, number in enumerate(numbers))
+        size, *others = _numbers(row)
+        cells = f'<td class="n">{size}</td><td class="n share">{share}</td>'
+        cells += "".join(f'<td class="n">{number}</td>' for number in others)
         chosen = ' class="chosen"' if row.chosen else ""
         yield f"<tr{chosen}><td>{_shown(row.name)}</td>{cells}<td>{_shown(row.note)}</td></tr>"
     yield "</table></div>"
