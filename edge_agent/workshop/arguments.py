@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1; argparse.ArgumentTypeError for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to 1')
-    return value
+def _number(least: float, most: float, what: str) -> Callable[[str], float]:
+    """An option's type: a number between these; argparse.ArgumentTypeError for anything else."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= float(text) <= most:
+                return float(text)
+        raise argparse.ArgumentTypeError(f'"{text}" is no number {what}')
+
+    return read
+
+
+share, _above_0 = _number(0, 1, "from 0 to 1"), _number(1e-9, 1e9, "above 0")
 
 
 def count(text: str) -> int:
@@ -23,16 +29,6 @@ def count(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) <= 10**6:
         raise argparse.ArgumentTypeError(f'"{text}" is no number from 1 to 1000000')
     return int(text)
-
-
-def _above_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f'"{text}" is no number above 0')
-    return value
 
 
 def _sizes(text: str) -> tuple[int, ...]:

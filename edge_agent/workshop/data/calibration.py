@@ -216,21 +216,27 @@ def _frames(data: Path, parent: Served, most: int, say: Say) -> Samples:
     """Pictures of a folder or of labels, whose boxes say nothing of a model that is no detector; else whatever the
     source `files` reads.
     """
-    inside = data.is_dir() and any(path.suffix.lower() in PICTURES for path in data.iterdir())
-    known = read_pictures(data, most) if inside or formats.find(data) is not None else Pictures([], None)
+    known = read_pictures(data, most) if _is_pictures(data) else Pictures([], None)
     bad: list[str] = []
     kept, full = _thinned(_of_files(known.paths, bad, say) if known.paths else _of_source(data, say), most)
-    notes = [*known.notes, *([f"{len(kept)} pictures are used: more do not fit into {ROOM >> 20} MB"] if full else [])]
-    if bad:
-        notes.append(f"{len(bad)} pictures cannot be read and are left out; the first: {bad[0]}")
-        if not kept:
-            raise InputError(f"{data}: none of {len(bad)} pictures can be read; the first: {bad[0]}")
+    if bad and not kept:
+        raise InputError(f"{data}: none of {len(bad)} pictures can be read; the first: {bad[0]}")
+    notes = [*known.notes, *[f"{len(kept)} pictures are used: more do not fit into {ROOM >> 20} MB"] * full]
+    notes += [f"{len(bad)} pictures cannot be read and are left out; the first: {one}" for one in bad[:1]]
     truth = known.truth if parent.manifest.task == "detect" else None
     truth = None if truth is None else truth.of_pictures([number for number, _ in kept])
     frames = [frame for _, frame in kept]
-    whole = (repr(frame.image.shape).encode() + frame.image.tobytes() for frame in frames)
-    digests = [hashlib.sha256(one).hexdigest() for one in whole]
-    return Samples([*frames], str(data), digests, truth, known.names, notes)
+    return Samples([*frames], str(data), [*map(_digest, frames)], truth, known.names, notes)
+
+
+def _is_pictures(data: Path) -> bool:
+    """Whether it is a folder with pictures or with labels in it, or a file of labels."""
+    inside = data.is_dir() and any(path.suffix.lower() in PICTURES for path in data.iterdir())
+    return inside or formats.find(data) is not None
+
+
+def _digest(frame: Frame) -> str:
+    return hashlib.sha256(repr(frame.image.shape).encode() + frame.image.tobytes()).hexdigest()
 
 
 def _of_files(paths: Sequence[Path], bad: list[str], say: Say) -> Iterator[tuple[int, Frame]]:

@@ -66,41 +66,27 @@ def read_rows(data: Path, pictures: bool, limit: int = 0) -> list[LabelledSample
 def _rows(data: Path, pictures: bool) -> list[LabelledSample]:
     """All samples of `data`."""
     suffixes = tuple(PICTURES) if pictures else NUMBERS
+    table = next(filter(Path.is_file, (data / name for name in INSIDE)), data)
+    if table.suffix.lower() in TABLES:
+        return _table(table, pictures)
     if data.is_dir():
-        table = _inside(data)
-        return _table(table, pictures) if table else list(_folder(data, suffixes))
-    if data.suffix.lower() in TABLES:
-        return _table(data, pictures)
+        return _folder(data, suffixes)
     if data.is_file() and not pictures and data.suffix.lower() in suffixes:
         return list(_samples(data, None))
     there = "not such data" if data.exists() else "no such file or folder"
     raise UsageError(f"{data}: {there}; {GIVE}")
 
 
-def _inside(folder: Path) -> Path | None:
-    """The table in a folder."""
-    return next((folder / name for name in INSIDE if (folder / name).is_file()), None)
-
-
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _folder(data: Path, suffixes: tuple[str, ...]) -> Iterator[LabelledSample]:
+def _folder(data: Path, suffixes: tuple[str, ...]) -> list[LabelledSample]:
     """The files of a folder for each label; where there is none (or `images` alone) those beside it, without labels."""
-    inner = _by_folder(data, suffixes)
+    folders = [path for path in sorted(filter(Path.is_dir, data.iterdir())) if path.name[0] != "."]
+    inner: dict[str | None, list[Path]] = {folder.name: _files(folder.rglob("*"), suffixes) for folder in folders}
     if not any(inner.values()) or list(inner) == ["images"]:
-        for path in _files(data.iterdir(), suffixes) or inner.get("images", []):
-            yield from _samples(path, None)
-        return
-    for label, paths in inner.items():
-        for path in paths:
-            yield from _samples(path, label)
-
-
-def _by_folder(data: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
-    """Name of each folder in `data` -> the files anywhere in it."""
-    folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {folder.name: _files(folder.rglob("*"), suffixes) for folder in folders}
+        inner = {None: _files(data.iterdir(), suffixes) or inner.get("images", [])}
+    return [one for label, paths in inner.items() for path in paths for one in _samples(path, label)]
 
 
 def _files(paths: Iterator[Path], suffixes: tuple[str, ...]) -> list[Path]:

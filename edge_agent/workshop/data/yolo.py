@@ -49,21 +49,16 @@ def read(file: Path, parts: Sequence[str]) -> Labels:
     table, root = (_yaml(file), file.parent) if file.is_file() else ({}, file)
     names = _names(table, root)
     part = next((one for one in parts if table.get(one)), None)
-    places = _listed(table.get(part or "", "images"))
-    pictures = _all_in(_base(root, table), places)
-    images, boxes = [], []
-    for number, path in enumerate(pictures):
-        size = size_of(path)
-        images.append(coco.CocoImage(number, str(path.absolute()), *size))
-        boxes += [coco.CocoBox(number, label, _scaled(box, size)) for label, box in _boxes_of(path, names, file.name)]
-    note = f"YOLO labels of {part or 'all'}: {len(boxes)} boxes in {len(images)} pictures"
-    return Labels(coco.Coco(images, boxes, [coco.CocoCategory(key, name) for key, name in names.items()]), [note])
-
-
-def _base(root: Path, table: Mapping[str, Any]) -> Path:
-    """What the places of a data.yaml count from: its `path`, where that is here."""
     base = root / str(table.get("path") or ".")
-    return base if base.is_dir() else root
+    images, boxes = [], []
+    # its `path` may be of another machine
+    for number, path in enumerate(_all_in(base if base.is_dir() else root, _listed(table.get(part or "", "images")))):
+        wide, high = size_of(path)
+        images.append(coco.CocoImage(number, str(path.absolute()), wide, high))
+        for label, (x, y, w, h) in _boxes_of(path, names, file.name):
+            boxes.append(coco.CocoBox(number, label, (x * wide, y * high, w * wide, h * high)))
+    note = f"YOLO labels of {part or 'all'}: {len(boxes)} boxes in {len(images)} pictures"
+    return Labels(coco.Coco(images, boxes, [*map(coco.CocoCategory, names, names.values())]), [note])
 
 
 def _all_in(base: Path, places: list[str]) -> list[Path]:
@@ -74,8 +69,9 @@ def _all_in(base: Path, places: list[str]) -> list[Path]:
 def _boxes_of(picture: Path, names: Mapping[int, str], table: str) -> Iterator[tuple[int, list[float]]]:
     """Class and box, as shares, of each row of a picture's .txt."""
     path = _label_of(picture)
-    for at, row in enumerate(_rows(path), 1):
-        label, box = _row(row, f"{path}: line {at}")
+    lines = text_of(path, "a row a box").splitlines() if path.is_file() else []
+    for at, line in enumerate(filter(str.strip, lines), 1):
+        label, box = _row(line.split(), f"{path}: line {at}")
         if label not in names:
             raise InputError(f"{path}: line {at} has class {label}; {table} names {len(names)}")
         yield label, box
@@ -100,12 +96,6 @@ def _label_of(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _rows(path: Path) -> list[list[str]]:
-    return (
-        [line.split() for line in text_of(path, "a row a box").splitlines() if line.strip()] if path.is_file() else []
-    )
-
-
 def _row(row: list[str], where: str) -> tuple[int, list[float]]:
     """Class; left, top, width and height as shares."""
     try:
@@ -119,11 +109,6 @@ def _row(row: list[str], where: str) -> tuple[int, list[float]]:
         raise InputError(f"{where} is no class and four shares from 0 to 1 (middle x, middle y, width, height)")
     x, y, w, h = values
     return label, [x - w / 2, y - h / 2, w, h]
-
-
-def _scaled(values: list[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    x, y, w, h = values
-    return x * size[0], y * size[1], w * size[0], h * size[1]
 
 
 def _yaml(path: Path) -> dict[str, Any]:
