@@ -133,17 +133,15 @@ def write(
         }
         return msgspec.structs.replace(parent.manifest, **given)
 
-    return write_trained(out, build, report, changes.get("name"))
+    return write_trained(out, build, report)
 
 
-def write_trained(
-    out: Path, build: Callable[[Path], Manifest], report: MakingReport, name: str | None = None
-) -> Manifest:
+def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
     """Make OUT the model folder of the files that `build` writes into the folder that it is given, as `write` does it.
 
-    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. Without
-    a `name` the model is called as the folder is, where that is a model's name, so that it is not taken for another
-    one. Raises as `write` does.
+    Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. The
+    model is called as the folder is, where that is a model's name, so that it is not taken for another one. Raises as
+    `write` does.
     """
     own = out.resolve().name
     with work(out) as place:
@@ -157,7 +155,7 @@ def write_trained(
             for row, (digest, size) in zip(manifest.file, found, strict=True)
         ]
         card = "README.md" if any((place / "README.md").is_file() for place in (out, new)) else None
-        called = name or (own if re.fullmatch(NAME, own) else manifest.name)
+        called = own if re.fullmatch(NAME, own) else manifest.name
         whole = msgspec.structs.replace(manifest, name=called, file=rows, card=card)
         (new / "manifest.toml").write_text(toml(msgspec.to_builtins(whole)), encoding="utf-8")
         save(report, new)
