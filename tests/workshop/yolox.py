@@ -68,7 +68,7 @@ class Yolox(nn.Module):  # type: ignore[misc]
 def write_yolox(path: Path, classes: int, size: int, seed: int = 0) -> str:
     """Write the file for pictures (1, 3, size, size); returns its sha256. Output (1, N, 5 + classes), raw."""
     torch.manual_seed(seed)
-    model = exported(Yolox(classes), torch.zeros(1, 3, size, size), ["images"], ["output"], name="yolox")
+    model = exported(Yolox(classes), (torch.zeros(1, 3, size, size),), ["images"], ["output"], name="yolox")
     data = model.SerializeToString()
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 
 from edge_agent.workshop.graph import net as graphs
 from edge_agent.workshop.graph import tflite as tflite_graph
@@ -28,33 +30,53 @@ Feeds = Sequence[Mapping[str, npt.NDArray[Any]]]
 
 def exported(
     net: torch.nn.Module,
-    shown: torch.Tensor,
+    shown: tuple[torch.Tensor, ...],
     inputs: Sequence[str],
     outputs: Sequence[str],
-    free: Mapping[int, str] = {},
+    free: Mapping[str, Mapping[int, str]] = {},
     name: str = "edge-agent",
+    opset: int = OPSET,
+    fold: bool = True,
 ) -> onnx.ModelProto:
     """`net` as it answers, its normalisation folded in; constants are called as its parameters are.
 
-    `shown`: a sample input; `inputs` and `outputs`: what they are called, of more outputs the first ones; `free`: axes
-    of all of them that are of any size, and their names; `name`: of the graph.
+    `shown`: a sample of the inputs; `inputs` and `outputs`: what they are called, of more outputs the first ones;
+    `free`: of these the axes that are of any size, and their names; `name`: of the graph;
+    `fold`: leave constants that the exporter has computed, which have lost their names; else they are turned, and sizes
+    told, here.
     """
     import torch
 
     file = io.BytesIO()
-    ends: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs), "opset_version": OPSET}
-    ends["dynamic_axes"] = dict.fromkeys([*inputs, *outputs], free)
+    ends: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs), "opset_version": opset}
     with warnings.catch_warnings():
         # the exporter that needs nothing but onnx is called the old one; of equal constants it would keep one, where
         # they are no inputs
         warnings.simplefilter("ignore")
-        torch.onnx.export(net.eval(), (shown,), file, dynamo=False, keep_initializers_as_inputs=True, **ends)
+        how = {"dynamo": False, "keep_initializers_as_inputs": True, "do_constant_folding": fold}
+        torch.onnx.export(net.eval(), shown, file, dynamic_axes=free, **how, **ends)
     made = onnx.load_from_string(file.getvalue())
     del made.graph.output[len(outputs) :]
-    model = graphs.proto(graphs.of(made), merge=False)
+    whole = graphs.of(made)
+    if not fold:
+        _settle(whole)
+    model = graphs.proto(whole, merge=False)
     model.graph.name, model.producer_name = name, "edge-agent"
     graphs.check(model)
     return model
+
+
+def _settle(model: ir.Model) -> None:
+    """Constants that are turned stand so, and sizes are numbers, 0 for an axis that stays as it comes."""
+    for node in list(model.graph):
+        array = graphs.constant(node, 0)
+        if node.op_type == "Transpose" and array is not None:
+            graphs.put(node.inputs[0], array.transpose(graphs.ints(node, "perm")))
+            graphs.exchange(node.outputs[0], node.inputs[0])
+            model.graph.remove(node, safe=True)
+        elif node.op_type == "Reshape" and graphs.is_computed(node.inputs[1]):
+            sizes = np.array([size or 0 for size in graphs.shape(node.outputs[0]) or ()], np.int64)
+            node.replace_input_with(1, graphs.hold(model.graph, f"{node.name}.sizes", sizes))
 
 
 def needed(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[str]:

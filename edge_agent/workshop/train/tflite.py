@@ -258,6 +258,7 @@ WRITERS: dict[str, Callable[[TfliteFile, onnx.NodeProto, dict[str, Any]], None]]
     "Resize": _enlarged,
     "Concat": _joined,
     "Reshape": _reshaped,
+    "Squeeze": _reshaped,
     "Unsqueeze": _reshaped,
     "Transpose": _turned,
     "MatMul": _product,

@@ -108,5 +108,6 @@ def train(
 
 def to_onnx(net: Vae) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The autoencoder (x -> y, mean, log), and its decoder (z -> picture)."""
-    whole = exported(net, torch.zeros(1, *net.shape), ["x"], ["y", "mean", "log"])
-    return whole, exported(Decoder(net), torch.zeros(2, net.code), ["z"], ["picture"], {0: "n"})
+    whole = exported(net, (torch.zeros(1, *net.shape),), ["x"], ["y", "mean", "log"])
+    free = {name: {0: "n"} for name in ("z", "picture")}
+    return whole, exported(Decoder(net), (torch.zeros(2, net.code),), ["z"], ["picture"], free)

@@ -66,14 +66,15 @@ def read_net(folder: Path) -> Bert:
 def _stored(folder: Path) -> tuple[dict[str, NDArray[Any]], int]:
     """The weights of the ONNX files of a folder, and the number of heads. Raises ModelError."""
     try:
-        encoder = onnx.load(str(folder / "encoder.onnx"))
-        weights = weights_of(encoder)
+        weights = weights_of(onnx.load(str(folder / "mlm.int8.onnx")))
         weights |= weights_of(onnx.load(str(folder / "nsp.onnx")))
-        weights |= weights_of(onnx.load(str(folder / "mlm.int8.onnx")))
+        encoder = onnx.load(str(folder / "encoder.onnx"))
+        weights |= weights_of(encoder)
     except (OSError, ValueError, DecodeError) as error:
         raise ModelError(f"{folder}: no edge-bert to start from: {error}") from None
     missing = {"token.weight", "position.weight", "norm.weight", "layers.0.up.bias", "project.bias"} - set(weights)
-    split = [numpy_helper.to_array(t) for t in encoder.graph.initializer if t.name == "split"]
+    sizes = [numpy_helper.to_array(t) for t in encoder.graph.initializer if t.dims == [4]]
+    split = [one for one in sizes if one.dtype == np.int64]
     if missing or not split:
         raise ModelError(f"{folder}: encoder.onnx is no edge-bert's, it lacks {', '.join(sorted(missing)) or 'split'}")
     return weights, int(split[0][2])

@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 EPS = 1e-5
+BLOCKED = -10000.0
+"""added to the score of a padding token: far below any score, far from the end of float16"""
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,19 @@ class TransformerLayer(nn.Module):  # type: ignore[misc]
         self.up = nn.Linear(shape.width, shape.inner)
         self.down = nn.Linear(shape.inner, shape.width)
 
-    def forward(self, x: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """x (n, L, H); seen (n, 1, 1, L) bool, true where a token stands."""
-        n, length, width = x.shape
+    def forward(self, x: torch.Tensor, blocked: torch.Tensor) -> torch.Tensor:
+        """x (n, L, H); blocked (n, 1, 1, L): added to the scores, 0 where a token stands."""
+        n, length, width = x.shape[0], x.shape[1], self.query.in_features
         y = self.norm1(x)
         q, k, v = (
             f(y).view(n, length, self.heads, width // self.heads).transpose(1, 2)
             for f in (self.query, self.key, self.value)
         )
         if x.is_cuda:
-            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=blocked.to(q.dtype))
         else:  # a third faster than PyTorch's own in training on a CPU
             scores = (q @ k.transpose(2, 3)) * (width // self.heads) ** -0.5
-            y = scores.masked_fill(~seen, -1e4).softmax(-1).to(v.dtype) @ v
+            y = (scores + blocked).softmax(-1) @ v
         x = x + self.out(y.transpose(1, 2).reshape(n, length, width))
         return x + self.down(functional.gelu(self.up(self.norm2(x)), approximate="tanh"))
 
@@ -113,11 +115,14 @@ class Bert(nn.Module):  # type: ignore[misc]
 
     def forward(self, ids: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         """ids, types (n, L) int64, ids 0 where nothing stands -> hidden (n, L, H)."""
-        seen = (ids != 0)[:, None, None]
-        x = self.token(ids) + self.position.weight[: ids.shape[1]] + self.segment(types)
-        x = self.widen(self.norm0(x))
+        return self.hidden(ids, types, (ids != 0).float(), self.position.weight[: ids.shape[1]])
+
+    def hidden(self, ids: torch.Tensor, types: torch.Tensor, seen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """As `forward`; seen (n, L): 1 where a token stands; places: the vectors of the positions."""
+        blocked = (1 - seen)[:, None, None] * BLOCKED
+        x = self.widen(self.norm0(self.token(ids) + places + self.segment(types)))
         for layer in self.layers:
-            x = layer(x, seen)
+            x = layer(x, blocked)
         hidden: torch.Tensor = self.norm(x)
         return hidden
 

@@ -45,7 +45,7 @@ def to_onnx(net: EdgeYolo, size: Size) -> onnx.ModelProto:
     """`images` (1, 3, height, width) float32 BGR 0..255 -> `boxes` (1, N, 4), `logits` (1, N, C), of `folded_copy`'s
     network. Its constants bear the names of the network's, so that a fine-tuning can start from the file.
     """
-    return exported(net, torch.zeros(1, 3, size[1], size[0]), ["images"], OUTPUTS, name=NAME)
+    return exported(net, (torch.zeros(1, 3, size[1], size[0]),), ["images"], OUTPUTS, name=NAME)
 
 
 def write_model(

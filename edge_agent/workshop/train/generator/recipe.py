@@ -66,7 +66,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
 
 def to_onnx(net: Generator) -> ModelProto:
     """Input `z` (n, LATENT) float32, output `pictures` (n, 3, SIDE, SIDE) in 0..1, red first."""
-    return exported(net, torch.zeros(2, LATENT), ["z"], ["pictures"], {0: "n"})
+    free = {name: {0: "n"} for name in ("z", "pictures")}
+    return exported(net, (torch.zeros(2, LATENT),), ["z"], ["pictures"], free)
 
 
 def draw(net: Generator, count: int, seed: int) -> Squares:

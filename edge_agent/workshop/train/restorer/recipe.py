@@ -138,4 +138,5 @@ def verdict(figures: dict[str, tuple[float, float]]) -> str:
 
 def to_onnx(net: Restorer) -> ModelProto:
     """Input `lines` (n, 3, HEIGHT, w) in 0..1, w a multiple of FOLD, blue first -> output `clear`, the same shape."""
-    return exported(net, torch.zeros(2, 3, HEIGHT, 16 * FOLD), ["lines"], ["clear"], {0: "n", 3: "w"})
+    free = {name: {0: "n", 3: "w"} for name in ("lines", "clear")}
+    return exported(net, (torch.zeros(2, 3, HEIGHT, 16 * FOLD),), ["lines"], ["clear"], free)

@@ -69,8 +69,7 @@ def _check(args: argparse.Namespace) -> None:
 def write(net: Bert, head: torch.nn.Linear, tags: Sequence[str], vocab: Path, out: Path) -> Manifest:
     """tagger.onnx (float16 weights), tagger.int8.onnx and vocab.txt in `out`; the manifest of these."""
 
-    weight, bias = head.weight.detach().numpy().T.copy(), head.bias.detach().numpy()
-    graph = bert_onnx.tagger(net.eval(), weight, bias)
+    graph = bert_onnx.tagger(net, head)
     (out / "tagger.onnx").write_bytes(small_onnx(graph, export.HALF))
     (out / "tagger.int8.onnx").write_bytes(small_onnx(graph, export.INT8))
     shutil.copyfile(vocab, out / "vocab.txt")
