@@ -97,7 +97,7 @@ def graph(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
     parser.add_argument("--data", type=Path, help="pictures or text to compare on (default: what the agent carries)")
     parser.add_argument("--tflite", action="store_true", help="add TFLite files, made by onnx2tf")
-    parser.add_argument("--onnx2tf", metavar="PROGRAM", help="where it is (default: $EDGE_AGENT_ONNX2TF, the PATH)")
+    parser.add_argument("--onnx2tf", metavar="PROGRAM", help="where it is (default: on the PATH)")
 
 
 def tune(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.workshop.graph import edit, net, sessions
+from edge_agent.workshop.graph import net, sessions
+from edge_agent.workshop.graph import verb as graph
 from edge_agent.workshop.prune import channels, trace
 from edge_agent.workshop.quantize import build
 from edge_agent.workshop.quantize.contents import of_onnx
@@ -248,7 +249,7 @@ def quantized(path: Path, form: str = "weights") -> bytes:
 
 
 def simplified(path: Path) -> bytes:
-    return bytes(edit.simplified(edit.read(path)).SerializeToString())
+    return bytes(graph.simplified(net.load(path)).SerializeToString())
 
 
 VERBS: dict[str, Callable[[Path], bytes]] = {"prune": pruned, "quantize": quantized, "graph": simplified}

@@ -21,7 +21,7 @@ from edge_agent.manifest import load
 from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop import making
 from edge_agent.workshop.evaluate import score
-from edge_agent.workshop.graph import convert, edit, verb
+from edge_agent.workshop.graph import convert, net, verb
 from tests.conftest import ROOT
 from tests.nets import doubling_onnx
 from tests.tiny import tiny_detector
@@ -73,7 +73,7 @@ def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
     model.graph.node[1].input[0] = "same"
     model.graph.node.insert(0, helper.make_node("Add", ["w", "w"], ["twice"], name="sum"))
     model.graph.node[2].input[1] = "twice"
-    made = edit.simplified(model)
+    made = verb.simplified(model)
     assert [node.op_type for node in made.graph.node] == ["Conv"]
     x = np.random.default_rng(0).normal(size=(1, 3, 6, 8)).astype(np.float32)
     np.testing.assert_allclose(answer(made, x), answer(model, x), rtol=1e-5)
@@ -82,14 +82,14 @@ def test_simplified_is_smaller_and_the_same(tmp_path: Path) -> None:
 
 def test_weights_kept_as_half_floats_are_not_widened() -> None:
     """edge-bert's lie as float16 with a Cast behind each: folding that would double the file."""
-    model = edit.read(ROOT / "models" / "edge-bert" / "encoder.onnx")
-    assert edit.simplified(model).ByteSize() < model.ByteSize() * 1.1
+    model = net.load(ROOT / "models" / "edge-bert" / "encoder.onnx")
+    assert verb.simplified(model).ByteSize() < model.ByteSize() * 1.1
 
 
 def test_no_onnx_file(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("hello there")
     with pytest.raises(RefusedError, match="not a readable ONNX model"):
-        edit.read(tmp_path / "m.onnx")
+        net.load(tmp_path / "m.onnx")
 
 
 def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monke
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ModelError, match=r'pip install "edge-agent-runtime\[workshop\]"'):
-        edit.simplified(convolution(tmp_path / "m.onnx"))
+        verb.simplified(convolution(tmp_path / "m.onnx"))
 
 
 # ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +113,6 @@ def test_without_onnxslim_the_message_says_what_to_install(tmp_path: Path, monke
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AGENT_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv(convert.TOOL, raising=False)
     monkeypatch.setattr(making, "SECONDS", 0.2)
 
 
@@ -178,17 +177,11 @@ def test_its_last_words_are_said(tmp_path: Path) -> None:
 def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"python3 -m venv tf && tf/bin/pip install onnx2tf"):
-        convert.find()
+        convert.find(None)
     with pytest.raises(UsageError, match="--onnx2tf nowhere: no program there"):
         convert.find("nowhere")
-    tool = program(tmp_path / "onnx2tf", "")
-    assert convert.find() == tool
-    other = program(tmp_path / "other", "")
-    monkeypatch.setenv(convert.TOOL, str(other))
-    assert convert.find() == other and convert.find(str(tool)) == tool
-    monkeypatch.setenv(convert.TOOL, str(tmp_path / "gone"))
-    with pytest.raises(UsageError, match=convert.TOOL):
-        convert.find()
+    tool, other = program(tmp_path / "onnx2tf", ""), program(tmp_path / "other", "")
+    assert convert.find(None) == tool and convert.find(str(other)) == other
 
 
 @pytest.mark.parametrize("verb", ["graph", "quantize", "prune", "tune"])

@@ -8,26 +8,29 @@ lost.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import io
 from pathlib import Path
 
 import msgspec
 import onnx
 
+from edge_agent.errors import ModelError, RefusedError
 from edge_agent.gate.shown import some
 from edge_agent.manifest import Manifest, Served
 from edge_agent.samples import carried
 from edge_agent.types import Frame, Text
 from edge_agent.workshop import making
 from edge_agent.workshop.data import calibration
-from edge_agent.workshop.data.calibration import Samples
+from edge_agent.workshop.data.calibration import Samples, Say
 from edge_agent.workshop.evaluate import score
-from edge_agent.workshop.graph import convert, edit
+from edge_agent.workshop.graph import convert, net
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.folder import LAYOUTS
 from edge_agent.workshop.report.report import MakingReport
 
-Say = Callable[[str, int, int], None]
+SMALL, GROWN = 4096, 1.1
+"""bytes of a constant that may be folded where folding all would make the file so much larger"""
 
 
 def run(args: argparse.Namespace, say: Say) -> MakingReport:
@@ -35,15 +38,14 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
     Raises UsageError for arguments, ModelError for what cannot be changed, RefusedError where the gate takes nothing.
     """
-
     tool = convert.find(args.onnx2tf) if args.tflite else None
     job = making.start(args, "graph")
     job.samples = calibration.read(args.data, job.parent, 48, say) if args.data else _carried(job.parent)
     job.report_on(job.samples)
     with folder.work(args.out) as work:
         say("simplifying", 0, 1)
-        old = edit.read(job.path)
-        new = edit.simplified(old)
+        old = net.load(job.path)
+        new = simplified(old)
         file = work / f"{Path(job.row.name).stem}.simple.onnx"  # a fetched file lies under its hash
         onnx.save(new, str(file))
         say("simplifying", 1, 1)
@@ -67,7 +69,6 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
 
 def _read_as(manifest: Manifest, format: str) -> Manifest:
     """The manifest with the [input] of a file: the parent's, its axes as TFLite has them."""
-
     if format != "tflite" or manifest.input is None:
         return manifest
     rows = [row for row in manifest.file if row.format != "tflite"]
@@ -77,6 +78,34 @@ def _read_as(manifest: Manifest, format: str) -> Manifest:
 
 def _carried(parent: Served) -> Samples:
     """What the agent carries and recorded, of the kind that the model takes."""
-
     found = list(carried.pictures()) if parent.input is not None else some(parent)
     return Samples([one for one in found if isinstance(one, (Frame, Text))], "what the agent carries", [])
+
+
+def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants folded, nodes that do nothing gone, patterns fused, by onnxslim; checked by ONNX.
+
+    Where folding would make the file larger, as it widens weights that are kept in half floats, only small constants
+    are folded. Raises ModelError where onnxslim is missing, RefusedError where it fails.
+    """
+    made = _slim(model, None)
+    return _slim(model, SMALL) if made.ByteSize() > model.ByteSize() * GROWN else made
+
+
+def _slim(model: onnx.ModelProto, most: int | None) -> onnx.ModelProto:
+    """`most`: bytes of a constant that is folded; None: any."""
+    try:
+        from onnxslim import slim
+    except ImportError as error:
+        raise ModelError(f'onnxslim simplifies graphs: pip install "edge-agent-runtime[workshop]" ({error})') from None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            made = slim(copy, size_threshold=most)
+        if not isinstance(made, onnx.ModelProto):
+            raise ValueError("it gave no model back")
+        onnx.checker.check_model(made)
+    except Exception as error:  # of a library that looks for patterns: whatever it stumbles over
+        raise RefusedError(f"onnxslim cannot simplify it ({net.line(error)})") from None
+    return made

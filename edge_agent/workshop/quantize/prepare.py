@@ -22,10 +22,10 @@ QUANTIZERS_OWN = re.compile(r"_(scale|zero_point|quantized|QuantizeLinear\w*|Deq
 """ends of the names that onnxruntime's quantizer gives, whether or not they are taken"""
 
 
-def prepare(path: Path, least: int = OPSET) -> ir.Model:
+def prepare(path: Path) -> ir.Model:
     """The network with its constants folded, batch normalisation in the weights, each constant with one reader.
 
-    A network below opset PER_CHANNEL is converted to `least`; of one whose weights alone are int8 they become float.
+    A network below opset PER_CHANNEL is converted to OPSET; of one whose weights alone are int8 they become float.
     Raises RefusedError, one line, for what is no ONNX file, is quantized already, has no layer with weights, or cannot
     be converted.
     """
@@ -37,7 +37,7 @@ def prepare(path: Path, least: int = OPSET) -> ir.Model:
             f"{path}: it is quantized already (it has {', '.join(found)}); give the float model that it was made from"
         )
     if net.opset(model) < PER_CHANNEL:
-        whole = _converted(whole, path, net.opset(model), least)
+        whole = _converted(whole, path, net.opset(model))
     made = net.one_each(net.of(net.proto(_renamed(net.plain(net.of(_folded(whole, path)))))))
     if not net.layers(made, inside=True):
         raise RefusedError(f"{path}: no Conv, MatMul or Gemm in it has constant weights; there is nothing to quantize")
@@ -62,9 +62,9 @@ def _renamed(model: ir.Model) -> ir.Model:
     return model
 
 
-def _converted(model: onnx.ModelProto, path: Path, opset: int, least: int) -> onnx.ModelProto:
+def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
     try:
-        return version_converter.convert_version(model, least)
+        return version_converter.convert_version(model, OPSET)
     except (RuntimeError, ValueError) as error:
         raise RefusedError(
             f"{path}: it is of opset {opset}, and int8 needs {PER_CHANNEL}, to which it cannot be converted "
