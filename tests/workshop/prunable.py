@@ -13,8 +13,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper
 
 from edge_agent.workshop.graph import net, sessions
-from edge_agent.workshop.prune.axes import Traced, Use
-from edge_agent.workshop.prune.channels import ChannelGroup, layer_name
+from edge_agent.workshop.prune.channels import ChannelGroup, Traced, Use, layer_name
 from edge_agent.workshop.prune.choose import Ranked
 from tests.nets import write_onnx
 

@@ -12,9 +12,8 @@ from onnx import TensorProto, helper
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.workshop.graph import net
-from edge_agent.workshop.prune import choose, fit, steps
-from edge_agent.workshop.prune.axes import Traced
-from edge_agent.workshop.prune.channels import ChannelGroup, families, multiplications, read, removed, weights
+from edge_agent.workshop.prune import choose, fit, verb
+from edge_agent.workshop.prune.channels import ChannelGroup, Traced, families, multiplications, read, removed, weights
 from edge_agent.workshop.prune.trace import trace
 from tests.nets import write_onnx
 from tests.workshop.prunable import attention, by_size, changed, layer, maps, masked, run
@@ -187,7 +186,7 @@ def test_what_cannot_be_pruned_says_why(tmp_path: Path) -> None:
 
 
 def test_steps_follow_the_cubic_schedule() -> None:
-    found = [steps.share(0.8, number, 4) for number in (1, 2, 3, 4)]
+    found = [verb.share(0.8, number, 4) for number in (1, 2, 3, 4)]
     np.testing.assert_allclose(found, [0.8 * (1 - (1 - t / 4) ** 3) for t in (1, 2, 3, 4)])
 
 

@@ -16,8 +16,7 @@ import onnx_ir as ir
 from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, numbers
-from edge_agent.workshop.prune.axes import Traced, Use
-from edge_agent.workshop.prune.channels import ChannelGroup
+from edge_agent.workshop.prune.channels import ChannelGroup, Traced, Use
 from edge_agent.workshop.prune.walk import Feeds, Live, rows, walk
 
 LEAST = 0.125

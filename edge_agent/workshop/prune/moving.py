@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edge_agent.workshop.graph import net, sessions
 from edge_agent.workshop.graph.net import Array, held, shape
-from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced
+from edge_agent.workshop.prune.channels import Atoms, Axes, Count, Traced
 
 PARTS = ("Split", "Concat")
 MOVING = (

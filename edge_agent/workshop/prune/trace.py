@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edge_agent.workshop.graph.net import held, is_layer, numbers, shape
-from edge_agent.workshop.prune.axes import Atoms, Axes, Count, Traced, Use
+from edge_agent.workshop.prune.channels import Atoms, Axes, Count, Traced, Use
 from edge_agent.workshop.prune.moving import MOVING, moved
 
 UNARY = (
