@@ -97,7 +97,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
 ) -> None:
     parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data"), tmp_path / "out"
     tried: list[str] = []
-    real = search._tried
+    real = search.tried
 
     def stopping(tool: search.Tool, plan: QuantizePlan, far: object) -> float:
         if not plan.keep:
@@ -107,7 +107,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
             raise KeyboardInterrupt
         return real(tool, plan, far)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(search, "_tried", stopping)
+    monkeypatch.setattr(search, "tried", stopping)
     assert quantize(parent, "--data", data, "--out", out, "--auto") == 130
     assert "run the same command again" in capsys.readouterr().err
     assert not (out / "manifest.toml").exists() and list((out / ".work").glob("measured-*.json"))

@@ -7,7 +7,7 @@ Accelerating Very Deep Neural Networks", arXiv 1707.06168, section 3.2; without 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -66,8 +66,7 @@ def _can(node: ir.Node) -> bool:
     return node.op_type != "ConvTranspose" and numbers(node.inputs[1]).ndim in ranks and known
 
 
-@dataclass(slots=True)
-class _Sums:
+class _Sums(NamedTuple):
     """X'X, X'Y, Y'Y and the sum of Y over rows: (groups, …), and how many rows."""
 
     normal: Array
@@ -77,8 +76,7 @@ class _Sums:
     rows: Array
 
     def plus(self, other: _Sums) -> _Sums:
-        pairs = [(getattr(self, name), getattr(other, name)) for name in self.__slots__]
-        return _Sums(*(a + b for a, b in pairs))
+        return _Sums(*(a + b for a, b in zip(self, other, strict=True)))
 
     def left(self, weight: Array) -> float:
         """Share of the spread of Y that `weight` does not explain."""

@@ -86,8 +86,7 @@ class Memory:
         """The figure `what` of a plan, or of what else JSON can tell apart, as it was or as it is found now."""
         key = _key(what, plan)
         if key not in self.known:
-            found = self._asked.pop(key).result() if key in self._asked else None
-            self.known[key] = float(compute()) if found is None else found
+            self.known[key] = self._asked.pop(key).result() if key in self._asked else float(compute())
             files.write(self.path, msgspec.json.encode(self.known).decode())
         return self.known[key]
 
@@ -115,7 +114,8 @@ def distance(parent: Served, samples: Samples) -> Callable[[Served], float]:
     answers = [parent.net.run(feed) for feed in given]
     names = [spec.name for spec in parent.net.outputs if answers[0][spec.name].dtype == np.float32]
     real = {name: np.concatenate([_channels(answer[name]) for answer in answers]) for name in names}
-    spread = {name: _variance(columns) for name, columns in real.items()}
+    variance = {name: columns.var(axis=0) for name, columns in real.items()}
+    spread = {name: one + FLOOR * one.mean() + 1e-12 for name, one in variance.items()}
 
     def far(candidate: Served) -> float:
         found = [candidate.net.run(feed) for feed in given]
@@ -134,12 +134,6 @@ def _channels(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """(rows, channels)."""
     wide = value.shape[-1] if value.ndim > 1 else 1
     return value.reshape(-1, wide).astype(np.float64)
-
-
-def _variance(columns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    variance = columns.var(axis=0)
-    floored: npt.NDArray[np.float64] = variance + FLOOR * variance.mean() + 1e-12
-    return floored
 
 
 def search(
@@ -189,18 +183,18 @@ def by_cost(
 
     def errors(plans: Sequence[QuantizePlan]) -> Iterator[float]:
         memory.ahead("distance", [(one, one) for one in plans])
-        return (memory("distance", one, partial(_tried, tool, one, far)) for one in plans)
+        return (memory("distance", one, partial(tried, tool, one, far)) for one in plans)
 
-    base = min(zip(map(_ranked, errors(bases)), bases, strict=True), key=lambda pair: pair[0])[1]
+    base = min(zip(errors(bases), bases, strict=True), key=lambda pair: pair[0])[1]
     tool.make(base)
     alone, costs = [keeping(base, [one for one in tool.parts if one != part]) for part in tool.parts], {}
     for number, (part, cost) in enumerate(zip(tool.parts, errors(alone), strict=True)):
         costs[part.name] = cost
         say(f"layer {part.name} alone", number + 1, len(alone))
-    return base, costs, sorted(tool.parts, key=lambda part: -_ranked(costs[part.name]))
+    return base, costs, sorted(tool.parts, key=lambda part: -costs[part.name])
 
 
-def _tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:
+def tried(tool: Tool, plan: QuantizePlan, far: Callable[[Served], float]) -> float:
     """Error at the outputs; infinite for what cannot be made. A layer that is never quantized costs nothing."""
     try:
         return far(tool.open(tool.make(plan)))
@@ -215,23 +209,14 @@ def _scored(tool: Tool, plan: QuantizePlan, measure: Callable[[Served], float]) 
         return 0.0
 
 
-def _ranked(cost: float) -> float:
-    """A cost by which layers can be ordered: what is no number costs the most."""
-    return cost if cost == cost else float("inf")
-
-
 def _ladder(count: int, score: Callable[[int], float], budget: float) -> dict[int, float]:
     """Scores of 0, 1, 2, 4, 8, ... kept layers up to the first that meets the budget, then of what lies between."""
-    scores = {0: score(0)}
-    low, high = 0, 1
-    while scores[low] < budget and high < count:
+    scores, low, high = {0: score(0)}, 0, 0
+    while scores[high] < budget and high < count:
+        low, high = high, min(max(1, high * 2), count)
         scores[high] = score(high)
-        if scores[high] >= budget:
-            break
-        low, high = high, min(high * 2, count)
-    if high in scores and scores[high] >= budget:
-        while high - low > 1:
-            middle = (low + high) // 2
-            scores[middle] = score(middle)
-            low, high = (low, middle) if scores[middle] >= budget else (middle, high)
+    while scores[high] >= budget and high - low > 1:
+        middle = (low + high) // 2
+        scores[middle] = score(middle)
+        low, high = (low, middle) if scores[middle] >= budget else (middle, high)
     return scores

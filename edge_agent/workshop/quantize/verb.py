@@ -21,7 +21,7 @@ from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.making import Making
 from edge_agent.workshop.quantize import auto, tools, without
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.search import SearchResult, Tool, distance
+from edge_agent.workshop.quantize.search import SearchResult, Tool, distance, tried
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import LayerRow, MakingReport
@@ -69,18 +69,11 @@ def _tool(job: Making, work: Path, say: Say) -> Tool:
     return tools.tool_for(job.row.format, job.path, job.parent, job.part("calibrate"), opened, say)
 
 
-def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float | None]:
-    """In a worker: how far the outputs of a plan's file are from the parent's; None where it cannot be made."""
+def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float]:
+    """In a worker: how far the outputs of a plan's file are from the parent's, as `tried` has it."""
     job, place = _started(args, lambda *_: None), tempfile.TemporaryDirectory()
     tool, far = _tool(job, Path(place.name), lambda *_: None), distance(job.parent, job.part("search"))
-
-    def found(plan: QuantizePlan, keep: object = place) -> float | None:
-        try:
-            return far(tool.open(tool.make(plan)))
-        except RefusedError:
-            return None
-
-    return found
+    return lambda plan, keep=place: tried(tool, plan, far)  # type: ignore[misc]
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -100,18 +100,13 @@ def _resized(model: TunedModel, row: File, inputs: list[Input], work: Path, note
         try:
             path.write_bytes(resized(model.paths[row.name], input.width, input.height))
             served = model.open(row, input, path)
-            _answers(served)
+            # ModelError where the head does not fit the size: its cells are written into the graph
+            list(served_by(served)(Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 0.0)))
         except ModelError as error:
             notes.append(f"{row.name} at {size}: {error}")
             break
         found.append(Candidate(_label(row, input), row, path, input, served))
     return found
-
-
-def _answers(served: Served) -> None:
-    """ModelError where the head does not fit the size: its cells are written into the graph."""
-    for _ in served_by(served)(Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 0.0)):
-        pass
 
 
 def tried_sizes(sizes: tuple[int, ...] | None, own: Input) -> list[tuple[int, int]]:
