@@ -212,8 +212,8 @@ def _scored(tool: Tool, plan: QuantizePlan, measure: Callable[[Served], float]) 
 def _ladder(count: int, score: Callable[[int], float], budget: float) -> dict[int, float]:
     """Scores of 0, 1, 2, 4, 8, ... kept layers up to the first that meets the budget, then of what lies between."""
     scores, low, high = {0: score(0)}, 0, 0
-    while scores[high] < budget and high < count:
-        low, high = high, min(max(1, high * 2), count)
+    while scores[high] < budget and max(1, high * 2) < count:
+        low, high = high, max(1, high * 2)
         scores[high] = score(high)
     while scores[high] >= budget and high - low > 1:
         middle = (low + high) // 2
