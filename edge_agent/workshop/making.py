@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.interval import Figure, difference, interval
 from edge_agent.gate.read import seen
@@ -114,18 +116,16 @@ class Making:
         budget: float | None = None,
         **changes: Any,
     ) -> Manifest:
-        """The model folder --out of these (path, format, precision), how they were made, and the report.
+        """The model folder --out of these (path, format, precision), the first one preferred, how they were made, and
+        the report.
 
-        `budget`: accuracy that may be lost on the report's samples; `changes`: fields of the manifest that are not the
-        parent's. RefusedError where it is not kept, or the gate says no.
+        `budget`: accuracy that may be lost on the report's samples; `layouts`: file name -> how it takes its picture,
+        where that is not as the parent's file of that format does it. The manifest is the parent's but for `changes`
+        (as score, input); vocabulary and tokenizer are copied. RefusedError where the budget is not kept, or the gate
+        says no.
         """
         first, last = report.rows[0], next((row for row in report.rows if row.chosen), report.rows[-1])
-        lost = (first.accuracy or 0.0) - (last.accuracy or 0.0)
-        if budget is not None and lost > budget + 1e-9:
-            told = f"{last.name} loses {lost:.3f} on the report's samples, more than the budget of {budget:g}"
-            report.notes.append(f"not taken: {told}")
-            save(report, self.args.out / folder.WORK)
-            raise RefusedError(f"{told}; no model was written, see {self.args.out / folder.WORK / 'report.html'}")
+        self._check(first, last, report, budget)
         found = {
             **figures,
             "accuracy": last.accuracy,
@@ -140,9 +140,27 @@ class Making:
             parent=f"{manifest.name} {manifest.version}",
             parent_sha256=self.row.sha256,
             data_sha256=report.data_sha256,
-            figures={name: value for name, value in found.items() if value is not None},
+            figures={key: round(one, 6) for key, one in found.items() if one is not None and math.isfinite(one)},
         )
-        return folder.write(self.args.out, self.located, files, made, report, layouts, **changes)
+
+        def build(new: Path) -> Manifest:
+            given: dict[str, Any] = {"name": f"{manifest.name}-made"[:64], "made": made}
+            given |= {
+                "file": folder.copied(files, self.located, new, layouts),
+                "parent": folder.reference(self.located),
+            }
+            return msgspec.structs.replace(manifest, **given, **changes)
+
+        return folder.write(self.args.out, build, report)
+
+    def _check(self, first: TableRow, last: TableRow, report: MakingReport, budget: float | None) -> None:
+        """RefusedError where the last row loses more of the first one's accuracy than the budget; the report stays."""
+        lost = (first.accuracy or 0.0) - (last.accuracy or 0.0)
+        if budget is not None and lost > budget + 1e-9:
+            told = f"{last.name} loses {lost:.3f} on the report's samples, more than the budget of {budget:g}"
+            report.notes.append(f"not taken: {told}")
+            save(report, self.args.out / folder.WORK)
+            raise RefusedError(f"{told}; no model was written, see {self.args.out / folder.WORK / 'report.html'}")
 
 
 FEW = 20

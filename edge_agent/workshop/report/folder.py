@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from edge_agent.errors import EdgeAgentError, ModelError, RefusedError, UsageError
-from edge_agent.manifest import File, Made, Manifest, load
+from edge_agent.manifest import File, Manifest, load
 from edge_agent.registry import store
 from edge_agent.registry.catalogue import locate
 from edge_agent.registry.files import Located, file_path, is_here
@@ -98,50 +97,15 @@ def _ours(out: Path) -> bool:
         return False
 
 
-def write(
-    out: Path,
-    parent: Located,
-    files: Sequence[tuple[Path, str, str]],
-    made: Made,
-    report: MakingReport,
-    layouts: Mapping[str, Literal["NCHW", "NHWC"]] = {},
-    **changes: Any,
-) -> Manifest:
-    """Make OUT the model folder of these (path, format, precision), with report.json and report.html, and let the gate
-    try it against its parent.
-
-    The first file is preferred. `layouts`: file name -> how it takes its picture, where that is not as the parent's
-    file of that format does it. The manifest is the parent's, with `made` and `changes` (as score, input, version) in
-    it; vocabulary and tokenizer are copied. All is written to OUT/.work and renamed, the manifest last, so that no
-    half of a model ever stands in OUT. Raises EdgeAgentError, one line, for a full disk, which leaves OUT as it was;
-    RefusedError where the gate takes none of the files: the folder stays for a look, the report says why.
-    """
-
-    def build(new: Path) -> Manifest:
-        rows = [_copied(path, format, precision, parent, new, layouts) for path, format, precision in files]
-        for row in parent.manifest.file:
-            if row.format == "text":
-                shutil.copyfile(file_path(parent, row), new / row.name)
-                rows.append(msgspec.structs.replace(row, sources=[]))
-        figures = {name: round(float(value), 6) for name, value in made.figures.items() if math.isfinite(value)}
-        given: dict[str, Any] = {
-            "name": f"{parent.manifest.name}-made"[:64],
-            "file": rows,
-            "made": msgspec.structs.replace(made, figures=figures),
-            "parent": reference(parent),
-            **changes,
-        }
-        return msgspec.structs.replace(parent.manifest, **given)
-
-    return write_trained(out, build, report)
-
-
-def write_trained(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
-    """Make OUT the model folder of the files that `build` writes into the folder that it is given, as `write` does it.
+def write(out: Path, build: Callable[[Path], Manifest], report: MakingReport) -> Manifest:
+    """Make OUT the model folder of the files that `build` writes into the folder that it is given, with report.json and
+    report.html, and let the gate try it against its parent.
 
     Of the rows of its manifest name, format, precision, role and layout count; the rest is read off the files. The
-    model is called as the folder is, where that is a model's name, so that it is not taken for another one. Raises as
-    `write` does.
+    model is called as the folder is, where that is a model's name, so that it is not taken for another one. All is
+    written to OUT/.work and renamed, the manifest last, so that no half of a model ever stands in OUT. Raises
+    EdgeAgentError, one line, for a full disk, which leaves OUT as it was; RefusedError where the gate takes none of the
+    files: the folder stays for a look, the report says why.
     """
     own = out.resolve().name
     with work(out) as place:
@@ -194,17 +158,22 @@ def reference(parent: Located) -> str:
     return str((parent.folder / row.name).absolute())
 
 
-def _copied(
-    path: Path,
-    format: str,
-    precision: str,
+def copied(
+    files: Sequence[tuple[Path, str, str]],
     parent: Located,
     new: Path,
     layouts: Mapping[str, Literal["NCHW", "NHWC"]],
-) -> File:
-    """The row of a file that is copied into `new`."""
-    shutil.copyfile(path, new / path.name)
-    own, alike = parent.manifest.original(), [row for row in parent.manifest.networks() if row.format == format]
-    usual = LAYOUTS[format] if parent.manifest.input is not None and format != own.format else None
-    layout = layouts.get(path.name, alike[0].layout if alike else usual)
-    return File(path.name, format, "", 0, precision=precision, role=own.role, layout=layout)  # type: ignore[arg-type]
+) -> list[File]:
+    """The rows of these (path, format, precision), and of the parent's texts, all copied into `new`."""
+    own, rows = parent.manifest.original(), []
+    for path, format, precision in files:
+        shutil.copyfile(path, new / path.name)
+        alike = [row for row in parent.manifest.networks() if row.format == format]
+        usual = LAYOUTS[format] if parent.manifest.input is not None and format != own.format else None
+        layout = layouts.get(path.name, alike[0].layout if alike else usual)
+        rows.append(File(path.name, format, "", 0, precision=precision, role=own.role, layout=layout))  # type: ignore[arg-type]
+    for row in parent.manifest.file:
+        if row.format == "text":
+            shutil.copyfile(file_path(parent, row), new / row.name)
+            rows.append(msgspec.structs.replace(row, sources=[]))
+    return rows

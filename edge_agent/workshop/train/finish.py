@@ -14,7 +14,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.manifest import File, Made, Manifest
 from edge_agent.registry import store
 from edge_agent.registry.files import Located
-from edge_agent.workshop.report.folder import TRAINING, write_trained
+from edge_agent.workshop.report.folder import TRAINING, write
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import MakingReport, TableRow, lines
 
@@ -54,7 +54,7 @@ def finish(
         report.rows.extend([] if report.rows else files)
         return manifest
 
-    write_trained(args.out, built, report)
+    write(args.out, built, report)
     for line in lines(report):
         say(line)
     say(f"{args.out}: a model folder; its report is {args.out / 'report.html'}")
