@@ -14,7 +14,7 @@ from edge_agent.cli import main
 from edge_agent.errors import UsageError
 from edge_agent.manifest import load
 from edge_agent.tasks.text import vocabulary
-from edge_agent.workshop.data import slots
+from edge_agent.workshop.data import marked
 from edge_agent.workshop.train.tagger import data
 from tests.conftest import ROOT
 
@@ -33,7 +33,7 @@ def table(folder: Path, text: str = ROWS) -> Path:
 
 
 def test_slots_of_a_table_become_spans(tmp_path: Path) -> None:
-    rows = data.read(table(tmp_path))
+    rows = marked.read(table(tmp_path))
     told = [[(one.text[a:b], label) for a, b, label, _ in one.spans] for one in rows]
     assert told == [
         [("seven", "time")],
@@ -41,21 +41,21 @@ def test_slots_of_a_table_become_spans(tmp_path: Path) -> None:
         [("mum", "person"), ("at 2 pm", "time"), ("in May", "date")],
     ]
     assert rows[2].text == "call mum at 2 pm or in May, it is sunny"
-    assert set(slots.LABEL.values()) == {"date", "time", "place", "person", "thing", "number"}
-    with pytest.raises(UsageError, match=r"no slot is marked in it; give tables"):
-        data.read(table(tmp_path, "plain\ttext\n"))
+    assert set(marked.LABEL.values()) == {"date", "time", "place", "person", "thing", "number"}
+    with pytest.raises(UsageError, match=r"nothing is marked in it; give CoNLL"):
+        marked.read(table(tmp_path, "plain\ttext\n"))
     with pytest.raises(UsageError, match="cannot be read"):
-        data.read(tmp_path / "nothing.tsv")
+        marked.read(tmp_path / "nothing.tsv")
 
 
 def test_conll_is_read_with_its_own_labels(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("Ann B-PER\nSmith I-PER\nslept O\n")
-    (one,) = data.read(tmp_path / "a.conll")
+    (one,) = marked.read(tmp_path / "a.conll")
     assert (one.text, one.spans) == ("Ann Smith slept", ((0, 9, "PER", "PER"),))
 
 
 def test_the_first_piece_of_each_word_is_taught(tmp_path: Path) -> None:
-    one = data.read(table(tmp_path))[2]
+    one = marked.read(table(tmp_path))[2]
     tags = data.tags_of(["date", "person", "time"])
     ids, told = data.encode(one, WORDS, tags, 128)
     assert len(ids) == len(told) and told[0] == told[-1] == -1
@@ -63,7 +63,7 @@ def test_the_first_piece_of_each_word_is_taught(tmp_path: Path) -> None:
 
 
 def test_slots_are_exchanged_for_those_of_the_same_slot(tmp_path: Path) -> None:
-    one = data.read(table(tmp_path))[1]
+    one = marked.read(table(tmp_path))[1]
     others = {"music_genre": ["rock and roll"], "city": ["rome"]}
     made = data.exchanged(one, others, np.random.default_rng(0), 1.0)
     assert made.text == "play rock and roll in rome"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,10 @@ def _at(values: Sequence[str], places: Sequence[int]) -> list[str]:
 
 def _by_shape(path: Path, lines: list[str]) -> Texts:
     """The rows of a file; `lines`: those that are not blank."""
-    if lines[0].startswith("BOS ") and "\t" in lines[0]:
-        return _iob(path, lines)
+    if is_atis(lines):
+        rows = [(" ".join(words[1:-1]), tags[-1].partition("#")[0]) for words, tags in atis(path, lines)]
+        how = 'ATIS: words, tags and intent (the first of those joined by "#")'
+        return Texts([text for text, _ in rows], [label for _, label in rows], how)
     tabs = path.suffix.lower() != ".csv" and all("\t" in line for line in lines)
     if tabs or path.suffix.lower() in (".csv", ".tsv"):
         return _table(path, rows_of(path, GIVE, tabs or path.suffix.lower() == ".tsv"))
@@ -93,16 +95,18 @@ def numbers_of(path: Path) -> npt.NDArray[np.float32]:
         raise InputError(f"cannot be read as float32 numbers ({why})") from None
 
 
-def _iob(path: Path, lines: Sequence[str]) -> Texts:
-    texts, labels = [], []
-    for line in lines:
-        words, _, tags = line.partition("\t")
-        said = words.split()
-        if said[:1] != ["BOS"] or said[-1:] != ["EOS"] or not tags.strip():
+def is_atis(lines: Sequence[str]) -> bool:
+    """Whether they are ATIS's ``BOS words EOS<tab>tags intent``."""
+    return bool(lines) and lines[0].startswith("BOS ") and "\t" in lines[0]
+
+
+def atis(path: Path, lines: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Words, BOS and EOS among them, and tags of each line, with the intent in the place of the last one."""
+    for line in filter(str.strip, lines):
+        words, tags = (part.split() for part in (line.partition("\t")[::2]))
+        if words[:1] != ["BOS"] or words[-1:] != ["EOS"] or not tags:
             raise UsageError(f'{path}: "{line[:40]}" is no line BOS words EOS<tab>tags intent')
-        texts.append(" ".join(said[1:-1]))
-        labels.append(tags.split()[-1].partition("#")[0])
-    return Texts(texts, labels, 'ATIS: words, tags and intent (the first of those joined by "#")')
+        yield words, tags
 
 
 def rows_of(path: Path, give: str, tabs: bool) -> list[list[str]]:

@@ -72,9 +72,9 @@ def text(value: str) -> str:
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "�" for letter in value)
 
 
-def escape(value: str) -> str:
-    """A text as SVG and HTML."""
-    return html.escape(text(value))
+def escape(value: object) -> str:
+    """A value as text or attribute of SVG and HTML."""
+    return html.escape(text(str(value)))
 
 
 # ── the parts ────────────────────────────────────────────────────────────────────────────────────────────

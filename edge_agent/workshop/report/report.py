@@ -7,7 +7,6 @@ escape sequence.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,7 @@ import msgspec
 from edge_agent import files
 from edge_agent.errors import EdgeAgentError
 from edge_agent.workshop.report import plot
-from edge_agent.workshop.report.plot import Plot, front, text
-
-__all__ = ["LayerRow", "MakingReport", "Plot", "TableRow", "front", "lines", "page", "save"]
+from edge_agent.workshop.report.plot import Plot, escape, front, text
 
 MOST_BARS = 40
 """layers that are drawn, the costliest; report.json has all"""
@@ -175,24 +172,24 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def page(report: MakingReport) -> str:
     """The HTML document."""
     body = "\n".join(_parts(report))
-    title = _shown(f"{report.verb} {report.model}")
+    title = escape(f"{report.verb} {report.model}")
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_shown(POLICY)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
 def _parts(report: MakingReport) -> Iterator[str]:
-    yield f"<h1>{_shown(report.verb)} {_shown(report.model)}</h1>"
-    yield f'<p class="soft">accuracy: {_shown(report.measure)}; milliseconds: median of a whole sample, end to end</p>'
+    yield f"<h1>{escape(report.verb)} {escape(report.model)}</h1>"
+    yield f'<p class="soft">accuracy: {escape(report.measure)}; milliseconds: median of a whole sample, end to end</p>'
     yield from _rows(report.rows)
     yield from _plots([*report.plots, *([] if any(one.named for one in report.plots) else _of_rows(report))])
     if report.layers:
         yield from _layers(report.layers)
     if report.notes:
-        yield "<h2>Notes</h2>\n<ul>" + "".join(f"<li>{_shown(note)}</li>" for note in report.notes) + "</ul>"
+        yield "<h2>Notes</h2>\n<ul>" + "".join(f"<li>{escape(note)}</li>" for note in report.notes) + "</ul>"
     yield from _how(report)
 
 
@@ -201,7 +198,7 @@ def _how(report: MakingReport) -> Iterator[str]:
     made = {"parent sha256": report.parent_sha256, "data sha256": report.data_sha256}
     told = {**report.settings, **{key: value for key, value in made.items() if value}}
     if told:
-        cells = (f"<tr><th>{_shown(key)}</th><td><code>{_shown(value)}</code></td></tr>" for key, value in told.items())
+        cells = (f"<tr><th>{escape(key)}</th><td><code>{escape(value)}</code></td></tr>" for key, value in told.items())
         yield f'<h2>How it was made</h2>\n<div class="wide"><table>{"".join(cells)}</table></div>'
 
 
@@ -214,7 +211,7 @@ def _rows(rows: Sequence[TableRow]) -> Iterator[str]:
         cells = f'<td class="n">{size}</td><td class="n share">{share}</td>'
         cells += "".join(f'<td class="n">{number}</td>' for number in others)
         chosen = ' class="chosen"' if row.chosen else ""
-        yield f"<tr{chosen}><td>{_shown(row.name)}</td>{cells}<td>{_shown(row.note)}</td></tr>"
+        yield f"<tr{chosen}><td>{escape(row.name)}</td>{cells}<td>{escape(row.note)}</td></tr>"
     yield "</table></div>"
 
 
@@ -224,7 +221,7 @@ def _plots(plots: Sequence[Plot]) -> Iterator[str]:
     if plots:
         yield '<h2>Plots</h2>\n<div class="plots">'
         for one in plots:
-            yield f"<figure><figcaption>{_shown(one.title)}</figcaption>{plot.draw(one)}</figure>"
+            yield f"<figure><figcaption>{escape(one.title)}</figcaption>{plot.draw(one)}</figure>"
         yield "</div>"
 
 
@@ -251,11 +248,6 @@ def _layers(layers: Sequence[LayerRow]) -> Iterator[str]:
     for layer, cost in zip(shown, costs, strict=True):
         bar = f'<i class="{"kept" if layer.kept else "bar"}" style="width:{100 * (cost / (max(costs) or 1)):.1f}%"></i>'
         cells = (f"{layer.name} ({layer.op})", f"{layer.error:.4g}{' kept' * layer.kept}", layer.note)
-        name, error, note = map(_shown, cells)
+        name, error, note = map(escape, cells)
         yield f'<tr title="{note}"><td>{name}</td><td class="n">{error}</td><td>{bar}</td></tr>'
     yield "</table></div>"
-
-
-def _shown(value: object) -> str:
-    """A value as HTML text or attribute."""
-    return html.escape(text(str(value)))

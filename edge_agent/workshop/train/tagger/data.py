@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from edge_agent.tasks.text.texthead import OUTSIDE
 from edge_agent.tasks.text.wordpiece import WordPiece
-from edge_agent.workshop.data import slots
-from edge_agent.workshop.data.slots import Marked
-from edge_agent.workshop.evaluate.tags import read_marked
-
-
-def read(path: Path) -> list[Marked]:
-    """The sentences of a file. UsageError, one line, for a file that has none."""
-    if path.suffix.lower() != ".tsv":
-        texts, spans = read_marked(path)
-        rows: list[list[tuple[int, int, str, str]]] = [[] for _ in texts]
-        for number, start, end, kind in sorted(spans):
-            rows[number].append((start, end, kind, kind))
-        return [Marked(text, tuple(row)) for text, row in zip(texts, rows, strict=True)]
-    return slots.read(path)
+from edge_agent.workshop.data.marked import Marked
 
 
 def tags_of(labels: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from edge_agent.tasks.text.texthead import joined
 from edge_agent.tasks.text.wordpiece import WordPiece
-from edge_agent.workshop.data.slots import Marked
+from edge_agent.workshop.data.marked import Marked
 from edge_agent.workshop.train.bert.data import MASK
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.loop import BEST, Clock, Training, cosine, load, stepped

@@ -17,6 +17,7 @@ from msgspec import structs
 from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest, TextInput
 from edge_agent.tasks.text import vocabulary
+from edge_agent.workshop.data import marked
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train.bert import export
 from edge_agent.workshop.train.bert import onnx as bert_onnx
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     """Train, write the model folder; 0. UsageError for options or data that cannot be, RefusedError for a ruin."""
 
     _check(args)
-    rows = [one for path in args.data for one in data.read(path)]
+    rows = [one for path in args.data for one in marked.read(path)]
     folder, begun = start(args.start)
     words = vocabulary.from_vocab(folder / "vocab.txt", True)
     tags = data.tags_of(sorted({span[2] for one in rows for span in one.spans}))
