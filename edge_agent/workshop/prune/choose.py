@@ -16,7 +16,7 @@ import onnx_ir as ir
 from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, numbers
-from edge_agent.workshop.prune.channels import ChannelGroup, Traced, Use
+from edge_agent.workshop.prune.channels import ChannelGroup, Traced
 from edge_agent.workshop.prune.walk import Feeds, Live, rows, walk
 
 LEAST = 0.125
@@ -132,20 +132,16 @@ def ranked(
         terms, reached = [], set[ir.Node]()
         for node, use in readers.items():
             at = np.array([place.get(int(root), -1) for root in traced.roots(use.atoms)])
-            if (at >= 0).any() and node in seen:
-                terms.append(_reader(use, at, seen[node]))
+            mine = at >= 0
+            if mine.any() and node in seen:
+                weight = np.moveaxis(numbers(node.inputs[1]).astype(np.float64), use.axis, 0)
+                flat = weight.reshape(len(weight), -1)[mine]
+                terms.append(_Reader(seen[node][np.ix_(mine, mine)], flat @ flat.T, at[mine]))
                 reached |= ends[node]
         one = _greedy(family, terms)
         # what only one of the heads sees costs less than what all of them see
         ordered.append(replace(one, cost=one.cost * len(reached) / max(1, whole)))
     return ordered
-
-
-def _reader(use: Use, at: Array, covariance: Array) -> _Reader:
-    mine = at >= 0
-    weight = np.moveaxis(numbers(use.node.inputs[1]).astype(np.float64), use.axis, 0)
-    flat = weight.reshape(len(weight), -1)[mine]
-    return _Reader(covariance[np.ix_(mine, mine)], flat @ flat.T, at[mine])
 
 
 def _last_layers(node: ir.Node) -> set[ir.Node]:

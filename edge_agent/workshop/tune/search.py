@@ -18,7 +18,7 @@ from edge_agent.figures.coco_map import FoundBoxes, f1_by_picture
 from edge_agent.gate.opened import input_of
 from edge_agent.manifest import File, Input, Served
 from edge_agent.registry import store
-from edge_agent.registry.files import Located
+from edge_agent.registry.files import Located, file_path, parts_of
 from edge_agent.tasks.detect.compare import boxes
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples, Say
@@ -32,26 +32,8 @@ SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25)
 """of the input's sides that are tried, rounded to STEP"""
 STEP = 32
 """what the strides of a detector divide"""
+Open = Callable[[File, Input | None, Path], Served]
 THRESHOLDS = tuple(i / 100 for i in range(10, 65, 5))
-
-
-@dataclass(frozen=True, slots=True)
-class TunedModel:
-    """The model whose settings are searched."""
-
-    located: Located
-    rows: list[File]
-    """its variants that may serve, the one that serves now first"""
-    paths: dict[str, Path]
-    """file of each variant by name"""
-    parts: dict[str, Path]
-    """its files that are no networks, by role"""
-    threads: int
-
-    def open(self, row: File, input: Input | None, path: Path) -> Served:
-        """The variant `row` in the file `path`, for pictures as `input` says."""
-        shaped = msgspec.structs.replace(self.located.manifest, input=input)
-        return score.open_file(shaped, path, row.format, self.parts, self.threads)
 
 
 @dataclass(slots=True)
@@ -72,34 +54,46 @@ class Candidate:
 # ── what is tried ────────────────────────────────────────────────────────────────────────────────────────
 
 
+def opened(located: Located, threads: int, row: File, input: Input | None, path: Path) -> Served:
+    """The variant `row` in the file `path`, for pictures as `input` says."""
+    shaped = msgspec.structs.replace(located.manifest, input=input)
+    return score.open_file(shaped, path, row.format, parts_of(located), threads)
+
+
 def candidates(
-    model: TunedModel, sizes: tuple[int, ...] | None, work: Path, notes: list[str], say: Say
+    located: Located,
+    rows: list[File],
+    open: Open,
+    sizes: tuple[int, ...] | None,
+    work: Path,
+    notes: list[str],
+    say: Say,
 ) -> list[Candidate]:
-    """Every variant at every size that it can take; what cannot be is noted."""
-    manifest = model.located.manifest
-    found: list[Candidate] = []
-    given = {_label(row, input_of(manifest, row)) for row in model.rows}
-    for number, row in enumerate(model.rows):
-        say("opening", number, len(model.rows))
-        own, path = input_of(manifest, row), model.paths[row.name]
-        served = msgspec.structs.replace(model.open(row, own, path), input=own)
+    """Each of `rows`, variants that may serve, at every size that it can take; what cannot be is noted."""
+    manifest, found = located.manifest, list[Candidate]()
+    given = {_label(row, input_of(manifest, row)) for row in rows}
+    for number, row in enumerate(rows):
+        say("opening", number, len(rows))
+        own, path = input_of(manifest, row), file_path(located, row)
+        served = msgspec.structs.replace(open(row, own, path), input=own)
         found.append(Candidate(_label(row, own), row, path, own, served))
         if own is not None and row.format == "onnx" and manifest.task == "detect":
             others = [msgspec.structs.replace(own, width=w, height=h) for w, h in tried_sizes(sizes, own)]
-            found += _resized(model, row, [one for one in others if _label(row, one) not in given], work, notes)
-    say("opening", len(model.rows), len(model.rows))
+            new = [one for one in others if _label(row, one) not in given]
+            found += _resized(row, path, open, new, work, notes)
+    say("opening", len(rows), len(rows))
     return found
 
 
-def _resized(model: TunedModel, row: File, inputs: list[Input], work: Path, notes: list[str]) -> list[Candidate]:
-    """An ONNX variant at other sizes, up to the first that it cannot take."""
+def _resized(row: File, source: Path, open: Open, inputs: list[Input], work: Path, notes: list[str]) -> list[Candidate]:
+    """The ONNX variant in the file `source` at other sizes, up to the first that it cannot take."""
     found: list[Candidate] = []
     for input in inputs:
         size = f"{input.width}x{input.height}"
         path = work / f"{Path(row.name).stem}.{size}.onnx"
         try:
-            path.write_bytes(resized(model.paths[row.name], input.width, input.height))
-            served = model.open(row, input, path)
+            path.write_bytes(resized(source, input.width, input.height))
+            served = open(row, input, path)
             # ModelError where the head does not fit the size: its cells are written into the graph
             list(served_by(served)(Frame(np.zeros((64, 64, 3), np.uint8), 0.0, 0.0)))
         except ModelError as error:
@@ -137,30 +131,16 @@ def measure(
     others: Callable[[Any], Future[Any]] | None = None,
 ) -> None:
     """Accuracy of each; what an earlier run measured on the same files and samples is taken from `work`. `others` are
-    workers, asked for the accuracy of (row, path, input).
+    workers, asked for the accuracy of (row, input, path).
     """
     abouts = [[store.digest(one.path), one.name, parent.manifest] for one in found]
     value, memory = score.against(parent, searched), Memory(work, [searched.sha256], others)
-    points = [(one.row, one.path, one.input) for one in found]
+    points = [(one.row, one.input, one.path) for one in found]
     memory.ahead("accuracy", list(zip(abouts, points, strict=True)))
     for number, (about, one) in enumerate(zip(abouts, found, strict=True)):
         say("measuring", number, len(found))
         one.accuracy = memory("accuracy", about, partial(value, one.served))
     say("measuring", len(found), len(found))
-
-
-def choose(
-    model: TunedModel, found: list[Candidate], max_ms: float | None, parent: Served, searched: Samples
-) -> tuple[Candidate, Candidate]:
-    """What serves now; and the best candidate in time, of a detector with its threshold. ModelError where none is in
-    time.
-    """
-    manifest, row = model.located.manifest, model.rows[0]
-    now = next(c for c in found if c.row == row and c.input == input_of(manifest, row))
-    chosen = best(found, now, max_ms, manifest.name)
-    if manifest.task == "detect":
-        chosen.threshold = _threshold(chosen.served, parent, searched)
-    return now, chosen
 
 
 def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str) -> Candidate:
@@ -176,8 +156,12 @@ def best(found: list[Candidate], now: Candidate, max_ms: float | None, name: str
     return max(within, key=lambda c: (round(c.accuracy, 4), -c.median_ms))
 
 
-def _threshold(served: Served, parent: Served, searched: Samples) -> float:
-    """The score with the highest mean F1 of a picture at IoU 0.5; of equals the nearest to what it has."""
+def threshold(served: Served, parent: Served, searched: Samples) -> float | None:
+    """The score with the highest mean F1 of a picture at IoU 0.5; of equals the nearest to what it has. None: it is no
+    detector.
+    """
+    if served.manifest.task != "detect":
+        return None
     manifest, frames = served.manifest, [item for item in searched.items if isinstance(item, Frame)]
     ids = match_classes(searched.names or parent.manifest.names(), manifest.names())
     truth = searched.truth

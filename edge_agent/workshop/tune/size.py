@@ -21,12 +21,12 @@ from edge_agent.workshop.graph.net import Array, shape
 def resized(path: Path, width: int, height: int) -> bytes:
     """The file for pictures of another size. ModelError, one line, where the graph has its size fixed."""
     model = net.read(path)
-    _set_input(path, model, width, height)
     for node in model.graph:
         if node.op_type == "Reshape":
             _follow(model, node)
         elif node.op_type in ("Resize", "Upsample") and net.constant(node, 3) is not None:
             _by_factor(model, node)
+    _set_input(path, model, width, height)
     for value in model.graph.outputs:
         if value.shape is not None:  # only the batch of the outputs stays
             value.shape = ir.Shape([value.shape[0], *(f"{value.name}_{axis}" for axis in range(1, len(value.shape)))])
@@ -51,19 +51,13 @@ def _set_input(path: Path, model: ir.Model, width: int, height: int) -> None:
     new = list(inputs[0].shape)
     for axis, size in zip((1, 2) if channels_last else (2, 3), (height, width), strict=True):
         new[axis] = size
-    inputs[0].meta["before"], inputs[0].shape = before, ir.Shape(new)
-
-
-def _before(node: ir.Node) -> tuple[int, ...]:
-    """The shape of what a node took at the size before; empty where that is not known."""
-    found = node.inputs[0].meta.get("before", shape(node.inputs[0]))
-    return () if found is None or None in found else tuple(found)
+    inputs[0].shape = ir.Shape(new)
 
 
 def _follow(model: ir.Model, node: ir.Node) -> None:
     """In a Reshape of maps, replace the number of cells (or the length of a side) by "what is left"."""
-    sizes, came = net.constant(node, 1), _before(node)
-    if sizes is None or len(came) < 3 or (sizes == -1).any():
+    sizes, came = net.constant(node, 1), shape(node.inputs[0]) or ()
+    if sizes is None or len(came) < 3 or None in came or (sizes == -1).any():
         return
     axis = _cells_axis(sizes, came)
     if axis is not None:
@@ -72,9 +66,9 @@ def _follow(model: ir.Model, node: ir.Node) -> None:
         node.replace_input_with(1, net.hold(model.graph, f"{node.outputs[0].name}.shape.free", sizes))
 
 
-def _cells_axis(sizes: Array, came: tuple[int, ...]) -> int | None:
+def _cells_axis(sizes: Array, came: tuple[int | None, ...]) -> int | None:
     """Which of a Reshape's sizes is the number of cells of what came in; None where none or several may be."""
-    cells = int(np.prod(came[2:]))
+    cells = int(np.prod([length or 0 for length in came[2:]]))
     if cells <= 1 or (len(came) == 4 and cells == came[1]):
         return None
     axes = np.flatnonzero(sizes == cells)
@@ -83,8 +77,8 @@ def _cells_axis(sizes: Array, came: tuple[int, ...]) -> int | None:
 
 def _by_factor(model: ir.Model, node: ir.Node) -> None:
     """In a Resize, replace the size by its ratio to what came in."""
-    sizes, came = net.constant(node, 3), _before(node)
-    if sizes is not None and len(came) == len(sizes):
+    sizes, came = net.constant(node, 3), shape(node.inputs[0]) or ()
+    if sizes is not None and len(came) == len(sizes) and None not in came:
         factors = np.array(sizes, np.float32) / np.array(came, np.float32)
         node.replace_input_with(2, net.hold(model.graph, f"{node.outputs[0].name}.factor", factors))
         node.resize_inputs(3)

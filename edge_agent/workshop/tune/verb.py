@@ -18,6 +18,7 @@ import msgspec
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.interval import difference, interval
 from edge_agent.gate.admit import prove
+from edge_agent.gate.opened import input_of
 from edge_agent.gate.read import seen
 from edge_agent.manifest import File, Input, Manifest
 from edge_agent.registry import catalogue
@@ -31,7 +32,7 @@ from edge_agent.workshop.report import folder, plot
 from edge_agent.workshop.report.plot import Plot
 from edge_agent.workshop.report.report import MakingReport, TableRow
 from edge_agent.workshop.tune import search
-from edge_agent.workshop.tune.search import Candidate, TunedModel
+from edge_agent.workshop.tune.search import Candidate
 
 SECONDS = 10.0
 """for which the candidates are timed against each other"""
@@ -47,59 +48,58 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     """
     located, args.verb = catalogue.locate(args.model, pull=args.pull, read=seen), "tune"
     folder.check(args.out)
-    model, refused = _sound(located, max(1, args.threads))
-    original = located.manifest.original()
-    first = original if original in model.rows else model.rows[0]
-    parent = model.open(first, located.manifest.input, model.paths[first.name])
-    job = Making(args, located, original, model.paths[first.name], parent)
+    rows, refused = _sound(located)
+    manifest, original = located.manifest, located.manifest.original()
+    first = original if original in rows else rows[0]
+    open = functools.partial(search.opened, located, max(1, args.threads))
+    parent = open(first, manifest.input, file_path(located, first))
+    job = Making(args, located, original, file_path(located, first), parent)
     job.read(args.data, args.most, say)
-    notes = [*refused, *job.part("samples").notes]
+    notes, searched = [*refused, *job.part("samples").notes], job.part("search")
     with folder.work(args.out) as work, workers.crew(args.workers) as crew:
-        found = search.candidates(model, args.sizes, work, notes, say)
-        given = (model, first, args.data, args.most)
+        found = search.candidates(located, rows, open, args.sizes, work, notes, say)
+        given = (located, first, args.threads, args.data, args.most)
         others = functools.partial(workers.ask, crew, accuracies, given) if crew is not None else None
-        search.measure(found, parent, job.part("search"), work, say, others)
-        for name, took in score.times({c.name: c.served for c in found}, job.part("search"), SECONDS).items():
+        search.measure(found, parent, searched, work, say, others)
+        for name, took in score.times({c.name: c.served for c in found}, searched, SECONDS).items():
             next(c for c in found if c.name == name).median_ms = took
-        now, chosen = search.choose(model, found, args.max_ms, parent, job.part("search"))
-        said = [*_said(now, chosen, located.manifest), _proven(job, now, chosen), *notes]
+        now = next(c for c in found if c.row == rows[0] and c.input == input_of(manifest, c.row))
+        chosen = search.best(found, now, args.max_ms, manifest.name)
+        chosen.threshold = search.threshold(chosen.served, parent, searched)
+        said = [*_said(now, chosen, manifest), _proven(job, now, chosen), *notes]
         report = _report(job, found, now, chosen, said)
         files = [(chosen.path, chosen.row.format, chosen.row.precision)]
         job.write(files, f"{chosen.name} on {report.measure}", report, **_changes(job, chosen, report))
     return report
 
 
-def accuracies(given: tuple[TunedModel, File, Path, int]) -> Callable[[tuple[File, Path, Input | None]], float]:
+def accuracies(given: tuple[Located, File, int, Path, int]) -> Callable[[tuple[File, Input | None, Path]], float]:
     """In a worker: the accuracy of a file on the samples that are searched on."""
-    model, first, data, most = given
-    parent = model.open(first, model.located.manifest.input, model.paths[first.name])
+    located, first, threads, data, most = given
+    open = functools.partial(search.opened, located, max(1, threads))
+    parent = open(first, located.manifest.input, file_path(located, first))
     value = score.against(parent, calibration.parts(calibration.read(data, parent, most, lambda *_: None))[1])
-
-    def found(point: tuple[File, Path, Input | None]) -> float:
-        row, path, input = point
-        return float(value(model.open(row, input, path)))
-
-    return found
+    return lambda point: float(value(open(*point)))
 
 
-def _sound(located: Located, threads: int) -> tuple[TunedModel, list[str]]:
-    """The variants that prove themselves, in the sandbox, before this process opens them; and why others do not."""
+def _sound(located: Located) -> tuple[list[File], list[str]]:
+    """The variants that prove themselves, in the sandbox, before this process opens them, that first which serves now;
+    and why others do not.
+    """
     rows = [row for row in located.manifest.networks() if is_here(located, row)]
     if not rows:
         raise ModelError(f"{located.manifest.name}: none of its networks is here; add --pull")
-    parts = parts_of(located)
-    paths = {row.name: file_path(located, row) for row in rows}
     sound, refused = [], []
     for row in rows:
         try:
-            prove(located.manifest, row, paths[row.name], parts)
+            prove(located.manifest, row, file_path(located, row), parts_of(located))
         except RefusedError as error:
             refused.append(str(error))
         else:
             sound.append(row)
     if not sound:
         raise RefusedError("; ".join(refused))
-    return TunedModel(located, sound, paths, parts, threads), refused
+    return sound, refused
 
 
 def _proven(job: Making, now: Candidate, chosen: Candidate) -> str:
