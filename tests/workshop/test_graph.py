@@ -21,7 +21,7 @@ from edge_agent.manifest import load
 from edge_agent.workshop import arguments as verb_options
 from edge_agent.workshop import making
 from edge_agent.workshop.evaluate import score
-from edge_agent.workshop.graph import convert, net, verb
+from edge_agent.workshop.graph import net, verb
 from tests.conftest import ROOT
 from tests.nets import doubling_onnx
 from tests.tiny import tiny_detector
@@ -157,7 +157,7 @@ def test_it_is_called_on_a_copy(tmp_path: Path) -> None:
     """The real one writes over its input, and fetches a picture from the net where none lies beside it."""
     source = doubling_onnx(tmp_path / "m.onnx")
     before = source.read_bytes()
-    made = convert.to_tflite(program(tmp_path / "onnx2tf", CONVERTS), source, tmp_path / "work", no_say)
+    made = verb.to_tflite(program(tmp_path / "onnx2tf", CONVERTS), source, tmp_path / "work", no_say)
     assert [(path.name, precision) for path, precision in made] == [
         ("m_float32.tflite", "fp32"),
         ("m_float16.tflite", "fp16"),
@@ -169,19 +169,19 @@ def test_its_last_words_are_said(tmp_path: Path) -> None:
     source = doubling_onnx(tmp_path / "m.onnx")
     bad = program(tmp_path / "bad", "print('much')\nprint('ERROR: no such operator', file=sys.stderr)\nsys.exit(1)")
     with pytest.raises(RefusedError, match=r"onnx2tf cannot convert m.onnx: ERROR: no such operator"):
-        convert.to_tflite(bad, source, tmp_path / "work", no_say)
+        verb.to_tflite(bad, source, tmp_path / "work", no_say)
     with pytest.raises(RefusedError, match="it ended with 0 and said nothing"):
-        convert.to_tflite(program(tmp_path / "mute", ""), source, tmp_path / "work", no_say)
+        verb.to_tflite(program(tmp_path / "mute", ""), source, tmp_path / "work", no_say)
 
 
 def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"python3 -m venv tf && tf/bin/pip install onnx2tf"):
-        convert.find(None)
+        verb.onnx2tf(None)
     with pytest.raises(UsageError, match="--onnx2tf nowhere: no program there"):
-        convert.find("nowhere")
+        verb.onnx2tf("nowhere")
     tool, other = program(tmp_path / "onnx2tf", ""), program(tmp_path / "other", "")
-    assert convert.find(None) == tool and convert.find(str(other)) == other
+    assert verb.onnx2tf(None) == tool and verb.onnx2tf(str(other)) == other
 
 
 @pytest.mark.parametrize("verb", ["graph", "quantize", "prune", "tune"])

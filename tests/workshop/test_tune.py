@@ -17,7 +17,7 @@ from edge_agent.manifest import Input, load
 from edge_agent.registry import catalogue
 from edge_agent.registry.add import add, rollback
 from edge_agent.workshop import arguments as verb_options
-from edge_agent.workshop.tune import search, size, verb
+from edge_agent.workshop.tune import search, verb
 from edge_agent.workshop.tune.search import Candidate
 from tests.conftest import lines_of
 from tests.nets import write_onnx
@@ -56,10 +56,10 @@ def answers(model: bytes, picture: np.ndarray) -> dict[str, np.ndarray]:
 def test_a_detector_answers_alike_at_its_own_size_and_follows_another() -> None:
     path = Path("models/edge-yolo/model.onnx")
     picture = np.random.default_rng(0).uniform(0, 255, (1, 3, 224, 288)).astype(np.float32)
-    before, after = answers(path.read_bytes(), picture), answers(size.resized(path, 288, 224), picture)
+    before, after = answers(path.read_bytes(), picture), answers(search.resized(path, 288, 224), picture)
     for name, value in before.items():
         np.testing.assert_array_equal(value, after[name])
-    wide = answers(size.resized(path, 96, 64), picture[:, :, :64, :96])
+    wide = answers(search.resized(path, 96, 64), picture[:, :, :64, :96])
     cells = sum((96 // s) * (64 // s) for s in (8, 16, 32))
     assert wide["boxes"].shape == (1, cells, 4) and wide["logits"].shape == (1, cells, 20)
 
@@ -67,16 +67,16 @@ def test_a_detector_answers_alike_at_its_own_size_and_follows_another() -> None:
 def test_a_grid_that_is_written_into_the_graph_has_one_size(tmp_path: Path) -> None:
     path = detector(tmp_path / "blobs") / "model.onnx"
     with pytest.raises(ModelError, match="made for one size of picture, 96x96 does not fit"):
-        size.resized(path, 96, 96)
+        search.resized(path, 96, 96)
     spec = {"x": (TensorProto.FLOAT, [1, 4])}
     text = write_onnx(
         tmp_path / "t.onnx", [helper.make_node("Relu", ["x"], ["y"])], spec, {"y": (TensorProto.FLOAT, [1, 4])}
     )
     with pytest.raises(ModelError, match="no size to change"):
-        size.resized(text, 96, 96)
+        search.resized(text, 96, 96)
     (tmp_path / "g.onnx").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="not a readable ONNX model"):
-        size.resized(tmp_path / "g.onnx", 96, 96)
+        search.resized(tmp_path / "g.onnx", 96, 96)
 
 
 # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────

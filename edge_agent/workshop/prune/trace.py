@@ -192,12 +192,8 @@ def _meet(traced: Traced, uses: list[Use], given: list[Axes]) -> bool:
     return True
 
 
-def _same(traced: Traced, node: ir.Node, given: list[Axes]) -> list[Axes] | None:
-    return [given[0]]
-
-
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(UNARY, _same),
+    **dict.fromkeys(UNARY, lambda traced, node, given: given[:1]),
     **dict.fromkeys(BINARY, _elementwise),
     **dict.fromkeys(NORMALISING, _over),
     **dict.fromkeys(MOVING, moved),

@@ -83,7 +83,7 @@ def rows(node: ir.Node, tensor: Array, most: int, boxes: Array | None) -> tuple[
         flat = flat[cells(len(flat), 1, most)[0]]
         return flat, None, np.ones(len(flat), np.float32)
     maps = tensor[0] if tensor.ndim == 4 else tensor[0][:, None]
-    size, share = maps.shape[1:], None
+    size = maps.shape[1:]
     where = np.stack(cells(size[0], size[1], most))
     share = np.full(where.shape[1], 1.0 if boxes is None else OUTSIDE, np.float32)
     for left, top, right, bottom in [] if boxes is None else boxes:

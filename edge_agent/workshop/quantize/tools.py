@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,6 @@ def tool_for(format: str, path: Path, parent: Served, samples: Samples, open: Op
     ops = {one.name: one.op for one in operators}
     parts = [LayerGroup(name, ops[name], tuple(inside)) for name, inside in groups(operators).items()]
     return Tool(parts, make, open, contents)
-
-
-def grouped(parts: Sequence[LayerGroup], names: Sequence[str]) -> list[str]:
-    """The nodes that stay float where these are named: with a layer its group, as its Sigmoid in int8 may cost most."""
-    inside = {part.name: part.keep for part in parts}
-    return list(dict.fromkeys(node for name in names for node in inside.get(name, (name,))))
 
 
 def opener(work: Path, serve: Callable[[Path], Served], format: str) -> Open:

@@ -40,7 +40,10 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
         tool = _tool(job, work, say)
         if crew is not None:
             job.others = functools.partial(workers.ask, crew, distances, argparse.Namespace(**vars(args)))
-        args.keep = settings["keep"] = tuple(tools.grouped(tool.parts, args.keep))
+        # with a layer its group, as its Sigmoid in int8 may cost most
+        inside = {part.name: part.keep for part in tool.parts}
+        kept = dict.fromkeys(node for name in args.keep for node in inside.get(name, (name,)))
+        args.keep = settings["keep"] = tuple(kept)
         best = auto.unmeasured if _made(args) else auto.best
         found = best(job, tool, settings, work, say) if args.auto else None
         plan = found.plan if found else tools.default(tool.parts, settings)
