@@ -12,11 +12,12 @@ from edge_agent.errors import UsageError
 from edge_agent.manifest import Manifest
 from edge_agent.registry import catalogue
 from edge_agent.registry.files import Located
+from edge_agent.tasks.text.encoder import Encoder
 from edge_agent.workshop.report.folder import TRAINING
 from edge_agent.workshop.train import loop
 from edge_agent.workshop.train.bert import data, export, fit
 from edge_agent.workshop.train.bert.net import Bert, Shape, half_pays
-from edge_agent.workshop.train.bert.teacher import TeacherParts, parts, teacher, texts, token_vectors
+from edge_agent.workshop.train.bert.teacher import teacher, texts, token_vectors, vectors
 from edge_agent.workshop.train.bert.vocab import bulk_tokenizer, train_vocabulary
 from edge_agent.workshop.train.finish import Say, finish, made, refuse_ruin
 
@@ -39,22 +40,22 @@ def run(args: argparse.Namespace, say: Say) -> int:
     except OSError as error:
         raise UsageError(f"{args.out}: no folder can be made there: {error.strerror}") from None
     train, held = corpora(args, say)
-    files = parts(args.teacher)
-    vectors = teacher(files)
+    taught_by = teacher(args.teacher)
+    told_by = vectors(taught_by)
     args.rows = args.rows or (512 if device.startswith("cuda") else 16)
     args.half = half_pays(device)
     out = args.out / TRAINING
     tokenizer = bulk_tokenizer(out / "vocab.txt")
     say(f"{len(train.tokens):,} tokens to train on, {len(held.tokens):,} held out, on {device}")
     torch.manual_seed(args.seed)
-    net = _begun(files, args).to(device)
+    net = _begun(taught_by, args).to(device)
     about = {"shape": net.shape.table()}
     clock = loop.Clock(args.minutes * 60)
     training = loop.Training(out, clock, {"weights": net}, [fit.optimizer_of(net)], args.resume, about)
     asked = texts(held, HELD_TEXTS, 3)
-    told = fit.Held(data.deck(held, device), fit.rows(tokenizer, asked), vectors(asked).astype("float16"))
+    told = fit.Held(data.deck(held, device), fit.rows(tokenizer, asked), told_by(asked).astype("float16"))
     lessons = fit.Lessons()
-    fit.teach(lessons, texts(train, args.texts, args.seed), tokenizer, vectors)
+    fit.teach(lessons, texts(train, args.texts, args.seed), tokenizer, told_by)
     begun = fit.loss_of(fit.measure(net, told, args.half))
     fit.fit(training, net, data.deck(train, device), told, lessons, args, say)
     least = min(map(fit.loss_of, training.curve))
@@ -100,7 +101,7 @@ def _vocabulary(args: argparse.Namespace, train: list[data.TextSource], say: Say
     return vocab
 
 
-def _begun(files: TeacherParts, args: argparse.Namespace) -> Bert:
+def _begun(taught_by: Encoder, args: argparse.Namespace) -> Bert:
     """The network to train: that of --resume, that of --start, or a new one."""
     out = args.out / TRAINING
     if args.resume:
@@ -109,7 +110,7 @@ def _begun(files: TeacherParts, args: argparse.Namespace) -> Bert:
         return export.read_net(start(args.start)[0])
     pieces = (out / "vocab.txt").read_text(encoding="utf-8").splitlines()
     net = Bert(Shape(len(pieces)))
-    tokens = token_vectors(files, pieces, net.shape.token)
+    tokens = token_vectors(args.teacher, taught_by, pieces, net.shape.token)
     if tokens is not None and tokens.shape == tuple(net.token.weight.shape):
         # the teacher's own vectors, in the scale of the net
         net.token.weight.data.copy_(torch.from_numpy(tokens / tokens.std() * 0.05))

@@ -1,112 +1,43 @@
-"""The teacher of the sentence vector: any sentence encoder of the registry's form, e.g. all-MiniLM-L6-v2.
-
-onnxruntime runs its file: on a GPU where the onnxruntime that is installed has one, else on the processor.
-"""
+"""The teacher of the sentence vector: any sentence encoder that this program serves, e.g. all-MiniLM-L6-v2."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge_agent.errors import ModelError
+from edge_agent.gate import read
+from edge_agent.registry import catalogue
+from edge_agent.registry.files import file_path
+from edge_agent.serving.models import Models
+from edge_agent.tasks.text.encoder import Encoder, encoder
 from edge_agent.workshop.train.bert.data import Corpus
-from edge_agent.workshop.train.bert.vocab import bulk_tokenizer
 from edge_agent.workshop.train.exported import cut
 
 Vectors = Callable[[list[str]], NDArray[np.float32]]
-LONGEST = 128
 WORDS = "embeddings.word_embeddings.weight"
 """end of the name of a BERT's vectors"""
+UNREAD = "."
+"""what is read in the place of a text of which the teacher reads nothing"""
 
 
-@dataclass(frozen=True)
-class TeacherParts:
-    """The files of a teacher."""
-
-    network: Path
-    tokens: Path
-    json: bool
-    """whether `tokens` is a tokenizer.json; else a vocab.txt"""
-    pooling: str
-    """as in a manifest: mean, cls or output:NAME"""
+def teacher(model: str) -> Encoder:
+    """The encoder of that name or folder, fetched where it can be. EdgeAgentError for what is none."""
+    return encoder(Models(pull=True).serve(model))
 
 
-def parts(model: str) -> TeacherParts:
-    """The ONNX encoder of a model (name in the registry, or folder), fetched where it can be; raises ModelError."""
-    from edge_agent.registry import catalogue
-    from edge_agent.registry.files import file_path
+def vectors(one: Encoder) -> Vectors:
+    """texts -> (n, E) float32 of length 1."""
 
-    located = catalogue.locate(model, pull=True)
-    text, rows = located.manifest.text, located.manifest.file
-    networks = [f for f in located.manifest.networks() if f.format == "onnx"]
-    words = [f for f in rows if f.role in ("tokenizer", "vocab")]
-    if located.manifest.task != "encode" or text is None or not networks or not words:
-        raise ModelError(
-            f"{model}: a teacher for text is an encoder with an ONNX file and its vocabulary; this is none"
-        )
-    files = [file_path(located, row, pull=True) for row in (networks[0], words[0])]
-    return TeacherParts(files[0], files[1], words[0].role == "tokenizer", text.pooling)
-
-
-def teacher(p: TeacherParts, threads: int = 0) -> Vectors:
-    """texts -> (n, E) float32 of length 1; `threads` 0 takes all."""
-    tokenizer, run = _tokenizer(p), _session(p, threads)
-    return lambda texts: _in_batches(tokenizer, texts, 32, run)
-
-
-def _tokenizer(p: TeacherParts) -> Any:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(p.tokens)) if p.json else bulk_tokenizer(p.tokens)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(LONGEST)
-    return tokenizer
-
-
-def _in_batches(
-    tokenizer: Any, texts: list[str], size: int, run: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """Runs texts of like length together; ids are (n, L) int64 with 0 as padding."""
-    ids = [e.ids for e in tokenizer.encode_batch(texts)]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found: list[NDArray[np.float32]] = []
-    for at in range(0, len(order), size):
-        batch = [ids[i] for i in order[at : at + size]]
-        table = np.zeros((len(batch), len(batch[-1])), np.int64)
-        for row, words in zip(table, batch, strict=True):
-            row[: len(words)] = words
-        found.append(run(table))
-    vectors = np.concatenate(found)
-    back = np.empty_like(vectors)
-    back[order] = vectors
-    return back
-
-
-def _session(p: TeacherParts, threads: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
-    pooling, options = p.pooling, onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(p.network), options, providers=onnxruntime.get_available_providers())
-    wanted = {i.name for i in session.get_inputs()}
-    output = pooling.removeprefix("output:") if pooling.startswith("output:") else session.get_outputs()[0].name
-
-    def run(ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        seen = (ids != 0).astype(np.int64)
-        feed = {"input_ids": ids, "attention_mask": seen, "token_type_ids": np.zeros_like(ids)}
-        out = session.run([output], {k: v for k, v in feed.items() if k in wanted})[0]
-        if out.ndim == 3:
-            here = seen[:, :, None].astype(np.float32)
-            out = out[:, 0] if pooling == "cls" else (out * here).sum(1) / here.sum(1)
-        vectors: NDArray[np.float32] = out / np.linalg.norm(out, axis=1, keepdims=True).clip(1e-9)
-        return vectors
+    def run(texts: list[str]) -> NDArray[np.float32]:
+        found = one.embed_many([text if len(one.words.encode(text, one.length)) > 2 else UNREAD for text in texts])
+        unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-9)
+        return unit
 
     return run
 
@@ -125,21 +56,20 @@ def _embeddings(network: Path) -> NDArray[np.float32] | None:
     return found
 
 
-def token_vectors(p: TeacherParts, pieces: list[str], width: int) -> NDArray[np.float32] | None:
+def token_vectors(model: str, one: Encoder, pieces: list[str], width: int) -> NDArray[np.float32] | None:
     """(pieces, width) the teacher's own vectors of our word pieces, reduced by PCA; None when it shows no weights.
 
     A piece that the teacher does not have gets the mean of the pieces that it would be cut into.
     """
-    vectors = _embeddings(p.network)
+    located = catalogue.locate(model, read=read.seen)
+    row = next((row for row in located.manifest.networks() if row.format == "onnx"), None)
+    vectors = _embeddings(file_path(located, row)) if row else None
     if vectors is None:
         return None
-    tokenizer = _tokenizer(p)
-    known = tokenizer.get_vocab()
-    found = np.zeros((len(pieces), vectors.shape[1]), np.float32)
-    for row, piece in zip(found, pieces, strict=True):
-        plain = piece.removeprefix("##")
-        ids = [known[piece]] if piece in known else tokenizer.encode(plain, add_special_tokens=False).ids
-        row[:] = vectors[ids].mean(0) if ids else 0
+    known, found = one.words.vocab, np.zeros((len(pieces), vectors.shape[1]), np.float32)
+    for place, piece in zip(found, pieces, strict=True):
+        ids = [known[piece]] if piece in known else one.words.encode(piece.removeprefix("##"), one.length)[1:-1]
+        place[:] = vectors[ids].mean(0) if ids else 0
     found -= found.mean(0)
     axes = np.linalg.svd(found, full_matrices=False)[2][:width]
     reduced: NDArray[np.float32] = found @ axes.T
