@@ -18,7 +18,7 @@ class Focus(nn.Module):  # type: ignore[misc]
 
     def __init__(self, cout: int) -> None:
         super().__init__()
-        self.conv = Conv(12, cout, 3, norm=False)
+        self.conv = Conv(12, cout, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.conv(torch.cat([x[..., y::2, z::2] for z in (0, 1) for y in (0, 1)], 1))

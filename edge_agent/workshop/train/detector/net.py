@@ -37,23 +37,18 @@ FOLLOWED = (
 "whose outputs are the features that a teacher's are compared with; the last three are read by both branches"
 
 
+Activation = Callable[[Tensor], Tensor]
+
+
 class Conv(nn.Module):  # type: ignore[misc]
-    """Convolution, batch normalisation where `norm` asks for it, activation. Keeps the size at stride 1."""
+    """Convolution, batch normalisation until it is folded, activation. Keeps the size at stride 1."""
 
     def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        *,
-        norm: bool,
-        act: Callable[[Tensor], Tensor] = F.silu,
+        self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: Activation = F.silu
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups, bias=not norm)
-        self.norm: nn.Module | None = nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03) if norm else None
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False)
+        self.norm: nn.Module | None = nn.BatchNorm2d(cout, eps=1e-3, momentum=0.03)
         self.act = act
         # oneDNN's bfloat16 gradient of a strided depthwise convolution is seven times slower than float32's
         self.exact = groups > 1 and stride > 1
@@ -68,21 +63,14 @@ class Conv(nn.Module):  # type: ignore[misc]
             x = self.norm(x)
         return self.act(x)
 
-    def fold(self) -> None:
-        """Fold the normalisation, by its running statistics, into the convolution, which gets a bias."""
-        if self.norm is not None:
-            self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), None
-
 
 class Separable(nn.Module):  # type: ignore[misc]
     """A depthwise 3×3 convolution and a pointwise one (Howard et al., arXiv 1704.04861)."""
 
-    def __init__(
-        self, cin: int, cout: int, stride: int = 1, *, norm: bool, act: Callable[[Tensor], Tensor] = F.silu
-    ) -> None:
+    def __init__(self, cin: int, cout: int, stride: int = 1, act: Activation = F.silu) -> None:
         super().__init__()
-        self.depth = Conv(cin, cin, 3, stride, cin, norm=norm, act=F.relu)
-        self.point = Conv(cin, cout, norm=norm, act=act)
+        self.depth = Conv(cin, cin, 3, stride, cin, act=F.relu)
+        self.point = Conv(cin, cout, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.point(self.depth(x))
@@ -91,10 +79,10 @@ class Separable(nn.Module):  # type: ignore[misc]
 class Bottleneck(nn.Module):  # type: ignore[misc]
     """A pointwise and a separable convolution, and their input added where `shortcut` says so."""
 
-    def __init__(self, channels: int, shortcut: bool, *, norm: bool) -> None:
+    def __init__(self, channels: int, shortcut: bool) -> None:
         super().__init__()
-        self.first = Conv(channels, channels, norm=norm, act=F.relu)
-        self.second = Separable(channels, channels, norm=norm)
+        self.first = Conv(channels, channels, act=F.relu)
+        self.second = Separable(channels, channels)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,12 +93,12 @@ class Bottleneck(nn.Module):  # type: ignore[misc]
 class Partial(nn.Module):  # type: ignore[misc]
     """A cross-stage partial stage: half of the channels go through `count` bottlenecks, half go by."""
 
-    def __init__(self, cin: int, cout: int, count: int, shortcut: bool = True, *, norm: bool) -> None:
+    def __init__(self, cin: int, cout: int, count: int, shortcut: bool = True) -> None:
         super().__init__()
-        self.through = Conv(cin, cout // 2, norm=norm)
-        self.by = Conv(cin, cout // 2, norm=norm)
-        self.blocks = nn.Sequential(*[Bottleneck(cout // 2, shortcut, norm=norm) for _ in range(count)])
-        self.join = Conv(cout // 2 * 2, cout, norm=norm)
+        self.through = Conv(cin, cout // 2)
+        self.by = Conv(cin, cout // 2)
+        self.blocks = nn.Sequential(*[Bottleneck(cout // 2, shortcut) for _ in range(count)])
+        self.join = Conv(cout // 2 * 2, cout)
 
     def forward(self, x: Tensor) -> Tensor:
         through, by = self.through(x), self.by(x)
@@ -120,10 +108,10 @@ class Partial(nn.Module):  # type: ignore[misc]
 class Pyramid(nn.Module):  # type: ignore[misc]
     """Spatial pyramid pooling: windows of 5, 9 and 13 by repeating one max pool of 5."""
 
-    def __init__(self, channels: int, *, norm: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.shrink = Conv(channels, channels // 2, norm=norm)
-        self.join = Conv(channels // 2 * 4, channels, norm=norm)
+        self.shrink = Conv(channels, channels // 2)
+        self.join = Conv(channels // 2 * 4, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [self.shrink(x)]
@@ -135,12 +123,12 @@ class Pyramid(nn.Module):  # type: ignore[misc]
 class YoloHead(nn.Module):  # type: ignore[misc]
     """One stride's head: a shared pointwise layer, then a class branch (C logits) and a box branch (4 distances)."""
 
-    def __init__(self, cin: int, width: int, classes: int, *, norm: bool) -> None:
+    def __init__(self, cin: int, width: int, classes: int) -> None:
         super().__init__()
-        self.shared = Conv(cin, width, norm=norm, act=F.relu)
-        self.class_branch = nn.Sequential(*[Separable(width, width, norm=norm, act=F.relu) for _ in range(2)])
+        self.shared = Conv(cin, width, act=F.relu)
+        self.class_branch = nn.Sequential(*[Separable(width, width, act=F.relu) for _ in range(2)])
         self.logits = nn.Conv2d(width, classes, 1)
-        self.box_branch = nn.Sequential(*[Separable(width, width, norm=norm, act=F.relu) for _ in range(2)])
+        self.box_branch = nn.Sequential(*[Separable(width, width, act=F.relu) for _ in range(2)])
         self.boxes = nn.Conv2d(width, 4, 1)
         nn.init.constant_(self.logits.bias, -4.6)
         nn.init.constant_(self.boxes.bias, 2.0)
@@ -163,27 +151,24 @@ class EdgeYolo(nn.Module):  # type: ignore[misc]
     16, 32, each row by row. features: maps (B, K, h, w), those of FOLLOWED, for feature distillation.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS, norm: bool = False) -> None:
+    def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        self.classes, self.widths, self.normed = classes, tuple(widths), norm
+        self.classes = classes
         w2, w4, w8, w16, w32 = widths
-        n = norm
-        self.stem = Conv(3, w2, 4, 2, norm=n, act=F.relu)
-        self.stage4 = nn.Sequential(Separable(w2, w4, 2, norm=n), Partial(w4, w4, 1, norm=n))
-        self.stage8 = nn.Sequential(Separable(w4, w8, 2, norm=n), Partial(w8, w8, 3, norm=n))
-        self.stage16 = nn.Sequential(Separable(w8, w16, 2, norm=n), Partial(w16, w16, 3, norm=n))
-        self.stage32 = nn.Sequential(
-            Separable(w16, w32, 2, norm=n), Pyramid(w32, norm=n), Partial(w32, w32, 1, False, norm=n)
-        )
-        self.down32 = Conv(w32, w16, norm=n)
-        self.up16 = Partial(2 * w16, w16, 1, False, norm=n)
-        self.down16 = Conv(w16, w8, norm=n)
-        self.up8 = Partial(2 * w8, w8, 1, False, norm=n)
-        self.pan16 = Separable(w8, w8, 2, norm=n)
-        self.out16 = Partial(2 * w8, w16, 1, False, norm=n)
-        self.pan32 = Separable(w16, w16, 2, norm=n)
-        self.out32 = Partial(2 * w16, w32, 1, False, norm=n)
-        self.heads = nn.ModuleList([YoloHead(cin, w8, classes, norm=n) for cin in (w8, w16, w32)])
+        self.stem = Conv(3, w2, 4, 2, act=F.relu)
+        self.stage4 = nn.Sequential(Separable(w2, w4, 2), Partial(w4, w4, 1))
+        self.stage8 = nn.Sequential(Separable(w4, w8, 2), Partial(w8, w8, 3))
+        self.stage16 = nn.Sequential(Separable(w8, w16, 2), Partial(w16, w16, 3))
+        self.stage32 = nn.Sequential(Separable(w16, w32, 2), Pyramid(w32), Partial(w32, w32, 1, False))
+        self.down32 = Conv(w32, w16)
+        self.up16 = Partial(2 * w16, w16, 1, False)
+        self.down16 = Conv(w16, w8)
+        self.up8 = Partial(2 * w8, w8, 1, False)
+        self.pan16 = Separable(w8, w8, 2)
+        self.out16 = Partial(2 * w8, w16, 1, False)
+        self.pan32 = Separable(w16, w16, 2)
+        self.out32 = Partial(2 * w16, w32, 1, False)
+        self.heads = nn.ModuleList([YoloHead(cin, w8, classes) for cin in (w8, w16, w32)])
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         at8 = self.stage8(self.stage4(self.stem(pictures)))
@@ -213,7 +198,7 @@ def narrowed(share: float) -> tuple[int, ...]:
 def new_net(classes: int, widths: tuple[int, ...], seed: int) -> EdgeYolo:
     """A fresh network with batch normalisation."""
     torch.manual_seed(seed)
-    net = EdgeYolo(classes, widths, norm=True)
+    net = EdgeYolo(classes, widths)
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.bias is None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out" if module.groups == 1 else "fan_in")
@@ -222,13 +207,24 @@ def new_net(classes: int, widths: tuple[int, ...], seed: int) -> EdgeYolo:
 
 def folded_copy(net: EdgeYolo) -> EdgeYolo:
     """A copy in evaluation mode on the CPU, without normalisation, for pixels 0..255: what is exported and saved."""
-    folded: EdgeYolo = copy.deepcopy(net).float().cpu().eval()
-    for module in folded.modules():
-        if isinstance(module, Conv):
-            module.fold()
+    folded = fold(copy.deepcopy(net).float().cpu())
     with torch.no_grad():
         folded.stem.conv.weight /= PIXEL_SCALE
     return folded
+
+
+def fold(net: EdgeYolo) -> EdgeYolo:
+    """Itself, in evaluation mode; every normalisation becomes, by its running statistics, part of its convolution."""
+    for module in net.eval().modules():
+        if isinstance(module, Conv) and module.norm is not None:
+            module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), None
+    return net
+
+
+def bare(classes: int, widths: tuple[int, ...]) -> EdgeYolo:
+    """A trainable network without normalisation, whose weights are to be set."""
+    net: EdgeYolo = fold(EdgeYolo(classes, widths)).train().requires_grad_()
+    return net
 
 
 def from_folded(tensors: Mapping[str, np.ndarray], classes: int, rows: list[int] | None = None) -> EdgeYolo:
@@ -240,7 +236,7 @@ def from_folded(tensors: Mapping[str, np.ndarray], classes: int, rows: list[int]
     try:
         named = ("stem.conv", "stage4.1.join.conv", "stage8.1.join.conv", "stage16.1.join.conv", "stage32.2.join.conv")
         widths = tuple(int(tensors[f"{name}.weight"].shape[0]) for name in named)
-        net = EdgeYolo(classes, widths)
+        net = bare(classes, widths)
         _narrow(net, tensors)
         with torch.no_grad():
             for name, target in net.state_dict().items():

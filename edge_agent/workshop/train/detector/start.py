@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, convolutions
+from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, bare, convolutions
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, decode, pairs
 
 ROWS = 24_000
@@ -34,8 +34,7 @@ def start_from(
     `widths` as of EdgeYolo. Raises ModelError where the teacher
     is not of YOLOX's depthwise shape with depth 0.33.
     """
-    net = EdgeYolo(len(teacher.keep), widths)
-    net.train()
+    net = bare(len(teacher.keep), widths)
     graph = teacher.model.graph
     student = list(convolutions(net))
     paired = list(pairs(graph).values())
