@@ -19,7 +19,6 @@ from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.layers import groups
 from edge_agent.workshop.quantize import build as quantize_build
-from edge_agent.workshop.quantize.balance import equalized
 from edge_agent.workshop.quantize.build import BLOCK, QuantizePlan, check_scales, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
 from edge_agent.workshop.quantize.prepare import delicate, head, operators, prepare, tail
@@ -330,39 +329,6 @@ def test_a_quantized_network_and_no_network_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no network")
     with pytest.raises(RefusedError, match="not a readable ONNX model"):
         prepare(tmp_path / "text.onnx")
-
-
-# ── before it is quantized ───────────────────────────────────────────────────────────────────────────────
-
-
-def test_equalisation_changes_sizes_and_no_answer(tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], name="one", kernel_shape=[1, 1]),
-        helper.make_node("LeakyRelu", ["a"], ["l"], name="leaky", alpha=0.1),
-        helper.make_node("Conv", ["l", "w2", "b2"], ["c"], name="two", kernel_shape=[3, 3], pads=[1] * 4, group=4),
-        helper.make_node("Relu", ["c"], ["r"], name="relu"),
-        helper.make_node("MaxPool", ["l"], ["m"], name="pool", kernel_shape=[3, 3], pads=[1] * 4),
-        helper.make_node("Concat", ["m", "r"], ["j"], name="join", axis=1),
-        helper.make_node("Conv", ["j", "w3", "b3"], ["y"], name="three", kernel_shape=[1, 1]),
-    ]
-    uneven = np.array([100, 1, 0.01, 3], np.float32)[:, None, None, None]
-    fixed: dict[str, Array] = {
-        "w1": real((4, 3, 1, 1)) * uneven, "b1": real((4,)), "w2": real((4, 1, 3, 3)) / uneven, "b2": real((4,)),
-        "w3": real((5, 8, 1, 1)), "b3": real((5,)),
-    }  # fmt: skip
-    spec = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}
-    out = {"y": (TensorProto.FLOAT, [1, 5, 8, 8])}
-    model = prepare(write_onnx(tmp_path / "n.onnx", nodes, spec, out, fixed))
-    seen = watch(model, lambda: PICTURES, lambda step: None)
-    made, count = equalized(model, seen)
-    assert count == 2
-    assert error(model, made, PICTURES) < 1e-5
-    after = watch(made, lambda: PICTURES, lambda step: None)
-    spread = [np.ptp(np.log(one["l"].channel_high)) for one in (seen, after)]
-    assert spread[1] < spread[0] * 0.6
-    plan = QuantizePlan(ops="all")
-    errors = [error(model, build(m, plan, ranges(s, "full")), PICTURES) for m, s in ((model, seen), (made, after))]
-    assert errors[1] < errors[0]
 
 
 def test_seven_bits_leave_room_for_the_sum_of_two_products(tmp_path: Path) -> None:

@@ -441,7 +441,9 @@ def test_a_training_starts_from_a_pruned_network() -> None:
         from_folded(small, 2).eval()(image)[:2], from_folded(zeroed, 2).eval()(image)[:2], strict=True
     ):
         assert torch.allclose(mine, theirs, atol=1e-4)
-    logits = from_folded(small, 3, [0, -1, 1]).heads[0].logits
+    again = from_folded(small, 3, [0, -1, 1])
+    assert again.training and all(one.requires_grad for one in again.parameters())
+    logits = again.heads[0].logits
     assert logits.weight.shape[0] == 3
 
 

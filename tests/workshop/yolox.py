@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_agent.workshop.train.detector.net import Conv, EdgeYolo, YoloHead, narrowed
+from edge_agent.workshop.train.detector.net import Conv, EdgeYolo, YoloHead, fold, narrowed
 from edge_agent.workshop.train.exported import exported
 
 
@@ -48,7 +48,8 @@ class Yolox(nn.Module):  # type: ignore[misc]
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.net = EdgeYolo(classes, narrowed(0.5))
-        self.net.stem = Focus(self.net.widths[0])
+        self.net.stem = Focus(narrowed(0.5)[0])
+        fold(self.net)
         self.net.heads = nn.ModuleList([Head(head, classes) for head in self.net.heads])
         for module in self.modules():
             if isinstance(module, Conv):

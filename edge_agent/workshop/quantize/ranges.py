@@ -21,7 +21,6 @@ from edge_agent.workshop.graph import net, sessions, tflite
 
 Interval = tuple[float, float]
 Feed = Mapping[str, npt.NDArray[Any]]
-Doubles = npt.NDArray[np.float64]
 BINS = 2048
 """of a histogram, from -m to m, m the greatest magnitude"""
 CLIPPED = 0.0001
@@ -38,8 +37,6 @@ class TensorRange:
     finite: bool = True
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """counts in BINS equal bins from -m to m"""
-    channel_high: Doubles = field(default_factory=lambda: np.zeros(0))
-    """greatest |x| of each channel (axis 1), where there are four axes"""
 
     def take(self, x: npt.NDArray[np.float32]) -> None:
         if not x.size:
@@ -50,12 +47,6 @@ class TensorRange:
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.samples += 1
-        if x.ndim == 4:
-            top = np.abs(x).max(axis=(0, 2, 3)).astype(np.float64)
-            same = len(self.channel_high) == len(top)
-            # an axis of another length each time is none of channels
-            alike = np.maximum(self.channel_high, top) if same else np.zeros(0)
-            self.channel_high = top if self.samples == 1 else alike
 
     @property
     def magnitude(self) -> float:

@@ -21,9 +21,8 @@ from edge_agent.errors import ModelError
 from edge_agent.inspect.names import coco80
 from edge_agent.manifest import Input, Manifest
 from edge_agent.workshop.graph import net as graphs
-from edge_agent.workshop.quantize import balance, prepare
+from edge_agent.workshop.quantize import prepare
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.ranges import watch
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.net import EdgeYolo
 from edge_agent.workshop.train.detector.teacher import load_onnx
@@ -63,7 +62,7 @@ def write_model(
     Raises ModelError where the float files do not agree with each other.
     """
     shown = [{"images": _tensor(picture, size)} for picture in pictures]
-    model = equalized(to_onnx(net, size), shown)
+    model = to_onnx(net, size)
     (out / "model.onnx").write_bytes(model.SerializeToString())
     wide = to_tflite(model)
     (out / "model.tflite").write_bytes(wide)
@@ -77,13 +76,6 @@ def write_model(
     (out / "model.int8.tflite").write_bytes(int8_tflite(model, wide, shown))
     (out / "labels.txt").write_text("".join(f"{label}\n" for label in classes), encoding="utf-8")
     return _manifest(classes, size)
-
-
-def equalized(model: onnx.ModelProto, shown: Feeds) -> onnx.ModelProto:
-    """The same network with channels of like size, so that one scale serves a whole tensor (quantize/balance.py)."""
-    whole = graphs.one_each(graphs.of(model))
-    seen = watch(whole, lambda: shown, lambda step: None)
-    return graphs.proto(balance.equalized(whole, seen)[0], merge=False)
 
 
 def int8_onnx(model: onnx.ModelProto, shown: Feeds) -> bytes:
