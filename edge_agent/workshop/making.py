@@ -14,15 +14,16 @@ import msgspec
 
 from edge_agent.errors import ModelError, RefusedError
 from edge_agent.figures.interval import Figure, difference, interval
+from edge_agent.gate.admit import prove
 from edge_agent.gate.read import seen
 from edge_agent.manifest import File, Made, Manifest, Served
 from edge_agent.registry import catalogue
 from edge_agent.registry.files import Located, file_path, parts_of
+from edge_agent.tasks.proofs import Measure
 from edge_agent.workshop.data import calibration
 from edge_agent.workshop.data.calibration import Samples, Say
 from edge_agent.workshop.data.look import groups, look
 from edge_agent.workshop.evaluate import score
-from edge_agent.workshop.evaluate.score import Measure
 from edge_agent.workshop.report import folder
 from edge_agent.workshop.report.report import MakingReport, TableRow, save
 
@@ -187,7 +188,9 @@ def start(
     args.verb = verb
     folder.check(args.out)
     located, row, path = find(args.model, format, args.pull, precisions)
-    parent = score.open_given(located.manifest, row, path, parts_of(located), max(1, args.threads))
+    parts = parts_of(located)
+    prove(located.manifest, row, path, parts)
+    parent = score.open_file(located.manifest, path, row.format, parts, max(1, args.threads))
     return Making(args, located, row, path, parent)
 
 

@@ -7,6 +7,7 @@ agent does it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,27 +170,19 @@ def _texts(data: Path, parent: Served, most: int) -> Samples:
     paths = sorted(data.glob("*.txt")) if data.is_dir() else [data]
     if not paths:
         raise InputError(f"{data}: no .txt file in this folder; give a file of one text a line")
-    texts, bad = _readable([Text(line, 0.0, 0.0) for path in paths for line in _lines(path, parent)], parent)
+    feed, texts, bad = feeder(parent), list[Text](), list[str]()
+    for line in itertools.chain.from_iterable(_lines(path, parent) for path in paths):
+        try:
+            feed(text := Text(line, 0.0, 0.0))
+            texts.append(text)
+        except InputError as error:
+            bad.append(str(error))
     if not texts:
         raise InputError(f"{data}: none of {len(bad)} lines can be read; the first: {bad[0]}")
     texts = [texts[i] for i in spread(len(texts), most)]
     digests = [hashlib.sha256(text.text.encode()).hexdigest() for text in texts]
-    notes = [f"{len(bad)} lines cannot be read and are left out; the first: {bad[0]}"] if bad else []
+    notes = [f"{len(bad)} lines cannot be read and are left out; the first: {one}" for one in bad[:1]]
     return Samples([*texts], str(data), digests, notes=notes)
-
-
-def _readable(texts: list[Text], parent: Served) -> tuple[list[Text], list[str]]:
-    """Those that the model's task can read, and why it cannot read the others."""
-    feed = feeder(parent)
-    good, bad = [], []
-    for text in texts:
-        try:
-            feed(text)
-        except InputError as error:
-            bad.append(str(error))
-        else:
-            good.append(text)
-    return good, bad
 
 
 def _lines(path: Path, parent: Served) -> list[str]:

@@ -80,42 +80,36 @@ def _boxes(table: Row) -> str:
 
 def _shares(table: Row) -> str:
     """Boxes that are all within 0 to 1 are shares of the picture: they become pixels. InputError without sizes."""
-    boxes = [row["bbox"] for row in table["annotations"]]
-    if not boxes or not all(map(_is_share, boxes)):
+    boxes = _sized(table)
+    if not boxes or not all(x + w <= 1.01 and y + h <= 1.01 and min(x, y) >= -0.01 for _, (x, y, w, h), _, _ in boxes):
         return ""
-    sizes = {row.get("id"): (row.get("width"), row.get("height")) for row in table["images"]}
-    for row in table["annotations"]:
-        wide, high = sizes.get(row.get("image_id"), (1, 1))
+    for row, (x, y, w, h), wide, high in boxes:
         if not wide or not high:
             raise InputError("its boxes are shares from 0 to 1, and the images have no width and height; add these")
-        x, y, w, h = row["bbox"]
         row["bbox"], row["area"] = [x * wide, y * high, w * wide, h * high], None
     return "its boxes are shares from 0 to 1, and are taken times width and height; COCO's are pixels"
 
 
-def _is_share(box: list[float]) -> bool:
-    x, y, w, h = box
-    return x + w <= 1.01 and y + h <= 1.01 and min(x, y) >= -0.01
+def _sized(table: Row) -> list[tuple[Row, list[float], float, float]]:
+    """Each box of a picture that is listed, its numbers, and the picture's width and height; 0 where they are not said."""
+    sizes = {row.get("id"): (row.get("width") or 0, row.get("height") or 0) for row in table["images"]}
+    rows = [row for row in table["annotations"] if row.get("image_id") in sizes]
+    return [(row, row["bbox"], *sizes[row["image_id"]]) for row in rows]
 
 
 def _corners(table: Row) -> str:
-    """InputError where most boxes only make sense as two corners."""
-    sizes = {row.get("id"): (row.get("width") or 0, row.get("height") or 0) for row in table["images"]}
-    sized = [(row["bbox"], sizes.get(row.get("image_id"), (0, 0))) for row in table["annotations"]]
-    found = [_only_corners(box, *size) for box, size in sized if all(size)]
-    outside, known = sum(found), len(found)
-    if known and outside > known / 4:
+    """InputError where most boxes only make sense as two corners: outside as COCO writes them, inside as corners."""
+    boxes = [(*box, wide, high) for _, box, wide, high in _sized(table) if wide and high]
+    outside = [
+        (x + w > wide + 1 or y + h > high + 1) and x < w <= wide + 1 and y < h <= high + 1
+        for x, y, w, h, wide, high in boxes
+    ]
+    if sum(outside) > len(boxes) / 4:
         raise InputError(
-            f"{outside} of {known} boxes look like corners (x1, y1, x2, y2); COCO's are x, y, width, height: write "
-            "x2 - x1 and y2 - y1 in the place of x2 and y2"
+            f"{sum(outside)} of {len(boxes)} boxes look like corners (x1, y1, x2, y2); COCO's are x, y, width, height: "
+            "write x2 - x1 and y2 - y1 in the place of x2 and y2"
         )
     return ""
-
-
-def _only_corners(box: list[float], wide: int, high: int) -> bool:
-    """Whether it reaches outside as COCO writes boxes, and lies inside as two corners."""
-    x, y, w, h = box
-    return (x + w > wide + 1 or y + h > high + 1) and x < w <= wide + 1 and y < h <= high + 1
 
 
 def _crowds(table: Row) -> str:

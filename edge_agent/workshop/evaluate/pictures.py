@@ -21,7 +21,7 @@ from edge_agent.workshop import workers
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample
 from edge_agent.workshop.data.look import groups, look
-from edge_agent.workshop.data.pictures import Pictures, match_classes, read_pictures
+from edge_agent.workshop.data.pictures import Pictures, few, match_classes, read_pictures
 from edge_agent.workshop.evaluate.frame import Answers, Say, ask_all, finds, identity
 from edge_agent.workshop.evaluate.worst import draw_worst
 
@@ -239,6 +239,5 @@ def _said(theirs: Any, ours: Any, ids: dict[int, int]) -> list[str]:
         notes.append(f"scored over {len(set(ids.values()))} of the data's {len(theirs)} classes: the model knows these")
     if len(ids) < len(ours):
         lost = [name for key, name in ours.items() if key not in ids]
-        few = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
-        notes.append(f"{len(lost)} of the model's classes are not in the data and not scored: {few}")
+        notes.append(f"{len(lost)} of the model's classes are not in the data and not scored: {few(lost)}")
     return notes

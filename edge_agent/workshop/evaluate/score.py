@@ -13,13 +13,12 @@ from edge_agent.backends.quiet import quiet
 from edge_agent.errors import InputError, ModelError
 from edge_agent.figures.coco_map import Truth, match
 from edge_agent.figures.interval import Figure, share
-from edge_agent.gate.admit import prove
 from edge_agent.gate.opened import open_served
 from edge_agent.gate.trial import Variant
 from edge_agent.manifest import File, Manifest, Served
 from edge_agent.tasks import found_at, row_of
 from edge_agent.tasks.detect.compare import boxes
-from edge_agent.tasks.proofs import Measure as Measure
+from edge_agent.tasks.proofs import Measure
 from edge_agent.types import Frame
 from edge_agent.workshop.data.calibration import Samples
 from edge_agent.workshop.data.feed import served_by
@@ -49,14 +48,6 @@ def against(parent: Served, samples: Samples) -> Measure:
 def name_of(parent: Served, samples: Samples) -> str:
     """What `against` measures, for people."""
     return "mAP50-95 on labels" if samples.truth is not None else row_of(parent).measured
-
-
-def open_given(manifest: Manifest, row: File, path: Path, parts: Mapping[str, Path], threads: int = 1) -> Served:
-    """A file of the model that a verb was given, warm. It proves itself, in the sandbox, before it is opened here:
-    RefusedError where it does not.
-    """
-    prove(manifest, row, path, parts)
-    return open_file(manifest, path, row.format, parts, threads)
 
 
 def open_file(manifest: Manifest, path: Path, format: str, parts: Mapping[str, Path], threads: int = 1) -> Served:
