@@ -91,7 +91,7 @@ def _shares(table: Row) -> str:
 
 
 def _sized(table: Row) -> list[tuple[Row, list[float], float, float]]:
-    """Each box of a picture that is listed, with its numbers and the picture's width and height; 0 where these are not."""
+    """Each box of a listed picture, its numbers, and the picture's width and height; 0 where these are not said."""
     sizes = {row.get("id"): (row.get("width") or 0, row.get("height") or 0) for row in table["images"]}
     rows = [row for row in table["annotations"] if row.get("image_id") in sizes]
     return [(row, row["bbox"], *sizes[row["image_id"]]) for row in rows]
