@@ -96,8 +96,7 @@ def _labelled(form: formats.Format, file: Path, limit: int, data: Path) -> Pictu
     lost = f"{len(missing)} of {len(images)} pictures are missing and left out: {few(missing)}"
     number = {image.id: place for place, (image, _) in enumerate(kept)}
     boxes = labels.boxes(number)
-    notes = [*([lost] if missing else []), *mended, *_lost(labels)]
-    notes += _outside(boxes, {image.id: image for image, _ in kept})
+    notes = [*([lost] if missing else []), *mended, *_doubts(labels, boxes, {image.id: image for image, _ in kept})]
     sizes = [(image.width, image.height) for image, _ in kept]
     return Pictures([path for _, path in kept], coco.truth(boxes, number), labels.names(), sizes, missing, notes)
 
@@ -117,23 +116,19 @@ def _chosen(images: list[coco.CocoImage], limit: int, only: Path | None) -> list
     return [ordered[i] for i in spread(len(ordered), limit)]
 
 
-def _lost(labels: coco.Coco) -> list[str]:
-    """A note on boxes of a picture or class that the file does not list."""
-    known, names = {image.id for image in labels.images}, labels.names()
+def _doubts(labels: coco.Coco, boxes: list[coco.CocoBox], images: Mapping[coco.Id, coco.CocoImage]) -> list[str]:
+    """Notes on boxes of a picture or class that the file does not list, and on those that cannot be what they say."""
+    known, names, notes = {image.id for image in labels.images}, labels.names(), []
     lost = [box for box in labels.annotations if box.image_id not in known or box.category_id not in names]
-    if not lost:
-        return []
-    first = f"image {lost[0].image_id}, category {lost[0].category_id}"
-    return [f"{len(lost)} boxes are left out, their image_id or category_id stands in no list (first: {first})"]
-
-
-def _outside(boxes: list[coco.CocoBox], images: Mapping[coco.Id, coco.CocoImage]) -> list[str]:
-    """A note on boxes that cannot be what they say."""
-    odd = [images[box.image_id] for box in boxes if _is_odd(box.bbox, images[box.image_id])]
-    if not odd:
-        return []
-    first = odd[0].file_name
-    return [f"{len(odd)} boxes have no area or reach outside their picture (first: in {first}); they count as given"]
+    if lost:
+        first = f"image {lost[0].image_id}, category {lost[0].category_id}"
+        what = "boxes are left out, their image_id or category_id stands in no list"
+        notes.append(f"{len(lost)} {what} (first: {first})")
+    odd = [images[box.image_id].file_name for box in boxes if _is_odd(box.bbox, images[box.image_id])]
+    if odd:
+        what = "boxes have no area or reach outside their picture"
+        notes.append(f"{len(odd)} {what} (first: in {odd[0]}); they count as given")
+    return notes
 
 
 def _find(name: str, places: list[Path]) -> Path | None:

@@ -147,14 +147,11 @@ Columns = tuple[int, int | None]
 def _named_columns(header: Sequence[str]) -> Columns | None:
     """Those that a header names; of two columns one name says it of both. None where it is no header."""
     text, label = column(header, TEXT_NAMES), column(header, LABEL_NAMES)
-    if len(header) == 2:
-        text, label = _or_the_other(text, label), _or_the_other(label, text)
+    if len(header) == 2 and label is not None:
+        return 1 - label, label
+    if len(header) == 2 and text is not None:
+        return text, 1 - text
     return None if text is None or (label is None and len(header) > 1) else (text, label)
-
-
-def _or_the_other(one: int | None, two: int | None) -> int | None:
-    """The number of a column or, where it is not known, of the one of two that is left."""
-    return 1 - two if one is None and two is not None else one
 
 
 def column(header: Sequence[str], names: Sequence[str]) -> int | None:
@@ -164,23 +161,16 @@ def column(header: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def _likely_columns(path: Path, rows: Sequence[Sequence[str]]) -> Columns:
-    """Those of a table without a header."""
+    """Those of a table without a header: of two columns the text has more different values, else more letters."""
     width = len(rows[0])
     if width > 2:
         raise UsageError(f'{path}: {width} columns and no header that names two of them "text" and "label"; add it')
     if width == 1:
         return 0, None
-    text = _longer(path, rows)
-    return text, 1 - text
-
-
-def _longer(path: Path, rows: Sequence[Sequence[str]]) -> int:
-    """Which of two columns is the text: more different values, else more letters."""
-    different = [len({row[i] for row in rows}) for i in (0, 1)]
-    letters = [sum(len(row[i]) for row in rows) for i in (0, 1)]
-    if (different[0], letters[0]) == (different[1], letters[1]):
+    one, two = ((len({row[i] for row in rows}), sum(len(row[i]) for row in rows)) for i in (0, 1))
+    if one == two:
         raise UsageError(f'{path}: which column is the text? add a first row of "text" and "label"')
-    return 0 if (different[0], letters[0]) > (different[1], letters[1]) else 1
+    return (0, 1) if one > two else (1, 0)
 
 
 def spread(count: int, limit: int) -> list[int]:

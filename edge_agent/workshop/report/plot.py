@@ -10,9 +10,11 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 Point = tuple[float, float]
 Named = tuple[float, float, str]
+P = TypeVar("P", Point, Named)
 
 WIDE, HIGH = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 12, 44
@@ -46,7 +48,7 @@ def front(points: Iterable[Named]) -> list[Point]:
 
 def draw(plot: Plot) -> str:
     """The SVG element of a plot; one that says so where there is nothing to draw."""
-    curves = _curves(plot)
+    curves = {name: kept for name, points in plot.series.items() if (kept := _finite(points))}
     named = _finite(plot.named)
     every = [*itertools.chain.from_iterable(curves.values()), *(point[:2] for point in named)]
     if not every:
@@ -59,12 +61,6 @@ def draw(plot: Plot) -> str:
     parts += _names([(*area.at(x, y), name) for x, y, name in named])
     legend = _legend(list(curves)) if len(plot.series) > 1 or named else ""
     return _svg(plot.title, parts) + legend
-
-
-def _curves(plot: Plot) -> dict[str, list[Point]]:
-    """What can be drawn of its series; none that are empty."""
-    finite = {name: [point for point in points if _all_finite(point)] for name, points in plot.series.items()}
-    return {name: points for name, points in finite.items() if points}
 
 
 def text(value: str) -> str:
@@ -193,9 +189,5 @@ def _short(name: str, most: int) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _finite(points: Iterable[Named]) -> list[Named]:
-    return [point for point in points if _all_finite(point[:2])]
-
-
-def _all_finite(point: Iterable[float]) -> bool:
-    return all(abs(value) < HUGE for value in point)
+def _finite(points: Iterable[P]) -> list[P]:
+    return [point for point in points if all(abs(value) < HUGE for value in point[:2])]
