@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -54,7 +54,7 @@ def draw(plot: Plot) -> str:
     if not every:
         nothing = f'<text x="{WIDE / 2}" y="{HIGH / 2}" text-anchor="middle">nothing to show</text>'
         return _svg(plot.title, [nothing])
-    area = _Area(_ticks([x for x, _ in every]), _ticks([y for _, y in every]))
+    area = _Area(*(_ticks(one) for one in zip(*every, strict=True)))
     parts = [*_axes(plot, area)]
     for number, points in enumerate(curves.values()):
         parts += _curve([area.at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
@@ -166,7 +166,7 @@ def _legend(names: list[str]) -> str:
     return f'<p class="key">{" ".join(f"<span>{key}</span>" for key in keys)}</p>'
 
 
-def _ticks(values: list[float]) -> list[float]:
+def _ticks(values: Sequence[float]) -> list[float]:
     """3 to 8 round numbers around all of the values, a step of 1, 2 or 5 times a power of ten apart."""
     low, high = min(values), max(values)
     if high - low <= max(abs(low), abs(high), TINY) * 1e-9:
