@@ -46,10 +46,7 @@ def quantize(parser: argparse.ArgumentParser) -> None:
     """Of `quantize`."""
     parser.add_argument("model", help="name, folder, float .onnx or .tflite")
     parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="pictures, video, lines of text; `recorded`: HOME/samples; `none`",
+        "--data", type=Path, required=True, help="pictures, video, lines of text; `recorded`: HOME/samples; `none`"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the new model and its report")
     parser.add_argument("--target", choices=("onnx", "tflite"), help="format (that of the float file; onnx)")
@@ -57,12 +54,7 @@ def quantize(parser: argparse.ArgumentParser) -> None:
         "--for", choices=TARGETS, default="here", dest="cpu", help="processor that it is to serve on (here)"
     )
     parser.add_argument("--method", choices=METHODS, help="how activations get their ranges (percentile)")
-    parser.add_argument(
-        "--bits",
-        choices=("8", "7w", "4w"),
-        default="8",
-        help="7w: weights of 7; 4w: weights of text",
-    )
+    parser.add_argument("--bits", choices=("8", "7w", "4w"), default="8", help="7w: weights of 7; 4w: weights of text")
     parser.add_argument(
         "--form",
         choices=("static", "dynamic", "weights", "float16"),

@@ -96,7 +96,7 @@ def operators(model: ir.Model) -> list[Operator]:
     """Its nodes."""
     found = []
     for node in model.graph:
-        given = [str(value.name) for value in node.inputs if value is not None and net.is_computed(value)]
+        given = [str(value.name) for value in node.inputs if net.is_computed(value)]
         made = tuple(str(value.name) for value in node.outputs)
         found.append(Operator(str(node.name), node.op_type, tuple(given), made, int(is_layer(node))))
     return found

@@ -40,12 +40,9 @@ def samples_without_data(parent: Served, most: int, seed: int = 0) -> Samples:
         items = [text(line) for line in [*sentences(), *paragraphs()][:most]]
     else:
         raise UsageError(f"--data {NONE}: {parent.manifest.name} takes numbers, and none can be made up; give some")
-    digests = [hashlib.sha256(_bytes(item)).hexdigest() for item in items]
+    seen = [item.image.tobytes() if isinstance(item, Frame) else item.text.encode() for item in items]
+    digests = [hashlib.sha256(one).hexdigest() for one in seen]
     return Samples(items, "what comes with the program, no data of yours", digests)
-
-
-def _bytes(item: Item) -> bytes:
-    return item.image.tobytes() if isinstance(item, Frame) else item.text.encode()
 
 
 def made(dice: np.random.Generator, count: int, width: int, height: int) -> list[Frame]:
