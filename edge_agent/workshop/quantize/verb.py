@@ -137,7 +137,8 @@ def _written(
         job.write(files, f"{plan.text()}; {report.measure}", report, budget=budget, **drop)
         return report
     except (RefusedError, ModelError, InputError) as error:  # InputError: what it gives are no numbers
-        raise RefusedError(f"{error}; {tools.cause(tool, plan, job.parent, job.part('calibrate'))}") from None
+        why = error if isinstance(error, RefusedError) else f"the quantized network is of no use: {error}"
+        raise RefusedError(f"{why}; {tools.cause(tool, plan, job.parent, job.part('calibrate'))}") from None
 
 
 def _report(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, data: bytes) -> MakingReport:
