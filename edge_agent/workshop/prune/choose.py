@@ -17,7 +17,7 @@ from edge_agent.workshop.data.calibration import Say
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.net import Array, numbers
 from edge_agent.workshop.prune.channels import ChannelGroup, Traced
-from edge_agent.workshop.prune.walk import Feeds, Live, rows, walk
+from edge_agent.workshop.prune.fit import Feeds, Live, rows, walk
 
 LEAST = 0.125
 """share of a family that always stays"""

@@ -33,20 +33,18 @@ class TensorRange:
 
     low: float = math.inf
     high: float = -math.inf
-    samples: int = 0
     finite: bool = True
-    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """counts in BINS equal bins from -m to m"""
 
     def take(self, x: npt.NDArray[np.float32]) -> None:
         if not x.size:
             return
         low, high = float(x.min()), float(x.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        if math.isfinite(low) and math.isfinite(high):
+            self.low, self.high = min(self.low, low), max(self.high, high)
+        else:
             self.finite = False
-            return
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.samples += 1
 
     @property
     def magnitude(self) -> float:
@@ -56,8 +54,6 @@ class TensorRange:
     def spread(self, x: npt.NDArray[np.float32]) -> None:
         """Into the histogram, once the extremes are known."""
         m = self.magnitude
-        if not len(self.histogram):
-            self.histogram = np.zeros(BINS, np.int64)
         if not (x.size and math.isfinite(m) and m > 0):
             return
         places = ((x.ravel() + np.float32(m)) * np.float32(BINS / (2 * m))).astype(np.int32)
@@ -81,7 +77,7 @@ def watch(
                     (one.spread if spread else one.take)(value)
             step += 1
             say(step)
-    return {name: one for name, one in seen.items() if one.samples or not one.finite}
+    return {name: one for name, one in seen.items() if one.low <= one.high or not one.finite}
 
 
 def _runs(model: ir.Model, feeds: Iterable[Feed]) -> Iterator[dict[str, npt.NDArray[Any]]]:
