@@ -79,27 +79,12 @@ def _settle(model: ir.Model) -> None:
             node.replace_input_with(1, graphs.hold(model.graph, f"{node.name}.sizes", sizes))
 
 
-def needed(graph: onnx.GraphProto, outputs: Sequence[str]) -> set[str]:
-    """Every tensor that `outputs` depend on, themselves included."""
-    maker = {node.output[0]: node for node in graph.node}
-    seen, todo = set[str](), list(outputs)
-    while todo:
-        name = todo.pop()
-        if name not in seen:
-            seen.add(name)
-            todo.extend(maker[name].input if name in maker else [])
-    return seen
-
-
-def cut(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The network down to some of its tensors, without inputs that these do not need."""
-    made, old, kept = onnx.ModelProto(), model.graph, needed(model.graph, outputs)
-    made.CopyFrom(model)
-    made.graph.Clear()
-    made.graph.name = old.name
-    made.graph.node.extend(node for node in old.node if node.output[0] in kept)
-    for name in ("input", "initializer"):
-        getattr(made.graph, name).extend(one for one in getattr(old, name) if one.name in kept)
+def cut(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The network between some of its tensors, of any size. ValueError where the outputs need other inputs."""
+    whole = ir.from_proto(model)
+    part = ir.Model(ir.convenience.extract(whole.graph, inputs, outputs), ir_version=whole.ir_version)
+    made: onnx.ModelProto = ir.to_proto(part)
+    del made.graph.value_info[:], made.graph.output[:]
     made.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
     return made
 

@@ -30,6 +30,8 @@ PIXEL_SCALE = 64.0
 "pixels are divided by it in training; folded into the stem afterwards"
 WIDTHS = (16, 32, 64, 128, 240)
 "channels of the stem and at strides 4, 8, 16, 32; a head has as many as stride 8. YOLOX-nano has 256 at the last"
+STAGES = ("stem", "stage4.1.join", "stage8.1.join", "stage16.1.join", "stage32.2.join")
+"that have these widths"
 FOLLOWED = (
     *("stage8.1.join", "stage16.1.join", "stage32.2.join", "up8.join", "out16.join", "out32.join"),
     *("heads.0.shared", "heads.1.shared", "heads.2.shared"),
@@ -234,9 +236,7 @@ def from_folded(tensors: Mapping[str, np.ndarray], classes: int, rows: list[int]
     Raises ModelError where the tensors are not edge-yolo's.
     """
     try:
-        named = ("stem.conv", "stage4.1.join.conv", "stage8.1.join.conv", "stage16.1.join.conv", "stage32.2.join.conv")
-        widths = tuple(int(tensors[f"{name}.weight"].shape[0]) for name in named)
-        net = bare(classes, widths)
+        net = bare(classes, tuple(int(tensors[f"{name}.conv.weight"].shape[0]) for name in STAGES))
         _narrow(net, tensors)
         with torch.no_grad():
             for name, target in net.state_dict().items():

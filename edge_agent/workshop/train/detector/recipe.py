@@ -235,7 +235,6 @@ def _network(
     say: Say,
 ) -> EdgeYolo:
     """The network as training begins."""
-    widths = narrowed(args.width)
     if begin:
         tensors, names = begin
         fresh = [c for c in classes if c not in names]
@@ -247,5 +246,5 @@ def _network(
             raise UsageError("--start teacher needs a YOLOX .onnx as --teacher")
         shown = [plain(p, args.size)[0] for p in pool[:192]]
         pictures = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float()
-        return start_from(dense, widths, pictures, say)
-    return new_net(len(classes), widths, args.seed)
+        return start_from(dense, pictures, say)
+    return new_net(len(classes), narrowed(args.width), args.seed)

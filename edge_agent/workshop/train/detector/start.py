@@ -1,23 +1,21 @@
-"""A start for edge-yolo: a YOLOX teacher's own convolutions, carried over, or made narrower, by reconstruction.
+"""A start for edge-yolo: a YOLOX teacher's own convolutions, carried over by reconstruction.
 
-For each convolution, in order: as many output channels as the student has are kept, those that best span all of the
-teacher's (greedy orthogonal projection), and the student's weights are the least-squares solution that gives the
-teacher's values of those channels from the *student's* input, so each layer makes good what the ones before it lost
-(He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", arXiv 1707.06168, with projection in place of
-LASSO). The same step answers for the student's ReLUs in place of the teacher's SiLU.
+For each convolution, in order, the student's weights are the least-squares solution that gives the teacher's values
+from the *student's* input, so each layer makes good what the ones before it lost (He et al., "Channel Pruning for
+Accelerating Very Deep Neural Networks", arXiv 1707.06168, without its pruning). The same step answers for the student's
+ReLUs in place of the teacher's SiLU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import onnx
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
-from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, bare, convolutions
+from edge_agent.workshop.train.detector.net import PIXEL_SCALE, STAGES, EdgeYolo, bare, convolutions
 from edge_agent.workshop.train.detector.teacher import YoloxTeacher, decode, pairs
 
 ROWS = 24_000
@@ -26,40 +24,26 @@ RIDGE = 1e-4
 "relative to the mean square of the inputs; keeps a layer from leaning on what is particular to few pictures"
 
 
-def start_from(
-    teacher: YoloxTeacher, widths: tuple[int, ...], pictures: Tensor, say: Callable[[str], None]
-) -> EdgeYolo:
-    """An EdgeYolo without normalisation, fitted to `teacher` on `pictures` (B, 3, H, W) float32 BGR 0..255.
-
-    `widths` as of EdgeYolo. Raises ModelError where the teacher
-    is not of YOLOX's depthwise shape with depth 0.33.
+def start_from(teacher: YoloxTeacher, pictures: Tensor, say: Callable[[str], None]) -> EdgeYolo:
+    """An EdgeYolo as wide as `teacher`, without normalisation, fitted to it on `pictures` (B, 3, H, W) float32 BGR
+    0..255. Raises ModelError where the teacher is not of YOLOX's depthwise shape with depth 0.33.
     """
-    net = bare(len(teacher.keep), widths)
-    graph = teacher.model.graph
-    student = list(convolutions(net))
-    paired = list(pairs(graph).values())
+    paired = pairs(teacher.model.graph)
     if not paired:
         raise ModelError(f"{teacher.path} is not a YOLOX of the depthwise shape with depth 0.33; use --start none")
+    shapes = {one.name: one.dims for one in teacher.model.graph.initializer}
+    net = bare(len(teacher.keep), tuple(shapes[paired[name].input[1]][0] for name in STAGES))
+    student = list(convolutions(net))
     sites = Sites(teacher, pictures)
-    kept: dict[str, Tensor] = {}
-    maker = {node.output[0]: node for node in graph.node}
-    consumers = {name: node for node in graph.node for name in node.input}
 
     def solve(i: int, conv: nn.Conv2d, source: Tensor) -> None:
         """Called when the student's pass reaches convolution `i`: all before it are solved by now."""
-        name, node = student[i][0], paired[i]
+        name = student[i][0].removesuffix(".conv")
         if name.endswith((".logits", ".boxes")):
             goal, weight = sites.head(int(name.split(".")[1]), name.endswith(".boxes"))
         else:
-            wanted = sites.before_activation(node.output[0])
-            if conv.groups > 1:
-                channels = kept[_origin(maker, node.input[0])]
-            elif (other := _added_to(maker, consumers, node)) in kept:
-                channels = kept[other]
-            else:
-                channels = spanning_channels(wanted, conv.out_channels)
-            kept[node.output[0]] = channels
-            goal, weight = wanted[:, channels], None
+            # what the student should have before its activation, (B, C, sites)
+            goal, weight = sites.values[paired[name].output[0]], None
         error = fit_convolution(conv, source, goal, weight, sites.chosen)
         if i % 20 == 0 or i == len(student) - 1:
             say(f"start: {i + 1} of {len(student)} convolutions, unexplained {error:.2f}")
@@ -96,53 +80,11 @@ class Sites:
         order = torch.randperm(cells, generator=torch.Generator().manual_seed(0))
         return order[: max(1, ROWS // self.count)].sort().values
 
-    def before_activation(self, name: str) -> Tensor:
-        """What the student should have before its activation, (B, C, sites)."""
-        return self.values[name]
-
     def head(self, level: int, boxes: bool) -> tuple[Tensor, Tensor]:
         """Targets of one stride's prediction (B, C, sites), and the weight of each site (B, 1, sites)."""
         score, distances = decode([self.values[self.teacher.levels[level]]], self.teacher.keep)
         value = distances.clamp(max=20) if boxes else torch.logit(score, eps=2e-3)
         return value.transpose(1, 2), (score.amax(-1, keepdim=True) + 0.02).transpose(1, 2)
-
-
-def _origin(maker: dict[str, onnx.NodeProto], name: str) -> str:
-    """The output of the convolution whose channels the tensor `name` has."""
-    node = maker[name]
-    return name if node.op_type == "Conv" else _origin(maker, node.input[0])
-
-
-def _added_to(
-    maker: dict[str, onnx.NodeProto], consumers: dict[str, onnx.NodeProto], node: onnx.NodeProto
-) -> str | None:
-    """The convolution whose output `node`'s is added to (a shortcut), if any: both must keep the same channels."""
-    after = consumers.get(node.output[0])
-    while after is not None and after.op_type in ("Sigmoid", "Mul"):
-        name = after.output[0]
-        after = consumers.get(name)
-        if after is not None and after.op_type == "Add":
-            other = after.input[1] if after.input[0] == name else after.input[0]
-            return _origin(maker, other)
-    return None
-
-
-def spanning_channels(values: Tensor, count: int) -> Tensor:
-    """`count` channels of `values` (B, C, sites), sorted: each next one explains most of what is still unexplained."""
-    rows = values.transpose(0, 1).flatten(1).double()  # (C, B * sites)
-    rows = rows - rows.mean(1, keepdim=True)
-    covariance = rows @ rows.T / rows.shape[1]
-    chosen: list[int] = []
-    for _ in range(count):
-        # what channel j explains of all others: |cov[:, j]|² / cov[j, j]
-        own = covariance.diagonal().clamp(min=1e-12)
-        gain = (covariance**2).sum(0) / own
-        gain[chosen] = -1
-        best = int(gain.argmax())
-        chosen.append(best)
-        column = covariance[:, best] / own[best].sqrt()
-        covariance = covariance - torch.outer(column, column)
-    return torch.tensor(sorted(chosen))
 
 
 def fit_convolution(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
 from edge_agent.workshop.train.detector.net import FOLLOWED, STRIDES, EdgeYolo, convolutions
-from edge_agent.workshop.train.exported import cut, needed
+from edge_agent.workshop.train.exported import cut
 
 
 class Dense(NamedTuple):
@@ -56,7 +56,9 @@ class YoloxTeacher:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            model = cut(self.model, outputs)
+            constants = {one.name for one in self.model.graph.initializer}
+            given = [one.name for one in self.model.graph.input if one.name not in constants]
+            model = cut(self.model, given, outputs)
             size, open_ = model.graph.input[0].type.tensor_type.shape.dim, {0: "batch", 2: "height", 3: "width"}
             for axis, name in open_.items():
                 size[axis].dim_param = name
@@ -129,19 +131,26 @@ def _find_heads(graph: onnx.GraphProto, path: Path) -> tuple[list[str], list[str
     """
     maker = {node.output[0]: node for node in graph.node}
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    order = {node.output[0]: i for i, node in enumerate(graph.node)}
     levels, stems = [], []
     for node in graph.node:
         parts = _predictions(node, maker, shapes)
         if parts is None:
             continue
-        boxes, scores = parts
-        shared = needed(graph, [boxes.output[0]]) & needed(graph, [scores.output[0]])
+        boxes, scores = (_chain(part, maker) for part in parts)
         levels.append(node.output[0])
-        stems.append(max(shared & order.keys(), key=order.__getitem__))
+        stems.append(next(name for name in boxes if name in scores))
     if len(levels) != len(STRIDES):
         raise ModelError(f"{path} has no YOLOX head ({len(levels)} of 3 levels found)")
     return levels, stems
+
+
+def _chain(node: onnx.NodeProto, maker: dict[str, onnx.NodeProto]) -> list[str]:
+    """What a node makes, what it is made of in the first place, and so on."""
+    found = [node.output[0]]
+    while node.input[0] in maker:
+        node = maker[node.input[0]]
+        found.append(node.output[0])
+    return found
 
 
 def _predictions(
