@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +59,7 @@ def open_file(manifest: Manifest, path: Path, format: str, parts: Mapping[str, P
         return open_served(manifest, Variant(row, str(path)), given, threads)
 
 
-def times(
-    candidates: Mapping[str, Served],
-    samples: Samples,
-    seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
+def times(candidates: Mapping[str, Served], samples: Samples, seconds: float) -> dict[str, float]:
     """Median milliseconds a sample, end to end, by the names of the candidates.
 
     They run in turns, a sample each, so that a busy or hot machine is the same to all.
@@ -76,11 +71,11 @@ def times(
     while turn < 3 or time.monotonic() - began < seconds:
         item = samples.items[turn % len(samples.items)]
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = clock()
+            start = time.perf_counter()
             for _ in tasks[name](item):
                 pass
             if turn >= 0:
-                took[name].append(clock() - start)
+                took[name].append(time.perf_counter() - start)
         turn += 1
     return {name: statistics.median(all_) * 1e3 for name, all_ in took.items()}
 

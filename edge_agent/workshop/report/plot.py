@@ -59,8 +59,7 @@ def draw(plot: Plot) -> str:
     for number, points in enumerate(curves.values()):
         parts += _curve([area.at(*point) for point in points], f"var(--s{number % COLOURS})", bool(named))
     parts += _names([(*area.at(x, y), name) for x, y, name in named])
-    legend = _legend(list(curves)) if len(plot.series) > 1 or named else ""
-    return _svg(plot.title, parts) + legend
+    return _svg(plot.title, parts) + _legend(plot, curves)
 
 
 def text(value: str) -> str:
@@ -160,8 +159,10 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _legend(names: list[str]) -> str:
-    """Which colour is which curve, below the plot."""
+def _legend(plot: Plot, names: Iterable[str]) -> str:
+    """Which colour is which curve, below the plot; nothing for one alone."""
+    if len(plot.series) < 2 and not plot.named:
+        return ""
     keys = (f'<i style="background:var(--s{at % COLOURS})"></i>{escape(name)}' for at, name in enumerate(names))
     return f'<p class="key">{" ".join(f"<span>{key}</span>" for key in keys)}</p>'
 
