@@ -201,15 +201,12 @@ def add(
 
 
 def exchange(old: ir.Value, new: ir.Value) -> None:
-    """`new` for all who read `old`, and in its place where it comes out; a constant that nobody reads any more goes."""
-    for use in [use for use in old.uses() if use.node is not new.producer()]:
-        use.node.replace_input_with(use.idx, new)
-    graph = old.graph
+    """`new`, which is not made of it, for all who read `old`, and in its place where it comes out; a constant goes."""
+    graph, name = old.graph, str(old.name)
     if old.is_graph_output():
-        name = str(old.name)
         old.name, new.name, new.shape, new.type = f"{name}.old", name, old.shape, old.type
-        graph.outputs[:] = [new if one is old else one for one in graph.outputs]
-    if old.is_initializer() and not old.uses():
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    if old.is_initializer():
         del graph.initializers[old.name]
 
 
