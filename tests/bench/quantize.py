@@ -34,7 +34,7 @@ from edge_agent.workshop.evaluate import score
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.ranges import METHODS
 from edge_agent.workshop.quantize.search import Memory, Tool, distance, search
-from edge_agent.workshop.quantize.tools import bases, default, opener, tool_for
+from edge_agent.workshop.quantize.tools import bases, default, tool_for
 from tests.bench.measure import load
 from tests.conftest import ROOT
 from tests.registry.here import visual_wake_words
@@ -149,7 +149,7 @@ def measure(case: Case, data: Path, work: Path, quick: bool, say: Callable[[str]
     if case.evaluate:
         reported = calibration.read(place(case.evaluate), parent, FEW_SHOWN if quick else 10**6, quiet)
     work.mkdir(parents=True, exist_ok=True)
-    tool = tool_for(case.format, path, parent, searched, opener(work, serve, case.format), quiet)
+    tool = tool_for(case.format, path, parent, searched, work, serve, quiet)
     source = f"{row.sha256} {searched.sha256} {code()}"
     known = Memory(work, [source, reported.sha256, case.format])
     judge = score.against(parent, reported)

@@ -190,11 +190,9 @@ def one_each(model: ir.Model) -> ir.Model:
 # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def add(
-    before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: str = "", domain: str = "", **attributes: Any
-) -> ir.Value:
+def add(before: ir.Node, op: str, inputs: Sequence[ir.Value | None], name: str = "", **attributes: Any) -> ir.Value:
     """A new node in front of another one; its output."""
-    node = ir.node(op, inputs, attributes, domain=domain, name=name or f"{op}_new")
+    node = ir.node(op, inputs, attributes, name=name or f"{op}_new")
     node.outputs[0].name = name or None
     before.graph.insert_before(before, node)
     return node.outputs[0]

@@ -57,9 +57,10 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
         ) from None
     _check(model, plan)
     static = plan.form == "static"
-    # with 0 in it, and a width, so that no scale is 0
-    ends = {name: (min(low, 0.0), max(high, 0.0, 1e-6)) for name, (low, high) in ranges.items()}
-    values = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ends.items()}
+    # of a width, so that no scale is 0
+    values = {
+        name: {"min": np.array([low]), "max": np.array([max(high, 1e-6)])} for name, (low, high) in ranges.items()
+    }
     kept = set(plan.keep) | _exceptions(model, plan) | (exact(model, ranges) if static else set())
     if all(layer.name in kept for layer in layers(model)):
         raise RefusedError("every layer would stay float; nothing is left to quantize")

@@ -20,13 +20,20 @@ from edge_agent.workshop.quantize.contents import of_onnx, of_tflite
 from edge_agent.workshop.quantize.ranges import METHODS, Feed, Interval, TensorRange, ranges, watch
 from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
-Open = Callable[[bytes], Served]
 
-
-def tool_for(format: str, path: Path, parent: Served, samples: Samples, open: Open, say: Say) -> Tool:
+def tool_for(
+    format: str,
+    path: Path,
+    parent: Served,
+    samples: Samples,
+    work: Path,
+    serve: Callable[[Path], Served],
+    say: Say,
+) -> Tool:
     """For a file of that format. Raises RefusedError for one that cannot be quantized.
 
-    `samples` are looked at when a plan first needs the ranges of activations.
+    `samples` are looked at when a plan first needs the ranges of activations. What a plan gives is opened by `serve`,
+    through a file in `work` that is gone again.
     """
     model: Any
     made: Callable[[Any, QuantizePlan, Mapping[str, Interval]], bytes]
@@ -49,23 +56,17 @@ def tool_for(format: str, path: Path, parent: Served, samples: Samples, open: Op
     def make(plan: QuantizePlan) -> bytes:
         return made(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
 
+    def open(data: bytes) -> Served:
+        place = work / f"candidate.{format}"
+        try:
+            place.write_bytes(data)
+            return serve(place)
+        finally:
+            place.unlink(missing_ok=True)
+
     ops = {one.name: one.op for one in operators}
     parts = [LayerGroup(name, ops[name], tuple(inside)) for name, inside in groups(operators).items()]
     return Tool(parts, make, open, contents)
-
-
-def opener(work: Path, serve: Callable[[Path], Served], format: str) -> Open:
-    """A function that opens a file's bytes, through a file in `work` that is gone again."""
-
-    def open(data: bytes) -> Served:
-        path = work / f"candidate.{format}"
-        try:
-            path.write_bytes(data)
-            return serve(path)
-        finally:
-            path.unlink(missing_ok=True)
-
-    return open
 
 
 def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> str:

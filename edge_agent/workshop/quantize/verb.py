@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, say: Say) -> MakingReport:
     if args.evaluate is not None:
         _evaluate_on(job, args.evaluate, say)
     with folder.work(args.out) as work, workers.crew(args.workers if args.auto else "1") as crew:
-        tool = _tool(job, work, say)
+        tool = tools.tool_for(job.row.format, job.path, job.parent, job.part("calibrate"), work, job.serve, say)
         if crew is not None:
             job.others = functools.partial(workers.ask, crew, distances, argparse.Namespace(**vars(args)))
         # with a layer its group, as its Sigmoid in int8 may cost most
@@ -66,16 +66,11 @@ def _started(args: argparse.Namespace, say: Say) -> Making:
     return job
 
 
-def _tool(job: Making, work: Path, say: Say) -> Tool:
-    """What turns plans into files."""
-    opened = tools.opener(work, job.serve, job.row.format)
-    return tools.tool_for(job.row.format, job.path, job.parent, job.part("calibrate"), opened, say)
-
-
 def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float]:
     """In a worker: how far the outputs of a plan's file are from the parent's, as `tried` has it."""
     job, place = _started(args, lambda *_: None), tempfile.TemporaryDirectory()
-    tool, far = _tool(job, Path(place.name), lambda *_: None), distance(job.parent, job.part("search"))
+    calibrate, work, far = job.part("calibrate"), Path(place.name), distance(job.parent, job.part("search"))
+    tool = tools.tool_for(job.row.format, job.path, job.parent, calibrate, work, job.serve, lambda *_: None)
     return lambda plan, keep=place: tried(tool, plan, far)  # type: ignore[misc]
 
 
