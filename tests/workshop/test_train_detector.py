@@ -249,7 +249,7 @@ def test_bad_pictures_and_labels_are_named_and_skipped(shapes: Path, tmp_path: P
     pictures = read_pictures(tmp_path / "labels.json", CLASSES, 352, lines.append)
     assert [p.boxes.tolist() for p in pictures] == [[[10, 10, 40, 40, 0, 1]]]
     said = "\n".join(lines)
-    for word in ("cut.png: not a picture", "not there: gone.png", "[150.0, 10.0, 180.0, 40.0]", "skipped 1 labels"):
+    for word in ("cut.png: not a picture", "left out: gone.png", "[150.0, 10.0, 180.0, 40.0]", "1 boxes are left out"):
         assert word in said
     lines.clear()
     assert len(read_pictures(folder, CLASSES, 352, lines.append)) == 1
@@ -284,7 +284,7 @@ def test_data_that_is_none_is_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pictures"):
         quick(tmp_path, tmp_path / "out", [])
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(InputError, match="no COCO JSON"):
+    with pytest.raises(UsageError, match="no COCO JSON"):
         quick(tmp_path / "bad.json", tmp_path / "out", [])
     with pytest.raises(InputError, match="no labels, and no teacher"):
         quick(shapes.parent / "images", tmp_path / "out", [])

@@ -50,10 +50,13 @@ class Pictures:
     notes: Sequence[str] = ()
 
 
-def read_pictures(data: Path, limit: int = 0) -> Pictures:
+def read_pictures(
+    data: Path, limit: int = 0, first: Sequence[str] = ("val", "test", "train"), within: Path | None = None
+) -> Pictures:
     """Pictures with their labels, in any of the forms of data/formats.py, or a folder of pictures alone.
 
-    `limit`: so many pictures at most, spread evenly. UsageError, one line, for a file of no such form, for labels
+    `limit`: so many pictures at most, spread evenly; `first`: which part of the data is wanted the most; `within`:
+    where the pictures are, if not beside the labels. UsageError, one line, for a file of no such form, for labels
     of which no picture is there, for labels without a picture, and for a folder without either.
     """
     if not data.exists():
@@ -61,7 +64,7 @@ def read_pictures(data: Path, limit: int = 0) -> Pictures:
     try:
         known = formats.find(data)
         if known is not None:
-            return _labelled(*known, limit, data)
+            return _labelled(*known, limit, within or data, first)
     except InputError as error:
         raise UsageError(f"{known[1] if known else data}: {error}") from None
     if data.is_dir():
@@ -84,9 +87,9 @@ def places(file: Path) -> list[Path]:
     return [place for base in (folder, *above) for place in (base, *sorted(p for p in base.iterdir() if p.is_dir()))]
 
 
-def _labelled(form: formats.Format, file: Path, limit: int, data: Path) -> Pictures:
+def _labelled(form: formats.Format, file: Path, limit: int, data: Path, first: Sequence[str]) -> Pictures:
     """Of labels that stand above the folder `data`, which may be of more, the pictures in it."""
-    labels, mended = form.read(file, ("val", "test", "train"))
+    labels, mended = form.read(file, first)
     images = _chosen(labels.images, limit, data if file.parent == data.absolute().parent else None)
     if not images:
         raise UsageError(f"{file}: no picture in it (images is empty); there is nothing to measure")
@@ -127,7 +130,7 @@ def _doubts(labels: coco.Coco, boxes: list[coco.CocoBox], images: Mapping[coco.I
     odd = [images[box.image_id].file_name for box in boxes if _is_odd(box.bbox, images[box.image_id])]
     if odd:
         what = "boxes have no area or reach outside their picture"
-        notes.append(f"{len(odd)} {what} (first: in {odd[0]}); they count as given")
+        notes.append(f"{len(odd)} {what} (first: in {odd[0]}); measuring counts them as given")
     return notes
 
 

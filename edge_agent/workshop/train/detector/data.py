@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,12 @@ from edge_agent import paths
 from edge_agent.errors import InputError
 from edge_agent.figures.coco_map import iou
 from edge_agent.pictures.read import cv2, decode, for_cv2
-from edge_agent.samples import coco
 from edge_agent.serving.models import Models
 from edge_agent.tasks.detect.detect import detect
 from edge_agent.types import Detections, Finding, Frame
 from edge_agent.uri import parse_uri
-from edge_agent.workshop.data import formats
-from edge_agent.workshop.data.pictures import GIVE, few, located, places
+from edge_agent.workshop.data import formats, pictures
+from edge_agent.workshop.data.pictures import GIVE
 from edge_agent.workshop.train.detector.augment import Picture
 from edge_agent.workshop.train.finish import Say
 
@@ -53,9 +53,7 @@ def read_pictures(
         raise InputError(f"no such data: {data}")
     known = None if labels else formats.find(data)
     if known is not None:
-        labelled = _labels(*known, classes, say)
-        within = [data, *places(known[1] / "labels" if known[1].is_dir() else known[1])]
-        found = list(_from_files(_there(labelled, within, part, say), side, say))
+        found = list(_from_files(_share(_labels(data, data, classes, say), part), side, say))
     elif data.is_dir():
         found = _from_folder(data, classes, side, say, part, labels)
     elif data.suffix.lower() in VIDEOS:
@@ -70,15 +68,13 @@ def read_pictures(
 def _from_folder(
     data: Path, classes: tuple[str, ...], side: int, say: Say, part: tuple[float, float], labels: Path | None
 ) -> list[Picture]:
-    files = sorted(p for p in data.rglob("*") if p.suffix.lower() in PICTURES)
-    files = files[int(len(files) * part[0]) : round(len(files) * part[1])]
+    files = _share(sorted(p for p in data.rglob("*") if p.suffix.lower() in PICTURES), part)
     if not files:
         raise InputError(f"no pictures ({', '.join(PICTURES)}) in {data}")
     every = -(-len(files) // MOST)
     if every > 1:
         say(f"{data} has {len(files)} pictures; every {every}th is used")
-    known = _labels(formats.FORMATS[1], labels, classes, say) if labels else []
-    boxes = {Path(image.file_name).name: rows for image, rows in known}
+    boxes = {path.name: rows for path, rows in (_labels(labels, data, classes, say) if labels else [])}
     return list(_from_files([(path, boxes.get(path.name, NO_BOXES)) for path in files[::every]], side, say))
 
 
@@ -146,43 +142,25 @@ def video_frames(path: Path, side: int, part: tuple[float, float], most: int = 2
         video.release()
 
 
-def _there(
-    labels: list[tuple[coco.CocoImage, np.ndarray]], within: list[Path], part: tuple[float, float], say: Say
-) -> list[tuple[Path, np.ndarray]]:
-    """A share of the pictures of labels that are there. InputError for none."""
-    kept, missing = located([image for image, _ in labels], within)
-    if not kept:
-        raise InputError("none of the pictures that the labels name stand beside them or in a folder beside them")
-    if missing:
-        say(f"skipped {len(missing)} pictures of the labels, which are not there: {few(missing)}")
-    boxes = {image.file_name: rows for image, rows in labels}
-    found = [(path, boxes[image.file_name]) for image, path in kept]
+def _share(found: list[Any], part: tuple[float, float]) -> list[Any]:
     return found[int(len(found) * part[0]) : round(len(found) * part[1])]
 
 
-def _labels(
-    form: formats.Format, path: Path, classes: tuple[str, ...], say: Say
-) -> list[tuple[coco.CocoImage, np.ndarray]]:
-    """The pictures of labels, and the boxes (k, 6) in each, crowds left out."""
-    try:
-        labels, notes = form.read(path, ("train", "val", "test"))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    for note in notes:
+def _labels(path: Path, data: Path, classes: tuple[str, ...], say: Say) -> list[tuple[Path, np.ndarray]]:
+    """The pictures of labels, in `data` or beside them, and the boxes (k, 6) in each, crowds left out."""
+    told = pictures.read_pictures(path, first=("train", "val", "test"), within=data)
+    for note in told.notes:
         say(f"{path}: {note}")
-    names, index = labels.names(), {name: i for i, name in enumerate(classes)}
-    _check_names(path, set(names.values()), classes, say)
-    boxes: dict[coco.Id, list[list[float]]] = {image.id: [] for image in labels.images}
-    known = labels.boxes(dict.fromkeys(boxes, 0))
-    if len(known) < len(labels.annotations):
-        lost = len(labels.annotations) - len(known)
-        say(f"skipped {lost} labels of {path}: their image or category is not in the file")
-    for box in known:
-        at = index.get(names[box.category_id])
-        if at is not None and not box.iscrowd:
-            x, y, width, height = box.bbox
-            boxes[box.image_id].append([x, y, x + width, y + height, at, 1.0])
-    return [(image, np.array(boxes[image.id], np.float32).reshape(-1, 6)) for image in labels.images]
+    _check_names(path, set(told.names.values()), classes, say)
+    assert told.truth is not None
+    index = {key: classes.index(name) for key, name in told.names.items() if name in classes}
+    label = np.array([index.get(int(key), -1) for key in told.truth.label])
+    left, top, width, height = told.truth.xywh.T
+    rows = np.stack([left, top, left + width, top + height, label, np.ones(len(label))], 1).astype(np.float32)
+    kept = (label >= 0) & ~told.truth.crowd
+    order = np.argsort(told.truth.image[kept], kind="stable")
+    ends = np.searchsorted(told.truth.image[kept][order], np.arange(1, len(told.paths)))
+    return list(zip(told.paths, np.split(rows[kept][order], ends), strict=True))
 
 
 def _check_names(path: Path, names: set[str], classes: tuple[str, ...], say: Say) -> None:
@@ -194,14 +172,14 @@ def _check_names(path: Path, names: set[str], classes: tuple[str, ...], say: Say
         say(f"{path}: labels of {len(strange)} other categories are left out ({', '.join(strange[:8])} …)")
 
 
-def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], score: float, say: Say) -> list[Picture]:
-    """`pictures` with what the detector `name` (any that this program runs) finds in them as labels, of the
+def labelled_by(name: str, shown: list[Picture], classes: tuple[str, ...], score: float, say: Say) -> list[Picture]:
+    """The pictures with what the detector `name` (any that this program runs) finds in them as labels, of the
     confidence found. Labels that a picture has already stay, in place of what the detector says of the same thing.
     """
     task = detect(parse_uri(f"detect:{name}?score={score}"), Models(pull=True).serve(name), paths.home())
     index = {known: i for i, known in enumerate(classes)}
     labelled = []
-    for at, picture in enumerate(pictures):
+    for at, picture in enumerate(shown):
         rows = []
         for finding in task(Frame(picture.pixels, 0.0, 0.0, picture.name)):
             assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
@@ -213,7 +191,7 @@ def labelled_by(name: str, pictures: list[Picture], classes: tuple[str, ...], sc
         boxes = boxes[~_known(boxes, picture.boxes)]
         labelled.append(picture._replace(boxes=np.concatenate([picture.boxes, boxes])))
         if (at + 1) % 200 == 0:
-            say(f"the teacher has looked at {at + 1} of {len(pictures)} pictures")
+            say(f"the teacher has looked at {at + 1} of {len(shown)} pictures")
     return labelled
 
 
