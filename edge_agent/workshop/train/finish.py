@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from edge_agent.errors import RefusedError
 from edge_agent.manifest import File, Made, Manifest
 from edge_agent.registry import store
@@ -25,28 +27,29 @@ RUIN = 1.5
 
 
 def finish(
-    kind: str,
     args: argparse.Namespace,
-    build: Callable[[Path], Manifest],
     say: Say,
+    build: Callable[[Path], Manifest],
+    how: Made,
     curve: Rows = (),
-    x: str = "step",
     notes: Sequence[str] = (),
     measured: tuple[str, Sequence[TableRow]] = ("not measured here; see evaluate", ()),
 ) -> None:
     """Write the model folder `args.out` with its report. Raises RefusedError where the gate takes none of its files.
 
-    `build` writes the files; `curve`: what was measured on the way, drawn over the column `x`; `measured`: what the
-    report's accuracy is, and its rows (none: the files).
+    `build` writes the files; `how` they were made; `curve`: what was measured on the way, drawn over its steps;
+    `measured`: what the report's accuracy is, and its rows (none: the files).
     """
-    verb = f"train {kind}"
     settings = {key: value for key, value in vars(args).items() if value is not None and not callable(value)}
-    report = MakingReport(verb, args.out.resolve().name, measured[0], settings, [*measured[1]])
+    report = MakingReport(f"train {args.kind}", args.out.resolve().name, measured[0], settings, [*measured[1]])
     report.notes.extend(notes)
-    report.plots.extend(_plots(curve, x))
+    names = [key for key in (curve[0] if curve else ()) if key not in ("step", "seconds")]
+    drawn = {name: [(row["step"], row[name]) for row in curve if math.isfinite(row[name])] for name in names}
+    plots = [Plot(name.replace("_", " "), "step", name, {name: points}) for name, points in drawn.items() if points]
+    report.plots.extend(plots)
 
     def built(new: Path) -> Manifest:
-        manifest = build(new)
+        manifest = structs.replace(build(new), made=how)
         files = [
             TableRow(f"{row.name} ({row.precision})", (new / row.name).stat().st_size, None, None)
             for row in manifest.networks()
@@ -58,13 +61,6 @@ def finish(
     for line in lines(report):
         say(line)
     say(f"{args.out}: a model folder; its report is {args.out / 'report.html'}")
-
-
-def _plots(curve: Rows, x: str) -> list[Plot]:
-    """A plot of each column that is a measurement."""
-    names = [key for key in (curve[0] if curve else ()) if key not in ("step", "pictures", "seconds", "rate")]
-    drawn = {name: [(row[x], row[name]) for row in curve if math.isfinite(row[name])] for name in names}
-    return [Plot(name.replace("_", " "), x, name, {name: points}) for name, points in drawn.items() if points]
 
 
 def refuse_ruin(

@@ -105,5 +105,6 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
 
 def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     """The options of `edge-agent train KIND`."""
+    parser.set_defaults(kind=kind)
     for name, how in OPTIONS[kind]:
         parser.add_argument(name, **how)

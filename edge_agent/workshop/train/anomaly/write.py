@@ -60,10 +60,13 @@ def write(
         for one in found
     ]
     measured = "AUROC on the half of the reported samples that the choice was not made by", rows
-    finish("anomaly", args, lambda new: _build(new, args, lesson, best, say), say, curve, "step", notes, measured)
+    method = f"{best.name}, fitted to {len(lesson.fit)} samples of {lesson.data.kind}, seed {args.seed}"
+    parent = locate(DETECTOR) if best.name == "patches" else None
+    how = made(method, [args.data], parent, {"auroc": best.auroc, "caught": best.caught, "false": best.false})
+    finish(args, say, lambda new: _build(new, lesson, best, say), how, curve, notes, measured)
 
 
-def _build(new: Path, args: argparse.Namespace, lesson: Lesson, best: Candidate, say: Say) -> Manifest:
+def _build(new: Path, lesson: Lesson, best: Candidate, say: Say) -> Manifest:
     """The files in `new`; the manifest of these."""
     kind = lesson.data.kind
     onnx.save(best.model, str(new / "model.onnx"))
@@ -80,17 +83,14 @@ def _build(new: Path, args: argparse.Namespace, lesson: Lesson, best: Candidate,
     (new / "calibration.json").write_bytes(msgspec.json.encode(kept))
     files.append(row("calibration.json", "text", "fp32", "calibration"))
     _picture(new / "results.jpg", lesson, best)
-    picture = parent = None
+    picture = None
     if best.name == "patches":
         picture = Input(288, 224, channels="BGR", letterbox="stretch", resize="area")
-        parent = locate(DETECTOR)
     elif kind == "frames":
         picture = Input(SIDE, SIDE, channels="RGB", scale=1 / 255, letterbox="stretch", resize="area")
-    method = f"{best.name}, fitted to {len(lesson.fit)} samples of {kind}, seed {args.seed}"
-    figures = {"auroc": best.auroc, "caught": best.caught, "false": best.false}
     family = best.name if best.name in ("vae", "patches") else "autoencoder"
-    how, says = made(method, [args.data], parent, figures), f"what is usual of {kind}, by {best.name}"
-    return manifest("anomaly", "anomaly", family, says, files, input=picture, made=how)
+    says = f"what is usual of {kind}, by {best.name}"
+    return manifest("anomaly", "anomaly", family, says, files, input=picture)
 
 
 def _int8(best: Candidate, lesson: Lesson, out: Path) -> str:

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from msgspec import structs
 
 from edge_agent.errors import UsageError
 from edge_agent.manifest import Manifest
@@ -62,12 +61,11 @@ def run(args: argparse.Namespace, say: Say) -> int:
     refuse_ruin(begun, least, args.out)
 
     def build(new: Path) -> Manifest:
-        method = f"{clock.step} steps of {args.rows} sequences, taught by {args.teacher}, seed {args.seed}"
-        parent = start(args.start)[1] if args.start else None
-        manifest = export.write_model(export.net_of(loop.load(out / loop.BEST)), out / "vocab.txt", new)
-        return structs.replace(manifest, made=made(method, args.data, parent, {"loss": least}))
+        return export.write_model(export.net_of(loop.load(out / loop.BEST)), out / "vocab.txt", new)
 
-    finish("bert", args, build, say, training.curve, "seconds")
+    method = f"{clock.step} steps of {args.rows} sequences, taught by {args.teacher}, seed {args.seed}"
+    parent = start(args.start)[1] if args.start else None
+    finish(args, say, build, made(method, args.data, parent, {"loss": least}), training.curve)
     return 0
 
 

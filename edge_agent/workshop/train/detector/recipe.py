@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 
@@ -98,15 +97,15 @@ def train_detector(args: argparse.Namespace, say: Say) -> EdgeYolo:
     trained = fit(trainer, often, held, say)
     refuse_ruin(begun, sum(trainer.held_out(unseen)), args.out)
 
-    def build(new: Path) -> Manifest:
-        wide, high = args.size
-        method = f"{trainer.clock.step} steps of {args.batch} pictures at {wide}x{high}, seed {args.seed}"
-        begun_with = args.teacher if args.start == "teacher" else args.start
-        parent = None if args.start == "none" else catalogue.locate(begun_with, read=read.seen)
-        manifest = write_model(trained, classes, args.size, pool[:CALIBRATION], new, say)
-        return msgspec.structs.replace(manifest, made=made(method, [args.data], parent))
+    wide, high = args.size
+    method = f"{trainer.clock.step} steps of {args.batch} pictures at {wide}x{high}, seed {args.seed}"
+    begun_with = args.teacher if args.start == "teacher" else args.start
+    parent = None if args.start == "none" else catalogue.locate(begun_with, read=read.seen)
 
-    finish("detector", args, build, say, trainer.curve)
+    def build(new: Path) -> Manifest:
+        return write_model(trained, classes, args.size, pool[:CALIBRATION], new, say)
+
+    finish(args, say, build, made(method, [args.data], parent), trainer.curve)
     return trained
 
 

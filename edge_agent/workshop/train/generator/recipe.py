@@ -51,16 +51,13 @@ def run(args: argparse.Namespace, say: Say) -> int:
     def build(new: Path) -> Manifest:
         (new / FILE).write_bytes(small_onnx(to_onnx(net), QuantizePlan(form="float16")))
         save_png(sheet, new / "samples.png")
-        method = f"{training.clock.step} steps of {args.batch} crops, {len(learnt)} in all, seed {args.seed}"
         says = f"draws pictures of {SIDE}x{SIDE} like the crops that it learnt from"
-        how = made(method, [args.data], figures=msgspec.to_builtins(figures["drawn"]))
-        return manifest("generator", "draw", "generator", says, [row(FILE, "onnx", "fp16")], made=how)
+        return manifest("generator", "draw", "generator", says, [row(FILE, "onnx", "fp16")])
 
-    notes = [
-        f"{name}: " + ", ".join(f"{key} {number:.3f}" for key, number in msgspec.to_builtins(one).items())
-        for name, one in figures.items()
-    ]
-    finish("generator", args, build, say, training.curve, notes=notes)
+    told = {name: msgspec.to_builtins(one) for name, one in figures.items()}
+    notes = [f"{name}: " + ", ".join(f"{key} {one:.3f}" for key, one in found.items()) for name, found in told.items()]
+    method = f"{training.clock.step} steps of {args.batch} crops, {len(learnt)} in all, seed {args.seed}"
+    finish(args, say, build, made(method, [args.data], figures=told["drawn"]), training.curve, notes)
     return 0
 
 

@@ -59,19 +59,19 @@ def run(args: argparse.Namespace, say: Say) -> int:
 
     def build(new: Path) -> Manifest:
         (new / FILE).write_bytes(to_onnx(net).SerializeToString())
-        steps = training.clock.step
-        method = f"{steps} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
-        shares = {f"errors_{size}px": after / max(before, 1e-9) for size, (before, after) in figures.items()}
         says = f"makes small print readable for {args.reader}: {verdict(figures)}"
         line = Input(WIDEST, HEIGHT, channels="BGR", scale=1 / 255, letterbox="stretch")
-        how, files = made(method, [args.text, *fonts], figures=shares), [row(FILE, "onnx", "fp32")]
-        return manifest("restorer", "clear", "restorer", says, files, input=line, made=how)
+        return manifest("restorer", "clear", "restorer", says, [row(FILE, "onnx", "fp32")], input=line)
 
     notes = [
         f"{size} px: {before:.3f} of the characters wrong without it, {after:.3f} with it"
         for size, (before, after) in figures.items()
     ]
-    finish("restorer", args, build, say, training.curve, notes=[*notes, verdict(figures)])
+    shares = {f"errors_{size}px": after / max(before, 1e-9) for size, (before, after) in figures.items()}
+    steps = training.clock.step
+    method = f"{steps} steps of {args.batch} lines for {args.reader}, {len(lines)} in all, seed {args.seed}"
+    how = made(method, [args.text, *fonts], figures=shares)
+    finish(args, say, build, how, training.curve, [*notes, verdict(figures)])
     return 0
 
 

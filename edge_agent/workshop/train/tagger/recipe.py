@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from msgspec import structs
 
 from edge_agent.errors import RefusedError, UsageError
 from edge_agent.manifest import Manifest, TextInput
@@ -52,12 +51,11 @@ def run(args: argparse.Namespace, say: Say) -> int:
         )
 
     def build(new: Path) -> Manifest:
-        method = f"{training.clock.step} rounds over {len(taught)} sentences, {args.rows} a step, seed {args.seed}"
-        manifest = write(net, head, tags, folder / "vocab.txt", new)
-        return structs.replace(manifest, made=made(method, args.data, begun, {"span_f1": best}))
+        return write(net, head, tags, folder / "vocab.txt", new)
 
+    method = f"{training.clock.step} rounds over {len(taught)} sentences, {args.rows} a step, seed {args.seed}"
     note = f"span F1 {best:.4f} of the sentences that were kept, by which the best round was chosen"
-    finish("tagger", args, build, say, training.curve, notes=[note])
+    finish(args, say, build, made(method, args.data, begun, {"span_f1": best}), training.curve, [note])
     return 0
 
 
