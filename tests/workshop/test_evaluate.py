@@ -132,7 +132,7 @@ def test_against_a_parent_without_labels(finder: Net, tmp_path: Path) -> None:
     assert {name: row["map"] for name, row in result["classes"].items()} == {"blue": 0, "green": 1, "red": 0}
     assert result["map"] == result["against"]["map"] == pytest.approx(1 / 3, abs=1e-6)
     assert result["against"]["score"] == 0.9 and result["against"]["boxes"] == 12
-    with pytest.raises(UsageError, match="pictures without labels; give --against PARENT or a COCO JSON file"):
+    with pytest.raises(UsageError, match="images without labels; give --against PARENT, or a COCO JSON file"):
         run(models, "child", str(tmp_path / "images"))
     same = run(models, "parent", str(tmp_path / "images"), "--against", "parent", "--limit", "2")
     assert same["map"] == 1 and same["images"] == 2

@@ -207,7 +207,7 @@ def test_pictures_of_what_is_unusual(tmp_path: Path) -> None:
         (["a", "b"], [], "labels a, b; what is usual has to be called normal or good or ok"),
         (["normal", "good"], [], "something else has to be there"),
         ([""], [], "samples without labels; give --against PARENT, or folders normal/ and anomalous/"),
-        ([""], ["--against", "parent", "--save", "out"], "without labels there are no errors to show"),
+        ([""], ["--against", "parent", "--save", "out"], "without labels, there are no errors to show"),
         (["normal", "bad"], ["--score", "0.5"], "--score: not for mean, whose task is anomaly"),
     ],
 )

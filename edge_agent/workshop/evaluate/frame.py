@@ -80,17 +80,14 @@ class Evaluation:
     """on the labels"""
     agreement: Callable[[Answers, Answers], dict[str, Any]]
     """(the parent's, the model's) -> how far they say the same"""
-    asker: Callable[[Served], Ask] = lambda model: finds(served_by(model))
-    read: Callable[[LabelledSample], Any] = LabelledSample.read
-    keep: Callable[[Any], Any] = lambda item: None
+    answers: Callable[[Served, Sequence[LabelledSample], Say], Answers] = lambda model, rows, say: ask_all(
+        model.ref.name, finds(served_by(model)), rows, say
+    )
+    """what a model says of samples"""
     save: Callable[[Path, Answers], str] | None = None
     """write the worst cases into a folder; a note on them"""
     more: Callable[[Answers], dict[str, Any]] = lambda answers: {}
     """what else is known of the model itself"""
-
-    def answers(self, model: Served, rows: Sequence[LabelledSample], say: Say) -> Answers:
-        """What a model says of these."""
-        return ask_all(model.ref.name, self.asker(model), rows, say, self.read, self.keep).some()
 
 
 def ask_all(
@@ -120,42 +117,34 @@ def ask_all(
 
 
 def measured(
-    args: argparse.Namespace, model: Served, parent: Served | None, how: Evaluation, say: Say, notes: Sequence[str] = ()
+    args: argparse.Namespace, model: Served, parent: Served | None, how: Evaluation, say: Say, notes: list[str]
 ) -> dict[str, Any]:
-    """The figures where there are labels, the agreement where there is a parent. UsageError for neither."""
-    _check(args, parent, how)
-    answers = how.answers(model, how.rows, say)
-    told = [*notes, *answers.notes()]
-    shown: dict[str, Any] = {**identity(model), "data": str(args.data), f"{how.unit}s": len(answers.said)}
-    shown |= {f"ms_per_{how.unit}": statistics.median(answers.spent), "notes": told}
-    if how.labelled:
-        shown |= {**how.figures(answers), **how.more(answers)}
-    if args.save and how.save is not None:
-        told.append(how.save(Path(args.save), answers))
-    if parent is not None:
-        shown["against"] = _against(args, parent, how, answers, say)
-    return shown
-
-
-def _check(args: argparse.Namespace, parent: Served | None, how: Evaluation) -> None:
-    """UsageError where there is nothing to hold answers against, or to save."""
+    """The figures where there are labels, the agreement where there is a parent, and `notes`, to which some are added.
+    UsageError for neither.
+    """
     if not how.labelled and parent is None:
         raise UsageError(f"{args.data}: {how.unit}s without labels; give --against PARENT, or {how.give}")
     if args.save and how.save is None:
-        raise UsageError(f"--save {args.save}: nothing is saved for such a model; leave it out")
-    if args.save and not how.labelled:
-        raise UsageError(f"--save {args.save}: without labels there are no errors to show; give labels")
+        raise UsageError(f"--save {args.save}: of such a model, or without labels, there are no errors to show")
+    answers = how.answers(model, how.rows, say).some()
+    notes += answers.notes()
+    shown: dict[str, Any] = {**identity(model), "data": str(args.data), f"{how.unit}s": len(answers.said)}
+    shown |= {f"ms_per_{how.unit}": statistics.median(answers.spent), "notes": notes}
+    shown |= {**(how.figures(answers) if how.labelled else {}), **how.more(answers)}
+    if parent is not None:
+        shown["against"] = _against(args, parent, how, answers, say)
+    if args.save and how.save is not None:
+        notes.append(how.save(Path(args.save), answers))
+    return shown
 
 
 def _against(args: argparse.Namespace, parent: Served, how: Evaluation, mine: Answers, say: Say) -> dict[str, Any]:
     """What a parent says of the same samples, and how good it is on their labels."""
-    theirs = how.answers(parent, mine.rows, say)
+    theirs = how.answers(parent, mine.rows, say).some()
     if theirs.bad:
         raise UsageError(f"--against {args.against}: {theirs.notes()[0]}")
     found = {**identity(parent), f"ms_per_{how.unit}": statistics.median(theirs.spent), **how.agreement(theirs, mine)}
-    if how.labelled:
-        found["on_labels"] = {key: one for key, one in how.figures(theirs).items() if isinstance(one, int | float)}
-    return found
+    return {**found, "on_labels": how.figures(theirs)} if how.labelled else found
 
 
 def identity(model: Served) -> dict[str, Any]:

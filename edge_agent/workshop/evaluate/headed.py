@@ -28,7 +28,7 @@ from edge_agent.tasks.text.reader import reader
 from edge_agent.types import Text
 from edge_agent.workshop.data.labelled import LabelledSample
 from edge_agent.workshop.data.texts import rows_of, spread, text_of
-from edge_agent.workshop.evaluate.frame import Answers, Ask, Evaluation, Say, measured
+from edge_agent.workshop.evaluate.frame import Answers, Ask, Evaluation, Say, ask_all, measured
 
 GIVE = "give a text, or a .tsv of question, text and answer"
 FIVE = 5
@@ -47,8 +47,11 @@ def headed(args: argparse.Namespace, model: Served, parent: Served | None, say: 
         measure = found_at(of.measure)(parent, [Text(text, 0.0, 0.0) for text in texts])
         return {"agreement": measure(model), "what": of.measured}
 
+    def answers(one: Served, rows: Sequence[LabelledSample], say: Say) -> Answers:
+        return ask_all(one.ref.name, asker(one), rows, say)
+
     asker, figures = KINDS[task]
-    return measured(args, model, parent, Evaluation("text", rows, True, "", figures, agreement, asker), say)
+    return measured(args, model, parent, Evaluation("text", rows, True, "", figures, agreement, answers), say, [])
 
 
 def _questions(path: Path) -> list[LabelledSample]:

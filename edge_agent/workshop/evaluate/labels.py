@@ -20,7 +20,7 @@ from edge_agent.tasks.text.head import UNKNOWN
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import GIVE, LabelledSample, read_rows
 from edge_agent.workshop.data.pictures import match_classes
-from edge_agent.workshop.evaluate.frame import Answers, Ask, Evaluation, Say, finds, measured
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, Say, ask_all, finds, measured
 from edge_agent.workshop.evaluate.worst import save_worst
 
 NORMAL = ("normal", "good", "ok", "nominal", "regular", "0", "false")
@@ -38,16 +38,19 @@ def classifier(args: argparse.Namespace, model: Served, parent: Served | None, s
     if labelled := all(row.label is not None for row in rows):
         rows = as_said(rows, names, notes)
 
-    def asker(one: Served) -> Ask:
+    def answers(one: Served, rows: Sequence[LabelledSample], say: Say) -> Answers:
         """All labels are asked for; from --score on the likeliest counts."""
         told = {"score": str(one.manifest.score if args.score is None else args.score)}
-        return finds(served_by(one, {**told, "top": "1000"} if one.manifest.task == "recognise" else told))
+        told |= {"top": "1000"} if one.manifest.task == "recognise" else {}
+        return ask_all(one.ref.name, finds(served_by(one, told)), rows, say)
 
     def figures(answers: Answers) -> dict[str, Any]:
         found = of_labels(answers, "samples")
         return {**found, "auroc": figure(lambda of: _auroc(answers, names, of), len(answers.said))}
 
-    how = Evaluation("sample", rows, labelled, GIVE.partition(" ")[2], figures, agreement, asker, save=save_wrong)
+    how = Evaluation(
+        "sample", rows, labelled, GIVE.partition(" ")[2], figures, agreement, answers, save_wrong if labelled else None
+    )
     return measured(args, model, parent, how, say, notes)
 
 
@@ -141,8 +144,8 @@ def autoencoder(args: argparse.Namespace, model: Served, parent: Served | None, 
             "and something else has to be there"
         )
     give = "folders normal/ and anomalous/"
-    how = Evaluation("sample", rows, bool(kinds), give, _of_errors, _same_order, save=_save_odd)
-    return measured(args, model, parent, how, say)
+    how = Evaluation("sample", rows, bool(kinds), give, _of_errors, _same_order, save=_save_odd if kinds else None)
+    return measured(args, model, parent, how, say, [])
 
 
 def _same_order(theirs: Answers, mine: Answers) -> dict[str, Any]:

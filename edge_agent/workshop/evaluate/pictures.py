@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample
 from edge_agent.workshop.data.look import groups, look
 from edge_agent.workshop.data.pictures import Pictures, few, match_classes, read_pictures
-from edge_agent.workshop.evaluate.frame import Answers, Say, ask_all, finds, identity
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, Say, ask_all, finds, measured
 from edge_agent.workshop.evaluate.worst import draw_worst
 
 SCORE, IOU = 0.001, 0.65
@@ -52,91 +51,101 @@ class Judge:
         figures = {key: matched.figure(len(answers.said), key) for key in FIGURES}
         return {**figures, "boxes": int(precision.count.sum()), "classes": classes}
 
-    def shared_with(self, names: dict[int, str]) -> Judge:
-        """The same for a model of other classes, over those that are scored here, too."""
-        both = match_classes(self.names, names)
-        return replace(self, ids={key: to for key, to in both.items() if to in self.ids.values()})
-
 
 def detector(args: argparse.Namespace, model: Served, parent: Served | None, say: Say) -> dict[str, Any]:
     """Figures against the labels where there are some, "against" the parent where there is one."""
     pictures, names = read_pictures(Path(args.data), args.limit), model.manifest.names()
-    _check(args, pictures, names, parent)
-    score, iou = SCORE if args.score is None else args.score, IOU if args.iou is None else args.iou
-    rows = [LabelledSample(path.name, path, None) for path in pictures.paths]
-    answers, *theirs = _asked(args, model, parent, rows, (score, iou), pictures.truth is not None, say)
-    pictures = _readable(pictures, rows, answers)
-    shown: dict[str, Any] = {
-        **identity(model),
-        "data": str(args.data),
-        "images": len(pictures.paths),
-        "missing": list(pictures.missing),
-        "score": score,
-        "iou": iou if FAMILIES[model.manifest.family].nms else None,
-        "ms_per_image": statistics.median(answers.spent),
-        "notes": [*pictures.notes, *answers.notes()],
-        "groups": groups([seen for _, seen in answers.kept]),
-    }
-    judge = None
+    ids, notes = None, [*pictures.notes]
     if pictures.truth is not None:
-        judge = Judge(pictures.truth, match_classes(pictures.names, names), pictures.names)
-        shown["notes"] += _said(pictures.names, names, judge.ids)
-        shown |= {"truth": "labels"} | judge.figures(answers)
-    if parent is not None:
-        judge = _against(args, parent, judge, theirs, answers, names, shown)
-    if args.save and judge is not None:
-        truth = (judge.truth, judge.ids, judge.names)
-        drawn = draw_worst(Path(args.save), pictures.paths, answers.said, model.manifest.score, *truth)
-        shown["notes"].append(f"{drawn} worst pictures in {args.save}: truth left, {model.ref.name} right")
-    return shown
-
-
-def _asked(
-    args: argparse.Namespace,
-    model: Served,
-    parent: Served | None,
-    rows: Sequence[LabelledSample],
-    how: tuple[float, float],
-    labelled: bool,
-    say: Say,
-) -> list[Answers]:
-    """The model's answers; and its parent's as it would report them and, where there are labels, as they are scored."""
-    asked: list[tuple[Any, ...]] = [(args.model, model, *how)]
-    if parent is not None:
-        asked += [(args.against, parent, None, None), (args.against, parent, *how)][: 1 + labelled]
-    found: list[Answers] = []
+        ids = match_classes(pictures.names, names)
+        notes += _said(pictures.names, names, ids)
+        if not len(pictures.truth.label):
+            nothing = "no box in it of a picture and a category that it lists; there is nothing to measure"
+            raise UsageError(f"{args.data}: {nothing}")
     with workers.crew(args.workers or "1") as crew:
-        for name, one, *own in asked:
-            point: Asked = (found[0].rows if found else rows, own[0], own[1])
-            if crew is None:
-                answers = ask_detector(one, point, say)
-            else:
-                answers = _together(crew, (name, one.ref.sha256, args.threads), point, say)
-            found.append(answers.some())
-    return found
+        both = _Both(args, model, parent, pictures, ids, notes, crew)
+        sizes = pictures.sizes or [(0, 0)] * len(pictures.paths)
+        rows = [LabelledSample(path.name, path, _size(*size)) for path, size in zip(pictures.paths, sizes, strict=True)]
+        give = "a COCO JSON file"
+        how = Evaluation(
+            "image", rows, ids is not None, give, both.figures, both.agreement, both.answers, both.save, both.more
+        )
+        shown = measured(args, model, parent, how, say, notes)
+    alike = {} if ids else {key: shown["against"][key] for key in (*FIGURES, "boxes", "classes")}
+    return {**shown, **alike}
 
 
-def _against(
-    args: argparse.Namespace,
-    parent: Served,
-    labels: Judge | None,
-    theirs: Sequence[Answers],
-    mine: Answers,
-    names: dict[int, str],
-    shown: dict[str, Any],
-) -> Judge:
-    """Figures with what the parent would report as the truth, and its own on the labels, into `shown`; without labels
-    they are what is shown. Returns what the model is held against.
-    """
-    agreed = _parents(args, parent, theirs[0], names, shown["notes"])
-    figures = agreed.figures(mine)
-    against = {"score": parent.manifest.score, "ms_per_image": statistics.median(theirs[0].spent)} | figures
-    if labels is None:
-        shown |= {"truth": parent.ref.name} | figures
-    else:
-        against["on_labels"] = labels.shared_with(parent.manifest.names()).figures(theirs[1])
-    shown["against"] = identity(parent) | against
-    return labels or agreed
+@dataclass(slots=True)
+class _Both:
+    """A detector and its parent on the same pictures."""
+
+    args: argparse.Namespace
+    model: Served
+    parent: Served | None
+    pictures: Pictures
+    ids: dict[int, int] | None
+    """class of the model -> class of the labels; None without labels"""
+    notes: list[str]
+    crew: Executor | None
+    agreed: Judge | None = None
+    """what the parent reports"""
+
+    def answers(self, one: Served, rows: Sequence[LabelledSample], say: Say, reported: bool = False) -> Answers:
+        """Boxes as they are scored; as they would be reported of a parent that stands for labels."""
+        own = reported or (one is self.parent and self.ids is None)
+        asked: Asked = (rows, None, None) if own else (rows, *self._scored())
+        if self.crew is None:
+            return ask_detector(one, asked, say)
+        name = self.args.model if one is self.model else self.args.against
+        return _together(self.crew, (name, one.ref.sha256, self.args.threads), asked, say)
+
+    def _scored(self) -> tuple[float, float]:
+        score, iou = self.args.score, self.args.iou
+        return SCORE if score is None else score, IOU if iou is None else iou
+
+    def figures(self, answers: Answers) -> dict[str, Any]:
+        """On the labels."""
+        return self._judge(answers).figures(answers)
+
+    def _judge(self, answers: Answers) -> Judge:
+        """The labels of these pictures, over the classes of the model and of who answered."""
+        assert self.pictures.truth is not None and self.ids is not None
+        number = {path: at for at, path in enumerate(self.pictures.paths)}
+        truth = self.pictures.truth.of_pictures([number[Path(row.what)] for row in answers.rows])
+        theirs = match_classes(self.pictures.names, answers.said[0].names)
+        ids = {key: to for key, to in theirs.items() if to in self.ids.values()}
+        return Judge(truth, ids, self.pictures.names)
+
+    def agreement(self, theirs: Answers, mine: Answers) -> dict[str, Any]:
+        """With what the parent would report as the truth."""
+        assert self.parent is not None
+        if self.ids is not None:
+            theirs = self.answers(self.parent, mine.rows, lambda *_: None, True)
+        self.agreed = _parents(self.args, self.parent, theirs, self.model.manifest.names(), self.notes)
+        return {"score": self.parent.manifest.score, **self.agreed.figures(mine)}
+
+    def save(self, where: Path, answers: Answers) -> str:
+        """Draw the worst pictures."""
+        judge = self._judge(answers) if self.ids is not None else self.agreed
+        assert judge is not None
+        paths, score = [Path(row.what) for row in answers.rows], self.model.manifest.score
+        drawn = draw_worst(where, paths, answers.said, score, judge.truth, judge.ids, judge.names)
+        return f"{drawn} worst pictures in {where}: truth left, {self.model.ref.name} right"
+
+    def more(self, answers: Answers) -> dict[str, Any]:
+        """How it was measured, and on what."""
+        sizes = zip(answers.rows, answers.kept, strict=True)
+        odd = [f"{row.name} is {is_}, labelled as {row.label}" for row, (is_, _) in sizes if row.label not in ("", is_)]
+        what = "pictures have another size than their labels, whose boxes then miss"
+        self.notes += [f"{len(odd)} {what}: {first}" for first in odd[:1]]
+        score, iou = self._scored()
+        return {
+            "missing": [*self.pictures.missing, *(row.name for row, _ in answers.bad)],
+            "score": score,
+            "iou": iou if FAMILIES[self.model.manifest.family].nms else None,
+            "truth": "labels" if self.parent is None or self.ids is not None else self.parent.ref.name,
+            "groups": groups([seen for _, seen in answers.kept]),
+        }
 
 
 def ask_detector(model: Served, asked: Asked, say: Say) -> Answers:
@@ -153,8 +162,12 @@ def _frame(row: LabelledSample) -> Frame:
     return read_picture(row.what)
 
 
-def _seen(frame: Frame) -> tuple[tuple[int, int], Any]:
-    return (frame.width, frame.height), look(frame)
+def _seen(frame: Frame) -> tuple[str, Any]:
+    return _size(frame.width, frame.height), look(frame)
+
+
+def _size(width: int, height: int) -> str:
+    return f"{width}x{height}" if width and height else ""
 
 
 def _together(crew: Executor, given: tuple[str, str, int], asked: Asked, say: Say) -> Answers:
@@ -195,41 +208,6 @@ def _parents(
     if len(classes) < len(their_names):
         notes.append(f"compared over {len(classes)} of the parent's {len(their_names)} classes")
     return Judge(found.as_truth(), ids, their_names)
-
-
-def _check(args: argparse.Namespace, pictures: Pictures, names: dict[int, str], parent: Served | None) -> None:
-    """UsageError for data that say nothing of the model, before any picture is looked at."""
-    if pictures.truth is None:
-        if parent is None:
-            raise UsageError(f"{args.data}: pictures without labels; give --against PARENT or a COCO JSON file")
-        return
-    match_classes(pictures.names, names)
-    if not len(pictures.truth.label):
-        raise UsageError(
-            f"{args.data}: no box in it of a picture and a category that it lists; there is nothing to measure"
-        )
-
-
-def _readable(pictures: Pictures, rows: Sequence[LabelledSample], answers: Answers) -> Pictures:
-    """Without the pictures that could not be read; with a note on those of another size than labelled."""
-    bad = {row for row, _ in answers.bad}
-    kept = [at for at, row in enumerate(rows) if row not in bad]
-    paths, truth = [pictures.paths[i] for i in kept], pictures.truth
-    missing = [*pictures.missing, *(row.name for row, _ in answers.bad)]
-    sizes = [size for size, _ in answers.kept]
-    odd = _odd_sizes(paths, [pictures.sizes[i] for i in kept] if pictures.sizes else sizes, sizes)
-    truth = None if truth is None else truth.of_pictures(kept)
-    return replace(pictures, paths=paths, truth=truth, missing=missing, notes=[*pictures.notes, *odd])
-
-
-def _odd_sizes(paths: Sequence[Path], stated: Sequence[tuple[int, int]], sizes: Sequence[tuple[int, int]]) -> list[str]:
-    """A note on the pictures that are of another size than labelled."""
-    odd = [row for row in zip(paths, stated, sizes, strict=True) if all(row[1]) and row[1] != row[2]]
-    if not odd:
-        return []
-    path, (sw, sh), (w, h) = odd[0]
-    first = f"{path.name} is {w}x{h}, labelled as {sw}x{sh}"
-    return [f"{len(odd)} pictures have another size than their labels, whose boxes then miss: {first}"]
 
 
 def _said(theirs: Any, ours: Any, ids: dict[int, int]) -> list[str]:

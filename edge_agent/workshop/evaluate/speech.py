@@ -20,7 +20,7 @@ from edge_agent.types import Audio, Text
 from edge_agent.uri import Uri
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import LabelledSample, read_rows
-from edge_agent.workshop.evaluate.frame import Answers, Ask, Evaluation, Say, measured
+from edge_agent.workshop.evaluate.frame import Answers, Evaluation, Say, ask_all, measured
 from edge_agent.workshop.evaluate.worst import save_worst
 
 GIVE = "give a .csv or .tsv of file and label, the label being the words that are said (or any, with --against)"
@@ -43,23 +43,25 @@ def speech(args: argparse.Namespace, model: Served, parent: Served | None, say: 
         GIVE,
         lambda answers: _figures(_labels(answers), answers.said),
         lambda theirs, mine: _figures(theirs.said, mine.said),
-        _hears,
-        _sound,
-        lambda sound: len(sound.samples) / sound.rate,
+        _heard,
         _save,
         pace,
     )
-    return measured(args, model, parent, how, say)
+    return measured(args, model, parent, how, say, [])
 
 
 def _labels(answers: Answers) -> list[str]:
     return [row.label or "" for row in answers.rows]
 
 
-def _hears(model: Served) -> Ask:
-    """The words of a recording, which is given to the model as a whole."""
+def _heard(model: Served, rows: Sequence[LabelledSample], say: Say) -> Answers:
+    """The words of each recording, which is given to the model as a whole, and its seconds."""
     task = served_by(model)
-    return lambda item: " ".join(found.text for found in task(item) if isinstance(found, Text))
+
+    def ask(item: Audio) -> str:
+        return " ".join(found.text for found in task(item) if isinstance(found, Text))
+
+    return ask_all(model.ref.name, ask, rows, say, _sound, lambda sound: len(sound.samples) / sound.rate)
 
 
 def _sound(row: LabelledSample) -> Audio:

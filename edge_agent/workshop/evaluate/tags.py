@@ -40,7 +40,7 @@ def tagger(args: argparse.Namespace, model: Served, parent: Served | None, say: 
         return _figures(_marked_by(theirs), _marked_by(mine), len(texts))
 
     how = Evaluation("text", rows, spans is not None, GIVE.partition(" ")[2], figures, agreement)
-    return measured(args, model, parent, how, say)
+    return measured(args, model, parent, how, say, [])
 
 
 def _marked_by(answers: Answers) -> Spans:

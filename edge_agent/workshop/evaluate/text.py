@@ -83,7 +83,7 @@ def _headed(
         "",
         lambda answers: of_labels(answers, "texts"),
         agreement,
-        lambda one: asks[one.ref.sha256],
+        lambda one, rows, say: ask_all(one.ref.name, asks[one.ref.sha256], rows, say),
         save=save_wrong,
         more=lambda answers: _unknown(ask_all("unknown", asks[model.ref.sha256], strange, say), answers),
     )
