@@ -54,7 +54,7 @@ def quantize(parser: argparse.ArgumentParser) -> None:
         "--for", choices=TARGETS, default="here", dest="cpu", help="processor that it is to serve on (here)"
     )
     parser.add_argument("--method", choices=METHODS, help="how activations get their ranges (percentile)")
-    parser.add_argument("--bits", choices=("8", "7w", "4w"), default="8", help="7w: weights of 7; 4w: weights of text")
+    parser.add_argument("--bits", choices=("8", "7w"), default="8", help="7w: weights of 7 bits")
     parser.add_argument(
         "--form",
         choices=("static", "dynamic", "weights", "float16"),

@@ -119,8 +119,6 @@ def plans(case: Case, tool: Tool) -> dict[str, QuantizePlan]:
         found = {f"static int8, {method}": QuantizePlan(method=method, ops=ops) for method in METHODS}
     found["dynamic int8"] = QuantizePlan("dynamic")
     found["int8 weights"] = QuantizePlan("weights")
-    if case.format == "onnx":
-        found["4-bit weights"] = QuantizePlan("weights", bits="4w")
     found["float16"] = QuantizePlan("float16")
     return found
 

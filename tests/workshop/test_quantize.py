@@ -156,11 +156,10 @@ def test_what_cannot_be_quantized_is_one_line(tmp_path: Path, capsys: pytest.Cap
         ((tmp_path / "once" / "model.int8.onnx", "--out", tmp_path / "c"), "it is quantized already"),
         ((folder, "--out", tmp_path / "d", "--target", "tflite"), "no float .tflite file to start from"),
         ((folder, "--out", tmp_path / "e", "--form", "dynamic"), "use --form static"),
-        ((folder, "--out", tmp_path / "f", "--bits", "4w"), "of which it has none"),
         ((folder, "--out", tmp_path / "g", "--keep", "stern"), "--keep stern: no node of that name"),
         ((folder, "--out", tmp_path / "h", "--keep", "stem", "undo", "mix"), "is left to quantize"),
         ((folder, "--out", data), "which the workshop did not make"),
-        ((folder, "--out", tmp_path / "i", "--form", "dynamic", "--bits", "4w"), "not for --form dynamic"),
+        ((folder, "--out", tmp_path / "i", "--form", "weights", "--bits", "7w"), "not for --form weights"),
         ((folder, "--out", tmp_path / "j", "--auto", "--form", "float16"), "leave them alone"),
     ):
         assert quantize(*words, "--data", data) in (1, 2)

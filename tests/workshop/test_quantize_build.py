@@ -19,7 +19,7 @@ from edge_agent.errors import RefusedError
 from edge_agent.workshop.graph import net
 from edge_agent.workshop.graph.layers import groups
 from edge_agent.workshop.quantize import build as quantize_build
-from edge_agent.workshop.quantize.build import BLOCK, QuantizePlan, check_scales, chosen
+from edge_agent.workshop.quantize.build import QuantizePlan, check_scales, chosen
 from edge_agent.workshop.quantize.contents import of_onnx
 from edge_agent.workshop.quantize.prepare import delicate, head, operators, prepare, tail
 from edge_agent.workshop.quantize.ranges import METHODS, Interval, ranges, watch
@@ -150,7 +150,6 @@ def test_what_a_file_holds_is_read_off_it(tmp_path: Path) -> None:
         (net.proto(text), "fp32", "float: 2 MatMul"),
         (build(text, QuantizePlan("dynamic"), {}), "dynamic-int8", "dynamic-int8: 2 MatMul"),
         (build(text, QuantizePlan("dynamic", keep=("one",)), {}), "dynamic-int8", "float: 1 MatMul"),
-        (build(text, QuantizePlan("weights", bits="4w"), {}), "int4-weights", "int4-weights: 2 MatMul"),
         (build(maps, QuantizePlan(ops="all"), known), "int8", "int8: 2 Conv"),
         (build(maps, QuantizePlan(ops="all", keep=("two",)), known), "int8", "int8: 1 Conv; float: 1 Conv"),
     ):
@@ -222,14 +221,12 @@ def test_static_networks_answer_as_the_parent(tmp_path: Path, method: str) -> No
     assert np.asarray(scale, np.float64).max() == pytest.approx(whole / 127, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "plan", [QuantizePlan("dynamic"), QuantizePlan("weights"), QuantizePlan("weights", "4w"), QuantizePlan("float16")]
-)
+@pytest.mark.parametrize("plan", [QuantizePlan("dynamic"), QuantizePlan("weights"), QuantizePlan("float16")])
 def test_forms_without_calibration(tmp_path: Path, plan: QuantizePlan) -> None:
     path = text_net(tmp_path / "n.onnx")
     model = prepare(path)
     made = build(model, plan, {})
-    assert error(model, made, WORDS) < (0.2 if plan.bits == "4w" else 0.03)
+    assert error(model, made, WORDS) < 0.03
     size = len(made.SerializeToString()) / path.stat().st_size
     assert size < (0.55 if plan.form == "float16" else 0.45)
 
@@ -246,26 +243,6 @@ def test_weights_that_alone_are_int8_become_float_first(tmp_path: Path) -> None:
     made = build(again, QuantizePlan("dynamic"), {})
     assert any(node.op_type == "MatMulInteger" for node in made.graph.node)
     assert error(packed, made, WORDS) < 0.03
-
-
-def test_four_bits_meet_the_greatest_weight_of_a_block(tmp_path: Path) -> None:
-    model = prepare(text_net(tmp_path / "n.onnx"))
-    made = build(model, QuantizePlan("weights", "4w", keep=("look", "two")), {})
-    (node,) = [node for node in made.graph.node if node.op_type == "MatMulNBits"]
-    weight = np.asarray(constants(model)["w1"], np.float32)
-    identity = np.eye(64, dtype=np.float32)[None]
-    spec = helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, [1, 64, 64])
-    alone = helper.make_graph(
-        [node], "one", [spec], [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [1, 64, 64])],
-        [one for one in made.graph.initializer if one.name in node.input],
-    )  # fmt: skip
-    model_ = helper.make_model(alone, opset_imports=made.opset_import, ir_version=8)
-    back = run(model_, {node.input[0]: identity})[0][0]
-    for column in range(0, 64, 7):
-        block = weight[:BLOCK, column]
-        far = int(np.abs(block).argmax())
-        assert back[far, column] == pytest.approx(block[far], rel=1e-5)
-        assert np.abs(back[:BLOCK, column] - block).max() <= np.abs(block[far]) / 8 * 1.001
 
 
 def test_a_network_below_opset_13_is_converted_first(tmp_path: Path) -> None:

@@ -197,11 +197,6 @@ def test_what_cannot_be_quantized_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "cut.tflite")
 
 
-def test_four_bits_are_for_text(yolo: Model) -> None:
-    with pytest.raises(RefusedError, match="for the MatMul of text models in ONNX files"):
-        quantized(yolo, QuantizePlan("weights", bits="4w"), {})
-
-
 def test_calibration_data_that_does_not_fit(yolo: Model) -> None:
     with pytest.raises(ModelError, match="cannot be run on the calibration data"):
         watch(yolo, lambda: [{"images": np.zeros((1, 7, 7, 3), np.float32)}], lambda _: None)

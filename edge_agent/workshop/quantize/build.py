@@ -30,8 +30,6 @@ ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")
 SUMS = ("Add", "Mul", "Sigmoid", "HardSigmoid", "HardSwish", "AveragePool", "GlobalAveragePool", "Pad")
 OPS = {"layers": (*WEIGHTED, *ACTIVATIONS), "all": (*WEIGHTED, *ACTIVATIONS, *MOVES, *SUMS)}
 """what is quantized: the layers with weights alone, or all that is between them too"""
-BLOCK = 32
-"""weights that share one scale in four bits"""
 OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}
 """the axis of a weight that counts the outputs"""
 
@@ -40,7 +38,7 @@ class QuantizePlan(msgspec.Struct, frozen=True):
     """How a network is quantized."""
 
     form: Literal["static", "dynamic", "weights", "float16"] = "static"
-    bits: Literal["8", "7w", "4w"] = "8"
+    bits: Literal["8", "7w"] = "8"
     """7w: weights of 7 bits, so that no sum of two products of U8 and S8 outgrows 16 bits: 2 · 255 · 64 < 2^15"""
     method: str = "percentile"
     """of the activations' ranges, static only"""
@@ -52,8 +50,6 @@ class QuantizePlan(msgspec.Struct, frozen=True):
         """One line for people."""
         if self.form == "float16":
             return "float16 weights"
-        if self.bits == "4w":
-            return f"4-bit weights in blocks of {BLOCK}"
         words = [f"{self.form} int8" if self.form != "weights" else "int8 weights"]
         if self.form == "static":
             words += [self.method, "all operators" if self.ops == "all" else "layers with weights"]
@@ -70,9 +66,6 @@ def build(model: ir.Model, plan: QuantizePlan, ranges: Mapping[str, Interval], m
     _check_plan(model, plan)
     if plan.form == "float16":
         made = _half(model)
-    elif plan.bits == "4w":
-        with _quiet():
-            made = _four_bits(model, plan.keep)
     elif plan.form == "weights":
         made = _weights(model, plan.keep)
     else:
@@ -88,7 +81,7 @@ def _check_plan(model: ir.Model, plan: QuantizePlan) -> None:
     odd = [name for name in plan.keep if name not in known]
     if odd:
         raise RefusedError(f"--keep {odd[0]}: no node of that name; they are called like {', '.join(known[:3])}")
-    if net.has(model, *net.BRANCHES) and plan.form in ("static", "dynamic") and plan.bits != "4w":
+    if net.has(model, *net.BRANCHES) and plan.form in ("static", "dynamic"):
         raise RefusedError("it has branches or loops, whose values get no scales; use --form weights, or float16")
 
 
@@ -247,21 +240,6 @@ def _half(model: ir.Model) -> ir.Model:
     if not count:
         raise RefusedError("it has no float32 weights to halve")
     return made
-
-
-def _four_bits(model: ir.Model, keep: tuple[str, ...]) -> ir.Model:
-    """MatMul's weights in four bits, a scale for each block of 32 down a column: MatMulNBits of com.microsoft."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    nodes = [node for node in net.layers(model) if node.op_type == "MatMul" and node.name not in keep]
-    wanted = {node for node in nodes if numbers(node.inputs[1]).ndim == 2}
-    if not wanted:
-        raise RefusedError("4-bit weights are for the MatMul of text models, of which it has none; use --bits 8")
-    others = [str(node.name) for node in model.graph if node not in wanted]
-    given = net.proto(model, merge=False)
-    tool = MatMulNBitsQuantizer(given, block_size=BLOCK, is_symmetric=True, nodes_to_exclude=others)
-    tool.process()
-    return _tables(net.of(tool.model.model), keep)
 
 
 def _tables(made: ir.Model, keep: tuple[str, ...]) -> ir.Model:

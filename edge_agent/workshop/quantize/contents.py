@@ -22,9 +22,7 @@ class Contents:
     """The layers of a file that have weights."""
 
     layers: dict[str, tuple[str, str]]
-    """name -> operator, and what it computes with: fp32, fp16 (stored so), int8, dynamic-int8, int8-weights,
-    int4-weights
-    """
+    """name -> operator, and what it computes with: fp32, fp16 (stored so), int8, dynamic-int8, int8-weights"""
 
     @property
     def quantized(self) -> int:
@@ -59,15 +57,13 @@ class Contents:
 def of_onnx(data: bytes) -> Contents:
     """Of an ONNX file, as `build` makes them."""
     kinds = [(node, _kind(node)) for node in net.of(onnx.ModelProto.FromString(data)).graph.all_nodes()]
-    ops = {node: node.op_type.removesuffix("NBits").removesuffix("Integer") for node, _ in kinds}
+    ops = {node: node.op_type.removesuffix("Integer") for node, _ in kinds}
     return Contents({str(node.name): (ops[node], kind) for node, kind in kinds if kind})
 
 
 def _kind(node: ir.Node) -> str:
     """As `Contents` has it, of the weights of a node; "" for one without."""
     op = node.op_type
-    if op == "MatMulNBits":
-        return f"int{node.attributes.get_int('bits', 4)}-weights"
     if op == "Gather":
         return "int8-weights" if is_lookup(node) and net.numbers(node.inputs[0]).dtype == np.int8 else ""
     held = _origin(node.inputs[1]) if op in (*net.WEIGHTED, "MatMulInteger") else None

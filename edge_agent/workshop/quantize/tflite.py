@@ -55,7 +55,9 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
         raise ModelError(
             f'TFLite files are quantized by litert-quantizer: pip install "edge-agent-runtime[workshop]" ({error})'
         ) from None
-    _check(model, plan)
+    odd = set(plan.keep) - {layer.name for layer in model.layers}
+    if odd:
+        raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
     static = plan.form == "static"
     # of a width, so that no scale is 0
     values = {
@@ -73,15 +75,6 @@ def quantized(model: Model, plan: QuantizePlan, ranges: Ranges) -> bytes:
     except (ValueError, RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise RefusedError(f"litert-quantizer cannot make it {plan.text()}: {line(error)}") from None
     return bytes(result.quantized_model)
-
-
-def _check(model: Model, plan: QuantizePlan) -> None:
-    """RefusedError for a plan that cannot be carried out here."""
-    if plan.bits == "4w":
-        raise RefusedError("4-bit weights are for the MatMul of text models in ONNX files; use --bits 8")
-    odd = set(plan.keep) - {layer.name for layer in model.layers}
-    if odd:
-        raise RefusedError(f"--keep {min(odd)}: no layer of that name; the first is called {model.layers[0].name}")
 
 
 def _exceptions(model: Model, plan: QuantizePlan) -> set[str]:

@@ -88,7 +88,7 @@ def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> s
 
 LAST = "a form without int8 activations loses less: --form weights, or float16"
 CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] = (
-    ("its weights need 8 bits: leave --bits out", {"bits": "8"}, lambda plan: plan.bits in ("4w", "7w")),
+    ("its weights need 8 bits: leave --bits out", {"bits": "8"}, lambda plan: plan.bits == "7w"),
     (
         "the ranges of --method {method} clip what matters here: try --method full",
         {"method": "full"},

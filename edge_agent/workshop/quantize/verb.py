@@ -76,10 +76,9 @@ def distances(args: argparse.Namespace) -> Callable[[QuantizePlan], float]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The options as fields of a plan; None for what was left open."""
-    form = args.form or ("weights" if args.bits == "4w" else "static")
+    form = args.form or "static"
     _check(args, form)
-    given = form if args.bits == "4w" or args.method else args.form
-    return {"form": given, "bits": args.bits, "keep": (), "method": args.method}
+    return {"form": form if args.method else args.form, "bits": args.bits, "keep": (), "method": args.method}
 
 
 def _check(args: argparse.Namespace, form: str) -> None:
@@ -87,14 +86,12 @@ def _check(args: argparse.Namespace, form: str) -> None:
     integers = form in ("static", "dynamic")
     if args.bits == "7w" and not integers:
         raise UsageError(f"--bits 7w is for products of int8: not for --form {form}")
-    if args.bits == "4w" and form != "weights":
-        raise UsageError(f"--bits 4w is for weights alone: not for --form {form}")
     if (args.bits, args.target) == ("7w", "tflite"):
         raise UsageError("--bits 7w is for ONNX files: products of TFLite do not saturate")
     if args.method and form != "static":
         raise UsageError(f"--method is for ranges from data: not for --form {form}")
     if args.auto and not integers:
-        raise UsageError("--auto looks for layers that int8 activations hurt; 4w, weights and float16 leave them alone")
+        raise UsageError("--auto looks for layers that int8 activations hurt; weights and float16 leave them alone")
 
 
 def _evaluate_on(job: Making, data: Path, say: Say) -> None:
