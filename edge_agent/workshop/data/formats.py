@@ -139,7 +139,7 @@ def _csv_file(data: Path) -> Path | None:
 
 
 def _head(path: Path) -> list[str]:
-    return [cell.strip('" \r') for cell in text_of(path, GIVE).partition("\n")[0].split(",")]
+    return [cell.strip('" \r') for cell in text_of(path, GIVE).lstrip().partition("\n")[0].split(",")]
 
 
 def _read_csv(where: Path, _parts: Sequence[str]) -> Labels:
