@@ -24,6 +24,7 @@ SAME, VALID, RELU = 0, 1, 1
 PLAIN: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Add": ("ADD", "Add", {}),
     "Cast": ("CAST", "Cast", {}),
+    "CumSum": ("CUMSUM", "Cumsum", {}),
     "Div": ("DIV", "Div", {}),
     "Gelu": ("GELU", "Gelu", {"approximate": True}),
     "Max": ("MAXIMUM", "MaximumMinimum", {}),
@@ -248,10 +249,6 @@ def _summed(file: TfliteFile, node: onnx.NodeProto, told: dict[str, Any]) -> Non
     file.op("SUM", given, file.value(node.output[0]), "Reducer", keepDims=kept)
 
 
-def _counted(file: TfliteFile, node: onnx.NodeProto, told: dict[str, Any]) -> None:
-    file.op("CUMSUM", [file.value(name) for name in node.input], file.value(node.output[0]), "Cumsum")
-
-
 WRITERS: dict[str, Callable[[TfliteFile, onnx.NodeProto, dict[str, Any]], None]] = {
     "Conv": _convolution,
     "MaxPool": _pool,
@@ -265,6 +262,5 @@ WRITERS: dict[str, Callable[[TfliteFile, onnx.NodeProto, dict[str, Any]], None]]
     "Gather": _looked_up,
     "LayerNormalization": _normed,
     "ReduceSum": _summed,
-    "CumSum": _counted,
 }
 """operators that are more than one of PLAIN"""

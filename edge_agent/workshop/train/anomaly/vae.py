@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from edge_agent.types import Floats
 from edge_agent.workshop.train.exported import exported
+from edge_agent.workshop.train.loop import stepped
 
 Curve = list[tuple[int, float, float]]
 """of each round over the data its number, mean squared error and KL divergence in nats"""
@@ -88,17 +89,12 @@ def train(
     began, curve, size = time.monotonic(), Curve(), data[0].size
     while (spent := (time.monotonic() - began) / (60 * minutes)) < 1 and len(curve) < 400:
         off = kl = 0.0
-        for group in steps.param_groups:
-            group["lr"] = 2e-3 * (1 - spent) + 1e-5
         for chosen in torch.randperm(len(every), device=device).split(32):
             x = every[chosen]
             made, mean, log = net(x)
             error = functional.mse_loss(made, x) / spread**2
             divergence = (mean.square() + log.exp() - 1 - log).sum(1).mean() / 2
-            steps.zero_grad()
-            (size / 2 * torch.log(error + 1e-8) + divergence).backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 100.0)
-            steps.step()
+            stepped(steps, 2e-3 * (1 - spent) + 1e-5, size / 2 * torch.log(error + 1e-8) + divergence, 100.0)
             off, kl = off + error.item() * len(x) / len(every), kl + divergence.item() * len(x) / len(every)
         curve.append((len(curve) + 1, off, kl))
         if len(curve) % 10 == 1:

@@ -42,10 +42,8 @@ LONG_EVERY = 8
 class Lessons:
     """Texts with the teacher's vectors, growing in a thread of their own while the first phase trains."""
 
-    ids: list[NDArray[np.int32]] = field(default_factory=list)
-    """(n, 64) each, PAD where nothing stands"""
-    vectors: list[NDArray[np.float16]] = field(default_factory=list)
-    """(n, E) each"""
+    told: list[tuple[NDArray[np.int32], NDArray[np.float16]]] = field(default_factory=list)
+    """ids (n, 64), PAD where nothing stands, and vectors (n, E)"""
     stop: threading.Event = field(default_factory=threading.Event)
     asked: Future[None] = field(default_factory=Future)
     """done where the teacher has been asked all, or failed"""
@@ -59,9 +57,7 @@ def teach(lessons: Lessons, texts: list[str], tokenizer: Any, vectors: Vectors, 
             if lessons.stop.is_set():
                 return
             some = texts[at : at + chunk]
-            found = vectors(some).astype(np.float16)
-            lessons.ids.append(rows(tokenizer, some))
-            lessons.vectors.append(found)
+            lessons.told.append((rows(tokenizer, some), vectors(some).astype(np.float16)))
 
     pool = ThreadPoolExecutor(1)
     lessons.asked = pool.submit(work)
@@ -179,15 +175,13 @@ def _losses(
 
 def _shelves(lessons: Lessons, device: torch.device, say: Say) -> Shelves:
     """The lessons so far on the device, texts of at most 16, 32 and 64 tokens apart; waits for a first thousand."""
-    while sum(map(len, lessons.ids)) < 1000 and not lessons.asked.done():
+    while sum(len(ids) for ids, _ in lessons.told) < 1000 and not lessons.asked.done():
         time.sleep(0.2)
     lessons.stop.set()
     error = lessons.asked.exception() if lessons.asked.done() else None
-    if error is not None or not lessons.vectors:
+    if error is not None or not lessons.told:
         raise ModelError(f"the teacher failed: {error or 'it gave no vector'}")
-    count = min(len(lessons.ids), len(lessons.vectors))
-    ids = torch.from_numpy(np.concatenate(lessons.ids[:count])).to(device)
-    vectors = torch.from_numpy(np.concatenate(lessons.vectors[:count])).to(device)
+    ids, vectors = (torch.from_numpy(np.concatenate(part)).to(device) for part in zip(*lessons.told, strict=True))
     say(f"the teacher's vectors of {len(ids)} texts from here on")
     size = (ids != PAD).sum(1)
     shelves = []

@@ -25,7 +25,6 @@ from edge_agent.workshop.quantize import prepare
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.train.detector.augment import Picture, Size, plain
 from edge_agent.workshop.train.detector.net import EdgeYolo
-from edge_agent.workshop.train.detector.teacher import load_onnx
 from edge_agent.workshop.train.exported import Feeds, exported, small_onnx, small_tflite
 from edge_agent.workshop.train.finish import manifest, row
 from edge_agent.workshop.train.tflite import to_tflite
@@ -128,7 +127,7 @@ def difference(one: Path, lite: Path, picture: npt.NDArray[np.float32]) -> float
 
 def tensors_of(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """The network's tensors out of a model.onnx that `write_model` wrote. Raises ModelError for any other file."""
-    graph = load_onnx(path).graph
+    graph = graphs.load(path).graph
     if graph.name != NAME:
         raise ModelError(f"{path} is no float edge-yolo of version 2, so a training cannot start from it")
     found = {t.name: numpy_helper.to_array(t) for t in graph.initializer}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_agent.errors import InputError, ModelError, UsageError
+from edge_agent.errors import InputError, ModelError, RefusedError, UsageError
 from edge_agent.gate import read
 from edge_agent.manifest import Manifest
 from edge_agent.pictures.read import cv2
@@ -209,7 +209,7 @@ def _dense_teacher(teacher: str | None, classes: tuple[str, ...]) -> YoloxTeache
         return None
     try:
         return YoloxTeacher(path, [labels.index(c) for c in classes], torch.get_num_threads())
-    except ModelError:
+    except (ModelError, RefusedError):
         return None
 
 

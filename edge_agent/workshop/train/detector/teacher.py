@@ -17,10 +17,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from edge_agent.errors import ModelError
+from edge_agent.workshop.graph import net as graphs
 from edge_agent.workshop.train.detector.net import FOLLOWED, STRIDES, EdgeYolo, convolutions
 from edge_agent.workshop.train.exported import cut
 
@@ -42,7 +42,7 @@ class YoloxTeacher:
     def __init__(self, path: Path, keep: list[int], threads: int = 1) -> None:
         """`keep`: its classes that the student learns, in the student's order."""
         self.path, self.keep = path, keep
-        self.model = load_onnx(path)
+        self.model = graphs.load(path)
         self.levels, stems = _find_heads(self.model.graph, path)
         found = pairs(self.model.graph)
         # the tensor after the activation: SiLU's Mul is the last to read a convolution's output
@@ -112,16 +112,6 @@ def _same_shape(name: str, conv: nn.Conv2d, node: onnx.NodeProto) -> bool:
     stride = 1 if name == "stem.conv" else conv.stride[0]  # theirs stands after a rearrangement of pixels
     depthwise = bool(values.get("group", 1) > 1) == (conv.groups > 1)
     return depthwise and bool(values.get("strides", [1, 1])[0] == stride)
-
-
-def load_onnx(path: Path) -> onnx.ModelProto:
-    """The file's protobuf. Raises ModelError where it cannot be read."""
-    try:
-        return onnx.load(str(path))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except DecodeError as error:
-        raise ModelError(f"{path} is not an ONNX file, or is cut short") from error
 
 
 def _find_heads(graph: onnx.GraphProto, path: Path) -> tuple[list[str], list[str]]:
