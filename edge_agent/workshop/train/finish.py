@@ -43,10 +43,7 @@ def finish(
     settings = {key: value for key, value in vars(args).items() if value is not None and not callable(value)}
     report = MakingReport(f"train {args.kind}", args.out.resolve().name, measured[0], settings, [*measured[1]])
     report.notes.extend(notes)
-    names = [key for key in (curve[0] if curve else ()) if key not in ("step", "seconds")]
-    drawn = {name: [(row["step"], row[name]) for row in curve if math.isfinite(row[name])] for name in names}
-    plots = [Plot(name.replace("_", " "), "step", name, {name: points}) for name, points in drawn.items() if points]
-    report.plots.extend(plots)
+    report.plots.extend(_plots(curve))
 
     def built(new: Path) -> Manifest:
         manifest = structs.replace(build(new), made=how)
@@ -61,6 +58,13 @@ def finish(
     for line in lines(report):
         say(line)
     say(f"{args.out}: a model folder; its report is {args.out / 'report.html'}")
+
+
+def _plots(curve: Rows) -> list[Plot]:
+    """A plot of each column that is a measurement."""
+    names = [key for key in (curve[0] if curve else ()) if key not in ("step", "seconds")]
+    drawn = {name: [(row["step"], row[name]) for row in curve if math.isfinite(row[name])] for name in names}
+    return [Plot(name.replace("_", " "), "step", name, {name: points}) for name, points in drawn.items() if points]
 
 
 def refuse_ruin(

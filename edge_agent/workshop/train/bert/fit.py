@@ -181,7 +181,11 @@ def _shelves(lessons: Lessons, device: torch.device, say: Say) -> Shelves:
     error = lessons.asked.exception() if lessons.asked.done() else None
     if error is not None or not lessons.told:
         raise ModelError(f"the teacher failed: {error or 'it gave no vector'}")
-    ids, vectors = (torch.from_numpy(np.concatenate(part)).to(device) for part in zip(*lessons.told, strict=True))
+    pieces, found = zip(*lessons.told, strict=True)
+    ids, vectors = (
+        torch.from_numpy(np.concatenate(pieces)).to(device),
+        torch.from_numpy(np.concatenate(found)).to(device),
+    )
     say(f"the teacher's vectors of {len(ids)} texts from here on")
     size = (ids != PAD).sum(1)
     shelves = []
