@@ -44,7 +44,7 @@ def test_the_workshop_opens_candidates_without_a_word(tmp_path: Path, capfd: pyt
     path = absolute_tflite(tmp_path / "m.tflite", [1, 4])
     row = File("m.tflite", "tflite", "0" * 64, path.stat().st_size)
     score.open_file(Manifest("m", "1", "anomaly", "autoencoder", "", "", [row]), path, "tflite", {})
-    model = tflite.Model(path.read_bytes(), [], ["x"], frozenset("xy"))
+    model = tflite.Model(path.read_bytes(), [], frozenset("xy"))
     assert list(tflite.watch(model, [{"x": np.ones((1, 4), np.float32)}]))
     assert capfd.readouterr().err == ""
 

@@ -43,7 +43,6 @@ class Model:
 
     data: bytes
     layers: list[Operator]
-    inputs: list[str]
     floats: frozenset[str]
     """float32 tensors that are given or computed"""
 
@@ -65,10 +64,9 @@ def read(path: Path) -> Model:
         raise RefusedError(f"{path}: {why}")
     graph = model.subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
-    inputs = [names[i] for i in graph.inputs]
-    made = {*inputs, *(name for layer in layers for name in layer.outputs)}
+    made = {*(names[i] for i in graph.inputs), *(name for layer in layers for name in layer.outputs)}
     floats = {name for name, tensor in zip(names, graph.tensors, strict=True) if tensor.type == FLOAT32}
-    return Model(packed(model), layers, inputs, frozenset(made & floats))
+    return Model(packed(model), layers, frozenset(made & floats))
 
 
 def _why_not(model: Any, layers: list[Operator]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from edge_agent.workshop.graph.layers import groups
 from edge_agent.workshop.quantize import build, prepare, tflite
 from edge_agent.workshop.quantize.build import QuantizePlan
 from edge_agent.workshop.quantize.contents import of_onnx, of_tflite
-from edge_agent.workshop.quantize.ranges import METHODS, Feed, Interval, TensorRange, ranges, watch
+from edge_agent.workshop.quantize.ranges import METHODS, Interval, TensorRange, ranges, watch
 from edge_agent.workshop.quantize.search import LayerGroup, Tool, distance
 
 
@@ -40,18 +40,14 @@ def tool_for(
     if format == "onnx":
         model = prepare.prepare(path)
         operators, made, contents = prepare.operators(model), build.build, of_onnx
-        inputs = [spec.name for spec in parent.net.inputs]
     else:
         model = tflite_graph.read(path)
-        operators, made, contents, inputs = model.layers, tflite.quantized, of_tflite, model.inputs
-    names = dict(zip([spec.name for spec in parent.net.inputs], inputs, strict=True))
+        operators, made, contents = model.layers, tflite.quantized, of_tflite
 
     @functools.cache
     def seen() -> dict[str, TensorRange]:
-        def given() -> Iterator[Feed]:
-            return ({names[name]: value for name, value in feed.items()} for feed in feeds(parent, samples))
-
-        return watch(model, given, lambda step: say("calibrating", step, len(samples.items) * 2))
+        total = len(samples.items) * 2
+        return watch(model, lambda: feeds(parent, samples), lambda step: say("calibrating", step, total))
 
     def make(plan: QuantizePlan) -> bytes:
         return made(model, plan, ranges(seen(), plan.method) if plan.form == "static" else {})
