@@ -101,8 +101,7 @@ def data(model: ir.Model, merge: bool = True) -> bytes:
     """
     made = proto(model, merge)
     check(made)
-    packed: bytes = made.SerializeToString()
-    return packed
+    return bytes(made.SerializeToString())
 
 
 def check(model: onnx.ModelProto) -> None:

@@ -13,7 +13,6 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -167,14 +166,12 @@ def steps(
         step = _found(path)
         if step is None:
             target, head = share(sparsity, number, count), f"step {number} of {count}: "
-            step = _done(parent, student, stays, target, given, boxes, path, partial(_at, say, head))
+            step = _done(
+                parent, student, stays, target, given, boxes, path, lambda what, *at, head=head: say(head + what, *at)
+            )
         student = channels.read(step.path)
         stays = {layer: np.array(kept) for layer, kept in step.stays.items()}
         yield step
-
-
-def _at(say: Say, where: str, what: str, done: int, total: int) -> None:
-    say(where + what, done, total)
 
 
 def _done(

@@ -206,8 +206,7 @@ def resized(path: Path, width: int, height: int) -> bytes:
     except net.FAULTS as error:
         why = " ".join(str(error).split())[-120:]
         raise ModelError(f"{path}: made for one size of picture, {width}x{height} does not fit ({why})") from None
-    data: bytes = made.SerializeToString()
-    return data
+    return bytes(made.SerializeToString())
 
 
 def _set_input(path: Path, model: ir.Model, width: int, height: int) -> None:
