@@ -91,34 +91,26 @@ def fit_convolution(
     conv: nn.Conv2d, source: Tensor, goal: Tensor, weight: Tensor | None, chosen: Callable[[int], Tensor]
 ) -> float:
     """Set `conv` to the ridge solution source (B, C, h, w) -> goal (B, K, sites). Returns the variance left, 0..1."""
-    channels, padding = source.shape[1], conv.padding
-    assert not isinstance(padding, str)
+    assert not isinstance(conv.padding, str)
     parts = []
     for picture in source.float():
-        windows = F.unfold(picture[None], conv.kernel_size, padding=padding, stride=conv.stride)
+        windows = F.unfold(picture[None], conv.kernel_size, padding=conv.padding, stride=conv.stride)
         parts.append(windows[..., chosen(windows.shape[2])])
-    windows = torch.cat(parts)  # (B, C * k * k, sites)
-    y = goal.double()
-    w = torch.ones_like(y[:, :1]) if weight is None else weight.double()
-    if conv.groups > 1:
-        x = windows.unflatten(1, (channels, -1)).permute(1, 0, 3, 2).flatten(1, 2).double()  # (C, rows, k * k)
-        y = y.permute(1, 0, 2).flatten(1)[..., None]  # (C, rows, 1)
-        w = w.permute(1, 0, 2).flatten(1)[..., None]
-    else:
-        x = windows.permute(0, 2, 1).flatten(0, 1)[None].double()
-        y = y.permute(0, 2, 1).flatten(0, 1)[None]
-        w = w.permute(0, 2, 1).flatten(0, 1)[None]
+    windows, groups = torch.cat(parts), conv.groups  # (B, C * k * k, sites)
+    x, y = _laid(windows, groups), _laid(goal, groups)
+    w = _laid(torch.ones_like(goal[:, :1]) if weight is None else weight, 1)
     x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
     normal = x.transpose(1, 2) @ (x * w)
     ridge = normal.diagonal(dim1=1, dim2=2).mean(-1).clamp(min=1e-9)[:, None, None] * RIDGE
     normal = normal + ridge * torch.eye(normal.shape[-1], dtype=torch.float64)
     solution = torch.linalg.solve(normal, x.transpose(1, 2) @ (y * w))  # (G, k * k * cin + 1, cout)
     assert conv.bias is not None
-    if conv.groups > 1:
-        conv.weight.copy_(solution[:, :-1, 0].view_as(conv.weight))
-        conv.bias.copy_(solution[:, -1, 0])
-    else:
-        conv.weight.copy_(solution[0, :-1].T.reshape(conv.weight.shape))
-        conv.bias.copy_(solution[0, -1])
+    conv.weight.copy_(solution[:, :-1].transpose(1, 2).reshape(conv.weight.shape))
+    conv.bias.copy_(solution[:, -1].flatten())
     left = ((y - x @ solution) ** 2 * w).sum() / ((y - y.mean(1, keepdim=True)) ** 2 * w).sum().clamp(min=1e-9)
     return float(left)
+
+
+def _laid(values: Tensor, groups: int) -> Tensor:
+    """(B, groups * n, sites) -> (groups, B * sites, n): a system of equations a group."""
+    return values.unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2).double()
