@@ -36,8 +36,10 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         _option("--labels", "COCO .json for some of the pictures of a folder", type=Path),
         _option("--part", "share of the video or of the files to use, as 0:0.5 (0:1)", "0:1"),
         _option("--teacher", "model that labels the pictures (yolox-nano); none needed with labels"),
-        _option("--start", "edge-yolo to go on from, `teacher`: made from its weights, `none`: anew", "edge-yolo"),
-        _option("--width", "share of edge-yolo's channels for the last (1)", 1.0),
+        _option(
+            "--start", "edge-yolo to go on from (our own), `teacher`: made from its weights, `none`: anew", "edge-yolo"
+        ),
+        _option("--width", "share of edge-yolo's channels for `none` (1)", 1.0),
         _option("--classes", "names, with commas between them (those of --start)"),
         _option("--size", "width x height or one side, multiples of 32 (288x224)", "288x224"),
         _option("--batch", "pictures a step (8)", 8),

@@ -22,6 +22,7 @@ from edge_agent.tasks.anomaly.learned import Calibration, parts_of
 from edge_agent.types import Floats, Net
 from edge_agent.workshop.train.anomaly import nets
 from edge_agent.workshop.train.anomaly.data import Data
+from edge_agent.workshop.train.finish import Rows
 
 BANK, CELLS, PICTURES = 500, 6000, 150
 """normal cells that others are compared with, those that they are chosen of, and pictures that these are of"""
@@ -37,7 +38,7 @@ class Candidate:
     name: str
     model: onnx.ModelProto
     decoder: onnx.ModelProto | None = None
-    curve: tuple[tuple[int, float, float], ...] = ()
+    curve: Rows = ()
     score: str = "reconstruction"
     variance: float = 1.0
     normals: tuple[float, ...] = ()
@@ -91,7 +92,7 @@ def fitted(name: str, lesson: Lesson, args: argparse.Namespace, say: Say) -> Can
     from edge_agent.workshop.train.anomaly import vae
 
     trained, curve = vae.train(normal, args.code, args.minutes, args.seed, say, mean, spread)
-    return Candidate(name, *vae.to_onnx(trained), tuple(curve))
+    return Candidate(name, *vae.to_onnx(trained), curve)
 
 
 def _patches(lesson: Lesson, seed: int) -> Candidate:

@@ -114,7 +114,7 @@ def _write(
             f"{args.out}: ruined: nothing tells unusual samples from normal ones (AUROC {best.auroc:.3f}); no model is "
             "written; give more samples, or others"
         )
-    curve = [{"step": float(step), "error": error, "kl": kl} for one in found for step, error, kl in one.curve]
+    curve = [row for one in found for row in one.curve]
     kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in best.by_kind.items())
     odd = "labelled ones" if lesson.real else "made up by the recipe, so no promise for real ones"
     notes = [

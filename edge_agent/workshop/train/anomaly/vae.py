@@ -17,10 +17,9 @@ from torch.nn import functional
 
 from edge_agent.types import Floats
 from edge_agent.workshop.train.exported import exported
+from edge_agent.workshop.train.finish import Rows
 from edge_agent.workshop.train.loop import stepped
 
-Curve = list[tuple[int, float, float]]
-"""of each round over the data its number, mean squared error and KL divergence in nats"""
 CHANNELS = (16, 24, 32, 32)
 
 
@@ -79,14 +78,16 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
 def train(
     data: Floats, code: int, minutes: float, seed: int, say: Callable[[str], None], usual: float, spread: float
-) -> tuple[Vae, Curve]:
-    """The network and how it went; `usual` and `spread` as of `Vae`."""
+) -> tuple[Vae, Rows]:
+    """The network, and of each round over the data the mean squared error and the KL divergence in nats; `usual` and
+    `spread` as of `Vae`.
+    """
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = Vae(data.shape[1:], code, usual, spread).to(device)
     every = torch.tensor(data, device=device)
     steps = torch.optim.Adam(net.parameters(), 2e-3)
-    began, curve, size = time.monotonic(), Curve(), data[0].size
+    began, curve, size = time.monotonic(), list[dict[str, float]](), data[0].size
     while (spent := (time.monotonic() - began) / (60 * minutes)) < 1 and len(curve) < 400:
         off = kl = 0.0
         for chosen in torch.randperm(len(every), device=device).split(32):
@@ -96,7 +97,7 @@ def train(
             divergence = (mean.square() + log.exp() - 1 - log).sum(1).mean() / 2
             stepped(steps, 2e-3 * (1 - spent) + 1e-5, size / 2 * torch.log(error + 1e-8) + divergence, 100.0)
             off, kl = off + error.item() * len(x) / len(every), kl + divergence.item() * len(x) / len(every)
-        curve.append((len(curve) + 1, off, kl))
+        curve.append({"step": len(curve) + 1, "error": off, "kl": kl})
         if len(curve) % 10 == 1:
             say(f"round {len(curve)}: mean squared error {off:.5f}, KL {kl:.1f} nats")
     return net.cpu(), curve

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -35,10 +35,6 @@ class Shape:
     """most tokens of one input"""
     embedding: int = 384
     """width of the sentence vector (the teacher's)"""
-
-    def table(self) -> dict[str, int]:
-        """As written into a checkpoint."""
-        return asdict(self)
 
 
 def waves(length: int, width: int) -> torch.Tensor:

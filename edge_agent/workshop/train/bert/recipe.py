@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     say(f"{len(train.tokens):,} tokens to train on, {len(held.tokens):,} held out, on {device}")
     torch.manual_seed(args.seed)
     net = _begun(taught_by, args).to(device)
-    about = {"shape": net.shape.table()}
+    about = {"shape": asdict(net.shape)}
     clock = loop.Clock(args.minutes * 60)
     training = loop.Training(out, clock, {"weights": net}, [fit.optimizer_of(net)], args.resume, about)
     asked = texts(held, HELD_TEXTS, 3)
