@@ -202,7 +202,7 @@ def few_threads() -> None:
 @pytest.mark.usefixtures("few_threads", "corpus")
 def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_agent.manifest import load
-    from edge_agent.workshop.train.bert import export, recipe
+    from edge_agent.workshop.train.bert import export, fit, recipe
     from edge_agent.workshop.train.finish import read_curve
 
     write_corpus(tmp_path / "farm.txt", documents=600)
@@ -210,8 +210,9 @@ def test_train_resume_and_start_again_from_the_result(tmp_path: Path, monkeypatc
     said: list[str] = []
     assert recipe.run(arguments(tmp_path, "--minutes", "0.04", "--texts", "200"), said.append) == 0
     out = tmp_path / "out"
-    steps = [row["step"] for row in read_curve(out / "training" / "curve.csv")]
-    assert steps and steps[-1] > 0
+    rows = read_curve(out / "training" / "curve.csv")
+    steps = [row["step"] for row in rows]
+    assert steps and steps[-1] > 0 and {*fit.TAUGHT, *fit.MEASURED} < rows[-1].keys()
     manifest = load(out / "manifest.toml")
     assert (manifest.family, manifest.task) == ("bert", "encode")
     assert manifest.made is not None and (manifest.made.verb, manifest.made.parent) == ("train", "")

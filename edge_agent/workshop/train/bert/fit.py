@@ -82,6 +82,7 @@ class Held:
     vectors: NDArray[np.float16]
 
 
+TAUGHT = ("taught_mlm", "taught_nsp", "taught_vectors")
 MEASURED = ("mlm_loss", "mlm_top1", "nsp_loss", "nsp", "cosine", "pearson")
 
 
@@ -146,7 +147,7 @@ def fit(
 
     net.train()
     try:
-        training.run(learn, ("mlm", "nsp", "teacher"), say, lambda: measure(net, held, args.half), loss_of)
+        training.run(learn, TAUGHT, say, lambda: measure(net, held, args.half), loss_of)
     finally:
         lessons.stop.set()
 
