@@ -142,6 +142,8 @@ class Models:
                 cpu_ms=way.cpu_ms,
                 head=partial(self._head, located, way, parts),
             )
+        if not self.pull:
+            _networks_here(located)
         raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
 
     def _alone(self, name: str, manifest: Manifest) -> str | None:
@@ -220,7 +222,7 @@ def _networks_here(located: Located) -> list[File]:
     name, rows = located.manifest.name, located.manifest.networks()
     here = [row for row in rows if not row.sources or files.is_here(located, row)]
     if not here:
-        raise RefusedError(f"{name}: no network of it is here; run `edge-agent models pull {name}`")
+        raise RefusedError(f"{name}: it is not here yet; run `edge-agent models pull {name}`")
     return here
 
 

@@ -144,6 +144,13 @@ def test_models_of_a_fresh_install(tmp_path: Path) -> None:
     assert (out.returncode, out.stderr) == (0, "")
 
 
+def test_a_model_that_was_not_fetched_is_one_line(tmp_path: Path, demo_pictures: Path) -> None:
+    out = run(tmp_path, "detect", "yolox-nano", str(demo_pictures / "coffee.png"))
+    said = [line for line in out.stderr.splitlines() if not line.endswith("s so far)")]
+    wanted = "edge-agent detect: yolox-nano: it is not here yet; run `edge-agent models pull yolox-nano`"
+    assert (out.returncode, out.stdout, said) == (1, "", [wanted])
+
+
 def test_add_inspect_verify_remove(tmp_path: Path, demo_pictures: Path) -> None:
     bare = blob_finder_onnx(tmp_path / "bare.onnx")
     shown = json.loads(run(tmp_path, "models", "inspect", str(bare), "--json").stdout)

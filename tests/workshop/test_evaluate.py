@@ -149,7 +149,9 @@ def test_labels_and_a_parent_give_both(finder: Net, tmp_path: Path) -> None:
     assert result["map"] == result["against"]["on_labels"]["map"] == pytest.approx(2 / 3, abs=1e-6)
     assert result["against"]["map"] == 1
     told = verb.lines(result)
-    assert any(line.startswith("mAP50-95        0.6667 (") and "(parent: 0.6667; 0.0000 (" in line for line in told)
+    assert any(
+        line.startswith("mAP50-95        0.6667 (") and "   parent 0.6667, difference 0.0000 (" in line for line in told
+    )
     assert any(line.startswith("mAP50-95        1.0000 (") for line in told[told.index("against parent: 12 boxes") :])
 
 

@@ -110,6 +110,8 @@ TITLES = {
     "f1": "F1",
     "auroc": "AUROC",
     "wer": "word errors",
+    "agreement_f1": "agreement, F1",
+    "iou": "NMS overlap",
 }
 """names of figures that are not those of the JSON"""
 TABLES = ("labels", "classes")
@@ -131,17 +133,17 @@ def _counts(result: Mapping[str, Any]) -> str:
 
 
 def _figures(result: Mapping[str, Any], against: Mapping[str, Any]) -> list[str]:
-    """A line a figure, behind it what the parent has, and how much more the model has."""
+    """A line a figure, behind it what the parent has, and the difference to that."""
     told = []
     change, theirs = against.get("change", {}), against.get("on_labels", {})
     for key, value in result.items():
         if isinstance(value, dict) and key not in ASIDE:
             few = ", ".join(f"{name} {_cell(value, name)}" for name in value if name not in ASIDE)
-            told.append(f"{key:15} {few}")
+            told.append(f"{_title(key):15} {few}")
         elif isinstance(value, float):
-            parent = f"   ({against['model']}: {_cell({key: theirs[key]}, key)}" if key in theirs else ""
-            more = f"; {_cell(change, key)} more" if key in change else ""
-            told.append(f"{TITLES.get(key, key):15} {_cell(result, key)}{parent}{more}{')' * bool(parent)}")
+            parent = f"   {against['model']} {_cell({key: theirs[key]}, key)}" if key in theirs else ""
+            apart = f", difference {_cell(change, key)}" if key in change else ""
+            told.append(f"{_title(key):15} {_cell(result, key)}{parent}{apart}")
     return told
 
 
@@ -152,8 +154,12 @@ def _table(rows: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     columns = list(next(iter(rows.values())))
     order = sorted(rows, key=lambda name: -rows[name][columns[-1]])
     cells = [(name, *(_cell(rows[name], key) for key in columns)) for name in order]
-    heads = ("", *(TITLES.get(key, key) for key in columns))
+    heads = ("", *map(_title, columns))
     return [f"{name:32}" + "".join(f"{one:>10}" for one in row) for name, *row in (heads, *cells)]
+
+
+def _title(key: str) -> str:
+    return TITLES.get(key, key.replace("_", " "))
 
 
 def _cell(result: Mapping[str, Any], key: str) -> str:
@@ -162,5 +168,5 @@ def _cell(result: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, float) or math.isnan(value):
         return str(value) if isinstance(value, int) else "-"
     # what is no share may be any number: a limit, milliseconds
-    told = f"{value:.4f}" if between or value == 0 or 0.01 < abs(value) <= 1 else f"{value:.4g}"
+    told = f"{value:.4f}" if between or value == 0 or 0.001 <= abs(value) <= 1 else f"{value:.4g}"
     return f"{told} ({between[0]:.4f} to {between[1]:.4f})" if between and all(map(math.isfinite, between)) else told
