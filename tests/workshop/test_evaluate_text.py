@@ -76,6 +76,8 @@ def test_a_whole_table_trains_the_head(toy: dict[str, Served], tmp_path: Path) -
     assert result["accuracy"] == result["f1"] == 1
     assert result["against"]["agreement"] == result["against"]["on_labels"]["accuracy"] == 1
     assert "1 labels have fewer than 2 rows" in "\n".join(result["notes"])
+    none_rare = run(toy, "toy", table(tmp_path / "d.tsv"), "--train", table(tmp_path / "all.tsv", train))
+    assert none_rare["accuracy"] == 1 and "fewer than" not in "\n".join(none_rare["notes"])
 
 
 def test_similarities_against_a_parent(toy: dict[str, Served], tmp_path: Path) -> None:
@@ -106,7 +108,8 @@ def test_similarities_against_a_parent(toy: dict[str, Served], tmp_path: Path) -
         (["toy", "{binary}", "--labels", "{l}"], "no UTF-8 text"),
         (["toy", "{odd}", "--labels", "{l}"], "row 2 has 3 columns, the first has 2"),
         (["toy", "{wide}", "--labels", "{l}"], "3 columns and no header"),
-        (["toy", "{foreign}", "--labels", "{l}"], "no class in common: the truth has x, y, the model light, music"),
+        (["toy", "{numbered}", "--labels", "{l}"], "no label in common: the data has 0, 1, the examples "),
+        (["toy", "{foreign}", "--labels", "{l}"], "no label in common: the data has x, y, the examples "),
         (["toy", "{marks}", "--labels", "{l}"], "none of 1 samples can be taken; the first, text 1: "),
         (["toy", "{d}", "--labels", "{l}", "--score", "0.5"], "--score: not for toy, whose task is encode"),
         (["toy", "{two}", "--against", "cls"], "2 texts have no pairs"),
@@ -123,6 +126,7 @@ def test_each_wrong_use_with_text_is_one_line(
         "odd": "a\tlamp\nb\train\tsnow\n",
         "wide": "1\ta\tlamp\n2\tb\train\n",
         "foreign": "x\tlamp bright\ny\tcold storm\n",
+        "numbered": "0\tlamp bright\n1\tcold storm\n",
         "marks": "label\ttext\nlight\t\u200b\n",
         "two": "light\tlamp\nmusic\tsong\n",
     }

@@ -19,7 +19,7 @@ from edge_agent.tasks.recognise.recognise import unlike
 from edge_agent.tasks.text.head import UNKNOWN
 from edge_agent.workshop.data.feed import served_by
 from edge_agent.workshop.data.labelled import GIVE, LabelledSample, read_rows
-from edge_agent.workshop.data.pictures import match_classes
+from edge_agent.workshop.data.pictures import few, match_classes
 from edge_agent.workshop.evaluate.frame import Answers, Evaluation, Say, ask_all, finds, measured
 from edge_agent.workshop.evaluate.worst import save_worst
 
@@ -60,12 +60,16 @@ def check_parent(args: argparse.Namespace, model: Served, parent: Served | None)
         raise UsageError(f"--against {args.against}: its labels are not those of {args.model}")
 
 
-def as_said(rows: Sequence[LabelledSample], names: Sequence[str], notes: list[str]) -> list[LabelledSample]:
-    """The samples, their labels as a model calls them, which are found by name, else by number. A note on those that it
-    cannot say, UsageError where these are all.
+def as_said(
+    rows: Sequence[LabelledSample], names: Sequence[str], notes: list[str], own: bool = True
+) -> list[LabelledSample]:
+    """The samples, their labels as a model calls them, which are found by name, or by number where they are its `own`
+    and not the user's. A note on those that it cannot say, UsageError where these are all.
     """
     truth = sorted({row.label or "" for row in rows})
-    known = _known(truth, names)
+    known = _known(truth, names) if own else {label: label for label in truth if label in names}
+    if not known:
+        raise UsageError(f"no label in common: the data has {few(truth)}, the examples {few(names)}")
     foreign = [label for label in truth if label not in known]
     if foreign:
         count = sum(row.label in foreign for row in rows)

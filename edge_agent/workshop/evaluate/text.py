@@ -78,7 +78,7 @@ def _headed(
     names: list[str] = getattr(tasks[model.ref.sha256], "gives_names")  # noqa: B009
     return Evaluation(
         "text",
-        as_said(_rows(data.texts, data.labels), names, notes),
+        as_said(_rows(data.texts, data.labels), names, notes, own=model.manifest.task == "classify"),
         True,
         "",
         lambda answers: of_labels(answers, "texts"),
@@ -112,7 +112,8 @@ def _examples(made: Encoder, train: Texts, path: str, notes: list[str]) -> dict[
         with contextlib.suppress(InputError):
             examples[label] += [text] * bool(made.windows(text))
     rare = [label for label, texts in examples.items() if len(texts) < LEAST]
-    notes += [f"{len(rare)} labels have fewer than {LEAST} rows in {path} and are never said: {rare[0]} …"] * bool(rare)
+    if rare:
+        notes.append(f"{len(rare)} labels have fewer than {LEAST} rows in {path} and are never said: {rare[0]} …")
     if len(examples) < len(rare) + 2:
         raise UsageError(
             f"--train {path}: {len(examples) - len(rare)} labels with {LEAST} rows or more; give two such labels"
