@@ -142,9 +142,14 @@ class Models:
                 cpu_ms=way.cpu_ms,
                 head=partial(self._head, located, way, parts),
             )
+        raise self._refusal(located, passed_over)
+
+    def _refusal(self, located: Located, passed_over: list[str]) -> RefusedError:
+        """Why none of its files may serve; raises it in one line where none is here."""
         if not self.pull:
             _networks_here(located)
-        raise RefusedError(passed_over[0] if len(passed_over) == 1 else f"{manifest.name}: " + "; ".join(passed_over))
+        named = f"{located.manifest.name}: " * (len(passed_over) > 1)
+        return RefusedError(named + "; ".join(passed_over))
 
     def _alone(self, name: str, manifest: Manifest) -> str | None:
         """SHA-256 of the file that may serve alone, where there is one."""

@@ -67,9 +67,7 @@ def as_said(
     and not the user's. A note on those that it cannot say, UsageError where these are all.
     """
     truth = sorted({row.label or "" for row in rows})
-    known = _known(truth, names) if own else {label: label for label in truth if label in names}
-    if not known:
-        raise UsageError(f"no label in common: the data has {few(truth)}, the examples {few(names)}")
+    known = (_known if own else _named)(truth, names)
     foreign = [label for label in truth if label not in known]
     if foreign:
         count = sum(row.label in foreign for row in rows)
@@ -84,6 +82,13 @@ def _known(truth: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         return {label: names[int(label)] for label in truth}
     same = match_classes(dict(enumerate(truth)), dict(enumerate(names)))
     return {truth[to]: names[key] for key, to in same.items()}
+
+
+def _named(truth: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    known = {label: label for label in truth if label in names}
+    if not known:
+        raise UsageError(f"no label in common: the data has {few(truth)}, the examples {few(names)}")
+    return known
 
 
 def _best(answers: Answers) -> list[str]:
