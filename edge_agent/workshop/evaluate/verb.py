@@ -153,7 +153,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
         return []
     columns = list(next(iter(rows.values())))
     order = sorted(rows, key=lambda name: -rows[name][columns[-1]])
-    cells = [(name, *(_cell(rows[name], key) for key in columns)) for name in order]
+    cells = [(name, *(_cell(rows[name], key, True) for key in columns)) for name in order]
     heads = ("", *map(_title, columns))
     return [f"{name:32}" + "".join(f"{one:>10}" for one in row) for name, *row in (heads, *cells)]
 
@@ -162,11 +162,11 @@ def _title(key: str) -> str:
     return TITLES.get(key, key.replace("_", " "))
 
 
-def _cell(result: Mapping[str, Any], key: str) -> str:
-    """A count as it is, a figure with its interval where it has one, for people."""
+def _cell(result: Mapping[str, Any], key: str, shares: bool = False) -> str:
+    """A count as it is, a figure with its interval where it has one, for people; `shares`: it is one in any case."""
     value, between = result[key], result.get("intervals", {}).get(key, ())
     if not isinstance(value, float) or math.isnan(value):
         return str(value) if isinstance(value, int) else "-"
     # what is no share may be any number: a limit, milliseconds
-    told = f"{value:.4f}" if between or value == 0 or 0.001 <= abs(value) <= 1 else f"{value:.4g}"
+    told = f"{value:.4f}" if shares or between or value == 0 or 0.001 <= abs(value) <= 1 else f"{value:.4g}"
     return f"{told} ({between[0]:.4f} to {between[1]:.4f})" if between and all(map(math.isfinite, between)) else told
