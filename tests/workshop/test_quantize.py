@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from pathlib import Path
 
 import onnx
@@ -14,7 +15,7 @@ from edge_agent.registry import catalogue
 from edge_agent.workshop import making
 from edge_agent.workshop.quantize import auto, search
 from edge_agent.workshop.quantize.build import QuantizePlan
-from edge_agent.workshop.quantize.search import _ladder
+from edge_agent.workshop.quantize.search import Memory, _ladder
 from tests.nets import blob_finder_onnx
 from tests.registry.here import visual_wake_words
 from tests.tasks.test_texthead import PLACES, TAGS, folder_of, scores, tagger
@@ -90,6 +91,20 @@ def test_auto_keeps_what_hurts_and_quantizes_the_rest(tmp_path: Path, capsys: py
     assert any("within the budget of 0.01" in note for note in report["notes"])
     assert kinds(out).count("QuantizeLinear") >= 2
     assert not (out / ".work").exists()
+
+
+def test_what_could_not_be_made_is_remembered_too(tmp_path: Path) -> None:
+    def never() -> float:
+        raise AssertionError("it was measured twice")
+
+    work = tmp_path / "work"
+    work.mkdir()
+    assert Memory(work, ["a"])("distance", 1, lambda: math.inf) == math.inf
+    assert Memory(work, ["a"])("distance", 1, never) == math.inf
+    (file,) = work.iterdir()
+    for damaged in ("", "[]", '{"a": []}', "\0"):
+        file.write_text(damaged)
+        assert Memory(work, ["a"])("distance", 1, lambda: 2.0) == 2.0
 
 
 def test_an_interrupted_search_goes_on_where_it_was(

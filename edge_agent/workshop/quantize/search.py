@@ -8,6 +8,7 @@ as few as meet the budget. That the cost of many layers is about the sum of thei
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ class Memory:
         self._others, self._asked = others, dict[str, Future[Any]]()
         self.path = path / f"measured-{hashlib.sha256(chr(10).join(about).encode()).hexdigest()[:16]}.json"
         try:
-            self.known: dict[str, float] = msgspec.json.decode(self.path.read_bytes(), type=dict[str, float])
-        except (OSError, msgspec.MsgspecError):
+            # not by msgspec: what cannot be made costs infinity, which that writes as null
+            self.known: dict[str, float] = {key: float(one) for key, one in json.loads(self.path.read_bytes()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             self.known = {}
 
     def __call__(self, what: str, plan: object, compute: Callable[[], float]) -> float:
@@ -87,7 +89,7 @@ class Memory:
         key = _key(what, plan)
         if key not in self.known:
             self.known[key] = self._asked.pop(key).result() if key in self._asked else float(compute())
-            files.write(self.path, msgspec.json.encode(self.known).decode())
+            files.write(self.path, json.dumps(self.known))
         return self.known[key]
 
     def ahead(self, what: str, points: Sequence[tuple[object, Any]]) -> None:

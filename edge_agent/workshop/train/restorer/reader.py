@@ -35,11 +35,6 @@ def _axes(x: list[Any], told: dict[str, Any]) -> list[int]:
     return [int(axis) for axis in (told["axes"] if "axes" in told else x[1].tolist())]
 
 
-def _mean(x: list[Any], told: dict[str, Any]) -> Tensor:
-    axes = _axes(x, told) if "axes" in told or len(x) > 1 else list(range(x[0].ndim))
-    return x[0].mean(axes, keepdim=bool(told.get("keepdims", 1)))
-
-
 def _average(x: list[Any], told: dict[str, Any]) -> Tensor:
     return functional.avg_pool2d(functional.pad(x[0], _around(told)), told["kernel_shape"], told.get("strides", [1, 1]))
 
@@ -54,34 +49,23 @@ def _unsqueezed(x: list[Any], told: dict[str, Any]) -> Tensor:
 OPS: dict[str, Op] = {
     "Conv": _conv,
     "AveragePool": _average,
-    "GlobalAveragePool": lambda x, _: x[0].mean((2, 3), keepdim=True),
-    "ReduceMean": _mean,
+    "ReduceMean": lambda x, told: x[0].mean(_axes(x, told), keepdim=bool(told.get("keepdims", 1))),
     "Unsqueeze": _unsqueezed,
     "Squeeze": lambda x, told: x[0].squeeze(tuple(_axes(x, told))),
     "Transpose": lambda x, told: x[0].permute(*told["perm"]),
-    "Reshape": lambda x, _: x[0].reshape([x[0].shape[i] if v == 0 else v for i, v in enumerate(x[1].tolist())]),
-    "Concat": lambda x, told: torch.cat(x, told["axis"]),
     "BatchNormalization": lambda x, told: functional.batch_norm(
         x[0], x[3], x[4], x[1], x[2], eps=told.get("epsilon", 1e-5)
     ),
-    "Identity": lambda x, _: x[0],
-    "Cast": lambda x, _: x[0].float(),
     "MatMul": lambda x, _: x[0] @ x[1],
-    "Gemm": lambda x, told: x[0] @ (x[1].T if told.get("transB") else x[1]) + (x[2] if len(x) > 2 else 0),
     "Add": lambda x, _: x[0] + x[1],
-    "Sub": lambda x, _: x[0] - x[1],
     "Mul": lambda x, _: x[0] * x[1],
     "Div": lambda x, _: x[0] / x[1],
-    "Pow": lambda x, _: x[0] ** x[1],
-    "Sqrt": lambda x, _: x[0].sqrt(),
     "Erf": lambda x, _: x[0].erf(),
     "Relu": lambda x, _: x[0].relu(),
-    "Sigmoid": lambda x, _: x[0].sigmoid(),
     "HardSigmoid": lambda x, told: (x[0] * told.get("alpha", 0.2) + told.get("beta", 0.5)).clamp(0, 1),
-    "HardSwish": lambda x, _: functional.hardswish(x[0]),
-    "Clip": lambda x, _: x[0].clamp(*x[1:3]),
     "Softmax": lambda x, told: x[0].softmax(told.get("axis", -1)),
 }
+"""of the reader `ocr`"""
 
 
 class OnnxNet(nn.Module):  # type: ignore[misc]
