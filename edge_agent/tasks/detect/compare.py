@@ -168,8 +168,12 @@ def _same_names(model: Served, names: Mapping[int, str]) -> dict[int, int]:
 def boxes(model: Served, shown: list[Frame], score: float, ids: dict[int, int]) -> FoundBoxes:
     """All boxes of the classes in `ids`, under the ids that these are mapped to."""
     task = make_task(Uri("detect", model.ref.name, {"score": str(score)}), lambda _: model, home())
-    found = [finding.what for frame in shown for finding in task(frame) if isinstance(finding, Finding)]
-    return as_columns([what for what in found if isinstance(what, Detections)], ids)
+    found = []
+    for frame in shown:
+        (finding,) = task(frame)
+        assert isinstance(finding, Finding) and isinstance(finding.what, Detections)
+        found.append(finding.what)
+    return as_columns(found, ids)
 
 
 def as_columns(found: Sequence[Detections], ids: Mapping[int, int]) -> FoundBoxes:
