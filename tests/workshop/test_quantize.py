@@ -79,6 +79,20 @@ def test_plain_int8_that_loses_a_class_is_refused_and_its_report_stays(
     assert rows[1]["accuracy"] < 0.8
 
 
+def test_a_search_that_found_too_little_is_not_told_to_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(job: object, tool: search.Tool, *rest: object) -> search.SearchResult:
+        costs = {part.name: 0.0 for part in tool.parts}
+        return search.SearchResult(QuantizePlan(method="full"), 1.0, True, costs, [], [])
+
+    monkeypatch.setattr(auto, "best", found)
+    parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data"), tmp_path / "out"
+    assert quantize(parent, "--data", data, "--out", out, "--auto") == 1
+    said = complaint(capsys)
+    assert "more than the budget of 0.01" in said and "--auto" not in said and "--form weights" in said
+
+
 def test_auto_keeps_what_hurts_and_quantizes_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parent, data, out = detector(tmp_path / "blobs", blocked=True), pictures(tmp_path / "data", 12), tmp_path / "out"
     assert quantize(parent, "--data", data, "--out", out, "--auto", "--json") == 0

@@ -65,8 +65,10 @@ def tool_for(
     return Tool(parts, make, open, contents)
 
 
-def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> str:
-    """Why a plan loses what it loses, for people: how much of its error is left by finer weights or activations."""
+def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples, auto: bool) -> str:
+    """Why a plan loses what it loses, for people: how much of its error is left by finer weights or activations.
+    `auto`: it was searched for.
+    """
     far = distance(parent, samples)
 
     def error(**changes: Any) -> float:
@@ -78,10 +80,11 @@ def cause(tool: Tool, plan: QuantizePlan, parent: Served, samples: Samples) -> s
     whole = error()
     for word, changes, fits in CAUSES:
         if fits(plan) and error(**changes) < whole / 2:
-            return word.format(method=plan.method)
-    return "--auto finds what has to stay in float" if plan.form == "static" and not plan.keep else LAST
+            return word.format(method=plan.method, auto="" if auto else f"{AUTO}, or ")
+    return AUTO if plan.form == "static" and not plan.keep and not auto else LAST
 
 
+AUTO = "--auto finds what has to stay in float"
 LAST = "a form without int8 activations loses less: --form weights, or float16"
 CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] = (
     ("its weights need 8 bits: leave --bits out", {"bits": "8"}, lambda plan: plan.bits == "7w"),
@@ -91,7 +94,7 @@ CAUSES: tuple[tuple[str, dict[str, Any], Callable[[QuantizePlan], bool]], ...] =
         lambda plan: plan.form == "static" and plan.method != "full",
     ),
     (
-        "eight bits are too coarse for its activations: --auto finds what has to stay in float, or --form weights",
+        "eight bits are too coarse for its activations: {auto}--form weights",
         {"form": "weights", "bits": "8"},
         lambda plan: plan.form == "static",
     ),

@@ -130,7 +130,7 @@ def _written(
         return report
     except (RefusedError, ModelError, InputError) as error:  # InputError: what it gives are no numbers
         why = error if isinstance(error, RefusedError) else f"the quantized network is of no use: {error}"
-        raise RefusedError(f"{why}; {tools.cause(tool, plan, job.parent, job.part('calibrate'))}") from None
+        raise RefusedError(f"{why}; {tools.cause(tool, plan, job.parent, job.part('calibrate'), auto)}") from None
 
 
 def _report(job: Making, tool: Tool, plan: QuantizePlan, found: SearchResult | None, data: bytes) -> MakingReport:
