@@ -11,8 +11,7 @@ import pytest
 
 from edge_agent.errors import InputError, UsageError
 from edge_agent.manifest import Served
-from edge_agent.workshop.data.pictures import spread
-from edge_agent.workshop.data.texts import numbers_of, read_texts
+from edge_agent.workshop.data.texts import numbers_of, read_texts, spread
 from tests.tasks.text_models import EXAMPLES, bert, labels_file, registered
 from tests.workshop.test_evaluate import run
 

@@ -13,8 +13,7 @@ from edge_agent.errors import UsageError
 from edge_agent.pictures.read import read_picture
 from edge_agent.sources.listing import PICTURES
 from edge_agent.types import Frame, Text
-from edge_agent.workshop.data.pictures import spread
-from edge_agent.workshop.data.texts import LABEL_NAMES, column, numbers_of, rows_of, text_of
+from edge_agent.workshop.data.texts import LABEL_NAMES, column, numbers_of, rows_of, spread, text_of
 
 NUMBERS = (".txt", ".csv", ".bin")
 """files of numbers: a sample a line, or one recording as float32, low byte first"""

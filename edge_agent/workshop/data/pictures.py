@@ -12,7 +12,7 @@ from edge_agent.figures.coco_map import Truth
 from edge_agent.samples import coco
 from edge_agent.sources.listing import PICTURES
 from edge_agent.workshop.data import formats
-from edge_agent.workshop.data.texts import spread as spread
+from edge_agent.workshop.data.texts import spread
 
 GIVE = "give a COCO JSON, a YOLO folder with data.yaml, Pascal VOC's .xml, a .csv of boxes, or a folder of pictures"
 

@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,13 @@ def load(path: Path) -> Any:
 def cosine(share: float, least: float = 0.0) -> float:
     """From 1 to `least` along half a wave."""
     return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def decayed(parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """As an optimizer takes them: matrices and filters decay, vectors do not."""
+    every = list(parameters)
+    wide, thin = [p for p in every if p.ndim > 1], [p for p in every if p.ndim <= 1]
+    return [{"params": wide, "weight_decay": decay}, {"params": thin, "weight_decay": 0.0}]
 
 
 def stepped(optimizer: torch.optim.Optimizer, rate: float, loss: Tensor, most: float = math.inf) -> None:

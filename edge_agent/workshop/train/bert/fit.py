@@ -24,7 +24,7 @@ from edge_agent.workshop.train.bert import data
 from edge_agent.workshop.train.bert.data import CLS, PAD, SEP, Deck
 from edge_agent.workshop.train.bert.net import Bert
 from edge_agent.workshop.train.bert.teacher import Vectors
-from edge_agent.workshop.train.loop import Say, Training, cosine, stepped
+from edge_agent.workshop.train.loop import Say, Training, cosine, decayed, stepped
 
 Shelves = list[tuple[torch.Tensor, torch.Tensor]]
 """ids (n, L) and the teacher's vectors (n, E), texts of like length together"""
@@ -120,10 +120,8 @@ def measure(net: Bert, held: Held, half: bool, seed: int = 5) -> dict[str, float
 
 def optimizer_of(net: Bert) -> torch.optim.AdamW:
     """AdamW; matrices decay, vectors do not."""
-    wide = [p for p in net.parameters() if p.ndim > 1]
-    thin = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": wide, "weight_decay": 0.01}, {"params": thin, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), eps=1e-6, fused=wide[0].is_cuda)
+    groups, fused = decayed(net.parameters(), 0.01), net.token.weight.is_cuda
+    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), eps=1e-6, fused=fused)
 
 
 def fit(

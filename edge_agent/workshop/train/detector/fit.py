@@ -21,7 +21,7 @@ from edge_agent.workshop.train.detector.loss import feature_loss, losses, merged
 from edge_agent.workshop.train.detector.net import PIXEL_SCALE, EdgeYolo, folded_copy
 from edge_agent.workshop.train.detector.start import fit_convolution
 from edge_agent.workshop.train.detector.teacher import Dense, YoloxTeacher, cells
-from edge_agent.workshop.train.loop import Clock, Say, Training, cosine, moved, stepped
+from edge_agent.workshop.train.loop import Clock, Say, Training, cosine, decayed, moved, stepped
 
 WARM_UP = 200
 """steps until the rate is reached"""
@@ -55,9 +55,7 @@ class Trainer(Training):
         if teacher:
             self._follow_features(teacher, pictures)
         learnt = [*self.net.parameters(), *self.adapters.parameters()]
-        wide, thin = [p for p in learnt if p.ndim > 1], [p for p in learnt if p.ndim <= 1]
-        groups = [{"params": wide, "weight_decay": 0.02}, {"params": thin, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=args.rate)
+        self.optimiser = torch.optim.AdamW(decayed(learnt, 0.02), lr=args.rate)
         self._batch: tuple[int, Tensor, Dense] | None = None
         clock = Clock(args.minutes * 60 if args.minutes is not None else None, args.steps)
         nets = {"net": self.net, "average": self.average, "adapters": self.adapters}
